@@ -1,0 +1,126 @@
+// The GGUF format, versions 2 and 3, little-endian.
+// https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+#ifndef QKSCOPE_ENGINE_FORMATS_GGUF_H_
+#define QKSCOPE_ENGINE_FORMATS_GGUF_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "engine/formats/mapped_file.h"
+#include "engine/formats/tensor_source.h"
+
+namespace qk {
+
+// Numbers as in the file.
+enum class GgufType : uint32_t {
+  kUint8 = 0,
+  kInt8 = 1,
+  kUint16 = 2,
+  kInt16 = 3,
+  kUint32 = 4,
+  kInt32 = 5,
+  kFloat32 = 6,
+  kBool = 7,
+  kString = 8,
+  kArray = 9,
+  kUint64 = 10,
+  kInt64 = 11,
+  kFloat64 = 12,
+};
+
+// One metadata value; `data` points at it in the file, already checked to lie
+// inside.
+struct GgufValue {
+  GgufType type;     // kArray: of `element`
+  GgufType element;  // the same as `type` unless an array
+  uint64_t count;    // 1 unless an array
+  absl::Span<const uint8_t> data;
+};
+
+// Metadata errors are INVALID_ARGUMENT `file: key: must be ..., got ...`.
+class GgufFile : public TensorSource {
+ public:
+  static absl::StatusOr<std::unique_ptr<GgufFile>> Open(
+      const std::string& path);
+  // `file` must outlive the result. `name` starts every error.
+  static absl::StatusOr<std::unique_ptr<GgufFile>> Parse(
+      absl::string_view name, absl::Span<const uint8_t> file);
+
+  absl::Span<const TensorInfo> tensors() const override { return tensors_; }
+  const TensorInfo* Find(absl::string_view name) const override;
+  void DropPages() override;
+  std::string Sha256Hex() const override;
+  int64_t file_bytes() const override {
+    return static_cast<int64_t>(bytes_.size());
+  }
+
+  // In file order. Views live as long as this object.
+  const std::vector<absl::string_view>& keys() const { return keys_; }
+  bool Has(absl::string_view key) const { return values_.contains(key); }
+  // Whether `key` is there and holds an array (a few keys are either a number
+  // or an array of one number per layer).
+  bool IsArray(absl::string_view key) const;
+
+  // Any integer type whose value fits.
+  absl::StatusOr<int64_t> GetInt64(absl::string_view key) const;
+  // Both ends are allowed.
+  absl::StatusOr<int64_t> GetInt64InRange(absl::string_view key, int64_t min,
+                                          int64_t max) const;
+  // float32 or float64, finite.
+  absl::StatusOr<double> GetDouble(absl::string_view key) const;
+  absl::StatusOr<bool> GetBool(absl::string_view key) const;
+  // Bytes as they lie in the file: may hold NUL or be no UTF-8.
+  absl::StatusOr<absl::string_view> GetString(absl::string_view key) const;
+
+  // The same with a value to take where the key is missing.
+  absl::StatusOr<int64_t> GetInt64Or(absl::string_view key,
+                                     int64_t missing) const;
+  absl::StatusOr<double> GetDoubleOr(absl::string_view key,
+                                     double missing) const;
+  absl::StatusOr<bool> GetBoolOr(absl::string_view key, bool missing) const;
+  absl::StatusOr<absl::string_view> GetStringOr(
+      absl::string_view key, absl::string_view missing) const;
+
+  // Arrays. The strings are views into the file.
+  absl::StatusOr<std::vector<absl::string_view>> GetStrings(
+      absl::string_view key) const;
+  absl::StatusOr<std::vector<int64_t>> GetInt64s(absl::string_view key) const;
+  // float32 or float64 (rounded), NaN and infinity as they are.
+  absl::StatusOr<std::vector<float>> GetFloats(absl::string_view key) const;
+
+  // INVALID_ARGUMENT `file: key: message`, for checks of the caller's own.
+  absl::Status Error(absl::string_view key, absl::string_view message) const;
+  // The file name that starts every error.
+  const std::string& name() const { return name_; }
+  // 2 or 3.
+  uint32_t version() const { return version_; }
+  // The encoded value, for hashing; nullptr if the key is missing.
+  const GgufValue* FindValue(absl::string_view key) const;
+
+ private:
+  GgufFile(std::string name, std::unique_ptr<MappedFile> file,
+           absl::Span<const uint8_t> bytes);
+
+  absl::Status ReadAll();
+  absl::StatusOr<const GgufValue*> Get(absl::string_view key) const;
+  absl::StatusOr<const GgufValue*> GetArray(absl::string_view key) const;
+
+  std::string name_;
+  std::unique_ptr<MappedFile> file_;  // null after Parse
+  absl::Span<const uint8_t> bytes_;
+  uint32_t version_ = 0;
+  std::vector<absl::string_view> keys_;
+  absl::flat_hash_map<absl::string_view, GgufValue> values_;
+  std::vector<TensorInfo> tensors_;
+  absl::flat_hash_map<absl::string_view, size_t> tensor_index_;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_FORMATS_GGUF_H_

@@ -1,0 +1,65 @@
+// What json*.cc share and simdjson's header must stay out of json.h for.
+#ifndef QKSCOPE_ENGINE_FORMATS_JSON_INTERNAL_H_
+#define QKSCOPE_ENGINE_FORMATS_JSON_INTERNAL_H_
+
+#include <simdjson.h>
+
+#include <bit>
+#include <string>
+#include <string_view>
+
+#include "absl/strings/str_cat.h"
+#include "engine/check.h"
+#include "engine/formats/json.h"
+
+namespace qk {
+
+// abseil's string_view is not std's here.
+inline absl::string_view View(std::string_view s) {
+  return {s.data(), s.size()};
+}
+
+inline absl::string_view TypeName(JsonType type) {
+  switch (type) {
+    case JsonType::kNull:
+      return "null";
+    case JsonType::kBool:
+      return "a boolean";
+    case JsonType::kNumber:
+      return "a number";
+    case JsonType::kString:
+      return "a string";
+    case JsonType::kArray:
+      return "an array";
+    case JsonType::kObject:
+      return "an object";
+  }
+  return "";
+}
+
+struct JsonValue::Shared {
+  std::string label;
+  simdjson::dom::document document;
+};
+
+struct JsonValue::Access {
+  static JsonValue Wrap(const Shared* shared, simdjson::dom::element at) {
+    JsonValue value;
+    value.shared_ = shared;
+    value.element_ = std::bit_cast<std::array<uint64_t, 2>>(at);
+    return value;
+  }
+  static simdjson::dom::element Unwrap(const JsonValue& value) {
+    QK_CHECK(value.shared_ != nullptr);
+    return std::bit_cast<simdjson::dom::element>(value.element_);
+  }
+  static absl::Status WrongType(const JsonValue& value,
+                                absl::string_view expected) {
+    return value.Error(
+        absl::StrCat("must be ", expected, ", got ", value.Describe()));
+  }
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_FORMATS_JSON_INTERNAL_H_

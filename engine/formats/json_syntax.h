@@ -1,0 +1,21 @@
+// Where a text stops being JSON. simdjson says only that it does.
+#ifndef QKSCOPE_ENGINE_FORMATS_JSON_SYNTAX_H_
+#define QKSCOPE_ENGINE_FORMATS_JSON_SYNTAX_H_
+
+#include <cstdint>
+#include <optional>
+
+#include "absl/strings/string_view.h"
+
+namespace qk {
+
+// Offset of the first byte that cannot belong to a JSON text; the size of
+// `text` if it ends too early; nullopt if the syntax is right.
+std::optional<int64_t> FindJsonSyntaxError(absl::string_view text);
+
+// Offset of the first byte that is not UTF-8; nullopt if all is.
+std::optional<int64_t> FindInvalidUtf8(absl::string_view text);
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_FORMATS_JSON_SYNTAX_H_

@@ -1,0 +1,48 @@
+// A regular file, mapped for reading.
+#ifndef QKSCOPE_ENGINE_FORMATS_MAPPED_FILE_H_
+#define QKSCOPE_ENGINE_FORMATS_MAPPED_FILE_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+
+namespace qk {
+
+class MappedFile {
+ public:
+  // NOT_FOUND, PERMISSION_DENIED, or INVALID_ARGUMENT for what is not a regular
+  // file with something in it. Never blocks on a FIFO. Symbolic links are
+  // followed: model stores are full of them.
+  static absl::StatusOr<std::unique_ptr<MappedFile>> Open(
+      const std::string& path);
+
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  ~MappedFile();
+
+  absl::Span<const uint8_t> bytes() const { return {data_, size_}; }
+  absl::string_view text() const {
+    return {reinterpret_cast<const char*>(data_), size_};
+  }
+  int64_t size() const { return static_cast<int64_t>(size_); }
+  // File name without folders, escaped: what an error may say.
+  const std::string& name() const { return name_; }
+
+  // Gives resident pages back to the kernel; they are read again on demand.
+  void DropPages();
+
+ private:
+  MappedFile(std::string name, const uint8_t* data, size_t size);
+
+  std::string name_;
+  const uint8_t* data_;
+  size_t size_;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_FORMATS_MAPPED_FILE_H_

@@ -1,0 +1,40 @@
+// The safetensors format: an 8-byte length, a JSON header, raw little-endian
+// tensors. https://github.com/huggingface/safetensors, "Format".
+#ifndef QKSCOPE_ENGINE_FORMATS_SAFETENSORS_H_
+#define QKSCOPE_ENGINE_FORMATS_SAFETENSORS_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "engine/formats/tensor_source.h"
+
+namespace qk {
+
+// `path`: a .safetensors file, a *.safetensors.index.json, or a folder with
+// model.safetensors or model.safetensors.index.json in it. Tensors of integer
+// and boolean types (position ids, causal masks) are checked and left out of
+// tensors(). Errors: INVALID_ARGUMENT for content, NOT_FOUND,
+// PERMISSION_DENIED; messages start with the name of the file.
+absl::StatusOr<std::unique_ptr<TensorSource>> OpenSafetensors(
+    const std::string& path);
+
+// One whole file in memory. The result points into `file`. In order of offset.
+absl::StatusOr<std::vector<TensorInfo>> ParseSafetensors(
+    absl::string_view name, absl::Span<const uint8_t> file);
+
+struct ShardIndex {
+  std::vector<std::string> files;  // sorted, without folders
+  // Tensor name and index into `files`, sorted by name.
+  std::vector<std::pair<std::string, size_t>> tensors;
+};
+
+absl::StatusOr<ShardIndex> ParseShardIndex(absl::string_view name,
+                                           absl::string_view json);
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_FORMATS_SAFETENSORS_H_

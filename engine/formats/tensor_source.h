@@ -1,0 +1,57 @@
+// What a model file offers, whatever its format: named tensors over mapped
+// bytes.
+#ifndef QKSCOPE_ENGINE_FORMATS_TENSOR_SOURCE_H_
+#define QKSCOPE_ENGINE_FORMATS_TENSOR_SOURCE_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+
+namespace qk {
+
+enum class DType {
+  kF32,
+  kF16,
+  kBF16,
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ8_0,
+  kQ2_K,
+  kQ3_K,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K,
+};
+
+struct TensorInfo {
+  std::string name;
+  DType dtype;
+  std::vector<int64_t> shape;      // outermost first, row-major (GGUF's `ne`
+                                   // reversed): a weight is (out, in)
+  absl::Span<const uint8_t> data;  // checked to hold exactly the shape's bytes
+};
+
+class TensorSource {
+ public:
+  virtual ~TensorSource() = default;
+
+  // In file order.
+  virtual absl::Span<const TensorInfo> tensors() const = 0;
+  // nullptr if there is none of that name.
+  virtual const TensorInfo* Find(absl::string_view name) const = 0;
+  // Gives the mapped pages back to the kernel (they are read again on demand).
+  virtual void DropPages() = 0;
+  // SHA-256 over the bytes of all files of the source, in name order; hex.
+  virtual std::string Sha256Hex() const = 0;
+  // Size of all files, in bytes.
+  virtual int64_t file_bytes() const = 0;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_FORMATS_TENSOR_SOURCE_H_
