@@ -3,8 +3,11 @@
 #ifndef QKSCOPE_ENGINE_FORMATS_SAFETENSORS_H_
 #define QKSCOPE_ENGINE_FORMATS_SAFETENSORS_H_
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -17,13 +20,19 @@ namespace qk {
 // `path`: a .safetensors file, a *.safetensors.index.json, or a folder with
 // model.safetensors or model.safetensors.index.json in it. Tensors of integer
 // and boolean types (position ids, causal masks) are checked and left out of
-// tensors(). Errors: INVALID_ARGUMENT for content, NOT_FOUND,
-// PERMISSION_DENIED; messages start with the name of the file.
+// tensors(). Sha256Hex() covers the tensor files, not the index. Errors:
+// INVALID_ARGUMENT for content, NOT_FOUND, PERMISSION_DENIED; messages start
+// with the name of the file.
 absl::StatusOr<std::unique_ptr<TensorSource>> OpenSafetensors(
     const std::string& path);
 
-// One whole file in memory. The result points into `file`. In order of offset.
-absl::StatusOr<std::vector<TensorInfo>> ParseSafetensors(
+struct SafetensorsContents {
+  std::vector<TensorInfo> tensors;  // in order of offset
+  std::vector<std::string> others;  // names of integer and boolean tensors
+};
+
+// One whole file in memory. The result points into `file`.
+absl::StatusOr<SafetensorsContents> ParseSafetensors(
     absl::string_view name, absl::Span<const uint8_t> file);
 
 struct ShardIndex {

@@ -1,0 +1,78 @@
+#include "engine/formats/mapped_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "engine/formats/excerpt.h"
+
+namespace qk {
+namespace {
+
+absl::Status SystemError(const std::string& name, int error) {
+  switch (error) {
+    case ENOENT:
+    case ENOTDIR:
+      return absl::NotFoundError(absl::StrCat(name, ": no such file"));
+    case EACCES:
+    case EPERM:
+      return absl::PermissionDeniedError(
+          absl::StrCat(name, ": permission denied"));
+    case ENOMEM:
+    case EMFILE:
+    case ENFILE:
+      return absl::ResourceExhaustedError(
+          absl::StrCat(name, ": ", std::strerror(error)));
+    default:
+      return absl::InvalidArgumentError(
+          absl::StrCat(name, ": cannot be read: ", std::strerror(error)));
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(
+    const std::string& path) {
+  std::string name = FileNameOf(path);
+  if (path.find('\0') != std::string::npos) {
+    return absl::InvalidArgumentError(absl::StrCat(name, ": NUL in the name"));
+  }
+  // O_NONBLOCK: opening a FIFO would wait for a writer.
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return SystemError(name, errno);
+  const absl::Cleanup close_fd = [fd] { close(fd); };
+
+  struct stat info;
+  if (fstat(fd, &info) != 0) return SystemError(name, errno);
+  if (!S_ISREG(info.st_mode)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(name, ": not a regular file"));
+  }
+  if (info.st_size == 0) {
+    return absl::InvalidArgumentError(absl::StrCat(name, ": empty file"));
+  }
+  const size_t size = static_cast<size_t>(info.st_size);
+  void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
+  if (data == MAP_FAILED) return SystemError(name, errno);
+  return std::unique_ptr<MappedFile>(
+      new MappedFile(std::move(name), static_cast<const uint8_t*>(data), size));
+}
+
+MappedFile::MappedFile(std::string name, const uint8_t* data, size_t size)
+    : name_(std::move(name)), data_(data), size_(size) {}
+
+MappedFile::~MappedFile() { munmap(const_cast<uint8_t*>(data_), size_); }
+
+void MappedFile::DropPages() {
+  madvise(const_cast<uint8_t*>(data_), size_, MADV_DONTNEED);
+}
+
+}  // namespace qk

@@ -1,0 +1,46 @@
+// The forward pass over a ragged batch. See forward.cc.
+#ifndef QKSCOPE_ENGINE_FORWARD_H_
+#define QKSCOPE_ENGINE_FORWARD_H_
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+
+namespace qk {
+
+class Model;
+class Sequence;
+class Batch;
+
+// A pass in progress over some sequences of one model. Passes of one backend
+// must not overlap inside a layer; between layers they may.
+//
+//   Pass pass(model, sequences);
+//   while (!pass.done()) pass.RunLayer();   // looks at cancel flags itself
+//   absl::Status status = pass.Finish();    // waits for the device
+class Pass {
+ public:
+  // `sequences` (not empty, all of `model`) must outlive the pass.
+  Pass(const Model& model, absl::Span<Sequence* const> sequences);
+  ~Pass();
+
+  // Runs the next layer. Rows of sequences whose run was cancelled leave.
+  void RunLayer();
+  // All layers ran, or no sequence is left.
+  bool done() const;
+  // Final norm and the logits that sequences asked for, then waits for the
+  // device. The first error of the pass.
+  absl::Status Finish();
+  // Rows at the start.
+  int rows() const;
+
+ private:
+  std::unique_ptr<Batch> batch_;
+  int next_layer_ = 0;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_FORWARD_H_

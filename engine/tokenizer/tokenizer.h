@@ -1,0 +1,78 @@
+// Text to token ids and back. One interface over byte-level BPE read from a
+// tokenizer.json or from a GGUF file.
+#ifndef QKSCOPE_ENGINE_TOKENIZER_TOKENIZER_H_
+#define QKSCOPE_ENGINE_TOKENIZER_TOKENIZER_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+
+namespace qk {
+
+class GgufFile;
+
+struct EncodeOptions {
+  // Puts in the special tokens the tokenizer's own template asks for (BOS,
+  // EOS). Unset: the tokenizer's own setting.
+  std::optional<bool> add_special_tokens;
+  // Whether text that spells a special token ("<|im_start|>") becomes that
+  // token. False for user text: a prompt cannot forge a chat turn.
+  bool parse_special = false;
+};
+
+struct TokenSpan {
+  int32_t id;
+  // Bytes [begin, end) of the text that the token came from. A token put in by
+  // the tokenizer has begin == end.
+  uint32_t begin;
+  uint32_t end;
+};
+
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+
+  // INVALID_ARGUMENT if the text is not UTF-8, naming the byte.
+  virtual absl::StatusOr<std::vector<TokenSpan>> Encode(
+      absl::string_view text, const EncodeOptions& options) const = 0;
+
+  // Bytes of the ids one after another. Special tokens are left out unless
+  // asked for. Ids outside the vocabulary: OUT_OF_RANGE naming the index. The
+  // bytes may end inside a UTF-8 character.
+  virtual absl::StatusOr<std::string> Decode(absl::Span<const int32_t> ids,
+                                             bool keep_special) const = 0;
+
+  // The bytes of one token; `id` must be in [0, vocab_size()).
+  virtual std::string Piece(int32_t id) const = 0;
+  virtual bool IsSpecial(int32_t id) const = 0;
+  // The id of a special or added token by its exact text.
+  virtual std::optional<int32_t> FindSpecial(absl::string_view text) const = 0;
+
+  // One more than the largest id.
+  virtual int32_t vocab_size() const = 0;
+  virtual std::optional<int32_t> bos_id() const = 0;
+  // The ids that end a generation (EOS, and EOT where the file names one).
+  virtual const std::vector<int32_t>& stop_ids() const = 0;
+  virtual bool adds_special_tokens_by_default() const = 0;
+  // Of the tokenizer.json file, or of the tokenizer.* entries of a GGUF file.
+  virtual const std::string& sha256_hex() const = 0;
+};
+
+// `tokenizer_json`: the bytes of tokenizer.json. `tokenizer_config_json`: those
+// of tokenizer_config.json, or empty (EOS and BOS names are read from it). The
+// model's own config.json may name eos_token_id; the caller adds those.
+absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromJson(
+    absl::string_view tokenizer_json, absl::string_view tokenizer_config_json);
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromGguf(
+    const GgufFile& file);
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_TOKENIZER_TOKENIZER_H_
