@@ -34,14 +34,25 @@ enum class GgufType : uint32_t {
   kFloat64 = 12,
 };
 
-// One metadata value; `data` points at it in the file, already checked to lie
-// inside.
+// One metadata value, checked to lie whole inside the file.
 struct GgufValue {
-  GgufType type;     // kArray: of `element`
-  GgufType element;  // the same as `type` unless an array
-  uint64_t count;    // 1 unless an array
+  GgufType type = GgufType::kUint8;     // kArray: of `element`
+  GgufType element = GgufType::kUint8;  // the same as `type` unless an array
+  uint64_t count = 0;                   // 1 unless an array
+  // The values as the file has them; a string is 8 bytes of length, then text.
   absl::Span<const uint8_t> data;
 };
+
+// All that a file says before the tensors' bytes, as views into it.
+struct GgufContents {
+  uint32_t version = 0;                 // 2 or 3
+  std::vector<absl::string_view> keys;  // in file order
+  absl::flat_hash_map<absl::string_view, GgufValue> values;
+  std::vector<TensorInfo> tensors;  // in the order of the file's list
+};
+
+absl::StatusOr<GgufContents> ParseGguf(absl::string_view name,
+                                       absl::Span<const uint8_t> file);
 
 // Metadata errors are INVALID_ARGUMENT `file: key: must be ..., got ...`.
 class GgufFile : public TensorSource {
@@ -52,7 +63,9 @@ class GgufFile : public TensorSource {
   static absl::StatusOr<std::unique_ptr<GgufFile>> Parse(
       absl::string_view name, absl::Span<const uint8_t> file);
 
-  absl::Span<const TensorInfo> tensors() const override { return tensors_; }
+  absl::Span<const TensorInfo> tensors() const override {
+    return contents_.tensors;
+  }
   const TensorInfo* Find(absl::string_view name) const override;
   void DropPages() override;
   std::string Sha256Hex() const override;
@@ -61,8 +74,10 @@ class GgufFile : public TensorSource {
   }
 
   // In file order. Views live as long as this object.
-  const std::vector<absl::string_view>& keys() const { return keys_; }
-  bool Has(absl::string_view key) const { return values_.contains(key); }
+  const std::vector<absl::string_view>& keys() const { return contents_.keys; }
+  bool Has(absl::string_view key) const {
+    return contents_.values.contains(key);
+  }
   // Whether `key` is there and holds an array (a few keys are either a number
   // or an array of one number per layer).
   bool IsArray(absl::string_view key) const;
@@ -81,6 +96,8 @@ class GgufFile : public TensorSource {
   // The same with a value to take where the key is missing.
   absl::StatusOr<int64_t> GetInt64Or(absl::string_view key,
                                      int64_t missing) const;
+  absl::StatusOr<int64_t> GetInt64InRangeOr(absl::string_view key, int64_t min,
+                                            int64_t max, int64_t missing) const;
   absl::StatusOr<double> GetDoubleOr(absl::string_view key,
                                      double missing) const;
   absl::StatusOr<bool> GetBoolOr(absl::string_view key, bool missing) const;
@@ -99,25 +116,23 @@ class GgufFile : public TensorSource {
   // The file name that starts every error.
   const std::string& name() const { return name_; }
   // 2 or 3.
-  uint32_t version() const { return version_; }
-  // The encoded value, for hashing; nullptr if the key is missing.
+  uint32_t version() const { return contents_.version; }
+  // The encoded value, for hashing; null if the key is missing.
   const GgufValue* FindValue(absl::string_view key) const;
 
  private:
   GgufFile(std::string name, std::unique_ptr<MappedFile> file,
-           absl::Span<const uint8_t> bytes);
+           absl::Span<const uint8_t> bytes, GgufContents contents);
 
-  absl::Status ReadAll();
+  absl::Status WrongType(absl::string_view key, absl::string_view expected,
+                         const GgufValue& value) const;
   absl::StatusOr<const GgufValue*> Get(absl::string_view key) const;
   absl::StatusOr<const GgufValue*> GetArray(absl::string_view key) const;
 
   std::string name_;
   std::unique_ptr<MappedFile> file_;  // null after Parse
   absl::Span<const uint8_t> bytes_;
-  uint32_t version_ = 0;
-  std::vector<absl::string_view> keys_;
-  absl::flat_hash_map<absl::string_view, GgufValue> values_;
-  std::vector<TensorInfo> tensors_;
+  GgufContents contents_;
   absl::flat_hash_map<absl::string_view, size_t> tensor_index_;
 };
 
