@@ -3,11 +3,9 @@
 
 #include <array>
 #include <string>
-#include <string_view>
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
 #include "engine/formats/excerpt.h"
@@ -43,28 +41,18 @@ class KeySet {
   absl::flat_hash_set<absl::string_view> large_;
 };
 
-// What simdjson lets pass: depth, duplicate keys, escaped lone surrogates.
+// What simdjson lets pass: depth and duplicate keys.
 struct Checker {
   absl::string_view label;
   int max_depth;
-  bool check_strings;  // only a text with \ud... can hold a surrogate
 
   absl::Status Fail(absl::string_view message) const {
     return absl::InvalidArgumentError(absl::StrCat(label, ": ", message));
   }
 
-  absl::Status CheckString(std::string_view text) const {
-    if (check_strings && !simdjson::validate_utf8(text)) {
-      return Fail(
-          absl::StrCat("lone surrogate in \"", Excerpt(View(text)), "\""));
-    }
-    return absl::OkStatus();
-  }
-
   absl::Status CheckObject(simdjson::dom::object object, int depth) const {
     KeySet keys;
     for (const auto member : object) {
-      QK_RETURN_IF_ERROR(CheckString(member.key));
       if (!keys.Insert(View(member.key))) {
         return Fail(
             absl::StrCat("duplicate key \"", Excerpt(View(member.key)), "\""));
@@ -76,10 +64,6 @@ struct Checker {
 
   // `depth`: of `at`, were it a container.
   absl::Status Check(element at, int depth) const {
-    std::string_view text;
-    if (check_strings && at.get(text) == simdjson::SUCCESS) {
-      return CheckString(text);
-    }
     simdjson::dom::object object;
     simdjson::dom::array array;
     const bool is_object = at.get(object) == simdjson::SUCCESS;
@@ -109,10 +93,10 @@ absl::Status ParseError(absl::string_view label, absl::string_view bytes,
     reason = absl::StrCat("invalid UTF-8 at byte ", *at);
   } else if (const auto at = FindJsonSyntaxError(bytes)) {
     reason = absl::StrCat("not valid JSON at byte ", *at);
-  } else if (error == simdjson::NUMBER_ERROR) {
-    reason = "not valid JSON: a number is out of range";
+  } else if (error == simdjson::STRING_ERROR) {
+    reason = "not valid JSON: a string holds a lone surrogate";
   } else {
-    reason = "not valid JSON: a string or number cannot be represented";
+    reason = "not valid JSON: a number is out of range";
   }
   return absl::InvalidArgumentError(absl::StrCat(label, ": ", reason));
 }
@@ -148,9 +132,7 @@ absl::StatusOr<JsonDocument> JsonDocument::Parse(absl::string_view label,
   if (error != simdjson::SUCCESS) {
     return ParseError(label, bytes, limits.max_depth, error);
   }
-  const Checker checker = {
-      label, limits.max_depth,
-      absl::StrContains(bytes, "\\ud") || absl::StrContains(bytes, "\\uD")};
+  const Checker checker = {label, limits.max_depth};
   QK_RETURN_IF_ERROR(checker.Check(root, 1));
   JsonDocument document(std::move(shared));
   if (document.root().type() != limits.root) {

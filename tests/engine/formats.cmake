@@ -1,5 +1,7 @@
-qk_test(formats_dequantize_test SOURCES formats_dequantize_test.cc
-        LIBS qk_formats)
+foreach(piece dequantize json)
+  qk_test(formats_${piece}_test SOURCES formats_${piece}_test.cc
+          LIBS qk_formats)
+endforeach()
 
 add_executable(qk_formats_sha formats_sha.cc)
 target_link_libraries(qk_formats_sha PRIVATE qk_formats)
