@@ -1,0 +1,60 @@
+// Byte pair encoding: the pair of neighbours with the lowest rank is merged,
+// the leftmost first, until no pair has a rank.
+// Sennrich et al. 2016, arXiv:1508.07909.
+#ifndef QKSCOPE_ENGINE_TOKENIZER_BPE_H_
+#define QKSCOPE_ENGINE_TOKENIZER_BPE_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/types/span.h"
+
+namespace qk {
+
+// The pair (left, right) becomes `result`.
+struct BpeMerge {
+  int32_t left;
+  int32_t right;
+  int32_t result;
+};
+
+class BpeMergeTable {
+ public:
+  struct Target {
+    uint32_t rank;
+    int32_t id;
+  };
+
+  // In order of rank. Of two merges of one pair the later counts.
+  explicit BpeMergeTable(absl::Span<const BpeMerge> merges);
+
+  // nullptr if the pair is not merged.
+  const Target* Find(int32_t left, int32_t right) const {
+    const auto found = targets_.find(Key(left, right));
+    return found == targets_.end() ? nullptr : &found->second;
+  }
+
+ private:
+  static uint64_t Key(int32_t left, int32_t right) {
+    return uint64_t{static_cast<uint32_t>(left)} << 32 |
+           static_cast<uint32_t>(right);
+  }
+
+  absl::flat_hash_map<uint64_t, Target> targets_;
+};
+
+// A token so far, of bytes [begin, end) of its word.
+struct BpeSymbol {
+  int32_t id;
+  uint32_t begin;
+  uint32_t end;
+};
+
+// Merges a word's symbols in place. Fewer than 2^31 symbols.
+void BpeMergeSymbols(const BpeMergeTable& table,
+                     std::vector<BpeSymbol>* symbols);
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_TOKENIZER_BPE_H_

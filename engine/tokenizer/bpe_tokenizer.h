@@ -1,0 +1,101 @@
+// Byte-level BPE over the parts of this folder. The readers of tokenizer.json
+// and GGUF fill in a BpeTokenizerSpec.
+#ifndef QKSCOPE_ENGINE_TOKENIZER_BPE_TOKENIZER_H_
+#define QKSCOPE_ENGINE_TOKENIZER_BPE_TOKENIZER_H_
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "engine/tokenizer/added_tokens.h"
+#include "engine/tokenizer/bpe.h"
+#include "engine/tokenizer/normalizer.h"
+#include "engine/tokenizer/pre_tokenizer.h"
+#include "engine/tokenizer/tokenizer.h"
+
+namespace qk {
+
+// Everything a file says, checked: all ids are in [0, tokens.size()).
+struct BpeTokenizerSpec {
+  std::vector<std::string> tokens;  // by id, spelled as in the file; UTF-8
+  std::vector<BpeMerge> merges;     // in order of rank
+  std::vector<AddedToken> added;    // contents are not empty
+  Normalization normalization = Normalization::kNone;
+  PreTokenizer pre_tokenizer;
+  // A word that is a token as it stands is not put together by merges.
+  bool ignore_merges = false;
+  // For bytes that no token spells; nullopt: such bytes are left out.
+  std::optional<int32_t> unknown_id;
+  // One unknown token for a run of unknown bytes.
+  bool fuse_unknown = false;
+  // Put before and after the text by add_special_tokens.
+  std::vector<int32_t> prefix;
+  std::vector<int32_t> suffix;
+  std::optional<int32_t> bos_id;
+  std::vector<int32_t> stop_ids;
+  std::string sha256_hex;
+};
+
+class BpeTokenizer : public Tokenizer {
+ public:
+  // A merge that makes a special token is left out: text must never become
+  // one.
+  explicit BpeTokenizer(BpeTokenizerSpec spec);
+
+  absl::StatusOr<std::vector<TokenSpan>> Encode(
+      absl::string_view text, const EncodeOptions& options) const override;
+  absl::StatusOr<std::string> Decode(absl::Span<const int32_t> ids,
+                                     bool keep_special) const override;
+  std::string Piece(int32_t id) const override;
+  bool IsSpecial(int32_t id) const override;
+  std::optional<int32_t> FindSpecial(absl::string_view text) const override;
+  int32_t vocab_size() const override {
+    return static_cast<int32_t>(pieces_.size());
+  }
+  std::optional<int32_t> bos_id() const override { return spec_.bos_id; }
+  const std::vector<int32_t>& stop_ids() const override {
+    return spec_.stop_ids;
+  }
+  bool adds_special_tokens_by_default() const override {
+    return !spec_.prefix.empty() || !spec_.suffix.empty();
+  }
+  const std::string& sha256_hex() const override { return spec_.sha256_hex; }
+
+ private:
+  // One Encode call's text and result.
+  struct Encoding;
+  // Which added tokens count: index 1 with special tokens, 0 without.
+  struct Matchers {
+    AddedTokenMatcher raw;
+    AddedTokenMatcher normalized;
+  };
+
+  Matchers MakeMatchers(bool with_special) const;
+  void EncodePart(size_t begin, size_t end, Encoding* encoding) const;
+  void EncodeWord(const Word& word, size_t part_begin,
+                  Encoding* encoding) const;
+  void StartSymbols(absl::string_view word,
+                    std::vector<BpeSymbol>* symbols) const;
+
+  const BpeTokenizerSpec spec_;
+  std::vector<std::string> pieces_;  // by id: the bytes of each token
+  std::vector<bool> special_;        // by id
+  BpeMergeTable merges_;
+  std::array<std::optional<int32_t>, 256> byte_ids_;
+  // With ignore_merges: views into pieces_.
+  absl::flat_hash_map<absl::string_view, int32_t> whole_words_;
+  absl::flat_hash_map<absl::string_view, int32_t> added_ids_;
+  std::array<std::unique_ptr<const Matchers>, 2> matchers_;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_TOKENIZER_BPE_TOKENIZER_H_

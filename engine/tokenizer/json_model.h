@@ -1,0 +1,19 @@
+// The `model` and `added_tokens` members of tokenizer.json.
+#ifndef QKSCOPE_ENGINE_TOKENIZER_JSON_MODEL_H_
+#define QKSCOPE_ENGINE_TOKENIZER_JSON_MODEL_H_
+
+#include "absl/status/status.h"
+#include "engine/formats/json.h"
+#include "engine/tokenizer/bpe_tokenizer.h"
+#include "engine/tokenizer/vocabulary.h"
+
+namespace qk {
+
+// Fills in the tokens, merges, added tokens and settings of the model. `index`
+// gets every token; its keys live in the document of `root`.
+absl::Status ReadJsonModel(const JsonValue& root, TokenIndex* index,
+                           BpeTokenizerSpec* spec);
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_TOKENIZER_JSON_MODEL_H_

@@ -1,0 +1,19 @@
+// The members of tokenizer.json round the model: normalizer, pre_tokenizer,
+// post_processor, decoder, truncation, padding.
+#ifndef QKSCOPE_ENGINE_TOKENIZER_JSON_PIPELINE_H_
+#define QKSCOPE_ENGINE_TOKENIZER_JSON_PIPELINE_H_
+
+#include "absl/status/status.h"
+#include "engine/formats/json.h"
+#include "engine/tokenizer/bpe_tokenizer.h"
+
+namespace qk {
+
+// Fills in what the members say; spec->tokens must be there. Anything that
+// would change the tokens and is not implemented is an error. truncation and
+// padding are checked and not followed: a prompt is never cut in silence.
+absl::Status ReadJsonPipeline(const JsonValue& root, BpeTokenizerSpec* spec);
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_TOKENIZER_JSON_PIPELINE_H_

@@ -1,0 +1,68 @@
+// tokenizer.json (Hugging Face `tokenizers`) and tokenizer_config.json.
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/check.h"
+#include "engine/formats/excerpt.h"
+#include "engine/formats/json.h"
+#include "engine/sha256.h"
+#include "engine/tokenizer/bpe_tokenizer.h"
+#include "engine/tokenizer/json_model.h"
+#include "engine/tokenizer/json_pipeline.h"
+#include "engine/tokenizer/tokenizer.h"
+
+namespace qk {
+namespace {
+
+// A special token of tokenizer_config.json, written as its text or as an
+// object with the text as `content`.
+absl::StatusOr<std::optional<int32_t>> ReadConfigToken(
+    const JsonValue& config, absl::string_view key, const TokenIndex& index) {
+  const auto member = config.Find(key);
+  if (!member.has_value()) return std::nullopt;
+  absl::string_view text;
+  if (member->is_object()) {
+    QK_ASSIGN_OR_RETURN(text, member->GetString("content"));
+  } else {
+    QK_ASSIGN_OR_RETURN(text, member->AsString());
+  }
+  const auto found = index.find(text);
+  if (found == index.end()) {
+    return member->Error(
+        absl::StrCat("\"", Excerpt(text), "\" is not in the vocabulary"));
+  }
+  return found->second;
+}
+
+absl::Status ReadConfig(absl::string_view bytes, const TokenIndex& index,
+                        BpeTokenizerSpec* spec) {
+  if (bytes.empty()) return absl::OkStatus();
+  QK_ASSIGN_OR_RETURN(const JsonDocument document,
+                      JsonDocument::Parse("tokenizer_config", bytes, {}));
+  QK_ASSIGN_OR_RETURN(spec->bos_id,
+                      ReadConfigToken(document.root(), "bos_token", index));
+  QK_ASSIGN_OR_RETURN(const auto eos_id,
+                      ReadConfigToken(document.root(), "eos_token", index));
+  if (eos_id.has_value()) spec->stop_ids.push_back(*eos_id);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromJson(
+    absl::string_view tokenizer_json, absl::string_view tokenizer_config_json) {
+  QK_ASSIGN_OR_RETURN(const JsonDocument document,
+                      JsonDocument::Parse("tokenizer", tokenizer_json, {}));
+  BpeTokenizerSpec spec;
+  TokenIndex index;
+  QK_RETURN_IF_ERROR(ReadJsonModel(document.root(), &index, &spec));
+  QK_RETURN_IF_ERROR(ReadJsonPipeline(document.root(), &spec));
+  QK_RETURN_IF_ERROR(ReadConfig(tokenizer_config_json, index, &spec));
+  Sha256 sha256;
+  sha256.Update(tokenizer_json.data(), tokenizer_json.size());
+  spec.sha256_hex = sha256.FinishHex();
+  return std::make_unique<BpeTokenizer>(std::move(spec));
+}
+
+}  // namespace qk

@@ -1,0 +1,2 @@
+add_executable(tokenizer_driver tokenizer_driver.cc)
+target_link_libraries(tokenizer_driver PRIVATE qk_flags qk_tokenizer)
