@@ -1,0 +1,103 @@
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "engine/formats/mapped_file.h"
+#include "tests/engine/formats_testing.h"
+
+namespace qk {
+namespace {
+
+using testing::ExpectError;
+using testing::TempFolder;
+
+TEST(MappedFileTest, MapsAndDropsPages) {
+  const TempFolder folder;
+  const std::string content(10000, 'q');
+  const auto file = MappedFile::Open(folder.Write("model.bin", content));
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ((*file)->size(), 10000);
+  EXPECT_EQ((*file)->name(), "model.bin");
+  EXPECT_EQ((*file)->text(), content);
+  (*file)->DropPages();
+  EXPECT_EQ((*file)->text(), content);
+}
+
+TEST(MappedFileTest, FollowsSymbolicLinks) {
+  const TempFolder folder;
+  const std::string target = folder.Write("blob", "content");
+  const std::string link = folder.path() + "/model.bin";
+  ASSERT_EQ(symlink(target.c_str(), link.c_str()), 0);
+  const auto file = MappedFile::Open(link);
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ((*file)->text(), "content");
+}
+
+TEST(MappedFileTest, MissingIsNotFound) {
+  const TempFolder folder;
+  for (const std::string& path :
+       {folder.path() + "/model.bin", folder.path() + "/none/model.bin",
+        folder.Write("file", "x") + "/model.bin"}) {
+    const absl::Status status = MappedFile::Open(path).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+    EXPECT_EQ(status.message(), "model.bin: no such file");
+  }
+}
+
+TEST(MappedFileTest, DanglingAndCircularLinks) {
+  const TempFolder folder;
+  const std::string link = folder.path() + "/model.bin";
+  ASSERT_EQ(symlink("nowhere", link.c_str()), 0);
+  EXPECT_EQ(MappedFile::Open(link).status().code(),
+            absl::StatusCode::kNotFound);
+  ASSERT_EQ(unlink(link.c_str()), 0);
+  ASSERT_EQ(symlink("model.bin", link.c_str()), 0);
+  ExpectError(MappedFile::Open(link).status(), "model.bin: cannot be read");
+}
+
+TEST(MappedFileTest, UnreadableIsPermissionDenied) {
+  const TempFolder folder;
+  const std::string path = folder.Write("model.bin", "x");
+  ASSERT_EQ(chmod(path.c_str(), 0), 0);
+  ASSERT_EQ(chmod(folder.path().c_str(), 0755), 0);
+  // Root reads everything, so for the moment be nobody.
+  const bool was_root = geteuid() == 0;
+  if (was_root) {
+    ASSERT_EQ(seteuid(65534), 0);
+  }
+  const absl::Status status = MappedFile::Open(path).status();
+  if (was_root) {
+    ASSERT_EQ(seteuid(0), 0);
+  }
+  EXPECT_EQ(status.code(), absl::StatusCode::kPermissionDenied);
+  EXPECT_EQ(status.message(), "model.bin: permission denied");
+}
+
+TEST(MappedFileTest, RefusesWhatIsNoFile) {
+  const TempFolder folder;
+  const std::string fifo = folder.path() + "/fifo";
+  ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
+  ExpectError(MappedFile::Open(fifo).status(), "fifo: not a regular file");
+  ExpectError(MappedFile::Open(folder.path() + "/.").status(),
+              ".: not a regular file");
+  ExpectError(MappedFile::Open("/dev/zero").status(),
+              "zero: not a regular file");
+  ExpectError(MappedFile::Open("/dev/null").status(),
+              "null: not a regular file");
+}
+
+TEST(MappedFileTest, RefusesEmptyAndBadNames) {
+  const TempFolder folder;
+  ExpectError(MappedFile::Open(folder.Write("model.bin", "")).status(),
+              "model.bin: empty file");
+  ExpectError(
+      MappedFile::Open(folder.Write("a", "x") + std::string("\0b", 2)).status(),
+      "NUL in the name");
+  const absl::Status empty = MappedFile::Open("").status();
+  EXPECT_EQ(empty.code(), absl::StatusCode::kNotFound);
+  const absl::Status status =
+      MappedFile::Open(folder.path() + "/" + std::string(300, 'x')).status();
+  ExpectError(status, "cannot be read");
+}
+
+}  // namespace
+}  // namespace qk
