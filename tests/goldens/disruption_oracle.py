@@ -138,10 +138,13 @@ class Selector:
             )
             dims = philox.choose(source, allowed, k)
         elif kind == "threshold":
-            limit = options.get("lambda", 5.0) * norms.mean()
+            finite = norms[np.isfinite(norms)]
+            limit = options.get("lambda", 5.0) * (
+                finite.mean() if finite.size else 0.0
+            )
             dims = [d for d, norm in enumerate(norms) if norm > limit]
-            if np.isfinite(limit) and limit > 0:
-                gap = np.abs(norms / limit - 1.0).min()
+            if limit > 0:
+                gap = np.abs(finite / limit - 1.0).min()
                 self.narrowest = min(self.narrowest, gap)
         elif kind == "explicit":
             dims = [e["dim"] for e in options["entries"] if e["head"] == head]
