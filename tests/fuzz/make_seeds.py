@@ -1,0 +1,109 @@
+"""Writes the seeds of the corpora of the format fuzzers: small valid files.
+
+    python make_seeds.py
+
+Inputs found later by fuzzing may lie beside them in corpus/.
+"""
+
+import json
+import pathlib
+import struct
+
+CORPUS = pathlib.Path(__file__).parent / "corpus"
+
+
+def write(target, name, content):
+    folder = CORPUS / target
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"seed_{name}").write_bytes(content)
+
+
+def safetensors(header, data_bytes):
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(range(data_bytes))
+
+
+def string(text):
+    return struct.pack("<Q", len(text)) + text.encode()
+
+
+def key(name, kind, fmt, *values):
+    return string(name) + struct.pack("<I" + fmt, kind, *values)
+
+
+def gguf(version, keys, tensors, data=b"", alignment=32):
+    file = struct.pack("<4sIQQ", b"GGUF", version, len(tensors), len(keys))
+    file += b"".join(keys) + b"".join(tensors)
+    if data:
+        file += bytes(-len(file) % alignment)
+    return file + data
+
+
+def tensor(name, sizes, kind, offset):
+    return (string(name) + struct.pack("<I", len(sizes)) +
+            struct.pack(f"<{len(sizes)}q", *sizes) +
+            struct.pack("<IQ", kind, offset))
+
+
+def make_safetensors():
+    def entry(dtype, shape, begin, end):
+        return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+    write("safetensors", "empty", safetensors({}, 0))
+    write("safetensors", "one", safetensors({"a": entry("F32", [2], 0, 8)}, 8))
+    write("safetensors", "many", safetensors({
+        "__metadata__": {"format": "pt"},
+        "b": entry("BF16", [2, 2], 8, 16),
+        "a": entry("F16", [4], 0, 8),
+        "mask": entry("BOOL", [], 16, 17),
+        "none": entry("I64", [0, 3], 17, 17)}, 17))
+
+
+def make_index():
+    write("shard_index", "two", json.dumps({
+        "metadata": {"total_size": 12},
+        "weight_map": {"a": "model-00001-of-00002.safetensors",
+                       "b": "model-00002-of-00002.safetensors",
+                       "c": "model-00001-of-00002.safetensors"}}).encode())
+
+
+def make_json():
+    write("json", "config", json.dumps({
+        "architectures": ["LlamaForCausalLM"], "rope_theta": 1e5,
+        "num_attention_heads": 9, "rope_scaling": None, "tie": True,
+        "vocab": {"\u0120the": 1, "a": -2}, "merges": [["a", "b"], "c d"],
+        "big": 18446744073709551615, "emoji": "\U0001f600"}).encode())
+    write("json", "nested", b'{"a":[[[[{"b":[1,2,{"c":"\\n\\u0041"}]}]]]]}')
+
+
+def make_gguf():
+    keys = [
+        key("general.alignment", 4, "I", 32), key("u8", 0, "B", 1),
+        key("i8", 1, "b", -1), key("u16", 2, "H", 2), key("i16", 3, "h", -2),
+        key("i32", 5, "i", -3), key("f32", 6, "f", 0.5), key("yes", 7, "B", 1),
+        key("u64", 10, "Q", 2**63), key("i64", 11, "q", -4),
+        key("f64", 12, "d", 0.1), key("name", 8, "") + string("llama"),
+        key("tokens", 9, "IQ", 8, 2) + string("a") + string("bc"),
+        key("scores", 9, "IQ2f", 6, 2, 0.5, -1),
+        key("types", 9, "IQ2i", 5, 2, 1, 3)]
+    data = bytes(range(256)) * 2
+    for version in (2, 3):
+        write("gguf", f"keys_v{version}", gguf(version, keys, []))
+        write("gguf", f"tensors_v{version}", gguf(
+            version, keys[:2],
+            [tensor("w", [32, 2], 8, 0), tensor("b", [3], 0, 96),
+             tensor("h", [2, 2, 1, 1], 1, 128)], data[:136]))
+    # One block of every type: ggml's number, elements, bytes.
+    for kind, elements, size in [(0, 1, 4), (1, 1, 2), (2, 32, 18), (3, 32, 20),
+                                 (6, 32, 22), (7, 32, 24), (8, 32, 34),
+                                 (10, 256, 84), (11, 256, 110), (12, 256, 144),
+                                 (13, 256, 176), (14, 256, 210), (30, 1, 2)]:
+        write("gguf", f"type_{kind}",
+              gguf(3, [], [tensor("t", [elements], kind, 0)], data[:size]))
+
+
+if __name__ == "__main__":
+    make_safetensors()
+    make_index()
+    make_json()
+    make_gguf()
