@@ -57,11 +57,12 @@ class Chosen:
     """Dims (ascending) and what is written there.
 
     values: one for pooled_mean and zero, one a dim for per_dim_mean, none for
-    scale.
+    scale. norms: (D,), what the choice was made from.
     """
 
     dims: list[int]
     values: list[float]
+    norms: np.ndarray
 
 
 @dataclasses.dataclass
@@ -171,6 +172,8 @@ class ArmRun:
         # Undisrupted rows of S and of generated tokens, for reselect.
         self._history: dict[tuple[int, int, str], np.ndarray] = {}
         self.selector = Selector()
+        # {"rule", "layer", "tensor", "step", "chosen": head or position to
+        # Chosen}, in the order of the passes.
         self.applied: list[dict] = []
 
     # ------------------------------------------------------------ selection
@@ -213,7 +216,7 @@ class ArmRun:
                 rule["select"], norms[head], place, head
             )
             values = self._replacement(rule, x[:, head : head + 1], dims)
-            out[head] = Chosen(dims, values)
+            out[head] = Chosen(dims, values, norms[head])
         return out
 
     def _choices(
@@ -284,7 +287,8 @@ class ArmRun:
                 )
                 norms = np.sqrt((x[0] * x[0]).sum(axis=0))
                 dims = self.selector.choose(rule["select"], norms, place, None)
-                chosen = Chosen(dims, self._replacement(rule, x, dims))
+                values = self._replacement(rule, x, dims)
+                chosen = Chosen(dims, values, norms)
                 choices[position] = chosen
                 for head in heads:
                     self._write(rule, edit, row, head, chosen)
@@ -305,10 +309,7 @@ class ArmRun:
                 "layer": layer,
                 "tensor": tensor,
                 "step": current.step,
-                "chosen": [
-                    {"index": i, "dims": c.dims, "values": c.values}
-                    for i, c in choices.items()
-                ],
+                "chosen": choices,
             }
         )
 
@@ -439,7 +440,7 @@ class DisruptedLlama:
             self._pass(arm, [token], Pass(len(ids) + step, 1, step))
             for step, token in enumerate(decode_ids)
         ]
-        return prefill, np.concatenate(decode), arm
+        return prefill, np.concatenate([prefill[:0], *decode]), arm
 
     def _pass(self, arm: ArmRun, ids: list[int], current: Pass) -> np.ndarray:
         for layer in self._model.model.layers:

@@ -115,10 +115,18 @@ class Recorder:
         return PassRecord(logits, layers)
 
 
-def load_float64(folder: str, attention: str) -> transformers.PreTrainedModel:
-    """Reads a Hugging Face folder; F32 weights are widened to float64."""
+def load_float64(
+    folder: str, attention: str, gguf_file: str | None = None
+) -> transformers.PreTrainedModel:
+    """Reads a Hugging Face folder, or a GGUF file in it (dequantised to F32).
+
+    Weights are widened to float64.
+    """
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation=attention
+        folder,
+        gguf_file=gguf_file,
+        dtype=torch.float32,
+        attn_implementation=attention,
     ).double()
     # RoPE's frequencies are computed, not read: once more, in float64.
     for parent in list(model.modules()):

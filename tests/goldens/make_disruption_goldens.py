@@ -379,11 +379,22 @@ def _check_distinct(cases: list[dict], outputs: dict[str, np.ndarray]) -> None:
                 assert same or distance > 1e-3, (a, b, distance)
 
 
-def _rounded(applied: list[dict]) -> list[dict]:
-    for entry in applied:
-        for chosen in entry["chosen"]:
-            chosen["values"] = [float(f"{v:.7g}") for v in chosen["values"]]
-    return applied
+def _listed(applied: list[dict]) -> list[dict]:
+    """As cases.json has it."""
+    return [
+        entry
+        | {
+            "chosen": [
+                {
+                    "index": index,
+                    "dims": chosen.dims,
+                    "values": [float(f"{v:.7g}") for v in chosen.values],
+                }
+                for index, chosen in entry["chosen"].items()
+            ]
+        }
+        for entry in applied
+    ]
 
 
 def make(goldens: pathlib.Path) -> None:
@@ -421,7 +432,7 @@ def make(goldens: pathlib.Path) -> None:
             prefill, decode = want_prefill.numpy(), want_decode.numpy()
         narrowest = min(narrowest, (arm.selector.narrowest, name))
         case["rows"] = ROWS[case["prompt"]]
-        case["applied"] = _rounded(arm.applied)
+        case["applied"] = _listed(arm.applied)
         outputs[f"{name}/prefill"] = prefill[case["rows"]]
         outputs[f"{name}/decode"] = decode
     _check_distinct(cases, outputs)
