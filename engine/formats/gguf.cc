@@ -50,6 +50,10 @@ void GgufFile::DropPages() {
   if (file_ != nullptr) file_->DropPages();
 }
 
+absl::Status GgufFile::ReadStatus() const {
+  return file_ == nullptr ? absl::OkStatus() : file_->ReadStatus();
+}
+
 std::string GgufFile::Sha256Hex() const {
   Sha256 sha;
   sha.Update(bytes_.data(), bytes_.size());

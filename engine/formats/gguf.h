@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
@@ -68,6 +69,7 @@ class GgufFile : public TensorSource {
   }
   const TensorInfo* Find(absl::string_view name) const override;
   void DropPages() override;
+  absl::Status ReadStatus() const override;
   std::string Sha256Hex() const override;
   int64_t file_bytes() const override {
     return static_cast<int64_t>(bytes_.size());

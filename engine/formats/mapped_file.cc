@@ -48,7 +48,7 @@ absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(
   // O_NONBLOCK: opening a FIFO would wait for a writer.
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return SystemError(name, errno);
-  const absl::Cleanup close_fd = [fd] { close(fd); };
+  absl::Cleanup close_fd = [fd] { close(fd); };
 
   struct stat info;
   if (fstat(fd, &info) != 0) return SystemError(name, errno);
@@ -59,20 +59,43 @@ absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(
   if (info.st_size == 0) {
     return absl::InvalidArgumentError(absl::StrCat(name, ": empty file"));
   }
-  const size_t size = static_cast<size_t>(info.st_size);
-  void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
+  void* data = mmap(nullptr, static_cast<size_t>(info.st_size), PROT_READ,
+                    MAP_PRIVATE, fd, 0);
   if (data == MAP_FAILED) return SystemError(name, errno);
-  return std::unique_ptr<MappedFile>(
-      new MappedFile(std::move(name), static_cast<const uint8_t*>(data), size));
+  std::move(close_fd).Cancel();
+  return std::unique_ptr<MappedFile>(new MappedFile(
+      std::move(name), fd, info, static_cast<const uint8_t*>(data)));
 }
 
-MappedFile::MappedFile(std::string name, const uint8_t* data, size_t size)
-    : name_(std::move(name)), data_(data), size_(size) {}
+MappedFile::MappedFile(std::string name, int fd, const struct stat& info,
+                       const uint8_t* data)
+    : name_(std::move(name)),
+      fd_(fd),
+      modified_(info.st_mtim),
+      data_(data),
+      size_(static_cast<size_t>(info.st_size)) {
+  guard_.emplace(data_, size_);
+}
 
-MappedFile::~MappedFile() { munmap(const_cast<uint8_t*>(data_), size_); }
+MappedFile::~MappedFile() {
+  guard_.reset();
+  munmap(const_cast<uint8_t*>(data_), size_);
+  close(fd_);
+}
 
 void MappedFile::DropPages() {
   madvise(const_cast<uint8_t*>(data_), size_, MADV_DONTNEED);
+}
+
+absl::Status MappedFile::ReadStatus() const {
+  struct stat info;
+  if (fstat(fd_, &info) != 0) return SystemError(name_, errno);
+  const bool changed = static_cast<size_t>(info.st_size) != size_ ||
+                       info.st_mtim.tv_sec != modified_.tv_sec ||
+                       info.st_mtim.tv_nsec != modified_.tv_nsec;
+  if (!guard_->faulted() && !changed) return absl::OkStatus();
+  return absl::UnavailableError(
+      absl::StrCat(name_, ": was changed while it was read"));
 }
 
 }  // namespace qk

@@ -2,13 +2,19 @@
 #ifndef QKSCOPE_ENGINE_FORMATS_MAPPED_FILE_H_
 #define QKSCOPE_ENGINE_FORMATS_MAPPED_FILE_H_
 
+#include <sys/stat.h>
+
 #include <cstdint>
+#include <ctime>
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "engine/formats/sigbus_guard.h"
 
 namespace qk {
 
@@ -35,12 +41,21 @@ class MappedFile {
   // Gives resident pages back to the kernel; they are read again on demand.
   void DropPages();
 
+  // UNAVAILABLE if the file was changed since it was opened; what shrank reads
+  // as zeros. To ask after the last read and before trusting what was read.
+  absl::Status ReadStatus() const;
+
  private:
-  MappedFile(std::string name, const uint8_t* data, size_t size);
+  // Takes the descriptor.
+  MappedFile(std::string name, int fd, const struct stat& info,
+             const uint8_t* data);
 
   std::string name_;
+  int fd_;
+  timespec modified_;
   const uint8_t* data_;
   size_t size_;
+  std::optional<SigbusGuard> guard_;  // empty only while being destroyed
 };
 
 }  // namespace qk

@@ -40,6 +40,11 @@ class SafetensorsSource : public TensorSource {
     for (const auto& file : files_) file->DropPages();
   }
 
+  absl::Status ReadStatus() const override {
+    for (const auto& file : files_) QK_RETURN_IF_ERROR(file->ReadStatus());
+    return absl::OkStatus();
+  }
+
   std::string Sha256Hex() const override {
     Sha256 sha;
     for (const auto& file : files_) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 
@@ -46,6 +47,9 @@ class TensorSource {
   virtual const TensorInfo* Find(absl::string_view name) const = 0;
   // Gives the mapped pages back to the kernel (they are read again on demand).
   virtual void DropPages() = 0;
+  // UNAVAILABLE if a file was changed or cut short since it was opened, so that
+  // what was read of it is worth nothing. To ask after the last read.
+  virtual absl::Status ReadStatus() const { return absl::OkStatus(); }
   // SHA-256 over the bytes of all files of the source, in name order; hex.
   virtual std::string Sha256Hex() const = 0;
   // Size of all files, in bytes.

@@ -1,3 +1,5 @@
+#include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -20,6 +22,50 @@ TEST(MappedFileTest, MapsAndDropsPages) {
   EXPECT_EQ((*file)->text(), content);
   (*file)->DropPages();
   EXPECT_EQ((*file)->text(), content);
+}
+
+TEST(MappedFileTest, SurvivesAFileThatShrinks) {
+  const TempFolder folder;
+  const std::string path = folder.Write("model.bin", std::string(20000, 'q'));
+  const auto file = MappedFile::Open(path);
+  const auto other = MappedFile::Open(folder.Write("other.bin", "x"));
+  ASSERT_TRUE(file.ok() && other.ok());
+  EXPECT_EQ((*file)->bytes()[19999], 'q');
+  EXPECT_TRUE((*file)->ReadStatus().ok());
+  ASSERT_EQ(truncate(path.c_str(), 5000), 0);
+  int64_t sum = 0;
+  for (const uint8_t byte : (*file)->bytes()) sum += byte;
+  EXPECT_EQ(sum, 5000 * 'q');
+  const absl::Status status = (*file)->ReadStatus();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(status.message(), "model.bin: was changed while it was read");
+  EXPECT_TRUE((*other)->ReadStatus().ok());
+  // The same place in the address space may serve the next file.
+  const auto again = MappedFile::Open(path);
+  ASSERT_TRUE(again.ok());
+  EXPECT_TRUE((*again)->ReadStatus().ok());
+}
+
+TEST(MappedFileTest, NoticesAFileThatIsRewritten) {
+  const TempFolder folder;
+  const std::string path = folder.Write("model.bin", "before");
+  const auto file = MappedFile::Open(path);
+  ASSERT_TRUE(file.ok());
+  const timespec times[2] = {{1, 0}, {1, 0}};
+  ASSERT_EQ(utimensat(AT_FDCWD, path.c_str(), times, 0), 0);
+  EXPECT_EQ((*file)->ReadStatus().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST(MappedFileDeathTest, OtherBusErrorsStillEndTheProcess) {
+  const TempFolder folder;
+  const std::string path = folder.Write("model.bin", std::string(8192, 'q'));
+  const auto file = MappedFile::Open(path);
+  const int fd = open(path.c_str(), O_RDONLY);
+  auto* mine = static_cast<volatile uint8_t*>(
+      mmap(nullptr, 8192, PROT_READ, MAP_PRIVATE, fd, 0));
+  ASSERT_EQ(truncate(path.c_str(), 0), 0);
+  EXPECT_DEATH((void)mine[4096], "");
+  close(fd);
 }
 
 TEST(MappedFileTest, FollowsSymbolicLinks) {
