@@ -22,12 +22,21 @@ struct Unit {
   size_t end;
 };
 
+// `tokenizers` normalises as of Unicode 9: to it later marks are starters, and
+// the one composite that came later up to utf8proc's Unicode 15 is none.
+constexpr char32_t kLaterComposite = 0x11938;
+
 uint8_t CombiningClass(char32_t c) {
+  if ((CharClasses(c) & kMark) == 0) return 0;
   return static_cast<uint8_t>(
       utf8proc_get_property(static_cast<utf8proc_int32_t>(c))->combining_class);
 }
 
 void Decompose(char32_t c, size_t begin, size_t end, std::vector<Unit>* out) {
+  if (c == kLaterComposite) {
+    out->push_back({c, 0, begin, end});
+    return;
+  }
   std::array<utf8proc_int32_t, 8> parts;
   int last_bound_class = 0;
   const utf8proc_ssize_t count = utf8proc_decompose_char(
@@ -61,7 +70,8 @@ char32_t Composite(char32_t first, char32_t second) {
   const utf8proc_ssize_t count = utf8proc_normalize_utf32(
       pair.data(), 2,
       static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
-  return count == 1 ? static_cast<char32_t>(pair[0]) : 0;
+  const auto composite = static_cast<char32_t>(pair[0]);
+  return count == 1 && composite != kLaterComposite ? composite : 0;
 }
 
 // UAX #15, D117: a character composes with the last starter unless a character

@@ -18,9 +18,10 @@ inline constexpr uint8_t kNumber = 2;     // \p{N}
 inline constexpr uint8_t kSpace = 4;      // \s
 inline constexpr uint8_t kNumeric = 8;    // taken for a digit by Digits
 inline constexpr uint8_t kWordChar = 16;  // \w
+inline constexpr uint8_t kMark = 32;      // put in order by NFC
 
 // Each entry: first code point << 8 | classes, until the next entry's.
-inline constexpr size_t kNumUnicodeRanges = 2016;
+inline constexpr size_t kNumUnicodeRanges = 2117;
 extern const std::array<uint32_t, kNumUnicodeRanges> kUnicodeRanges;
 
 uint8_t CharClasses(char32_t c);

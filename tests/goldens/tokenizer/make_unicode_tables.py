@@ -8,6 +8,7 @@ Unicode and models were trained with what it does:
   letter, number, space   \\p{L} \\p{N} \\s of Split and ByteLevel patterns
   numeric                 what the Digits pre-tokenizer takes for a digit
   word                    \\w, which decides on `single_word` of added tokens
+  mark                    what NFC puts in order: non-zero combining class
 
 Usage: make_unicode_tables.py > engine/tokenizer/unicode_tables.cc
 """
@@ -15,9 +16,16 @@ Usage: make_unicode_tables.py > engine/tokenizer/unicode_tables.cc
 import sys
 
 import tokenizers
-from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    models,
+    normalizers,
+    pre_tokenizers,
+)
 
-LETTER, NUMBER, SPACE, NUMERIC, WORD = 1, 2, 4, 8, 16
+LETTER, NUMBER, SPACE, NUMERIC, WORD, MARK = 1, 2, 4, 8, 16, 32
 POINTS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
 BLOCK = 4096
 
@@ -61,6 +69,19 @@ def word_class():
     return found
 
 
+def mark_class():
+    # Between marks of class 240 and 1, any mark is moved or lets the others
+    # pass; a starter keeps them apart.
+    nfc = normalizers.NFC()
+    found = set()
+    for c in POINTS:
+        text = "e\u0345" + chr(c) + "\u0334"
+        stable = nfc.normalize_str(chr(c)) == chr(c)
+        if stable and nfc.normalize_str(text) != text:
+            found.add(c)
+    return found
+
+
 def main():
     classes = {
         LETTER: regex_class(r"\p{L}"),
@@ -68,6 +89,7 @@ def main():
         SPACE: regex_class(r"\s"),
         NUMERIC: numeric_class(),
         WORD: word_class(),
+        MARK: mark_class(),
     }
     ranges = []
     previous = None

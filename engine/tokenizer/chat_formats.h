@@ -1,0 +1,51 @@
+// Chat formats as data: named layouts of a conversation. No template language
+// is ever run, and the contents of messages cannot forge a turn: special tokens
+// come from their ids, all other text is encoded as ordinary text.
+#ifndef QKSCOPE_ENGINE_TOKENIZER_CHAT_FORMATS_H_
+#define QKSCOPE_ENGINE_TOKENIZER_CHAT_FORMATS_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "engine/tokenizer/tokenizer.h"
+
+namespace qk {
+
+struct ChatMessage {
+  // 1 to 32 of a-z, A-Z, 0-9, '_', '-': system, user, assistant, tool, ...
+  std::string role;
+  std::string content;  // UTF-8
+};
+
+struct EncodedChat {
+  std::string text;               // the conversation as the format writes it
+  std::vector<TokenSpan> tokens;  // with offsets in `text`
+};
+
+// The names that EncodeChat knows, sorted.
+std::vector<absl::string_view> ChatFormatNames();
+
+// Writes `messages`, which must not be empty, as `format` lays them out:
+//
+//   chatml  <|im_start|>{role}\n{content}<|im_end|>\n ...
+//   llama3  <|begin_of_text|> and for each message <|start_header_id|>{role}
+//           <|end_header_id|>\n\n{content without outer whitespace}<|eot_id|>
+//
+// and with `add_generation_prompt` the start of the assistant's turn. Nothing
+// is made up: where a model's own template puts in a system message that the
+// caller did not give (SmolLM2, Qwen2, the dates of Llama 3.1), this does not.
+//
+// INVALID_ARGUMENT: unknown format, no messages, a bad role, contents that are
+// not UTF-8. FAILED_PRECONDITION: the tokenizer lacks a special token of the
+// format.
+absl::StatusOr<EncodedChat> EncodeChat(const Tokenizer& tokenizer,
+                                       absl::string_view format,
+                                       absl::Span<const ChatMessage> messages,
+                                       bool add_generation_prompt);
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_TOKENIZER_CHAT_FORMATS_H_
