@@ -175,6 +175,9 @@ class ArmRun:
         # {"rule", "layer", "tensor", "step", "chosen": head or position to
         # Chosen}, in the order of the passes.
         self.applied: list[dict] = []
+        # (layer, hook point) -> L2 norms over the prompt (heads, D), after RoPE
+        # and before any rule.
+        self.norms: dict[tuple[int, str], np.ndarray] = {}
 
     # ------------------------------------------------------------ selection
 
@@ -247,14 +250,22 @@ class ArmRun:
         self._note(key, current, chosen)
         return chosen
 
-    def _write(self, rule: dict, edit: Edit, row, head, chosen: Chosen) -> None:
-        if not chosen.dims:
+    def _write(
+        self,
+        rule: dict,
+        edit: Edit,
+        rows: list[int],
+        heads: list[int],
+        chosen: Chosen,
+    ) -> None:
+        if not rows or not chosen.dims:
             return
-        edit.mask[row, head, chosen.dims] = True
+        where = np.ix_(rows, heads, chosen.dims)
+        edit.mask[where] = True
         if rule["replace"] == "scale":
-            edit.values[row, head, chosen.dims] *= rule["factor"]
+            edit.values[where] *= rule["factor"]
         else:
-            edit.values[row, head, chosen.dims] = chosen.values
+            edit.values[where] = chosen.values
 
     def _edit(
         self,
@@ -271,8 +282,7 @@ class ArmRun:
         if rule["axis"] == "per_head":
             choices = self._choices(index, layer, tensor, view, current)
             for head, chosen in choices.items():
-                for row in rows:
-                    self._write(rule, edit, row, head, chosen)
+                self._write(rule, edit, rows, [head], chosen)
         else:
             heads = self._heads(rule, view)
             choices = {}
@@ -290,8 +300,7 @@ class ArmRun:
                 values = self._replacement(rule, x, dims)
                 chosen = Chosen(dims, values, norms)
                 choices[position] = chosen
-                for head in heads:
-                    self._write(rule, edit, row, head, chosen)
+                self._write(rule, edit, [row], heads, chosen)
             if rows:
                 self._note((index, layer, tensor), current, choices)
         return edit
@@ -334,6 +343,7 @@ class ArmRun:
             edit = self._edit(index, layer, "q", pre, current)
             out[edit.mask] = edit.values[edit.mask]
         out, clean = rope(out), rope(pre)
+        self._keep_norms(layer, "hook_rot_q", clean, current)
         for index, _ in self._rules_at(layer, "q", ("post_rope",)):
             edit = self._edit(index, layer, "q", clean, current)
             out[edit.mask] = edit.values[edit.mask]
@@ -355,6 +365,8 @@ class ArmRun:
             stages = [(("pre_rope",), pre), (("post_rope",), rope(pre))]
         for points, clean in stages:
             if "post_rope" in points:
+                point = "hook_v" if tensor == "v" else "hook_rot_k"
+                self._keep_norms(layer, point, clean, current)
                 fresh, cached = rope(fresh), rope(cached)
             for index, rule in self._rules_at(layer, tensor, points):
                 by_query = rule["kv_grouping"] == "query_head"
@@ -371,6 +383,12 @@ class ArmRun:
         earlier = self._cache.get(key, cached[:0])
         self._cache[key] = np.concatenate([earlier, cached])
         return np.concatenate([self._expand(earlier), fresh])
+
+    def _keep_norms(
+        self, layer: int, point: str, x: np.ndarray, current: Pass
+    ) -> None:
+        if current.step is None:
+            self.norms[layer, point] = np.linalg.norm(x, axis=0)
 
     def _expand(self, x: np.ndarray) -> np.ndarray:
         """(T, G, D) to (T, H, D)."""
@@ -408,14 +426,15 @@ def _attention_forward(
     q = arm.query(layer, project(self.q_proj), rope, current)
     k = arm.key_or_value(layer, "k", project(self.k_proj), rope, current)
     v = arm.key_or_value(layer, "v", project(self.v_proj), lambda x: x, current)
-    scores = np.einsum("thd,shd->ths", q, k) * self.scaling
+    q, k, v = (x.transpose(1, 0, 2) for x in (q, k, v))  # (H, rows, D)
+    scores = q @ k.transpose(0, 2, 1) * self.scaling
     positions = current.start + np.arange(rows)
-    future = np.arange(k.shape[0])[None] > positions[:, None]
-    scores[np.broadcast_to(future[:, None], scores.shape)] = -np.inf
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    scores[:, np.arange(k.shape[1])[None] > positions[:, None]] = -np.inf
+    scores -= scores.max(axis=-1, keepdims=True)
+    weights = np.exp(scores, out=scores)
     weights /= weights.sum(axis=-1, keepdims=True)
-    z = np.einsum("ths,shd->thd", weights, v)
-    return self.o_proj(torch.from_numpy(z.reshape(1, rows, -1))), None
+    z = (weights @ v).transpose(1, 0, 2).reshape(1, rows, -1)
+    return self.o_proj(torch.from_numpy(z)), None
 
 
 class DisruptedLlama:

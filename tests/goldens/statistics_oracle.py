@@ -6,6 +6,8 @@ proto/qkscope/v1/analysis.proto.
 
 import numpy as np
 
+ROWS_AT_ONCE = 256  # A vocabulary is wide: 256 x 49,152 float64 are 100 MB.
+
 
 def statistics(
     norms: np.ndarray, wavelengths: list[float], massive_over: float, top_n: int
@@ -81,12 +83,18 @@ def compare(base: np.ndarray, arm: np.ndarray, ids: list[int]) -> dict:
     Entry t of kl (nats), top1_id and top1_flip is of the distribution after
     token t; entry t of token_logprob is of token t, and entry 0 is 0.
     """
-    log_base, log_arm = log_softmax(base), log_softmax(arm)
-    kl = (np.exp(log_base) * (log_base - log_arm)).sum(axis=-1)
-    top1 = log_arm.argmax(axis=-1)  # Ties to the lowest id.
-    flips = top1 != log_base.argmax(axis=-1)
-    rows = np.arange(len(ids) - 1)
-    logprob = np.concatenate([[0.0], log_arm[rows, ids[1:]]])
+    tokens = len(ids)
+    kl, logprob = np.zeros(tokens), np.zeros(tokens)
+    for begin in range(0, tokens, ROWS_AT_ONCE):
+        rows = slice(begin, min(begin + ROWS_AT_ONCE, tokens))
+        log_base, log_arm = log_softmax(base[rows]), log_softmax(arm[rows])
+        kl[rows] = (np.exp(log_base) * (log_base - log_arm)).sum(axis=-1)
+        following = ids[rows.start + 1 : rows.stop + 1]
+        logprob[rows.start + 1 : rows.start + 1 + len(following)] = log_arm[
+            np.arange(len(following)), following
+        ]
+    top1 = arm.argmax(axis=-1)  # Ties to the lowest id.
+    flips = top1 != base.argmax(axis=-1)
     return {
         "kl": kl.tolist(),
         "top1_flip": flips.tolist(),
