@@ -1,0 +1,106 @@
+// The C++ client of qkscope.v1.Analysis. Results are plain data (messages and
+// tensors); failures are absl::Status with the server's code and message.
+//
+//   auto client = AnalysisClient::Create(ClientOptions::FromEnvironment());
+//   auto result = client->Analyze(request);   // checked, tensors whole
+//
+// Thread-safe.
+#ifndef QKSCOPE_CLIENT_ANALYSIS_CLIENT_H_
+#define QKSCOPE_CLIENT_ANALYSIS_CLIENT_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "client/analysis_result.h"
+#include "client/cancellation.h"
+#include "qkscope/v1/analysis.pb.h"
+
+namespace qk::client {
+
+struct ClientOptions {
+  std::string server = "127.0.0.1:7461";
+  std::string token;  // Sent as `authorization: Bearer TOKEN` when not empty.
+
+  // QKSCOPE_SERVER and QKSCOPE_TOKEN where set.
+  static ClientOptions FromEnvironment();
+};
+
+struct CallOptions {
+  // DEADLINE_EXCEEDED after it. Infinite: the server's own limit.
+  absl::Duration timeout = absl::InfiniteDuration();
+  Cancellation* cancellation = nullptr;
+};
+
+// Called on the calling thread while a stream runs; each may be empty.
+struct AnalyzeObserver {
+  // Every event but Layer, as it came.
+  std::function<void(const qkscope::v1::AnalyzeEvent&)> on_event;
+  // Each tensor once it is whole; `seq` is of its last chunk.
+  std::function<void(int64_t seq, const Tensor&)> on_tensor;
+  // False: AnalysisResult::tensors stays empty, for streams too big to keep.
+  bool keep_tensors = true;
+};
+
+// Whether a call failed because its stream broke off, or broke a promise, after
+// it had begun: an answer that must not be used.
+bool IsIncompleteStream(const absl::Status& status);
+
+class AnalysisClient {
+ public:
+  // Connects at the first call.
+  static std::unique_ptr<AnalysisClient> Create(const ClientOptions& options);
+  ~AnalysisClient();
+
+  // A stream that ends without Finished is an error, whatever its status says
+  // (IsIncompleteStream), and so is one that StreamChecker rejects.
+  absl::StatusOr<AnalysisResult> Analyze(
+      const qkscope::v1::AnalyzeRequest& request,
+      const AnalyzeObserver& observer = {}, const CallOptions& options = {});
+
+  // Calls `on_token` for each token; gives the end of the stream.
+  absl::StatusOr<qkscope::v1::GenerateFinished> Generate(
+      const qkscope::v1::GenerateRequest& request,
+      const std::function<void(const qkscope::v1::Token&)>& on_token,
+      const CallOptions& options = {});
+
+  absl::StatusOr<qkscope::v1::ServerInfo> GetServerInfo(
+      const CallOptions& options = {});
+  absl::StatusOr<qkscope::v1::ListModelsResponse> ListModels(
+      const CallOptions& options = {});
+  absl::StatusOr<qkscope::v1::ModelInfo> GetModel(
+      const std::string& model, const CallOptions& options = {});
+  absl::StatusOr<qkscope::v1::EstimateResponse> Estimate(
+      const qkscope::v1::AnalyzeRequest& request,
+      const CallOptions& options = {});
+  absl::StatusOr<qkscope::v1::ScoreResponse> Score(
+      const qkscope::v1::ScoreRequest& request,
+      const CallOptions& options = {});
+  absl::StatusOr<qkscope::v1::TokenizeResponse> Tokenize(
+      const qkscope::v1::TokenizeRequest& request,
+      const CallOptions& options = {});
+  absl::StatusOr<qkscope::v1::DetokenizeResponse> Detokenize(
+      const qkscope::v1::DetokenizeRequest& request,
+      const CallOptions& options = {});
+
+  // grpc.health.v1: OK when the server, or the named model, is serving;
+  // UNAVAILABLE when it is not; NOT_FOUND when it knows no such name.
+  absl::Status CheckHealth(const std::string& model,
+                           const CallOptions& options = {});
+
+ private:
+  struct Stubs;
+  class Call;
+
+  explicit AnalysisClient(std::unique_ptr<Stubs> stubs);
+
+  std::unique_ptr<Stubs> stubs_;
+};
+
+}  // namespace qk::client
+
+#endif  // QKSCOPE_CLIENT_ANALYSIS_CLIENT_H_

@@ -1,0 +1,103 @@
+#include "client/qkctl/command.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "client/file_io.h"
+
+namespace qk::client {
+
+CallOptions Context::Call() {
+  CallOptions options;
+  if (timeout_s.has_value()) options.timeout = absl::Seconds(*timeout_s);
+  options.cancellation = &cancellation;
+  return options;
+}
+
+ExitCode Context::Fail(const absl::Status& status) {
+  const ExitCode code = ExitCodeOf(status);
+  std::string text = absl::StrCat("qkctl: ", std::string(status.message()));
+  if (code == kExitCancelled) {
+    text = cancellation.cancelled() ? "qkctl: cancelled"
+                                    : absl::StrCat(text, " (cancelled)");
+  } else if (code == kExitUnavailable) {
+    absl::StrAppend(&text, " (server ", client.server,
+                    "; choose another with --server or QKSCOPE_SERVER)");
+  } else if (code == kExitDeadline) {
+    absl::StrAppend(&text, " (--timeout SECONDS, or the server's limit)");
+  } else if (code == kExitDenied) {
+    absl::StrAppend(&text, " (the token comes from QKSCOPE_TOKEN)");
+  }
+  console.Error(text);
+  return code;
+}
+
+ExitCode Context::FailUsage(const absl::Status& status) {
+  if (IsFileError(status)) return Fail(status);
+  console.Error(absl::StrCat("qkctl: ", std::string(status.message())));
+  return kExitUsage;
+}
+
+std::optional<ExitCode> ChooseModel(AnalysisClient* client, Context* context,
+                                    std::string* model) {
+  if (!model->empty()) return std::nullopt;
+  absl::StatusOr<qkscope::v1::ListModelsResponse> response =
+      client->ListModels(context->Call());
+  if (!response.ok()) return context->Fail(response.status());
+  if (response->models_size() == 1) {
+    *model = response->models(0).name();
+    return std::nullopt;
+  }
+  std::vector<std::string> names;
+  for (const qkscope::v1::ModelInfo& info : response->models()) {
+    names.push_back(info.name());
+  }
+  return context->FailUsage(absl::InvalidArgumentError(
+      absl::StrCat("--model: the server has ", names.size(),
+                   " models: ", absl::StrJoin(names, ", "))));
+}
+
+void AddCommonFlags(Context* context, std::optional<std::string>* server,
+                    bool* help, FlagSet* flags) {
+  flags->Section("Common flags");
+  flags->Add("server", "ADDR",
+             absl::StrCat("default ", context->client.server,
+                          " (environment: QKSCOPE_SERVER)"),
+             server);
+  flags->Add("timeout", "SECONDS", "give up after this (default: never)",
+             &context->timeout_s);
+  flags->Add("help", "this text", help);
+}
+
+std::optional<ExitCode> CommandLine::Parse(
+    const std::vector<std::string>& arguments, size_t max_words) {
+  std::optional<std::string> server;
+  bool help = false;
+  AddCommonFlags(context_, &server, &help, &flags_);
+  absl::StatusOr<std::vector<std::string>> words = flags_.Parse(arguments);
+  if (words.ok() && help) {
+    context_->console.Print(
+        absl::StrCat("Usage: qkctl ", text_.name, " [FLAGS]",
+                     *text_.arguments == '\0' ? "" : " ", text_.arguments,
+                     "\n\n", text_.summary, ".\n\n", text_.details,
+                     flags_.Help(), "\n", kExitCodeHelp));
+    return kExitOk;
+  }
+  absl::Status status = words.status();
+  if (status.ok() && words->size() > max_words) {
+    status = absl::InvalidArgumentError(
+        absl::StrCat("unexpected argument '", (*words)[max_words], "'"));
+  }
+  if (status.ok() && context_->timeout_s.value_or(1) <= 0) {
+    status = absl::InvalidArgumentError("--timeout: must be > 0");
+  }
+  if (!status.ok()) {
+    const ExitCode code = context_->FailUsage(status);
+    context_->console.Error(absl::StrCat("See qkctl ", text_.name, " --help"));
+    return code;
+  }
+  words_ = *std::move(words);
+  if (server.has_value()) context_->client.server = *server;
+  return std::nullopt;
+}
+
+}  // namespace qk::client

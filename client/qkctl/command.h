@@ -1,0 +1,91 @@
+// What every subcommand of qkctl shares: the common flags, --help, error
+// reports.
+#ifndef QKSCOPE_CLIENT_QKCTL_COMMAND_H_
+#define QKSCOPE_CLIENT_QKCTL_COMMAND_H_
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "client/analysis_client.h"
+#include "client/qkctl/console.h"
+#include "client/qkctl/exit_code.h"
+#include "client/qkctl/flags.h"
+
+namespace qk::client {
+
+// What the process gives its subcommand.
+struct Context {
+  ClientOptions client = ClientOptions::FromEnvironment();
+  std::optional<double> timeout_s;
+  Cancellation cancellation;
+  Console console = Console::ForProcess();
+
+  std::unique_ptr<AnalysisClient> Connect() const {
+    return AnalysisClient::Create(client);
+  }
+  CallOptions Call();
+
+  // Say what went wrong; give the exit code that says it too.
+  ExitCode Fail(const absl::Status& status);
+  ExitCode FailUsage(const absl::Status& status);
+};
+
+// Fills an empty `model` with the server's only one. A value is the exit code
+// of a command that cannot go on.
+std::optional<ExitCode> ChooseModel(AnalysisClient* client, Context* context,
+                                    std::string* model);
+
+struct CommandText {
+  const char* name;
+  const char* arguments;  // after the flags in the usage line, may be empty
+  const char* summary;    // one line
+  const char* details;    // paragraphs and examples; ends with a newline
+};
+
+// --server, --timeout and --help.
+void AddCommonFlags(Context* context, std::optional<std::string>* server,
+                    bool* help, FlagSet* flags);
+
+class CommandLine {
+ public:
+  CommandLine(const CommandText& text, Context* context)
+      : text_(text), context_(context) {}
+
+  FlagSet* flags() { return &flags_; }
+  // The arguments that are not flags.
+  const std::vector<std::string>& words() const { return words_; }
+
+  // Parses and applies the common flags. A value is the exit code of a command
+  // that is over: help was asked for, or the usage is wrong.
+  std::optional<ExitCode> Parse(const std::vector<std::string>& arguments,
+                                size_t max_words);
+
+ private:
+  CommandText text_;
+  Context* context_;
+  FlagSet flags_;
+  std::vector<std::string> words_;
+};
+
+struct Command {
+  CommandText text;
+  ExitCode (*run)(const std::vector<std::string>& arguments, Context* context);
+};
+
+// The subcommands, one per file.
+extern const Command kModelsCommand;
+extern const Command kAnalyzeCommand;
+extern const Command kCompareCommand;
+extern const Command kEstimateCommand;
+extern const Command kReplayCommand;
+extern const Command kTokenizeCommand;
+extern const Command kGenerateCommand;
+extern const Command kScoreCommand;
+extern const Command kHealthCommand;
+
+}  // namespace qk::client
+
+#endif  // QKSCOPE_CLIENT_QKCTL_COMMAND_H_

@@ -1,0 +1,50 @@
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "client/qkctl/command.h"
+
+namespace qk::client {
+namespace {
+
+// Between two looks at a server that is not up yet.
+constexpr absl::Duration kPollInterval = absl::Milliseconds(100);
+
+ExitCode RunHealth(const std::vector<std::string>& arguments,
+                   Context* context) {
+  CommandLine line(kHealthCommand.text, context);
+  std::optional<std::string> model;
+  std::optional<double> wait_s;
+  line.flags()->Section("Request");
+  line.flags()->Add("model", "NAME", "ask about this model (default: all)",
+                    &model);
+  line.flags()->Add("wait", "SECONDS", "ask again until it serves", &wait_s);
+  if (auto over = line.Parse(arguments, 0)) return *over;
+  const absl::Time until = absl::Now() + absl::Seconds(wait_s.value_or(0));
+  absl::Status status;
+  do {
+    // A channel that failed backs off for seconds; a new one tries at once.
+    status =
+        context->Connect()->CheckHealth(model.value_or(""), context->Call());
+    if (status.code() != absl::StatusCode::kUnavailable ||
+        context->cancellation.cancelled() || absl::Now() >= until) {
+      break;
+    }
+    absl::SleepFor(kPollInterval);
+  } while (true);
+  if (!status.ok()) return context->Fail(status);
+  context->console.Print("SERVING\n");
+  return kExitOk;
+}
+
+}  // namespace
+
+const Command kHealthCommand = {
+    {"health", "", "Say whether the server, or a model, is serving",
+     "Exit code 0: serving; 3: not.\n\nExamples:\n  qkctl health\n"
+     "  qkctl health --model smollm2 --wait 30\n"},
+    &RunHealth};
+
+}  // namespace qk::client

@@ -1,0 +1,110 @@
+// qkctl: the command line of qkscope.
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "client/qkctl/command.h"
+#include "client/text_parse.h"
+
+namespace qk::client {
+namespace {
+
+const Command* const kCommands[] = {
+    &kAnalyzeCommand,  &kCompareCommand, &kEstimateCommand,
+    &kGenerateCommand, &kHealthCommand,  &kModelsCommand,
+    &kReplayCommand,   &kScoreCommand,   &kTokenizeCommand};
+
+std::string Help(const FlagSet& flags) {
+  std::string help =
+      "qkctl looks at the massive values of Q and K of a language model.\n\n"
+      "Usage: qkctl [--server ADDR] COMMAND [FLAGS]\n\nCommands:\n";
+  for (const Command* command : kCommands) {
+    absl::StrAppendFormat(&help, "  %-10s %s\n", command->text.name,
+                          command->text.summary);
+  }
+  absl::StrAppend(
+      &help,
+      "\nqkctl COMMAND --help tells more, with examples. To begin with:\n"
+      "  qkctl analyze --prompt 'The city of Paris is in' --arm clean "
+      "--arm top_k:1\n",
+      flags.Help(),
+      "\nEnvironment: QKSCOPE_SERVER, QKSCOPE_TOKEN (bearer token), NO_COLOR\n"
+      "\n",
+      kExitCodeHelp);
+  return help;
+}
+
+// Ctrl-C and SIGTERM end the call in progress; a second one ends the process.
+// Must run before any other thread starts, which inherit the blocked signals.
+void CancelOnSignals(Cancellation* cancellation) {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  std::thread([signals, cancellation] {
+    int signal;
+    sigwait(&signals, &signal);
+    cancellation->Cancel();
+    sigwait(&signals, &signal);
+    _exit(kExitCancelled);
+  }).detach();
+}
+
+ExitCode Dispatch(const std::vector<std::string>& words, Context* context) {
+  std::vector<std::string> names;
+  for (const Command* command : kCommands) {
+    names.push_back(command->text.name);
+    if (words[0] != command->text.name) continue;
+    return command->run({words.begin() + 1, words.end()}, context);
+  }
+  const std::string meant = ClosestName(words[0], names);
+  return context->FailUsage(absl::InvalidArgumentError(absl::StrCat(
+      "unknown command '", words[0], "'",
+      meant.empty() ? "; see qkctl --help"
+                    : absl::StrCat("; did you mean ", meant, "?"))));
+}
+
+ExitCode Main(const std::vector<std::string>& arguments, Context* context) {
+  FlagSet flags;
+  std::optional<std::string> server;
+  bool help = false, version = false;
+  AddCommonFlags(context, &server, &help, &flags);
+  flags.Add("version", "qkctl's version", &version);
+  absl::StatusOr<std::vector<std::string>> words =
+      flags.Parse(arguments, /*stop_at_word=*/true);
+  if (!words.ok()) return context->FailUsage(words.status());
+  if (server.has_value()) context->client.server = *server;
+  if (version) {
+    context->console.Print("qkctl " QK_VERSION "\n");
+    return kExitOk;
+  }
+  if (help || (!words->empty() && (*words)[0] == "help")) {
+    if (words->size() > 1) return Dispatch({(*words)[1], "--help"}, context);
+    context->console.Print(Help(flags));
+    return kExitOk;
+  }
+  if (words->empty()) {
+    context->console.Error(Help(flags));
+    return kExitUsage;
+  }
+  return Dispatch(*words, context);
+}
+
+}  // namespace
+}  // namespace qk::client
+
+int main(int argc, char** argv) {
+  // Outlives main: the signal thread may still hold it.
+  auto* const context = new qk::client::Context();
+  qk::client::CancelOnSignals(&context->cancellation);
+  return qk::client::Main({argv + 1, argv + argc}, context);
+}
