@@ -1,0 +1,123 @@
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_format.h"
+#include "engine/check.h"
+#include "server/convert.h"
+#include "server/convert_fields.h"
+#include "server/text.h"
+
+namespace qk {
+namespace {
+
+constexpr size_t kMaxModelName = 128;
+
+absl::Status CheckText(absl::string_view field, absl::string_view text,
+                       const Limits& limits) {
+  if (static_cast<int64_t>(text.size()) > limits.max_text_bytes) {
+    return BadField(field, absl::StrFormat("%d bytes, limit %d", text.size(),
+                                           limits.max_text_bytes));
+  }
+  if (const auto bad = FindInvalidUtf8(text); bad.has_value()) {
+    return BadField(field, absl::StrFormat("invalid UTF-8 at byte %d", *bad));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status NeedsTokenizer(absl::string_view field, const ModelView& model) {
+  return absl::FailedPreconditionError(
+      absl::StrCat(field, ": model '", model.name,
+                   "' has no tokenizer; send token_ids"));
+}
+
+absl::StatusOr<std::vector<TokenSpan>> Encode(absl::string_view field,
+                                              absl::string_view text,
+                                              const EncodeOptions& options,
+                                              const ModelView& model) {
+  auto tokens = model.tokenizer->Encode(text, options);
+  if (!tokens.ok()) {
+    return absl::Status(
+        tokens.status().code(),
+        absl::StrCat(field, ": ", tokens.status().message()));
+  }
+  for (const TokenSpan& token : *tokens) {
+    if (token.id >= 0 && token.id < model.config->vocab_size) continue;
+    return absl::FailedPreconditionError(absl::StrFormat(
+        "%s: its token %d is outside the model's vocabulary [0, %d)", field,
+        token.id, model.config->vocab_size));
+  }
+  return tokens;
+}
+
+absl::StatusOr<std::vector<TokenSpan>> ConvertText(
+    const pb::Input& input, absl::string_view prefix, const ModelView& model,
+    const Limits& limits, std::optional<bool> add_special) {
+  const std::string field = absl::StrCat(prefix, "text");
+  QK_RETURN_IF_ERROR(CheckText(field, input.text(), limits));
+  if (model.tokenizer == nullptr) return NeedsTokenizer(field, model);
+  EncodeOptions options;
+  options.add_special_tokens = add_special;
+  if (input.has_add_special_tokens()) {
+    options.add_special_tokens = input.add_special_tokens();
+  }
+  options.parse_special = input.parse_special();
+  return Encode(field, input.text(), options, model);
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<int32_t>> CheckTokenIds(
+    const google::protobuf::RepeatedField<int32_t>& ids,
+    absl::string_view prefix, int vocab_size) {
+  for (int i = 0; i < ids.size(); ++i) {
+    if (ids[i] >= 0 && ids[i] < vocab_size) continue;
+    return absl::OutOfRangeError(
+        absl::StrFormat("%stoken_ids[%d]: %d is outside [0, %d)", prefix, i,
+                        ids[i], vocab_size));
+  }
+  return std::vector<int32_t>(ids.begin(), ids.end());
+}
+
+absl::StatusOr<std::vector<TokenSpan>> ConvertInput(
+    const pb::Input& input, absl::string_view prefix, const ModelView& model,
+    const Limits& limits, std::optional<bool> add_special) {
+  switch (input.source_case()) {
+    case pb::Input::kText:
+      return ConvertText(input, prefix, model, limits, add_special);
+    case pb::Input::kTokenIds: {
+      QK_ASSIGN_OR_RETURN(
+          const auto ids, CheckTokenIds(input.token_ids().ids(), prefix,
+                                        model.config->vocab_size));
+      std::vector<TokenSpan> tokens;
+      for (int32_t id : ids) tokens.push_back({id, 0, 0});
+      return tokens;
+    }
+    case pb::Input::kChat:
+    case pb::Input::SOURCE_NOT_SET:
+      break;
+  }
+  return BadField(absl::StrCat(prefix, "input"),
+                  "exactly one of text, token_ids, chat must be set");
+}
+
+absl::Status CheckModelName(absl::string_view field, absl::string_view name) {
+  if (absl::StripAsciiWhitespace(name).empty()) {
+    return BadField(field, "must not be empty");
+  }
+  const auto allowed = [](char c) {
+    return absl::ascii_isalnum(c) || c == '.' || c == '_' || c == '-';
+  };
+  if (name.size() > kMaxModelName || name == "." || name == ".." ||
+      !std::all_of(name.begin(), name.end(), allowed)) {
+    return BadField(field, "invalid name (allowed [A-Za-z0-9._-]{1,128})");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ModelView> FindModel(const std::string& name,
+                                    const ConvertContext& context) {
+  QK_RETURN_IF_ERROR(CheckModelName("model", name));
+  return context.find_model(name);
+}
+
+}  // namespace qk

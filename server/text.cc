@@ -1,0 +1,125 @@
+#include "server/text.h"
+
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace qk {
+namespace {
+
+constexpr size_t kMaxEcho = 64;
+
+// Length of the well-formed UTF-8 sequence at the start of `text`, or 0. The
+// ranges are Unicode's table 3-7.
+size_t SequenceLength(absl::string_view text) {
+  const auto byte = [&](size_t i) {
+    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u;
+  };
+  const auto in = [&](size_t i, unsigned low, unsigned high) {
+    return low <= byte(i) && byte(i) <= high;
+  };
+  const unsigned lead = byte(0);
+  if (lead <= 0x7f) return 1;
+  if (in(0, 0xc2, 0xdf)) return in(1, 0x80, 0xbf) ? 2 : 0;
+  if (in(0, 0xe0, 0xef)) {
+    const unsigned low = lead == 0xe0 ? 0xa0 : 0x80;
+    const unsigned high = lead == 0xed ? 0x9f : 0xbf;
+    return in(1, low, high) && in(2, 0x80, 0xbf) ? 3 : 0;
+  }
+  if (in(0, 0xf0, 0xf4)) {
+    const unsigned low = lead == 0xf0 ? 0x90 : 0x80;
+    const unsigned high = lead == 0xf4 ? 0x8f : 0xbf;
+    return in(1, low, high) && in(2, 0x80, 0xbf) && in(3, 0x80, 0xbf) ? 4 : 0;
+  }
+  return 0;
+}
+
+size_t EditDistance(absl::string_view a, absl::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t change = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, change});
+    }
+  }
+  return row.back();
+}
+
+}  // namespace
+
+std::string Echo(absl::string_view text) {
+  std::string escaped = absl::CHexEscape(text.substr(0, kMaxEcho));
+  const bool cut = text.size() > kMaxEcho || escaped.size() > kMaxEcho;
+  if (escaped.size() > kMaxEcho) escaped.resize(kMaxEcho);
+  return cut ? escaped + "..." : escaped;
+}
+
+std::optional<size_t> FindInvalidUtf8(absl::string_view text) {
+  for (size_t i = 0; i < text.size();) {
+    const size_t length = SequenceLength(text.substr(i));
+    if (length == 0) return i;
+    i += length;
+  }
+  return std::nullopt;
+}
+
+std::string HumanBytes(int64_t bytes) {
+  static constexpr const char* kUnits[] = {"KiB", "MiB", "GiB", "TiB", "PiB"};
+  if (bytes < 1024) return absl::StrCat(bytes, " B");
+  double value = static_cast<double>(bytes) / 1024;
+  size_t unit = 0;
+  while (value >= 1024 && unit + 1 < std::size(kUnits)) {
+    value /= 1024;
+    ++unit;
+  }
+  const std::string number = absl::StrFormat("%.1f", value);
+  const absl::string_view digits = number;
+  const bool whole = digits.size() > 2 && digits.substr(digits.size() - 2) == ".0";
+  return absl::StrCat(digits.substr(0, digits.size() - (whole ? 2 : 0)), " ",
+                      kUnits[unit]);
+}
+
+std::string StripPaths(absl::string_view text) {
+  const auto in_path = [](char c) {
+    return absl::ascii_isalnum(c) || c == '/' || c == '.' || c == '_' ||
+           c == '-' || c == '+' || c == '@' || c == '~';
+  };
+  std::string out;
+  for (size_t i = 0; i < text.size();) {
+    const bool starts = text[i] == '/' && (i == 0 || !in_path(text[i - 1]));
+    if (!starts) {
+      out += text[i++];
+      continue;
+    }
+    size_t end = i;
+    while (end < text.size() && in_path(text[end])) ++end;
+    const absl::string_view path = text.substr(i, end - i);
+    out.append(path.substr(path.rfind('/') + 1).data(),
+               path.size() - path.rfind('/') - 1);
+    i = end;
+  }
+  return out;
+}
+
+std::string NearestName(absl::string_view word,
+                        const std::vector<std::string>& candidates) {
+  std::string best;
+  size_t best_distance = std::max<size_t>(2, word.size() / 3) + 1;
+  for (const std::string& candidate : candidates) {
+    const size_t distance = EditDistance(word, candidate);
+    if (distance < best_distance) {
+      best_distance = distance;
+      best = candidate;
+    }
+  }
+  return best;
+}
+
+}  // namespace qk

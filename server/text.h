@@ -1,0 +1,36 @@
+// Text for error messages: escaped echoes, sizes, and no paths.
+#ifndef QKSCOPE_SERVER_TEXT_H_
+#define QKSCOPE_SERVER_TEXT_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+
+namespace qk {
+
+// `text` with everything but printable ASCII escaped, at most 64 bytes of it;
+// longer text ends in "...".
+std::string Echo(absl::string_view text);
+
+// The first byte that is not part of well-formed UTF-8 (no surrogates, nothing
+// over U+10FFFF, no overlong forms); nullopt when there is none.
+std::optional<size_t> FindInvalidUtf8(absl::string_view text);
+
+// "512 B", "1.5 MiB", "9.1 GiB".
+std::string HumanBytes(int64_t bytes);
+
+// Absolute paths shortened to their last part: where a server keeps its files
+// is no business of its clients.
+std::string StripPaths(absl::string_view text);
+
+// The candidate nearest to `word` if it is near enough to be a typing error;
+// empty otherwise.
+std::string NearestName(absl::string_view word,
+                        const std::vector<std::string>& candidates);
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_TEXT_H_

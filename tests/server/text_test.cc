@@ -1,0 +1,53 @@
+#include "server/text.h"
+
+#include <string>
+
+#include "gtest/gtest.h"
+
+namespace qk {
+namespace {
+
+TEST(TextTest, EchoEscapesAndCuts) {
+  EXPECT_EQ(Echo("plain"), "plain");
+  EXPECT_EQ(Echo(std::string("a\0\n\"", 4)), "a\\x00\\n\\\"");
+  EXPECT_EQ(Echo(std::string(64, 'a')), std::string(64, 'a'));
+  EXPECT_EQ(Echo(std::string(65, 'a')), std::string(64, 'a') + "...");
+  EXPECT_LE(Echo(std::string(64, '\xff')).size(), 67u);
+}
+
+TEST(TextTest, FindInvalidUtf8) {
+  EXPECT_FALSE(FindInvalidUtf8("").has_value());
+  EXPECT_FALSE(FindInvalidUtf8("a\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80")
+                   .has_value());
+  EXPECT_FALSE(FindInvalidUtf8("\xf4\x8f\xbf\xbf").has_value());  // U+10FFFF
+  EXPECT_EQ(FindInvalidUtf8("\xf4\x90\x80\x80"), 0u);             // above it
+  EXPECT_EQ(FindInvalidUtf8("a\x80"), 1u);
+  EXPECT_EQ(FindInvalidUtf8("ab\xc0\xaf"), 2u);      // overlong
+  EXPECT_EQ(FindInvalidUtf8("\xed\xbf\xbf"), 0u);    // surrogate
+  EXPECT_EQ(FindInvalidUtf8("abc\xf0\x9f\x98"), 3u);  // cut off
+}
+
+TEST(TextTest, HumanBytes) {
+  EXPECT_EQ(HumanBytes(0), "0 B");
+  EXPECT_EQ(HumanBytes(1023), "1023 B");
+  EXPECT_EQ(HumanBytes(int64_t{2} << 30), "2 GiB");
+  EXPECT_EQ(HumanBytes(9771050598), "9.1 GiB");
+  EXPECT_EQ(HumanBytes(INT64_MAX), "8192 PiB");
+}
+
+TEST(TextTest, StripPaths) {
+  EXPECT_EQ(StripPaths("/srv/models/a.gguf: not a GGUF file"),
+            "a.gguf: not a GGUF file");
+  EXPECT_EQ(StripPaths("cannot open '/etc/x' (/tmp/y)"),
+            "cannot open 'x' (y)");
+  EXPECT_EQ(StripPaths("rope_with_llm/llama is 5/8"),
+            "rope_with_llm/llama is 5/8");
+}
+
+TEST(TextTest, NearestName) {
+  EXPECT_EQ(NearestName("lisen", {"listen", "threads"}), "listen");
+  EXPECT_EQ(NearestName("zzzzzzz", {"listen", "threads"}), "");
+}
+
+}  // namespace
+}  // namespace qk
