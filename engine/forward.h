@@ -37,8 +37,10 @@ class Pass {
   int rows() const;
 
  private:
+  const Model& model_;
   std::unique_ptr<Batch> batch_;
   int next_layer_ = 0;
+  int rows_ = 0;
 };
 
 }  // namespace qk

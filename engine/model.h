@@ -11,16 +11,15 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/backend.h"
 #include "engine/model_config.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace qk {
 
-class Backend;
 class PagePool;
+class Workspace;
 struct Weights;
-
-enum class ComputeType { kF32, kBF16 };
 
 struct ModelOptions {
   ComputeType compute = ComputeType::kF32;
@@ -70,6 +69,8 @@ class Model {
   double load_seconds() const { return load_seconds_; }
   const Weights& weights() const { return *weights_; }
   PagePool& pages() const { return *pages_; }
+  // Used by the device's scheduler thread alone.
+  Workspace& workspace() const { return *workspace_; }
   int max_rows_per_pass() const { return max_rows_per_pass_; }
 
  private:
@@ -81,6 +82,7 @@ class Model {
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<Weights> weights_;
   std::unique_ptr<PagePool> pages_;
+  std::unique_ptr<Workspace> workspace_;
   std::string weights_sha256_;
   int64_t host_bytes_ = 0;
   int64_t device_bytes_ = 0;

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <functional>
 #include <queue>
+#include <utility>
 
 namespace qk {
 namespace {
@@ -41,34 +43,65 @@ void MergeShort(const BpeMergeTable& table, std::vector<BpeSymbol>* symbols) {
   }
 }
 
-// A long word as a linked list over its symbols, with a heap of the pairs that
-// may be merged: O(n log n).
+// The places of one pair in a long word, to be taken from left to right. They
+// mostly come in that order, and then cost nothing to sort.
+class Places {
+ public:
+  void Add(int32_t at) {
+    if (in_order_.empty() || at > in_order_.back()) {
+      in_order_.push_back(at);
+    } else {
+      late_.push(at);
+    }
+  }
+
+  bool empty() const { return next_ == in_order_.size() && late_.empty(); }
+
+  // Not to be called when empty.
+  int32_t TakeFirst() {
+    const bool has_in_order = next_ < in_order_.size();
+    if (has_in_order && (late_.empty() || in_order_[next_] < late_.top())) {
+      return in_order_[next_++];
+    }
+    const int32_t at = late_.top();
+    late_.pop();
+    return at;
+  }
+
+ private:
+  std::vector<int32_t> in_order_;
+  size_t next_ = 0;
+  std::priority_queue<int32_t, std::vector<int32_t>, std::greater<>> late_;
+};
+
+// A long word as a linked list over its symbols, with the places of each pair
+// and a heap of the pairs by rank: O(n log n), and less for a word of few
+// different pairs.
 class LongWord {
  public:
   LongWord(const BpeMergeTable& table, std::vector<BpeSymbol>* symbols)
       : table_(table), symbols_(*symbols), links_(symbols->size()) {
     const int32_t size = static_cast<int32_t>(links_.size());
-    std::vector<Candidate> candidates;
     for (int32_t i = 0; i < size; ++i) {
       links_[i] = {i - 1, i + 1 < size ? i + 1 : kNone};
-      AddCandidate(i, &candidates);
     }
-    heap_ = Heap(Later(), std::move(candidates));
+    for (int32_t i = 0; i < size; ++i) AddPair(i);
   }
 
   void Merge() {
-    std::vector<Candidate> added;
-    while (!heap_.empty()) {
-      const Candidate best = heap_.top();
-      heap_.pop();
-      if (!IsCurrent(best)) continue;
-      Join(best);
-      added.clear();
-      if (links_[best.at].previous != kNone) {
-        AddCandidate(links_[best.at].previous, &added);
+    while (!by_rank_.empty()) {
+      const size_t index = by_rank_.top().second;
+      Pair& pair = pairs_[index];
+      if (pair.places.empty()) {
+        pair.queued = false;
+        by_rank_.pop();
+        continue;
       }
-      AddCandidate(best.at, &added);
-      for (const Candidate& candidate : added) heap_.push(candidate);
+      const int32_t at = pair.places.TakeFirst();
+      if (!IsAt(pair, at)) continue;
+      Join(at, pair.result);
+      if (links_[at].previous != kNone) AddPair(links_[at].previous);
+      AddPair(at);
     }
     std::erase_if(symbols_,
                   [](const BpeSymbol& symbol) { return symbol.id == kNone; });
@@ -79,52 +112,57 @@ class LongWord {
     int32_t previous;
     int32_t next;
   };
-  struct Candidate {
-    uint32_t rank;
-    int32_t at;  // the left symbol
+  struct Pair {
     int32_t left;
     int32_t right;
     int32_t result;
+    bool queued = false;  // is in by_rank_
+    Places places;        // of the left symbol; some may be outdated
   };
-  struct Later {
-    bool operator()(const Candidate& a, const Candidate& b) const {
-      return a.rank != b.rank ? a.rank > b.rank : a.at > b.at;
-    }
-  };
-  using Heap = std::priority_queue<Candidate, std::vector<Candidate>, Later>;
+  using RankedPair = std::pair<uint32_t, size_t>;  // rank, index in pairs_
 
-  void AddCandidate(int32_t at, std::vector<Candidate>* candidates) const {
+  // Notes the pair of symbol `at` and the one after it, if it has a rank.
+  void AddPair(int32_t at) {
     const int32_t next = links_[at].next;
     if (next == kNone) return;
-    const int32_t left_id = symbols_[at].id;
-    const int32_t right_id = symbols_[next].id;
-    const auto* target = table_.Find(left_id, right_id);
+    const int32_t left = symbols_[at].id;
+    const int32_t right = symbols_[next].id;
+    const auto* target = table_.Find(left, right);
     if (target == nullptr) return;
-    candidates->push_back({target->rank, at, left_id, right_id, target->id});
+    const auto [entry, added] =
+        index_of_rank_.try_emplace(target->rank, pairs_.size());
+    if (added) pairs_.push_back({left, right, target->id, false, {}});
+    Pair& pair = pairs_[entry->second];
+    pair.places.Add(at);
+    if (pair.queued) return;
+    pair.queued = true;
+    by_rank_.push({target->rank, entry->second});
   }
 
-  // Whether the pair is still there.
-  bool IsCurrent(const Candidate& pair) const {
-    const int32_t next = links_[pair.at].next;
-    return next != kNone && symbols_[pair.at].id == pair.left &&
+  bool IsAt(const Pair& pair, int32_t at) const {
+    const int32_t next = links_[at].next;
+    return next != kNone && symbols_[at].id == pair.left &&
            symbols_[next].id == pair.right;
   }
 
-  void Join(const Candidate& pair) {
-    const int32_t right = links_[pair.at].next;
-    symbols_[pair.at].id = pair.result;
-    symbols_[pair.at].end = symbols_[right].end;
+  void Join(int32_t at, int32_t result) {
+    const int32_t right = links_[at].next;
+    symbols_[at].id = result;
+    symbols_[at].end = symbols_[right].end;
     symbols_[right].id = kNone;
-    links_[pair.at].next = links_[right].next;
+    links_[at].next = links_[right].next;
     if (links_[right].next != kNone) {
-      links_[links_[right].next].previous = pair.at;
+      links_[links_[right].next].previous = at;
     }
   }
 
   const BpeMergeTable& table_;
   std::vector<BpeSymbol>& symbols_;
   std::vector<Link> links_;
-  Heap heap_;
+  std::vector<Pair> pairs_;
+  absl::flat_hash_map<uint32_t, size_t> index_of_rank_;
+  std::priority_queue<RankedPair, std::vector<RankedPair>, std::greater<>>
+      by_rank_;
 };
 
 }  // namespace

@@ -1,0 +1,355 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "engine/cpu/attention.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+//
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "engine/half.h"
+#include "engine/cpu/kernels.h"
+#include "engine/cpu/tile-inl.h"
+#include "hwy/aligned_allocator.h"
+#include "hwy/contrib/math/math-inl.h"
+#include "hwy/highway.h"
+
+// Online softmax over tiles of kPageSize keys that start at absolute position
+// 0. A row's result is a chain of operations that its own position fixes, so
+// prefill, decode and any split of a prompt give it the same bits.
+
+#ifndef QKSCOPE_ENGINE_CPU_ATTENTION_ONCE_
+#define QKSCOPE_ENGINE_CPU_ATTENTION_ONCE_
+namespace qk::cpu {
+
+// Some query rows of the heads that share one KV head.
+struct AttentionTask {
+  const float* q = nullptr;   // of the first row and head
+  float* out = nullptr;       // likewise
+  int row_stride = 0;         // of q and out
+  int heads = 0;              // query heads of the group
+  int head_dim = 0;
+  int rows = 0;
+  int first_position = 0;
+  int window = 0;             // keys seen; 0: all
+  float scale = 0;
+  const KvPage* pages = nullptr;
+  int kv_head_numerator = 0;  // page head = this * page.heads / num_heads
+  int num_heads = 0;
+  ComputeType type = ComputeType::kF32;
+};
+
+// Per-thread memory, grown to the largest head_dim seen.
+struct AttentionScratch {
+  hwy::AlignedFreeUniquePtr<float[]> data;
+  size_t size = 0;
+  float* Get(size_t n) {
+    if (n > size) {
+      data = hwy::AllocateAligned<float>(n);
+      size = n;
+    }
+    return data.get();
+  }
+};
+
+// Positions of one task: enough for the tile of the widest instruction set.
+inline constexpr int kAttentionRows = 24;
+
+}  // namespace qk::cpu
+#endif  // QKSCOPE_ENGINE_CPU_ATTENTION_ONCE_
+
+HWY_BEFORE_NAMESPACE();
+namespace qk::cpu::HWY_NAMESPACE {
+
+// c (rows, n) = [c +] a (rows, k) x b (k, n); n a multiple of the panel width.
+HWY_INLINE void Product(const float* a, size_t a_stride, size_t rows,
+                        const float* b, size_t n, size_t k, bool add, float* c,
+                        size_t c_stride) {
+  const size_t width = PanelWidth();
+  for (size_t j = 0; j < n; j += width) {
+    for (size_t r = 0; r < rows; r += kTileRows) {
+      TileOf<float>(std::min<size_t>(kTileRows, rows - r), a + r * a_stride,
+                    a_stride, b + j, n, k, add, c + r * c_stride + j,
+                    c_stride);
+    }
+  }
+}
+
+// Turns scores of columns [begin, end) of one row into weights, updates the
+// row's maximum and sum, and returns the factor for what was summed so far.
+HWY_INLINE float SoftmaxRow(float* s, int begin, int end, float scale,
+                            bool round, float& max, float& sum) {
+  const D d;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  const V lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
+  const V first = hn::Set(d, static_cast<float>(begin));
+  const V last = hn::Set(d, static_cast<float>(end));
+  V top = hn::Set(d, max);
+  for (int j = 0; j < kPageSize; j += lanes) {
+    const V column = hn::Iota(d, static_cast<float>(j));
+    const auto seen =
+        hn::And(hn::Ge(column, first), hn::Lt(column, last));
+    const V scaled = hn::Mul(hn::LoadU(d, s + j), hn::Set(d, scale));
+    const V score = hn::IfThenElse(seen, scaled, lowest);
+    hn::StoreU(score, d, s + j);
+    top = hn::Max(top, score);
+  }
+  const float new_max = hn::GetLane(hn::MaxOfLanes(d, top));
+  const V shift = hn::Set(d, new_max);
+  V total = hn::Zero(d);
+  for (int j = 0; j < kPageSize; j += lanes) {
+    const V score = hn::LoadU(d, s + j);
+    const V x = hn::Sub(score, shift);
+    // Exp of a NaN is 0 in this library; here it must stay a NaN.
+    const V weight = hn::IfThenElse(
+        hn::Eq(score, lowest), hn::Zero(d),
+        hn::IfThenElse(hn::Eq(x, x), hn::Exp(d, x), x));
+    total = hn::Add(total, weight);
+    hn::StoreU(weight, d, s + j);
+  }
+  const float factor = sum == 0.0f ? 0.0f : std::exp(max - new_max);
+  max = new_max;
+  sum = sum * factor + hn::GetLane(hn::SumOfLanes(d, total));
+  if (round) RoundRowToBF16(s, kPageSize, s);
+  return factor;
+}
+
+HWY_INLINE void ScaleRow(float* o, size_t n, float factor) {
+  const D d;
+  for (size_t i = 0; i < n; i += hn::Lanes(d)) {
+    hn::StoreU(hn::Mul(hn::LoadU(d, o + i), hn::Set(d, factor)), d, o + i);
+  }
+}
+
+struct TilePointers {
+  const float* k;  // (head_dim, kPageSize)
+  const float* v;  // (kPageSize, padded head_dim)
+};
+
+// The page's keys and values of the task's KV head as float32, v padded to
+// whole panels; copies only where type or padding ask for it.
+HWY_INLINE TilePointers PrepareTile(const AttentionTask& t, const KvPage& page,
+                                    int padded, float* k_wide, float* v_wide) {
+  const int head = t.kv_head_numerator * page.heads / t.num_heads;
+  const int64_t offset = static_cast<int64_t>(head) * t.head_dim * kPageSize;
+  if (t.type == ComputeType::kF32) {
+    const float* k = static_cast<const float*>(page.k) + offset;
+    const float* v = static_cast<const float*>(page.v) + offset;
+    if (padded == t.head_dim) return {k, v};
+    for (int j = 0; j < kPageSize; ++j) {
+      std::copy_n(v + j * t.head_dim, t.head_dim, v_wide + j * padded);
+    }
+    return {k, v_wide};
+  }
+  const D d;
+  const auto* k = static_cast<const hwy::bfloat16_t*>(page.k) + offset;
+  const auto* v = static_cast<const uint16_t*>(page.v) + offset;
+  for (size_t i = 0; i < static_cast<size_t>(t.head_dim) * kPageSize;
+       i += hn::Lanes(d)) {
+    hn::StoreU(Load(k + i), d, k_wide + i);
+  }
+  for (int j = 0; j < kPageSize; ++j) {
+    for (int i = 0; i < t.head_dim; ++i) {
+      v_wide[j * padded + i] = FromBF16(v[j * t.head_dim + i]);
+    }
+  }
+  return {k_wide, v_wide};
+}
+
+HWY_ATTR void RunAttentionTask(const AttentionTask& t,
+                               AttentionScratch& scratch) {
+  const int width = static_cast<int>(PanelWidth());
+  const int padded = (t.head_dim + width - 1) / width * width;
+  const int all = t.heads * t.rows;
+  float* q = scratch.Get(static_cast<size_t>(all) *
+                             (t.head_dim + padded + kPageSize + 2) +
+                         static_cast<size_t>(kPageSize) * (t.head_dim + padded));
+  float* o = q + all * t.head_dim;
+  float* s = o + all * padded;
+  float* max = s + all * kPageSize;
+  float* sum = max + all;
+  float* k_wide = sum + all;
+  float* v_wide = k_wide + kPageSize * t.head_dim;
+  std::fill_n(v_wide, kPageSize * padded, 0.0f);
+  std::fill_n(o, all * padded, 0.0f);
+  std::fill_n(max, all, -std::numeric_limits<float>::infinity());
+  std::fill_n(sum, all, 0.0f);
+  for (int r = 0; r < all; ++r) {  // row r: head r / rows, position r % rows
+    const float* from =
+        t.q + (r / t.rows) * t.head_dim +
+        static_cast<int64_t>(r % t.rows) * t.row_stride;
+    std::copy_n(from, t.head_dim, q + r * t.head_dim);
+  }
+  const bool round = t.type == ComputeType::kBF16;
+  if (round) RoundRowToBF16(q, static_cast<int64_t>(all) * t.head_dim, q);
+
+  const int last_position = t.first_position + t.rows - 1;
+  const int first_key =
+      t.window == 0 ? 0 : std::max(0, t.first_position - t.window + 1);
+  for (int tile = first_key / kPageSize; tile <= last_position / kPageSize;
+       ++tile) {
+    const TilePointers kv =
+        PrepareTile(t, t.pages[tile], padded, k_wide, v_wide);
+    Product(q, t.head_dim, all, kv.k, kPageSize, t.head_dim, false, s,
+            kPageSize);
+    const int base = tile * kPageSize;
+    // Rows that see the whole tile go together, the others one by one over
+    // just the keys they see: a key that is not seen takes no part at all, so
+    // a NaN in it stays where it is.
+    int full_from = -1;
+    auto flush = [&](int r) {
+      if (full_from >= 0) {
+        Product(s + full_from * kPageSize, kPageSize, r - full_from, kv.v,
+                padded, kPageSize, true, o + full_from * padded, padded);
+      }
+      full_from = -1;
+    };
+    for (int r = 0; r < all; ++r) {
+      const int position = t.first_position + r % t.rows;
+      const int end = std::min(kPageSize, position + 1 - base);
+      const int begin =
+          t.window == 0 ? 0 : std::max(0, position - t.window + 1 - base);
+      if (begin >= end) {
+        flush(r);
+        continue;
+      }
+      float* row = s + r * kPageSize;
+      const float factor =
+          SoftmaxRow(row, begin, end, t.scale, round, max[r], sum[r]);
+      if (factor != 1.0f) ScaleRow(o + r * padded, padded, factor);
+      if (begin == 0 && end == kPageSize) {
+        if (full_from < 0) full_from = r;
+        continue;
+      }
+      flush(r);
+      Product(row + begin, kPageSize, 1, kv.v + begin * padded, padded,
+              end - begin, true, o + r * padded, padded);
+    }
+    flush(all);
+  }
+  for (int r = 0; r < all; ++r) {
+    float* to = t.out + (r / t.rows) * t.head_dim +
+                static_cast<int64_t>(r % t.rows) * t.row_stride;
+    const float inverse = 1.0f / sum[r];
+    for (int i = 0; i < t.head_dim; ++i) to[i] = o[r * padded + i] * inverse;
+  }
+}
+
+}  // namespace qk::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace qk::cpu {
+HWY_EXPORT(RunAttentionTask);
+
+void Attention(const float* q, const AttentionConfig& config,
+               absl::Span<const AttentionRows> sequences, ComputeType type,
+               float* out, ThreadPool& pool) {
+  const int group = config.group_size();
+  const int row_stride = config.q_size();
+  std::vector<AttentionTask> tasks;
+  for (const AttentionRows& sequence : sequences) {
+    // Rows far down see more keys: longest first keeps the threads level.
+    const int last_block = (sequence.rows - 1) / kAttentionRows;
+    for (int block = last_block; block >= 0; --block) {
+      const int row = block * kAttentionRows;
+      for (int head = 0; head < config.num_heads; head += group) {
+        const int64_t offset =
+            static_cast<int64_t>(sequence.row_begin + row) * row_stride +
+            head * config.head_dim;
+        AttentionTask task;
+        task.q = q + offset;
+        task.out = out + offset;
+        task.row_stride = row_stride;
+        task.heads = group;
+        task.head_dim = config.head_dim;
+        task.rows = std::min(kAttentionRows, sequence.rows - row);
+        task.first_position = sequence.first_position + row;
+        task.window = config.sliding_window.value_or(0);
+        task.scale = config.scale;
+        task.pages = sequence.pages;
+        task.kv_head_numerator = head;
+        task.num_heads = config.num_heads;
+        task.type = type;
+        tasks.push_back(task);
+      }
+    }
+  }
+  pool.For(static_cast<int64_t>(tasks.size()), [&](int64_t i, int) {
+    thread_local AttentionScratch scratch;
+    AttentionTask& task = tasks[i];
+    const KvPage& page = task.pages[task.first_position / kPageSize];
+    if (page.heads == config.num_kv_heads) {
+      HWY_DYNAMIC_DISPATCH(RunAttentionTask)(task, scratch);
+      return;
+    }
+    // Query heads with keys of their own: one at a time.
+    AttentionTask single = task;
+    single.heads = 1;
+    for (int g = 0; g < task.heads; ++g) {
+      single.q = task.q + g * config.head_dim;
+      single.out = task.out + g * config.head_dim;
+      single.kv_head_numerator = task.kv_head_numerator + g;
+      HWY_DYNAMIC_DISPATCH(RunAttentionTask)(single, scratch);
+    }
+  });
+}
+
+namespace {
+
+float ReadKv(const void* data, int64_t index, ComputeType type) {
+  return type == ComputeType::kF32
+             ? static_cast<const float*>(data)[index]
+             : FromBF16(static_cast<const uint16_t*>(data)[index]);
+}
+
+}  // namespace
+
+void AttentionPattern(const float* q, const AttentionConfig& config,
+                      const AttentionRows& sequence, absl::Span<const int> rows,
+                      absl::Span<const int> heads, int keys, ComputeType type,
+                      float* out) {
+  const int dim = config.head_dim;
+  for (int row : rows) {
+    const int position = sequence.first_position + row;
+    const int begin = std::max(
+        0, position + 1 - config.sliding_window.value_or(position + 1));
+    for (int head : heads) {
+      const float* query =
+          q + (static_cast<int64_t>(sequence.row_begin) + row) *
+                  config.q_size() +
+          head * dim;
+      std::fill_n(out, keys, 0.0f);
+      double max = -std::numeric_limits<double>::infinity();
+      std::vector<double> scores(position + 1);
+      for (int key = begin; key <= position; ++key) {
+        const KvPage& page = sequence.pages[key / kPageSize];
+        const int64_t base = static_cast<int64_t>(head * page.heads /
+                                                  config.num_heads) *
+                             dim * kPageSize;
+        double score = 0;
+        for (int i = 0; i < dim; ++i) {
+          const float x = type == ComputeType::kF32
+                              ? query[i]
+                              : FromBF16(RoundToBF16(query[i]));
+          score += double{x} *
+                   ReadKv(page.k, base + i * kPageSize + key % kPageSize, type);
+        }
+        scores[key] = score * config.scale;
+        max = std::max(max, scores[key]);
+      }
+      double sum = 0;
+      for (int key = begin; key <= position; ++key) {
+        scores[key] = std::exp(scores[key] - max);
+        sum += scores[key];
+      }
+      for (int key = begin; key <= position; ++key) {
+        out[key] = static_cast<float>(scores[key] / sum);
+      }
+      out += keys;
+    }
+  }
+}
+
+}  // namespace qk::cpu
+#endif  // HWY_ONCE

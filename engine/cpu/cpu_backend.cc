@@ -1,0 +1,205 @@
+#include "engine/cpu/cpu_backend.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "engine/check.h"
+#include "engine/cpu/kernels.h"
+#include "engine/cpu/matmul.h"
+#include "engine/cpu/thread_pool.h"
+
+namespace qk {
+namespace {
+
+constexpr int kAlignment = 64;
+
+std::string ProcessorName() {
+  std::ifstream cpuinfo("/proc/cpuinfo");
+  std::string line;
+  while (std::getline(cpuinfo, line)) {
+    const size_t colon = line.find(": ");
+    if (line.rfind("model name", 0) == 0 && colon != std::string::npos) {
+      return line.substr(colon + 2);
+    }
+  }
+  return "x86-64";
+}
+
+class CpuBackend final : public Backend {
+ public:
+  explicit CpuBackend(const CpuBackendOptions& options)
+      : pool_(options.threads > 0
+                  ? options.threads
+                  : std::max(1u, std::thread::hardware_concurrency())),
+        kernel_(options.matmul) {}
+
+  BackendInfo info() const override;
+
+  absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) override {
+    const int64_t rounded =
+        (std::max<int64_t>(bytes, 1) + kAlignment - 1) / kAlignment *
+        kAlignment;
+    void* data = std::aligned_alloc(kAlignment, rounded);
+    if (data == nullptr) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("needs ", bytes, " bytes of memory, not available"));
+    }
+    return DeviceBuffer(data, bytes, this);
+  }
+  void Free(void* data, int64_t) override { std::free(data); }
+  void Upload(void* device, const void* host, int64_t bytes) override {
+    std::memcpy(device, host, bytes);
+  }
+  void Download(void* host, const void* device, int64_t bytes) override {
+    std::memcpy(host, device, bytes);
+  }
+  void CopyOnDevice(void* to, const void* from, int64_t bytes) override {
+    std::memmove(to, from, bytes);
+  }
+  void Zero(void* device, int64_t bytes) override {
+    std::memset(device, 0, bytes);
+  }
+  int64_t MarkDownloads() override { return 0; }
+  bool DownloadsArrived(int64_t) override { return true; }
+  absl::Status Synchronize() override { return absl::OkStatus(); }
+
+  absl::StatusOr<std::unique_ptr<Matrix>> PackMatrix(
+      int64_t out_features, int64_t in_features, ComputeType type,
+      const RowReader& rows, const float* bias) override {
+    auto* pack = UsesOneDnn(type) ? &cpu::PackOneDnn : &cpu::PackOwn;
+    return pack(out_features, in_features, type, rows, bias, pool_);
+  }
+
+  void Embed(const void* table, ComputeType type,
+             absl::Span<const int32_t> tokens, int hidden,
+             float* out) override {
+    cpu::Embed(table, type, tokens, hidden, out);
+  }
+  void RmsNorm(const float* x, const float* weight, float eps, int rows,
+               int dim, float* out) override {
+    cpu::RmsNorm(x, weight, eps, rows, dim, out, pool_);
+  }
+  void MatMul(const float* x, const Matrix& w, int rows, float* out) override {
+    static_cast<const cpu::CpuMatrix&>(w).Multiply(x, rows, out, pool_);
+  }
+  void Rope(float* x, int heads, int head_dim, int rotary_dims,
+            const float* table,
+            absl::Span<const int32_t> positions) override {
+    cpu::Rope(x, heads, head_dim, rotary_dims, table, positions, pool_);
+  }
+  void AppendKv(const HeadRows& k, const HeadRows& v, ComputeType type,
+                const KvPage* pages) override {
+    cpu::AppendKv(k, v, type, pages);
+  }
+  void CopyKvPage(const KvPage& from, const KvPage& to, int positions,
+                  int head_dim, ComputeType type) override {
+    cpu::CopyKvPage(from, to, positions, head_dim, type);
+  }
+  void Attention(const float* q, const AttentionConfig& config,
+                 absl::Span<const AttentionRows> sequences, ComputeType type,
+                 float* out) override {
+    cpu::Attention(q, config, sequences, type, out, pool_);
+  }
+  void AttentionPattern(const float* q, const AttentionConfig& config,
+                        const AttentionRows& sequence,
+                        absl::Span<const int> rows,
+                        absl::Span<const int> heads, int keys,
+                        ComputeType type, float* out) override {
+    cpu::AttentionPattern(q, config, sequence, rows, heads, keys, type, out);
+  }
+  void GatedActivation(float* gate, const float* up, int64_t n,
+                       Activation activation) override {
+    cpu::GatedActivation(gate, up, n, activation, pool_);
+  }
+  void Add(float* x, const float* y, int64_t n) override {
+    cpu::Add(x, y, n, pool_);
+  }
+
+  void AddMoments(const HeadRows& x, absl::Span<const int> rows,
+                  const Moments& moments) override {
+    cpu::AddMoments(x, rows, moments, pool_);
+  }
+  void SelectDims(const Selection& selection, const Moments& moments,
+                  int64_t count, int head_dim, const Choice& choice) override {
+    cpu::SelectDims(selection, moments, count, head_dim, choice);
+  }
+  void ReplaceDims(const DisruptionRule& rule, const Choice& choice,
+                   absl::Span<const int> rows, const HeadRows& x) override {
+    cpu::ReplaceDims(rule, choice, rows, x);
+  }
+  void DisruptPerToken(const Selection& selection, absl::Span<const int> rows,
+                       const HeadRows& x, const Choice& choice) override {
+    cpu::DisruptPerToken(selection, rows, x, choice, pool_);
+  }
+  void ExpandHeads(const HeadRows& x, int to_heads, float* out) override {
+    cpu::ExpandHeads(x, to_heads, out);
+  }
+  void FinishNorms(const double* squares, absl::Span<const int> heads,
+                   int head_dim, float* out) override {
+    cpu::FinishNorms(squares, heads, head_dim, out);
+  }
+  void TokenNorms(const HeadRows& x, absl::Span<const int> rows,
+                  absl::Span<const int> heads, float* out) override {
+    cpu::TokenNorms(x, rows, heads, out);
+  }
+  void CopyOut(const HeadRows& x, absl::Span<const int> rows,
+               absl::Span<const int> heads, RawDtype dtype,
+               void* out) override {
+    cpu::CopyOut(x, rows, heads, dtype, out);
+  }
+
+  void ReduceLogits(const float* logits, int vocab,
+                    absl::Span<LogitsRow> rows) override {
+    cpu::ReduceLogits(logits, vocab, rows, pool_);
+  }
+  void TopLogits(const float* logits, int vocab, int n, double log_sum_exp,
+                 int32_t* ids, float* logprobs) override {
+    cpu::TopLogits(logits, vocab, n, log_sum_exp, ids, logprobs);
+  }
+  void KlDivergence(const float* base, const float* arm, int vocab,
+                    absl::Span<const LogitsRow> base_rows,
+                    absl::Span<const LogitsRow> arm_rows, float* kl) override {
+    cpu::KlDivergence(base, arm, vocab, base_rows, arm_rows, kl, pool_);
+  }
+
+ private:
+  bool UsesOneDnn(ComputeType type) const {
+    if (kernel_ == MatMulKernel::kAuto) return cpu::OneDnnSupports(type);
+    return kernel_ == MatMulKernel::kOneDnn;
+  }
+
+  ThreadPool pool_;
+  MatMulKernel kernel_;
+};
+
+BackendInfo CpuBackend::info() const {
+  BackendInfo info;
+  info.name = "cpu";
+  info.device = ProcessorName();
+  info.threads = pool_.size();
+  const std::string target = cpu::OwnKernelTarget();
+  const auto matmul = [&](ComputeType type) {
+    return UsesOneDnn(type) ? absl::StrCat("onednn-", cpu::OneDnnVersion())
+                            : absl::StrCat("own-", target);
+  };
+  info.kernel_ids = {
+      absl::StrCat("matmul.f32:", matmul(ComputeType::kF32)),
+      absl::StrCat("matmul.bf16:", matmul(ComputeType::kBF16)),
+      absl::StrCat("attention:own-", target),
+      absl::StrCat("elementwise:own-", target),
+  };
+  info.library_versions = {{"onednn", cpu::OneDnnVersion()}};
+  return info;
+}
+
+}  // namespace
+
+std::unique_ptr<Backend> CreateCpuBackend(const CpuBackendOptions& options) {
+  return std::make_unique<CpuBackend>(options);
+}
+
+}  // namespace qk

@@ -1,0 +1,25 @@
+// The CPU backend: always there. Kernels choose their instruction set at run
+// time.
+#ifndef QKSCOPE_ENGINE_CPU_CPU_BACKEND_H_
+#define QKSCOPE_ENGINE_CPU_CPU_BACKEND_H_
+
+#include <memory>
+
+#include "engine/backend.h"
+
+namespace qk {
+
+// Who multiplies matrices. kAuto: oneDNN where its fast kernels are known to
+// give a row the same bytes in any batch (AVX-512 and later), else our own.
+enum class MatMulKernel { kAuto, kOwn, kOneDnn };
+
+struct CpuBackendOptions {
+  int threads = 0;  // 0: the number of cores
+  MatMulKernel matmul = MatMulKernel::kAuto;
+};
+
+std::unique_ptr<Backend> CreateCpuBackend(const CpuBackendOptions& options);
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_CPU_CPU_BACKEND_H_

@@ -1,0 +1,173 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "engine/cpu/logits.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+//
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "engine/cpu/kernels.h"
+#include "hwy/contrib/math/math-inl.h"
+#include "hwy/highway.h"
+
+// Sums over the vocabulary run in float32 lanes over chunks of kChunk ids and
+// in float64 over chunks.
+#ifndef QKSCOPE_ENGINE_CPU_LOGITS_ONCE_
+#define QKSCOPE_ENGINE_CPU_LOGITS_ONCE_
+namespace qk::cpu {
+inline constexpr int kLogitsChunk = 1024;
+}  // namespace qk::cpu
+#endif  // QKSCOPE_ENGINE_CPU_LOGITS_ONCE_
+
+HWY_BEFORE_NAMESPACE();
+namespace qk::cpu::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Sum of exp(x[i] - max) over n ids; weights (n), if wanted, gets the terms.
+HWY_ATTR double SumExp(const float* x, int n, float max, float* weights) {
+  const hn::ScalableTag<float> d;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  double sum = 0;
+  for (int begin = 0; begin < n; begin += kLogitsChunk) {
+    const int end = std::min(n, begin + kLogitsChunk);
+    auto total = hn::Zero(d);
+    int i = begin;
+    for (; i + lanes <= end; i += lanes) {
+      const auto e = hn::Exp(d, hn::Sub(hn::LoadU(d, x + i), hn::Set(d, max)));
+      if (weights != nullptr) hn::StoreU(e, d, weights + i);
+      total = hn::Add(total, e);
+    }
+    sum += hn::GetLane(hn::SumOfLanes(d, total));
+    for (; i < end; ++i) {
+      const float e = std::exp(x[i] - max);
+      if (weights != nullptr) weights[i] = e;
+      sum += e;
+    }
+  }
+  return sum;
+}
+
+HWY_ATTR float MaxOf(const float* x, int n) {
+  const hn::ScalableTag<float> d;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  float max = -std::numeric_limits<float>::infinity();
+  auto top = hn::Set(d, max);
+  auto nan = hn::Zero(d);  // becomes NaN with the first one seen
+  int i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const auto v = hn::LoadU(d, x + i);
+    top = hn::Max(top, v);
+    nan = hn::Add(nan, hn::Sub(v, v));
+  }
+  max = hn::GetLane(hn::MaxOfLanes(d, top));
+  float flag = hn::GetLane(hn::SumOfLanes(d, nan));
+  for (; i < n; ++i) {
+    max = std::max(max, x[i]);
+    flag += x[i] - x[i];
+  }
+  return flag == 0.0f ? max : std::numeric_limits<float>::quiet_NaN();
+}
+
+// Sum of weights[i] * ((base[i] - arm[i]) - shift).
+HWY_ATTR double WeightedDifference(const float* weights, const float* base,
+                                   const float* arm, int n, double shift) {
+  const hn::ScalableTag<double> d;
+  const hn::Rebind<float, decltype(d)> half;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  auto total = hn::Zero(d);
+  int i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const auto w = hn::PromoteTo(d, hn::LoadU(half, weights + i));
+    const auto b = hn::PromoteTo(d, hn::LoadU(half, base + i));
+    const auto a = hn::PromoteTo(d, hn::LoadU(half, arm + i));
+    const auto term = hn::Sub(hn::Sub(b, a), hn::Set(d, shift));
+    total = hn::Add(total, hn::Mul(w, term));
+  }
+  double sum = hn::GetLane(hn::SumOfLanes(d, total));
+  for (; i < n; ++i) {
+    sum += double{weights[i]} * ((double{base[i]} - arm[i]) - shift);
+  }
+  return sum;
+}
+
+}  // namespace qk::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace qk::cpu {
+HWY_EXPORT(SumExp);
+HWY_EXPORT(MaxOf);
+HWY_EXPORT(WeightedDifference);
+
+void ReduceLogits(const float* logits, int vocab, absl::Span<LogitsRow> rows,
+                  ThreadPool& pool) {
+  pool.For(static_cast<int64_t>(rows.size()), [&](int64_t r, int) {
+    const float* x = logits + r * vocab;
+    LogitsRow& row = rows[r];
+    const float max = HWY_DYNAMIC_DISPATCH(MaxOf)(x, vocab);
+    if (!std::isfinite(max)) {
+      // No distribution: say so in every number.
+      row.top1 = 0;
+      row.log_sum_exp = std::numeric_limits<double>::quiet_NaN();
+      row.target_logprob = std::numeric_limits<float>::quiet_NaN();
+      row.top1_logprob = row.target_logprob;
+      return;
+    }
+    row.top1 = static_cast<int32_t>(std::find(x, x + vocab, max) - x);
+    row.log_sum_exp =
+        max +
+        std::log(HWY_DYNAMIC_DISPATCH(SumExp)(x, vocab, max, nullptr));
+    row.top1_logprob = static_cast<float>(max - row.log_sum_exp);
+    row.target_logprob =
+        row.target < 0 ? 0.0f
+                       : static_cast<float>(x[row.target] - row.log_sum_exp);
+  });
+}
+
+void TopLogits(const float* logits, int vocab, int n, double log_sum_exp,
+               int32_t* ids, float* logprobs) {
+  std::vector<int32_t> order(vocab);
+  for (int i = 0; i < vocab; ++i) order[i] = i;
+  const auto more_likely = [&](int32_t a, int32_t b) {
+    // NaN last, so that the order stays a strict one.
+    const bool nan_a = std::isnan(logits[a]);
+    const bool nan_b = std::isnan(logits[b]);
+    if (nan_a != nan_b) return nan_b;
+    if (!nan_a && logits[a] != logits[b]) return logits[a] > logits[b];
+    return a < b;
+  };
+  std::partial_sort(order.begin(), order.begin() + n, order.end(),
+                    more_likely);
+  for (int i = 0; i < n; ++i) {
+    ids[i] = order[i];
+    logprobs[i] = static_cast<float>(logits[order[i]] - log_sum_exp);
+  }
+}
+
+void KlDivergence(const float* base, const float* arm, int vocab,
+                  absl::Span<const LogitsRow> base_rows,
+                  absl::Span<const LogitsRow> arm_rows, float* kl,
+                  ThreadPool& pool) {
+  pool.For(static_cast<int64_t>(base_rows.size()), [&](int64_t r, int) {
+    const float* b = base + r * vocab;
+    const float* a = arm + r * vocab;
+    const double lse_base = base_rows[r].log_sum_exp;
+    const double lse_arm = arm_rows[r].log_sum_exp;
+    if (!std::isfinite(lse_base) || !std::isfinite(lse_arm)) {
+      kl[r] = std::numeric_limits<float>::quiet_NaN();
+      return;
+    }
+    std::vector<float> weights(vocab);
+    const float max = b[base_rows[r].top1];
+    const double sum =
+        HWY_DYNAMIC_DISPATCH(SumExp)(b, vocab, max, weights.data());
+    const double value = HWY_DYNAMIC_DISPATCH(WeightedDifference)(
+                             weights.data(), b, a, vocab, lse_base - lse_arm) /
+                         sum;
+    kl[r] = value < 0 ? 0.0f : static_cast<float>(value);  // rounding; NaN stays
+  });
+}
+
+}  // namespace qk::cpu
+#endif  // HWY_ONCE

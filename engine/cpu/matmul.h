@@ -1,0 +1,49 @@
+// Matrix multiplication with packed weights, on the CPU.
+//
+// A row's bytes must not depend on the rows beside it. PackedMatrix has this by
+// construction: every output element is one chain of multiply-adds over k in
+// ascending order, whatever the tile. OneDnnMatrix has it because it only runs
+// primitives of row-tile sizes that a probe at creation found to agree.
+#ifndef QKSCOPE_ENGINE_CPU_MATMUL_H_
+#define QKSCOPE_ENGINE_CPU_MATMUL_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/backend.h"
+#include "engine/cpu/thread_pool.h"
+
+namespace qk::cpu {
+
+class CpuMatrix : public Matrix {
+ public:
+  // x (rows, in), out (rows, out_features).
+  virtual void Multiply(const float* x, int rows, float* out,
+                        ThreadPool& pool) const = 0;
+};
+
+// Our own kernel; bf16 weights are widened in registers, bf16 compute rounds x
+// first and sums in float32.
+absl::StatusOr<std::unique_ptr<Matrix>> PackOwn(int64_t out_features,
+                                                int64_t in_features,
+                                                ComputeType type,
+                                                const RowReader& rows,
+                                                const float* bias,
+                                                ThreadPool& pool);
+// Name of the instruction set the kernel uses, e.g. "AVX2".
+std::string OwnKernelTarget();
+
+// Whether oneDNN has a fast kernel of this type on this processor.
+bool OneDnnSupports(ComputeType type);
+absl::StatusOr<std::unique_ptr<Matrix>> PackOneDnn(int64_t out_features,
+                                                   int64_t in_features,
+                                                   ComputeType type,
+                                                   const RowReader& rows,
+                                                   const float* bias,
+                                                   ThreadPool& pool);
+std::string OneDnnVersion();
+
+}  // namespace qk::cpu
+
+#endif  // QKSCOPE_ENGINE_CPU_MATMUL_H_

@@ -1,0 +1,48 @@
+// A fixed set of threads that run loops for one caller at a time.
+#ifndef QKSCOPE_ENGINE_CPU_THREAD_POOL_H_
+#define QKSCOPE_ENGINE_CPU_THREAD_POOL_H_
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace qk {
+
+class ThreadPool {
+ public:
+  // `threads` >= 1, the caller's own included.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int size() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Runs task(i, thread) for i in [0, n), handed out in ascending order;
+  // `thread` in [0, size()). Returns when all are done. Calls from different
+  // threads wait for each other.
+  void For(int64_t n, const std::function<void(int64_t, int)>& task);
+
+ private:
+  void Work(int thread);
+  void RunTasks(int thread);
+
+  std::mutex caller_mutex_;  // one loop at a time
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::atomic<uint64_t> generation_{0};
+  std::atomic<int> running_{0};
+  std::atomic<int64_t> next_{0};
+  int64_t count_ = 0;
+  const std::function<void(int64_t, int)>* task_ = nullptr;
+  std::atomic<bool> stop_{false};
+  std::vector<std::thread> workers_;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_CPU_THREAD_POOL_H_

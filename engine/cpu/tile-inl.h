@@ -1,0 +1,86 @@
+// Shared by matmul.cc and attention.cc: the register tile. Included once per
+// instruction set, so it has no guard of the usual kind.
+#if defined(QKSCOPE_ENGINE_CPU_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef QKSCOPE_ENGINE_CPU_TILE_INL_H_
+#undef QKSCOPE_ENGINE_CPU_TILE_INL_H_
+#else
+#define QKSCOPE_ENGINE_CPU_TILE_INL_H_
+#endif
+
+#include <cstddef>
+
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace qk::cpu::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using D = hn::ScalableTag<float>;
+using V = hn::Vec<D>;
+
+// Columns of a tile: two vectors.
+HWY_ATTR inline size_t PanelWidth() { return 2 * hn::Lanes(D()); }
+
+HWY_INLINE V Load(const float* p) { return hn::LoadU(D(), p); }
+HWY_INLINE V Load(const hwy::bfloat16_t* p) {
+  const hn::Rebind<hwy::bfloat16_t, D> half;
+  return hn::PromoteTo(D(), hn::LoadU(half, p));
+}
+
+// c (kRows, width) = [c +] a (kRows, k) x b (k, width). Each element is one
+// chain of multiply-adds over k in ascending order, so its bits do not depend
+// on kRows.
+template <int kRows, typename W>
+HWY_INLINE void Tile(const float* HWY_RESTRICT a, size_t a_stride,
+                     const W* HWY_RESTRICT b, size_t b_stride, size_t k,
+                     bool add, float* HWY_RESTRICT c, size_t c_stride) {
+  const D d;
+  const size_t lanes = hn::Lanes(d);
+  V acc0[kRows], acc1[kRows];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+    acc0[r] = add ? hn::LoadU(d, c + r * c_stride) : hn::Zero(d);
+    acc1[r] = add ? hn::LoadU(d, c + r * c_stride + lanes) : hn::Zero(d);
+  }
+  for (size_t i = 0; i < k; ++i) {
+    const V b0 = Load(b);
+    const V b1 = Load(b + lanes);
+    b += b_stride;
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const V x = hn::Set(d, a[r * a_stride + i]);
+      acc0[r] = hn::MulAdd(x, b0, acc0[r]);
+      acc1[r] = hn::MulAdd(x, b1, acc1[r]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+    hn::StoreU(acc0[r], d, c + r * c_stride);
+    hn::StoreU(acc1[r], d, c + r * c_stride + lanes);
+  }
+}
+
+#if HWY_TARGET <= HWY_AVX3
+constexpr int kTileRows = 12;  // 32 registers
+#else
+constexpr int kTileRows = 6;  // 16 registers
+#endif
+
+// Tile for a number of rows known at run time, at most kTileRows.
+template <typename W, int kRows = kTileRows>
+HWY_INLINE void TileOf(size_t rows, const float* a, size_t a_stride,
+                       const W* b, size_t b_stride, size_t k, bool add,
+                       float* c, size_t c_stride) {
+  if constexpr (kRows > 0) {
+    if (rows == kRows) {
+      Tile<kRows>(a, a_stride, b, b_stride, k, add, c, c_stride);
+    } else {
+      TileOf<W, kRows - 1>(rows, a, a_stride, b, b_stride, k, add, c, c_stride);
+    }
+  }
+}
+
+}  // namespace qk::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

@@ -1,0 +1,204 @@
+#include "engine/model.h"
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <future>
+#include <iterator>
+#include <map>
+#include <sstream>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "engine/architectures/architecture.h"
+#include "engine/architectures/rope_scaling.h"
+#include "engine/check.h"
+#include "engine/formats/dequantize.h"
+#include "engine/formats/gguf.h"
+#include "engine/formats/mapped_file.h"
+#include "engine/formats/safetensors.h"
+#include "engine/kv_cache.h"
+#include "engine/weights.h"
+#include "engine/workspace.h"
+
+namespace qk {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A model's files, opened and checked.
+struct OpenModel {
+  std::unique_ptr<TensorSource> source;
+  Architecture architecture;
+  std::unique_ptr<Tokenizer> tokenizer;
+};
+
+absl::StatusOr<std::string> ReadText(const fs::path& path) {
+  QK_ASSIGN_OR_RETURN(const std::unique_ptr<MappedFile> file,
+                      MappedFile::Open(path.string()));
+  const absl::Span<const uint8_t> bytes = file->bytes();
+  return std::string(reinterpret_cast<const char*>(bytes.data()),
+                     bytes.size());
+}
+
+bool Exists(const fs::path& path) {
+  std::error_code ignored;
+  return fs::exists(path, ignored);
+}
+
+absl::Status ReadRopeFactors(const TensorSource& source, Architecture* a) {
+  if (a->rope_factors.name.empty()) return absl::OkStatus();
+  const TensorInfo& tensor = *source.Find(a->rope_factors.name);
+  std::vector<float> factors(a->rope_factors.shape[0]);
+  Dequantize(tensor.dtype, tensor.data.data(), factors.size(), factors.data());
+  for (LayerConfig& layer : a->config.layers) {
+    QK_RETURN_IF_ERROR(DivideFrequencies(factors, &layer.attention.rope));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<OpenModel> OpenGguf(const std::string& path) {
+  OpenModel model;
+  QK_ASSIGN_OR_RETURN(std::unique_ptr<GgufFile> file, GgufFile::Open(path));
+  QK_ASSIGN_OR_RETURN(model.architecture, ArchitectureFromGguf(*file));
+  if (file->Has("tokenizer.ggml.model")) {
+    QK_ASSIGN_OR_RETURN(model.tokenizer, TokenizerFromGguf(*file));
+  }
+  model.source = std::move(file);
+  return model;
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(
+    const fs::path& folder) {
+  if (!Exists(folder / "tokenizer.json")) {
+    return std::unique_ptr<Tokenizer>();
+  }
+  QK_ASSIGN_OR_RETURN(const std::string json,
+                      ReadText(folder / "tokenizer.json"));
+  std::string config;
+  if (Exists(folder / "tokenizer_config.json")) {
+    QK_ASSIGN_OR_RETURN(config, ReadText(folder / "tokenizer_config.json"));
+  }
+  return TokenizerFromJson(json, config);
+}
+
+absl::StatusOr<OpenModel> OpenFolder(const std::string& path) {
+  const bool is_file = absl::EndsWith(path, ".safetensors") ||
+                       absl::EndsWith(path, ".index.json");
+  const fs::path folder =
+      is_file ? fs::path(path).parent_path() : fs::path(path);
+  OpenModel model;
+  QK_ASSIGN_OR_RETURN(const std::string text,
+                      ReadText(folder / "config.json"));
+  JsonLimits limits;
+  limits.max_bytes = int64_t{16} << 20;
+  QK_ASSIGN_OR_RETURN(const JsonDocument config,
+                      JsonDocument::Parse("config", text, limits));
+  QK_ASSIGN_OR_RETURN(model.architecture,
+                      ArchitectureFromConfig(config.root()));
+  QK_ASSIGN_OR_RETURN(model.source, OpenSafetensors(path));
+  QK_ASSIGN_OR_RETURN(model.tokenizer, OpenTokenizer(folder));
+  return model;
+}
+
+absl::StatusOr<OpenModel> Open(const std::string& path) {
+  if (!Exists(path)) {
+    return absl::NotFoundError(absl::StrCat(
+        fs::path(path).filename().string(), ": no such file or folder"));
+  }
+  absl::StatusOr<OpenModel> model =
+      absl::EndsWith(path, ".gguf") ? OpenGguf(path) : OpenFolder(path);
+  if (!model.ok()) return model.status();
+  QK_RETURN_IF_ERROR(CheckWeights(model->architecture, *model->source));
+  QK_RETURN_IF_ERROR(ReadRopeFactors(*model->source, &model->architecture));
+  if (model->tokenizer != nullptr &&
+      model->tokenizer->vocab_size() > model->architecture.config.vocab_size) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "tokenizer: vocabulary of ", model->tokenizer->vocab_size(),
+        ", but the embedding has ",
+        model->architecture.config.vocab_size, " rows"));
+  }
+  return model;
+}
+
+ModelDescription Describe(const OpenModel& model, ComputeType compute) {
+  ModelDescription d;
+  d.config = model.architecture.config;
+  std::map<std::string, int64_t> bytes_of;
+  for (const TensorInfo& t : model.source->tensors()) {
+    int64_t elements = 1;
+    for (int64_t dim : t.shape) elements *= dim;
+    d.parameters += elements;
+    bytes_of[std::string(DTypeName(t.dtype))] +=
+        static_cast<int64_t>(t.data.size());
+  }
+  std::vector<std::pair<int64_t, std::string>> order;
+  for (const auto& [name, bytes] : bytes_of) order.emplace_back(-bytes, name);
+  std::sort(order.begin(), order.end());
+  std::vector<std::string> names;
+  for (const auto& [bytes, name] : order) names.push_back(name);
+  d.weights_dtype = absl::StrJoin(names, ",");
+  d.file_bytes = model.source->file_bytes();
+  const int64_t tied = d.config.tied_head
+                           ? int64_t{d.config.vocab_size} * d.config.hidden_size
+                           : 0;
+  d.host_bytes_estimate = (d.parameters + tied) * BytesOf(compute);
+  return d;
+}
+
+}  // namespace
+
+absl::StatusOr<ModelDescription> DescribeModel(const std::string& path,
+                                               ComputeType compute) {
+  QK_ASSIGN_OR_RETURN(const OpenModel model, Open(path));
+  return Describe(model, compute);
+}
+
+Model::Model() = default;
+Model::~Model() = default;
+
+absl::StatusOr<std::shared_ptr<const Model>> Model::Load(
+    const std::string& path, const ModelOptions& options, Backend* backend) {
+  const auto start = std::chrono::steady_clock::now();
+  QK_ASSIGN_OR_RETURN(OpenModel open, Open(path));
+  std::shared_ptr<Model> model(new Model());
+  model->description_ = Describe(open, options.compute);
+  model->compute_ = options.compute;
+  model->backend_ = backend;
+  // Hashing reads the same pages as loading: side by side they cost one read.
+  std::future<std::string> hash = std::async(
+      std::launch::async, [&] { return open.source->Sha256Hex(); });
+  absl::StatusOr<std::unique_ptr<Weights>> weights =
+      LoadWeights(open.architecture, *open.source, options.compute, backend,
+                  options.progress);
+  model->weights_sha256_ = hash.get();
+  if (!weights.ok()) return weights.status();
+  QK_RETURN_IF_ERROR(open.source->ReadStatus());
+  open.source->DropPages();
+  if (!options.expected_sha256.empty() &&
+      options.expected_sha256 != model->weights_sha256_) {
+    return absl::DataLossError(
+        absl::StrCat(fs::path(path).filename().string(), ": sha256 is ",
+                     model->weights_sha256_, ", expected ",
+                     options.expected_sha256));
+  }
+  model->weights_ = *std::move(weights);
+  model->tokenizer_ = std::move(open.tokenizer);
+  model->pages_ = std::make_unique<PagePool>(
+      model->config(), options.compute, options.kv_cache_bytes, backend);
+  model->workspace_ = std::make_unique<Workspace>(model->config(), backend);
+  QK_RETURN_IF_ERROR(
+      model->workspace_->Reserve(options.max_rows_per_pass));
+  model->max_rows_per_pass_ = options.max_rows_per_pass;
+  QK_RETURN_IF_ERROR(backend->Synchronize());
+  model->host_bytes_ = model->weights_->bytes + model->workspace_->bytes();
+  model->load_seconds_ = std::chrono::duration<double>(
+                             std::chrono::steady_clock::now() - start)
+                             .count();
+  return std::shared_ptr<const Model>(std::move(model));
+}
+
+}  // namespace qk

@@ -1,0 +1,18 @@
+// Where one sequence stands in a pass.
+#ifndef QKSCOPE_ENGINE_PASS_STEP_H_
+#define QKSCOPE_ENGINE_PASS_STEP_H_
+
+#include "engine/spec.h"
+
+namespace qk {
+
+struct PassStep {
+  Phase phase = Phase::kPrefill;
+  int step = -1;           // decode step, from 0; -1 in prefill
+  int first_position = 0;  // absolute, of the sequence's first row
+  int rows = 0;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_PASS_STEP_H_

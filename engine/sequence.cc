@@ -1,0 +1,159 @@
+#include "engine/sequence.h"
+
+#include <algorithm>
+
+#include "engine/check.h"
+
+namespace qk {
+
+Sequence::Sequence(const RunSpec& spec, int arm,
+                   const std::atomic<bool>& cancelled, RunSink* sink)
+    : spec_(spec),
+      arm_(arm),
+      cancelled_(cancelled),
+      sink_(sink),
+      tokens_(spec.tokens),
+      disruptor_(spec.arms[arm].model->config(), spec.arms[arm].rules,
+                 static_cast<int>(spec.tokens.size()), arm),
+      capture_(spec.arms[arm].model->config(), spec, arm) {}
+
+int Sequence::max_positions() const {
+  return prompt_tokens() +
+         (spec_.generate.has_value() ? spec_.generate->max_new_tokens : 0);
+}
+
+namespace {
+
+int MaxHeadDim(const ModelConfig& config) {
+  int dim = 0;
+  for (const LayerConfig& layer : config.layers) {
+    dim = std::max(dim, layer.attention.head_dim);
+  }
+  return dim;
+}
+
+}  // namespace
+
+int64_t Sequence::extra_bytes() const {
+  const ModelConfig& config = model().config();
+  int64_t bytes = disruptor_.bytes() + capture_.bytes();
+  if (disruptor_.needs_copy()) {
+    const int64_t position = int64_t{disruptor_.copy_heads()} *
+                             MaxHeadDim(config) * 2;
+    bytes += position * prompt_tokens() * 4;
+    bytes += position * kPageSize * BytesOf(model().compute()) *
+             PagePool::PagesFor(max_positions());
+  }
+  if (spec_.baseline.has_value()) {
+    bytes += int64_t{4} * prompt_tokens() * config.hidden_size;
+  }
+  return bytes;
+}
+
+absl::Status Sequence::Reserve() {
+  Backend* backend = model().backend();
+  const ModelConfig& config = model().config();
+  QK_ASSIGN_OR_RETURN(pages_, model().pages().Take(
+                                  PagePool::PagesFor(max_positions())));
+  QK_RETURN_IF_ERROR(model().workspace().Reserve(prompt_tokens()));
+  QK_RETURN_IF_ERROR(disruptor_.Reserve(backend));
+  QK_RETURN_IF_ERROR(capture_.Reserve(backend));
+  if (disruptor_.needs_copy()) {
+    const int64_t position =
+        int64_t{disruptor_.copy_heads()} * MaxHeadDim(config);
+    QK_ASSIGN_OR_RETURN(k_copy_,
+                        backend->Allocate(position * prompt_tokens() * 4));
+    QK_ASSIGN_OR_RETURN(v_copy_,
+                        backend->Allocate(position * prompt_tokens() * 4));
+    QK_ASSIGN_OR_RETURN(
+        fresh_, backend->Allocate(2 * position * kPageSize *
+                                  BytesOf(model().compute()) * pages_.size()));
+  }
+  if (spec_.baseline.has_value()) {
+    QK_ASSIGN_OR_RETURN(
+        hidden_,
+        backend->Allocate(int64_t{4} * prompt_tokens() * config.hidden_size));
+  }
+  return absl::OkStatus();
+}
+
+PassStep Sequence::NextStep() const {
+  PassStep step;
+  step.first_position = cached_;
+  if (in_prefill()) {
+    step.rows = prompt_tokens() - cached_;
+  } else {
+    step.phase = Phase::kDecode;
+    step.step = cached_ - prompt_tokens();
+    step.rows = 1;
+  }
+  return step;
+}
+
+absl::Span<const int32_t> Sequence::NextTokens() const {
+  const PassStep step = NextStep();
+  QK_CHECK(step.first_position + step.rows <=
+           static_cast<int>(tokens_.size()));
+  return absl::MakeConstSpan(tokens_).subspan(step.first_position, step.rows);
+}
+
+void Sequence::Hook(HookPoint point, int layer, const PassStep& step,
+                    const HeadRows& x) {
+  ++fired_[static_cast<size_t>(point)];
+  capture_.Record(point, layer, Stage::kBefore, step, x);
+  disruptor_.Apply(point, layer, step, x);
+  capture_.Record(point, layer, Stage::kAfter, step, x);
+}
+
+void Sequence::HookPattern(int layer, const PassStep& step, const float* q,
+                           const AttentionRows& rows) {
+  ++fired_[static_cast<size_t>(HookPoint::kPattern)];
+  if (capture_.WantsPattern(layer, step)) {
+    capture_.RecordPattern(layer, step, q, rows, model().compute());
+  }
+}
+
+std::vector<KvPage> Sequence::CachePages(int layer) const {
+  std::vector<KvPage> pages;
+  pages.reserve(pages_.size());
+  for (int i = 0; i < pages_.size(); ++i) {
+    pages.push_back(pages_.Layer(i, layer));
+  }
+  return pages;
+}
+
+std::vector<KvPage> Sequence::FreshPages(int layer, int heads,
+                                         const PassStep& step) {
+  const int head_dim = model().config().layers[layer].attention.head_dim;
+  const ComputeType type = model().compute();
+  const int64_t half = int64_t{heads} * head_dim * kPageSize * BytesOf(type);
+  std::vector<KvPage> pages = CachePages(layer);
+  const int first = step.first_position / kPageSize;
+  const int last = (step.first_position + step.rows - 1) / kPageSize;
+  for (int i = first; i <= last; ++i) {
+    uint8_t* base = fresh_.as<uint8_t>() + (i - first) * 2 * half;
+    const KvPage fresh = {base, base + half, heads};
+    const int earlier = step.first_position - i * kPageSize;
+    if (earlier > 0) {
+      model().backend()->CopyKvPage(pages[i], fresh, earlier, head_dim, type);
+    }
+    pages[i] = fresh;
+  }
+  return pages;
+}
+
+void Sequence::Deliver() {
+  for (AppliedRule& applied : disruptor_.TakeReports()) {
+    sink_->OnApplied(std::move(applied));
+  }
+  for (LayerFrame& frame : capture_.TakeFrames()) {
+    sink_->OnLayer(std::move(frame));
+  }
+}
+
+void Sequence::FinishDecodeCapture() {
+  capture_.FinishDecode();
+  Deliver();
+}
+
+}  // namespace qk

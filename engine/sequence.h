@@ -1,0 +1,118 @@
+// One arm of a run on the device: its tokens, cache, rules, capture, and what
+// it wants from the head of the model.
+#ifndef QKSCOPE_ENGINE_SEQUENCE_H_
+#define QKSCOPE_ENGINE_SEQUENCE_H_
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/backend.h"
+#include "engine/capture.h"
+#include "engine/disrupt.h"
+#include "engine/kv_cache.h"
+#include "engine/model.h"
+#include "engine/pass_step.h"
+#include "engine/run.h"
+#include "engine/spec.h"
+#include "engine/workspace.h"
+
+namespace qk {
+
+// What a sequence wants of the logits after one of the pass's rows.
+struct HeadRequest {
+  int position = 0;         // absolute
+  int32_t target = -1;      // its log-probability; -1: none
+  int top_n = 0;
+  bool want_logits = false; // the whole row on the host, for sampling
+};
+
+struct HeadResult {
+  LogitsRow row;
+  std::vector<int32_t> ids;      // (top_n), most likely first
+  std::vector<float> logprobs;   // (top_n)
+  std::vector<float> logits;     // (vocab) if wanted
+};
+
+class Sequence {
+ public:
+  // `spec`, `cancelled` and `sink` must outlive the sequence.
+  Sequence(const RunSpec& spec, int arm, const std::atomic<bool>& cancelled,
+           RunSink* sink);
+
+  // Takes all memory: pages for the prompt and max_new_tokens, rules, capture,
+  // and the prompt's final hidden rows where they are to be compared.
+  absl::Status Reserve();
+  // Bytes that Reserve takes beside pages.
+  int64_t extra_bytes() const;
+
+  const Model& model() const { return *spec_.arms[arm_].model; }
+  int arm() const { return arm_; }
+  bool cancelled() const { return cancelled_; }
+
+  // --- what it runs next
+  bool in_prefill() const { return cached_ < prompt_tokens(); }
+  int prompt_tokens() const { return static_cast<int>(spec_.tokens.size()); }
+  PassStep NextStep() const;
+  // Token ids of the next step's rows.
+  absl::Span<const int32_t> NextTokens() const;
+  void AppendToken(int32_t id) { tokens_.push_back(id); }
+  // The step's rows are in the cache.
+  void Advance(const PassStep& step) { cached_ += step.rows; }
+
+  // --- called from the forward pass
+  // A hook point: captures before, disrupts, captures after. `x`: what
+  // attention reads.
+  void Hook(HookPoint point, int layer, const PassStep& step,
+            const HeadRows& x);
+  void HookPattern(int layer, const PassStep& step, const float* q,
+                   const AttentionRows& rows);
+  Disruptor& disruptor() { return disruptor_; }
+  // Own copies of K and V (prompt, heads, head_dim), where the layer's layout
+  // asks for them.
+  float* k_copy() const { return k_copy_.as<float>(); }
+  float* v_copy() const { return v_copy_.as<float>(); }
+  // This layer's pages for storing, and for attention to read.
+  std::vector<KvPage> CachePages(int layer) const;
+  // Pages that hold `heads` heads of the step's rows; those of earlier rows
+  // are the cache's.
+  std::vector<KvPage> FreshPages(int layer, int heads, const PassStep& step);
+  // Sends captured frames and reports that have arrived.
+  void Deliver();
+
+  // --- the head
+  std::vector<HeadRequest> head_requests;  // of the next pass
+  std::vector<HeadResult> head_results;    // of the last pass
+  // (prompt, hidden) rows after the final norm, if they are kept; else null.
+  float* kept_hidden() const { return hidden_.as<float>(); }
+
+  void FinishDecodeCapture();
+  double capture_seconds() const { return capture_.seconds(); }
+  // How often each hook point fired.
+  const std::array<int64_t, kNumHookPoints>& hooks_fired() const {
+    return fired_;
+  }
+
+ private:
+  int max_positions() const;
+
+  const RunSpec& spec_;
+  const int arm_;
+  const std::atomic<bool>& cancelled_;
+  RunSink* sink_;
+  std::vector<int32_t> tokens_;  // prompt and generated
+  int cached_ = 0;               // positions in the cache
+  PageList pages_;
+  Disruptor disruptor_;
+  Capture capture_;
+  DeviceBuffer k_copy_, v_copy_;
+  DeviceBuffer fresh_;           // pages of one layer
+  DeviceBuffer hidden_;
+  std::array<int64_t, kNumHookPoints> fired_{};
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_SEQUENCE_H_

@@ -1,0 +1,53 @@
+// Scratch memory of a model's passes: what lives within one layer, or within
+// one tile of logits. Used by one thread at a time.
+#ifndef QKSCOPE_ENGINE_WORKSPACE_H_
+#define QKSCOPE_ENGINE_WORKSPACE_H_
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "engine/backend.h"
+#include "engine/model_config.h"
+
+namespace qk {
+
+class Workspace {
+ public:
+  // Rows of the MLP that are in work at once: their intermediate values stay
+  // in the cache.
+  static constexpr int kMlpRows = 256;
+
+  Workspace(const ModelConfig& config, Backend* backend);
+
+  // Room for passes of `rows` rows. Not within a layer. RESOURCE_EXHAUSTED.
+  absl::Status Reserve(int64_t rows);
+  // Rows of a tile of logits.
+  int logits_rows() const { return logits_rows_; }
+
+  static int64_t BytesForRows(const ModelConfig& config, int64_t rows);
+  int64_t bytes() const;
+
+  float* normed() const { return normed_.as<float>(); }  // (rows, hidden)
+  float* q() const { return q_.as<float>(); }    // (rows, heads, head_dim)
+  float* k() const { return k_.as<float>(); }    // (rows, kv_heads, head_dim)
+  float* v() const { return v_.as<float>(); }    // (rows, kv_heads, head_dim)
+  float* z() const { return z_.as<float>(); }    // (rows, heads, head_dim)
+  float* gate() const { return gate_.as<float>(); }  // (kMlpRows, inter)
+  float* up() const { return up_.as<float>(); }      // (kMlpRows, inter)
+  // Two tiles (logits_rows, vocab), and the hidden rows of a tile.
+  float* logits(int i) const { return logits_[i].as<float>(); }
+  float* head_rows() const { return head_rows_.as<float>(); }
+
+ private:
+  absl::Status Grow(DeviceBuffer* buffer, int64_t floats);
+
+  const ModelConfig& config_;
+  Backend* backend_;
+  int64_t rows_ = 0;
+  int logits_rows_ = 0;
+  DeviceBuffer normed_, q_, k_, v_, z_, gate_, up_, logits_[2], head_rows_;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_WORKSPACE_H_
