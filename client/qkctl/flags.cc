@@ -8,6 +8,29 @@
 #include "client/text_parse.h"
 
 namespace qk::client {
+namespace {
+
+constexpr int kHelpColumn = 27;  // where the flags' descriptions begin
+constexpr size_t kHelpWidth = 80 - kHelpColumn;
+
+std::string Wrapped(const std::string& text) {
+  std::string wrapped;
+  size_t length = 0;
+  for (const std::string& word : SplitText(text, " ")) {
+    if (length > 0 && length + 1 + word.size() > kHelpWidth) {
+      absl::StrAppendFormat(&wrapped, "\n%*s", kHelpColumn, "");
+      length = 0;
+    } else if (length > 0) {
+      wrapped += ' ';
+      ++length;
+    }
+    wrapped += word;
+    length += word.size();
+  }
+  return wrapped;
+}
+
+}  // namespace
 
 template <typename T, typename Parser>
 void FlagSet::AddParsed(const std::string& name, const std::string& value_name,
@@ -136,11 +159,10 @@ std::string FlagSet::Help() const {
     }
     const std::string left = absl::StrCat(
         "--", flag.name, flag.value_name.empty() ? "" : " ", flag.value_name);
-    if (left.size() <= 24) {
-      absl::StrAppendFormat(&help, "  %-24s %s\n", left, flag.help);
-    } else {
-      absl::StrAppendFormat(&help, "  %s\n  %-24s %s\n", left, "", flag.help);
-    }
+    const bool fits = left.size() < kHelpColumn - 2;
+    absl::StrAppendFormat(&help, "  %-*s", fits ? kHelpColumn - 2 : 0, left);
+    if (!fits) absl::StrAppendFormat(&help, "\n%*s", kHelpColumn, "");
+    absl::StrAppend(&help, Wrapped(flag.help), "\n");
   }
   return help;
 }
