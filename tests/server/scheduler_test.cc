@@ -1,0 +1,615 @@
+// The scheduler with a made-up device and runs: no model, no gRPC. Also built
+// with ThreadSanitizer.
+#include "server/scheduler.h"
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace qk {
+
+// Stand-ins for the engine's classes, which the scheduler only points to.
+class Model {};
+class Sequence {
+ public:
+  std::string name;
+  int rows = 0;
+};
+
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using ::testing::UnorderedElementsAre;
+
+constexpr int kLayers = 4;
+
+// Holds its callers while it is shut.
+class Gate {
+ public:
+  void Shut() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    open_ = false;
+  }
+  void Open() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    open_ = true;
+    changed_.notify_all();
+  }
+  void Pass() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    ++arrived_;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return open_; });
+  }
+  void AwaitArrivals(int count) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait(lock, [&] { return arrived_ >= count; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool open_ = true;
+  int arrived_ = 0;
+};
+
+class FakeDevice : public Device {
+ public:
+  std::unique_ptr<DevicePass> StartPass(
+      const Model& model, absl::Span<Sequence* const> sequences) override {
+    std::vector<std::string> names;
+    for (const Sequence* sequence : sequences) names.push_back(sequence->name);
+    std::lock_guard<std::mutex> lock(mutex_);
+    passes_.push_back(names);
+    models_.push_back(&model);
+    return std::make_unique<FakePass>(this);
+  }
+  int Rows(const Sequence& sequence) const override { return sequence.rows; }
+
+  std::vector<std::vector<std::string>> passes() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return passes_;
+  }
+  std::vector<const Model*> models() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return models_;
+  }
+
+  Gate gate;  // before each layer
+  std::atomic<int> layers_run = 0;
+  absl::Status pass_status;
+
+ private:
+  class FakePass : public DevicePass {
+   public:
+    explicit FakePass(FakeDevice* device) : device_(device) {}
+    void RunLayer() override {
+      device_->gate.Pass();
+      ++device_->layers_run;
+      ++layer_;
+    }
+    bool done() const override { return layer_ == kLayers; }
+    absl::Status Finish() override { return device_->pass_status; }
+
+   private:
+    FakeDevice* device_;
+    int layer_ = 0;
+  };
+
+  mutable std::mutex mutex_;
+  std::vector<std::vector<std::string>> passes_;
+  std::vector<const Model*> models_;
+};
+
+// How a run ended, seen from the test's thread.
+struct Outcome {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool finished = false;
+  bool destroyed = false;
+  int passes = 0;
+  absl::Status status;
+
+  void AwaitDestroyed() {
+    std::unique_lock<std::mutex> lock(mutex);
+    changed.wait(lock, [this] { return destroyed; });
+  }
+};
+
+struct FakeRunOptions {
+  std::string name = "run";
+  const Model* model = nullptr;
+  std::vector<int> rows = {1};  // of each sequence
+  int passes = 1;               // that every sequence needs
+  std::function<absl::Status()> reserve = [] { return absl::OkStatus(); };
+};
+
+class FakeRun : public Run {
+ public:
+  FakeRun(FakeRunOptions options, std::shared_ptr<Outcome> outcome)
+      : options_(std::move(options)), outcome_(std::move(outcome)) {
+    for (size_t i = 0; i < options_.rows.size(); ++i) {
+      sequences_.push_back(std::make_unique<Sequence>());
+      sequences_[i]->name = options_.rows.size() == 1
+                                ? options_.name
+                                : options_.name + std::to_string(i);
+      sequences_[i]->rows = options_.rows[i];
+      left_.push_back(options_.passes);
+    }
+  }
+  ~FakeRun() override {
+    std::lock_guard<std::mutex> lock(outcome_->mutex);
+    outcome_->destroyed = true;
+    outcome_->changed.notify_all();
+  }
+
+  absl::Status Reserve() override { return options_.reserve(); }
+  const Model* next_model() const override {
+    return finished_ ? nullptr : options_.model;
+  }
+  void AppendReady(const Model* model,
+                   std::vector<Sequence*>* out) override {
+    if (model != options_.model) return;
+    for (size_t i = 0; i < sequences_.size(); ++i) {
+      if (left_[i] > 0) out->push_back(sequences_[i].get());
+    }
+  }
+  void AfterPass(absl::Span<Sequence* const> ran, const absl::Status& status,
+                 double) override {
+    {
+      std::lock_guard<std::mutex> lock(outcome_->mutex);
+      ++outcome_->passes;
+    }
+    for (Sequence* sequence : ran) {
+      for (size_t i = 0; i < sequences_.size(); ++i) {
+        if (sequences_[i].get() == sequence) --left_[i];
+      }
+    }
+    const bool done = std::all_of(left_.begin(), left_.end(),
+                                  [](int left) { return left == 0; });
+    if (!status.ok() || done) Finish(status);
+  }
+  bool finished() const override { return finished_; }
+  void Cancel(absl::Status reason) override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!reason_.ok()) return;
+    reason_ = reason;
+    cancelled_ = true;
+  }
+  bool cancelled() const override { return cancelled_; }
+  void FinishCancelled() override {
+    if (finished_) return;
+    std::lock_guard<std::mutex> lock(mutex_);
+    Finish(reason_);
+  }
+  const RunSpec& spec() const override { return spec_; }
+
+ private:
+  void Finish(const absl::Status& status) {
+    finished_ = true;
+    std::lock_guard<std::mutex> lock(outcome_->mutex);
+    EXPECT_FALSE(outcome_->finished);
+    outcome_->finished = true;
+    outcome_->status = status;
+  }
+
+  const FakeRunOptions options_;
+  const std::shared_ptr<Outcome> outcome_;
+  const RunSpec spec_;
+  std::vector<std::unique_ptr<Sequence>> sequences_;
+  std::vector<int> left_;
+  bool finished_ = false;
+  std::mutex mutex_;
+  absl::Status reason_;
+  std::atomic<bool> cancelled_ = false;
+};
+
+class NullObserver : public SchedulerObserver {
+ public:
+  void OnPass(const Model&, int rows, int, double,
+              const absl::Status&) override {
+    rows_of_passes.push_back(rows);
+  }
+  void OnQueue(int, int) override {}
+
+  std::vector<int> rows_of_passes;
+};
+
+// A submitted request of one run.
+struct Submitted {
+  std::shared_ptr<Outcome> outcome = std::make_shared<Outcome>();
+  std::shared_ptr<std::vector<int>> positions =
+      std::make_shared<std::vector<int>>();
+  std::shared_ptr<ScheduledRequest> request;
+  absl::Status status;
+
+  // Its run is gone: how did it end?
+  absl::Status Await() const {
+    outcome->AwaitDestroyed();
+    return outcome->status;
+  }
+};
+
+class SchedulerTest : public ::testing::Test {
+ protected:
+  void Start(int max_queued = 256, int max_rows = 100) {
+    SchedulerOptions options;
+    options.max_queued_requests = max_queued;
+    options.max_rows_per_pass = max_rows;
+    scheduler_ = std::make_unique<Scheduler>(options, &device_, &observer_);
+  }
+
+  Submitted Submit(FakeRunOptions options,
+                   absl::Time deadline = absl::InfiniteFuture()) {
+    Submitted out;
+    out.request = std::make_shared<ScheduledRequest>(
+        deadline, [positions = out.positions](int p) {
+          positions->push_back(p);
+        });
+    out.status = Add(options, out.request, out.outcome);
+    return out;
+  }
+
+  absl::Status Add(FakeRunOptions options,
+                   const std::shared_ptr<ScheduledRequest>& request,
+                   std::shared_ptr<Outcome> outcome) {
+    if (options.model == nullptr) options.model = &model_;
+    std::vector<ScheduledRun> runs(1);
+    runs[0].prefill_rows = options.rows[0];
+    runs[0].run = std::make_unique<FakeRun>(options, std::move(outcome));
+    return scheduler_->Submit(request, std::move(runs));
+  }
+
+  // A request that holds the device inside its first layer.
+  Submitted Block(int rows = 1) {
+    device_.gate.Shut();
+    FakeRunOptions options;
+    options.name = "blocker";
+    options.rows = {rows};
+    Submitted out = Submit(options);
+    device_.gate.AwaitArrivals(1);
+    return out;
+  }
+
+  static FakeRunOptions Named(const std::string& name,
+                              std::vector<int> rows = {1}, int passes = 1) {
+    FakeRunOptions options;
+    options.name = name;
+    options.rows = std::move(rows);
+    options.passes = passes;
+    return options;
+  }
+
+  Model model_, other_model_;
+  FakeDevice device_;
+  NullObserver observer_;
+  std::unique_ptr<Scheduler> scheduler_;
+};
+
+TEST_F(SchedulerTest, RunsARequest) {
+  Start();
+  const Submitted a = Submit(Named("a", {3}, 2));
+  EXPECT_TRUE(a.Await().ok());
+  EXPECT_EQ(a.outcome->passes, 2);
+  EXPECT_TRUE(scheduler_->WaitUntilIdle(absl::InfiniteFuture()));
+  EXPECT_THAT(device_.passes(),
+              ElementsAre(ElementsAre("a"), ElementsAre("a")));
+  EXPECT_LE(a.request->started(), absl::Now());
+}
+
+TEST_F(SchedulerTest, WhatWaitsGoesIntoOneBatch) {
+  Start();
+  const Submitted blocker = Block();
+  const Submitted a = Submit(Named("a", {2, 3}));
+  const Submitted b = Submit(Named("b"));
+  device_.gate.Open();
+  EXPECT_TRUE(a.Await().ok());
+  EXPECT_TRUE(b.Await().ok());
+  EXPECT_THAT(device_.passes(), ElementsAre(ElementsAre("blocker"),
+                                            ElementsAre("a0", "a1", "b")));
+}
+
+TEST_F(SchedulerTest, ABatchIsBoundedByRows) {
+  Start(256, /*max_rows=*/10);
+  const Submitted blocker = Block();
+  const Submitted a = Submit(Named("a", {6}));
+  const Submitted b = Submit(Named("b", {6}));
+  const Submitted c = Submit(Named("c", {4}));
+  device_.gate.Open();
+  for (const Submitted& s : {a, b, c}) EXPECT_TRUE(s.Await().ok());
+  // c fits beside a while b has to wait.
+  EXPECT_THAT(device_.passes(),
+              ElementsAre(ElementsAre("blocker"), ElementsAre("a", "c"),
+                          ElementsAre("b")));
+}
+
+TEST_F(SchedulerTest, ASequenceOverTheBoundGoesAlone) {
+  Start(256, /*max_rows=*/10);
+  const Submitted blocker = Block();
+  const Submitted a = Submit(Named("a", {25, 25}));
+  device_.gate.Open();
+  EXPECT_TRUE(a.Await().ok());
+  EXPECT_THAT(device_.passes(),
+              ElementsAre(ElementsAre("blocker"), ElementsAre("a0"),
+                          ElementsAre("a1")));
+}
+
+TEST_F(SchedulerTest, DecodeAndPrefillShareAPass) {
+  Start();
+  device_.gate.Shut();
+  const Submitted a = Submit(Named("a", {1}, 3));
+  device_.gate.AwaitArrivals(1);
+  const Submitted b = Submit(Named("b", {5}));
+  device_.gate.Open();
+  EXPECT_TRUE(a.Await().ok());
+  EXPECT_TRUE(b.Await().ok());
+  EXPECT_THAT(device_.passes(),
+              ElementsAre(ElementsAre("a"), ElementsAre("a", "b"),
+                          ElementsAre("a")));
+}
+
+TEST_F(SchedulerTest, QueueCapIsExact) {
+  Start(/*max_queued=*/8);
+  const Submitted blocker = Block();
+  std::vector<Submitted> all;
+  for (int i = 0; i < 19; ++i) all.push_back(Submit(Named("r")));
+  int refused = 0;
+  for (const Submitted& s : all) {
+    if (s.status.ok()) continue;
+    ++refused;
+    EXPECT_EQ(s.status, absl::ResourceExhaustedError("queue full (8/8)"));
+  }
+  EXPECT_EQ(refused, 11);
+  EXPECT_EQ(scheduler_->state().waiting_requests, 8);
+  EXPECT_EQ(scheduler_->state().running_requests, 1);
+  EXPECT_EQ(scheduler_->state().rows_ahead, 8);
+  device_.gate.Open();
+  EXPECT_TRUE(scheduler_->WaitUntilIdle(absl::InfiniteFuture()));
+  EXPECT_TRUE(Submit(Named("r")).status.ok());
+}
+
+TEST_F(SchedulerTest, ARequestWithRunsInsideIsNotRefusedForTheQueue) {
+  Start(/*max_queued=*/1);
+  const Submitted blocker = Block();
+  const Submitted waiting = Submit(Named("w"));
+  EXPECT_FALSE(Submit(Named("x")).status.ok());
+  auto more = std::make_shared<Outcome>();
+  EXPECT_TRUE(Add(Named("more"), blocker.request, more).ok());
+  EXPECT_EQ(scheduler_->state().waiting_requests, 1);
+  device_.gate.Open();
+  more->AwaitDestroyed();
+  EXPECT_TRUE(more->status.ok());
+}
+
+TEST_F(SchedulerTest, PositionsMoveUp) {
+  Start();
+  const Submitted blocker = Block();
+  const Submitted a = Submit(Named("a"));
+  const Submitted b = Submit(Named("b"));
+  const Submitted c = Submit(Named("c"));
+  a.request->Cancel(absl::CancelledError("client left"));
+  device_.gate.Open();
+  EXPECT_TRUE(scheduler_->WaitUntilIdle(absl::InfiniteFuture()));
+  scheduler_.reset();
+  EXPECT_THAT(*a.positions, ElementsAre(0));
+  EXPECT_THAT(*b.positions, ElementsAre(1, 0));
+  ASSERT_GE(c.positions->size(), 2u);
+  EXPECT_EQ(c.positions->front(), 2);
+  EXPECT_EQ(c.positions->back(), 0);
+}
+
+TEST_F(SchedulerTest, FifoAmongRequests) {
+  Start(256, /*max_rows=*/1);
+  const Submitted blocker = Block();
+  for (const char* name : {"a", "b", "c", "d"}) Submit(Named(name));
+  device_.gate.Open();
+  EXPECT_TRUE(scheduler_->WaitUntilIdle(absl::InfiniteFuture()));
+  EXPECT_THAT(device_.passes(),
+              ElementsAre(ElementsAre("blocker"), ElementsAre("a"),
+                          ElementsAre("b"), ElementsAre("c"),
+                          ElementsAre("d")));
+}
+
+TEST_F(SchedulerTest, ARequestOfManyRunsDoesNotShutOutTheNext) {
+  Start(256, /*max_rows=*/2);
+  const Submitted blocker = Block();
+  Submitted many = Submit(Named("m0"));
+  for (const char* name : {"m1", "m2", "m3", "m4"}) {
+    EXPECT_TRUE(
+        Add(Named(name), many.request, std::make_shared<Outcome>()).ok());
+  }
+  const Submitted late = Submit(Named("late"));
+  device_.gate.Open();
+  EXPECT_TRUE(scheduler_->WaitUntilIdle(absl::InfiniteFuture()));
+  EXPECT_THAT(device_.passes(),
+              ElementsAre(ElementsAre("blocker"), ElementsAre("m0", "late"),
+                          ElementsAre("m1", "m2"), ElementsAre("m3", "m4")));
+}
+
+TEST_F(SchedulerTest, ModelsTakeTurns) {
+  Start();
+  const Submitted blocker = Block();
+  FakeRunOptions a = Named("a", {1}, 3), b = Named("b", {1}, 2);
+  b.model = &other_model_;
+  const Submitted sa = Submit(a), sb = Submit(b);
+  device_.gate.Open();
+  EXPECT_TRUE(sa.Await().ok());
+  EXPECT_TRUE(sb.Await().ok());
+  EXPECT_THAT(device_.passes(),
+              ElementsAre(ElementsAre("blocker"), ElementsAre("b"),
+                          ElementsAre("a"), ElementsAre("b"),
+                          ElementsAre("a"), ElementsAre("a")));
+}
+
+TEST_F(SchedulerTest, CancelledInTheQueueNeverRuns) {
+  Start();
+  const Submitted blocker = Block();
+  const Submitted a = Submit(Named("a"));
+  a.request->Cancel(absl::CancelledError("client left"));
+  device_.gate.Open();
+  EXPECT_EQ(a.Await(), absl::CancelledError("client left"));
+  EXPECT_EQ(a.outcome->passes, 0);
+  EXPECT_TRUE(scheduler_->WaitUntilIdle(absl::InfiniteFuture()));
+  EXPECT_THAT(device_.passes(), ElementsAre(ElementsAre("blocker")));
+}
+
+TEST_F(SchedulerTest, CancelledInThePassGetsNoResults) {
+  Start();
+  const Submitted a = Block();
+  a.request->Cancel(absl::CancelledError("client left"));
+  device_.gate.Open();
+  EXPECT_EQ(a.Await(), absl::CancelledError("client left"));
+  EXPECT_EQ(a.outcome->passes, 0);
+}
+
+TEST_F(SchedulerTest, SubmitAfterCancelIsRefused) {
+  Start();
+  auto request = std::make_shared<ScheduledRequest>(absl::InfiniteFuture(),
+                                                    [](int) {});
+  request->Cancel(absl::CancelledError("client left"));
+  EXPECT_EQ(Add(Named("a"), request, std::make_shared<Outcome>()),
+            absl::CancelledError("client left"));
+}
+
+TEST_F(SchedulerTest, DeadlineInTheQueue) {
+  Start();
+  const Submitted blocker = Block();
+  const Submitted a = Submit(Named("a"), absl::Now());
+  device_.gate.Open();
+  EXPECT_EQ(a.Await(), absl::DeadlineExceededError(
+                           "deadline exceeded before execution"));
+  EXPECT_EQ(a.outcome->passes, 0);
+}
+
+TEST_F(SchedulerTest, DeadlineBetweenLayers) {
+  Start();
+  device_.gate.Shut();
+  const absl::Time deadline = absl::Now() + absl::Milliseconds(200);
+  const Submitted a = Submit(Named("a", {1}, 1000), deadline);
+  device_.gate.AwaitArrivals(1);
+  while (absl::Now() <= deadline) absl::SleepFor(absl::Milliseconds(5));
+  device_.gate.Open();
+  EXPECT_EQ(a.Await(), absl::DeadlineExceededError("deadline exceeded"));
+  EXPECT_EQ(a.outcome->passes, 0);
+}
+
+TEST_F(SchedulerTest, WaitsForMemoryOfOthers) {
+  Start();
+  const Submitted blocker = Block();
+  std::atomic<int> tries = 0;
+  FakeRunOptions a = Named("a");
+  a.reserve = [&] {
+    return ++tries == 1 ? absl::ResourceExhaustedError("no pages")
+                        : absl::OkStatus();
+  };
+  const Submitted b = Submit(Named("b"));
+  const Submitted sa = Submit(a);
+  const Submitted c = Submit(Named("c"));
+  device_.gate.Open();
+  EXPECT_TRUE(sa.Await().ok());
+  EXPECT_TRUE(c.Await().ok());
+  EXPECT_EQ(tries, 2);
+  // c does not overtake a.
+  EXPECT_THAT(device_.passes(),
+              ElementsAre(ElementsAre("blocker"), ElementsAre("b"),
+                          ElementsAre("a", "c")));
+}
+
+TEST_F(SchedulerTest, WhatCanNeverFitIsRefused) {
+  Start();
+  FakeRunOptions a = Named("a");
+  a.reserve = [] {
+    return absl::FailedPreconditionError("needs 9.1 GiB, 3 GiB free");
+  };
+  EXPECT_EQ(Submit(a).Await(),
+            absl::ResourceExhaustedError("needs 9.1 GiB, 3 GiB free"));
+  FakeRunOptions alone = Named("alone");
+  alone.reserve = [] { return absl::ResourceExhaustedError("no pages"); };
+  EXPECT_EQ(Submit(alone).Await(), absl::ResourceExhaustedError("no pages"));
+  EXPECT_TRUE(Submit(Named("b")).Await().ok());
+}
+
+TEST_F(SchedulerTest, AFailedPassEndsItsRunsOnly) {
+  Start();
+  device_.pass_status = absl::InternalError("device lost");
+  EXPECT_EQ(Submit(Named("a")).Await(), absl::InternalError("device lost"));
+  device_.pass_status = absl::OkStatus();
+  EXPECT_TRUE(Submit(Named("b")).Await().ok());
+}
+
+TEST_F(SchedulerTest, DrainLetsRunningWorkFinish) {
+  Start();
+  const Submitted blocker = Block();
+  const Submitted queued = Submit(Named("queued"));
+  scheduler_->StopAdmission();
+  EXPECT_EQ(Submit(Named("late")).status,
+            absl::UnavailableError("server is shutting down"));
+  EXPECT_FALSE(scheduler_->WaitUntilIdle(absl::Now()));
+  device_.gate.Open();
+  EXPECT_TRUE(scheduler_->WaitUntilIdle(absl::InfiniteFuture()));
+  EXPECT_TRUE(blocker.Await().ok());
+  EXPECT_TRUE(queued.Await().ok());
+}
+
+TEST_F(SchedulerTest, HardStopEndsEverything) {
+  Start();
+  const Submitted running = Block();
+  const Submitted queued = Submit(Named("queued"));
+  scheduler_->StopAdmission();
+  scheduler_->CancelAll(absl::UnavailableError("server is shutting down"));
+  device_.gate.Open();
+  EXPECT_TRUE(absl::IsUnavailable(running.Await()));
+  EXPECT_TRUE(absl::IsUnavailable(queued.Await()));
+}
+
+TEST_F(SchedulerTest, DestructionEndsEverything) {
+  Start();
+  const Submitted running = Block();
+  const Submitted queued = Submit(Named("queued"));
+  std::thread opener([this] { device_.gate.Open(); });
+  scheduler_.reset();
+  opener.join();
+  EXPECT_TRUE(running.outcome->destroyed);
+  EXPECT_TRUE(queued.outcome->destroyed);
+}
+
+// Many threads submit and cancel at random moments; every run ends once.
+TEST_F(SchedulerTest, SubmitAndCancelFromManyThreads) {
+  Start(/*max_queued=*/64, /*max_rows=*/7);
+  constexpr int kThreads = 8, kRequests = 50;
+  std::vector<std::thread> threads;
+  std::atomic<int> ended = 0, refused = 0;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < kRequests; ++i) {
+        FakeRunOptions options = Named("r", {1 + (t + i) % 3}, 1 + i % 4);
+        if (t % 2 == 0) options.model = &other_model_;
+        const Submitted s = Submit(options);
+        if (!s.status.ok()) {
+          ++refused;
+          continue;
+        }
+        if (i % 3 == 0) s.request->Cancel(absl::CancelledError("left"));
+        if (i % 5 == 0) std::this_thread::yield();
+        s.outcome->AwaitDestroyed();
+        EXPECT_TRUE(s.outcome->finished);
+        ++ended;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(ended + refused, kThreads * kRequests);
+  EXPECT_TRUE(scheduler_->WaitUntilIdle(absl::InfiniteFuture()));
+}
+
+}  // namespace
+}  // namespace qk
