@@ -149,8 +149,8 @@ LayerFrame& Capture::Add(HookPoint point, int layer, Stage stage,
                          const PassStep& pass, std::vector<int> shape,
                          RawDtype dtype, std::vector<int> heads) {
   Pending& pending = pending_.emplace_back();
-  pending.heads = std::move(heads);
   LayerFrame& frame = pending.frame;
+  frame.heads = std::move(heads);
   frame.arm = arm_;
   frame.layer = layer;
   frame.point = point;
@@ -282,7 +282,7 @@ std::vector<LayerFrame> Capture::TakeFrames() {
               : std::vector<double>();
       frame.statistics = ComputeStatistics(
           absl::MakeConstSpan(norms, Product(frame.shape)), frame.shape[0],
-          frame.shape[1], pending_[i].heads, wavelengths,
+          frame.shape[1], frame.heads, wavelengths,
           spec_.statistics.lambda, spec_.statistics.top_n);
     }
     done.push_back(std::move(frame));

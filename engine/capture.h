@@ -46,7 +46,6 @@ class Capture {
   struct Pending {
     LayerFrame frame;
     int64_t mark = 0;
-    std::vector<int> heads;
   };
 
   bool Wants(HookPoint point, int layer, Stage stage, Phase phase) const;

@@ -35,6 +35,7 @@ struct LayerFrame {
   CaptureForm form = CaptureForm::kNormOverTokens;
   RawDtype dtype = RawDtype::kF32;
   std::vector<int> shape;        // as in spec.proto's CaptureForm
+  std::vector<int> heads;        // of the tensor, that the frame holds
   std::string data;              // row-major little-endian
   std::optional<Statistics> statistics;
 };
