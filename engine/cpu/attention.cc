@@ -15,7 +15,8 @@
 #include "hwy/highway.h"
 
 // Online softmax over tiles of kPageSize keys that start at absolute position
-// 0. A row's result is a chain of operations that its own position fixes, so
+// 0. Only the cache is bf16 under bf16 compute: queries and weights stay float32,
+// which costs nothing here and rounds less. A row's result is a chain of operations that its own position fixes, so
 // prefill, decode and any split of a prompt give it the same bits.
 
 #ifndef QKSCOPE_ENGINE_CPU_ATTENTION_ONCE_
@@ -78,7 +79,7 @@ HWY_INLINE void Product(const float* a, size_t a_stride, size_t rows,
 // Turns scores of columns [begin, end) of one row into weights, updates the
 // row's maximum and sum, and returns the factor for what was summed so far.
 HWY_INLINE float SoftmaxRow(float* s, int begin, int end, float scale,
-                            bool round, float& max, float& sum) {
+                            float& max, float& sum) {
   const D d;
   const int lanes = static_cast<int>(hn::Lanes(d));
   const V lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
@@ -110,7 +111,6 @@ HWY_INLINE float SoftmaxRow(float* s, int begin, int end, float scale,
   const float factor = sum == 0.0f ? 0.0f : std::exp(max - new_max);
   max = new_max;
   sum = sum * factor + hn::GetLane(hn::SumOfLanes(d, total));
-  if (round) RoundRowToBF16(s, kPageSize, s);
   return factor;
 }
 
@@ -180,8 +180,6 @@ HWY_ATTR void RunAttentionTask(const AttentionTask& t,
         static_cast<int64_t>(r % t.rows) * t.row_stride;
     std::copy_n(from, t.head_dim, q + r * t.head_dim);
   }
-  const bool round = t.type == ComputeType::kBF16;
-  if (round) RoundRowToBF16(q, static_cast<int64_t>(all) * t.head_dim, q);
 
   const int last_position = t.first_position + t.rows - 1;
   const int first_key =
@@ -215,7 +213,7 @@ HWY_ATTR void RunAttentionTask(const AttentionTask& t,
       }
       float* row = s + r * kPageSize;
       const float factor =
-          SoftmaxRow(row, begin, end, t.scale, round, max[r], sum[r]);
+          SoftmaxRow(row, begin, end, t.scale, max[r], sum[r]);
       if (factor != 1.0f) ScaleRow(o + r * padded, padded, factor);
       if (begin == 0 && end == kPageSize) {
         if (full_from < 0) full_from = r;
@@ -329,10 +327,7 @@ void AttentionPattern(const float* q, const AttentionConfig& config,
                              dim * kPageSize;
         double score = 0;
         for (int i = 0; i < dim; ++i) {
-          const float x = type == ComputeType::kF32
-                              ? query[i]
-                              : FromBF16(RoundToBF16(query[i]));
-          score += double{x} *
+          score += double{query[i]} *
                    ReadKv(page.k, base + i * kPageSize + key % kPageSize, type);
         }
         scores[key] = score * config.scale;

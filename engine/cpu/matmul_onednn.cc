@@ -22,7 +22,8 @@ using dnnl::matmul;
 using dnnl::memory;
 
 dnnl::engine& Engine() {
-  thread_local dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  // A primitive only runs on streams of the very engine it was made for.
+  static dnnl::engine engine(dnnl::engine::kind::cpu, 0);
   return engine;
 }
 

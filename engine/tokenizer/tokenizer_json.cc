@@ -54,6 +54,12 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromJson(
     absl::string_view tokenizer_json, absl::string_view tokenizer_config_json) {
   QK_ASSIGN_OR_RETURN(const JsonDocument document,
                       JsonDocument::Parse("tokenizer", tokenizer_json, {}));
+  QK_ASSIGN_OR_RETURN(const absl::string_view version,
+                      document.root().GetStringOr("version", "1.0"));
+  if (version != "1.0") {
+    return document.root().Error(absl::StrCat("version: must be \"1.0\", got \"",
+                                              Excerpt(version), "\""));
+  }
   BpeTokenizerSpec spec;
   TokenIndex index;
   QK_RETURN_IF_ERROR(ReadJsonModel(document.root(), &index, &spec));

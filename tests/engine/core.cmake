@@ -1,0 +1,1 @@
+qk_test(golden_test SOURCES golden_test.cc LIBS qk_core)
