@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Installs the Debian 12 packages that are missing; does nothing when none is.
+#
+#   bash deploy/install_deps.sh          what the build and the demo need
+#   bash deploy/install_deps.sh tests    and what the tests need besides
+set -euo pipefail
+
+packages=(
+  g++ cmake ninja-build ccache
+  libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev
+  libdnnl-dev libhwy-dev libsimdjson-dev libpcre2-dev libutf8proc-dev
+  libspdlog-dev prometheus-cpp-dev libssl-dev
+  libgtest-dev libgmock-dev libbenchmark-dev
+  python3 python3-venv ca-certificates
+)
+if [[ "${1:-}" == tests ]]; then
+  packages+=(git prometheus)  # promtool checks the rules and dashboards
+fi
+
+missing=()
+for package in "${packages[@]}"; do
+  status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
+  [[ "$status" == installed ]] || missing+=("$package")
+done
+if ((${#missing[@]} == 0)); then
+  exit 0
+fi
+
+sudo=()
+if ((EUID != 0)); then
+  if ! command -v sudo >/dev/null; then
+    echo "These packages are missing, and there is neither root nor sudo to" \
+         "install them: ${missing[*]}" >&2
+    exit 1
+  fi
+  sudo=(sudo)
+fi
+
+# A package that brings a service must not start it here: this is Debian's own
+# way to say so, and it is taken back at the end.
+policy=/usr/sbin/policy-rc.d
+if [[ ! -e "$policy" ]]; then
+  printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" tee "$policy" >/dev/null
+  "${sudo[@]}" chmod 755 "$policy"
+  trap '"${sudo[@]}" rm -f "$policy"' EXIT
+fi
+
+echo "Installing ${#missing[@]} packages: ${missing[*]}"
+"${sudo[@]}" apt-get update -qq
+"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
+  apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
