@@ -57,8 +57,8 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromJson(
   QK_ASSIGN_OR_RETURN(const absl::string_view version,
                       document.root().GetStringOr("version", "1.0"));
   if (version != "1.0") {
-    return document.root().Error(absl::StrCat("version: must be \"1.0\", got \"",
-                                              Excerpt(version), "\""));
+    return document.root().Error(absl::StrCat(
+        "version: must be \"1.0\", got \"", Excerpt(version), "\""));
   }
   BpeTokenizerSpec spec;
   TokenIndex index;

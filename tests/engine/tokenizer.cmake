@@ -1,2 +1,8 @@
+foreach(piece bad_json chat gguf golden hostile)
+  qk_test(tokenizer_${piece}_test SOURCES tokenizer_${piece}_test.cc
+          LIBS qk_tokenizer)
+endforeach()
+qk_test(tokenizer_test SOURCES tokenizer_test.cc LIBS qk_tokenizer)
+
 add_executable(tokenizer_driver tokenizer_driver.cc)
 target_link_libraries(tokenizer_driver PRIVATE qk_flags qk_tokenizer)

@@ -106,6 +106,7 @@ class Texts:
             self.whitespace, self.any_unicode, self.bmp, self.digits,
             self.from_list(EMOJI), self.from_list(CONTRACTIONS), self.marks,
             self.from_list(SPECIALS), self.ascii, self.controls, self.run,
+            self.long_word,
         ]  # fmt: skip
 
     def slice(self, text, longest):
@@ -154,7 +155,12 @@ class Texts:
         return "".join(chr(self.random.randint(0, 160)) for _ in range(self.random.randint(1, 4)))
 
     def run(self):
-        return self.random.choice("a ^\n1é日.") * self.random.randint(1, 70)
+        units = [*"a ^\n1é日.", "ab", "the", "0.", self.language()[:9]]
+        return self.random.choice(units) * self.random.randint(1, 70)
+
+    def long_word(self):
+        size = self.random.randint(20, 200)
+        return "".join(self.random.choices("etaoinshrdlu", k=size))
 
     def next(self):
         count = self.random.randint(1, 6)

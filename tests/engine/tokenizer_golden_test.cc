@@ -1,0 +1,135 @@
+// Small tokenizers of each kind against the ids and offsets of the `tokenizers`
+// package; made by tests/goldens/tokenizer/make_goldens.py. The large
+// comparison is compare.py beside it.
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/formats/json.h"
+#include "engine/tokenizer/tokenizer.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/engine/tokenizer_testing.h"
+
+namespace qk {
+namespace {
+
+using ::testing::ElementsAreArray;
+using ::testing::TestWithParam;
+using ::testing::Values;
+
+struct Case {
+  std::string text;
+  bool parse_special;
+  std::vector<int32_t> ids;
+  std::vector<int64_t> offsets;  // begin, end of each token; may be empty
+};
+
+std::vector<int64_t> Numbers(const JsonValue& array) {
+  std::vector<int64_t> numbers;
+  EXPECT_TRUE(array
+                  .ForEachElement([&](JsonValue value) {
+                    numbers.push_back(value.AsInt64().value());
+                    return absl::OkStatus();
+                  })
+                  .ok());
+  return numbers;
+}
+
+std::vector<Case> ReadCases(const std::string& family) {
+  const std::string json =
+      testing::ReadFile(testing::GoldenPath(family + ".cases.json"));
+  const auto document = JsonDocument::Parse("cases", json, {});
+  EXPECT_TRUE(document.ok()) << document.status();
+  std::vector<Case> cases;
+  const auto read = [&](JsonValue value) {
+    Case one;
+    one.text = std::string(value.GetString("text").value());
+    one.parse_special = value.GetBool("parse_special").value();
+    for (const int64_t id : Numbers(value.GetArray("ids").value())) {
+      one.ids.push_back(static_cast<int32_t>(id));
+    }
+    const auto offsets = value.Find("offsets");
+    if (offsets.has_value()) one.offsets = Numbers(*offsets);
+    cases.push_back(one);
+    return absl::OkStatus();
+  };
+  EXPECT_TRUE(document->root().GetArray("cases")->ForEachElement(read).ok());
+  return cases;
+}
+
+// `tokenizers` gives whole characters.
+std::vector<int64_t> WidenedOffsets(const std::string& text,
+                                    const std::vector<TokenSpan>& tokens) {
+  const auto continues = [&](size_t at) {
+    return at < text.size() && (text[at] & 0xc0) == 0x80;
+  };
+  std::vector<int64_t> offsets;
+  for (const TokenSpan& token : tokens) {
+    size_t begin = token.begin;
+    size_t end = token.end;
+    while (continues(begin)) --begin;
+    while (continues(end)) ++end;
+    offsets.insert(offsets.end(),
+                   {static_cast<int64_t>(begin), static_cast<int64_t>(end)});
+  }
+  return offsets;
+}
+
+class TokenizerGoldenTest : public TestWithParam<std::string> {};
+
+TEST_P(TokenizerGoldenTest, EqualsTokenizers) {
+  const auto tokenizer = testing::LoadGolden(GetParam());
+  ASSERT_NE(tokenizer, nullptr);
+  const std::vector<Case> cases = ReadCases(GetParam());
+  ASSERT_GE(cases.size(), 40u);
+  for (const Case& one : cases) {
+    SCOPED_TRACE(::testing::PrintToString(one.text));
+    EncodeOptions options;
+    options.parse_special = one.parse_special;
+    const auto tokens = testing::EncodeOrDie(*tokenizer, one.text, options);
+    EXPECT_THAT(testing::Ids(tokens), ElementsAreArray(one.ids));
+    // The lone space put before the text has no bytes here, but those of the
+    // next character there.
+    if (!one.offsets.empty() && GetParam() != "prefix" &&
+        GetParam() != "digit_runs") {
+      EXPECT_THAT(WidenedOffsets(one.text, tokens),
+                  ElementsAreArray(one.offsets));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, TokenizerGoldenTest,
+                         Values("gpt2", "prefix", "smollm", "digit_runs",
+                                "llama3", "qwen2", "flags", "unknown"),
+                         [](const auto& info) { return info.param; });
+
+class TokenizerRoundTripTest : public TestWithParam<std::string> {};
+
+// Without a normaliser nothing is lost, and the tokens cover the text in order.
+TEST_P(TokenizerRoundTripTest, DecodeGivesTheText) {
+  const auto tokenizer = testing::LoadGolden(GetParam());
+  ASSERT_NE(tokenizer, nullptr);
+  for (const Case& one : ReadCases(GetParam())) {
+    EncodeOptions options;
+    options.parse_special = one.parse_special;
+    options.add_special_tokens = false;
+    const auto tokens = testing::EncodeOrDie(*tokenizer, one.text, options);
+    EXPECT_EQ(tokenizer->Decode(testing::Ids(tokens), true).value(), one.text);
+    uint32_t end = 0;
+    for (const TokenSpan& token : tokens) {
+      EXPECT_EQ(token.begin, end);
+      EXPECT_EQ(tokenizer->Piece(token.id),
+                one.text.substr(token.begin, token.end - token.begin));
+      end = token.end;
+    }
+    EXPECT_EQ(end, one.text.size());
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, TokenizerRoundTripTest,
+                         Values("gpt2", "smollm", "llama3"),
+                         [](const auto& info) { return info.param; });
+
+}  // namespace
+}  // namespace qk
