@@ -23,6 +23,7 @@ Batch::Batch(const Model& model, absl::Span<Sequence* const> sequences)
     rows_ += entry.step.rows;
     entries_.push_back(std::move(entry));
   }
+  QK_CHECK(rows_ <= work().rows());
   absl::StatusOr<DeviceBuffer> hidden =
       backend().Allocate(int64_t{4} * rows_ * model.config().hidden_size);
   status_ = hidden.status();

@@ -154,6 +154,11 @@ void Disruptor::AddState(const ModelConfig& config, int rule_index, Qkv tensor,
     heads = c.num_heads;
   }
   state.heads = Roles(*state.rule, tensor, c, heads);
+  state.counted_heads =
+      tensor == Qkv::kQ ||
+              state.rule->kv_grouping == Rule::KvGrouping::kQueryHead
+          ? c.num_heads
+          : c.num_kv_heads;
   if (state.rule->axis == Rule::Axis::kPerHead) {
     state.offset = bytes_;
     // squares, sums, values, mask
@@ -311,16 +316,21 @@ void Disruptor::Fill(const Report& report, AppliedRule* applied) {
       std::count(report.mask.begin(), report.mask.end(), uint8_t{1});
   const bool pooled = rule.replace == Rule::Replace::kPooledMean;
   if (rule.axis == Rule::Axis::kPerHead) {
-    applied->replaced = set * report.rows;
-    for (int h = 0; h < heads; ++h) {
-      if (!state.heads[h].active) continue;
-      applied->chosen.push_back(DimsOf(rule, h, report.mask.data() + h * dims,
-                                       dims, report.values.data() + h * dims,
-                                       pooled));
+    // Told in the rule's own counting of heads: a KV head that stands for a
+    // group comes once per query head, a group's copies of a KV head once.
+    for (int h = 0; h < state.counted_heads; ++h) {
+      const int physical = h * heads / state.counted_heads;
+      if (!state.heads[physical].active) continue;
+      AppliedDims chosen =
+          DimsOf(rule, h, report.mask.data() + physical * dims, dims,
+                 report.values.data() + physical * dims, pooled);
+      applied->replaced +=
+          static_cast<int64_t>(chosen.dims.size()) * report.rows;
+      applied->chosen.push_back(std::move(chosen));
     }
     return;
   }
-  applied->replaced = set;
+  applied->replaced = set * state.counted_heads / heads;
   for (size_t i = 0; i < report.positions.size(); ++i) {
     // All heads of the rule share a token's dims.
     std::vector<uint8_t> any(dims, 0);

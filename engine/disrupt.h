@@ -64,7 +64,8 @@ class Disruptor {
     int layer = 0;
     bool on_cache = false;  // works on what the cache keeps, reports nothing
     int head_dim = 0;
-    std::vector<HeadRole> heads;
+    std::vector<HeadRole> heads;  // physical
+    int counted_heads = 0;        // in the rule's own counting
     int64_t offset = 0;     // of its memory
     Moments moments;
     Choice choice;

@@ -21,6 +21,8 @@ class Workspace {
 
   // Room for passes of `rows` rows. Not within a layer. RESOURCE_EXHAUSTED.
   absl::Status Reserve(int64_t rows);
+  // Rows that fit.
+  int64_t rows() const { return rows_; }
   // Rows of a tile of logits.
   int logits_rows() const { return logits_rows_; }
 

@@ -107,7 +107,7 @@ inline std::shared_ptr<const Model> LoadGolden(const std::string& name,
   ModelOptions options;
   options.compute = compute;
   options.kv_cache_bytes = 64 << 20;
-  options.max_rows_per_pass = 256;
+  options.max_rows_per_pass = 4096;
   auto model = Model::Load(GoldenPath(name), options, backend);
   EXPECT_TRUE(model.ok()) << model.status();
   return model.ok() ? *model : nullptr;

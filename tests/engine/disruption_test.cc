@@ -1,0 +1,297 @@
+// Every kind of rule and every preset against plain float64 references
+// (tests/goldens/make_disruption_goldens.py): logits of prefill and of three
+// decode steps, chosen dims and written values.
+#include <algorithm>
+#include <numeric>
+
+#include "absl/strings/str_cat.h"
+#include "tests/engine/forward_driver.h"
+
+namespace qk::testing {
+namespace {
+
+using Rule = DisruptionRule;
+
+Range ReadSpan(const JsonValue& rule, const char* key, Range missing) {
+  const std::optional<JsonValue> span = rule.Find(key);
+  if (!span.has_value()) return missing;
+  const std::vector<int32_t> ends = Ids(*span);
+  return {ends[0], ends[1]};
+}
+
+std::string TextOr(const JsonValue& object, const char* key,
+                   const char* missing) {
+  return std::string(object.GetStringOr(key, missing).value());
+}
+
+Qkv TensorFrom(absl::string_view name) {
+  return name == "q" ? Qkv::kQ : name == "k" ? Qkv::kK : Qkv::kV;
+}
+
+void ReadSelect(const JsonValue& rule, Rule* out) {
+  const JsonValue select = rule.Get("select").value();
+  const auto status = select.ForEachMember([&](absl::string_view kind,
+                                               JsonValue v) -> absl::Status {
+    out->k = static_cast<int>(v.GetInt64Or("k", 0).value());
+    if (kind == "top_k") out->select = Rule::Select::kTopK;
+    if (kind == "bottom_k") out->select = Rule::Select::kBottomK;
+    if (kind == "random_k") {
+      out->select = Rule::Select::kRandomK;
+      const std::optional<JsonValue> seed = v.Find("seed");
+      out->seed = seed.has_value() ? seed->AsUint64().value() : 0;
+      out->exclude_top =
+          static_cast<int>(v.GetInt64Or("exclude_top", out->k).value());
+    }
+    if (kind == "threshold") {
+      out->select = Rule::Select::kThreshold;
+      out->lambda = v.GetDoubleOr("lambda", 5.0).value();
+    }
+    if (kind == "explicit") {
+      out->select = Rule::Select::kExplicit;
+      return v.GetArray("entries").value().ForEachElement(
+          [&](JsonValue e) -> absl::Status {
+            out->entries.push_back(
+                {static_cast<int>(e.GetInt64("head").value()),
+                 static_cast<int>(e.GetInt64("dim").value())});
+            return absl::OkStatus();
+          });
+    }
+    return absl::OkStatus();
+  });
+  EXPECT_TRUE(status.ok()) << status;
+}
+
+PhaseSet PhaseFrom(const std::string& name) {
+  return name == "prefill" ? 1u : name == "decode" ? 2u : 3u;
+}
+
+Rule ReadRule(const JsonValue& json, int layers, int tokens) {
+  Rule rule;
+  if (json.Find("tensors").has_value()) {
+    rule.tensors.clear();
+    EXPECT_TRUE(json.GetArray("tensors")
+                    .value()
+                    .ForEachElement([&](JsonValue t) -> absl::Status {
+                      rule.tensors.push_back(TensorFrom(t.AsString().value()));
+                      return absl::OkStatus();
+                    })
+                    .ok());
+  }
+  if (TextOr(json, "point", "post_rope") == "pre_rope") {
+    rule.point = Rule::Point::kPreRope;
+  }
+  ReadSelect(json, &rule);
+  if (TextOr(json, "axis", "per_head") == "per_token") {
+    rule.axis = Rule::Axis::kPerToken;
+  }
+  const std::string replace = TextOr(json, "replace", "pooled_mean");
+  rule.replace = replace == "per_dim_mean" ? Rule::Replace::kPerDimMean
+                 : replace == "zero"       ? Rule::Replace::kZero
+                 : replace == "scale"      ? Rule::Replace::kScale
+                                           : Rule::Replace::kPooledMean;
+  rule.factor = json.GetDoubleOr("factor", 1.0).value();
+  if (TextOr(json, "kv_grouping", "kv_head") == "query_head") {
+    rule.kv_grouping = Rule::KvGrouping::kQueryHead;
+  }
+  if (TextOr(json, "kv_cache", "persist") == "attention_only") {
+    rule.kv_cache = Rule::KvCache::kAttentionOnly;
+  }
+  rule.phase = PhaseFrom(TextOr(json, "phase", "prefill"));
+  rule.reselect = json.GetBoolOr("reselect", false).value();
+  rule.stat_span = ReadSpan(json, "stat_span", {0, tokens});
+  rule.positions = ReadSpan(json, "positions", rule.stat_span);
+  if (json.Find("layers").has_value()) {
+    rule.layers = Ids(json.Get("layers").value());
+  } else {
+    rule.layers.resize(layers);
+    std::iota(rule.layers.begin(), rule.layers.end(), 0);
+  }
+  if (json.Find("heads").has_value()) {
+    rule.heads = Ids(json.Get("heads").value());
+  }
+  return rule;
+}
+
+// The golden's list of what was chosen, against the engine's reports.
+void CheckApplied(const JsonValue& expected,
+                  const std::vector<AppliedRule>& applied,
+                  const std::string& name) {
+  int64_t found = 0;
+  const auto status = expected.ForEachElement([&](JsonValue e) {
+    const int64_t step =
+        e.Find("step").has_value() ? e.GetInt64("step").value() : -1;
+    const auto match = std::find_if(
+        applied.begin(), applied.end(), [&](const AppliedRule& a) {
+          return a.rule == e.GetInt64("rule").value() &&
+                 a.layer == e.GetInt64("layer").value() &&
+                 a.tensor == TensorFrom(e.GetString("tensor").value()) &&
+                 a.step == step;
+        });
+    if (match == applied.end()) {
+      ADD_FAILURE() << name << ": nothing reported for layer "
+                    << e.GetInt64("layer").value() << " step " << step;
+      return absl::OkStatus();
+    }
+    ++found;
+    return e.GetArray("chosen").value().ForEachElement([&](JsonValue c) {
+      const int64_t index = c.GetInt64("index").value();
+      const auto dims = std::find_if(
+          match->chosen.begin(), match->chosen.end(),
+          [&](const AppliedDims& d) { return d.index == index; });
+      const std::vector<int32_t> want = Ids(c.Get("dims").value());
+      if (dims == match->chosen.end()) {
+        EXPECT_TRUE(want.empty()) << name << " index " << index;
+        return absl::OkStatus();
+      }
+      EXPECT_EQ(std::vector<int32_t>(dims->dims.begin(), dims->dims.end()),
+                want)
+          << name << " layer " << match->layer << " index " << index;
+      size_t i = 0;
+      return c.GetArray("values").value().ForEachElement(
+          [&](JsonValue v) -> absl::Status {
+            if (i >= dims->values.size()) {
+              ADD_FAILURE() << name << ": too few values";
+              return absl::OkStatus();
+            }
+            const double value = v.AsDouble().value();
+            EXPECT_TRUE(std::abs(dims->values[i] - value) <=
+                        1e-4 * std::max(1.0, std::abs(value)))
+                << name << ": " << dims->values[i] << " for " << value;
+            ++i;
+            return absl::OkStatus();
+          });
+    });
+  });
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(found, expected.size());
+}
+
+class DisruptionTest : public ::testing::Test {
+ protected:
+  DisruptionTest()
+      : backend_(CreateCpuBackend({})),
+        json_(ReadJson(GoldenPath("disruption/cases.json"))),
+        outputs_(OpenSafetensors(GoldenPath("disruption/outputs.safetensors"))
+                     .value()) {}
+
+  std::shared_ptr<const Model> ModelNamed(const std::string& name) {
+    std::shared_ptr<const Model>& model = models_[name];
+    if (model == nullptr) {
+      model = LoadGolden(name, ComputeType::kF32, backend_.get());
+    }
+    return model;
+  }
+
+  void RunCase(const JsonValue& c) {
+    const std::string name(c.GetString("name").value());
+    const std::string model_name(c.GetString("model").value());
+    const auto model = ModelNamed(model_name);
+    const GoldenPrompt prompt = ReadPrompt(
+        json_.root().Get("prompts").value().Get(model_name).value().Get(
+            c.GetString("prompt").value()).value());
+    std::vector<Rule> rules;
+    ASSERT_TRUE(c.GetArray("rules")
+                    .value()
+                    .ForEachElement([&](JsonValue rule) -> absl::Status {
+                      rules.push_back(
+                          ReadRule(rule, model->config().num_layers(),
+                                   static_cast<int>(prompt.ids.size())));
+                      return absl::OkStatus();
+                    })
+                    .ok());
+    CaptureSpec off;
+    off.off = true;
+    Driven driven(model, prompt, rules, off);
+    driven.Request(Ids(c.Get("rows").value()));
+    RunPass({&driven});
+    EXPECT_LE(Nmse(driven.Logits(), ReadTensor(*outputs_, name + "/prefill")),
+              1e-10)
+        << name;
+    std::vector<float> decode;
+    for (int step = 0; step < 3; ++step) {
+      driven.sequence()->AppendToken(prompt.decode_ids[step]);
+      driven.Request({static_cast<int>(prompt.ids.size()) + step});
+      RunPass({&driven});
+      const std::vector<float> row = driven.Logits();
+      decode.insert(decode.end(), row.begin(), row.end());
+    }
+    EXPECT_LE(Nmse(decode, ReadTensor(*outputs_, name + "/decode")), 1e-10)
+        << name;
+    CheckApplied(c.Get("applied").value(), driven.recorder.applied, name);
+  }
+
+  std::unique_ptr<Backend> backend_;
+  JsonDocument json_;
+  std::unique_ptr<TensorSource> outputs_;
+  std::map<std::string, std::shared_ptr<const Model>> models_;
+};
+
+TEST_F(DisruptionTest, EveryCaseEqualsTheReference) {
+  int cases = 0;
+  ASSERT_TRUE(json_.root()
+                  .GetArray("cases")
+                  .value()
+                  .ForEachElement([&](JsonValue c) -> absl::Status {
+                    RunCase(c);
+                    ++cases;
+                    return absl::OkStatus();
+                  })
+                  .ok());
+  EXPECT_GE(cases, 80);
+}
+
+TEST_F(DisruptionTest, NothingChosenChangesNoBit) {
+  const auto model = ModelNamed("tiny_llama_gqa");
+  RunSpec spec;
+  spec.tokens = {1, 28, 23, 85, 12, 92, 6, 57};
+  Rule rule;
+  rule.k = 0;
+  rule.stat_span = rule.positions = {0, 8};
+  rule.layers = {0, 1};
+  spec.arms = {{"clean", model, {}}, {"nothing", model, {rule}}};
+  spec.capture = CaptureAll(model->config());
+  spec.capture.stage = 3;
+  spec.baseline = 0;
+  const Recorder recorder = RunAlone(spec);
+  std::map<std::tuple<int, int, int>, std::string> clean;
+  int compared = 0;
+  for (const LayerFrame& f : recorder.frames) {
+    const std::tuple<int, int, int> key = {
+        f.layer, static_cast<int>(f.point), static_cast<int>(f.stage)};
+    if (f.arm == 0) {
+      clean[key] = f.data;
+    } else {
+      EXPECT_EQ(f.data, clean[key]);
+      ++compared;
+    }
+  }
+  EXPECT_EQ(compared, 2 * 6 * 2);
+  ASSERT_EQ(recorder.comparisons.size(), 2u);
+  for (float kl : recorder.comparisons[1].kl) EXPECT_EQ(kl, 0.0f);
+}
+
+TEST_F(DisruptionTest, AllDimsAndMeanLeaveNoVariance) {
+  const auto model = ModelNamed("tiny_llama_gqa");
+  RunSpec spec;
+  spec.tokens = {1, 28, 23, 85, 12, 92, 6, 57};
+  Rule rule;
+  rule.k = model->config().layers[0].attention.head_dim;
+  rule.stat_span = rule.positions = {0, 8};
+  rule.layers = {0, 1};
+  spec.arms = {{"flat", model, {rule}}};
+  spec.capture = CaptureAll(model->config());
+  spec.capture.points = {HookPoint::kRotQ, HookPoint::kRotK};
+  spec.capture.stage = 2;
+  const Recorder recorder = RunAlone(spec);
+  ASSERT_EQ(recorder.frames.size(), 4u);
+  for (const LayerFrame& f : recorder.frames) {
+    const std::vector<float> x = Floats(f.data);
+    const int heads = f.shape[1], dim = f.shape[2];
+    for (size_t i = 0; i < x.size(); ++i) {
+      EXPECT_EQ(x[i], x[i / dim % heads * dim]);  // its head's first value
+    }
+  }
+}
+
+}  // namespace
+}  // namespace qk::testing

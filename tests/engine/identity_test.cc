@@ -1,0 +1,167 @@
+// Same bytes, always: a sequence's results do not depend on what else is in the
+// batch, on threads, or on whether anything is captured.
+#include <random>
+
+#include "absl/strings/str_cat.h"
+#include "tests/engine/forward_driver.h"
+
+namespace qk::testing {
+namespace {
+
+struct Case {
+  ComputeType compute;
+  MatMulKernel kernel;
+};
+
+class IdentityTest : public ::testing::TestWithParam<Case> {
+ protected:
+  std::unique_ptr<Backend> MakeBackend(int threads) {
+    CpuBackendOptions options;
+    options.threads = threads;
+    options.matmul = GetParam().kernel;
+    return CreateCpuBackend(options);
+  }
+
+  static std::vector<int32_t> RandomTokens(int n, uint32_t seed) {
+    std::mt19937 random(seed);
+    std::vector<int32_t> tokens;
+    for (int i = 0; i < n; ++i) tokens.push_back(random() % 97);
+    return tokens;
+  }
+
+  static RunSpec MakeSpec(std::shared_ptr<const Model> model,
+                          std::vector<int32_t> tokens, int new_tokens) {
+    RunSpec spec;
+    spec.tokens = std::move(tokens);
+    DisruptionRule rule;
+    const int n = static_cast<int>(spec.tokens.size());
+    rule.stat_span = rule.positions = {0, n};
+    rule.layers = {0, 1};
+    rule.phase = 3;
+    spec.arms = {{"clean", model, {}}, {"top", model, {rule}}};
+    spec.capture = CaptureAll(model->config());
+    spec.capture.stage = 3;
+    spec.baseline = 0;
+    spec.logits.emplace();
+    spec.logits->positions = {0, n - 1};
+    spec.generate.emplace();
+    spec.generate->max_new_tokens = new_tokens;
+    return spec;
+  }
+
+  // Everything of a recording that must be equal, as bytes.
+  static std::string Bytes(const Recorder& r, bool frames) {
+    std::map<std::string, std::string> parts;
+    for (const LayerFrame& f : r.frames) {
+      if (!frames) break;
+      parts[absl::StrCat("frame ", f.arm, " ", f.layer, " ",
+                         static_cast<int>(f.point), " ",
+                         static_cast<int>(f.stage), " ", f.step)] = f.data;
+    }
+    for (const TokenEvent& t : r.tokens) {
+      parts[absl::StrCat("token ", t.arm, " ", t.step)] =
+          absl::StrCat(t.id, " ") +
+          std::string(reinterpret_cast<const char*>(&t.logprob), 4);
+    }
+    for (const ComparisonResult& c : r.comparisons) {
+      parts[absl::StrCat("compare ", c.arm)] =
+          std::string(reinterpret_cast<const char*>(c.kl.data()),
+                      4 * c.kl.size()) +
+          std::string(reinterpret_cast<const char*>(c.token_logprob.data()),
+                      4 * c.token_logprob.size());
+    }
+    for (const auto& [arm, rows] : r.logits) {
+      for (const PositionLogits& row : rows) {
+        parts[absl::StrCat("logits ", arm, " ", row.position)] = std::string(
+            reinterpret_cast<const char*>(row.logprobs.data()),
+            4 * row.logprobs.size());
+      }
+    }
+    std::string all;
+    for (const auto& [key, value] : parts) absl::StrAppend(&all, key, value);
+    return all;
+  }
+};
+
+TEST_P(IdentityTest, AloneInABatchOnOtherThreadsAndWithoutCapture) {
+  const auto two = MakeBackend(2);
+  const auto one = MakeBackend(1);
+  const auto model =
+      LoadGolden("tiny_llama_gqa", GetParam().compute, two.get());
+  const auto model_one =
+      LoadGolden("tiny_llama_gqa", GetParam().compute, one.get());
+  for (int length : {1, 2, 37, 64, 65, 130}) {
+    const std::vector<int32_t> tokens = RandomTokens(length, length);
+    const std::string alone =
+        Bytes(RunAlone(MakeSpec(model, tokens, 5)), true);
+    EXPECT_EQ(alone, Bytes(RunAlone(MakeSpec(model, tokens, 5)), true));
+    EXPECT_EQ(alone, Bytes(RunAlone(MakeSpec(model_one, tokens, 5)), true));
+
+    // Among 16 others of random lengths, at different stages of decode.
+    std::vector<std::unique_ptr<Recorder>> recorders;
+    std::vector<std::unique_ptr<qk::Run>> runs;
+    std::vector<qk::Run*> together;
+    for (int i = 0; i < 17; ++i) {
+      recorders.push_back(std::make_unique<Recorder>());
+      const RunSpec spec =
+          i == 8 ? MakeSpec(model, tokens, 5)
+                 : MakeSpec(model, RandomTokens(1 + (i * 29) % 90, 100 + i),
+                            1 + i % 7);
+      runs.push_back(qk::Run::Create(spec, recorders.back().get()).value());
+      together.push_back(runs.back().get());
+    }
+    RunTogether(together);
+    EXPECT_EQ(alone, Bytes(*recorders[8], true)) << length;
+
+    RunSpec silent = MakeSpec(model, tokens, 5);
+    silent.capture.off = true;
+    EXPECT_EQ(Bytes(RunAlone(MakeSpec(model, tokens, 5)), false),
+              Bytes(RunAlone(silent), false));
+  }
+}
+
+TEST_P(IdentityTest, CancelledNeighboursLeaveAndChangeNothing) {
+  const auto backend = MakeBackend(2);
+  const auto model =
+      LoadGolden("tiny_llama_gqa", GetParam().compute, backend.get());
+  const RunSpec spec = MakeSpec(model, RandomTokens(40, 1), 0);
+  const std::string alone = Bytes(RunAlone(spec), true);
+  Recorder kept, gone;
+  auto stays = qk::Run::Create(spec, &kept).value();
+  auto leaves =
+      qk::Run::Create(MakeSpec(model, RandomTokens(70, 2), 0), &gone).value();
+  ASSERT_TRUE(leaves->Reserve().ok());
+  ASSERT_TRUE(stays->Reserve().ok());
+  std::vector<Sequence*> sequences;
+  leaves->AppendReady(model.get(), &sequences);
+  const size_t first = sequences.size();
+  stays->AppendReady(model.get(), &sequences);
+  Pass pass(*model, sequences);
+  pass.RunLayer();
+  leaves->Cancel(absl::CancelledError("client went away"));
+  while (!pass.done()) pass.RunLayer();
+  const absl::Status status = pass.Finish();
+  leaves->AfterPass(absl::MakeConstSpan(sequences).subspan(0, first), status,
+                    0);
+  stays->AfterPass(absl::MakeConstSpan(sequences).subspan(first), status, 0);
+  EXPECT_EQ(gone.final_status, absl::CancelledError("client went away"));
+  EXPECT_EQ(gone.finished, 1);
+  EXPECT_TRUE(kept.final_status.ok()) << kept.final_status;
+  EXPECT_EQ(alone, Bytes(kept, true));
+  for (const LayerFrame& f : gone.frames) EXPECT_EQ(f.layer, 0);
+  EXPECT_EQ(model->pages().used_pages(), 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Kernels, IdentityTest,
+    ::testing::Values(Case{ComputeType::kF32, MatMulKernel::kAuto},
+                      Case{ComputeType::kF32, MatMulKernel::kOneDnn},
+                      Case{ComputeType::kBF16, MatMulKernel::kAuto}),
+    [](const ::testing::TestParamInfo<Case>& info) {
+      return absl::StrCat(
+          info.param.compute == ComputeType::kF32 ? "f32" : "bf16",
+          info.param.kernel == MatMulKernel::kOneDnn ? "_onednn" : "");
+    });
+
+}  // namespace
+}  // namespace qk::testing
