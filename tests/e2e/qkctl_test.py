@@ -1,0 +1,258 @@
+"""The real qkctl on a real server with a tiny model (no tokenizer)."""
+
+import json
+import pathlib
+import unittest
+
+import numpy as np
+import safetensors
+from safetensors.numpy import load_file
+
+from processes import TINY_MODEL, Server, qkctl, scratch_folder
+
+CONFIG = json.loads((TINY_MODEL / "config.json").read_text())
+LAYERS = CONFIG["num_hidden_layers"]
+HEADS = CONFIG["num_attention_heads"]
+KV_HEADS = CONFIG["num_key_value_heads"]
+HEAD_DIM = CONFIG["head_dim"]
+IDS = [3, 1, 41, 59, 26, 53, 58, 9, 7, 93]
+PROMPT = ["--model", "tiny", "--token-ids", ",".join(map(str, IDS))]
+ARMS = ["--arm", "clean", "--arm", "top_k:1", "--arm", "bottom_k:1"]
+
+
+class QkctlTest(unittest.TestCase):
+    maxDiff = None
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server({"tiny": TINY_MODEL})
+        cls.addClassCleanup(cls.server.stop)
+
+    def setUp(self):
+        folder = scratch_folder()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def qkctl(self, *arguments, expect=0, text=None):
+        result = qkctl(self.server, *arguments, text=text)
+        self.assertEqual(result.returncode, expect,
+                         f"{arguments}\n{result.stdout}\n{result.stderr}")
+        return result
+
+    # ------------------------------------------------------------- analyze
+
+    def test_table(self):
+        out = self.qkctl("analyze", *PROMPT, *ARMS, "--explain").stdout
+        rows = [line.split() for line in out.splitlines()
+                if line.split() and line.split()[0].isdigit()]
+        self.assertEqual([row[0] for row in rows], list(map(str, range(LAYERS))))
+        # Layer; Q and K with count, ratio, (head, dim), wavelength; V.
+        self.assertEqual({len(row) for row in rows}, {1 + 4 + 4 + 2})
+        for arm in ("clean", "top_k:1", "bottom_k:1"):
+            self.assertRegex(out, rf"\n{arm} +-\d+\.\d+")
+        self.assertIn(f"0/{len(IDS)}", out)
+        self.assertIn("not causal", out)
+        self.assertNotIn("\033", out)
+
+    def test_all_arms_has_a_row_per_arm_and_layer(self):
+        out = self.qkctl("analyze", *PROMPT, *ARMS, "--all-arms").stdout
+        for arm in ("clean", "top_k:1", "bottom_k:1"):
+            for layer in range(LAYERS):
+                self.assertRegex(out, rf"\n{arm} +{layer} ")
+
+    def test_every_arm_of_the_documented_list_runs(self):
+        self.qkctl("analyze", *PROMPT, "--arm", "clean", "--arm", "top_k:1",
+                   "--arm", "bottom_k:1", "--arm", "top_k:1,replace=zero",
+                   "--arm", "threshold:5", "--arm", "top_k:1,point=pre_rope",
+                   "--arm", "random_k:1,seed=7",
+                   "--arm", "preset:rope_with_llm/llama",
+                   "--arm", "named=explicit:0/1+1/3,layers=0")
+
+    def test_json_lines(self):
+        out = self.qkctl("analyze", *PROMPT, *ARMS, "--json").stdout
+        events = [json.loads(line) for line in out.splitlines()]
+        numbered = [e for e in events if "accepted" not in e]
+        seqs = [e["seq"] for e in numbered]
+        self.assertEqual(seqs, list(range(len(seqs))))
+        self.assertEqual(numbered[0]["started"]["token_ids"], IDS)
+        self.assertIn("finished", numbered[-1])
+        layers = [e["layer"] for e in events if "layer" in e]
+        self.assertEqual(len(layers), 3 * LAYERS * 3)
+        for layer in layers:
+            heads = HEADS if layer["point"] == "HOOK_ROT_Q" else KV_HEADS
+            self.assertEqual(layer["shape"], [heads, HEAD_DIM])
+            self.assertEqual(len(layer["values"]), heads * HEAD_DIM)
+
+    def test_out_loads_in_safetensors(self):
+        path = self.folder / "a.safetensors"
+        self.qkctl("analyze", *PROMPT, *ARMS, "--out", path)
+        self.assertEqual([p.name for p in self.folder.iterdir()], [path.name])
+        tensors = load_file(path)
+        expected = {
+            f"{arm}/layer.{layer}.{point}": (heads, HEAD_DIM)
+            for arm in ("clean", "top_k:1", "bottom_k:1")
+            for layer in range(LAYERS)
+            for point, heads in (("hook_rot_q", HEADS),
+                                 ("hook_rot_k", KV_HEADS),
+                                 ("hook_v", KV_HEADS))}
+        self.assertEqual({k: v.shape for k, v in tensors.items()}, expected)
+        with safetensors.safe_open(path, "numpy") as file:
+            metadata = file.metadata()
+        axes = json.loads(metadata["axes"])
+        self.assertEqual(axes["clean/layer.0.hook_rot_q"], ["head", "dim"])
+        manifest = json.loads(metadata["manifest"])
+        self.assertEqual(manifest["token_ids"], IDS)
+        self.assertEqual(len(manifest["digests"]), len(expected))
+        comparisons = {c["arm"]: c for c in json.loads(metadata["comparisons"])}
+        self.assertEqual(len(comparisons["top_k:1"]["kl"]), len(IDS))
+
+    def test_norms_are_those_of_the_raw_values(self):
+        norms, raw = self.folder / "n", self.folder / "r"
+        stages = ["--stage", "before_and_after", *ARMS]
+        self.qkctl("analyze", *PROMPT, *stages, "--out", norms)
+        self.qkctl("analyze", *PROMPT, *stages, "--form", "raw", "--out", raw)
+        norms, raw = load_file(norms), load_file(raw)
+        self.assertEqual(norms.keys(), raw.keys())
+        self.assertIn("top_k:1/layer.1.hook_rot_k.after", raw)
+        for name, values in raw.items():
+            self.assertEqual(values.shape[0], len(IDS))
+            expected = np.sqrt(np.sum(values.astype(np.float64) ** 2, axis=0))
+            np.testing.assert_allclose(norms[name], expected, rtol=1e-6,
+                                       err_msg=name)
+
+    def test_decode_frames_have_their_step_in_the_name(self):
+        path = self.folder / "d"
+        self.qkctl("analyze", *PROMPT, "--max-new-tokens", 4, "--ignore-eos",
+                   "--phase", "both", "--form", "norm_per_token", "--out", path)
+        names = load_file(path).keys()
+        self.assertIn("clean/layer.0.hook_v", names)
+        self.assertIn("clean/layer.0.hook_v.decode.step.0", names)
+
+    def test_half_precision_and_chosen_places(self):
+        path = self.folder / "h"
+        self.qkctl("analyze", *PROMPT, "--form", "raw", "--raw-dtype", "f16",
+                   "--layers", 1, "--positions", "0,4-5", "--points", "hook_q",
+                   "--heads", "1,3", "--out", path)
+        tensors = load_file(path)
+        self.assertEqual(list(tensors), ["clean/layer.1.hook_q"])
+        values = tensors["clean/layer.1.hook_q"]
+        self.assertEqual((values.dtype, values.shape),
+                         (np.float16, (3, 2, HEAD_DIM)))
+
+    def test_arms_file(self):
+        arms = self.folder / "arms.txtpb"
+        arms.write_text(
+            'arms { name: "clean" }\n'
+            'arms { name: "deep" disruptions { top_k { k: 2 } layers: 1 } }\n')
+        out = self.qkctl("analyze", *PROMPT, "--arms", arms, "--all-arms").stdout
+        self.assertRegex(out, r"\ndeep +1 ")
+
+    # -------------------------------------------------------------- replay
+
+    def test_replay(self):
+        tensors, manifest = self.folder / "a.safetensors", self.folder / "a.json"
+        self.qkctl("analyze", *PROMPT, *ARMS, "--arm",
+                   "preset:rope_with_llm/qwen2", "--out", tensors, "--manifest",
+                   manifest)
+        for path in (tensors, manifest):
+            self.assertIn("identical", self.qkctl("replay", path).stdout)
+        content = json.loads(manifest.read_text())
+        content["digests"][0]["crc32c"] ^= 1
+        manifest.write_text(json.dumps(content))
+        out = self.qkctl("replay", manifest, expect=10).stdout
+        self.assertIn("clean/layer.0.hook_rot_q", out)
+        content["kernel_ids"] = ["of another machine"]
+        manifest.write_text(json.dumps(content))
+        out = self.qkctl("replay", manifest, expect=11).stdout
+        self.assertIn("not comparable bit for bit", out)
+
+    def test_replay_of_another_file(self):
+        path = self.folder / "x"
+        path.write_text("hello")
+        self.qkctl("replay", path, expect=13)
+        self.qkctl("replay", self.folder / "none", expect=13)
+
+    # -------------------------------------------------------- other commands
+
+    def test_models(self):
+        self.assertRegex(self.qkctl("models").stdout, r"\ntiny +READY")
+        details = json.loads(self.qkctl("models", "tiny", "--json").stdout)
+        self.assertEqual(details["num_layers"], LAYERS)
+        self.assertEqual(details["layers"][0]["num_kv_heads"], KV_HEADS)
+        self.qkctl("models", "nonesuch", expect=5)
+
+    def test_health(self):
+        self.assertEqual(self.qkctl("health").stdout, "SERVING\n")
+        self.assertEqual(self.qkctl("health", "--model", "tiny").stdout,
+                         "SERVING\n")
+        self.qkctl("health", "--model", "nonesuch", expect=5)
+
+    def test_estimate_is_what_comes(self):
+        estimate = json.loads(
+            self.qkctl("estimate", *PROMPT, *ARMS, "--json").stdout)["estimate"]
+        self.assertEqual(estimate["prompt_tokens"], len(IDS))
+        out = self.qkctl("analyze", *PROMPT, *ARMS, "--json").stdout
+        finished = json.loads(out.splitlines()[-1])["finished"]
+        self.assertEqual(finished["streamed_bytes"], estimate["streamed_bytes"])
+
+    def test_compare(self):
+        out = self.qkctl("compare", *PROMPT, "--arm", "clean", "--arm",
+                         "top_k:1").stdout
+        self.assertIn("A: clean\nB: top_k:1\n", out)
+        path = self.folder / "a"
+        self.qkctl("analyze", *PROMPT, *ARMS, "--out", path)
+        lines = self.qkctl("compare", path, path, "--json").stdout.splitlines()
+        self.assertEqual(len(lines), LAYERS * 3)
+        self.assertEqual({json.loads(line)["change"] for line in lines}, {0})
+
+    def test_score(self):
+        pairs = "".join(
+            json.dumps({"context_ids": IDS[:n], "continuation_ids": IDS[n:]})
+            + "\n" for n in (1, 4, 9))
+        out = self.qkctl("score", "--model", "tiny", "--jsonl", "-", "--arm",
+                         "clean", "--arm", "top_k:1", "--json",
+                         text=pairs).stdout
+        results = [json.loads(line) for line in out.splitlines()]
+        self.assertEqual([(r["arm"], r["pair"]) for r in results],
+                         [(a, p) for a in ("clean", "top_k:1")
+                          for p in range(3)])
+        for result in results:
+            score = result["result"]
+            self.assertLess(score["logprob"], 0)
+            self.assertAlmostEqual(score["logprob"],
+                                   sum(score["token_logprobs"]), places=4)
+
+    def test_generate(self):
+        out = self.qkctl("generate", *PROMPT, "--max-new-tokens", 5,
+                         "--ignore-eos", "--json").stdout
+        events = [json.loads(line) for line in out.splitlines()]
+        self.assertEqual(len(events), 5 + 1)
+        self.assertEqual(events[-1]["finished"]["summary"]["generated_tokens"],
+                         5)
+
+    # -------------------------------------------------------------- refusals
+
+    def test_exit_codes(self):
+        good = ["analyze", *PROMPT]
+        self.qkctl("analyze", "--model", "nonesuch", "--token-ids", "1",
+                   expect=5)
+        self.qkctl("analyze", "--model", "tiny", "--token-ids", "1000000",
+                   expect=4)
+        self.qkctl(*good, "--layers", LAYERS, expect=4)
+        self.qkctl(*good, "--arm", f"top_k:{HEAD_DIM + 1}", expect=4)
+        self.qkctl(*good, "--arm", "a=clean", "--arm", "a=clean", expect=4)
+        self.qkctl("analyze", "--model", "tiny", "--prompt", "text", expect=4)
+        self.qkctl(*good, "--arm", "topk:1", expect=2)
+        self.qkctl(*good, "--nonsense", expect=2)
+        self.qkctl(*good, "--out", self.folder / "no" / "such", expect=13)
+        result = qkctl("127.0.0.1:1", *good)
+        self.assertEqual(result.returncode, 3, result.stderr)
+
+    def test_errors_name_the_field(self):
+        err = self.qkctl("analyze", *PROMPT, "--arm", "top_k:99",
+                         expect=4).stderr
+        self.assertIn("arms[0].disruptions[0].top_k.k", err)
+
+
+if __name__ == "__main__":
+    unittest.main()
