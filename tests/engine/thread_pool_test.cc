@@ -1,0 +1,119 @@
+#include "engine/cpu/thread_pool.h"
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <numeric>
+#include <thread>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace qk {
+namespace {
+
+TEST(ThreadPoolTest, EveryIndexRunsOnce) {
+  for (int threads : {1, 2, 3, 8}) {
+    ThreadPool pool(threads);
+    EXPECT_EQ(pool.size(), threads);
+    for (int64_t n : {0, 1, 2, 3, 7, 64, 1000}) {
+      // Plain ints: each is one task's own, and For orders them before its end.
+      std::vector<int> runs(n, 0);
+      pool.For(n, [&](int64_t i, int thread) {
+        ++runs[i];
+        EXPECT_TRUE(thread >= 0 && thread < threads) << thread;
+      });
+      EXPECT_EQ(runs, std::vector<int>(n, 1)) << threads << " threads, " << n;
+    }
+  }
+}
+
+TEST(ThreadPoolTest, NothingRunsForNoTasks) {
+  ThreadPool pool(2);
+  for (int64_t n : {int64_t{0}, int64_t{-1}, INT64_MIN}) {
+    pool.For(n, [](int64_t, int) { ADD_FAILURE(); });
+  }
+}
+
+TEST(ThreadPoolTest, ManySmallLoopsEachEndBeforeTheNext) {
+  for (int threads : {2, 4}) {
+    ThreadPool pool(threads);
+    std::vector<int64_t> values(5, 0);
+    for (int64_t loop = 0; loop < 4000; ++loop) {
+      pool.For(5, [&](int64_t i, int) {
+        // Reads what perhaps another thread wrote in the loop before.
+        if (loop % 2 == 0) {
+          ++values[i];
+        } else {
+          values[i] += loop;
+        }
+      });
+    }
+    for (int64_t value : values) EXPECT_EQ(value, 2000 + 2000 * 2000);
+  }
+}
+
+TEST(ThreadPoolTest, LoopsSeeWhatTheLastLoopWrote) {
+  ThreadPool pool(3);
+  std::vector<int64_t> from(64);
+  std::iota(from.begin(), from.end(), 0);
+  std::vector<int64_t> to(64);
+  for (int loop = 0; loop < 2000; ++loop) {
+    pool.For(64, [&](int64_t i, int) { to[i] = from[63 - i] + 1; });
+    from.swap(to);
+  }
+  EXPECT_EQ(std::accumulate(from.begin(), from.end(), int64_t{0}),
+            64 * 63 / 2 + 64 * 2000);
+}
+
+TEST(ThreadPoolTest, AThreadNumberIsUsedByOneTaskAtATime) {
+  ThreadPool pool(4);
+  std::vector<int> scratch(4, 0);  // unguarded on purpose
+  for (int loop = 0; loop < 200; ++loop) {
+    pool.For(100, [&](int64_t, int thread) { ++scratch[thread]; });
+  }
+  EXPECT_EQ(std::accumulate(scratch.begin(), scratch.end(), 0), 20000);
+}
+
+TEST(ThreadPoolTest, CallersWaitForEachOther) {
+  ThreadPool pool(2);
+  std::atomic<int> inside{0};
+  std::vector<std::thread> callers;
+  for (int c = 0; c < 4; ++c) {
+    callers.emplace_back([&] {
+      for (int loop = 0; loop < 500; ++loop) {
+        std::vector<int64_t> parts(6, 0);
+        pool.For(6, [&](int64_t i, int) {
+          EXPECT_LE(inside.fetch_add(1), 1);  // never more than the threads
+          parts[i] = i;
+          inside.fetch_sub(1);
+        });
+        EXPECT_EQ(std::accumulate(parts.begin(), parts.end(), int64_t{0}), 15);
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+}
+
+TEST(ThreadPoolTest, StartsAndStopsWithAndWithoutWork) {
+  for (int i = 0; i < 200; ++i) {
+    ThreadPool pool(1 + i % 4);
+    if (i % 3 == 0) continue;
+    std::atomic<int> runs{0};
+    pool.For(i % 5, [&](int64_t, int) { ++runs; });
+    EXPECT_EQ(runs, i % 5);
+  }
+}
+
+TEST(ThreadPoolTest, WorkersThatFellAsleepWake) {
+  ThreadPool pool(3);
+  for (int i = 0; i < 20; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    std::atomic<int> runs{0};
+    pool.For(50, [&](int64_t, int) { ++runs; });
+    EXPECT_EQ(runs, 50);
+  }
+}
+
+}  // namespace
+}  // namespace qk
