@@ -194,6 +194,7 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(
       model->workspace_->Reserve(options.max_rows_per_pass));
   model->max_rows_per_pass_ = options.max_rows_per_pass;
   QK_RETURN_IF_ERROR(backend->Synchronize());
+  model->device_bytes_ = model->weights_->bytes;
   model->host_bytes_ = model->weights_->bytes + model->workspace_->bytes();
   model->load_seconds_ = std::chrono::duration<double>(
                              std::chrono::steady_clock::now() - start)
