@@ -66,7 +66,7 @@ def _norms(random: np.random.Generator) -> dict[str, np.ndarray]:
         "ties": ties,
         "tied_choice": tied_choice,
         "huge": random.gamma(4.0, 1.0, (2, 16)) * 1e30,
-        "one": np.array([[3.0]]),
+        "single": np.array([[3.0]]),
     }
 
 
@@ -85,7 +85,7 @@ def _statistics_cases(norms: dict[str, np.ndarray]) -> list[dict]:
         ("all_nan", "all_nan", [], 5.0, 8),
         ("ties", "ties", _wavelengths(64), 5.0, 8),
         ("huge", "huge", _wavelengths(16), 1.5, 4),
-        ("one", "one", [], 0.5, 8),
+        ("one", "single", [], 0.5, 8),
     ]
     cases = []
     for name, source, wavelengths, massive_over, top_n in plans:
