@@ -157,10 +157,11 @@ class QkctlTest(unittest.TestCase):
         for path in (tensors, manifest):
             self.assertIn("identical", self.qkctl("replay", path).stdout)
         content = json.loads(manifest.read_text())
-        content["digests"][0]["crc32c"] ^= 1
+        digest = content["digests"][0]
+        digest["crc32c"] ^= 1
         manifest.write_text(json.dumps(content))
         out = self.qkctl("replay", manifest, expect=10).stdout
-        self.assertIn("clean/layer.0.hook_rot_q", out)
+        self.assertIn(f"clean/layer.0.{digest['point'].lower()}", out)
         content["kernel_ids"] = ["of another machine"]
         manifest.write_text(json.dumps(content))
         out = self.qkctl("replay", manifest, expect=11).stdout
