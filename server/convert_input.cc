@@ -3,6 +3,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_format.h"
 #include "engine/check.h"
+#include "engine/tokenizer/chat_formats.h"
 #include "server/convert.h"
 #include "server/convert_fields.h"
 #include "server/text.h"
@@ -30,23 +31,21 @@ absl::Status NeedsTokenizer(absl::string_view field, const ModelView& model) {
                    "' has no tokenizer; send token_ids"));
 }
 
-absl::StatusOr<std::vector<TokenSpan>> Encode(absl::string_view field,
-                                              absl::string_view text,
-                                              const EncodeOptions& options,
-                                              const ModelView& model) {
-  auto tokens = model.tokenizer->Encode(text, options);
-  if (!tokens.ok()) {
-    return absl::Status(
-        tokens.status().code(),
-        absl::StrCat(field, ": ", tokens.status().message()));
-  }
-  for (const TokenSpan& token : *tokens) {
+absl::Status InField(absl::string_view field, const absl::Status& status) {
+  return absl::Status(status.code(),
+                      absl::StrCat(field, ": ", status.message()));
+}
+
+absl::Status CheckVocabulary(absl::string_view field,
+                             const std::vector<TokenSpan>& tokens,
+                             const ModelView& model) {
+  for (const TokenSpan& token : tokens) {
     if (token.id >= 0 && token.id < model.config->vocab_size) continue;
     return absl::FailedPreconditionError(absl::StrFormat(
         "%s: its token %d is outside the model's vocabulary [0, %d)", field,
         token.id, model.config->vocab_size));
   }
-  return tokens;
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<TokenSpan>> ConvertText(
@@ -61,7 +60,45 @@ absl::StatusOr<std::vector<TokenSpan>> ConvertText(
     options.add_special_tokens = input.add_special_tokens();
   }
   options.parse_special = input.parse_special();
-  return Encode(field, input.text(), options, model);
+  auto tokens = model.tokenizer->Encode(input.text(), options);
+  if (!tokens.ok()) return InField(field, tokens.status());
+  QK_RETURN_IF_ERROR(CheckVocabulary(field, *tokens, model));
+  return tokens;
+}
+
+absl::StatusOr<EncodedChat> ConvertChat(const pb::Input& input,
+                                        absl::string_view prefix,
+                                        const ModelView& model,
+                                        const Limits& limits) {
+  const std::string field = absl::StrCat(prefix, "chat");
+  // Where special tokens stand is the format's affair.
+  if (input.has_add_special_tokens() || input.has_parse_special()) {
+    return BadField(field,
+                    "add_special_tokens and parse_special do not go with chat");
+  }
+  const pb::Chat& chat = input.chat();
+  QK_RETURN_IF_ERROR(CheckCount(absl::StrCat(field, ".messages"),
+                                chat.messages_size(),
+                                limits.max_list_entries));
+  if (model.tokenizer == nullptr) return NeedsTokenizer(field, model);
+  std::vector<ChatMessage> messages;
+  int64_t bytes = 0;
+  for (int i = 0; i < chat.messages_size(); ++i) {
+    const pb::ChatMessage& message = chat.messages(i);
+    QK_RETURN_IF_ERROR(
+        CheckText(absl::StrFormat("%s.messages[%d].content", field, i),
+                  message.content(), limits));
+    bytes += static_cast<int64_t>(message.content().size());
+    messages.push_back({message.role(), message.content()});
+  }
+  QK_RETURN_IF_ERROR(CheckCount(absl::StrCat(field, ": bytes"), bytes,
+                                limits.max_text_bytes));
+  const bool prompt =
+      !chat.has_add_generation_prompt() || chat.add_generation_prompt();
+  auto encoded = EncodeChat(*model.tokenizer, chat.format(), messages, prompt);
+  if (!encoded.ok()) return InField(field, encoded.status());
+  QK_RETURN_IF_ERROR(CheckVocabulary(field, encoded->tokens, model));
+  return encoded;
 }
 
 }  // namespace
@@ -92,7 +129,11 @@ absl::StatusOr<std::vector<TokenSpan>> ConvertInput(
       for (int32_t id : ids) tokens.push_back({id, 0, 0});
       return tokens;
     }
-    case pb::Input::kChat:
+    case pb::Input::kChat: {
+      QK_ASSIGN_OR_RETURN(EncodedChat chat,
+                          ConvertChat(input, prefix, model, limits));
+      return std::move(chat.tokens);
+    }
     case pb::Input::SOURCE_NOT_SET:
       break;
   }

@@ -1,0 +1,195 @@
+#include "server/analysis_service.h"
+
+#include <functional>
+#include <utility>
+
+#include "engine/check.h"
+#include "google/protobuf/descriptor.h"
+#include "server/call_record.h"
+#include "server/convert.h"
+#include "server/convert_fields.h"
+#include "server/many_call.h"
+#include "server/model_info.h"
+#include "server/run_cost.h"
+#include "server/run_stream.h"
+#include "server/score_call.h"
+
+namespace qk {
+namespace {
+
+// A call that is answered at once.
+grpc::ServerUnaryReactor* Answer(
+    const ServerCore& core, grpc::CallbackServerContext* context,
+    const char* method,
+    const std::function<absl::Status(CallRecord* call)>& handle) {
+  CallRecord call(&core, method);
+  absl::Status status = core.calls->CheckOpen();
+  if (status.ok()) status = CallDeadline(*context, core.limits).status();
+  if (status.ok()) status = handle(&call);
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(call.Finish(status));
+  return reactor;
+}
+
+// Generate's client sees tokens and the end.
+bool ToGenerateEvent(pb::AnalyzeEvent* from, pb::GenerateEvent* to) {
+  to->Clear();
+  if (from->has_token()) {
+    *to->mutable_token() = std::move(*from->mutable_token());
+    return true;
+  }
+  if (!from->has_finished()) return false;
+  pb::Finished& finished = *from->mutable_finished();
+  pb::GenerateFinished* out = to->mutable_finished();
+  out->set_prompt_tokens(finished.prompt_tokens());
+  if (!finished.arms().empty()) {
+    *out->mutable_summary() = std::move(*finished.mutable_arms(0));
+  }
+  *out->mutable_times() = std::move(*finished.mutable_times());
+  return true;
+}
+
+}  // namespace
+
+std::vector<std::string> AnalysisService::Methods() {
+  std::vector<std::string> names;
+  const auto* service = pb::AnalyzeRequest::descriptor()->file()->service(0);
+  for (int i = 0; i < service->method_count(); ++i) {
+    names.push_back(service->method(i)->name());
+  }
+  return names;
+}
+
+grpc::ServerUnaryReactor* AnalysisService::GetServerInfo(
+    Context* context, const pb::GetServerInfoRequest*,
+    pb::ServerInfo* response) {
+  return Answer(*core_, context, "GetServerInfo", [&](CallRecord*) {
+    *response = ServerInfoOf(*core_);
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* AnalysisService::ListModels(
+    Context* context, const pb::ListModelsRequest*,
+    pb::ListModelsResponse* response) {
+  return Answer(*core_, context, "ListModels", [&](CallRecord*) {
+    for (const ModelEntry& entry : core_->registry->List()) {
+      *response->add_models() = ModelInfoOf(*core_, entry);
+    }
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* AnalysisService::GetModel(
+    Context* context, const pb::GetModelRequest* request,
+    pb::ModelInfo* response) {
+  return Answer(*core_, context, "GetModel",
+                [&](CallRecord* call) -> absl::Status {
+    QK_RETURN_IF_ERROR(CheckModelName("model", request->model()));
+    QK_ASSIGN_OR_RETURN(const ModelEntry entry,
+                        core_->registry->Get(request->model()));
+    call->model = entry.name;
+    *response = ModelInfoOf(*core_, entry);
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerWriteReactor<pb::AnalyzeEvent>* AnalysisService::Analyze(
+    Context* context, const pb::AnalyzeRequest* request) {
+  return RunStream<pb::AnalyzeEvent>::Start(
+      core_, context, "Analyze",
+      [](pb::AnalyzeEvent* from, pb::AnalyzeEvent* to) {
+        *to = std::move(*from);
+        return true;
+      },
+      [&] { return ConvertAnalyze(*request, core_->convert_context()); });
+}
+
+grpc::ServerBidiReactor<pb::AnalyzeManyRequest, pb::AnalyzeManyEvent>*
+AnalysisService::AnalyzeMany(Context* context) {
+  return ManyCall::Start(core_, context);
+}
+
+grpc::ServerUnaryReactor* AnalysisService::Score(
+    Context* context, const pb::ScoreRequest* request,
+    pb::ScoreResponse* response) {
+  return ScoreCall::Start(core_, context, *request, response);
+}
+
+grpc::ServerWriteReactor<pb::GenerateEvent>* AnalysisService::Generate(
+    Context* context, const pb::GenerateRequest* request) {
+  return RunStream<pb::GenerateEvent>::Start(
+      core_, context, "Generate", ToGenerateEvent,
+      [&] { return ConvertGenerate(*request, core_->convert_context()); });
+}
+
+grpc::ServerUnaryReactor* AnalysisService::Estimate(
+    Context* context, const pb::AnalyzeRequest* request,
+    pb::EstimateResponse* response) {
+  return Answer(*core_, context, "Estimate",
+                [&](CallRecord* call) -> absl::Status {
+    QK_ASSIGN_OR_RETURN(ConvertedRequest converted,
+                        ConvertAnalyze(*request, core_->convert_context()));
+    call->model = converted.model.name;
+    QK_ASSIGN_OR_RETURN(const RunCost cost,
+                        CostOf(converted.spec, converted.expanded,
+                               core_->limits));
+    *response->mutable_estimate() = EstimatesOf(
+        cost, static_cast<int>(converted.spec.tokens.size()),
+        core_->scheduler->state());
+    *response->mutable_expanded() = std::move(converted.expanded);
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* AnalysisService::Tokenize(
+    Context* context, const pb::TokenizeRequest* request,
+    pb::TokenizeResponse* response) {
+  return Answer(*core_, context, "Tokenize",
+                [&](CallRecord* call) -> absl::Status {
+    QK_ASSIGN_OR_RETURN(const ModelView model,
+                        FindModel(request->model(), core_->convert_context()));
+    call->model = model.name;
+    if (model.tokenizer == nullptr) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("model '", model.name, "' has no tokenizer"));
+    }
+    QK_ASSIGN_OR_RETURN(const auto tokens,
+                        ConvertInput(request->input(), "", model,
+                                     core_->limits, std::nullopt));
+    for (const TokenSpan& token : tokens) {
+      pb::TokenPiece* piece = response->add_tokens();
+      piece->set_id(token.id);
+      if (token.id < model.tokenizer->vocab_size()) {
+        piece->set_piece(model.tokenizer->Piece(token.id));
+        piece->set_special(model.tokenizer->IsSpecial(token.id));
+      }
+      piece->set_begin(static_cast<int>(token.begin));
+      piece->set_end(static_cast<int>(token.end));
+    }
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* AnalysisService::Detokenize(
+    Context* context, const pb::DetokenizeRequest* request,
+    pb::DetokenizeResponse* response) {
+  return Answer(*core_, context, "Detokenize",
+                [&](CallRecord* call) -> absl::Status {
+    QK_ASSIGN_OR_RETURN(const ModelView model,
+                        FindModel(request->model(), core_->convert_context()));
+    call->model = model.name;
+    if (model.tokenizer == nullptr) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("model '", model.name, "' has no tokenizer"));
+    }
+    QK_ASSIGN_OR_RETURN(const auto ids,
+                        CheckTokenIds(request->token_ids(), "",
+                                      model.tokenizer->vocab_size()));
+    QK_ASSIGN_OR_RETURN(*response->mutable_text(),
+                        model.tokenizer->Decode(ids, request->keep_special()));
+    return absl::OkStatus();
+  });
+}
+
+}  // namespace qk

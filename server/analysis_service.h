@@ -1,0 +1,51 @@
+// The Analysis service.
+#ifndef QKSCOPE_SERVER_ANALYSIS_SERVICE_H_
+#define QKSCOPE_SERVER_ANALYSIS_SERVICE_H_
+
+#include <string>
+#include <vector>
+
+#include "qkscope/v1/analysis.grpc.pb.h"
+#include "server/server_core.h"
+
+namespace qk {
+
+class AnalysisService final : public pb::Analysis::CallbackService {
+ public:
+  explicit AnalysisService(const ServerCore* core) : core_(core) {}
+
+  // The methods' names, for the metrics.
+  static std::vector<std::string> Methods();
+
+  using Context = grpc::CallbackServerContext;
+  using Unary = grpc::ServerUnaryReactor;
+
+  Unary* GetServerInfo(Context* context,
+                       const pb::GetServerInfoRequest* request,
+                       pb::ServerInfo* response) override;
+  Unary* ListModels(Context* context, const pb::ListModelsRequest* request,
+                    pb::ListModelsResponse* response) override;
+  Unary* GetModel(Context* context, const pb::GetModelRequest* request,
+                  pb::ModelInfo* response) override;
+  grpc::ServerWriteReactor<pb::AnalyzeEvent>* Analyze(
+      Context* context, const pb::AnalyzeRequest* request) override;
+  grpc::ServerBidiReactor<pb::AnalyzeManyRequest, pb::AnalyzeManyEvent>*
+  AnalyzeMany(Context* context) override;
+  Unary* Score(Context* context, const pb::ScoreRequest* request,
+               pb::ScoreResponse* response) override;
+  grpc::ServerWriteReactor<pb::GenerateEvent>* Generate(
+      Context* context, const pb::GenerateRequest* request) override;
+  Unary* Estimate(Context* context, const pb::AnalyzeRequest* request,
+                  pb::EstimateResponse* response) override;
+  Unary* Tokenize(Context* context, const pb::TokenizeRequest* request,
+                  pb::TokenizeResponse* response) override;
+  Unary* Detokenize(Context* context, const pb::DetokenizeRequest* request,
+                    pb::DetokenizeResponse* response) override;
+
+ private:
+  const ServerCore* const core_;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_ANALYSIS_SERVICE_H_

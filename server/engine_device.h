@@ -1,0 +1,39 @@
+// The device that the engine's passes run on.
+#ifndef QKSCOPE_SERVER_ENGINE_DEVICE_H_
+#define QKSCOPE_SERVER_ENGINE_DEVICE_H_
+
+#include <memory>
+
+#include "engine/forward.h"
+#include "engine/sequence.h"
+#include "server/device.h"
+
+namespace qk {
+
+class EngineDevice : public Device {
+ public:
+  std::unique_ptr<DevicePass> StartPass(
+      const Model& model, absl::Span<Sequence* const> sequences) override {
+    return std::make_unique<EnginePass>(model, sequences);
+  }
+  int Rows(const Sequence& sequence) const override {
+    return sequence.NextStep().rows;
+  }
+
+ private:
+  class EnginePass : public DevicePass {
+   public:
+    EnginePass(const Model& model, absl::Span<Sequence* const> sequences)
+        : pass_(model, sequences) {}
+    void RunLayer() override { pass_.RunLayer(); }
+    bool done() const override { return pass_.done(); }
+    absl::Status Finish() override { return pass_.Finish(); }
+
+   private:
+    Pass pass_;
+  };
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_ENGINE_DEVICE_H_

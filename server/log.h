@@ -1,0 +1,51 @@
+// One JSON object per line on stderr. Never a prompt, never a token.
+#ifndef QKSCOPE_SERVER_LOG_H_
+#define QKSCOPE_SERVER_LOG_H_
+
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <variant>
+
+#include "absl/strings/string_view.h"
+
+namespace spdlog {
+class logger;
+}
+
+namespace qk {
+
+enum class LogLevel { kDebug, kInfo, kWarn, kError };
+
+struct LogField {
+  const char* key;
+  std::variant<std::string, int64_t, double, bool> value;
+};
+
+// Thread-safe.
+class Log {
+ public:
+  explicit Log(LogLevel level);
+  ~Log();
+
+  // {"ts":"...","level":"info","event":"...",fields...}
+  void Write(LogLevel level, absl::string_view event,
+             std::initializer_list<LogField> fields);
+  void Info(absl::string_view event, std::initializer_list<LogField> fields) {
+    Write(LogLevel::kInfo, event, fields);
+  }
+  void Error(absl::string_view event, std::initializer_list<LogField> fields) {
+    Write(LogLevel::kError, event, fields);
+  }
+
+ private:
+  std::shared_ptr<spdlog::logger> logger_;
+};
+
+// The text with JSON's escapes, without quotes. Bytes that are not UTF-8
+// become U+FFFD.
+std::string JsonEscape(absl::string_view text);
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_LOG_H_

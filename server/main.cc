@@ -1,0 +1,171 @@
+// qkscoped: the server's process. The only place with flags and signals.
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "engine/check.h"
+#include "server/flags.h"
+#include "server/log.h"
+#include "server/options.h"
+#include "server/server.h"
+
+namespace qk {
+namespace {
+
+// sysexits.h's EX_CONFIG; systemd's RestartPreventExitStatus knows it.
+constexpr int kExitConfig = 78;
+
+absl::StatusOr<std::string> ReadFile(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::string text((std::istreambuf_iterator<char>(in)),
+                   std::istreambuf_iterator<char>());
+  if (!in.good() && !in.eof()) {
+    return absl::NotFoundError(absl::StrCat(path, ": cannot be read"));
+  }
+  return text;
+}
+
+// The file's configuration with the flags over it, checked each for itself so
+// that an error names where the value came from.
+absl::StatusOr<ServerOptions> ReadOptions(const Flags& flags) {
+  ::qkscope::v1::ServerConfig config;
+  if (flags.config_file.has_value()) {
+    QK_ASSIGN_OR_RETURN(const std::string text, ReadFile(*flags.config_file));
+    QK_ASSIGN_OR_RETURN(config, ParseConfig(text, *flags.config_file));
+    QK_RETURN_IF_ERROR(
+        OptionsFromConfig(config, *flags.config_file).status());
+  }
+  config.MergeFrom(flags.config);
+  QK_ASSIGN_OR_RETURN(ServerOptions options,
+                      OptionsFromConfig(config, "flags"));
+  options.version = QK_VERSION;
+  return options;
+}
+
+absl::Status CheckAddresses(const ServerOptions& options) {
+  const absl::Status listen = ProbeAddress(options.listen);
+  if (!listen.ok()) {
+    return absl::Status(listen.code(),
+                        absl::StrCat("listen: ", listen.message()));
+  }
+  if (options.metrics_listen.empty()) return absl::OkStatus();
+  const absl::Status metrics = ProbeAddress(options.metrics_listen);
+  if (metrics.ok()) return metrics;
+  return absl::Status(metrics.code(),
+                      absl::StrCat("metrics_listen: ", metrics.message()));
+}
+
+int CheckConfig(const ServerOptions& options) {
+  const std::vector<std::string> problems = CheckModelFiles(options);
+  for (const std::string& problem : problems) {
+    std::fprintf(stderr, "qkscoped: %s\n", problem.c_str());
+  }
+  if (!problems.empty()) return kExitConfig;
+  std::printf("configuration is good: %zu model%s\n", options.models.size(),
+              options.models.size() == 1 ? "" : "s");
+  return 0;
+}
+
+// Blocks the signals that Run waits for, in this thread and all later ones.
+sigset_t BlockSignals() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGUSR1);
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  return set;
+}
+
+// Waits for calls in progress, up to the grace period or the next signal.
+void Drain(Server* server, absl::Duration grace, const sigset_t& signals) {
+  constexpr timespec kNoWait = {};
+  const absl::Time deadline = absl::Now() + grace;
+  server->BeginDrain();
+  while (absl::Now() < deadline) {
+    if (server->WaitUntilIdle(
+            std::min(deadline, absl::Now() + absl::Milliseconds(20)))) {
+      return;
+    }
+    if (sigtimedwait(&signals, nullptr, &kNoWait) > 0) return;
+  }
+}
+
+int Serve(const ServerOptions& options) {
+  const sigset_t signals = BlockSignals();
+  Log log(options.log_level);
+  const auto fail = [&](const absl::Status& status) {
+    log.Error("cannot_start", {{"reason", std::string(status.message())}});
+    return kExitConfig;
+  };
+  const absl::Status addresses = CheckAddresses(options);
+  if (!addresses.ok()) return fail(addresses);
+  auto server = Server::Create(options, &log);
+  if (!server.ok()) return fail(server.status());
+  log.Info("listening", {{"listen", (*server)->address()},
+                         {"metrics", (*server)->metrics_address()},
+                         {"version", options.version}});
+  std::atomic<bool> loading = true;
+  absl::Status loaded;
+  std::thread loader([&] {
+    loaded = (*server)->LoadModels();
+    loading = false;
+    if (!loaded.ok()) kill(getpid(), SIGUSR1);
+  });
+  int signal_number = 0;
+  sigwait(&signals, &signal_number);
+  if (signal_number != SIGUSR1) {
+    log.Info("draining", {});
+    Drain(server->get(), options.shutdown_grace, signals);
+  }
+  (*server)->Stop();
+  if (loading) {
+    // A load cannot be broken off, and nothing it does outlives the process.
+    log.Info("stopped", {{"while_loading", true}});
+    std::_Exit(0);
+  }
+  loader.join();
+  if (!loaded.ok()) return fail(loaded);
+  log.Info("stopped", {});
+  return 0;
+}
+
+int Main(const std::vector<std::string>& arguments) {
+  const auto flags = ParseFlags(arguments);
+  const auto fail = [](const absl::Status& status) {
+    std::fprintf(stderr, "qkscoped: %s\n",
+                 std::string(status.message()).c_str());
+    return kExitConfig;
+  };
+  if (!flags.ok()) return fail(flags.status());
+  if (flags->help) {
+    std::fputs(kHelp, stdout);
+    return 0;
+  }
+  if (flags->version) {
+    std::puts("qkscoped " QK_VERSION);
+    return 0;
+  }
+  const auto options = ReadOptions(*flags);
+  if (!options.ok()) return fail(options.status());
+  return flags->check_config ? CheckConfig(*options) : Serve(*options);
+}
+
+}  // namespace
+}  // namespace qk
+
+int main(int argc, char** argv) {
+  return qk::Main(std::vector<std::string>(argv + 1, argv + argc));
+}

@@ -1,0 +1,351 @@
+#include "server/many_call.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/check.h"
+#include "server/convert_fields.h"
+#include "server/grpc_status.h"
+#include "server/prepared_run.h"
+#include "server/text.h"
+
+namespace qk {
+namespace {
+
+// Prompts of one stream that run or wait to be written. Enough to fill a
+// batch, few enough to bound what a stream holds.
+constexpr size_t kWindow = 16;
+constexpr size_t kMaxIdBytes = 128;
+
+}  // namespace
+
+ManyCall::ManyCall(const ServerCore* core,
+                   grpc::CallbackServerContext* context)
+    : core_(core), context_(context), call_(core, "AnalyzeMany") {}
+
+ManyCall* ManyCall::Start(const ServerCore* core,
+                          grpc::CallbackServerContext* context) {
+  auto call = std::shared_ptr<ManyCall>(new ManyCall(core, context));
+  call->self_ = call;
+  const absl::Status status = call->Begin();
+  if (!status.ok()) call->End(status);
+  call->Pump();
+  return call.get();
+}
+
+absl::Status ManyCall::Begin() {
+  QK_RETURN_IF_ERROR(core_->calls->CheckOpen());
+  // A stream may go on for hours; only its client's deadline bounds it.
+  const absl::Time deadline = absl::FromChrono(context_->deadline());
+  if (deadline <= absl::Now()) {
+    return absl::DeadlineExceededError("deadline exceeded before execution");
+  }
+  deadline_ = deadline;
+  request_ = std::make_shared<ScheduledRequest>(
+      deadline_, [position = position_](int p) { *position = p; });
+  core_->calls->Register(weak_from_this());
+  return absl::OkStatus();
+}
+
+void ManyCall::OnReadDone(bool ok) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    reading_ = false;
+    if (!ok) {
+      reads_done_ = true;
+    } else if (!end_.has_value()) {
+      TakeMessage();
+    }
+  }
+  Pump();
+}
+
+void ManyCall::TakeMessage() {
+  const bool is_spec = read_.has_spec();
+  if (is_spec == spec_.has_value()) {
+    end_ = is_spec ? BadField("spec", "may come once, in the first message")
+                   : BadField("spec", "must be in the first message");
+    return;
+  }
+  if (!is_spec) {
+    if (!read_.has_prompt()) {
+      end_ = BadField("prompt", "must be set");
+      return;
+    }
+    TakePrompt(read_.prompt());
+    return;
+  }
+  const absl::Status status =
+      CheckManySpec(read_.spec(), core_->convert_context());
+  if (!status.ok()) {
+    end_ = status;
+    return;
+  }
+  spec_ = std::move(*read_.mutable_spec());
+  call_.model = spec_->request().model();
+  call_.arms = std::max(1, spec_->request().arms_size());
+}
+
+void ManyCall::TakePrompt(const pb::AnalyzeManyPrompt& message) {
+  Prompt prompt;
+  prompt.id = message.id();
+  if (prompt.id.empty() || prompt.id.size() > kMaxIdBytes) {
+    prompt.error = BadField("prompt.id", absl::StrCat(prompt.id.size(),
+                                                      " bytes, must be 1 to ",
+                                                      kMaxIdBytes));
+  } else if (!held_.has_value() && !ids_.insert(prompt.id).second) {
+    prompt.error = BadField(
+        "prompt.id", absl::StrCat("'", Echo(prompt.id), "' is used twice"));
+  } else {
+    prompt.error = Submit(message, &prompt);
+  }
+  if (absl::IsUnavailable(prompt.error) && core_->calls->draining()) {
+    closing_ = prompt.error;
+    return;
+  }
+  const bool others = std::any_of(
+      prompts_.begin(), prompts_.end(),
+      [](const Prompt& other) { return other.error.ok(); });
+  if (absl::IsResourceExhausted(prompt.error) && others) {
+    held_ = message;
+    return;
+  }
+  held_.reset();
+  prompts_.push_back(std::move(prompt));
+}
+
+absl::Status ManyCall::Submit(const pb::AnalyzeManyPrompt& message,
+                              Prompt* prompt) {
+  QK_RETURN_IF_ERROR(core_->calls->CheckOpen());
+  QK_ASSIGN_OR_RETURN(
+      ConvertedRequest request,
+      ConvertPrompt(*spec_, message.input(), core_->convert_context()));
+  const int64_t tokens = static_cast<int64_t>(request.spec.tokens.size());
+  prompt->expanded = request.expanded;
+  const auto wake = [core = core_, weak = weak_from_this()] {
+    core->executor->Post([weak] {
+      if (auto call = weak.lock()) call->Pump();
+    });
+  };
+  QK_ASSIGN_OR_RETURN(PreparedRun prepared,
+                      PrepareRun(*core_, std::move(request), wake));
+  prompt->queue = prepared.queue;
+  prepared.encoder.request_id = absl::StrCat(call_.id(), "/", message.id());
+  prepared.encoder.queue_seconds = [request = request_, now = absl::Now()] {
+    return std::max(0.0, absl::ToDoubleSeconds(request->started() - now));
+  };
+  prompt->encoder.emplace(std::move(prepared.encoder));
+  prompt->queue->PushPosition(*position_);
+  std::vector<ScheduledRun> runs;
+  runs.push_back(std::move(prepared.scheduled));
+  QK_RETURN_IF_ERROR(core_->scheduler->Submit(request_, std::move(runs)));
+  call_.prompt_tokens += tokens;
+  return absl::OkStatus();
+}
+
+void ManyCall::OnWriteDone(bool ok) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    watch_.End();
+    if (writing_queue_ != nullptr) {
+      writing_queue_->Release(static_cast<int64_t>(event_.ByteSizeLong()));
+      writing_queue_ = nullptr;
+    }
+    if (!ok && !end_.has_value()) end_ = CancelledReason(*context_);
+  }
+  Pump();
+}
+
+void ManyCall::OnCancel() {
+  const absl::Status reason = CancelledReason(*context_);
+  if (End(reason)) {
+    core_->metrics->Cancelled(absl::IsDeadlineExceeded(reason)
+                                  ? CancelReason::kDeadline
+                                  : CancelReason::kClient);
+  }
+  Pump();
+}
+
+void ManyCall::OnDone() {
+  std::shared_ptr<ManyCall> last = std::move(self_);
+  std::lock_guard<std::mutex> lock(mutex_);
+  for (Prompt& prompt : prompts_) {
+    if (prompt.queue != nullptr) prompt.queue->Discard();
+  }
+}
+
+void ManyCall::Tick(absl::Time now) {
+  const absl::Duration stall =
+      absl::Milliseconds(core_->limits.write_stall_timeout_ms);
+  std::unique_lock<std::mutex> lock(mutex_);
+  const auto verdict = watch_.Check(now, stall, deadline_);
+  if (!verdict.has_value()) return;
+  lock.unlock();
+  if (!End(absl::DeadlineExceededError(verdict->message))) return;
+  core_->metrics->Cancelled(verdict->reason);
+  lock.lock();
+  watch_.CancelCall(context_, verdict->message);
+}
+
+void ManyCall::Abort(const absl::Status& reason) {
+  End(reason);
+  Pump();
+}
+
+bool ManyCall::End(const absl::Status& reason) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (end_.has_value()) return false;
+    end_ = reason;
+  }
+  if (request_ != nullptr) request_->Cancel(reason);
+  return true;
+}
+
+void ManyCall::Pump() {
+  bool read = false, write = false;
+  std::optional<grpc::Status> finish;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (finished_) return;
+    if (!watch_.writing()) {
+      if (!end_.has_value()) write = NextEvent();
+      if (write) watch_.Begin();
+      if (!write && end_.has_value()) {
+        finished_ = true;
+        finish = FinishRecord();
+      }
+    }
+    read = !finished_ && WantsRead();
+    if (read) reading_ = true;
+  }
+  if (finish.has_value()) {
+    if (request_ != nullptr && !finish->ok()) {
+      request_->Cancel(absl::CancelledError(finish->error_message()));
+    }
+    Finish(*finish);
+    return;
+  }
+  if (read) StartRead(&read_);
+  if (write) StartWrite(&event_);
+}
+
+bool ManyCall::WantsRead() const {
+  return !reading_ && !reads_done_ && !held_.has_value() &&
+         !closing_.has_value() && !end_.has_value() &&
+         prompts_.size() < kWindow;
+}
+
+// Makes event_; false: nothing to write now. Sets end_ at the end.
+bool ManyCall::NextEvent() {
+  event_.Clear();
+  while (!prompts_.empty()) {
+    switch (StepFront()) {
+      case Step::kWrite:
+        return true;
+      case Step::kWait:
+        return false;
+      case Step::kThrough:
+        break;
+    }
+  }
+  return NextAtEnd();
+}
+
+ManyCall::Step ManyCall::StepFront() {
+  for (;;) {
+    Prompt& prompt = prompts_.front();
+    if (!prompt.error.ok()) {
+      const grpc::Status status = ToGrpcStatus(prompt.error).status;
+      pb::ManyPromptError* error = event_.mutable_error();
+      error->set_id(prompt.id);
+      error->set_code(status.error_code());
+      error->set_message(status.error_message());
+      ++failed_prompts_;
+      PopFront();
+      return Step::kWrite;
+    }
+    if (prompt.encoder->Next(&analyze_event_)) {
+      event_.mutable_prompt()->set_id(prompt.id);
+      *event_.mutable_prompt()->mutable_event() = std::move(analyze_event_);
+      writing_queue_ = prompt.queue.get();
+      return Step::kWrite;
+    }
+    if (prompt.encoder->done()) {
+      ++finished_prompts_;
+      aggregator_.Add(prompt.frames);
+      last_expanded_ = std::move(prompt.expanded);
+      call_.streamed_bytes += prompt.encoder->streamed_bytes();
+      call_.generated_tokens += prompt.encoder->generated_tokens();
+      PopFront();
+      return Step::kThrough;
+    }
+    std::optional<StreamItem> item = prompt.queue->Pop();
+    if (!item.has_value()) return Step::kWait;
+    Feed(&prompt, *std::move(item));
+  }
+}
+
+void ManyCall::Feed(Prompt* prompt, StreamItem item) {
+  if (const auto* end = std::get_if<RunEnd>(&item);
+      end != nullptr && !end->status.ok()) {
+    prompt->error = end->status;
+    return;
+  }
+  if (auto* frame = std::get_if<LayerFrame>(&item)) {
+    CountStatistics(*core_, prompt->expanded, *frame);
+    if (spec_->aggregate()) {
+      prompt->frames.push_back(std::move(*frame));
+      return;
+    }
+  }
+  prompt->encoder->Feed(std::move(item));
+}
+
+void ManyCall::PopFront() {
+  prompts_.pop_front();
+  if (!held_.has_value()) return;
+  const pb::AnalyzeManyPrompt message = *held_;
+  TakePrompt(message);
+}
+
+// All prompts are through: what comes after the last of them.
+bool ManyCall::NextAtEnd() {
+  if (closing_.has_value()) {
+    end_ = *closing_;
+    return false;
+  }
+  if (!reads_done_) return false;
+  if (!spec_.has_value()) {
+    end_ = BadField("spec", "must be in the first message");
+    return false;
+  }
+  if (spec_->aggregate() && !aggregates_.has_value()) {
+    const auto parts = aggregator_.ToProto(last_expanded_, kMaxEventBytes);
+    aggregates_.emplace(parts.begin(), parts.end());
+  }
+  if (aggregates_.has_value() && !aggregates_->empty()) {
+    *event_.mutable_aggregate() = std::move(aggregates_->front());
+    aggregates_->pop_front();
+    return true;
+  }
+  if (!std::exchange(summary_sent_, true)) {
+    event_.mutable_finished()->set_prompts(finished_prompts_ +
+                                           failed_prompts_);
+    event_.mutable_finished()->set_failed(failed_prompts_);
+    return true;
+  }
+  end_ = absl::OkStatus();
+  return false;
+}
+
+grpc::Status ManyCall::FinishRecord() {
+  if (request_ != nullptr && request_->started() < absl::InfiniteFuture()) {
+    call_.queue_seconds =
+        absl::ToDoubleSeconds(request_->started() - call_.start());
+  }
+  return call_.Finish(*end_);
+}
+
+}  // namespace qk

@@ -1,0 +1,204 @@
+#include "server/options.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cstdint>
+#include <limits>
+#include <map>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "engine/check.h"
+#include "engine/model.h"
+#include "server/convert.h"
+#include "server/text.h"
+
+namespace qk {
+namespace {
+
+using ::qkscope::v1::LimitsConfig;
+using ::qkscope::v1::ServerConfig;
+
+constexpr int kMaxThreads = 1024;
+constexpr int kMaxGraceSeconds = 24 * 3600;
+
+// Errors of one source (a file, or the flags).
+class Checker {
+ public:
+  explicit Checker(std::string source) : source_(std::move(source)) {}
+
+  absl::Status Bad(const std::string& key, const std::string& problem) const {
+    return absl::InvalidArgumentError(
+        absl::StrCat(source_, ": ", key, ": ", problem));
+  }
+
+  // A limit that is set must be in [1, max].
+  template <typename T>
+  absl::Status Limit(const std::string& key, bool is_set, int64_t value,
+                     T* out) const {
+    if (!is_set) return absl::OkStatus();
+    if (value < 1) {
+      return Bad(key, absl::StrCat("must be > 0, got ", value));
+    }
+    *out = static_cast<T>(value);
+    return absl::OkStatus();
+  }
+
+ private:
+  const std::string source_;
+};
+
+absl::Status SetLimits(const LimitsConfig& in, const Checker& check,
+                       Limits* out) {
+#define QK_LIMIT(name)                                        \
+  QK_RETURN_IF_ERROR(check.Limit("limits." #name, in.has_##name(), \
+                                 in.name(), &out->name))
+  QK_LIMIT(max_text_bytes);
+  QK_LIMIT(max_arms);
+  QK_LIMIT(max_rules_per_arm);
+  QK_LIMIT(max_list_entries);
+  QK_LIMIT(max_new_tokens);
+  QK_LIMIT(max_queued_requests);
+  QK_LIMIT(max_response_bytes);
+  QK_LIMIT(max_deadline_ms);
+  QK_LIMIT(max_score_pairs);
+  QK_LIMIT(max_rows_per_pass);
+  QK_LIMIT(kv_cache_bytes);
+  QK_LIMIT(max_buffered_bytes);
+  QK_LIMIT(write_stall_timeout_ms);
+#undef QK_LIMIT
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ModelToLoad> ConvertModel(
+    const ::qkscope::v1::ModelConfig& in, const std::string& key,
+    const Checker& check) {
+  ModelToLoad out;
+  out.name = in.name();
+  out.path = in.path();
+  const absl::Status name = CheckModelName(key + ".name", in.name());
+  if (!name.ok()) return check.Bad(key + ".name",
+      in.name().empty() ? "must not be empty"
+                        : absl::StrCat("invalid name '", Echo(in.name()),
+                                       "' (allowed [A-Za-z0-9._-]{1,128})"));
+  if (in.path().empty()) return check.Bad(key + ".path", "must not be empty");
+  if (in.has_compute() && in.compute() != "f32" && in.compute() != "bf16") {
+    return check.Bad(key + ".compute",
+                     absl::StrCat("must be f32 or bf16, got '",
+                                  Echo(in.compute()), "'"));
+  }
+  out.compute =
+      in.compute() == "bf16" ? ComputeType::kBF16 : ComputeType::kF32;
+  out.sha256 = absl::AsciiStrToLower(in.sha256());
+  const bool hex = std::all_of(out.sha256.begin(), out.sha256.end(),
+                               [](unsigned char c) { return std::isxdigit(c); });
+  if (in.has_sha256() && (!hex || out.sha256.size() != 64)) {
+    return check.Bad(key + ".sha256",
+                     absl::StrCat("must be 64 hex digits, got '",
+                                  Echo(in.sha256()), "'"));
+  }
+  return out;
+}
+
+absl::Status SetModels(const ServerConfig& config, const Checker& check,
+                       ServerOptions* out) {
+  std::map<std::string, int> used;
+  for (int i = 0; i < config.models_size(); ++i) {
+    const std::string key = absl::StrCat("models[", i, "]");
+    QK_ASSIGN_OR_RETURN(ModelToLoad model,
+                        ConvertModel(config.models(i), key, check));
+    const auto [it, inserted] = used.emplace(model.name, i);
+    if (!inserted) {
+      return check.Bad(key + ".name",
+                       absl::StrCat("'", model.name, "' is used by models[",
+                                    it->second, "]"));
+    }
+    out->models.push_back(std::move(model));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SetAddresses(const ServerConfig& config, const Checker& check,
+                          ServerOptions* out) {
+  if (config.has_listen()) out->listen = config.listen();
+  if (config.has_metrics_listen()) {
+    out->metrics_listen = config.metrics_listen();
+  }
+  const auto listen = ParseHostPort(out->listen);
+  if (!listen.ok()) {
+    return check.Bad("listen", std::string(listen.status().message()));
+  }
+  if (out->metrics_listen.empty()) return absl::OkStatus();
+  const auto metrics = ParseHostPort(out->metrics_listen);
+  if (!metrics.ok()) {
+    return check.Bad("metrics_listen",
+                     std::string(metrics.status().message()));
+  }
+  if (listen->port != 0 && listen->port == metrics->port) {
+    return check.Bad("metrics_listen", absl::StrCat("port ", metrics->port,
+                                                    " is listen's, too"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SetLogLevel(const ServerConfig& config, const Checker& check,
+                         ServerOptions* out) {
+  static const auto& kLevels = *new std::map<std::string, LogLevel>{
+      {"debug", LogLevel::kDebug},
+      {"info", LogLevel::kInfo},
+      {"warn", LogLevel::kWarn},
+      {"error", LogLevel::kError}};
+  if (!config.has_log_level()) return absl::OkStatus();
+  const auto it = kLevels.find(config.log_level());
+  if (it == kLevels.end()) {
+    return check.Bad("log_level",
+                     absl::StrCat("must be debug, info, warn or error, got '",
+                                  Echo(config.log_level()), "'"));
+  }
+  out->log_level = it->second;
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<ServerOptions> OptionsFromConfig(const ServerConfig& config,
+                                                const std::string& source) {
+  const Checker check(source);
+  ServerOptions out;
+  QK_RETURN_IF_ERROR(SetAddresses(config, check, &out));
+  QK_RETURN_IF_ERROR(SetModels(config, check, &out));
+  QK_RETURN_IF_ERROR(SetLimits(config.limits(), check, &out.limits));
+  QK_RETURN_IF_ERROR(SetLogLevel(config, check, &out));
+  if (config.has_threads()) {
+    out.threads = config.threads();
+    if (out.threads < 1 || out.threads > kMaxThreads) {
+      return check.Bad("threads", absl::StrCat("must be in [1, ", kMaxThreads,
+                                               "], got ", out.threads));
+    }
+  }
+  if (config.has_shutdown_grace_s()) {
+    const int seconds = config.shutdown_grace_s();
+    if (seconds < 0 || seconds > kMaxGraceSeconds) {
+      return check.Bad("shutdown_grace_s",
+                       absl::StrCat("must be in [0, ", kMaxGraceSeconds,
+                                    "], got ", seconds));
+    }
+    out.shutdown_grace = absl::Seconds(seconds);
+  }
+  if (config.has_reflection()) out.reflection = config.reflection();
+  return out;
+}
+
+std::vector<std::string> CheckModelFiles(const ServerOptions& options) {
+  std::vector<std::string> problems;
+  for (size_t i = 0; i < options.models.size(); ++i) {
+    const ModelToLoad& model = options.models[i];
+    const auto description = DescribeModel(model.path, model.compute);
+    if (description.ok()) continue;
+    problems.push_back(absl::StrCat("model '", model.name, "': ",
+                                    description.status().message()));
+  }
+  return problems;
+}
+
+}  // namespace qk

@@ -1,0 +1,75 @@
+#include "server/prepared_run.h"
+
+#include <utility>
+
+#include "engine/check.h"
+#include "engine/model.h"
+#include "server/model_info.h"
+
+namespace qk {
+namespace {
+
+pb::Manifest ManifestOf(const ServerCore& core,
+                        const ConvertedRequest& request) {
+  const Model& model = *request.model.model;
+  pb::Manifest out;
+  out.set_server_version(core.version);
+  out.set_model(request.model.name);
+  out.set_weights_sha256(model.weights_sha256());
+  if (model.tokenizer() != nullptr) {
+    out.set_tokenizer_sha256(model.tokenizer()->sha256_hex());
+  }
+  out.set_compute_type(ComputeName(model.compute()));
+  out.set_backend(core.backend.name);
+  for (const std::string& id : core.backend.kernel_ids) out.add_kernel_ids(id);
+  for (const auto& [name, version] : core.backend.library_versions) {
+    (*out.mutable_library_versions())[name] = version;
+  }
+  out.mutable_token_ids()->Assign(request.spec.tokens.begin(),
+                                  request.spec.tokens.end());
+  *out.mutable_expanded() = request.expanded;
+  out.set_client_tag(request.expanded.client_tag());
+  return out;
+}
+
+}  // namespace
+
+absl::StatusOr<PreparedRun> PrepareRun(const ServerCore& core,
+                                       ConvertedRequest request,
+                                       std::function<void()> wake) {
+  auto cost = CostOf(request.spec, request.expanded, core.limits);
+  if (!cost.ok()) {
+    core.metrics->Refused(Refusal::kResponseSize);
+    return cost.status();
+  }
+  auto lease = core.budget->Take(cost->buffer_bytes);
+  if (!lease.ok()) {
+    core.metrics->Refused(Refusal::kStreamBuffers);
+    return absl::ResourceExhaustedError(lease.status().message());
+  }
+  PreparedRun out;
+  out.queue = std::make_shared<FrameQueue>(*std::move(lease), core.buffered,
+                                           std::move(wake));
+  out.encoder.manifest = ManifestOf(core, request);
+  out.encoder.estimate =
+      EstimatesOf(*cost, static_cast<int>(request.spec.tokens.size()),
+                  core.scheduler->state());
+  out.scheduled.prefill_rows = cost->engine.prefill_rows;
+  out.scheduled.keep_alive = out.queue;
+  QK_ASSIGN_OR_RETURN(
+      out.scheduled.run,
+      Run::Create(std::move(request.spec), out.queue.get()));
+  return out;
+}
+
+void CountStatistics(const ServerCore& core, const pb::AnalyzeRequest& expanded,
+                     const LayerFrame& frame) {
+  const pb::Arm& arm = expanded.arms(frame.arm);
+  if (arm.disruptions().empty() && frame.phase == Phase::kPrefill &&
+      frame.stage == Stage::kBefore) {
+    core.metrics->LayerStatistics(
+        arm.has_model() ? arm.model() : expanded.model(), frame);
+  }
+}
+
+}  // namespace qk

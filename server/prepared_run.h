@@ -1,0 +1,37 @@
+// From a checked request to a run that can be submitted: estimate, admission,
+// queue, manifest.
+#ifndef QKSCOPE_SERVER_PREPARED_RUN_H_
+#define QKSCOPE_SERVER_PREPARED_RUN_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "server/event_encoder.h"
+#include "server/frame_queue.h"
+#include "server/run_cost.h"
+#include "server/server_core.h"
+
+namespace qk {
+
+struct PreparedRun {
+  std::shared_ptr<FrameQueue> queue;
+  ScheduledRun scheduled;
+  // With request_id and queue_seconds left for the caller.
+  EventEncoder::Options encoder;
+};
+
+// RESOURCE_EXHAUSTED: over the response's or the buffers' limit. `wake`: of
+// the queue.
+absl::StatusOr<PreparedRun> PrepareRun(const ServerCore& core,
+                                       ConvertedRequest request,
+                                       std::function<void()> wake);
+
+// Statistics of undisrupted prompts go to the metrics.
+void CountStatistics(const ServerCore& core, const pb::AnalyzeRequest& expanded,
+                     const LayerFrame& frame);
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_PREPARED_RUN_H_

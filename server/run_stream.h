@@ -1,0 +1,236 @@
+// The answer to a call that runs one run: a stream of events, one write in
+// flight, from the run's queue through an encoder.
+#ifndef QKSCOPE_SERVER_RUN_STREAM_H_
+#define QKSCOPE_SERVER_RUN_STREAM_H_
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "engine/check.h"
+#include "grpcpp/server_context.h"
+#include "grpcpp/support/server_callback.h"
+#include "server/call_record.h"
+#include "server/call_tracker.h"
+#include "server/event_encoder.h"
+#include "server/prepared_run.h"
+#include "server/server_core.h"
+#include "server/write_watch.h"
+
+namespace qk {
+
+// Counts a submission's refusal.
+inline void CountRefusal(const ServerCore& core, const absl::Status& status) {
+  if (absl::IsResourceExhausted(status)) {
+    core.metrics->Refused(Refusal::kQueueFull);
+  } else if (absl::IsUnavailable(status)) {
+    core.metrics->Refused(Refusal::kDraining);
+  }
+}
+
+// Event: AnalyzeEvent, or another message that `translate` makes of it.
+template <typename Event>
+class RunStream : public grpc::ServerWriteReactor<Event>,
+                  public LiveCall,
+                  public std::enable_shared_from_this<RunStream<Event>> {
+ public:
+  using Convert = std::function<absl::StatusOr<ConvertedRequest>()>;
+  // Makes an Event of the encoder's; false: there is none for this one.
+  using Translate = bool (*)(pb::AnalyzeEvent* from, Event* to);
+
+  // The reactor lives until gRPC is done with it.
+  static RunStream* Start(const ServerCore* core,
+                          grpc::CallbackServerContext* context,
+                          const char* method, Translate translate,
+                          const Convert& convert) {
+    auto stream = std::shared_ptr<RunStream>(
+        new RunStream(core, context, method, translate));
+    stream->self_ = stream;
+    const absl::Status status = stream->Begin(convert);
+    if (!status.ok()) stream->Abort(status);
+    stream->Pump();
+    return stream.get();
+  }
+
+  void OnWriteDone(bool ok) override {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      watch_.End();
+      queue_->Release(static_cast<int64_t>(event_.ByteSizeLong()));
+      if (!ok && !end_.has_value()) end_ = CancelledReason(*context_);
+    }
+    Pump();
+  }
+
+  void OnCancel() override {
+    const absl::Status reason = CancelledReason(*context_);
+    if (End(reason)) {
+      core_->metrics->Cancelled(absl::IsDeadlineExceeded(reason)
+                                    ? CancelReason::kDeadline
+                                    : CancelReason::kClient);
+    }
+    Pump();
+  }
+
+  void OnDone() override {
+    std::shared_ptr<RunStream> last = std::move(self_);
+    if (queue_ != nullptr) queue_->Discard();
+  }
+
+  void Tick(absl::Time now) override {
+    const absl::Duration stall =
+        absl::Milliseconds(core_->limits.write_stall_timeout_ms);
+    std::unique_lock<std::mutex> lock(mutex_);
+    const auto verdict = watch_.Check(now, stall, deadline_);
+    if (!verdict.has_value()) return;
+    lock.unlock();
+    if (!End(absl::DeadlineExceededError(verdict->message))) return;
+    core_->metrics->Cancelled(verdict->reason);
+    lock.lock();
+    watch_.CancelCall(context_, verdict->message);
+  }
+
+  void Abort(const absl::Status& reason) override {
+    End(reason);
+    Pump();
+  }
+
+ private:
+  RunStream(const ServerCore* core, grpc::CallbackServerContext* context,
+            const char* method, Translate translate)
+      : core_(core),
+        context_(context),
+        translate_(translate),
+        call_(core, method) {}
+
+  absl::Status Begin(const Convert& convert) {
+    QK_RETURN_IF_ERROR(core_->calls->CheckOpen());
+    QK_ASSIGN_OR_RETURN(deadline_, CallDeadline(*context_, core_->limits));
+    QK_ASSIGN_OR_RETURN(ConvertedRequest request, convert());
+    call_.model = request.model.name;
+    call_.arms = static_cast<int64_t>(request.spec.arms.size());
+    call_.prompt_tokens = static_cast<int64_t>(request.spec.tokens.size());
+    expanded_ = request.expanded;
+    const auto pump = [core = core_, weak = this->weak_from_this()] {
+      core->executor->Post([weak] {
+        if (auto stream = weak.lock()) stream->Pump();
+      });
+    };
+    QK_ASSIGN_OR_RETURN(PreparedRun prepared,
+                        PrepareRun(*core_, std::move(request), pump));
+    queue_ = prepared.queue;
+    request_ = std::make_shared<ScheduledRequest>(
+        deadline_, [queue = queue_](int p) { queue->PushPosition(p); });
+    prepared.encoder.request_id = call_.id();
+    prepared.encoder.queue_seconds = [request = request_,
+                                      now = absl::Now()] {
+      return absl::ToDoubleSeconds(request->started() - now);
+    };
+    encoder_.emplace(std::move(prepared.encoder));
+    core_->calls->Register(this->weak_from_this());
+    std::vector<ScheduledRun> runs;
+    runs.push_back(std::move(prepared.scheduled));
+    const absl::Status status =
+        core_->scheduler->Submit(request_, std::move(runs));
+    if (!status.ok()) CountRefusal(*core_, status);
+    return status;
+  }
+
+  // Ends the call with an error, unless it has ended. True: it did.
+  bool End(const absl::Status& reason) {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (end_.has_value()) return false;
+      end_ = reason;
+    }
+    if (request_ != nullptr) request_->Cancel(reason);
+    if (queue_ != nullptr) queue_->Discard();
+    return true;
+  }
+
+  // Starts the next write, or finishes, if there is something to do and no
+  // write is in flight. Any thread.
+  void Pump() {
+    std::optional<grpc::Status> finish;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (watch_.writing() || finished_) return;
+      if (!end_.has_value() && NextEvent()) {
+        watch_.Begin();
+      } else if (end_.has_value()) {
+        finished_ = true;
+        finish = FinishRecord();
+      } else {
+        return;
+      }
+    }
+    if (finish.has_value()) {
+      this->Finish(*finish);
+    } else {
+      this->StartWrite(&event_);
+    }
+  }
+
+  // Makes event_; false: nothing to write now. Sets end_ at the end.
+  bool NextEvent() {
+    for (;;) {
+      while (encoder_->Next(&analyze_event_)) {
+        if (translate_(&analyze_event_, &event_)) return true;
+      }
+      if (encoder_->done()) {
+        end_ = absl::OkStatus();
+        return false;
+      }
+      std::optional<StreamItem> item = queue_->Pop();
+      if (!item.has_value()) return false;
+      if (const auto* end = std::get_if<RunEnd>(&*item);
+          end != nullptr && !end->status.ok()) {
+        end_ = end->status;
+        return false;
+      }
+      if (const auto* frame = std::get_if<LayerFrame>(&*item)) {
+        CountStatistics(*core_, expanded_, *frame);
+      }
+      encoder_->Feed(*std::move(item));
+    }
+  }
+
+  grpc::Status FinishRecord() {
+    if (encoder_.has_value()) {
+      call_.streamed_bytes = encoder_->streamed_bytes();
+      call_.generated_tokens = encoder_->generated_tokens();
+    }
+    if (request_ != nullptr && request_->started() < absl::InfiniteFuture()) {
+      call_.queue_seconds =
+          absl::ToDoubleSeconds(request_->started() - call_.start());
+    }
+    return call_.Finish(*end_);
+  }
+
+  const ServerCore* const core_;
+  grpc::CallbackServerContext* const context_;
+  const Translate translate_;
+  std::shared_ptr<RunStream> self_;
+
+  // Set by Begin.
+  absl::Time deadline_ = absl::InfiniteFuture();
+  pb::AnalyzeRequest expanded_;
+  std::shared_ptr<FrameQueue> queue_;
+  std::shared_ptr<ScheduledRequest> request_;
+
+  std::mutex mutex_;
+  CallRecord call_;
+  std::optional<EventEncoder> encoder_;
+  pb::AnalyzeEvent analyze_event_;
+  Event event_;
+  WriteWatch watch_;
+  bool finished_ = false;
+  std::optional<absl::Status> end_;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_RUN_STREAM_H_

@@ -1,0 +1,149 @@
+#include "server/score_call.h"
+
+#include <utility>
+
+#include "engine/check.h"
+#include "server/convert.h"
+#include "server/run_cost.h"
+#include "server/run_stream.h"
+
+namespace qk {
+
+// Keeps the one result of a pair's run.
+class ScoreCall::PairSink : public RunSink {
+ public:
+  PairSink(Executor* executor, std::weak_ptr<ScoreCall> call, size_t index)
+      : executor_(executor), call_(std::move(call)), index_(index) {}
+
+  void OnLayer(LayerFrame) override {}
+  void OnApplied(AppliedRule) override {}
+  void OnToken(TokenEvent) override {}
+  void OnComparison(ComparisonResult) override {}
+  void OnLogits(int, std::vector<PositionLogits>) override {}
+  void OnScore(ScoreResult score) override { score_ = std::move(score); }
+  void OnFinished(const absl::Status& status, const std::vector<ArmSummary>&,
+                  const RunTimes&) override {
+    executor_->Post([call = call_, index = index_, status,
+                     score = std::move(score_)] {
+      if (auto c = call.lock()) c->PairDone(index, status, score);
+    });
+  }
+
+ private:
+  Executor* const executor_;
+  const std::weak_ptr<ScoreCall> call_;
+  const size_t index_;
+  ScoreResult score_;
+};
+
+ScoreCall::ScoreCall(const ServerCore* core,
+                     grpc::CallbackServerContext* context,
+                     pb::ScoreResponse* response)
+    : core_(core),
+      context_(context),
+      response_(response),
+      call_(core, "Score") {}
+
+ScoreCall* ScoreCall::Start(const ServerCore* core,
+                            grpc::CallbackServerContext* context,
+                            const pb::ScoreRequest& request,
+                            pb::ScoreResponse* response) {
+  auto call =
+      std::shared_ptr<ScoreCall>(new ScoreCall(core, context, response));
+  call->self_ = call;
+  const absl::Status status = call->Begin(request);
+  if (!status.ok()) call->End(status);
+  return call.get();
+}
+
+absl::Status ScoreCall::Begin(const pb::ScoreRequest& request) {
+  QK_RETURN_IF_ERROR(core_->calls->CheckOpen());
+  QK_ASSIGN_OR_RETURN(const absl::Time deadline,
+                      CallDeadline(*context_, core_->limits));
+  QK_ASSIGN_OR_RETURN(ConvertedScore score,
+                      ConvertScore(request, core_->convert_context()));
+  call_.model = score.model.name;
+  call_.arms = static_cast<int64_t>(score.specs.size());
+  results_.resize(score.specs.size());
+  left_ = score.specs.size();
+  std::vector<ScheduledRun> runs;
+  for (size_t i = 0; i < score.specs.size(); ++i) {
+    RunSpec& spec = score.specs[i];
+    results_[i].set_context_tokens(score.context_tokens[i]);
+    call_.prompt_tokens += static_cast<int64_t>(spec.tokens.size());
+    ScheduledRun& run = runs.emplace_back();
+    run.prefill_rows = static_cast<int64_t>(spec.tokens.size());
+    auto sink =
+        std::make_shared<PairSink>(core_->executor, weak_from_this(), i);
+    QK_ASSIGN_OR_RETURN(run.run, Run::Create(std::move(spec), sink.get()));
+    run.keep_alive = std::move(sink);
+  }
+  request_ = std::make_shared<ScheduledRequest>(deadline, [](int) {});
+  core_->calls->Register(weak_from_this());
+  const absl::Status status =
+      core_->scheduler->Submit(request_, std::move(runs));
+  if (!status.ok()) CountRefusal(*core_, status);
+  return status;
+}
+
+void ScoreCall::PairDone(size_t index, const absl::Status& status,
+                         const ScoreResult& result) {
+  if (!status.ok()) {
+    End(status);
+    return;
+  }
+  bool last = false;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    pb::ScoreResult& out = results_[index];
+    double sum = 0;
+    bool greedy = true;
+    for (float logprob : result.token_logprob) {
+      sum += logprob;
+      out.add_token_logprobs(logprob);
+    }
+    for (bool token : result.greedy) {
+      greedy = greedy && token;
+      out.add_token_greedy(token);
+    }
+    out.set_logprob(sum);
+    out.set_is_greedy(greedy);
+    out.set_continuation_tokens(static_cast<int>(result.greedy.size()));
+    last = --left_ == 0;
+  }
+  if (last) End(absl::OkStatus());
+}
+
+bool ScoreCall::End(const absl::Status& status) {
+  grpc::Status converted;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (std::exchange(finished_, true)) return false;
+    if (status.ok()) {
+      for (pb::ScoreResult& result : results_) {
+        *response_->add_results() = std::move(result);
+      }
+      call_.streamed_bytes = static_cast<int64_t>(response_->ByteSizeLong());
+    }
+    if (request_ != nullptr && request_->started() < absl::InfiniteFuture()) {
+      call_.queue_seconds =
+          absl::ToDoubleSeconds(request_->started() - call_.start());
+    }
+    converted = call_.Finish(status);
+  }
+  if (!status.ok() && request_ != nullptr) request_->Cancel(status);
+  Finish(converted);
+  return true;
+}
+
+void ScoreCall::OnCancel() {
+  const absl::Status reason = CancelledReason(*context_);
+  if (!End(reason)) return;
+  core_->metrics->Cancelled(absl::IsDeadlineExceeded(reason)
+                                ? CancelReason::kDeadline
+                                : CancelReason::kClient);
+}
+
+void ScoreCall::OnDone() { std::shared_ptr<ScoreCall> last = std::move(self_); }
+
+}  // namespace qk

@@ -1,0 +1,213 @@
+#include "server/server.h"
+
+#include <algorithm>
+#include <chrono>
+#include <exception>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "engine/check.h"
+#include "engine/cpu/cpu_backend.h"
+#include "engine/model.h"
+#include "grpcpp/ext/proto_server_reflection_plugin.h"
+#include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/server_builder.h"
+#include "prometheus/exposer.h"
+
+namespace qk {
+namespace {
+
+constexpr char kServiceName[] = "qkscope.v1.Analysis";
+constexpr int kStreamThreads = 2;
+constexpr int kScrapeThreads = 4;
+// A client that stopped is noticed after the sum of both.
+constexpr int kKeepaliveMs = 20'000;
+constexpr int kKeepaliveTimeoutMs = 10'000;
+// Clients that ping more often than this are sent away.
+constexpr int kMinPingIntervalMs = 10'000;
+constexpr int kMaxStreamsPerConnection = 1024;
+// For statuses to leave once the calls have ended.
+constexpr auto kFlush = std::chrono::milliseconds(300);
+
+// gRPC's own default would let two servers share a port silently.
+void SetChannelArguments(grpc::ServerBuilder* builder) {
+  builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
+                              kKeepaliveTimeoutMs);
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder->AddChannelArgument(
+      GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+      kMinPingIntervalMs);
+  builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
+                              kMaxStreamsPerConnection);
+}
+
+std::string WithPort(const std::string& address, int port) {
+  return absl::StrCat(address.substr(0, address.rfind(':')), ":", port);
+}
+
+absl::Duration TickOf(const Limits& limits) {
+  return std::clamp(absl::Milliseconds(limits.write_stall_timeout_ms) / 4,
+                    absl::Milliseconds(10), absl::Seconds(1));
+}
+
+}  // namespace
+
+Server::Server(const ServerOptions& options)
+    : options_(options), budget_(options.limits.max_buffered_bytes) {}
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Create(
+    const ServerOptions& options, Log* log) {
+  std::unique_ptr<Server> server(new Server(options));
+  QK_RETURN_IF_ERROR(server->Start(log));
+  return server;
+}
+
+absl::Status Server::Start(Log* log) {
+  CpuBackendOptions backend_options;
+  backend_options.threads = options_.threads;
+  backend_ = CreateCpuBackend(backend_options);
+
+  Metrics::Options metrics_options;
+  metrics_options.version = options_.version;
+  metrics_options.methods = AnalysisService::Methods();
+  metrics_options.budget = &budget_;
+  metrics_options.buffered = &buffered_;
+  metrics_ = std::make_shared<Metrics>(metrics_options);
+  for (const ModelToLoad& model : options_.models) {
+    QK_ASSIGN_OR_RETURN(ModelDescription description,
+                        DescribeModel(model.path, model.compute));
+    metrics_->AddModel(model.name, description.config.num_layers());
+    registry_.AddLoading(model.name, std::move(description), model.compute);
+  }
+
+  SchedulerOptions scheduler_options;
+  scheduler_options.max_queued_requests = options_.limits.max_queued_requests;
+  scheduler_options.max_rows_per_pass = options_.limits.max_rows_per_pass;
+  calls_ = std::make_unique<CallTracker>(TickOf(options_.limits));
+  scheduler_ = std::make_unique<Scheduler>(scheduler_options, &device_,
+                                           metrics_.get());
+  executor_ = std::make_unique<Executor>(kStreamThreads);
+  core_ = {options_.version,  options_.limits, backend_->info(),
+           &registry_,        scheduler_.get(), &budget_,
+           &buffered_,        executor_.get(), metrics_.get(),
+           log,               calls_.get()};
+  service_ = std::make_unique<AnalysisService>(&core_);
+  QK_RETURN_IF_ERROR(ExposeMetrics());
+  return Listen();
+}
+
+absl::Status Server::Listen() {
+  grpc::EnableDefaultHealthCheckService(true);
+  if (options_.reflection) {
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  }
+  grpc::ServerBuilder builder;
+  int port = 0;
+  builder.AddListeningPort(options_.listen, grpc::InsecureServerCredentials(),
+                           &port);
+  builder.RegisterService(service_.get());
+  SetChannelArguments(&builder);
+  grpc_server_ = builder.BuildAndStart();
+  if (grpc_server_ == nullptr || port == 0) {
+    return absl::UnavailableError(
+        absl::StrCat("listen: cannot bind '", options_.listen, "'"));
+  }
+  address_ = WithPort(options_.listen, port);
+  SetHealth("", false);
+  SetHealth(kServiceName, false);
+  for (const ModelToLoad& model : options_.models) {
+    SetHealth(model.name, false);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Server::ExposeMetrics() {
+  if (options_.metrics_listen.empty()) return absl::OkStatus();
+  try {
+    exposer_ = std::make_unique<prometheus::Exposer>(options_.metrics_listen,
+                                                     kScrapeThreads);
+    exposer_->RegisterCollectable(metrics_);
+  } catch (const std::exception& error) {
+    return absl::UnavailableError(
+        absl::StrCat("metrics_listen: cannot bind '", options_.metrics_listen,
+                     "': ", error.what()));
+  }
+  const std::vector<int> ports = exposer_->GetListeningPorts();
+  if (ports.empty()) {
+    return absl::UnavailableError(absl::StrCat(
+        "metrics_listen: cannot bind '", options_.metrics_listen, "'"));
+  }
+  metrics_address_ = WithPort(options_.metrics_listen, ports.front());
+  return absl::OkStatus();
+}
+
+void Server::SetHealth(const std::string& service, bool serving) {
+  grpc_server_->GetHealthCheckService()->SetServingStatus(service, serving);
+}
+
+absl::Status Server::LoadModels() {
+  for (const ModelToLoad& model : options_.models) {
+    ModelOptions load;
+    load.compute = model.compute;
+    load.kv_cache_bytes = options_.limits.kv_cache_bytes;
+    load.max_rows_per_pass = options_.limits.max_rows_per_pass;
+    load.expected_sha256 = model.sha256;
+    auto loaded = Model::Load(model.path, load, backend_.get());
+    if (!loaded.ok()) {
+      registry_.SetFailed(model.name, loaded.status());
+      return loaded.status();
+    }
+    const Model& m = **loaded;
+    metrics_->ModelLoaded(model.name, &m, m.load_seconds(), m.host_bytes(),
+                          m.device_bytes());
+    core_.log->Info("model_ready",
+                    {{"model", model.name},
+                     {"seconds", m.load_seconds()},
+                     {"host_bytes", m.host_bytes()},
+                     {"sha256", m.weights_sha256()}});
+    registry_.SetReady(model.name, *std::move(loaded));
+    if (!calls_->draining()) SetHealth(model.name, true);
+  }
+  if (calls_->draining()) return absl::OkStatus();
+  SetHealth("", true);
+  SetHealth(kServiceName, true);
+  return absl::OkStatus();
+}
+
+void Server::BeginDrain() {
+  calls_->StopAdmission();
+  grpc_server_->GetHealthCheckService()->SetServingStatus(false);
+  scheduler_->StopAdmission();
+}
+
+bool Server::WaitUntilIdle(absl::Time deadline) {
+  return calls_->WaitUntilIdle(deadline);
+}
+
+void Server::Stop() {
+  const absl::Status reason =
+      absl::UnavailableError("server is shutting down");
+  calls_->StopAdmission();
+  calls_->AbortAll(reason);
+  scheduler_->CancelAll(reason);
+  grpc_server_->Shutdown(std::chrono::system_clock::now() + kFlush);
+  grpc_server_->Wait();
+}
+
+Server::~Server() {
+  if (grpc_server_ != nullptr) {
+    Stop();
+    grpc_server_.reset();
+  }
+  exposer_.reset();
+  // Runs may still post to the executor, whose tasks need nothing but their
+  // calls.
+  scheduler_.reset();
+  executor_.reset();
+}
+
+}  // namespace qk

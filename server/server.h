@@ -1,0 +1,77 @@
+// The whole server: engine, scheduler, service, health, metrics.
+#ifndef QKSCOPE_SERVER_SERVER_H_
+#define QKSCOPE_SERVER_SERVER_H_
+
+#include <atomic>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/backend.h"
+#include "grpcpp/server.h"
+#include "server/analysis_service.h"
+#include "server/engine_device.h"
+#include "server/options.h"
+#include "server/server_core.h"
+
+namespace prometheus {
+class Exposer;
+}
+
+namespace qk {
+
+class Server {
+ public:
+  // Describes the models, then listens; health says NOT_SERVING until
+  // LoadModels is through. Errors name the key of the configuration. `log`
+  // outlives the server.
+  static absl::StatusOr<std::unique_ptr<Server>> Create(
+      const ServerOptions& options, Log* log);
+  // Ends what is left at once.
+  ~Server();
+
+  // Loads all models, one after the other. The first error, `file: reason`.
+  absl::Status LoadModels();
+
+  // Bound addresses, "HOST:PORT"; metrics_address is empty when it is off.
+  const std::string& address() const { return address_; }
+  const std::string& metrics_address() const { return metrics_address_; }
+
+  // Health goes to NOT_SERVING, new calls are refused.
+  void BeginDrain();
+  // True when no call is left; false when the deadline came first.
+  bool WaitUntilIdle(absl::Time deadline);
+  // Ends the calls that are left, and the listener.
+  void Stop();
+
+ private:
+  explicit Server(const ServerOptions& options);
+
+  absl::Status Start(Log* log);
+  absl::Status Listen();
+  absl::Status ExposeMetrics();
+  void SetHealth(const std::string& service, bool serving);
+
+  const ServerOptions options_;
+  std::unique_ptr<Backend> backend_;
+  ModelRegistry registry_;
+  BufferBudget budget_;
+  std::atomic<int64_t> buffered_ = 0;
+  EngineDevice device_;
+  std::shared_ptr<Metrics> metrics_;
+  std::unique_ptr<CallTracker> calls_;
+  std::unique_ptr<Scheduler> scheduler_;
+  std::unique_ptr<Executor> executor_;
+  ServerCore core_;
+  std::unique_ptr<AnalysisService> service_;
+  std::unique_ptr<grpc::Server> grpc_server_;
+  std::unique_ptr<prometheus::Exposer> exposer_;
+  std::string address_;
+  std::string metrics_address_;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_SERVER_H_
