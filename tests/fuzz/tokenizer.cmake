@@ -1,0 +1,9 @@
+foreach(target tokenizer_json tokenizer_text)
+  qk_fuzz(${target} qk_tokenizer)
+endforeach()
+foreach(target fuzz_tokenizer_text fuzz_tokenizer_text_replay)
+  if(TARGET ${target})
+    target_compile_definitions(${target} PRIVATE
+      QK_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  endif()
+endforeach()
