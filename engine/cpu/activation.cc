@@ -17,7 +17,10 @@ template <class DF, class VF>
 HWY_INLINE VF SiluTimes(DF d, VF gate, VF up) {
   const VF one = hn::Set(d, 1.0f);
   const VF sigmoid = hn::Div(one, hn::Add(one, hn::Exp(d, hn::Neg(gate))));
-  return hn::Mul(hn::Mul(gate, sigmoid), up);
+  // Exp is wrong where its result is over float32's range; there the product
+  // vanishes. A NaN stays one.
+  const VF kept = hn::IfThenElseZero(hn::Ge(gate, hn::Set(d, -88.0f)), sigmoid);
+  return hn::Mul(hn::Mul(gate, kept), up);
 }
 
 HWY_ATTR void GatedSilu(float* HWY_RESTRICT gate, const float* HWY_RESTRICT up,
