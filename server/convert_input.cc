@@ -3,6 +3,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_format.h"
 #include "engine/check.h"
+#include "engine/formats/json_syntax.h"
 #include "engine/tokenizer/chat_formats.h"
 #include "server/convert.h"
 #include "server/convert_fields.h"

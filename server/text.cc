@@ -12,31 +12,6 @@ namespace {
 
 constexpr size_t kMaxEcho = 64;
 
-// Length of the well-formed UTF-8 sequence at the start of `text`, or 0. The
-// ranges are Unicode's table 3-7.
-size_t SequenceLength(absl::string_view text) {
-  const auto byte = [&](size_t i) {
-    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u;
-  };
-  const auto in = [&](size_t i, unsigned low, unsigned high) {
-    return low <= byte(i) && byte(i) <= high;
-  };
-  const unsigned lead = byte(0);
-  if (lead <= 0x7f) return 1;
-  if (in(0, 0xc2, 0xdf)) return in(1, 0x80, 0xbf) ? 2 : 0;
-  if (in(0, 0xe0, 0xef)) {
-    const unsigned low = lead == 0xe0 ? 0xa0 : 0x80;
-    const unsigned high = lead == 0xed ? 0x9f : 0xbf;
-    return in(1, low, high) && in(2, 0x80, 0xbf) ? 3 : 0;
-  }
-  if (in(0, 0xf0, 0xf4)) {
-    const unsigned low = lead == 0xf0 ? 0x90 : 0x80;
-    const unsigned high = lead == 0xf4 ? 0x8f : 0xbf;
-    return in(1, low, high) && in(2, 0x80, 0xbf) && in(3, 0x80, 0xbf) ? 4 : 0;
-  }
-  return 0;
-}
-
 size_t EditDistance(absl::string_view a, absl::string_view b) {
   std::vector<size_t> row(b.size() + 1);
   for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
@@ -59,15 +34,6 @@ std::string Echo(absl::string_view text) {
   const bool cut = text.size() > kMaxEcho || escaped.size() > kMaxEcho;
   if (escaped.size() > kMaxEcho) escaped.resize(kMaxEcho);
   return cut ? escaped + "..." : escaped;
-}
-
-std::optional<size_t> FindInvalidUtf8(absl::string_view text) {
-  for (size_t i = 0; i < text.size();) {
-    const size_t length = SequenceLength(text.substr(i));
-    if (length == 0) return i;
-    i += length;
-  }
-  return std::nullopt;
 }
 
 std::string HumanBytes(int64_t bytes) {

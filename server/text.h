@@ -3,7 +3,6 @@
 #define QKSCOPE_SERVER_TEXT_H_
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,10 +13,6 @@ namespace qk {
 // `text` with everything but printable ASCII escaped, at most 64 bytes of it;
 // longer text ends in "...".
 std::string Echo(absl::string_view text);
-
-// The first byte that is not part of well-formed UTF-8 (no surrogates, nothing
-// over U+10FFFF, no overlong forms); nullopt when there is none.
-std::optional<size_t> FindInvalidUtf8(absl::string_view text);
 
 // "512 B", "1.5 MiB", "9.1 GiB".
 std::string HumanBytes(int64_t bytes);

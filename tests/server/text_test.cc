@@ -15,18 +15,6 @@ TEST(TextTest, EchoEscapesAndCuts) {
   EXPECT_LE(Echo(std::string(64, '\xff')).size(), 67u);
 }
 
-TEST(TextTest, FindInvalidUtf8) {
-  EXPECT_FALSE(FindInvalidUtf8("").has_value());
-  EXPECT_FALSE(FindInvalidUtf8("a\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80")
-                   .has_value());
-  EXPECT_FALSE(FindInvalidUtf8("\xf4\x8f\xbf\xbf").has_value());  // U+10FFFF
-  EXPECT_EQ(FindInvalidUtf8("\xf4\x90\x80\x80"), 0u);             // above it
-  EXPECT_EQ(FindInvalidUtf8("a\x80"), 1u);
-  EXPECT_EQ(FindInvalidUtf8("ab\xc0\xaf"), 2u);      // overlong
-  EXPECT_EQ(FindInvalidUtf8("\xed\xbf\xbf"), 0u);    // surrogate
-  EXPECT_EQ(FindInvalidUtf8("abc\xf0\x9f\x98"), 3u);  // cut off
-}
-
 TEST(TextTest, HumanBytes) {
   EXPECT_EQ(HumanBytes(0), "0 B");
   EXPECT_EQ(HumanBytes(1023), "1023 B");
