@@ -8,10 +8,12 @@ namespace {
 
 const int kSizes[] = {1, 5, 7, 11, 13, 33, 257};
 
-INSTANTIATE_TEST_SUITE_P(Backends, ConformanceTest,
+class RowOpsTest : public ConformanceTest {};
+
+INSTANTIATE_TEST_SUITE_P(Backends, RowOpsTest,
                          ::testing::ValuesIn(AllBackends()), BackendName);
 
-TEST_P(ConformanceTest, Embed) {
+TEST_P(RowOpsTest, Embed) {
   Random random(1);
   for (int hidden : kSizes) {
     const int vocab = 9;
@@ -58,7 +60,7 @@ std::vector<double> NormOracle(const std::vector<float>& x,
   return out;
 }
 
-TEST_P(ConformanceTest, RmsNorm) {
+TEST_P(RowOpsTest, RmsNorm) {
   Random random(2);
   for (int dim : {1, 5, 7, 11, 13, 33, 257, 576}) {
     for (int rows : {1, 2, 17, 40}) {
@@ -82,7 +84,7 @@ TEST_P(ConformanceTest, RmsNorm) {
   }
 }
 
-TEST_P(ConformanceTest, Rope) {
+TEST_P(RowOpsTest, Rope) {
   Random random(3);
   struct Case {
     int heads, head_dim, rotary;
@@ -122,7 +124,7 @@ TEST_P(ConformanceTest, Rope) {
   }
 }
 
-TEST_P(ConformanceTest, GatedActivation) {
+TEST_P(RowOpsTest, GatedActivation) {
   Random random(4);
   for (int n : {1, 5, 7, 11, 13, 33, 257, 40001}) {
     std::vector<float> gate = random.Normal(n, 4.0f);
@@ -146,7 +148,7 @@ TEST_P(ConformanceTest, GatedActivation) {
   }
 }
 
-TEST_P(ConformanceTest, GatedActivationFarFromZero) {
+TEST_P(RowOpsTest, GatedActivationFarFromZero) {
   std::vector<float> gate;
   std::vector<double> want;
   for (float x = -3000; x <= 3000; x += 0.5f) {
@@ -162,7 +164,7 @@ TEST_P(ConformanceTest, GatedActivationFarFromZero) {
   ExpectEach(device.Read(), want, 16 * kEpsilon, 1e-35, "silu");
 }
 
-TEST_P(ConformanceTest, GatedActivationOfAValueIsTheSameEverywhere) {
+TEST_P(RowOpsTest, GatedActivationOfAValueIsTheSameEverywhere) {
   const int n = 100;
   DeviceVector<float> gate(backend(), std::vector<float>(n, 1.2345f));
   const DeviceVector<float> up(backend(), std::vector<float>(n, 0.789f));
@@ -171,7 +173,7 @@ TEST_P(ConformanceTest, GatedActivationOfAValueIsTheSameEverywhere) {
   ExpectSame(got, std::vector<float>(n, got[0]), "silu");
 }
 
-TEST_P(ConformanceTest, Add) {
+TEST_P(RowOpsTest, Add) {
   Random random(5);
   for (int n : {1, 5, 7, 11, 13, 33, 257, 40001}) {
     std::vector<float> x = random.Normal(n);
@@ -186,7 +188,7 @@ TEST_P(ConformanceTest, Add) {
   }
 }
 
-TEST_P(ConformanceTest, Memory) {
+TEST_P(RowOpsTest, Memory) {
   DeviceVector<float> x(backend(), std::vector<float>{1, 2, 3, 4});
   DeviceVector<float> y(backend(), 4);
   backend().CopyOnDevice(y.data(), x.data(), 3 * sizeof(float));

@@ -7,4 +7,4 @@ qk_test(text_stream_test SOURCES text_stream_test.cc LIBS qk_core)
 qk_test(thread_pool_test SOURCES thread_pool_test.cc LIBS qk_core)
 qk_test(statistics_test SOURCES statistics_test.cc LIBS qk_core)
 qk_test(backend_conformance_test SOURCES backend_conformance_test.cc
-        matmul_conformance_test.cc LIBS qk_core)
+        attention_conformance_test.cc matmul_conformance_test.cc LIBS qk_core)
