@@ -18,6 +18,6 @@ fi
 QKSCOPE_DEMO_MODEL=$(bash deploy/fetch_model.sh)
 export QKSCOPE_DEMO_MODEL
 
-cmake --preset release
+cmake --preset release -DQK_SMOLLM2_GGUF="$QKSCOPE_DEMO_MODEL"
 cmake --build --preset release --parallel 2
 ctest --preset release --parallel 2 --output-on-failure --no-tests=error "$@"

@@ -8,3 +8,15 @@ qk_test(thread_pool_test SOURCES thread_pool_test.cc LIBS qk_core)
 qk_test(statistics_test SOURCES statistics_test.cc LIBS qk_core)
 qk_test(backend_conformance_test SOURCES backend_conformance_test.cc
         attention_conformance_test.cc matmul_conformance_test.cc LIBS qk_core)
+
+# The real model is not in this repository: deploy/fetch_model.sh gets it.
+set(QK_SMOLLM2_GGUF "" CACHE FILEPATH
+    "SmolLM2-135M-Instruct.Q4_1.gguf, for smollm2_golden_test")
+if(QK_SMOLLM2_GGUF)
+  qk_test(smollm2_golden_test SOURCES smollm2_golden_test.cc LIBS qk_core)
+  target_compile_definitions(smollm2_golden_test PRIVATE
+    QK_SMOLLM2_GGUF="${QK_SMOLLM2_GGUF}")
+else()
+  message(STATUS "smollm2_golden_test is left out: set QK_SMOLLM2_GGUF to the "
+                 "file that deploy/fetch_model.sh prints")
+endif()
