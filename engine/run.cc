@@ -123,6 +123,8 @@ void RunImpl::RequestHead(Arm& arm) {
 }
 
 const Model* RunImpl::next_model() const {
+  // Before Reserve there are no sequences yet.
+  if (arms_.empty() && !finished_) return spec_.arms.front().model.get();
   for (const Arm& arm : arms_) {
     if (!arm.done) return &arm.sequence->model();
   }
