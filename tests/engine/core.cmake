@@ -7,7 +7,9 @@ qk_test(text_stream_test SOURCES text_stream_test.cc LIBS qk_core)
 qk_test(thread_pool_test SOURCES thread_pool_test.cc LIBS qk_core)
 qk_test(statistics_test SOURCES statistics_test.cc LIBS qk_core)
 qk_test(backend_conformance_test SOURCES backend_conformance_test.cc
-        attention_conformance_test.cc matmul_conformance_test.cc LIBS qk_core)
+        attention_conformance_test.cc disrupt_conformance_test.cc
+        hooks_conformance_test.cc logits_conformance_test.cc
+        matmul_conformance_test.cc LIBS qk_core)
 
 # The real model is not in this repository: deploy/fetch_model.sh gets it.
 set(QK_SMOLLM2_GGUF "" CACHE FILEPATH
