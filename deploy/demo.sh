@@ -49,7 +49,7 @@ for line in open(sys.argv[1], encoding="utf-8"):
     except ValueError:
         continue  # Not a line of the log, or half of one.
     if entry.get("event") == "listening":
-        print(entry["address"])
+        print(entry["listen"])
 PYTHON
 }
 
@@ -57,19 +57,19 @@ say "Starting the server with $(basename "$model")"
 "$bin/qkscoped" --listen 127.0.0.1:0 --metrics-listen 127.0.0.1:0 \
   --model "demo=$model" 2>"$work/server.log" &
 server=$!
-QKSCOPE_SERVER=
-while [[ -z "$QKSCOPE_SERVER" ]]; do
+export QKSCOPE_SERVER=
+until [[ -n "$QKSCOPE_SERVER" ]] &&
+      "$bin/qkctl" health --model demo --wait 1 >/dev/null 2>&1; do
   if ! kill -0 "$server" 2>/dev/null; then
-    echo "The server did not start:" >&2
+    printf '\nThe server did not start:\n' >&2
     cat "$work/server.log" >&2
     exit 1
   fi
+  printf '.'
   sleep 0.1
   QKSCOPE_SERVER=$(address)
 done
-export QKSCOPE_SERVER
-"$bin/qkctl" health --model demo --wait 120 >/dev/null
-echo "listening on $QKSCOPE_SERVER"
+echo " listening on $QKSCOPE_SERVER"
 
 say "qkctl analyze --prompt '$prompt' --arm clean --arm top_k:1 --arm bottom_k:1"
 "$bin/qkctl" analyze --model demo --prompt "$prompt" \

@@ -37,7 +37,7 @@ class BrokenStreamsTest(unittest.TestCase):
 
     def test_server_killed_in_the_middle(self):
         client = self.stalled("--out", self.folder / "out")
-        self.server.signal(signal.SIGKILL)
+        self.server.send_signal(signal.SIGKILL)
         self.server.wait()
         code, events, err = client.finish()
         self.assertEqual(code, 7, err)
@@ -47,7 +47,7 @@ class BrokenStreamsTest(unittest.TestCase):
 
     def test_sigterm_in_the_middle_lets_the_stream_finish(self):
         client = self.stalled()
-        self.server.signal(signal.SIGTERM)
+        self.server.send_signal(signal.SIGTERM)
         code, events, err = client.finish()
         self.assertEqual(code, 0, err)
         self.assertIn("finished", events[-1])

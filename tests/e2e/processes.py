@@ -52,14 +52,14 @@ class Server:
             except ValueError:
                 continue
             if entry.get("event") == "listening":
-                self.address = entry["address"]
+                self.address = entry["listen"]
                 self._listening.set()
         self._listening.set()
 
     def log_text(self):
         return "".join(self.log)
 
-    def signal(self, number):
+    def send_signal(self, number):
         self.process.send_signal(number)
 
     def wait(self):
