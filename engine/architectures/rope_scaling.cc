@@ -60,6 +60,10 @@ absl::Status ApplyLlama3(const JsonValue& scaling, RopeConfig* rope) {
 }  // namespace
 
 absl::Status ApplyRopeScaling(const JsonValue& scaling, RopeConfig* rope) {
+  if (!scaling.is_object()) {
+    return scaling.Error(
+        absl::StrCat("must be an object, got ", scaling.Describe()));
+  }
   // Older files say "type".
   const char* key = scaling.Find("rope_type").has_value() ? "rope_type" : "type";
   QK_ASSIGN_OR_RETURN(const absl::string_view kind,

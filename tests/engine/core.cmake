@@ -1,6 +1,7 @@
 qk_test(golden_test SOURCES golden_test.cc LIBS qk_core)
 qk_test(disruption_test SOURCES disruption_test.cc LIBS qk_core)
 qk_test(identity_test SOURCES identity_test.cc LIBS qk_core)
+qk_test(config_test SOURCES config_test.cc LIBS qk_core)
 qk_test(philox_test SOURCES philox_test.cc LIBS qk_core)
 qk_test(sampler_test SOURCES sampler_test.cc LIBS qk_core)
 qk_test(text_stream_test SOURCES text_stream_test.cc LIBS qk_core)
