@@ -64,7 +64,7 @@ class BrokenStreamsTest(unittest.TestCase):
     def test_killed_client_leaves_a_working_server(self):
         client = self.stalled()
         client.process.kill()
-        client.finish()
+        client.process.wait()
         self.assertEqual(qkctl(self.server, *SHORT).returncode, 0)
 
 

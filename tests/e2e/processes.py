@@ -122,9 +122,9 @@ class Stalled:
 
     def finish(self):
         """Reads on; the exit status, all events, and standard error."""
-        out, err = self.process.communicate(timeout=PATIENCE_S)
-        self.events += [json.loads(line) for line in out.splitlines()]
-        return self.process.returncode, self.events, err
+        self.events += [json.loads(line) for line in self.process.stdout]
+        err = self.process.stderr.read()
+        return self.process.wait(PATIENCE_S), self.events, err
 
     def __enter__(self):
         return self
@@ -132,7 +132,9 @@ class Stalled:
     def __exit__(self, *unused):
         if self.process.poll() is None:
             self.process.kill()
-            self.process.communicate()
+            self.process.wait()
+        self.process.stdout.close()
+        self.process.stderr.close()
 
 
 def scratch_folder():
