@@ -22,9 +22,12 @@ constexpr int kRatioWidth = 7;
 constexpr int kTopWidth = 10;
 constexpr int kWavelengthWidth = 11;
 
-std::string PointName(int point) {
-  return absl::AsciiStrToLower(
+// "Q (hook_rot_q)".
+std::string PointTitle(int point) {
+  const std::string name = absl::AsciiStrToLower(
       v1::HookPoint_Name(static_cast<v1::HookPoint>(point)));
+  const char letter = absl::ascii_toupper(name.back());
+  return absl::StrCat(std::string(1, letter), " (", name, ")");
 }
 
 // Whether the point is Q or K, whose massive values have a place to name.
@@ -121,7 +124,8 @@ void AnalyzeView::PrintHeading(int phase) {
       absl::StrFormat("%-*s%5s", static_cast<int>(indent.size()),
                       options_.all_arms ? "arm" : "", "layer");
   for (const int point : points_) {
-    absl::StrAppendFormat(&first, "  %*s", BlockWidth(point), PointName(point));
+    absl::StrAppendFormat(&first, "  %*s", BlockWidth(point),
+                          PointTitle(point));
     absl::StrAppendFormat(&second, "  %*s%*s", kCountWidth, "massive",
                           kRatioWidth, "ratio");
     if (IsQueryOrKey(point)) {
