@@ -131,15 +131,15 @@ int Serve(const ServerOptions& options) {
     Drain(server->get(), options.shutdown_grace, signals);
   }
   (*server)->Stop();
-  if (loading) {
-    // A load cannot be broken off, and nothing it does outlives the process.
-    log.Info("stopped", {{"while_loading", true}});
-    std::_Exit(0);
-  }
-  loader.join();
-  if (!loaded.ok()) return fail(loaded);
-  log.Info("stopped", {});
-  return 0;
+  // A load cannot be broken off.
+  if (!loading) loader.join();
+  const bool failed = !loading && !loaded.ok();
+  if (failed) fail(loaded);
+  if (!failed) log.Info("stopped", {});
+  // Nothing outlives the process, and destructors would take their time: the
+  // metrics' listener looks every 2 s whether it is to stop.
+  std::fflush(nullptr);
+  std::_Exit(failed ? kExitConfig : 0);
 }
 
 int Main(const std::vector<std::string>& arguments) {

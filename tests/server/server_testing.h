@@ -1,0 +1,112 @@
+// A real server in this process, on loopback, with the tiny golden models.
+#ifndef QKSCOPE_TESTS_SERVER_SERVER_TESTING_H_
+#define QKSCOPE_TESTS_SERVER_SERVER_TESTING_H_
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "google/protobuf/text_format.h"
+#include "grpcpp/create_channel.h"
+#include "gtest/gtest.h"
+#include "qkscope/v1/analysis.grpc.pb.h"
+#include "server/server.h"
+
+namespace qk::testing {
+
+inline std::string GoldenModel(const std::string& name) {
+  return std::string(QK_SOURCE_DIR) + "/tests/goldens/" + name;
+}
+
+template <typename Message>
+Message Parse(const std::string& text) {
+  Message message;
+  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &message))
+      << text;
+  return message;
+}
+
+// Everything that came of one Analyze.
+struct Analysis {
+  std::vector<pb::AnalyzeEvent> events;
+  grpc::Status status;
+
+  const pb::Finished* finished() const {
+    if (events.empty() || !events.back().has_finished()) return nullptr;
+    return &events.back().finished();
+  }
+  std::vector<const pb::Layer*> layers() const {
+    std::vector<const pb::Layer*> out;
+    for (const auto& event : events) {
+      if (event.has_layer()) out.push_back(&event.layer());
+    }
+    return out;
+  }
+};
+
+class ServerTest : public ::testing::Test {
+ protected:
+  // "tiny" (grouped queries, context 256, vocabulary 97, no tokenizer).
+  static ServerOptions TinyOptions() {
+    ServerOptions options;
+    options.version = "test";
+    options.listen = "127.0.0.1:0";
+    // Its listener takes 2 s to stop.
+    options.metrics_listen = "";
+    options.threads = 1;
+    options.log_level = LogLevel::kError;
+    options.models.push_back(
+        {"tiny", GoldenModel("tiny_llama_gqa"), ComputeType::kF32, ""});
+    return options;
+  }
+
+  void StartServer(const ServerOptions& options) {
+    auto server = Server::Create(options, &log_);
+    ASSERT_TRUE(server.ok()) << server.status().message();
+    server_ = *std::move(server);
+    channel_ = grpc::CreateChannel(server_->address(),
+                                   grpc::InsecureChannelCredentials());
+    stub_ = pb::Analysis::NewStub(channel_);
+  }
+
+  void StartTiny() {
+    StartServer(TinyOptions());
+    const absl::Status loaded = server_->LoadModels();
+    ASSERT_TRUE(loaded.ok()) << loaded.message();
+  }
+
+  Analysis Analyze(const pb::AnalyzeRequest& request) {
+    grpc::ClientContext context;
+    return Read(stub_->Analyze(&context, request).get());
+  }
+  Analysis Analyze(const std::string& request) {
+    return Analyze(Parse<pb::AnalyzeRequest>(request));
+  }
+
+  static Analysis Read(grpc::ClientReader<pb::AnalyzeEvent>* reader) {
+    Analysis out;
+    pb::AnalyzeEvent event;
+    while (reader->Read(&event)) out.events.push_back(event);
+    out.status = reader->Finish();
+    return out;
+  }
+
+  Log log_{LogLevel::kError};
+  std::unique_ptr<Server> server_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<pb::Analysis::Stub> stub_;
+};
+
+// A prompt of `count` token ids, as text proto.
+inline std::string Tokens(int count) {
+  std::string ids;
+  for (int i = 0; i < count; ++i) {
+    ids += " ids: " + std::to_string(3 + (7 * i) % 90);
+  }
+  return "input {token_ids {" + ids + "}}";
+}
+
+}  // namespace qk::testing
+
+#endif  // QKSCOPE_TESTS_SERVER_SERVER_TESTING_H_
