@@ -86,6 +86,8 @@ BpeTokenizer::BpeTokenizer(BpeTokenizerSpec spec)
   }
   matchers_[0] = std::make_unique<const Matchers>(MakeMatchers(false));
   matchers_[1] = std::make_unique<const Matchers>(MakeMatchers(true));
+  spec_.tokens = {};
+  spec_.merges = {};
 }
 
 BpeTokenizer::Matchers BpeTokenizer::MakeMatchers(bool with_special) const {

@@ -85,7 +85,7 @@ class BpeTokenizer : public Tokenizer {
   void StartSymbols(absl::string_view word,
                     std::vector<BpeSymbol>* symbols) const;
 
-  const BpeTokenizerSpec spec_;
+  BpeTokenizerSpec spec_;  // without tokens and merges, which have become:
   std::vector<std::string> pieces_;  // by id: the bytes of each token
   std::vector<bool> special_;        // by id
   BpeMergeTable merges_;
