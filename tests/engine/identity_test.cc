@@ -130,6 +130,7 @@ TEST_P(IdentityTest, CancelledNeighboursLeaveAndChangeNothing) {
   auto stays = qk::Run::Create(spec, &kept).value();
   auto leaves =
       qk::Run::Create(MakeSpec(model, RandomTokens(70, 2), 0), &gone).value();
+  EXPECT_EQ(leaves->next_model(), model.get());  // a scheduler asks this first
   ASSERT_TRUE(leaves->Reserve().ok());
   ASSERT_TRUE(stays->Reserve().ok());
   std::vector<Sequence*> sequences;
