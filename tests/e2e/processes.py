@@ -6,6 +6,7 @@ Servers listen on free loopback ports and are ended by their process id.
 import json
 import os
 import pathlib
+import pty
 import signal
 import subprocess
 import tempfile
@@ -94,6 +95,26 @@ def qkctl(server, *arguments, text=None):
     return subprocess.run(
         _command(server, arguments), input=text, capture_output=True,
         encoding="utf-8", timeout=PATIENCE_S, check=False)
+
+
+def qkctl_on_terminal(server, *arguments, environment=None):
+    """Runs qkctl on a pseudo-terminal; its exit status and what it showed."""
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(
+        _command(server, arguments), stdin=subprocess.DEVNULL, stdout=terminal,
+        stderr=terminal, env={**os.environ, **(environment or {})})
+    os.close(terminal)
+    shown = b""
+    while True:
+        try:
+            part = os.read(controller, 65536)
+        except OSError:  # How Linux says that the other side is closed.
+            break
+        if not part:
+            break
+        shown += part
+    os.close(controller)
+    return process.wait(PATIENCE_S), shown.decode()
 
 
 class Stalled:

@@ -8,7 +8,8 @@ import numpy as np
 import safetensors
 from safetensors.numpy import load_file
 
-from processes import TINY_MODEL, Server, qkctl, scratch_folder
+from processes import (TINY_MODEL, Server, qkctl, qkctl_on_terminal,
+                       scratch_folder)
 
 CONFIG = json.loads((TINY_MODEL / "config.json").read_text())
 LAYERS = CONFIG["num_hidden_layers"]
@@ -53,6 +54,19 @@ class QkctlTest(unittest.TestCase):
         self.assertIn(f"0/{len(IDS)}", out)
         self.assertIn("not causal", out)
         self.assertNotIn("\033", out)
+
+    def test_colour_and_progress_are_for_terminals(self):
+        command = ["analyze", *PROMPT, *ARMS]
+        code, shown = qkctl_on_terminal(self.server, *command,
+                                        environment={"NO_COLOR": ""})
+        self.assertEqual(code, 0, shown)
+        self.assertIn("\033[1m", shown)
+        self.assertIn("\r\033[K", shown)
+        self.assertIn("100 %", shown)
+        code, shown = qkctl_on_terminal(self.server, *command,
+                                        environment={"NO_COLOR": "1"})
+        self.assertEqual(code, 0, shown)
+        self.assertNotIn("\033[1m", shown)
 
     def test_all_arms_has_a_row_per_arm_and_layer(self):
         out = self.qkctl("analyze", *PROMPT, *ARMS, "--all-arms").stdout
