@@ -1,6 +1,7 @@
 #include "server/log.h"
 
 #include <cmath>
+#include <cstdio>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -8,6 +9,8 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "engine/formats/json_syntax.h"
+#include "google/protobuf/stubs/logging.h"
+#include "grpc/support/log.h"
 #include "spdlog/logger.h"
 #include "spdlog/sinks/stdout_sinks.h"
 
@@ -53,7 +56,28 @@ struct ToJson {
   std::string operator()(bool value) const { return value ? "true" : "false"; }
 };
 
+std::string LineStart(const char* level, absl::string_view event) {
+  return absl::StrCat(
+      "{\"ts\":\"",
+      absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(),
+                       absl::UTCTimeZone()),
+      "\",\"level\":\"", level, "\",\"event\":\"", JsonEscape(event), "\"");
+}
+
+void LogOfGrpc(gpr_log_func_args* args) {
+  const bool error = args->severity == GPR_LOG_SEVERITY_ERROR;
+  const std::string line = absl::StrCat(
+      LineStart(error ? "error" : "info", "grpc"), ",\"message\":\"",
+      JsonEscape(args->message), "\"}\n");
+  std::fwrite(line.data(), 1, line.size(), stderr);
+}
+
 }  // namespace
+
+void RouteLibraryLogs() {
+  gpr_set_log_function(LogOfGrpc);
+  google::protobuf::SetLogHandler(nullptr);
+}
 
 std::string JsonEscape(absl::string_view text) {
   std::string out;
@@ -88,12 +112,7 @@ Log::~Log() = default;
 void Log::Write(LogLevel level, absl::string_view event,
                 std::initializer_list<LogField> fields) {
   if (!logger_->should_log(ToSpdlog(level))) return;
-  std::string line = absl::StrCat(
-      "{\"ts\":\"",
-      absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(),
-                       absl::UTCTimeZone()),
-      "\",\"level\":\"", LevelName(level), "\",\"event\":\"",
-      JsonEscape(event), "\"");
+  std::string line = LineStart(LevelName(level), event);
   for (const LogField& field : fields) {
     absl::StrAppend(&line, ",\"", field.key,
                     "\":", std::visit(ToJson(), field.value));

@@ -42,6 +42,10 @@ class Log {
   std::shared_ptr<spdlog::logger> logger_;
 };
 
+// Makes gRPC's own messages lines of the same form, and stops protobuf's about
+// messages that it could not parse: any client could fill the log with them.
+void RouteLibraryLogs();
+
 // The text with JSON's escapes, without quotes. Bytes that are not UTF-8
 // become U+FFFD.
 std::string JsonEscape(absl::string_view text);

@@ -106,6 +106,7 @@ void Drain(Server* server, absl::Duration grace, const sigset_t& signals) {
 int Serve(const ServerOptions& options) {
   const sigset_t signals = BlockSignals();
   Log log(options.log_level);
+  RouteLibraryLogs();
   const auto fail = [&](const absl::Status& status) {
     log.Error("cannot_start", {{"reason", std::string(status.message())}});
     return kExitConfig;
