@@ -1,0 +1,222 @@
+"""qkscoped as a process: flags, configuration, signals, logs."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+import unittest
+import urllib.request
+
+from processes import BIN, PATIENCE_S, TINY_MODEL, Server, Stalled, qkctl
+from processes import scratch_folder
+
+EX_CONFIG = 78
+IDS = ["--model", "tiny", "--token-ids", "3,1,41,59"]
+
+
+def qkscoped(*arguments):
+    return subprocess.run(
+        [BIN / "qkscoped", *map(str, arguments)], capture_output=True,
+        encoding="utf-8", timeout=PATIENCE_S, check=False)
+
+
+def await_drain(server):
+    while "draining" not in server.log_text():
+        time.sleep(0.01)
+
+
+class FlagsTest(unittest.TestCase):
+    def setUp(self):
+        folder = scratch_folder()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def config(self, text):
+        path = self.folder / "q.conf"
+        path.write_text(text)
+        return path
+
+    def refused(self, *arguments):
+        """Standard error of a start that must fail."""
+        result = qkscoped(*arguments)
+        self.assertEqual(result.returncode, EX_CONFIG, result.stderr)
+        return result.stderr
+
+    def test_help_and_version(self):
+        self.assertRegex(qkscoped("--version").stdout, r"^qkscoped \d+\.\d+\.\d+\n$")
+        text = qkscoped("--help").stdout
+        for flag in ("--model", "--config", "--listen", "--metrics-listen",
+                     "--threads", "--log-level", "--check-config", "Examples:"):
+            self.assertIn(flag, text)
+        self.assertLessEqual(max(map(len, text.splitlines())), 80)
+
+    def test_bad_flags(self):
+        self.assertEqual(
+            self.refused("--modle", "a=b"),
+            "qkscoped: unknown flag '--modle'; did you mean '--model'?\n")
+        self.assertEqual(self.refused("--threads", "0"),
+                         "qkscoped: flags: threads: must be in [1, 1024], "
+                         "got 0\n")
+        self.assertIn("models[1].name: 'a' is used by models[0]",
+                      self.refused("--model", f"a={TINY_MODEL}",
+                                   "--model", f"a={TINY_MODEL}"))
+
+    def test_bad_config_names_file_key_and_value(self):
+        path = self.config("listen: 'x'\n")
+        self.assertEqual(
+            self.refused("--config", path, "--check-config"),
+            f"qkscoped: {path}: listen: no host or port, got 'x' (expected "
+            "HOST:PORT)\n")
+        path = self.config("\nlimits { max_arm: 3 }\n")
+        self.assertEqual(
+            self.refused("--config", path),
+            f"qkscoped: {path}:2: unknown key 'max_arm'; did you mean "
+            "'max_arms'?\n")
+        self.assertEqual(self.refused("--config", self.folder / "none"),
+                         f"qkscoped: {self.folder / 'none'}: cannot be read\n")
+
+    def test_check_config_looks_at_the_models(self):
+        good = qkscoped("--check-config", "--model", f"a={TINY_MODEL}")
+        self.assertEqual(good.returncode, 0, good.stderr)
+        self.assertEqual(good.stdout, "configuration is good: 1 model\n")
+        bad = self.folder / "bad.gguf"
+        bad.write_bytes(b"not a model at all, but long enough to be read")
+        text = self.refused("--check-config", "--model", f"a={TINY_MODEL}",
+                            "--model", f"b={bad}",
+                            "--model", f"c={self.folder / 'none.gguf'}")
+        lines = text.splitlines()
+        self.assertEqual(len(lines), 2, text)
+        self.assertTrue(lines[0].startswith("qkscoped: model 'b': "), text)
+        self.assertIn("bad.gguf", lines[0])
+        self.assertTrue(lines[1].startswith("qkscoped: model 'c': "), text)
+
+    def test_a_model_that_cannot_load_stops_the_start(self):
+        bad = self.folder / "bad.gguf"
+        bad.write_bytes(b"GGUF" + b"\0" * 60)
+        text = self.refused("--listen", "127.0.0.1:0", "--metrics-listen", "",
+                            "--model", f"b={bad}")
+        lines = [json.loads(line) for line in text.splitlines()]
+        self.assertEqual([line["event"] for line in lines], ["cannot_start"])
+        self.assertIn("bad.gguf: ", lines[0]["reason"])
+
+    def test_a_wrong_checksum_stops_the_start(self):
+        text = self.refused("--listen", "127.0.0.1:0", "--metrics-listen", "",
+                            "--model", f"a={TINY_MODEL},sha256={'0' * 64}")
+        last = json.loads(text.splitlines()[-1])
+        self.assertEqual(last["event"], "cannot_start")
+        self.assertIn("sha256", last["reason"].lower())
+
+    def test_a_port_in_use(self):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            address = "127.0.0.1:%d" % taken.getsockname()[1]
+            for flags in (["--listen", address, "--metrics-listen", ""],
+                          ["--listen", "127.0.0.1:0", "--metrics-listen",
+                           address]):
+                text = self.refused(*flags, "--model", f"a={TINY_MODEL}")
+                reason = json.loads(text.splitlines()[-1])["reason"]
+                self.assertIn(address, reason)
+                self.assertIn("in use", reason)
+
+    def test_flags_override_the_file(self):
+        path = self.config(
+            "listen: '127.0.0.1:1' metrics_listen: '127.0.0.1:2' "
+            f"models {{ name: 'tiny' path: '{TINY_MODEL}' }}")
+        with Server({}, "--config", path) as server:
+            self.assertEqual(
+                qkctl(server, "health", "--model", "tiny").returncode, 0)
+
+
+class SignalsTest(unittest.TestCase):
+    def test_sigterm_lets_calls_finish(self):
+        with Server({"tiny": TINY_MODEL}) as server, \
+                Stalled(server) as stream:
+            server.send_signal(signal.SIGTERM)
+            await_drain(server)
+            late = qkctl(server, "analyze", *IDS)
+            self.assertNotEqual(late.returncode, 0)
+            self.assertIn("server is shutting down", late.stderr)
+            code, events, err = stream.finish()
+            self.assertEqual(code, 0, err)
+            self.assertIn("finished", events[-1])
+            self.assertEqual(server.wait(), 0)
+
+    def test_hard_stop_at_the_end_of_the_grace_period(self):
+        with scratch_folder() as folder:
+            path = pathlib.Path(folder) / "q.conf"
+            path.write_text("shutdown_grace_s: 1")
+            with Server({"tiny": TINY_MODEL}, "--config", path) as server, \
+                    Stalled(server) as stream:
+                server.send_signal(signal.SIGTERM)
+                self.assertEqual(server.wait(), 0)
+                code, events, _ = stream.finish()
+                self.assertNotEqual(code, 0)
+                self.assertNotIn("finished", events[-1])
+
+    def test_a_second_signal_is_now(self):
+        with Server({"tiny": TINY_MODEL}) as server, \
+                Stalled(server) as stream:
+            server.send_signal(signal.SIGTERM)
+            await_drain(server)
+            server.send_signal(signal.SIGTERM)
+            self.assertEqual(server.wait(), 0)
+            self.assertNotEqual(stream.finish()[0], 0)
+
+    def test_sigterm_when_idle(self):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with Server({"tiny": TINY_MODEL}) as server:
+                server.send_signal(number)
+                self.assertEqual(server.wait(), 0)
+
+
+class LogsTest(unittest.TestCase):
+    def test_json_lines_without_prompts_or_paths(self):
+        with Server({"tiny": TINY_MODEL}) as server:
+            self.assertEqual(qkctl(server, "analyze", *IDS).returncode, 0)
+            secret = "a-secret-prompt-%d" % os.getpid()
+            answer = qkctl(server, "analyze", "--model", "tiny", "--prompt",
+                           secret)
+            self.assertNotEqual(answer.returncode, 0)
+            self.assertNotIn(str(TINY_MODEL), answer.stderr)
+            qkctl(server, "analyze", "--model", secret, "--token-ids", "1")
+            server.stop()
+            entries = [json.loads(line) for line in server.log]
+        self.assertNotIn(secret, server.log_text())
+        rpcs = [e for e in entries if e["event"] == "rpc"
+                and e["method"] == "Analyze"]
+        self.assertEqual([e["code"] for e in rpcs],
+                         ["OK", "FAILED_PRECONDITION", "NOT_FOUND"])
+        done = rpcs[0]
+        self.assertRegex(done["id"], r"^[0-9a-f]{16}$")
+        self.assertEqual(done["model"], "tiny")
+        self.assertEqual(done["prompt_tokens"], 4)
+        self.assertEqual(done["arms"], 1)
+        self.assertGreater(done["bytes"], 0)
+        self.assertGreaterEqual(done["total_ms"], done["queue_ms"])
+
+    def test_metrics_are_served(self):
+        with Server({"tiny": TINY_MODEL}) as server:
+            listening = next(e for e in map(json.loads, server.log)
+                             if e["event"] == "listening")
+            text = urllib.request.urlopen(
+                f"http://{listening['metrics']}/metrics",
+                timeout=PATIENCE_S).read().decode()
+        self.assertIn('qkscope_build_info{version="', text)
+        self.assertIn('qkscope_model_ready{model="tiny"} 1', text)
+        samples = [line for line in text.splitlines()
+                   if not line.startswith("#")]
+        self.assertLessEqual(len(samples), 2000)
+        checked = subprocess.run(["promtool", "check", "metrics"], input=text,
+                                 capture_output=True, encoding="utf-8",
+                                 timeout=PATIENCE_S, check=False)
+        self.assertEqual((checked.returncode, checked.stdout, checked.stderr),
+                         (0, "", ""))
+
+
+if __name__ == "__main__":
+    sys.exit(unittest.main())
