@@ -51,17 +51,18 @@ class CpuBackend final : public Backend {
     return DeviceBuffer(data, bytes, this);
   }
   void Free(void* data, int64_t) override { std::free(data); }
+  // The pointers of no bytes may be null, which memcpy does not allow.
   void Upload(void* device, const void* host, int64_t bytes) override {
-    std::memcpy(device, host, bytes);
+    if (bytes > 0) std::memcpy(device, host, bytes);
   }
   void Download(void* host, const void* device, int64_t bytes) override {
-    std::memcpy(host, device, bytes);
+    if (bytes > 0) std::memcpy(host, device, bytes);
   }
   void CopyOnDevice(void* to, const void* from, int64_t bytes) override {
-    std::memmove(to, from, bytes);
+    if (bytes > 0) std::memmove(to, from, bytes);
   }
   void Zero(void* device, int64_t bytes) override {
-    std::memset(device, 0, bytes);
+    if (bytes > 0) std::memset(device, 0, bytes);
   }
   int64_t MarkDownloads() override { return 0; }
   bool DownloadsArrived(int64_t) override { return true; }

@@ -100,9 +100,9 @@ class Random {
   explicit Random(uint32_t seed) : engine_(seed) {}
 
   std::vector<float> Normal(size_t n, float scale = 1.0f) {
-    std::normal_distribution<float> normal(0.0f, scale);
+    std::normal_distribution<float> normal;  // of a scale that may be 0
     std::vector<float> values(n);
-    for (float& x : values) x = normal(engine_);
+    for (float& x : values) x = normal(engine_) * scale;
     return values;
   }
   int Below(int n) { return static_cast<int>(engine_() % n); }

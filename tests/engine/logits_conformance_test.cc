@@ -11,8 +11,9 @@ class LogitsTest : public ConformanceTest {};
 INSTANTIATE_TEST_SUITE_P(Backends, LogitsTest,
                          ::testing::ValuesIn(AllBackends()), BackendName);
 
-// Of a log-sum of float32 exponentials, nats.
-constexpr double kSumTolerance = 8 * kEpsilon;
+// Of a log-sum of float32 exponentials, nats: a lane of the narrowest vectors
+// sums 256 terms, which rounds like a walk of 16 steps.
+constexpr double kSumTolerance = 2 * 16 * kEpsilon;
 
 const int kVocabs[] = {1, 5, 7, 11, 13, 33, 257, 1024, 1025, 49152};
 
