@@ -4,7 +4,9 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <set>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "engine/check.h"
@@ -238,8 +240,21 @@ absl::Status LoadLayer(const LayerWeightRefs& refs, Loader& loader,
 
 absl::Status CheckWeights(const Architecture& architecture,
                           const TensorSource& source) {
+  std::set<absl::string_view> known;
   for (const WeightRef* ref : AllRefs(architecture)) {
     QK_RETURN_IF_ERROR(CheckOne(*ref, source));
+    known.insert(ref->name);
+  }
+  // A tensor that nobody reads may be a layer or a bias that the configuration
+  // does not know of: the numbers would be wrong without it.
+  for (const TensorInfo& tensor : source.tensors()) {
+    const bool derived = absl::EndsWith(tensor.name, ".rotary_emb.inv_freq") ||
+                         (architecture.config.tied_head &&
+                          tensor.name == "lm_head.weight");
+    if (known.count(tensor.name) == 0 && !derived) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "extra '", tensor.name, "': not a tensor of this configuration"));
+    }
   }
   return absl::OkStatus();
 }

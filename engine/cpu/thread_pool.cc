@@ -1,11 +1,15 @@
 #include "engine/cpu/thread_pool.h"
 
+#include "engine/check.h"
+
 namespace qk {
 namespace {
 
 // Loops of a pass follow each other within microseconds: a worker looks for
 // the next one for about this many pauses before it sleeps.
 constexpr int kSpins = 4000;
+
+constexpr uint64_t kMaxTasks = uint64_t{1} << 32;
 
 inline void Pause() { __builtin_ia32_pause(); }
 
@@ -21,7 +25,6 @@ ThreadPool::~ThreadPool() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     stop_ = true;
-    generation_.fetch_add(1);
   }
   wake_.notify_all();
   for (std::thread& worker : workers_) worker.join();
@@ -30,6 +33,7 @@ ThreadPool::~ThreadPool() {
 void ThreadPool::For(int64_t n,
                      const std::function<void(int64_t, int)>& task) {
   if (n <= 0) return;
+  QK_CHECK(n < static_cast<int64_t>(kMaxTasks));
   std::lock_guard<std::mutex> caller(caller_mutex_);
   if (n == 1 || workers_.empty()) {
     for (int64_t i = 0; i < n; ++i) task(i, 0);
@@ -37,15 +41,14 @@ void ThreadPool::For(int64_t n,
   }
   count_ = n;
   task_ = &task;
-  next_.store(0);
-  running_.store(static_cast<int>(workers_.size()));
+  finished_ = 0;
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    generation_.fetch_add(1);
+    left_ = (left_ / kMaxTasks + 1) * kMaxTasks + static_cast<uint64_t>(n);
   }
   wake_.notify_all();
   RunTasks(0);
-  for (int spins = 0; running_.load() != 0; ++spins) {
+  for (int spins = 0; finished_ != n; ++spins) {
     if (spins < kSpins) {
       Pause();
     } else {
@@ -54,26 +57,33 @@ void ThreadPool::For(int64_t n,
   }
 }
 
+bool ThreadPool::Claim(int64_t* task) {
+  uint64_t left = left_;
+  do {
+    if (left % kMaxTasks == 0) return false;
+  } while (!left_.compare_exchange_weak(left, left - 1));
+  *task = count_ - static_cast<int64_t>(left % kMaxTasks);
+  return true;
+}
+
 void ThreadPool::RunTasks(int thread) {
-  for (int64_t i = next_.fetch_add(1); i < count_; i = next_.fetch_add(1)) {
+  int64_t i = 0;
+  while (Claim(&i)) {
     (*task_)(i, thread);
+    ++finished_;
   }
 }
 
 void ThreadPool::Work(int thread) {
-  uint64_t seen = 0;
+  const auto has_work = [this] { return stop_ || left_ % kMaxTasks != 0; };
   while (true) {
-    for (int spins = 0; spins < kSpins && generation_.load() == seen; ++spins) {
-      Pause();
-    }
-    if (generation_.load() == seen) {
+    for (int spins = 0; spins < kSpins && !has_work(); ++spins) Pause();
+    if (!has_work()) {
       std::unique_lock<std::mutex> lock(mutex_);
-      wake_.wait(lock, [&] { return generation_.load() != seen; });
+      wake_.wait(lock, has_work);
     }
-    seen = generation_.load();
     if (stop_) return;
     RunTasks(thread);
-    running_.fetch_sub(1);
   }
 }
 

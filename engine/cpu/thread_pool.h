@@ -29,16 +29,21 @@ class ThreadPool {
 
  private:
   void Work(int thread);
+  // Runs what is left of the present loop.
   void RunTasks(int thread);
+  // Takes the next task of whatever loop is running: false if none is left.
+  bool Claim(int64_t* task);
 
   std::mutex caller_mutex_;  // one loop at a time
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::atomic<uint64_t> generation_{0};
-  std::atomic<int> running_{0};
-  std::atomic<int64_t> next_{0};
-  int64_t count_ = 0;
-  const std::function<void(int64_t, int)>* task_ = nullptr;
+  // Loop number above, tasks not yet taken below. A task taken here belongs to
+  // a loop whose caller waits for it, so count_ and task_ are that loop's; a
+  // thread that wakes late finds nothing to take and holds nobody up.
+  std::atomic<uint64_t> left_{0};
+  std::atomic<int64_t> finished_{0};
+  std::atomic<int64_t> count_{0};
+  std::atomic<const std::function<void(int64_t, int)>*> task_{nullptr};
   std::atomic<bool> stop_{false};
   std::vector<std::thread> workers_;
 };

@@ -264,6 +264,11 @@ TEST_F(ModelFolderTest, MoreLayersThanTheFile) {
   ExpectError(Describe(), "missing 'model.layers.2.");
 }
 
+TEST_F(ModelFolderTest, FewerLayersThanTheFile) {
+  Replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1");
+  ExpectError(Describe(), "extra 'model.layers.1.");
+}
+
 TEST_F(ModelFolderTest, MissingFiles) {
   std::filesystem::remove(folder_.path() + "/config.json");
   EXPECT_EQ(Describe().code(), absl::StatusCode::kNotFound);
