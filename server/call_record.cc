@@ -6,6 +6,7 @@
 #include "absl/time/clock.h"
 #include "grpc/support/time.h"
 #include "server/grpc_status.h"
+#include "server/refusal.h"
 
 namespace qk {
 namespace {
@@ -37,6 +38,9 @@ grpc::Status CallRecord::Finish(const absl::Status& status) {
   finished_ = true;
   const double seconds = absl::ToDoubleSeconds(absl::Now() - start_);
   core_->metrics->RpcHandled(method_, converted.status.error_code(), seconds);
+  if (const auto reason = RefusalOf(status)) {
+    core_->metrics->CountRefusal(*reason);
+  }
   core_->metrics->Streamed(streamed_bytes);
   core_->metrics->Tokens(model, prompt_tokens, generated_tokens);
   const bool ours = !converted.reference.empty();

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "server/refusal.h"
 
 namespace qk {
 
@@ -21,7 +22,8 @@ CallTracker::~CallTracker() {
 
 absl::Status CallTracker::CheckOpen() const {
   if (!draining_) return absl::OkStatus();
-  return absl::UnavailableError("server is shutting down");
+  return Refused(Refusal::kDraining,
+                 absl::UnavailableError("server is shutting down"));
 }
 
 void CallTracker::Register(std::weak_ptr<LiveCall> call) {

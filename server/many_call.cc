@@ -139,7 +139,7 @@ absl::Status ManyCall::Submit(const pb::AnalyzeManyPrompt& message,
   prompt->queue->PushPosition(*position_);
   std::vector<ScheduledRun> runs;
   runs.push_back(std::move(prepared.scheduled));
-  QK_RETURN_IF_ERROR(core_->scheduler->Submit(request_, std::move(runs)));
+  QK_RETURN_IF_ERROR(SubmitRuns(*core_, request_, std::move(runs)));
   call_.prompt_tokens += tokens;
   return absl::OkStatus();
 }
@@ -258,6 +258,9 @@ ManyCall::Step ManyCall::StepFront() {
     Prompt& prompt = prompts_.front();
     if (!prompt.error.ok()) {
       const grpc::Status status = ToGrpcStatus(prompt.error).status;
+      if (const auto reason = RefusalOf(prompt.error)) {
+        core_->metrics->CountRefusal(*reason);
+      }
       pb::ManyPromptError* error = event_.mutable_error();
       error->set_id(prompt.id);
       error->set_code(status.error_code());
@@ -290,7 +293,7 @@ ManyCall::Step ManyCall::StepFront() {
 void ManyCall::Feed(Prompt* prompt, StreamItem item) {
   if (const auto* end = std::get_if<RunEnd>(&item);
       end != nullptr && !end->status.ok()) {
-    prompt->error = end->status;
+    prompt->error = EndStatus(*end);
     return;
   }
   if (auto* frame = std::get_if<LayerFrame>(&item)) {

@@ -40,24 +40,6 @@ Histogram& OneHistogram(prometheus::Registry& registry, const char* name,
       .Add({}, buckets);
 }
 
-const char* RefusalName(Refusal reason) {
-  switch (reason) {
-    case Refusal::kQueueFull:
-      return "queue_full";
-    case Refusal::kStreamBuffers:
-      return "stream_buffers";
-    case Refusal::kMemory:
-      return "memory";
-    case Refusal::kResponseSize:
-      return "response_size";
-    case Refusal::kDraining:
-      return "draining";
-    case Refusal::kModelState:
-      return "model_state";
-  }
-  return kOther;
-}
-
 const char* CancelName(CancelReason reason) {
   switch (reason) {
     case CancelReason::kClient:
@@ -221,7 +203,7 @@ void Metrics::RpcHandled(const std::string& method, grpc::StatusCode code,
   rpc_duration_.Add({{"method", method}}, RpcSeconds()).Observe(seconds);
 }
 
-void Metrics::Refused(Refusal reason) {
+void Metrics::CountRefusal(Refusal reason) {
   refused_.Add({{"reason", RefusalName(reason)}}).Increment();
 }
 

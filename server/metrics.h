@@ -23,13 +23,12 @@
 #include "prometheus/histogram.h"
 #include "prometheus/registry.h"
 #include "server/buffer_budget.h"
+#include "server/refusal.h"
 #include "server/scheduler.h"
 
 namespace qk {
 
-// Why work ended before its time, or never began.
-enum class Refusal { kQueueFull, kStreamBuffers, kMemory, kResponseSize,
-                     kDraining, kModelState };
+// Why work ended before its time.
 enum class CancelReason { kClient, kDeadline, kStalled, kShutdown };
 
 class Metrics : public prometheus::Collectable, public SchedulerObserver {
@@ -54,7 +53,7 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
   void RpcStarted(const std::string& method);
   void RpcHandled(const std::string& method, grpc::StatusCode code,
                   double seconds);
-  void Refused(Refusal reason);
+  void CountRefusal(Refusal reason);
   void Cancelled(CancelReason reason);
   void Tokens(const std::string& model, int64_t prompt, int64_t generated);
   void Streamed(int64_t bytes);

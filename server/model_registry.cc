@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/grpc_status.h"
+#include "server/refusal.h"
 #include "server/text.h"
 
 namespace qk {
@@ -12,11 +13,13 @@ namespace {
 constexpr absl::Duration kLoadingRetry = absl::Seconds(2);
 
 absl::Status Changing(const std::string& name, absl::string_view what) {
-  return WithRetryAfter(
-      absl::UnavailableError(
-          absl::StrCat("model '", name, "' is ", what, " (retry in ",
-                       absl::ToInt64Seconds(kLoadingRetry), " s)")),
-      kLoadingRetry);
+  return Refused(
+      Refusal::kModelState,
+      WithRetryAfter(
+          absl::UnavailableError(
+              absl::StrCat("model '", name, "' is ", what, " (retry in ",
+                           absl::ToInt64Seconds(kLoadingRetry), " s)")),
+          kLoadingRetry));
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include "engine/check.h"
 #include "engine/model.h"
 #include "server/model_info.h"
+#include "server/refusal.h"
 
 namespace qk {
 namespace {
@@ -38,14 +39,13 @@ absl::StatusOr<PreparedRun> PrepareRun(const ServerCore& core,
                                        ConvertedRequest request,
                                        std::function<void()> wake) {
   auto cost = CostOf(request.spec, request.expanded, core.limits);
-  if (!cost.ok()) {
-    core.metrics->Refused(Refusal::kResponseSize);
-    return cost.status();
-  }
+  if (!cost.ok()) return Refused(Refusal::kResponseSize, cost.status());
   auto lease = core.budget->Take(cost->buffer_bytes);
   if (!lease.ok()) {
-    core.metrics->Refused(Refusal::kStreamBuffers);
-    return absl::ResourceExhaustedError(lease.status().message());
+    return Refused(absl::IsResourceExhausted(lease.status())
+                       ? Refusal::kStreamBuffers
+                       : Refusal::kResponseSize,
+                   absl::ResourceExhaustedError(lease.status().message()));
   }
   PreparedRun out;
   out.queue = std::make_shared<FrameQueue>(*std::move(lease), core.buffered,
@@ -60,6 +60,24 @@ absl::StatusOr<PreparedRun> PrepareRun(const ServerCore& core,
       out.scheduled.run,
       Run::Create(std::move(request.spec), out.queue.get()));
   return out;
+}
+
+absl::Status SubmitRuns(const ServerCore& core,
+                        const std::shared_ptr<ScheduledRequest>& request,
+                        std::vector<ScheduledRun> runs) {
+  const absl::Status status =
+      core.scheduler->Submit(request, std::move(runs));
+  if (absl::IsResourceExhausted(status)) {
+    return Refused(Refusal::kQueueFull, status);
+  }
+  if (absl::IsUnavailable(status)) return Refused(Refusal::kDraining, status);
+  return status;
+}
+
+absl::Status EndStatus(const RunEnd& end) {
+  return absl::IsResourceExhausted(end.status)
+             ? Refused(Refusal::kMemory, end.status)
+             : end.status;
 }
 
 void CountStatistics(const ServerCore& core, const pb::AnalyzeRequest& expanded,

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "server/event_encoder.h"
@@ -27,6 +28,14 @@ struct PreparedRun {
 absl::StatusOr<PreparedRun> PrepareRun(const ServerCore& core,
                                        ConvertedRequest request,
                                        std::function<void()> wake);
+
+// As Scheduler::Submit; errors carry their reason.
+absl::Status SubmitRuns(const ServerCore& core,
+                        const std::shared_ptr<ScheduledRequest>& request,
+                        std::vector<ScheduledRun> runs);
+
+// How a run's end is told: memory that was not there carries its reason.
+absl::Status EndStatus(const RunEnd& end);
 
 // Statistics of undisrupted prompts go to the metrics.
 void CountStatistics(const ServerCore& core, const pb::AnalyzeRequest& expanded,

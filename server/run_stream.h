@@ -22,15 +22,6 @@
 
 namespace qk {
 
-// Counts a submission's refusal.
-inline void CountRefusal(const ServerCore& core, const absl::Status& status) {
-  if (absl::IsResourceExhausted(status)) {
-    core.metrics->Refused(Refusal::kQueueFull);
-  } else if (absl::IsUnavailable(status)) {
-    core.metrics->Refused(Refusal::kDraining);
-  }
-}
-
 // Event: AnalyzeEvent, or another message that `translate` makes of it.
 template <typename Event>
 class RunStream : public grpc::ServerWriteReactor<Event>,
@@ -133,10 +124,7 @@ class RunStream : public grpc::ServerWriteReactor<Event>,
     core_->calls->Register(this->weak_from_this());
     std::vector<ScheduledRun> runs;
     runs.push_back(std::move(prepared.scheduled));
-    const absl::Status status =
-        core_->scheduler->Submit(request_, std::move(runs));
-    if (!status.ok()) CountRefusal(*core_, status);
-    return status;
+    return SubmitRuns(*core_, request_, std::move(runs));
   }
 
   // Ends the call with an error, unless it has ended. True: it did.
@@ -188,7 +176,7 @@ class RunStream : public grpc::ServerWriteReactor<Event>,
       if (!item.has_value()) return false;
       if (const auto* end = std::get_if<RunEnd>(&*item);
           end != nullptr && !end->status.ok()) {
-        end_ = end->status;
+        end_ = EndStatus(*end);
         return false;
       }
       if (const auto* frame = std::get_if<LayerFrame>(&*item)) {

@@ -4,8 +4,7 @@
 
 #include "engine/check.h"
 #include "server/convert.h"
-#include "server/run_cost.h"
-#include "server/run_stream.h"
+#include "server/prepared_run.h"
 
 namespace qk {
 
@@ -23,9 +22,10 @@ class ScoreCall::PairSink : public RunSink {
   void OnScore(ScoreResult score) override { score_ = std::move(score); }
   void OnFinished(const absl::Status& status, const std::vector<ArmSummary>&,
                   const RunTimes&) override {
-    executor_->Post([call = call_, index = index_, status,
+    executor_->Post([call = call_, index = index_,
+                     end = EndStatus({status, {}, {}}),
                      score = std::move(score_)] {
-      if (auto c = call.lock()) c->PairDone(index, status, score);
+      if (auto c = call.lock()) c->PairDone(index, end, score);
     });
   }
 
@@ -80,10 +80,7 @@ absl::Status ScoreCall::Begin(const pb::ScoreRequest& request) {
   }
   request_ = std::make_shared<ScheduledRequest>(deadline, [](int) {});
   core_->calls->Register(weak_from_this());
-  const absl::Status status =
-      core_->scheduler->Submit(request_, std::move(runs));
-  if (!status.ok()) CountRefusal(*core_, status);
-  return status;
+  return SubmitRuns(*core_, request_, std::move(runs));
 }
 
 void ScoreCall::PairDone(size_t index, const absl::Status& status,

@@ -56,12 +56,14 @@ absl::Duration TickOf(const Limits& limits) {
 
 }  // namespace
 
-Server::Server(const ServerOptions& options)
-    : options_(options), budget_(options.limits.max_buffered_bytes) {}
+Server::Server(const ServerOptions& options, std::unique_ptr<Device> device)
+    : options_(options),
+      budget_(options.limits.max_buffered_bytes),
+      device_(std::move(device)) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Create(
-    const ServerOptions& options, Log* log) {
-  std::unique_ptr<Server> server(new Server(options));
+    const ServerOptions& options, Log* log, std::unique_ptr<Device> device) {
+  std::unique_ptr<Server> server(new Server(options, std::move(device)));
   QK_RETURN_IF_ERROR(server->Start(log));
   return server;
 }
@@ -88,7 +90,7 @@ absl::Status Server::Start(Log* log) {
   scheduler_options.max_queued_requests = options_.limits.max_queued_requests;
   scheduler_options.max_rows_per_pass = options_.limits.max_rows_per_pass;
   calls_ = std::make_unique<CallTracker>(TickOf(options_.limits));
-  scheduler_ = std::make_unique<Scheduler>(scheduler_options, &device_,
+  scheduler_ = std::make_unique<Scheduler>(scheduler_options, device_.get(),
                                            metrics_.get());
   executor_ = std::make_unique<Executor>(kStreamThreads);
   core_ = {options_.version,  options_.limits, backend_->info(),

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -28,7 +29,8 @@ class Server {
   // LoadModels is through. Errors name the key of the configuration. `log`
   // outlives the server.
   static absl::StatusOr<std::unique_ptr<Server>> Create(
-      const ServerOptions& options, Log* log);
+      const ServerOptions& options, Log* log,
+      std::unique_ptr<Device> device = std::make_unique<EngineDevice>());
   // Ends what is left at once.
   ~Server();
 
@@ -39,6 +41,11 @@ class Server {
   const std::string& address() const { return address_; }
   const std::string& metrics_address() const { return metrics_address_; }
 
+  // What /metrics shows.
+  std::vector<prometheus::MetricFamily> CollectMetrics() const {
+    return metrics_->Collect();
+  }
+
   // Health goes to NOT_SERVING, new calls are refused.
   void BeginDrain();
   // True when no call is left; false when the deadline came first.
@@ -47,7 +54,7 @@ class Server {
   void Stop();
 
  private:
-  explicit Server(const ServerOptions& options);
+  Server(const ServerOptions& options, std::unique_ptr<Device> device);
 
   absl::Status Start(Log* log);
   absl::Status Listen();
@@ -59,7 +66,7 @@ class Server {
   ModelRegistry registry_;
   BufferBudget budget_;
   std::atomic<int64_t> buffered_ = 0;
-  EngineDevice device_;
+  const std::unique_ptr<Device> device_;
   std::shared_ptr<Metrics> metrics_;
   std::unique_ptr<CallTracker> calls_;
   std::unique_ptr<Scheduler> scheduler_;

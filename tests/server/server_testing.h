@@ -61,8 +61,10 @@ class ServerTest : public ::testing::Test {
     return options;
   }
 
-  void StartServer(const ServerOptions& options) {
-    auto server = Server::Create(options, &log_);
+  void StartServer(
+      const ServerOptions& options,
+      std::unique_ptr<Device> device = std::make_unique<EngineDevice>()) {
+    auto server = Server::Create(options, &log_, std::move(device));
     ASSERT_TRUE(server.ok()) << server.status().message();
     server_ = *std::move(server);
     channel_ = grpc::CreateChannel(server_->address(),
