@@ -6,7 +6,7 @@
 set -euo pipefail
 
 packages=(
-  g++ cmake ninja-build ccache
+  g++ cmake ninja-build ccache pkg-config
   libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev
   libdnnl-dev libhwy-dev libsimdjson-dev libpcre2-dev libutf8proc-dev
   libspdlog-dev prometheus-cpp-dev libssl-dev
