@@ -7,9 +7,12 @@ set -euo pipefail
 
 packages=(
   g++ cmake ninja-build ccache pkg-config
-  libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev
-  libdnnl-dev libhwy-dev libsimdjson-dev libpcre2-dev libutf8proc-dev
-  libspdlog-dev prometheus-cpp-dev libssl-dev
+  libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
+  libabsl-dev
+  # oneDNN's CMake files look for OpenCL, which its package only recommends.
+  libdnnl-dev ocl-icd-opencl-dev opencl-headers
+  libhwy-dev libsimdjson-dev libpcre2-dev libutf8proc-dev libspdlog-dev
+  prometheus-cpp-dev libssl-dev
   libgtest-dev libgmock-dev libbenchmark-dev
   python3 python3-venv ca-certificates
 )
