@@ -20,8 +20,8 @@ absl::Status TryBind(const addrinfo& address) {
   if (fd < 0) return absl::UnavailableError(std::strerror(errno));
   const int on = 1;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-  const bool bound = bind(fd, address.ai_addr, address.ai_addrlen) == 0 &&
-                     listen(fd, 1) == 0;
+  const bool bound =
+      bind(fd, address.ai_addr, address.ai_addrlen) == 0 && listen(fd, 1) == 0;
   const int error = errno;
   close(fd);
   if (bound) return absl::OkStatus();
@@ -40,8 +40,8 @@ absl::StatusOr<HostPort> ParseHostPort(const std::string& address) {
   HostPort out;
   out.host = address.substr(0, colon);
   const std::string port = address.substr(colon + 1);
-  const bool digits =
-      !port.empty() && port.find_first_not_of("0123456789") == std::string::npos;
+  const bool digits = !port.empty() &&
+                      port.find_first_not_of("0123456789") == std::string::npos;
   if (!digits || !absl::SimpleAtoi(port, &out.port) || out.port > 65535) {
     return bad("port must be in [0, 65535]");
   }
@@ -59,20 +59,18 @@ absl::Status ProbeAddress(const std::string& address) {
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_PASSIVE;
   addrinfo* found = nullptr;
-  const int error = getaddrinfo(where.host.c_str(),
-                                absl::StrCat(where.port).c_str(), &hints,
-                                &found);
+  const int error = getaddrinfo(
+      where.host.c_str(), absl::StrCat(where.port).c_str(), &hints, &found);
   if (error != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("cannot resolve '", Echo(address),
-                     "': ", gai_strerror(error)));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "cannot resolve '", Echo(address), "': ", gai_strerror(error)));
   }
   const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> owner(found,
                                                                  freeaddrinfo);
   const absl::Status status = TryBind(*found);
   if (status.ok()) return status;
-  return absl::UnavailableError(absl::StrCat(
-      "cannot bind '", Echo(address), "': ", status.message()));
+  return absl::UnavailableError(
+      absl::StrCat("cannot bind '", Echo(address), "': ", status.message()));
 }
 
 }  // namespace qk

@@ -85,13 +85,13 @@ grpc::ServerUnaryReactor* AnalysisService::GetModel(
     pb::ModelInfo* response) {
   return Answer(*core_, context, "GetModel",
                 [&](CallRecord* call) -> absl::Status {
-    QK_RETURN_IF_ERROR(CheckModelName("model", request->model()));
-    QK_ASSIGN_OR_RETURN(const ModelEntry entry,
-                        core_->registry->Get(request->model()));
-    call->model = entry.name;
-    *response = ModelInfoOf(*core_, entry);
-    return absl::OkStatus();
-  });
+                  QK_RETURN_IF_ERROR(CheckModelName("model", request->model()));
+                  QK_ASSIGN_OR_RETURN(const ModelEntry entry,
+                                      core_->registry->Get(request->model()));
+                  call->model = entry.name;
+                  *response = ModelInfoOf(*core_, entry);
+                  return absl::OkStatus();
+                });
 }
 
 grpc::ServerWriteReactor<pb::AnalyzeEvent>* AnalysisService::Analyze(
@@ -126,70 +126,73 @@ grpc::ServerWriteReactor<pb::GenerateEvent>* AnalysisService::Generate(
 grpc::ServerUnaryReactor* AnalysisService::Estimate(
     Context* context, const pb::AnalyzeRequest* request,
     pb::EstimateResponse* response) {
-  return Answer(*core_, context, "Estimate",
-                [&](CallRecord* call) -> absl::Status {
-    QK_ASSIGN_OR_RETURN(ConvertedRequest converted,
-                        ConvertAnalyze(*request, core_->convert_context()));
-    call->model = converted.model.name;
-    QK_ASSIGN_OR_RETURN(const RunCost cost,
-                        CostOf(converted.spec, converted.expanded,
-                               core_->limits));
-    *response->mutable_estimate() = EstimatesOf(
-        cost, static_cast<int>(converted.spec.tokens.size()),
-        core_->scheduler->state());
-    *response->mutable_expanded() = std::move(converted.expanded);
-    return absl::OkStatus();
-  });
+  return Answer(
+      *core_, context, "Estimate", [&](CallRecord* call) -> absl::Status {
+        QK_ASSIGN_OR_RETURN(ConvertedRequest converted,
+                            ConvertAnalyze(*request, core_->convert_context()));
+        call->model = converted.model.name;
+        QK_ASSIGN_OR_RETURN(
+            const RunCost cost,
+            CostOf(converted.spec, converted.expanded, core_->limits));
+        *response->mutable_estimate() =
+            EstimatesOf(cost, static_cast<int>(converted.spec.tokens.size()),
+                        core_->scheduler->state());
+        *response->mutable_expanded() = std::move(converted.expanded);
+        return absl::OkStatus();
+      });
 }
 
 grpc::ServerUnaryReactor* AnalysisService::Tokenize(
     Context* context, const pb::TokenizeRequest* request,
     pb::TokenizeResponse* response) {
-  return Answer(*core_, context, "Tokenize",
-                [&](CallRecord* call) -> absl::Status {
-    QK_ASSIGN_OR_RETURN(const ModelView model,
-                        FindModel(request->model(), core_->convert_context()));
-    call->model = model.name;
-    if (model.tokenizer == nullptr) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("model '", model.name, "' has no tokenizer"));
-    }
-    QK_ASSIGN_OR_RETURN(const auto tokens,
-                        ConvertInput(request->input(), "", model,
-                                     core_->limits, std::nullopt));
-    for (const TokenSpan& token : tokens) {
-      pb::TokenPiece* piece = response->add_tokens();
-      piece->set_id(token.id);
-      if (token.id < model.tokenizer->vocab_size()) {
-        piece->set_piece(model.tokenizer->Piece(token.id));
-        piece->set_special(model.tokenizer->IsSpecial(token.id));
-      }
-      piece->set_begin(static_cast<int>(token.begin));
-      piece->set_end(static_cast<int>(token.end));
-    }
-    return absl::OkStatus();
-  });
+  return Answer(
+      *core_, context, "Tokenize", [&](CallRecord* call) -> absl::Status {
+        QK_ASSIGN_OR_RETURN(
+            const ModelView model,
+            FindModel(request->model(), core_->convert_context()));
+        call->model = model.name;
+        if (model.tokenizer == nullptr) {
+          return absl::FailedPreconditionError(
+              absl::StrCat("model '", model.name, "' has no tokenizer"));
+        }
+        QK_ASSIGN_OR_RETURN(const auto tokens,
+                            ConvertInput(request->input(), "", model,
+                                         core_->limits, std::nullopt));
+        for (const TokenSpan& token : tokens) {
+          pb::TokenPiece* piece = response->add_tokens();
+          piece->set_id(token.id);
+          if (token.id < model.tokenizer->vocab_size()) {
+            piece->set_piece(model.tokenizer->Piece(token.id));
+            piece->set_special(model.tokenizer->IsSpecial(token.id));
+          }
+          piece->set_begin(static_cast<int>(token.begin));
+          piece->set_end(static_cast<int>(token.end));
+        }
+        return absl::OkStatus();
+      });
 }
 
 grpc::ServerUnaryReactor* AnalysisService::Detokenize(
     Context* context, const pb::DetokenizeRequest* request,
     pb::DetokenizeResponse* response) {
-  return Answer(*core_, context, "Detokenize",
-                [&](CallRecord* call) -> absl::Status {
-    QK_ASSIGN_OR_RETURN(const ModelView model,
-                        FindModel(request->model(), core_->convert_context()));
-    call->model = model.name;
-    if (model.tokenizer == nullptr) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("model '", model.name, "' has no tokenizer"));
-    }
-    QK_ASSIGN_OR_RETURN(const auto ids,
-                        CheckTokenIds(request->token_ids(), "",
-                                      model.tokenizer->vocab_size()));
-    QK_ASSIGN_OR_RETURN(*response->mutable_text(),
-                        model.tokenizer->Decode(ids, request->keep_special()));
-    return absl::OkStatus();
-  });
+  return Answer(
+      *core_, context, "Detokenize", [&](CallRecord* call) -> absl::Status {
+        QK_ASSIGN_OR_RETURN(
+            const ModelView model,
+            FindModel(request->model(), core_->convert_context()));
+        call->model = model.name;
+        if (model.tokenizer == nullptr) {
+          return absl::FailedPreconditionError(
+              absl::StrCat("model '", model.name, "' has no tokenizer"));
+        }
+        QK_ASSIGN_OR_RETURN(const auto ids,
+                            CheckTokenIds(request->token_ids(), "",
+                                          model.tokenizer->vocab_size()));
+        QK_ASSIGN_OR_RETURN(
+            *response->mutable_text(),
+            model.tokenizer->Decode(ids, request->keep_special()));
+        return absl::OkStatus();
+      });
 }
 
 }  // namespace qk

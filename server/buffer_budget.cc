@@ -16,10 +16,9 @@ void BufferLease::Release(int64_t bytes) {
 
 absl::StatusOr<BufferLease> BufferBudget::Take(int64_t bytes) {
   if (bytes > limit_) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("results may need ", HumanBytes(bytes),
-                     " of stream buffers, limit ", HumanBytes(limit_),
-                     "; reduce layers/heads/positions"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "results may need ", HumanBytes(bytes), " of stream buffers, limit ",
+        HumanBytes(limit_), "; reduce layers/heads/positions"));
   }
   int64_t taken = taken_.load();
   while (taken + bytes <= limit_) {
@@ -27,10 +26,9 @@ absl::StatusOr<BufferLease> BufferBudget::Take(int64_t bytes) {
       return BufferLease(this, bytes);
     }
   }
-  return absl::ResourceExhaustedError(
-      absl::StrCat("results may need ", HumanBytes(bytes),
-                   " of stream buffers, ", HumanBytes(limit_ - taken),
-                   " free"));
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "results may need ", HumanBytes(bytes), " of stream buffers, ",
+      HumanBytes(limit_ - taken), " free"));
 }
 
 }  // namespace qk

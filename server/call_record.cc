@@ -53,9 +53,9 @@ grpc::Status CallRecord::Finish(const absl::Status& status) {
        {"method", std::string(method_)},
        {"model", model},
        {"code", std::string(CodeName(converted.status.error_code()))},
-       {"reason", ours ? converted.detail
-                       : echoes ? "bad request"
-                                : converted.status.error_message()},
+       {"reason", ours     ? converted.detail
+                  : echoes ? "bad request"
+                           : converted.status.error_message()},
        {"ref", converted.reference},
        {"prompt_tokens", prompt_tokens},
        {"generated_tokens", generated_tokens},

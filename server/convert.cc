@@ -23,9 +23,8 @@ absl::StatusOr<std::vector<int32_t>> PromptTokens(const pb::Input& input,
   }
   const int context = model.config->context_length;
   if (static_cast<int64_t>(spans.size()) > context) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("prompt has %d tokens, model context is %d",
-                        spans.size(), context));
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "prompt has %d tokens, model context is %d", spans.size(), context));
   }
   std::vector<int32_t> tokens;
   tokens.reserve(spans.size());
@@ -36,9 +35,9 @@ absl::StatusOr<std::vector<int32_t>> PromptTokens(const pb::Input& input,
 absl::Status SetArms(const pb::AnalyzeRequest& request,
                      const ConvertContext& context, ConvertedRequest* out) {
   QK_ASSIGN_OR_RETURN(
-      auto arms, ConvertArms(request.arms(), out->model,
-                             static_cast<int>(out->spec.tokens.size()),
-                             context));
+      auto arms,
+      ConvertArms(request.arms(), out->model,
+                  static_cast<int>(out->spec.tokens.size()), context));
   for (ConvertedArm& arm : arms) {
     *out->expanded.add_arms() = std::move(arm.expanded);
     out->spec.arms.push_back(std::move(arm.spec));
@@ -47,8 +46,7 @@ absl::Status SetArms(const pb::AnalyzeRequest& request,
 }
 
 absl::Status SetGenerate(const pb::GenerateSpec& generate,
-                         const ConvertContext& context,
-                         ConvertedRequest* out) {
+                         const ConvertContext& context, ConvertedRequest* out) {
   QK_ASSIGN_OR_RETURN(
       ConvertedGenerate converted,
       ConvertGenerateSpec(generate, out->model,
@@ -65,13 +63,12 @@ absl::Status SetViews(const pb::AnalyzeRequest& request,
   const int tokens = static_cast<int>(out->spec.tokens.size());
   RunSpec& spec = out->spec;
   QK_ASSIGN_OR_RETURN(
-      spec.capture,
-      ConvertCapture(request.capture(), config, tokens,
-                     spec.generate.has_value(), context.limits));
+      spec.capture, ConvertCapture(request.capture(), config, tokens,
+                                   spec.generate.has_value(), context.limits));
   *out->expanded.mutable_capture() =
       CaptureToProto(spec.capture, request.capture().raw_sha256());
-  QK_ASSIGN_OR_RETURN(spec.statistics, ConvertStatistics(request.statistics(),
-                                                         context.limits));
+  QK_ASSIGN_OR_RETURN(spec.statistics,
+                      ConvertStatistics(request.statistics(), context.limits));
   out->expanded.mutable_statistics()->set_lambda(spec.statistics.lambda);
   out->expanded.mutable_statistics()->set_top_n(spec.statistics.top_n);
   if (request.has_compare()) {
@@ -81,9 +78,8 @@ absl::Status SetViews(const pb::AnalyzeRequest& request,
         spec.arms[*spec.baseline].name);
   }
   if (request.has_logits()) {
-    QK_ASSIGN_OR_RETURN(spec.logits,
-                        ConvertLogits(request.logits(), config, tokens,
-                                      context.limits));
+    QK_ASSIGN_OR_RETURN(spec.logits, ConvertLogits(request.logits(), config,
+                                                   tokens, context.limits));
     pb::LogitsSpec* logits = out->expanded.mutable_logits();
     logits->set_top_n(spec.logits->top_n);
     logits->mutable_positions()->Assign(spec.logits->positions.begin(),
@@ -95,10 +91,9 @@ absl::Status SetViews(const pb::AnalyzeRequest& request,
 absl::Status CheckEnvelope(const pb::AnalyzeRequest& request) {
   if (request.strict()) QK_RETURN_IF_ERROR(CheckNoUnknownFields(request));
   if (request.client_tag().size() > kMaxClientTag) {
-    return BadField("client_tag",
-                    absl::StrFormat("%d bytes, limit %d",
-                                    request.client_tag().size(),
-                                    kMaxClientTag));
+    return BadField("client_tag", absl::StrFormat("%d bytes, limit %d",
+                                                  request.client_tag().size(),
+                                                  kMaxClientTag));
   }
   return absl::OkStatus();
 }

@@ -50,9 +50,9 @@ absl::StatusOr<ConvertedRequest> ConvertAnalyze(
     const pb::AnalyzeRequest& request, const ConvertContext& context);
 
 // A request of AnalyzeMany with the input of one of its prompts.
-absl::StatusOr<ConvertedRequest> ConvertPrompt(
-    const pb::AnalyzeManySpec& spec, const pb::Input& input,
-    const ConvertContext& context);
+absl::StatusOr<ConvertedRequest> ConvertPrompt(const pb::AnalyzeManySpec& spec,
+                                               const pb::Input& input,
+                                               const ConvertContext& context);
 
 // What can be said of AnalyzeMany's first message before any prompt came.
 absl::Status CheckManySpec(const pb::AnalyzeManySpec& spec,

@@ -63,9 +63,9 @@ class Ownership {
     for (int i = 0; i < count; ++i) {
       const int head = rule.heads.empty() ? i : rule.heads[i];
       for (int copy = 0; copy < copies; ++copy) {
-        int& owner = layers_[layer][static_cast<int>(tensor) *
-                                        attention.num_heads +
-                                    head * copies + copy];
+        int& owner =
+            layers_[layer][static_cast<int>(tensor) * attention.num_heads +
+                           head * copies + copy];
         if (owner >= 0) {
           return absl::InvalidArgumentError(absl::StrFormat(
               "%s.disruptions[%d] overlaps disruptions[%d] at layer %d, %s, "
@@ -166,9 +166,9 @@ absl::StatusOr<ConvertedArm> ConvertArm(const pb::Arm& arm,
     QK_ASSIGN_OR_RETURN(const auto rules,
                         ExpandPreset(arm.preset(), path, *variant.config));
     for (const pb::DisruptionRule& rule : rules) {
-      QK_RETURN_IF_ERROR(AppendRule(
-          rule, absl::StrCat(path, "(", arm.preset().name(), ")"), variant,
-          prompt_tokens, limits, &out));
+      QK_RETURN_IF_ERROR(
+          AppendRule(rule, absl::StrCat(path, "(", arm.preset().name(), ")"),
+                     variant, prompt_tokens, limits, &out));
     }
   }
   Ownership owners(*variant.config);
@@ -187,17 +187,15 @@ absl::StatusOr<std::vector<ConvertedArm>> ConvertArms(
   if (arms.empty()) {
     pb::Arm clean;
     clean.set_name("clean");
-    QK_ASSIGN_OR_RETURN(
-        out.emplace_back(),
-        ConvertArm(clean, "arms[0]", model, prompt_tokens, context));
+    QK_ASSIGN_OR_RETURN(out.emplace_back(), ConvertArm(clean, "arms[0]", model,
+                                                       prompt_tokens, context));
     return out;
   }
   std::map<std::string, int> used;
   for (int i = 0; i < arms.size(); ++i) {
     const std::string field = absl::StrFormat("arms[%d]", i);
-    QK_ASSIGN_OR_RETURN(
-        out.emplace_back(),
-        ConvertArm(arms[i], field, model, prompt_tokens, context));
+    QK_ASSIGN_OR_RETURN(out.emplace_back(), ConvertArm(arms[i], field, model,
+                                                       prompt_tokens, context));
     const auto [it, inserted] = used.emplace(arms[i].name(), i);
     if (!inserted) {
       return BadField(absl::StrCat(field, ".name"),

@@ -47,9 +47,9 @@ absl::Status ConvertPoints(const pb::Capture& in, CaptureSpec* out) {
     const std::string field = absl::StrFormat("capture.points[%d]", i);
     const int number = in.points(i);
     if (number == 0) return BadField(field, "must name a point");
-    QK_ASSIGN_OR_RETURN(const HookPoint point,
-                        ConvertEnum(field, number, HookPoint::kQ,
-                                    kHookPointTable));
+    QK_ASSIGN_OR_RETURN(
+        const HookPoint point,
+        ConvertEnum(field, number, HookPoint::kQ, kHookPointTable));
     if (std::find(out->points.begin(), out->points.end(), point) !=
         out->points.end()) {
       return BadField(field, absl::StrCat(pb::HookPoint_Name(in.points(i)),
@@ -61,9 +61,8 @@ absl::Status ConvertPoints(const pb::Capture& in, CaptureSpec* out) {
 }
 
 absl::Status CheckCombinations(const CaptureSpec& spec, bool generates) {
-  const bool pattern =
-      std::find(spec.points.begin(), spec.points.end(), HookPoint::kPattern) !=
-      spec.points.end();
+  const bool pattern = std::find(spec.points.begin(), spec.points.end(),
+                                 HookPoint::kPattern) != spec.points.end();
   if (pattern && spec.form != CaptureForm::kRaw) {
     return BadField("capture.form", "HOOK_PATTERN needs RAW");
   }
@@ -108,14 +107,12 @@ pb::Capture CaptureToProto(const CaptureSpec& spec, bool raw_sha256) {
   out.set_off(spec.off);
   out.mutable_layers()->Assign(spec.layers.begin(), spec.layers.end());
   out.mutable_heads()->Assign(spec.heads.begin(), spec.heads.end());
-  out.mutable_positions()->Assign(spec.positions.begin(),
-                                  spec.positions.end());
+  out.mutable_positions()->Assign(spec.positions.begin(), spec.positions.end());
   for (HookPoint point : spec.points) {
     out.add_points(
         static_cast<pb::HookPoint>(EnumNumber(point, kHookPointTable)));
   }
-  out.set_form(
-      static_cast<pb::CaptureForm>(EnumNumber(spec.form, kFormTable)));
+  out.set_form(static_cast<pb::CaptureForm>(EnumNumber(spec.form, kFormTable)));
   out.set_phase(static_cast<pb::Phase>(EnumNumber(spec.phase, kPhaseTable)));
   out.set_stage(static_cast<pb::Stage>(EnumNumber(spec.stage, kStageTable)));
   out.set_raw_dtype(
@@ -150,9 +147,9 @@ absl::StatusOr<int> ConvertCompare(const pb::Compare& compare,
     if (wanted) return static_cast<int>(i);
   }
   if (compare.has_baseline()) {
-    return BadField("compare.baseline",
-                    absl::StrCat("no arm is named '",
-                                 Echo(compare.baseline()), "'"));
+    return BadField(
+        "compare.baseline",
+        absl::StrCat("no arm is named '", Echo(compare.baseline()), "'"));
   }
   return BadField("compare",
                   "no arm without disruptions to compare with; add one or "
@@ -167,8 +164,8 @@ absl::StatusOr<LogitsSpec> ConvertLogits(const pb::LogitsSpec& logits,
   const int most = std::min(config.vocab_size, limits.max_list_entries);
   out.top_n = logits.has_top_n() ? logits.top_n() : std::min(out.top_n, most);
   if (out.top_n < 1 || out.top_n > most) {
-    return BadField("logits.top_n", absl::StrFormat("%d is outside [1, %d]",
-                                                    out.top_n, most));
+    return BadField("logits.top_n",
+                    absl::StrFormat("%d is outside [1, %d]", out.top_n, most));
   }
   QK_ASSIGN_OR_RETURN(
       out.positions,

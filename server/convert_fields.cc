@@ -9,8 +9,7 @@
 
 namespace qk {
 
-absl::Status CheckCount(absl::string_view field, int64_t count,
-                        int64_t limit) {
+absl::Status CheckCount(absl::string_view field, int64_t count, int64_t limit) {
   if (count <= limit) return absl::OkStatus();
   return BadField(field, absl::StrFormat("%d, limit %d", count, limit));
 }
@@ -35,9 +34,9 @@ absl::StatusOr<std::vector<int>> ConvertIndices(
   for (int i = 0; i < values.size(); ++i) {
     const int value = values[i];
     if (value < 0 || value >= size) {
-      return absl::Status(outside,
-                          absl::StrFormat("%s[%d]: %d is outside [0, %d)",
-                                          field, i, value, size));
+      return absl::Status(
+          outside, absl::StrFormat("%s[%d]: %d is outside [0, %d)", field, i,
+                                   value, size));
     }
     if (seen[value]) {
       return BadField(absl::StrFormat("%s[%d]", field, i),
@@ -54,10 +53,9 @@ absl::Status CheckNoUnknownFields(const google::protobuf::Message& message) {
   const google::protobuf::Reflection& reflection = *message.GetReflection();
   const auto& unknown = reflection.GetUnknownFields(message);
   if (unknown.field_count() > 0) {
-    return BadField(
-        message.GetDescriptor()->name(),
-        absl::StrFormat("unknown field %d (strict is set)",
-                        unknown.field(0).number()));
+    return BadField(message.GetDescriptor()->name(),
+                    absl::StrFormat("unknown field %d (strict is set)",
+                                    unknown.field(0).number()));
   }
   std::vector<const google::protobuf::FieldDescriptor*> fields;
   reflection.ListFields(message, &fields);

@@ -40,9 +40,9 @@ absl::StatusOr<SamplingSpec> ConvertSampling(const pb::Sampling& in) {
   if (in.has_top_k()) out.top_k = in.top_k();
   if (in.has_seed()) out.seed = in.seed();
   if (!std::isfinite(out.temperature) || out.temperature < 0) {
-    return BadField("sampling.temperature",
-                    absl::StrFormat("must be finite and >= 0, got %g",
-                                    out.temperature));
+    return BadField(
+        "sampling.temperature",
+        absl::StrFormat("must be finite and >= 0, got %g", out.temperature));
   }
   if (!(out.top_p > 0 && out.top_p <= 1)) {
     return BadField("sampling.top_p",
@@ -60,9 +60,10 @@ absl::Status ConvertStops(const pb::GenerateSpec& in, const ModelView& model,
   QK_RETURN_IF_ERROR(
       CheckCount("stop_strings", in.stop_strings_size(), kMaxStops));
   if (!in.stop_strings().empty() && model.tokenizer == nullptr) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "stop_strings: model '", model.name, "' has no tokenizer; use "
-        "stop_token_ids"));
+    return absl::FailedPreconditionError(absl::StrCat("stop_strings: model '",
+                                                      model.name,
+                                                      "' has no tokenizer; use "
+                                                      "stop_token_ids"));
   }
   for (int i = 0; i < in.stop_strings_size(); ++i) {
     const std::string& text = in.stop_strings(i);

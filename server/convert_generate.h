@@ -15,8 +15,8 @@ struct ConvertedGenerate {
 };
 
 absl::StatusOr<ConvertedGenerate> ConvertGenerateSpec(
-    const pb::GenerateSpec& generate, const ModelView& model,
-    int prompt_tokens, const Limits& limits);
+    const pb::GenerateSpec& generate, const ModelView& model, int prompt_tokens,
+    const Limits& limits);
 
 }  // namespace qk
 

@@ -27,9 +27,8 @@ absl::Status CheckText(absl::string_view field, absl::string_view text,
 }
 
 absl::Status NeedsTokenizer(absl::string_view field, const ModelView& model) {
-  return absl::FailedPreconditionError(
-      absl::StrCat(field, ": model '", model.name,
-                   "' has no tokenizer; send token_ids"));
+  return absl::FailedPreconditionError(absl::StrCat(
+      field, ": model '", model.name, "' has no tokenizer; send token_ids"));
 }
 
 absl::Status InField(absl::string_view field, const absl::Status& status) {
@@ -79,8 +78,7 @@ absl::StatusOr<EncodedChat> ConvertChat(const pb::Input& input,
   }
   const pb::Chat& chat = input.chat();
   QK_RETURN_IF_ERROR(CheckCount(absl::StrCat(field, ".messages"),
-                                chat.messages_size(),
-                                limits.max_list_entries));
+                                chat.messages_size(), limits.max_list_entries));
   if (model.tokenizer == nullptr) return NeedsTokenizer(field, model);
   std::vector<ChatMessage> messages;
   int64_t bytes = 0;
@@ -92,8 +90,8 @@ absl::StatusOr<EncodedChat> ConvertChat(const pb::Input& input,
     bytes += static_cast<int64_t>(message.content().size());
     messages.push_back({message.role(), message.content()});
   }
-  QK_RETURN_IF_ERROR(CheckCount(absl::StrCat(field, ": bytes"), bytes,
-                                limits.max_text_bytes));
+  QK_RETURN_IF_ERROR(
+      CheckCount(absl::StrCat(field, ": bytes"), bytes, limits.max_text_bytes));
   const bool prompt =
       !chat.has_add_generation_prompt() || chat.add_generation_prompt();
   auto encoded = EncodeChat(*model.tokenizer, chat.format(), messages, prompt);
@@ -123,8 +121,8 @@ absl::StatusOr<std::vector<TokenSpan>> ConvertInput(
     case pb::Input::kText:
       return ConvertText(input, prefix, model, limits, add_special);
     case pb::Input::kTokenIds: {
-      QK_ASSIGN_OR_RETURN(
-          const auto ids, CheckTokenIds(input.token_ids().ids(), prefix,
+      QK_ASSIGN_OR_RETURN(const auto ids,
+                          CheckTokenIds(input.token_ids().ids(), prefix,
                                         model.config->vocab_size));
       std::vector<TokenSpan> tokens;
       for (int32_t id : ids) tokens.push_back({id, 0, 0});

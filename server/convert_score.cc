@@ -36,10 +36,9 @@ absl::StatusOr<std::vector<int32_t>> Tokens(const pb::Input& input,
                                             const ModelView& model,
                                             const Limits& limits,
                                             std::optional<bool> add_special) {
-  QK_ASSIGN_OR_RETURN(
-      const auto spans,
-      ConvertInput(input, absl::StrCat(prefix, "."), model, limits,
-                   add_special));
+  QK_ASSIGN_OR_RETURN(const auto spans,
+                      ConvertInput(input, absl::StrCat(prefix, "."), model,
+                                   limits, add_special));
   if (spans.empty()) return BadField(prefix, "has 0 tokens");
   std::vector<int32_t> ids;
   for (const TokenSpan& span : spans) ids.push_back(span.id);
@@ -69,8 +68,8 @@ absl::StatusOr<ConvertedPair> ConvertPair(const pb::ScorePair& pair,
   const size_t total = out.spec.tokens.size() + continuation.size();
   if (total > static_cast<size_t>(model.config->context_length)) {
     return BadField(field,
-                    absl::StrFormat("has %d tokens, model context is %d",
-                                    total, model.config->context_length));
+                    absl::StrFormat("has %d tokens, model context is %d", total,
+                                    model.config->context_length));
   }
   out.context = static_cast<int>(out.spec.tokens.size());
   out.spec.tokens.insert(out.spec.tokens.end(), continuation.begin(),
@@ -84,9 +83,8 @@ absl::StatusOr<ConvertedPair> ConvertPair(const pb::ScorePair& pair,
   if (arm.name().empty()) arm.set_name("arm");
   const std::string arm_field =
       pair.has_arm() ? absl::StrCat(field, ".arm") : "arm";
-  QK_ASSIGN_OR_RETURN(
-      ConvertedArm converted,
-      ConvertArm(arm, arm_field, model, out.context, context));
+  QK_ASSIGN_OR_RETURN(ConvertedArm converted,
+                      ConvertArm(arm, arm_field, model, out.context, context));
   for (size_t i = 0; i < converted.spec.rules.size(); ++i) {
     QK_RETURN_IF_ERROR(PlaceRule(
         absl::StrFormat("%s.disruptions[%d]", arm_field, i), out.context,

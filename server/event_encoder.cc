@@ -43,8 +43,7 @@ const std::string& EventEncoder::ArmName(int arm) const {
 }
 
 void EventEncoder::Feed(StreamItem item) {
-  std::visit([this](auto&& value) { Take(std::move(value)); },
-             std::move(item));
+  std::visit([this](auto&& value) { Take(std::move(value)); }, std::move(item));
 }
 
 // Every event but Accepted has a number.
@@ -183,8 +182,7 @@ void EventEncoder::NextChunk(pb::AnalyzeEvent* event) {
   pb::Layer* layer = event->mutable_layer();
   *layer = header_;
   const std::string& data = frame_->data;
-  const size_t size =
-      std::min<size_t>(data.size() - offset_, kMaxChunkBytes);
+  const size_t size = std::min<size_t>(data.size() - offset_, kMaxChunkBytes);
   layer->set_data(data.data() + offset_, size);
   layer->set_offset(static_cast<int64_t>(offset_));
   layer->set_crc32c(Crc32c(data.data() + offset_, size));

@@ -63,8 +63,8 @@ absl::Status SetModel(const std::string& value, Flags* flags) {
   const size_t equals = value.find('=');
   if (equals == std::string::npos || equals == 0 ||
       equals + 1 == value.size()) {
-    return Bad("model", absl::StrCat("must be NAME=PATH, got '", Echo(value),
-                                     "'"));
+    return Bad("model",
+               absl::StrCat("must be NAME=PATH, got '", Echo(value), "'"));
   }
   ModelConfig* model = flags->config.add_models();
   model->set_name(value.substr(0, equals));

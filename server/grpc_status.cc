@@ -63,9 +63,9 @@ ConvertedStatus ToGrpcStatus(const absl::Status& status) {
   if (internal) {
     out.reference = RandomReference();
     out.detail = std::string(status.message());
-    out.status = grpc::Status(
-        grpc::StatusCode::INTERNAL,
-        absl::StrCat("internal error (ref ", out.reference, ")"));
+    out.status =
+        grpc::Status(grpc::StatusCode::INTERNAL,
+                     absl::StrCat("internal error (ref ", out.reference, ")"));
     return out;
   }
   std::string message = StripPaths(status.message());

@@ -57,18 +57,18 @@ struct ToJson {
 };
 
 std::string LineStart(const char* level, absl::string_view event) {
-  return absl::StrCat(
-      "{\"ts\":\"",
-      absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(),
-                       absl::UTCTimeZone()),
-      "\",\"level\":\"", level, "\",\"event\":\"", JsonEscape(event), "\"");
+  return absl::StrCat("{\"ts\":\"",
+                      absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(),
+                                       absl::UTCTimeZone()),
+                      "\",\"level\":\"", level, "\",\"event\":\"",
+                      JsonEscape(event), "\"");
 }
 
 void LogOfGrpc(gpr_log_func_args* args) {
   const bool error = args->severity == GPR_LOG_SEVERITY_ERROR;
-  const std::string line = absl::StrCat(
-      LineStart(error ? "error" : "info", "grpc"), ",\"message\":\"",
-      JsonEscape(args->message), "\"}\n");
+  const std::string line =
+      absl::StrCat(LineStart(error ? "error" : "info", "grpc"),
+                   ",\"message\":\"", JsonEscape(args->message), "\"}\n");
   std::fwrite(line.data(), 1, line.size(), stderr);
 }
 

@@ -43,8 +43,7 @@ absl::StatusOr<ServerOptions> ReadOptions(const Flags& flags) {
   if (flags.config_file.has_value()) {
     QK_ASSIGN_OR_RETURN(const std::string text, ReadFile(*flags.config_file));
     QK_ASSIGN_OR_RETURN(config, ParseConfig(text, *flags.config_file));
-    QK_RETURN_IF_ERROR(
-        OptionsFromConfig(config, *flags.config_file).status());
+    QK_RETURN_IF_ERROR(OptionsFromConfig(config, *flags.config_file).status());
   }
   config.MergeFrom(flags.config);
   QK_ASSIGN_OR_RETURN(ServerOptions options,

@@ -6,7 +6,6 @@
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
 #include "server/convert_fields.h"
-#include "server/grpc_status.h"
 #include "server/prepared_run.h"
 #include "server/text.h"
 
@@ -20,8 +19,7 @@ constexpr size_t kMaxIdBytes = 128;
 
 }  // namespace
 
-ManyCall::ManyCall(const ServerCore* core,
-                   grpc::CallbackServerContext* context)
+ManyCall::ManyCall(const ServerCore* core, grpc::CallbackServerContext* context)
     : core_(core), context_(context), call_(core, "AnalyzeMany") {}
 
 ManyCall* ManyCall::Start(const ServerCore* core,
@@ -91,9 +89,9 @@ void ManyCall::TakePrompt(const pb::AnalyzeManyPrompt& message) {
   Prompt prompt;
   prompt.id = message.id();
   if (prompt.id.empty() || prompt.id.size() > kMaxIdBytes) {
-    prompt.error = BadField("prompt.id", absl::StrCat(prompt.id.size(),
-                                                      " bytes, must be 1 to ",
-                                                      kMaxIdBytes));
+    prompt.error = BadField(
+        "prompt.id",
+        absl::StrCat(prompt.id.size(), " bytes, must be 1 to ", kMaxIdBytes));
   } else if (!held_.has_value() && !ids_.insert(prompt.id).second) {
     prompt.error = BadField(
         "prompt.id", absl::StrCat("'", Echo(prompt.id), "' is used twice"));
@@ -104,9 +102,9 @@ void ManyCall::TakePrompt(const pb::AnalyzeManyPrompt& message) {
     closing_ = prompt.error;
     return;
   }
-  const bool others = std::any_of(
-      prompts_.begin(), prompts_.end(),
-      [](const Prompt& other) { return other.error.ok(); });
+  const bool others =
+      std::any_of(prompts_.begin(), prompts_.end(),
+                  [](const Prompt& other) { return other.error.ok(); });
   if (absl::IsResourceExhausted(prompt.error) && others) {
     held_ = message;
     return;
@@ -235,112 +233,6 @@ bool ManyCall::WantsRead() const {
   return !reading_ && !reads_done_ && !held_.has_value() &&
          !closing_.has_value() && !end_.has_value() &&
          prompts_.size() < kWindow;
-}
-
-// Makes event_; false: nothing to write now. Sets end_ at the end.
-bool ManyCall::NextEvent() {
-  event_.Clear();
-  while (!prompts_.empty()) {
-    switch (StepFront()) {
-      case Step::kWrite:
-        return true;
-      case Step::kWait:
-        return false;
-      case Step::kThrough:
-        break;
-    }
-  }
-  return NextAtEnd();
-}
-
-ManyCall::Step ManyCall::StepFront() {
-  for (;;) {
-    Prompt& prompt = prompts_.front();
-    if (!prompt.error.ok()) {
-      const grpc::Status status = ToGrpcStatus(prompt.error).status;
-      if (const auto reason = RefusalOf(prompt.error)) {
-        core_->metrics->CountRefusal(*reason);
-      }
-      pb::ManyPromptError* error = event_.mutable_error();
-      error->set_id(prompt.id);
-      error->set_code(status.error_code());
-      error->set_message(status.error_message());
-      ++failed_prompts_;
-      PopFront();
-      return Step::kWrite;
-    }
-    if (prompt.encoder->Next(&analyze_event_)) {
-      event_.mutable_prompt()->set_id(prompt.id);
-      *event_.mutable_prompt()->mutable_event() = std::move(analyze_event_);
-      writing_queue_ = prompt.queue.get();
-      return Step::kWrite;
-    }
-    if (prompt.encoder->done()) {
-      ++finished_prompts_;
-      aggregator_.Add(prompt.frames);
-      last_expanded_ = std::move(prompt.expanded);
-      call_.streamed_bytes += prompt.encoder->streamed_bytes();
-      call_.generated_tokens += prompt.encoder->generated_tokens();
-      PopFront();
-      return Step::kThrough;
-    }
-    std::optional<StreamItem> item = prompt.queue->Pop();
-    if (!item.has_value()) return Step::kWait;
-    Feed(&prompt, *std::move(item));
-  }
-}
-
-void ManyCall::Feed(Prompt* prompt, StreamItem item) {
-  if (const auto* end = std::get_if<RunEnd>(&item);
-      end != nullptr && !end->status.ok()) {
-    prompt->error = EndStatus(*end);
-    return;
-  }
-  if (auto* frame = std::get_if<LayerFrame>(&item)) {
-    CountStatistics(*core_, prompt->expanded, *frame);
-    if (spec_->aggregate()) {
-      prompt->frames.push_back(std::move(*frame));
-      return;
-    }
-  }
-  prompt->encoder->Feed(std::move(item));
-}
-
-void ManyCall::PopFront() {
-  prompts_.pop_front();
-  if (!held_.has_value()) return;
-  const pb::AnalyzeManyPrompt message = *held_;
-  TakePrompt(message);
-}
-
-// All prompts are through: what comes after the last of them.
-bool ManyCall::NextAtEnd() {
-  if (closing_.has_value()) {
-    end_ = *closing_;
-    return false;
-  }
-  if (!reads_done_) return false;
-  if (!spec_.has_value()) {
-    end_ = BadField("spec", "must be in the first message");
-    return false;
-  }
-  if (spec_->aggregate() && !aggregates_.has_value()) {
-    const auto parts = aggregator_.ToProto(last_expanded_, kMaxEventBytes);
-    aggregates_.emplace(parts.begin(), parts.end());
-  }
-  if (aggregates_.has_value() && !aggregates_->empty()) {
-    *event_.mutable_aggregate() = std::move(aggregates_->front());
-    aggregates_->pop_front();
-    return true;
-  }
-  if (!std::exchange(summary_sent_, true)) {
-    event_.mutable_finished()->set_prompts(finished_prompts_ +
-                                           failed_prompts_);
-    event_.mutable_finished()->set_failed(failed_prompts_);
-    return true;
-  }
-  end_ = absl::OkStatus();
-  return false;
 }
 
 grpc::Status ManyCall::FinishRecord() {

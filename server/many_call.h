@@ -25,11 +25,10 @@
 
 namespace qk {
 
-class ManyCall
-    : public grpc::ServerBidiReactor<pb::AnalyzeManyRequest,
-                                     pb::AnalyzeManyEvent>,
-      public LiveCall,
-      public std::enable_shared_from_this<ManyCall> {
+class ManyCall : public grpc::ServerBidiReactor<pb::AnalyzeManyRequest,
+                                                pb::AnalyzeManyEvent>,
+                 public LiveCall,
+                 public std::enable_shared_from_this<ManyCall> {
  public:
   static ManyCall* Start(const ServerCore* core,
                          grpc::CallbackServerContext* context);

@@ -25,8 +25,8 @@ const Histogram::BucketBoundaries& PassSeconds() {
 }
 
 const Histogram::BucketBoundaries& PowersOfFour() {
-  static const auto& buckets = *new Histogram::BucketBoundaries{
-      1, 4, 16, 64, 256, 1024, 4096};
+  static const auto& buckets =
+      *new Histogram::BucketBoundaries{1, 4, 16, 64, 256, 1024, 4096};
   return buckets;
 }
 
@@ -94,9 +94,9 @@ Metrics::Metrics(const Options& options)
                        "Requests turned away before they ran, by reason.")),
       cancelled_(Counter("qkscope_cancelled_total",
                          "Calls ended before their work was done.")),
-      queued_(Gauge("qkscope_queued_requests",
-                    "Requests that wait for the device.")
-                  .Add({})),
+      queued_(
+          Gauge("qkscope_queued_requests", "Requests that wait for the device.")
+              .Add({})),
       running_(Gauge("qkscope_running_requests",
                      "Requests that hold memory of the device.")
                    .Add({})),
@@ -109,18 +109,18 @@ Metrics::Metrics(const Options& options)
       streamed_(Counter("qkscope_streamed_bytes_total",
                         "Payload bytes handed to the transport.")
                     .Add({})),
-      pass_rows_(OneHistogram(registry_, "qkscope_pass_rows",
-                              "Rows of a pass.", PowersOfFour())),
+      pass_rows_(OneHistogram(registry_, "qkscope_pass_rows", "Rows of a pass.",
+                              PowersOfFour())),
       pass_sequences_(OneHistogram(registry_, "qkscope_pass_sequences",
                                    "Sequences of a pass.", PowersOfFour())),
       pass_duration_(OneHistogram(registry_, "qkscope_pass_duration_seconds",
                                   "Time of a pass.", PassSeconds())),
-      massive_entries_(Counter(
-          "qkscope_massive_entries_total",
-          "Massive entries of captured norms of undisrupted prompts.")),
-      massive_ratio_(Counter(
-          "qkscope_massive_ratio_total",
-          "Sum of the largest ratios of an entry to its head's mean.")),
+      massive_entries_(
+          Counter("qkscope_massive_entries_total",
+                  "Massive entries of captured norms of undisrupted prompts.")),
+      massive_ratio_(
+          Counter("qkscope_massive_ratio_total",
+                  "Sum of the largest ratios of an entry to its head's mean.")),
       massive_frames_(Counter(
           "qkscope_massive_frames_total",
           "Matrices of norms that the other massive_ counters are over.")) {
@@ -146,11 +146,11 @@ void Metrics::AddModel(const std::string& name, int num_layers) {
   const prometheus::Labels labels = {{"model", label}};
   ModelMetrics m;
   m.passes = &Counter("qkscope_passes_total", "Passes of a model.").Add(labels);
-  m.failed_passes = &Counter("qkscope_failed_passes_total",
-                             "Passes that ended in an error.")
-                         .Add(labels);
-  m.rows = &Counter("qkscope_pass_rows_total", "Rows of all passes.")
-                .Add(labels);
+  m.failed_passes =
+      &Counter("qkscope_failed_passes_total", "Passes that ended in an error.")
+           .Add(labels);
+  m.rows =
+      &Counter("qkscope_pass_rows_total", "Rows of all passes.").Add(labels);
   m.pass_seconds =
       &Counter("qkscope_pass_seconds_total", "Time of all passes.").Add(labels);
   m.prompt_tokens =
@@ -159,8 +159,8 @@ void Metrics::AddModel(const std::string& name, int num_layers) {
   m.generated_tokens =
       &Counter("qkscope_generated_tokens_total", "Tokens generated.")
            .Add(labels);
-  m.ready = &Gauge("qkscope_model_ready", "1 when the model serves.")
-                 .Add(labels);
+  m.ready =
+      &Gauge("qkscope_model_ready", "1 when the model serves.").Add(labels);
   const int series = 3 * num_layers;  // q, k, v
   m.layers =
       label == name && layer_series_ + series <= options_.max_layer_series;
@@ -179,8 +179,8 @@ void Metrics::ModelLoaded(const std::string& name, const Model* model,
   Gauge("qkscope_model_load_seconds", "Time it took to load the model.")
       .Add({{"model", label}})
       .Set(load_seconds);
-  auto& memory = Gauge("qkscope_model_memory_bytes",
-                       "Memory of the model's weights.");
+  auto& memory =
+      Gauge("qkscope_model_memory_bytes", "Memory of the model's weights.");
   memory.Add({{"model", label}, {"memory", "host"}})
       .Set(static_cast<double>(host_bytes));
   memory.Add({{"model", label}, {"memory", "device"}})

@@ -38,8 +38,8 @@ void SetLayers(const ModelConfig& config, pb::ModelInfo* out) {
       info->set_sliding_window(*attention.sliding_window);
     }
     if (attention.rope.frequencies.empty()) continue;
-    const auto known = std::find_if(
-        ropes.begin(), ropes.end(), [&](const RopeConfig* rope) {
+    const auto known =
+        std::find_if(ropes.begin(), ropes.end(), [&](const RopeConfig* rope) {
           return SameRope(*rope, attention.rope);
         });
     info->set_rope(static_cast<int>(known - ropes.begin()));

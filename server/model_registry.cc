@@ -15,11 +15,10 @@ constexpr absl::Duration kLoadingRetry = absl::Seconds(2);
 absl::Status Changing(const std::string& name, absl::string_view what) {
   return Refused(
       Refusal::kModelState,
-      WithRetryAfter(
-          absl::UnavailableError(
-              absl::StrCat("model '", name, "' is ", what, " (retry in ",
-                           absl::ToInt64Seconds(kLoadingRetry), " s)")),
-          kLoadingRetry));
+      WithRetryAfter(absl::UnavailableError(absl::StrCat(
+                         "model '", name, "' is ", what, " (retry in ",
+                         absl::ToInt64Seconds(kLoadingRetry), " s)")),
+                     kLoadingRetry));
 }
 
 }  // namespace
@@ -56,8 +55,8 @@ absl::StatusOr<ModelEntry> ModelRegistry::Get(const std::string& name) const {
   std::lock_guard<std::mutex> lock(mutex_);
   const auto it = entries_.find(name);
   if (it == entries_.end()) {
-    return absl::NotFoundError(absl::StrCat("model '", Echo(name),
-                                            "' is not loaded; see ListModels"));
+    return absl::NotFoundError(
+        absl::StrCat("model '", Echo(name), "' is not loaded; see ListModels"));
   }
   return it->second;
 }

@@ -22,10 +22,10 @@ enum class ModelState { kLoading, kReady, kUnloading, kFailed };
 struct ModelEntry {
   std::string name;
   ModelState state = ModelState::kLoading;
-  absl::Status failure;                      // why kFailed
-  ModelDescription description;              // known before the weights are
+  absl::Status failure;          // why kFailed
+  ModelDescription description;  // known before the weights are
   ComputeType compute = ComputeType::kF32;
-  std::shared_ptr<const Model> model;        // kReady
+  std::shared_ptr<const Model> model;  // kReady
 };
 
 // Thread-safe.

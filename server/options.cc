@@ -50,9 +50,9 @@ class Checker {
 
 absl::Status SetLimits(const LimitsConfig& in, const Checker& check,
                        Limits* out) {
-#define QK_LIMIT(name)                                        \
-  QK_RETURN_IF_ERROR(check.Limit("limits." #name, in.has_##name(), \
-                                 in.name(), &out->name))
+#define QK_LIMIT(name) \
+  QK_RETURN_IF_ERROR(  \
+      check.Limit("limits." #name, in.has_##name(), in.name(), &out->name))
   QK_LIMIT(max_text_bytes);
   QK_LIMIT(max_arms);
   QK_LIMIT(max_rules_per_arm);
@@ -70,32 +70,34 @@ absl::Status SetLimits(const LimitsConfig& in, const Checker& check,
   return absl::OkStatus();
 }
 
-absl::StatusOr<ModelToLoad> ConvertModel(
-    const ::qkscope::v1::ModelConfig& in, const std::string& key,
-    const Checker& check) {
+absl::StatusOr<ModelToLoad> ConvertModel(const ::qkscope::v1::ModelConfig& in,
+                                         const std::string& key,
+                                         const Checker& check) {
   ModelToLoad out;
   out.name = in.name();
   out.path = in.path();
   const absl::Status name = CheckModelName(key + ".name", in.name());
-  if (!name.ok()) return check.Bad(key + ".name",
-      in.name().empty() ? "must not be empty"
-                        : absl::StrCat("invalid name '", Echo(in.name()),
-                                       "' (allowed [A-Za-z0-9._-]{1,128})"));
+  if (!name.ok())
+    return check.Bad(key + ".name",
+                     in.name().empty()
+                         ? "must not be empty"
+                         : absl::StrCat("invalid name '", Echo(in.name()),
+                                        "' (allowed [A-Za-z0-9._-]{1,128})"));
   if (in.path().empty()) return check.Bad(key + ".path", "must not be empty");
   if (in.has_compute() && in.compute() != "f32" && in.compute() != "bf16") {
-    return check.Bad(key + ".compute",
-                     absl::StrCat("must be f32 or bf16, got '",
-                                  Echo(in.compute()), "'"));
+    return check.Bad(
+        key + ".compute",
+        absl::StrCat("must be f32 or bf16, got '", Echo(in.compute()), "'"));
   }
-  out.compute =
-      in.compute() == "bf16" ? ComputeType::kBF16 : ComputeType::kF32;
+  out.compute = in.compute() == "bf16" ? ComputeType::kBF16 : ComputeType::kF32;
   out.sha256 = absl::AsciiStrToLower(in.sha256());
-  const bool hex = std::all_of(out.sha256.begin(), out.sha256.end(),
-                               [](unsigned char c) { return std::isxdigit(c); });
+  const bool hex =
+      std::all_of(out.sha256.begin(), out.sha256.end(),
+                  [](unsigned char c) { return std::isxdigit(c); });
   if (in.has_sha256() && (!hex || out.sha256.size() != 64)) {
-    return check.Bad(key + ".sha256",
-                     absl::StrCat("must be 64 hex digits, got '",
-                                  Echo(in.sha256()), "'"));
+    return check.Bad(
+        key + ".sha256",
+        absl::StrCat("must be 64 hex digits, got '", Echo(in.sha256()), "'"));
   }
   return out;
 }
@@ -131,23 +133,22 @@ absl::Status SetAddresses(const ServerConfig& config, const Checker& check,
   if (out->metrics_listen.empty()) return absl::OkStatus();
   const auto metrics = ParseHostPort(out->metrics_listen);
   if (!metrics.ok()) {
-    return check.Bad("metrics_listen",
-                     std::string(metrics.status().message()));
+    return check.Bad("metrics_listen", std::string(metrics.status().message()));
   }
   if (listen->port != 0 && listen->port == metrics->port) {
-    return check.Bad("metrics_listen", absl::StrCat("port ", metrics->port,
-                                                    " is listen's, too"));
+    return check.Bad("metrics_listen",
+                     absl::StrCat("port ", metrics->port, " is listen's, too"));
   }
   return absl::OkStatus();
 }
 
 absl::Status SetLogLevel(const ServerConfig& config, const Checker& check,
                          ServerOptions* out) {
-  static const auto& kLevels = *new std::map<std::string, LogLevel>{
-      {"debug", LogLevel::kDebug},
-      {"info", LogLevel::kInfo},
-      {"warn", LogLevel::kWarn},
-      {"error", LogLevel::kError}};
+  static const auto& kLevels =
+      *new std::map<std::string, LogLevel>{{"debug", LogLevel::kDebug},
+                                           {"info", LogLevel::kInfo},
+                                           {"warn", LogLevel::kWarn},
+                                           {"error", LogLevel::kError}};
   if (!config.has_log_level()) return absl::OkStatus();
   const auto it = kLevels.find(config.log_level());
   if (it == kLevels.end()) {
@@ -195,8 +196,8 @@ std::vector<std::string> CheckModelFiles(const ServerOptions& options) {
     const ModelToLoad& model = options.models[i];
     const auto description = DescribeModel(model.path, model.compute);
     if (description.ok()) continue;
-    problems.push_back(absl::StrCat("model '", model.name, "': ",
-                                    description.status().message()));
+    problems.push_back(absl::StrCat("model '", model.name,
+                                    "': ", description.status().message()));
   }
   return problems;
 }

@@ -70,9 +70,9 @@ class FirstError : public google::protobuf::io::ErrorCollector {
                           : absl::StrCat("; did you mean '", nearest, "'?"));
     }
     const std::string key = line < 0 ? "" : KeyOfLine(lines_[line]);
-    const std::string problem = absl::AsciiStrToLower(message.substr(0, 1)) +
-                                message.substr(std::min<size_t>(
-                                    1, message.size()));
+    const std::string problem =
+        absl::AsciiStrToLower(message.substr(0, 1)) +
+        message.substr(std::min<size_t>(1, message.size()));
     return key.empty() ? problem : absl::StrCat(key, ": ", problem);
   }
 

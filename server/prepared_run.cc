@@ -56,17 +56,15 @@ absl::StatusOr<PreparedRun> PrepareRun(const ServerCore& core,
                   core.scheduler->state());
   out.scheduled.prefill_rows = cost->engine.prefill_rows;
   out.scheduled.keep_alive = out.queue;
-  QK_ASSIGN_OR_RETURN(
-      out.scheduled.run,
-      Run::Create(std::move(request.spec), out.queue.get()));
+  QK_ASSIGN_OR_RETURN(out.scheduled.run,
+                      Run::Create(std::move(request.spec), out.queue.get()));
   return out;
 }
 
 absl::Status SubmitRuns(const ServerCore& core,
                         const std::shared_ptr<ScheduledRequest>& request,
                         std::vector<ScheduledRun> runs) {
-  const absl::Status status =
-      core.scheduler->Submit(request, std::move(runs));
+  const absl::Status status = core.scheduler->Submit(request, std::move(runs));
   if (absl::IsResourceExhausted(status)) {
     return Refused(Refusal::kQueueFull, status);
   }

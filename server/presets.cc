@@ -136,10 +136,10 @@ absl::StatusOr<Rules> ExpandPreset(const ::qkscope::v1::Preset& preset,
       return family.rules(true, preset.seed(), config);
     }
   }
-  return BadField(absl::StrCat(field, ".name"),
-                  absl::StrCat("unknown preset '", Echo(preset.name()),
-                               "' (one of ", absl::StrJoin(PresetNames(), ", "),
-                               ")"));
+  return BadField(
+      absl::StrCat(field, ".name"),
+      absl::StrCat("unknown preset '", Echo(preset.name()), "' (one of ",
+                   absl::StrJoin(PresetNames(), ", "), ")"));
 }
 
 }  // namespace qk

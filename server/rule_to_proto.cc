@@ -42,12 +42,10 @@ pb::DisruptionRule RuleToProto(const DisruptionRule& rule) {
   using Proto = pb::DisruptionRule;
   Proto out;
   for (Qkv tensor : rule.tensors) {
-    out.add_tensors(
-        static_cast<pb::QkvTensor>(EnumNumber(tensor, kQkvTable)));
+    out.add_tensors(static_cast<pb::QkvTensor>(EnumNumber(tensor, kQkvTable)));
   }
   SelectToProto(rule, &out);
-  out.set_point(
-      static_cast<Proto::Point>(EnumNumber(rule.point, kPointTable)));
+  out.set_point(static_cast<Proto::Point>(EnumNumber(rule.point, kPointTable)));
   out.set_axis(static_cast<Proto::Axis>(EnumNumber(rule.axis, kAxisTable)));
   out.set_replace(
       static_cast<Proto::Replace>(EnumNumber(rule.replace, kReplaceTable)));

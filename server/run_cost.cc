@@ -13,7 +13,7 @@ namespace {
 // Events as they wait in memory; generous.
 constexpr double kEventBytes = 512;
 constexpr double kMassiveEntryBytes = 64;
-constexpr double kChosenBytes = 64;   // of one head or position
+constexpr double kChosenBytes = 64;  // of one head or position
 constexpr double kTokenTextBytes = 64;
 constexpr double kDigestBytes = 200;
 // gRPC's clients take 4 MiB; the rest is for field headers.
@@ -40,8 +40,7 @@ double FrameEventBytes(const RunSpec& spec) {
                              ? spec.statistics.top_n
                              : 0;
   const double positions = static_cast<double>(spec.capture.positions.size());
-  return frames *
-         (kEventBytes + entries * kMassiveEntryBytes + 8 * positions);
+  return frames * (kEventBytes + entries * kMassiveEntryBytes + 8 * positions);
 }
 
 double AppliedBytes(const RunSpec& spec, const DisruptionRule& rule,
@@ -90,8 +89,7 @@ double SummaryBytes(const RunSpec& spec, const pb::AnalyzeRequest& expanded) {
   return static_cast<double>(expanded.ByteSizeLong()) +
          5.0 * static_cast<double>(spec.tokens.size()) +
          kDigestBytes * Payloads(spec) +
-         static_cast<double>(spec.arms.size()) *
-             (100 + 16 * NewTokens(spec));
+         static_cast<double>(spec.arms.size()) * (100 + 16 * NewTokens(spec));
 }
 
 }  // namespace
@@ -102,10 +100,10 @@ absl::StatusOr<RunCost> CostOf(const RunSpec& spec,
   RunCost cost;
   QK_ASSIGN_OR_RETURN(cost.engine, Run::Estimate(spec));
   if (cost.engine.stream_bytes > limits.max_response_bytes) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "capture needs ", HumanBytes(cost.engine.stream_bytes), ", limit ",
-        HumanBytes(limits.max_response_bytes),
-        "; reduce layers/heads/positions"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("capture needs ", HumanBytes(cost.engine.stream_bytes),
+                     ", limit ", HumanBytes(limits.max_response_bytes),
+                     "; reduce layers/heads/positions"));
   }
   const double summary = SummaryBytes(spec, expanded);
   if (summary > kMaxSummaryBytes) {
@@ -114,8 +112,8 @@ absl::StatusOr<RunCost> CostOf(const RunSpec& spec,
         ", limit ", HumanBytes(static_cast<int64_t>(kMaxSummaryBytes)),
         "; reduce arms/layers/points"));
   }
-  const double bytes =
-      static_cast<double>(cost.engine.stream_bytes) + EventBytes(spec) + summary;
+  const double bytes = static_cast<double>(cost.engine.stream_bytes) +
+                       EventBytes(spec) + summary;
   // Far over any budget, far under int64.
   cost.buffer_bytes = static_cast<int64_t>(std::min(bytes, 1e18));
   return cost;

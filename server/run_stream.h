@@ -116,8 +116,7 @@ class RunStream : public grpc::ServerWriteReactor<Event>,
     request_ = std::make_shared<ScheduledRequest>(
         deadline_, [queue = queue_](int p) { queue->PushPosition(p); });
     prepared.encoder.request_id = call_.id();
-    prepared.encoder.queue_seconds = [request = request_,
-                                      now = absl::Now()] {
+    prepared.encoder.queue_seconds = [request = request_, now = absl::Now()] {
       return absl::ToDoubleSeconds(request->started() - now);
     };
     encoder_.emplace(std::move(prepared.encoder));

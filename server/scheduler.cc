@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <set>
 
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
@@ -15,8 +14,7 @@ namespace {
 constexpr double kNewest = 0.2;
 
 double SecondsSince(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() -
-                                       start)
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
       .count();
 }
 
@@ -40,20 +38,6 @@ absl::Time ScheduledRequest::started() const {
   return started_;
 }
 
-struct Scheduler::PassPlan {
-  const Model* model = nullptr;
-  std::vector<Sequence*> sequences;
-  int rows = 0;
-  // Whose they are: `sequences` [begin, end), rows.
-  struct Part {
-    Active* active;
-    size_t begin;
-    size_t end;
-    int rows;
-  };
-  std::vector<Part> parts;
-};
-
 Scheduler::Scheduler(const SchedulerOptions& options, Device* device,
                      SchedulerObserver* observer)
     : options_(options), device_(device), observer_(observer) {
@@ -71,20 +55,18 @@ Scheduler::~Scheduler() {
   thread_.join();
 }
 
-absl::Status Scheduler::Submit(
-    const std::shared_ptr<ScheduledRequest>& request,
-    std::vector<ScheduledRun> runs) {
+absl::Status Scheduler::Submit(const std::shared_ptr<ScheduledRequest>& request,
+                               std::vector<ScheduledRun> runs) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (!admitting_) return absl::UnavailableError("server is shutting down");
-  auto entry = std::find_if(
-      entries_.begin(), entries_.end(),
-      [&](const Entry& e) { return e.request == request; });
+  auto entry =
+      std::find_if(entries_.begin(), entries_.end(),
+                   [&](const Entry& e) { return e.request == request; });
   if (entry == entries_.end()) {
     const int waiting = CountWaiting();
     if (waiting >= options_.max_queued_requests) {
-      return absl::ResourceExhaustedError(
-          absl::StrFormat("queue full (%d/%d)", waiting,
-                          options_.max_queued_requests));
+      return absl::ResourceExhaustedError(absl::StrFormat(
+          "queue full (%d/%d)", waiting, options_.max_queued_requests));
     }
   }
   {
@@ -177,111 +159,6 @@ void Scheduler::Sweep() {
   DropFinished();
 }
 
-// Of the models that runs wait for, the one served longest ago.
-const Model* Scheduler::ChooseModel() {
-  std::vector<const Model*> wanted;
-  for (auto& active : active_) {
-    wanted.push_back(active->scheduled.run->next_model());
-  }
-  for (Entry* entry : Entries()) {
-    if (Run* run = Front(entry)) wanted.push_back(run->next_model());
-  }
-  std::map<const Model*, uint64_t> served;
-  const Model* chosen = nullptr;
-  for (const Model* model : wanted) {
-    if (model == nullptr || served.contains(model)) continue;
-    const auto last = last_served_.find(model);
-    served[model] = last == last_served_.end() ? 0 : last->second;
-    if (chosen == nullptr || served[model] < served[chosen]) chosen = model;
-  }
-  last_served_ = std::move(served);  // forgets models that nobody wants
-  return chosen;
-}
-
-Scheduler::PassPlan Scheduler::MakePlan(const Model* model) {
-  PassPlan plan;
-  plan.model = model;
-  for (auto& active : active_) AddSequences(active.get(), &plan);
-  const std::vector<Entry*> entries = Entries();
-  bool out_of_memory = false;
-  bool progress = true;
-  while (progress) {
-    progress = false;
-    for (Entry* entry : entries) {
-      if (plan.rows >= options_.max_rows_per_pass || out_of_memory) break;
-      progress |= TryAdmit(entry, model, &plan, &out_of_memory);
-    }
-  }
-  std::lock_guard<std::mutex> lock(mutex_);
-  EraseEmptyEntries();
-  TellPositions();
-  return plan;
-}
-
-// Gives the entry's next run its memory and puts its sequences into the plan.
-bool Scheduler::TryAdmit(Entry* entry, const Model* model, PassPlan* plan,
-                         bool* out_of_memory) {
-  Run* next = Front(entry);
-  if (next == nullptr || next->cancelled() || next->next_model() != model) {
-    return false;
-  }
-  ScheduledRun run;
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    run = std::move(entry->waiting.front());
-    entry->waiting.pop_front();
-    entry->reserving = true;
-  }
-  const absl::Status status = run.run->Reserve();
-  const bool later = absl::IsResourceExhausted(status) && !active_.empty();
-  if (!status.ok() && !later) {
-    run.run->Cancel(absl::ResourceExhaustedError(status.message()));
-    Forget(std::move(run), entry);
-  }
-  std::unique_lock<std::mutex> lock(mutex_);
-  entry->reserving = false;
-  if (later) {
-    entry->waiting.push_front(std::move(run));
-    *out_of_memory = true;
-    return false;
-  }
-  if (!status.ok()) return true;
-  ++entry->active;
-  lock.unlock();
-  {
-    std::lock_guard<std::mutex> request_lock(entry->request->mutex_);
-    entry->request->started_ = std::min(entry->request->started_, absl::Now());
-  }
-  active_.push_back(std::make_unique<Active>());
-  active_.back()->entry = entry;
-  active_.back()->scheduled = std::move(run);
-  AddSequences(active_.back().get(), plan);
-  return true;
-}
-
-// What fits of the run's sequences; the first of a pass always does.
-void Scheduler::AddSequences(Active* active, PassPlan* plan) {
-  Run& run = *active->scheduled.run;
-  if (run.cancelled() || run.finished()) return;
-  std::vector<Sequence*> ready;
-  run.AppendReady(plan->model, &ready);
-  PassPlan::Part part = {active, plan->sequences.size(), 0, 0};
-  for (Sequence* sequence : ready) {
-    const int rows = device_->Rows(*sequence);
-    if (!plan->sequences.empty() &&
-        rows > options_.max_rows_per_pass - plan->rows) {
-      continue;
-    }
-    plan->sequences.push_back(sequence);
-    plan->rows += rows;
-    part.rows += rows;
-  }
-  part.end = plan->sequences.size();
-  if (part.begin == part.end) return;
-  active->in_pass = true;
-  plan->parts.push_back(part);
-}
-
 void Scheduler::RunPass(PassPlan* plan) {
   const auto start = std::chrono::steady_clock::now();
   absl::Status status;
@@ -328,8 +205,7 @@ void Scheduler::DropFinished() {
   std::vector<std::unique_ptr<Active>> kept;
   std::vector<std::unique_ptr<Active>> done;
   for (auto& active : active_) {
-    const bool finished =
-        active->scheduled.run->finished() && !active->in_pass;
+    const bool finished = active->scheduled.run->finished() && !active->in_pass;
     (finished ? done : kept).push_back(std::move(active));
   }
   active_ = std::move(kept);

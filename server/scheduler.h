@@ -94,7 +94,7 @@ class Scheduler {
   struct State {
     int waiting_requests = 0;
     int running_requests = 0;
-    int64_t rows_ahead = 0;  // prefill rows of all of them
+    int64_t rows_ahead = 0;      // prefill rows of all of them
     double seconds_per_row = 0;  // of late
   };
   State state() const;
@@ -120,7 +120,19 @@ class Scheduler {
     ScheduledRun scheduled;
     bool in_pass = false;
   };
-  struct PassPlan;
+  struct PassPlan {
+    const Model* model = nullptr;
+    std::vector<Sequence*> sequences;
+    int rows = 0;
+    // Whose they are: `sequences` [begin, end), rows.
+    struct Part {
+      Active* active;
+      size_t begin;
+      size_t end;
+      int rows;
+    };
+    std::vector<Part> parts;
+  };
 
   void Loop();
   // Waits for work; false: stop.

@@ -93,10 +93,12 @@ absl::Status Server::Start(Log* log) {
   scheduler_ = std::make_unique<Scheduler>(scheduler_options, device_.get(),
                                            metrics_.get());
   executor_ = std::make_unique<Executor>(kStreamThreads);
-  core_ = {options_.version,  options_.limits, backend_->info(),
-           &registry_,        scheduler_.get(), &budget_,
-           &buffered_,        executor_.get(), metrics_.get(),
-           log,               calls_.get()};
+  core_ = {options_.version, options_.limits,
+           backend_->info(), &registry_,
+           scheduler_.get(), &budget_,
+           &buffered_,       executor_.get(),
+           metrics_.get(),   log,
+           calls_.get()};
   service_ = std::make_unique<AnalysisService>(&core_);
   QK_RETURN_IF_ERROR(ExposeMetrics());
   return Listen();
@@ -134,14 +136,14 @@ absl::Status Server::ExposeMetrics() {
                                                      kScrapeThreads);
     exposer_->RegisterCollectable(metrics_);
   } catch (const std::exception& error) {
-    return absl::UnavailableError(
-        absl::StrCat("metrics_listen: cannot bind '", options_.metrics_listen,
-                     "': ", error.what()));
+    return absl::UnavailableError(absl::StrCat("metrics_listen: cannot bind '",
+                                               options_.metrics_listen,
+                                               "': ", error.what()));
   }
   const std::vector<int> ports = exposer_->GetListeningPorts();
   if (ports.empty()) {
-    return absl::UnavailableError(absl::StrCat(
-        "metrics_listen: cannot bind '", options_.metrics_listen, "'"));
+    return absl::UnavailableError(absl::StrCat("metrics_listen: cannot bind '",
+                                               options_.metrics_listen, "'"));
   }
   metrics_address_ = WithPort(options_.metrics_listen, ports.front());
   return absl::OkStatus();
@@ -166,11 +168,10 @@ absl::Status Server::LoadModels() {
     const Model& m = **loaded;
     metrics_->ModelLoaded(model.name, &m, m.load_seconds(), m.host_bytes(),
                           m.device_bytes());
-    core_.log->Info("model_ready",
-                    {{"model", model.name},
-                     {"seconds", m.load_seconds()},
-                     {"host_bytes", m.host_bytes()},
-                     {"sha256", m.weights_sha256()}});
+    core_.log->Info("model_ready", {{"model", model.name},
+                                    {"seconds", m.load_seconds()},
+                                    {"host_bytes", m.host_bytes()},
+                                    {"sha256", m.weights_sha256()}});
     registry_.SetReady(model.name, *std::move(loaded));
     if (!calls_->draining()) SetHealth(model.name, true);
   }
@@ -191,8 +192,7 @@ bool Server::WaitUntilIdle(absl::Time deadline) {
 }
 
 void Server::Stop() {
-  const absl::Status reason =
-      absl::UnavailableError("server is shutting down");
+  const absl::Status reason = absl::UnavailableError("server is shutting down");
   calls_->StopAdmission();
   calls_->AbortAll(reason);
   scheduler_->CancelAll(reason);

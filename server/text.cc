@@ -47,7 +47,8 @@ std::string HumanBytes(int64_t bytes) {
   }
   const std::string number = absl::StrFormat("%.1f", value);
   const absl::string_view digits = number;
-  const bool whole = digits.size() > 2 && digits.substr(digits.size() - 2) == ".0";
+  const bool whole =
+      digits.size() > 2 && digits.substr(digits.size() - 2) == ".0";
   return absl::StrCat(digits.substr(0, digits.size() - (whole ? 2 : 0)), " ",
                       kUnits[unit]);
 }

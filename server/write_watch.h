@@ -33,10 +33,10 @@ class WriteWatch {
       return Verdict{CancelReason::kDeadline, "deadline exceeded"};
     }
     if (now - *started_ < stall) return std::nullopt;
-    return Verdict{CancelReason::kStalled,
-                   absl::StrCat("the reader took nothing for ",
-                                absl::ToInt64Milliseconds(now - *started_),
-                                " ms")};
+    return Verdict{
+        CancelReason::kStalled,
+        absl::StrCat("the reader took nothing for ",
+                     absl::ToInt64Milliseconds(now - *started_), " ms")};
   }
 
   // A status that is set this way reaches the client without waiting for its
@@ -45,8 +45,8 @@ class WriteWatch {
                   const std::string& message) const {
     if (!writing()) return;
     grpc_call_cancel_with_status(context->c_call(),
-                                 GRPC_STATUS_DEADLINE_EXCEEDED,
-                                 message.c_str(), nullptr);
+                                 GRPC_STATUS_DEADLINE_EXCEEDED, message.c_str(),
+                                 nullptr);
   }
 
  private:

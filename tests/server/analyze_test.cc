@@ -11,9 +11,9 @@
 namespace qk {
 namespace {
 
+using testing::Analysis;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using testing::Analysis;
 using testing::ServerTest;
 using testing::Tokens;
 
@@ -55,10 +55,10 @@ TEST_F(AnalyzeTest, EventsComeInOrderAndWithoutGaps) {
 }
 
 TEST_F(AnalyzeTest, StartedHoldsTheExpandedRequest) {
-  const Analysis out = Analyze(
-      "model: 'tiny' " + Tokens(4) +
-      " arms {name: 'clean'} arms {name: 'a' preset "
-      "{name: 'rope_with_llm/llama'}} compare {} client_tag: 'tag'");
+  const Analysis out =
+      Analyze("model: 'tiny' " + Tokens(4) +
+              " arms {name: 'clean'} arms {name: 'a' preset "
+              "{name: 'rope_with_llm/llama'}} compare {} client_tag: 'tag'");
   ASSERT_TRUE(out.status.ok()) << out.status.error_message();
   const pb::Started& started = out.events[1].started();
   EXPECT_EQ(started.token_ids_size(), 4);
@@ -75,10 +75,10 @@ TEST_F(AnalyzeTest, StartedHoldsTheExpandedRequest) {
 }
 
 TEST_F(AnalyzeTest, DigestsAndChecksumsFitThePayloads) {
-  const Analysis out = Analyze(
-      "model: 'tiny' " + Tokens(9) +
-      " capture {form: RAW raw_sha256: true stage: BEFORE_AND_AFTER}"
-      " arms {name: 'a' disruptions {top_k {k: 1}}}");
+  const Analysis out =
+      Analyze("model: 'tiny' " + Tokens(9) +
+              " capture {form: RAW raw_sha256: true stage: BEFORE_AND_AFTER}"
+              " arms {name: 'a' disruptions {top_k {k: 1}}}");
   ASSERT_TRUE(out.status.ok()) << out.status.error_message();
   std::map<std::tuple<int, int, int>, const pb::PayloadDigest*> digests;
   for (const auto& digest : out.finished()->manifest().digests()) {

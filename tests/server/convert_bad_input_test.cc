@@ -34,11 +34,14 @@ TEST_P(ConvertBadInput, HasCodeAndMessage) {
   models.limits.max_new_tokens = 40;
   models.limits.max_arms = 4;
   models.limits.max_rules_per_arm = 3;
-  models.Add("other_vocab", [] {
-    ModelConfig config = testing::SmallConfig();
-    config.vocab_size = 300;
-    return config;
-  }(), nullptr);
+  models.Add(
+      "other_vocab",
+      [] {
+        ModelConfig config = testing::SmallConfig();
+        config.vocab_size = 300;
+        return config;
+      }(),
+      nullptr);
   models.Add("other_layers", testing::SmallConfig(5), nullptr);
   pb::AnalyzeRequest request;
   std::string text = GetParam().request;
@@ -125,6 +128,44 @@ INSTANTIATE_TEST_SUITE_P(
             "client_tag: 257 bytes, limit 256")),
     Name);
 
+constexpr char kHello[] = "messages {role: 'user' content: 'hello'}";
+
+INSTANTIATE_TEST_SUITE_P(
+    Chat, ConvertBadInput,
+    ::testing::Values(
+        Bad("format", std::string("input {chat {format: 'x' ") + kHello + "}}",
+            "chat: chat format: must be one of chatml, llama3, got \"x\""),
+        Bad("no_messages", "input {chat {format: 'chatml'}}",
+            "chat: messages: must not be empty"),
+        Bad("not_utf8",
+            "input {chat {format: 'chatml' messages {role: 'user' content: "
+            "'a\\377'}}}",
+            "chat.messages[0].content: invalid UTF-8 at byte 1"),
+        Bad("role",
+            "input {chat {format: 'chatml' messages {role: '<|im_end|>' "
+            "content: 'a'}}}",
+            "chat: messages[0].role: must be 1 to 32 letters, digits, '_' or "
+            "'-', got \"<|im_end|>\""),
+        Bad("special",
+            std::string("input {parse_special: true chat {format: 'chatml' ") +
+                kHello + "}}",
+            "chat: add_special_tokens and parse_special do not go with chat"),
+        Bad("too_many_messages",
+            std::string("input {chat {format: 'chatml' ") + kHello + kHello +
+                kHello + kHello + kHello + kHello + "}}",
+            "chat.messages: 6, limit 5"),
+        BadInput{"unfit_tokenizer",
+                 std::string("input {chat {format: 'chatml' ") + kHello + "}}",
+                 Code::kFailedPrecondition,
+                 "chat: chat format 'chatml' needs the special token "
+                 "\"<|im_start|>\", which this tokenizer does not have"},
+        BadInput{"no_tokenizer",
+                 std::string("model: 'bare' input {chat {format: 'chatml' ") +
+                     kHello + "}}",
+                 Code::kFailedPrecondition,
+                 "chat: model 'bare' has no tokenizer; send token_ids"}),
+    Name);
+
 INSTANTIATE_TEST_SUITE_P(
     Generate, ConvertBadInput,
     ::testing::Values(
@@ -174,10 +215,8 @@ INSTANTIATE_TEST_SUITE_P(
 INSTANTIATE_TEST_SUITE_P(
     Capture, ConvertBadInput,
     ::testing::Values(
-        BadInput{"layer",
-                 "capture {layers: 0 layers: 1 layers: 2 layers: 3}",
-                 Code::kOutOfRange,
-                 "capture.layers[3]: 3 is outside [0, 3)"},
+        BadInput{"layer", "capture {layers: 0 layers: 1 layers: 2 layers: 3}",
+                 Code::kOutOfRange, "capture.layers[3]: 3 is outside [0, 3)"},
         BadInput{"layer_negative", "capture {layers: -1}", Code::kOutOfRange,
                  "capture.layers[0]: -1 is outside [0, 3)"},
         Bad("layer_twice", "capture {layers: 1 layers: 1}",
@@ -188,8 +227,7 @@ INSTANTIATE_TEST_SUITE_P(
             "capture.heads[2]: 2 is given twice"),
         BadInput{"position", "capture {positions: 4}", Code::kOutOfRange,
                  "capture.positions[0]: 4 is outside [0, 4)"},
-        Bad("too_many",
-            "capture {positions: [0, 1, 2, 3, 4, 5]}",
+        Bad("too_many", "capture {positions: [0, 1, 2, 3, 4, 5]}",
             "capture.positions: 6, limit 5"),
         Bad("point_unknown", "capture {points: 99}",
             "capture.points[0]: unknown value 99"),
@@ -230,7 +268,8 @@ INSTANTIATE_TEST_SUITE_P(
                 ": exactly one of top_k, bottom_k, random_k, threshold, "
                 "explicit must be set"),
         BadRule("k", "top_k {k: 9}", ".top_k.k: 9 is over head_dim 8"),
-        BadRule("k_negative", "bottom_k {k: -1}", ".bottom_k.k: -1 is negative"),
+        BadRule("k_negative", "bottom_k {k: -1}",
+                ".bottom_k.k: -1 is negative"),
         BadRule("random_k", "random_k {k: 9}",
                 ".random_k.k: 9 is over head_dim 8"),
         BadRule("exclude_top", "random_k {k: 1 exclude_top: -1}",
@@ -323,7 +362,8 @@ INSTANTIATE_TEST_SUITE_P(
             "head 0"),
         Bad("overlap_of_groupings",
             "arms {name: 'a' disruptions {top_k {k: 1} tensors: QKV_TENSOR_K "
-            "heads: 1} disruptions {top_k {k: 1} tensors: QKV_TENSOR_K heads: 2 "
+            "heads: 1} disruptions {top_k {k: 1} tensors: QKV_TENSOR_K heads: "
+            "2 "
             "heads: 3 layers: 2 kv_grouping: QUERY_HEAD}}",
             "arms[0].disruptions[1] overlaps disruptions[0] at layer 2, K, "
             "head 2"),

@@ -3,9 +3,9 @@
 
 #include <string>
 
+#include "gmock/gmock.h"
 #include "google/protobuf/text_format.h"
 #include "google/protobuf/util/message_differencer.h"
-#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/server/convert_testing.h"
 
@@ -111,13 +111,12 @@ TEST(ConvertTest, TextKeepsNulBytes) {
 
 TEST(ConvertTest, SpecialTokensAreOnlyParsedWhenAsked) {
   FakeModels models;
-  EXPECT_EQ(Analyze(models, "model: 'm' input {text: '<s>'}")
-                .spec.tokens.size(),
-            3u);
-  EXPECT_THAT(Analyze(models,
-                      "model: 'm' input {text: '<s>' parse_special: true}")
-                  .spec.tokens,
-              ElementsAre(0));
+  EXPECT_EQ(
+      Analyze(models, "model: 'm' input {text: '<s>'}").spec.tokens.size(), 3u);
+  EXPECT_THAT(
+      Analyze(models, "model: 'm' input {text: '<s>' parse_special: true}")
+          .spec.tokens,
+      ElementsAre(0));
   EXPECT_THAT(
       Analyze(models, "model: 'm' input {text: 'a' add_special_tokens: true}")
           .spec.tokens,
@@ -204,11 +203,11 @@ ConvertedScore Score(const FakeModels& models, const std::string& text) {
 TEST(ConvertScoreTest, RulesStayOnTheContextUnlessPhaseIsBoth) {
   FakeModels models;
   const auto rule = [&](const std::string& options) {
-    const ConvertedScore out =
-        Score(models, R"(model: 'm'
+    const ConvertedScore out = Score(models, R"(model: 'm'
             pairs {context {text: 'abcd' add_special_tokens: true}
                    continuation {text: 'ef'}}
-            arm {disruptions {top_k {k: 1} )" + options + "}}");
+            arm {disruptions {top_k {k: 1} )" + options +
+                                                 "}}");
     EXPECT_EQ(out.specs[0].tokens.size(), 7u);
     EXPECT_EQ(out.specs[0].score->begin, 5);
     EXPECT_EQ(out.specs[0].score->end, 7);

@@ -75,8 +75,7 @@ TEST_F(EventEncoderTest, LargePayloadsComeInChunks) {
     EXPECT_EQ(layer.offset(), static_cast<int64_t>(data.size()));
     EXPECT_EQ(layer.total_bytes(), static_cast<int64_t>(total));
     EXPECT_LE(layer.data().size(), static_cast<size_t>(kMaxChunkBytes));
-    EXPECT_EQ(layer.crc32c(),
-              Crc32c(layer.data().data(), layer.data().size()));
+    EXPECT_EQ(layer.crc32c(), Crc32c(layer.data().data(), layer.data().size()));
     EXPECT_EQ(layer.step(), 0);
     data += layer.data();
   }
@@ -139,8 +138,8 @@ TEST_F(EventEncoderTest, WideRulesTakeSeveralEvents) {
 TEST_F(EventEncoderTest, WideLogitsTakeSeveralEvents) {
   ArmLogits logits;
   for (int i = 0; i < 1000; ++i) {
-    logits.logits.push_back({i, std::vector<int32_t>(500, i),
-                             std::vector<float>(500, -1.0f)});
+    logits.logits.push_back(
+        {i, std::vector<int32_t>(500, i), std::vector<float>(500, -1.0f)});
   }
   auto events = Feed(logits);
   events.erase(events.begin());

@@ -162,8 +162,8 @@ TEST_F(FrameQueueTest, OneWriterOneReaderThread) {
         EXPECT_EQ(std::get<LayerFrame>(*item).layer, received++);
       }
     };
-    queue = std::make_unique<FrameQueue>(
-        *std::move(lease), &buffered_, [&] { executor.Post(pump); });
+    queue = std::make_unique<FrameQueue>(*std::move(lease), &buffered_,
+                                         [&] { executor.Post(pump); });
     executor.Post(pump);
     std::thread writer([&] {
       for (int i = 0; i < kFrames; ++i) queue->OnLayer(Frame(i, 8));

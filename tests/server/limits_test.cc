@@ -14,8 +14,8 @@ namespace qk {
 namespace {
 
 namespace health = ::grpc::health::v1;
-using ::testing::HasSubstr;
 using testing::Analysis;
+using ::testing::HasSubstr;
 using testing::ServerTest;
 using testing::Tokens;
 
@@ -208,7 +208,8 @@ TEST_F(LimitsTest, ModelsThatLoadAreUnavailable) {
   EXPECT_EQ(Health("tiny"), health::HealthCheckResponse::NOT_SERVING);
   const Analysis out = Analyze("model: 'tiny' " + Tokens(3));
   EXPECT_EQ(out.status.error_code(), grpc::StatusCode::UNAVAILABLE);
-  EXPECT_EQ(out.status.error_message(), "model 'tiny' is loading (retry in 2 s)");
+  EXPECT_EQ(out.status.error_message(),
+            "model 'tiny' is loading (retry in 2 s)");
   pb::RpcStatus details;
   ASSERT_TRUE(details.ParseFromString(out.status.error_details()));
   ASSERT_EQ(details.details_size(), 1);
@@ -255,8 +256,8 @@ TEST_F(LimitsTest, DrainRefusesNewCallsAndLetsOldOnesFinish) {
 TEST_F(LimitsTest, StopEndsWhatIsLeft) {
   Start(Limits());
   grpc::ClientContext stalled_context, many_context;
-  auto stalled = stub_->Analyze(
-      &stalled_context, testing::Parse<pb::AnalyzeRequest>(Large(64)));
+  auto stalled = stub_->Analyze(&stalled_context,
+                                testing::Parse<pb::AnalyzeRequest>(Large(64)));
   pb::AnalyzeEvent event;
   EXPECT_TRUE(stalled->Read(&event));
   auto many = stub_->AnalyzeMany(&many_context);

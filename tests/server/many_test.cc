@@ -82,8 +82,7 @@ TEST_F(ManyTest, TheSameDigestsAsAlone) {
       Run("request {model: 'tiny'}", {Tokens(5), Tokens(9), Tokens(7)});
   std::map<std::string, std::string> digests;
   for (const auto& event : many.events) {
-    const pb::Manifest& manifest =
-        event.prompt().event().finished().manifest();
+    const pb::Manifest& manifest = event.prompt().event().finished().manifest();
     for (const auto& digest : manifest.digests()) {
       digests[event.prompt().id()] += digest.sha256();
     }
@@ -106,12 +105,12 @@ TEST_F(ManyTest, ABadPromptFailsAlone) {
   for (const auto& event : out.events) {
     if (event.has_error()) errors.push_back(event.error().message());
   }
-  EXPECT_THAT(
-      errors,
-      ::testing::ElementsAre(
-          "token_ids[0]: 97 is outside [0, 97)", "prompt.id: 'p0' is used twice",
-          "input: exactly one of text, token_ids, chat must be set",
-          "prompt has 300 tokens, model context is 256"));
+  EXPECT_THAT(errors,
+              ::testing::ElementsAre(
+                  "token_ids[0]: 97 is outside [0, 97)",
+                  "prompt.id: 'p0' is used twice",
+                  "input: exactly one of text, token_ids, chat must be set",
+                  "prompt has 300 tokens, model context is 256"));
   EXPECT_EQ(out.events.back().finished().prompts(), 6);
   EXPECT_EQ(out.events.back().finished().failed(), 4);
 }
@@ -148,9 +147,8 @@ std::vector<float> Floats(const std::string& bytes) {
 }
 
 TEST_F(ManyTest, AggregateIsMeanAndVarianceOverPrompts) {
-  const std::vector<std::string> inputs = {Tokens(3), Tokens(8),
-                                           "input {token_ids {ids: 99}}",
-                                           Tokens(5)};
+  const std::vector<std::string> inputs = {
+      Tokens(3), Tokens(8), "input {token_ids {ids: 99}}", Tokens(5)};
   const Many out = Run("request {model: 'tiny'} aggregate: true", inputs);
   ASSERT_TRUE(out.status.ok()) << out.status.error_message();
   std::map<std::pair<int, int>, pb::AggregateEntry> entries;
@@ -212,9 +210,9 @@ class ScoreTest : public ManyTest {
 };
 
 TEST_F(ScoreTest, AgreesWithAnalyze) {
-  const Analysis out =
-      Analyze("model: 'tiny' input {token_ids {ids: [5, 9, 20, 31]}} compare {}"
-              " arms {name: 'clean'} arms {name: 'copy'}");
+  const Analysis out = Analyze(
+      "model: 'tiny' input {token_ids {ids: [5, 9, 20, 31]}} compare {}"
+      " arms {name: 'clean'} arms {name: 'copy'}");
   ASSERT_TRUE(out.status.ok()) << out.status.error_message();
   pb::Comparison comparison;
   for (const auto& event : out.events) {
@@ -299,18 +297,20 @@ TEST_F(ManyTest, TokenCallsNeedATokenizer) {
   grpc::ClientContext a, b;
   pb::TokenizeResponse tokens;
   pb::DetokenizeResponse text;
-  EXPECT_EQ(stub_->Tokenize(&a,
-                            Parse<pb::TokenizeRequest>(
-                                "model: 'tiny' input {text: 'x'}"),
-                            &tokens)
-                .error_message(),
-            "model 'tiny' has no tokenizer");
-  EXPECT_EQ(stub_->Detokenize(&b,
-                              Parse<pb::DetokenizeRequest>(
-                                  "model: 'tiny' token_ids: 3"),
-                              &text)
-                .error_code(),
-            grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(
+      stub_
+          ->Tokenize(
+              &a, Parse<pb::TokenizeRequest>("model: 'tiny' input {text: 'x'}"),
+              &tokens)
+          .error_message(),
+      "model 'tiny' has no tokenizer");
+  EXPECT_EQ(
+      stub_
+          ->Detokenize(
+              &b, Parse<pb::DetokenizeRequest>("model: 'tiny' token_ids: 3"),
+              &text)
+          .error_code(),
+      grpc::StatusCode::FAILED_PRECONDITION);
 }
 
 }  // namespace

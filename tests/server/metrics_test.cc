@@ -44,9 +44,8 @@ std::map<std::string, double> Samples(const std::string& text) {
 std::string Promtool(const std::string& text) {
   const std::string in = TempPath("metrics"), out = TempPath("promtool");
   std::ofstream(in) << text;
-  const int rc =
-      std::system(("promtool check metrics < " + in + " > " + out + " 2>&1")
-                      .c_str());
+  const int rc = std::system(
+      ("promtool check metrics < " + in + " > " + out + " 2>&1").c_str());
   std::ifstream file(out);
   std::string said((std::istreambuf_iterator<char>(file)),
                    std::istreambuf_iterator<char>());
@@ -72,9 +71,8 @@ class MetricsTest : public ServerTest {
     address.sin_port = htons(static_cast<uint16_t>(
         std::atoi(where.substr(where.rfind(':') + 1).c_str())));
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&address),
-                      sizeof(address)),
-              0);
+    EXPECT_EQ(
+        connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
     return fd;
   }
 

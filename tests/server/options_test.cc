@@ -117,9 +117,8 @@ TEST(ConfigTest, MissingModelFiles) {
 
 TEST(ConfigTest, AddressesThatCannotBeBound) {
   EXPECT_TRUE(ProbeAddress("127.0.0.1:0").ok());
-  EXPECT_THAT(
-      std::string(ProbeAddress("no-such-host.invalid:1").message()),
-      HasSubstr("cannot resolve 'no-such-host.invalid:1'"));
+  EXPECT_THAT(std::string(ProbeAddress("no-such-host.invalid:1").message()),
+              HasSubstr("cannot resolve 'no-such-host.invalid:1'"));
   // TEST-NET-1 is nobody's.
   EXPECT_THAT(std::string(ProbeAddress("192.0.2.1:0").message()),
               HasSubstr("cannot bind '192.0.2.1:0'"));
@@ -152,8 +151,7 @@ TEST(FlagsTest, BadFlags) {
   EXPECT_EQ(FlagError({"--threads"}), "--threads: needs a value");
   EXPECT_EQ(FlagError({"--threads", "two"}),
             "--threads: must be a number, got 'two'");
-  EXPECT_EQ(FlagError({"--model", "a"}),
-            "--model: must be NAME=PATH, got 'a'");
+  EXPECT_EQ(FlagError({"--model", "a"}), "--model: must be NAME=PATH, got 'a'");
   EXPECT_EQ(FlagError({"--help=yes"}), "--help: takes no value");
 }
 
@@ -177,8 +175,8 @@ TEST(GrpcStatusTest, PathsAreCutAndCodesKept) {
 }
 
 TEST(GrpcStatusTest, RetryInfoSurvives) {
-  const absl::Status status = WithRetryAfter(
-      absl::UnavailableError("later"), absl::Milliseconds(2500));
+  const absl::Status status =
+      WithRetryAfter(absl::UnavailableError("later"), absl::Milliseconds(2500));
   EXPECT_EQ(RetryAfter(status), absl::Milliseconds(2500));
   EXPECT_EQ(RetryAfter(absl::UnavailableError("x")), std::nullopt);
   EXPECT_FALSE(ToGrpcStatus(status).status.error_details().empty());
@@ -186,7 +184,10 @@ TEST(GrpcStatusTest, RetryInfoSurvives) {
 
 TEST(LogTest, JsonEscape) {
   EXPECT_EQ(JsonEscape("a\"b\\c\n\x01"), "a\\\"b\\\\c\\u000a\\u0001");
-  EXPECT_EQ(JsonEscape("\xff" "a\xc3\xa9"), "\xef\xbf\xbd" "a\xc3\xa9");
+  EXPECT_EQ(JsonEscape("\xff"
+                       "a\xc3\xa9"),
+            "\xef\xbf\xbd"
+            "a\xc3\xa9");
 }
 
 }  // namespace

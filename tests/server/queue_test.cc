@@ -103,8 +103,7 @@ class QueueTest : public ServerTest {
         ++*good;
         return;
       }
-      EXPECT_EQ(out.status.error_code(),
-                grpc::StatusCode::RESOURCE_EXHAUSTED);
+      EXPECT_EQ(out.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
       EXPECT_EQ(out.status.error_message(), "queue full (8/8)");
       pb::RpcStatus details;
       EXPECT_TRUE(details.ParseFromString(out.status.error_details()));
@@ -116,10 +115,11 @@ class QueueTest : public ServerTest {
   pb::Estimates Estimate() {
     grpc::ClientContext context;
     pb::EstimateResponse response;
-    EXPECT_TRUE(stub_->Estimate(&context,
-                                testing::Parse<pb::AnalyzeRequest>(
-                                    "model: 'tiny' " + Tokens(3)),
-                                &response)
+    EXPECT_TRUE(stub_
+                    ->Estimate(&context,
+                               testing::Parse<pb::AnalyzeRequest>(
+                                   "model: 'tiny' " + Tokens(3)),
+                               &response)
                     .ok());
     return response.estimate();
   }
@@ -184,8 +184,7 @@ TEST_F(QueueTest, QueuedWorkPastItsDeadlineNeverRuns) {
                                              "model: 'tiny' " + Tokens(3)));
   pb::AnalyzeEvent event;
   while (reader->Read(&event)) EXPECT_TRUE(event.has_accepted());
-  EXPECT_EQ(reader->Finish().error_code(),
-            grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
 }
 
 TEST_F(QueueTest, CancelledCallsLeaveTheQueue) {

@@ -26,8 +26,7 @@ TEST(TextTest, HumanBytes) {
 TEST(TextTest, StripPaths) {
   EXPECT_EQ(StripPaths("/srv/models/a.gguf: not a GGUF file"),
             "a.gguf: not a GGUF file");
-  EXPECT_EQ(StripPaths("cannot open '/etc/x' (/tmp/y)"),
-            "cannot open 'x' (y)");
+  EXPECT_EQ(StripPaths("cannot open '/etc/x' (/tmp/y)"), "cannot open 'x' (y)");
   EXPECT_EQ(StripPaths("rope_with_llm/llama is 5/8"),
             "rope_with_llm/llama is 5/8");
 }
