@@ -160,9 +160,9 @@ void Disruptor::AddState(const ModelConfig& config, int rule_index, Qkv tensor,
           ? c.num_heads
           : c.num_kv_heads;
   if (state.rule->axis == Rule::Axis::kPerHead) {
-    state.offset = bytes_;
+    state.offset = state_bytes_;
     // squares, sums, values, mask
-    bytes_ += (int64_t{state.size()} * (8 + 8 + 4 + 1) + 63) / 64 * 64;
+    state_bytes_ += (int64_t{state.size()} * (8 + 8 + 4 + 1) + 63) / 64 * 64;
   } else {
     token_mask_bytes_ = std::max<int64_t>(
         token_mask_bytes_, int64_t{prompt_tokens_} * state.size());
@@ -171,11 +171,16 @@ void Disruptor::AddState(const ModelConfig& config, int rule_index, Qkv tensor,
   states_.push_back(std::move(state));
 }
 
+int64_t Disruptor::bytes() const {
+  if (states_.empty()) return 0;
+  return state_bytes_ + token_mask_bytes_ + int64_t{4} * prompt_tokens_;
+}
+
 absl::Status Disruptor::Reserve(Backend* backend) {
   backend_ = backend;
   if (states_.empty()) return absl::OkStatus();
-  QK_ASSIGN_OR_RETURN(memory_, backend->Allocate(bytes_));
-  backend->Zero(memory_.as<void>(), bytes_);
+  QK_ASSIGN_OR_RETURN(memory_, backend->Allocate(state_bytes_));
+  backend->Zero(memory_.as<void>(), state_bytes_);
   QK_ASSIGN_OR_RETURN(token_masks_, backend->Allocate(token_mask_bytes_));
   QK_ASSIGN_OR_RETURN(token_values_,
                       backend->Allocate(int64_t{4} * prompt_tokens_));
@@ -193,17 +198,21 @@ absl::Status Disruptor::Reserve(Backend* backend) {
 
 void Disruptor::Apply(HookPoint point, int layer, const PassStep& pass,
                       const HeadRows& x) {
-  for (int i : by_layer_[layer]) {
-    State& state = states_[i];
-    if (state.point == point && !state.on_cache) Run(state, pass, x);
-  }
+  RunStates(point, layer, false, pass, x);
 }
 
 void Disruptor::ApplyToCache(HookPoint point, int layer, const PassStep& pass,
                              const HeadRows& x) {
+  RunStates(point, layer, true, pass, x);
+}
+
+void Disruptor::RunStates(HookPoint point, int layer, bool on_cache,
+                          const PassStep& pass, const HeadRows& x) {
   for (int i : by_layer_[layer]) {
     State& state = states_[i];
-    if (state.point == point && state.on_cache) Run(state, pass, x);
+    if (state.point == point && state.on_cache == on_cache) {
+      Run(state, pass, x);
+    }
   }
 }
 
@@ -312,10 +321,8 @@ void Disruptor::Fill(const Report& report, AppliedRule* applied) {
   const Rule& rule = *state.rule;
   const int dims = state.head_dim;
   const int heads = static_cast<int>(state.heads.size());
-  const int64_t set =
-      std::count(report.mask.begin(), report.mask.end(), uint8_t{1});
-  const bool pooled = rule.replace == Rule::Replace::kPooledMean;
   if (rule.axis == Rule::Axis::kPerHead) {
+    const bool pooled = rule.replace == Rule::Replace::kPooledMean;
     // Told in the rule's own counting of heads: a KV head that stands for a
     // group comes once per query head, a group's copies of a KV head once.
     for (int h = 0; h < state.counted_heads; ++h) {
@@ -330,6 +337,8 @@ void Disruptor::Fill(const Report& report, AppliedRule* applied) {
     }
     return;
   }
+  const int64_t set =
+      std::count(report.mask.begin(), report.mask.end(), uint8_t{1});
   applied->replaced = set * state.counted_heads / heads;
   for (size_t i = 0; i < report.positions.size(); ++i) {
     // All heads of the rule share a token's dims.

@@ -34,7 +34,7 @@ class Disruptor {
             int prompt_tokens, int arm);
 
   // Device memory that Reserve takes, bytes.
-  int64_t bytes() const { return bytes_; }
+  int64_t bytes() const;
   absl::Status Reserve(Backend* backend);
 
   bool empty() const { return states_.empty(); }
@@ -84,6 +84,8 @@ class Disruptor {
 
   void AddState(const ModelConfig& config, int rule_index, Qkv tensor,
                 int layer, bool on_cache);
+  void RunStates(HookPoint point, int layer, bool on_cache,
+                 const PassStep& pass, const HeadRows& x);
   void Run(State& state, const PassStep& pass, const HeadRows& x);
   void RunPerHead(State& state, const PassStep& pass, const HeadRows& x,
                   const std::vector<int>& rows);
@@ -102,8 +104,8 @@ class Disruptor {
   int copy_heads_ = 0;
   std::vector<State> states_;
   std::vector<std::vector<int>> by_layer_;  // states of each layer
-  int64_t bytes_ = 0;
-  int64_t token_mask_bytes_ = 0;
+  int64_t state_bytes_ = 0;       // of per_head rules
+  int64_t token_mask_bytes_ = 0;  // of the largest per_token rule
   DeviceBuffer memory_;
   DeviceBuffer token_masks_;   // (prompt, widest heads, head_dim)
   DeviceBuffer token_values_;  // (prompt)

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "engine/capture.h"
@@ -104,10 +103,8 @@ absl::StatusOr<RunEstimate> Run::Estimate(const RunSpec& spec) {
   for (size_t i = 0; i < spec.arms.size(); ++i) {
     const int arm = static_cast<int>(i);
     const Sequence sequence(spec, arm, never, nullptr);
-    const Disruptor rules(spec.arms[i].model->config(), spec.arms[i].rules,
-                          static_cast<int>(tokens), arm);
     const int64_t arm_pages = PagePool::PagesFor(tokens + new_tokens);
-    stream = stream + StreamBytes(spec, arm, rules);
+    stream = stream + StreamBytes(spec, arm, sequence.disruptor());
     pages = pages + arm_pages;
     rows = rows + tokens;
     const ModelConfig& config = spec.arms[i].model->config();

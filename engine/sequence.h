@@ -70,6 +70,7 @@ class Sequence {
   void HookPattern(int layer, const PassStep& step, const float* q,
                    const AttentionRows& rows);
   Disruptor& disruptor() { return disruptor_; }
+  const Disruptor& disruptor() const { return disruptor_; }
   // Own copies of K and V (prompt, heads, head_dim), where the layer's layout
   // asks for them.
   float* k_copy() const { return k_copy_.as<float>(); }

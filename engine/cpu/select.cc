@@ -155,22 +155,19 @@ void ChooseForToken(const Selection& selection, Ranker& ranker, int position,
       squares[d] += v * v;
     }
   }
-  if (rule.select != Rule::Select::kExplicit) {
-    ranker.Choose(selection, position, squares.data(), mask);
-    for (int h = heads - 1; h >= 0; --h) {
-      if (selection.heads[h].active) {
-        if (h > 0) std::copy_n(mask, dims, mask + h * dims);
-      } else if (h > 0) {
-        std::fill_n(mask + h * dims, dims, 0);
-      }
-    }
-    if (!selection.heads[0].active) std::fill_n(mask, dims, 0);
-    return;
+  const bool listed = rule.select == Rule::Select::kExplicit;
+  std::vector<uint8_t> chosen(dims);
+  if (!listed) {
+    ranker.Choose(selection, position, squares.data(), chosen.data());
   }
   for (int h = 0; h < heads; ++h) {
     uint8_t* row = mask + h * dims;
     std::fill_n(row, dims, 0);
     if (!selection.heads[h].active) continue;
+    if (!listed) {
+      std::copy_n(chosen.data(), dims, row);
+      continue;
+    }
     for (const HeadDim& entry : rule.entries) {
       if (entry.head == selection.heads[h].id &&
           std::isfinite(squares[entry.dim])) {
