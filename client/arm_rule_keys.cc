@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "client/text_parse.h"
+#include "engine/nearest_name.h"
 
 namespace qk::client {
 namespace {
@@ -163,7 +164,7 @@ absl::Status SetRuleKey(const std::string& name, const std::string& value,
   std::vector<std::string> names;
   for (const Key& key : Keys()) names.push_back(key.name);
   names.push_back("model");  // of the arm, not of a rule
-  const std::string meant = ClosestName(name, names);
+  const std::string meant = NearestName(name, names);
   return absl::InvalidArgumentError(absl::StrCat(
       "'", name, "' is not a key; keys are ", absl::StrJoin(names, ", "),
       meant.empty() ? "" : absl::StrCat("; did you mean ", meant, "?")));

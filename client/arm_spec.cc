@@ -13,6 +13,7 @@
 #include "absl/strings/str_split.h"
 #include "client/arm_rule_keys.h"
 #include "client/text_parse.h"
+#include "engine/nearest_name.h"
 
 namespace qk::client {
 namespace {
@@ -53,7 +54,7 @@ absl::Status ParseSelect(const std::string& text, Rule* rule) {
   }
   if (kind != "top_k" && kind != "bottom_k" && kind != "random_k") {
     const std::string meant =
-        ClosestName(kind, {"clean", "top_k", "bottom_k", "random_k",
+        NearestName(kind, {"clean", "top_k", "bottom_k", "random_k",
                            "threshold", "explicit", "preset"});
     return absl::InvalidArgumentError(absl::StrCat(
         "'", kind,

@@ -12,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "engine/nearest_name.h"
 
 namespace qk::client {
 namespace {
@@ -31,21 +32,6 @@ std::vector<std::string> NamesOf(const google::protobuf::EnumDescriptor* type) {
 }
 
 // Levenshtein's distance.
-size_t EditDistance(const std::string& a, const std::string& b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
-    }
-  }
-  return row[b.size()];
-}
-
 absl::Status AppendRange(const std::string& text, std::vector<int32_t>* out) {
   const std::vector<std::string> ends =
       absl::StrSplit(text, absl::MaxSplits('-', 1));
@@ -139,7 +125,7 @@ absl::StatusOr<int> ParseEnum(const google::protobuf::EnumDescriptor* type,
                               const std::string& text) {
   const auto* value = type->FindValueByName(absl::AsciiStrToUpper(text));
   if (value != nullptr && value->number() != 0) return value->number();
-  const std::string meant = ClosestName(text, NamesOf(type));
+  const std::string meant = NearestName(text, NamesOf(type));
   return absl::InvalidArgumentError(absl::StrCat(
       "'", text, "' is not one of ", EnumNames(type),
       meant.empty() ? "" : absl::StrCat("; did you mean ", meant, "?")));
@@ -147,21 +133,6 @@ absl::StatusOr<int> ParseEnum(const google::protobuf::EnumDescriptor* type,
 
 std::string EnumNames(const google::protobuf::EnumDescriptor* type) {
   return absl::StrJoin(NamesOf(type), ", ");
-}
-
-std::string ClosestName(const std::string& text,
-                        const std::vector<std::string>& names) {
-  std::string best;
-  // Further away than this is another word, not a slip.
-  size_t best_distance = std::max<size_t>(2, text.size() / 3) + 1;
-  for (const std::string& name : names) {
-    const size_t distance = EditDistance(text, name);
-    if (distance < best_distance) {
-      best = name;
-      best_distance = distance;
-    }
-  }
-  return best;
 }
 
 }  // namespace qk::client

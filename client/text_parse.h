@@ -35,10 +35,6 @@ absl::StatusOr<int> ParseEnum(const google::protobuf::EnumDescriptor* type,
 // The names ParseEnum takes, "before, after, before_and_after".
 std::string EnumNames(const google::protobuf::EnumDescriptor* type);
 
-// The one of `names` that `text` was probably meant to be, or "".
-std::string ClosestName(const std::string& text,
-                        const std::vector<std::string>& names);
-
 }  // namespace qk::client
 
 #endif  // QKSCOPE_CLIENT_TEXT_PARSE_H_

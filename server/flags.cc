@@ -7,6 +7,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
+#include "engine/nearest_name.h"
 #include "server/text.h"
 
 namespace qk {

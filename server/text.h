@@ -21,11 +21,6 @@ std::string HumanBytes(int64_t bytes);
 // is no business of its clients.
 std::string StripPaths(absl::string_view text);
 
-// The candidate nearest to `word` if it is near enough to be a typing error;
-// empty otherwise.
-std::string NearestName(absl::string_view word,
-                        const std::vector<std::string>& candidates);
-
 }  // namespace qk
 
 #endif  // QKSCOPE_SERVER_TEXT_H_

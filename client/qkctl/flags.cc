@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "client/text_parse.h"
+#include "engine/nearest_name.h"
 
 namespace qk::client {
 namespace {
@@ -95,7 +96,7 @@ absl::StatusOr<FlagSet::Flag*> FlagSet::Find(const std::string& name) {
     if (flag.name == name) return &flag;
     names.push_back(flag.name);
   }
-  const std::string meant = ClosestName(name, names);
+  const std::string meant = NearestName(name, names);
   return absl::InvalidArgumentError(absl::StrCat(
       "unknown flag --", name,
       meant.empty() ? "" : absl::StrCat("; did you mean --", meant, "?")));

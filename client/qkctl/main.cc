@@ -13,6 +13,7 @@
 #include "absl/strings/str_format.h"
 #include "client/qkctl/command.h"
 #include "client/text_parse.h"
+#include "engine/nearest_name.h"
 
 namespace qk::client {
 namespace {
@@ -66,7 +67,7 @@ ExitCode Dispatch(const std::vector<std::string>& words, Context* context) {
     if (words[0] != command->text.name) continue;
     return command->run({words.begin() + 1, words.end()}, context);
   }
-  const std::string meant = ClosestName(words[0], names);
+  const std::string meant = NearestName(words[0], names);
   return context->FailUsage(absl::InvalidArgumentError(absl::StrCat(
       "unknown command '", words[0], "'",
       meant.empty() ? "; see qkctl --help"

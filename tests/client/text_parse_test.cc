@@ -5,6 +5,7 @@
 
 #include "client/analysis_result.h"
 #include "client/norm_statistics.h"
+#include "engine/nearest_name.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -43,8 +44,8 @@ TEST(ParseEnum, NamesWhatIsAllowed) {
 }
 
 TEST(ClosestName, IsSilentWhenNothingIsClose) {
-  EXPECT_EQ(ClosestName("prompd", {"prompt", "points"}), "prompt");
-  EXPECT_EQ(ClosestName("xyzzy", {"prompt", "points"}), "");
+  EXPECT_EQ(NearestName("prompd", {"prompt", "points"}), "prompt");
+  EXPECT_EQ(NearestName("xyzzy", {"prompt", "points"}), "");
 }
 
 TEST(TensorName, TellsStagePhaseAndStep) {

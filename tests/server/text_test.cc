@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "engine/nearest_name.h"
 #include "gtest/gtest.h"
 
 namespace qk {
