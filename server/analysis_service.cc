@@ -31,6 +31,20 @@ grpc::ServerUnaryReactor* Answer(
   return reactor;
 }
 
+// A model that can tokenize.
+absl::StatusOr<ModelView> FindTokenizing(const ServerCore& core,
+                                         const std::string& name,
+                                         CallRecord* call) {
+  QK_ASSIGN_OR_RETURN(ModelView model,
+                      FindModel(name, core.convert_context()));
+  call->model = model.name;
+  if (model.tokenizer == nullptr) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("model '", model.name, "' has no tokenizer"));
+  }
+  return model;
+}
+
 // Generate's client sees tokens and the end.
 bool ToGenerateEvent(pb::AnalyzeEvent* from, pb::GenerateEvent* to) {
   to->Clear();
@@ -149,12 +163,7 @@ grpc::ServerUnaryReactor* AnalysisService::Tokenize(
       *core_, context, "Tokenize", [&](CallRecord* call) -> absl::Status {
         QK_ASSIGN_OR_RETURN(
             const ModelView model,
-            FindModel(request->model(), core_->convert_context()));
-        call->model = model.name;
-        if (model.tokenizer == nullptr) {
-          return absl::FailedPreconditionError(
-              absl::StrCat("model '", model.name, "' has no tokenizer"));
-        }
+            FindTokenizing(*core_, request->model(), call));
         QK_ASSIGN_OR_RETURN(const auto tokens,
                             ConvertInput(request->input(), "", model,
                                          core_->limits, std::nullopt));
@@ -179,12 +188,7 @@ grpc::ServerUnaryReactor* AnalysisService::Detokenize(
       *core_, context, "Detokenize", [&](CallRecord* call) -> absl::Status {
         QK_ASSIGN_OR_RETURN(
             const ModelView model,
-            FindModel(request->model(), core_->convert_context()));
-        call->model = model.name;
-        if (model.tokenizer == nullptr) {
-          return absl::FailedPreconditionError(
-              absl::StrCat("model '", model.name, "' has no tokenizer"));
-        }
+            FindTokenizing(*core_, request->model(), call));
         QK_ASSIGN_OR_RETURN(const auto ids,
                             CheckTokenIds(request->token_ids(), "",
                                           model.tokenizer->vocab_size()));

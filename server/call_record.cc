@@ -93,4 +93,9 @@ absl::Status CancelledReason(const grpc::CallbackServerContext& context) {
   return absl::CancelledError("cancelled by the client");
 }
 
+CancelReason CancelReasonOf(const absl::Status& reason) {
+  return absl::IsDeadlineExceeded(reason) ? CancelReason::kDeadline
+                                          : CancelReason::kClient;
+}
+
 }  // namespace qk

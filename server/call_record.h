@@ -50,6 +50,8 @@ absl::StatusOr<absl::Time> CallDeadline(
 
 // Why gRPC says a call is cancelled: its deadline, or its client.
 absl::Status CancelledReason(const grpc::CallbackServerContext& context);
+// The same for the metrics.
+CancelReason CancelReasonOf(const absl::Status& reason);
 
 }  // namespace qk
 

@@ -20,7 +20,7 @@ constexpr size_t kMaxIdBytes = 128;
 }  // namespace
 
 ManyCall::ManyCall(const ServerCore* core, grpc::CallbackServerContext* context)
-    : core_(core), context_(context), call_(core, "AnalyzeMany") {}
+    : StreamCall(core, context), call_(core, "AnalyzeMany") {}
 
 ManyCall* ManyCall::Start(const ServerCore* core,
                           grpc::CallbackServerContext* context) {
@@ -155,40 +155,12 @@ void ManyCall::OnWriteDone(bool ok) {
   Pump();
 }
 
-void ManyCall::OnCancel() {
-  const absl::Status reason = CancelledReason(*context_);
-  if (End(reason)) {
-    core_->metrics->Cancelled(absl::IsDeadlineExceeded(reason)
-                                  ? CancelReason::kDeadline
-                                  : CancelReason::kClient);
-  }
-  Pump();
-}
-
 void ManyCall::OnDone() {
   std::shared_ptr<ManyCall> last = std::move(self_);
   std::lock_guard<std::mutex> lock(mutex_);
   for (Prompt& prompt : prompts_) {
     if (prompt.queue != nullptr) prompt.queue->Discard();
   }
-}
-
-void ManyCall::Tick(absl::Time now) {
-  const absl::Duration stall =
-      absl::Milliseconds(core_->limits.write_stall_timeout_ms);
-  std::unique_lock<std::mutex> lock(mutex_);
-  const auto verdict = watch_.Check(now, stall, deadline_);
-  if (!verdict.has_value()) return;
-  lock.unlock();
-  if (!End(absl::DeadlineExceededError(verdict->message))) return;
-  core_->metrics->Cancelled(verdict->reason);
-  lock.lock();
-  watch_.CancelCall(context_, verdict->message);
-}
-
-void ManyCall::Abort(const absl::Status& reason) {
-  End(reason);
-  Pump();
 }
 
 bool ManyCall::End(const absl::Status& reason) {

@@ -6,7 +6,6 @@
 #include <atomic>
 #include <deque>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
@@ -17,17 +16,16 @@
 #include "qkscope/v1/analysis.pb.h"
 #include "server/aggregate.h"
 #include "server/call_record.h"
-#include "server/call_tracker.h"
 #include "server/event_encoder.h"
 #include "server/frame_queue.h"
 #include "server/server_core.h"
-#include "server/write_watch.h"
+#include "server/stream_call.h"
 
 namespace qk {
 
 class ManyCall : public grpc::ServerBidiReactor<pb::AnalyzeManyRequest,
                                                 pb::AnalyzeManyEvent>,
-                 public LiveCall,
+                 public StreamCall,
                  public std::enable_shared_from_this<ManyCall> {
  public:
   static ManyCall* Start(const ServerCore* core,
@@ -35,10 +33,8 @@ class ManyCall : public grpc::ServerBidiReactor<pb::AnalyzeManyRequest,
 
   void OnReadDone(bool ok) override;
   void OnWriteDone(bool ok) override;
-  void OnCancel() override;
+  void OnCancel() override { EndCancelled(); }
   void OnDone() override;
-  void Tick(absl::Time now) override;
-  void Abort(const absl::Status& reason) override;
 
  private:
   struct Prompt {
@@ -55,8 +51,8 @@ class ManyCall : public grpc::ServerBidiReactor<pb::AnalyzeManyRequest,
 
   ManyCall(const ServerCore* core, grpc::CallbackServerContext* context);
   absl::Status Begin();
-  bool End(const absl::Status& reason);
-  void Pump();
+  bool End(const absl::Status& reason) override;
+  void Pump() override;
 
   // With mutex_ held.
   void TakeMessage();
@@ -70,15 +66,11 @@ class ManyCall : public grpc::ServerBidiReactor<pb::AnalyzeManyRequest,
   bool NextAtEnd();
   grpc::Status FinishRecord();
 
-  const ServerCore* const core_;
-  grpc::CallbackServerContext* const context_;
   std::shared_ptr<ManyCall> self_;
-  absl::Time deadline_ = absl::InfiniteFuture();
   std::shared_ptr<ScheduledRequest> request_;
   std::shared_ptr<std::atomic<int>> position_ =
       std::make_shared<std::atomic<int>>(0);
 
-  std::mutex mutex_;
   CallRecord call_;
   pb::AnalyzeManyRequest read_;
   bool reading_ = false;
@@ -93,7 +85,6 @@ class ManyCall : public grpc::ServerBidiReactor<pb::AnalyzeManyRequest,
 
   pb::AnalyzeEvent analyze_event_;
   pb::AnalyzeManyEvent event_;
-  WriteWatch watch_;
   FrameQueue* writing_queue_ = nullptr;  // whose event is being written
   Aggregator aggregator_;
   std::optional<std::deque<pb::Aggregate>> aggregates_;

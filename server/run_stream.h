@@ -14,18 +14,17 @@
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
 #include "server/call_record.h"
-#include "server/call_tracker.h"
 #include "server/event_encoder.h"
 #include "server/prepared_run.h"
 #include "server/server_core.h"
-#include "server/write_watch.h"
+#include "server/stream_call.h"
 
 namespace qk {
 
 // Event: AnalyzeEvent, or another message that `translate` makes of it.
 template <typename Event>
 class RunStream : public grpc::ServerWriteReactor<Event>,
-                  public LiveCall,
+                  public StreamCall,
                   public std::enable_shared_from_this<RunStream<Event>> {
  public:
   using Convert = std::function<absl::StatusOr<ConvertedRequest>()>;
@@ -56,44 +55,17 @@ class RunStream : public grpc::ServerWriteReactor<Event>,
     Pump();
   }
 
-  void OnCancel() override {
-    const absl::Status reason = CancelledReason(*context_);
-    if (End(reason)) {
-      core_->metrics->Cancelled(absl::IsDeadlineExceeded(reason)
-                                    ? CancelReason::kDeadline
-                                    : CancelReason::kClient);
-    }
-    Pump();
-  }
+  void OnCancel() override { this->EndCancelled(); }
 
   void OnDone() override {
     std::shared_ptr<RunStream> last = std::move(self_);
     if (queue_ != nullptr) queue_->Discard();
   }
 
-  void Tick(absl::Time now) override {
-    const absl::Duration stall =
-        absl::Milliseconds(core_->limits.write_stall_timeout_ms);
-    std::unique_lock<std::mutex> lock(mutex_);
-    const auto verdict = watch_.Check(now, stall, deadline_);
-    if (!verdict.has_value()) return;
-    lock.unlock();
-    if (!End(absl::DeadlineExceededError(verdict->message))) return;
-    core_->metrics->Cancelled(verdict->reason);
-    lock.lock();
-    watch_.CancelCall(context_, verdict->message);
-  }
-
-  void Abort(const absl::Status& reason) override {
-    End(reason);
-    Pump();
-  }
-
  private:
   RunStream(const ServerCore* core, grpc::CallbackServerContext* context,
             const char* method, Translate translate)
-      : core_(core),
-        context_(context),
+      : StreamCall(core, context),
         translate_(translate),
         call_(core, method) {}
 
@@ -126,8 +98,7 @@ class RunStream : public grpc::ServerWriteReactor<Event>,
     return SubmitRuns(*core_, request_, std::move(runs));
   }
 
-  // Ends the call with an error, unless it has ended. True: it did.
-  bool End(const absl::Status& reason) {
+  bool End(const absl::Status& reason) override {
     {
       std::lock_guard<std::mutex> lock(mutex_);
       if (end_.has_value()) return false;
@@ -138,9 +109,7 @@ class RunStream : public grpc::ServerWriteReactor<Event>,
     return true;
   }
 
-  // Starts the next write, or finishes, if there is something to do and no
-  // write is in flight. Any thread.
-  void Pump() {
+  void Pump() override {
     std::optional<grpc::Status> finish;
     {
       std::lock_guard<std::mutex> lock(mutex_);
@@ -197,23 +166,18 @@ class RunStream : public grpc::ServerWriteReactor<Event>,
     return call_.Finish(*end_);
   }
 
-  const ServerCore* const core_;
-  grpc::CallbackServerContext* const context_;
   const Translate translate_;
   std::shared_ptr<RunStream> self_;
 
   // Set by Begin.
-  absl::Time deadline_ = absl::InfiniteFuture();
   pb::AnalyzeRequest expanded_;
   std::shared_ptr<FrameQueue> queue_;
   std::shared_ptr<ScheduledRequest> request_;
 
-  std::mutex mutex_;
   CallRecord call_;
   std::optional<EventEncoder> encoder_;
   pb::AnalyzeEvent analyze_event_;
   Event event_;
-  WriteWatch watch_;
   bool finished_ = false;
   std::optional<absl::Status> end_;
 };

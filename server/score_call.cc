@@ -136,9 +136,7 @@ bool ScoreCall::End(const absl::Status& status) {
 void ScoreCall::OnCancel() {
   const absl::Status reason = CancelledReason(*context_);
   if (!End(reason)) return;
-  core_->metrics->Cancelled(absl::IsDeadlineExceeded(reason)
-                                ? CancelReason::kDeadline
-                                : CancelReason::kClient);
+  core_->metrics->Cancelled(CancelReasonOf(reason));
 }
 
 void ScoreCall::OnDone() { std::shared_ptr<ScoreCall> last = std::move(self_); }

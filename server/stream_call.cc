@@ -1,0 +1,31 @@
+#include "server/stream_call.h"
+
+#include "server/call_record.h"
+
+namespace qk {
+
+void StreamCall::Tick(absl::Time now) {
+  const absl::Duration stall =
+      absl::Milliseconds(core_->limits.write_stall_timeout_ms);
+  std::unique_lock<std::mutex> lock(mutex_);
+  const auto verdict = watch_.Check(now, stall, deadline_);
+  if (!verdict.has_value()) return;
+  lock.unlock();
+  if (!End(absl::DeadlineExceededError(verdict->message))) return;
+  core_->metrics->Cancelled(verdict->reason);
+  lock.lock();
+  watch_.CancelCall(context_, verdict->message);
+}
+
+void StreamCall::Abort(const absl::Status& reason) {
+  End(reason);
+  Pump();
+}
+
+void StreamCall::EndCancelled() {
+  const absl::Status reason = CancelledReason(*context_);
+  if (End(reason)) core_->metrics->Cancelled(CancelReasonOf(reason));
+  Pump();
+}
+
+}  // namespace qk
