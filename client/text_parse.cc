@@ -1,6 +1,5 @@
 #include "client/text_parse.h"
 
-#include <algorithm>
 #include <cmath>
 #include <limits>
 

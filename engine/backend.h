@@ -84,9 +84,9 @@ struct KvPage {
 
 // One sequence's part of an attention op.
 struct AttentionRows {
-  int row_begin = 0;       // in q and out
+  int row_begin = 0;  // in q and out
   int rows = 0;
-  int first_position = 0;  // of its first row
+  int first_position = 0;         // of its first row
   const KvPage* pages = nullptr;  // host memory; page p: positions 64 p on
 };
 
@@ -122,8 +122,8 @@ struct Selection {
 
 // What SelectDims chose: (heads, head_dim) each.
 struct Choice {
-  uint8_t* mask = nullptr;   // 1 = chosen
-  float* values = nullptr;   // what is written there; unused for kScale
+  uint8_t* mask = nullptr;  // 1 = chosen
+  float* values = nullptr;  // what is written there; unused for kScale
 };
 
 // Per row of a vocabulary-sized tensor of logits.
@@ -178,7 +178,8 @@ class Backend {
   // Rotates pairs (i, i + rotary / 2) of x (rows, heads, head_dim) in place.
   // table: (context, 2, rotary / 2) = cos, sin; `positions`: (rows), host.
   virtual void Rope(float* x, int heads, int head_dim, int rotary_dims,
-                    const float* table, absl::Span<const int32_t> positions) = 0;
+                    const float* table,
+                    absl::Span<const int32_t> positions) = 0;
   // Stores k, v (rows, heads, head_dim) of one sequence into its pages.
   virtual void AppendKv(const HeadRows& k, const HeadRows& v, ComputeType type,
                         const KvPage* pages) = 0;
@@ -190,8 +191,8 @@ class Backend {
   virtual void Attention(const float* q, const AttentionConfig& config,
                          absl::Span<const AttentionRows> sequences,
                          ComputeType type, float* out) = 0;
-  // Probabilities of chosen rows: out (rows, heads chosen, keys), 0 after the row's
-  // own position. `rows`: offsets into the sequence's rows.
+  // Probabilities of chosen rows: out (rows, heads chosen, keys), 0 after the
+  // row's own position. `rows`: offsets into the sequence's rows.
   virtual void AttentionPattern(const float* q, const AttentionConfig& config,
                                 const AttentionRows& sequence,
                                 absl::Span<const int> rows,
@@ -239,8 +240,7 @@ class Backend {
                             absl::Span<LogitsRow> rows) = 0;
   // The n most likely ids of one row, ties to the lowest id.
   virtual void TopLogits(const float* logits, int vocab, int n,
-                         double log_sum_exp, int32_t* ids,
-                         float* logprobs) = 0;
+                         double log_sum_exp, int32_t* ids, float* logprobs) = 0;
   // kl (rows) = KL(P_base || P_arm), nats.
   virtual void KlDivergence(const float* base, const float* arm, int vocab,
                             absl::Span<const LogitsRow> base_rows,

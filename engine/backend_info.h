@@ -9,8 +9,8 @@
 namespace qk {
 
 struct BackendInfo {
-  std::string name;                      // "cpu"
-  std::string device;                    // the processor's name
+  std::string name;    // "cpu"
+  std::string device;  // the processor's name
   int threads = 0;
   // Everything a result's bits may depend on beside model and request.
   std::vector<std::string> kernel_ids;

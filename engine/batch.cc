@@ -54,9 +54,9 @@ void Batch::DropCancelled() {
 
 HeadRows Batch::View(const Entry& entry, const float* base, int heads,
                      int head_dim) const {
-  return {const_cast<float*>(base) +
-              int64_t{entry.row_begin} * heads * head_dim,
-          entry.step.rows, heads, head_dim, entry.step.first_position};
+  return {
+      const_cast<float*>(base) + int64_t{entry.row_begin} * heads * head_dim,
+      entry.step.rows, heads, head_dim, entry.step.first_position};
 }
 
 // What attention reads of a sequence at a hook point.
@@ -68,8 +68,8 @@ HeadRows Batch::Seen(const Entry& entry, HookPoint point,
       return View(entry, is_k ? work().k() : work().v(), c.num_kv_heads,
                   c.head_dim);
     }
-    const int heads = entry.layout == KvLayout::kExpanded ? c.num_heads
-                                                          : c.num_kv_heads;
+    const int heads =
+        entry.layout == KvLayout::kExpanded ? c.num_heads : c.num_kv_heads;
     float* copy = is_k ? entry.sequence->k_copy() : entry.sequence->v_copy();
     return {copy, entry.step.rows, heads, c.head_dim,
             entry.step.first_position};
@@ -100,7 +100,8 @@ void Batch::Hook(HookPoint point, int layer) {
     }
     const float* kept = point == HookPoint::kV ? work().v() : work().k();
     entry.sequence->disruptor().ApplyToCache(
-        point, layer, entry.step, View(entry, kept, c.num_kv_heads, c.head_dim));
+        point, layer, entry.step,
+        View(entry, kept, c.num_kv_heads, c.head_dim));
   }
 }
 
@@ -133,8 +134,8 @@ void Batch::Append(int layer) {
 std::vector<AttentionRows> Batch::attention_rows() const {
   std::vector<AttentionRows> rows;
   for (const Entry& entry : entries_) {
-    rows.push_back({entry.row_begin, entry.step.rows,
-                    entry.step.first_position, entry.pages.data()});
+    rows.push_back({entry.row_begin, entry.step.rows, entry.step.first_position,
+                    entry.pages.data()});
   }
   return rows;
 }

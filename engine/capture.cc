@@ -34,9 +34,9 @@ class Stopwatch {
   explicit Stopwatch(double* seconds)
       : seconds_(seconds), start_(std::chrono::steady_clock::now()) {}
   ~Stopwatch() {
-    *seconds_ += std::chrono::duration<double>(
-                     std::chrono::steady_clock::now() - start_)
-                     .count();
+    *seconds_ +=
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start_)
+            .count();
   }
 
  private:
@@ -56,13 +56,12 @@ Capture::Capture(const ModelConfig& config, const RunSpec& spec, int arm)
     layer_index_[spec.capture.layers[i]] = static_cast<int>(i);
   }
   const int64_t tokens = static_cast<int64_t>(spec.tokens.size());
-  const int64_t rows = spec.capture.positions.empty()
-                           ? tokens
-                           : static_cast<int64_t>(
-                                 spec.capture.positions.size());
-  const int64_t last = tokens + (spec.generate.has_value()
-                                     ? spec.generate->max_new_tokens
-                                     : 0);
+  const int64_t rows =
+      spec.capture.positions.empty()
+          ? tokens
+          : static_cast<int64_t>(spec.capture.positions.size());
+  const int64_t last =
+      tokens + (spec.generate.has_value() ? spec.generate->max_new_tokens : 0);
   for (int layer : spec.capture.layers) {
     const AttentionConfig& a = config.layers[layer].attention;
     widest_ = std::max<int64_t>(widest_, a.q_size());
@@ -175,8 +174,8 @@ void Capture::Send(const void* device, LayerFrame* frame) {
 void Capture::EmitNorms(HookPoint point, int layer, Stage stage,
                         const PassStep& pass, const double* squares, int heads,
                         int head_dim) {
-  const std::vector<int> chosen = HeadsOf(
-      spec_.capture, config_.layers[layer].attention, point, heads);
+  const std::vector<int> chosen =
+      HeadsOf(spec_.capture, config_.layers[layer].attention, point, heads);
   LayerFrame& frame =
       Add(point, layer, stage, pass,
           {static_cast<int>(chosen.size()), head_dim}, RawDtype::kF32, chosen);
@@ -184,11 +183,12 @@ void Capture::EmitNorms(HookPoint point, int layer, Stage stage,
   Send(staging_.as<void>(), &frame);
 }
 
-double* Capture::DecodeSum(HookPoint point, int layer, Stage stage,
-                           int heads) {
+double* Capture::DecodeSum(HookPoint point, int layer, Stage stage, int heads) {
   const size_t index =
       (static_cast<size_t>(layer_index_[layer]) * kNumHookPoints +
-       static_cast<size_t>(point)) * 2 + (stage == Stage::kAfter ? 1 : 0);
+       static_cast<size_t>(point)) *
+          2 +
+      (stage == Stage::kAfter ? 1 : 0);
   decode_heads_[index] = heads;
   return decode_.as<double>() + index * widest_;
 }
@@ -211,12 +211,12 @@ void Capture::Record(HookPoint point, int layer, Stage stage,
               x.head_dim);
     return;
   }
-  const std::vector<int> heads = HeadsOf(
-      spec_.capture, config_.layers[layer].attention, point, x.heads);
+  const std::vector<int> heads =
+      HeadsOf(spec_.capture, config_.layers[layer].attention, point, x.heads);
   const int chosen = static_cast<int>(heads.size());
   if (spec_.capture.form == CaptureForm::kNormPerToken) {
-    LayerFrame& frame = Add(point, layer, stage, pass, {count, chosen},
-                            RawDtype::kF32, heads);
+    LayerFrame& frame =
+        Add(point, layer, stage, pass, {count, chosen}, RawDtype::kF32, heads);
     backend_->TokenNorms(x, rows, heads, staging_.as<float>());
     Send(staging_.as<void>(), &frame);
     return;
@@ -243,10 +243,10 @@ void Capture::RecordPattern(int layer, const PassStep& pass, const float* q,
   // One stage: no rule acts on the pattern.
   const std::vector<int> heads =
       HeadsOf(spec_.capture, a, HookPoint::kPattern, a.num_heads);
-  LayerFrame& frame = Add(HookPoint::kPattern, layer, Stage::kBefore, pass,
-                          {static_cast<int>(chosen.size()),
-                           static_cast<int>(heads.size()), keys},
-                          RawDtype::kF32, heads);
+  LayerFrame& frame = Add(
+      HookPoint::kPattern, layer, Stage::kBefore, pass,
+      {static_cast<int>(chosen.size()), static_cast<int>(heads.size()), keys},
+      RawDtype::kF32, heads);
   backend_->AttentionPattern(q, a, rows, chosen, heads, keys, type,
                              staging_.as<float>());
   Send(staging_.as<void>(), &frame);
@@ -255,8 +255,7 @@ void Capture::RecordPattern(int layer, const PassStep& pass, const float* q,
 void Capture::FinishDecode() {
   for (size_t i = 0; i < decode_heads_.size(); ++i) {
     if (decode_heads_[i] == 0) continue;
-    const HookPoint point =
-        static_cast<HookPoint>(i / 2 % kNumHookPoints);
+    const HookPoint point = static_cast<HookPoint>(i / 2 % kNumHookPoints);
     const int layer = spec_.capture.layers[i / 2 / kNumHookPoints];
     PassStep all;
     all.phase = Phase::kDecode;
@@ -282,8 +281,8 @@ std::vector<LayerFrame> Capture::TakeFrames() {
               : std::vector<double>();
       frame.statistics = ComputeStatistics(
           absl::MakeConstSpan(norms, Product(frame.shape)), frame.shape[0],
-          frame.shape[1], frame.heads, wavelengths,
-          spec_.statistics.lambda, spec_.statistics.top_n);
+          frame.shape[1], frame.heads, wavelengths, spec_.statistics.lambda,
+          spec_.statistics.top_n);
     }
     done.push_back(std::move(frame));
   }

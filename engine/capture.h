@@ -50,9 +50,9 @@ class Capture {
 
   bool Wants(HookPoint point, int layer, Stage stage, Phase phase) const;
   double* DecodeSum(HookPoint point, int layer, Stage stage, int heads);
-  LayerFrame& Add(HookPoint point, int layer, Stage stage,
-                  const PassStep& pass, std::vector<int> shape,
-                  RawDtype dtype, std::vector<int> heads);
+  LayerFrame& Add(HookPoint point, int layer, Stage stage, const PassStep& pass,
+                  std::vector<int> shape, RawDtype dtype,
+                  std::vector<int> heads);
   void EmitNorms(HookPoint point, int layer, Stage stage, const PassStep& pass,
                  const double* squares, int heads, int head_dim);
   std::vector<int> RowsOf(const PassStep& pass) const;
@@ -62,13 +62,13 @@ class Capture {
   const RunSpec& spec_;
   int arm_;
   Backend* backend_ = nullptr;
-  int64_t widest_ = 0;                // heads * head_dim
-  std::vector<int> layer_index_;      // (layers): place in spec, or -1
-  DeviceBuffer squares_;              // (widest) f64
-  DeviceBuffer staging_;              // one frame's payload
+  int64_t widest_ = 0;            // heads * head_dim
+  std::vector<int> layer_index_;  // (layers): place in spec, or -1
+  DeviceBuffer squares_;          // (widest) f64
+  DeviceBuffer staging_;          // one frame's payload
   int64_t staging_bytes_ = 0;
-  DeviceBuffer decode_;               // (wanted layers, points, stages, widest)
-  std::vector<int> decode_heads_;     // by the same index; 0: nothing summed
+  DeviceBuffer decode_;            // (wanted layers, points, stages, widest)
+  std::vector<int> decode_heads_;  // by the same index; 0: nothing summed
   std::vector<Pending> pending_;
   double seconds_ = 0;
 };

@@ -6,20 +6,20 @@
 #include <cstdio>
 #include <cstdlib>
 
-#define QK_CHECK(condition)                                             \
-  do {                                                                  \
-    if (!(condition)) [[unlikely]] {                                    \
-      std::fprintf(stderr, "%s:%d: check failed: %s\n", __FILE__,       \
-                   __LINE__, #condition);                               \
-      std::abort();                                                     \
-    }                                                                   \
+#define QK_CHECK(condition)                                                 \
+  do {                                                                      \
+    if (!(condition)) [[unlikely]] {                                        \
+      std::fprintf(stderr, "%s:%d: check failed: %s\n", __FILE__, __LINE__, \
+                   #condition);                                             \
+      std::abort();                                                         \
+    }                                                                       \
   } while (false)
 
 // Returns from the caller with the status of an expression that failed.
-#define QK_RETURN_IF_ERROR(expression)            \
-  do {                                            \
-    absl::Status qk_status_ = (expression);       \
-    if (!qk_status_.ok()) return qk_status_;      \
+#define QK_RETURN_IF_ERROR(expression)       \
+  do {                                       \
+    absl::Status qk_status_ = (expression);  \
+    if (!qk_status_.ok()) return qk_status_; \
   } while (false)
 
 #define QK_CONCAT_INNER_(a, b) a##b

@@ -78,9 +78,9 @@ absl::StatusOr<std::vector<ComparisonResult>> CompareArms(
     }
   }
   QK_RETURN_IF_ERROR(backend->Synchronize());
-  *seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() -
-                                            start)
-                  .count();
+  *seconds +=
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
+          .count();
   return results;
 }
 

@@ -55,8 +55,8 @@ std::vector<HeadRole> Roles(const Rule& rule, Qkv tensor,
                             const AttentionConfig& c, int physical) {
   std::vector<HeadRole> roles(physical);
   const int group = c.group_size();
-  const bool by_query = tensor == Qkv::kQ ||
-                        rule.kv_grouping == Rule::KvGrouping::kQueryHead;
+  const bool by_query =
+      tensor == Qkv::kQ || rule.kv_grouping == Rule::KvGrouping::kQueryHead;
   for (int h = 0; h < physical; ++h) {
     // Number of this head in the rule's counting; a KV head stands for its
     // group's first query head.
@@ -104,8 +104,7 @@ Disruptor::Disruptor(const ModelConfig& config, const std::vector<Rule>& rules,
     for (int layer : rule.layers) {
       const AttentionConfig& c = config.layers[layer].attention;
       for (Qkv tensor : rule.tensors) {
-        if (tensor == Qkv::kQ ||
-            rule.kv_cache == Rule::KvCache::kPersist) {
+        if (tensor == Qkv::kQ || rule.kv_cache == Rule::KvCache::kPersist) {
           continue;
         }
         const KvLayout wanted = CopiesDiffer(rule, tensor, c)
@@ -154,11 +153,10 @@ void Disruptor::AddState(const ModelConfig& config, int rule_index, Qkv tensor,
     heads = c.num_heads;
   }
   state.heads = Roles(*state.rule, tensor, c, heads);
-  state.counted_heads =
-      tensor == Qkv::kQ ||
-              state.rule->kv_grouping == Rule::KvGrouping::kQueryHead
-          ? c.num_heads
-          : c.num_kv_heads;
+  state.counted_heads = tensor == Qkv::kQ || state.rule->kv_grouping ==
+                                                 Rule::KvGrouping::kQueryHead
+                            ? c.num_heads
+                            : c.num_kv_heads;
   if (state.rule->axis == Rule::Axis::kPerHead) {
     state.offset = state_bytes_;
     // squares, sums, values, mask
@@ -245,8 +243,8 @@ void Disruptor::RunPerHead(State& state, const PassStep& pass,
     state.count += static_cast<int64_t>(counted.size());
     const Selection selection = {&rule, state.tensor, state.layer,
                                  prefill ? 0 : 1 + pass.step, state.heads};
-    backend_->SelectDims(selection, state.moments, state.count,
-                         state.head_dim, state.choice);
+    backend_->SelectDims(selection, state.moments, state.count, state.head_dim,
+                         state.choice);
   }
   if (acts) backend_->ReplaceDims(rule, state.choice, rows, x);
   if (choose && !state.on_cache) {
@@ -256,8 +254,7 @@ void Disruptor::RunPerHead(State& state, const PassStep& pass,
 
 void Disruptor::RunPerToken(State& state, const PassStep& pass,
                             const HeadRows& x, const std::vector<int>& rows) {
-  const Choice choice = {token_masks_.as<uint8_t>(),
-                         token_values_.as<float>()};
+  const Choice choice = {token_masks_.as<uint8_t>(), token_values_.as<float>()};
   const Selection selection = {
       state.rule, state.tensor, state.layer,
       pass.phase == Phase::kPrefill ? 0 : 1 + pass.step, state.heads};
@@ -355,8 +352,7 @@ void Disruptor::Fill(const Report& report, AppliedRule* applied) {
 std::vector<AppliedRule> Disruptor::TakeReports() {
   std::vector<AppliedRule> done;
   size_t i = 0;
-  for (; i < reports_.size() &&
-         backend_->DownloadsArrived(reports_[i].mark);
+  for (; i < reports_.size() && backend_->DownloadsArrived(reports_[i].mark);
        ++i) {
     Fill(reports_[i], &reports_[i].applied);
     done.push_back(std::move(reports_[i].applied));

@@ -66,10 +66,10 @@ class Disruptor {
     int head_dim = 0;
     std::vector<HeadRole> heads;  // physical
     int counted_heads = 0;        // in the rule's own counting
-    int64_t offset = 0;     // of its memory
+    int64_t offset = 0;           // of its memory
     Moments moments;
     Choice choice;
-    int64_t count = 0;      // positions in the moments
+    int64_t count = 0;  // positions in the moments
     int size() const { return static_cast<int>(heads.size()) * head_dim; }
   };
   struct Report {
@@ -78,7 +78,7 @@ class Disruptor {
     std::vector<int> positions;  // per_token: of each row of the mask
     std::vector<uint8_t> mask;
     std::vector<float> values;
-    int64_t rows = 0;            // rows written, per_head
+    int64_t rows = 0;  // rows written, per_head
     int64_t mark = 0;
   };
 
@@ -104,8 +104,8 @@ class Disruptor {
   int copy_heads_ = 0;
   std::vector<State> states_;
   std::vector<std::vector<int>> by_layer_;  // states of each layer
-  int64_t state_bytes_ = 0;       // of per_head rules
-  int64_t token_mask_bytes_ = 0;  // of the largest per_token rule
+  int64_t state_bytes_ = 0;                 // of per_head rules
+  int64_t token_mask_bytes_ = 0;            // of the largest per_token rule
   DeviceBuffer memory_;
   DeviceBuffer token_masks_;   // (prompt, widest heads, head_dim)
   DeviceBuffer token_values_;  // (prompt)

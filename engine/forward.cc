@@ -57,8 +57,7 @@ void Mlp(const LayerWeights& w, const MlpConfig& c, const ModelConfig& config,
     b.RmsNorm(hidden, w.mlp_norm.as<float>(), config.norm_eps, n, width, x);
     b.MatMul(x, *w.gate_proj, n, gate);
     b.MatMul(x, *w.up_proj, n, up);
-    b.GatedActivation(gate, up, int64_t{n} * c.intermediate_size,
-                      c.activation);
+    b.GatedActivation(gate, up, int64_t{n} * c.intermediate_size, c.activation);
     b.MatMul(gate, *w.down_proj, n, x);
     b.Add(hidden, x, int64_t{n} * width);
   }
@@ -84,9 +83,9 @@ Pass::Pass(const Model& model, absl::Span<Sequence* const> sequences)
     : model_(model), batch_(std::make_unique<Batch>(model, sequences)) {
   rows_ = batch_->rows();
   if (!batch_->status().ok()) return;
-  batch_->backend().Embed(model.weights().embedding.as<void>(),
-                          model.compute(), batch_->tokens(),
-                          model.config().hidden_size, batch_->hidden());
+  batch_->backend().Embed(model.weights().embedding.as<void>(), model.compute(),
+                          batch_->tokens(), model.config().hidden_size,
+                          batch_->hidden());
 }
 
 Pass::~Pass() = default;

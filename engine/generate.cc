@@ -13,9 +13,10 @@ size_t UnfinishedBytes(absl::string_view s) {
   for (size_t n = 1; n <= most; ++n) {
     const auto byte = static_cast<unsigned char>(s[s.size() - n]);
     if ((byte & 0xC0) == 0x80) continue;  // inside a character
-    const size_t length = byte >= 0xF0 ? 4 : byte >= 0xE0 ? 3
-                                         : byte >= 0xC0   ? 2
-                                                          : 1;
+    const size_t length = byte >= 0xF0   ? 4
+                          : byte >= 0xE0 ? 3
+                          : byte >= 0xC0 ? 2
+                                         : 1;
     return length > n ? n : 0;
   }
   return 0;

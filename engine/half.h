@@ -34,8 +34,8 @@ inline uint16_t RoundToF16(float x) {
   if (magnitude < 0x38800000u) {
     // Subnormal: adding 0.5 puts the result's last bit at the sum's last bit.
     const float sum = std::bit_cast<float>(magnitude) + 0.5f;
-    return sign | static_cast<uint16_t>(std::bit_cast<uint32_t>(sum) -
-                                        0x3f000000u);
+    return sign |
+           static_cast<uint16_t>(std::bit_cast<uint32_t>(sum) - 0x3f000000u);
   }
   const uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u);
   return sign | static_cast<uint16_t>((rounded - 0x38000000u) >> 13);

@@ -21,8 +21,8 @@ PagePool::PagePool(const ModelConfig& config, ComputeType type,
                    int64_t budget_bytes, Backend* backend)
     : backend_(backend) {
   for (const LayerConfig& layer : config.layers) {
-    const int64_t bytes = int64_t{layer.attention.kv_size()} * kPageSize *
-                          BytesOf(type);
+    const int64_t bytes =
+        int64_t{layer.attention.kv_size()} * kPageSize * BytesOf(type);
     layers_.push_back(
         {page_bytes_, page_bytes_ + bytes, layer.attention.num_kv_heads});
     page_bytes_ += 2 * bytes;
@@ -32,10 +32,12 @@ PagePool::PagePool(const ModelConfig& config, ComputeType type,
 
 absl::StatusOr<PageList> PagePool::Take(int64_t pages) {
   if (pages > budget_pages_) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "needs ", pages * kPageSize, " cached positions over all arms, the "
-        "KV cache holds ", budget_pages_ * kPageSize,
-        "; reduce the prompt, max_new_tokens or the arms"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("needs ", pages * kPageSize,
+                     " cached positions over all arms, the "
+                     "KV cache holds ",
+                     budget_pages_ * kPageSize,
+                     "; reduce the prompt, max_new_tokens or the arms"));
   }
   PageList list;
   std::lock_guard<std::mutex> lock(mutex_);

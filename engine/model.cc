@@ -40,8 +40,7 @@ absl::StatusOr<std::string> ReadText(const fs::path& path) {
   QK_ASSIGN_OR_RETURN(const std::unique_ptr<MappedFile> file,
                       MappedFile::Open(path.string()));
   const absl::Span<const uint8_t> bytes = file->bytes();
-  return std::string(reinterpret_cast<const char*>(bytes.data()),
-                     bytes.size());
+  return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
 }
 
 bool Exists(const fs::path& path) {
@@ -91,8 +90,7 @@ absl::StatusOr<OpenModel> OpenFolder(const std::string& path) {
   const fs::path folder =
       is_file ? fs::path(path).parent_path() : fs::path(path);
   OpenModel model;
-  QK_ASSIGN_OR_RETURN(const std::string text,
-                      ReadText(folder / "config.json"));
+  QK_ASSIGN_OR_RETURN(const std::string text, ReadText(folder / "config.json"));
   JsonLimits limits;
   limits.max_bytes = int64_t{16} << 20;
   QK_ASSIGN_OR_RETURN(const JsonDocument config,
@@ -106,8 +104,8 @@ absl::StatusOr<OpenModel> OpenFolder(const std::string& path) {
 
 absl::StatusOr<OpenModel> Open(const std::string& path) {
   if (!Exists(path)) {
-    return absl::NotFoundError(absl::StrCat(
-        fs::path(path).filename().string(), ": no such file or folder"));
+    return absl::NotFoundError(absl::StrCat(fs::path(path).filename().string(),
+                                            ": no such file or folder"));
   }
   absl::StatusOr<OpenModel> model =
       absl::EndsWith(path, ".gguf") ? OpenGguf(path) : OpenFolder(path);
@@ -116,10 +114,10 @@ absl::StatusOr<OpenModel> Open(const std::string& path) {
   QK_RETURN_IF_ERROR(ReadRopeFactors(*model->source, &model->architecture));
   if (model->tokenizer != nullptr &&
       model->tokenizer->vocab_size() > model->architecture.config.vocab_size) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "tokenizer: vocabulary of ", model->tokenizer->vocab_size(),
-        ", but the embedding has ",
-        model->architecture.config.vocab_size, " rows"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("tokenizer: vocabulary of ",
+                     model->tokenizer->vocab_size(), ", but the embedding has ",
+                     model->architecture.config.vocab_size, " rows"));
   }
   return model;
 }
@@ -169,8 +167,8 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(
   model->compute_ = options.compute;
   model->backend_ = backend;
   // Hashing reads the same pages as loading: side by side they cost one read.
-  std::future<std::string> hash = std::async(
-      std::launch::async, [&] { return open.source->Sha256Hex(); });
+  std::future<std::string> hash =
+      std::async(std::launch::async, [&] { return open.source->Sha256Hex(); });
   absl::StatusOr<std::unique_ptr<Weights>> weights =
       LoadWeights(open.architecture, *open.source, options.compute, backend,
                   options.progress);
@@ -180,25 +178,23 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(
   open.source->DropPages();
   if (!options.expected_sha256.empty() &&
       options.expected_sha256 != model->weights_sha256_) {
-    return absl::DataLossError(
-        absl::StrCat(fs::path(path).filename().string(), ": sha256 is ",
-                     model->weights_sha256_, ", expected ",
-                     options.expected_sha256));
+    return absl::DataLossError(absl::StrCat(
+        fs::path(path).filename().string(), ": sha256 is ",
+        model->weights_sha256_, ", expected ", options.expected_sha256));
   }
   model->weights_ = *std::move(weights);
   model->tokenizer_ = std::move(open.tokenizer);
-  model->pages_ = std::make_unique<PagePool>(
-      model->config(), options.compute, options.kv_cache_bytes, backend);
+  model->pages_ = std::make_unique<PagePool>(model->config(), options.compute,
+                                             options.kv_cache_bytes, backend);
   model->workspace_ = std::make_unique<Workspace>(model->config(), backend);
-  QK_RETURN_IF_ERROR(
-      model->workspace_->Reserve(options.max_rows_per_pass));
+  QK_RETURN_IF_ERROR(model->workspace_->Reserve(options.max_rows_per_pass));
   model->max_rows_per_pass_ = options.max_rows_per_pass;
   QK_RETURN_IF_ERROR(backend->Synchronize());
   model->device_bytes_ = model->weights_->bytes;
   model->host_bytes_ = model->weights_->bytes + model->workspace_->bytes();
-  model->load_seconds_ = std::chrono::duration<double>(
-                             std::chrono::steady_clock::now() - start)
-                             .count();
+  model->load_seconds_ =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
+          .count();
   return std::shared_ptr<const Model>(std::move(model));
 }
 

@@ -35,7 +35,7 @@ struct ModelOptions {
 // What a model's files say, without its weights.
 struct ModelDescription {
   ModelConfig config;
-  std::string weights_dtype;     // e.g. "Q4_1,Q8_0,F32", most bytes first
+  std::string weights_dtype;  // e.g. "Q4_1,Q8_0,F32", most bytes first
   int64_t file_bytes = 0;
   int64_t parameters = 0;
   int64_t host_bytes_estimate = 0;  // resident after load

@@ -54,10 +54,10 @@ struct ModelConfig {
   std::string architecture;  // for display only, e.g. "llama"
   int hidden_size = 0;
   int vocab_size = 0;
-  int context_length = 0;    // tokens
+  int context_length = 0;  // tokens
   NormKind norm = NormKind::kRms;
   float norm_eps = 0;
-  bool tied_head = false;    // lm_head shares the embedding's weights
+  bool tied_head = false;  // lm_head shares the embedding's weights
   std::vector<LayerConfig> layers;
 
   int num_layers() const { return static_cast<int>(layers.size()); }

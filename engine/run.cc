@@ -204,8 +204,7 @@ void RunImpl::SendLogits(const Arm& arm) {
   std::vector<PositionLogits> logits;
   for (size_t i = 0; i < spec_.logits->positions.size(); ++i) {
     const HeadResult& head = arm.sequence->head_results[first + i];
-    logits.push_back(
-        {spec_.logits->positions[i], head.ids, head.logprobs});
+    logits.push_back({spec_.logits->positions[i], head.ids, head.logprobs});
   }
   sink_->OnLogits(arm.sequence->arm(), std::move(logits));
 }
@@ -263,9 +262,8 @@ void RunImpl::CompareWhenReady() {
     sequences.push_back(arm.sequence.get());
   }
   compared_ = true;
-  absl::StatusOr<std::vector<ComparisonResult>> results =
-      CompareArms(spec_.tokens, sequences, *spec_.baseline, cancelled_,
-                  &times_.compare);
+  absl::StatusOr<std::vector<ComparisonResult>> results = CompareArms(
+      spec_.tokens, sequences, *spec_.baseline, cancelled_, &times_.compare);
   if (cancelled_) {
     FinishCancelled();
     return;

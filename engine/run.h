@@ -30,20 +30,20 @@ struct LayerFrame {
   HookPoint point = HookPoint::kQ;
   Stage stage = Stage::kBefore;
   Phase phase = Phase::kPrefill;
-  int step = -1;                 // decode step; -1: none
-  int position = -1;             // of a decode step's row; -1: the spec's
+  int step = -1;      // decode step; -1: none
+  int position = -1;  // of a decode step's row; -1: the spec's
   CaptureForm form = CaptureForm::kNormOverTokens;
   RawDtype dtype = RawDtype::kF32;
-  std::vector<int> shape;        // as in spec.proto's CaptureForm
-  std::vector<int> heads;        // of the tensor, that the frame holds
-  std::string data;              // row-major little-endian
+  std::vector<int> shape;  // as in spec.proto's CaptureForm
+  std::vector<int> heads;  // of the tensor, that the frame holds
+  std::string data;        // row-major little-endian
   std::optional<Statistics> statistics;
 };
 
 struct AppliedDims {
-  int index = 0;                 // head, or absolute position (per_token)
+  int index = 0;  // head, or absolute position (per_token)
   std::vector<int> dims;
-  std::vector<float> values;     // written; empty for kScale
+  std::vector<float> values;  // written; empty for kScale
 };
 
 struct AppliedRule {
@@ -54,14 +54,14 @@ struct AppliedRule {
   Phase phase = Phase::kPrefill;
   int step = -1;
   std::vector<AppliedDims> chosen;
-  int64_t replaced = 0;          // scalar values written
+  int64_t replaced = 0;  // scalar values written
 };
 
 struct TokenEvent {
   int arm = 0;
   int step = 0;
   int32_t id = 0;
-  std::string text;              // what the token completed, whole characters
+  std::string text;  // what the token completed, whole characters
   float logprob = 0;
 };
 
@@ -75,7 +75,7 @@ struct ComparisonResult {
 
 struct PositionLogits {
   int position = 0;
-  std::vector<int32_t> ids;          // most likely first
+  std::vector<int32_t> ids;  // most likely first
   std::vector<float> logprobs;
 };
 
@@ -142,8 +142,7 @@ class Run {
   // none because it is finished.
   virtual const Model* next_model() const = 0;
   // The sequences of `model` that want rows in the next pass.
-  virtual void AppendReady(const Model* model,
-                           std::vector<Sequence*>* out) = 0;
+  virtual void AppendReady(const Model* model, std::vector<Sequence*>* out) = 0;
   // After a pass in which `ran` of this run's sequences had rows: samples,
   // compares, sends events. `status`: the pass's. `seconds`: this run's share.
   virtual void AfterPass(absl::Span<Sequence* const> ran,

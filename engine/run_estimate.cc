@@ -43,8 +43,7 @@ int64_t FrameHeads(const CaptureSpec& c, const AttentionConfig& a,
                      point == HookPoint::kV;
   const int physical =
       is_kv && layout != KvLayout::kExpanded ? a.num_kv_heads : a.num_heads;
-  return static_cast<int64_t>(
-      Capture::HeadsOf(c, a, point, physical).size());
+  return static_cast<int64_t>(Capture::HeadsOf(c, a, point, physical).size());
 }
 
 // Payload of one layer, point and stage, over all phases and steps.
@@ -52,9 +51,8 @@ Checked FrameBytes(const RunSpec& spec, const AttentionConfig& a,
                    HookPoint point, int64_t heads) {
   const CaptureSpec& c = spec.capture;
   const int64_t tokens = static_cast<int64_t>(spec.tokens.size());
-  const int64_t rows = c.positions.empty()
-                           ? tokens
-                           : static_cast<int64_t>(c.positions.size());
+  const int64_t rows =
+      c.positions.empty() ? tokens : static_cast<int64_t>(c.positions.size());
   const bool prefill = Has(c.phase, Phase::kPrefill);
   const bool decode = Has(c.phase, Phase::kDecode) && spec.generate.has_value();
   const int64_t steps = decode ? spec.generate->max_new_tokens : 0;
@@ -79,8 +77,7 @@ Checked StreamBytes(const RunSpec& spec, int arm, const Disruptor& rules) {
     for (HookPoint point : spec.capture.points) {
       for (Stage stage : {Stage::kBefore, Stage::kAfter}) {
         const bool once = point == HookPoint::kPattern;
-        if (once ? stage == Stage::kAfter
-                 : !Has(spec.capture.stage, stage)) {
+        if (once ? stage == Stage::kAfter : !Has(spec.capture.stage, stage)) {
           continue;
         }
         total = total + FrameBytes(spec, a, point,
@@ -108,11 +105,13 @@ absl::StatusOr<RunEstimate> Run::Estimate(const RunSpec& spec) {
     pages = pages + arm_pages;
     rows = rows + tokens;
     const ModelConfig& config = spec.arms[i].model->config();
-    extra = extra + sequence.extra_bytes() +
-            Checked(arm_pages) * spec.arms[i].model->pages().page_bytes() +
-            Checked(tokens) * config.hidden_size * 4 +
-            Workspace::BytesForRows(config, std::max<int64_t>(
-                0, tokens - spec.arms[i].model->max_rows_per_pass()));
+    extra =
+        extra + sequence.extra_bytes() +
+        Checked(arm_pages) * spec.arms[i].model->pages().page_bytes() +
+        Checked(tokens) * config.hidden_size * 4 +
+        Workspace::BytesForRows(
+            config, std::max<int64_t>(
+                        0, tokens - spec.arms[i].model->max_rows_per_pass()));
   }
   extra = extra + stream;
   if (stream.bad() || pages.bad() || extra.bad() || rows.bad()) {

@@ -15,9 +15,8 @@ int32_t Sample(absl::Span<const float> logits, const SamplingSpec& sampling,
     if (std::isfinite(logits[i])) ids.push_back(static_cast<int32_t>(i));
   }
   if (ids.empty()) return 0;
-  std::stable_sort(ids.begin(), ids.end(), [&](int32_t a, int32_t b) {
-    return logits[a] > logits[b];
-  });
+  std::stable_sort(ids.begin(), ids.end(),
+                   [&](int32_t a, int32_t b) { return logits[a] > logits[b]; });
   if (sampling.top_k > 0 && static_cast<size_t>(sampling.top_k) < ids.size()) {
     ids.resize(sampling.top_k);
   }

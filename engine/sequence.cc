@@ -38,8 +38,8 @@ int64_t Sequence::extra_bytes() const {
   const ModelConfig& config = model().config();
   int64_t bytes = disruptor_.bytes() + capture_.bytes();
   if (disruptor_.needs_copy()) {
-    const int64_t position = int64_t{disruptor_.copy_heads()} *
-                             MaxHeadDim(config) * 2;
+    const int64_t position =
+        int64_t{disruptor_.copy_heads()} * MaxHeadDim(config) * 2;
     bytes += position * prompt_tokens() * 4;
     bytes += position * kPageSize * BytesOf(model().compute()) *
              PagePool::PagesFor(max_positions());
@@ -53,8 +53,8 @@ int64_t Sequence::extra_bytes() const {
 absl::Status Sequence::Reserve() {
   Backend* backend = model().backend();
   const ModelConfig& config = model().config();
-  QK_ASSIGN_OR_RETURN(pages_, model().pages().Take(
-                                  PagePool::PagesFor(max_positions())));
+  QK_ASSIGN_OR_RETURN(
+      pages_, model().pages().Take(PagePool::PagesFor(max_positions())));
   QK_RETURN_IF_ERROR(model().workspace().Reserve(prompt_tokens()));
   QK_RETURN_IF_ERROR(disruptor_.Reserve(backend));
   QK_RETURN_IF_ERROR(capture_.Reserve(backend));
@@ -92,8 +92,7 @@ PassStep Sequence::NextStep() const {
 
 absl::Span<const int32_t> Sequence::NextTokens() const {
   const PassStep step = NextStep();
-  QK_CHECK(step.first_position + step.rows <=
-           static_cast<int>(tokens_.size()));
+  QK_CHECK(step.first_position + step.rows <= static_cast<int>(tokens_.size()));
   return absl::MakeConstSpan(tokens_).subspan(step.first_position, step.rows);
 }
 

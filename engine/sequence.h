@@ -23,17 +23,17 @@ namespace qk {
 
 // What a sequence wants of the logits after one of the pass's rows.
 struct HeadRequest {
-  int position = 0;         // absolute
-  int32_t target = -1;      // its log-probability; -1: none
+  int position = 0;     // absolute
+  int32_t target = -1;  // its log-probability; -1: none
   int top_n = 0;
-  bool want_logits = false; // the whole row on the host, for sampling
+  bool want_logits = false;  // the whole row on the host, for sampling
 };
 
 struct HeadResult {
   LogitsRow row;
-  std::vector<int32_t> ids;      // (top_n), most likely first
-  std::vector<float> logprobs;   // (top_n)
-  std::vector<float> logits;     // (vocab) if wanted
+  std::vector<int32_t> ids;     // (top_n), most likely first
+  std::vector<float> logprobs;  // (top_n)
+  std::vector<float> logits;    // (vocab) if wanted
 };
 
 class Sequence {
@@ -109,7 +109,7 @@ class Sequence {
   Disruptor disruptor_;
   Capture capture_;
   DeviceBuffer k_copy_, v_copy_;
-  DeviceBuffer fresh_;           // pages of one layer
+  DeviceBuffer fresh_;  // pages of one layer
   DeviceBuffer hidden_;
   std::array<int64_t, kNumHookPoints> fired_{};
 };

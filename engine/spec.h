@@ -20,13 +20,13 @@ class Model;
 enum class Qkv { kQ = 0, kK = 1, kV = 2 };
 
 enum class HookPoint {
-  kQ = 0,       // (rows, num_heads, head_dim), q_proj's output
-  kK = 1,       // (rows, num_kv_heads, head_dim), k_proj's output
-  kV = 2,       // (rows, num_kv_heads, head_dim), v_proj's output
-  kRotQ = 3,    // Q after RoPE
-  kRotK = 4,    // K after RoPE
-  kZ = 5,       // (rows, num_heads, head_dim), attention before o_proj
-  kPattern = 6, // (rows, num_heads, keys), attention probabilities
+  kQ = 0,        // (rows, num_heads, head_dim), q_proj's output
+  kK = 1,        // (rows, num_kv_heads, head_dim), k_proj's output
+  kV = 2,        // (rows, num_kv_heads, head_dim), v_proj's output
+  kRotQ = 3,     // Q after RoPE
+  kRotK = 4,     // K after RoPE
+  kZ = 5,        // (rows, num_heads, head_dim), attention before o_proj
+  kPattern = 6,  // (rows, num_heads, keys), attention probabilities
 };
 inline constexpr int kNumHookPoints = 7;
 
@@ -72,22 +72,22 @@ struct DisruptionRule {
   std::vector<Qkv> tensors = {Qkv::kQ, Qkv::kK};
   Point point = Point::kPostRope;
   Select select = Select::kTopK;
-  int k = 1;                      // kTopK, kBottomK, kRandomK
-  uint64_t seed = 0;              // kRandomK
-  int exclude_top = 1;            // kRandomK
-  double lambda = 5.0;            // kThreshold
-  std::vector<HeadDim> entries;   // kExplicit
+  int k = 1;                     // kTopK, kBottomK, kRandomK
+  uint64_t seed = 0;             // kRandomK
+  int exclude_top = 1;           // kRandomK
+  double lambda = 5.0;           // kThreshold
+  std::vector<HeadDim> entries;  // kExplicit
   Axis axis = Axis::kPerHead;
   Replace replace = Replace::kPooledMean;
-  double factor = 1.0;            // kScale
+  double factor = 1.0;  // kScale
   KvGrouping kv_grouping = KvGrouping::kKvHead;
   PhaseSet phase = static_cast<unsigned>(Phase::kPrefill);
   bool reselect = false;
   KvCache kv_cache = KvCache::kPersist;
-  Range stat_span;                // absolute, within the prompt, not empty
-  Range positions;                // absolute, within the prompt
-  std::vector<int> layers;        // ascending, resolved: never means "all"
-  std::vector<int> heads;         // ascending; empty = all
+  Range stat_span;          // absolute, within the prompt, not empty
+  Range positions;          // absolute, within the prompt
+  std::vector<int> layers;  // ascending, resolved: never means "all"
+  std::vector<int> heads;   // ascending; empty = all
 };
 
 struct CaptureSpec {
@@ -138,10 +138,10 @@ struct RunSpec {
   std::vector<ArmSpec> arms;    // 1 or more
   CaptureSpec capture;
   StatisticsSpec statistics;
-  std::optional<int> baseline;       // compare with this arm
+  std::optional<int> baseline;  // compare with this arm
   std::optional<LogitsSpec> logits;
-  std::optional<Range> score;        // token positions whose log-probability
-                                     // and greedy flag are wanted, begin >= 1
+  std::optional<Range> score;  // token positions whose log-probability
+                               // and greedy flag are wanted, begin >= 1
   std::optional<GenerateSpec> generate;
 };
 

@@ -15,7 +15,7 @@ struct MassiveEntry {
   int head = 0;
   int dim = 0;
   float norm = 0;
-  float ratio = 0;  // norm / mean of its head
+  float ratio = 0;                   // norm / mean of its head
   std::optional<double> wavelength;  // tokens
 };
 

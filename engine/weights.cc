@@ -10,8 +10,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "engine/check.h"
-#include "engine/half.h"
 #include "engine/formats/dequantize.h"
+#include "engine/half.h"
 
 namespace qk {
 namespace {
@@ -68,8 +68,8 @@ absl::Status CheckOne(const WeightRef& ref, const TensorSource& source) {
 }
 
 std::vector<const WeightRef*> AllRefs(const Architecture& a) {
-  std::vector<const WeightRef*> refs = {&a.embedding, &a.final_norm,
-                                        &a.lm_head, &a.rope_factors};
+  std::vector<const WeightRef*> refs = {&a.embedding, &a.final_norm, &a.lm_head,
+                                        &a.rope_factors};
   for (const LayerWeightRefs& l : a.layers) {
     for (const WeightRef* ref :
          {&l.attention_norm, &l.mlp_norm, &l.q_proj, &l.k_proj, &l.v_proj,
@@ -208,8 +208,7 @@ absl::Status LoadRope(const ModelConfig& config, Loader& loader,
     if (rope.frequencies.empty()) continue;
     const float*& table = tables[rope.frequencies];
     if (table == nullptr) {
-      const std::vector<float> values =
-          RopeTable(rope, config.context_length);
+      const std::vector<float> values = RopeTable(rope, config.context_length);
       weights->rope_tables.emplace_back();
       QK_RETURN_IF_ERROR(loader.Put(values.data(),
                                     values.size() * sizeof(float),
@@ -223,15 +222,15 @@ absl::Status LoadRope(const ModelConfig& config, Loader& loader,
 
 absl::Status LoadLayer(const LayerWeightRefs& refs, Loader& loader,
                        LayerWeights* w) {
-  QK_RETURN_IF_ERROR(loader.LoadVector(refs.attention_norm,
-                                       &w->attention_norm));
+  QK_RETURN_IF_ERROR(
+      loader.LoadVector(refs.attention_norm, &w->attention_norm));
   QK_RETURN_IF_ERROR(loader.Load(refs.q_proj, refs.q_bias, &w->q_proj));
   QK_RETURN_IF_ERROR(loader.Load(refs.k_proj, refs.k_bias, &w->k_proj));
   QK_RETURN_IF_ERROR(loader.Load(refs.v_proj, refs.v_bias, &w->v_proj));
   QK_RETURN_IF_ERROR(loader.Load(refs.o_proj, refs.o_bias, &w->o_proj));
   QK_RETURN_IF_ERROR(loader.LoadVector(refs.mlp_norm, &w->mlp_norm));
-  QK_RETURN_IF_ERROR(loader.Load(refs.gate_proj, refs.gate_bias,
-                                 &w->gate_proj));
+  QK_RETURN_IF_ERROR(
+      loader.Load(refs.gate_proj, refs.gate_bias, &w->gate_proj));
   QK_RETURN_IF_ERROR(loader.Load(refs.up_proj, refs.up_bias, &w->up_proj));
   return loader.Load(refs.down_proj, refs.down_bias, &w->down_proj);
 }
@@ -248,9 +247,9 @@ absl::Status CheckWeights(const Architecture& architecture,
   // A tensor that nobody reads may be a layer or a bias that the configuration
   // does not know of: the numbers would be wrong without it.
   for (const TensorInfo& tensor : source.tensors()) {
-    const bool derived = absl::EndsWith(tensor.name, ".rotary_emb.inv_freq") ||
-                         (architecture.config.tied_head &&
-                          tensor.name == "lm_head.weight");
+    const bool derived =
+        absl::EndsWith(tensor.name, ".rotary_emb.inv_freq") ||
+        (architecture.config.tied_head && tensor.name == "lm_head.weight");
     if (known.count(tensor.name) == 0 && !derived) {
       return absl::InvalidArgumentError(absl::StrCat(
           "extra '", tensor.name, "': not a tensor of this configuration"));

@@ -15,25 +15,25 @@
 namespace qk {
 
 struct LayerWeights {
-  DeviceBuffer attention_norm;          // (hidden)
-  std::unique_ptr<Matrix> q_proj;       // (num_heads * head_dim, hidden)
-  std::unique_ptr<Matrix> k_proj;       // (num_kv_heads * head_dim, hidden)
-  std::unique_ptr<Matrix> v_proj;       // (num_kv_heads * head_dim, hidden)
-  std::unique_ptr<Matrix> o_proj;       // (hidden, num_heads * head_dim)
-  DeviceBuffer mlp_norm;                // (hidden)
-  std::unique_ptr<Matrix> gate_proj;    // (intermediate, hidden)
-  std::unique_ptr<Matrix> up_proj;      // (intermediate, hidden)
-  std::unique_ptr<Matrix> down_proj;    // (hidden, intermediate)
-  const float* rope = nullptr;          // (context, 2, rotary / 2), or none
+  DeviceBuffer attention_norm;        // (hidden)
+  std::unique_ptr<Matrix> q_proj;     // (num_heads * head_dim, hidden)
+  std::unique_ptr<Matrix> k_proj;     // (num_kv_heads * head_dim, hidden)
+  std::unique_ptr<Matrix> v_proj;     // (num_kv_heads * head_dim, hidden)
+  std::unique_ptr<Matrix> o_proj;     // (hidden, num_heads * head_dim)
+  DeviceBuffer mlp_norm;              // (hidden)
+  std::unique_ptr<Matrix> gate_proj;  // (intermediate, hidden)
+  std::unique_ptr<Matrix> up_proj;    // (intermediate, hidden)
+  std::unique_ptr<Matrix> down_proj;  // (hidden, intermediate)
+  const float* rope = nullptr;        // (context, 2, rotary / 2), or none
 };
 
 struct Weights {
-  DeviceBuffer embedding;               // (vocab, hidden), compute type
+  DeviceBuffer embedding;  // (vocab, hidden), compute type
   std::vector<LayerWeights> layers;
-  DeviceBuffer final_norm;              // (hidden)
-  std::unique_ptr<Matrix> lm_head;      // (vocab, hidden)
+  DeviceBuffer final_norm;          // (hidden)
+  std::unique_ptr<Matrix> lm_head;  // (vocab, hidden)
   std::vector<DeviceBuffer> rope_tables;
-  int64_t bytes = 0;                    // of all of it
+  int64_t bytes = 0;  // of all of it
 };
 
 // Checks that the source has every tensor of the architecture, in its shape.

@@ -31,9 +31,8 @@ Widest WidestLayer(const ModelConfig& config) {
 
 Workspace::Workspace(const ModelConfig& config, Backend* backend)
     : config_(config), backend_(backend) {
-  logits_rows_ = static_cast<int>(
-      std::clamp<int64_t>(kLogitsBytes / (4 * int64_t{config.vocab_size}), 1,
-                          kMaxLogitsRows));
+  logits_rows_ = static_cast<int>(std::clamp<int64_t>(
+      kLogitsBytes / (4 * int64_t{config.vocab_size}), 1, kMaxLogitsRows));
 }
 
 int64_t Workspace::BytesForRows(const ModelConfig& config, int64_t rows) {
@@ -61,8 +60,7 @@ absl::Status Workspace::Reserve(int64_t rows) {
   QK_RETURN_IF_ERROR(Grow(&gate_, kMlpRows * w.intermediate));
   QK_RETURN_IF_ERROR(Grow(&up_, kMlpRows * w.intermediate));
   for (DeviceBuffer& tile : logits_) {
-    QK_RETURN_IF_ERROR(
-        Grow(&tile, int64_t{logits_rows_} * config_.vocab_size));
+    QK_RETURN_IF_ERROR(Grow(&tile, int64_t{logits_rows_} * config_.vocab_size));
   }
   return Grow(&head_rows_, int64_t{logits_rows_} * config_.hidden_size);
 }

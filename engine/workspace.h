@@ -30,10 +30,10 @@ class Workspace {
   int64_t bytes() const;
 
   float* normed() const { return normed_.as<float>(); }  // (rows, hidden)
-  float* q() const { return q_.as<float>(); }    // (rows, heads, head_dim)
-  float* k() const { return k_.as<float>(); }    // (rows, kv_heads, head_dim)
-  float* v() const { return v_.as<float>(); }    // (rows, kv_heads, head_dim)
-  float* z() const { return z_.as<float>(); }    // (rows, heads, head_dim)
+  float* q() const { return q_.as<float>(); }  // (rows, heads, head_dim)
+  float* k() const { return k_.as<float>(); }  // (rows, kv_heads, head_dim)
+  float* v() const { return v_.as<float>(); }  // (rows, kv_heads, head_dim)
+  float* z() const { return z_.as<float>(); }  // (rows, heads, head_dim)
   float* gate() const { return gate_.as<float>(); }  // (kMlpRows, inter)
   float* up() const { return up_.as<float>(); }      // (kMlpRows, inter)
   // Two tiles (logits_rows, vocab), and the hidden rows of a tile.

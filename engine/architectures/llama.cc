@@ -97,8 +97,8 @@ absl::Status CheckHeads(const JsonValue& config, const Hyperparameters& p) {
                                      p.heads));
   }
   if (p.head_dim % 2 != 0) {
-    return config.Error(absl::StrCat("head_dim: must be even, got ",
-                                     p.head_dim));
+    return config.Error(
+        absl::StrCat("head_dim: must be even, got ", p.head_dim));
   }
   return absl::OkStatus();
 }
@@ -106,26 +106,48 @@ absl::Status CheckHeads(const JsonValue& config, const Hyperparameters& p) {
 // Fields that say how a model is run or was trained, and change no number of
 // the forward pass. Any other field we do not read may change them: refused.
 bool ChangesNothing(absl::string_view key) {
-  constexpr absl::string_view kKeys[] = {
-      "_name_or_path", "architectures", "attention_dropout", "bos_token_id",
-      "dtype", "eos_token_id", "initializer_range", "is_llama_config",
-      "model_type", "pad_token_id", "pretraining_tp", "rope_interleaved",
-      "torch_dtype", "transformers_version", "transformers.js_config",
-      "use_cache", "tie_word_embeddings", "unk_token_id", "id2label",
-      "label2id", "output_attentions", "output_hidden_states", "return_dict",
-      "chunk_size_feed_forward", "is_encoder_decoder", "problem_type",
-      "num_return_sequences", "task_specific_params"};
+  constexpr absl::string_view kKeys[] = {"_name_or_path",
+                                         "architectures",
+                                         "attention_dropout",
+                                         "bos_token_id",
+                                         "dtype",
+                                         "eos_token_id",
+                                         "initializer_range",
+                                         "is_llama_config",
+                                         "model_type",
+                                         "pad_token_id",
+                                         "pretraining_tp",
+                                         "rope_interleaved",
+                                         "torch_dtype",
+                                         "transformers_version",
+                                         "transformers.js_config",
+                                         "use_cache",
+                                         "tie_word_embeddings",
+                                         "unk_token_id",
+                                         "id2label",
+                                         "label2id",
+                                         "output_attentions",
+                                         "output_hidden_states",
+                                         "return_dict",
+                                         "chunk_size_feed_forward",
+                                         "is_encoder_decoder",
+                                         "problem_type",
+                                         "num_return_sequences",
+                                         "task_specific_params"};
   return absl::c_linear_search(kKeys, key);
 }
 
 // The fields that Parse reads.
 bool IsRead(absl::string_view key) {
   constexpr absl::string_view kKeys[] = {
-      "attention_bias", "head_dim", "hidden_act", "hidden_size",
-      "intermediate_size", "max_position_embeddings", "mlp_bias",
-      "num_attention_heads", "num_hidden_layers", "num_key_value_heads",
-      "rms_norm_eps", "rope_parameters", "rope_scaling", "rope_theta",
-      "sliding_window", "vocab_size"};
+      "attention_bias",    "head_dim",
+      "hidden_act",        "hidden_size",
+      "intermediate_size", "max_position_embeddings",
+      "mlp_bias",          "num_attention_heads",
+      "num_hidden_layers", "num_key_value_heads",
+      "rms_norm_eps",      "rope_parameters",
+      "rope_scaling",      "rope_theta",
+      "sliding_window",    "vocab_size"};
   return absl::c_linear_search(kKeys, key);
 }
 
@@ -135,8 +157,7 @@ absl::Status RefuseUnknownFields(const JsonValue& config) {
       return absl::OkStatus();
     }
     return absl::UnimplementedError(
-        absl::StrCat("config: ", key,
-                     ": a field that is not implemented, got ",
+        absl::StrCat("config: ", key, ": a field that is not implemented, got ",
                      value.Describe()));
   });
 }
@@ -165,13 +186,12 @@ absl::Status ReadRope(const JsonValue& config, Hyperparameters* p) {
 
 absl::StatusOr<Hyperparameters> Parse(const JsonValue& config) {
   Hyperparameters p;
-  QK_ASSIGN_OR_RETURN(p.layers, config.GetInt64InRange("num_hidden_layers", 1,
-                                                       kMaxLayers));
+  QK_ASSIGN_OR_RETURN(
+      p.layers, config.GetInt64InRange("num_hidden_layers", 1, kMaxLayers));
   QK_ASSIGN_OR_RETURN(p.hidden,
                       config.GetInt64InRange("hidden_size", 1, kMaxWidth));
-  QK_ASSIGN_OR_RETURN(
-      p.intermediate,
-      config.GetInt64InRange("intermediate_size", 1, kMaxWidth));
+  QK_ASSIGN_OR_RETURN(p.intermediate, config.GetInt64InRange(
+                                          "intermediate_size", 1, kMaxWidth));
   QK_ASSIGN_OR_RETURN(p.vocab,
                       config.GetInt64InRange("vocab_size", 1, kMaxVocab));
   QK_ASSIGN_OR_RETURN(p.context,
@@ -179,18 +199,17 @@ absl::StatusOr<Hyperparameters> Parse(const JsonValue& config) {
                                                kMaxContext, 2048));
   QK_ASSIGN_OR_RETURN(
       p.heads, config.GetInt64InRange("num_attention_heads", 1, kMaxWidth));
-  QK_ASSIGN_OR_RETURN(p.kv_heads,
-                      config.GetInt64InRangeOr("num_key_value_heads", 1,
-                                               kMaxWidth, p.heads));
+  QK_ASSIGN_OR_RETURN(
+      p.kv_heads,
+      config.GetInt64InRangeOr("num_key_value_heads", 1, kMaxWidth, p.heads));
   if (!config.Find("head_dim").has_value() && p.hidden % p.heads != 0) {
     return config.Error(absl::StrCat("hidden_size: ", p.hidden,
                                      " is not a multiple of "
                                      "num_attention_heads ",
                                      p.heads));
   }
-  QK_ASSIGN_OR_RETURN(
-      p.head_dim,
-      config.GetInt64InRangeOr("head_dim", 1, 1024, p.hidden / p.heads));
+  QK_ASSIGN_OR_RETURN(p.head_dim, config.GetInt64InRangeOr("head_dim", 1, 1024,
+                                                           p.hidden / p.heads));
   QK_RETURN_IF_ERROR(CheckHeads(config, p));
   QK_ASSIGN_OR_RETURN(p.norm_eps, config.GetDoubleOr("rms_norm_eps", 1e-6));
   if (p.norm_eps < 0) {
@@ -232,13 +251,14 @@ absl::StatusOr<Architecture> LlamaFromConfig(const JsonValue& config,
 
   Architecture architecture;
   architecture.config = ToConfig(p, model_type);
-  constexpr Names kNames = {
-      "input_layernorm",  "post_attention_layernorm", "self_attn.q_proj",
-      "self_attn.k_proj", "self_attn.v_proj",         "self_attn.o_proj",
-      "mlp.gate_proj",    "mlp.up_proj",              "mlp.down_proj"};
+  constexpr Names kNames = {"input_layernorm",  "post_attention_layernorm",
+                            "self_attn.q_proj", "self_attn.k_proj",
+                            "self_attn.v_proj", "self_attn.o_proj",
+                            "mlp.gate_proj",    "mlp.up_proj",
+                            "mlp.down_proj"};
   for (int64_t i = 0; i < p.layers; ++i) {
-    architecture.layers.push_back(LayerRefs(
-        p, absl::StrCat("model.layers.", i, "."), kNames, false));
+    architecture.layers.push_back(
+        LayerRefs(p, absl::StrCat("model.layers.", i, "."), kNames, false));
   }
   architecture.embedding = {"model.embed_tokens.weight", {p.vocab, p.hidden}};
   architecture.final_norm = {"model.norm.weight", {p.hidden}};
@@ -263,9 +283,9 @@ absl::Status ReadGgufRope(const GgufFile& file, const std::string& prefix,
                       file.GetInt64InRangeOr(prefix + "rope.dimension_count", 2,
                                              1024, p->head_dim));
   if (rotary != p->head_dim) {
-    return absl::UnimplementedError(absl::StrCat(
-        prefix, "rope.dimension_count: ", rotary,
-        " of a head_dim of ", p->head_dim, " is not implemented"));
+    return absl::UnimplementedError(
+        absl::StrCat(prefix, "rope.dimension_count: ", rotary,
+                     " of a head_dim of ", p->head_dim, " is not implemented"));
   }
   p->rope.rotary_dims = static_cast<int>(rotary);
   SetBaseFrequencies(&p->rope);
@@ -297,9 +317,8 @@ absl::StatusOr<Hyperparameters> ParseGgufNumbers(const GgufFile& file,
   QK_ASSIGN_OR_RETURN(
       p.intermediate,
       file.GetInt64InRange(prefix + "feed_forward_length", 1, kMaxWidth));
-  QK_ASSIGN_OR_RETURN(
-      p.context, file.GetInt64InRange(prefix + "context_length", 1,
-                                      kMaxContext));
+  QK_ASSIGN_OR_RETURN(p.context, file.GetInt64InRange(prefix + "context_length",
+                                                      1, kMaxContext));
   QK_ASSIGN_OR_RETURN(
       p.heads,
       file.GetInt64InRange(prefix + "attention.head_count", 1, kMaxWidth));
@@ -307,29 +326,27 @@ absl::StatusOr<Hyperparameters> ParseGgufNumbers(const GgufFile& file,
       p.kv_heads, file.GetInt64InRangeOr(prefix + "attention.head_count_kv", 1,
                                          kMaxWidth, p.heads));
   if (p.heads % p.kv_heads != 0) {
-    return file.Error(prefix + "attention.head_count_kv",
-                      absl::StrCat(p.kv_heads, " does not divide head_count ",
-                                   p.heads));
+    return file.Error(
+        prefix + "attention.head_count_kv",
+        absl::StrCat(p.kv_heads, " does not divide head_count ", p.heads));
   }
   if (!file.Has(prefix + "attention.key_length") && p.hidden % p.heads != 0) {
-    return file.Error(prefix + "embedding_length",
-                      absl::StrCat(p.hidden, " is not a multiple of head_count ",
-                                   p.heads));
+    return file.Error(
+        prefix + "embedding_length",
+        absl::StrCat(p.hidden, " is not a multiple of head_count ", p.heads));
   }
-  QK_ASSIGN_OR_RETURN(
-      p.head_dim, file.GetInt64InRangeOr(prefix + "attention.key_length", 1,
-                                         1024, p.hidden / p.heads));
-  QK_ASSIGN_OR_RETURN(
-      const int64_t value_length,
-      file.GetInt64InRangeOr(prefix + "attention.value_length", 1, 1024,
-                             p.head_dim));
+  QK_ASSIGN_OR_RETURN(p.head_dim,
+                      file.GetInt64InRangeOr(prefix + "attention.key_length", 1,
+                                             1024, p.hidden / p.heads));
+  QK_ASSIGN_OR_RETURN(const int64_t value_length,
+                      file.GetInt64InRangeOr(prefix + "attention.value_length",
+                                             1, 1024, p.head_dim));
   if (p.head_dim % 2 != 0 || value_length != p.head_dim) {
     return file.Error(prefix + "attention.key_length",
                       "must be even and equal to value_length");
   }
   QK_ASSIGN_OR_RETURN(
-      p.norm_eps,
-      file.GetDouble(prefix + "attention.layer_norm_rms_epsilon"));
+      p.norm_eps, file.GetDouble(prefix + "attention.layer_norm_rms_epsilon"));
   if (!(p.norm_eps >= 0)) {
     return file.Error(prefix + "attention.layer_norm_rms_epsilon",
                       "must be >= 0");
@@ -359,9 +376,9 @@ absl::StatusOr<Architecture> LlamaFromGguf(const GgufFile& file) {
 
   Architecture architecture;
   architecture.config = ToConfig(p, "llama");
-  constexpr Names kNames = {"attn_norm", "ffn_norm",    "attn_q",
-                            "attn_k",    "attn_v",      "attn_output",
-                            "ffn_gate",  "ffn_up",      "ffn_down"};
+  constexpr Names kNames = {"attn_norm", "ffn_norm", "attn_q",
+                            "attn_k",    "attn_v",   "attn_output",
+                            "ffn_gate",  "ffn_up",   "ffn_down"};
   for (int64_t i = 0; i < p.layers; ++i) {
     architecture.layers.push_back(
         LayerRefs(p, absl::StrCat("blk.", i, "."), kNames, true));

@@ -41,8 +41,10 @@ absl::Status ApplyLlama3(const JsonValue& scaling, RopeConfig* rope) {
       const double context,
       PositiveDouble(scaling, "original_max_position_embeddings"));
   if (high <= low) {
-    return scaling.Error(absl::StrCat("high_freq_factor: must be over "
-                                      "low_freq_factor ", low, ", got ", high));
+    return scaling.Error(
+        absl::StrCat("high_freq_factor: must be over "
+                     "low_freq_factor ",
+                     low, ", got ", high));
   }
   for (double& frequency : rope->frequencies) {
     const double wavelength = 2 * std::numbers::pi / frequency;
@@ -65,7 +67,8 @@ absl::Status ApplyRopeScaling(const JsonValue& scaling, RopeConfig* rope) {
         absl::StrCat("must be an object, got ", scaling.Describe()));
   }
   // Older files say "type".
-  const char* key = scaling.Find("rope_type").has_value() ? "rope_type" : "type";
+  const char* key =
+      scaling.Find("rope_type").has_value() ? "rope_type" : "type";
   QK_ASSIGN_OR_RETURN(const absl::string_view kind,
                       scaling.GetStringOr(key, "default"));
   if (kind == "default") return absl::OkStatus();
@@ -90,9 +93,9 @@ absl::Status DivideFrequencies(absl::Span<const float> factors,
   }
   for (size_t i = 0; i < factors.size(); ++i) {
     if (!(factors[i] > 0) || !std::isfinite(factors[i])) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "rope_freqs.weight[", i, "]: must be finite and > 0, got ",
-          factors[i]));
+      return absl::InvalidArgumentError(
+          absl::StrCat("rope_freqs.weight[", i,
+                       "]: must be finite and > 0, got ", factors[i]));
     }
     rope->frequencies[i] =
         static_cast<float>(rope->frequencies[i] / factors[i]);

@@ -7,17 +7,18 @@
 #include <limits>
 #include <vector>
 
-#include "engine/half.h"
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/tile-inl.h"
+#include "engine/half.h"
 #include "hwy/aligned_allocator.h"
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 
 // Online softmax over tiles of kPageSize keys that start at absolute position
-// 0. Only the cache is bf16 under bf16 compute: queries and weights stay float32,
-// which costs nothing here and rounds less. A row's result is a chain of operations that its own position fixes, so
-// prefill, decode and any split of a prompt give it the same bits.
+// 0. Only the cache is bf16 under bf16 compute: queries and weights stay
+// float32, which costs nothing here and rounds less. A row's result is a chain
+// of operations that its own position fixes, so prefill, decode and any split
+// of a prompt give it the same bits.
 
 #ifndef QKSCOPE_ENGINE_CPU_ATTENTION_ONCE_
 #define QKSCOPE_ENGINE_CPU_ATTENTION_ONCE_
@@ -25,14 +26,14 @@ namespace qk::cpu {
 
 // Some query rows of the heads that share one KV head.
 struct AttentionTask {
-  const float* q = nullptr;   // of the first row and head
-  float* out = nullptr;       // likewise
-  int row_stride = 0;         // of q and out
-  int heads = 0;              // query heads of the group
+  const float* q = nullptr;  // of the first row and head
+  float* out = nullptr;      // likewise
+  int row_stride = 0;        // of q and out
+  int heads = 0;             // query heads of the group
   int head_dim = 0;
   int rows = 0;
   int first_position = 0;
-  int window = 0;             // keys seen; 0: all
+  int window = 0;  // keys seen; 0: all
   float scale = 0;
   const KvPage* pages = nullptr;
   int kv_head_numerator = 0;  // page head = this * page.heads / num_heads
@@ -70,8 +71,7 @@ HWY_INLINE void Product(const float* a, size_t a_stride, size_t rows,
   for (size_t j = 0; j < n; j += width) {
     for (size_t r = 0; r < rows; r += kTileRows) {
       TileOf<float>(std::min<size_t>(kTileRows, rows - r), a + r * a_stride,
-                    a_stride, b + j, n, k, add, c + r * c_stride + j,
-                    c_stride);
+                    a_stride, b + j, n, k, add, c + r * c_stride + j, c_stride);
     }
   }
 }
@@ -88,8 +88,7 @@ HWY_INLINE float SoftmaxRow(float* s, int begin, int end, float scale,
   V top = hn::Set(d, max);
   for (int j = 0; j < kPageSize; j += lanes) {
     const V column = hn::Iota(d, static_cast<float>(j));
-    const auto seen =
-        hn::And(hn::Ge(column, first), hn::Lt(column, last));
+    const auto seen = hn::And(hn::Ge(column, first), hn::Lt(column, last));
     const V scaled = hn::Mul(hn::LoadU(d, s + j), hn::Set(d, scale));
     const V score = hn::IfThenElse(seen, scaled, lowest);
     hn::StoreU(score, d, s + j);
@@ -102,9 +101,9 @@ HWY_INLINE float SoftmaxRow(float* s, int begin, int end, float scale,
     const V score = hn::LoadU(d, s + j);
     const V x = hn::Sub(score, shift);
     // Exp of a NaN is 0 in this library; here it must stay a NaN.
-    const V weight = hn::IfThenElse(
-        hn::Eq(score, lowest), hn::Zero(d),
-        hn::IfThenElse(hn::Eq(x, x), hn::Exp(d, x), x));
+    const V weight =
+        hn::IfThenElse(hn::Eq(score, lowest), hn::Zero(d),
+                       hn::IfThenElse(hn::Eq(x, x), hn::Exp(d, x), x));
     total = hn::Add(total, weight);
     hn::StoreU(weight, d, s + j);
   }
@@ -161,9 +160,9 @@ HWY_ATTR void RunAttentionTask(const AttentionTask& t,
   const int width = static_cast<int>(PanelWidth());
   const int padded = (t.head_dim + width - 1) / width * width;
   const int all = t.heads * t.rows;
-  float* q = scratch.Get(static_cast<size_t>(all) *
-                             (t.head_dim + padded + kPageSize + 2) +
-                         static_cast<size_t>(kPageSize) * (t.head_dim + padded));
+  float* q = scratch.Get(
+      static_cast<size_t>(all) * (t.head_dim + padded + kPageSize + 2) +
+      static_cast<size_t>(kPageSize) * (t.head_dim + padded));
   float* o = q + all * t.head_dim;
   float* s = o + all * padded;
   float* max = s + all * kPageSize;
@@ -175,9 +174,8 @@ HWY_ATTR void RunAttentionTask(const AttentionTask& t,
   std::fill_n(max, all, -std::numeric_limits<float>::infinity());
   std::fill_n(sum, all, 0.0f);
   for (int r = 0; r < all; ++r) {  // row r: head r / rows, position r % rows
-    const float* from =
-        t.q + (r / t.rows) * t.head_dim +
-        static_cast<int64_t>(r % t.rows) * t.row_stride;
+    const float* from = t.q + (r / t.rows) * t.head_dim +
+                        static_cast<int64_t>(r % t.rows) * t.row_stride;
     std::copy_n(from, t.head_dim, q + r * t.head_dim);
   }
 
@@ -212,8 +210,7 @@ HWY_ATTR void RunAttentionTask(const AttentionTask& t,
         continue;
       }
       float* row = s + r * kPageSize;
-      const float factor =
-          SoftmaxRow(row, begin, end, t.scale, max[r], sum[r]);
+      const float factor = SoftmaxRow(row, begin, end, t.scale, max[r], sum[r]);
       if (factor != 1.0f) ScaleRow(o + r * padded, padded, factor);
       if (begin == 0 && end == kPageSize) {
         if (full_from < 0) full_from = r;
@@ -314,17 +311,17 @@ void AttentionPattern(const float* q, const AttentionConfig& config,
         0, position + 1 - config.sliding_window.value_or(position + 1));
     for (int head : heads) {
       const float* query =
-          q + (static_cast<int64_t>(sequence.row_begin) + row) *
-                  config.q_size() +
+          q +
+          (static_cast<int64_t>(sequence.row_begin) + row) * config.q_size() +
           head * dim;
       std::fill_n(out, keys, 0.0f);
       double max = -std::numeric_limits<double>::infinity();
       std::vector<double> scores(position + 1);
       for (int key = begin; key <= position; ++key) {
         const KvPage& page = sequence.pages[key / kPageSize];
-        const int64_t base = static_cast<int64_t>(head * page.heads /
-                                                  config.num_heads) *
-                             dim * kPageSize;
+        const int64_t base =
+            static_cast<int64_t>(head * page.heads / config.num_heads) * dim *
+            kPageSize;
         double score = 0;
         for (int i = 0; i < dim; ++i) {
           score += double{query[i]} *

@@ -40,9 +40,8 @@ class CpuBackend final : public Backend {
   BackendInfo info() const override;
 
   absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) override {
-    const int64_t rounded =
-        (std::max<int64_t>(bytes, 1) + kAlignment - 1) / kAlignment *
-        kAlignment;
+    const int64_t rounded = (std::max<int64_t>(bytes, 1) + kAlignment - 1) /
+                            kAlignment * kAlignment;
     void* data = std::aligned_alloc(kAlignment, rounded);
     if (data == nullptr) {
       return absl::ResourceExhaustedError(
@@ -88,8 +87,7 @@ class CpuBackend final : public Backend {
     static_cast<const cpu::CpuMatrix&>(w).Multiply(x, rows, out, pool_);
   }
   void Rope(float* x, int heads, int head_dim, int rotary_dims,
-            const float* table,
-            absl::Span<const int32_t> positions) override {
+            const float* table, absl::Span<const int32_t> positions) override {
     cpu::Rope(x, heads, head_dim, rotary_dims, table, positions, pool_);
   }
   void AppendKv(const HeadRows& k, const HeadRows& v, ComputeType type,
@@ -107,9 +105,8 @@ class CpuBackend final : public Backend {
   }
   void AttentionPattern(const float* q, const AttentionConfig& config,
                         const AttentionRows& sequence,
-                        absl::Span<const int> rows,
-                        absl::Span<const int> heads, int keys,
-                        ComputeType type, float* out) override {
+                        absl::Span<const int> rows, absl::Span<const int> heads,
+                        int keys, ComputeType type, float* out) override {
     cpu::AttentionPattern(q, config, sequence, rows, heads, keys, type, out);
   }
   void GatedActivation(float* gate, const float* up, int64_t n,

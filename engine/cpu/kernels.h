@@ -50,8 +50,7 @@ void TokenNorms(const HeadRows& x, absl::Span<const int> rows,
 void SelectDims(const Selection& selection, const Moments& moments,
                 int64_t count, int head_dim, const Choice& choice);
 void DisruptPerToken(const Selection& selection, absl::Span<const int> rows,
-                     const HeadRows& x, const Choice& choice,
-                     ThreadPool& pool);
+                     const HeadRows& x, const Choice& choice, ThreadPool& pool);
 
 // copy.cc
 void Embed(const void* table, ComputeType type,

@@ -1,7 +1,7 @@
 #include <algorithm>
 
-#include "engine/half.h"
 #include "engine/cpu/kernels.h"
+#include "engine/half.h"
 
 namespace qk::cpu {
 namespace {
@@ -43,8 +43,7 @@ void CopyPage(const KvPage& from, const KvPage& to, int positions, int dim) {
     const int64_t target = static_cast<int64_t>(h) * dim * kPageSize;
     for (int i = 0; i < dim; ++i) {
       std::copy_n(static_cast<const T*>(from.k) + source + i * kPageSize,
-                  positions,
-                  static_cast<T*>(to.k) + target + i * kPageSize);
+                  positions, static_cast<T*>(to.k) + target + i * kPageSize);
     }
     std::copy_n(static_cast<const T*>(from.v) + source, positions * dim,
                 static_cast<T*>(to.v) + target);

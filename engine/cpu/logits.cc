@@ -116,8 +116,7 @@ void ReduceLogits(const float* logits, int vocab, absl::Span<LogitsRow> rows,
     }
     row.top1 = static_cast<int32_t>(std::find(x, x + vocab, max) - x);
     row.log_sum_exp =
-        max +
-        std::log(HWY_DYNAMIC_DISPATCH(SumExp)(x, vocab, max, nullptr));
+        max + std::log(HWY_DYNAMIC_DISPATCH(SumExp)(x, vocab, max, nullptr));
     row.top1_logprob = static_cast<float>(max - row.log_sum_exp);
     row.target_logprob =
         row.target < 0 ? 0.0f
@@ -137,8 +136,7 @@ void TopLogits(const float* logits, int vocab, int n, double log_sum_exp,
     if (!nan_a && logits[a] != logits[b]) return logits[a] > logits[b];
     return a < b;
   };
-  std::partial_sort(order.begin(), order.begin() + n, order.end(),
-                    more_likely);
+  std::partial_sort(order.begin(), order.begin() + n, order.end(), more_likely);
   for (int i = 0; i < n; ++i) {
     ids[i] = order[i];
     logprobs[i] = static_cast<float>(logits[order[i]] - log_sum_exp);
@@ -165,7 +163,8 @@ void KlDivergence(const float* base, const float* arm, int vocab,
     const double value = HWY_DYNAMIC_DISPATCH(WeightedDifference)(
                              weights.data(), b, a, vocab, lse_base - lse_arm) /
                          sum;
-    kl[r] = value < 0 ? 0.0f : static_cast<float>(value);  // rounding; NaN stays
+    kl[r] =
+        value < 0 ? 0.0f : static_cast<float>(value);  // rounding; NaN stays
   });
 }
 

@@ -6,9 +6,9 @@
 #include <cstring>
 
 #include "engine/check.h"
-#include "engine/half.h"
 #include "engine/cpu/matmul.h"
 #include "engine/cpu/tile-inl.h"
+#include "engine/half.h"
 #include "hwy/aligned_allocator.h"
 #include "hwy/highway.h"
 
@@ -17,8 +17,8 @@ namespace qk::cpu::HWY_NAMESPACE {
 // All rows of a block against one panel of `width` valid columns.
 template <typename W>
 HWY_ATTR void BlockTimesPanel(const float* a, size_t a_stride, size_t rows,
-                              const W* panel, size_t k, bool add,
-                              size_t width, float* c, size_t c_stride) {
+                              const W* panel, size_t k, bool add, size_t width,
+                              float* c, size_t c_stride) {
   const size_t full = 2 * hn::Lanes(D());
   HWY_ALIGN float edge[kTileRows * 2 * HWY_MAX_BYTES / sizeof(float)];
   for (size_t r = 0; r < rows; r += kTileRows) {
@@ -32,8 +32,7 @@ HWY_ATTR void BlockTimesPanel(const float* a, size_t a_stride, size_t rows,
     for (size_t i = 0; add && i < n; ++i) {
       std::memcpy(edge + i * full, out + i * c_stride, width * sizeof(float));
     }
-    TileOf<W>(n, a + r * a_stride, a_stride, panel, full, k, add, edge,
-              full);
+    TileOf<W>(n, a + r * a_stride, a_stride, panel, full, k, add, edge, full);
     for (size_t i = 0; i < n; ++i) {
       std::memcpy(out + i * c_stride, edge + i * full, width * sizeof(float));
     }
@@ -207,12 +206,9 @@ void PackedMatrix::Multiply(const float* x, int rows, float* out,
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Matrix>> PackOwn(int64_t out_features,
-                                                int64_t in_features,
-                                                ComputeType type,
-                                                const RowReader& rows,
-                                                const float* bias,
-                                                ThreadPool& pool) {
+absl::StatusOr<std::unique_ptr<Matrix>> PackOwn(
+    int64_t out_features, int64_t in_features, ComputeType type,
+    const RowReader& rows, const float* bias, ThreadPool& pool) {
   auto matrix =
       std::make_unique<PackedMatrix>(out_features, in_features, type, bias);
   QK_RETURN_IF_ERROR(matrix->Pack(rows, pool));

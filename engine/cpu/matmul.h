@@ -25,23 +25,17 @@ class CpuMatrix : public Matrix {
 
 // Our own kernel; bf16 weights are widened in registers, bf16 compute rounds x
 // first and sums in float32.
-absl::StatusOr<std::unique_ptr<Matrix>> PackOwn(int64_t out_features,
-                                                int64_t in_features,
-                                                ComputeType type,
-                                                const RowReader& rows,
-                                                const float* bias,
-                                                ThreadPool& pool);
+absl::StatusOr<std::unique_ptr<Matrix>> PackOwn(
+    int64_t out_features, int64_t in_features, ComputeType type,
+    const RowReader& rows, const float* bias, ThreadPool& pool);
 // Name of the instruction set the kernel uses, e.g. "AVX2".
 std::string OwnKernelTarget();
 
 // Whether oneDNN has a fast kernel of this type on this processor.
 bool OneDnnSupports(ComputeType type);
-absl::StatusOr<std::unique_ptr<Matrix>> PackOneDnn(int64_t out_features,
-                                                   int64_t in_features,
-                                                   ComputeType type,
-                                                   const RowReader& rows,
-                                                   const float* bias,
-                                                   ThreadPool& pool);
+absl::StatusOr<std::unique_ptr<Matrix>> PackOneDnn(
+    int64_t out_features, int64_t in_features, ComputeType type,
+    const RowReader& rows, const float* bias, ThreadPool& pool);
 std::string OneDnnVersion();
 
 }  // namespace qk::cpu

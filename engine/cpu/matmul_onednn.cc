@@ -8,8 +8,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
-#include "engine/half.h"
 #include "engine/cpu/matmul.h"
+#include "engine/half.h"
 
 // oneDNN's primitives are made for one thread and run by our own: how many
 // threads there are can then not change a sum. A weight is cut into slices of
@@ -197,8 +197,7 @@ void OneDnnMatrix::DropTilesThatDiffer(const Slice& slice,
 absl::Status OneDnnMatrix::Pack(const RowReader& rows, ThreadPool& pool) try {
   omp_set_num_threads(1);
   const int64_t quarter = (n_ + 3) / 4;
-  const int64_t width =
-      std::clamp<int64_t>((quarter + 63) / 64 * 64, 64, 1024);
+  const int64_t width = std::clamp<int64_t>((quarter + 63) / 64 * 64, 64, 1024);
   for (int64_t begin = 0; begin < n_; begin += width) {
     Slice slice;
     slice.begin = begin;
@@ -214,10 +213,9 @@ absl::Status OneDnnMatrix::Pack(const RowReader& rows, ThreadPool& pool) try {
     std::vector<float> source(slice.columns * k_);
     rows(slice.begin, slice.begin + slice.columns, source.data());
     slice.weights.resize(slice.layout.get_size());
-    memory from({{k_, slice.columns},
-                 memory::data_type::f32,
-                 memory::format_tag::ba},
-                Engine(), source.data());
+    memory from(
+        {{k_, slice.columns}, memory::data_type::f32, memory::format_tag::ba},
+        Engine(), source.data());
     memory to(slice.layout, Engine(), slice.weights.data());
     dnnl::stream stream(Engine());
     dnnl::reorder(from, to).execute(stream, from, to);
@@ -262,12 +260,9 @@ bool OneDnnSupports(ComputeType type) {
   return (isa & wanted) == wanted;
 }
 
-absl::StatusOr<std::unique_ptr<Matrix>> PackOneDnn(int64_t out_features,
-                                                   int64_t in_features,
-                                                   ComputeType type,
-                                                   const RowReader& rows,
-                                                   const float* bias,
-                                                   ThreadPool& pool) {
+absl::StatusOr<std::unique_ptr<Matrix>> PackOneDnn(
+    int64_t out_features, int64_t in_features, ComputeType type,
+    const RowReader& rows, const float* bias, ThreadPool& pool) {
   auto matrix =
       std::make_unique<OneDnnMatrix>(out_features, in_features, type, bias);
   QK_RETURN_IF_ERROR(matrix->Pack(rows, pool));

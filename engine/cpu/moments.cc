@@ -38,8 +38,8 @@ void AddMoments(const HeadRows& x, absl::Span<const int> rows,
       const int block = (x.first_position + rows[i]) / kPageSize;
       std::fill_n(squares, n, 0.0);
       std::fill_n(sums, n, 0.0);
-      for (; i < rows.size() &&
-             (x.first_position + rows[i]) / kPageSize == block;
+      for (;
+           i < rows.size() && (x.first_position + rows[i]) / kPageSize == block;
            ++i) {
         const float* row = x.data + rows[i] * width + begin;
         AddSquares(row, n, squares);

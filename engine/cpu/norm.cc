@@ -11,9 +11,8 @@ HWY_BEFORE_NAMESPACE();
 namespace qk::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-HWY_ATTR void RmsNormRow(const float* x,
-                         const float* weight, float eps, int dim,
-                         float* out) {
+HWY_ATTR void RmsNormRow(const float* x, const float* weight, float eps,
+                         int dim, float* out) {
   const hn::ScalableTag<float> d;
   const int lanes = static_cast<int>(hn::Lanes(d));
   auto total = hn::Zero(d);
@@ -24,13 +23,12 @@ HWY_ATTR void RmsNormRow(const float* x,
   }
   float squares = hn::GetLane(hn::SumOfLanes(d, total));
   for (; i < dim; ++i) squares += x[i] * x[i];
-  const float scale =
-      1.0f / std::sqrt(squares / static_cast<float>(dim) + eps);
+  const float scale = 1.0f / std::sqrt(squares / static_cast<float>(dim) + eps);
   const auto vscale = hn::Set(d, scale);
   for (i = 0; i + lanes <= dim; i += lanes) {
-    hn::StoreU(hn::Mul(hn::Mul(hn::LoadU(d, x + i), vscale),
-                       hn::LoadU(d, weight + i)),
-               d, out + i);
+    hn::StoreU(
+        hn::Mul(hn::Mul(hn::LoadU(d, x + i), vscale), hn::LoadU(d, weight + i)),
+        d, out + i);
   }
   for (; i < dim; ++i) out[i] = x[i] * scale * weight[i];
 }

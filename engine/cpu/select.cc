@@ -186,8 +186,7 @@ void WriteToken(const Rule& rule, int n, const uint8_t* mask, float* x,
     sum += x[i];
     ++chosen;
   }
-  const bool mean =
-      rule.replace == Rule::Replace::kPooledMean && chosen > 0;
+  const bool mean = rule.replace == Rule::Replace::kPooledMean && chosen > 0;
   *value = mean ? static_cast<float>(sum / chosen) : 0.0f;
   for (int i = 0; i < n; ++i) {
     if (!mask[i]) continue;

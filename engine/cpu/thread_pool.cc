@@ -30,8 +30,7 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-void ThreadPool::For(int64_t n,
-                     const std::function<void(int64_t, int)>& task) {
+void ThreadPool::For(int64_t n, const std::function<void(int64_t, int)>& task) {
   if (n <= 0) return;
   QK_CHECK(n < static_cast<int64_t>(kMaxTasks));
   std::lock_guard<std::mutex> caller(caller_mutex_);

@@ -68,9 +68,9 @@ constexpr int kTileRows = 6;  // 16 registers
 
 // Tile for a number of rows known at run time, at most kTileRows.
 template <typename W, int kRows = kTileRows>
-HWY_INLINE void TileOf(size_t rows, const float* a, size_t a_stride,
-                       const W* b, size_t b_stride, size_t k, bool add,
-                       float* c, size_t c_stride) {
+HWY_INLINE void TileOf(size_t rows, const float* a, size_t a_stride, const W* b,
+                       size_t b_stride, size_t k, bool add, float* c,
+                       size_t c_stride) {
   if constexpr (kRows > 0) {
     if (rows == kRows) {
       Tile<kRows>(a, a_stride, b, b_stride, k, add, c, c_stride);

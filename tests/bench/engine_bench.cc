@@ -120,8 +120,9 @@ class Bench {
     }
     const double seconds = Since(start);
     if (first_frame != nullptr) {
-      *first_frame = std::chrono::duration<double>(
-                         sinks[0]->first_frame() - start).count();
+      *first_frame =
+          std::chrono::duration<double>(sinks[0]->first_frame() - start)
+              .count();
       *layer = seconds / layers;
     }
     return seconds;
@@ -136,15 +137,15 @@ class Bench {
   void Prefill(int tokens) {
     const int times = tokens > 1000 ? 3 : 5;
     double first = 0, layer = 0;
-    const double on = Best(times, [&] {
-      return Run({Spec(tokens, 1, true)}, &first, &layer);
-    });
+    const double on = Best(
+        times, [&] { return Run({Spec(tokens, 1, true)}, &first, &layer); });
     const double off =
         Best(times, [&] { return Run({Spec(tokens, 1, false)}); });
-    std::printf("{\"what\":\"prefill\",\"tokens\":%d,\"capture_on_s\":%.5f,"
-                "\"capture_off_s\":%.5f,\"tokens_per_s\":%.1f,"
-                "\"first_frame_s\":%.5f,\"layer_s\":%.5f}\n",
-                tokens, on, off, tokens / on, first, layer);
+    std::printf(
+        "{\"what\":\"prefill\",\"tokens\":%d,\"capture_on_s\":%.5f,"
+        "\"capture_off_s\":%.5f,\"tokens_per_s\":%.1f,"
+        "\"first_frame_s\":%.5f,\"layer_s\":%.5f}\n",
+        tokens, on, off, tokens / on, first, layer);
     std::fflush(stdout);
   }
 
@@ -156,9 +157,10 @@ class Bench {
     };
     const double one = with_compare(1);
     const double three = with_compare(3);
-    std::printf("{\"what\":\"arms\",\"tokens\":%d,\"one_s\":%.5f,"
-                "\"three_s\":%.5f,\"ratio\":%.3f}\n",
-                tokens, one, three, three / one);
+    std::printf(
+        "{\"what\":\"arms\",\"tokens\":%d,\"one_s\":%.5f,"
+        "\"three_s\":%.5f,\"ratio\":%.3f}\n",
+        tokens, one, three, three / one);
     std::fflush(stdout);
   }
 
@@ -171,9 +173,10 @@ class Bench {
       for (int i = 0; i < prompts; ++i) sum += Run({spec});
       return sum;
     });
-    std::printf("{\"what\":\"together\",\"prompts\":%d,\"tokens\":%d,"
-                "\"together_s\":%.5f,\"one_by_one_s\":%.5f,\"gain\":%.3f}\n",
-                prompts, tokens, together, one_by_one, one_by_one / together);
+    std::printf(
+        "{\"what\":\"together\",\"prompts\":%d,\"tokens\":%d,"
+        "\"together_s\":%.5f,\"one_by_one_s\":%.5f,\"gain\":%.3f}\n",
+        prompts, tokens, together, one_by_one, one_by_one / together);
     std::fflush(stdout);
   }
 
@@ -187,11 +190,12 @@ class Bench {
       return Best(3, [&] { return Run(all); });
     };
     const double seconds = run(new_tokens + 1) - run(1);
-    std::printf("{\"what\":\"decode\",\"sequences\":%d,\"tokens_per_s\":%.1f,"
-                "\"weight_gb_per_s\":%.2f}\n",
-                sequences, sequences * new_tokens / seconds,
-                static_cast<double>(model_->device_bytes()) * new_tokens /
-                    seconds / 1e9);
+    std::printf(
+        "{\"what\":\"decode\",\"sequences\":%d,\"tokens_per_s\":%.1f,"
+        "\"weight_gb_per_s\":%.2f}\n",
+        sequences, sequences * new_tokens / seconds,
+        static_cast<double>(model_->device_bytes()) * new_tokens / seconds /
+            1e9);
     std::fflush(stdout);
   }
 
@@ -212,8 +216,9 @@ double ResidentMiB() {
 
 int main(int argc, char** argv) {
   if (argc < 4) {
-    std::fprintf(stderr, "usage: engine_bench MODEL f32|bf16 THREADS "
-                         "[own|onednn|auto]\n");
+    std::fprintf(stderr,
+                 "usage: engine_bench MODEL f32|bf16 THREADS "
+                 "[own|onednn|auto]\n");
     return 2;
   }
   qk::CpuBackendOptions backend_options;
@@ -230,10 +235,11 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "%s\n", model.status().ToString().c_str());
     return 1;
   }
-  std::printf("{\"what\":\"load\",\"seconds\":%.3f,\"resident_mib\":%.1f,"
-              "\"weights_mib\":%.1f}\n",
-              (*model)->load_seconds(), qk::ResidentMiB() - before,
-              static_cast<double>((*model)->device_bytes()) / 1048576);
+  std::printf(
+      "{\"what\":\"load\",\"seconds\":%.3f,\"resident_mib\":%.1f,"
+      "\"weights_mib\":%.1f}\n",
+      (*model)->load_seconds(), qk::ResidentMiB() - before,
+      static_cast<double>((*model)->device_bytes()) / 1048576);
   qk::Bench bench(*model);
   bench.Prefill(512);
   bench.Prefill(2048);

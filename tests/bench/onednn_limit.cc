@@ -48,8 +48,8 @@ Gemm MakeGemm(dnnl::engine& engine, dnnl::stream& stream,
 void Measure(const std::string& name, memory::data_type type, int tokens) {
   dnnl::engine engine(dnnl::engine::kind::cpu, 0);
   dnnl::stream stream(engine);
-  constexpr int kShapes[][2] = {{576, 576},  {192, 576},  {192, 576},
-                                {576, 576},  {1536, 576}, {1536, 576},
+  constexpr int kShapes[][2] = {{576, 576}, {192, 576},  {192, 576},
+                                {576, 576}, {1536, 576}, {1536, 576},
                                 {576, 1536}};
   std::vector<Gemm> gemms;
   double flop = 0;
@@ -64,9 +64,9 @@ void Measure(const std::string& name, memory::data_type type, int tokens) {
   for (int i = 0; i < 5; ++i) {
     const auto start = std::chrono::steady_clock::now();
     for (Gemm& g : gemms) {
-      g.run.execute(stream, {{DNNL_ARG_SRC, g.x},
-                             {DNNL_ARG_WEIGHTS, g.w},
-                             {DNNL_ARG_DST, g.y}});
+      g.run.execute(
+          stream,
+          {{DNNL_ARG_SRC, g.x}, {DNNL_ARG_WEIGHTS, g.w}, {DNNL_ARG_DST, g.y}});
     }
     stream.wait();
     best = std::min(best, std::chrono::duration<double>(
@@ -74,10 +74,10 @@ void Measure(const std::string& name, memory::data_type type, int tokens) {
                               .count());
   }
   const double attention = 34560.0 * tokens * tokens / (flop / best);
-  std::printf("{\"what\":\"onednn_limit\",\"type\":\"%s\",\"tokens\":%d,"
-              "\"gemm_s\":%.5f,\"gflop_per_s\":%.1f,\"limit_s\":%.5f}\n",
-              name.c_str(), tokens, best, flop / best / 1e9,
-              best + attention);
+  std::printf(
+      "{\"what\":\"onednn_limit\",\"type\":\"%s\",\"tokens\":%d,"
+      "\"gemm_s\":%.5f,\"gflop_per_s\":%.1f,\"limit_s\":%.5f}\n",
+      name.c_str(), tokens, best, flop / best / 1e9, best + attention);
   std::fflush(stdout);
 }
 
@@ -94,9 +94,10 @@ int main(int argc, char** argv) {
   try {
     for (int i = 2; i < argc; ++i) Measure(name, type, std::atoi(argv[i]));
   } catch (const dnnl::error& error) {
-    std::printf("{\"what\":\"onednn_limit\",\"type\":\"%s\",\"error\":"
-                "\"this processor has no oneDNN kernel of this type\"}\n",
-                name.c_str());
+    std::printf(
+        "{\"what\":\"onednn_limit\",\"type\":\"%s\",\"error\":"
+        "\"this processor has no oneDNN kernel of this type\"}\n",
+        name.c_str());
   }
   return 0;
 }

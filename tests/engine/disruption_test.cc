@@ -30,34 +30,34 @@ Qkv TensorFrom(absl::string_view name) {
 
 void ReadSelect(const JsonValue& rule, Rule* out) {
   const JsonValue select = rule.Get("select").value();
-  const auto status = select.ForEachMember([&](absl::string_view kind,
-                                               JsonValue v) -> absl::Status {
-    out->k = static_cast<int>(v.GetInt64Or("k", 0).value());
-    if (kind == "top_k") out->select = Rule::Select::kTopK;
-    if (kind == "bottom_k") out->select = Rule::Select::kBottomK;
-    if (kind == "random_k") {
-      out->select = Rule::Select::kRandomK;
-      const std::optional<JsonValue> seed = v.Find("seed");
-      out->seed = seed.has_value() ? seed->AsUint64().value() : 0;
-      out->exclude_top =
-          static_cast<int>(v.GetInt64Or("exclude_top", out->k).value());
-    }
-    if (kind == "threshold") {
-      out->select = Rule::Select::kThreshold;
-      out->lambda = v.GetDoubleOr("lambda", 5.0).value();
-    }
-    if (kind == "explicit") {
-      out->select = Rule::Select::kExplicit;
-      return v.GetArray("entries").value().ForEachElement(
-          [&](JsonValue e) -> absl::Status {
-            out->entries.push_back(
-                {static_cast<int>(e.GetInt64("head").value()),
-                 static_cast<int>(e.GetInt64("dim").value())});
-            return absl::OkStatus();
-          });
-    }
-    return absl::OkStatus();
-  });
+  const auto status = select.ForEachMember(
+      [&](absl::string_view kind, JsonValue v) -> absl::Status {
+        out->k = static_cast<int>(v.GetInt64Or("k", 0).value());
+        if (kind == "top_k") out->select = Rule::Select::kTopK;
+        if (kind == "bottom_k") out->select = Rule::Select::kBottomK;
+        if (kind == "random_k") {
+          out->select = Rule::Select::kRandomK;
+          const std::optional<JsonValue> seed = v.Find("seed");
+          out->seed = seed.has_value() ? seed->AsUint64().value() : 0;
+          out->exclude_top =
+              static_cast<int>(v.GetInt64Or("exclude_top", out->k).value());
+        }
+        if (kind == "threshold") {
+          out->select = Rule::Select::kThreshold;
+          out->lambda = v.GetDoubleOr("lambda", 5.0).value();
+        }
+        if (kind == "explicit") {
+          out->select = Rule::Select::kExplicit;
+          return v.GetArray("entries").value().ForEachElement(
+              [&](JsonValue e) -> absl::Status {
+                out->entries.push_back(
+                    {static_cast<int>(e.GetInt64("head").value()),
+                     static_cast<int>(e.GetInt64("dim").value())});
+                return absl::OkStatus();
+              });
+        }
+        return absl::OkStatus();
+      });
   EXPECT_TRUE(status.ok()) << status;
 }
 
@@ -120,8 +120,8 @@ void CheckApplied(const JsonValue& expected,
   const auto status = expected.ForEachElement([&](JsonValue e) {
     const int64_t step =
         e.Find("step").has_value() ? e.GetInt64("step").value() : -1;
-    const auto match = std::find_if(
-        applied.begin(), applied.end(), [&](const AppliedRule& a) {
+    const auto match =
+        std::find_if(applied.begin(), applied.end(), [&](const AppliedRule& a) {
           return a.rule == e.GetInt64("rule").value() &&
                  a.layer == e.GetInt64("layer").value() &&
                  a.tensor == TensorFrom(e.GetString("tensor").value()) &&
@@ -135,9 +135,9 @@ void CheckApplied(const JsonValue& expected,
     ++found;
     return e.GetArray("chosen").value().ForEachElement([&](JsonValue c) {
       const int64_t index = c.GetInt64("index").value();
-      const auto dims = std::find_if(
-          match->chosen.begin(), match->chosen.end(),
-          [&](const AppliedDims& d) { return d.index == index; });
+      const auto dims =
+          std::find_if(match->chosen.begin(), match->chosen.end(),
+                       [&](const AppliedDims& d) { return d.index == index; });
       const std::vector<int32_t> want = Ids(c.Get("dims").value());
       if (dims == match->chosen.end()) {
         EXPECT_TRUE(want.empty()) << name << " index " << index;
@@ -186,9 +186,14 @@ class DisruptionTest : public ::testing::Test {
     const std::string name(c.GetString("name").value());
     const std::string model_name(c.GetString("model").value());
     const auto model = ModelNamed(model_name);
-    const GoldenPrompt prompt = ReadPrompt(
-        json_.root().Get("prompts").value().Get(model_name).value().Get(
-            c.GetString("prompt").value()).value());
+    const GoldenPrompt prompt =
+        ReadPrompt(json_.root()
+                       .Get("prompts")
+                       .value()
+                       .Get(model_name)
+                       .value()
+                       .Get(c.GetString("prompt").value())
+                       .value());
     std::vector<Rule> rules;
     ASSERT_TRUE(c.GetArray("rules")
                     .value()
@@ -256,8 +261,8 @@ TEST_F(DisruptionTest, NothingChosenChangesNoBit) {
   std::map<std::tuple<int, int, int>, std::string> clean;
   int compared = 0;
   for (const LayerFrame& f : recorder.frames) {
-    const std::tuple<int, int, int> key = {
-        f.layer, static_cast<int>(f.point), static_cast<int>(f.stage)};
+    const std::tuple<int, int, int> key = {f.layer, static_cast<int>(f.point),
+                                           static_cast<int>(f.stage)};
     if (f.arm == 0) {
       clean[key] = f.data;
     } else {

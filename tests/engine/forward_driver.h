@@ -55,8 +55,7 @@ class Driven {
     spec_.generate.emplace();
     spec_.generate->max_new_tokens =
         static_cast<int>(prompt_.decode_ids.size());
-    sequence_ =
-        std::make_unique<Sequence>(spec_, 0, cancelled_, &recorder);
+    sequence_ = std::make_unique<Sequence>(spec_, 0, cancelled_, &recorder);
     const absl::Status status = sequence_->Reserve();
     EXPECT_TRUE(status.ok()) << status;
   }

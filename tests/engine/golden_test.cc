@@ -11,7 +11,7 @@
 namespace qk::testing {
 namespace {
 
-const char* const kPointNames[] = {"hook_q",     "hook_k", "hook_v",
+const char* const kPointNames[] = {"hook_q",     "hook_k",     "hook_v",
                                    "hook_rot_q", "hook_rot_k", "hook_z"};
 
 struct Case {
@@ -25,17 +25,17 @@ class GoldenTest : public ::testing::TestWithParam<Case> {
   // Each hook point of each layer as one tensor over prefill, decode steps and
   // prompts: a single row may nearly cancel, and then says little in bf16.
   void CheckFrames(const std::vector<Driven*>& batch, double bound) {
-    std::map<std::pair<int, int>, std::pair<std::vector<float>,
-                                            std::vector<float>>> tensors;
+    std::map<std::pair<int, int>,
+             std::pair<std::vector<float>, std::vector<float>>>
+        tensors;
     for (size_t i = 0; i < batch.size(); ++i) {
       const auto& frames = batch[i]->recorder.frames;
       EXPECT_EQ(static_cast<int>(frames.size()),
                 layers_ * 6 * 4);  // points x (prefill + 3 steps)
       for (const LayerFrame& frame : frames) {
-        const std::string phase =
-            frame.phase == Phase::kPrefill
-                ? "prefill"
-                : absl::StrCat("decode.", frame.step);
+        const std::string phase = frame.phase == Phase::kPrefill
+                                      ? "prefill"
+                                      : absl::StrCat("decode.", frame.step);
         const int point = static_cast<int>(frame.point);
         const std::string name =
             absl::StrCat("p", i, "/", phase, "/layer.", frame.layer, ".",
@@ -51,9 +51,9 @@ class GoldenTest : public ::testing::TestWithParam<Case> {
     EXPECT_EQ(static_cast<int>(tensors.size()), layers_ * 6);
     for (const auto& [key, pair] : tensors) {
       const double nmse = Nmse(pair.first, pair.second);
-      EXPECT_TRUE(nmse <= bound) << "layer " << key.first << " "
-                                 << kPointNames[key.second] << ": NMSE "
-                                 << nmse;
+      EXPECT_TRUE(nmse <= bound)
+          << "layer " << key.first << " " << kPointNames[key.second]
+          << ": NMSE " << nmse;
     }
   }
 
@@ -134,10 +134,9 @@ std::vector<Case> Cases() {
 
 std::string NameOf(const ::testing::TestParamInfo<Case>& info) {
   const char* kernels[] = {"auto", "own", "onednn"};
-  return absl::StrCat(
-      info.param.model, "_",
-      info.param.compute == ComputeType::kF32 ? "f32" : "bf16", "_",
-      kernels[static_cast<int>(info.param.kernel)]);
+  return absl::StrCat(info.param.model, "_",
+                      info.param.compute == ComputeType::kF32 ? "f32" : "bf16",
+                      "_", kernels[static_cast<int>(info.param.kernel)]);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, GoldenTest, ::testing::ValuesIn(Cases()),
@@ -147,10 +146,9 @@ TEST(GoldenPatternTest, AttentionProbabilitiesEqualTransformers) {
   const auto backend = CreateCpuBackend({});
   const auto model =
       LoadGolden("tiny_llama_gqa", ComputeType::kF32, backend.get());
-  const JsonDocument json =
-      ReadJson(GoldenPath("tiny_llama_gqa/golden.json"));
-  const GoldenPrompt prompt = ReadPrompt(
-      json.root().Get("prompts").value().Get("p0").value());
+  const JsonDocument json = ReadJson(GoldenPath("tiny_llama_gqa/golden.json"));
+  const GoldenPrompt prompt =
+      ReadPrompt(json.root().Get("prompts").value().Get("p0").value());
   const auto golden =
       OpenSafetensors(GoldenPath("tiny_llama_gqa/golden.safetensors")).value();
   RunSpec spec;

@@ -72,9 +72,9 @@ class IdentityTest : public ::testing::TestWithParam<Case> {
     }
     for (const auto& [arm, rows] : r.logits) {
       for (const PositionLogits& row : rows) {
-        parts[absl::StrCat("logits ", arm, " ", row.position)] = std::string(
-            reinterpret_cast<const char*>(row.logprobs.data()),
-            4 * row.logprobs.size());
+        parts[absl::StrCat("logits ", arm, " ", row.position)] =
+            std::string(reinterpret_cast<const char*>(row.logprobs.data()),
+                        4 * row.logprobs.size());
       }
     }
     std::string all;
@@ -92,8 +92,7 @@ TEST_P(IdentityTest, AloneInABatchOnOtherThreadsAndWithoutCapture) {
       LoadGolden("tiny_llama_gqa", GetParam().compute, one.get());
   for (int length : {1, 2, 37, 64, 65, 130}) {
     const std::vector<int32_t> tokens = RandomTokens(length, length);
-    const std::string alone =
-        Bytes(RunAlone(MakeSpec(model, tokens, 5)), true);
+    const std::string alone = Bytes(RunAlone(MakeSpec(model, tokens, 5)), true);
     EXPECT_EQ(alone, Bytes(RunAlone(MakeSpec(model, tokens, 5)), true));
     EXPECT_EQ(alone, Bytes(RunAlone(MakeSpec(model_one, tokens, 5)), true));
 

@@ -127,9 +127,9 @@ inline void RunTogether(const std::vector<Run*>& runs) {
     size_t begin = 0;
     for (size_t i = 0; i < runs.size(); ++i) {
       if (ends[i] > begin) {
-        runs[i]->AfterPass(absl::MakeConstSpan(sequences)
-                               .subspan(begin, ends[i] - begin),
-                           status, 0.0);
+        runs[i]->AfterPass(
+            absl::MakeConstSpan(sequences).subspan(begin, ends[i] - begin),
+            status, 0.0);
       }
       begin = ends[i];
     }
