@@ -20,10 +20,6 @@ inline float FromBF16(uint16_t bits) {
   return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
 }
 
-inline void RoundRowToBF16(const float* x, int64_t n, float* out) {
-  for (int64_t i = 0; i < n; ++i) out[i] = FromBF16(RoundToBF16(x[i]));
-}
-
 // Overflow gives infinity.
 inline uint16_t RoundToF16(float x) {
   const uint32_t bits = std::bit_cast<uint32_t>(x);

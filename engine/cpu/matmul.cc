@@ -4,6 +4,8 @@
 //
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
+#include <vector>
 
 #include "engine/check.h"
 #include "engine/cpu/matmul.h"
@@ -21,46 +23,121 @@ HWY_ATTR void BlockTimesPanel(const float* a, size_t a_stride, size_t rows,
                               float* c, size_t c_stride) {
   const size_t full = 2 * hn::Lanes(D());
   HWY_ALIGN float edge[kTileRows * 2 * HWY_MAX_BYTES / sizeof(float)];
-  for (size_t r = 0; r < rows; r += kTileRows) {
-    const size_t n = std::min<size_t>(kTileRows, rows - r);
+  // Tiles of nearly equal size: 8 rows are 4 and 4, not 6 and a slow 2.
+  size_t tiles = (rows + kTileRows - 1) / kTileRows;
+  for (size_t r = 0; tiles > 0; --tiles) {
+    const size_t n = (rows - r + tiles - 1) / tiles;
+    const float* x = a + r * a_stride;
     float* out = c + r * c_stride;
+    r += n;
     if (width == full) {
-      TileOf<W>(n, a + r * a_stride, a_stride, panel, full, k, add, out,
-                c_stride);
+      TileOf<W>(n, x, a_stride, panel, full, k, add, out, c_stride);
       continue;
     }
     for (size_t i = 0; add && i < n; ++i) {
       std::memcpy(edge + i * full, out + i * c_stride, width * sizeof(float));
     }
-    TileOf<W>(n, a + r * a_stride, a_stride, panel, full, k, add, edge, full);
+    TileOf<W>(n, x, a_stride, panel, full, k, add, edge, full);
     for (size_t i = 0; i < n; ++i) {
       std::memcpy(out + i * c_stride, edge + i * full, width * sizeof(float));
     }
   }
 }
 
-HWY_ATTR void BlockF32(const float* a, size_t a_stride, size_t rows,
-                       const float* panel, size_t k, bool add, size_t width,
-                       float* c, size_t c_stride) {
-  BlockTimesPanel(a, a_stride, rows, panel, k, add, width, c, c_stride);
+// Takes several full panels at once while rows are few; returns the first
+// panel that is left to do.
+template <typename W>
+HWY_ATTR size_t FewRows(const float* a, size_t a_stride, size_t rows,
+                        const W* weights, const PanelRange& range, float* out) {
+  const size_t width = PanelWidth();
+  const size_t stride = range.k_total * width;
+  const size_t last = std::min(range.last, range.n / width);
+  const bool add = range.k > 0;
+  const auto run = [&](auto tile, size_t panels) HWY_ATTR {
+    size_t p = range.first;
+    for (; p + panels <= last; p += panels) {
+      tile(weights + p * stride + range.k * width, out + p * width);
+    }
+    return p;
+  };
+  if (rows == 1) {
+    return run(
+        [&](const W* b, float* c) HWY_ATTR {
+          Tile<1, 4>(a, a_stride, b, width, stride, range.depth, add, c,
+                     range.n);
+        },
+        4);
+  }
+  if (rows == 2) {
+    return run(
+        [&](const W* b, float* c) HWY_ATTR {
+          Tile<2, 2>(a, a_stride, b, width, stride, range.depth, add, c,
+                     range.n);
+        },
+        2);
+  }
+  return range.first;
 }
 
-// Weights stay bf16 in memory; for more than one tile of rows they are widened
-// once into `wide` (k, panel width).
-HWY_ATTR void BlockBF16(const float* a, size_t a_stride, size_t rows,
-                        const uint16_t* bits, size_t k, bool add, size_t width,
-                        float* c, size_t c_stride, float* wide) {
+template <typename W>
+HWY_ATTR void Block(const float* a, size_t a_stride, size_t rows,
+                    const W* weights, const PanelRange& range, float* out,
+                    float* wide) {
   const D d;
-  const auto* panel = reinterpret_cast<const hwy::bfloat16_t*>(bits);
-  if (rows <= static_cast<size_t>(kTileRows)) {
-    BlockTimesPanel(a, a_stride, rows, panel, k, add, width, c, c_stride);
-    return;
+  const size_t width = PanelWidth();
+  size_t p = FewRows(a, a_stride, rows, weights, range, out);
+  for (; p < range.last; ++p) {
+    const W* panel = weights + (p * range.k_total + range.k) * width;
+    const size_t valid = std::min(width, range.n - p * width);
+    float* c = out + p * width;
+    if constexpr (!std::is_same_v<W, float>) {
+      // Widened once for all tiles of rows.
+      if (rows > static_cast<size_t>(3 * kTileRows)) {
+        for (size_t i = 0; i < range.depth * width; i += hn::Lanes(d)) {
+          hn::Store(Load(panel + i), d, wide + i);
+        }
+        BlockTimesPanel(a, a_stride, rows, wide, range.depth, range.k > 0,
+                        valid, c, range.n);
+        continue;
+      }
+    }
+    BlockTimesPanel(a, a_stride, rows, panel, range.depth, range.k > 0, valid,
+                    c, range.n);
   }
+}
+
+HWY_ATTR void BlockF32(const float* a, size_t a_stride, size_t rows,
+                       const float* weights, const PanelRange& range,
+                       float* out) {
+  Block(a, a_stride, rows, weights, range, out, nullptr);
+}
+
+// `wide`: room for (depth, panel width).
+HWY_ATTR void BlockBF16(const float* a, size_t a_stride, size_t rows,
+                        const uint16_t* bits, const PanelRange& range,
+                        float* out, float* wide) {
+  Block(a, a_stride, rows, reinterpret_cast<const hwy::bfloat16_t*>(bits),
+        range, out, wide);
+}
+
+// out = x rounded to the nearest bf16, ties to even; NaN stays NaN.
+HWY_ATTR void RoundAllToBF16(const float* x, size_t n, float* out) {
+  const D d;
+  const hn::RebindToUnsigned<D> u;
   const size_t lanes = hn::Lanes(d);
-  for (size_t i = 0; i < k * 2 * lanes; i += lanes) {
-    hn::Store(Load(panel + i), d, wide + i);
+  const auto round = [&](V v) HWY_ATTR {
+    const auto bits = hn::BitCast(u, v);
+    const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(u, 1u));
+    const auto up = hn::Add(bits, hn::Add(odd, hn::Set(u, 0x7fffu)));
+    const auto kept = hn::IfThenElse(hn::RebindMask(u, hn::IsNaN(v)),
+                                     hn::Or(bits, hn::Set(u, 0x400000u)), up);
+    return hn::BitCast(d, hn::And(kept, hn::Set(u, 0xffff0000u)));
+  };
+  size_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    hn::StoreU(round(hn::LoadU(d, x + i)), d, out + i);
   }
-  BlockTimesPanel(a, a_stride, rows, wide, k, add, width, c, c_stride);
+  for (; i < n; ++i) out[i] = FromBF16(RoundToBF16(x[i]));
 }
 
 }  // namespace qk::cpu::HWY_NAMESPACE
@@ -73,6 +150,7 @@ namespace {
 HWY_EXPORT(PanelWidth);
 HWY_EXPORT(BlockF32);
 HWY_EXPORT(BlockBF16);
+HWY_EXPORT(RoundAllToBF16);
 
 // Rows of x that stay in the second-level cache while a panel passes by.
 constexpr int64_t kBlockRows = 96;
@@ -80,6 +158,8 @@ constexpr int64_t kBlockRows = 96;
 constexpr int64_t kMaxPanelWidth = 32;
 // Steps of k for which a panel stays in the first-level cache.
 constexpr int64_t kBlockK = 384;
+// Up to this many rows the reading of the weights takes the time.
+constexpr int64_t kFewRows = 12;
 
 class PackedMatrix final : public CpuMatrix {
  public:
@@ -153,31 +233,20 @@ void PackedMatrix::Block(const float* x, int64_t rows, int64_t first_panel,
                          int64_t last_panel, float* out) const {
   thread_local hwy::AlignedFreeUniquePtr<float[]> wide =
       hwy::AllocateAligned<float>(kBlockK * kMaxPanelWidth);
-  thread_local hwy::AlignedFreeUniquePtr<float[]> rounded =
-      hwy::AllocateAligned<float>(kBlockRows * kBlockK);
-  for (int64_t k = 0; k < k_; k += kBlockK) {
-    const int64_t depth = std::min(kBlockK, k_ - k);
-    const float* a = x + k;
-    int64_t a_stride = k_;
-    if (type_ == ComputeType::kBF16) {
-      for (int64_t r = 0; r < rows; ++r) {
-        RoundRowToBF16(x + r * k_ + k, depth, rounded.get() + r * depth);
-      }
-      a = rounded.get();
-      a_stride = depth;
-    }
-    for (int64_t p = first_panel; p < last_panel; ++p) {
-      const int64_t offset = (p * k_ + k) * width_;
-      const int64_t valid = std::min(width_, n_ - p * width_);
-      float* c = out + p * width_;
-      if (type_ == ComputeType::kF32) {
-        HWY_DYNAMIC_DISPATCH(BlockF32)
-        (a, a_stride, rows, f32_.get() + offset, depth, k > 0, valid, c, n_);
-      } else {
-        HWY_DYNAMIC_DISPATCH(BlockBF16)
-        (a, a_stride, rows, bf16_.get() + offset, depth, k > 0, valid, c, n_,
-         wide.get());
-      }
+  // Few rows read each panel once, from end to end.
+  const int64_t step = rows <= kFewRows ? k_ : kBlockK;
+  for (int64_t k = 0; k < k_; k += step) {
+    const PanelRange range{static_cast<size_t>(first_panel),
+                           static_cast<size_t>(last_panel),
+                           static_cast<size_t>(n_),
+                           static_cast<size_t>(k),
+                           static_cast<size_t>(std::min(step, k_ - k)),
+                           static_cast<size_t>(k_)};
+    if (type_ == ComputeType::kF32) {
+      HWY_DYNAMIC_DISPATCH(BlockF32)(x + k, k_, rows, f32_.get(), range, out);
+    } else {
+      HWY_DYNAMIC_DISPATCH(BlockBF16)
+      (x + k, k_, rows, bf16_.get(), range, out, wide.get());
     }
   }
   if (bias_.empty()) return;
@@ -191,6 +260,18 @@ void PackedMatrix::Block(const float* x, int64_t rows, int64_t first_panel,
 
 void PackedMatrix::Multiply(const float* x, int rows, float* out,
                             ThreadPool& pool) const {
+  thread_local std::vector<float> rounded;
+  if (type_ == ComputeType::kBF16) {
+    rounded.resize(std::max<size_t>(rounded.size(), rows * k_));
+    float* to = rounded.data();
+    pool.For((rows + kFewRows - 1) / kFewRows, [&](int64_t block, int) {
+      const int64_t first = block * kFewRows;
+      const int64_t count = std::min<int64_t>(kFewRows, rows - first);
+      HWY_DYNAMIC_DISPATCH(RoundAllToBF16)
+      (x + first * k_, count * k_, to + first * k_);
+    });
+    x = to;
+  }
   const int64_t row_blocks = (rows + kBlockRows - 1) / kBlockRows;
   // Enough pieces that no thread waits long for the last one.
   const int64_t pieces = std::max<int64_t>(1, 6 * pool.size() / row_blocks);

@@ -38,6 +38,14 @@ absl::StatusOr<std::unique_ptr<Matrix>> PackOneDnn(
     const RowReader& rows, const float* bias, ThreadPool& pool);
 std::string OneDnnVersion();
 
+// What a block of rows is multiplied with: panels [first, last) of a matrix of
+// n columns, steps [k, k + depth) of each panel's k_total.
+struct PanelRange {
+  size_t first, last;
+  size_t n;
+  size_t k, depth, k_total;
+};
+
 }  // namespace qk::cpu
 
 #endif  // QKSCOPE_ENGINE_CPU_MATMUL_H_

@@ -27,36 +27,50 @@ HWY_INLINE V Load(const hwy::bfloat16_t* p) {
   return hn::PromoteTo(D(), hn::LoadU(half, p));
 }
 
-// c (kRows, width) = [c +] a (kRows, k) x b (k, width). Each element is one
-// chain of multiply-adds over k in ascending order, so its bits do not depend
-// on kRows.
-template <int kRows, typename W>
+// For kPanels panels b (k, width) that lie `panel_stride` apart:
+// c (kRows, kPanels * width) = [c +] a (kRows, k) x b. Each element is one
+// chain of multiply-adds over k in ascending order, so its bits depend neither
+// on kRows nor on kPanels. Few rows want several panels: the chains of one
+// panel alone would wait for each other.
+template <int kRows, int kPanels, typename W>
 HWY_INLINE void Tile(const float* HWY_RESTRICT a, size_t a_stride,
-                     const W* HWY_RESTRICT b, size_t b_stride, size_t k,
-                     bool add, float* HWY_RESTRICT c, size_t c_stride) {
+                     const W* HWY_RESTRICT b, size_t b_stride,
+                     size_t panel_stride, size_t k, bool add,
+                     float* HWY_RESTRICT c, size_t c_stride) {
+  constexpr int kVectors = 2 * kPanels;
   const D d;
   const size_t lanes = hn::Lanes(d);
-  V acc0[kRows], acc1[kRows];
+  V acc[kRows][kVectors];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
-    acc0[r] = add ? hn::LoadU(d, c + r * c_stride) : hn::Zero(d);
-    acc1[r] = add ? hn::LoadU(d, c + r * c_stride + lanes) : hn::Zero(d);
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) {
+      acc[r][v] =
+          add ? hn::LoadU(d, c + r * c_stride + v * lanes) : hn::Zero(d);
+    }
   }
   for (size_t i = 0; i < k; ++i) {
-    const V b0 = Load(b);
-    const V b1 = Load(b + lanes);
+    V weights[kVectors];
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) {
+      weights[v] = Load(b + (v / 2) * panel_stride + (v % 2) * lanes);
+    }
     b += b_stride;
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       const V x = hn::Set(d, a[r * a_stride + i]);
-      acc0[r] = hn::MulAdd(x, b0, acc0[r]);
-      acc1[r] = hn::MulAdd(x, b1, acc1[r]);
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) {
+        acc[r][v] = hn::MulAdd(x, weights[v], acc[r][v]);
+      }
     }
   }
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
-    hn::StoreU(acc0[r], d, c + r * c_stride);
-    hn::StoreU(acc1[r], d, c + r * c_stride + lanes);
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) {
+      hn::StoreU(acc[r][v], d, c + r * c_stride + v * lanes);
+    }
   }
 }
 
@@ -73,7 +87,7 @@ HWY_INLINE void TileOf(size_t rows, const float* a, size_t a_stride, const W* b,
                        size_t c_stride) {
   if constexpr (kRows > 0) {
     if (rows == kRows) {
-      Tile<kRows>(a, a_stride, b, b_stride, k, add, c, c_stride);
+      Tile<kRows, 1>(a, a_stride, b, b_stride, 0, k, add, c, c_stride);
     } else {
       TileOf<W, kRows - 1>(rows, a, a_stride, b, b_stride, k, add, c, c_stride);
     }

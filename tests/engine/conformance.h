@@ -113,7 +113,7 @@ class Random {
 
 inline std::vector<float> Rounded(std::vector<float> x, ComputeType type) {
   if (type == ComputeType::kBF16) {
-    RoundRowToBF16(x.data(), static_cast<int64_t>(x.size()), x.data());
+    for (float& value : x) value = FromBF16(RoundToBF16(value));
   }
   return x;
 }

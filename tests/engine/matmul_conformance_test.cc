@@ -133,8 +133,13 @@ TEST_P(MatMulTest, ARowsBytesDoNotDependOnTheOthers) {
   Pack(random.Normal(out * in), out, in, random.Normal(out));
   const std::vector<float> x = random.Normal(rows * in);
   const std::vector<float> all = Multiply(x, rows);
-  for (const auto& [begin, count] :
-       {std::pair<int, int>{0, 1}, {129, 1}, {63, 2}, {5, 64}, {1, 129}}) {
+  for (const auto& [begin, count] : {std::pair<int, int>{0, 1},
+                                     {129, 1},
+                                     {63, 2},
+                                     {7, 8},
+                                     {3, 12},
+                                     {5, 64},
+                                     {1, 129}}) {
     const std::vector<float> some = Multiply(
         {x.begin() + begin * in, x.begin() + (begin + count) * in}, count);
     ExpectSame(some,
