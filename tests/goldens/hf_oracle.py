@@ -7,6 +7,7 @@ Shapes: T tokens, H query heads, G KV heads, D head_dim.
 
 import contextlib
 import dataclasses
+import functools
 import sys
 from collections.abc import Iterator
 
@@ -14,6 +15,9 @@ import torch
 import transformers
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.gpt_neo import modeling_gpt_neo
+
+import hf_attention
 
 RECORDING_ATTENTION = "qkscope_recording"
 
@@ -23,30 +27,32 @@ def float64_everywhere() -> Iterator[None]:
     """Makes transformers' explicit float32 steps run in float64.
 
     Model code upcasts to `torch.float32` in norms, softmax and RoPE. While this
-    is active these names mean float64, so that a golden has no float32 rounding
-    but the one of its weights.
+    is active these names mean float64, and so does the default of new tensors
+    (dynamic RoPE's base is one), so that a golden has no float32 rounding but the
+    one of its weights.
     """
     saved = torch.float32, torch.float, torch.Tensor.float
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
     torch.float32 = torch.float = torch.float64
     torch.Tensor.float = torch.Tensor.double
     try:
         yield
     finally:
         torch.float32, torch.float, torch.Tensor.float = saved
+        torch.set_default_dtype(default)
 
 
-def _module_of_family(module: torch.nn.Module):
-    return sys.modules[type(module).__module__]
+def _record(module, query, key, value, output, pattern, scaling) -> None:
+    """Keeps one call's tensors on `module`.
 
-
-def _recording_attention(module, query, key, value, attention_mask, **kwargs):
-    """The family's own eager attention; keeps inputs and results on `module`.
-
-    query (1, H, T, D); key, value (1, G, keys, D), the cache included.
+    query (1, H, T, D); key, value (1, G, keys, D), the cache included; output
+    (1, T, H, D); pattern (1, H, T, keys).
     """
-    eager = _module_of_family(module).eager_attention_forward
-    output, pattern = eager(module, query, key, value, attention_mask, **kwargs)
     rows = query.shape[2]
+    if scaling is not None and scaling != getattr(module, "scaling", scaling):
+        # OPT scales Q instead of the scores.
+        query = query * (scaling / module.scaling)
     module.recorded = {
         "hook_rot_q": query[0].transpose(0, 1),
         "hook_rot_k": key[0, :, -rows:].transpose(0, 1),
@@ -54,12 +60,43 @@ def _recording_attention(module, query, key, value, attention_mask, **kwargs):
         "hook_z": output[0],
         "hook_pattern": pattern[0].transpose(0, 1),
     }
+
+
+def _recording_attention(
+    module, query, key, value, attention_mask, scaling=None, **kwargs
+):
+    """The family's own eager attention; keeps inputs and results on `module`."""
+    family = sys.modules[type(module).__module__]
+    output, pattern = family.eager_attention_forward(
+        module, query, key, value, attention_mask, scaling=scaling, **kwargs
+    )
+    _record(module, query, key, value, output, pattern, scaling)
     return output, pattern
+
+
+class _RecordingGPTNeoAttention(modeling_gpt_neo.GPTNeoSelfAttention):
+    """GPT-Neo's attention is a method, not a function in a table."""
+
+    def _attn(self, query, key, value, attention_mask=None):
+        output, pattern = super()._attn(query, key, value, attention_mask)
+        _record(
+            self,
+            query,
+            key,
+            value,
+            output.transpose(1, 2),
+            pattern,
+            scaling=None,
+        )
+        return output, pattern
 
 
 ALL_ATTENTION_FUNCTIONS.register(RECORDING_ATTENTION, _recording_attention)
 ALL_MASK_ATTENTION_FUNCTIONS.register(
     RECORDING_ATTENTION, ALL_MASK_ATTENTION_FUNCTIONS["eager"]
+)
+modeling_gpt_neo.GPT_NEO_ATTENTION_CLASSES[RECORDING_ATTENTION] = (
+    _RecordingGPTNeoAttention
 )
 
 
@@ -67,6 +104,7 @@ ALL_MASK_ATTENTION_FUNCTIONS.register(
 class PassRecord:
     """One pass: logits (T, vocab) and, by layer, hook name to its tensor.
 
+    A layer without attention has no hooks.
     hook_q, hook_rot_q, hook_z (T, H, D); hook_k, hook_rot_k, hook_v (T, G, D);
     hook_pattern (T, H, keys).
     """
@@ -80,39 +118,51 @@ class Recorder:
 
     def __init__(self, model: transformers.PreTrainedModel):
         self._model = model
+        self._num_layers = model.config.get_text_config().num_hidden_layers
+        self._attention = hf_attention.attention_by_layer(model)
         self._projected: dict[tuple[int, str], torch.Tensor] = {}
-        self._attention = []
-        for index, layer in enumerate(model.model.layers):
-            attention = layer.self_attn
-            self._attention.append(attention)
-            for name in ("q", "k"):
-                projection = getattr(attention, f"{name}_proj")
-                projection.register_forward_hook(
-                    self._keep(index, f"hook_{name}", attention.head_dim)
-                )
+        for index, attention in self._attention.items():
+            hf_attention.watch_projections(
+                attention, functools.partial(self._keep, index)
+            )
 
-    def _keep(self, layer: int, hook: str, head_dim: int):
-        def keep(_module, _inputs, output):
-            rows = output.shape[1]
-            self._projected[layer, hook] = output[0].view(rows, -1, head_dim)
+    def _keep(self, layer: int, hook: str, output: torch.Tensor) -> None:
+        self._projected[layer, hook] = output
 
-        return keep
-
-    def run(self, ids: list[int], cache: transformers.Cache) -> PassRecord:
+    def run(
+        self, ids: list[int], cache: transformers.Cache, **inputs
+    ) -> PassRecord:
         """Appends `ids` to the sequence in `cache`."""
         with torch.no_grad(), float64_everywhere():
             logits = self._model(
-                torch.tensor([ids]), past_key_values=cache, use_cache=True
+                torch.tensor([ids]),
+                past_key_values=cache,
+                use_cache=True,
+                **inputs,
             ).logits[0]
-        layers = []
-        for index, attention in enumerate(self._attention):
-            hooks = dict(attention.recorded)
-            for name in ("hook_q", "hook_k"):
-                hooks[name] = self._projected[index, name]
+        layers: list[dict[str, torch.Tensor]] = []
+        for index in range(self._num_layers):
+            hooks = {}
+            if index in self._attention:
+                hooks |= self._attention[index].recorded
+                for name in ("hook_q", "hook_k"):
+                    hooks[name] = self._projected[index, name]
             layers.append(hooks)
         assert logits.dtype == torch.float64
         assert all(t.dtype == torch.float64 for h in layers for t in h.values())
         return PassRecord(logits, layers)
+
+
+def _recompute_constants(model: transformers.PreTrainedModel) -> None:
+    """Once more, in float64: what is computed at load and not read."""
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            buffers = [b for b, _ in child.named_buffers(recurse=False)]
+            if any("inv_freq" in buffer for buffer in buffers):
+                with float64_everywhere():
+                    setattr(parent, name, type(child)(config=child.config))
+            if hasattr(child, "scalar_embed_scale"):
+                child.embed_scale.fill_(child.scalar_embed_scale)
 
 
 def load_float64(
@@ -128,10 +178,5 @@ def load_float64(
         dtype=torch.float32,
         attn_implementation=attention,
     ).double()
-    # RoPE's frequencies are computed, not read: once more, in float64.
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if hasattr(child, "inv_freq"):
-                with float64_everywhere():
-                    setattr(parent, name, type(child)(config=model.config))
+    _recompute_constants(model)
     return model.eval()
