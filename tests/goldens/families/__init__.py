@@ -1,8 +1,32 @@
 """The tiny models, by golden name."""
 
-from . import gemma, llama, mistral, qwen
+from . import (
+    gemma,
+    gpt2,
+    gpt_neo,
+    gpt_neox,
+    llama,
+    llama_rope,
+    mistral,
+    opt,
+    phi,
+    qwen,
+)
 from .family import Family
 
+_MODULES = (
+    llama,
+    llama_rope,
+    qwen,
+    gemma,
+    mistral,
+    phi,
+    gpt2,
+    opt,
+    gpt_neo,
+    gpt_neox,
+)
+
 FAMILIES: dict[str, Family] = {}
-for _module in (llama, qwen, gemma, mistral):
+for _module in _MODULES:
     FAMILIES |= _module.FAMILIES
