@@ -165,6 +165,11 @@ def _recompute_constants(model: transformers.PreTrainedModel) -> None:
                 child.embed_scale.fill_(child.scalar_embed_scale)
 
 
+def model_class(config: transformers.PretrainedConfig) -> type:
+    """The class that config.json names."""
+    return getattr(transformers, config.architectures[0])
+
+
 def load_float64(
     folder: str, attention: str, gguf_file: str | None = None
 ) -> transformers.PreTrainedModel:
@@ -172,7 +177,10 @@ def load_float64(
 
     Weights are widened to float64.
     """
-    model = transformers.AutoModelForCausalLM.from_pretrained(
+    cls = transformers.AutoModelForCausalLM
+    if gguf_file is None:
+        cls = model_class(transformers.AutoConfig.from_pretrained(folder))
+    model = cls.from_pretrained(
         folder,
         gguf_file=gguf_file,
         dtype=torch.float32,

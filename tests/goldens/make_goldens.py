@@ -52,6 +52,7 @@ import torch
 import transformers
 
 import families_table
+import golden_run
 import hf_oracle
 from families import FAMILIES, Family
 from families.family import Tensors
@@ -59,36 +60,15 @@ from golden_weights import fill
 from rope import RopeNotes
 
 GOLDENS = pathlib.Path(__file__).parent
-DECODE_STEPS = 3
-MAX_FOLDER_BYTES = 300_000
-HOOKS = ("hook_q", "hook_k", "hook_v", "hook_rot_q", "hook_rot_k", "hook_z")
-PARTS = ["prefill"] + [f"decode.{step}" for step in range(DECODE_STEPS)]
-
-Prompts = dict[str, dict[str, list[int]]]
-
-
-def _model_class(config: transformers.PretrainedConfig) -> type:
-    """The class that config.json names."""
-    return getattr(transformers, config.architectures[0])
-
-
-def _load(folder: pathlib.Path) -> transformers.PreTrainedModel:
-    """Plain transformers: float32, the family's own eager attention."""
-    config = transformers.AutoConfig.from_pretrained(folder)
-    return (
-        _model_class(config)
-        .from_pretrained(
-            folder, dtype=torch.float32, attn_implementation="eager"
-        )
-        .eval()
-    )
 
 
 def _write_model(family: Family, folder: pathlib.Path) -> None:
     config_path = folder / "config.json"
     config_path.write_text(json.dumps(family.config, indent=2) + "\n")
     config = transformers.AutoConfig.from_pretrained(folder)
-    model = _model_class(config)._from_config(config, dtype=torch.float32)
+    model = hf_oracle.model_class(config)._from_config(
+        config, dtype=torch.float32
+    )
     fill(model, torch.Generator().manual_seed(family.seed))
     model.tie_weights()
     path = folder / "model.safetensors"
@@ -103,99 +83,16 @@ def _write_model(family: Family, folder: pathlib.Path) -> None:
             safetensors.torch.save_file(tensors, path, {"format": "pt"})
 
 
-def _prompts(family: Family) -> Prompts:
-    generator = torch.Generator().manual_seed(family.seed + 1000)
-    vocab = family.config["vocab_size"]
-
-    def ids(count: int) -> list[int]:
-        return torch.randint(3, vocab, (count,), generator=generator).tolist()
-
-    return {
-        f"p{i}": {"ids": [1] + ids(length - 1), "decode_ids": ids(DECODE_STEPS)}
-        for i, length in enumerate(family.prompt_lengths)
-    }
-
-
-def _passes(prompt: dict[str, list[int]]) -> list[tuple[str, list[int]]]:
-    return list(
-        zip(PARTS, [prompt["ids"]] + [[t] for t in prompt["decode_ids"]])
-    )
-
-
-def _tensors_of_pass(
-    record: hf_oracle.PassRecord, prefix: str, keys: int, pattern: bool
-) -> Tensors:
-    """`keys`: how many keys the sequence has."""
-    out = {f"{prefix}/logits": record.logits}
-    for index, layer in enumerate(record.layers):
-        for hook in HOOKS if layer else ():
-            out[f"{prefix}/layer.{index}.{hook}"] = layer[hook]
-        if layer and pattern:
-            # A sliding cache has dropped the keys that are out of sight.
-            probabilities = layer["hook_pattern"]
-            dropped = keys - probabilities.shape[-1]
-            out[f"{prefix}/layer.{index}.hook_pattern"] = (
-                torch.nn.functional.pad(probabilities, (dropped, 0))
-            )
-    return out
-
-
-def _golden(
-    folder: pathlib.Path, prompts: Prompts, notes: RopeNotes
-) -> Tensors:
-    model = hf_oracle.load_float64(folder, hf_oracle.RECORDING_ATTENTION)
-    recorder = hf_oracle.Recorder(model)
-    tensors: Tensors = {}
-    for name, prompt in prompts.items():
-        cache = transformers.DynamicCache(config=model.config)
-        keys = 0
-        for part, ids in _passes(prompt):
-            record = recorder.run(ids, cache)
-            keys += len(ids)
-            pattern = part == PARTS[-1] or (name, part) == ("p0", "prefill")
-            tensors |= _tensors_of_pass(record, f"{name}/{part}", keys, pattern)
-            notes.add(name, part, model)
-    assert all(t.isfinite().all() for t in tensors.values())
-    return {k: t.to(torch.float32).contiguous() for k, t in tensors.items()}
-
-
-def _cached_logits(
-    model: transformers.PreTrainedModel, prompt: dict[str, list[int]]
-) -> torch.Tensor:
-    cache = transformers.DynamicCache(config=model.config)
-    rows = []
-    for _, ids in _passes(prompt):
-        with torch.no_grad():
-            out = model(
-                torch.tensor([ids]), past_key_values=cache, use_cache=True
-            )
-        rows.append(out.logits[0])
-    return torch.cat(rows)
-
-
-def _check_against_float32(
-    family: Family, folder: pathlib.Path, prompts: Prompts, tensors: Tensors
-) -> None:
-    """Untouched transformers in float32 must say the same."""
-    model = _load(folder)
-    for name, prompt in prompts.items():
-        want = torch.cat([tensors[f"{name}/{part}/logits"] for part in PARTS])
-        bounds = {"rtol": 1e-4, "atol": 2e-4}
-        got = _cached_logits(model, prompt)
-        torch.testing.assert_close(got, want, **bounds)
-        if family.rope_type == "dynamic":
-            continue  # Without a cache, all keys turn as the last pass says.
-        ids = prompt["ids"] + prompt["decode_ids"]
-        with torch.no_grad():
-            got = model(torch.tensor([ids]), use_cache=False).logits[0]
-        torch.testing.assert_close(got, want, **bounds)
-
-
 def _check_what_matters(
-    family: Family, folder: pathlib.Path, prompts: Prompts, tensors: Tensors
+    family: Family,
+    folder: pathlib.Path,
+    prompts: golden_run.Prompts,
+    tensors: Tensors,
 ) -> None:
     """A golden whose feature changes nothing would test nothing."""
-    want = torch.cat([tensors[f"p1/{part}/logits"] for part in PARTS])
+    want = torch.cat(
+        [tensors[f"p1/{part}/logits"] for part in golden_run.PARTS]
+    )
     for change in family.matters:
         with tempfile.TemporaryDirectory() as scratch:
             other = pathlib.Path(scratch)
@@ -203,7 +100,9 @@ def _check_what_matters(
             (other / "config.json").write_text(config)
             weights = (folder / "model.safetensors").read_bytes()
             (other / "model.safetensors").write_bytes(weights)
-            got = _cached_logits(_load(other), prompts["p1"])
+            got = golden_run.cached_logits(
+                golden_run.load(other), prompts["p1"]
+            )
         nmse = ((got - want).square().sum() / want.square().sum()).item()
         print(f"  without {change}: NMSE {nmse:.1e}")
         assert nmse > 1e-4, change
@@ -215,31 +114,12 @@ def make(name: str, out: pathlib.Path) -> None:
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
     _write_model(family, folder)
-    prompts = _prompts(family)
+    prompts = golden_run.make_prompts(family)
     notes = RopeNotes(family.rope_type)
-    tensors = _golden(folder, prompts, notes)
-    _check_against_float32(family, folder, prompts, tensors)
+    tensors = golden_run.golden(folder, prompts, notes)
+    golden_run.check_against_float32(folder, prompts, tensors, family.rope_type)
     _check_what_matters(family, folder, prompts, tensors)
-    safetensors.torch.save_file(tensors, folder / "golden.safetensors")
-    golden = {
-        "model": name,
-        "prompts": prompts,
-        "versions": {
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
-        **notes.json(),
-    }
-    (folder / "golden.json").write_text(json.dumps(golden) + "\n")
-    for path in folder.iterdir():
-        path.chmod(0o644)
-    size = sum(path.stat().st_size for path in folder.iterdir())
-    assert size <= MAX_FOLDER_BYTES, f"{folder} has {size} bytes"
-    spread = tensors["p1/prefill/logits"].std(dim=-1).mean().item()
-    last = [k for k in tensors if k.startswith("p1/pre") and "rot_q" in k][-1]
-    norms = tensors[last].norm(dim=0)
-    ratio = (norms / norms.mean(dim=-1, keepdim=True)).max().item()
-    print(f"{name}: {size} bytes, logits std {spread:.2f}, Q ratio {ratio:.1f}")
+    golden_run.write(folder, prompts, tensors, notes.json())
 
 
 def main() -> None:
@@ -258,7 +138,7 @@ def main() -> None:
     transformers.utils.logging.disable_progress_bar()
     for name in names:
         make(name, arguments.out)
-    families_table.write(arguments.out / "FAMILIES.md", FAMILIES)
+    families_table.write(arguments.out / "FAMILIES.md")
 
 
 if __name__ == "__main__":

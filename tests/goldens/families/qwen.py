@@ -3,7 +3,7 @@
 from .family import VOCAB, Family
 
 
-def _qwen2(**changes) -> dict:
+def qwen2(**changes) -> dict:
     config = {
         "architectures": ["Qwen2ForCausalLM"],
         "attention_dropout": 0.0,
@@ -66,14 +66,14 @@ def _qwen3(**changes) -> dict:
 
 FAMILIES = {
     "tiny_qwen2": Family(
-        _qwen2(),
+        qwen2(),
         seed=21,
         covers="bias of Q, K and V, tied head, `sliding_window` that"
         " `use_sliding_window` switches off",
         matters=({"use_sliding_window": True, "max_window_layers": 0},),
     ),
     "tiny_qwen2_window": Family(
-        _qwen2(
+        qwen2(
             num_hidden_layers=3,
             max_window_layers=1,
             use_sliding_window=True,
