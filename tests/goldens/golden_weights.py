@@ -80,7 +80,8 @@ class _Filler:
             return self._normal(shape, 0.2)
         value = 1.0 + self._normal(shape, 0.2)
         if name.endswith(("q_norm.weight", "k_norm.weight")):
-            value *= self._head_gains
+            # Halved: a softmax that picks one key leaves bf16 nothing to check.
+            value *= 0.5 * self._head_gains
         # Gemma's norms multiply with 1 + weight.
         return value - 1.0 if self._type.startswith("gemma") else value
 
@@ -103,6 +104,8 @@ class _Filler:
         if "experts." in name:  # (experts, outputs, inputs)
             inputs = shape[2]
         value = self._normal(shape, inputs**-0.5)
+        if module == "router":  # So that few choices of experts are close.
+            value *= 2.0
         rows = self._rows(module, self._qk_scale)
         if rows is not None:
             value *= rows if transposed else rows[:, None]

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 
 import torch
 import transformers
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.gpt_neo import modeling_gpt_neo
@@ -41,6 +43,17 @@ def float64_everywhere() -> Iterator[None]:
     finally:
         torch.float32, torch.float, torch.Tensor.float = saved
         torch.set_default_dtype(default)
+
+
+class _OnlyFloat64(TorchDispatchMode):
+    """Refuses every op that makes a narrower floating-point tensor."""
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        result = op(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
+                assert tensor.dtype == torch.float64, f"{op}: {tensor.dtype}"
+        return result
 
 
 def _record(module, query, key, value, output, pattern, scaling) -> None:
@@ -133,7 +146,7 @@ class Recorder:
         self, ids: list[int], cache: transformers.Cache, **inputs
     ) -> PassRecord:
         """Appends `ids` to the sequence in `cache`."""
-        with torch.no_grad(), float64_everywhere():
+        with torch.no_grad(), float64_everywhere(), _OnlyFloat64():
             logits = self._model(
                 torch.tensor([ids]),
                 past_key_values=cache,
@@ -178,13 +191,19 @@ def load_float64(
     Weights are widened to float64.
     """
     cls = transformers.AutoModelForCausalLM
+    options = {}
     if gguf_file is None:
-        cls = model_class(transformers.AutoConfig.from_pretrained(folder))
+        config = transformers.AutoConfig.from_pretrained(folder)
+        cls = model_class(config)
+        if hasattr(config, "num_experts"):
+            # The default, grouped_mm, has no float64.
+            options["experts_implementation"] = "eager"
     model = cls.from_pretrained(
         folder,
         gguf_file=gguf_file,
         dtype=torch.float32,
         attn_implementation=attention,
+        **options,
     ).double()
     _recompute_constants(model)
     return model.eval()

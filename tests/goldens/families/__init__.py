@@ -5,6 +5,7 @@ from . import (
     gpt2,
     gpt_neo,
     gpt_neox,
+    jamba,
     llama,
     llama_rope,
     mistral,
@@ -25,6 +26,7 @@ _MODULES = (
     opt,
     gpt_neo,
     gpt_neox,
+    jamba,
 )
 
 FAMILIES: dict[str, Family] = {}
