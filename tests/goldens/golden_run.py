@@ -1,5 +1,6 @@
 """One tiny model's golden: what it computes, and whether that is right."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -8,6 +9,7 @@ import torch
 import transformers
 
 import hf_oracle
+import hf_vision
 from families import Family
 from families.family import Tensors
 from rope import RopeNotes
@@ -17,7 +19,31 @@ MAX_FOLDER_BYTES = 300_000
 HOOKS = ("hook_q", "hook_k", "hook_v", "hook_rot_q", "hook_rot_k", "hook_z")
 PARTS = ["prefill"] + [f"decode.{step}" for step in range(DECODE_STEPS)]
 
-Prompts = dict[str, dict[str, list[int]]]
+
+@dataclasses.dataclass
+class Prompt:
+    """decode_ids are forced, one a step."""
+
+    ids: list[int]
+    decode_ids: list[int]
+    images: hf_vision.Images | None = None
+
+    def passes(self) -> list[tuple[str, list[int], dict[str, torch.Tensor]]]:
+        """Name, ids and other inputs of each pass."""
+        steps = [[token] for token in self.decode_ids]
+        return list(
+            zip(
+                PARTS,
+                [self.ids] + steps,
+                [self.inputs(self.ids)] + [{}] * len(steps),
+            )
+        )
+
+    def inputs(self, ids: list[int]) -> dict[str, torch.Tensor]:
+        return self.images.inputs(ids) if self.images else {}
+
+
+Prompts = dict[str, Prompt]
 
 
 def load(folder: pathlib.Path) -> transformers.PreTrainedModel:
@@ -35,21 +61,20 @@ def load(folder: pathlib.Path) -> transformers.PreTrainedModel:
 def make_prompts(family: Family) -> Prompts:
     """Random ids; the first is 1."""
     generator = torch.Generator().manual_seed(family.seed + 1000)
-    vocab = family.config["vocab_size"]
 
-    def ids(count: int) -> list[int]:
-        return torch.randint(3, vocab, (count,), generator=generator).tolist()
+    def random_ids(count: int) -> list[int]:
+        shape = (count,)
+        return torch.randint(
+            3, family.text_ids, shape, generator=generator
+        ).tolist()
 
-    return {
-        f"p{i}": {"ids": [1] + ids(length - 1), "decode_ids": ids(DECODE_STEPS)}
-        for i, length in enumerate(family.prompt_lengths)
-    }
-
-
-def _passes(prompt: dict[str, list[int]]) -> list[tuple[str, list[int]]]:
-    return list(
-        zip(PARTS, [prompt["ids"]] + [[t] for t in prompt["decode_ids"]])
-    )
+    prompts = {}
+    for index, length in enumerate(family.prompt_lengths):
+        ids = [1] + random_ids(length - 1)
+        decode_ids = random_ids(DECODE_STEPS)
+        ids, images = hf_vision.make_images(family, index, ids, generator)
+        prompts[f"p{index}"] = Prompt(ids, decode_ids, images)
+    return prompts
 
 
 def _tensors_of_pass(
@@ -70,33 +95,56 @@ def _tensors_of_pass(
     return out
 
 
+def _inputs_of_images(name: str, prompt: Prompt) -> Tensors:
+    return {
+        f"{name}/pixel_values": prompt.images.pixel_values,
+        f"{name}/image_grid_thw": prompt.images.image_grid_thw,
+    }
+
+
 def golden(folder: pathlib.Path, prompts: Prompts, notes: RopeNotes) -> Tensors:
     """golden.safetensors' tensors, for the model in `folder`."""
     model = hf_oracle.load_float64(folder, hf_oracle.RECORDING_ATTENTION)
     recorder = hf_oracle.Recorder(model)
+    vision = None
+    if any(prompt.images for prompt in prompts.values()):
+        vision = hf_vision.VisionRecorder(model)
     tensors: Tensors = {}
     for name, prompt in prompts.items():
         cache = transformers.DynamicCache(config=model.config)
         keys = 0
-        for part, ids in _passes(prompt):
-            record = recorder.run(ids, cache)
+        for part, ids, inputs in prompt.passes():
+            record = recorder.run(ids, cache, **inputs)
             keys += len(ids)
             pattern = part == PARTS[-1] or (name, part) == ("p0", "prefill")
             tensors |= _tensors_of_pass(record, f"{name}/{part}", keys, pattern)
             notes.add(name, part, model)
+            if vision:
+                tensors |= vision.take(f"{name}/{part}")
+    if vision:
+        vision.close()
     assert all(t.isfinite().all() for t in tensors.values())
-    return {k: t.to(torch.float32).contiguous() for k, t in tensors.items()}
+    tensors = {
+        k: t.to(torch.float32) if t.is_floating_point() else t
+        for k, t in tensors.items()
+    }
+    for name, prompt in prompts.items():
+        tensors |= _inputs_of_images(name, prompt) if prompt.images else {}
+    return {k: t.contiguous() for k, t in tensors.items()}
 
 
 def cached_logits(
-    model: transformers.PreTrainedModel, prompt: dict[str, list[int]]
+    model: transformers.PreTrainedModel, prompt: Prompt
 ) -> torch.Tensor:
     cache = transformers.DynamicCache(config=model.config)
     rows = []
-    for _, ids in _passes(prompt):
+    for _, ids, inputs in prompt.passes():
         with torch.no_grad():
             out = model(
-                torch.tensor([ids]), past_key_values=cache, use_cache=True
+                torch.tensor([ids]),
+                past_key_values=cache,
+                use_cache=True,
+                **inputs,
             )
         rows.append(out.logits[0])
     return torch.cat(rows)
@@ -114,9 +162,11 @@ def check_against_float32(
         torch.testing.assert_close(got, want, **bounds)
         if rope_type == "dynamic":
             continue  # Without a cache, all keys turn as the last pass says.
-        ids = prompt["ids"] + prompt["decode_ids"]
+        ids = prompt.ids + prompt.decode_ids
         with torch.no_grad():
-            got = model(torch.tensor([ids]), use_cache=False).logits[0]
+            got = model(
+                torch.tensor([ids]), use_cache=False, **prompt.inputs(ids)
+            ).logits[0]
         torch.testing.assert_close(got, want, **bounds)
 
 
@@ -127,7 +177,10 @@ def write(
     safetensors.torch.save_file(tensors, folder / "golden.safetensors")
     golden = {
         "model": folder.name,
-        "prompts": prompts,
+        "prompts": {
+            name: {"ids": prompt.ids, "decode_ids": prompt.decode_ids}
+            for name, prompt in prompts.items()
+        },
         "versions": {
             "torch": torch.__version__,
             "transformers": transformers.__version__,
@@ -140,7 +193,8 @@ def write(
     size = sum(path.stat().st_size for path in folder.iterdir())
     assert size <= MAX_FOLDER_BYTES, f"{folder} has {size} bytes"
     spread = tensors["p1/prefill/logits"].std(dim=-1).mean().item()
-    last = [k for k in tensors if k.startswith("p1/pre") and "rot_q" in k][-1]
+    layers = [k for k in tensors if k.startswith("p1/prefill/layer")]
+    last = [k for k in layers if k.endswith("hook_rot_q")][-1]
     norms = tensors[last].norm(dim=0)
     ratio = (norms / norms.mean(dim=-1, keepdim=True)).max().item()
     print(

@@ -40,11 +40,14 @@ golden.safetensors
     P/decode.2/layer.N.hook_pattern           (1, H, T + 3) the last step only
 
     Row t of logits is the distribution after token t.
+
+    Where prompts have images, hf_vision.py says what there is besides.
 """
 
 import argparse
 import json
 import pathlib
+import shutil
 import tempfile
 
 import safetensors.torch
@@ -109,17 +112,21 @@ def _check_what_matters(
 
 
 def make(name: str, out: pathlib.Path) -> None:
-    """Writes OUT/NAME."""
+    """Writes OUT/NAME, once everything has been checked."""
     family = FAMILIES[name]
-    folder = out / name
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_model(family, folder)
-    prompts = golden_run.make_prompts(family)
-    notes = RopeNotes(family.rope_type)
-    tensors = golden_run.golden(folder, prompts, notes)
-    golden_run.check_against_float32(folder, prompts, tensors, family.rope_type)
-    _check_what_matters(family, folder, prompts, tensors)
-    golden_run.write(folder, prompts, tensors, notes.json())
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = pathlib.Path(scratch) / name
+        folder.mkdir()
+        _write_model(family, folder)
+        prompts = golden_run.make_prompts(family)
+        notes = RopeNotes(family.rope_type)
+        tensors = golden_run.golden(folder, prompts, notes)
+        golden_run.check_against_float32(
+            folder, prompts, tensors, family.rope_type
+        )
+        _check_what_matters(family, folder, prompts, tensors)
+        golden_run.write(folder, prompts, tensors, notes.json())
+        shutil.copytree(folder, out / name, dirs_exist_ok=True)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from . import (
     opt,
     phi,
     qwen,
+    qwen2_vl,
 )
 from .family import Family
 
@@ -27,6 +28,7 @@ _MODULES = (
     gpt_neo,
     gpt_neox,
     jamba,
+    qwen2_vl,
 )
 
 FAMILIES: dict[str, Family] = {}

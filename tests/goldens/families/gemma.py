@@ -66,9 +66,9 @@ _GEMMA3 = {
 
 _GEMMA3_HUB = {
     **_GEMMA3,
-    "rope_local_base_freq": 100.0,
+    "rope_local_base_freq": 10.0,
     "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
-    "rope_theta": 10000.0,
+    "rope_theta": 200.0,
     "sliding_window_pattern": 3,
 }
 
@@ -77,8 +77,8 @@ _GEMMA3_V5 = {
     "num_hidden_layers": 3,
     "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
     "rope_parameters": {
-        "full_attention": {"rope_type": "default", "rope_theta": 10000.0},
-        "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+        "full_attention": {"rope_type": "default", "rope_theta": 200.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10.0},
     },
     "tie_word_embeddings": True,
 }
@@ -106,8 +106,8 @@ FAMILIES = {
         matters=(
             {"sliding_window_pattern": 2},
             {"rope_scaling": None},
-            {"rope_local_base_freq": 10000.0},
-            {"rope_theta": 100.0},
+            {"rope_local_base_freq": 200.0},
+            {"rope_theta": 10.0},
             {"query_pre_attn_scalar": 12},
         ),
     ),
