@@ -46,11 +46,11 @@ def _jamba(**changes) -> dict:
     return {**config, **changes}
 
 
-# Seed 160: no choice of experts is closer than 0.04 in logits.
+# Seed 171: bf16 changes no choice of experts; the closest is 0.02 in logits.
 FAMILIES = {
     "tiny_jamba": Family(
         _jamba(),
-        seed=160,
+        seed=171,
         covers="layer 1 of 4 is attention without positions, the others Mamba"
         " with norms of dt, B and C; 4 experts in layers 1 and 3, the best 2"
         " with their softmax weights as they are",
