@@ -1,5 +1,7 @@
 #include "engine/tokenizer/added_tokens.h"
 
+#include <tuple>
+
 #include "engine/tokenizer/unicode.h"
 
 namespace qk {
@@ -36,6 +38,13 @@ size_t WhitespaceEnd(absl::string_view text, size_t end) {
 }
 
 }  // namespace
+
+std::pair<size_t, size_t> AddedToken::WithWhitespace(absl::string_view text,
+                                                     size_t least, size_t begin,
+                                                     size_t end) const {
+  return {lstrip ? WhitespaceBegin(text, begin, least) : begin,
+          rstrip ? WhitespaceEnd(text, end) : end};
+}
 
 AddedTokenMatcher::AddedTokenMatcher(const std::vector<Entry>& entries) {
   tokens_.push_back(nullptr);
@@ -88,8 +97,8 @@ void AddedTokenMatcher::ForEachPart(
     size_t begin = at;
     at = end;
     if (token->single_word && !StandsAlone(text, begin, end)) continue;
-    if (token->lstrip) begin = WhitespaceBegin(text, begin, done);
-    if (token->rstrip) at = end = WhitespaceEnd(text, end);
+    std::tie(begin, end) = token->WithWhitespace(text, done, begin, end);
+    at = end;
     if (done < begin) visit(done, begin, nullptr);
     visit(begin, end, token);
     done = end;

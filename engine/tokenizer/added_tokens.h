@@ -28,6 +28,11 @@ struct AddedToken {
   bool rstrip = false;
   // Found in the normalised text, by its own normalised content.
   bool normalized = false;
+
+  // What the token at [begin, end) of `text` takes with its whitespace, of
+  // which none before `least`.
+  std::pair<size_t, size_t> WithWhitespace(absl::string_view text, size_t least,
+                                           size_t begin, size_t end) const;
 };
 
 // Finds added tokens: at each place the longest one, from left to right, as

@@ -43,7 +43,7 @@ void MergeShort(const BpeMergeTable& table, std::vector<BpeSymbol>* symbols) {
   }
 }
 
-// The places of one pair in a long word, to be taken from left to right. They
+// Places in a long word, to be taken from left to right. They
 // mostly come in that order, and then cost nothing to sort.
 class Places {
  public:
@@ -74,8 +74,8 @@ class Places {
   std::priority_queue<int32_t, std::vector<int32_t>, std::greater<>> late_;
 };
 
-// A long word as a linked list over its symbols, with the places of each pair
-// and a heap of the pairs by rank: O(n log n), and less for a word of few
+// A long word as a linked list over its symbols, with the places of each rank's
+// pairs and a heap of the ranks: O(n log n), and less for a word of few
 // different pairs.
 class LongWord {
  public:
@@ -90,16 +90,17 @@ class LongWord {
 
   void Merge() {
     while (!by_rank_.empty()) {
-      const size_t index = by_rank_.top().second;
-      Pair& pair = pairs_[index];
-      if (pair.places.empty()) {
-        pair.queued = false;
+      const auto [rank, index] = by_rank_.top();
+      Ranked& ranked = ranked_[index];
+      if (ranked.places.empty()) {
+        ranked.queued = false;
         by_rank_.pop();
         continue;
       }
-      const int32_t at = pair.places.TakeFirst();
-      if (!IsAt(pair, at)) continue;
-      Join(at, pair.result);
+      const int32_t at = ranked.places.TakeFirst();
+      const auto* target = TargetAt(at);
+      if (target == nullptr || target->rank != rank) continue;  // outdated
+      Join(at, target->id);
       if (links_[at].previous != kNone) AddPair(links_[at].previous);
       AddPair(at);
     }
@@ -112,37 +113,31 @@ class LongWord {
     int32_t previous;
     int32_t next;
   };
-  struct Pair {
-    int32_t left;
-    int32_t right;
-    int32_t result;
+  struct Ranked {
     bool queued = false;  // is in by_rank_
-    Places places;        // of the left symbol; some may be outdated
+    Places places;        // of left symbols; some may be outdated
   };
-  using RankedPair = std::pair<uint32_t, size_t>;  // rank, index in pairs_
+  using RankAndIndex = std::pair<uint32_t, size_t>;  // index in ranked_
+
+  // Of symbol `at` and the one after it.
+  const BpeMergeTable::Target* TargetAt(int32_t at) const {
+    const int32_t next = links_[at].next;
+    if (symbols_[at].id == kNone || next == kNone) return nullptr;
+    return table_.Find(symbols_[at].id, symbols_[next].id);
+  }
 
   // Notes the pair of symbol `at` and the one after it, if it has a rank.
   void AddPair(int32_t at) {
-    const int32_t next = links_[at].next;
-    if (next == kNone) return;
-    const int32_t left = symbols_[at].id;
-    const int32_t right = symbols_[next].id;
-    const auto* target = table_.Find(left, right);
+    const auto* target = TargetAt(at);
     if (target == nullptr) return;
     const auto [entry, added] =
-        index_of_rank_.try_emplace(target->rank, pairs_.size());
-    if (added) pairs_.push_back({left, right, target->id, false, {}});
-    Pair& pair = pairs_[entry->second];
-    pair.places.Add(at);
-    if (pair.queued) return;
-    pair.queued = true;
+        index_of_rank_.try_emplace(target->rank, ranked_.size());
+    if (added) ranked_.emplace_back();
+    Ranked& ranked = ranked_[entry->second];
+    ranked.places.Add(at);
+    if (ranked.queued) return;
+    ranked.queued = true;
     by_rank_.push({target->rank, entry->second});
-  }
-
-  bool IsAt(const Pair& pair, int32_t at) const {
-    const int32_t next = links_[at].next;
-    return next != kNone && symbols_[at].id == pair.left &&
-           symbols_[next].id == pair.right;
   }
 
   void Join(int32_t at, int32_t result) {
@@ -159,9 +154,9 @@ class LongWord {
   const BpeMergeTable& table_;
   std::vector<BpeSymbol>& symbols_;
   std::vector<Link> links_;
-  std::vector<Pair> pairs_;
+  std::vector<Ranked> ranked_;
   absl::flat_hash_map<uint32_t, size_t> index_of_rank_;
-  std::priority_queue<RankedPair, std::vector<RankedPair>, std::greater<>>
+  std::priority_queue<RankAndIndex, std::vector<RankAndIndex>, std::greater<>>
       by_rank_;
 };
 
@@ -169,10 +164,8 @@ class LongWord {
 
 BpeMergeTable::BpeMergeTable(absl::Span<const BpeMerge> merges) {
   targets_.reserve(merges.size());
-  for (size_t rank = 0; rank < merges.size(); ++rank) {
-    const BpeMerge& merge = merges[rank];
-    targets_[Key(merge.left, merge.right)] = {static_cast<uint32_t>(rank),
-                                              merge.result};
+  for (const BpeMerge& merge : merges) {
+    targets_[Key(merge.left, merge.right)] = {merge.rank, merge.result};
   }
 }
 

@@ -12,11 +12,13 @@
 
 namespace qk {
 
-// The pair (left, right) becomes `result`.
+// The pair (left, right) becomes `result`. Pairs of one rank are merged from
+// left to right.
 struct BpeMerge {
   int32_t left;
   int32_t right;
   int32_t result;
+  uint32_t rank;
 };
 
 class BpeMergeTable {
@@ -26,7 +28,7 @@ class BpeMergeTable {
     int32_t id;
   };
 
-  // In order of rank. Of two merges of one pair the later counts.
+  // Of two merges of one pair the later counts.
   explicit BpeMergeTable(absl::Span<const BpeMerge> merges);
 
   // nullptr if the pair is not merged.

@@ -1,5 +1,6 @@
-// Byte-level BPE over the parts of this folder. The readers of tokenizer.json
-// and GGUF fill in a BpeTokenizerSpec.
+// BPE over the parts of this folder, of bytes (GPT-2's kind) or of characters
+// (SentencePiece's). The readers of tokenizer.json, GGUF and tokenizer.model
+// fill in a BpeTokenizerSpec.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_BPE_TOKENIZER_H_
 #define QKSCOPE_ENGINE_TOKENIZER_BPE_TOKENIZER_H_
 
@@ -17,6 +18,8 @@
 #include "absl/types/span.h"
 #include "engine/tokenizer/added_tokens.h"
 #include "engine/tokenizer/bpe.h"
+#include "engine/tokenizer/byte_fallback.h"
+#include "engine/tokenizer/decoder.h"
 #include "engine/tokenizer/normalizer.h"
 #include "engine/tokenizer/pre_tokenizer.h"
 #include "engine/tokenizer/tokenizer.h"
@@ -26,16 +29,25 @@ namespace qk {
 // Everything a file says, checked: all ids are in [0, tokens.size()).
 struct BpeTokenizerSpec {
   std::vector<std::string> tokens;  // by id, spelled as in the file; UTF-8
-  std::vector<BpeMerge> merges;     // in order of rank
-  std::vector<AddedToken> added;    // contents are not empty
-  Normalization normalization = Normalization::kNone;
+  std::vector<BpeMerge> merges;
+  std::vector<AddedToken> added;  // contents are not empty
+  Normalizer normalizer;
   PreTokenizer pre_tokenizer;
+  // What merges start from: bytes, which tokens spell in GPT-2's alphabet, or
+  // else characters.
+  bool byte_level = true;
   // A word that is a token as it stands is not put together by merges.
   bool ignore_merges = false;
-  // For bytes that no token spells; nullopt: such bytes are left out.
+  // Characters without a token of their own that may be merged: ids from
+  // tokens.size() on.
+  absl::flat_hash_map<char32_t, int32_t> char_ids;
+  // For characters that no token spells,
+  std::optional<ByteTokens> byte_tokens;
+  // or else for these and such bytes; nullopt: they are left out.
   std::optional<int32_t> unknown_id;
-  // One unknown token for a run of unknown bytes.
+  // One unknown token for a run of them.
   bool fuse_unknown = false;
+  TokenDecoder decoder;
   // Put before and after the text by add_special_tokens.
   std::vector<int32_t> prefix;
   std::vector<int32_t> suffix;
@@ -46,12 +58,15 @@ struct BpeTokenizerSpec {
 
 class BpeTokenizer : public Tokenizer {
  public:
-  // A merge that makes a special token is left out: text must never become
-  // one.
+  // A merge that makes a special token or a byte token is left out: text must
+  // never become one.
   explicit BpeTokenizer(BpeTokenizerSpec spec);
 
   absl::StatusOr<std::vector<TokenSpan>> Encode(
       absl::string_view text, const EncodeOptions& options) const override;
+  absl::StatusOr<std::vector<TokenSpan>> EncodeAround(
+      absl::string_view text,
+      absl::Span<const TokenSpan> special) const override;
   absl::StatusOr<std::string> Decode(absl::Span<const int32_t> ids,
                                      bool keep_special) const override;
   std::string Piece(int32_t id) const override;
@@ -79,20 +94,33 @@ class BpeTokenizer : public Tokenizer {
   };
 
   Matchers MakeMatchers(bool with_special) const;
+  void FindByteIds();
+  void FindCharIds();
+  void FindWholeWords();
+  void EncodeSection(size_t begin, size_t end, Encoding* encoding) const;
   void EncodePart(size_t begin, size_t end, Encoding* encoding) const;
-  void EncodeWord(const Word& word, size_t part_begin,
-                  Encoding* encoding) const;
+  void EncodeWord(const Word& word, Encoding* encoding) const;
+  // The symbols merges start from. Those no token spells have the id
+  // unknown_symbol().
   void StartSymbols(absl::string_view word,
                     std::vector<BpeSymbol>* symbols) const;
+  // Those no token spells from number `first` on; the number after them.
+  size_t EncodeUnknown(const Word& word, size_t first,
+                       Encoding* encoding) const;
+  int32_t unknown_symbol() const { return INT32_MAX; }
 
   BpeTokenizerSpec spec_;  // without tokens and merges, which have become:
   std::vector<std::string> pieces_;  // by id: the bytes of each token
   std::vector<bool> special_;        // by id
   BpeMergeTable merges_;
-  std::array<std::optional<int32_t>, 256> byte_ids_;
-  // With ignore_merges: views into pieces_.
-  absl::flat_hash_map<absl::string_view, int32_t> whole_words_;
+  std::array<int32_t, 256> byte_ids_;  // or unknown_symbol()
+  absl::flat_hash_map<char32_t, int32_t> char_ids_;
+  // With ignore_merges.
+  absl::flat_hash_map<std::string, int32_t> whole_words_;
   absl::flat_hash_map<absl::string_view, int32_t> added_ids_;
+  absl::flat_hash_map<int32_t, const AddedToken*> added_by_id_;
+  // What decoding makes of a token that comes first, where it differs.
+  absl::flat_hash_map<int32_t, std::string> first_pieces_;
   std::array<std::unique_ptr<const Matchers>, 2> matchers_;
 };
 

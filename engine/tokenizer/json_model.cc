@@ -6,16 +6,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
-#include "engine/formats/excerpt.h"
+#include "engine/tokenizer/json_steps.h"
 
 namespace qk {
 namespace {
 
-std::string Quoted(absl::string_view text) {
-  return absl::StrCat("\"", Excerpt(text), "\"");
-}
-
-// Members that change what BPE does in ways byte-level models do not use.
+// Members that change what BPE does in ways the models do not use.
 absl::Status CheckUnsupported(const JsonValue& model) {
   QK_ASSIGN_OR_RETURN(const double dropout, model.GetDoubleOr("dropout", 0));
   if (dropout != 0) {
@@ -31,9 +27,6 @@ absl::Status CheckUnsupported(const JsonValue& model) {
           absl::StrCat(key, ": must be empty or null, got ", Quoted(value)));
     }
   }
-  QK_ASSIGN_OR_RETURN(const bool byte_fallback,
-                      model.GetBoolOr("byte_fallback", false));
-  if (byte_fallback) return model.Error("unsupported byte_fallback: true");
   return absl::OkStatus();
 }
 
@@ -70,25 +63,6 @@ absl::Status ReadVocab(const JsonValue& vocab, TokenIndex* index) {
         QK_ASSIGN_OR_RETURN(const int64_t id, value.AsInt64());
         return Enter(value, text, id, index);
       });
-}
-
-absl::StatusOr<AddedToken> ReadAddedToken(const JsonValue& value) {
-  AddedToken token;
-  QK_ASSIGN_OR_RETURN(const absl::string_view content,
-                      value.GetString("content"));
-  if (content.empty()) return value.Error("content is empty");
-  if (content.size() > kMaxAddedTokenBytes) {
-    return value.Error(absl::StrCat("content has ", content.size(),
-                                    " bytes, limit ", kMaxAddedTokenBytes));
-  }
-  token.content = std::string(content);
-  QK_ASSIGN_OR_RETURN(token.special, value.GetBoolOr("special", false));
-  QK_ASSIGN_OR_RETURN(token.single_word, value.GetBoolOr("single_word", false));
-  QK_ASSIGN_OR_RETURN(token.lstrip, value.GetBoolOr("lstrip", false));
-  QK_ASSIGN_OR_RETURN(token.rstrip, value.GetBoolOr("rstrip", false));
-  QK_ASSIGN_OR_RETURN(token.normalized,
-                      value.GetBoolOr("normalized", !token.special));
-  return token;
 }
 
 absl::Status ReadAddedTokens(const JsonValue& root, TokenIndex* index,
@@ -175,7 +149,40 @@ absl::Status ReadMerges(const JsonValue& model, const TokenIndex& index,
   });
 }
 
+// Needs spec->tokens.
+absl::Status ReadByteFallback(const JsonValue& model, BpeTokenizerSpec* spec) {
+  QK_ASSIGN_OR_RETURN(const bool byte_fallback,
+                      model.GetBoolOr("byte_fallback", false));
+  if (!byte_fallback) return absl::OkStatus();
+  auto byte_tokens = FindByteTokens(spec->tokens);
+  if (!byte_tokens.ok()) {
+    const absl::string_view message = byte_tokens.status().message();
+    return model.Error(absl::StrCat("vocab: ", message));
+  }
+  spec->byte_tokens = *byte_tokens;
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+absl::StatusOr<AddedToken> ReadAddedToken(const JsonValue& value) {
+  AddedToken token;
+  QK_ASSIGN_OR_RETURN(const absl::string_view content,
+                      value.GetString("content"));
+  if (content.empty()) return value.Error("content is empty");
+  if (content.size() > kMaxAddedTokenBytes) {
+    return value.Error(absl::StrCat("content has ", content.size(),
+                                    " bytes, limit ", kMaxAddedTokenBytes));
+  }
+  token.content = std::string(content);
+  QK_ASSIGN_OR_RETURN(token.special, value.GetBoolOr("special", false));
+  QK_ASSIGN_OR_RETURN(token.single_word, value.GetBoolOr("single_word", false));
+  QK_ASSIGN_OR_RETURN(token.lstrip, value.GetBoolOr("lstrip", false));
+  QK_ASSIGN_OR_RETURN(token.rstrip, value.GetBoolOr("rstrip", false));
+  QK_ASSIGN_OR_RETURN(token.normalized,
+                      value.GetBoolOr("normalized", !token.special));
+  return token;
+}
 
 absl::Status ReadJsonModel(const JsonValue& root, TokenIndex* index,
                            BpeTokenizerSpec* spec) {
@@ -199,7 +206,8 @@ absl::Status ReadJsonModel(const JsonValue& root, TokenIndex* index,
     spec->unknown_id = found->second;
   }
   QK_RETURN_IF_ERROR(ReadAddedTokens(root, index, spec));
-  return FillTokens(root, *index, spec);
+  QK_RETURN_IF_ERROR(FillTokens(root, *index, spec));
+  return ReadByteFallback(model, spec);
 }
 
 }  // namespace qk

@@ -3,6 +3,7 @@
 #define QKSCOPE_ENGINE_TOKENIZER_JSON_MODEL_H_
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "engine/formats/json.h"
 #include "engine/tokenizer/bpe_tokenizer.h"
 #include "engine/tokenizer/vocabulary.h"
@@ -13,6 +14,10 @@ namespace qk {
 // gets every token; its keys live in the document of `root`.
 absl::Status ReadJsonModel(const JsonValue& root, TokenIndex* index,
                            BpeTokenizerSpec* spec);
+
+// One added token as tokenizer.json and tokenizer_config.json write it; all but
+// its id.
+absl::StatusOr<AddedToken> ReadAddedToken(const JsonValue& value);
 
 }  // namespace qk
 

@@ -1,201 +1,23 @@
 #include "engine/tokenizer/normalizer.h"
 
-#include <utf8proc.h>
-
-#include <algorithm>
-#include <array>
-
-#include "engine/tokenizer/unicode.h"
-
 namespace qk {
-namespace {
 
-// Characters below this never change and compose with nothing before them, so
-// the text can be cut before each.
-constexpr char32_t kFirstCombining = 0x300;
-
-// A character of the decomposed text and the bytes it came from.
-struct Unit {
-  char32_t code;
-  uint8_t combining_class;
-  size_t begin;
-  size_t end;
-};
-
-// `tokenizers` normalises as of Unicode 9: to it later marks are starters, and
-// the one composite that came later up to utf8proc's Unicode 15 is none.
-constexpr char32_t kLaterComposite = 0x11938;
-
-uint8_t CombiningClass(char32_t c) {
-  if ((CharClasses(c) & kMark) == 0) return 0;
-  return static_cast<uint8_t>(
-      utf8proc_get_property(static_cast<utf8proc_int32_t>(c))->combining_class);
-}
-
-void Decompose(char32_t c, size_t begin, size_t end, std::vector<Unit>* out) {
-  if (c == kLaterComposite) {
-    out->push_back({c, 0, begin, end});
-    return;
-  }
-  std::array<utf8proc_int32_t, 8> parts;
-  int last_bound_class = 0;
-  const utf8proc_ssize_t count = utf8proc_decompose_char(
-      static_cast<utf8proc_int32_t>(c), parts.data(), parts.size(),
-      static_cast<utf8proc_option_t>(UTF8PROC_DECOMPOSE | UTF8PROC_STABLE),
-      &last_bound_class);
-  for (utf8proc_ssize_t i = 0; i < count; ++i) {
-    const auto part = static_cast<char32_t>(parts[i]);
-    out->push_back({part, CombiningClass(part), begin, end});
-  }
-}
-
-// Sorts each run of marks by class. utf8proc's own way is quadratic in the
-// length of the run.
-void Reorder(std::vector<Unit>* units) {
-  const auto is_mark = [](const Unit& u) { return u.combining_class != 0; };
-  for (auto at = units->begin(); at != units->end();) {
-    const auto begin = std::find_if(at, units->end(), is_mark);
-    at = std::find_if_not(begin, units->end(), is_mark);
-    std::stable_sort(begin, at, [](const Unit& a, const Unit& b) {
-      return a.combining_class < b.combining_class;
-    });
-  }
-}
-
-// The primary composite of two characters, 0 if there is none.
-char32_t Composite(char32_t first, char32_t second) {
-  std::array<utf8proc_int32_t, 2> pair = {
-      static_cast<utf8proc_int32_t>(first),
-      static_cast<utf8proc_int32_t>(second)};
-  const utf8proc_ssize_t count = utf8proc_normalize_utf32(
-      pair.data(), 2,
-      static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
-  const auto composite = static_cast<char32_t>(pair[0]);
-  return count == 1 && composite != kLaterComposite ? composite : 0;
-}
-
-// UAX #15, D117: a character composes with the last starter unless a character
-// between them has class 0 or a class as high as its own.
-void Compose(std::vector<Unit>* units) {
-  size_t kept = 0;
-  size_t starter = SIZE_MAX;
-  for (const Unit unit : *units) {
-    if (starter != SIZE_MAX) {
-      const bool adjacent = kept == starter + 1;
-      const bool blocked = !adjacent && (*units)[kept - 1].combining_class >=
-                                            unit.combining_class;
-      Unit& base = (*units)[starter];
-      const char32_t composite = blocked ? 0 : Composite(base.code, unit.code);
-      if (composite != 0) {
-        base.code = composite;
-        base.begin = std::min(base.begin, unit.begin);
-        base.end = std::max(base.end, unit.end);
-        continue;
-      }
+EditedText Normalize(const Normalizer& normalizer, absl::string_view text) {
+  EditedText edited(text);
+  for (const NormalizerStep& step : normalizer) {
+    switch (step.kind) {
+      case NormalizerStep::Kind::kNfc:
+        edited.Nfc();
+        break;
+      case NormalizerStep::Kind::kPrepend:
+        edited.Prepend(step.to);
+        break;
+      case NormalizerStep::Kind::kReplace:
+        edited.Replace(step.from, step.to);
+        break;
     }
-    if (unit.combining_class == 0) starter = kept;
-    (*units)[kept++] = unit;
   }
-  units->resize(kept);
-}
-
-}  // namespace
-
-// Puts the normalised text together from chunks.
-class NfcWriter {
- public:
-  explicit NfcWriter(NormalizedText* out) : out_(out) {}
-
-  // The chunk [begin, end) of the original: it can be normalised alone.
-  void Write(size_t begin, size_t end) {
-    const absl::string_view original = out_->original_;
-    units_.clear();
-    for (size_t at = begin; at < end;) {
-      const Utf8Char c = Utf8At(original, at);
-      Decompose(c.code, at, at + c.size, &units_);
-      at += c.size;
-    }
-    Reorder(&units_);
-    Compose(&units_);
-    chunk_.clear();
-    for (const Unit& unit : units_) AppendUtf8(unit.code, &chunk_);
-    if (chunk_ == original.substr(begin, end - begin)) return;
-    CopyTo(begin);
-    for (const Unit& unit : units_) {
-      out_->spans_.push_back({out_->text_.size(), unit.begin, unit.end, false});
-      AppendUtf8(unit.code, &out_->text_);
-    }
-    copied_ = end;
-  }
-
-  void Finish() {
-    if (out_->spans_.empty()) return;
-    CopyTo(out_->original_.size());
-    out_->changed_ = true;
-  }
-
- private:
-  // Copies what lies between the last changed chunk and `end`.
-  void CopyTo(size_t end) {
-    if (end == copied_) return;
-    out_->spans_.push_back({out_->text_.size(), copied_, end, true});
-    out_->text_.append(out_->original_.data() + copied_, end - copied_);
-  }
-
-  NormalizedText* out_;
-  size_t copied_ = 0;
-  std::vector<Unit> units_;
-  std::string chunk_;
-};
-
-std::pair<size_t, size_t> NormalizedText::ToOriginal(size_t begin,
-                                                     size_t end) const {
-  if (!changed_) return {begin, end};
-  if (begin == end) {
-    const size_t at = begin == text_.size()
-                          ? original_.size()
-                          : ToOriginal(begin, begin + 1).first;
-    return {at, at};
-  }
-  auto span =
-      std::upper_bound(spans_.begin(), spans_.end(), begin,
-                       [](size_t at, const Span& s) { return at < s.begin; }) -
-      1;
-  std::pair<size_t, size_t> original = {SIZE_MAX, 0};
-  for (; span != spans_.end() && span->begin < end; ++span) {
-    size_t first = span->original_begin;
-    size_t last = span->original_end;
-    if (span->copied) {
-      first += std::max(begin, span->begin) - span->begin;
-      last = std::min(last, span->original_begin + (end - span->begin));
-    }
-    original.first = std::min(original.first, first);
-    original.second = std::max(original.second, last);
-  }
-  return original;
-}
-
-NormalizedText Normalize(Normalization normalization, absl::string_view text) {
-  NormalizedText result;
-  result.original_ = text;
-  if (normalization == Normalization::kNone) return result;
-  NfcWriter writer(&result);
-  size_t chunk = 0;
-  bool combining = false;  // the chunk holds a character that may change
-  for (size_t at = 0; at < text.size();) {
-    const Utf8Char c = Utf8At(text, at);
-    if (c.code < kFirstCombining) {
-      if (combining) writer.Write(chunk, at);
-      chunk = at;
-      combining = false;
-    } else {
-      combining = true;
-    }
-    at += c.size;
-  }
-  if (combining) writer.Write(chunk, text.size());
-  writer.Finish();
-  return result;
+  return edited;
 }
 
 }  // namespace qk

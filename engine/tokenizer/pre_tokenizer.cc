@@ -1,8 +1,6 @@
 #include "engine/tokenizer/pre_tokenizer.h"
 
-#include <string>
-
-#include "absl/strings/str_cat.h"
+#include "absl/strings/match.h"
 
 namespace qk {
 namespace {
@@ -17,48 +15,58 @@ constexpr absl::string_view kQwen2Pattern =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N})"
     R"(| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
-// A piece after all splitters but the last.
-void VisitPiece(const PreTokenizer& pre_tokenizer, absl::string_view piece,
-                size_t begin, absl::FunctionRef<void(const Word&)> visit) {
-  std::string prefixed;
-  size_t added = 0;
-  if (pre_tokenizer.add_prefix_space && piece[0] != ' ') {
-    prefixed = absl::StrCat(" ", piece);
-    piece = prefixed;
-    added = 1;
-  }
-  for (size_t at = 0; at < piece.size();) {
-    const size_t end = pre_tokenizer.last == nullptr
-                           ? piece.size()
-                           : pre_tokenizer.last(piece, at);
-    const size_t added_here = at == 0 ? added : 0;
-    visit({piece.substr(at, end - at), begin + at - (added - added_here),
-           added_here});
-    at = end;
-  }
-}
+// The walk through one text.
+class Cutter {
+ public:
+  Cutter(const PreTokenizer& pre_tokenizer, bool is_first,
+         absl::FunctionRef<void(const Word&)> visit)
+      : pre_tokenizer_(pre_tokenizer), is_first_(is_first), visit_(visit) {}
 
-// `splitters` from number `level` on. The depth is the number of steps in the
-// file's pre_tokenizer, which has a limit.
-void Split(const PreTokenizer& pre_tokenizer, size_t level,
-           absl::string_view piece, size_t begin,
-           absl::FunctionRef<void(const Word&)> visit) {
-  if (level == pre_tokenizer.splitters.size()) {
-    return VisitPiece(pre_tokenizer, piece, begin, visit);
+  // Cuts by the splitters from number `level` on. The depth is the number of
+  // steps in the file's pre_tokenizer, which has a limit.
+  void Cut(size_t level, absl::string_view piece, size_t begin) {
+    if (level == pre_tokenizer_.splitters.size()) {
+      return VisitPiece(piece, begin);
+    }
+    for (size_t at = 0; at < piece.size();) {
+      const size_t end = pre_tokenizer_.splitters[level](piece, at);
+      Cut(level + 1, piece.substr(at, end - at), begin + at);
+      at = end;
+    }
   }
-  for (size_t at = 0; at < piece.size();) {
-    const size_t end = pre_tokenizer.splitters[level](piece, at);
-    Split(pre_tokenizer, level + 1, piece.substr(at, end - at), begin + at,
-          visit);
-    at = end;
+
+ private:
+  void VisitPiece(absl::string_view piece, size_t begin) {
+    const PieceSpelling& spelling = pre_tokenizer_.spelling;
+    EditedText spelled(piece);
+    if (spelling.space != " ") spelled.Replace(" ", spelling.space);
+    using Prefix = PieceSpelling::Prefix;
+    const bool wants_prefix =
+        spelling.prefix == Prefix::kAlways ||
+        (spelling.prefix == Prefix::kFirst && is_first_ && begin == 0);
+    if (wants_prefix && !absl::StartsWith(spelled.text(), spelling.space)) {
+      spelled.Prepend(spelling.space);
+    }
+    const absl::string_view text = spelled.text();
+    for (size_t at = 0; at < text.size();) {
+      const size_t end = pre_tokenizer_.last == nullptr
+                             ? text.size()
+                             : pre_tokenizer_.last(text, at);
+      visit_({text.substr(at, end - at), at, &spelled, begin});
+      at = end;
+    }
   }
-}
+
+  const PreTokenizer& pre_tokenizer_;
+  bool is_first_;
+  absl::FunctionRef<void(const Word&)> visit_;
+};
 
 }  // namespace
 
 void ForEachWord(const PreTokenizer& pre_tokenizer, absl::string_view text,
-                 absl::FunctionRef<void(const Word&)> visit) {
-  if (!text.empty()) Split(pre_tokenizer, 0, text, 0, visit);
+                 bool is_first, absl::FunctionRef<void(const Word&)> visit) {
+  Cutter(pre_tokenizer, is_first, visit).Cut(0, text, 0);
 }
 
 Splitter SplitterOfPattern(absl::string_view pattern) {
@@ -72,6 +80,9 @@ const GgufPreTokenizer* FindGgufPreTokenizer(absl::string_view name) {
   static const auto* const table = new std::vector<GgufPreTokenizer>{
       {.name = "gpt-2", .splitters = {NextGpt2}},
       {.name = "phi-2", .splitters = {NextGpt2}},
+      // GPT-NeoX's vocabularies.
+      {.name = "mpt", .splitters = {NextGpt2}, .nfc = true},
+      {.name = "olmo", .splitters = {NextGpt2}, .nfc = true},
       {.name = "smollm", .splitters = {NextDigit, NextGpt2}},
       {.name = "starcoder", .splitters = {NextDigit, NextGpt2}},
       {.name = "refact", .splitters = {NextDigit, NextGpt2}},

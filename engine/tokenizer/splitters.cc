@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "engine/tokenizer/normalizer.h"
 #include "engine/tokenizer/unicode.h"
 
 namespace qk {
@@ -124,6 +125,16 @@ size_t NextLlama3(absl::string_view text, size_t begin) {
 
 size_t NextQwen2(absl::string_view text, size_t begin) {
   return NextLlama3Like(text, begin, 1);
+}
+
+size_t NextAfterSpace(absl::string_view text, size_t begin) {
+  const size_t space = text.find(' ', begin);
+  return space == absl::string_view::npos ? text.size() : space + 1;
+}
+
+size_t NextBeforeMetaspace(absl::string_view text, size_t begin) {
+  const size_t mark = text.find(kMetaspace, begin + 1);
+  return mark == absl::string_view::npos ? text.size() : mark;
 }
 
 }  // namespace qk

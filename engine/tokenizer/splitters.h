@@ -1,4 +1,4 @@
-// The known word patterns of byte-level BPE, each a hand-written scanner: no
+// The known word patterns of BPE, each a hand-written scanner: no
 // pattern from a file is ever run. All are linear in the piece they return.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_SPLITTERS_H_
 #define QKSCOPE_ENGINE_TOKENIZER_SPLITTERS_H_
@@ -28,6 +28,12 @@ size_t NextLlama3(absl::string_view text, size_t begin);
 
 // The same with \p{N} for \p{N}{1,3}.
 size_t NextQwen2(absl::string_view text, size_t begin);
+
+// After each space (U+0020).
+size_t NextAfterSpace(absl::string_view text, size_t begin);
+
+// Before each U+2581.
+size_t NextBeforeMetaspace(absl::string_view text, size_t begin);
 
 }  // namespace qk
 

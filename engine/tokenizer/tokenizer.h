@@ -1,5 +1,5 @@
-// Text to token ids and back. One interface over byte-level BPE read from a
-// tokenizer.json or from a GGUF file.
+// Text to token ids and back. One interface over BPE of bytes and of characters
+// read from a tokenizer.json, a SentencePiece tokenizer.model or a GGUF file.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_TOKENIZER_H_
 #define QKSCOPE_ENGINE_TOKENIZER_TOKENIZER_H_
 
@@ -29,7 +29,7 @@ struct EncodeOptions {
 struct TokenSpan {
   int32_t id;
   // Bytes [begin, end) of the text that the token came from. A token put in by
-  // the tokenizer has begin == end.
+  // the tokenizer, or of nothing but a space put in, has begin == end.
   uint32_t begin;
   uint32_t end;
 };
@@ -42,13 +42,22 @@ class Tokenizer {
   virtual absl::StatusOr<std::vector<TokenSpan>> Encode(
       absl::string_view text, const EncodeOptions& options) const = 0;
 
-  // Bytes of the ids one after another. Special tokens are left out unless
-  // asked for. Ids outside the vocabulary: OUT_OF_RANGE naming the index. The
-  // bytes may end inside a UTF-8 character.
+  // Encodes `text` with special tokens at the places that `special` names, in
+  // their order, and nowhere else: as Encode does where parse_special finds
+  // them just there. They must be added tokens of the vocabulary. Nothing is
+  // put before or after the text.
+  virtual absl::StatusOr<std::vector<TokenSpan>> EncodeAround(
+      absl::string_view text, absl::Span<const TokenSpan> special) const;
+
+  // The text that the ids spell, without a space that Encode puts in front.
+  // Special tokens are left out unless asked for. Ids outside the vocabulary:
+  // OUT_OF_RANGE naming the index. The bytes may end inside a UTF-8 character,
+  // and byte tokens that are no UTF-8 stay the bytes they are.
   virtual absl::StatusOr<std::string> Decode(absl::Span<const int32_t> ids,
                                              bool keep_special) const = 0;
 
-  // The bytes of one token; `id` must be in [0, vocab_size()).
+  // The bytes of one token, as in the middle of a text; `id` must be in [0,
+  // vocab_size()).
   virtual std::string Piece(int32_t id) const = 0;
   virtual bool IsSpecial(int32_t id) const = 0;
   // The id of a special or added token by its exact text.
@@ -60,7 +69,8 @@ class Tokenizer {
   // The ids that end a generation (EOS, and EOT where the file names one).
   virtual const std::vector<int32_t>& stop_ids() const = 0;
   virtual bool adds_special_tokens_by_default() const = 0;
-  // Of the tokenizer.json file, or of the tokenizer.* entries of a GGUF file.
+  // Of the tokenizer.json or tokenizer.model file, or of the tokenizer.*
+  // entries of a GGUF file.
   virtual const std::string& sha256_hex() const = 0;
 };
 
@@ -69,6 +79,13 @@ class Tokenizer {
 // model's own config.json may name eos_token_id; the caller adds those.
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromJson(
     absl::string_view tokenizer_json, absl::string_view tokenizer_config_json);
+
+// `model`: the bytes of a SentencePiece tokenizer.model of type BPE, read as
+// `transformers` converts it. `tokenizer_config_json` as above; of it count
+// too: add_bos_token, add_eos_token, legacy, add_prefix_space and
+// added_tokens_decoder.
+absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromSentencePiece(
+    absl::string_view model, absl::string_view tokenizer_config_json);
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromGguf(
     const GgufFile& file);

@@ -8,32 +8,13 @@
 #include "engine/formats/json.h"
 #include "engine/sha256.h"
 #include "engine/tokenizer/bpe_tokenizer.h"
+#include "engine/tokenizer/json_config.h"
 #include "engine/tokenizer/json_model.h"
 #include "engine/tokenizer/json_pipeline.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace qk {
 namespace {
-
-// A special token of tokenizer_config.json, written as its text or as an
-// object with the text as `content`.
-absl::StatusOr<std::optional<int32_t>> ReadConfigToken(
-    const JsonValue& config, absl::string_view key, const TokenIndex& index) {
-  const auto member = config.Find(key);
-  if (!member.has_value()) return std::nullopt;
-  absl::string_view text;
-  if (member->is_object()) {
-    QK_ASSIGN_OR_RETURN(text, member->GetString("content"));
-  } else {
-    QK_ASSIGN_OR_RETURN(text, member->AsString());
-  }
-  const auto found = index.find(text);
-  if (found == index.end()) {
-    return member->Error(
-        absl::StrCat("\"", Excerpt(text), "\" is not in the vocabulary"));
-  }
-  return found->second;
-}
 
 absl::Status ReadConfig(absl::string_view bytes, const TokenIndex& index,
                         BpeTokenizerSpec* spec) {

@@ -35,8 +35,8 @@ absl::StatusOr<BpeMerge> MergeReader::Read(absl::string_view left,
   joined_.append(right.data(), right.size());
   const auto joined_found = index_.find(joined_);
   if (joined_found == index_.end()) return UnknownToken("result", joined_);
-  return BpeMerge{left_found->second, right_found->second,
-                  joined_found->second};
+  return BpeMerge{left_found->second, right_found->second, joined_found->second,
+                  next_rank_++};
 }
 
 }  // namespace qk

@@ -27,7 +27,8 @@ class MergeReader {
   // `index` must outlive the reader.
   explicit MergeReader(const TokenIndex& index) : index_(index) {}
 
-  // "left right". Errors are messages without a place, for the caller to wrap.
+  // "left right"; ranks count from 0. Errors are messages without a place, for
+  // the caller to wrap.
   absl::StatusOr<BpeMerge> Read(absl::string_view merge);
   absl::StatusOr<BpeMerge> Read(absl::string_view left,
                                 absl::string_view right);
@@ -35,6 +36,7 @@ class MergeReader {
  private:
   const TokenIndex& index_;
   std::string joined_;
+  uint32_t next_rank_ = 0;
 };
 
 }  // namespace qk

@@ -164,8 +164,8 @@ struct BadCase {
 const BadCase kBadCases[] = {
     {"NoModel", [](TinyGguf* g) { g->without = "model"; },
      "m.gguf: tokenizer.ggml.model: missing"},
-    {"SentencePiece", [](TinyGguf* g) { g->model = "llama"; },
-     "tokenizer.ggml.model: unsupported tokenizer model \"llama\""},
+    {"Unigram", [](TinyGguf* g) { g->model = "t5"; },
+     "tokenizer.ggml.model: unsupported tokenizer model \"t5\""},
     {"WordPiece", [](TinyGguf* g) { g->model = "bert"; },
      "unsupported tokenizer model \"bert\""},
     {"NoPre", [](TinyGguf* g) { g->without = "pre"; },

@@ -3,6 +3,7 @@
 
   compare.py build/bin/tokenizer_driver [--count 100000] [--seed 1]
       [--gguf smollm=SmolLM2.gguf] [--gguf gpt2=ggml-vocab-gpt-2.gguf] ...
+      [--gguf spm=gemma3.gguf]
 
 Every tokenizer gets --count random strings and all code points, with and
 without recognition of special tokens. Ids must be equal, and offsets once
@@ -10,10 +11,15 @@ widened to whole characters, which is how `tokenizers` gives them. Offsets are
 not compared where the meanings differ: for text that NFC changes (we give all
 characters that took part, `tokenizers` the first) and after bytes the
 vocabulary lacks (`tokenizers` miscounts those).
+
+The SentencePiece kind is compared as tokenizer.json, as tokenizer.model and as
+GGUF; what its tokens decode to is compared too, and so are the texts of random
+ids wherever they are UTF-8 (`tokenizers` puts U+FFFD for other bytes).
 """
 
 import argparse
 import itertools
+import random
 import struct
 import subprocess
 import sys
@@ -21,7 +27,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from tokenizers import normalizers
+
 import corpus
+import spm
 
 BATCH = 5000
 
@@ -46,7 +55,24 @@ class Driver:
                 raise RuntimeError(out[at + 8 : at + 8 + size].decode())
             numbers = struct.unpack_from(f"<{3 * count}I", out, at + 4)
             at += 4 + 12 * count
-            yield list(zip(numbers[::3], numbers[1::3], numbers[2::3]))
+            text, at = read_string(out, at)
+            yield list(zip(numbers[::3], numbers[1::3], numbers[2::3])), text
+
+    def decode(self, lists, keep_special):
+        command = [*self.command[:2], "decode", str(int(keep_special))]
+        stdin = b"".join(struct.pack(f"<{len(x) + 1}I", len(x), *x) for x in lists)
+        out = subprocess.run(
+            command, input=stdin, stdout=subprocess.PIPE, check=True
+        ).stdout
+        at = 0
+        for _ in lists:
+            text, at = read_string(out, at)
+            yield text
+
+
+def read_string(out, at):
+    (size,) = struct.unpack_from("<I", out, at)
+    return out[at + 4 : at + 4 + size], at + 4 + size
 
 
 def same_offsets(text, tokens, expected):
@@ -66,17 +92,22 @@ def same_offsets(text, tokens, expected):
     )
 
 
-def compare(name, tokenizer, driver, texts, missing, normalizer):
+def compare(name, tokenizer, driver, texts, missing, spm):
     strings = offsets = different = 0
+    nfc = normalizers.NFC() if '"NFC"' in tokenizer.to_str() else None
     texts = iter(texts)
     while batch := list(itertools.islice(texts, BATCH)):
         expected = tokenizer.encode_batch(
             batch, add_special_tokens=driver.command[3] == "1"
         )
-        for text, want, got in zip(batch, expected, driver.encode(batch)):
+        decoded = tokenizer.decode_batch([e.ids for e in expected])
+        for text, want, want_text, (got, got_text) in zip(
+            batch, expected, decoded, driver.encode(batch)
+        ):
             strings += 1
             same = [t[0] for t in got] == want.ids
-            unchanged = not normalizer or normalizer.normalize_str(text) == text
+            same = same and (not spm or got_text.decode() == want_text)
+            unchanged = not nfc or nfc.normalize_str(text) == text
             if same and unchanged and not missing & set(text.encode()):
                 offsets += 1
                 same = same_offsets(text, got, want.offsets)
@@ -84,15 +115,41 @@ def compare(name, tokenizer, driver, texts, missing, normalizer):
                 different += 1
                 if different <= 5:
                     print(f"  {text!r}\n    want {list(zip(want.ids, want.offsets))}"
-                          f"\n    got  {got}")  # fmt: skip
+                          f"\n    got  {got} {got_text}")  # fmt: skip
     print(f"{name}: {strings} strings, {offsets} with offsets, "
           f"{different} differ", flush=True)  # fmt: skip
     return different
 
 
-def check(name, tokenizer, files, args):
+def compare_decoding(name, tokenizer, driver, args):
+    """Texts of random ids."""
+    random_ids = random.Random(args.seed)
+    size = tokenizer.get_vocab_size()
+    lists = [
+        [random_ids.randrange(size) for _ in range(random_ids.randint(1, 8))]
+        for _ in range(args.count)
+    ]
+    utf8 = different = 0
+    for keep in (False, True):
+        want = tokenizer.decode_batch(lists, skip_special_tokens=not keep)
+        for ids, text, got in zip(lists, want, driver.decode(lists, keep)):
+            try:
+                got = got.decode()
+            except UnicodeDecodeError:
+                continue
+            utf8 += 1
+            if got != text:
+                different += 1
+                if different <= 5:
+                    print(f"  {ids} want {text!r} got {got!r}")
+    print(f"{name}: {2 * len(lists)} lists of ids, {utf8} UTF-8, "
+          f"{different} differ", flush=True)  # fmt: skip
+    return different
+
+
+def check(name, tokenizer, files, args, spm=False):
     different = 0
-    missing = corpus.missing_bytes(tokenizer)
+    missing = set() if spm else corpus.missing_bytes(tokenizer)
     for parse_special, file in itertools.product((True, False), files):
         # Compares ids of user text with special tokens off, too.
         tokenizer.encode_special_tokens = not parse_special
@@ -101,15 +158,31 @@ def check(name, tokenizer, files, args):
         points = []
         if parse_special:
             points.append(corpus.every_code_point())
-            if tokenizer.normalizer:
+            if '"NFC"' in tokenizer.to_str():
                 points.append(corpus.every_mark())
         driver = Driver(args.driver, file, parse_special, parse_special)
+        label = f"{name} {Path(file).suffix}"
         different += compare(
-            f"{name} {Path(file).suffix} parse_special={int(parse_special)}",
+            f"{label} parse_special={int(parse_special)}",
             tokenizer, driver, itertools.chain(random_texts, *points),
-            missing, tokenizer.normalizer,
+            missing, spm,
         )  # fmt: skip
+        if spm and parse_special:
+            different += compare_decoding(label, tokenizer, driver, args)
     return different
+
+
+def check_spm(family, folder, args):
+    model = spm.train_model(family, 4000, 60)
+    tokenizer = spm.convert(family, model)
+    file = f"{folder}/{family}.json"
+    tokenizer.save(file)
+    files = [file]
+    if family in spm.MODELS:
+        files.append(spm.write_model(family, model, folder))
+        if family != "mistral3":
+            files.append(spm.write_gguf(family, model, folder))
+    return check(family, tokenizer, files, args, spm=True)
 
 
 def main():
@@ -118,22 +191,32 @@ def main():
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--gguf", action="append", default=[])
-    parser.add_argument("--families", default=",".join(corpus.FAMILIES))
+    parser.add_argument(
+        "--families", default=",".join(corpus.FAMILIES + spm.FAMILIES)
+    )
     args = parser.parse_args()
     different = 0
     start = time.time()
     with tempfile.TemporaryDirectory() as folder:
         for family in filter(None, args.families.split(",")):
+            if family in spm.FAMILIES:
+                different += check_spm(family, folder, args)
+                continue
             tokenizer = corpus.train(family, 4000, 60)
             file = f"{folder}/{family}.json"
             tokenizer.save(file)
             different += check(family, tokenizer, [file], args)
         for argument in args.gguf:
             family, gguf = argument.split("=", 1)
-            tokenizer = corpus.from_gguf(family, gguf)
+            is_spm = family == "spm"
+            tokenizer = (
+                spm.from_gguf(gguf) if is_spm else corpus.from_gguf(family, gguf)
+            )
             file = f"{folder}/gguf.json"
             tokenizer.save(file)
-            different += check(Path(gguf).name, tokenizer, [file, gguf], args)
+            different += check(
+                Path(gguf).name, tokenizer, [file, gguf], args, is_spm
+            )
     print(f"{time.time() - start:.0f} s, {different} differ")
     sys.exit(different != 0)
 

@@ -1,0 +1,82 @@
+// A text changed step by step that knows where each of its bytes came from.
+#ifndef QKSCOPE_ENGINE_TOKENIZER_EDITED_TEXT_H_
+#define QKSCOPE_ENGINE_TOKENIZER_EDITED_TEXT_H_
+
+#include <cstddef>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+
+namespace qk {
+
+// One pass over a text that makes a new one. Calls go from its begin to its
+// end; places are bytes of the text read.
+class TextEdit {
+ public:
+  // `text` must outlive the edit.
+  explicit TextEdit(absl::string_view text) : text_(text) {}
+
+  // Copies all from where the edit is to `at`.
+  void CopyTo(size_t at);
+  void SkipTo(size_t at) { done_ = at; }
+  // Writes `made`, which came from [begin, end) as a whole.
+  void Make(absl::string_view made, size_t begin, size_t end);
+  // Writes `unit` in place of each `from_size` bytes up to `end`.
+  void Replace(absl::string_view unit, size_t from_size, size_t end);
+
+ private:
+  friend class EditedText;
+
+  // Bytes of made_ from `begin` to the next span's: each `made_unit` of them
+  // came from `text_unit` bytes, the first from those at `text_begin`; or, if
+  // made_unit is 0, all from [text_begin, text_end).
+  struct Span {
+    size_t begin;
+    size_t text_begin;
+    size_t text_end;
+    size_t made_unit;
+    size_t text_unit;
+  };
+
+  bool changed() const { return !spans_.empty(); }
+  std::pair<size_t, size_t> ToText(size_t begin, size_t end) const;
+
+  absl::string_view text_;  // after the edit only its size counts
+  size_t done_ = 0;
+  std::string made_;
+  std::vector<Span> spans_;
+};
+
+class EditedText {
+ public:
+  // `original`: valid UTF-8; must outlive this.
+  explicit EditedText(absl::string_view original) : original_(original) {}
+
+  // Views live until the next change.
+  absl::string_view text() const {
+    return edits_.empty() ? original_ : edits_.back().made_;
+  }
+
+  void Nfc();
+  // Puts `prefix` before a text that is not empty.
+  void Prepend(absl::string_view prefix);
+  // Every `from`, which is not empty, becomes `to`, which is not empty either.
+  void Replace(absl::string_view from, absl::string_view to);
+
+  // The bytes of the original that bytes [begin, end) of text() came from. For
+  // characters that were composed or reordered: all that took part. Prepended
+  // bytes came from none.
+  std::pair<size_t, size_t> ToOriginal(size_t begin, size_t end) const;
+
+ private:
+  void Keep(TextEdit edit);
+
+  absl::string_view original_;
+  std::vector<TextEdit> edits_;  // each of the one before's text
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_TOKENIZER_EDITED_TEXT_H_

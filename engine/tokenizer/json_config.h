@@ -1,0 +1,23 @@
+// tokenizer_config.json.
+#ifndef QKSCOPE_ENGINE_TOKENIZER_JSON_CONFIG_H_
+#define QKSCOPE_ENGINE_TOKENIZER_JSON_CONFIG_H_
+
+#include <cstdint>
+#include <optional>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "engine/formats/json.h"
+#include "engine/tokenizer/vocabulary.h"
+
+namespace qk {
+
+// A special token, written as its text or as an object with the text as
+// `content`; nullopt if the member is missing.
+absl::StatusOr<std::optional<int32_t>> ReadConfigToken(const JsonValue& config,
+                                                       absl::string_view key,
+                                                       const TokenIndex& index);
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_TOKENIZER_JSON_CONFIG_H_

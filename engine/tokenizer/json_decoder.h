@@ -1,0 +1,16 @@
+// The `decoder` member of tokenizer.json.
+#ifndef QKSCOPE_ENGINE_TOKENIZER_JSON_DECODER_H_
+#define QKSCOPE_ENGINE_TOKENIZER_JSON_DECODER_H_
+
+#include "absl/status/status.h"
+#include "engine/formats/json.h"
+#include "engine/tokenizer/bpe_tokenizer.h"
+
+namespace qk {
+
+// Fills in the decoder; spec->byte_level must be there.
+absl::Status ReadJsonDecoder(const JsonValue& root, BpeTokenizerSpec* spec);
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_TOKENIZER_JSON_DECODER_H_

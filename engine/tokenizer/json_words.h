@@ -1,0 +1,24 @@
+// The `normalizer` and `pre_tokenizer` members of tokenizer.json.
+#ifndef QKSCOPE_ENGINE_TOKENIZER_JSON_WORDS_H_
+#define QKSCOPE_ENGINE_TOKENIZER_JSON_WORDS_H_
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/formats/json.h"
+#include "engine/tokenizer/bpe_tokenizer.h"
+
+namespace qk {
+
+absl::Status ReadJsonNormalizer(const JsonValue& root, Normalizer* normalizer);
+
+// Fills in the pre-tokenizer and whether the vocabulary is byte-level.
+absl::Status ReadJsonPreTokenizer(const JsonValue& root,
+                                  BpeTokenizerSpec* spec);
+
+// `prepend_scheme` of Metaspace, or the older `add_prefix_space`; an error too
+// if `replacement` is not kMetaspace.
+absl::StatusOr<PieceSpelling::Prefix> ReadPrependScheme(const JsonValue& step);
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_TOKENIZER_JSON_WORDS_H_

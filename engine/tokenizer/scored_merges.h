@@ -1,0 +1,32 @@
+// Merges of a SentencePiece vocabulary, which lists none: any two neighbours
+// that make a token are merged, the token with the highest score first and of
+// the same score the leftmost.
+#ifndef QKSCOPE_ENGINE_TOKENIZER_SCORED_MERGES_H_
+#define QKSCOPE_ENGINE_TOKENIZER_SCORED_MERGES_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "engine/tokenizer/bpe.h"
+
+namespace qk {
+
+struct ScoredMerges {
+  std::vector<BpeMerge> merges;
+  // Characters that are no token but part of one: ids from tokens.size() on.
+  absl::flat_hash_map<char32_t, int32_t> char_ids;
+};
+
+// `tokens`: valid UTF-8; `scores`: finite; `usable`: whether text may become
+// the token. All by id. Tokens that are too long or too many are an error (a
+// message without a place, for the caller to wrap).
+absl::StatusOr<ScoredMerges> MergesOfScores(
+    const std::vector<std::string>& tokens, const std::vector<float>& scores,
+    const std::vector<bool>& usable);
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_TOKENIZER_SCORED_MERGES_H_
