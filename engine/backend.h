@@ -126,6 +126,16 @@ struct Choice {
   float* values = nullptr;  // what is written there; unused for kScale
 };
 
+// What a selective scan (Mamba, arXiv:2312.00752, algorithm 2) reads.
+struct ScanInputs {
+  const float* dt = nullptr;     // (rows, inner), before softplus
+  const float* b = nullptr;      // (rows, state)
+  const float* c = nullptr;      // (rows, state)
+  const float* gate = nullptr;   // (rows, inner)
+  const float* a_log = nullptr;  // (inner, state); A = -exp(a_log)
+  const float* d = nullptr;      // (inner)
+};
+
 // Per row of a vocabulary-sized tensor of logits.
 struct LogitsRow {
   int32_t target = -1;       // in: id whose log-probability is wanted, or -1
@@ -171,15 +181,18 @@ class Backend {
   // out (rows, dim) = x / rms(x) * weight (dim); out may be x.
   virtual void RmsNorm(const float* x, const float* weight, float eps, int rows,
                        int dim, float* out) = 0;
+  // out (rows, dim) = (x - mean(x)) / std(x) * weight + bias (dim); out may be
+  // x.
+  virtual void LayerNorm(const float* x, const float* weight, const float* bias,
+                         float eps, int rows, int dim, float* out) = 0;
   // out (rows, out_features) = x (rows, in_features) W^T + bias. A row's bytes
   // do not depend on the other rows or their number.
   virtual void MatMul(const float* x, const Matrix& w, int rows,
                       float* out) = 0;
   // Rotates pairs (i, i + rotary / 2) of x (rows, heads, head_dim) in place.
-  // table: (context, 2, rotary / 2) = cos, sin; `positions`: (rows), host.
-  virtual void Rope(float* x, int heads, int head_dim, int rotary_dims,
-                    const float* table,
-                    absl::Span<const int32_t> positions) = 0;
+  // table: (rows, 2, rotary / 2) = cos, sin.
+  virtual void Rope(float* x, int64_t rows, int heads, int head_dim,
+                    int rotary_dims, const float* table) = 0;
   // Stores k, v (rows, heads, head_dim) of one sequence into its pages.
   virtual void AppendKv(const HeadRows& k, const HeadRows& v, ComputeType type,
                         const KvPage* pages) = 0;
@@ -187,7 +200,8 @@ class Backend {
   // from.heads, each head then copied to its group.
   virtual void CopyKvPage(const KvPage& from, const KvPage& to, int positions,
                           int head_dim, ComputeType type) = 0;
-  // out (rows, heads, head_dim) = softmax(scale q K^T, causal, window) V.
+  // out (rows, heads, head_dim) = softmax(softcap(scale q K^T), causal, window)
+  // V.
   virtual void Attention(const float* q, const AttentionConfig& config,
                          absl::Span<const AttentionRows> sequences,
                          ComputeType type, float* out) = 0;
@@ -198,11 +212,38 @@ class Backend {
                                 absl::Span<const int> rows,
                                 absl::Span<const int> heads, int keys,
                                 ComputeType type, float* out) = 0;
-  // gate (n) = activation(gate) * up.
-  virtual void GatedActivation(float* gate, const float* up, int64_t n,
-                               Activation activation) = 0;
+  // x (n) = activation(x), times `times` (n) unless that is nullptr.
+  virtual void Activate(float* x, const float* times, int64_t n,
+                        Activation activation) = 0;
+  // x (n) = cap * tanh(x / cap).
+  virtual void Softcap(float* x, int64_t n, float cap) = 0;
   // x (n) += y.
   virtual void Add(float* x, const float* y, int64_t n) = 0;
+  // x (n) *= factor.
+  virtual void Scale(float* x, int64_t n, float factor) = 0;
+
+  // x (rows, inner) of one sequence = silu(causal depthwise convolution of x +
+  // bias). weight (inner, kernel); bias (inner) or nullptr; state
+  // (inner, kernel - 1): the inputs before these rows, oldest first, updated.
+  virtual void CausalConvSilu(float* x, int rows, int inner, int kernel,
+                              const float* weight, const float* bias,
+                              float* state) = 0;
+  // x (rows, inner) of one sequence = (scan(x) + d * x) * silu(gate). state
+  // (inner, state_size): before these rows, updated.
+  virtual void SelectiveScan(const ScanInputs& in, int rows, int inner,
+                             int state_size, float* state, float* x) = 0;
+  // Per row the `chosen` most probable experts, most probable first, ties to
+  // the lowest, and their softmax probabilities: (rows, chosen) each, in host
+  // memory after Synchronize. logits (rows, experts).
+  virtual void RouteExperts(const float* logits, int rows, int experts,
+                            int chosen, int32_t* ids, float* weights) = 0;
+  // out (rows.size(), dim) = those rows of x.
+  virtual void GatherRows(const float* x, absl::Span<const int> rows, int dim,
+                          float* out) = 0;
+  // Row rows[i] of out += factors[i] * row i of x (rows.size(), dim).
+  virtual void AddScaledRows(const float* x, absl::Span<const int> rows,
+                             absl::Span<const float> factors, int dim,
+                             float* out) = 0;
 
   // --- hooks
   // Adds x[row, h, d]^2 (and x) of the chosen rows to the moments, summed in

@@ -1,12 +1,28 @@
 #include "engine/batch.h"
 
-#include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "engine/check.h"
-#include "engine/weights.h"
 
 namespace qk {
+namespace {
+
+// row (2, rotary / 2) = cos and sin at a position. Angles are float32 products,
+// as transformers computes them.
+void FillRopeRow(const RopeConfig& rope, absl::Span<const double> frequencies,
+                 int position, float* row) {
+  const size_t half = frequencies.size();
+  const auto factor = static_cast<float>(rope.attention_factor);
+  for (size_t i = 0; i < half; ++i) {
+    const double angle =
+        static_cast<float>(position) * static_cast<float>(frequencies[i]);
+    row[i] = static_cast<float>(std::cos(angle)) * factor;
+    row[half + i] = static_cast<float>(std::sin(angle)) * factor;
+  }
+}
+
+}  // namespace
 
 Batch::Batch(const Model& model, absl::Span<Sequence* const> sequences)
     : model_(model) {
@@ -17,9 +33,6 @@ Batch::Batch(const Model& model, absl::Span<Sequence* const> sequences)
     entry.row_begin = rows_;
     const absl::Span<const int32_t> tokens = sequence->NextTokens();
     tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
-    for (int i = 0; i < entry.step.rows; ++i) {
-      positions_.push_back(entry.step.first_position + i);
-    }
     rows_ += entry.step.rows;
     entries_.push_back(std::move(entry));
   }
@@ -27,29 +40,68 @@ Batch::Batch(const Model& model, absl::Span<Sequence* const> sequences)
   absl::StatusOr<DeviceBuffer> hidden =
       backend().Allocate(int64_t{4} * rows_ * model.config().hidden_size);
   status_ = hidden.status();
-  if (hidden.ok()) hidden_ = *std::move(hidden);
+  if (!hidden.ok()) return;
+  hidden_ = *std::move(hidden);
+  status_ = BuildRopeTables();
+}
+
+std::vector<int32_t> Batch::positions(int offset) const {
+  std::vector<int32_t> positions;
+  for (const Entry& entry : entries_) {
+    for (int i = 0; i < entry.step.rows; ++i) {
+      positions.push_back(entry.step.first_position + i + offset);
+    }
+  }
+  return positions;
+}
+
+absl::Status Batch::BuildRopeTables() {
+  for (const RopeConfig& rope : model_.ropes()) {
+    const size_t width = rope.rotary_dims;
+    std::vector<float> table(rows_ * width);
+    for (const Entry& entry : entries_) {
+      const std::vector<double> frequencies =
+          rope.FrequenciesFor(entry.step.first_position + entry.step.rows);
+      for (int i = 0; i < entry.step.rows; ++i) {
+        FillRopeRow(rope, frequencies, entry.step.first_position + i,
+                    table.data() + (entry.row_begin + i) * width);
+      }
+    }
+    const int64_t bytes = static_cast<int64_t>(table.size() * sizeof(float));
+    QK_ASSIGN_OR_RETURN(DeviceBuffer device, backend().Allocate(bytes));
+    backend().Upload(device.as<void>(), table.data(), bytes);
+    rope_tables_.push_back(std::move(device));
+  }
+  return absl::OkStatus();
+}
+
+const float* Batch::rope(int layer) const {
+  const int index = model_.rope_of_layer(layer);
+  return index < 0 ? nullptr : rope_tables_[index].as<float>();
+}
+
+void Batch::MoveRows(int from, int to, int rows) {
+  const auto move = [&](float* data, int64_t width) {
+    backend().CopyOnDevice(data + to * width, data + from * width,
+                           4 * rows * width);
+  };
+  move(hidden(), model_.config().hidden_size);
+  for (size_t i = 0; i < rope_tables_.size(); ++i) {
+    move(rope_tables_[i].as<float>(), model_.ropes()[i].rotary_dims);
+  }
 }
 
 void Batch::DropCancelled() {
-  const int width = model_.config().hidden_size;
   std::vector<Entry> kept;
-  std::vector<int32_t> positions;
+  rows_ = 0;
   for (Entry& entry : entries_) {
     if (entry.sequence->cancelled()) continue;
-    const int from = entry.row_begin;
-    entry.row_begin = static_cast<int>(positions.size());
-    if (from != entry.row_begin) {
-      backend().CopyOnDevice(hidden() + int64_t{entry.row_begin} * width,
-                             hidden() + int64_t{from} * width,
-                             int64_t{4} * entry.step.rows * width);
-    }
-    positions.insert(positions.end(), positions_.begin() + from,
-                     positions_.begin() + from + entry.step.rows);
+    const int from = std::exchange(entry.row_begin, rows_);
+    if (from != rows_) MoveRows(from, rows_, entry.step.rows);
+    rows_ += entry.step.rows;
     kept.push_back(std::move(entry));
   }
   entries_ = std::move(kept);
-  positions_ = std::move(positions);
-  rows_ = static_cast<int>(positions_.size());
 }
 
 HeadRows Batch::View(const Entry& entry, const float* base, int heads,
@@ -105,13 +157,22 @@ void Batch::Hook(HookPoint point, int layer) {
   }
 }
 
+void Batch::NormCopies(const AttentionConfig& c, const float* weight,
+                       float eps) {
+  for (Entry& entry : entries_) {
+    if (entry.layout == KvLayout::kShared) continue;
+    const HeadRows k = Seen(entry, HookPoint::kK, c);
+    backend().RmsNorm(k.data, weight, eps, k.rows * k.heads, k.head_dim,
+                      k.data);
+  }
+}
+
 void Batch::RopeCopies(const AttentionConfig& c, const float* table) {
   for (Entry& entry : entries_) {
     if (entry.layout == KvLayout::kShared) continue;
     const HeadRows k = Seen(entry, HookPoint::kK, c);
-    backend().Rope(k.data, k.heads, c.head_dim, c.rope.rotary_dims, table,
-                   absl::MakeConstSpan(positions_)
-                       .subspan(entry.row_begin, entry.step.rows));
+    backend().Rope(k.data, k.rows, k.heads, k.head_dim, c.rope.rotary_dims,
+                   table + int64_t{entry.row_begin} * c.rope.rotary_dims);
   }
 }
 
@@ -145,75 +206,6 @@ void Batch::HookPattern(int layer) {
   for (size_t i = 0; i < entries_.size(); ++i) {
     entries_[i].sequence->HookPattern(layer, entries_[i].step, work().q(),
                                       rows[i]);
-  }
-}
-
-void Batch::Head() {
-  const ModelConfig& config = model_.config();
-  const Weights& w = model_.weights();
-  std::vector<std::pair<Entry*, int>> requests;
-  for (Entry& entry : entries_) {
-    Sequence& s = *entry.sequence;
-    if (s.kept_hidden() != nullptr && entry.step.phase == Phase::kPrefill) {
-      backend().RmsNorm(
-          hidden() + int64_t{entry.row_begin} * config.hidden_size,
-          w.final_norm.as<float>(), config.norm_eps, entry.step.rows,
-          config.hidden_size,
-          s.kept_hidden() +
-              int64_t{entry.step.first_position} * config.hidden_size);
-    }
-    s.head_results.assign(s.head_requests.size(), {});
-    for (size_t i = 0; i < s.head_requests.size(); ++i) {
-      requests.emplace_back(&entry, static_cast<int>(i));
-    }
-  }
-  const size_t tile = static_cast<size_t>(work().logits_rows());
-  for (size_t i = 0; i < requests.size(); i += tile) {
-    RunHeadTile(absl::MakeConstSpan(requests).subspan(
-        i, std::min(tile, requests.size() - i)));
-  }
-}
-
-void Batch::RunHeadTile(absl::Span<const std::pair<Entry*, int>> requests) {
-  const ModelConfig& config = model_.config();
-  const int width = config.hidden_size;
-  const int n = static_cast<int>(requests.size());
-  float* rows = work().head_rows();
-  std::vector<LogitsRow> reduced(n);
-  for (int i = 0; i < n; ++i) {
-    const Entry& entry = *requests[i].first;
-    const HeadRequest& request =
-        entry.sequence->head_requests[requests[i].second];
-    const int64_t row =
-        entry.row_begin + request.position - entry.step.first_position;
-    backend().CopyOnDevice(rows + int64_t{i} * width, hidden() + row * width,
-                           int64_t{4} * width);
-    reduced[i].target = request.target;
-  }
-  const Weights& w = model_.weights();
-  backend().RmsNorm(rows, w.final_norm.as<float>(), config.norm_eps, n, width,
-                    rows);
-  float* logits = work().logits(0);
-  backend().MatMul(rows, *w.lm_head, n, logits);
-  backend().ReduceLogits(logits, config.vocab_size, absl::MakeSpan(reduced));
-  for (int i = 0; i < n; ++i) {
-    Sequence& s = *requests[i].first->sequence;
-    const HeadRequest& request = s.head_requests[requests[i].second];
-    HeadResult& result = s.head_results[requests[i].second];
-    result.row = reduced[i];
-    const float* row = logits + int64_t{i} * config.vocab_size;
-    if (request.top_n > 0) {
-      result.ids.resize(request.top_n);
-      result.logprobs.resize(request.top_n);
-      backend().TopLogits(row, config.vocab_size, request.top_n,
-                          reduced[i].log_sum_exp, result.ids.data(),
-                          result.logprobs.data());
-    }
-    if (request.want_logits) {
-      result.logits.resize(config.vocab_size);
-      backend().Download(result.logits.data(), row,
-                         int64_t{4} * config.vocab_size);
-    }
   }
 }
 

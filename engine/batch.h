@@ -28,15 +28,21 @@ class Batch {
 
   Batch(const Model& model, absl::Span<Sequence* const> sequences);
 
+  const Model& model() const { return model_; }
   Backend& backend() const { return *model_.backend(); }
   const Workspace& work() const { return model_.workspace(); }
   int rows() const { return rows_; }
   float* hidden() const { return hidden_.as<float>(); }  // (rows, hidden)
   absl::Span<const int32_t> tokens() const { return tokens_; }
-  absl::Span<const int32_t> positions() const { return positions_; }
+  // Of each row, plus `offset`.
+  std::vector<int32_t> positions(int offset) const;
+  // cos and sin of each row's position, (rows, 2, rotary / 2); nullptr if the
+  // layer has no RoPE.
+  const float* rope(int layer) const;
   std::vector<Entry>& entries() { return entries_; }
-  // Of the allocation at birth.
+  // The first failure of an allocation or a wait.
   const absl::Status& status() const { return status_; }
+  void Check(const absl::Status& status) { status_.Update(status); }
 
   // Takes rows of cancelled sequences out. Between layers.
   void DropCancelled();
@@ -47,29 +53,29 @@ class Batch {
   // Fires a hook point in every sequence, on what attention reads, and lets
   // persisting rules act on what the cache keeps.
   void Hook(HookPoint point, int layer);
-  // Rotates the copies.
+  // Normalises and rotates the copies of K.
+  void NormCopies(const AttentionConfig& config, const float* weight,
+                  float eps);
   void RopeCopies(const AttentionConfig& config, const float* table);
   // Stores K and V; afterwards `attention_rows` says what attention reads.
   void Append(int layer);
   std::vector<AttentionRows> attention_rows() const;
   void HookPattern(int layer);
 
-  // Final norm (rows after it where they are kept) and requested logits.
-  void Head();
-
  private:
   HeadRows View(const Entry& entry, const float* base, int heads,
                 int head_dim) const;
   HeadRows Seen(const Entry& entry, HookPoint point,
                 const AttentionConfig& config) const;
-  void RunHeadTile(absl::Span<const std::pair<Entry*, int>> requests);
+  absl::Status BuildRopeTables();
+  void MoveRows(int from, int to, int rows);
 
   const Model& model_;
   std::vector<Entry> entries_;
   std::vector<int32_t> tokens_;
-  std::vector<int32_t> positions_;
   int rows_ = 0;
   DeviceBuffer hidden_;
+  std::vector<DeviceBuffer> rope_tables_;  // one per model_.ropes()
   absl::Status status_;
 };
 

@@ -150,6 +150,9 @@ LayerFrame& Capture::Add(HookPoint point, int layer, Stage stage,
   Pending& pending = pending_.emplace_back();
   LayerFrame& frame = pending.frame;
   frame.heads = std::move(heads);
+  frame.no_rope =
+      (point == HookPoint::kRotQ || point == HookPoint::kRotK) &&
+      config_.layers[layer].attention.rope.frequencies.empty();
   frame.arm = arm_;
   frame.layer = layer;
   frame.point = point;

@@ -4,7 +4,7 @@
 #include <chrono>
 
 #include "engine/check.h"
-#include "engine/weights.h"
+#include "engine/head.h"
 #include "engine/workspace.h"
 
 namespace qk {
@@ -15,14 +15,13 @@ std::vector<LogitsRow> RunTile(const Sequence& arm,
                                absl::Span<const int32_t> tokens, int begin,
                                int rows, float* logits) {
   const Model& model = arm.model();
-  const int width = model.config().hidden_size;
+  const int width = model.config().embedding_size;
   std::vector<LogitsRow> reduced(rows);
   for (int i = 0; i < rows; ++i) {
     const size_t next = static_cast<size_t>(begin) + i + 1;
     if (next < tokens.size()) reduced[i].target = tokens[next];
   }
-  model.backend()->MatMul(arm.kept_hidden() + int64_t{begin} * width,
-                          *model.weights().lm_head, rows, logits);
+  Logits(model, arm.kept_rows() + int64_t{begin} * width, rows, logits);
   model.backend()->ReduceLogits(logits, model.config().vocab_size,
                                 absl::MakeSpan(reduced));
   return reduced;

@@ -4,9 +4,11 @@
 #include "engine/forward.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "engine/batch.h"
 #include "engine/check.h"
+#include "engine/head.h"
 #include "engine/weights.h"
 
 namespace qk {
@@ -14,67 +16,211 @@ namespace {
 
 // out = o_proj(softmax(scale RoPE(q) RoPE(k)^T) v), with q, k, v of x.
 void Attention(const float* x, const LayerWeights& w, const AttentionConfig& c,
-               ComputeType type, int layer, Batch& batch, float* out) {
+               int layer, Batch& batch, float* out) {
   Backend& b = batch.backend();
   const Workspace& work = batch.work();
+  const int rows = batch.rows();
   float *q = work.q(), *k = work.k(), *v = work.v(), *z = work.z();
 
-  b.MatMul(x, *w.q_proj, batch.rows(), q);
-  b.MatMul(x, *w.k_proj, batch.rows(), k);
-  b.MatMul(x, *w.v_proj, batch.rows(), v);
+  b.MatMul(x, *w.q_proj, rows, q);
+  b.MatMul(x, *w.k_proj, rows, k);
+  b.MatMul(x, *w.v_proj, rows, v);
   batch.BeginAttention(layer);
   batch.Hook(HookPoint::kQ, layer);
   batch.Hook(HookPoint::kK, layer);
   batch.Hook(HookPoint::kV, layer);
 
-  if (w.rope != nullptr) {
+  if (c.qk_norm) {
+    const float eps = batch.model().config().norm_eps;
+    const float* k_norm = w.k_norm.as<float>();
+    b.RmsNorm(q, w.q_norm.as<float>(), eps, rows * c.num_heads, c.head_dim, q);
+    b.RmsNorm(k, k_norm, eps, rows * c.num_kv_heads, c.head_dim, k);
+    batch.NormCopies(c, k_norm, eps);
+  }
+  if (const float* rope = batch.rope(layer); rope != nullptr) {
     const int rotary = c.rope.rotary_dims;
-    b.Rope(q, c.num_heads, c.head_dim, rotary, w.rope, batch.positions());
-    b.Rope(k, c.num_kv_heads, c.head_dim, rotary, w.rope, batch.positions());
-    batch.RopeCopies(c, w.rope);
+    b.Rope(q, rows, c.num_heads, c.head_dim, rotary, rope);
+    b.Rope(k, rows, c.num_kv_heads, c.head_dim, rotary, rope);
+    batch.RopeCopies(c, rope);
   }
   batch.Hook(HookPoint::kRotQ, layer);
   batch.Hook(HookPoint::kRotK, layer);
 
   batch.Append(layer);
-  b.Attention(q, c, batch.attention_rows(), type, z);
+  b.Attention(q, c, batch.attention_rows(), batch.model().compute(), z);
   batch.HookPattern(layer);
   batch.Hook(HookPoint::kZ, layer);
-  b.MatMul(z, *w.o_proj, batch.rows(), out);
+  b.MatMul(z, *w.o_proj, rows, out);
 }
 
-// hidden += down_proj(activation(gate_proj(x)) * up_proj(x)), x the norm of
-// hidden; some rows at a time, so that what lies between stays in the cache.
-void Mlp(const LayerWeights& w, const MlpConfig& c, const ModelConfig& config,
-         Batch& batch) {
+// out = out_proj(scan(silu(conv(x_proj(x)))) * silu(gate_proj(x))): a
+// state-space mixer (arXiv:2312.00752), dt, B and C normalised (Jamba).
+void Mamba(const float* x, const MambaWeights& w, const MambaConfig& c,
+           int layer, Batch& batch, float* out) {
   Backend& b = batch.backend();
   const Workspace& work = batch.work();
-  const int width = config.hidden_size;
-  for (int row = 0; row < batch.rows(); row += Workspace::kMlpRows) {
-    const int n = std::min(Workspace::kMlpRows, batch.rows() - row);
-    float* hidden = batch.hidden() + int64_t{row} * width;
-    float *x = work.normed(), *gate = work.gate(), *up = work.up();
-    b.RmsNorm(hidden, w.mlp_norm.as<float>(), config.norm_eps, n, width, x);
+  const int rows = batch.rows();
+  const float eps = batch.model().config().norm_eps;
+  float *u = work.mamba_x(), *dt = work.mamba_dt(), *low = work.mamba_dt_low();
+
+  b.MatMul(x, *w.x_proj, rows, u);
+  b.MatMul(x, *w.gate_proj, rows, work.mamba_gate());
+  for (Batch::Entry& entry : batch.entries()) {
+    b.CausalConvSilu(u + int64_t{entry.row_begin} * c.inner_size,
+                     entry.step.rows, c.inner_size, c.conv_kernel,
+                     w.conv.as<float>(), w.conv_bias.as<float>(),
+                     entry.sequence->mamba_state(layer).conv);
+  }
+  b.MatMul(u, *w.dt_low, rows, low);
+  b.MatMul(u, *w.b_proj, rows, work.mamba_b());
+  b.MatMul(u, *w.c_proj, rows, work.mamba_c());
+  b.RmsNorm(low, w.dt_norm.as<float>(), eps, rows, c.dt_rank, low);
+  b.RmsNorm(work.mamba_b(), w.b_norm.as<float>(), eps, rows, c.state_size,
+            work.mamba_b());
+  b.RmsNorm(work.mamba_c(), w.c_norm.as<float>(), eps, rows, c.state_size,
+            work.mamba_c());
+  b.MatMul(low, *w.dt_proj, rows, dt);
+  for (Batch::Entry& entry : batch.entries()) {
+    const int64_t inner = int64_t{entry.row_begin} * c.inner_size;
+    const int64_t state = int64_t{entry.row_begin} * c.state_size;
+    b.SelectiveScan(
+        {dt + inner, work.mamba_b() + state, work.mamba_c() + state,
+         work.mamba_gate() + inner, w.a_log.as<float>(), w.d.as<float>()},
+        entry.step.rows, c.inner_size, c.state_size,
+        entry.sequence->mamba_state(layer).scan, u + inner);
+  }
+  b.MatMul(u, *w.out_proj, rows, out);
+}
+
+// out (n, hidden) = down_proj(activation(gate_proj(x)) * up_proj(x)), or
+// without a gate down_proj(activation(up_proj(x))).
+void Mlp(const float* x, const MlpWeights& w, const MlpConfig& c, int n,
+         Batch& batch, float* out) {
+  Backend& b = batch.backend();
+  float *gate = batch.work().gate(), *up = batch.work().up();
+  const int64_t size = int64_t{n} * c.intermediate_size;
+  if (c.gated) {
     b.MatMul(x, *w.gate_proj, n, gate);
     b.MatMul(x, *w.up_proj, n, up);
-    b.GatedActivation(gate, up, int64_t{n} * c.intermediate_size, c.activation);
-    b.MatMul(gate, *w.down_proj, n, x);
-    b.Add(hidden, x, int64_t{n} * width);
+    b.Activate(gate, up, size, c.activation);
+  } else {
+    b.MatMul(x, *w.up_proj, n, gate);
+    b.Activate(gate, nullptr, size, c.activation);
+  }
+  b.MatMul(gate, *w.down_proj, n, out);
+}
+
+// out (n, hidden) = each row's experts, weighted by their probabilities. Rows
+// are brought together by expert; a row's sum runs over ascending experts.
+void Experts(const float* x, const LayerWeights& w, const MlpConfig& c, int n,
+             Batch& batch, float* out) {
+  Backend& b = batch.backend();
+  const Workspace& work = batch.work();
+  const int width = batch.model().config().hidden_size;
+  std::vector<int32_t> ids(n * c.experts_per_token);
+  std::vector<float> weights(ids.size());
+  b.MatMul(x, *w.router, n, work.router());
+  b.RouteExperts(work.router(), n, c.num_experts, c.experts_per_token,
+                 ids.data(), weights.data());
+  // Which rows go where must be known here: the one wait within a layer.
+  batch.Check(b.Synchronize());
+  b.Zero(out, int64_t{4} * n * width);
+  for (int expert = 0; expert < c.num_experts; ++expert) {
+    std::vector<int> rows;
+    std::vector<float> factors;
+    for (size_t i = 0; i < ids.size(); ++i) {
+      if (ids[i] != expert) continue;
+      rows.push_back(static_cast<int>(i) / c.experts_per_token);
+      factors.push_back(weights[i]);
+    }
+    if (rows.empty()) continue;
+    b.GatherRows(x, rows, width, work.expert_in());
+    Mlp(work.expert_in(), w.mlps[expert], c, static_cast<int>(rows.size()),
+        batch, work.expert_out());
+    b.AddScaledRows(work.expert_out(), rows, factors, width, out);
   }
 }
 
-// hidden += Attention(norm(hidden)); hidden += Mlp(norm(hidden)).
-void Block(const Model& model, int layer, Batch& batch) {
-  const ModelConfig& config = model.config();
-  const LayerConfig& c = config.layers[layer];
-  const LayerWeights& w = model.weights().layers[layer];
+// hidden += Mlp(norm(hidden)), some rows at a time, so that what lies between
+// stays in the cache. `NormPlacement` says where the norms are.
+void MlpHalf(const LayerWeights& w, const MlpConfig& c, Batch& batch) {
+  const ModelConfig& config = batch.model().config();
   Backend& b = batch.backend();
-  float* x = batch.work().normed();
-  b.RmsNorm(batch.hidden(), w.attention_norm.as<float>(), config.norm_eps,
-            batch.rows(), config.hidden_size, x);
-  Attention(x, w, c.attention, model.compute(), layer, batch, x);
-  b.Add(batch.hidden(), x, int64_t{batch.rows()} * config.hidden_size);
-  Mlp(w, c.mlp, config, batch);
+  const int width = config.hidden_size;
+  const bool post = config.norm_placement == NormPlacement::kPost;
+  for (int row = 0; row < batch.rows(); row += Workspace::kMlpRows) {
+    const int n = std::min(Workspace::kMlpRows, batch.rows() - row);
+    float* hidden = batch.hidden() + int64_t{row} * width;
+    float *x = batch.work().mlp_in(), *y = batch.work().mlp_out();
+    if (!post) Norm(config, w.mlp_norm, hidden, n, x, b);
+    if (c.num_experts > 1) {
+      Experts(post ? hidden : x, w, c, n, batch, y);
+    } else {
+      Mlp(post ? hidden : x, w.mlps[0], c, n, batch, y);
+    }
+    if (config.norm_placement == NormPlacement::kSandwich) {
+      Norm(config, w.post_mlp_norm, y, n, y, b);
+    }
+    b.Add(hidden, y, int64_t{n} * width);
+    if (post) Norm(config, w.mlp_norm, hidden, n, hidden, b);
+  }
+}
+
+// hidden += Attention(norm(hidden)); hidden += Mlp(norm(hidden)); or both of
+// the same hidden (parallel_residual). A Mamba mixer may stand for attention.
+void Block(int layer, Batch& batch) {
+  const ModelConfig& config = batch.model().config();
+  const LayerConfig& c = config.layers[layer];
+  const LayerWeights& w = batch.model().weights().layers[layer];
+  Backend& b = batch.backend();
+  const int rows = batch.rows();
+  const int64_t size = int64_t{rows} * config.hidden_size;
+  const bool post = config.norm_placement == NormPlacement::kPost;
+  float *hidden = batch.hidden(), *x = batch.work().normed();
+
+  if (!post) Norm(config, w.attention_norm, hidden, rows, x, b);
+  if (c.mamba.inner_size > 0) {
+    Mamba(post ? hidden : x, w.mamba, c.mamba, layer, batch, x);
+  } else {
+    Attention(post ? hidden : x, w, c.attention, layer, batch, x);
+  }
+  if (config.norm_placement == NormPlacement::kSandwich) {
+    Norm(config, w.post_attention_norm, x, rows, x, b);
+  }
+  if (config.parallel_residual) {
+    MlpHalf(w, c.mlp, batch);
+    b.Add(hidden, x, size);
+    return;
+  }
+  b.Add(hidden, x, size);
+  if (post) Norm(config, w.attention_norm, hidden, rows, hidden, b);
+  MlpHalf(w, c.mlp, batch);
+}
+
+// hidden = scale * embedding [projected to the hidden size] [+ positions].
+void Embed(Batch& batch) {
+  const Model& model = batch.model();
+  const ModelConfig& c = model.config();
+  const Weights& w = model.weights();
+  Backend& b = batch.backend();
+  const int rows = batch.rows();
+  const int64_t size = int64_t{rows} * c.hidden_size;
+  float *hidden = batch.hidden(), *x = batch.work().normed();
+  const auto look_up = [&](const DeviceBuffer& table, int width,
+                           absl::Span<const int32_t> ids, float* out) {
+    b.Embed(table.as<void>(), model.compute(), ids, width, out);
+  };
+  if (w.project_in == nullptr) {
+    look_up(w.embedding, c.hidden_size, batch.tokens(), hidden);
+  } else {
+    look_up(w.embedding, c.embedding_size, batch.tokens(), x);
+    b.MatMul(x, *w.project_in, rows, hidden);
+  }
+  if (c.embedding_scale != 1.0f) b.Scale(hidden, size, c.embedding_scale);
+  if (c.position_rows > 0) {
+    look_up(w.positions, c.hidden_size, batch.positions(c.position_offset), x);
+    b.Add(hidden, x, size);
+  }
 }
 
 }  // namespace
@@ -82,10 +228,7 @@ void Block(const Model& model, int layer, Batch& batch) {
 Pass::Pass(const Model& model, absl::Span<Sequence* const> sequences)
     : model_(model), batch_(std::make_unique<Batch>(model, sequences)) {
   rows_ = batch_->rows();
-  if (!batch_->status().ok()) return;
-  batch_->backend().Embed(model.weights().embedding.as<void>(), model.compute(),
-                          batch_->tokens(), model.config().hidden_size,
-                          batch_->hidden());
+  if (batch_->status().ok()) Embed(*batch_);
 }
 
 Pass::~Pass() = default;
@@ -99,14 +242,14 @@ void Pass::RunLayer() {
   QK_CHECK(!done());
   batch_->DropCancelled();
   if (batch_->rows() == 0) return;
-  Block(model_, next_layer_++, *batch_);
+  Block(next_layer_++, *batch_);
   for (Batch::Entry& entry : batch_->entries()) entry.sequence->Deliver();
 }
 
 absl::Status Pass::Finish() {
   if (!batch_->status().ok()) return batch_->status();
   batch_->DropCancelled();
-  if (batch_->rows() > 0) batch_->Head();
+  if (batch_->rows() > 0) RunHead(*batch_);
   const absl::Status status = batch_->backend().Synchronize();
   for (Batch::Entry& entry : batch_->entries()) {
     entry.sequence->Deliver();

@@ -48,13 +48,27 @@ bool Exists(const fs::path& path) {
   return fs::exists(path, ignored);
 }
 
+std::vector<float> ReadVector(const TensorSource& source,
+                              const WeightRef& ref) {
+  const TensorInfo& tensor = *source.Find(ref.name);
+  std::vector<float> values(ref.shape[0]);
+  Dequantize(tensor.dtype, tensor.data.data(), values.size(), values.data());
+  return values;
+}
+
+// GGUF files hold some scalings of RoPE as tensors of divisors.
 absl::Status ReadRopeFactors(const TensorSource& source, Architecture* a) {
-  if (a->rope_factors.name.empty()) return absl::OkStatus();
-  const TensorInfo& tensor = *source.Find(a->rope_factors.name);
-  std::vector<float> factors(a->rope_factors.shape[0]);
-  Dequantize(tensor.dtype, tensor.data.data(), factors.size(), factors.data());
   for (LayerConfig& layer : a->config.layers) {
-    QK_RETURN_IF_ERROR(DivideFrequencies(factors, &layer.attention.rope));
+    RopeConfig& rope = layer.attention.rope;
+    if (!a->rope_factors_long.name.empty()) {
+      QK_RETURN_IF_ERROR(
+          ApplyLongRope(ReadVector(source, a->rope_factors_short),
+                        ReadVector(source, a->rope_factors_long),
+                        rope.original_context, &rope));
+    } else if (!a->rope_factors.name.empty()) {
+      QK_RETURN_IF_ERROR(
+          DivideFrequencies(ReadVector(source, a->rope_factors), &rope));
+    }
   }
   return absl::OkStatus();
 }
@@ -110,6 +124,7 @@ absl::StatusOr<OpenModel> Open(const std::string& path) {
   absl::StatusOr<OpenModel> model =
       absl::EndsWith(path, ".gguf") ? OpenGguf(path) : OpenFolder(path);
   if (!model.ok()) return model.status();
+  ResolvePrefixes(*model->source, &model->architecture);
   QK_RETURN_IF_ERROR(CheckWeights(model->architecture, *model->source));
   QK_RETURN_IF_ERROR(ReadRopeFactors(*model->source, &model->architecture));
   if (model->tokenizer != nullptr &&
@@ -122,15 +137,20 @@ absl::StatusOr<OpenModel> Open(const std::string& path) {
   return model;
 }
 
+// "F16", say; the words of packed layers have their method's name.
+std::string StoredType(const TensorInfo& tensor, const Packing& packing) {
+  if (tensor.dtype != DType::kI32) return std::string(DTypeName(tensor.dtype));
+  return packing.method == Packing::Method::kAwq    ? "AWQ"
+         : packing.method == Packing::Method::kGptq ? "GPTQ"
+                                                    : "I32";
+}
+
 ModelDescription Describe(const OpenModel& model, ComputeType compute) {
   ModelDescription d;
   d.config = model.architecture.config;
   std::map<std::string, int64_t> bytes_of;
   for (const TensorInfo& t : model.source->tensors()) {
-    int64_t elements = 1;
-    for (int64_t dim : t.shape) elements *= dim;
-    d.parameters += elements;
-    bytes_of[std::string(DTypeName(t.dtype))] +=
+    bytes_of[StoredType(t, model.architecture.packing)] +=
         static_cast<int64_t>(t.data.size());
   }
   std::vector<std::pair<int64_t, std::string>> order;
@@ -140,10 +160,11 @@ ModelDescription Describe(const OpenModel& model, ComputeType compute) {
   for (const auto& [bytes, name] : order) names.push_back(name);
   d.weights_dtype = absl::StrJoin(names, ",");
   d.file_bytes = model.source->file_bytes();
-  const int64_t tied = d.config.tied_head
-                           ? int64_t{d.config.vocab_size} * d.config.hidden_size
-                           : 0;
-  d.host_bytes_estimate = (d.parameters + tied) * BytesOf(compute);
+  const int64_t elements = CountElements(model.architecture);
+  const WeightRef& head = model.architecture.lm_head;
+  const bool tied = head.name == model.architecture.embedding.name;
+  d.parameters = elements - (tied ? head.shape[0] * head.shape[1] : 0);
+  d.host_bytes_estimate = elements * BytesOf(compute);
   return d;
 }
 
@@ -157,6 +178,19 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& path,
 
 Model::Model() = default;
 Model::~Model() = default;
+
+void Model::FindRopes() {
+  for (const LayerConfig& layer : config().layers) {
+    const RopeConfig& rope = layer.attention.rope;
+    if (rope.frequencies.empty()) {
+      rope_of_layer_.push_back(-1);
+      continue;
+    }
+    const auto found = std::find(ropes_.begin(), ropes_.end(), rope);
+    rope_of_layer_.push_back(static_cast<int>(found - ropes_.begin()));
+    if (found == ropes_.end()) ropes_.push_back(rope);
+  }
+}
 
 absl::StatusOr<std::shared_ptr<const Model>> Model::Load(
     const std::string& path, const ModelOptions& options, Backend* backend) {
@@ -183,6 +217,7 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(
         model->weights_sha256_, ", expected ", options.expected_sha256));
   }
   model->weights_ = *std::move(weights);
+  model->FindRopes();
   model->tokenizer_ = std::move(open.tokenizer);
   model->pages_ = std::make_unique<PagePool>(model->config(), options.compute,
                                              options.kv_cache_bytes, backend);

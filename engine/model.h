@@ -68,6 +68,9 @@ class Model {
   int64_t device_bytes() const { return device_bytes_; }
   double load_seconds() const { return load_seconds_; }
   const Weights& weights() const { return *weights_; }
+  // The different RoPEs of the layers, and which of them a layer has; -1: none.
+  const std::vector<RopeConfig>& ropes() const { return ropes_; }
+  int rope_of_layer(int layer) const { return rope_of_layer_[layer]; }
   PagePool& pages() const { return *pages_; }
   // Used by the device's scheduler thread alone.
   Workspace& workspace() const { return *workspace_; }
@@ -75,12 +78,15 @@ class Model {
 
  private:
   Model();
+  void FindRopes();
 
   ModelDescription description_;
   ComputeType compute_ = ComputeType::kF32;
   Backend* backend_ = nullptr;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<Weights> weights_;
+  std::vector<RopeConfig> ropes_;
+  std::vector<int> rope_of_layer_;
   std::unique_ptr<PagePool> pages_;
   std::unique_ptr<Workspace> workspace_;
   std::string weights_sha256_;

@@ -3,34 +3,68 @@
 #ifndef QKSCOPE_ENGINE_MODEL_CONFIG_H_
 #define QKSCOPE_ENGINE_MODEL_CONFIG_H_
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
 
 namespace qk {
 
-enum class NormKind { kRms };
-enum class Activation { kSilu };
+enum class NormKind {
+  kRms,    // x / rms(x) * weight
+  kLayer,  // (x - mean(x)) / std(x) * weight + bias
+};
+
+// Where a block normalises: f is attention or MLP, n a norm.
+enum class NormPlacement {
+  kPre,       // hidden += f(n(hidden))
+  kPost,      // hidden = n(hidden + f(hidden))
+  kSandwich,  // hidden += n'(f(n(hidden)))
+};
+
+enum class Activation { kSilu, kGelu, kGeluTanh, kRelu };
+
+// theta ^ (-2 i / rotary_dims) for pair i, in float32 as transformers computes
+// it; size rotary_dims / 2.
+std::vector<double> BaseFrequencies(double theta, int rotary_dims);
 
 struct RopeConfig {
   double theta = 10000.0;
-  int rotary_dims = 0;
-  std::string scaling = "none";  // for display: "none", "linear", "llama3"
+  int rotary_dims = 0;  // the first ones of a head; the others are not rotated
+  // For display: "none", "linear", "dynamic", "llama3", "yarn", "longrope".
+  std::string scaling = "none";
   // Radians per token of each pair of dims (i, i + rotary_dims / 2), scaling
   // applied; size rotary_dims / 2. Empty: no RoPE.
   std::vector<double> frequencies;
+  // Multiplies cos and sin (yarn, longrope).
+  double attention_factor = 1.0;
+  // Scalings that change with the sequence: with more positions than
+  // `original_context` hold `long_frequencies` (longrope), or, when
+  // `dynamic_factor` is set, frequencies of a theta that grows (dynamic NTK).
+  int original_context = 0;
+  std::vector<double> long_frequencies;
+  double dynamic_factor = 0;
+  // M-RoPE: how many pairs turn with the temporal, height and width position;
+  // empty: all with the one position there is.
+  std::vector<int> sections;
 
-  // 2 pi / frequency, tokens; same size.
+  bool operator==(const RopeConfig&) const = default;
+
+  // The frequencies of a pass after which a sequence has `positions` positions.
+  std::vector<double> FrequenciesFor(int positions) const;
+  // 2 pi / frequency, tokens; same size as `frequencies`.
   std::vector<double> Wavelengths() const;
 };
 
 struct AttentionConfig {
-  int num_heads = 0;
+  int num_heads = 0;  // 0: the layer has no attention
   int num_kv_heads = 0;
   int head_dim = 0;
-  float scale = 0;  // of QK^T
+  float scale = 0;    // of QK^T
+  float softcap = 0;  // scores become softcap * tanh(score / softcap); 0: none
   bool qkv_bias = false;
   bool o_bias = false;
+  bool qk_norm = false;  // RMS norm of each head of Q and K, before RoPE
   std::optional<int> sliding_window;  // keys seen, the row's own included
   RopeConfig rope;
 
@@ -39,14 +73,38 @@ struct AttentionConfig {
   int group_size() const { return num_heads / num_kv_heads; }
 };
 
+// A state-space mixer in place of attention (Jamba's Mamba, v1).
+struct MambaConfig {
+  int inner_size = 0;  // 0: the layer has none
+  int state_size = 0;
+  int conv_kernel = 0;
+  int dt_rank = 0;
+  bool conv_bias = false;
+  bool proj_bias = false;
+
+  // Floats that a sequence keeps for the layer.
+  int64_t conv_floats() const {
+    return int64_t{inner_size} * (conv_kernel > 0 ? conv_kernel - 1 : 0);
+  }
+  int64_t state_floats() const {
+    return conv_floats() + int64_t{inner_size} * state_size;
+  }
+};
+
 struct MlpConfig {
   int intermediate_size = 0;
   Activation activation = Activation::kSilu;
+  // down(activation(gate(x)) * up(x)); else down(activation(up(x))).
+  bool gated = true;
   bool bias = false;
+  // Over 1: each row goes to the `experts_per_token` most probable of these.
+  int num_experts = 1;
+  int experts_per_token = 1;
 };
 
 struct LayerConfig {
   AttentionConfig attention;
+  MambaConfig mamba;
   MlpConfig mlp;
 };
 
@@ -55,12 +113,33 @@ struct ModelConfig {
   int hidden_size = 0;
   int vocab_size = 0;
   int context_length = 0;  // tokens
+  // Width of the embedding; other than hidden_size: projected in and out.
+  int embedding_size = 0;
+  float embedding_scale = 1.0f;
+  // Rows of a learned table of positions, of which row position +
+  // position_offset is added to the embedding; 0: no such table.
+  int position_rows = 0;
+  int position_offset = 0;
   NormKind norm = NormKind::kRms;
+  NormPlacement norm_placement = NormPlacement::kPre;
   float norm_eps = 0;
-  bool tied_head = false;  // lm_head shares the embedding's weights
+  bool final_norm = true;
+  // hidden += attention(n(hidden)) + mlp(n'(hidden)).
+  bool parallel_residual = false;
+  float logit_softcap = 0;  // of the head's logits; 0: none
+  bool tied_head = false;   // lm_head shares the embedding's weights
   std::vector<LayerConfig> layers;
 
   int num_layers() const { return static_cast<int>(layers.size()); }
+  bool has_attention(int layer) const {
+    return layers[layer].attention.num_heads > 0;
+  }
+  int64_t mamba_state_floats() const {
+    int64_t floats = 0;
+    for (const LayerConfig& layer : layers)
+      floats += layer.mamba.state_floats();
+    return floats;
+  }
 };
 
 }  // namespace qk

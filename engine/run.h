@@ -36,6 +36,7 @@ struct LayerFrame {
   RawDtype dtype = RawDtype::kF32;
   std::vector<int> shape;  // as in spec.proto's CaptureForm
   std::vector<int> heads;  // of the tensor, that the frame holds
+  bool no_rope = false;    // a post-RoPE point of a layer that has none
   std::string data;        // row-major little-endian
   std::optional<Statistics> statistics;
 };

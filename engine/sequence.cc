@@ -34,9 +34,18 @@ int MaxHeadDim(const ModelConfig& config) {
 
 }  // namespace
 
+Sequence::MambaState Sequence::mamba_state(int layer) const {
+  const std::vector<LayerConfig>& layers = model().config().layers;
+  float* at = mamba_states_.as<float>();
+  for (int i = 0; i < layer; ++i) at += layers[i].mamba.state_floats();
+  const MambaConfig& c = layers[layer].mamba;
+  return {at, at + c.conv_floats()};
+}
+
 int64_t Sequence::extra_bytes() const {
   const ModelConfig& config = model().config();
-  int64_t bytes = disruptor_.bytes() + capture_.bytes();
+  int64_t bytes =
+      disruptor_.bytes() + capture_.bytes() + 4 * config.mamba_state_floats();
   if (disruptor_.needs_copy()) {
     const int64_t position =
         int64_t{disruptor_.copy_heads()} * MaxHeadDim(config) * 2;
@@ -45,7 +54,7 @@ int64_t Sequence::extra_bytes() const {
              PagePool::PagesFor(max_positions());
   }
   if (spec_.baseline.has_value()) {
-    bytes += int64_t{4} * prompt_tokens() * config.hidden_size;
+    bytes += int64_t{4} * prompt_tokens() * config.embedding_size;
   }
   return bytes;
 }
@@ -58,6 +67,10 @@ absl::Status Sequence::Reserve() {
   QK_RETURN_IF_ERROR(model().workspace().Reserve(prompt_tokens()));
   QK_RETURN_IF_ERROR(disruptor_.Reserve(backend));
   QK_RETURN_IF_ERROR(capture_.Reserve(backend));
+  if (const int64_t floats = config.mamba_state_floats(); floats > 0) {
+    QK_ASSIGN_OR_RETURN(mamba_states_, backend->Allocate(4 * floats));
+    backend->Zero(mamba_states_.as<void>(), 4 * floats);
+  }
   if (disruptor_.needs_copy()) {
     const int64_t position =
         int64_t{disruptor_.copy_heads()} * MaxHeadDim(config);
@@ -70,9 +83,9 @@ absl::Status Sequence::Reserve() {
                                   BytesOf(model().compute()) * pages_.size()));
   }
   if (spec_.baseline.has_value()) {
-    QK_ASSIGN_OR_RETURN(
-        hidden_,
-        backend->Allocate(int64_t{4} * prompt_tokens() * config.hidden_size));
+    QK_ASSIGN_OR_RETURN(kept_rows_,
+                        backend->Allocate(int64_t{4} * prompt_tokens() *
+                                          config.embedding_size));
   }
   return absl::OkStatus();
 }

@@ -75,6 +75,12 @@ class Sequence {
   // asks for them.
   float* k_copy() const { return k_copy_.as<float>(); }
   float* v_copy() const { return v_copy_.as<float>(); }
+  // What a Mamba layer keeps of the rows so far.
+  struct MambaState {
+    float* conv = nullptr;  // (inner, kernel - 1)
+    float* scan = nullptr;  // (inner, state)
+  };
+  MambaState mamba_state(int layer) const;
   // This layer's pages for storing, and for attention to read.
   std::vector<KvPage> CachePages(int layer) const;
   // Pages that hold `heads` heads of the step's rows; those of earlier rows
@@ -86,8 +92,9 @@ class Sequence {
   // --- the head
   std::vector<HeadRequest> head_requests;  // of the next pass
   std::vector<HeadResult> head_results;    // of the last pass
-  // (prompt, hidden) rows after the final norm, if they are kept; else null.
-  float* kept_hidden() const { return hidden_.as<float>(); }
+  // The prompt's rows as lm_head takes them (prompt, embedding_size), if they
+  // are kept; else null.
+  float* kept_rows() const { return kept_rows_.as<float>(); }
 
   void FinishDecodeCapture();
   double capture_seconds() const { return capture_.seconds(); }
@@ -110,7 +117,8 @@ class Sequence {
   Capture capture_;
   DeviceBuffer k_copy_, v_copy_;
   DeviceBuffer fresh_;  // pages of one layer
-  DeviceBuffer hidden_;
+  DeviceBuffer kept_rows_;
+  DeviceBuffer mamba_states_;  // of all Mamba layers, one after another
   std::array<int64_t, kNumHookPoints> fired_{};
 };
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
 
 #include "absl/strings/str_format.h"
 #include "engine/check.h"
@@ -18,14 +17,9 @@ constexpr auto kOutside = absl::StatusCode::kOutOfRange;
 absl::Status ConvertPlaces(const pb::Capture& in, const ModelConfig& config,
                            int prompt_tokens, const Limits& limits,
                            CaptureSpec* out) {
-  QK_ASSIGN_OR_RETURN(
-      out->layers,
-      ConvertIndices("capture.layers", in.layers(), config.num_layers(),
-                     limits.max_list_entries, kOutside));
-  if (out->layers.empty()) {
-    out->layers.resize(config.num_layers());
-    std::iota(out->layers.begin(), out->layers.end(), 0);
-  }
+  QK_ASSIGN_OR_RETURN(out->layers,
+                      ConvertLayers("capture.layers", in.layers(), config,
+                                    limits.max_list_entries, kOutside));
   int heads = std::numeric_limits<int>::max();
   for (int layer : out->layers) {
     heads = std::min(heads, config.layers[layer].attention.num_heads);

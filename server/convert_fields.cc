@@ -49,6 +49,27 @@ absl::StatusOr<std::vector<int>> ConvertIndices(
   return sorted;
 }
 
+absl::StatusOr<std::vector<int>> ConvertLayers(
+    absl::string_view field,
+    const google::protobuf::RepeatedField<int32_t>& values,
+    const ModelConfig& config, int64_t limit, absl::StatusCode outside) {
+  QK_ASSIGN_OR_RETURN(
+      std::vector<int> layers,
+      ConvertIndices(field, values, config.num_layers(), limit, outside));
+  for (int i = 0; i < values.size(); ++i) {
+    if (!config.has_attention(values[i])) {
+      return BadField(
+          absl::StrFormat("%s[%d]", field, i),
+          absl::StrFormat("layer %d has no attention (see GetModel)",
+                          values[i]));
+    }
+  }
+  for (int layer = 0; values.empty() && layer < config.num_layers(); ++layer) {
+    if (config.has_attention(layer)) layers.push_back(layer);
+  }
+  return layers;
+}
+
 absl::Status CheckNoUnknownFields(const google::protobuf::Message& message) {
   const google::protobuf::Reflection& reflection = *message.GetReflection();
   const auto& unknown = reflection.GetUnknownFields(message);

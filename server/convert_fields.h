@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "engine/model_config.h"
 #include "google/protobuf/message.h"
 #include "google/protobuf/repeated_field.h"
 
@@ -38,6 +39,13 @@ absl::StatusOr<std::vector<int>> ConvertIndices(
     absl::string_view field,
     const google::protobuf::RepeatedField<int32_t>& values, int size,
     int64_t limit, absl::StatusCode outside);
+
+// Layers of a request: none given means all that have attention. One without
+// attention is INVALID_ARGUMENT, one out of range has `outside`.
+absl::StatusOr<std::vector<int>> ConvertLayers(
+    absl::string_view field,
+    const google::protobuf::RepeatedField<int32_t>& values,
+    const ModelConfig& config, int64_t limit, absl::StatusCode outside);
 
 // A field number that this server does not know, anywhere in the message.
 absl::Status CheckNoUnknownFields(const google::protobuf::Message& message);

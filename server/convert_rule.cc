@@ -51,13 +51,9 @@ absl::Status RuleConverter::Enums() {
 
 absl::Status RuleConverter::Layers() {
   QK_ASSIGN_OR_RETURN(
-      out.layers, ConvertIndices(Sub("layers"), in.layers(),
-                                 config.num_layers(), limits.max_list_entries,
-                                 absl::StatusCode::kInvalidArgument));
-  if (out.layers.empty()) {
-    out.layers.resize(config.num_layers());
-    std::iota(out.layers.begin(), out.layers.end(), 0);
-  }
+      out.layers,
+      ConvertLayers(Sub("layers"), in.layers(), config, limits.max_list_entries,
+                    absl::StatusCode::kInvalidArgument));
   return absl::OkStatus();
 }
 

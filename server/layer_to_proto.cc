@@ -54,6 +54,7 @@ pb::Layer LayerToProto(const LayerFrame& frame,
       static_cast<pb::HookPoint>(EnumNumber(frame.point, kHookPointTable)));
   out.set_stage(static_cast<pb::Stage>(frame.stage));
   out.set_phase(static_cast<pb::Phase>(frame.phase));
+  out.set_no_rope(frame.no_rope);
   if (frame.step >= 0) out.set_step(frame.step);
   if (frame.position >= 0) {
     out.add_positions(frame.position);

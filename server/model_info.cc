@@ -30,6 +30,10 @@ void SetLayers(const ModelConfig& config, pb::ModelInfo* out) {
   for (const LayerConfig& layer : config.layers) {
     const AttentionConfig& attention = layer.attention;
     pb::LayerInfo* info = out->add_layers();
+    if (layer.mamba.inner_size > 0) {
+      info->set_kind("mamba");
+      continue;
+    }
     info->set_kind("attention");
     info->set_num_heads(attention.num_heads);
     info->set_num_kv_heads(attention.num_kv_heads);

@@ -79,7 +79,9 @@ Rules Gemma2(bool control, const ModelConfig& config) {
     }
     for (int layer = 0; layer < config.num_layers(); ++layer) {
       const auto& window = config.layers[layer].attention.sliding_window;
-      if (window.has_value() == sliding) rule.add_layers(layer);
+      if (config.has_attention(layer) && window.has_value() == sliding) {
+        rule.add_layers(layer);
+      }
     }
     if (!rule.layers().empty()) rules.push_back(rule);
   }

@@ -91,6 +91,7 @@ void AnalyzeView::OnStarted(const v1::Started& started) {
 void AnalyzeView::OnTensor(const Tensor& tensor) {
   const v1::Layer& header = tensor.header;
   got_bytes_ += static_cast<int64_t>(tensor.data.size());
+  if (header.no_rope()) no_rope_.insert(header.layer());
   const bool shown =
       options_.all_arms || (!arms_.empty() && header.arm() == arms_[0]);
   if (shown && !header.has_statistics()) PrintValues(tensor);
@@ -197,6 +198,11 @@ void AnalyzeView::PrintValues(const Tensor& tensor) {
 
 void AnalyzeView::Finish(const AnalysisResult& result) {
   for (const auto& [key, row] : rows_) PrintRow(key, row);
+  if (!no_rope_.empty()) {
+    console_->Print(absl::StrCat(
+        "No RoPE in layers ", absl::StrJoin(no_rope_, ","),
+        ": their Q and K after RoPE are those before it.\n"));
+  }
   console_->Print(ArmTable(result, *console_));
 }
 

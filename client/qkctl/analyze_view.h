@@ -51,6 +51,7 @@ class AnalyzeView {
   int heading_phase_ = 0;       // the phase whose heading was printed last
   std::map<RowKey, Row> rows_;  // not yet complete
   std::set<RowKey> printed_;
+  std::set<int> no_rope_;  // layers without
 };
 
 // The arms' table: mean log-probability, KL to the baseline, top-1 flips.

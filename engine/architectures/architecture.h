@@ -5,37 +5,104 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/formats/gguf.h"
 #include "engine/formats/json.h"
+#include "engine/formats/tensor_source.h"
 #include "engine/model_config.h"
 
 namespace qk {
 
+// Where a weight lies in the file. `shape` is the engine's, outermost first;
+// the fields below it say how the file's tensor differs.
 struct WeightRef {
-  std::string name;            // in the file; empty: the model has none
-  std::vector<int64_t> shape;  // outermost first
+  std::string name;  // in the file; empty: the model has none
+  std::vector<int64_t> shape;
   // GGUF stores Q and K of Llama with each head's rows interleaved (pairs of
   // RoPE side by side); this many heads are put back. 0: rows as they are.
   int interleaved_heads = 0;
+  // The file's tensor is (in, out), as GPT-2's Conv1D has it.
+  bool transposed = false;
+  // A part of a fused tensor of `fused_rows` rows (outputs): row r is the
+  // file's row first_row + (r / block_rows) * block_stride + r % block_rows;
+  // block_rows 0: one block. fused_rows 0: not fused.
+  int64_t fused_rows = 0;
+  int64_t first_row = 0;
+  int64_t block_rows = 0;
+  int64_t block_stride = 0;
+  // Added to every element (Gemma's norms are stored as weight - 1).
+  float plus = 0.0f;
 };
 
-struct LayerWeightRefs {
-  WeightRef attention_norm, mlp_norm;
-  WeightRef q_proj, k_proj, v_proj, o_proj;
-  WeightRef q_bias, k_bias, v_bias, o_bias;
+struct NormRef {
+  WeightRef weight, bias;  // no bias in an RMS norm
+};
+
+struct MlpWeightRefs {
   WeightRef gate_proj, up_proj, down_proj;
   WeightRef gate_bias, up_bias, down_bias;
 };
 
+// Mamba (arXiv:2312.00752) with Jamba's norms of dt, B and C.
+struct MambaWeightRefs {
+  WeightRef in_proj, in_bias;    // (2 * inner, hidden)
+  WeightRef conv, conv_bias;     // (inner, 1, kernel)
+  WeightRef x_proj;              // (dt_rank + 2 * state, inner)
+  WeightRef dt_proj, dt_bias;    // (inner, dt_rank)
+  WeightRef a_log, d;            // (inner, state), (inner)
+  WeightRef out_proj, out_bias;  // (hidden, inner)
+  WeightRef dt_norm, b_norm, c_norm;
+};
+
+struct LayerWeightRefs {
+  NormRef attention_norm, mlp_norm;
+  NormRef post_attention_norm, post_mlp_norm;  // NormPlacement::kSandwich
+  WeightRef q_proj, k_proj, v_proj, o_proj;
+  WeightRef q_bias, k_bias, v_bias, o_bias;
+  WeightRef q_norm, k_norm;  // (head_dim)
+  MambaWeightRefs mamba;
+  WeightRef router;                 // (num_experts, hidden); one expert: none
+  std::vector<MlpWeightRefs> mlps;  // one per expert
+};
+
+// Linear weights packed into few bits, in a Hugging Face checkpoint.
+struct Packing {
+  enum class Method { kNone, kAwq, kGptq };
+  Method method = Method::kNone;
+  int bits = 0;
+  int group_size = 0;      // inputs that share a scale; -1: a whole row
+  bool desc_act = false;   // GPTQ: the groups' inputs are listed in g_idx
+  bool sym = false;        // GPTQ: zero points all in the middle
+  bool zero_point = true;  // AWQ: has zero points
+  bool v2 = false;         // GPTQ: zero points as they are; else stored minus 1
+  // Parts of names of modules that are not packed.
+  std::vector<std::string> modules_to_not_convert;
+
+  bool operator==(const Packing&) const = default;
+};
+
 struct Architecture {
   ModelConfig config;
-  WeightRef embedding, final_norm, lm_head;
+  Packing packing;
+  WeightRef embedding;                // (vocab, embedding_size)
+  WeightRef positions;                // (position_rows, hidden)
+  WeightRef project_in, project_out;  // (hidden, embedding), its inverse's
+  NormRef final_norm;
+  WeightRef lm_head;  // (vocab, embedding_size)
   std::vector<LayerWeightRefs> layers;
-  // GGUF only: divisors of the RoPE frequencies (Llama 3 scaling).
-  WeightRef rope_factors;
+  // GGUF only: divisors of the RoPE frequencies (Llama 3 scaling), and
+  // longrope's two sets.
+  WeightRef rope_factors, rope_factors_long, rope_factors_short;
+  // Endings of the names of tensors that checkpoints of the family carry and
+  // that no number depends on (causal masks, say).
+  std::vector<std::string> ignored;
+  // Beginnings of the names of parts that text does not pass through.
+  std::vector<std::string> ignored_parts;
+  // Other beginnings that published checkpoints give to names: {ours, theirs}.
+  std::vector<std::pair<std::string, std::string>> other_prefixes;
 };
 
 // From a Hugging Face config.json. INVALID_ARGUMENT: a bad value.
@@ -46,10 +113,13 @@ absl::StatusOr<Architecture> ArchitectureFromConfig(const JsonValue& config);
 // From a GGUF file's metadata.
 absl::StatusOr<Architecture> ArchitectureFromGguf(const GgufFile& file);
 
-// One function per family; the two above choose by name.
-absl::StatusOr<Architecture> LlamaFromConfig(const JsonValue& config,
-                                             absl::string_view model_type);
-absl::StatusOr<Architecture> LlamaFromGguf(const GgufFile& file);
+// Every weight that the model has, in no particular order; a tied head is there
+// twice.
+std::vector<WeightRef*> AllWeights(Architecture* architecture);
+
+// Renames the weights to what the file has where it uses one of
+// `other_prefixes`. To be called before the weights are looked for.
+void ResolvePrefixes(const TensorSource& source, Architecture* architecture);
 
 }  // namespace qk
 

@@ -1,105 +1,150 @@
 #include "engine/architectures/rope_scaling.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
 
 namespace qk {
-
-void SetBaseFrequencies(RopeConfig* rope) {
-  rope->frequencies.clear();
-  for (int i = 0; i < rope->rotary_dims; i += 2) {
-    const float exponent =
-        static_cast<float>(i) / static_cast<float>(rope->rotary_dims);
-    rope->frequencies.push_back(
-        1.0f / std::pow(static_cast<float>(rope->theta), exponent));
-  }
-}
-
 namespace {
 
-absl::StatusOr<double> PositiveDouble(const JsonValue& object,
-                                      absl::string_view key) {
-  QK_ASSIGN_OR_RETURN(const double value, object.GetDouble(key));
-  if (value <= 0) {
-    return object.Error(absl::StrCat(key, ": must be > 0, got ", value));
+// frequencies[i] / factors[i], in float32.
+absl::StatusOr<std::vector<double>> Divide(
+    const std::vector<double>& frequencies, absl::Span<const float> factors,
+    absl::string_view name) {
+  if (factors.size() != frequencies.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(name, ": expected ", frequencies.size(), " factors, got ",
+                     factors.size()));
   }
-  return value;
+  std::vector<double> divided;
+  for (size_t i = 0; i < factors.size(); ++i) {
+    if (!(factors[i] > 0) || !std::isfinite(factors[i])) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          name, "[", i, "]: must be finite and > 0, got ", factors[i]));
+    }
+    divided.push_back(static_cast<float>(frequencies[i]) / factors[i]);
+  }
+  return divided;
 }
 
-// Llama 3.1: low frequencies are divided by `factor`, high ones kept, those
-// between blended by where their wavelength lies.
-absl::Status ApplyLlama3(const JsonValue& scaling, RopeConfig* rope) {
-  QK_ASSIGN_OR_RETURN(const double factor, PositiveDouble(scaling, "factor"));
-  QK_ASSIGN_OR_RETURN(const double low,
-                      PositiveDouble(scaling, "low_freq_factor"));
-  QK_ASSIGN_OR_RETURN(const double high,
-                      PositiveDouble(scaling, "high_freq_factor"));
-  QK_ASSIGN_OR_RETURN(
-      const double context,
-      PositiveDouble(scaling, "original_max_position_embeddings"));
-  if (high <= low) {
-    return scaling.Error(
-        absl::StrCat("high_freq_factor: must be over "
-                     "low_freq_factor ",
-                     low, ", got ", high));
+// 0 below `low`, 1 above `high`, straight between; float32.
+float Ramp(int pair, double low, double high) {
+  if (low == high) high += 0.001;
+  const float ramp = (static_cast<float>(pair) - static_cast<float>(low)) /
+                     static_cast<float>(high - low);
+  return std::clamp(ramp, 0.0f, 1.0f);
+}
+
+double YarnAttentionFactor(const YarnScaling& s) {
+  if (s.attention_factor.has_value()) return *s.attention_factor;
+  const auto mscale = [&](double weight) {
+    return s.factor <= 1 ? 1.0 : 0.1 * weight * std::log(s.factor) + 1.0;
+  };
+  if (s.mscale != 0 && s.mscale_all_dim != 0) {
+    return mscale(s.mscale) / mscale(s.mscale_all_dim);
   }
-  for (double& frequency : rope->frequencies) {
-    const double wavelength = 2 * std::numbers::pi / frequency;
-    if (wavelength < context / high) continue;
-    double scaled = frequency / factor;
-    if (wavelength <= context / low) {
-      const double smooth = (context / wavelength - low) / (high - low);
-      scaled = (1 - smooth) * scaled + smooth * frequency;
-    }
-    frequency = static_cast<float>(scaled);
-  }
-  return absl::OkStatus();
+  return mscale(1);
 }
 
 }  // namespace
 
-absl::Status ApplyRopeScaling(const JsonValue& scaling, RopeConfig* rope) {
-  if (!scaling.is_object()) {
-    return scaling.Error(
-        absl::StrCat("must be an object, got ", scaling.Describe()));
+RopeConfig PlainRope(double theta, int rotary_dims) {
+  RopeConfig rope;
+  rope.theta = theta;
+  rope.rotary_dims = rotary_dims;
+  rope.frequencies = BaseFrequencies(theta, rotary_dims);
+  return rope;
+}
+
+void ApplyLinear(double factor, RopeConfig* rope) {
+  rope->scaling = "linear";
+  for (double& f : rope->frequencies) {
+    f = static_cast<float>(f) / static_cast<float>(factor);
   }
-  // Older files say "type".
-  const char* key =
-      scaling.Find("rope_type").has_value() ? "rope_type" : "type";
-  QK_ASSIGN_OR_RETURN(const absl::string_view kind,
-                      scaling.GetStringOr(key, "default"));
-  if (kind == "default") return absl::OkStatus();
-  rope->scaling = std::string(kind);
-  if (kind == "llama3") return ApplyLlama3(scaling, rope);
-  if (kind == "linear") {
-    QK_ASSIGN_OR_RETURN(const double factor, PositiveDouble(scaling, "factor"));
-    for (double& f : rope->frequencies) f = static_cast<float>(f / factor);
-    return absl::OkStatus();
+}
+
+void ApplyDynamic(double factor, int context, RopeConfig* rope) {
+  rope->scaling = "dynamic";
+  rope->dynamic_factor = factor;
+  rope->original_context = context;
+}
+
+void ApplyLlama3(const Llama3Scaling& s, RopeConfig* rope) {
+  rope->scaling = "llama3";
+  const auto context = static_cast<float>(s.original_context);
+  const auto factor = static_cast<float>(s.factor);
+  const auto low = static_cast<float>(s.low_freq_factor);
+  const auto range = static_cast<float>(s.high_freq_factor - s.low_freq_factor);
+  const auto shortest =
+      static_cast<float>(s.original_context / s.high_freq_factor);
+  const auto longest =
+      static_cast<float>(s.original_context / s.low_freq_factor);
+  for (double& frequency : rope->frequencies) {
+    const auto f = static_cast<float>(frequency);
+    const float wavelength = static_cast<float>(2 * std::numbers::pi) / f;
+    if (wavelength < shortest) continue;
+    if (wavelength > longest) {
+      frequency = f / factor;
+      continue;
+    }
+    const float smooth = (context / wavelength - low) / range;
+    frequency = (1.0f - smooth) * f / factor + smooth * f;
   }
-  return absl::UnimplementedError(absl::StrCat(
-      "config: ", scaling.Path(), ".", key, ": '", kind,
-      "' is not implemented (implemented: default, linear, llama3)"));
+}
+
+void ApplyYarn(const YarnScaling& s, RopeConfig* rope) {
+  rope->scaling = "yarn";
+  rope->attention_factor = YarnAttentionFactor(s);
+  const double dims = rope->rotary_dims;
+  // The pair that turns so many times within the original context.
+  const auto pair = [&](double turns) {
+    return dims *
+           std::log(s.original_context / (turns * 2 * std::numbers::pi)) /
+           (2 * std::log(rope->theta));
+  };
+  double low = pair(s.beta_fast), high = pair(s.beta_slow);
+  if (s.truncate) {
+    low = std::floor(low);
+    high = std::ceil(high);
+  }
+  low = std::max(low, 0.0);
+  high = std::min(high, dims - 1);
+  for (int i = 0; i < rope->rotary_dims / 2; ++i) {
+    const float exponent = static_cast<float>(2 * i) / static_cast<float>(dims);
+    const float power = std::pow(static_cast<float>(rope->theta), exponent);
+    const float kept = 1.0f / power;
+    const float interpolated = 1.0f / (static_cast<float>(s.factor) * power);
+    const float share = 1.0f - Ramp(i, low, high);
+    rope->frequencies[i] = interpolated * (1.0f - share) + kept * share;
+  }
+}
+
+absl::Status ApplyLongRope(absl::Span<const float> short_factors,
+                           absl::Span<const float> long_factors,
+                           int original_context, RopeConfig* rope) {
+  const std::vector<double> base = rope->frequencies;
+  QK_ASSIGN_OR_RETURN(rope->frequencies,
+                      Divide(base, short_factors, "short_factor"));
+  QK_ASSIGN_OR_RETURN(rope->long_frequencies,
+                      Divide(base, long_factors, "long_factor"));
+  rope->scaling = "longrope";
+  rope->original_context = original_context;
+  return absl::OkStatus();
+}
+
+double LongRopeAttentionFactor(double factor, double original_context) {
+  if (factor <= 1) return 1;
+  return std::sqrt(1 + std::log(factor) / std::log(original_context));
 }
 
 absl::Status DivideFrequencies(absl::Span<const float> factors,
                                RopeConfig* rope) {
-  if (factors.size() != rope->frequencies.size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("rope_freqs.weight: expected ", rope->frequencies.size(),
-                     " factors, got ", factors.size()));
-  }
-  for (size_t i = 0; i < factors.size(); ++i) {
-    if (!(factors[i] > 0) || !std::isfinite(factors[i])) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("rope_freqs.weight[", i,
-                       "]: must be finite and > 0, got ", factors[i]));
-    }
-    rope->frequencies[i] =
-        static_cast<float>(rope->frequencies[i] / factors[i]);
-  }
+  QK_ASSIGN_OR_RETURN(rope->frequencies,
+                      Divide(rope->frequencies, factors, "rope_freqs.weight"));
   rope->scaling = "llama3";
   return absl::OkStatus();
 }

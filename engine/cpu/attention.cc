@@ -35,6 +35,7 @@ struct AttentionTask {
   int first_position = 0;
   int window = 0;  // keys seen; 0: all
   float scale = 0;
+  float softcap = 0;
   const KvPage* pages = nullptr;
   int kv_head_numerator = 0;  // page head = this * page.heads / num_heads
   int num_heads = 0;
@@ -76,10 +77,17 @@ HWY_INLINE void Product(const float* a, size_t a_stride, size_t rows,
   }
 }
 
+HWY_INLINE V SoftCap(V x, float cap) {
+  const D d;
+  const V y = hn::Tanh(d, hn::Div(x, hn::Set(d, cap)));
+  // Tanh of a NaN is a number in this library; here it must stay a NaN.
+  return hn::IfThenElse(hn::Eq(x, x), hn::Mul(hn::Set(d, cap), y), x);
+}
+
 // Turns scores of columns [begin, end) of one row into weights, updates the
 // row's maximum and sum, and returns the factor for what was summed so far.
-HWY_INLINE float SoftmaxRow(float* s, int begin, int end, float scale,
-                            float& max, float& sum) {
+HWY_INLINE float SoftmaxRow(float* s, int begin, int end,
+                            const AttentionTask& t, float& max, float& sum) {
   const D d;
   const int lanes = static_cast<int>(hn::Lanes(d));
   const V lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
@@ -89,7 +97,8 @@ HWY_INLINE float SoftmaxRow(float* s, int begin, int end, float scale,
   for (int j = 0; j < kPageSize; j += lanes) {
     const V column = hn::Iota(d, static_cast<float>(j));
     const auto seen = hn::And(hn::Ge(column, first), hn::Lt(column, last));
-    const V scaled = hn::Mul(hn::LoadU(d, s + j), hn::Set(d, scale));
+    V scaled = hn::Mul(hn::LoadU(d, s + j), hn::Set(d, t.scale));
+    if (t.softcap > 0) scaled = SoftCap(scaled, t.softcap);
     const V score = hn::IfThenElse(seen, scaled, lowest);
     hn::StoreU(score, d, s + j);
     top = hn::Max(top, score);
@@ -210,7 +219,7 @@ HWY_ATTR void RunAttentionTask(const AttentionTask& t,
         continue;
       }
       float* row = s + r * kPageSize;
-      const float factor = SoftmaxRow(row, begin, end, t.scale, max[r], sum[r]);
+      const float factor = SoftmaxRow(row, begin, end, t, max[r], sum[r]);
       if (factor != 1.0f) ScaleRow(o + r * padded, padded, factor);
       if (begin == 0 && end == kPageSize) {
         if (full_from < 0) full_from = r;
@@ -262,6 +271,7 @@ void Attention(const float* q, const AttentionConfig& config,
         task.first_position = sequence.first_position + row;
         task.window = config.sliding_window.value_or(0);
         task.scale = config.scale;
+        task.softcap = config.softcap;
         task.pages = sequence.pages;
         task.kv_head_numerator = head;
         task.num_heads = config.num_heads;
@@ -328,6 +338,10 @@ void AttentionPattern(const float* q, const AttentionConfig& config,
                    ReadKv(page.k, base + i * kPageSize + key % kPageSize, type);
         }
         scores[key] = score * config.scale;
+        if (config.softcap > 0) {
+          scores[key] =
+              config.softcap * std::tanh(scores[key] / config.softcap);
+        }
         max = std::max(max, scores[key]);
       }
       double sum = 0;

@@ -83,12 +83,16 @@ class CpuBackend final : public Backend {
                int dim, float* out) override {
     cpu::RmsNorm(x, weight, eps, rows, dim, out, pool_);
   }
+  void LayerNorm(const float* x, const float* weight, const float* bias,
+                 float eps, int rows, int dim, float* out) override {
+    cpu::LayerNorm(x, weight, bias, eps, rows, dim, out, pool_);
+  }
   void MatMul(const float* x, const Matrix& w, int rows, float* out) override {
     static_cast<const cpu::CpuMatrix&>(w).Multiply(x, rows, out, pool_);
   }
-  void Rope(float* x, int heads, int head_dim, int rotary_dims,
-            const float* table, absl::Span<const int32_t> positions) override {
-    cpu::Rope(x, heads, head_dim, rotary_dims, table, positions, pool_);
+  void Rope(float* x, int64_t rows, int heads, int head_dim, int rotary_dims,
+            const float* table) override {
+    cpu::Rope(x, rows, heads, head_dim, rotary_dims, table, pool_);
   }
   void AppendKv(const HeadRows& k, const HeadRows& v, ComputeType type,
                 const KvPage* pages) override {
@@ -109,12 +113,41 @@ class CpuBackend final : public Backend {
                         int keys, ComputeType type, float* out) override {
     cpu::AttentionPattern(q, config, sequence, rows, heads, keys, type, out);
   }
-  void GatedActivation(float* gate, const float* up, int64_t n,
-                       Activation activation) override {
-    cpu::GatedActivation(gate, up, n, activation, pool_);
+  void Activate(float* x, const float* times, int64_t n,
+                Activation activation) override {
+    cpu::Activate(x, times, n, activation, pool_);
+  }
+  void Softcap(float* x, int64_t n, float cap) override {
+    cpu::Softcap(x, n, cap, pool_);
   }
   void Add(float* x, const float* y, int64_t n) override {
     cpu::Add(x, y, n, pool_);
+  }
+  void Scale(float* x, int64_t n, float factor) override {
+    cpu::Scale(x, n, factor, pool_);
+  }
+
+  void CausalConvSilu(float* x, int rows, int inner, int kernel,
+                      const float* weight, const float* bias,
+                      float* state) override {
+    cpu::CausalConvSilu(x, rows, inner, kernel, weight, bias, state, pool_);
+  }
+  void SelectiveScan(const ScanInputs& in, int rows, int inner, int state_size,
+                     float* state, float* x) override {
+    cpu::SelectiveScan(in, rows, inner, state_size, state, x, pool_);
+  }
+  void RouteExperts(const float* logits, int rows, int experts, int chosen,
+                    int32_t* ids, float* weights) override {
+    cpu::RouteExperts(logits, rows, experts, chosen, ids, weights);
+  }
+  void GatherRows(const float* x, absl::Span<const int> rows, int dim,
+                  float* out) override {
+    cpu::GatherRows(x, rows, dim, out);
+  }
+  void AddScaledRows(const float* x, absl::Span<const int> rows,
+                     absl::Span<const float> factors, int dim,
+                     float* out) override {
+    cpu::AddScaledRows(x, rows, factors, dim, out);
   }
 
   void AddMoments(const HeadRows& x, absl::Span<const int> rows,

@@ -12,11 +12,12 @@ namespace qk::cpu {
 // norm.cc
 void RmsNorm(const float* x, const float* weight, float eps, int rows, int dim,
              float* out, ThreadPool& pool);
+void LayerNorm(const float* x, const float* weight, const float* bias,
+               float eps, int rows, int dim, float* out, ThreadPool& pool);
 
 // rope.cc
-void Rope(float* x, int heads, int head_dim, int rotary_dims,
-          const float* table, absl::Span<const int32_t> positions,
-          ThreadPool& pool);
+void Rope(float* x, int64_t rows, int heads, int head_dim, int rotary_dims,
+          const float* table, ThreadPool& pool);
 
 // kv_cache.cc
 void AppendKv(const HeadRows& k, const HeadRows& v, ComputeType type,
@@ -34,9 +35,26 @@ void AttentionPattern(const float* q, const AttentionConfig& config,
                       float* out);
 
 // activation.cc
-void GatedActivation(float* gate, const float* up, int64_t n,
-                     Activation activation, ThreadPool& pool);
+void Activate(float* x, const float* times, int64_t n, Activation activation,
+              ThreadPool& pool);
+void Softcap(float* x, int64_t n, float cap, ThreadPool& pool);
 void Add(float* x, const float* y, int64_t n, ThreadPool& pool);
+void Scale(float* x, int64_t n, float factor, ThreadPool& pool);
+
+// mamba.cc
+void CausalConvSilu(float* x, int rows, int inner, int kernel,
+                    const float* weight, const float* bias, float* state,
+                    ThreadPool& pool);
+void SelectiveScan(const ScanInputs& in, int rows, int inner, int state_size,
+                   float* state, float* x, ThreadPool& pool);
+
+// experts.cc
+void RouteExperts(const float* logits, int rows, int experts, int chosen,
+                  int32_t* ids, float* weights);
+void GatherRows(const float* x, absl::Span<const int> rows, int dim,
+                float* out);
+void AddScaledRows(const float* x, absl::Span<const int> rows,
+                   absl::Span<const float> factors, int dim, float* out);
 
 // moments.cc
 void AddMoments(const HeadRows& x, absl::Span<const int> rows,

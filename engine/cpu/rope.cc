@@ -4,16 +4,14 @@
 
 namespace qk::cpu {
 
-void Rope(float* x, int heads, int head_dim, int rotary_dims,
-          const float* table, absl::Span<const int32_t> positions,
-          ThreadPool& pool) {
+void Rope(float* x, int64_t rows, int heads, int head_dim, int rotary_dims,
+          const float* table, ThreadPool& pool) {
   const int half = rotary_dims / 2;
-  const int64_t rows = static_cast<int64_t>(positions.size());
   constexpr int64_t kChunk = 32;
   pool.For((rows + kChunk - 1) / kChunk, [&](int64_t chunk, int) {
     const int64_t end = std::min(rows, (chunk + 1) * kChunk);
     for (int64_t row = chunk * kChunk; row < end; ++row) {
-      const float* cos = table + int64_t{positions[row]} * rotary_dims;
+      const float* cos = table + row * rotary_dims;
       const float* sin = cos + half;
       for (int h = 0; h < heads; ++h) {
         float* a = x + (row * heads + h) * head_dim;

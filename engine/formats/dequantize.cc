@@ -5,14 +5,6 @@
 #include "engine/check.h"
 #include "engine/formats/quant_blocks.h"
 
-// One body, compiled for several instruction sets and chosen at run time. No
-// fused multiply-add in any (-ffp-contract=off), so they give the same bits.
-#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
-#define QK_CLONES __attribute__((target_clones("avx2", "default")))
-#else
-#define QK_CLONES
-#endif
-
 namespace qk {
 namespace {
 
@@ -28,6 +20,8 @@ QK_INLINE auto WithBlock(DType dtype, Visitor visit) {
       return visit(F16());
     case DType::kBF16:
       return visit(BF16());
+    case DType::kI32:
+      return visit(I32());
     case DType::kQ4_0:
       return visit(Q4_0());
     case DType::kQ4_1:
@@ -83,6 +77,8 @@ absl::string_view DTypeName(DType dtype) {
       return "F16";
     case DType::kBF16:
       return "BF16";
+    case DType::kI32:
+      return "I32";
     case DType::kQ4_0:
       return "Q4_0";
     case DType::kQ4_1:
@@ -108,6 +104,7 @@ absl::string_view DTypeName(DType dtype) {
 }
 
 void Dequantize(DType dtype, const uint8_t* src, int64_t elements, float* dst) {
+  QK_CHECK(dtype != DType::kI32);
   const int64_t per_block = BlockElements(dtype);
   QK_CHECK(elements >= 0 && elements % per_block == 0);
   DequantizeBlocks(dtype, src, elements / per_block, dst);

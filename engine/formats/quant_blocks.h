@@ -10,6 +10,14 @@
 #include <cstdint>
 #include <cstring>
 
+// One body, compiled for several instruction sets and chosen at run time. No
+// fused multiply-add in any (-ffp-contract=off), so they give the same bits.
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+#define QK_CLONES __attribute__((target_clones("avx2", "default")))
+#else
+#define QK_CLONES
+#endif
+
 // Must vanish into its caller, which is compiled for several instruction sets.
 #define QK_INLINE __attribute__((always_inline)) inline
 
@@ -274,6 +282,12 @@ struct F32 {
   static QK_INLINE void Run(const uint8_t* src, float* dst) {
     std::memcpy(dst, src, sizeof(*dst));
   }
+};
+
+// Has a size; Dequantize refuses it.
+struct I32 {
+  static constexpr int kElements = 1, kBytes = 4;
+  static QK_INLINE void Run(const uint8_t*, float*) {}
 };
 
 }  // namespace qk::quant

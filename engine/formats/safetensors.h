@@ -19,16 +19,16 @@ namespace qk {
 
 // `path`: a .safetensors file, a *.safetensors.index.json, or a folder with
 // model.safetensors or model.safetensors.index.json in it. Tensors of integer
-// and boolean types (position ids, causal masks) are checked and left out of
-// tensors(). Sha256Hex() covers the tensor files, not the index. Errors:
-// INVALID_ARGUMENT for content, NOT_FOUND, PERMISSION_DENIED; messages start
-// with the name of the file.
+// and boolean types other than I32 (position ids, causal masks) are checked and
+// left out of tensors(). Sha256Hex() covers the tensor files, not the index.
+// Errors: INVALID_ARGUMENT for content, NOT_FOUND, PERMISSION_DENIED; messages
+// start with the name of the file.
 absl::StatusOr<std::unique_ptr<TensorSource>> OpenSafetensors(
     const std::string& path);
 
 struct SafetensorsContents {
   std::vector<TensorInfo> tensors;  // in order of offset
-  std::vector<std::string> others;  // names of integer and boolean tensors
+  std::vector<std::string> others;  // names of those left out
 };
 
 // One whole file in memory. The result points into `file`.

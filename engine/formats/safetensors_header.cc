@@ -32,7 +32,7 @@ constexpr StoredType kTypes[] = {
     {"BF16", 2, DType::kBF16}, {"BOOL", 1, std::nullopt},
     {"U8", 1, std::nullopt},   {"I8", 1, std::nullopt},
     {"U16", 2, std::nullopt},  {"I16", 2, std::nullopt},
-    {"U32", 4, std::nullopt},  {"I32", 4, std::nullopt},
+    {"U32", 4, std::nullopt},  {"I32", 4, DType::kI32},
     {"U64", 8, std::nullopt},  {"I64", 8, std::nullopt},
 };
 

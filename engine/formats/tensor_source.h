@@ -17,6 +17,7 @@ enum class DType {
   kF32,
   kF16,
   kBF16,
+  kI32,  // packed words and indices: no weight
   kQ4_0,
   kQ4_1,
   kQ5_0,

@@ -65,6 +65,7 @@ struct AttentionCase {
   std::optional<int> window;
   std::vector<Span> sequences;
   bool keys_per_query_head = false;
+  float softcap = 0;
 };
 
 inline std::vector<AttentionCase> AttentionCases() {
@@ -87,6 +88,8 @@ inline std::vector<AttentionCase> AttentionCases() {
       {"window_of_all", 2, 2, 8, 1000, {{0, 130}}},
       {"own_keys", 6, 2, 16, all, mix, true},
       {"own_keys_window", 3, 1, 64, 7, mix, true},
+      {"softcap", 4, 2, 24, all, mix, false, 1.5f},
+      {"softcap_window", 2, 1, 256, 70, {{0, 130}, {200, 1}}, false, 0.3f},
   };
 }
 
@@ -105,6 +108,7 @@ inline AttentionData MakeData(const AttentionCase& c, ComputeType type,
   data.config.num_kv_heads = c.kv_heads;
   data.config.head_dim = c.head_dim;
   data.config.scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
+  data.config.softcap = c.softcap;
   data.config.sliding_window = c.window;
   data.page_heads = c.keys_per_query_head ? c.heads : c.kv_heads;
   int rows = 0;
@@ -137,6 +141,7 @@ inline std::vector<double> Probabilities(const AttentionData& data,
           k[(static_cast<size_t>(key) * data.page_heads + kv) * a.head_dim + d];
     }
     p[key] *= a.scale;
+    if (a.softcap > 0) p[key] = a.softcap * std::tanh(p[key] / a.softcap);
     max = std::max(max, p[key]);
   }
   double sum = 0;

@@ -84,6 +84,42 @@ TEST_P(RowOpsTest, RmsNorm) {
   }
 }
 
+TEST_P(RowOpsTest, LayerNorm) {
+  Random random(12);
+  for (int dim : {2, 5, 7, 11, 13, 33, 257, 768}) {
+    for (int rows : {1, 2, 17, 40}) {
+      const float eps = 1e-5f;
+      std::vector<float> x = random.Normal(rows * dim, 3.0f);
+      for (float& value : x) value += 2.0f;
+      std::fill_n(x.begin(), dim, 0.5f);    // eps keeps it finite
+      if (rows > 1) x[2 * dim - 1] = kNaN;  // takes its own row only
+      const std::vector<float> weight = random.Normal(dim);
+      const std::vector<float> bias = random.Normal(dim);
+      std::vector<double> want;
+      for (int r = 0; r < rows; ++r) {
+        const float* row = &x[r * dim];
+        double mean = 0, variance = 0;
+        for (int i = 0; i < dim; ++i) mean += double{row[i]} / dim;
+        for (int i = 0; i < dim; ++i) {
+          variance += (row[i] - mean) * (row[i] - mean) / dim;
+        }
+        for (int i = 0; i < dim; ++i) {
+          want.push_back((row[i] - mean) / std::sqrt(variance + eps) *
+                             weight[i] +
+                         bias[i]);
+        }
+      }
+      DeviceVector<float> in(backend(), x);
+      const DeviceVector<float> scale(backend(), weight);
+      const DeviceVector<float> shift(backend(), bias);
+      backend().LayerNorm(in.data(), scale.data(), shift.data(), eps, rows, dim,
+                          in.data());
+      ExpectNmse(in.Read(), want, 16 * kEpsilon * kEpsilon * (dim + 16),
+                 absl::StrCat(rows, " x ", dim));
+    }
+  }
+}
+
 TEST_P(RowOpsTest, Rope) {
   Random random(3);
   struct Case {
@@ -91,17 +127,15 @@ TEST_P(RowOpsTest, Rope) {
   };
   for (const Case& c : {Case{1, 2, 2}, Case{3, 8, 8}, Case{2, 10, 4},
                         Case{9, 64, 64}, Case{1, 80, 32}}) {
-    const int context = 50;
+    const int rows = 70;
     const int half = c.rotary / 2;
-    const std::vector<float> table = random.Normal(context * c.rotary);
-    std::vector<int32_t> positions = {0, 49, 7, 7};
-    while (positions.size() < 70) positions.push_back(random.Below(context));
+    const std::vector<float> table = random.Normal(rows * c.rotary);
     const size_t width = c.heads * c.head_dim;
-    std::vector<float> x = random.Normal(positions.size() * width);
+    std::vector<float> x = random.Normal(rows * width);
     x[width] = kNaN;  // takes its own pair only
     std::vector<double> want(x.begin(), x.end());
-    for (size_t i = 0; i < positions.size() * c.heads; ++i) {
-      const float* cos = &table[positions[i / c.heads] * c.rotary];
+    for (int i = 0; i < rows * c.heads; ++i) {
+      const float* cos = &table[i / c.heads * c.rotary];
       for (int d = 0; d < half; ++d) {
         const double a = x[i * c.head_dim + d];
         const double b = x[i * c.head_dim + d + half];
@@ -111,8 +145,8 @@ TEST_P(RowOpsTest, Rope) {
     }
     DeviceVector<float> device(backend(), x);
     const DeviceVector<float> device_table(backend(), table);
-    backend().Rope(device.data(), c.heads, c.head_dim, c.rotary,
-                   device_table.data(), positions);
+    backend().Rope(device.data(), rows, c.heads, c.head_dim, c.rotary,
+                   device_table.data());
     const std::vector<float> got = device.Read();
     ExpectNmse(got, want, 8 * kEpsilon * kEpsilon,
                absl::StrCat("head_dim ", c.head_dim));
@@ -124,53 +158,117 @@ TEST_P(RowOpsTest, Rope) {
   }
 }
 
-TEST_P(RowOpsTest, GatedActivation) {
+constexpr Activation kActivations[] = {Activation::kSilu, Activation::kGelu,
+                                       Activation::kGeluTanh,
+                                       Activation::kRelu};
+
+double ActivationOracle(Activation activation, double x) {
+  switch (activation) {
+    case Activation::kSilu:
+      return x / (1 + std::exp(-x));
+    case Activation::kGelu:
+      return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
+    case Activation::kGeluTanh:
+      // 1 + tanh(y), without the loss where y is far below 0.
+      return x / (1 + std::exp(-2 * std::sqrt(2 / std::acos(-1.0)) *
+                               (x + 0.044715 * x * x * x)));
+    case Activation::kRelu:
+      return x < 0 ? 0 : x;
+  }
+  return 0;
+}
+
+// What an activation may be off by where its exact value is next to nothing.
+double ActivationSlack(Activation activation, double x) {
+  const bool gelu =
+      activation == Activation::kGelu || activation == Activation::kGeluTanh;
+  // 1 + erf(x) and 1 + tanh(x) lose what is under the 1.
+  return gelu ? 8 * kEpsilon * std::abs(x) : 1e-35;
+}
+
+TEST_P(RowOpsTest, Activate) {
   Random random(4);
-  for (int n : {1, 5, 7, 11, 13, 33, 257, 40001}) {
-    std::vector<float> gate = random.Normal(n, 4.0f);
-    const std::vector<float> up = random.Normal(n);
-    const float special[] = {100.0f, -100.0f, kNaN, kInf,  88.0f, -88.0f,
-                             0.0f,   -0.0f,   1e4f, -1e4f, 1e38f, -1e38f};
-    for (int i = 0; i < std::min<int>(n, std::size(special)); ++i) {
-      gate[n - 1 - i] = special[i];
+  for (Activation activation : kActivations) {
+    for (int n : {1, 5, 7, 11, 13, 33, 257, 40001}) {
+      std::vector<float> x = random.Normal(n, 4.0f);
+      const std::vector<float> times = random.Normal(n);
+      const float special[] = {100.0f, -100.0f, kNaN,  kInf, 88.0f,
+                               -88.0f, 0.0f,    -0.0f, 1e4f, -1e4f};
+      for (int i = 0; i < std::min<int>(n, std::size(special)); ++i) {
+        x[n - 1 - i] = special[i];
+      }
+      for (bool gated : {false, true}) {
+        DeviceVector<float> device(backend(), x);
+        const DeviceVector<float> factors(backend(), times);
+        backend().Activate(device.data(), gated ? factors.data() : nullptr, n,
+                           activation);
+        const std::vector<float> got = device.Read();
+        for (int i = 0; i < n; ++i) {
+          const double factor = gated ? times[i] : 1.0;
+          const double want = ActivationOracle(activation, x[i]) * factor;
+          ExpectEach({got[i]}, {want}, 16 * kEpsilon,
+                     ActivationSlack(activation, x[i]) * std::abs(factor),
+                     absl::StrCat("activation ", static_cast<int>(activation),
+                                  " of ", x[i]));
+        }
+      }
     }
+  }
+}
+
+TEST_P(RowOpsTest, ActivateFarFromZero) {
+  for (Activation activation : kActivations) {
+    std::vector<float> xs;
+    for (float x = -3000; x <= 3000; x += 0.5f) xs.push_back(x);
+    DeviceVector<float> device(backend(), xs);
+    backend().Activate(device.data(), nullptr, static_cast<int64_t>(xs.size()),
+                       activation);
+    const std::vector<float> got = device.Read();
+    for (size_t i = 0; i < xs.size(); ++i) {
+      ExpectEach({got[i]}, {ActivationOracle(activation, xs[i])}, 16 * kEpsilon,
+                 ActivationSlack(activation, xs[i]),
+                 absl::StrCat("activation ", static_cast<int>(activation),
+                              " of ", xs[i]));
+    }
+  }
+}
+
+TEST_P(RowOpsTest, ActivateOfAValueIsTheSameEverywhere) {
+  const int n = 100;
+  for (Activation activation : kActivations) {
+    DeviceVector<float> x(backend(), std::vector<float>(n, 1.2345f));
+    const DeviceVector<float> times(backend(), std::vector<float>(n, 0.789f));
+    backend().Activate(x.data(), times.data(), n, activation);
+    const std::vector<float> got = x.Read();
+    ExpectSame(got, std::vector<float>(n, got[0]), "activation");
+  }
+}
+
+TEST_P(RowOpsTest, Softcap) {
+  Random random(13);
+  for (int n : {1, 7, 33, 40001}) {
+    std::vector<float> x = random.Normal(n, 60.0f);
+    x[0] = n == 7 ? kNaN : 1e6f;
     std::vector<double> want;
-    for (int i = 0; i < n; ++i) {
-      want.push_back(gate[i] / (1 + std::exp(-double{gate[i]})) * up[i]);
-    }
-    DeviceVector<float> device(backend(), gate);
-    const DeviceVector<float> device_up(backend(), up);
-    backend().GatedActivation(device.data(), device_up.data(), n,
-                              Activation::kSilu);
-    // Below exp(-88) float32 has no sigmoid left.
+    for (float value : x) want.push_back(30.0 * std::tanh(value / 30.0));
+    DeviceVector<float> device(backend(), x);
+    backend().Softcap(device.data(), n, 30.0f);
     ExpectEach(device.Read(), want, 16 * kEpsilon, 1e-35,
                absl::StrCat("n ", n));
   }
 }
 
-TEST_P(RowOpsTest, GatedActivationFarFromZero) {
-  std::vector<float> gate;
-  std::vector<double> want;
-  for (float x = -3000; x <= 3000; x += 0.5f) {
-    gate.push_back(x);
-    want.push_back(x / (1 + std::exp(-double{x})));
+TEST_P(RowOpsTest, Scale) {
+  Random random(14);
+  for (int n : {1, 7, 33, 40001}) {
+    std::vector<float> x = random.Normal(n);
+    x[n / 2] = n == 7 ? kNaN : kInf;
+    std::vector<float> want = x;
+    for (float& value : want) value *= 25.3f;
+    DeviceVector<float> device(backend(), x);
+    backend().Scale(device.data(), n, 25.3f);
+    ExpectSame(device.Read(), want, absl::StrCat("n ", n));
   }
-  DeviceVector<float> device(backend(), gate);
-  const DeviceVector<float> up(backend(),
-                               std::vector<float>(gate.size(), 1.0f));
-  backend().GatedActivation(device.data(), up.data(),
-                            static_cast<int64_t>(gate.size()),
-                            Activation::kSilu);
-  ExpectEach(device.Read(), want, 16 * kEpsilon, 1e-35, "silu");
-}
-
-TEST_P(RowOpsTest, GatedActivationOfAValueIsTheSameEverywhere) {
-  const int n = 100;
-  DeviceVector<float> gate(backend(), std::vector<float>(n, 1.2345f));
-  const DeviceVector<float> up(backend(), std::vector<float>(n, 0.789f));
-  backend().GatedActivation(gate.data(), up.data(), n, Activation::kSilu);
-  const std::vector<float> got = gate.Read();
-  ExpectSame(got, std::vector<float>(n, got[0]), "silu");
 }
 
 TEST_P(RowOpsTest, Add) {

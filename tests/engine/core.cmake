@@ -1,7 +1,11 @@
 qk_test(golden_test SOURCES golden_test.cc LIBS qk_core)
 qk_test(disruption_test SOURCES disruption_test.cc LIBS qk_core)
 qk_test(identity_test SOURCES identity_test.cc LIBS qk_core)
-qk_test(config_test SOURCES config_test.cc LIBS qk_core)
+qk_test(config_test SOURCES config_test.cc config_families_test.cc
+        config_rope_test.cc LIBS qk_core)
+qk_test(architectures_test SOURCES architectures_test.cc
+        architectures_gguf_test.cc LIBS qk_core)
+qk_test(packed_model_test SOURCES packed_model_test.cc LIBS qk_core)
 qk_test(philox_test SOURCES philox_test.cc LIBS qk_core)
 qk_test(sampler_test SOURCES sampler_test.cc LIBS qk_core)
 qk_test(text_stream_test SOURCES text_stream_test.cc LIBS qk_core)
@@ -10,11 +14,20 @@ qk_test(statistics_test SOURCES statistics_test.cc LIBS qk_core)
 qk_test(backend_conformance_test SOURCES backend_conformance_test.cc
         attention_conformance_test.cc disrupt_conformance_test.cc
         hooks_conformance_test.cc logits_conformance_test.cc
-        matmul_conformance_test.cc LIBS qk_core)
+        matmul_conformance_test.cc mixers_conformance_test.cc LIBS qk_core)
 
-# The real model is not in this repository: deploy/fetch_model.sh gets it.
+# The real models are not in this repository: deploy/fetch_model.sh gets the
+# first.
 set(QK_SMOLLM2_GGUF "" CACHE FILEPATH
     "SmolLM2-135M-Instruct.Q4_1.gguf, for smollm2_golden_test")
+set(QK_GEMMA3_GGUF "" CACHE FILEPATH
+    "A Gemma 3 270M, for architectures_test")
+foreach(variable QK_SMOLLM2_GGUF QK_GEMMA3_GGUF)
+  if(${variable})
+    target_compile_definitions(architectures_test PRIVATE
+      ${variable}="${${variable}}")
+  endif()
+endforeach()
 if(QK_SMOLLM2_GGUF)
   qk_test(smollm2_golden_test SOURCES smollm2_golden_test.cc LIBS qk_core)
   target_compile_definitions(smollm2_golden_test PRIVATE

@@ -1,5 +1,5 @@
-foreach(piece dequantize gguf gguf_bad json mapped_file safetensors
-              shard_index)
+foreach(piece dequantize gguf gguf_bad json mapped_file packed_int4
+              packed_int4_bad safetensors shard_index)
   qk_test(formats_${piece}_test SOURCES formats_${piece}_test.cc
           LIBS qk_formats)
 endforeach()

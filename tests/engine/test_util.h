@@ -150,7 +150,9 @@ inline Recorder RunAlone(const RunSpec& spec) {
 // A run that captures everything raw, in both phases.
 inline CaptureSpec CaptureAll(const ModelConfig& config) {
   CaptureSpec capture;
-  for (int i = 0; i < config.num_layers(); ++i) capture.layers.push_back(i);
+  for (int i = 0; i < config.num_layers(); ++i) {
+    if (config.has_attention(i)) capture.layers.push_back(i);
+  }
   capture.points = {HookPoint::kQ,    HookPoint::kK,    HookPoint::kV,
                     HookPoint::kRotQ, HookPoint::kRotK, HookPoint::kZ};
   capture.form = CaptureForm::kRaw;

@@ -81,7 +81,7 @@ class _Filler:
         value = 1.0 + self._normal(shape, 0.2)
         if name.endswith(("q_norm.weight", "k_norm.weight")):
             # Small: a softmax that picks one key leaves bf16 nothing to check.
-            value *= 0.3 * self._head_gains
+            value *= 0.25 * self._head_gains
         # Gemma's norms multiply with 1 + weight.
         return value - 1.0 if self._type.startswith("gemma") else value
 

@@ -134,7 +134,8 @@ INSTANTIATE_TEST_SUITE_P(
     Chat, ConvertBadInput,
     ::testing::Values(
         Bad("format", std::string("input {chat {format: 'x' ") + kHello + "}}",
-            "chat: chat format: must be one of chatml, llama3, got \"x\""),
+            "chat: chat format: must be one of chatml, gemma, gemma3, llama2, "
+            "llama3, mistral, phi3, got \"x\""),
         Bad("no_messages", "input {chat {format: 'chatml'}}",
             "chat: messages: must not be empty"),
         Bad("not_utf8",

@@ -1,0 +1,25 @@
+// The kinds of RoPE scaling of a config.json.
+#ifndef QKSCOPE_ENGINE_ARCHITECTURES_HF_ROPE_KINDS_H_
+#define QKSCOPE_ENGINE_ARCHITECTURES_HF_ROPE_KINDS_H_
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "engine/formats/json.h"
+#include "engine/model_config.h"
+
+namespace qk {
+
+struct RopeContext {
+  int positions = 0;  // of the model
+  int original = 0;   // before it was stretched
+};
+
+// Applies what `object` says of a scaling of that kind to unscaled RoPE.
+// UNIMPLEMENTED: not one of ours.
+absl::Status ApplyRopeKind(const JsonValue& object, const std::string& kind,
+                           const RopeContext& context, RopeConfig* rope);
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_ARCHITECTURES_HF_ROPE_KINDS_H_
