@@ -11,54 +11,13 @@
 #include "engine/check.h"
 #include "engine/formats/excerpt.h"
 #include "engine/formats/json_syntax.h"
+#include "engine/tokenizer/chat_format_table.h"
 #include "engine/tokenizer/unicode.h"
 
 namespace qk {
 namespace {
 
 constexpr size_t kMaxRoleBytes = 32;
-
-enum class Part { kSpecial, kText, kRole, kContent, kTrimmedContent };
-
-struct Piece {
-  Part part;
-  absl::string_view text;  // of kSpecial and kText
-};
-
-struct ChatFormat {
-  absl::string_view name;
-  std::vector<Piece> begin;       // before the first message
-  std::vector<Piece> message;     // each message
-  std::vector<Piece> generation;  // the generation prompt
-};
-
-const std::vector<ChatFormat>& ChatFormats() {
-  static const auto* const formats = new std::vector<ChatFormat>{
-      {.name = "chatml",
-       .begin = {},
-       .message = {{Part::kSpecial, "<|im_start|>"},
-                   {Part::kRole, ""},
-                   {Part::kText, "\n"},
-                   {Part::kContent, ""},
-                   {Part::kSpecial, "<|im_end|>"},
-                   {Part::kText, "\n"}},
-       .generation = {{Part::kSpecial, "<|im_start|>"},
-                      {Part::kText, "assistant\n"}}},
-      {.name = "llama3",
-       .begin = {{Part::kSpecial, "<|begin_of_text|>"}},
-       .message = {{Part::kSpecial, "<|start_header_id|>"},
-                   {Part::kRole, ""},
-                   {Part::kSpecial, "<|end_header_id|>"},
-                   {Part::kText, "\n\n"},
-                   {Part::kTrimmedContent, ""},
-                   {Part::kSpecial, "<|eot_id|>"}},
-       .generation = {{Part::kSpecial, "<|start_header_id|>"},
-                      {Part::kText, "assistant"},
-                      {Part::kSpecial, "<|end_header_id|>"},
-                      {Part::kText, "\n\n"}}},
-  };
-  return *formats;
-}
 
 // What Python's str.strip() takes away, as templates do: \s and the separators
 // U+001C to U+001F.
@@ -95,79 +54,119 @@ absl::Status CheckMessage(const ChatMessage& message, size_t index) {
   return absl::OkStatus();
 }
 
+// The messages as the format has them: which turn each is, and the system
+// message that stands in the first.
+struct LaidOutChat {
+  std::optional<absl::string_view> system;
+  absl::Span<const ChatMessage> messages;
+  std::vector<const ChatTurn*> turns;  // by message
+};
+
+absl::StatusOr<LaidOutChat> LayOut(const ChatFormat& format,
+                                   absl::Span<const ChatMessage> messages) {
+  LaidOutChat out;
+  const size_t skipped =
+      format.system_in_user.has_value() && messages[0].role == "system" ? 1 : 0;
+  if (skipped == 1) out.system = messages[0].content;
+  out.messages = messages.subspan(skipped);
+  if (out.messages.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("messages: chat format '", format.name,
+                     "' needs a user message after the system message"));
+  }
+  for (size_t i = 0; i < out.messages.size(); ++i) {
+    const absl::string_view role = out.messages[i].role;
+    const absl::string_view turn = i % 2 == 0 ? "user" : "assistant";
+    if (format.alternates && role != turn) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "messages[", i + skipped, "].role: must be \"", turn,
+          "\" in chat format '", format.name, "', got \"", role, "\""));
+    }
+    const auto found = std::find_if(
+        format.turns.begin(), format.turns.end(), [&](const ChatTurn& known) {
+          return known.role.empty() || known.role == role;
+        });
+    if (found == format.turns.end()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("messages[", i + skipped, "].role: chat format '",
+                       format.name, "' has no \"", role, "\""));
+    }
+    out.turns.push_back(&*found);
+  }
+  return out;
+}
+
 class ChatWriter {
  public:
-  ChatWriter(const Tokenizer& tokenizer, absl::string_view format)
+  ChatWriter(const Tokenizer& tokenizer, const ChatFormat& format)
       : tokenizer_(tokenizer), format_(format) {}
 
-  absl::Status Write(const std::vector<Piece>& pieces,
-                     const ChatMessage& message) {
-    for (const Piece& piece : pieces) {
-      switch (piece.part) {
-        case Part::kSpecial:
-          QK_RETURN_IF_ERROR(WriteSpecial(piece.text));
-          break;
-        case Part::kText:
-          absl::StrAppend(&chat_.text, piece.text);
-          break;
-        case Part::kRole:
-          absl::StrAppend(&chat_.text, message.role);
-          break;
-        case Part::kContent:
-          absl::StrAppend(&chat_.text, message.content);
-          break;
-        case Part::kTrimmedContent:
-          absl::StrAppend(&chat_.text, Trim(message.content));
-          break;
-      }
+  // `system`: what stands in this message of the system's.
+  absl::Status Write(const std::vector<ChatPiece>& pieces,
+                     const ChatMessage& message, absl::string_view system) {
+    for (const ChatPiece& piece : pieces) {
+      QK_RETURN_IF_ERROR(Write(piece, message, system));
     }
     return absl::OkStatus();
   }
 
   absl::StatusOr<EncodedChat> Finish() {
-    QK_RETURN_IF_ERROR(EncodePending());
+    QK_ASSIGN_OR_RETURN(chat_.tokens,
+                        tokenizer_.EncodeAround(chat_.text, special_));
     return std::move(chat_);
   }
 
  private:
-  // Text between two special tokens is encoded as one, so that words form as
-  // they would in the written conversation.
-  absl::Status EncodePending() {
-    const absl::string_view text = chat_.text;
-    EncodeOptions options;
-    options.add_special_tokens = false;
-    options.parse_special = false;
-    QK_ASSIGN_OR_RETURN(const auto tokens,
-                        tokenizer_.Encode(text.substr(encoded_), options));
-    const auto shift = static_cast<uint32_t>(encoded_);
-    for (const TokenSpan& token : tokens) {
-      chat_.tokens.push_back(
-          {token.id, token.begin + shift, token.end + shift});
+  absl::Status Write(const ChatPiece& piece, const ChatMessage& message,
+                     absl::string_view system) {
+    std::string& text = chat_.text;
+    switch (piece.part) {
+      case ChatPart::kSpecial:
+        return WriteSpecial(piece.text, /*or_text=*/false);
+      case ChatPart::kSpecialOrText:
+        return WriteSpecial(piece.text, /*or_text=*/true);
+      case ChatPart::kText:
+        absl::StrAppend(&text, piece.text);
+        break;
+      case ChatPart::kRole:
+        absl::StrAppend(&text, message.role);
+        break;
+      case ChatPart::kContent:
+        absl::StrAppend(&text, message.content);
+        break;
+      case ChatPart::kTrimmedContent:
+        absl::StrAppend(&text, Trim(message.content));
+        break;
+      case ChatPart::kSystem:
+        absl::StrAppend(&text, system);
+        break;
+      case ChatPart::kTrimmedSystemAndContent:
+        absl::StrAppend(&text, Trim(absl::StrCat(system, message.content)));
+        break;
     }
-    encoded_ = text.size();
     return absl::OkStatus();
   }
 
-  absl::Status WriteSpecial(absl::string_view name) {
+  absl::Status WriteSpecial(absl::string_view name, bool or_text) {
     const std::optional<int32_t> id = tokenizer_.FindSpecial(name);
-    // A token that is found in any text would let contents forge a turn.
-    if (!id.has_value() || !tokenizer_.IsSpecial(*id)) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("chat format '", format_, "' needs the special token \"",
-                       name, "\", which this tokenizer does not have"));
-    }
-    QK_RETURN_IF_ERROR(EncodePending());
+    const auto begin = static_cast<uint32_t>(chat_.text.size());
     absl::StrAppend(&chat_.text, name);
-    chat_.tokens.push_back({*id, static_cast<uint32_t>(encoded_),
-                            static_cast<uint32_t>(chat_.text.size())});
-    encoded_ = chat_.text.size();
-    return absl::OkStatus();
+    // A token that is found in any text would let contents forge a turn.
+    if (id.has_value() && tokenizer_.IsSpecial(*id)) {
+      special_.push_back(
+          {*id, begin, static_cast<uint32_t>(chat_.text.size())});
+      return absl::OkStatus();
+    }
+    if (or_text) return absl::OkStatus();
+    return absl::FailedPreconditionError(absl::StrCat(
+        "chat format '", format_.name, "' needs the special token \"", name,
+        "\", which this tokenizer does not have"));
   }
 
   const Tokenizer& tokenizer_;
-  absl::string_view format_;
+  const ChatFormat& format_;
   EncodedChat chat_;
-  size_t encoded_ = 0;  // bytes of chat_.text that have their tokens
+  std::vector<TokenSpan> special_;
 };
 
 }  // namespace
@@ -204,14 +203,22 @@ absl::StatusOr<EncodedChat> EncodeChat(const Tokenizer& tokenizer,
     return absl::InvalidArgumentError(
         absl::StrCat("messages: ", bytes, " bytes, limit ", size_t{1} << 30));
   }
-  ChatWriter writer(tokenizer, found->name);
-  QK_RETURN_IF_ERROR(writer.Write(found->begin, {}));
-  for (const ChatMessage& message : messages) {
-    QK_RETURN_IF_ERROR(writer.Write(found->message, message));
+  QK_ASSIGN_OR_RETURN(const LaidOutChat chat, LayOut(*found, messages));
+  ChatWriter writer(tokenizer, *found);
+  QK_RETURN_IF_ERROR(writer.Write(found->begin, {}, ""));
+  for (size_t i = 0; i < chat.messages.size(); ++i) {
+    const ChatMessage& message = chat.messages[i];
+    if (chat.turns[i]->if_not_empty && message.content.empty()) continue;
+    std::string system;
+    if (i == 0 && chat.system.has_value()) {
+      system = absl::StrCat(found->system_in_user->before, *chat.system,
+                            found->system_in_user->after);
+    }
+    QK_RETURN_IF_ERROR(writer.Write(chat.turns[i]->pieces, message, system));
   }
-  if (add_generation_prompt) {
-    QK_RETURN_IF_ERROR(writer.Write(found->generation, {}));
-  }
+  QK_RETURN_IF_ERROR(writer.Write(
+      add_generation_prompt ? found->generation : found->no_generation, {},
+      ""));
   return writer.Finish();
 }
 

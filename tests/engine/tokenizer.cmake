@@ -1,4 +1,4 @@
-foreach(piece bad_json chat gguf golden hostile)
+foreach(piece bad_json chat chat_golden gguf golden hostile)
   qk_test(tokenizer_${piece}_test SOURCES tokenizer_${piece}_test.cc
           LIBS qk_tokenizer)
 endforeach()

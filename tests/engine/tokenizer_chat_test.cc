@@ -99,7 +99,8 @@ TEST(ChatFormatsTest, BadRequests) {
   const auto tokenizer = LoadGolden("smollm");
   testing::ExpectError(
       EncodeChat(*tokenizer, "jinja", Conversation(), false).status(),
-      "chat format: must be one of chatml, llama3, got \"jinja\"");
+      "chat format: must be one of chatml, gemma, gemma3, llama2, llama3, "
+      "mistral, phi3, got \"jinja\"");
   testing::ExpectError(EncodeChat(*tokenizer, "chatml", {}, true).status(),
                        "messages: must not be empty");
   const std::vector<ChatMessage> messages = {{"user", "a\xff"}};
@@ -129,7 +130,9 @@ TEST(ChatFormatsTest, MarksMustBeSpecial) {
 }
 
 TEST(ChatFormatsTest, Names) {
-  EXPECT_THAT(ChatFormatNames(), ElementsAre("chatml", "llama3"));
+  EXPECT_THAT(ChatFormatNames(),
+              ElementsAre("chatml", "gemma", "gemma3", "llama2", "llama3",
+                          "mistral", "phi3"));
 }
 
 }  // namespace

@@ -2,10 +2,12 @@
 // package; made by tests/goldens/tokenizer/make_goldens.py. The large
 // comparison is compare.py beside it.
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "engine/formats/json.h"
+#include "engine/tokenizer/normalizer.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -23,6 +25,7 @@ struct Case {
   bool parse_special;
   std::vector<int32_t> ids;
   std::vector<int64_t> offsets;  // begin, end of each token; may be empty
+  std::optional<std::string> decoded;
 };
 
 std::vector<int64_t> Numbers(const JsonValue& array) {
@@ -51,6 +54,9 @@ std::vector<Case> ReadCases(const std::string& family) {
     }
     const auto offsets = value.Find("offsets");
     if (offsets.has_value()) one.offsets = Numbers(*offsets);
+    if (value.Find("decoded").has_value()) {
+      one.decoded = std::string(value.GetString("decoded").value());
+    }
     cases.push_back(one);
     return absl::OkStatus();
   };
@@ -76,32 +82,59 @@ std::vector<int64_t> WidenedOffsets(const std::string& text,
   return offsets;
 }
 
-class TokenizerGoldenTest : public TestWithParam<std::string> {};
+// A lone space put before the text has no bytes here, but those of the next
+// character there.
+bool PutsSpaceInFront(const std::string& family) {
+  return family == "prefix" || family == "digit_runs" || family == "llama2" ||
+         family == "phi3" || family == "mistral3" || family == "metaspace" ||
+         family == "always" || family == "no_bytes";
+}
 
-TEST_P(TokenizerGoldenTest, EqualsTokenizers) {
-  const auto tokenizer = testing::LoadGolden(GetParam());
-  ASSERT_NE(tokenizer, nullptr);
-  const std::vector<Case> cases = ReadCases(GetParam());
+void ExpectCases(const Tokenizer& tokenizer, const std::string& family) {
+  const std::vector<Case> cases = ReadCases(family);
   ASSERT_GE(cases.size(), 40u);
   for (const Case& one : cases) {
     SCOPED_TRACE(::testing::PrintToString(one.text));
     EncodeOptions options;
     options.parse_special = one.parse_special;
-    const auto tokens = testing::EncodeOrDie(*tokenizer, one.text, options);
+    const auto tokens = testing::EncodeOrDie(tokenizer, one.text, options);
     EXPECT_THAT(testing::Ids(tokens), ElementsAreArray(one.ids));
-    // The lone space put before the text has no bytes here, but those of the
-    // next character there.
-    if (!one.offsets.empty() && GetParam() != "prefix" &&
-        GetParam() != "digit_runs") {
+    if (!one.offsets.empty() && !PutsSpaceInFront(family)) {
       EXPECT_THAT(WidenedOffsets(one.text, tokens),
                   ElementsAreArray(one.offsets));
+    }
+    if (one.decoded.has_value()) {
+      EXPECT_EQ(tokenizer.Decode(one.ids, false).value(), *one.decoded);
     }
   }
 }
 
+class TokenizerGoldenTest : public TestWithParam<std::string> {};
+
+TEST_P(TokenizerGoldenTest, EqualsTokenizers) {
+  const auto tokenizer = testing::LoadGolden(GetParam());
+  ASSERT_NE(tokenizer, nullptr);
+  ExpectCases(*tokenizer, GetParam());
+}
+
 INSTANTIATE_TEST_SUITE_P(Families, TokenizerGoldenTest,
                          Values("gpt2", "prefix", "smollm", "digit_runs",
-                                "llama3", "qwen2", "flags", "unknown"),
+                                "llama3", "qwen2", "flags", "unknown", "neox",
+                                "opt", "llama2", "mistral3", "phi3", "gemma",
+                                "metaspace", "always", "no_bytes"),
+                         [](const auto& info) { return info.param; });
+
+class SentencePieceGoldenTest : public TestWithParam<std::string> {};
+
+// tokenizer.model gives what its conversion to tokenizer.json gives.
+TEST_P(SentencePieceGoldenTest, EqualsTokenizers) {
+  const auto tokenizer = testing::LoadGoldenModel(GetParam());
+  ASSERT_NE(tokenizer, nullptr);
+  ExpectCases(*tokenizer, GetParam());
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, SentencePieceGoldenTest,
+                         Values("llama2", "mistral3", "gemma"),
                          [](const auto& info) { return info.param; });
 
 class TokenizerRoundTripTest : public TestWithParam<std::string> {};
@@ -128,7 +161,35 @@ TEST_P(TokenizerRoundTripTest, DecodeGivesTheText) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, TokenizerRoundTripTest,
-                         Values("gpt2", "smollm", "llama3"),
+                         Values("gpt2", "smollm", "llama3", "opt"),
+                         [](const auto& info) { return info.param; });
+
+class CharacterRoundTripTest : public TestWithParam<std::string> {};
+
+// What a text decodes to is the text, but for U+2581, and the tokens cover it
+// in order: a space put in covers nothing.
+TEST_P(CharacterRoundTripTest, DecodeGivesTheText) {
+  const auto tokenizer = testing::LoadGolden(GetParam());
+  ASSERT_NE(tokenizer, nullptr);
+  for (const Case& one : ReadCases(GetParam())) {
+    EncodeOptions options;
+    options.add_special_tokens = false;
+    const auto tokens = testing::EncodeOrDie(*tokenizer, one.text, options);
+    EXPECT_EQ(tokenizer->Decode(testing::Ids(tokens), true).value(),
+              absl::StrReplaceAll(one.text, {{kMetaspace, " "}}));
+    uint32_t end = 0;
+    for (const TokenSpan& token : tokens) {
+      // Bytes of one character are all of that character.
+      EXPECT_LE(token.begin, end);
+      EXPECT_GE(token.end, end);
+      end = token.end;
+    }
+    EXPECT_EQ(end, one.text.size());
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, CharacterRoundTripTest,
+                         Values("llama2", "phi3", "gemma"),
                          [](const auto& info) { return info.param; });
 
 }  // namespace

@@ -39,6 +39,10 @@ const Hostile kHostile[] = {
     {"SpecialToken", "<|im_start|>", ""},
     {"AlmostSpecialToken", "<|im_start|", ""},
     {"Nul", std::string(1, '\0'), ""},
+    {"Metaspace", "\u2581", ""},
+    {"LetterSpace", "a ", ""},
+    {"ByteToken", "<0x41>", ""},
+    {"ByteFallback", "\U0001f9ff", "a"},
 };
 
 std::string Text(const Hostile& hostile, size_t bytes) {
@@ -98,7 +102,8 @@ TEST_P(HostileTextTest, TimeGrowsWithSize) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, HostileTextTest,
-                         ::testing::Values("smollm", "llama3", "qwen2"),
+                         ::testing::Values("smollm", "llama3", "qwen2",
+                                           "llama2", "gemma", "metaspace"),
                          [](const auto& info) { return info.param; });
 
 }  // namespace

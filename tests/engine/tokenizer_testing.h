@@ -66,6 +66,15 @@ inline std::unique_ptr<Tokenizer> LoadGolden(const std::string& family) {
   return LoadJson(ReadFile(GoldenPath(family + ".json")));
 }
 
+// The same from its tokenizer.model.
+inline std::unique_ptr<Tokenizer> LoadGoldenModel(const std::string& family) {
+  const std::string path = GoldenPath(family + ".model");
+  auto tokenizer = TokenizerFromSentencePiece(ReadFile(path),
+                                              ReadFile(path + ".config.json"));
+  EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
+  return tokenizer.ok() ? *std::move(tokenizer) : nullptr;
+}
+
 inline std::vector<TokenSpan> EncodeOrDie(const Tokenizer& tokenizer,
                                           absl::string_view text,
                                           const EncodeOptions& options = {}) {

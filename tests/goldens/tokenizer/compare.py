@@ -92,7 +92,7 @@ def same_offsets(text, tokens, expected):
     )
 
 
-def compare(name, tokenizer, driver, texts, missing, spm):
+def compare(name, tokenizer, driver, texts, missing, is_spm):
     strings = offsets = different = 0
     nfc = normalizers.NFC() if '"NFC"' in tokenizer.to_str() else None
     texts = iter(texts)
@@ -106,7 +106,7 @@ def compare(name, tokenizer, driver, texts, missing, spm):
         ):
             strings += 1
             same = [t[0] for t in got] == want.ids
-            same = same and (not spm or got_text.decode() == want_text)
+            same = same and (not is_spm or got_text.decode() == want_text)
             unchanged = not nfc or nfc.normalize_str(text) == text
             if same and unchanged and not missing & set(text.encode()):
                 offsets += 1
@@ -147,13 +147,15 @@ def compare_decoding(name, tokenizer, driver, args):
     return different
 
 
-def check(name, tokenizer, files, args, spm=False):
+def check(name, tokenizer, files, args, is_spm=False):
     different = 0
-    missing = set() if spm else corpus.missing_bytes(tokenizer)
+    missing = set() if is_spm else corpus.missing_bytes(tokenizer)
     for parse_special, file in itertools.product((True, False), files):
         # Compares ids of user text with special tokens off, too.
         tokenizer.encode_special_tokens = not parse_special
-        texts = corpus.Texts(args.seed + parse_special)
+        texts = corpus.Texts(
+            args.seed + parse_special, spm.SPECIALS if is_spm else None
+        )
         random_texts = (texts.next() for _ in range(args.count))
         points = []
         if parse_special:
@@ -165,9 +167,9 @@ def check(name, tokenizer, files, args, spm=False):
         different += compare(
             f"{label} parse_special={int(parse_special)}",
             tokenizer, driver, itertools.chain(random_texts, *points),
-            missing, spm,
+            missing, is_spm,
         )  # fmt: skip
-        if spm and parse_special:
+        if is_spm and parse_special:
             different += compare_decoding(label, tokenizer, driver, args)
     return different
 
@@ -182,7 +184,7 @@ def check_spm(family, folder, args):
         files.append(spm.write_model(family, model, folder))
         if family != "mistral3":
             files.append(spm.write_gguf(family, model, folder))
-    return check(family, tokenizer, files, args, spm=True)
+    return check(family, tokenizer, files, args, is_spm=True)
 
 
 def main():

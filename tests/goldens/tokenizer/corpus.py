@@ -98,14 +98,14 @@ def python_sources():
 class Texts:
     """Random strings, the same for the same seed."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, specials=None):
         self.random = random.Random(seed)
         self.sources = python_sources()
         self.parts = [
             self.language, self.language, self.language, self.code,
             self.whitespace, self.any_unicode, self.bmp, self.digits,
             self.from_list(EMOJI), self.from_list(CONTRACTIONS), self.marks,
-            self.from_list(SPECIALS), self.ascii, self.controls, self.run,
+            self.from_list(specials or SPECIALS), self.ascii, self.controls, self.run,
             self.long_word,
         ]  # fmt: skip
 
@@ -189,6 +189,16 @@ def byte_alphabet():
 
 
 def added_tokens(family):
+    if family == "opt":
+        # As AutoTokenizer has them.
+        return [AddedToken(name, special=True, normalized=True)
+                for name in ("<s>", "<pad>", "</s>", "<unk>")]  # fmt: skip
+    if family == "neox":
+        names = ["<|endoftext|>", "<|padding|>"]
+        runs = [AddedToken(" " * n, normalized=True) for n in range(24, 1, -1)]
+        return runs + [
+            AddedToken(name, special=True, normalized=False) for name in names
+        ]
     if family == "llama3":
         names = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>",
                  "<|end_header_id|>", "<|eot_id|>"]  # fmt: skip
@@ -211,7 +221,7 @@ def pipeline(family, tokenizer):
     """Gives the tokenizer the steps of the family."""
     byte_level = pre_tokenizers.ByteLevel
     after = processors.ByteLevel(trim_offsets=False)
-    if family in ("gpt2", "unknown"):
+    if family in ("gpt2", "unknown", "neox", "opt"):
         steps = byte_level(add_prefix_space=False)
     elif family == "prefix":
         steps = byte_level(add_prefix_space=True)
@@ -232,8 +242,15 @@ def pipeline(family, tokenizer):
         )  # fmt: skip
         if family != "llama3":
             tokenizer.normalizer = normalizers.NFC()
+    if family == "neox":
+        tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = steps
     tokenizer.decoder = decoders.ByteLevel()
+    if family == "opt" and tokenizer.token_to_id("</s>") is not None:
+        after = processors.TemplateProcessing(
+            single="</s> $A", pair="</s> $A </s> $B",
+            special_tokens=[("</s>", tokenizer.token_to_id("</s>"))],
+        )  # fmt: skip
     if family == "llama3":
         begin = "<|begin_of_text|>"
         after = processors.Sequence(
@@ -246,7 +263,7 @@ def pipeline(family, tokenizer):
 
 
 FAMILIES = ["gpt2", "prefix", "smollm", "digit_runs", "llama3", "qwen2",
-            "flags", "unknown"]  # fmt: skip
+            "flags", "unknown", "neox", "opt"]  # fmt: skip
 
 
 def train(family, vocab_size, source_files):

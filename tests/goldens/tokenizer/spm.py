@@ -25,6 +25,13 @@ FAMILIES = ["llama2", "mistral3", "phi3", "gemma", "metaspace", "always",
 # Those whose tokenizer.model alone says the same.
 MODELS = ["llama2", "mistral3", "gemma"]
 
+SPECIALS = ["<s>", "</s>", "<unk>", "<bos>", "<eos>", "[INST]", "[/INST]",
+            "<start_of_turn>", "<end_of_turn>", "<table>", "<|end|>", "<|user|>",
+            "<|end|>\n", "<added>", "<strip>", "[word]", "\u2581", "\u2581\u2581",
+            "<0x41>", "<0x0A>", "\n\n", "\t\t\t"]  # fmt: skip
+FIXED = ["<s>Hello", " Hello", "\u2581Hello", "a<s> b</s>c", "<|user|>\n\n Hi<|end|>\n",
+         "[INST] a [/INST]", "<0x41>", "\n\n\n  \t\t", "a \u2581 b", "\u2581",
+         "<table>x", "<bos><start_of_turn>user\nHi<end_of_turn>\n"]  # fmt: skip
 RUNS = [c * n for c in ("\n", "\u2581", "\t") for n in range(2, 8)]
 
 
