@@ -1,4 +1,5 @@
-foreach(piece bad_json chat chat_golden gguf golden hostile)
+foreach(piece bad_json bad_spm chat chat_golden gguf golden hostile
+              sentencepiece)
   qk_test(tokenizer_${piece}_test SOURCES tokenizer_${piece}_test.cc
           LIBS qk_tokenizer)
 endforeach()
