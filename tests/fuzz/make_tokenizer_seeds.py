@@ -5,6 +5,7 @@
 
 import json
 import pathlib
+import struct
 
 CORPUS = pathlib.Path(__file__).parent / "corpus"
 QWEN2 = (
@@ -49,6 +50,91 @@ def sequence(*steps):
     return {"type": "Sequence", "pretokenizers": list(steps)}
 
 
+def spm(bytes_too, pre_tokenizer, normalizer, decoder):
+    vocab = {f"<0x{i:02X}>": i for i in range(256)} if bytes_too else {"x": 0}
+    for token in ("\u2581", "a", "b", "\u2581a", "ab"):
+        vocab[token] = len(vocab)
+    return json.dumps({
+        "added_tokens": [{"id": len(vocab), "content": "<s>", "special": True}],
+        "normalizer": normalizer, "pre_tokenizer": pre_tokenizer,
+        "decoder": {"type": "Sequence", "decoders": decoder},
+        "model": {"type": "BPE", "vocab": vocab, "unk_token": None if bytes_too
+                  else "x", "byte_fallback": bytes_too, "fuse_unk": True,
+                  "merges": ["\u2581 a", "a b"]},
+    }, separators=(",", ":"), ensure_ascii=False).encode()  # fmt: skip
+
+
+def spm_seeds():
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
+    back = {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}
+    fuse = {"type": "Fuse"}
+    bytes_ = {"type": "ByteFallback"}
+    strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+    prepend = {"type": "Prepend", "prepend": "\u2581"}
+    metaspace = {"type": "Metaspace", "replacement": "\u2581",
+                 "prepend_scheme": "first", "split": True}  # fmt: skip
+    split = {"type": "Split", "pattern": {"String": " "},
+             "behavior": "MergedWithPrevious"}  # fmt: skip
+    both = {"type": "Sequence", "normalizers": [prepend, replace]}
+    return {
+        "tokenizer_json/seed_llama2": spm(True, None, both,
+                                          [back, bytes_, fuse, strip]),
+        "tokenizer_json/seed_gemma": spm(False, split, replace, [back, fuse]),
+        "tokenizer_json/seed_metaspace": spm(False, metaspace, {"type": "NFC"},
+                                             [metaspace]),
+    }  # fmt: skip
+
+
+def varint(n):
+    out = b""
+    while n >= 0x80:
+        out, n = out + bytes([n & 0x7F | 0x80]), n >> 7
+    return out + bytes([n])
+
+
+def model(bytes_too):
+    """A tokenizer.model."""
+    pieces = [("<unk>", 0, 2), ("<s>", 0, 3), ("</s>", 0, 3), ("\u2581", -9, 1),
+              ("a", -8, 1), ("b", -7, 1), ("ab", -1, 1), ("\u2581a", -1, 1),
+              ("xy", -2, 1), ("\n\n", 0, 4)]  # fmt: skip
+    if bytes_too:
+        pieces += [(f"<0x{i:02X}>", 0, 6) for i in range(256)]
+    out = b""
+    for text, score, kind in pieces:
+        piece = text.encode()
+        piece = b"\x0a" + varint(len(piece)) + piece
+        piece += b"\x15" + struct.pack("<f", score) + b"\x18" + varint(kind)
+        out += b"\x0a" + varint(len(piece)) + piece
+    return out + b"\x12\x02\x18\x02" + b"\x1a\x02\x20\x00"
+
+
+def gguf(model_name, pre):
+    """The metadata of a GGUF file."""
+    def string(s):
+        return struct.pack("<Q", len(s.encode())) + s.encode()
+
+    def array(kind, items):
+        return struct.pack("<IIQ", 9, kind, len(items)) + b"".join(items)
+
+    tokens = ["<unk>", "<s>", "\u2581", "a", "b", "ab", "\u0120", "\u0120a", "<u>"]
+    keys = {
+        "model": struct.pack("<I", 8) + string(model_name),
+        "pre": struct.pack("<I", 8) + string(pre),
+        "tokens": array(8, [string(t) for t in tokens]),
+        "token_type": array(5, [struct.pack("<i", k)
+                                for k in (2, 3, 1, 1, 1, 1, 1, 1, 4)]),
+        "scores": array(6, [struct.pack("<f", -i) for i in range(len(tokens))]),
+        "merges": array(8, [string("a b"), string("\u0120 a")]),
+        "bos_token_id": struct.pack("<II", 4, 1),
+        "unknown_token_id": struct.pack("<II", 4, 0),
+        "add_bos_token": struct.pack("<IB", 7, 1),
+    }  # fmt: skip
+    out = b"GGUF" + struct.pack("<IQQ", 3, 0, len(keys))
+    for key, value in keys.items():
+        out += string("tokenizer.ggml." + key) + value
+    return out
+
+
 def main():
     split = {"type": "Split", "pattern": {"Regex": QWEN2},
              "behavior": "Isolated", "invert": False}  # fmt: skip
@@ -69,15 +155,24 @@ def main():
                    "merges": ["a b", "b a"], "unk_token": "x", "fuse_unk": True},
         ),
     }  # fmt: skip
+    seeds.update(spm_seeds())
+    for config in range(4):
+        seeds[f"tokenizer_sentencepiece/seed_{config}"] = (
+            bytes([config]) + model(config == 3)
+        )
+    seeds["tokenizer_gguf/seed_gpt2"] = gguf("gpt2", "gpt-2")
+    seeds["tokenizer_gguf/seed_qwen2"] = gguf("gpt2", "qwen2")
+    seeds["tokenizer_gguf/seed_llama"] = gguf("llama", "default")
     texts = {
         "english": "It's 12,345 o'clock\n\n  said Él.",
         "marks": "e\u0345\u0323\u0301 \u1100\u1161\u11a8 \u0915\u093c",
         "special": "<|im_start|>user\n<|im_end|> <strip>  [word] x[word]",
         "spaces": " \t \r\n\u2003\u3000 a  ",
+        "pieces": " \u2581a<s> [INST] <0x41>\n\n\n  <start_of_turn>user\n",
         "emoji": "👩‍👩‍👧 ½Ⅷ٣ 日本語",
     }
     for name, text in texts.items():
-        for family in range(7):
+        for family in range(13):
             path = f"tokenizer_text/seed_{name}_{family}"
             seeds[path] = bytes([family]) + text.encode()
     for path, content in seeds.items():

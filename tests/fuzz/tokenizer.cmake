@@ -1,4 +1,5 @@
-foreach(target tokenizer_json tokenizer_text)
+foreach(target tokenizer_gguf tokenizer_json tokenizer_sentencepiece
+               tokenizer_text)
   qk_fuzz(${target} qk_tokenizer)
 endforeach()
 foreach(target fuzz_tokenizer_text fuzz_tokenizer_text_replay)
