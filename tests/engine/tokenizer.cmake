@@ -1,4 +1,4 @@
-foreach(piece bad_json bad_spm chat chat_golden gguf golden hostile
+foreach(piece bad_json bad_spm chat chat_golden gguf gguf_spm golden hostile
               sentencepiece)
   qk_test(tokenizer_${piece}_test SOURCES tokenizer_${piece}_test.cc
           LIBS qk_tokenizer)
