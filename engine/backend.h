@@ -201,7 +201,7 @@ class Backend {
   virtual void CopyKvPage(const KvPage& from, const KvPage& to, int positions,
                           int head_dim, ComputeType type) = 0;
   // out (rows, heads, head_dim) = softmax(softcap(scale q K^T), causal, window)
-  // V.
+  // V. Not causal: a row sees all positions up to its sequence's last one.
   virtual void Attention(const float* q, const AttentionConfig& config,
                          absl::Span<const AttentionRows> sequences,
                          ComputeType type, float* out) = 0;

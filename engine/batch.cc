@@ -1,29 +1,11 @@
 #include "engine/batch.h"
 
-#include <cmath>
 #include <utility>
 
 #include "engine/check.h"
+#include "engine/rope_rows.h"
 
 namespace qk {
-namespace {
-
-// row (2, rotary / 2) = cos and sin at a position. Angles are float32 products,
-// as transformers computes them.
-void FillRopeRow(const RopeConfig& rope, absl::Span<const double> frequencies,
-                 int position, float* row) {
-  const size_t half = frequencies.size();
-  const auto factor = static_cast<float>(rope.attention_factor);
-  for (size_t i = 0; i < half; ++i) {
-    const double angle =
-        static_cast<float>(position) * static_cast<float>(frequencies[i]);
-    row[i] = static_cast<float>(std::cos(angle)) * factor;
-    row[half + i] = static_cast<float>(std::sin(angle)) * factor;
-  }
-}
-
-}  // namespace
-
 Batch::Batch(const Model& model, absl::Span<Sequence* const> sequences)
     : model_(model) {
   for (Sequence* sequence : sequences) {
@@ -63,7 +45,8 @@ absl::Status Batch::BuildRopeTables() {
       const std::vector<double> frequencies =
           rope.FrequenciesFor(entry.step.first_position + entry.step.rows);
       for (int i = 0; i < entry.step.rows; ++i) {
-        FillRopeRow(rope, frequencies, entry.step.first_position + i,
+        const int position = entry.step.first_position + i;
+        FillRopeRow(rope, frequencies, {position, position, position},
                     table.data() + (entry.row_begin + i) * width);
       }
     }

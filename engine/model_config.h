@@ -22,7 +22,7 @@ enum class NormPlacement {
   kSandwich,  // hidden += n'(f(n(hidden)))
 };
 
-enum class Activation { kSilu, kGelu, kGeluTanh, kRelu };
+enum class Activation { kSilu, kGelu, kGeluTanh, kRelu, kQuickGelu };
 
 // theta ^ (-2 i / rotary_dims) for pair i, in float32 as transformers computes
 // it; size rotary_dims / 2.
@@ -44,8 +44,9 @@ struct RopeConfig {
   int original_context = 0;
   std::vector<double> long_frequencies;
   double dynamic_factor = 0;
-  // M-RoPE: how many pairs turn with the temporal, height and width position;
-  // empty: all with the one position there is.
+  // How many pairs, one section after another, turn with each coordinate of a
+  // position: temporal, height and width (M-RoPE), or height and width (a
+  // vision tower). Empty: all turn with the first.
   std::vector<int> sections;
 
   bool operator==(const RopeConfig&) const = default;
@@ -65,6 +66,7 @@ struct AttentionConfig {
   bool qkv_bias = false;
   bool o_bias = false;
   bool qk_norm = false;  // RMS norm of each head of Q and K, before RoPE
+  bool causal = true;    // else every row sees all rows of its sequence
   std::optional<int> sliding_window;  // keys seen, the row's own included
   RopeConfig rope;
 
@@ -108,6 +110,28 @@ struct LayerConfig {
   MlpConfig mlp;
 };
 
+// A vision tower: layers of LayerNorm, attention within a frame, and MLP over
+// patches of pixels; then merge_size x merge_size patches become one row of the
+// text's hidden size.
+struct VisionConfig {
+  int num_layers = 0;  // 0: the model has no tower
+  int hidden_size = 0;
+  int channels = 0;
+  int temporal_patch_size = 0;  // frames of a patch
+  int patch_size = 0;           // its rows and columns of pixels
+  int merge_size = 0;
+  float norm_eps = 0;
+  AttentionConfig attention;  // of every layer
+  MlpConfig mlp;              // of every layer
+  MlpConfig merger;           // of merged patches
+  int32_t image_token = 0;    // the id that stands for a row of an image
+
+  int patch_values() const {
+    return channels * temporal_patch_size * patch_size * patch_size;
+  }
+  int merged_size() const { return hidden_size * merge_size * merge_size; }
+};
+
 struct ModelConfig {
   std::string architecture;  // for display only, e.g. "llama"
   int hidden_size = 0;
@@ -131,6 +155,7 @@ struct ModelConfig {
   std::vector<LayerConfig> layers;
 
   int num_layers() const { return static_cast<int>(layers.size()); }
+  VisionConfig vision;
   bool has_attention(int layer) const {
     return layers[layer].attention.num_heads > 0;
   }

@@ -133,8 +133,24 @@ struct ArmSpec {
   std::vector<DisruptionRule> rules;
 };
 
+// An image as patches of pixels, in the order of transformers'
+// Qwen2VLImageProcessor: frames; rows and columns of merged patches; the rows
+// and columns within one. A patch holds (channels, frames, rows, columns).
+struct Image {
+  int frames = 0;  // of the grid of patches
+  int rows = 0;
+  int columns = 0;
+  std::vector<float> values;  // (patches, VisionConfig::patch_values)
+
+  int64_t patches() const { return int64_t{frames} * rows * columns; }
+};
+// Of one image.
+inline constexpr int64_t kMaxPatches = int64_t{1} << 20;
+
 struct RunSpec {
   std::vector<int32_t> tokens;  // 1 or more, all inside the vocabulary
+  // In the order of their placeholders in `tokens`: CheckImages is OK.
+  std::vector<Image> images;
   std::vector<ArmSpec> arms;    // 1 or more
   CaptureSpec capture;
   StatisticsSpec statistics;

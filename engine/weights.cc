@@ -31,7 +31,7 @@ class Loader {
     QK_ASSIGN_OR_RETURN(const WeightReader weight, Open(ref));
     QK_ASSIGN_OR_RETURN(const std::vector<float> bias, ReadAll(bias_ref));
     absl::StatusOr<std::unique_ptr<Matrix>> matrix = backend_->PackMatrix(
-        ref.shape[0], ref.shape[1], type_,
+        ref.shape[0], weight.width(), type_,
         [&](int64_t begin, int64_t end, float* rows) {
           weight.Read(begin, end, rows);
         },
@@ -196,6 +196,17 @@ absl::Status LoadLayer(const LayerWeightRefs& refs, Loader& loader,
   return loader.LoadNorm(refs.post_mlp_norm, &w->post_mlp_norm);
 }
 
+absl::Status LoadVision(const VisionWeightRefs& refs, Loader& loader,
+                        VisionWeights* w) {
+  QK_RETURN_IF_ERROR(loader.Load(refs.patch_embed, {}, &w->patch_embed));
+  w->layers.resize(refs.layers.size());
+  for (size_t i = 0; i < refs.layers.size(); ++i) {
+    QK_RETURN_IF_ERROR(LoadLayer(refs.layers[i], loader, &w->layers[i]));
+  }
+  QK_RETURN_IF_ERROR(loader.LoadNorm(refs.merger_norm, &w->merger_norm));
+  return LoadMlp(refs.merger, loader, &w->merger);
+}
+
 }  // namespace
 
 void Norm(const ModelConfig& config, const NormWeights& weights, const float* x,
@@ -231,6 +242,7 @@ absl::StatusOr<std::unique_ptr<Weights>> LoadWeights(
       loader.LoadNorm(architecture.final_norm, &weights->final_norm));
   QK_RETURN_IF_ERROR(
       loader.Load(architecture.project_out, {}, &weights->project_out));
+  QK_RETURN_IF_ERROR(LoadVision(architecture.vision, loader, &weights->vision));
   weights->bytes = loader.bytes();
   return weights;
 }

@@ -48,6 +48,13 @@ struct LayerWeights {
   std::vector<MlpWeights> mlps;    // one per expert
 };
 
+struct VisionWeights {
+  std::unique_ptr<Matrix> patch_embed;  // (hidden, patch_values)
+  std::vector<LayerWeights> layers;
+  NormWeights merger_norm;  // (hidden)
+  MlpWeights merger;        // (merged, merged), (text's hidden, merged)
+};
+
 struct Weights {
   DeviceBuffer embedding;  // (vocab, embedding_size), compute type
   DeviceBuffer positions;  // (position_rows, hidden), compute type; may be none
@@ -56,6 +63,7 @@ struct Weights {
   std::vector<LayerWeights> layers;
   NormWeights final_norm;           // (hidden), or none
   std::unique_ptr<Matrix> lm_head;  // (vocab, embedding_size)
+  VisionWeights vision;             // of a model with a tower
   int64_t bytes = 0;                // of all of it
 };
 

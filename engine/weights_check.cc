@@ -19,48 +19,14 @@ namespace {
 
 using Names = std::set<std::string, std::less<>>;
 
-std::vector<const WeightRef*> AllRefs(const Architecture& a) {
-  std::vector<const WeightRef*> refs;
-  const auto add = [&](std::initializer_list<const WeightRef*> more) {
-    refs.insert(refs.end(), more);
-  };
-  const auto add_norm = [&](const NormRef& norm) {
-    add({&norm.weight, &norm.bias});
-  };
-  add({&a.embedding, &a.positions, &a.project_in, &a.project_out, &a.lm_head,
-       &a.rope_factors, &a.rope_factors_long, &a.rope_factors_short});
-  add_norm(a.final_norm);
-  for (const LayerWeightRefs& l : a.layers) {
-    for (const NormRef* norm : {&l.attention_norm, &l.mlp_norm,
-                                &l.post_attention_norm, &l.post_mlp_norm}) {
-      add_norm(*norm);
-    }
-    add({&l.q_proj, &l.k_proj, &l.v_proj, &l.o_proj, &l.q_bias, &l.k_bias,
-         &l.v_bias, &l.o_bias, &l.q_norm, &l.k_norm, &l.router});
-    const MambaWeightRefs& s = l.mamba;
-    add({&s.in_proj, &s.in_bias, &s.conv, &s.conv_bias, &s.x_proj, &s.dt_proj,
-         &s.dt_bias, &s.a_log, &s.d, &s.out_proj, &s.out_bias, &s.dt_norm,
-         &s.b_norm, &s.c_norm});
-    for (const MlpWeightRefs& m : l.mlps) {
-      add({&m.gate_proj, &m.up_proj, &m.down_proj, &m.gate_bias, &m.up_bias,
-           &m.down_bias});
-    }
-  }
-  return refs;
-}
-
 // Whether no number depends on it.
 bool IsDerived(const TensorInfo& tensor, const Architecture& a) {
   // Integers outside of packed layers are position ids and masks.
   if (tensor.dtype == DType::kI32) return !IsPackedInt4Name(tensor.name);
   return absl::EndsWith(tensor.name, ".rotary_emb.inv_freq") ||
          (a.config.tied_head && tensor.name == "lm_head.weight") ||
-         absl::c_any_of(a.ignored,
-                        [&](const std::string& ending) {
-                          return absl::EndsWith(tensor.name, ending);
-                        }) ||
-         absl::c_any_of(a.ignored_parts, [&](const std::string& beginning) {
-           return absl::StartsWith(tensor.name, beginning);
+         absl::c_any_of(a.ignored, [&](const std::string& ending) {
+           return absl::EndsWith(tensor.name, ending);
          });
 }
 
@@ -82,8 +48,7 @@ bool IsSpareBias(const TensorInfo& tensor, const Names& known) {
 absl::Status CheckWeights(const Architecture& architecture,
                           const TensorSource& source) {
   Names known;
-  for (const WeightRef* ref : AllRefs(architecture)) {
-    if (ref->name.empty()) continue;
+  for (const WeightRef* ref : AllWeights(architecture)) {
     QK_ASSIGN_OR_RETURN(const WeightReader reader,
                         WeightReader::Open(*ref, architecture.packing, source));
     for (std::string& name : reader.tensor_names()) {
@@ -104,8 +69,8 @@ absl::Status CheckWeights(const Architecture& architecture,
 
 int64_t CountElements(const Architecture& architecture) {
   int64_t total = 0;
-  for (const WeightRef* ref : AllRefs(architecture)) {
-    int64_t elements = ref->name.empty() ? 0 : 1;
+  for (const WeightRef* ref : AllWeights(architecture)) {
+    int64_t elements = 1;
     for (int64_t dim : ref->shape) elements *= dim;
     total += elements;
   }

@@ -75,6 +75,12 @@ void Append(std::initializer_list<WeightRef*> refs,
   }
 }
 
+void Append(MlpWeightRefs& mlp, std::vector<WeightRef*>* all) {
+  Append({&mlp.gate_proj, &mlp.up_proj, &mlp.down_proj, &mlp.gate_bias,
+          &mlp.up_bias, &mlp.down_bias},
+         all);
+}
+
 void Append(LayerWeightRefs& l, std::vector<WeightRef*>* all) {
   for (NormRef* norm : {&l.attention_norm, &l.mlp_norm, &l.post_attention_norm,
                         &l.post_mlp_norm}) {
@@ -88,11 +94,7 @@ void Append(LayerWeightRefs& l, std::vector<WeightRef*>* all) {
           &m.dt_bias, &m.a_log, &m.d, &m.out_proj, &m.out_bias, &m.dt_norm,
           &m.b_norm, &m.c_norm},
          all);
-  for (MlpWeightRefs& mlp : l.mlps) {
-    Append({&mlp.gate_proj, &mlp.up_proj, &mlp.down_proj, &mlp.gate_bias,
-            &mlp.up_bias, &mlp.down_bias},
-           all);
-  }
+  for (MlpWeightRefs& mlp : l.mlps) Append(mlp, all);
 }
 
 }  // namespace
@@ -136,7 +138,17 @@ std::vector<WeightRef*> AllWeights(Architecture* a) {
           &a->rope_factors, &a->rope_factors_long, &a->rope_factors_short},
          &all);
   for (LayerWeightRefs& layer : a->layers) Append(layer, &all);
+  VisionWeightRefs& v = a->vision;
+  for (LayerWeightRefs& layer : v.layers) Append(layer, &all);
+  Append({&v.patch_embed, &v.merger_norm.weight, &v.merger_norm.bias}, &all);
+  Append(v.merger, &all);
   return all;
+}
+
+std::vector<const WeightRef*> AllWeights(const Architecture& a) {
+  // The refs are looked at alone.
+  const std::vector<WeightRef*> all = AllWeights(const_cast<Architecture*>(&a));
+  return {all.begin(), all.end()};
 }
 
 void ResolvePrefixes(const TensorSource& source, Architecture* architecture) {

@@ -68,6 +68,13 @@ struct LayerWeightRefs {
   std::vector<MlpWeightRefs> mlps;  // one per expert
 };
 
+struct VisionWeightRefs {
+  WeightRef patch_embed;  // (hidden, channels, frames, rows, columns)
+  std::vector<LayerWeightRefs> layers;
+  NormRef merger_norm;   // (hidden)
+  MlpWeightRefs merger;  // (merged, merged), (text's hidden, merged)
+};
+
 // Linear weights packed into few bits, in a Hugging Face checkpoint.
 struct Packing {
   enum class Method { kNone, kAwq, kGptq };
@@ -93,14 +100,13 @@ struct Architecture {
   NormRef final_norm;
   WeightRef lm_head;  // (vocab, embedding_size)
   std::vector<LayerWeightRefs> layers;
+  VisionWeightRefs vision;
   // GGUF only: divisors of the RoPE frequencies (Llama 3 scaling), and
   // longrope's two sets.
   WeightRef rope_factors, rope_factors_long, rope_factors_short;
   // Endings of the names of tensors that checkpoints of the family carry and
   // that no number depends on (causal masks, say).
   std::vector<std::string> ignored;
-  // Beginnings of the names of parts that text does not pass through.
-  std::vector<std::string> ignored_parts;
   // Other beginnings that published checkpoints give to names: {ours, theirs}.
   std::vector<std::pair<std::string, std::string>> other_prefixes;
 };
@@ -116,6 +122,7 @@ absl::StatusOr<Architecture> ArchitectureFromGguf(const GgufFile& file);
 // Every weight that the model has, in no particular order; a tied head is there
 // twice.
 std::vector<WeightRef*> AllWeights(Architecture* architecture);
+std::vector<const WeightRef*> AllWeights(const Architecture& architecture);
 
 // Renames the weights to what the file has where it uses one of
 // `other_prefixes`. To be called before the weights are looked for.

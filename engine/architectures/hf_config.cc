@@ -55,6 +55,7 @@ constexpr NamedActivation kActivations[] = {
     {"gelu_pytorch_tanh", Activation::kGeluTanh},
     {"gelu_python_tanh", Activation::kGeluTanh},
     {"relu", Activation::kRelu},
+    {"quick_gelu", Activation::kQuickGelu},
 };
 
 absl::StatusOr<int> ReadSize(const JsonValue& config, const char* field,
@@ -242,7 +243,7 @@ absl::StatusOr<Activation> ReadActivation(const JsonValue& config,
       config, key,
       absl::StrCat(config.Get(key)->Describe(),
                    " is not implemented "
-                   "(implemented: silu, gelu, gelu_new, relu)"));
+                   "(implemented: silu, gelu, gelu_new, quick_gelu, relu)"));
 }
 
 absl::StatusOr<std::vector<bool>> ReadSlidingLayers(const JsonValue& config,

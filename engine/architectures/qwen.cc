@@ -1,9 +1,10 @@
-// Qwen 2 and 2.5, Qwen 3; the text part of Qwen2-VL.
+// Qwen 2 and 2.5, Qwen 3; Qwen2-VL.
 #include "absl/strings/str_cat.h"
 #include "engine/architectures/families.h"
 #include "engine/architectures/gguf_config.h"
 #include "engine/architectures/hf_config.h"
 #include "engine/architectures/hf_rope.h"
+#include "engine/architectures/hf_vision.h"
 #include "engine/architectures/weight_map.h"
 #include "engine/check.h"
 
@@ -123,7 +124,8 @@ absl::StatusOr<Architecture> QwenVlFromConfig(const JsonValue& config,
   a.other_prefixes = {{"model.", "model.language_model."},
                       {"model.", "language_model."},
                       {"model.", ""}};
-  a.ignored_parts = {"visual.", "model.visual."};
+  a.ignored = {".rotary_pos_emb.inv_freq"};
+  QK_RETURN_IF_ERROR(AddVision(config, &a));
   return a;
 }
 

@@ -161,6 +161,8 @@ MlpWeightRefs Mapper::Mlp(const MlpConfig& c, const std::string& expert) const {
   return refs;
 }
 
+}  // namespace
+
 LayerWeightRefs MapLayer(const ModelConfig& config, const WeightNames& names,
                          int layer) {
   const LayerConfig& c = config.layers[layer];
@@ -186,8 +188,6 @@ LayerWeightRefs MapLayer(const ModelConfig& config, const WeightNames& names,
   }
   return refs;
 }
-
-}  // namespace
 
 WeightNames LlamaNames() {
   WeightNames names;

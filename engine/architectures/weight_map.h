@@ -53,6 +53,10 @@ struct WeightNames {
 // Hugging Face's names of Llama, which most of the younger families share.
 WeightNames LlamaNames();
 
+// Of one layer of `config`, whose other fields may be a tower's.
+LayerWeightRefs MapLayer(const ModelConfig& config, const WeightNames& names,
+                         int layer);
+
 // One ref for every weight that `config` asks for.
 Architecture MapWeights(ModelConfig config, const WeightNames& names);
 

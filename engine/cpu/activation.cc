@@ -40,13 +40,22 @@ HWY_INLINE V ErfOf(V x) {
   return KeepNan(x, hn::Div(hn::Mul(c, p), q));
 }
 
+// x * sigmoid(y).
+HWY_INLINE V TimesSigmoid(V x, V y) {
+  const V one = Constant(1.0f);
+  const V sigmoid = hn::Div(one, hn::Add(one, hn::Exp(D(), hn::Neg(y))));
+  // Exp is wrong where its result is over float32's range; there the product
+  // vanishes. A NaN stays one.
+  return hn::Mul(x, hn::IfThenElseZero(hn::Ge(y, Constant(-88.0f)), sigmoid));
+}
+
 struct Silu {
+  HWY_INLINE V operator()(V x) const { return TimesSigmoid(x, x); }
+};
+
+struct QuickGelu {
   HWY_INLINE V operator()(V x) const {
-    const V one = Constant(1.0f);
-    const V sigmoid = hn::Div(one, hn::Add(one, hn::Exp(D(), hn::Neg(x))));
-    // Exp is wrong where its result is over float32's range; there the product
-    // vanishes. A NaN stays one.
-    return hn::Mul(x, hn::IfThenElseZero(hn::Ge(x, Constant(-88.0f)), sigmoid));
+    return TimesSigmoid(x, hn::Mul(x, Constant(1.702f)));
   }
 };
 
@@ -117,6 +126,8 @@ HWY_ATTR void ActivateChunk(float* x, const float* times, size_t n,
       return Apply(GeluTanh(), x, times, n);
     case Activation::kRelu:
       return Apply(Relu(), x, times, n);
+    case Activation::kQuickGelu:
+      return Apply(QuickGelu(), x, times, n);
   }
 }
 

@@ -34,6 +34,8 @@ struct AttentionTask {
   int rows = 0;
   int first_position = 0;
   int window = 0;  // keys seen; 0: all
+  int keys = 0;    // of the sequence
+  bool causal = true;
   float scale = 0;
   float softcap = 0;
   const KvPage* pages = nullptr;
@@ -188,7 +190,8 @@ HWY_ATTR void RunAttentionTask(const AttentionTask& t,
     std::copy_n(from, t.head_dim, q + r * t.head_dim);
   }
 
-  const int last_position = t.first_position + t.rows - 1;
+  const int last_position =
+      t.causal ? t.first_position + t.rows - 1 : t.keys - 1;
   const int first_key =
       t.window == 0 ? 0 : std::max(0, t.first_position - t.window + 1);
   for (int tile = first_key / kPageSize; tile <= last_position / kPageSize;
@@ -211,7 +214,8 @@ HWY_ATTR void RunAttentionTask(const AttentionTask& t,
     };
     for (int r = 0; r < all; ++r) {
       const int position = t.first_position + r % t.rows;
-      const int end = std::min(kPageSize, position + 1 - base);
+      const int seen = t.causal ? position + 1 : t.keys;
+      const int end = std::min(kPageSize, seen - base);
       const int begin =
           t.window == 0 ? 0 : std::max(0, position - t.window + 1 - base);
       if (begin >= end) {
@@ -270,6 +274,8 @@ void Attention(const float* q, const AttentionConfig& config,
         task.rows = std::min(kAttentionRows, sequence.rows - row);
         task.first_position = sequence.first_position + row;
         task.window = config.sliding_window.value_or(0);
+        task.keys = sequence.first_position + sequence.rows;
+        task.causal = config.causal;
         task.scale = config.scale;
         task.softcap = config.softcap;
         task.pages = sequence.pages;
@@ -319,6 +325,8 @@ void AttentionPattern(const float* q, const AttentionConfig& config,
     const int position = sequence.first_position + row;
     const int begin = std::max(
         0, position + 1 - config.sliding_window.value_or(position + 1));
+    const int end =
+        config.causal ? position + 1 : sequence.first_position + sequence.rows;
     for (int head : heads) {
       const float* query =
           q +
@@ -326,8 +334,8 @@ void AttentionPattern(const float* q, const AttentionConfig& config,
           head * dim;
       std::fill_n(out, keys, 0.0f);
       double max = -std::numeric_limits<double>::infinity();
-      std::vector<double> scores(position + 1);
-      for (int key = begin; key <= position; ++key) {
+      std::vector<double> scores(end);
+      for (int key = begin; key < end; ++key) {
         const KvPage& page = sequence.pages[key / kPageSize];
         const int64_t base =
             static_cast<int64_t>(head * page.heads / config.num_heads) * dim *
@@ -345,11 +353,11 @@ void AttentionPattern(const float* q, const AttentionConfig& config,
         max = std::max(max, scores[key]);
       }
       double sum = 0;
-      for (int key = begin; key <= position; ++key) {
+      for (int key = begin; key < end; ++key) {
         scores[key] = std::exp(scores[key] - max);
         sum += scores[key];
       }
-      for (int key = begin; key <= position; ++key) {
+      for (int key = begin; key < end; ++key) {
         out[key] = static_cast<float>(scores[key] / sum);
       }
       out += keys;

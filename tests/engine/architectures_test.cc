@@ -20,7 +20,6 @@ struct Published {
   int context;
 };
 
-// Qwen2-VL's are its text part's: all 8,291,375,616 less 675,759,104 of vision.
 const Published kPublished[] = {
     {"Llama-2-7b-hf", 6738415616, 32, 4096},
     {"Meta-Llama-3-8B", 8030261248, 32, 8192},
@@ -43,7 +42,7 @@ const Published kPublished[] = {
     {"pythia-6.9b", 6857302016, 32, 2048},
     {"gpt-neox-20b", 20554567680, 44, 2048},
     {"Jamba-v0.1", 51570323328, 32, 262144},
-    {"Qwen2-VL-7B-Instruct", 7615616512, 28, 32768},
+    {"Qwen2-VL-7B-Instruct", 8291375616, 28, 32768},
 };
 
 Architecture ReadPublished(const std::string& name) {
@@ -228,7 +227,8 @@ TEST(ResolvePrefixesTest, PublishedNamesAreFound) {
         Renamed{"pythia-6.9b", "embed_out.", "lm_head."},
         Renamed{"Qwen2-VL-7B-Instruct", "model.", "model.language_model."},
         Renamed{"Qwen2-VL-7B-Instruct", "model.", "language_model."},
-        Renamed{"Qwen2-VL-7B-Instruct", "model.", ""}}) {
+        Renamed{"Qwen2-VL-7B-Instruct", "model.", ""},
+        Renamed{"Qwen2-VL-7B-Instruct", "visual.", "model.visual."}}) {
     Architecture a = ReadPublished(r.model);
     const Tensors ours = FileTensors(a);
     Tensors theirs;

@@ -66,6 +66,7 @@ struct AttentionCase {
   std::vector<Span> sequences;
   bool keys_per_query_head = false;
   float softcap = 0;
+  bool causal = true;
 };
 
 inline std::vector<AttentionCase> AttentionCases() {
@@ -89,6 +90,9 @@ inline std::vector<AttentionCase> AttentionCases() {
       {"own_keys", 6, 2, 16, all, mix, true},
       {"own_keys_window", 3, 1, 64, 7, mix, true},
       {"softcap", 4, 2, 24, all, mix, false, 1.5f},
+      {"full", 4, 2, 16, all, {{0, 1}, {0, 24}, {0, 130}}, false, 0, false},
+      {"full_dim80", 2, 2, 80, all, {{0, 64}, {0, 65}}, false, 0, false},
+      {"full_later", 3, 1, 24, all, {{63, 3}, {0, 2}}, false, 0, false},
       {"softcap_window", 2, 1, 256, 70, {{0, 130}, {200, 1}}, false, 0.3f},
   };
 }
@@ -110,6 +114,7 @@ inline AttentionData MakeData(const AttentionCase& c, ComputeType type,
   data.config.scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
   data.config.softcap = c.softcap;
   data.config.sliding_window = c.window;
+  data.config.causal = c.causal;
   data.page_heads = c.keys_per_query_head ? c.heads : c.kv_heads;
   int rows = 0;
   for (const Span& s : c.sequences) {
@@ -123,8 +128,8 @@ inline AttentionData MakeData(const AttentionCase& c, ComputeType type,
   return data;
 }
 
-// Probabilities of one row and head over keys [0, position], 0 outside the
-// window.
+// Probabilities of one row and head over the keys of `k`, 0 for those that it
+// does not see.
 inline std::vector<double> Probabilities(const AttentionData& data,
                                          const float* q, int head, int position,
                                          const std::vector<float>& k) {
@@ -132,9 +137,11 @@ inline std::vector<double> Probabilities(const AttentionData& data,
   const int kv = head * data.page_heads / a.num_heads;
   const int begin =
       a.sliding_window ? std::max(0, position + 1 - *a.sliding_window) : 0;
-  std::vector<double> p(position + 1, 0.0);
+  const int keys = static_cast<int>(k.size()) / (data.page_heads * a.head_dim);
+  const int end = a.causal ? position + 1 : keys;
+  std::vector<double> p(keys, 0.0);
   double max = -std::numeric_limits<double>::infinity();
-  for (int key = begin; key <= position; ++key) {
+  for (int key = begin; key < end; ++key) {
     for (int d = 0; d < a.head_dim; ++d) {
       p[key] +=
           double{q[d]} *
@@ -145,7 +152,7 @@ inline std::vector<double> Probabilities(const AttentionData& data,
     max = std::max(max, p[key]);
   }
   double sum = 0;
-  for (int key = begin; key <= position; ++key) {
+  for (int key = begin; key < end; ++key) {
     p[key] = std::exp(p[key] - max);
     sum += p[key];
   }
@@ -165,7 +172,7 @@ inline std::vector<double> AttentionOracle(const AttentionCase& c,
         const int kv = head * data.page_heads / c.heads;
         const std::vector<double> p =
             Probabilities(data, &data.q[at], head, position, data.k[s]);
-        for (int key = 0; key <= position; ++key) {
+        for (int key = 0; key < c.sequences[s].end(); ++key) {
           if (p[key] == 0) continue;
           for (int d = 0; d < dim; ++d) {
             out[at + d] +=

@@ -159,8 +159,8 @@ TEST_P(RowOpsTest, Rope) {
 }
 
 constexpr Activation kActivations[] = {Activation::kSilu, Activation::kGelu,
-                                       Activation::kGeluTanh,
-                                       Activation::kRelu};
+                                       Activation::kGeluTanh, Activation::kRelu,
+                                       Activation::kQuickGelu};
 
 double ActivationOracle(Activation activation, double x) {
   switch (activation) {
@@ -174,6 +174,8 @@ double ActivationOracle(Activation activation, double x) {
                                (x + 0.044715 * x * x * x)));
     case Activation::kRelu:
       return x < 0 ? 0 : x;
+    case Activation::kQuickGelu:
+      return x / (1 + std::exp(-1.702 * x));
   }
   return 0;
 }

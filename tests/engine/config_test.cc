@@ -112,7 +112,7 @@ const BadConfig kBad[] = {
     {"attention_bias", "1", "attention_bias: must be true or false"},
     {"mlp_bias", "\"no\"", "mlp_bias: must be true or false"},
     {"tie_word_embeddings", "0", "tie_word_embeddings: must be true or false"},
-    {"hidden_act", "\"quick_gelu\"", "hidden_act: \"quick_gelu\" is not",
+    {"hidden_act", "\"mish\"", "hidden_act: \"mish\" is not",
      kUnimplemented},
     {"rope_interleaved", "true", "rope_interleaved: true is not implemented",
      kUnimplemented},

@@ -1,0 +1,214 @@
+// THE VISION TOWER'S FORWARD PASS (Qwen2-VL, arXiv:2409.12191). Shapes: rows =
+// the patches of all images; q, k, v and z (rows, heads, head_dim), the rest
+// (rows, hidden).
+#include "engine/vision.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "engine/check.h"
+#include "engine/images.h"
+#include "engine/rope_rows.h"
+#include "engine/weights.h"
+#include "engine/workspace.h"
+
+namespace qk {
+namespace {
+
+constexpr int kTileRows = Workspace::kMlpRows;
+
+}  // namespace
+
+Vision::Vision(const Model& model, absl::Span<const Image> images)
+    : model_(model), config_(model.config().vision), images_(images) {
+  for (const Image& image : images) {
+    const int frame_rows = image.rows * image.columns;
+    for (int i = 0; i < image.frames; ++i) {
+      frames_.push_back({rows_, frame_rows, pages_});
+      rows_ += frame_rows;
+      pages_ += (frame_rows + kPageSize - 1) / kPageSize;
+    }
+  }
+}
+
+// Each buffer and its bytes.
+std::vector<std::pair<DeviceBuffer*, int64_t>> Vision::Buffers() {
+  const int64_t rows = int64_t{4} * rows_ * config_.hidden_size;
+  const int64_t tile =
+      std::max(config_.patch_values(), config_.mlp.intermediate_size);
+  const int64_t merged = rows_ / (config_.merge_size * config_.merge_size);
+  return {{&hidden_, rows},
+          {&normed_, rows},
+          {&q_, rows},
+          {&k_, rows},
+          {&v_, rows},
+          {&z_, rows},
+          {&rope_, int64_t{4} * rows_ * config_.attention.head_dim},
+          {&kv_, int64_t{2} * pages_ * kPageSize * config_.hidden_size *
+                     BytesOf(model_.compute())},
+          {&tile_, 4 * kTileRows * tile},
+          {&embeddings_, 4 * merged * model_.config().hidden_size}};
+}
+
+int64_t Vision::bytes() const {
+  int64_t bytes = 0;
+  for (const auto& [buffer, size] : const_cast<Vision*>(this)->Buffers()) {
+    bytes += size;
+  }
+  return bytes;
+}
+
+absl::Status Vision::Reserve() {
+  for (const auto& [buffer, size] : Buffers()) {
+    QK_ASSIGN_OR_RETURN(*buffer, model_.backend()->Allocate(size));
+  }
+  return absl::OkStatus();
+}
+
+// Half of the pairs turn with the patch's row, half with its column.
+void Vision::FillRope() {
+  const RopeConfig& rope = config_.attention.rope;
+  const int merge = config_.merge_size;
+  std::vector<float> table(int64_t{rows_} * rope.rotary_dims);
+  float* row = table.data();
+  for (const Image& image : images_) {
+    for (int64_t i = 0; i < image.patches(); ++i, row += rope.rotary_dims) {
+      // The patch's place within its block, and the block's in its frame.
+      const int in = static_cast<int>(i % (merge * merge));
+      const int block = static_cast<int>(
+          i % (int64_t{image.rows} * image.columns) / (merge * merge));
+      const int per_row = image.columns / merge;
+      FillRopeRow(rope, rope.frequencies,
+                  {block / per_row * merge + in / merge,
+                   block % per_row * merge + in % merge, 0},
+                  row);
+    }
+  }
+  model_.backend()->Upload(rope_.as<void>(), table.data(),
+                           static_cast<int64_t>(table.size() * sizeof(float)));
+}
+
+// hidden = patch_embed(patches).
+void Vision::Embed() {
+  Backend& b = *model_.backend();
+  const int64_t width = config_.patch_values();
+  float *patches = tile_.as<float>(), *out = hidden_.as<float>();
+  for (const Image& image : images_) {
+    for (int64_t row = 0; row < image.patches(); row += kTileRows) {
+      const int n =
+          static_cast<int>(std::min<int64_t>(kTileRows, image.patches() - row));
+      b.Upload(patches, image.values.data() + row * width, 4 * n * width);
+      b.MatMul(patches, *model_.weights().vision.patch_embed, n, out);
+      out += int64_t{n} * config_.hidden_size;
+    }
+  }
+}
+
+// hidden += o_proj(softmax(scale RoPE(q) RoPE(k)^T) v), each frame on its own.
+void Vision::Attention(const LayerWeights& w, int layer,
+                       const VisionHook& hook) {
+  Backend& b = *model_.backend();
+  const AttentionConfig& c = config_.attention;
+  float *x = normed_.as<float>(), *z = z_.as<float>();
+  float *q = q_.as<float>(), *k = k_.as<float>(), *v = v_.as<float>();
+
+  b.LayerNorm(hidden_.as<float>(), w.attention_norm.weight.as<float>(),
+              w.attention_norm.bias.as<float>(), config_.norm_eps, rows_,
+              config_.hidden_size, x);
+  b.MatMul(x, *w.q_proj, rows_, q);
+  b.MatMul(x, *w.k_proj, rows_, k);
+  b.MatMul(x, *w.v_proj, rows_, v);
+  Hook(hook, HookPoint::kQ, layer, q);
+  Hook(hook, HookPoint::kK, layer, k);
+  Hook(hook, HookPoint::kV, layer, v);
+
+  const float* rope = rope_.as<float>();
+  b.Rope(q, rows_, c.num_heads, c.head_dim, c.rope.rotary_dims, rope);
+  b.Rope(k, rows_, c.num_heads, c.head_dim, c.rope.rotary_dims, rope);
+  Hook(hook, HookPoint::kRotQ, layer, q);
+  Hook(hook, HookPoint::kRotK, layer, k);
+
+  const std::vector<KvPage> pages = Pages();
+  std::vector<AttentionRows> sequences;
+  for (const Frame& f : frames_) {
+    const int64_t offset = int64_t{f.row_begin} * config_.hidden_size;
+    const KvPage* own = pages.data() + f.page_begin;
+    b.AppendKv({k + offset, f.rows, c.num_heads, c.head_dim, 0},
+               {v + offset, f.rows, c.num_heads, c.head_dim, 0},
+               model_.compute(), own);
+    sequences.push_back({f.row_begin, f.rows, 0, own});
+  }
+  b.Attention(q, c, sequences, model_.compute(), z);
+  Hook(hook, HookPoint::kZ, layer, z);
+  b.MatMul(z, *w.o_proj, rows_, x);
+  b.Add(hidden_.as<float>(), x, int64_t{rows_} * config_.hidden_size);
+}
+
+// hidden += down_proj(activation(up_proj(norm(hidden)))), some rows at a time.
+void Vision::Mlp(const LayerWeights& w) {
+  Backend& b = *model_.backend();
+  const MlpConfig& c = config_.mlp;
+  const int width = config_.hidden_size;
+  float *x = normed_.as<float>(), *up = tile_.as<float>();
+  for (int row = 0; row < rows_; row += kTileRows) {
+    const int n = std::min(kTileRows, rows_ - row);
+    float* hidden = hidden_.as<float>() + int64_t{row} * width;
+    b.LayerNorm(hidden, w.mlp_norm.weight.as<float>(),
+                w.mlp_norm.bias.as<float>(), config_.norm_eps, n, width, x);
+    b.MatMul(x, *w.mlps[0].up_proj, n, up);
+    b.Activate(up, nullptr, int64_t{n} * c.intermediate_size, c.activation);
+    b.MatMul(up, *w.mlps[0].down_proj, n, x);
+    b.Add(hidden, x, int64_t{n} * width);
+  }
+}
+
+// embeddings = down_proj(gelu(up_proj(norm(hidden)))), with merge_size x
+// merge_size rows, which follow each other, as one.
+void Vision::Merge() {
+  Backend& b = *model_.backend();
+  const VisionWeights& w = model_.weights().vision;
+  const int merged = rows_ / (config_.merge_size * config_.merge_size);
+  float *x = normed_.as<float>(), *up = z_.as<float>();
+  b.LayerNorm(hidden_.as<float>(), w.merger_norm.weight.as<float>(),
+              w.merger_norm.bias.as<float>(), config_.norm_eps, rows_,
+              config_.hidden_size, x);
+  b.MatMul(x, *w.merger.up_proj, merged, up);
+  b.Activate(up, nullptr, int64_t{merged} * config_.merger.intermediate_size,
+             config_.merger.activation);
+  b.MatMul(up, *w.merger.down_proj, merged, embeddings_.as<float>());
+}
+
+void Vision::RunLayer(const VisionHook& hook) {
+  QK_CHECK(!done());
+  if (next_layer_ == 0) {
+    FillRope();
+    Embed();
+  }
+  const LayerWeights& w = model_.weights().vision.layers[next_layer_];
+  Attention(w, next_layer_, hook);
+  Mlp(w);
+  if (++next_layer_ == config_.num_layers) Merge();
+}
+
+void Vision::Hook(const VisionHook& hook, HookPoint point, int layer,
+                  float* x) const {
+  for (size_t i = 0; i < images_.size(); ++i) {
+    const int rows = static_cast<int>(images_[i].patches());
+    hook(static_cast<int>(i), point, layer,
+         {x, rows, config_.attention.num_heads, config_.attention.head_dim, 0});
+    x += int64_t{rows} * config_.hidden_size;
+  }
+}
+
+std::vector<KvPage> Vision::Pages() const {
+  const int64_t half =
+      int64_t{kPageSize} * config_.hidden_size * BytesOf(model_.compute());
+  std::vector<KvPage> pages;
+  for (int i = 0; i < pages_; ++i) {
+    uint8_t* base = kv_.as<uint8_t>() + 2 * i * half;
+    pages.push_back({base, base + half, config_.attention.num_heads});
+  }
+  return pages;
+}
+
+}  // namespace qk

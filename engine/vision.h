@@ -1,0 +1,80 @@
+// A vision tower over a request's images. See vision.cc.
+#ifndef QKSCOPE_ENGINE_VISION_H_
+#define QKSCOPE_ENGINE_VISION_H_
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "engine/backend.h"
+#include "engine/model.h"
+#include "engine/spec.h"
+
+namespace qk {
+
+struct LayerWeights;
+
+// What a hook point of the tower's attention holds: one image's rows
+// (patches, heads, head_dim).
+using VisionHook = std::function<void(int image, HookPoint point, int layer,
+                                      const HeadRows& x)>;
+
+// The tower's pass over some images, layer by layer like a Pass. An image's
+// rows do not depend on the other images.
+//
+//   Vision vision(model, images);
+//   absl::Status status = vision.Reserve();
+//   while (!vision.done()) vision.RunLayer(hook);
+class Vision {
+ public:
+  // Both must outlive it; CheckImages has found the images good.
+  Vision(const Model& model, absl::Span<const Image> images);
+
+  // Bytes that Reserve takes.
+  int64_t bytes() const;
+  absl::Status Reserve();
+
+  bool done() const { return next_layer_ == config_.num_layers; }
+  // The first call embeds the patches, the last one merges them.
+  void RunLayer(const VisionHook& hook);
+
+  // Of all images: (rows after merging, text's hidden), once done.
+  const float* embeddings() const { return embeddings_.as<float>(); }
+
+ private:
+  // One frame of an image: what attention sees at once.
+  struct Frame {
+    int row_begin = 0;
+    int rows = 0;
+    int page_begin = 0;
+  };
+
+  std::vector<std::pair<DeviceBuffer*, int64_t>> Buffers();
+  void FillRope();
+  void Embed();
+  void Attention(const LayerWeights& w, int layer, const VisionHook& hook);
+  void Mlp(const LayerWeights& w);
+  void Merge();
+  void Hook(const VisionHook& hook, HookPoint point, int layer, float* x) const;
+  std::vector<KvPage> Pages() const;
+
+  const Model& model_;
+  const VisionConfig& config_;
+  const absl::Span<const Image> images_;
+  std::vector<Frame> frames_;
+  int rows_ = 0;   // patches of all images
+  int pages_ = 0;  // of all frames
+  int next_layer_ = 0;
+  // (rows, hidden) each.
+  DeviceBuffer hidden_, normed_, q_, k_, v_, z_;
+  DeviceBuffer rope_;        // (rows, 2, head_dim / 2)
+  DeviceBuffer kv_;          // pages of one layer
+  DeviceBuffer tile_;        // some rows of patches or of the MLP
+  DeviceBuffer embeddings_;  // (rows after merging, text's hidden)
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_VISION_H_
