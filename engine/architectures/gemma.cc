@@ -117,6 +117,10 @@ absl::Status ReadTwoRopes(const JsonValue& config,
                                                      model->context_length));
   QK_ASSIGN_OR_RETURN(const RopeConfig near,
                       ReadRope(config, local, head_dim, model->context_length));
+  if (const auto both = config.Find("rope_parameters"); both.has_value()) {
+    QK_RETURN_IF_ERROR(
+        RefuseUnknownFields(*both, {"full_attention", "sliding_attention"}));
+  }
   for (size_t i = 0; i < sliding.size(); ++i) {
     model->layers[i].attention.rope = sliding[i] ? near : far;
   }

@@ -64,13 +64,13 @@ absl::StatusOr<std::vector<bool>> ReadTypes(const JsonValue& types) {
   return local;
 }
 
-// "attention_types", as transformers; "attention_layers" must agree.
+// "attention_types", as transformers, which takes [[["global", "local"], 12]]
+// where it is missing; "attention_layers" must agree.
 absl::StatusOr<std::vector<bool>> ReadLocalLayers(const JsonValue& config,
                                                   int layers) {
   std::vector<bool> local(24);
   for (int i = 1; i < 24; i += 2) local[i] = true;
-  const bool has_types = config.Find("attention_types").has_value();
-  if (has_types) {
+  if (config.Find("attention_types").has_value()) {
     QK_ASSIGN_OR_RETURN(const JsonValue types,
                         config.GetArray("attention_types"));
     QK_ASSIGN_OR_RETURN(local, ReadTypes(types));
@@ -80,15 +80,13 @@ absl::StatusOr<std::vector<bool>> ReadLocalLayers(const JsonValue& config,
                         config.GetArray("attention_layers"));
     std::vector<bool> listed;
     QK_RETURN_IF_ERROR(ReadKinds(kinds, &listed));
-    if (has_types && listed != local) {
+    if (listed != local) {
       return kinds.Error("says something else than attention_types");
     }
-    local = listed;
   }
   if (static_cast<int>(local.size()) == layers) return local;
-  return config.Error(
-      absl::StrCat(has_types ? "attention_types" : "attention_layers",
-                   ": must be of ", layers, " layers, got ", local.size()));
+  return config.Error(absl::StrCat("attention_types: must be of ", layers,
+                                   " layers, got ", local.size()));
 }
 
 }  // namespace

@@ -33,9 +33,12 @@ absl::Status ReadYarn(const JsonValue& object, const RopeContext& context,
                       RopeConfig* rope) {
   YarnScaling s;
   s.original_context = context.original;
-  QK_ASSIGN_OR_RETURN(
-      s.factor,
-      ReadPositiveOr(object, "factor", context.positions / s.original_context));
+  // null says what the two contexts do; it may not be missing.
+  if (IsNull(object, "factor")) {
+    s.factor = context.positions / s.original_context;
+  } else {
+    QK_ASSIGN_OR_RETURN(s.factor, ReadPositive(object, "factor"));
+  }
   QK_ASSIGN_OR_RETURN(s.beta_fast, ReadPositiveOr(object, "beta_fast", 32));
   QK_ASSIGN_OR_RETURN(s.beta_slow, ReadPositiveOr(object, "beta_slow", 1));
   QK_ASSIGN_OR_RETURN(s.truncate, object.GetBoolOr("truncate", true));

@@ -36,6 +36,8 @@ absl::Status ReadWindow(const JsonValue& config, int64_t default_first,
                       config.GetInt64InRangeOr("max_window_layers", 0,
                                                kMaxContext, default_first));
   const bool has_window = use && !IsNull(config, "sliding_window");
+  // A number even where it is not in use.
+  QK_RETURN_IF_ERROR(config.GetInt64Or("sliding_window", 0).status());
   std::vector<bool> sliding(model->num_layers());
   for (int i = 0; i < model->num_layers(); ++i) {
     sliding[i] = has_window && i >= first;
