@@ -6,6 +6,7 @@ qk_test(config_test SOURCES config_test.cc config_families_test.cc
 qk_test(config_mutation_test SOURCES config_mutation_test.cc
         config_mutation_tables.cc config_variants.cc LIBS qk_core)
 qk_test(families_identity_test SOURCES families_identity_test.cc LIBS qk_core)
+qk_test(gguf_golden_test SOURCES gguf_golden_test.cc LIBS qk_core)
 qk_test(architectures_test SOURCES architectures_test.cc
         architectures_gguf_test.cc LIBS qk_core)
 qk_test(packed_model_test SOURCES packed_model_test.cc LIBS qk_core)

@@ -65,7 +65,7 @@ from rope import RopeNotes
 GOLDENS = pathlib.Path(__file__).parent
 
 
-def _write_model(family: Family, folder: pathlib.Path) -> None:
+def write_model(family: Family, folder: pathlib.Path) -> None:
     config_path = folder / "config.json"
     config_path.write_text(json.dumps(family.config, indent=2) + "\n")
     config = transformers.AutoConfig.from_pretrained(folder)
@@ -117,7 +117,7 @@ def make(name: str, out: pathlib.Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch) / name
         folder.mkdir()
-        _write_model(family, folder)
+        write_model(family, folder)
         prompts = golden_run.make_prompts(family)
         notes = RopeNotes(family.rope_type)
         tensors = golden_run.golden(folder, prompts, notes)
