@@ -1,7 +1,9 @@
 #include "engine/batch.h"
 
+#include <algorithm>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "engine/check.h"
 #include "engine/rope_rows.h"
 
@@ -42,11 +44,16 @@ absl::Status Batch::BuildRopeTables() {
     const size_t width = rope.rotary_dims;
     std::vector<float> table(rows_ * width);
     for (const Entry& entry : entries_) {
-      const std::vector<double> frequencies =
-          rope.FrequenciesFor(entry.step.first_position + entry.step.rows);
+      std::vector<RopePosition> positions;
+      int last = 0;
       for (int i = 0; i < entry.step.rows; ++i) {
-        const int position = entry.step.first_position + i;
-        FillRopeRow(rope, frequencies, {position, position, position},
+        positions.push_back(
+            entry.sequence->rope_position(entry.step.first_position + i));
+        last = std::max(last, *absl::c_max_element(positions.back()));
+      }
+      const std::vector<double> frequencies = rope.FrequenciesFor(last + 1);
+      for (int i = 0; i < entry.step.rows; ++i) {
+        FillRopeRow(rope, frequencies, positions[i],
                     table.data() + (entry.row_begin + i) * width);
       }
     }
@@ -61,6 +68,14 @@ absl::Status Batch::BuildRopeTables() {
 const float* Batch::rope(int layer) const {
   const int index = model_.rope_of_layer(layer);
   return index < 0 ? nullptr : rope_tables_[index].as<float>();
+}
+
+Vision* Batch::next_vision() const {
+  for (const Entry& entry : entries_) {
+    Vision* vision = entry.sequence->vision().get();
+    if (vision != nullptr && !vision->done()) return vision;
+  }
+  return nullptr;
 }
 
 void Batch::MoveRows(int from, int to, int rows) {

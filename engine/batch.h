@@ -40,6 +40,8 @@ class Batch {
   // layer has no RoPE.
   const float* rope(int layer) const;
   std::vector<Entry>& entries() { return entries_; }
+  // A tower's pass that has to be done before the layers; nullptr: none.
+  Vision* next_vision() const;
   // The first failure of an allocation or a wait.
   const absl::Status& status() const { return status_; }
   void Check(const absl::Status& status) { status_.Update(status); }

@@ -223,6 +223,21 @@ void Embed(Batch& batch) {
   }
 }
 
+// The rows of images' placeholders become the tower's.
+void PlaceImages(Batch& batch) {
+  const int64_t width = batch.model().config().hidden_size;
+  for (const Batch::Entry& entry : batch.entries()) {
+    if (entry.sequence->vision() == nullptr) continue;
+    const float* rows = entry.sequence->vision()->embeddings();
+    for (const Range& place : entry.sequence->image_places()) {
+      batch.backend().CopyOnDevice(
+          batch.hidden() + (entry.row_begin + place.begin) * width, rows,
+          4 * place.size() * width);
+      rows += place.size() * width;
+    }
+  }
+}
+
 }  // namespace
 
 Pass::Pass(const Model& model, absl::Span<Sequence* const> sequences)
@@ -242,6 +257,11 @@ void Pass::RunLayer() {
   QK_CHECK(!done());
   batch_->DropCancelled();
   if (batch_->rows() == 0) return;
+  if (Vision* vision = batch_->next_vision(); vision != nullptr) {
+    vision->RunLayer([](int, HookPoint, int, const HeadRows&) {});
+    return;
+  }
+  if (next_layer_ == 0) PlaceImages(*batch_);
   Block(next_layer_++, *batch_);
   for (Batch::Entry& entry : batch_->entries()) entry.sequence->Deliver();
 }

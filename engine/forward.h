@@ -26,7 +26,8 @@ class Pass {
   Pass(const Model& model, absl::Span<Sequence* const> sequences);
   ~Pass();
 
-  // Runs the next layer. Rows of sequences whose run was cancelled leave.
+  // Runs the next layer, of the vision tower first where there are images. Rows
+  // of sequences whose run was cancelled leave.
   void RunLayer();
   // All layers ran, or no sequence is left.
   bool done() const;

@@ -153,9 +153,9 @@ struct ModelConfig {
   float logit_softcap = 0;  // of the head's logits; 0: none
   bool tied_head = false;   // lm_head shares the embedding's weights
   std::vector<LayerConfig> layers;
+  VisionConfig vision;
 
   int num_layers() const { return static_cast<int>(layers.size()); }
-  VisionConfig vision;
   bool has_attention(int layer) const {
     return layers[layer].attention.num_heads > 0;
   }

@@ -8,6 +8,7 @@
 #include "engine/check.h"
 #include "engine/compare.h"
 #include "engine/generate.h"
+#include "engine/images.h"
 #include "engine/sampler.h"
 #include "engine/sequence.h"
 
@@ -73,8 +74,15 @@ void RunImpl::MakeArms() {
     Arm& arm = arms_.emplace_back(spec_.generate.has_value()
                                       ? spec_.generate->stop_strings
                                       : no_stop_strings_);
-    arm.sequence = std::make_unique<Sequence>(spec_, static_cast<int>(i),
-                                              cancelled_, sink_);
+    // The tower's rows depend on no rule: arms of one model share them.
+    std::shared_ptr<Vision> vision;
+    for (size_t j = 0; j < i; ++j) {
+      if (spec_.arms[j].model == spec_.arms[i].model) {
+        vision = arms_[j].sequence->vision();
+      }
+    }
+    arm.sequence = std::make_unique<Sequence>(
+        spec_, static_cast<int>(i), cancelled_, sink_, std::move(vision));
   }
 }
 
@@ -309,6 +317,10 @@ void RunImpl::Finish(const absl::Status& status) {
 
 absl::StatusOr<std::unique_ptr<Run>> Run::Create(RunSpec spec, RunSink* sink) {
   QK_CHECK(!spec.tokens.empty() && !spec.arms.empty());
+  for (const ArmSpec& arm : spec.arms) {
+    QK_RETURN_IF_ERROR(
+        CheckImages(spec.images, spec.tokens, arm.model->config().vision));
+  }
   QK_RETURN_IF_ERROR(Estimate(spec).status());
   return std::make_unique<RunImpl>(std::move(spec), sink);
 }

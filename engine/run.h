@@ -126,7 +126,8 @@ struct RunEstimate {
 
 class Run {
  public:
-  // RESOURCE_EXHAUSTED when a size overflows int64.
+  // RESOURCE_EXHAUSTED when a size overflows int64. CheckImages must have found
+  // the images good.
   static absl::StatusOr<RunEstimate> Estimate(const RunSpec& spec);
 
   // Any thread. `sink` must outlive the run.

@@ -105,6 +105,12 @@ absl::StatusOr<RunEstimate> Run::Estimate(const RunSpec& spec) {
     pages = pages + arm_pages;
     rows = rows + tokens;
     const ModelConfig& config = spec.arms[i].model->config();
+    const bool first_of_model = std::none_of(
+        spec.arms.begin(), spec.arms.begin() + arm,
+        [&](const ArmSpec& a) { return a.model == spec.arms[i].model; });
+    if (sequence.vision() != nullptr && first_of_model) {
+      extra = extra + sequence.vision()->bytes();
+    }
     extra =
         extra + sequence.extra_bytes() +
         Checked(arm_pages) * spec.arms[i].model->pages().page_bytes() +

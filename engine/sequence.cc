@@ -1,21 +1,38 @@
 #include "engine/sequence.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "engine/check.h"
+#include "engine/images.h"
 
 namespace qk {
 
 Sequence::Sequence(const RunSpec& spec, int arm,
-                   const std::atomic<bool>& cancelled, RunSink* sink)
+                   const std::atomic<bool>& cancelled, RunSink* sink,
+                   std::shared_ptr<Vision> vision)
     : spec_(spec),
       arm_(arm),
       cancelled_(cancelled),
       sink_(sink),
       tokens_(spec.tokens),
+      vision_(std::move(vision)),
       disruptor_(spec.arms[arm].model->config(), spec.arms[arm].rules,
                  static_cast<int>(spec.tokens.size()), arm),
-      capture_(spec.arms[arm].model->config(), spec, arm) {}
+      capture_(spec.arms[arm].model->config(), spec, arm) {
+  if (spec.images.empty()) return;
+  const VisionConfig& config = model().config().vision;
+  if (vision_ == nullptr) {
+    vision_ = std::make_shared<Vision>(model(), spec.images);
+  }
+  image_places_ = PlaceImages(spec.images, spec.tokens, config);
+  rope_positions_ = ImagePositions(spec.images, spec.tokens, config);
+  int last = 0;
+  for (const RopePosition& position : rope_positions_) {
+    last = std::max(last, *std::max_element(position.begin(), position.end()));
+  }
+  decode_shift_ = last + 1 - prompt_tokens();
+}
 
 int Sequence::max_positions() const {
   return prompt_tokens() +
@@ -67,6 +84,7 @@ absl::Status Sequence::Reserve() {
   QK_RETURN_IF_ERROR(model().workspace().Reserve(prompt_tokens()));
   QK_RETURN_IF_ERROR(disruptor_.Reserve(backend));
   QK_RETURN_IF_ERROR(capture_.Reserve(backend));
+  if (vision_ != nullptr) QK_RETURN_IF_ERROR(vision_->Reserve());
   if (const int64_t floats = config.mamba_state_floats(); floats > 0) {
     QK_ASSIGN_OR_RETURN(mamba_states_, backend->Allocate(4 * floats));
     backend->Zero(mamba_states_.as<void>(), 4 * floats);
@@ -107,6 +125,19 @@ absl::Span<const int32_t> Sequence::NextTokens() const {
   const PassStep step = NextStep();
   QK_CHECK(step.first_position + step.rows <= static_cast<int>(tokens_.size()));
   return absl::MakeConstSpan(tokens_).subspan(step.first_position, step.rows);
+}
+
+void Sequence::Advance(const PassStep& step) {
+  cached_ += step.rows;
+  if (!in_prefill()) vision_.reset();
+}
+
+RopePosition Sequence::rope_position(int position) const {
+  if (position < static_cast<int>(rope_positions_.size())) {
+    return rope_positions_[position];
+  }
+  const int p = position + decode_shift_;
+  return {p, p, p};
 }
 
 void Sequence::Hook(HookPoint point, int layer, const PassStep& step,

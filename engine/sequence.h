@@ -6,6 +6,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -15,8 +16,10 @@
 #include "engine/kv_cache.h"
 #include "engine/model.h"
 #include "engine/pass_step.h"
+#include "engine/rope_rows.h"
 #include "engine/run.h"
 #include "engine/spec.h"
+#include "engine/vision.h"
 #include "engine/workspace.h"
 
 namespace qk {
@@ -38,14 +41,16 @@ struct HeadResult {
 
 class Sequence {
  public:
-  // `spec`, `cancelled` and `sink` must outlive the sequence.
+  // `spec`, `cancelled` and `sink` must outlive the sequence. `vision`: another
+  // arm's, of the same model; null: a tower's pass of its own, if there are
+  // images.
   Sequence(const RunSpec& spec, int arm, const std::atomic<bool>& cancelled,
-           RunSink* sink);
+           RunSink* sink, std::shared_ptr<Vision> vision = nullptr);
 
   // Takes all memory: pages for the prompt and max_new_tokens, rules, capture,
   // and the prompt's final hidden rows where they are to be compared.
   absl::Status Reserve();
-  // Bytes that Reserve takes beside pages.
+  // Bytes that Reserve takes beside pages and the tower's.
   int64_t extra_bytes() const;
 
   const Model& model() const { return *spec_.arms[arm_].model; }
@@ -60,7 +65,16 @@ class Sequence {
   absl::Span<const int32_t> NextTokens() const;
   void AppendToken(int32_t id) { tokens_.push_back(id); }
   // The step's rows are in the cache.
-  void Advance(const PassStep& step) { cached_ += step.rows; }
+  void Advance(const PassStep& step);
+  // What RoPE turns the row at a position with.
+  RopePosition rope_position(int position) const;
+
+  // --- images
+  // The tower's pass over them, to be done before the prompt's rows go through
+  // the layers; null without images and after prefill.
+  const std::shared_ptr<Vision>& vision() const { return vision_; }
+  // Where the tower's rows lie in the prompt.
+  const std::vector<Range>& image_places() const { return image_places_; }
 
   // --- called from the forward pass
   // A hook point: captures before, disrupts, captures after. `x`: what
@@ -112,6 +126,10 @@ class Sequence {
   RunSink* sink_;
   std::vector<int32_t> tokens_;  // prompt and generated
   int cached_ = 0;               // positions in the cache
+  std::shared_ptr<Vision> vision_;
+  std::vector<Range> image_places_;
+  std::vector<RopePosition> rope_positions_;  // (prompt); empty: no images
+  int decode_shift_ = 0;  // of a generated token's RoPE position
   PageList pages_;
   Disruptor disruptor_;
   Capture capture_;

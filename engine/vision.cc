@@ -60,6 +60,7 @@ int64_t Vision::bytes() const {
 
 absl::Status Vision::Reserve() {
   for (const auto& [buffer, size] : Buffers()) {
+    if (buffer->bytes() > 0) continue;
     QK_ASSIGN_OR_RETURN(*buffer, model_.backend()->Allocate(size));
   }
   return absl::OkStatus();

@@ -32,7 +32,7 @@ class Vision {
   // Both must outlive it; CheckImages has found the images good.
   Vision(const Model& model, absl::Span<const Image> images);
 
-  // Bytes that Reserve takes.
+  // Bytes that Reserve takes, once however often it is called.
   int64_t bytes() const;
   absl::Status Reserve();
 

@@ -47,9 +47,11 @@ inline JsonDocument ReadJson(const std::string& path) {
 class Driven {
  public:
   Driven(std::shared_ptr<const Model> model, GoldenPrompt prompt,
-         std::vector<DisruptionRule> rules, CaptureSpec capture)
+         std::vector<DisruptionRule> rules, CaptureSpec capture,
+         std::vector<Image> images = {})
       : prompt_(std::move(prompt)) {
     spec_.tokens = prompt_.ids;
+    spec_.images = std::move(images);
     spec_.arms.push_back({"arm", std::move(model), std::move(rules)});
     spec_.capture = std::move(capture);
     spec_.generate.emplace();

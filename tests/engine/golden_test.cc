@@ -6,13 +6,10 @@
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
-#include "tests/engine/forward_driver.h"
+#include "tests/engine/vision_testing.h"
 
 namespace qk::testing {
 namespace {
-
-const char* const kPointNames[] = {"hook_q",     "hook_k",     "hook_v",
-                                   "hook_rot_q", "hook_rot_k", "hook_z"};
 
 struct Case {
   std::string model;
@@ -83,7 +80,8 @@ TEST_P(GoldenTest, LogitsAndHooksEqualTransformers) {
   for (const char* name : {"p0", "p1"}) {
     driven.push_back(std::make_unique<Driven>(
         model, ReadPrompt(prompts.Get(name).value()),
-        std::vector<DisruptionRule>{}, CaptureAll(model->config())));
+        std::vector<DisruptionRule>{}, CaptureAll(model->config()),
+        GoldenImages(c.model, name)));
     batch.push_back(driven.back().get());
     std::vector<int> positions(batch.back()->prompt().ids.size());
     std::iota(positions.begin(), positions.end(), 0);
@@ -159,6 +157,7 @@ std::vector<Case> Cases() {
                             "tiny_jamba",
                             "tiny_jamba_dense",
                             "tiny_qwen2_vl",
+                            "tiny_qwen2_vl_image",
                             "tiny_awq_channel",
                             "tiny_awq_g32",
                             "tiny_awq_g64",

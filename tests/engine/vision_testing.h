@@ -35,15 +35,17 @@ inline std::vector<int> ReadIntegers(const std::string& path,
   return {values.begin(), values.end()};
 }
 
-// The images of "p0" or "p1".
-inline std::vector<Image> GoldenImages(const std::string& prompt) {
+// The images of "p0" or "p1"; none where the golden has none.
+inline std::vector<Image> GoldenImages(const std::string& model,
+                                       const std::string& prompt) {
   const std::string path =
-      GoldenPath(absl::StrCat(kVisionModel, "/golden.safetensors"));
+      GoldenPath(absl::StrCat(model, "/golden.safetensors"));
+  const auto golden = OpenSafetensors(path).value();
+  const std::string pixels = absl::StrCat(prompt, "/pixel_values");
+  if (golden->Find(pixels) == nullptr) return {};
   const std::vector<int> grids =
       ReadIntegers(path, absl::StrCat(prompt, "/image_grid_thw"));
-  const auto golden = OpenSafetensors(path).value();
-  const std::vector<float> values =
-      ReadTensor(*golden, absl::StrCat(prompt, "/pixel_values"));
+  const std::vector<float> values = ReadTensor(*golden, pixels);
   int64_t patches = 0;
   for (size_t i = 0; i < grids.size(); i += 3) {
     patches += int64_t{grids[i]} * grids[i + 1] * grids[i + 2];

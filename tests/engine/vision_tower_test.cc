@@ -32,7 +32,8 @@ TEST_P(VisionTowerTest, HooksAndEmbeddingsEqualTransformers) {
       OpenSafetensors(GoldenPath("tiny_qwen2_vl_image/golden.safetensors"))
           .value();
   for (const std::string prompt : {"p0", "p1"}) {
-    const TowerOutput out = RunTower(*model, GoldenImages(prompt));
+    const TowerOutput out =
+        RunTower(*model, GoldenImages(kVisionModel, prompt));
     const std::string prefix = prompt + "/prefill/vision.";
     EXPECT_EQ(out.hooks.size(), 2u * 6u);
     for (const auto& [key, got] : out.hooks) {
@@ -63,9 +64,9 @@ TEST_P(VisionTowerTest, AnImagesRowsAreTheSameBesideOthers) {
   const auto model = LoadGolden(kVisionModel, GetParam(), one.get());
   const auto other = LoadGolden(kVisionModel, GetParam(), two.get());
   ASSERT_NE(model, nullptr);
-  std::vector<Image> images = GoldenImages("p1");
+  std::vector<Image> images = GoldenImages(kVisionModel, "p1");
   images.push_back(LargeImage(model->config().vision, 1));
-  images.push_back(GoldenImages("p0")[0]);
+  images.push_back(GoldenImages(kVisionModel, "p0")[0]);
   const TowerOutput all = RunTower(*other, images);
   TowerOutput joined;
   for (const Image& image : images) {
