@@ -18,9 +18,10 @@ def write(target, name, content):
     (folder / f"seed_{name}").write_bytes(content)
 
 
-def safetensors(header, data_bytes):
+def safetensors(header, data_bytes, zeros=0):
     text = json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + bytes(range(data_bytes))
+    data = bytes(range(data_bytes)) + bytes(zeros)
+    return struct.pack("<Q", len(text)) + text + data
 
 
 def string(text):
@@ -57,6 +58,16 @@ def make_safetensors():
         "a": entry("F16", [4], 0, 8),
         "mask": entry("BOOL", [], 16, 17),
         "none": entry("I64", [0, 3], 17, 17)}, 17))
+    # Packed layers, (8, 32) and (8, 16), in groups of 16.
+    write("safetensors", "awq", safetensors({
+        "m.qweight": entry("I32", [32, 1], 0, 128),
+        "m.qzeros": entry("I32", [2, 1], 128, 136),
+        "m.scales": entry("F16", [2, 8], 136, 168)}, 168))
+    write("safetensors", "gptq", safetensors({
+        "m.qweight": entry("I32", [2, 8], 0, 64),
+        "m.qzeros": entry("I32", [1, 1], 64, 68),
+        "m.scales": entry("F16", [1, 8], 68, 84),
+        "m.g_idx": entry("I32", [16], 84, 148)}, 84, zeros=64))
 
 
 def make_index():
