@@ -55,6 +55,13 @@ absl::Status CheckWeights(const Architecture& architecture,
       known.insert(std::move(name));
     }
   }
+  if (architecture.packing.method != Packing::Method::kNone &&
+      absl::c_none_of(known, [](const std::string& name) {
+        return absl::EndsWith(name, ".qweight");
+      })) {
+    return absl::InvalidArgumentError(
+        "config: quantization_config: no weight of the file is packed");
+  }
   // A tensor that nobody reads may be a layer or a bias that the configuration
   // does not know of: the numbers would be wrong without it.
   for (const TensorInfo& tensor : source.tensors()) {

@@ -173,6 +173,9 @@ absl::StatusOr<Architecture> FromText(const JsonValue& config, bool third) {
   QK_RETURN_IF_ERROR(ReadWindow(config, sliding, &model));
   if (third) {
     QK_RETURN_IF_ERROR(ReadTwoRopes(config, sliding, &model));
+  } else if (config.Find("rope_local_base_freq").has_value()) {
+    return Unimplemented(config, "rope_local_base_freq",
+                         "not a field of this architecture");
   } else {
     QK_RETURN_IF_ERROR(SetRope(config, RopeFields{}, &model));
   }

@@ -18,6 +18,7 @@ constexpr char kNoWindow[] = "use_sliding_window is false";
 constexpr char kNoLayer[] = "no layer has a window even then";
 constexpr char kLongWindow[] = "the prompts are within the window of 256";
 constexpr char kSameLayers[] = "the same layers have attention, of the four";
+constexpr char kOtherRope[] = "read by llama3, yarn and longrope only";
 constexpr char kOneExpert[] = "one expert is an MLP";
 
 constexpr Excuse kExcuses[] = {
@@ -236,6 +237,36 @@ constexpr Excuse kExcuses[] = {
     {"llama", "head_dim", "missing", "hidden_size / num_attention_heads"},
     {"jamba", "num_key_value_heads", "= null", "as many as query heads", "3"},
 
+    // Added, they say what is so without them.
+    {"gpt_neox", "attention_bias", "added true", kDefault},
+    {"qwen2", "attention_bias", "added true", "there always are biases"},
+    {"qwen2_vl", "attention_bias", "added true", "there always are biases"},
+    {"qwen2_vl", "use_mrope", "added true", "read by vLLM only"},
+    {"gemma2", "tie_word_embeddings", "added true", kDefault},
+    {"gemma3_text", "tie_word_embeddings", "added true", kDefault},
+    {"gpt2", "tie_word_embeddings", "added true", kDefault},
+    {"gpt_neo", "tie_word_embeddings", "added true", kDefault},
+    {"opt", "tie_word_embeddings", "added true", kDefault},
+    {"tiny_gemma3_layer_types", "_sliding_window_pattern", "added 1",
+     "layer_types says it, and goes first"},
+    {"tiny_gemma3_layer_types", "sliding_window_pattern", "added 1",
+     "layer_types says it, and goes first"},
+    {"mistral", "original_max_position_embeddings", "added 16", kOtherRope},
+    {"qwen2", "original_max_position_embeddings", "added 16", kOtherRope},
+    {"qwen3", "original_max_position_embeddings", "added 16", kOtherRope},
+    {"qwen2_vl", "original_max_position_embeddings", "added 16", kOtherRope},
+    {"tiny_llama_dynamic", "original_max_position_embeddings", "added 16",
+     kOtherRope},
+    {"tiny_llama_gqa", "original_max_position_embeddings", "added 16",
+     kOtherRope},
+    {"tiny_llama_headdim", "original_max_position_embeddings", "added 16",
+     kOtherRope},
+    {"tiny_llama_linear", "original_max_position_embeddings", "added 16",
+     kOtherRope},
+    {"tiny_llama_tied", "original_max_position_embeddings", "added 16",
+     kOtherRope},
+    {"tiny_awq_*", "original_max_position_embeddings", "added 16", kOtherRope},
+    {"tiny_gptq_*", "original_max_position_embeddings", "added 16", kOtherRope},
 };
 
 bool Covers(absl::string_view models, const std::string& golden,

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <cstdlib>
 
+#include "absl/algorithm/container.h"
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -44,6 +45,75 @@ const std::vector<KnownValues>& AllKnownValues() {
   return all;
 }
 
+// Fields that change the model where a family has them.
+struct Added {
+  absl::string_view field;
+  absl::string_view text;
+};
+
+constexpr Added kAdded[] = {
+    {"_remove_final_layer_norm", "true"},
+    {"_sliding_window_pattern", "1"},
+    {"activation_function", "\"relu\""},
+    {"add_cross_attention", "true"},
+    {"attention_bias", "true"},
+    {"attention_multiplier", "2.0"},
+    {"attn_logit_softcapping", "1.5"},
+    {"auto_map", "{\"AutoModelForCausalLM\": \"modeling_mine.MyModel\"}"},
+    {"do_layer_norm_before", "false"},
+    {"embedding_multiplier", "2.0"},
+    {"enable_bias", "false"},
+    {"final_logit_softcapping", "1.5"},
+    {"full_attn_mod", "2"},
+    {"head_dim", "6"},
+    {"hidden_act", "\"relu\""},
+    {"hidden_activation", "\"relu\""},
+    {"intermediate_size", "5"},
+    {"interpolate_factor", "2"},
+    {"is_causal", "false"},
+    {"layer_norm_elementwise_affine", "false"},
+    {"layer_norm_eps", "0.1"},
+    {"layer_norm_epsilon", "0.1"},
+    {"layer_types", "[\"sliding_attention\", \"sliding_attention\"]"},
+    {"lm_head_bias", "true"},
+    {"logit_scale", "2.0"},
+    {"mamba_inner_layernorms", "false"},
+    {"max_window_layers", "0"},
+    {"mlp_bias", "true"},
+    {"mrope_section", "[1, 1, 2]"},
+    {"n_inner", "5"},
+    {"num_experts", "3"},
+    {"num_key_value_heads", "1"},
+    {"num_local_experts", "3"},
+    {"original_max_position_embeddings", "16"},
+    {"partial_rotary_factor", "0.5"},
+    {"pruned_heads", "{\"0\": [1]}"},
+    {"quantization_config", "{\"quant_method\": \"awq\", \"bits\": 4}"},
+    {"query_pre_attn_scalar", "7"},
+    {"rms_norm_eps", "0.1"},
+    {"rope_interleaved", "true"},
+    {"rope_local_base_freq", "7.0"},
+    {"rope_parameters", "{\"rope_type\": \"default\", \"rope_theta\": 7.0}"},
+    {"rope_scaling", "{\"rope_type\": \"linear\", \"factor\": 2.0}"},
+    {"rope_theta", "7.0"},
+    {"rotary_emb_base", "7"},
+    {"rotary_pct", "0.5"},
+    {"scale_attn_by_inverse_layer_idx", "true"},
+    {"scale_attn_weights", "false"},
+    {"sliding_window", "3"},
+    {"sliding_window_pattern", "1"},
+    {"sliding_window_size", "3"},
+    {"text_config", "{}"},
+    {"tie_word_embeddings", "false"},
+    {"tie_word_embeddings", "true"},
+    {"use_bidirectional_attention", "true"},
+    {"use_mrope", "true"},
+    {"use_parallel_residual", "false"},
+    {"use_sliding_window", "true"},
+    {"window_size", "3"},
+    {"word_embed_proj_dim", "8"},
+};
+
 // Different names of one function.
 bool IsSameFunction(absl::string_view a, absl::string_view b) {
   return absl::StartsWith(a, "gelu_") && absl::StartsWith(b, "gelu_");
@@ -66,6 +136,14 @@ class Generator {
 
   std::vector<Variant> Run() {
     Inside(root_, "", "");
+    for (const Added& added : kAdded) {
+      const auto has = [&](const auto& m) { return m.first == added.field; };
+      if (absl::c_any_of(root_.members, has)) continue;
+      root_.members.emplace_back(std::string(added.field),
+                                 Number(std::string(added.text)));
+      Add(std::string(added.field), absl::StrCat("added ", added.text), "");
+      root_.members.pop_back();
+    }
     return std::move(variants_);
   }
 

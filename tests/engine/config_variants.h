@@ -32,7 +32,8 @@ struct Variant {
 // Integers + 1, x 2, 0 and -1; others x 1.5; booleans flipped; strings another
 // valid value of the field and nonsense; null a value of each type; arrays and
 // objects with an element changed or gone; all removed and null; a field that
-// nobody knows added to each object.
+// nobody knows added to each object, and to the whole those of other families
+// and of defaults that are not in the file.
 std::vector<Variant> Variants(const Json& config);
 
 }  // namespace qk::testing
