@@ -237,7 +237,7 @@ TEST(GgufFamiliesTest, BadKeysAreNamed) {
 }
 
 // Names and shapes of a real file, all of them and no others.
-void ExpectWhole(const char* path, int64_t parameters) {
+[[maybe_unused]] void ExpectWhole(const char* path, int64_t parameters) {
   const auto file = GgufFile::Open(path);
   ASSERT_TRUE(file.ok()) << file.status();
   const auto a = ArchitectureFromGguf(**file);
