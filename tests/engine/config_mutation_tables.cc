@@ -12,7 +12,8 @@ constexpr char kRecord[] = "says who wrote the file, with what";
 constexpr char kRunning[] = "says how the model is run, not what it computes";
 constexpr char kOtherHead[] = "of a head that is not the language model's";
 constexpr char kStored[] = "each tensor of the file says its own type";
-constexpr char kPictures[] = "of pictures, and these prompts are texts";
+constexpr char kPictures[] = "of pictures, and the prompts are texts";
+constexpr char kMarks[] = "marks pictures for the reader of tokens";
 constexpr char kDefault[] = "transformers' default";
 constexpr char kNoWindow[] = "use_sliding_window is false";
 constexpr char kNoLayer[] = "no layer has a window even then";
@@ -67,12 +68,12 @@ constexpr Excuse kExcuses[] = {
     {"opt", "layerdrop", "*", kTraining},
     {"phi3", "embd_pdrop", "*", kTraining},
     {"phi3", "resid_pdrop", "*", kTraining},
-    {"qwen2_vl", "image_token_id", "*", kPictures},
-    {"qwen2_vl", "video_token_id", "*", kPictures},
-    {"qwen2_vl", "vision_config", "*", kPictures},
-    {"qwen2_vl", "vision_end_token_id", "*", kPictures},
-    {"qwen2_vl", "vision_start_token_id", "*", kPictures},
-    {"qwen2_vl", "vision_token_id", "*", kPictures},
+    {"tiny_qwen2_vl", "image_token_id", "*", kPictures},
+    {"qwen2_vl", "video_token_id", "*", "of videos, which are not taken"},
+    {"tiny_qwen2_vl", "vision_config", "*", kPictures},
+    {"qwen2_vl", "vision_end_token_id", "*", kMarks},
+    {"qwen2_vl", "vision_start_token_id", "*", kMarks},
+    {"qwen2_vl", "vision_token_id", "*", kMarks},
 
     // Of packed weights: how they were made.
     {"tiny_gptq_*", "quantization_config.damp_percent", "*", kRecord},
@@ -236,6 +237,15 @@ constexpr Excuse kExcuses[] = {
     {"jamba", "tie_word_embeddings", "missing", kDefault, "false"},
     {"llama", "head_dim", "missing", "hidden_size / num_attention_heads"},
     {"jamba", "num_key_value_heads", "= null", "as many as query heads", "3"},
+    {"tiny_qwen2_vl_image", "vision_config.in_chans", "missing", kDefault, "3"},
+    {"tiny_qwen2_vl_image", "vision_config.mlp_ratio", "missing", kDefault,
+     "4"},
+    {"tiny_qwen2_vl_image", "vision_config.spatial_merge_size", "missing",
+     kDefault, "2"},
+    {"tiny_qwen2_vl_image", "vision_config.spatial_patch_size", "missing",
+     "an older name of patch_size, which is read", "4"},
+    {"tiny_qwen2_vl_image", "vision_config.temporal_patch_size", "missing",
+     kDefault, "2"},
 
     // Added, they say what is so without them.
     {"gpt_neox", "attention_bias", "added true", kDefault},

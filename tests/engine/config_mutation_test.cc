@@ -10,9 +10,10 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "engine/images.h"
 #include "tests/engine/config_mutation_tables.h"
 #include "tests/engine/config_variants.h"
-#include "tests/engine/forward_driver.h"
+#include "tests/engine/vision_testing.h"
 
 namespace qk::testing {
 namespace {
@@ -55,6 +56,9 @@ class ConfigMutationTest : public ::testing::TestWithParam<std::string> {
     fs::create_symlink(GoldenPath(GetParam() + "/model.safetensors"),
                        folder_ / "model.safetensors");
     golden_ = ReadJson(GoldenPath(GetParam() + "/golden.json"));
+    for (const char* name : {"p0", "p1"}) {
+      images_[name] = GoldenImages(GetParam(), name);
+    }
   }
   ~ConfigMutationTest() override { fs::remove_all(folder_); }
 
@@ -73,18 +77,23 @@ class ConfigMutationTest : public ::testing::TestWithParam<std::string> {
     return Model::Load(folder_.string(), options, backend_.get());
   }
 
-  // Of both prompts, at all positions.
+  // Of both prompts, at all positions; none if the images do not fit.
   std::vector<float> Logits(const std::shared_ptr<const Model>& model) const {
     std::vector<std::unique_ptr<Driven>> driven;
     std::vector<Driven*> batch;
     CaptureSpec capture;
     capture.off = true;
-    for (const char* name : {"p0", "p1"}) {
+    for (const auto& [name, images] : images_) {
+      const GoldenPrompt prompt =
+          ReadPrompt(golden_->root().Get("prompts")->Get(name).value());
+      if (!images.empty() &&
+          !CheckImages(images, prompt.ids, model->config().vision).ok()) {
+        return {};
+      }
       driven.push_back(std::make_unique<Driven>(
-          model, ReadPrompt(golden_->root().Get("prompts")->Get(name).value()),
-          std::vector<DisruptionRule>{}, capture));
+          model, prompt, std::vector<DisruptionRule>{}, capture, images));
       batch.push_back(driven.back().get());
-      std::vector<int> positions(batch.back()->prompt().ids.size());
+      std::vector<int> positions(prompt.ids.size());
       std::iota(positions.begin(), positions.end(), 0);
       batch.back()->Request(positions);
     }
@@ -102,6 +111,7 @@ class ConfigMutationTest : public ::testing::TestWithParam<std::string> {
   const std::unique_ptr<Backend> backend_;
   fs::path folder_;
   std::optional<JsonDocument> golden_;
+  std::map<std::string, std::vector<Image>> images_;  // of each prompt
   std::string model_type_;
   std::vector<float> original_;
   int context_ = 0;
@@ -118,8 +128,8 @@ void ConfigMutationTest::Check(const Variant& variant) {
     return;
   }
   const std::vector<float> logits = Logits(*model);
-  ASSERT_EQ(logits.size(), original_.size());
-  if (std::memcmp(logits.data(), original_.data(), 4 * logits.size()) != 0) {
+  if (logits.size() != original_.size() ||
+      std::memcmp(logits.data(), original_.data(), 4 * logits.size()) != 0) {
     ++counts_.changed;
     return;
   }
@@ -142,6 +152,7 @@ TEST_P(ConfigMutationTest, IsRefusedOrChangesTheModel) {
   const auto model = Load(Text(json));
   ASSERT_TRUE(model.ok()) << model.status();
   original_ = Logits(*model);
+  ASSERT_FALSE(original_.empty());
   context_ = (*model)->config().context_length;
   EXPECT_EQ(original_, Logits(*model));
   for (const Variant& variant : Variants(json)) Check(variant);
