@@ -184,6 +184,11 @@ double ActivationOracle(Activation activation, double x) {
 double ActivationSlack(Activation activation, double x) {
   const bool gelu =
       activation == Activation::kGelu || activation == Activation::kGeluTanh;
+  if (activation == Activation::kQuickGelu) {
+    // 1.702 x rounds, and exp passes that on.
+    return 1e-35 + 2 * kEpsilon * std::abs(1.702 * x) *
+                       std::abs(ActivationOracle(activation, x));
+  }
   // 1 + erf(x) and 1 + tanh(x) lose what is under the 1.
   return gelu ? 8 * kEpsilon * std::abs(x) : 1e-35;
 }
