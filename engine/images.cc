@@ -41,6 +41,14 @@ int MergedRows(const Image& image, const VisionConfig& config) {
                           (config.merge_size * config.merge_size));
 }
 
+absl::Status CheckGrid(const Image& image, size_t index,
+                       const VisionConfig& config) {
+  const absl::Status status = CheckImage(image, config);
+  if (status.ok()) return status;
+  return absl::InvalidArgumentError(
+      absl::StrCat("images[", index, "]: ", status.message()));
+}
+
 absl::Status CheckImages(absl::Span<const Image> images,
                          absl::Span<const int32_t> tokens,
                          const VisionConfig& config) {
@@ -50,11 +58,7 @@ absl::Status CheckImages(absl::Span<const Image> images,
   }
   int64_t rows = 0;
   for (size_t i = 0; i < images.size(); ++i) {
-    const absl::Status status = CheckImage(images[i], config);
-    if (!status.ok()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("images[", i, "]: ", status.message()));
-    }
+    QK_RETURN_IF_ERROR(CheckGrid(images[i], i, config));
     rows += MergedRows(images[i], config);
   }
   const int64_t placeholders = absl::c_count(tokens, config.image_token);

@@ -16,7 +16,12 @@ namespace qk {
 // Rows of the text that an image takes the place of.
 int MergedRows(const Image& image, const VisionConfig& config);
 
-// Checks the grids, the patches' number, and that `tokens` hold as many
+// Checks image `index`'s grid and the number of its patches.
+// INVALID_ARGUMENT: `images[I]: ...`.
+absl::Status CheckGrid(const Image& image, size_t index,
+                       const VisionConfig& config);
+
+// CheckGrid of all, and that `tokens` hold as many
 // placeholders as the images have rows. INVALID_ARGUMENT: `images[I]: ...`.
 absl::Status CheckImages(absl::Span<const Image> images,
                          absl::Span<const int32_t> tokens,

@@ -2,34 +2,55 @@
 
 #include "absl/strings/str_format.h"
 #include "engine/check.h"
+#include "engine/images.h"
+#include "engine/model.h"
 #include "server/convert_arms.h"
 #include "server/convert_capture.h"
 #include "server/convert_fields.h"
 #include "server/convert_generate.h"
+#include "server/convert_image.h"
 
 namespace qk {
 namespace {
 
 constexpr int kMaxClientTag = 256;
 
-absl::StatusOr<std::vector<int32_t>> PromptTokens(const pb::Input& input,
-                                                  const ModelView& model,
-                                                  const Limits& limits) {
+// The prompt's tokens and images.
+absl::StatusOr<ConvertedImages> ConvertPromptInput(const pb::Input& input,
+                                                   const ModelView& model,
+                                                   const Limits& limits) {
   QK_ASSIGN_OR_RETURN(const auto spans,
                       ConvertInput(input, "", model, limits, std::nullopt));
   if (spans.empty()) {
     return absl::InvalidArgumentError(
         "prompt has 0 tokens, at least 1 is needed");
   }
-  const int context = model.config->context_length;
-  if (static_cast<int64_t>(spans.size()) > context) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "prompt has %d tokens, model context is %d", spans.size(), context));
-  }
   std::vector<int32_t> tokens;
   tokens.reserve(spans.size());
   for (const TokenSpan& span : spans) tokens.push_back(span.id);
-  return tokens;
+  QK_ASSIGN_OR_RETURN(ConvertedImages prompt,
+                      ConvertImages(input, std::move(tokens), model));
+  const int context = model.config->context_length;
+  if (static_cast<int64_t>(prompt.tokens.size()) > context) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("prompt has %d tokens, model context is %d",
+                        prompt.tokens.size(), context));
+  }
+  return prompt;
+}
+
+// An arm may be of another model than the request.
+absl::Status CheckImagesOfArms(const ConvertedRequest& request) {
+  for (size_t i = 0; i < request.spec.arms.size(); ++i) {
+    const std::shared_ptr<const Model>& model = request.spec.arms[i].model;
+    if (request.spec.images.empty() || model == request.model.model) continue;
+    const absl::Status status = CheckImages(
+        request.spec.images, request.spec.tokens, model->config().vision);
+    if (!status.ok()) {
+      return BadField(absl::StrFormat("arms[%d].model", i), status.message());
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status SetArms(const pb::AnalyzeRequest& request,
@@ -104,14 +125,20 @@ absl::StatusOr<ConvertedRequest> Convert(const pb::AnalyzeRequest& request,
   ConvertedRequest out;
   QK_RETURN_IF_ERROR(CheckEnvelope(request));
   QK_ASSIGN_OR_RETURN(out.model, FindModel(request.model(), context));
-  QK_ASSIGN_OR_RETURN(out.spec.tokens,
-                      PromptTokens(input, out.model, context.limits));
+  QK_ASSIGN_OR_RETURN(ConvertedImages prompt,
+                      ConvertPromptInput(input, out.model, context.limits));
+  out.spec.tokens = std::move(prompt.tokens);
+  out.spec.images = std::move(prompt.images);
   out.expanded.set_model(request.model());
   out.expanded.set_client_tag(request.client_tag());
   out.expanded.set_strict(request.strict());
   out.expanded.mutable_input()->mutable_token_ids()->mutable_ids()->Assign(
       out.spec.tokens.begin(), out.spec.tokens.end());
+  for (pb::Image& image : prompt.expanded) {
+    *out.expanded.mutable_input()->add_images() = std::move(image);
+  }
   QK_RETURN_IF_ERROR(SetArms(request, context, &out));
+  QK_RETURN_IF_ERROR(CheckImagesOfArms(out));
   if (request.has_generate()) {
     QK_RETURN_IF_ERROR(SetGenerate(request.generate(), context, &out));
   }

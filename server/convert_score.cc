@@ -36,6 +36,9 @@ absl::StatusOr<std::vector<int32_t>> Tokens(const pb::Input& input,
                                             const ModelView& model,
                                             const Limits& limits,
                                             std::optional<bool> add_special) {
+  if (!input.images().empty()) {
+    return BadField(absl::StrCat(prefix, ".images"), "Score takes none");
+  }
   QK_ASSIGN_OR_RETURN(const auto spans,
                       ConvertInput(input, absl::StrCat(prefix, "."), model,
                                    limits, add_special));
