@@ -86,16 +86,43 @@ absl::StatusOr<OpenModel> OpenGguf(const std::string& path) {
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(
     const fs::path& folder) {
-  if (!Exists(folder / "tokenizer.json")) {
-    return std::unique_ptr<Tokenizer>();
-  }
-  QK_ASSIGN_OR_RETURN(const std::string json,
-                      ReadText(folder / "tokenizer.json"));
   std::string config;
   if (Exists(folder / "tokenizer_config.json")) {
     QK_ASSIGN_OR_RETURN(config, ReadText(folder / "tokenizer_config.json"));
   }
-  return TokenizerFromJson(json, config);
+  if (Exists(folder / "tokenizer.json")) {
+    QK_ASSIGN_OR_RETURN(const std::string json,
+                        ReadText(folder / "tokenizer.json"));
+    return TokenizerFromJson(json, config);
+  }
+  if (Exists(folder / "tokenizer.model")) {
+    QK_ASSIGN_OR_RETURN(const std::string bytes,
+                        ReadText(folder / "tokenizer.model"));
+    return TokenizerFromSentencePiece(bytes, config);
+  }
+  return std::unique_ptr<Tokenizer>();
+}
+
+// "eos_token_id": an id, or a list of them. One over the vocabulary can never
+// come and says nothing.
+absl::Status AddEosIds(const JsonValue& json, ModelConfig* config) {
+  const std::optional<JsonValue> eos = json.Find("eos_token_id");
+  if (!eos.has_value()) return absl::OkStatus();
+  const auto add = [&](JsonValue value) -> absl::Status {
+    QK_ASSIGN_OR_RETURN(const int64_t id, value.AsInt64());
+    if (id >= 0 && id < config->vocab_size) {
+      config->eos_ids.push_back(static_cast<int32_t>(id));
+    }
+    return absl::OkStatus();
+  };
+  return eos->is_array() ? eos->ForEachElement(add) : add(*eos);
+}
+
+absl::StatusOr<JsonDocument> ReadJson(const fs::path& path, const char* name) {
+  QK_ASSIGN_OR_RETURN(const std::string text, ReadText(path));
+  JsonLimits limits;
+  limits.max_bytes = int64_t{16} << 20;
+  return JsonDocument::Parse(name, text, limits);
 }
 
 absl::StatusOr<OpenModel> OpenFolder(const std::string& path) {
@@ -104,13 +131,17 @@ absl::StatusOr<OpenModel> OpenFolder(const std::string& path) {
   const fs::path folder =
       is_file ? fs::path(path).parent_path() : fs::path(path);
   OpenModel model;
-  QK_ASSIGN_OR_RETURN(const std::string text, ReadText(folder / "config.json"));
-  JsonLimits limits;
-  limits.max_bytes = int64_t{16} << 20;
   QK_ASSIGN_OR_RETURN(const JsonDocument config,
-                      JsonDocument::Parse("config", text, limits));
+                      ReadJson(folder / "config.json", "config"));
   QK_ASSIGN_OR_RETURN(model.architecture,
                       ArchitectureFromConfig(config.root()));
+  QK_RETURN_IF_ERROR(AddEosIds(config.root(), &model.architecture.config));
+  if (const fs::path path = folder / "generation_config.json"; Exists(path)) {
+    QK_ASSIGN_OR_RETURN(const JsonDocument generation,
+                        ReadJson(path, "generation_config"));
+    QK_RETURN_IF_ERROR(
+        AddEosIds(generation.root(), &model.architecture.config));
+  }
   QK_ASSIGN_OR_RETURN(model.source, OpenSafetensors(path));
   QK_ASSIGN_OR_RETURN(model.tokenizer, OpenTokenizer(folder));
   return model;

@@ -152,6 +152,8 @@ struct ModelConfig {
   bool parallel_residual = false;
   float logit_softcap = 0;  // of the head's logits; 0: none
   bool tied_head = false;   // lm_head shares the embedding's weights
+  // Tokens that end a generation, beside the tokenizer's own.
+  std::vector<int32_t> eos_ids;
   std::vector<LayerConfig> layers;
   VisionConfig vision;
 

@@ -83,7 +83,10 @@ absl::Status ConvertStops(const pb::GenerateSpec& in, const ModelView& model,
                         model.config->vocab_size));
   }
   out->stop_ids.assign(in.stop_token_ids().begin(), in.stop_token_ids().end());
-  if (!in.ignore_eos() && model.tokenizer != nullptr) {
+  if (in.ignore_eos()) return absl::OkStatus();
+  const std::vector<int32_t>& eos = model.config->eos_ids;
+  out->stop_ids.insert(out->stop_ids.end(), eos.begin(), eos.end());
+  if (model.tokenizer != nullptr) {
     const std::vector<int32_t>& own = model.tokenizer->stop_ids();
     out->stop_ids.insert(out->stop_ids.end(), own.begin(), own.end());
   }

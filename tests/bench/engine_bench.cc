@@ -2,7 +2,8 @@
 //
 //   engine_bench MODEL f32|bf16 THREADS [own|onednn|auto [MEASUREMENT...]]
 //
-// MEASUREMENT: prefill, arms, together, decode; all when none is named.
+// MEASUREMENT: prefill, prefill512, arms, together, decode; all when none is
+// named.
 // tests/bench/compare_peers.py runs it beside its peers. Times are the best of
 // several runs, and what is compared takes turns; tokens are drawn at random,
 // since none of this depends on them.
@@ -262,7 +263,7 @@ int main(int argc, char** argv) {
            std::find(chosen.begin(), chosen.end(), what) != chosen.end();
   };
   qk::Bench bench(*model);
-  if (wanted("prefill")) bench.Prefill(512);
+  if (wanted("prefill") || wanted("prefill512")) bench.Prefill(512);
   if (wanted("prefill")) bench.Prefill(2048);
   if (wanted("arms")) bench.Arms(512);
   if (wanted("arms")) bench.Arms(25);

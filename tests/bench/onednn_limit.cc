@@ -1,14 +1,18 @@
 // The limit that prefill is measured against: oneDNN alone for the weight GEMMs
-// of SmolLM2-135M (30 layers, own weights each), and causal QK^T and PV
-// (34,560 x T FLOP a token) at the same rate. Prints one JSON line per T:
+// of a model (own weights in each layer), and causal QK^T and PV at the same
+// rate. Prints one JSON line per T:
 //
-//   onednn_limit f32|bf16 T...          (threads: OMP_NUM_THREADS)
+//   onednn_limit f32|bf16 T... [layers=30 attention=34560 shapes=NxK,NxK...]
+//
+// shapes: outputs x inputs of a layer's GEMMs; attention: FLOP a token and T.
+// The defaults are SmolLM2-135M's. Threads: OMP_NUM_THREADS.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <dnnl.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -45,19 +49,24 @@ Gemm MakeGemm(dnnl::engine& engine, dnnl::stream& stream,
   return gemm;
 }
 
-void Measure(const std::string& name, memory::data_type type, int tokens) {
+struct Shapes {
+  int layers = 30;
+  double attention = 34560;
+  std::vector<std::pair<int, int>> gemms = {
+      {576, 576},  {192, 576},  {192, 576}, {576, 576},
+      {1536, 576}, {1536, 576}, {576, 1536}};
+};
+
+void Measure(const std::string& name, memory::data_type type,
+             const Shapes& shapes, int tokens) {
   dnnl::engine engine(dnnl::engine::kind::cpu, 0);
   dnnl::stream stream(engine);
-  constexpr int kShapes[][2] = {{576, 576}, {192, 576},  {192, 576},
-                                {576, 576}, {1536, 576}, {1536, 576},
-                                {576, 1536}};
   std::vector<Gemm> gemms;
   double flop = 0;
-  for (int layer = 0; layer < 30; ++layer) {
-    for (const auto& shape : kShapes) {
-      gemms.push_back(
-          MakeGemm(engine, stream, type, tokens, shape[0], shape[1]));
-      flop += 2.0 * tokens * shape[0] * shape[1];
+  for (int layer = 0; layer < shapes.layers; ++layer) {
+    for (const auto& [n, k] : shapes.gemms) {
+      gemms.push_back(MakeGemm(engine, stream, type, tokens, n, k));
+      flop += 2.0 * tokens * n * k;
     }
   }
   double best = 1e9;
@@ -73,7 +82,7 @@ void Measure(const std::string& name, memory::data_type type, int tokens) {
                               std::chrono::steady_clock::now() - start)
                               .count());
   }
-  const double attention = 34560.0 * tokens * tokens / (flop / best);
+  const double attention = shapes.attention * tokens * tokens / (flop / best);
   std::printf(
       "{\"what\":\"onednn_limit\",\"type\":\"%s\",\"tokens\":%d,"
       "\"gemm_s\":%.5f,\"gflop_per_s\":%.1f,\"limit_s\":%.5f}\n",
@@ -81,18 +90,48 @@ void Measure(const std::string& name, memory::data_type type, int tokens) {
   std::fflush(stdout);
 }
 
+// "NxK,NxK..."; empty where it is not that.
+std::vector<std::pair<int, int>> ParseShapes(const char* text) {
+  std::vector<std::pair<int, int>> shapes;
+  while (*text != 0) {
+    int n = 0, k = 0, length = 0;
+    if (std::sscanf(text, "%dx%d%n", &n, &k, &length) != 2) return {};
+    shapes.emplace_back(n, k);
+    text += length;
+    if (*text == ',') ++text;
+  }
+  return shapes;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc < 3) {
-    std::fprintf(stderr, "usage: onednn_limit f32|bf16 T...\n");
+    std::fprintf(stderr,
+                 "usage: onednn_limit f32|bf16 T... "
+                 "[layers=L attention=F shapes=NxK,NxK...]\n");
     return 2;
+  }
+  Shapes shapes;
+  std::vector<int> tokens;
+  for (int i = 2; i < argc; ++i) {
+    const std::string argument = argv[i];
+    const char* value = argv[i] + argument.find('=') + 1;
+    if (argument.rfind("layers=", 0) == 0) {
+      shapes.layers = std::atoi(value);
+    } else if (argument.rfind("attention=", 0) == 0) {
+      shapes.attention = std::atof(value);
+    } else if (argument.rfind("shapes=", 0) == 0) {
+      shapes.gemms = ParseShapes(value);
+    } else {
+      tokens.push_back(std::atoi(argv[i]));
+    }
   }
   const std::string name = argv[1];
   const auto type =
       name == "bf16" ? memory::data_type::bf16 : memory::data_type::f32;
   try {
-    for (int i = 2; i < argc; ++i) Measure(name, type, std::atoi(argv[i]));
+    for (int t : tokens) Measure(name, type, shapes, t);
   } catch (const dnnl::error& error) {
     std::printf(
         "{\"what\":\"onednn_limit\",\"type\":\"%s\",\"error\":"

@@ -6,8 +6,8 @@
         --server HOST:PORT --model NAME
 
 A developer's script, not part of CI: it needs torch, transformers, gguf,
-accelerate and grpcio-tools, and minutes. The model must be of the Llama family,
-served from the same file with f32 compute.
+accelerate and grpcio-tools, and minutes. The model must be served from the same
+file with f32 compute. A model of another family than Llama's runs clean only.
 
 Every prompt runs with the arms clean, top_k:1 and bottom_k:1 (pooled mean, Q
 and K after RoPE). Checked, for each arm:
@@ -424,12 +424,54 @@ def check_comparison(
     row.require(row.logprob <= LOGPROB_TOLERANCE, "log-probabilities")
 
 
+@dataclasses.dataclass
+class CleanRun:
+    """What check_norms reads of a disruption_oracle.ArmRun."""
+
+    norms: dict
+
+
+class CleanOracle:
+    """Any family's model, undisrupted, with DisruptedLlama's interface."""
+
+    def __init__(self, model: transformers.PreTrainedModel):
+        self._recorder = hf_oracle.Recorder(model)
+
+    def run(self, rules: list[dict], ids: list[int], _decode_ids: list[int]):
+        assert not rules
+        record = self._recorder.run(ids, transformers.DynamicCache())
+        norms = {
+            (layer, point): np.linalg.norm(hooks[point].numpy(), axis=0)
+            for layer, hooks in enumerate(record.layers)
+            for point in POINTS
+            if hooks
+        }
+        return record.logits.numpy(), None, CleanRun(norms)
+
+
+def make_oracle(gguf: pathlib.Path):
+    """The oracle of a file, and the arms that it can run."""
+    config = transformers.AutoConfig.from_pretrained(
+        gguf.parent, gguf_file=gguf.name
+    )
+    if config.model_type == "llama":
+        model = hf_oracle.load_float64(str(gguf.parent), "eager", gguf.name)
+        return disruption_oracle.DisruptedLlama(model), list(ARMS)
+    model = hf_oracle.load_float64(
+        str(gguf.parent), hf_oracle.RECORDING_ATTENTION, gguf.name
+    )
+    return CleanOracle(model), ["clean"]
+
+
 def compare_prompt(
-    prompt: Prompt, answer: Answer, oracle: disruption_oracle.DisruptedLlama
+    prompt: Prompt,
+    answer: Answer,
+    oracle: disruption_oracle.DisruptedLlama | CleanOracle,
+    arms: list[str],
 ) -> list[Row]:
     rows = []
     clean = None
-    for arm in ARMS:
+    for arm in arms:
         row = Row(prompt.name, len(answer.ids), arm)
         rules = forced_rules(answer, arm)
         logits, _, run = oracle.run(rules, answer.ids, [])
@@ -453,9 +495,7 @@ def run(arguments: argparse.Namespace, address: str) -> bool:
     tokenizer = transformers.AutoTokenizer.from_pretrained(
         gguf.parent, gguf_file=gguf.name
     )
-    oracle = disruption_oracle.DisruptedLlama(
-        hf_oracle.load_float64(str(gguf.parent), "eager", gguf.name)
-    )
+    oracle, arms = make_oracle(gguf)
     wait_until_ready(stub, pb[1], arguments.model)
     print(Row.heading())
     rows = []
@@ -463,12 +503,12 @@ def run(arguments: argparse.Namespace, address: str) -> bool:
         ids = tokenizer(prompt.text)["input_ids"]
         if prompt.length:
             ids = (ids * (prompt.length // len(ids) + 1))[: prompt.length]
-        if len(ids) > arguments.max_tokens:
+        if len(ids) > arguments.max_tokens or len(ids) < arguments.min_tokens:
             continue
         sent = ids if prompt.length else None
         request = make_request(pb, arguments.model, prompt.text, sent)
         answer = analyze(stub, pb, request)
-        rows += compare_prompt(prompt, answer, oracle)
+        rows += compare_prompt(prompt, answer, oracle, arms)
         if answer.ids != ids:
             rows[-1].problems.append("token ids")
             print(f"{prompt.name}: tokenised to {answer.ids}, not {ids}")
@@ -490,6 +530,7 @@ def main() -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--server", help="HOST:PORT of a running qkscoped")
     where.add_argument("--server-binary", help="qkscoped to start")
+    parser.add_argument("--min-tokens", type=int, default=1)
     parser.add_argument("--max-tokens", type=int, default=2000)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()

@@ -112,8 +112,7 @@ const BadConfig kBad[] = {
     {"attention_bias", "1", "attention_bias: must be true or false"},
     {"mlp_bias", "\"no\"", "mlp_bias: must be true or false"},
     {"tie_word_embeddings", "0", "tie_word_embeddings: must be true or false"},
-    {"hidden_act", "\"mish\"", "hidden_act: \"mish\" is not",
-     kUnimplemented},
+    {"hidden_act", "\"mish\"", "hidden_act: \"mish\" is not", kUnimplemented},
     {"rope_interleaved", "true", "rope_interleaved: true is not implemented",
      kUnimplemented},
     {"hidden_act", "7", "hidden_act: must be a string"},
@@ -248,6 +247,22 @@ TEST_F(ModelFolderTest, DescribeModel) {
       DescribeModel(folder_.path() + "/model.safetensors", ComputeType::kBF16);
   ASSERT_TRUE(file.ok()) << file.status();
   EXPECT_EQ(file->host_bytes_estimate, d->parameters * 2);
+}
+
+TEST_F(ModelFolderTest, EosIdsOfBothFiles) {
+  const auto ids = [&] {
+    return DescribeModel(folder_.path(), ComputeType::kF32)->config.eos_ids;
+  };
+  EXPECT_EQ(ids(), (std::vector<int32_t>{2}));
+  Replace("\"eos_token_id\": 2", "\"eos_token_id\": [3, 7, 5000]");
+  folder_.Write("generation_config.json", "{\"eos_token_id\": 4}");
+  EXPECT_EQ(ids(), (std::vector<int32_t>{3, 7, 4}));
+  folder_.Write("generation_config.json", "{\"eos_token_id\": null}");
+  EXPECT_EQ(ids(), (std::vector<int32_t>{3, 7}));
+  folder_.Write("generation_config.json", "{\"eos_token_id\": \"end\"}");
+  ExpectError(Describe(), "generation_config: eos_token_id: ");
+  folder_.Write("generation_config.json", "[");
+  ExpectError(Describe(), "generation_config: ");
 }
 
 TEST_F(ModelFolderTest, MissingTensorIsNamed) {

@@ -135,6 +135,34 @@ TEST(ConvertTest, StopIdsAreTheModelsOwnUnlessTheyAreIgnored) {
       ElementsAre(9));
 }
 
+TEST(ConvertTest, EosIdsOfTheConfigurationEndAGeneration) {
+  FakeModels models;
+  ModelConfig config = testing::SmallConfig();
+  config.eos_ids = {5, 6};
+  models.Add("eos", config, nullptr);
+  const std::string start =
+      "model: 'eos' input {token_ids {ids: 1}} generate {max_new_tokens: 1 ";
+  EXPECT_THAT(Analyze(models, start + "}").spec.generate->stop_ids,
+              ElementsAre(5, 6));
+  EXPECT_THAT(
+      Analyze(models, start + "ignore_eos: true}").spec.generate->stop_ids,
+      ElementsAre());
+}
+
+TEST(ConvertTest, LayersWithoutAttentionAreLeftOut) {
+  FakeModels models;
+  ModelConfig config = testing::SmallConfig();
+  config.layers[1].attention = {};
+  config.layers[1].mamba.inner_size = 8;
+  models.Add("hybrid", config, nullptr);
+  const std::string start = "model: 'hybrid' input {token_ids {ids: 1}} ";
+  const auto spec =
+      Analyze(models, start + "arms {name: 'a' disruptions {top_k {k: 1}}}")
+          .spec;
+  EXPECT_THAT(spec.capture.layers, ElementsAre(0, 2));
+  EXPECT_THAT(spec.arms[0].rules[0].layers, ElementsAre(0, 2));
+}
+
 TEST(ConvertTest, UnknownFieldsAreAnErrorOnlyWhenStrict) {
   FakeModels models;
   pb::AnalyzeRequest request;
