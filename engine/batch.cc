@@ -8,6 +8,7 @@
 #include "engine/rope_rows.h"
 
 namespace qk {
+
 Batch::Batch(const Model& model, absl::Span<Sequence* const> sequences)
     : model_(model) {
   for (Sequence* sequence : sequences) {

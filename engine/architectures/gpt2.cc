@@ -62,18 +62,9 @@ absl::StatusOr<Architecture> Gpt2FromConfig(const JsonValue& config,
     if (!scaled) scale = 1.0f;
     if (by_layer) scale /= static_cast<float>(i + 1);
   }
-  WeightNames names;
-  names.embedding = "transformer.wte";
-  names.positions = "transformer.wpe";
-  names.final_norm = "transformer.ln_f";
-  names.lm_head = "lm_head";
-  names.layer = "transformer.h.";
-  names.attention_norm = "ln_1";
-  names.mlp_norm = "ln_2";
+  WeightNames names = Gpt2Names();
   names.qkv = "attn.c_attn";
   names.o = "attn.c_proj";
-  names.up = "mlp.c_fc";
-  names.down = "mlp.c_proj";
   names.transposed = true;
   Architecture a = MapWeights(std::move(model), names);
   // Masks that older releases stored; the published files name no base model.

@@ -120,20 +120,11 @@ absl::StatusOr<Architecture> GptNeoFromConfig(const JsonValue& config,
   QK_ASSIGN_OR_RETURN(const std::vector<bool> local,
                       ReadLocalLayers(config, model.num_layers()));
   SetWindow(local, window, &model);
-  WeightNames names;
-  names.embedding = "transformer.wte";
-  names.positions = "transformer.wpe";
-  names.final_norm = "transformer.ln_f";
-  names.lm_head = "lm_head";
-  names.layer = "transformer.h.";
-  names.attention_norm = "ln_1";
-  names.mlp_norm = "ln_2";
+  WeightNames names = Gpt2Names();
   names.q = "attn.attention.q_proj";
   names.k = "attn.attention.k_proj";
   names.v = "attn.attention.v_proj";
   names.o = "attn.attention.out_proj";
-  names.up = "mlp.c_fc";
-  names.down = "mlp.c_proj";
   Architecture a = MapWeights(std::move(model), names);
   a.ignored = {".attn.attention.bias", ".attn.attention.masked_bias"};
   a.other_prefixes = {{"transformer.", ""}};

@@ -207,6 +207,20 @@ WeightNames LlamaNames() {
   return names;
 }
 
+WeightNames Gpt2Names() {
+  WeightNames names;
+  names.embedding = "transformer.wte";
+  names.positions = "transformer.wpe";
+  names.final_norm = "transformer.ln_f";
+  names.lm_head = "lm_head";
+  names.layer = "transformer.h.";
+  names.attention_norm = "ln_1";
+  names.mlp_norm = "ln_2";
+  names.up = "mlp.c_fc";
+  names.down = "mlp.c_proj";
+  return names;
+}
+
 Architecture MapWeights(ModelConfig config, const WeightNames& names) {
   Architecture a;
   const Mapper mapper(config, names, "");

@@ -52,6 +52,8 @@ struct WeightNames {
 
 // Hugging Face's names of Llama, which most of the younger families share.
 WeightNames LlamaNames();
+// GPT-2's, but for attention's: GPT-Neo has its own there.
+WeightNames Gpt2Names();
 
 // Of one layer of `config`, whose other fields may be a tower's.
 LayerWeightRefs MapLayer(const ModelConfig& config, const WeightNames& names,
