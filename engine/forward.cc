@@ -266,6 +266,8 @@ void Pass::RunLayer() {
   for (Batch::Entry& entry : batch_->entries()) entry.sequence->Deliver();
 }
 
+void Pass::DropCancelled() { batch_->DropCancelled(); }
+
 absl::Status Pass::Finish() {
   if (!batch_->status().ok()) return batch_->status();
   batch_->DropCancelled();

@@ -29,6 +29,9 @@ class Pass {
   // Runs the next layer, of the vision tower first where there are images. Rows
   // of sequences whose run was cancelled leave.
   void RunLayer();
+  // The same without running a layer: afterwards the pass knows nothing of the
+  // cancelled sequences, and their runs may give their memory back.
+  void DropCancelled();
   // All layers ran, or no sequence is left.
   bool done() const;
   // Final norm and the logits that sequences asked for, then waits for the

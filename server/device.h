@@ -18,6 +18,7 @@ class DevicePass {
  public:
   virtual ~DevicePass() = default;
   virtual void RunLayer() = 0;
+  virtual void DropCancelled() = 0;
   virtual bool done() const = 0;
   virtual absl::Status Finish() = 0;
 };

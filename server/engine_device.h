@@ -26,6 +26,7 @@ class EngineDevice : public Device {
     EnginePass(const Model& model, absl::Span<Sequence* const> sequences)
         : pass_(model, sequences) {}
     void RunLayer() override { pass_.RunLayer(); }
+    void DropCancelled() override { pass_.DropCancelled(); }
     bool done() const override { return pass_.done(); }
     absl::Status Finish() override { return pass_.Finish(); }
 

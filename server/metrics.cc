@@ -115,6 +115,10 @@ Metrics::Metrics(const Options& options)
                                    "Sequences of a pass.", PowersOfFour())),
       pass_duration_(OneHistogram(registry_, "qkscope_pass_duration_seconds",
                                   "Time of a pass.", PassSeconds())),
+      cancel_to_idle_(OneHistogram(
+          registry_, "qkscope_cancel_to_idle_seconds",
+          "Time from a request's cancellation until its memory is free.",
+          PassSeconds())),
       massive_entries_(
           Counter("qkscope_massive_entries_total",
                   "Massive entries of captured norms of undisrupted prompts.")),
@@ -132,7 +136,7 @@ Metrics::Metrics(const Options& options)
     rpc_handled_.Add({{"method", method}, {"code", "OK"}});
     rpc_duration_.Add({{"method", method}}, RpcSeconds());
   }
-  for (int i = 0; i <= static_cast<int>(Refusal::kModelState); ++i) {
+  for (int i = 0; i <= static_cast<int>(Refusal::kUserBudget); ++i) {
     refused_.Add({{"reason", RefusalName(static_cast<Refusal>(i))}});
   }
   for (int i = 0; i <= static_cast<int>(CancelReason::kShutdown); ++i) {
@@ -261,6 +265,10 @@ void Metrics::OnPass(const Model& model, int rows, int sequences,
 void Metrics::OnQueue(int waiting_requests, int running_requests) {
   queued_.Set(waiting_requests);
   running_.Set(running_requests);
+}
+
+void Metrics::OnCancelled(double seconds) {
+  cancel_to_idle_.Observe(seconds);
 }
 
 std::vector<prometheus::MetricFamily> Metrics::Collect() const {

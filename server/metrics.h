@@ -63,6 +63,7 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
   void OnPass(const Model& model, int rows, int sequences, double seconds,
               const absl::Status& status) override;
   void OnQueue(int waiting_requests, int running_requests) override;
+  void OnCancelled(double seconds) override;
 
   std::vector<prometheus::MetricFamily> Collect() const override;
 
@@ -99,6 +100,7 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
   prometheus::Histogram& pass_rows_;
   prometheus::Histogram& pass_sequences_;
   prometheus::Histogram& pass_duration_;
+  prometheus::Histogram& cancel_to_idle_;
   Family<prometheus::Counter>& massive_entries_;
   Family<prometheus::Counter>& massive_ratio_;
   Family<prometheus::Counter>& massive_frames_;

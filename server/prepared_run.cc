@@ -4,6 +4,7 @@
 
 #include "engine/check.h"
 #include "engine/model.h"
+#include "server/grpc_status.h"
 #include "server/model_info.h"
 #include "server/refusal.h"
 
@@ -65,6 +66,12 @@ absl::Status SubmitRuns(const ServerCore& core,
                         const std::shared_ptr<ScheduledRequest>& request,
                         std::vector<ScheduledRun> runs) {
   const absl::Status status = core.scheduler->Submit(request, std::move(runs));
+  if (const auto retry = BudgetRetryDelay(status)) {
+    return Refused(Refusal::kUserBudget,
+                   *retry < absl::InfiniteDuration()
+                       ? WithRetryAfter(status, *retry)
+                       : status);
+  }
   if (absl::IsResourceExhausted(status)) {
     return Refused(Refusal::kQueueFull, status);
   }

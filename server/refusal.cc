@@ -26,7 +26,7 @@ absl::Status Refused(Refusal reason, const absl::Status& status) {
 std::optional<Refusal> RefusalOf(const absl::Status& status) {
   const auto payload = status.GetPayload(kUrl);
   if (!payload.has_value()) return std::nullopt;
-  for (int i = 0; i <= static_cast<int>(Refusal::kModelState); ++i) {
+  for (int i = 0; i <= static_cast<int>(Refusal::kUserBudget); ++i) {
     const Refusal reason = static_cast<Refusal>(i);
     if (*payload == RefusalName(reason)) return reason;
   }
@@ -47,6 +47,8 @@ const char* RefusalName(Refusal reason) {
       return "draining";
     case Refusal::kModelState:
       return "model_state";
+    case Refusal::kUserBudget:
+      return "user_budget";
   }
   return "other";
 }

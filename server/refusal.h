@@ -16,6 +16,7 @@ enum class Refusal {
   kResponseSize,
   kDraining,
   kModelState,
+  kUserBudget,
 };
 
 // `status` with its reason, and RetryInfo where waiting helps.

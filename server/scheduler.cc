@@ -1,47 +1,46 @@
 #include "server/scheduler.h"
 
 #include <algorithm>
-#include <chrono>
+#include <string>
+#include <utility>
 
+#include "absl/strings/cord.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/time/clock.h"
-#include "engine/check.h"
 
 namespace qk {
 namespace {
 
-// Weight of the newest pass in the running mean of seconds per row.
-constexpr double kNewest = 0.2;
+constexpr char kRetryUrl[] = "qkscope/budget_retry_seconds";
 
-double SecondsSince(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
-      .count();
+// Positions of very many waiting requests are told this often.
+constexpr absl::Duration kTellEvery = absl::Milliseconds(200);
+constexpr int kTellAtOnce = 32;
+
+absl::Status OverBudget(const std::string& message, absl::Duration retry) {
+  absl::Status status = absl::ResourceExhaustedError(message);
+  status.SetPayload(kRetryUrl,
+                    absl::Cord(absl::StrCat(absl::ToDoubleSeconds(retry))));
+  return status;
 }
 
 }  // namespace
 
-void ScheduledRequest::Cancel(const absl::Status& reason) {
-  QK_CHECK(!reason.ok());
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (!cancelled_.ok()) return;
-  cancelled_ = reason;
-  for (Run* run : runs_) run->Cancel(reason);
-}
-
-absl::Status ScheduledRequest::cancelled() const {
-  std::lock_guard<std::mutex> lock(mutex_);
-  return cancelled_;
-}
-
-absl::Time ScheduledRequest::started() const {
-  std::lock_guard<std::mutex> lock(mutex_);
-  return started_;
+std::optional<absl::Duration> BudgetRetryDelay(const absl::Status& refusal) {
+  const auto payload = refusal.GetPayload(kRetryUrl);
+  double seconds = 0;
+  if (!payload.has_value() ||
+      !absl::SimpleAtod(std::string(*payload), &seconds)) {
+    return std::nullopt;
+  }
+  return absl::Seconds(seconds);
 }
 
 Scheduler::Scheduler(const SchedulerOptions& options, Device* device,
-                     SchedulerObserver* observer)
-    : options_(options), device_(device), observer_(observer) {
-  thread_ = std::thread([this] { Loop(); });
+                     SchedulerObserver* observer, const Clock* clock)
+    : options_(options), device_(device), observer_(observer), clock_(clock) {
+  if (options.own_thread) thread_ = std::thread([this] { Loop(); });
 }
 
 Scheduler::~Scheduler() {
@@ -52,46 +51,157 @@ Scheduler::~Scheduler() {
     stopping_ = true;
   }
   changed_.notify_all();
-  thread_.join();
+  absl::Time wake;
+  if (thread_.joinable()) {
+    thread_.join();
+  } else {
+    while (Step(&wake)) {
+    }
+  }
+}
+
+void Scheduler::Loop() {
+  // Cancellations do not wake the thread; only requests that wait for a budget
+  // or a deadline could notice.
+  constexpr absl::Duration kLook = absl::Milliseconds(20);
+  absl::Time wake = absl::InfiniteFuture();
+  uint64_t seen = 0;
+  for (bool busy = false;; busy = Step(&wake)) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    const auto changed = [&] {
+      return stopping_ || arrivals_ != seen ||
+             *cancellations_ != seen_cancellations_;
+    };
+    if (!busy && entries_.empty()) {
+      changed_.wait(lock, changed);
+    } else if (!busy) {
+      changed_.wait_until(
+          lock, absl::ToChronoTime(std::min(wake, clock_->Now() + kLook)),
+          changed);
+    }
+    seen = arrivals_;
+    // Cancelled runs still have to be told.
+    if (stopping_ && entries_.empty()) return;
+  }
+}
+
+bool Scheduler::Step(absl::Time* wake) {
+  *wake = absl::InfiniteFuture();
+  Sweep();
+  LivePass* live = ChoosePass(wake);
+  if (live == nullptr) return false;
+  RunSlice(live);
+  return true;
+}
+
+absl::Status Scheduler::CheckAdmission(Account* account,
+                                       const std::vector<ScheduledRun>& runs) {
+  if (waiting_ >= options_.max_queued_requests) {
+    return absl::ResourceExhaustedError(absl::StrFormat(
+        "queue full (%d/%d)", waiting_, options_.max_queued_requests));
+  }
+  const UserBudget& budget = account->budget;
+  constexpr absl::Duration kSoon = absl::Seconds(1);
+  if (budget.max_in_flight > 0 && account->in_flight >= budget.max_in_flight) {
+    return OverBudget(absl::StrFormat("client quota: %d requests in flight",
+                                      budget.max_in_flight),
+                      kSoon);
+  }
+  if (budget.max_queued > 0 && account->queued >= budget.max_queued) {
+    return OverBudget(
+        absl::StrFormat("client quota: %d requests queued", budget.max_queued),
+        kSoon);
+  }
+  Usage more;
+  for (const ScheduledRun& run : runs) {
+    more.device_seconds += run.prefill_rows * seconds_per_row_;
+  }
+  const absl::Time now = clock_->Now();
+  const absl::Time fits = account->usage.WhenFits(now, budget, more);
+  if (fits <= now) return absl::OkStatus();
+  const Usage used = account->usage.Sum(now, budget);
+  const std::string state = absl::StrFormat(
+      "client budget: %.0f of %d device ms and %d of %d bytes used in %d s",
+      used.device_seconds * 1e3, budget.device_ms_per_window, used.bytes,
+      budget.bytes_per_window, budget.window_s);
+  if (fits == absl::InfiniteFuture()) {
+    return OverBudget(
+        absl::StrFormat("%s; the request needs about %.0f device ms; reduce "
+                        "its tokens or arms",
+                        state, more.device_seconds * 1e3),
+        absl::InfiniteDuration());
+  }
+  return OverBudget(absl::StrFormat("%s; retry in %.0f s", state,
+                                    absl::ToDoubleSeconds(fits - now)),
+                    fits - now);
 }
 
 absl::Status Scheduler::Submit(const std::shared_ptr<ScheduledRequest>& request,
                                std::vector<ScheduledRun> runs) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (!admitting_) return absl::UnavailableError("server is shutting down");
-  auto entry =
-      std::find_if(entries_.begin(), entries_.end(),
-                   [&](const Entry& e) { return e.request == request; });
-  if (entry == entries_.end()) {
-    const int waiting = CountWaiting();
-    if (waiting >= options_.max_queued_requests) {
-      return absl::ResourceExhaustedError(absl::StrFormat(
-          "queue full (%d/%d)", waiting, options_.max_queued_requests));
-    }
+  Account* account = share_.Of(*request->info().user);
+  const auto found = by_request_.find(request.get());
+  if (found == by_request_.end()) {
+    const absl::Status status = CheckAdmission(account, runs);
+    if (!status.ok()) return status;
   }
   {
     std::lock_guard<std::mutex> request_lock(request->mutex_);
     if (!request->cancelled_.ok()) return request->cancelled_;
+    request->cancellations_ = cancellations_;
     for (const ScheduledRun& run : runs) {
       request->runs_.push_back(run.run.get());
     }
   }
-  if (entry == entries_.end()) {
-    entry = entries_.emplace(entries_.end());
+  Entry* entry = nullptr;
+  if (found != by_request_.end()) {
+    entry = found->second;
+  } else {
+    entry = &entries_.emplace_back();
     entry->request = request;
+    entry->flow = &account->flows[static_cast<int>(request->info().priority)];
+    entry->submitted = clock_->Now();
+    by_request_[request.get()] = entry;
+    ++account->in_flight;
+    SetWaiting(entry, true);
+    next_deadline_ = std::min(next_deadline_, request->deadline());
+  }
+  if (entry->waiting.empty() && !entry->reserving) {
+    queues_[entry->flow].push_back(entry);
   }
   for (ScheduledRun& run : runs) entry->waiting.push_back(std::move(run));
+  ++arrivals_;
   TellPositions();
   changed_.notify_all();
   return absl::OkStatus();
 }
 
+void Scheduler::ChargeBytes(const ScheduledRequest& request, int64_t bytes) {
+  // Of a stream, beside a second of the device.
+  constexpr double kBytesPerSecond = 1e9;
+  const RequestInfo& info = request.info();
+  std::lock_guard<std::mutex> lock(mutex_);
+  Account* account = share_.Of(*info.user);
+  account->bytes += bytes;
+  account->usage.Add(clock_->Now(), account->budget, {0, bytes});
+  share_.Charge(&account->flows[static_cast<int>(info.priority)],
+                static_cast<double>(bytes) / kBytesPerSecond);
+}
+
+void Scheduler::SetWaiting(Entry* entry, bool waiting) {
+  if (entry->waits == waiting) return;
+  entry->waits = waiting;
+  const int change = waiting ? 1 : -1;
+  waiting_ += change;
+  entry->flow->account->queued += change;
+}
+
 Scheduler::State Scheduler::state() const {
   std::lock_guard<std::mutex> lock(mutex_);
   State state;
-  state.waiting_requests = CountWaiting();
-  state.running_requests =
-      static_cast<int>(entries_.size()) - state.waiting_requests;
+  state.waiting_requests = waiting_;
+  state.running_requests = static_cast<int>(entries_.size()) - waiting_;
   for (const Entry& entry : entries_) {
     for (const ScheduledRun& run : entry.waiting) {
       state.rows_ahead += run.prefill_rows;
@@ -99,6 +209,49 @@ Scheduler::State Scheduler::state() const {
   }
   state.seconds_per_row = seconds_per_row_;
   return state;
+}
+
+std::vector<Scheduler::Listed> Scheduler::List() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::vector<Listed> out;
+  for (const Entry& entry : entries_) {
+    Listed& listed = out.emplace_back();
+    listed.info = entry.request->info();
+    listed.running = !entry.waits;
+    listed.position = std::max(0, entry.position);
+    listed.submitted = entry.submitted;
+    listed.started = entry.request->started();
+    listed.device_seconds = entry.request->device_seconds();
+  }
+  return out;
+}
+
+std::shared_ptr<ScheduledRequest> Scheduler::Find(const std::string& id) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  for (const Entry& entry : entries_) {
+    if (entry.request->info().id == id) return entry.request;
+  }
+  return nullptr;
+}
+
+std::vector<Scheduler::UserState> Scheduler::Users() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::vector<UserState> out;
+  for (auto& [alias, account] : share_.accounts()) {
+    UserState& user = out.emplace_back();
+    user.alias = alias;
+    user.weight = account.weight;
+    user.budget = account.budget;
+    user.window = account.usage.Sum(clock_->Now(), account.budget);
+    user.device_seconds = account.device_seconds;
+    user.bytes = account.bytes;
+    user.in_flight = account.in_flight;
+    user.queued = account.queued;
+    for (const Flow& flow : account.flows) {
+      if (flow.active) user.share += share_.ShareOf(flow);
+    }
+  }
+  return out;
 }
 
 void Scheduler::StopAdmission() {
@@ -115,150 +268,54 @@ bool Scheduler::WaitUntilIdle(absl::Time deadline) {
 void Scheduler::CancelAll(const absl::Status& reason) {
   std::lock_guard<std::mutex> lock(mutex_);
   for (Entry& entry : entries_) entry.request->Cancel(reason);
+  changed_.notify_all();
 }
 
-void Scheduler::Loop() {
-  while (WaitForWork()) {
-    Sweep();
-    const Model* model = ChooseModel();
-    if (model == nullptr) continue;
-    last_served_[model] = ++passes_;
-    PassPlan plan = MakePlan(model);
-    if (!plan.sequences.empty()) RunPass(&plan);
-    DropFinished();
-  }
-}
-
-bool Scheduler::WaitForWork() {
-  std::unique_lock<std::mutex> lock(mutex_);
-  changed_.wait(lock, [this] { return stopping_ || !entries_.empty(); });
-  // Cancelled runs still have to be told.
-  return !entries_.empty();
-}
-
-void Scheduler::Sweep() {
-  const absl::Time now = absl::Now();
-  for (Entry* entry : Entries()) {
-    if (entry->request->deadline_ <= now) {
-      entry->request->Cancel(absl::DeadlineExceededError(
-          entry->active > 0 ? "deadline exceeded"
-                            : "deadline exceeded before execution"));
-    }
-    if (entry->request->cancelled().ok()) continue;
-    std::deque<ScheduledRun> gone;
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      gone.swap(entry->waiting);
-    }
-    for (ScheduledRun& run : gone) Forget(std::move(run), entry);
-  }
-  for (auto& active : active_) {
-    Run& run = *active->scheduled.run;
-    if (!active->in_pass && run.cancelled()) run.FinishCancelled();
-  }
-  DropFinished();
-}
-
-void Scheduler::RunPass(PassPlan* plan) {
-  const auto start = std::chrono::steady_clock::now();
-  absl::Status status;
-  {
-    const std::unique_ptr<DevicePass> pass =
-        device_->StartPass(*plan->model, plan->sequences);
-    while (!pass->done()) {
-      pass->RunLayer();
-      Sweep();
-    }
-    status = pass->Finish();
-  }
-  const double seconds = SecondsSince(start);
-  observer_->OnPass(*plan->model, plan->rows,
-                    static_cast<int>(plan->sequences.size()), seconds, status);
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    const double now = seconds / std::max(1, plan->rows);
-    seconds_per_row_ = seconds_per_row_ == 0
-                           ? now
-                           : (1 - kNewest) * seconds_per_row_ + kNewest * now;
-  }
-  FinishPass(*plan, status, seconds);
-}
-
-void Scheduler::FinishPass(const PassPlan& plan, const absl::Status& status,
-                           double seconds) {
-  for (const PassPlan::Part& part : plan.parts) {
-    part.active->in_pass = false;
-    Run& run = *part.active->scheduled.run;
-    // Flags are only ever set: a run that is not cancelled now was not while
-    // the pass ran, so its rows are whole.
-    if (run.cancelled()) {
-      run.FinishCancelled();
-      continue;
-    }
-    run.AfterPass(absl::MakeConstSpan(plan.sequences)
-                      .subspan(part.begin, part.end - part.begin),
-                  status, seconds * part.rows / std::max(1, plan.rows));
-  }
-}
-
-void Scheduler::DropFinished() {
-  std::vector<std::unique_ptr<Active>> kept;
-  std::vector<std::unique_ptr<Active>> done;
-  for (auto& active : active_) {
-    const bool finished = active->scheduled.run->finished() && !active->in_pass;
-    (finished ? done : kept).push_back(std::move(active));
-  }
-  active_ = std::move(kept);
-  for (auto& active : done) {
-    Forget(std::move(active->scheduled), active->entry);
-  }
-  std::lock_guard<std::mutex> lock(mutex_);
-  for (auto& active : done) --active->entry->active;
-  EraseEmptyEntries();
-  TellPositions();
-}
-
-// Ends a run's life: nobody may cancel it any more, then its memory goes.
-void Scheduler::Forget(ScheduledRun scheduled, Entry* entry) {
-  if (!scheduled.run->finished()) scheduled.run->FinishCancelled();
-  ScheduledRequest& request = *entry->request;
-  std::lock_guard<std::mutex> lock(request.mutex_);
-  std::erase(request.runs_, scheduled.run.get());
-}
-
-Run* Scheduler::Front(Entry* entry) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  return entry->waiting.empty() ? nullptr : entry->waiting.front().run.get();
-}
-
-std::vector<Scheduler::Entry*> Scheduler::Entries() {
-  std::lock_guard<std::mutex> lock(mutex_);
-  std::vector<Entry*> out;
-  for (Entry& entry : entries_) out.push_back(&entry);
-  return out;
-}
-
-int Scheduler::CountWaiting() const {
-  return static_cast<int>(
-      std::count_if(entries_.begin(), entries_.end(),
-                    [](const Entry& entry) { return entry.active == 0; }));
-}
-
+// Waiting requests are numbered as they would start if all flows took turns.
 void Scheduler::TellPositions() {
-  int waiting = 0;
+  const absl::Time now = clock_->Now();
+  observer_->OnQueue(waiting_, static_cast<int>(entries_.size()) - waiting_);
+  if (waiting_ > kTellAtOnce && now - positions_told_ < kTellEvery) return;
+  positions_told_ = now;
+  std::map<const Flow*, int> of_flow;
+  std::vector<std::pair<int, Entry*>> waiting;
   for (Entry& entry : entries_) {
-    const int position = entry.active > 0 ? 0 : waiting++;
-    if (position == entry.position) continue;
-    entry.position = position;
-    entry.request->on_position_(position);
+    if (entry.waits) waiting.emplace_back(of_flow[entry.flow]++, &entry);
   }
-  observer_->OnQueue(waiting, static_cast<int>(entries_.size()) - waiting);
+  std::stable_sort(waiting.begin(), waiting.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  const auto tell = [](Entry* entry, int position) {
+    if (position == entry->position) return;
+    entry->position = position;
+    entry->request->on_position_(position);
+  };
+  for (size_t i = 0; i < waiting.size(); ++i) {
+    tell(waiting[i].second, static_cast<int>(i));
+  }
+  for (Entry& entry : entries_) {
+    if (!entry.waits) tell(&entry, 0);
+  }
 }
 
 void Scheduler::EraseEmptyEntries() {
-  entries_.remove_if([](const Entry& entry) {
-    return entry.waiting.empty() && entry.active == 0 && !entry.reserving;
-  });
+  for (auto it = entries_.begin(); it != entries_.end();) {
+    Entry& entry = *it;
+    if (!entry.waiting.empty() || entry.active > 0 || entry.reserving) {
+      ++it;
+      continue;
+    }
+    const absl::Time cancelled = entry.request->cancelled_at();
+    if (cancelled < absl::InfiniteFuture()) {
+      observer_->OnCancelled(absl::ToDoubleSeconds(absl::Now() - cancelled));
+    }
+    SetWaiting(&entry, false);
+    --entry.flow->account->in_flight;
+    by_request_.erase(entry.request.get());
+    std::erase_if(blocked_, [&](const auto& blocked) {
+      return blocked.second.entry == &entry;
+    });
+    it = entries_.erase(it);
+  }
   if (entries_.empty()) changed_.notify_all();
 }
 

@@ -1,70 +1,53 @@
 // One thread per device that forms ragged batches from all waiting runs (arms
 // and users alike) and calls passes layer by layer.
 //
-// Admission is FIFO over requests, one run of each in turn, so that a request
-// of many runs does not shut out those behind it. Passes go round robin over
-// models. Cancellation and deadlines are looked at between layers.
+// Fair share: the flow (a user's requests of one class) that has had least for
+// its weight goes next (fair_share.h); within a flow first come first served,
+// one run of each request in turn. Others' runs join a pass as long as they do
+// not make it much longer.
 //
-// Knows nothing of gRPC: tests run it with a made-up device and runs.
+// Slices: a pass runs for at most `slice` (or one layer) before the choice is
+// made anew. A long prompt is thus parked between two layers while others pass;
+// a parked pass holds its hidden rows and nothing of the device.
+//
+// Cancellation and deadlines are looked at between layers, for parked passes
+// too. Knows nothing of gRPC: tests run it with a made-up device, clock and
+// runs.
 #ifndef QKSCOPE_SERVER_SCHEDULER_H_
 #define QKSCOPE_SERVER_SCHEDULER_H_
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
-#include <functional>
 #include <list>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "engine/run.h"
+#include "server/clock.h"
 #include "server/device.h"
+#include "server/fair_share.h"
+#include "server/scheduled_request.h"
 
 namespace qk {
-
-// One request, which may submit runs over time. Thread-safe.
-class ScheduledRequest {
- public:
-  // `on_position`: the request's place among the waiting ones, 0 for the next
-  // and for a running one. Called when it changes, under the scheduler's lock:
-  // it must not block or call the scheduler.
-  ScheduledRequest(absl::Time deadline, std::function<void(int)> on_position)
-      : deadline_(deadline), on_position_(std::move(on_position)) {}
-
-  // Ends all its runs, between two layers, with `reason`. Only the first call
-  // counts.
-  void Cancel(const absl::Status& reason);
-  absl::Status cancelled() const;
-  // When its first run got onto the device; InfiniteFuture before.
-  absl::Time started() const;
-
- private:
-  friend class Scheduler;
-
-  const absl::Time deadline_;
-  const std::function<void(int)> on_position_;
-  mutable std::mutex mutex_;
-  absl::Status cancelled_;
-  absl::Time started_ = absl::InfiniteFuture();
-  std::vector<Run*> runs_;  // alive
-};
-
-struct ScheduledRun {
-  // Outlives `run`: its sink.
-  std::shared_ptr<void> keep_alive;
-  std::unique_ptr<Run> run;
-  int64_t prefill_rows = 0;
-};
 
 struct SchedulerOptions {
   int max_queued_requests = 256;
   int max_rows_per_pass = 4096;
+  // Rows that one flow may put into a pass which is not of its one run.
+  int max_rows_per_flow = 512;
+  // How long a pass goes on before others are looked at.
+  absl::Duration slice = absl::Milliseconds(100);
+  // False: no thread; a simulation calls Step.
+  bool own_thread = true;
 };
 
 // Called on the scheduler's thread (OnQueue: on any).
@@ -74,22 +57,30 @@ class SchedulerObserver {
   virtual void OnPass(const Model& model, int rows, int sequences,
                       double seconds, const absl::Status& status) = 0;
   virtual void OnQueue(int waiting_requests, int running_requests) = 0;
+  // A cancelled request's memory is free, so long after the cancellation.
+  virtual void OnCancelled(double seconds) = 0;
 };
+
+// When a budget that refused a request will have room for it; nullopt: the
+// refusal is none of a budget's. InfiniteDuration: never.
+std::optional<absl::Duration> BudgetRetryDelay(const absl::Status& refusal);
 
 class Scheduler {
  public:
-  // Both outlive the scheduler.
+  // All outlive the scheduler.
   Scheduler(const SchedulerOptions& options, Device* device,
-            SchedulerObserver* observer);
+            SchedulerObserver* observer, const Clock* clock);
   // Cancels what is left.
   ~Scheduler();
 
-  // RESOURCE_EXHAUSTED `queue full (8/8)`, UNAVAILABLE when draining, or why
-  // the request was cancelled; the runs are then gone without a word to their
-  // sinks. A request that has runs in the scheduler is never refused for the
-  // queue's length.
+  // RESOURCE_EXHAUSTED `queue full (8/8)` or a limit of the user's budget (then
+  // with RetryDelay), UNAVAILABLE when draining, or why the request was
+  // cancelled; the runs are then gone without a word to their sinks. A request
+  // that has runs in the scheduler is never refused for the queue's length.
   absl::Status Submit(const std::shared_ptr<ScheduledRequest>& request,
                       std::vector<ScheduledRun> runs);
+  // Payload bytes that left for the request's client: part of its user's cost.
+  void ChargeBytes(const ScheduledRequest& request, int64_t bytes);
 
   struct State {
     int waiting_requests = 0;
@@ -99,20 +90,54 @@ class Scheduler {
   };
   State state() const;
 
+  struct Listed {
+    RequestInfo info;
+    bool running = false;
+    int position = 0;
+    absl::Time submitted;
+    absl::Time started;
+    double device_seconds = 0;
+  };
+  // Requests with runs here, by arrival.
+  std::vector<Listed> List() const;
+  // nullptr: no such request here.
+  std::shared_ptr<ScheduledRequest> Find(const std::string& id) const;
+
+  struct UserState {
+    std::string alias;
+    double weight = 1;
+    UserBudget budget;
+    Usage window;  // now
+    double device_seconds = 0;  // ever
+    int64_t bytes = 0;          // ever
+    int in_flight = 0;
+    int queued = 0;
+    double share = 0;  // of the device, in [0, 1]; 0: wants nothing now
+  };
+  // Everybody who has sent a request.
+  std::vector<UserState> Users();
+
   // From now on Submit fails with UNAVAILABLE `server is shutting down`.
   void StopAdmission();
   // False: the deadline came first.
   bool WaitUntilIdle(absl::Time deadline);
   void CancelAll(const absl::Status& reason);
 
+  // Without a thread of its own: one slice, or what else is to be done now.
+  // False: there was nothing; `*wake` says when there may be.
+  bool Step(absl::Time* wake);
+
  private:
   // A request with runs here. Erased by the scheduler's thread only.
   struct Entry {
     std::shared_ptr<ScheduledRequest> request;
+    Flow* flow = nullptr;
     std::deque<ScheduledRun> waiting;
     int active = 0;
     bool reserving = false;  // its front run is off the deque for a moment
+    bool waits = false;      // counted as waiting: nothing of it is active
     int position = -1;       // as last told
+    absl::Time submitted;
   };
   // A run that holds memory of the device.
   struct Active {
@@ -124,53 +149,115 @@ class Scheduler {
     const Model* model = nullptr;
     std::vector<Sequence*> sequences;
     int rows = 0;
-    // Whose they are: `sequences` [begin, end), rows.
+    // Whose they are.
     struct Part {
       Active* active;
-      size_t begin;
-      size_t end;
-      int rows;
+      std::vector<Sequence*> sequences;
+      int rows = 0;
     };
     std::vector<Part> parts;
   };
+  // A pass in progress.
+  struct LivePass {
+    PassPlan plan;
+    std::unique_ptr<DevicePass> pass;
+    double seconds = 0;
+    uint64_t turn = 0;  // when it last ran
+    bool long_one = false;  // longer than a slice
+  };
+  // What a flow could do next.
+  struct FlowWork {
+    std::deque<Active*> idle;   // runs that want another pass
+    std::deque<Entry*> fronts;  // of its queue, the first few
+    LivePass* pass = nullptr;   // that ran longest ago
+    bool has_long_pass = false;
+    double virtual_time = 0;  // with what the plan will cost
+  };
+  using Work = std::map<Flow*, FlowWork>;
+  // A flow's turns, in a count over all slices.
+  struct Turns {
+    uint64_t last = 0;      // any slice of it
+    uint64_t last_new = 0;  // a new pass
+    // A waiting run was too long to join the flow's last pass: it goes next.
+    bool owes_waiting = false;
+  };
+  // The run that found no memory; until it does, nobody else of the model is
+  // admitted.
+  struct Blocked {
+    Entry* entry = nullptr;
+    uint64_t runs_ended = 0;  // by then; no use to try before that grows
+  };
 
   void Loop();
-  // Waits for work; false: stop.
-  bool WaitForWork();
-  // Deadlines, and runs that were cancelled while no pass holds them.
-  void Sweep();
-  const Model* ChooseModel();
-  PassPlan MakePlan(const Model* model);
-  bool TryAdmit(Entry* entry, const Model* model, PassPlan* plan,
-                bool* out_of_memory);
-  void AddSequences(Active* active, PassPlan* plan);
-  void RunPass(PassPlan* plan);
-  void FinishPass(const PassPlan& plan, const absl::Status& status,
-                  double seconds);
-  void DropFinished();
-  void Forget(ScheduledRun run, Entry* entry);
-  Run* Front(Entry* entry);
-  std::vector<Entry*> Entries();
-  // With mutex_ held.
-  int CountWaiting() const;
+
+  // --- scheduler.cc; with mutex_ held
+  absl::Status CheckAdmission(Account* account,
+                              const std::vector<ScheduledRun>& runs);
+  void SetWaiting(Entry* entry, bool waiting);
   void TellPositions();
   void EraseEmptyEntries();
+
+  // --- scheduler_end.cc: how runs end
+  // Deadlines and cancellations, if there are any new.
+  void Sweep();
+  void EndCancelled();
+  void DropFinished();
+  void Forget(ScheduledRun run, Entry* entry);
+
+  // --- scheduler_plan.cc: what runs next
+  // The pass that is to run, a new one if that is its flow's turn; nullptr:
+  // nothing can run before `*wake`.
+  LivePass* ChoosePass(absl::Time* wake);
+  Work FindWork(absl::Time* wake);
+  LivePass* StartPass(Flow* first, Work* work);
+  const Model* ChooseModel(const FlowWork& work);
+  // Adds the flow's next run to the plan; false: none of it can join.
+  bool PlanNext(Flow* flow, int limit, FlowWork* work, PassPlan* plan);
+  bool PlanIdle(int limit, FlowWork* work, PassPlan* plan);
+  bool PlanWaiting(Flow* flow, int limit, FlowWork* work, PassPlan* plan);
+  bool MayAdmit(Entry* entry, const Model* model);
+  Active* TryAdmit(Entry* entry);
+  bool AddSequences(Active* active, int limit, PassPlan* plan);
+  // Rows that a slice is enough for.
+  int SliceRows() const;
+
+  // --- scheduler_pass.cc
+  void RunSlice(LivePass* live);
+  void Charge(const PassPlan& plan, double seconds);
+  void ChargeRun(Entry* entry, double seconds);
+  void FinishPass(LivePass* live, const absl::Status& status);
 
   const SchedulerOptions options_;
   Device* const device_;
   SchedulerObserver* const observer_;
+  const Clock* const clock_;
+  const std::shared_ptr<std::atomic<uint64_t>> cancellations_ =
+      std::make_shared<std::atomic<uint64_t>>(0);
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::list<Entry> entries_;  // by arrival
+  std::map<const ScheduledRequest*, Entry*> by_request_;
+  // Entries with waiting runs, in their turn.
+  std::map<Flow*, std::deque<Entry*>> queues_;
+  int waiting_ = 0;  // entries with nothing active
+  FairShare share_;
   bool admitting_ = true;
   bool stopping_ = false;
-  double seconds_per_row_ = 0;
+  double seconds_per_row_ = 0;  // of passes of many rows
+  absl::Time next_deadline_ = absl::InfiniteFuture();
+  absl::Time positions_told_ = absl::InfinitePast();
+  std::atomic<uint64_t> arrivals_ = 0;
 
   // The scheduler thread's own.
   std::vector<std::unique_ptr<Active>> active_;  // by admission
+  std::list<LivePass> passes_;
   std::map<const Model*, uint64_t> last_served_;
-  uint64_t passes_ = 0;
+  std::map<Flow*, Turns> turns_;
+  std::map<const Model*, Blocked> blocked_;
+  uint64_t turn_ = 0;
+  uint64_t runs_ended_ = 0;
+  std::atomic<uint64_t> seen_cancellations_ = 0;
 
   std::thread thread_;
 };

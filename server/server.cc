@@ -91,7 +91,7 @@ absl::Status Server::Start(Log* log) {
   scheduler_options.max_rows_per_pass = options_.limits.max_rows_per_pass;
   calls_ = std::make_unique<CallTracker>(TickOf(options_.limits));
   scheduler_ = std::make_unique<Scheduler>(scheduler_options, device_.get(),
-                                           metrics_.get());
+                                           metrics_.get(), &clock_);
   executor_ = std::make_unique<Executor>(kStreamThreads);
   core_ = {options_.version, options_.limits,
            backend_->info(), &registry_,

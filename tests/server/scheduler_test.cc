@@ -31,14 +31,15 @@ class SchedulerTest : public ::testing::Test {
     SchedulerOptions options;
     options.max_queued_requests = max_queued;
     options.max_rows_per_pass = max_rows;
-    scheduler_ = std::make_unique<Scheduler>(options, &device_, &observer_);
+    scheduler_ = std::make_unique<Scheduler>(options, &device_, &observer_,
+                                             &clock_);
   }
 
   Submitted Submit(FakeRunOptions options,
                    absl::Time deadline = absl::InfiniteFuture()) {
     Submitted out;
     out.request = std::make_shared<ScheduledRequest>(
-        deadline,
+        testing::InfoFor(alias_), deadline,
         [positions = out.positions](int p) { positions->push_back(p); });
     out.status = Add(options, out.request, out.outcome);
     return out;
@@ -75,8 +76,10 @@ class SchedulerTest : public ::testing::Test {
   }
 
   Model model_, other_model_;
+  std::string alias_ = "u";  // of the next request
   FakeDevice device_;
   NullObserver observer_;
+  SystemClock clock_;
   std::unique_ptr<Scheduler> scheduler_;
 };
 
@@ -259,7 +262,8 @@ TEST_F(SchedulerTest, CancelledInThePassGetsNoResults) {
 TEST_F(SchedulerTest, SubmitAfterCancelIsRefused) {
   Start();
   auto request =
-      std::make_shared<ScheduledRequest>(absl::InfiniteFuture(), [](int) {});
+      std::make_shared<ScheduledRequest>(testing::InfoFor("u"),
+                                         absl::InfiniteFuture(), [](int) {});
   request->Cancel(absl::CancelledError("client left"));
   EXPECT_EQ(Add(Named("a"), request, std::make_shared<Outcome>()),
             absl::CancelledError("client left"));

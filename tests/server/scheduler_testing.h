@@ -94,6 +94,7 @@ class FakeDevice : public Device {
       ++device_->layers_run;
       ++layer_;
     }
+    void DropCancelled() override {}
     bool done() const override { return layer_ == kLayers; }
     absl::Status Finish() override { return device_->pass_status; }
 
@@ -216,9 +217,22 @@ class NullObserver : public SchedulerObserver {
     rows_of_passes.push_back(rows);
   }
   void OnQueue(int, int) override {}
+  void OnCancelled(double seconds) override { cancelled.push_back(seconds); }
 
   std::vector<int> rows_of_passes;
+  std::vector<double> cancelled;  // seconds to idle
 };
+
+inline RequestInfo InfoFor(const std::string& alias, double weight = 1,
+                           Priority priority = Priority::kInteractive) {
+  User user;
+  user.alias = alias;
+  user.weight = weight;
+  RequestInfo info;
+  info.user = std::make_shared<User>(user);
+  info.priority = priority;
+  return info;
+}
 
 // A submitted request of one run.
 struct Submitted {

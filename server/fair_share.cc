@@ -1,0 +1,90 @@
+#include "server/fair_share.h"
+
+#include <algorithm>
+#include <limits>
+
+namespace qk {
+namespace {
+
+double ClassShare(Priority priority) {
+  return priority == Priority::kBatch ? kBatchShare : 1.0;
+}
+
+// The flow's weight beside those of other users.
+double WeightOf(const Flow& flow) {
+  double sum = 0, best = 0;
+  for (const Flow& other : flow.account->flows) {
+    if (!other.active && &other != &flow) continue;
+    const double share = ClassShare(other.priority);
+    sum += share;
+    best = std::max(best, share);
+  }
+  return flow.account->weight * best * ClassShare(flow.priority) / sum;
+}
+
+}  // namespace
+
+Account* FairShare::Of(const User& user) {
+  const auto [it, inserted] = accounts_.try_emplace(user.alias);
+  Account& account = it->second;
+  if (inserted) {
+    account.alias = user.alias;
+    for (int i = 0; i < kNumPriorities; ++i) {
+      account.flows[i].priority = static_cast<Priority>(i);
+      account.flows[i].account = &account;
+    }
+  }
+  account.weight = user.weight;
+  account.budget = user.budget;
+  return &account;
+}
+
+Account* FairShare::Find(const std::string& alias) {
+  const auto it = accounts_.find(alias);
+  return it == accounts_.end() ? nullptr : &it->second;
+}
+
+double FairShare::Pace(const Flow& flow) { return 1.0 / WeightOf(flow); }
+
+double FairShare::Least() const {
+  double least = std::numeric_limits<double>::infinity();
+  for (const auto& [alias, account] : accounts_) {
+    for (const Flow& flow : account.flows) {
+      if (flow.active) least = std::min(least, flow.virtual_time);
+    }
+  }
+  return least;
+}
+
+void FairShare::SetActive(Flow* flow, bool active) {
+  if (flow->active == active) return;
+  if (active) {
+    const double least = Least();
+    if (least < std::numeric_limits<double>::infinity()) {
+      floor_ = std::max(floor_, least);
+    }
+    flow->virtual_time = std::max(flow->virtual_time, floor_);
+  }
+  flow->active = active;
+}
+
+void FairShare::Charge(Flow* flow, double cost) {
+  flow->virtual_time += cost * Pace(*flow);
+  const double least = Least();
+  // With nobody active, the next to come starts where the last one stopped.
+  floor_ = std::max(floor_, least < std::numeric_limits<double>::infinity()
+                                ? least
+                                : flow->virtual_time);
+}
+
+double FairShare::ShareOf(const Flow& flow) const {
+  double all = flow.active ? 0 : WeightOf(flow);
+  for (const auto& [alias, account] : accounts_) {
+    for (const Flow& other : account.flows) {
+      if (other.active) all += WeightOf(other);
+    }
+  }
+  return WeightOf(flow) / all;
+}
+
+}  // namespace qk

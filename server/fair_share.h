@@ -1,0 +1,72 @@
+// Who is to have the device next: start-time fair queueing (Goyal et al. 1996)
+// by measured cost. Every flow, one user's requests of one class, has a virtual
+// time that its cost over its weight moves on; the flow that is least far on
+// goes next. A flow that comes back after a pause starts where the others are:
+// nobody saves up time, and one flow alone gets everything.
+#ifndef QKSCOPE_SERVER_FAIR_SHARE_H_
+#define QKSCOPE_SERVER_FAIR_SHARE_H_
+
+#include <map>
+#include <string>
+
+#include "server/usage_window.h"
+#include "server/user.h"
+
+namespace qk {
+
+enum class Priority { kInteractive, kBatch };
+inline constexpr int kNumPriorities = 2;
+
+// A batch flow's weight beside an interactive one of the same user weight: batch
+// work gives way, but never stands still.
+inline constexpr double kBatchShare = 1.0 / 8;
+
+// One user's requests of one class.
+struct Flow {
+  Priority priority = Priority::kInteractive;
+  struct Account* account = nullptr;
+  double virtual_time = 0;  // seconds
+  bool active = false;      // has work that may go on now
+};
+
+// One user.
+struct Account {
+  std::string alias;
+  double weight = 1;
+  UserBudget budget;
+  Flow flows[kNumPriorities];
+  UsageWindow usage;
+  double device_seconds = 0;  // ever
+  int64_t bytes = 0;          // ever
+  int in_flight = 0;          // requests, waiting ones too
+  int queued = 0;             // the waiting ones
+};
+
+// Not thread-safe. Accounts stay where they are.
+class FairShare {
+ public:
+  // The user's account, made if it is new; takes the user's present weight and
+  // budget.
+  Account* Of(const User& user);
+  // nullptr: never seen.
+  Account* Find(const std::string& alias);
+  std::map<std::string, Account>& accounts() { return accounts_; }
+
+  void SetActive(Flow* flow, bool active);
+  void Charge(Flow* flow, double cost);
+  // Virtual seconds per second of cost. A user with flows of both classes has
+  // no more in all than with the better one alone.
+  static double Pace(const Flow& flow);
+  // The flow's share of the device if all active flows want it, in [0, 1].
+  double ShareOf(const Flow& flow) const;
+
+ private:
+  double Least() const;
+
+  std::map<std::string, Account> accounts_;
+  double floor_ = 0;  // virtual time that a newly active flow starts from
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_FAIR_SHARE_H_

@@ -1,0 +1,33 @@
+#include "server/scheduled_request.h"
+
+#include "absl/time/clock.h"
+#include "engine/check.h"
+
+namespace qk {
+
+void ScheduledRequest::Cancel(const absl::Status& reason) {
+  QK_CHECK(!reason.ok());
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (!cancelled_.ok()) return;
+  cancelled_ = reason;
+  cancelled_at_ = absl::Now();
+  for (Run* run : runs_) run->Cancel(reason);
+  if (cancellations_ != nullptr) ++*cancellations_;
+}
+
+absl::Status ScheduledRequest::cancelled() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return cancelled_;
+}
+
+absl::Time ScheduledRequest::cancelled_at() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return cancelled_at_;
+}
+
+absl::Time ScheduledRequest::started() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return started_;
+}
+
+}  // namespace qk
