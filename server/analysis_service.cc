@@ -22,9 +22,8 @@ grpc::ServerUnaryReactor* Answer(
     const ServerCore& core, grpc::CallbackServerContext* context,
     const char* method,
     const std::function<absl::Status(CallRecord* call)>& handle) {
-  CallRecord call(&core, method);
-  absl::Status status = core.calls->CheckOpen();
-  if (status.ok()) status = CallDeadline(*context, core.limits).status();
+  CallRecord call(&core, context, method);
+  absl::Status status = call.Open();
   if (status.ok()) status = handle(&call);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(call.Finish(status));
@@ -32,11 +31,10 @@ grpc::ServerUnaryReactor* Answer(
 }
 
 // A model that can tokenize.
-absl::StatusOr<ModelView> FindTokenizing(const ServerCore& core,
-                                         const std::string& name,
+absl::StatusOr<ModelView> FindTokenizing(const std::string& name,
                                          CallRecord* call) {
   QK_ASSIGN_OR_RETURN(ModelView model,
-                      FindModel(name, core.convert_context()));
+                      FindModel(name, call->convert_context()));
   call->model = model.name;
   if (model.tokenizer == nullptr) {
     return absl::FailedPreconditionError(
@@ -86,8 +84,8 @@ grpc::ServerUnaryReactor* AnalysisService::GetServerInfo(
 grpc::ServerUnaryReactor* AnalysisService::ListModels(
     Context* context, const pb::ListModelsRequest*,
     pb::ListModelsResponse* response) {
-  return Answer(*core_, context, "ListModels", [&](CallRecord*) {
-    for (const ModelEntry& entry : core_->registry->List()) {
+  return Answer(*core_, context, "ListModels", [&](CallRecord* call) {
+    for (const ModelEntry& entry : core_->registry->List(*call->user())) {
       *response->add_models() = ModelInfoOf(*core_, entry);
     }
     return absl::OkStatus();
@@ -100,8 +98,9 @@ grpc::ServerUnaryReactor* AnalysisService::GetModel(
   return Answer(*core_, context, "GetModel",
                 [&](CallRecord* call) -> absl::Status {
                   QK_RETURN_IF_ERROR(CheckModelName("model", request->model()));
-                  QK_ASSIGN_OR_RETURN(const ModelEntry entry,
-                                      core_->registry->Get(request->model()));
+                  QK_ASSIGN_OR_RETURN(
+                      const ModelEntry entry,
+                      core_->registry->Get(request->model(), *call->user()));
                   call->model = entry.name;
                   *response = ModelInfoOf(*core_, entry);
                   return absl::OkStatus();
@@ -116,7 +115,10 @@ grpc::ServerWriteReactor<pb::AnalyzeEvent>* AnalysisService::Analyze(
         *to = std::move(*from);
         return true;
       },
-      [&] { return ConvertAnalyze(*request, core_->convert_context()); });
+      request->input(),
+      [&](const ConvertContext& known) {
+        return ConvertAnalyze(*request, known);
+      });
 }
 
 grpc::ServerBidiReactor<pb::AnalyzeManyRequest, pb::AnalyzeManyEvent>*
@@ -133,8 +135,10 @@ grpc::ServerUnaryReactor* AnalysisService::Score(
 grpc::ServerWriteReactor<pb::GenerateEvent>* AnalysisService::Generate(
     Context* context, const pb::GenerateRequest* request) {
   return RunStream<pb::GenerateEvent>::Start(
-      core_, context, "Generate", ToGenerateEvent,
-      [&] { return ConvertGenerate(*request, core_->convert_context()); });
+      core_, context, "Generate", ToGenerateEvent, request->input(),
+      [&](const ConvertContext& known) {
+        return ConvertGenerate(*request, known);
+      });
 }
 
 grpc::ServerUnaryReactor* AnalysisService::Estimate(
@@ -142,8 +146,9 @@ grpc::ServerUnaryReactor* AnalysisService::Estimate(
     pb::EstimateResponse* response) {
   return Answer(
       *core_, context, "Estimate", [&](CallRecord* call) -> absl::Status {
+        call->KeepPrompt(request->input());
         QK_ASSIGN_OR_RETURN(ConvertedRequest converted,
-                            ConvertAnalyze(*request, core_->convert_context()));
+                            ConvertAnalyze(*request, call->convert_context()));
         call->model = converted.model.name;
         QK_ASSIGN_OR_RETURN(
             const RunCost cost,
@@ -161,9 +166,9 @@ grpc::ServerUnaryReactor* AnalysisService::Tokenize(
     pb::TokenizeResponse* response) {
   return Answer(
       *core_, context, "Tokenize", [&](CallRecord* call) -> absl::Status {
-        QK_ASSIGN_OR_RETURN(
-            const ModelView model,
-            FindTokenizing(*core_, request->model(), call));
+        call->KeepPrompt(request->input());
+        QK_ASSIGN_OR_RETURN(const ModelView model,
+                            FindTokenizing(request->model(), call));
         QK_ASSIGN_OR_RETURN(const auto tokens,
                             ConvertInput(request->input(), "", model,
                                          core_->limits, std::nullopt));
@@ -186,9 +191,8 @@ grpc::ServerUnaryReactor* AnalysisService::Detokenize(
     pb::DetokenizeResponse* response) {
   return Answer(
       *core_, context, "Detokenize", [&](CallRecord* call) -> absl::Status {
-        QK_ASSIGN_OR_RETURN(
-            const ModelView model,
-            FindTokenizing(*core_, request->model(), call));
+        QK_ASSIGN_OR_RETURN(const ModelView model,
+                            FindTokenizing(request->model(), call));
         QK_ASSIGN_OR_RETURN(const auto ids,
                             CheckTokenIds(request->token_ids(), "",
                                           model.tokenizer->vocab_size()));

@@ -26,6 +26,15 @@ Usage: qkscoped [--config FILE] [--model NAME=PATH]... [flags]
   --listen HOST:PORT     gRPC (default 127.0.0.1:7461; port 0: any free one)
   --metrics-listen HOST:PORT
                          Prometheus (default 127.0.0.1:9461; "" for none)
+  --users-file FILE      who may call, as qkctl user add writes it; read again
+                         when it changes, and on SIGHUP
+  --allow-anonymous-network
+                         listen where others can reach it although nobody is
+                         asked for credentials
+  --tls-cert FILE --tls-key FILE
+                         TLS with this certificate (PEM); read again when they
+                         change
+  --tls-client-ca FILE   clients must show a certificate that this one signed
   --threads N            threads of the CPU backend (default: the cores)
   --log-level LEVEL      debug, info, warn or error
   --check-config         say what is wrong with flags, configuration and model
@@ -37,7 +46,8 @@ within the grace period, exit 0; a second SIGTERM ends them at once.
 
 Examples:
   qkscoped --model smollm2=SmolLM2-135M-Instruct.gguf
-  qkscoped --model a=models/a,compute=bf16 --listen 0.0.0.0:7461 --threads 8
+  qkscoped --model a=models/a,compute=bf16 --listen 0.0.0.0:7461 \
+      --users-file users.conf --tls-cert tls.crt --tls-key tls.key
   qkscoped --config qkscoped.conf --check-config
 )";
 
@@ -106,6 +116,26 @@ const std::map<std::string, SetValue>& ValueFlags() {
          out->config.set_metrics_listen(value);
          return absl::OkStatus();
        }},
+      {"users-file",
+       [](const std::string& value, Flags* out) {
+         out->config.set_users_file(value);
+         return absl::OkStatus();
+       }},
+      {"tls-cert",
+       [](const std::string& value, Flags* out) {
+         out->config.mutable_tls()->set_certificate_file(value);
+         return absl::OkStatus();
+       }},
+      {"tls-key",
+       [](const std::string& value, Flags* out) {
+         out->config.mutable_tls()->set_key_file(value);
+         return absl::OkStatus();
+       }},
+      {"tls-client-ca",
+       [](const std::string& value, Flags* out) {
+         out->config.mutable_tls()->set_client_ca_file(value);
+         return absl::OkStatus();
+       }},
       {"log-level",
        [](const std::string& value, Flags* out) {
          out->config.set_log_level(value);
@@ -129,11 +159,13 @@ bool* SwitchFlag(const std::string& name, Flags* flags) {
   if (name == "help") return &flags->help;
   if (name == "version") return &flags->version;
   if (name == "check-config") return &flags->check_config;
+  if (name == "allow-anonymous-network") return &flags->anonymous_network;
   return nullptr;
 }
 
 absl::Status Unknown(const std::string& name) {
-  std::vector<std::string> names = {"help", "version", "check-config"};
+  std::vector<std::string> names = {"help", "version", "check-config",
+                                    "allow-anonymous-network"};
   for (const auto& [flag, set] : ValueFlags()) names.push_back(flag);
   const std::string nearest = NearestName(name, names);
   return absl::InvalidArgumentError(absl::StrCat(
@@ -172,6 +204,7 @@ absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments) {
     }
     QK_RETURN_IF_ERROR(it->second(value, &flags));
   }
+  if (flags.anonymous_network) flags.config.set_allow_anonymous_network(true);
   return flags;
 }
 

@@ -15,6 +15,7 @@ struct Flags {
   ::qkscope::v1::ServerConfig config;  // what flags set
   std::optional<std::string> config_file;
   bool check_config = false;
+  bool anonymous_network = false;
   bool help = false;
   bool version = false;
 };

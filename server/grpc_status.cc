@@ -12,6 +12,7 @@ namespace qk {
 namespace {
 
 constexpr char kRetryUrl[] = "type.googleapis.com/google.rpc.RetryInfo";
+constexpr char kRequestUrl[] = "type.googleapis.com/google.rpc.RequestInfo";
 
 // Long enough for any of our messages; far under the 8 KiB of metadata that
 // clients accept.
@@ -22,15 +23,22 @@ std::string RandomReference() {
   return absl::StrFormat("%08x", absl::Uniform<uint32_t>(random));
 }
 
-std::string Details(const absl::Status& status, const std::string& message) {
-  const auto payload = status.GetPayload(kRetryUrl);
-  if (!payload.has_value()) return "";
+std::string Details(const absl::Status& status, const grpc::Status& sent,
+                    const std::string& request_id) {
   ::qkscope::v1::RpcStatus out;
-  out.set_code(static_cast<int>(status.code()));
-  out.set_message(message);
+  out.set_code(static_cast<int>(sent.error_code()));
+  out.set_message(sent.error_message());
+  ::qkscope::v1::RequestInfo request;
+  request.set_request_id(request_id);
   google::protobuf::Any* any = out.add_details();
-  any->set_type_url(kRetryUrl);
-  any->set_value(std::string(*payload));
+  any->set_type_url(kRequestUrl);
+  any->set_value(request.SerializeAsString());
+  const auto retry = status.GetPayload(kRetryUrl);
+  if (retry.has_value()) {
+    any = out.add_details();
+    any->set_type_url(kRetryUrl);
+    any->set_value(std::string(*retry));
+  }
   return out.SerializeAsString();
 }
 
@@ -56,7 +64,8 @@ std::optional<absl::Duration> RetryAfter(const absl::Status& status) {
          absl::Nanoseconds(info.retry_delay().nanos());
 }
 
-ConvertedStatus ToGrpcStatus(const absl::Status& status) {
+ConvertedStatus ToGrpcStatus(const absl::Status& status,
+                             const std::string& request_id) {
   if (status.ok()) return {};
   ConvertedStatus out;
   const bool internal = absl::IsInternal(status) || absl::IsUnknown(status);
@@ -66,13 +75,15 @@ ConvertedStatus ToGrpcStatus(const absl::Status& status) {
     out.status =
         grpc::Status(grpc::StatusCode::INTERNAL,
                      absl::StrCat("internal error (ref ", out.reference, ")"));
-    return out;
+  } else {
+    std::string message = StripPaths(status.message());
+    if (message.size() > kMaxMessage) message.resize(kMaxMessage);
+    // absl's codes are gRPC's.
+    out.status =
+        grpc::Status(static_cast<grpc::StatusCode>(status.code()), message);
   }
-  std::string message = StripPaths(status.message());
-  if (message.size() > kMaxMessage) message.resize(kMaxMessage);
-  // absl's codes are gRPC's.
-  out.status = grpc::Status(static_cast<grpc::StatusCode>(status.code()),
-                            message, Details(status, message));
+  out.status = grpc::Status(out.status.error_code(), out.status.error_message(),
+                            Details(status, out.status, request_id));
   return out;
 }
 

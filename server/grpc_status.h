@@ -23,9 +23,10 @@ struct ConvertedStatus {
 };
 
 // Paths in messages are cut to file names. An internal error tells the client
-// no more than a reference. Details are a serialised google.rpc.Status when
-// there is something to add (RetryInfo).
-ConvertedStatus ToGrpcStatus(const absl::Status& status);
+// no more than a reference. Details are a serialised google.rpc.Status with
+// RequestInfo (`request_id`) and, where there is one, RetryInfo.
+ConvertedStatus ToGrpcStatus(const absl::Status& status,
+                             const std::string& request_id);
 
 // "UNAVAILABLE", for logs and labels.
 const char* CodeName(grpc::StatusCode code);

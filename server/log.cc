@@ -110,7 +110,7 @@ Log::Log(LogLevel level)
 Log::~Log() = default;
 
 void Log::Write(LogLevel level, absl::string_view event,
-                std::initializer_list<LogField> fields) {
+                const std::vector<LogField>& fields) {
   if (!logger_->should_log(ToSpdlog(level))) return;
   std::string line = LineStart(LevelName(level), event);
   for (const LogField& field : fields) {

@@ -1,11 +1,12 @@
-// One JSON object per line on stderr. Never a prompt, never a token.
+// One JSON object per line on stderr. Never a token, and a prompt only
+// where `log_prompts` asks for it.
 #ifndef QKSCOPE_SERVER_LOG_H_
 #define QKSCOPE_SERVER_LOG_H_
 
-#include <initializer_list>
 #include <memory>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "absl/strings/string_view.h"
 
@@ -30,11 +31,14 @@ class Log {
 
   // {"ts":"...","level":"info","event":"...",fields...}
   void Write(LogLevel level, absl::string_view event,
-             std::initializer_list<LogField> fields);
-  void Info(absl::string_view event, std::initializer_list<LogField> fields) {
+             const std::vector<LogField>& fields);
+  void Info(absl::string_view event, const std::vector<LogField>& fields) {
     Write(LogLevel::kInfo, event, fields);
   }
-  void Error(absl::string_view event, std::initializer_list<LogField> fields) {
+  void Warn(absl::string_view event, const std::vector<LogField>& fields) {
+    Write(LogLevel::kWarn, event, fields);
+  }
+  void Error(absl::string_view event, const std::vector<LogField>& fields) {
     Write(LogLevel::kError, event, fields);
   }
 

@@ -6,8 +6,6 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
-#include <iterator>
 #include <string>
 #include <thread>
 #include <vector>
@@ -15,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "engine/check.h"
+#include "server/file_watch.h"
 #include "server/flags.h"
 #include "server/log.h"
 #include "server/options.h"
@@ -26,29 +25,23 @@ namespace {
 // sysexits.h's EX_CONFIG; systemd's RestartPreventExitStatus knows it.
 constexpr int kExitConfig = 78;
 
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::string text((std::istreambuf_iterator<char>(in)),
-                   std::istreambuf_iterator<char>());
-  if (!in.good() && !in.eof()) {
-    return absl::NotFoundError(absl::StrCat(path, ": cannot be read"));
-  }
-  return text;
-}
-
 // The file's configuration with the flags over it, checked each for itself so
 // that an error names where the value came from.
 absl::StatusOr<ServerOptions> ReadOptions(const Flags& flags) {
   ::qkscope::v1::ServerConfig config;
   if (flags.config_file.has_value()) {
-    QK_ASSIGN_OR_RETURN(const std::string text, ReadFile(*flags.config_file));
+    QK_ASSIGN_OR_RETURN(const std::string text,
+                        ReadTextFile(*flags.config_file));
     QK_ASSIGN_OR_RETURN(config, ParseConfig(text, *flags.config_file));
     QK_RETURN_IF_ERROR(OptionsFromConfig(config, *flags.config_file).status());
   }
+  const bool file_has_users = !config.users().empty();
   config.MergeFrom(flags.config);
   QK_ASSIGN_OR_RETURN(ServerOptions options,
                       OptionsFromConfig(config, "flags"));
   options.version = QK_VERSION;
+  if (file_has_users) options.config_file = *flags.config_file;
+  QK_RETURN_IF_ERROR(CheckAccess(options));
   return options;
 }
 
@@ -66,7 +59,9 @@ absl::Status CheckAddresses(const ServerOptions& options) {
 }
 
 int CheckConfig(const ServerOptions& options) {
-  const std::vector<std::string> problems = CheckModelFiles(options);
+  std::vector<std::string> problems = CheckModelFiles(options);
+  const absl::Status access = CheckAccessFiles(options);
+  if (!access.ok()) problems.emplace_back(access.message());
   for (const std::string& problem : problems) {
     std::fprintf(stderr, "qkscoped: %s\n", problem.c_str());
   }
@@ -76,20 +71,28 @@ int CheckConfig(const ServerOptions& options) {
   return 0;
 }
 
-// Blocks the signals that Run waits for, in this thread and all later ones.
-sigset_t BlockSignals() {
+// The signals that end the process. SIGUSR1: a model could not be loaded.
+sigset_t EndSignals() {
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGTERM);
   sigaddset(&set, SIGINT);
   sigaddset(&set, SIGUSR1);
+  return set;
+}
+
+// Those and SIGHUP, blocked in this thread and all later ones.
+sigset_t BlockSignals() {
+  sigset_t set = EndSignals();
+  sigaddset(&set, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
   signal(SIGPIPE, SIG_IGN);
   return set;
 }
 
 // Waits for calls in progress, up to the grace period or the next signal.
-void Drain(Server* server, absl::Duration grace, const sigset_t& signals) {
+void Drain(Server* server, absl::Duration grace) {
+  const sigset_t signals = EndSignals();
   constexpr timespec kNoWait = {};
   const absl::Time deadline = absl::Now() + grace;
   server->BeginDrain();
@@ -110,6 +113,8 @@ int Serve(const ServerOptions& options) {
     log.Error("cannot_start", {{"reason", std::string(status.message())}});
     return kExitConfig;
   };
+  const absl::Status access = CheckAccessFiles(options);
+  if (!access.ok()) return fail(access);
   const absl::Status addresses = CheckAddresses(options);
   if (!addresses.ok()) return fail(addresses);
   auto server = Server::Create(options, &log);
@@ -125,10 +130,14 @@ int Serve(const ServerOptions& options) {
     if (!loaded.ok()) kill(getpid(), SIGUSR1);
   });
   int signal_number = 0;
-  sigwait(&signals, &signal_number);
+  for (;;) {
+    sigwait(&signals, &signal_number);
+    if (signal_number != SIGHUP) break;
+    (*server)->ReloadAccess();
+  }
   if (signal_number != SIGUSR1) {
     log.Info("draining", {});
-    Drain(server->get(), options.shutdown_grace, signals);
+    Drain(server->get(), options.shutdown_grace);
   }
   (*server)->Stop();
   // A load cannot be broken off.

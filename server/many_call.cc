@@ -20,7 +20,7 @@ constexpr size_t kMaxIdBytes = 128;
 }  // namespace
 
 ManyCall::ManyCall(const ServerCore* core, grpc::CallbackServerContext* context)
-    : StreamCall(core, context), call_(core, "AnalyzeMany") {}
+    : StreamCall(core, context), call_(core, context, "AnalyzeMany") {}
 
 ManyCall* ManyCall::Start(const ServerCore* core,
                           grpc::CallbackServerContext* context) {
@@ -33,13 +33,8 @@ ManyCall* ManyCall::Start(const ServerCore* core,
 }
 
 absl::Status ManyCall::Begin() {
-  QK_RETURN_IF_ERROR(core_->calls->CheckOpen());
-  // A stream may go on for hours; only its client's deadline bounds it.
-  const absl::Time deadline = absl::FromChrono(context_->deadline());
-  if (deadline <= absl::Now()) {
-    return absl::DeadlineExceededError("deadline exceeded before execution");
-  }
-  deadline_ = deadline;
+  QK_RETURN_IF_ERROR(call_.Open(DeadlineRule::kClient));
+  deadline_ = call_.deadline();
   request_ = std::make_shared<ScheduledRequest>(
       deadline_, [position = position_](int p) { *position = p; });
   core_->calls->Register(weak_from_this());
@@ -75,7 +70,7 @@ void ManyCall::TakeMessage() {
     return;
   }
   const absl::Status status =
-      CheckManySpec(read_.spec(), core_->convert_context());
+      CheckManySpec(read_.spec(), call_.convert_context());
   if (!status.ok()) {
     end_ = status;
     return;
@@ -118,7 +113,7 @@ absl::Status ManyCall::Submit(const pb::AnalyzeManyPrompt& message,
   QK_RETURN_IF_ERROR(core_->calls->CheckOpen());
   QK_ASSIGN_OR_RETURN(
       ConvertedRequest request,
-      ConvertPrompt(*spec_, message.input(), core_->convert_context()));
+      ConvertPrompt(*spec_, message.input(), call_.convert_context()));
   const int64_t tokens = static_cast<int64_t>(request.spec.tokens.size());
   prompt->expanded = request.expanded;
   const auto wake = [core = core_, weak = weak_from_this()] {
@@ -138,6 +133,7 @@ absl::Status ManyCall::Submit(const pb::AnalyzeManyPrompt& message,
   std::vector<ScheduledRun> runs;
   runs.push_back(std::move(prepared.scheduled));
   QK_RETURN_IF_ERROR(SubmitRuns(*core_, request_, std::move(runs)));
+  call_.KeepPrompt(message.input());
   call_.prompt_tokens += tokens;
   return absl::OkStatus();
 }

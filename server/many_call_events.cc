@@ -30,7 +30,7 @@ ManyCall::Step ManyCall::StepFront() {
   for (;;) {
     Prompt& prompt = prompts_.front();
     if (!prompt.error.ok()) {
-      const grpc::Status status = ToGrpcStatus(prompt.error).status;
+      const grpc::Status status = ToGrpcStatus(prompt.error, call_.id()).status;
       if (const auto reason = RefusalOf(prompt.error)) {
         core_->metrics->CountRefusal(*reason);
       }

@@ -6,6 +6,7 @@
 #include "server/grpc_status.h"
 #include "server/refusal.h"
 #include "server/text.h"
+#include "server/users.h"
 
 namespace qk {
 namespace {
@@ -51,25 +52,29 @@ void ModelRegistry::SetFailed(const std::string& name,
   entry.failure = failure;
 }
 
-absl::StatusOr<ModelEntry> ModelRegistry::Get(const std::string& name) const {
+absl::StatusOr<ModelEntry> ModelRegistry::Get(const std::string& name,
+                                              const User& user) const {
   std::lock_guard<std::mutex> lock(mutex_);
   const auto it = entries_.find(name);
-  if (it == entries_.end()) {
+  if (it == entries_.end() || !MayUseModel(user, name)) {
     return absl::NotFoundError(
         absl::StrCat("model '", Echo(name), "' is not loaded; see ListModels"));
   }
   return it->second;
 }
 
-std::vector<ModelEntry> ModelRegistry::List() const {
+std::vector<ModelEntry> ModelRegistry::List(const User& user) const {
   std::lock_guard<std::mutex> lock(mutex_);
   std::vector<ModelEntry> out;
-  for (const auto& [name, entry] : entries_) out.push_back(entry);
+  for (const auto& [name, entry] : entries_) {
+    if (MayUseModel(user, name)) out.push_back(entry);
+  }
   return out;
 }
 
-absl::StatusOr<ModelView> ModelRegistry::Find(const std::string& name) const {
-  auto entry = Get(name);
+absl::StatusOr<ModelView> ModelRegistry::Find(const std::string& name,
+                                              const User& user) const {
+  auto entry = Get(name, user);
   if (!entry.ok()) return entry.status();
   switch (entry->state) {
     case ModelState::kLoading:

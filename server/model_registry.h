@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "engine/model.h"
 #include "server/convert.h"
+#include "server/user.h"
 
 namespace qk {
 
@@ -36,12 +37,16 @@ class ModelRegistry {
   void SetReady(const std::string& name, std::shared_ptr<const Model> model);
   void SetFailed(const std::string& name, const absl::Status& failure);
 
+  // Models that the user may not use are as models that there are not.
+
   // By name. NOT_FOUND: `model 'x' is not loaded; see ListModels`.
-  absl::StatusOr<ModelEntry> Get(const std::string& name) const;
-  std::vector<ModelEntry> List() const;  // by name
+  absl::StatusOr<ModelEntry> Get(const std::string& name,
+                                 const User& user) const;
+  std::vector<ModelEntry> List(const User& user) const;  // by name
   // A model that can run. UNAVAILABLE with a time to try again when it is
   // loading.
-  absl::StatusOr<ModelView> Find(const std::string& name) const;
+  absl::StatusOr<ModelView> Find(const std::string& name,
+                                 const User& user) const;
 
  private:
   mutable std::mutex mutex_;

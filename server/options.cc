@@ -12,6 +12,7 @@
 #include "engine/model.h"
 #include "server/convert.h"
 #include "server/text.h"
+#include "server/users_config.h"
 
 namespace qk {
 namespace {
@@ -160,6 +161,36 @@ absl::Status SetLogLevel(const ServerConfig& config, const Checker& check,
   return absl::OkStatus();
 }
 
+absl::Status SetAccess(const ServerConfig& config, const std::string& source,
+                       const Checker& check, ServerOptions* out) {
+  QK_ASSIGN_OR_RETURN(
+      out->users, UsersFromConfig(config.users(), [&](int) { return source; }));
+  QK_RETURN_IF_ERROR(Users::Create(out->users).status());
+  if (config.has_users_file() && config.users_file().empty()) {
+    return check.Bad("users_file", "must not be empty");
+  }
+  out->users_file = config.users_file();
+  out->allow_anonymous_network = config.allow_anonymous_network();
+  if (config.has_reflection()) out->reflection = config.reflection();
+  out->log_prompts = config.log_prompts();
+  return absl::OkStatus();
+}
+
+absl::Status SetTls(const ::qkscope::v1::TlsConfig& in, const Checker& check,
+                    ServerOptions* out) {
+  if (in.certificate_file().empty()) {
+    return check.Bad("tls.certificate_file", "must not be empty");
+  }
+  if (in.key_file().empty()) {
+    return check.Bad("tls.key_file", "must not be empty");
+  }
+  if (in.has_client_ca_file() && in.client_ca_file().empty()) {
+    return check.Bad("tls.client_ca_file", "must not be empty");
+  }
+  out->tls = {in.certificate_file(), in.key_file(), in.client_ca_file()};
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<ServerOptions> OptionsFromConfig(const ServerConfig& config,
@@ -186,8 +217,32 @@ absl::StatusOr<ServerOptions> OptionsFromConfig(const ServerConfig& config,
     }
     out.shutdown_grace = absl::Seconds(seconds);
   }
-  if (config.has_reflection()) out.reflection = config.reflection();
+  QK_RETURN_IF_ERROR(SetAccess(config, source, check, &out));
+  if (config.has_tls()) QK_RETURN_IF_ERROR(SetTls(config.tls(), check, &out));
   return out;
+}
+
+absl::Status CheckAccess(const ServerOptions& options) {
+  QK_ASSIGN_OR_RETURN(const HostPort listen, ParseHostPort(options.listen));
+  const bool open = !options.has_users() && !options.tls.asks_clients();
+  if (open && !IsLoopback(listen.host) && !options.allow_anonymous_network) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "listen: '", Echo(options.listen),
+        "' can be reached by others, and nobody is asked for credentials; set "
+        "users, users_file or tls.client_ca_file, or "
+        "allow_anonymous_network: true"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckAccessFiles(const ServerOptions& options) {
+  if (options.tls.enabled()) {
+    QK_RETURN_IF_ERROR(ReadTlsFiles(options.tls).status());
+  }
+  QK_ASSIGN_OR_RETURN(
+      std::vector<UserEntry> users,
+      ReadUsers(options.config_file, options.users, options.users_file));
+  return Users::Create(std::move(users)).status();
 }
 
 std::vector<std::string> CheckModelFiles(const ServerOptions& options) {

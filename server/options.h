@@ -3,6 +3,7 @@
 #ifndef QKSCOPE_SERVER_OPTIONS_H_
 #define QKSCOPE_SERVER_OPTIONS_H_
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,9 @@
 #include "qkscope/v1/config.pb.h"
 #include "server/limits.h"
 #include "server/log.h"
+#include "server/parse_config.h"
+#include "server/tls_files.h"
+#include "server/users.h"
 
 namespace qk {
 
@@ -31,19 +35,33 @@ struct ServerOptions {
   int threads = 0;  // 0: the cores
   Limits limits;
   absl::Duration shutdown_grace = absl::Seconds(30);
-  bool reflection = true;
   LogLevel log_level = LogLevel::kInfo;
-};
+  bool log_prompts = false;
 
-// Parses a configuration file's text. Errors: `file:line: key: problem`, with a
-// suggestion for an unknown key.
-absl::StatusOr<::qkscope::v1::ServerConfig> ParseConfig(
-    const std::string& text, const std::string& file);
+  // Who may call. Of a configuration file with users its path, too, for they
+  // are read again.
+  std::vector<UserEntry> users;
+  std::string config_file;
+  std::string users_file;  // empty: none
+  bool allow_anonymous_network = false;
+  TlsOptions tls;
+  // Reflection answers everybody.
+  std::optional<bool> reflection;
+
+  bool has_users() const { return !users.empty() || !users_file.empty(); }
+};
 
 // Checks every value. Errors: `source: key: problem, got value`. Touches
 // neither files nor sockets.
 absl::StatusOr<ServerOptions> OptionsFromConfig(
     const ::qkscope::v1::ServerConfig& config, const std::string& source);
+
+// What concerns several keys at once: nobody but this machine may reach a
+// server that asks for no credentials, unless that was said in so many words.
+absl::Status CheckAccess(const ServerOptions& options);
+
+// Reads the files of users and TLS. Errors name file and key.
+absl::Status CheckAccessFiles(const ServerOptions& options);
 
 // Reads every model's files but not its weights: one line per model that could
 // not be served.
@@ -55,6 +73,8 @@ struct HostPort {
   int port = 0;
 };
 absl::StatusOr<HostPort> ParseHostPort(const std::string& address);
+// Whether it is an address that only this machine can reach, or `localhost`.
+bool IsLoopback(const std::string& host);
 // Whether the address could be bound now.
 absl::Status ProbeAddress(const std::string& address);
 

@@ -1,3 +1,5 @@
+#include "server/parse_config.h"
+
 #include <string>
 #include <vector>
 
@@ -5,11 +7,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "engine/check.h"
 #include "engine/nearest_name.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/io/tokenizer.h"
-#include "google/protobuf/text_format.h"
-#include "server/options.h"
 #include "server/text.h"
 
 namespace qk {
@@ -41,8 +42,9 @@ std::string KeyOfLine(absl::string_view line) {
 // Keeps the first error, in our words.
 class FirstError : public google::protobuf::io::ErrorCollector {
  public:
-  FirstError(const std::string& text, const std::string& file)
-      : lines_(absl::StrSplit(text, '\n')), file_(file) {}
+  FirstError(const std::string& text, const std::string& file,
+             const Descriptor* message)
+      : lines_(absl::StrSplit(text, '\n')), file_(file), message_(message) {}
 
   void AddError(int line, int, const std::string& message) override {
     if (!error_.empty()) return;
@@ -63,7 +65,7 @@ class FirstError : public google::protobuf::io::ErrorCollector {
       const std::string key =
           message.substr(begin, message.find('"', begin) - begin);
       std::vector<std::string> fields;
-      CollectFields(ServerConfig::descriptor(), &fields);
+      CollectFields(message_, &fields);
       const std::string nearest = NearestName(key, fields);
       return absl::StrCat(
           "unknown key '", Echo(key), "'",
@@ -79,22 +81,30 @@ class FirstError : public google::protobuf::io::ErrorCollector {
 
   const std::vector<std::string> lines_;
   const std::string file_;
+  const Descriptor* const message_;
   std::string error_;
 };
 
 }  // namespace
 
+absl::Status ParseTextProto(
+    const std::string& text, const std::string& file,
+    google::protobuf::Message* out,
+    google::protobuf::TextFormat::ParseInfoTree* places) {
+  FirstError errors(text, file, out->GetDescriptor());
+  google::protobuf::TextFormat::Parser parser;
+  parser.RecordErrorsTo(&errors);
+  parser.WriteLocationsTo(places);
+  if (parser.ParseFromString(text, out)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      errors.error().empty() ? absl::StrCat(file, ": cannot be parsed")
+                             : errors.error());
+}
+
 absl::StatusOr<ServerConfig> ParseConfig(const std::string& text,
                                          const std::string& file) {
   ServerConfig config;
-  FirstError errors(text, file);
-  google::protobuf::TextFormat::Parser parser;
-  parser.RecordErrorsTo(&errors);
-  if (!parser.ParseFromString(text, &config)) {
-    return absl::InvalidArgumentError(
-        errors.error().empty() ? absl::StrCat(file, ": cannot be parsed")
-                               : errors.error());
-  }
+  QK_RETURN_IF_ERROR(ParseTextProto(text, file, &config, nullptr));
   return config;
 }
 

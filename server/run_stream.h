@@ -27,7 +27,8 @@ class RunStream : public grpc::ServerWriteReactor<Event>,
                   public StreamCall,
                   public std::enable_shared_from_this<RunStream<Event>> {
  public:
-  using Convert = std::function<absl::StatusOr<ConvertedRequest>()>;
+  using Convert = std::function<absl::StatusOr<ConvertedRequest>(
+      const ConvertContext& context)>;
   // Makes an Event of the encoder's; false: there is none for this one.
   using Translate = bool (*)(pb::AnalyzeEvent* from, Event* to);
 
@@ -35,11 +36,11 @@ class RunStream : public grpc::ServerWriteReactor<Event>,
   static RunStream* Start(const ServerCore* core,
                           grpc::CallbackServerContext* context,
                           const char* method, Translate translate,
-                          const Convert& convert) {
+                          const pb::Input& input, const Convert& convert) {
     auto stream = std::shared_ptr<RunStream>(
         new RunStream(core, context, method, translate));
     stream->self_ = stream;
-    const absl::Status status = stream->Begin(convert);
+    const absl::Status status = stream->Begin(input, convert);
     if (!status.ok()) stream->Abort(status);
     stream->Pump();
     return stream.get();
@@ -67,12 +68,14 @@ class RunStream : public grpc::ServerWriteReactor<Event>,
             const char* method, Translate translate)
       : StreamCall(core, context),
         translate_(translate),
-        call_(core, method) {}
+        call_(core, context, method) {}
 
-  absl::Status Begin(const Convert& convert) {
-    QK_RETURN_IF_ERROR(core_->calls->CheckOpen());
-    QK_ASSIGN_OR_RETURN(deadline_, CallDeadline(*context_, core_->limits));
-    QK_ASSIGN_OR_RETURN(ConvertedRequest request, convert());
+  absl::Status Begin(const pb::Input& input, const Convert& convert) {
+    QK_RETURN_IF_ERROR(call_.Open());
+    deadline_ = call_.deadline();
+    call_.KeepPrompt(input);
+    QK_ASSIGN_OR_RETURN(ConvertedRequest request,
+                        convert(call_.convert_context()));
     call_.model = request.model.name;
     call_.arms = static_cast<int64_t>(request.spec.arms.size());
     call_.prompt_tokens = static_cast<int64_t>(request.spec.tokens.size());

@@ -42,7 +42,7 @@ ScoreCall::ScoreCall(const ServerCore* core,
     : core_(core),
       context_(context),
       response_(response),
-      call_(core, "Score") {}
+      call_(core, context, "Score") {}
 
 ScoreCall* ScoreCall::Start(const ServerCore* core,
                             grpc::CallbackServerContext* context,
@@ -57,11 +57,13 @@ ScoreCall* ScoreCall::Start(const ServerCore* core,
 }
 
 absl::Status ScoreCall::Begin(const pb::ScoreRequest& request) {
-  QK_RETURN_IF_ERROR(core_->calls->CheckOpen());
-  QK_ASSIGN_OR_RETURN(const absl::Time deadline,
-                      CallDeadline(*context_, core_->limits));
+  QK_RETURN_IF_ERROR(call_.Open());
+  for (const pb::ScorePair& pair : request.pairs()) {
+    call_.KeepPrompt(pair.context());
+    call_.KeepPrompt(pair.continuation());
+  }
   QK_ASSIGN_OR_RETURN(ConvertedScore score,
-                      ConvertScore(request, core_->convert_context()));
+                      ConvertScore(request, call_.convert_context()));
   call_.model = score.model.name;
   call_.arms = static_cast<int64_t>(score.specs.size());
   results_.resize(score.specs.size());
@@ -78,7 +80,7 @@ absl::Status ScoreCall::Begin(const pb::ScoreRequest& request) {
     QK_ASSIGN_OR_RETURN(run.run, Run::Create(std::move(spec), sink.get()));
     run.keep_alive = std::move(sink);
   }
-  request_ = std::make_shared<ScheduledRequest>(deadline, [](int) {});
+  request_ = std::make_shared<ScheduledRequest>(call_.deadline(), [](int) {});
   core_->calls->Register(weak_from_this());
   return SubmitRuns(*core_, request_, std::move(runs));
 }

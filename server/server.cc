@@ -13,6 +13,8 @@
 #include "engine/model.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/impl/server_builder_option.h"
+#include "grpcpp/impl/server_builder_plugin.h"
 #include "grpcpp/server_builder.h"
 #include "prometheus/exposer.h"
 
@@ -28,6 +30,9 @@ constexpr int kKeepaliveTimeoutMs = 10'000;
 // Clients that ping more often than this are sent away.
 constexpr int kMinPingIntervalMs = 10'000;
 constexpr int kMaxStreamsPerConnection = 1024;
+// Of a call's headers together: twice gRPC's default, so that it is we who
+// answer to a token that is too long.
+constexpr int kMaxMetadataBytes = 16 * 1024;
 // For statuses to leave once the calls have ended.
 constexpr auto kFlush = std::chrono::milliseconds(300);
 
@@ -43,7 +48,21 @@ void SetChannelArguments(grpc::ServerBuilder* builder) {
       kMinPingIntervalMs);
   builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
                               kMaxStreamsPerConnection);
+  builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
 }
+
+// Takes the reflection service away again: linking gRPC's library of it gives
+// it to every server of the process, asked for or not.
+class WithoutReflection : public grpc::ServerBuilderOption {
+ public:
+  void UpdateArguments(grpc::ChannelArguments*) override {}
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>*
+                         plugins) override {
+    std::erase_if(*plugins, [](const auto& plugin) {
+      return plugin->name() == "proto_server_reflection";
+    });
+  }
+};
 
 std::string WithPort(const std::string& address, int port) {
   return absl::StrCat(address.substr(0, address.rfind(':')), ":", port);
@@ -69,6 +88,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(
 }
 
 absl::Status Server::Start(Log* log) {
+  QK_ASSIGN_OR_RETURN(access_, Access::Create(options_, log));
   CpuBackendOptions backend_options;
   backend_options.threads = options_.threads;
   backend_ = CreateCpuBackend(backend_options);
@@ -93,12 +113,13 @@ absl::Status Server::Start(Log* log) {
   scheduler_ = std::make_unique<Scheduler>(scheduler_options, device_.get(),
                                            metrics_.get(), &clock_);
   executor_ = std::make_unique<Executor>(kStreamThreads);
-  core_ = {options_.version, options_.limits,
-           backend_->info(), &registry_,
-           scheduler_.get(), &budget_,
-           &buffered_,       executor_.get(),
-           metrics_.get(),   log,
-           calls_.get()};
+  core_ = {options_.version,    options_.limits,
+           backend_->info(),    &registry_,
+           scheduler_.get(),    &budget_,
+           &buffered_,          executor_.get(),
+           metrics_.get(),      log,
+           calls_.get(),        access_->identity(),
+           options_.log_prompts};
   service_ = std::make_unique<AnalysisService>(&core_);
   QK_RETURN_IF_ERROR(ExposeMetrics());
   return Listen();
@@ -106,13 +127,13 @@ absl::Status Server::Start(Log* log) {
 
 absl::Status Server::Listen() {
   grpc::EnableDefaultHealthCheckService(true);
-  if (options_.reflection) {
-    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  }
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
+  if (!options_.reflection.value_or(!options_.has_users())) {
+    builder.SetOption(std::make_unique<WithoutReflection>());
+  }
   int port = 0;
-  builder.AddListeningPort(options_.listen, grpc::InsecureServerCredentials(),
-                           &port);
+  builder.AddListeningPort(options_.listen, access_->credentials(), &port);
   builder.RegisterService(service_.get());
   SetChannelArguments(&builder);
   grpc_server_ = builder.BuildAndStart();

@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "engine/backend.h"
 #include "grpcpp/server.h"
+#include "server/access.h"
 #include "server/analysis_service.h"
 #include "server/engine_device.h"
 #include "server/options.h"
@@ -46,6 +47,9 @@ class Server {
     return metrics_->Collect();
   }
 
+  // Reads the files of users and TLS again.
+  void ReloadAccess() { access_->Reload(); }
+
   // Health goes to NOT_SERVING, new calls are refused.
   void BeginDrain();
   // True when no call is left; false when the deadline came first.
@@ -71,6 +75,7 @@ class Server {
   std::unique_ptr<CallTracker> calls_;
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<Executor> executor_;
+  std::unique_ptr<Access> access_;
   ServerCore core_;
   std::unique_ptr<AnalysisService> service_;
   std::unique_ptr<grpc::Server> grpc_server_;

@@ -10,6 +10,7 @@
 #include "server/call_tracker.h"
 #include "server/convert.h"
 #include "server/executor.h"
+#include "server/identity.h"
 #include "server/limits.h"
 #include "server/log.h"
 #include "server/metrics.h"
@@ -30,11 +31,8 @@ struct ServerCore {
   Metrics* metrics = nullptr;
   Log* log = nullptr;
   CallTracker* calls = nullptr;
-
-  ConvertContext convert_context() const {
-    return {[this](const std::string& name) { return registry->Find(name); },
-            limits};
-  }
+  const Identity* identity = nullptr;
+  bool log_prompts = false;
 };
 
 }  // namespace qk

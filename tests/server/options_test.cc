@@ -5,6 +5,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "qkscope/v1/error.pb.h"
 #include "server/flags.h"
 #include "server/grpc_status.h"
 
@@ -41,7 +42,7 @@ TEST(ConfigTest, GoodFile) {
   EXPECT_EQ(options->limits.max_arms, 5);
   EXPECT_EQ(options->limits.max_rules_per_arm, 64);
   EXPECT_EQ(options->shutdown_grace, absl::Seconds(7));
-  EXPECT_FALSE(options->reflection);
+  EXPECT_EQ(options->reflection, false);
   EXPECT_EQ(options->log_level, LogLevel::kWarn);
 }
 
@@ -124,6 +125,108 @@ TEST(ConfigTest, AddressesThatCannotBeBound) {
               HasSubstr("cannot bind '192.0.2.1:0'"));
 }
 
+TEST(ConfigTest, Users) {
+  const std::string sha(64, 'a');
+  const auto config = ParseConfig(
+      "users { alias: 'ada' token_sha256: '" + sha +
+          "' weight: 2.5 role: 'operator' allowed_models: 'm' "
+          "budget { device_ms_per_window: 5 window_s: 60 max_queued: 7 } } "
+          "users { alias: 'cli' subject: 'client 1' } users_file: 'u.conf' "
+          "tls { certificate_file: 'c' key_file: 'k' client_ca_file: 'a' } "
+          "log_prompts: true",
+      "q.conf");
+  ASSERT_TRUE(config.ok()) << config.status().message();
+  const auto options = OptionsFromConfig(*config, "q.conf");
+  ASSERT_TRUE(options.ok()) << options.status().message();
+  ASSERT_EQ(options->users.size(), 2u);
+  const User& ada = options->users[0].user;
+  EXPECT_EQ(ada.alias, "ada");
+  EXPECT_EQ(ada.weight, 2.5);
+  EXPECT_EQ(ada.role, UserRole::kOperator);
+  EXPECT_EQ(ada.allowed_models, std::vector<std::string>{"m"});
+  EXPECT_EQ(ada.budget.device_ms_per_window, 5);
+  EXPECT_EQ(ada.budget.window_s, 60);
+  EXPECT_EQ(ada.budget.bytes_per_window, 0);
+  EXPECT_EQ(ada.budget.max_queued, 7);
+  EXPECT_EQ(options->users[1].subject, "client 1");
+  EXPECT_EQ(options->users[1].user.role, UserRole::kUser);
+  EXPECT_EQ(options->users[1].user.weight, 1);
+  EXPECT_EQ(options->users_file, "u.conf");
+  EXPECT_TRUE(options->tls.asks_clients());
+  EXPECT_TRUE(options->log_prompts);
+}
+
+TEST(ConfigTest, BadUsers) {
+  const std::string sha = " token_sha256: '" + std::string(64, 'a') + "' ";
+  const auto error = [&](const std::string& user) {
+    return ConfigError("users {" + user + "}");
+  };
+  EXPECT_EQ(error("alias: 'a b'" + sha),
+            "q.conf: users[0].alias: invalid alias 'a b' (allowed "
+            "[A-Za-z0-9._-]{1,64}, not 'anonymous')");
+  EXPECT_THAT(error("alias: 'anonymous'" + sha), HasSubstr("invalid alias"));
+  EXPECT_THAT(error("alias: '" + std::string(65, 'a') + "'" + sha),
+              HasSubstr("invalid alias"));
+  EXPECT_EQ(error("alias: 'a'"),
+            "q.conf: users[0].token_sha256: it or subject must be set");
+  // A token in the wrong place is not shown.
+  EXPECT_EQ(error("alias: 'a' token_sha256: 'qks_secret'"),
+            "q.conf: users[0].token_sha256: must be 64 hex digits, got 10 "
+            "bytes");
+  EXPECT_EQ(error("alias: 'a' subject: ''"),
+            "q.conf: users[0].subject: must be 1 to 256 bytes, got 0");
+  for (const char* weight : {"0", "-1", "nan", "inf", "1001"}) {
+    EXPECT_THAT(error("alias: 'a' weight: " + std::string(weight) + sha),
+                HasSubstr("q.conf: users[0].weight: must be in (0, 1000]"))
+        << weight;
+  }
+  EXPECT_EQ(error("alias: 'a' role: 'root'" + sha),
+            "q.conf: users[0].role: must be user or operator, got 'root'");
+  EXPECT_THAT(error("alias: 'a' allowed_models: 'm/n'" + sha),
+              HasSubstr("q.conf: users[0].allowed_models: invalid name"));
+  EXPECT_EQ(error("alias: 'a' budget { max_queued: -1 }" + sha),
+            "q.conf: users[0].budget.max_queued: must be >= 0, got -1");
+  EXPECT_EQ(error("alias: 'a' budget { window_s: 0 }" + sha),
+            "q.conf: users[0].budget.window_s: must be in [1, 2678400], got 0");
+  const std::string a = "users { alias: 'a' " + sha + "}";
+  EXPECT_EQ(ConfigError(a + a),
+            "q.conf: users[1].alias: is 'a's at q.conf: users[0]");
+  EXPECT_EQ(ConfigError(a + "users { alias: 'b'" + sha + "}"),
+            "q.conf: users[1].token_sha256: is 'a's at q.conf: users[0]");
+  EXPECT_EQ(ConfigError("tls { key_file: 'k' }"),
+            "q.conf: tls.certificate_file: must not be empty");
+  EXPECT_EQ(ConfigError("tls { certificate_file: 'k' }"),
+            "q.conf: tls.key_file: must not be empty");
+}
+
+TEST(ConfigTest, OnlyLoopbackWithoutCredentials) {
+  for (const char* host : {"127.0.0.1", "127.8.9.10", "[::1]", "localhost",
+                           "[::ffff:127.0.0.1]"}) {
+    ServerOptions options;
+    options.listen = std::string(host) + ":0";
+    EXPECT_TRUE(CheckAccess(options).ok()) << host;
+  }
+  for (const char* host :
+       {"0.0.0.0", "[::]", "10.0.0.1", "128.0.0.1", "example.com",
+        "localhost.example.com", "[fe80::1]", "127.1", "[::ffff:10.0.0.1]"}) {
+    ServerOptions options;
+    options.listen = std::string(host) + ":7461";
+    EXPECT_THAT(
+        std::string(CheckAccess(options).message()),
+        HasSubstr("listen: '" + options.listen + "' can be reached by others"));
+    options.allow_anonymous_network = true;
+    EXPECT_TRUE(CheckAccess(options).ok()) << host;
+    options.allow_anonymous_network = false;
+    options.users_file = "u";
+    EXPECT_TRUE(CheckAccess(options).ok()) << host;
+    options.users_file = "";
+    options.tls = {"c", "k", ""};
+    EXPECT_FALSE(CheckAccess(options).ok()) << host;
+    options.tls.client_ca_file = "a";
+    EXPECT_TRUE(CheckAccess(options).ok()) << host;
+  }
+}
+
 std::string FlagError(const std::vector<std::string>& arguments) {
   return std::string(ParseFlags(arguments).status().message());
 }
@@ -131,7 +234,9 @@ std::string FlagError(const std::vector<std::string>& arguments) {
 TEST(FlagsTest, GoodFlags) {
   const auto flags =
       ParseFlags({"--model", "a=/m/a,b.gguf,compute=bf16", "--model=b=x",
-                  "--listen=127.0.0.1:0", "--threads", "2", "--check-config"});
+                  "--listen=127.0.0.1:0", "--threads", "2", "--check-config",
+                  "--users-file", "u", "--allow-anonymous-network",
+                  "--tls-cert=c", "--tls-key=k", "--tls-client-ca=a"});
   ASSERT_TRUE(flags.ok()) << flags.status().message();
   EXPECT_TRUE(flags->check_config);
   ASSERT_EQ(flags->config.models_size(), 2);
@@ -140,6 +245,11 @@ TEST(FlagsTest, GoodFlags) {
   EXPECT_EQ(flags->config.models(1).path(), "x");
   EXPECT_FALSE(flags->config.models(1).has_compute());
   EXPECT_EQ(flags->config.threads(), 2);
+  EXPECT_EQ(flags->config.users_file(), "u");
+  EXPECT_TRUE(flags->config.allow_anonymous_network());
+  EXPECT_EQ(flags->config.tls().certificate_file(), "c");
+  EXPECT_EQ(flags->config.tls().key_file(), "k");
+  EXPECT_EQ(flags->config.tls().client_ca_file(), "a");
 }
 
 TEST(FlagsTest, BadFlags) {
@@ -157,7 +267,7 @@ TEST(FlagsTest, BadFlags) {
 
 TEST(GrpcStatusTest, InternalErrorsTellNothing) {
   const ConvertedStatus out =
-      ToGrpcStatus(absl::InternalError("layer 3: /srv/x is null"));
+      ToGrpcStatus(absl::InternalError("layer 3: /srv/x is null"), "id");
   EXPECT_EQ(out.status.error_code(), grpc::StatusCode::INTERNAL);
   EXPECT_EQ(out.status.error_message(),
             "internal error (ref " + out.reference + ")");
@@ -167,11 +277,10 @@ TEST(GrpcStatusTest, InternalErrorsTellNothing) {
 
 TEST(GrpcStatusTest, PathsAreCutAndCodesKept) {
   const ConvertedStatus out = ToGrpcStatus(
-      absl::InvalidArgumentError("/srv/models/a.gguf: not a GGUF file"));
+      absl::InvalidArgumentError("/srv/models/a.gguf: not a GGUF file"), "id");
   EXPECT_EQ(out.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(out.status.error_message(), "a.gguf: not a GGUF file");
-  EXPECT_TRUE(out.status.error_details().empty());
-  EXPECT_TRUE(ToGrpcStatus(absl::OkStatus()).status.ok());
+  EXPECT_TRUE(ToGrpcStatus(absl::OkStatus(), "id").status.ok());
 }
 
 TEST(GrpcStatusTest, RetryInfoSurvives) {
@@ -179,7 +288,15 @@ TEST(GrpcStatusTest, RetryInfoSurvives) {
       WithRetryAfter(absl::UnavailableError("later"), absl::Milliseconds(2500));
   EXPECT_EQ(RetryAfter(status), absl::Milliseconds(2500));
   EXPECT_EQ(RetryAfter(absl::UnavailableError("x")), std::nullopt);
-  EXPECT_FALSE(ToGrpcStatus(status).status.error_details().empty());
+  ::qkscope::v1::RpcStatus details;
+  ASSERT_TRUE(details.ParseFromString(
+      ToGrpcStatus(status, "4711").status.error_details()));
+  EXPECT_EQ(details.message(), "later");
+  ASSERT_EQ(details.details_size(), 2);
+  ::qkscope::v1::RequestInfo request;
+  ASSERT_TRUE(request.ParseFromString(details.details(0).value()));
+  EXPECT_EQ(request.request_id(), "4711");
+  EXPECT_THAT(details.details(1).type_url(), HasSubstr("google.rpc.RetryInfo"));
 }
 
 TEST(LogTest, JsonEscape) {

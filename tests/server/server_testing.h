@@ -12,6 +12,7 @@
 #include "gtest/gtest.h"
 #include "qkscope/v1/analysis.grpc.pb.h"
 #include "server/server.h"
+#include "tests/server/leak_check.h"
 
 namespace qk::testing {
 
@@ -67,8 +68,9 @@ class ServerTest : public ::testing::Test {
     auto server = Server::Create(options, &log_, std::move(device));
     ASSERT_TRUE(server.ok()) << server.status().message();
     server_ = *std::move(server);
-    channel_ = grpc::CreateChannel(server_->address(),
-                                   grpc::InsecureChannelCredentials());
+    channel_ = grpc::experimental::CreateCustomChannelWithInterceptors(
+        server_->address(), grpc::InsecureChannelCredentials(),
+        grpc::ChannelArguments(), LeakCheck::Factories());
     stub_ = pb::Analysis::NewStub(channel_);
   }
 

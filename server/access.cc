@@ -1,0 +1,115 @@
+#include "server/access.h"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "engine/check.h"
+#include "server/users_config.h"
+
+namespace qk {
+namespace {
+
+std::vector<std::string> UserFiles(const ServerOptions& options) {
+  std::vector<std::string> files;
+  for (const std::string& file : {options.config_file, options.users_file}) {
+    if (!file.empty()) files.push_back(file);
+  }
+  return files;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Access>> Access::Create(
+    const ServerOptions& options, Log* log) {
+  QK_RETURN_IF_ERROR(CheckAccess(options));
+  std::unique_ptr<Access> access(new Access(options, log));
+  QK_RETURN_IF_ERROR(access->Load(options));
+  access->Warn(options);
+  access->users_watch_.Start([a = access.get()] { a->ReloadUsers(); });
+  access->tls_watch_.Start([a = access.get()] { a->ReloadTls(); });
+  return access;
+}
+
+// The watches look at the files before Load reads them.
+Access::Access(const ServerOptions& options, Log* log)
+    : log_(log),
+      users_watch_(UserFiles(options)),
+      tls_watch_(options.tls.Files()) {}
+
+absl::Status Access::Load(const ServerOptions& options) {
+  if (options.tls.enabled()) {
+    QK_ASSIGN_OR_RETURN(tls_, TlsCredentials::Create(options.tls));
+  }
+  if (!options.has_users()) {
+    identity_ = Identity::Anonymous();
+    return absl::OkStatus();
+  }
+  QK_ASSIGN_OR_RETURN(identity_, Identity::Create([=] {
+                        return ReadUsers(options.config_file, options.users,
+                                         options.users_file);
+                      }));
+  return absl::OkStatus();
+}
+
+void Access::Warn(const ServerOptions& options) {
+  const auto listen = ParseHostPort(options.listen);
+  const bool far = listen.ok() && !IsLoopback(listen->host);
+  if (far && identity_->asks() && tls_ == nullptr) {
+    log_->Warn("access", {{"reason",
+                           "tokens travel in plaintext: put TLS, or "
+                           "a proxy that has it, in front"}});
+  }
+  if (identity_->asks() && identity_->size() == 0) {
+    log_->Warn("access", {{"reason", "there are no users: nobody gets in"}});
+  }
+  WarnOfDates();
+}
+
+void Access::WarnOfDates() {
+  if (tls_ == nullptr) return;
+  const TlsMaterial material = tls_->material();
+  const absl::Time now = absl::Now();
+  if (material.not_before <= now && now < material.not_after) return;
+  log_->Warn("tls", {{"reason", "the certificate is not valid now"},
+                     {"not_before", absl::FormatTime(material.not_before)},
+                     {"not_after", absl::FormatTime(material.not_after)}});
+}
+
+std::shared_ptr<grpc::ServerCredentials> Access::credentials() const {
+  if (tls_ == nullptr) return grpc::InsecureServerCredentials();
+  return tls_;
+}
+
+void Access::Reload() {
+  ReloadUsers();
+  ReloadTls();
+}
+
+void Access::ReloadUsers() {
+  if (!identity_->asks()) return;
+  const absl::Status status = identity_->Reload();
+  if (status.ok()) {
+    log_->Info("users_reloaded",
+               {{"users", static_cast<int64_t>(identity_->size())}});
+  } else {
+    log_->Error("users_not_reloaded",
+                {{"reason", std::string(status.message())}});
+  }
+}
+
+void Access::ReloadTls() {
+  if (tls_ == nullptr) return;
+  const absl::Status status = tls_->Reload();
+  if (status.ok()) {
+    log_->Info("tls_reloaded",
+               {{"not_after", absl::FormatTime(tls_->material().not_after)}});
+    WarnOfDates();
+  } else {
+    log_->Error("tls_not_reloaded",
+                {{"reason", std::string(status.message())}});
+  }
+}
+
+}  // namespace qk

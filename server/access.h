@@ -1,0 +1,49 @@
+// What a server knows of its callers, kept up to date: users and TLS files,
+// which are read again when they change.
+#ifndef QKSCOPE_SERVER_ACCESS_H_
+#define QKSCOPE_SERVER_ACCESS_H_
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "grpcpp/security/server_credentials.h"
+#include "server/file_watch.h"
+#include "server/identity.h"
+#include "server/log.h"
+#include "server/options.h"
+#include "server/tls_credentials.h"
+
+namespace qk {
+
+class Access {
+ public:
+  // Errors name key and file. `log` outlives it.
+  static absl::StatusOr<std::unique_ptr<Access>> Create(
+      const ServerOptions& options, Log* log);
+
+  const Identity* identity() const { return identity_.get(); }
+  // Of the listener.
+  std::shared_ptr<grpc::ServerCredentials> credentials() const;
+
+  // Reads the files again, now.
+  void Reload();
+
+ private:
+  Access(const ServerOptions& options, Log* log);
+  absl::Status Load(const ServerOptions& options);
+  void Warn(const ServerOptions& options);
+  void ReloadUsers();
+  void ReloadTls();
+  void WarnOfDates();
+
+  Log* const log_;
+  std::unique_ptr<Identity> identity_;
+  std::shared_ptr<TlsCredentials> tls_;  // nullptr: plaintext
+  // Last: their threads use the above.
+  FileWatch users_watch_;
+  FileWatch tls_watch_;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_ACCESS_H_
