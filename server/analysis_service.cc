@@ -5,30 +5,19 @@
 
 #include "engine/check.h"
 #include "google/protobuf/descriptor.h"
+#include "server/answer.h"
 #include "server/call_record.h"
 #include "server/convert.h"
 #include "server/convert_fields.h"
 #include "server/many_call.h"
 #include "server/model_info.h"
+#include "server/result_stream.h"
 #include "server/run_cost.h"
 #include "server/run_stream.h"
 #include "server/score_call.h"
 
 namespace qk {
 namespace {
-
-// A call that is answered at once.
-grpc::ServerUnaryReactor* Answer(
-    const ServerCore& core, grpc::CallbackServerContext* context,
-    const char* method,
-    const std::function<absl::Status(CallRecord* call)>& handle) {
-  CallRecord call(&core, context, method);
-  absl::Status status = call.Open();
-  if (status.ok()) status = handle(&call);
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(call.Finish(status));
-  return reactor;
-}
 
 // A model that can tokenize.
 absl::StatusOr<ModelView> FindTokenizing(const std::string& name,
@@ -109,6 +98,9 @@ grpc::ServerUnaryReactor* AnalysisService::GetModel(
 
 grpc::ServerWriteReactor<pb::AnalyzeEvent>* AnalysisService::Analyze(
     Context* context, const pb::AnalyzeRequest* request) {
+  if (request->detach() || request->resumable()) {
+    return ResultStream::Analyze(core_, context, *request);
+  }
   return RunStream<pb::AnalyzeEvent>::Start(
       core_, context, "Analyze",
       [](pb::AnalyzeEvent* from, pb::AnalyzeEvent* to) {

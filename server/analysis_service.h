@@ -42,6 +42,16 @@ class AnalysisService final : public pb::Analysis::CallbackService {
   Unary* Detokenize(Context* context, const pb::DetokenizeRequest* request,
                     pb::DetokenizeResponse* response) override;
 
+  // analysis_requests.cc
+  Unary* GetUsage(Context* context, const pb::GetUsageRequest* request,
+                  pb::GetUsageResponse* response) override;
+  Unary* ListRequests(Context* context, const pb::ListRequestsRequest* request,
+                      pb::ListRequestsResponse* response) override;
+  Unary* Cancel(Context* context, const pb::CancelRequest* request,
+                pb::CancelResponse* response) override;
+  grpc::ServerWriteReactor<pb::AnalyzeEvent>* GetResult(
+      Context* context, const pb::GetResultRequest* request) override;
+
  private:
   const ServerCore* const core_;
 };

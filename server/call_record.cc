@@ -142,6 +142,20 @@ void CallRecord::KeepPrompt(const pb::Input& input) {
   }
 }
 
+std::shared_ptr<ScheduledRequest> CallRecord::MakeRequest(
+    Priority priority, std::function<void(int)> on_position) const {
+  RequestInfo info;
+  info.id = id_;
+  info.method = method_;
+  info.model = model;
+  info.user = user();
+  info.priority = priority;
+  info.arms = static_cast<int>(arms);
+  info.prompt_tokens = prompt_tokens;
+  return std::make_shared<ScheduledRequest>(std::move(info), deadline_,
+                                            std::move(on_position));
+}
+
 grpc::Status CallRecord::Finish(const absl::Status& status) {
   ConvertedStatus converted = ToGrpcStatus(
       status.ok() && user_ == nullptr

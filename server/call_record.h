@@ -3,6 +3,7 @@
 #ifndef QKSCOPE_SERVER_CALL_RECORD_H_
 #define QKSCOPE_SERVER_CALL_RECORD_H_
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -48,6 +49,10 @@ class CallRecord {
   ConvertContext convert_context() const;
   // Adds the input's text to the log line where the configuration wants that.
   void KeepPrompt(const pb::Input& input);
+
+  // What the scheduler is to know of the call, once the fields below are set.
+  std::shared_ptr<ScheduledRequest> MakeRequest(
+      Priority priority, std::function<void(int)> on_position) const;
 
   // Measures and logs the end, once, and says what goes to the client. A call
   // that was never opened cannot end well.

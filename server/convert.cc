@@ -116,7 +116,7 @@ absl::Status CheckEnvelope(const pb::AnalyzeRequest& request) {
                                                   request.client_tag().size(),
                                                   kMaxClientTag));
   }
-  return absl::OkStatus();
+  return CheckPriority(request.priority());
 }
 
 absl::StatusOr<ConvertedRequest> Convert(const pb::AnalyzeRequest& request,
@@ -132,6 +132,9 @@ absl::StatusOr<ConvertedRequest> Convert(const pb::AnalyzeRequest& request,
   out.expanded.set_model(request.model());
   out.expanded.set_client_tag(request.client_tag());
   out.expanded.set_strict(request.strict());
+  out.expanded.set_priority(PriorityOf(request.priority()) == Priority::kBatch
+                                ? pb::BATCH
+                                : pb::INTERACTIVE);
   out.expanded.mutable_input()->mutable_token_ids()->mutable_ids()->Assign(
       out.spec.tokens.begin(), out.spec.tokens.end());
   for (pb::Image& image : prompt.expanded) {
@@ -148,6 +151,15 @@ absl::StatusOr<ConvertedRequest> Convert(const pb::AnalyzeRequest& request,
 
 }  // namespace
 
+absl::Status CheckPriority(pb::Priority priority) {
+  if (pb::Priority_IsValid(priority)) return absl::OkStatus();
+  return BadField("priority", absl::StrFormat("unknown value %d", priority));
+}
+
+Priority PriorityOf(pb::Priority priority) {
+  return priority == pb::BATCH ? Priority::kBatch : Priority::kInteractive;
+}
+
 absl::StatusOr<ConvertedRequest> ConvertAnalyze(
     const pb::AnalyzeRequest& request, const ConvertContext& context) {
   return Convert(request, request.input(), context);
@@ -161,6 +173,11 @@ absl::Status CheckManySpec(const pb::AnalyzeManySpec& spec,
                     "must be empty; prompts come in messages of their own");
   }
   QK_RETURN_IF_ERROR(CheckEnvelope(request));
+  if (request.detach() || request.resumable()) {
+    return BadField(request.detach() ? "spec.request.detach"
+                                     : "spec.request.resumable",
+                    "is not for AnalyzeMany");
+  }
   if (request.has_generate() && spec.aggregate()) {
     return BadField("spec.aggregate", "cannot be combined with generate");
   }
@@ -183,6 +200,7 @@ absl::StatusOr<ConvertedRequest> ConvertGenerate(
   pb::AnalyzeRequest as_analyze;
   as_analyze.set_model(request.model());
   *as_analyze.mutable_generate() = request.generate();
+  if (request.has_priority()) as_analyze.set_priority(request.priority());
   as_analyze.mutable_capture()->set_off(true);
   if (request.has_arm()) {
     pb::Arm* arm = as_analyze.add_arms();

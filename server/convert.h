@@ -15,6 +15,7 @@
 #include "engine/spec.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "qkscope/v1/analysis.pb.h"
+#include "server/fair_share.h"
 #include "server/limits.h"
 
 namespace qk {
@@ -61,9 +62,14 @@ absl::Status CheckManySpec(const pb::AnalyzeManySpec& spec,
 absl::StatusOr<ConvertedRequest> ConvertGenerate(
     const pb::GenerateRequest& request, const ConvertContext& context);
 
+// INVALID_ARGUMENT `priority: ...` for a value that is none of the enum's.
+absl::Status CheckPriority(pb::Priority priority);
+Priority PriorityOf(pb::Priority priority);
+
 // One run per pair.
 struct ConvertedScore {
   ModelView model;
+  Priority priority = Priority::kInteractive;
   std::vector<RunSpec> specs;
   std::vector<int> context_tokens;
 };

@@ -104,6 +104,8 @@ absl::StatusOr<ConvertedPair> ConvertPair(const pb::ScorePair& pair,
 absl::StatusOr<ConvertedScore> ConvertScore(const pb::ScoreRequest& request,
                                             const ConvertContext& context) {
   ConvertedScore out;
+  QK_RETURN_IF_ERROR(CheckPriority(request.priority()));
+  out.priority = PriorityOf(request.priority());
   QK_ASSIGN_OR_RETURN(out.model, FindModel(request.model(), context));
   if (request.pairs().empty()) return BadField("pairs", "must not be empty");
   QK_RETURN_IF_ERROR(CheckCount("pairs", request.pairs_size(),

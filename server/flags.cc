@@ -26,6 +26,7 @@ Usage: qkscoped [--config FILE] [--model NAME=PATH]... [flags]
   --listen HOST:PORT     gRPC (default 127.0.0.1:7461; port 0: any free one)
   --metrics-listen HOST:PORT
                          Prometheus (default 127.0.0.1:9461; "" for none)
+  --spool DIR            keep results of detached and resumable requests there
   --users-file FILE      who may call, as qkctl user add writes it; read again
                          when it changes, and on SIGHUP
   --allow-anonymous-network
@@ -134,6 +135,11 @@ const std::map<std::string, SetValue>& ValueFlags() {
       {"tls-client-ca",
        [](const std::string& value, Flags* out) {
          out->config.mutable_tls()->set_client_ca_file(value);
+         return absl::OkStatus();
+       }},
+      {"spool",
+       [](const std::string& value, Flags* out) {
+         out->config.mutable_spool()->set_directory(value);
          return absl::OkStatus();
        }},
       {"log-level",

@@ -35,8 +35,6 @@ ManyCall* ManyCall::Start(const ServerCore* core,
 absl::Status ManyCall::Begin() {
   QK_RETURN_IF_ERROR(call_.Open(DeadlineRule::kClient));
   deadline_ = call_.deadline();
-  request_ = std::make_shared<ScheduledRequest>(
-      deadline_, [position = position_](int p) { *position = p; });
   core_->calls->Register(weak_from_this());
   return absl::OkStatus();
 }
@@ -78,6 +76,12 @@ void ManyCall::TakeMessage() {
   spec_ = std::move(*read_.mutable_spec());
   call_.model = spec_->request().model();
   call_.arms = std::max(1, spec_->request().arms_size());
+  if (!spec_->request().has_priority()) {
+    spec_->mutable_request()->set_priority(pb::BATCH);
+  }
+  request_ = call_.MakeRequest(
+      PriorityOf(spec_->request().priority()),
+      [position = position_](int p) { *position = p; });
 }
 
 void ManyCall::TakePrompt(const pb::AnalyzeManyPrompt& message) {
@@ -143,7 +147,10 @@ void ManyCall::OnWriteDone(bool ok) {
     std::lock_guard<std::mutex> lock(mutex_);
     watch_.End();
     if (writing_queue_ != nullptr) {
-      writing_queue_->Release(static_cast<int64_t>(event_.ByteSizeLong()));
+      const int64_t bytes = static_cast<int64_t>(event_.ByteSizeLong());
+      writing_queue_->Release(bytes);
+      core_->scheduler->ChargeBytes(*call_.user(),
+                                     request_->info().priority, bytes);
       writing_queue_ = nullptr;
     }
     if (!ok && !end_.has_value()) end_ = CancelledReason(*context_);

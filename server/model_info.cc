@@ -120,6 +120,10 @@ pb::ServerInfo ServerInfoOf(const ServerCore& core) {
   pb::ServerInfo out;
   out.set_version(core.version);
   SetLimits(core.limits, out.mutable_limits());
+  if (core.results != nullptr) {
+    out.mutable_limits()->set_result_ttl_s(
+        absl::ToInt64Seconds(core.results->ttl()));
+  }
   pb::BackendInfo* backend = out.add_backends();
   backend->set_name(core.backend.name);
   backend->set_device(core.backend.device);

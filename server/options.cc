@@ -176,6 +176,23 @@ absl::Status SetAccess(const ServerConfig& config, const std::string& source,
   return absl::OkStatus();
 }
 
+absl::Status SetSpool(const ::qkscope::v1::SpoolConfig& in,
+                      const Checker& check, ServerOptions* out) {
+  if (in.directory().empty()) {
+    return check.Bad("spool.directory", "must not be empty");
+  }
+  ResultStore::Options spool;
+  spool.directory = in.directory();
+  QK_RETURN_IF_ERROR(check.Limit("spool.max_bytes", in.has_max_bytes(),
+                                 in.max_bytes(), &spool.max_bytes));
+  int64_t ttl = absl::ToInt64Seconds(spool.ttl);
+  QK_RETURN_IF_ERROR(
+      check.Limit("spool.ttl_s", in.has_ttl_s(), in.ttl_s(), &ttl));
+  spool.ttl = absl::Seconds(ttl);
+  out->spool = spool;
+  return absl::OkStatus();
+}
+
 absl::Status SetTls(const ::qkscope::v1::TlsConfig& in, const Checker& check,
                     ServerOptions* out) {
   if (in.certificate_file().empty()) {
@@ -201,6 +218,9 @@ absl::StatusOr<ServerOptions> OptionsFromConfig(const ServerConfig& config,
   QK_RETURN_IF_ERROR(SetModels(config, check, &out));
   QK_RETURN_IF_ERROR(SetLimits(config.limits(), check, &out.limits));
   QK_RETURN_IF_ERROR(SetLogLevel(config, check, &out));
+  if (config.has_spool()) {
+    QK_RETURN_IF_ERROR(SetSpool(config.spool(), check, &out));
+  }
   if (config.has_threads()) {
     out.threads = config.threads();
     if (out.threads < 1 || out.threads > kMaxThreads) {

@@ -14,6 +14,7 @@
 #include "qkscope/v1/config.pb.h"
 #include "server/limits.h"
 #include "server/log.h"
+#include "server/result_store.h"
 #include "server/parse_config.h"
 #include "server/tls_files.h"
 #include "server/users.h"
@@ -37,6 +38,7 @@ struct ServerOptions {
   absl::Duration shutdown_grace = absl::Seconds(30);
   LogLevel log_level = LogLevel::kInfo;
   bool log_prompts = false;
+  std::optional<ResultStore::Options> spool;  // nullopt: no results are kept
 
   // Who may call. Of a configuration file with users its path, too, for they
   // are read again.

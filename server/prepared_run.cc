@@ -49,6 +49,7 @@ absl::StatusOr<PreparedRun> PrepareRun(const ServerCore& core,
                    absl::ResourceExhaustedError(lease.status().message()));
   }
   PreparedRun out;
+  out.buffer_bytes = cost->buffer_bytes;
   out.queue = std::make_shared<FrameQueue>(*std::move(lease), core.buffered,
                                            std::move(wake));
   out.encoder.manifest = ManifestOf(core, request);

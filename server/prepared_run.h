@@ -19,6 +19,7 @@ namespace qk {
 struct PreparedRun {
   std::shared_ptr<FrameQueue> queue;
   ScheduledRun scheduled;
+  int64_t buffer_bytes = 0;  // of all its events, at most
   // With request_id and queue_seconds left for the caller.
   EventEncoder::Options encoder;
 };

@@ -50,7 +50,10 @@ class RunStream : public grpc::ServerWriteReactor<Event>,
     {
       std::lock_guard<std::mutex> lock(mutex_);
       watch_.End();
-      queue_->Release(static_cast<int64_t>(event_.ByteSizeLong()));
+      const int64_t bytes = static_cast<int64_t>(event_.ByteSizeLong());
+      queue_->Release(bytes);
+      core_->scheduler->ChargeBytes(*call_.user(),
+                                     request_->info().priority, bytes);
       if (!ok && !end_.has_value()) end_ = CancelledReason(*context_);
     }
     Pump();
@@ -88,8 +91,9 @@ class RunStream : public grpc::ServerWriteReactor<Event>,
     QK_ASSIGN_OR_RETURN(PreparedRun prepared,
                         PrepareRun(*core_, std::move(request), pump));
     queue_ = prepared.queue;
-    request_ = std::make_shared<ScheduledRequest>(
-        deadline_, [queue = queue_](int p) { queue->PushPosition(p); });
+    request_ = call_.MakeRequest(
+        PriorityOf(expanded_.priority()),
+        [queue = queue_](int p) { queue->PushPosition(p); });
     prepared.encoder.request_id = call_.id();
     prepared.encoder.queue_seconds = [request = request_, now = absl::Now()] {
       return absl::ToDoubleSeconds(request->started() - now);

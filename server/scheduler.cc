@@ -177,15 +177,15 @@ absl::Status Scheduler::Submit(const std::shared_ptr<ScheduledRequest>& request,
   return absl::OkStatus();
 }
 
-void Scheduler::ChargeBytes(const ScheduledRequest& request, int64_t bytes) {
+void Scheduler::ChargeBytes(const User& user, Priority priority,
+                            int64_t bytes) {
   // Of a stream, beside a second of the device.
   constexpr double kBytesPerSecond = 1e9;
-  const RequestInfo& info = request.info();
   std::lock_guard<std::mutex> lock(mutex_);
-  Account* account = share_.Of(*info.user);
+  Account* account = share_.Of(user);
   account->bytes += bytes;
   account->usage.Add(clock_->Now(), account->budget, {0, bytes});
-  share_.Charge(&account->flows[static_cast<int>(info.priority)],
+  share_.Charge(&account->flows[static_cast<int>(priority)],
                 static_cast<double>(bytes) / kBytesPerSecond);
 }
 

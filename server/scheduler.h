@@ -79,8 +79,8 @@ class Scheduler {
   // that has runs in the scheduler is never refused for the queue's length.
   absl::Status Submit(const std::shared_ptr<ScheduledRequest>& request,
                       std::vector<ScheduledRun> runs);
-  // Payload bytes that left for the request's client: part of its user's cost.
-  void ChargeBytes(const ScheduledRequest& request, int64_t bytes);
+  // Bytes that left for a client of the user's: part of its cost.
+  void ChargeBytes(const User& user, Priority priority, int64_t bytes);
 
   struct State {
     int waiting_requests = 0;

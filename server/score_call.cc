@@ -80,7 +80,7 @@ absl::Status ScoreCall::Begin(const pb::ScoreRequest& request) {
     QK_ASSIGN_OR_RETURN(run.run, Run::Create(std::move(spec), sink.get()));
     run.keep_alive = std::move(sink);
   }
-  request_ = std::make_shared<ScheduledRequest>(call_.deadline(), [](int) {});
+  request_ = call_.MakeRequest(score.priority, [](int) {});
   core_->calls->Register(weak_from_this());
   return SubmitRuns(*core_, request_, std::move(runs));
 }

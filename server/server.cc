@@ -113,16 +113,29 @@ absl::Status Server::Start(Log* log) {
   scheduler_ = std::make_unique<Scheduler>(scheduler_options, device_.get(),
                                            metrics_.get(), &clock_);
   executor_ = std::make_unique<Executor>(kStreamThreads);
+  QK_RETURN_IF_ERROR(OpenResults(log));
   core_ = {options_.version,    options_.limits,
            backend_->info(),    &registry_,
            scheduler_.get(),    &budget_,
            &buffered_,          executor_.get(),
            metrics_.get(),      log,
            calls_.get(),        access_->identity(),
-           options_.log_prompts};
+           options_.log_prompts, results_.get(),
+           spool_executor_.get()};
   service_ = std::make_unique<AnalysisService>(&core_);
   QK_RETURN_IF_ERROR(ExposeMetrics());
   return Listen();
+}
+
+absl::Status Server::OpenResults(Log* log) {
+  if (!options_.spool.has_value()) return absl::OkStatus();
+  std::vector<std::string> damaged;
+  QK_ASSIGN_OR_RETURN(results_, ResultStore::Open(*options_.spool, &damaged));
+  for (const std::string& problem : damaged) {
+    log->Warn("result_dropped", {{"reason", problem}});
+  }
+  spool_executor_ = std::make_unique<Executor>(1);
+  return absl::OkStatus();
 }
 
 absl::Status Server::Listen() {
@@ -230,6 +243,7 @@ Server::~Server() {
   // Runs may still post to the executor, whose tasks need nothing but their
   // calls.
   scheduler_.reset();
+  spool_executor_.reset();
   executor_.reset();
 }
 

@@ -61,6 +61,7 @@ class Server {
   Server(const ServerOptions& options, std::unique_ptr<Device> device);
 
   absl::Status Start(Log* log);
+  absl::Status OpenResults(Log* log);
   absl::Status Listen();
   absl::Status ExposeMetrics();
   void SetHealth(const std::string& service, bool serving);
@@ -71,10 +72,13 @@ class Server {
   BufferBudget budget_;
   std::atomic<int64_t> buffered_ = 0;
   const std::unique_ptr<Device> device_;
+  const SystemClock clock_;
   std::shared_ptr<Metrics> metrics_;
   std::unique_ptr<CallTracker> calls_;
   std::unique_ptr<Scheduler> scheduler_;
+  std::unique_ptr<ResultStore> results_;
   std::unique_ptr<Executor> executor_;
+  std::unique_ptr<Executor> spool_executor_;
   std::unique_ptr<Access> access_;
   ServerCore core_;
   std::unique_ptr<AnalysisService> service_;

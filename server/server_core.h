@@ -15,6 +15,7 @@
 #include "server/log.h"
 #include "server/metrics.h"
 #include "server/model_registry.h"
+#include "server/result_store.h"
 #include "server/scheduler.h"
 
 namespace qk {
@@ -33,6 +34,8 @@ struct ServerCore {
   CallTracker* calls = nullptr;
   const Identity* identity = nullptr;
   bool log_prompts = false;
+  ResultStore* results = nullptr;      // nullptr: none are kept
+  Executor* spool_executor = nullptr;  // writes them
 };
 
 }  // namespace qk

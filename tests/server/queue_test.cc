@@ -68,6 +68,7 @@ class GatedDevice : public Device {
       gate_->Pass();
       pass_->RunLayer();
     }
+    void DropCancelled() override { pass_->DropCancelled(); }
     bool done() const override { return pass_->done(); }
     absl::Status Finish() override { return pass_->Finish(); }
 

@@ -1,0 +1,145 @@
+#include "server/result_stream.h"
+
+#include <utility>
+
+#include "engine/check.h"
+#include "server/convert.h"
+#include "server/convert_fields.h"
+#include "server/kept_run.h"
+
+namespace qk {
+
+ResultStream::ResultStream(const ServerCore* core,
+                           grpc::CallbackServerContext* context,
+                           const char* method)
+    : StreamCall(core, context), call_(core, context, method) {}
+
+ResultStream* ResultStream::Start(std::shared_ptr<ResultStream> stream,
+                                  const absl::Status& begun) {
+  stream->self_ = stream;
+  stream->core_->calls->Register(stream);
+  if (!begun.ok()) stream->End(begun);
+  stream->Pump();
+  return stream.get();
+}
+
+ResultStream* ResultStream::GetResult(const ServerCore* core,
+                                      grpc::CallbackServerContext* context,
+                                      const pb::GetResultRequest& request) {
+  std::shared_ptr<ResultStream> stream(
+      new ResultStream(core, context, "GetResult"));
+  return Start(stream, stream->BeginResult(request));
+}
+
+ResultStream* ResultStream::Analyze(const ServerCore* core,
+                                    grpc::CallbackServerContext* context,
+                                    const pb::AnalyzeRequest& request) {
+  std::shared_ptr<ResultStream> stream(
+      new ResultStream(core, context, "Analyze"));
+  return Start(stream, stream->BeginAnalyze(request));
+}
+
+absl::Status ResultStream::BeginResult(const pb::GetResultRequest& request) {
+  QK_RETURN_IF_ERROR(call_.Open());
+  deadline_ = call_.deadline();
+  if (request.from_seq() < 0) {
+    return BadField("from_seq",
+                    absl::StrCat("must be >= 0, got ", request.from_seq()));
+  }
+  if (core_->results == nullptr) {
+    return absl::NotFoundError("request_id: no such result");
+  }
+  QK_ASSIGN_OR_RETURN(
+      result_, core_->results->Find(request.request_id(), call_.user()->alias));
+  call_.model = result_->header().model();
+  seq_ = request.from_seq();
+  return absl::OkStatus();
+}
+
+absl::Status ResultStream::BeginAnalyze(const pb::AnalyzeRequest& request) {
+  QK_RETURN_IF_ERROR(call_.Open());
+  // The call's deadline is the request's; a stream past it has ended, too.
+  deadline_ = call_.deadline();
+  call_.KeepPrompt(request.input());
+  QK_ASSIGN_OR_RETURN(ConvertedRequest converted,
+                      ConvertAnalyze(request, call_.convert_context()));
+  call_.model = converted.model.name;
+  call_.arms = static_cast<int64_t>(converted.spec.arms.size());
+  call_.prompt_tokens = static_cast<int64_t>(converted.spec.tokens.size());
+  accepted_ = false;
+  detached_ = request.detach();
+  QK_ASSIGN_OR_RETURN(result_,
+                      KeptRun::Start(core_, call_, std::move(converted)));
+  return absl::OkStatus();
+}
+
+void ResultStream::OnWriteDone(bool ok) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    watch_.End();
+    const int64_t bytes = static_cast<int64_t>(event_.ByteSizeLong());
+    call_.streamed_bytes += bytes;
+    core_->scheduler->ChargeBytes(*call_.user(), Priority::kInteractive, bytes);
+    if (!ok && !end_.has_value()) end_ = CancelledReason(*context_);
+  }
+  Pump();
+}
+
+bool ResultStream::End(const absl::Status& reason) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (end_.has_value()) return false;
+  end_ = reason;
+  return true;
+}
+
+void ResultStream::Pump() {
+  std::optional<grpc::Status> finish;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (watch_.writing() || finished_) return;
+    if (!end_.has_value() && NextEvent()) {
+      watch_.Begin();
+    } else if (end_.has_value()) {
+      finished_ = true;
+      finish = call_.Finish(*end_);
+    } else {
+      return;
+    }
+  }
+  if (finish.has_value()) {
+    Finish(*finish);
+  } else {
+    StartWrite(&event_);
+  }
+}
+
+bool ResultStream::NextEvent() {
+  if (!std::exchange(accepted_, true)) {
+    event_.Clear();
+    event_.mutable_accepted()->set_request_id(call_.id());
+    return true;
+  }
+  if (detached_) {
+    end_ = absl::OkStatus();
+    return false;
+  }
+  auto next = result_->Get(seq_, [core = core_, weak = weak_from_this()] {
+    core->executor->Post([weak] {
+      if (auto stream = weak.lock()) stream->Pump();
+    });
+  });
+  if (!next.ok()) {
+    end_ = next.status();
+  } else if (next->kind == KeptResult::Next::kEnd) {
+    end_ = next->status;
+  } else if (next->kind == KeptResult::Next::kEvent) {
+    if (event_.ParseFromString(next->event)) {
+      ++seq_;
+      return true;
+    }
+    end_ = absl::DataLossError("request_id: the result is damaged");
+  }
+  return false;
+}
+
+}  // namespace qk
