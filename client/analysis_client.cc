@@ -105,6 +105,16 @@ absl::Status Take(v1::AnalyzeEvent* event, const AnalyzeObserver& observer,
   return absl::OkStatus();
 }
 
+std::shared_ptr<grpc::ChannelCredentials> Credentials(
+    const ClientOptions& options) {
+  if (!options.tls.has_value()) return grpc::InsecureChannelCredentials();
+  grpc::SslCredentialsOptions ssl;
+  ssl.pem_root_certs = options.tls->ca;
+  ssl.pem_cert_chain = options.tls->certificate;
+  ssl.pem_private_key = options.tls->key;
+  return grpc::SslCredentials(ssl);
+}
+
 std::string FromEnvironmentOr(const char* name, std::string fallback) {
   const char* value = std::getenv(name);
   return value == nullptr || *value == '\0' ? std::move(fallback) : value;
@@ -123,7 +133,7 @@ class AnalysisClient::Call {
  public:
   Call(const Stubs& stubs, const CallOptions& options)
       : registration_(options.cancellation, [this] { context_.TryCancel(); }) {
-    if (!stubs.token.empty()) {
+    if (IsSendableToken(stubs.token)) {
       context_.AddMetadata("authorization",
                            absl::StrCat("Bearer ", stubs.token));
     }
@@ -160,6 +170,12 @@ ClientOptions ClientOptions::FromEnvironment() {
   return options;
 }
 
+bool IsSendableToken(const std::string& token) {
+  return !token.empty() && std::all_of(token.begin(), token.end(), [](char c) {
+    return c > ' ' && c <= '~';
+  });
+}
+
 bool IsIncompleteStream(const absl::Status& status) {
   return status.GetPayload(kIncompleteUrl).has_value();
 }
@@ -173,8 +189,11 @@ std::unique_ptr<AnalysisClient> AnalysisClient::Create(
     const ClientOptions& options) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxReceiveBytes);
+  if (options.tls.has_value() && !options.tls->server_name.empty()) {
+    arguments.SetSslTargetNameOverride(options.tls->server_name);
+  }
   const std::shared_ptr<grpc::Channel> channel = grpc::CreateCustomChannel(
-      options.server, grpc::InsecureChannelCredentials(), arguments);
+      options.server, Credentials(options), arguments);
   auto stubs = std::make_unique<Stubs>();
   stubs->token = options.token;
   stubs->analysis = v1::Analysis::NewStub(channel);

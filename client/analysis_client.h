@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -22,13 +23,29 @@
 
 namespace qk::client {
 
+// All PEM.
+struct ClientTls {
+  std::string ca;  // whom to trust; empty: the system's
+  // Shown to a server that asks for it; both or none.
+  std::string certificate;
+  std::string key;
+  // The name that the server's certificate must have; empty: that of `server`.
+  std::string server_name;
+};
+
 struct ClientOptions {
   std::string server = "127.0.0.1:7461";
-  std::string token;  // Sent as `authorization: Bearer TOKEN` when not empty.
+  // Sent as `authorization: Bearer TOKEN` when not empty; one that cannot be
+  // sent (IsSendableToken) is as none.
+  std::string token;
+  std::optional<ClientTls> tls;  // absent: plaintext
 
   // QKSCOPE_SERVER and QKSCOPE_TOKEN where set.
   static ClientOptions FromEnvironment();
 };
+
+// Whether it is printable ASCII without spaces.
+bool IsSendableToken(const std::string& token);
 
 struct CallOptions {
   // DEADLINE_EXCEEDED after it. Infinite: the server's own limit.

@@ -1,6 +1,7 @@
 #include "client/file_io.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -36,6 +37,15 @@ int WriteAll(int fd, const std::vector<const std::string*>& parts) {
   return fsync(fd) == 0 ? 0 : errno;
 }
 
+// Gives a new file the mode and the owner of the one it will replace.
+int KeepAccess(const std::string& path, int fd) {
+  struct stat old = {};
+  if (stat(path.c_str(), &old) != 0) return errno == ENOENT ? 0 : errno;
+  const bool same = old.st_uid == geteuid() && old.st_gid == getegid();
+  if (!same && fchown(fd, old.st_uid, old.st_gid) != 0) return errno;
+  return fchmod(fd, old.st_mode & 07777) == 0 ? 0 : errno;
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> ReadFile(const std::string& path) {
@@ -59,12 +69,16 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
 }
 
 absl::Status WriteFileAtomically(const std::string& path,
-                                 const std::vector<const std::string*>& parts) {
+                                 const std::vector<const std::string*>& parts,
+                                 FileMode mode) {
   const std::string temporary = absl::StrCat(path, ".tmp.", getpid());
+  const bool is_private = mode == FileMode::kPrivate;
   const int fd =
-      open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+      open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+           is_private ? 0600 : 0666);
   if (fd < 0) return FileError("write", path, errno);
-  int error = WriteAll(fd, parts);
+  int error = is_private ? KeepAccess(path, fd) : 0;
+  if (error == 0) error = WriteAll(fd, parts);
   if (close(fd) != 0 && error == 0) error = errno;
   if (error == 0 && std::rename(temporary.c_str(), path.c_str()) != 0) {
     error = errno;

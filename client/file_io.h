@@ -14,10 +14,16 @@ namespace qk::client {
 // file.
 absl::StatusOr<std::string> ReadFile(const std::string& path);
 
+enum class FileMode {
+  kUsual,    // as the process's umask says
+  kPrivate,  // for its owner alone; one that is there keeps mode and owner
+};
+
 // Writes the parts to a temporary file beside `path`, syncs it and renames it
 // over `path`. On failure `path` is as it was.
 absl::Status WriteFileAtomically(const std::string& path,
-                                 const std::vector<const std::string*>& parts);
+                                 const std::vector<const std::string*>& parts,
+                                 FileMode mode = FileMode::kUsual);
 
 // Whether the failure is one of reading or writing a local file.
 bool IsFileError(const absl::Status& status);

@@ -17,7 +17,8 @@ packages=(
   python3 python3-venv ca-certificates
 )
 if [[ "${1:-}" == tests ]]; then
-  packages+=(git prometheus)  # promtool checks the rules and dashboards
+  # promtool checks the rules and dashboards; openssl makes certificates.
+  packages+=(git openssl prometheus)
 fi
 
 missing=()

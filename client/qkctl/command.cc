@@ -3,8 +3,18 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "client/file_io.h"
+#include "client/qkctl/connection_flags.h"
 
 namespace qk::client {
+namespace {
+
+// Of a server that cannot be reached: gRPC's words for a failed handshake say
+// little, on one of the two sides nothing but that the connection is gone.
+constexpr char kTlsHint[] =
+    "; over TLS: see --tls-ca, --tls-server-name, --tls-cert)";
+constexpr char kPlaintextHint[] = "; without TLS: see --tls)";
+
+}  // namespace
 
 CallOptions Context::Call() {
   CallOptions options;
@@ -21,11 +31,13 @@ ExitCode Context::Fail(const absl::Status& status) {
                                     : absl::StrCat(text, " (cancelled)");
   } else if (code == kExitUnavailable) {
     absl::StrAppend(&text, " (server ", client.server,
-                    "; choose another with --server or QKSCOPE_SERVER)");
+                    "; choose another with --server or QKSCOPE_SERVER",
+                    client.tls.has_value() ? kTlsHint : kPlaintextHint);
   } else if (code == kExitDeadline) {
     absl::StrAppend(&text, " (--timeout SECONDS, or the server's limit)");
   } else if (code == kExitDenied) {
-    absl::StrAppend(&text, " (the token comes from QKSCOPE_TOKEN)");
+    absl::StrAppend(&text,
+                    " (the token comes from QKSCOPE_TOKEN or --token-file)");
   }
   console.Error(text);
   return code;
@@ -56,25 +68,12 @@ std::optional<ExitCode> ChooseModel(AnalysisClient* client, Context* context,
                    " models: ", absl::StrJoin(names, ", "))));
 }
 
-void AddCommonFlags(Context* context, std::optional<std::string>* server,
-                    bool* help, FlagSet* flags) {
-  flags->Section("Common flags");
-  flags->Add("server", "ADDR",
-             absl::StrCat("default ", context->client.server,
-                          " (environment: QKSCOPE_SERVER)"),
-             server);
-  flags->Add("timeout", "SECONDS", "give up after this (default: never)",
-             &context->timeout_s);
-  flags->Add("help", "this text", help);
-}
-
 std::optional<ExitCode> CommandLine::Parse(
     const std::vector<std::string>& arguments, size_t max_words) {
-  std::optional<std::string> server;
-  bool help = false;
-  AddCommonFlags(context_, &server, &help, &flags_);
+  ConnectionFlags connection;
+  connection.AddTo(context_->client, &context_->timeout_s, &flags_);
   absl::StatusOr<std::vector<std::string>> words = flags_.Parse(arguments);
-  if (words.ok() && help) {
+  if (words.ok() && connection.help) {
     context_->console.Print(
         absl::StrCat("Usage: qkctl ", text_.name, " [FLAGS]",
                      *text_.arguments == '\0' ? "" : " ", text_.arguments,
@@ -90,13 +89,13 @@ std::optional<ExitCode> CommandLine::Parse(
   if (status.ok() && context_->timeout_s.value_or(1) <= 0) {
     status = absl::InvalidArgumentError("--timeout: must be > 0");
   }
+  if (status.ok()) status = connection.Apply(&context_->client);
   if (!status.ok()) {
     const ExitCode code = context_->FailUsage(status);
     context_->console.Error(absl::StrCat("See qkctl ", text_.name, " --help"));
     return code;
   }
   words_ = *std::move(words);
-  if (server.has_value()) context_->client.server = *server;
   return std::nullopt;
 }
 

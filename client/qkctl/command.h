@@ -45,10 +45,6 @@ struct CommandText {
   const char* details;    // paragraphs and examples; ends with a newline
 };
 
-// --server, --timeout and --help.
-void AddCommonFlags(Context* context, std::optional<std::string>* server,
-                    bool* help, FlagSet* flags);
-
 class CommandLine {
  public:
   CommandLine(const CommandText& text, Context* context)
@@ -85,6 +81,7 @@ extern const Command kTokenizeCommand;
 extern const Command kGenerateCommand;
 extern const Command kScoreCommand;
 extern const Command kHealthCommand;
+extern const Command kUserCommand;
 
 }  // namespace qk::client
 

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "client/qkctl/command.h"
+#include "client/qkctl/connection_flags.h"
 #include "client/text_parse.h"
 #include "engine/nearest_name.h"
 
@@ -19,9 +20,9 @@ namespace qk::client {
 namespace {
 
 const Command* const kCommands[] = {
-    &kAnalyzeCommand,  &kCompareCommand, &kEstimateCommand,
-    &kGenerateCommand, &kHealthCommand,  &kModelsCommand,
-    &kReplayCommand,   &kScoreCommand,   &kTokenizeCommand};
+    &kAnalyzeCommand,  &kCompareCommand, &kEstimateCommand, &kGenerateCommand,
+    &kHealthCommand,   &kModelsCommand,  &kReplayCommand,   &kScoreCommand,
+    &kTokenizeCommand, &kUserCommand};
 
 std::string Help(const FlagSet& flags) {
   std::string help =
@@ -76,19 +77,20 @@ ExitCode Dispatch(const std::vector<std::string>& words, Context* context) {
 
 ExitCode Main(const std::vector<std::string>& arguments, Context* context) {
   FlagSet flags;
-  std::optional<std::string> server;
-  bool help = false, version = false;
-  AddCommonFlags(context, &server, &help, &flags);
+  ConnectionFlags connection;
+  bool version = false;
+  connection.AddTo(context->client, &context->timeout_s, &flags);
   flags.Add("version", "qkctl's version", &version);
   absl::StatusOr<std::vector<std::string>> words =
       flags.Parse(arguments, /*stop_at_word=*/true);
   if (!words.ok()) return context->FailUsage(words.status());
-  if (server.has_value()) context->client.server = *server;
+  const absl::Status applied = connection.Apply(&context->client);
+  if (!applied.ok()) return context->FailUsage(applied);
   if (version) {
     context->console.Print("qkctl " QK_VERSION "\n");
     return kExitOk;
   }
-  if (help || (!words->empty() && (*words)[0] == "help")) {
+  if (connection.help || (!words->empty() && (*words)[0] == "help")) {
     if (words->size() > 1) return Dispatch({(*words)[1], "--help"}, context);
     context->console.Print(Help(flags));
     return kExitOk;

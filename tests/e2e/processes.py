@@ -21,9 +21,13 @@ PATIENCE_S = 120
 
 
 class Server:
-    """A qkscoped with the given models (name -> path), until stop()."""
+    """A qkscoped with the given models (name -> path), until stop().
 
-    def __init__(self, models, *flags):
+    `client_flags`: what qkctl needs to reach it.
+    """
+
+    def __init__(self, models, *flags, client_flags=()):
+        self.client_flags = list(client_flags)
         command = [BIN / "qkscoped", "--listen", "127.0.0.1:0",
                    "--metrics-listen", "127.0.0.1:0", *flags]
         for name, path in models.items():
@@ -86,15 +90,18 @@ class Server:
 
 
 def _command(server, arguments):
-    address = server if isinstance(server, str) else server.address
-    return [BIN / "qkctl", "--server", address, *map(str, arguments)]
+    address, flags = ((server, []) if isinstance(server, str)
+                      else (server.address, server.client_flags))
+    return [BIN / "qkctl", "--server", address,
+            *map(str, [*flags, *arguments])]
 
 
-def qkctl(server, *arguments, text=None):
+def qkctl(server, *arguments, text=None, token=None):
     """Runs qkctl to its end; `text` is its standard input."""
+    environment = {**os.environ, **({"QKSCOPE_TOKEN": token} if token else {})}
     return subprocess.run(
         _command(server, arguments), input=text, capture_output=True,
-        encoding="utf-8", timeout=PATIENCE_S, check=False)
+        encoding="utf-8", timeout=PATIENCE_S, check=False, env=environment)
 
 
 def qkctl_on_terminal(server, *arguments, environment=None):
