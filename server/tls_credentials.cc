@@ -57,9 +57,12 @@ grpc_ssl_certificate_config_reload_status TlsCredentials::Fetch(
   const TlsMaterial& material = credentials->material_;
   const grpc_ssl_pem_key_cert_pair pair = {material.key.c_str(),
                                            material.certificate.c_str()};
-  *config = grpc_ssl_server_certificate_config_create(
-      material.client_ca.empty() ? nullptr : material.client_ca.c_str(), &pair,
-      1);
+  // gRPC wants authorities even where it asks clients for nothing; then it does
+  // not look at them.
+  const std::string& authorities =
+      material.client_ca.empty() ? material.certificate : material.client_ca;
+  *config =
+      grpc_ssl_server_certificate_config_create(authorities.c_str(), &pair, 1);
   credentials->fetched_ = true;
   return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW;
 }
