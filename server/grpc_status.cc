@@ -28,17 +28,17 @@ std::string Details(const absl::Status& status, const grpc::Status& sent,
   ::qkscope::v1::RpcStatus out;
   out.set_code(static_cast<int>(sent.error_code()));
   out.set_message(sent.error_message());
+  const auto retry = status.GetPayload(kRetryUrl);
+  if (retry.has_value()) {
+    google::protobuf::Any* any = out.add_details();
+    any->set_type_url(kRetryUrl);
+    any->set_value(std::string(*retry));
+  }
   ::qkscope::v1::RequestInfo request;
   request.set_request_id(request_id);
   google::protobuf::Any* any = out.add_details();
   any->set_type_url(kRequestUrl);
   any->set_value(request.SerializeAsString());
-  const auto retry = status.GetPayload(kRetryUrl);
-  if (retry.has_value()) {
-    any = out.add_details();
-    any->set_type_url(kRetryUrl);
-    any->set_value(std::string(*retry));
-  }
   return out.SerializeAsString();
 }
 

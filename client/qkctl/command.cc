@@ -11,7 +11,7 @@ namespace {
 // Of a server that cannot be reached: gRPC's words for a failed handshake say
 // little, on one of the two sides nothing but that the connection is gone.
 constexpr char kTlsHint[] =
-    "; over TLS: see --tls-ca, --tls-server-name, --tls-cert)";
+    "; over TLS: see --tls-ca, --tls-server-name, --tls-cert and --tls-key)";
 constexpr char kPlaintextHint[] = "; without TLS: see --tls)";
 
 }  // namespace

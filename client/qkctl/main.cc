@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,6 +16,7 @@
 #include "client/qkctl/connection_flags.h"
 #include "client/text_parse.h"
 #include "engine/nearest_name.h"
+#include "grpc/support/log.h"
 
 namespace qk::client {
 namespace {
@@ -106,6 +108,10 @@ ExitCode Main(const std::vector<std::string>& arguments, Context* context) {
 }  // namespace qk::client
 
 int main(int argc, char** argv) {
+  // What gRPC has to say comes as a call's status, too.
+  if (std::getenv("GRPC_VERBOSITY") == nullptr) {
+    gpr_set_log_function([](gpr_log_func_args*) {});
+  }
   // Outlives main: the signal thread may still hold it.
   auto* const context = new qk::client::Context();
   qk::client::CancelOnSignals(&context->cancellation);

@@ -136,7 +136,8 @@ class TlsTest(unittest.TestCase):
 
     def test_no_client_certificate(self):
         text = self.assert_no_connection(*self.flags())
-        self.assertIn("see --tls-ca, --tls-server-name, --tls-cert", text)
+        self.assertIn("see --tls-ca, --tls-server-name, --tls-cert "
+                      "and --tls-key", text)
         # Nor does a token help.
         result = self.models(*self.flags(), token=TOKEN)
         self.assertEqual(result.returncode, EXIT_UNAVAILABLE)

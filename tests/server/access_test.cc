@@ -319,10 +319,10 @@ TEST_F(AccessTest, EveryAnswerHasItsRequestId) {
       EXPECT_EQ(details.code(), static_cast<int>(out.status.error_code()));
       EXPECT_EQ(details.message(), out.status.error_message());
       ASSERT_GE(details.details_size(), 1);
-      EXPECT_EQ(details.details(0).type_url(),
-                "type.googleapis.com/google.rpc.RequestInfo");
+      const auto& last = *details.details().rbegin();
+      EXPECT_EQ(last.type_url(), "type.googleapis.com/google.rpc.RequestInfo");
       ::qkscope::v1::RequestInfo info;
-      ASSERT_TRUE(info.ParseFromString(details.details(0).value()));
+      ASSERT_TRUE(info.ParseFromString(last.value()));
       EXPECT_EQ(info.request_id(), id);
     }
   }

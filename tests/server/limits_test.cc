@@ -212,7 +212,7 @@ TEST_F(LimitsTest, ModelsThatLoadAreUnavailable) {
             "model 'tiny' is loading (retry in 2 s)");
   pb::RpcStatus details;
   ASSERT_TRUE(details.ParseFromString(out.status.error_details()));
-  ASSERT_EQ(details.details_size(), 1);
+  ASSERT_EQ(details.details_size(), 2);
   EXPECT_EQ(details.details(0).type_url(),
             "type.googleapis.com/google.rpc.RetryInfo");
   pb::RetryInfo retry;

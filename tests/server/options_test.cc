@@ -294,9 +294,9 @@ TEST(GrpcStatusTest, RetryInfoSurvives) {
   EXPECT_EQ(details.message(), "later");
   ASSERT_EQ(details.details_size(), 2);
   ::qkscope::v1::RequestInfo request;
-  ASSERT_TRUE(request.ParseFromString(details.details(0).value()));
+  ASSERT_TRUE(request.ParseFromString(details.details(1).value()));
   EXPECT_EQ(request.request_id(), "4711");
-  EXPECT_THAT(details.details(1).type_url(), HasSubstr("google.rpc.RetryInfo"));
+  EXPECT_THAT(details.details(0).type_url(), HasSubstr("google.rpc.RetryInfo"));
 }
 
 TEST(LogTest, JsonEscape) {

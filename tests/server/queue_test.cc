@@ -108,7 +108,7 @@ class QueueTest : public ServerTest {
       EXPECT_EQ(out.status.error_message(), "queue full (8/8)");
       pb::RpcStatus details;
       EXPECT_TRUE(details.ParseFromString(out.status.error_details()));
-      EXPECT_EQ(details.details_size(), 1);
+      EXPECT_EQ(details.details_size(), 2);
       ++*refused;
     });
   }
