@@ -13,6 +13,7 @@
 #include "client/health.grpc.pb.h"
 #include "client/stream_checker.h"
 #include "qkscope/v1/analysis.grpc.pb.h"
+#include "qkscope/v1/error.pb.h"
 
 namespace qk::client {
 namespace {
@@ -20,6 +21,7 @@ namespace {
 namespace v1 = qkscope::v1;
 
 constexpr char kIncompleteUrl[] = "qkscope/incomplete_stream";
+constexpr char kRequestInfoUrl[] = "type.googleapis.com/google.rpc.RequestInfo";
 
 // Tokenize of a long text and Finished of a long prompt pass gRPC's 4 MiB.
 constexpr int kMaxReceiveBytes = 256 << 20;
@@ -29,8 +31,18 @@ const absl::Duration kLongestTimeout = absl::Hours(24 * 3650);
 
 // gRPC's codes are absl's, number for number.
 absl::Status ToStatus(const grpc::Status& status) {
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()),
-                      status.error_message());
+  absl::Status out(static_cast<absl::StatusCode>(status.error_code()),
+                   status.error_message());
+  v1::RpcStatus details;
+  if (!details.ParseFromString(status.error_details())) return out;
+  for (const google::protobuf::Any& any : details.details()) {
+    v1::RequestInfo request;
+    if (any.type_url() == kRequestInfoUrl &&
+        request.ParseFromString(any.value()) && !request.request_id().empty()) {
+      out.SetPayload(kRequestInfoUrl, absl::Cord(request.request_id()));
+    }
+  }
+  return out;
 }
 
 absl::Status Incomplete(absl::StatusCode code, const std::string& why) {
@@ -178,6 +190,11 @@ bool IsSendableToken(const std::string& token) {
 
 bool IsIncompleteStream(const absl::Status& status) {
   return status.GetPayload(kIncompleteUrl).has_value();
+}
+
+std::string RequestIdOf(const absl::Status& status) {
+  const auto id = status.GetPayload(kRequestInfoUrl);
+  return id.has_value() ? std::string(*id) : "";
 }
 
 AnalysisClient::AnalysisClient(std::unique_ptr<Stubs> stubs)

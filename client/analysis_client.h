@@ -67,6 +67,10 @@ struct AnalyzeObserver {
 // it had begun: an answer that must not be used.
 bool IsIncompleteStream(const absl::Status& status);
 
+// By which the server's log knows the call that failed; empty when the failure
+// is not the server's.
+std::string RequestIdOf(const absl::Status& status);
+
 class AnalysisClient {
  public:
   // Connects at the first call.

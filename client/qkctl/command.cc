@@ -39,6 +39,8 @@ ExitCode Context::Fail(const absl::Status& status) {
     absl::StrAppend(&text,
                     " (the token comes from QKSCOPE_TOKEN or --token-file)");
   }
+  const std::string id = RequestIdOf(status);
+  if (!id.empty()) absl::StrAppend(&text, " [request ", Printable(id), "]");
   console.Error(text);
   return code;
 }

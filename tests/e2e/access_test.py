@@ -288,6 +288,7 @@ class LogTest(WithFolder):
             qkctl(server, "models", self.CANARY, token=token)
             lines = self.rpc_lines(server, 4)
             good, denied, failed, unknown = lines
+            self.assertIn(f"[request {failed['id']}]", bad.stderr)
             self.assertEqual(
                 {key: good[key] for key in ("alias", "method", "model", "code",
                                             "reason", "prompt_tokens", "arms")},
