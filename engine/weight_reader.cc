@@ -51,9 +51,12 @@ absl::string_view PackedModule(const WeightRef& ref, const Packing& packing,
       !HasPackedInt4(source, module)) {
     return "";
   }
+  // Whole components: "layers.1" is not part of "layers.10".
+  const std::string dotted = absl::StrCat(".", module, ".");
   const bool excluded = absl::c_any_of(
-      packing.modules_to_not_convert,
-      [&](const std::string& part) { return absl::StrContains(module, part); });
+      packing.modules_to_not_convert, [&](const std::string& part) {
+        return absl::StrContains(dotted, absl::StrCat(".", part, "."));
+      });
   return excluded ? "" : module;
 }
 

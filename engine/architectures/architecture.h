@@ -85,7 +85,8 @@ struct Packing {
   bool sym = false;        // GPTQ: zero points all in the middle
   bool zero_point = true;  // AWQ: has zero points
   bool v2 = false;         // GPTQ: zero points as they are; else stored minus 1
-  // Parts of names of modules that are not packed.
+  // Parts of names of modules that are not packed: whole components, as in
+  // "layers.1" of "model.layers.1.mlp".
   std::vector<std::string> modules_to_not_convert;
 
   bool operator==(const Packing&) const = default;
