@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "engine/architectures/architecture.h"
+#include "engine/architectures/hf_image_processor.h"
 #include "engine/architectures/rope_scaling.h"
 #include "engine/check.h"
 #include "engine/formats/dequantize.h"
@@ -141,6 +142,14 @@ absl::StatusOr<OpenModel> OpenFolder(const std::string& path) {
                         ReadJson(path, "generation_config"));
     QK_RETURN_IF_ERROR(
         AddEosIds(generation.root(), &model.architecture.config));
+  }
+  VisionConfig& vision = model.architecture.config.vision;
+  if (const fs::path path = folder / "preprocessor_config.json";
+      vision.num_layers > 0 && Exists(path)) {
+    QK_ASSIGN_OR_RETURN(const JsonDocument processor,
+                        ReadJson(path, "preprocessor_config"));
+    QK_ASSIGN_OR_RETURN(vision.processing,
+                        ReadImageProcessing(processor.root(), vision));
   }
   QK_ASSIGN_OR_RETURN(model.source, OpenSafetensors(path));
   QK_ASSIGN_OR_RETURN(model.tokenizer, OpenTokenizer(folder));

@@ -3,6 +3,7 @@
 #ifndef QKSCOPE_ENGINE_MODEL_CONFIG_H_
 #define QKSCOPE_ENGINE_MODEL_CONFIG_H_
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -110,6 +111,18 @@ struct LayerConfig {
   MlpConfig mlp;
 };
 
+// How files of pixels become patches (preprocessor_config.json).
+struct ImageProcessing {
+  // An image is resized to between these.
+  int min_pixels = 56 * 56;
+  int max_pixels = 28 * 28 * 1280;
+  // Of red, green and blue in [0, 1]; CLIP's.
+  std::array<double, 3> mean = {0.48145466, 0.4578275, 0.40821073};
+  std::array<double, 3> deviation = {0.26862954, 0.26130258, 0.27577711};
+};
+// What published models ask for at most.
+inline constexpr int kMostPixels = 28 * 28 * 16384;
+
 // A vision tower: layers of LayerNorm, attention within a frame, and MLP over
 // patches of pixels; then merge_size x merge_size patches become one row of the
 // text's hidden size.
@@ -125,6 +138,7 @@ struct VisionConfig {
   MlpConfig mlp;              // of every layer
   MlpConfig merger;           // of merged patches
   int32_t image_token = 0;    // the id that stands for a row of an image
+  ImageProcessing processing;
 
   int patch_values() const {
     return channels * temporal_patch_size * patch_size * patch_size;
@@ -158,6 +172,13 @@ struct ModelConfig {
   VisionConfig vision;
 
   int num_layers() const { return static_cast<int>(layers.size()); }
+  // Of the text, or of the vision tower.
+  int num_layers(bool of_vision) const {
+    return of_vision ? vision.num_layers : num_layers();
+  }
+  const AttentionConfig& attention(bool of_vision, int layer) const {
+    return of_vision ? vision.attention : layers[layer].attention;
+  }
   bool has_attention(int layer) const {
     return layers[layer].attention.num_heads > 0;
   }

@@ -20,32 +20,28 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little);
 
-// transformers' defaults, and what published models ask for at most.
-constexpr int kMinPixels = 56 * 56;
-constexpr int kMaxPixels = 28 * 28 * 1280;
-constexpr int kMostPixels = 28 * 28 * 16384;
-
 // The image's part of a message that names no field.
 absl::Status InImage(absl::string_view field, const absl::Status& status) {
   return absl::Status(status.code(),
                       absl::StrCat(field, ": ", status.message()));
 }
 
+// `in`: with its default sizes filled in.
 absl::StatusOr<Image> FromFile(absl::string_view field, const pb::Image& in,
-                               const ModelView& model, int64_t rows_left) {
+                               absl::string_view file, const ModelView& model,
+                               int64_t rows_left) {
   const VisionConfig& config = model.config->vision;
   if (config.channels != 3) {
     return absl::FailedPreconditionError(absl::StrCat(
         field, ": model '", model.name, "' does not take RGB; send patches"));
   }
-  const int min = in.has_min_pixels() ? in.min_pixels() : kMinPixels;
-  const int max = in.has_max_pixels() ? in.max_pixels() : kMaxPixels;
+  const int min = in.min_pixels(), max = in.max_pixels();
   if (min < 1 || max < min || max > kMostPixels) {
     return BadField(absl::StrCat(field, ".min_pixels, max_pixels"),
                     absl::StrFormat("must be ascending in [1, %d], got %d, %d",
                                     kMostPixels, min, max));
   }
-  const absl::StatusOr<Pixels> pixels = DecodeImage(in.encoded());
+  const absl::StatusOr<Pixels> pixels = DecodeImage(file);
   if (!pixels.ok()) return InImage(field, pixels.status());
   const int factor = config.patch_size * config.merge_size;
   const absl::StatusOr<ImageSize> size =
@@ -97,6 +93,25 @@ absl::StatusOr<std::string> CheckSha256(absl::string_view field,
   return hex;
 }
 
+// What the expanded request says of an image: its defaults, and a digest in
+// place of its bytes.
+absl::StatusOr<pb::Image> Expand(absl::string_view field, const pb::Image& in,
+                                 const ImageProcessing& processing) {
+  pb::Image out;
+  QK_ASSIGN_OR_RETURN(*out.mutable_sha256(), CheckSha256(field, in));
+  if (in.has_encoded()) {
+    out.set_min_pixels(in.has_min_pixels() ? in.min_pixels()
+                                           : processing.min_pixels);
+    out.set_max_pixels(in.has_max_pixels() ? in.max_pixels()
+                                           : processing.max_pixels);
+  } else {
+    out.mutable_patches()->set_frames(in.patches().frames());
+    out.mutable_patches()->set_rows(in.patches().rows());
+    out.mutable_patches()->set_columns(in.patches().columns());
+  }
+  return out;
+}
+
 // Each image's one placeholder as often as it has rows.
 std::vector<int32_t> Repeat(const std::vector<int32_t>& tokens,
                             const std::vector<Image>& images,
@@ -132,13 +147,13 @@ absl::StatusOr<ConvertedImages> ConvertImages(const pb::Input& input,
     if (in.source_case() == pb::Image::SOURCE_NOT_SET) {
       return BadField(field, "exactly one of encoded, patches must be set");
     }
-    pb::Image& expanded = out.expanded.emplace_back();
-    if (in.has_min_pixels()) expanded.set_min_pixels(in.min_pixels());
-    if (in.has_max_pixels()) expanded.set_max_pixels(in.max_pixels());
-    QK_ASSIGN_OR_RETURN(*expanded.mutable_sha256(), CheckSha256(field, in));
-    QK_ASSIGN_OR_RETURN(Image image, in.has_encoded()
-                                         ? FromFile(field, in, model, left)
-                                         : FromPatches(field, in));
+    QK_ASSIGN_OR_RETURN(const pb::Image expanded,
+                        Expand(field, in, config.processing));
+    QK_ASSIGN_OR_RETURN(
+        Image image, in.has_encoded()
+                         ? FromFile(field, expanded, in.encoded(), model, left)
+                         : FromPatches(field, in));
+    out.expanded.push_back(expanded);
     QK_RETURN_IF_ERROR(CheckGrid(image, i, config));
     left -= MergedRows(image, config);
     out.images.push_back(std::move(image));

@@ -11,8 +11,6 @@ namespace qk {
 namespace {
 
 constexpr double kMaxAspect = 200;
-constexpr double kMean[3] = {0.48145466, 0.4578275, 0.40821073};
-constexpr double kDeviation[3] = {0.26862954, 0.26130258, 0.27577711};
 constexpr int kPrecisionBits = 22;
 
 double Bicubic(double x) {
@@ -123,6 +121,7 @@ Image MakePatches(const Pixels& pixels, const VisionConfig& config) {
   const int side = config.patch_size, merge = config.merge_size;
   QK_CHECK(config.channels == 3 && pixels.width % (side * merge) == 0 &&
            pixels.height % (side * merge) == 0);
+  const ImageProcessing& p = config.processing;
   Image image;
   image.frames = 1;
   image.rows = pixels.height / side;
@@ -142,8 +141,8 @@ Image MakePatches(const Pixels& pixels, const VisionConfig& config) {
           const uint8_t* from =
               pixels.rgb.data() + (int64_t{y} * pixels.width + left) * 3 + c;
           for (int x = 0; x < side; ++x, from += 3) {
-            *out++ =
-                static_cast<float>((*from / 255.0 - kMean[c]) / kDeviation[c]);
+            *out++ = static_cast<float>((*from / 255.0 - p.mean[c]) /
+                                        p.deviation[c]);
           }
         }
       }

@@ -25,8 +25,9 @@ absl::StatusOr<ImageSize> SmartResize(ImageSize size, int factor,
 // Bicubic (a = -0.5), widened where it shrinks, in fixed point: PIL's bytes.
 Pixels ResizeBicubic(const Pixels& pixels, ImageSize size);
 
-// One frame, repeated to fill a patch in time; normalised with CLIP's mean and
-// deviation. Sides must be multiples of patch_size x merge_size; channels 3.
+// One frame, repeated to fill a patch in time; normalised with the mean and
+// deviation of config.processing. Sides must be multiples of patch_size x
+// merge_size; channels 3.
 Image MakePatches(const Pixels& pixels, const VisionConfig& config);
 
 }  // namespace qk

@@ -105,6 +105,21 @@ TEST_F(ImageTest, PatchesEqualTransformers) {
   }
 }
 
+TEST_F(ImageTest, PatchesAreNormalisedAsTheModelSays) {
+  VisionConfig config;
+  config.channels = 3;
+  config.temporal_patch_size = config.patch_size = config.merge_size = 1;
+  config.processing.mean = {0.5, 0, 0.25};
+  config.processing.deviation = {0.5, 1, 2};
+  const Pixels pixels = {2, 1, {0, 51, 255, 255, 102, 51}};
+  const std::vector<float> want = {-1, 0.2f, 0.375f, 1, 0.4f, -0.025f};
+  const Image image = MakePatches(pixels, config);
+  ASSERT_EQ(image.values.size(), want.size());
+  for (size_t i = 0; i < want.size(); ++i) {
+    EXPECT_NEAR(image.values[i], want[i], 1e-6) << i;
+  }
+}
+
 TEST_F(ImageTest, DamagedFilesAreRefused) {
   for (const char* name :
        {"rgb.png", "palette.png", "yuv420.jpg", "progressive.jpg"}) {
