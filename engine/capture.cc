@@ -62,20 +62,31 @@ Capture::Capture(const ModelConfig& config, const RunSpec& spec, int arm)
           : static_cast<int64_t>(spec.capture.positions.size());
   const int64_t last =
       tokens + (spec.generate.has_value() ? spec.generate->max_new_tokens : 0);
+  const bool pattern =
+      absl::c_linear_search(spec.capture.points, HookPoint::kPattern);
   for (int layer : spec.capture.layers) {
     const AttentionConfig& a = config.layers[layer].attention;
-    widest_ = std::max<int64_t>(widest_, a.q_size());
-    int64_t bytes = int64_t{4} * a.q_size();
-    if (spec.capture.form == CaptureForm::kNormPerToken) {
-      bytes = 4 * rows * a.num_heads;
-    } else if (spec.capture.form == CaptureForm::kRaw) {
-      bytes = rows * a.q_size() * BytesOf(spec.capture.raw_dtype);
-      if (absl::c_linear_search(spec.capture.points, HookPoint::kPattern)) {
-        bytes = std::max(bytes, rows * a.num_heads * last * 4);
-      }
+    MakeRoom(a, rows);
+    if (pattern) {
+      staging_bytes_ = std::max(staging_bytes_, rows * a.num_heads * last * 4);
     }
-    staging_bytes_ = std::max(staging_bytes_, bytes);
   }
+  if (spec.capture.vision_layers.empty()) return;
+  for (const Image& image : spec.images) {
+    MakeRoom(config.vision.attention, image.patches());
+  }
+}
+
+// For frames of a layer's Q, K, V and Z, of `rows` rows.
+void Capture::MakeRoom(const AttentionConfig& attention, int64_t rows) {
+  widest_ = std::max<int64_t>(widest_, attention.q_size());
+  int64_t bytes = int64_t{4} * attention.q_size();
+  if (spec_.capture.form == CaptureForm::kNormPerToken) {
+    bytes = 4 * rows * attention.num_heads;
+  } else if (spec_.capture.form == CaptureForm::kRaw) {
+    bytes = rows * attention.q_size() * BytesOf(spec_.capture.raw_dtype);
+  }
+  staging_bytes_ = std::max(staging_bytes_, bytes);
 }
 
 int64_t Capture::bytes() const {
@@ -123,17 +134,29 @@ std::vector<int> Capture::HeadsOf(const CaptureSpec& spec,
   return heads;
 }
 
+std::vector<int> Capture::ChosenHeads(HookPoint point, int layer,
+                                      const PassStep& pass,
+                                      int physical) const {
+  if (pass.image >= 0) return HeadsOf({}, {}, point, physical);
+  return HeadsOf(spec_.capture, config_.layers[layer].attention, point,
+                 physical);
+}
+
 bool Capture::Wants(HookPoint point, int layer, Stage stage,
-                    Phase phase) const {
+                    const PassStep& pass) const {
   const CaptureSpec& c = spec_.capture;
-  return !c.off && layer_index_[layer] >= 0 && Has(c.stage, stage) &&
-         Has(c.phase, phase) && absl::c_linear_search(c.points, point);
+  if (c.off || !Has(c.stage, stage) || !Has(c.phase, pass.phase) ||
+      !absl::c_linear_search(c.points, point)) {
+    return false;
+  }
+  return pass.image >= 0 ? absl::c_binary_search(c.vision_layers, layer)
+                         : layer_index_[layer] >= 0;
 }
 
 std::vector<int> Capture::RowsOf(const PassStep& pass) const {
   std::vector<int> rows;
   if (pass.phase == Phase::kDecode) return {0};
-  if (spec_.capture.positions.empty()) {
+  if (spec_.capture.positions.empty() || pass.image >= 0) {
     rows.resize(pass.rows);
     std::iota(rows.begin(), rows.end(), 0);
     return rows;
@@ -152,7 +175,7 @@ LayerFrame& Capture::Add(HookPoint point, int layer, Stage stage,
   frame.heads = std::move(heads);
   frame.no_rope =
       (point == HookPoint::kRotQ || point == HookPoint::kRotK) &&
-      config_.layers[layer].attention.rope.frequencies.empty();
+      config_.attention(pass.image >= 0, layer).rope.frequencies.empty();
   frame.arm = arm_;
   frame.layer = layer;
   frame.point = point;
@@ -160,6 +183,7 @@ LayerFrame& Capture::Add(HookPoint point, int layer, Stage stage,
   frame.phase = pass.phase;
   frame.step = pass.step;
   frame.position = pass.phase == Phase::kDecode ? pass.first_position : -1;
+  frame.image = pass.image;
   frame.form = spec_.capture.form;
   frame.dtype = dtype;
   frame.shape = std::move(shape);
@@ -177,8 +201,7 @@ void Capture::Send(const void* device, LayerFrame* frame) {
 void Capture::EmitNorms(HookPoint point, int layer, Stage stage,
                         const PassStep& pass, const double* squares, int heads,
                         int head_dim) {
-  const std::vector<int> chosen =
-      HeadsOf(spec_.capture, config_.layers[layer].attention, point, heads);
+  const std::vector<int> chosen = ChosenHeads(point, layer, pass, heads);
   LayerFrame& frame =
       Add(point, layer, stage, pass,
           {static_cast<int>(chosen.size()), head_dim}, RawDtype::kF32, chosen);
@@ -198,7 +221,7 @@ double* Capture::DecodeSum(HookPoint point, int layer, Stage stage, int heads) {
 
 void Capture::Record(HookPoint point, int layer, Stage stage,
                      const PassStep& pass, const HeadRows& x) {
-  if (!Wants(point, layer, stage, pass.phase)) return;
+  if (!Wants(point, layer, stage, pass)) return;
   const Stopwatch watch(&seconds_);
   const std::vector<int> rows = RowsOf(pass);
   const int count = static_cast<int>(rows.size());
@@ -214,8 +237,7 @@ void Capture::Record(HookPoint point, int layer, Stage stage,
               x.head_dim);
     return;
   }
-  const std::vector<int> heads =
-      HeadsOf(spec_.capture, config_.layers[layer].attention, point, x.heads);
+  const std::vector<int> heads = ChosenHeads(point, layer, pass, x.heads);
   const int chosen = static_cast<int>(heads.size());
   if (spec_.capture.form == CaptureForm::kNormPerToken) {
     LayerFrame& frame =
@@ -233,8 +255,8 @@ void Capture::Record(HookPoint point, int layer, Stage stage,
 }
 
 bool Capture::WantsPattern(int layer, const PassStep& pass) const {
-  return Wants(HookPoint::kPattern, layer, Stage::kBefore, pass.phase) ||
-         Wants(HookPoint::kPattern, layer, Stage::kAfter, pass.phase);
+  return Wants(HookPoint::kPattern, layer, Stage::kBefore, pass) ||
+         Wants(HookPoint::kPattern, layer, Stage::kAfter, pass);
 }
 
 void Capture::RecordPattern(int layer, const PassStep& pass, const float* q,
@@ -245,7 +267,7 @@ void Capture::RecordPattern(int layer, const PassStep& pass, const float* q,
   const int keys = pass.first_position + pass.rows;
   // One stage: no rule acts on the pattern.
   const std::vector<int> heads =
-      HeadsOf(spec_.capture, a, HookPoint::kPattern, a.num_heads);
+      ChosenHeads(HookPoint::kPattern, layer, pass, a.num_heads);
   LayerFrame& frame = Add(
       HookPoint::kPattern, layer, Stage::kBefore, pass,
       {static_cast<int>(chosen.size()), static_cast<int>(heads.size()), keys},
@@ -278,8 +300,9 @@ std::vector<LayerFrame> Capture::TakeFrames() {
     if (frame.form == CaptureForm::kNormOverTokens) {
       const Stopwatch watch(&seconds_);
       const auto* norms = reinterpret_cast<const float*>(frame.data.data());
+      // The two coordinates of a tower's RoPE have no wavelength in tokens.
       const std::vector<double> wavelengths =
-          HasRope(frame.point)
+          HasRope(frame.point) && frame.image < 0
               ? config_.layers[frame.layer].attention.rope.Wavelengths()
               : std::vector<double>();
       frame.statistics = ComputeStatistics(

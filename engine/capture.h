@@ -48,7 +48,11 @@ class Capture {
     int64_t mark = 0;
   };
 
-  bool Wants(HookPoint point, int layer, Stage stage, Phase phase) const;
+  bool Wants(HookPoint point, int layer, Stage stage,
+             const PassStep& pass) const;
+  std::vector<int> ChosenHeads(HookPoint point, int layer, const PassStep& pass,
+                               int physical) const;
+  void MakeRoom(const AttentionConfig& attention, int64_t rows);
   double* DecodeSum(HookPoint point, int layer, Stage stage, int heads);
   LayerFrame& Add(HookPoint point, int layer, Stage stage, const PassStep& pass,
                   std::vector<int> shape, RawDtype dtype,

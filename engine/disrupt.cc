@@ -94,15 +94,18 @@ Qkv TensorOf(HookPoint point) {
 }
 
 Disruptor::Disruptor(const ModelConfig& config, const std::vector<Rule>& rules,
-                     int prompt_tokens, int arm)
+                     int positions, int arm, int image)
     : rules_(rules),
-      prompt_tokens_(prompt_tokens),
+      positions_(positions),
       arm_(arm),
-      layouts_(config.num_layers(), KvLayout::kShared),
-      by_layer_(config.num_layers()) {
+      image_(image),
+      layouts_(config.num_layers(image >= 0), KvLayout::kShared),
+      by_layer_(layouts_.size()) {
+  const bool of_vision = image >= 0;
   for (const Rule& rule : rules) {
+    if (rule.vision != of_vision) continue;
     for (int layer : rule.layers) {
-      const AttentionConfig& c = config.layers[layer].attention;
+      const AttentionConfig& c = config.attention(of_vision, layer);
       for (Qkv tensor : rule.tensors) {
         if (tensor == Qkv::kQ || rule.kv_cache == Rule::KvCache::kPersist) {
           continue;
@@ -115,14 +118,16 @@ Disruptor::Disruptor(const ModelConfig& config, const std::vector<Rule>& rules,
       }
     }
   }
-  for (int layer = 0; layer < config.num_layers(); ++layer) {
-    const AttentionConfig& c = config.layers[layer].attention;
+  for (size_t layer = 0; layer < layouts_.size(); ++layer) {
     if (layouts_[layer] == KvLayout::kShared) continue;
+    const AttentionConfig& c =
+        config.attention(of_vision, static_cast<int>(layer));
     copy_heads_ = std::max(copy_heads_, layouts_[layer] == KvLayout::kExpanded
                                             ? c.num_heads
                                             : c.num_kv_heads);
   }
   for (size_t i = 0; i < rules.size(); ++i) {
+    if (rules[i].vision != of_vision) continue;
     for (int layer : rules[i].layers) {
       for (Qkv tensor : rules[i].tensors) {
         const int index = static_cast<int>(i);
@@ -138,7 +143,7 @@ Disruptor::Disruptor(const ModelConfig& config, const std::vector<Rule>& rules,
 
 void Disruptor::AddState(const ModelConfig& config, int rule_index, Qkv tensor,
                          int layer, bool on_cache) {
-  const AttentionConfig& c = config.layers[layer].attention;
+  const AttentionConfig& c = config.attention(image_ >= 0, layer);
   State state;
   state.rule = &rules_[rule_index];
   state.rule_index = rule_index;
@@ -162,8 +167,8 @@ void Disruptor::AddState(const ModelConfig& config, int rule_index, Qkv tensor,
     // squares, sums, values, mask
     state_bytes_ += (int64_t{state.size()} * (8 + 8 + 4 + 1) + 63) / 64 * 64;
   } else {
-    token_mask_bytes_ = std::max<int64_t>(
-        token_mask_bytes_, int64_t{prompt_tokens_} * state.size());
+    token_mask_bytes_ = std::max<int64_t>(token_mask_bytes_,
+                                          int64_t{positions_} * state.size());
   }
   by_layer_[layer].push_back(static_cast<int>(states_.size()));
   states_.push_back(std::move(state));
@@ -171,7 +176,7 @@ void Disruptor::AddState(const ModelConfig& config, int rule_index, Qkv tensor,
 
 int64_t Disruptor::bytes() const {
   if (states_.empty()) return 0;
-  return state_bytes_ + token_mask_bytes_ + int64_t{4} * prompt_tokens_;
+  return state_bytes_ + token_mask_bytes_ + int64_t{4} * positions_;
 }
 
 absl::Status Disruptor::Reserve(Backend* backend) {
@@ -181,7 +186,7 @@ absl::Status Disruptor::Reserve(Backend* backend) {
   backend->Zero(memory_.as<void>(), state_bytes_);
   QK_ASSIGN_OR_RETURN(token_masks_, backend->Allocate(token_mask_bytes_));
   QK_ASSIGN_OR_RETURN(token_values_,
-                      backend->Allocate(int64_t{4} * prompt_tokens_));
+                      backend->Allocate(int64_t{4} * positions_));
   for (State& s : states_) {
     if (s.rule->axis == Rule::Axis::kPerToken) continue;
     uint8_t* base = memory_.as<uint8_t>() + s.offset;
@@ -274,6 +279,7 @@ void Disruptor::AddReport(const State& state, const PassStep& pass,
   report.applied.tensor = state.tensor;
   report.applied.phase = pass.phase;
   report.applied.step = pass.step;
+  report.applied.image = image_;
   report.state = &state;
   report.positions = std::move(positions);
   report.rows = rows;

@@ -30,8 +30,10 @@ Qkv TensorOf(HookPoint point);
 
 class Disruptor {
  public:
+  // Of the text's rules among `rules` and its `positions` in prefill; or, with
+  // an image, of the vision tower's and that image's patches.
   Disruptor(const ModelConfig& config, const std::vector<DisruptionRule>& rules,
-            int prompt_tokens, int arm);
+            int positions, int arm, int image = -1);
 
   // Device memory that Reserve takes, bytes.
   int64_t bytes() const;
@@ -96,8 +98,9 @@ class Disruptor {
   static void Fill(const Report& report, AppliedRule* applied);
 
   const std::vector<DisruptionRule>& rules_;
-  int prompt_tokens_;
+  int positions_;
   int arm_;
+  int image_;
   Backend* backend_ = nullptr;
   std::vector<KvLayout> layouts_;  // (layers)
   bool needs_copy_ = false;
@@ -107,8 +110,8 @@ class Disruptor {
   int64_t state_bytes_ = 0;                 // of per_head rules
   int64_t token_mask_bytes_ = 0;            // of the largest per_token rule
   DeviceBuffer memory_;
-  DeviceBuffer token_masks_;   // (prompt, widest heads, head_dim)
-  DeviceBuffer token_values_;  // (prompt)
+  DeviceBuffer token_masks_;   // (positions, widest heads, head_dim)
+  DeviceBuffer token_values_;  // (positions)
   std::vector<Report> reports_;
 };
 

@@ -258,11 +258,11 @@ void Pass::RunLayer() {
   batch_->DropCancelled();
   if (batch_->rows() == 0) return;
   if (Vision* vision = batch_->next_vision(); vision != nullptr) {
-    vision->RunLayer([](int, HookPoint, int, const HeadRows&) {});
-    return;
+    vision->RunLayer();
+  } else {
+    if (next_layer_ == 0) PlaceImages(*batch_);
+    Block(next_layer_++, *batch_);
   }
-  if (next_layer_ == 0) PlaceImages(*batch_);
-  Block(next_layer_++, *batch_);
   for (Batch::Entry& entry : batch_->entries()) entry.sequence->Deliver();
 }
 

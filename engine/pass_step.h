@@ -1,4 +1,4 @@
-// Where one sequence stands in a pass.
+// Where one sequence, or one of its images, stands in a pass.
 #ifndef QKSCOPE_ENGINE_PASS_STEP_H_
 #define QKSCOPE_ENGINE_PASS_STEP_H_
 
@@ -11,6 +11,8 @@ struct PassStep {
   int step = -1;           // decode step, from 0; -1 in prefill
   int first_position = 0;  // absolute, of the sequence's first row
   int rows = 0;
+  // The rows are this image's patches, in the vision tower; -1: the text's.
+  int image = -1;
 };
 
 }  // namespace qk

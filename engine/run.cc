@@ -74,15 +74,11 @@ void RunImpl::MakeArms() {
     Arm& arm = arms_.emplace_back(spec_.generate.has_value()
                                       ? spec_.generate->stop_strings
                                       : no_stop_strings_);
-    // The tower's rows depend on no rule: arms of one model share them.
-    std::shared_ptr<Vision> vision;
-    for (size_t j = 0; j < i; ++j) {
-      if (spec_.arms[j].model == spec_.arms[i].model) {
-        vision = arms_[j].sequence->vision();
-      }
-    }
+    const int index = static_cast<int>(i);
+    const int owner = Sequence::ArmOfTower(spec_, index);
     arm.sequence = std::make_unique<Sequence>(
-        spec_, static_cast<int>(i), cancelled_, sink_, std::move(vision));
+        spec_, index, cancelled_, sink_,
+        owner == index ? nullptr : arms_[owner].sequence->vision());
   }
 }
 

@@ -37,7 +37,8 @@ struct LayerFrame {
   std::vector<int> shape;  // as in spec.proto's CaptureForm
   std::vector<int> heads;  // of the tensor, that the frame holds
   bool no_rope = false;    // a post-RoPE point of a layer that has none
-  std::string data;        // row-major little-endian
+  int image = -1;    // of the vision tower over this image; -1: the text's
+  std::string data;  // row-major little-endian
   std::optional<Statistics> statistics;
 };
 
@@ -56,6 +57,7 @@ struct AppliedRule {
   int step = -1;
   std::vector<AppliedDims> chosen;
   int64_t replaced = 0;  // scalar values written
+  int image = -1;        // as in LayerFrame
 };
 
 struct TokenEvent {
@@ -118,10 +120,11 @@ class RunSink {
 
 // What a run will need, from its spec alone, in checked arithmetic.
 struct RunEstimate {
-  int64_t stream_bytes = 0;      // payloads of all Layer frames, at most
-  int64_t kv_pages = 0;          // over all arms
-  int64_t peak_extra_bytes = 0;  // pages, rows, capture and logits buffers
-  int64_t prefill_rows = 0;      // over all arms
+  int64_t stream_bytes = 0;  // payloads of all Layer frames, at most
+  int64_t kv_pages = 0;      // over all arms
+  // Pages, rows, capture and logits buffers, images.
+  int64_t peak_extra_bytes = 0;
+  int64_t prefill_rows = 0;  // over all arms and towers
 };
 
 class Run {

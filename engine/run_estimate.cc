@@ -68,10 +68,34 @@ Checked FrameBytes(const RunSpec& spec, const AttentionConfig& a,
   return all * heads * a.head_dim * (c.raw_dtype == RawDtype::kF32 ? 4 : 2);
 }
 
+// Payload of all frames of a vision tower.
+Checked VisionBytes(const RunSpec& spec, const AttentionConfig& a) {
+  const CaptureSpec& c = spec.capture;
+  Checked each;
+  for (const Image& image : spec.images) {
+    switch (c.form) {
+      case CaptureForm::kNormOverTokens:
+        each = each + Checked(a.q_size()) * 4;
+        break;
+      case CaptureForm::kNormPerToken:
+        each = each + Checked(image.patches()) * a.num_heads * 4;
+        break;
+      case CaptureForm::kRaw:
+        each = each + Checked(image.patches()) * a.q_size() *
+                          (c.raw_dtype == RawDtype::kF32 ? 4 : 2);
+        break;
+    }
+  }
+  const int stages = Has(c.stage, Stage::kBefore) + Has(c.stage, Stage::kAfter);
+  return each * static_cast<int64_t>(c.vision_layers.size()) *
+         static_cast<int64_t>(c.points.size()) * stages;
+}
+
 Checked StreamBytes(const RunSpec& spec, int arm, const Disruptor& rules) {
   Checked total;
   if (spec.capture.off) return total;
   const ModelConfig& config = spec.arms[arm].model->config();
+  total = VisionBytes(spec, config.vision.attention);
   for (int layer : spec.capture.layers) {
     const AttentionConfig& a = config.layers[layer].attention;
     for (HookPoint point : spec.capture.points) {
@@ -94,6 +118,11 @@ Checked StreamBytes(const RunSpec& spec, int arm, const Disruptor& rules) {
 absl::StatusOr<RunEstimate> Run::Estimate(const RunSpec& spec) {
   const std::atomic<bool> never{false};
   Checked stream, pages, extra, rows;
+  int64_t patches = 0;
+  for (const Image& image : spec.images) {
+    patches += image.patches();
+    extra = extra + Checked(image.values.size()) * 4;
+  }
   const int64_t tokens = static_cast<int64_t>(spec.tokens.size());
   const int64_t new_tokens =
       spec.generate.has_value() ? spec.generate->max_new_tokens : 0;
@@ -105,11 +134,10 @@ absl::StatusOr<RunEstimate> Run::Estimate(const RunSpec& spec) {
     pages = pages + arm_pages;
     rows = rows + tokens;
     const ModelConfig& config = spec.arms[i].model->config();
-    const bool first_of_model = std::none_of(
-        spec.arms.begin(), spec.arms.begin() + arm,
-        [&](const ArmSpec& a) { return a.model == spec.arms[i].model; });
-    if (sequence.vision() != nullptr && first_of_model) {
+    if (sequence.vision() != nullptr &&
+        Sequence::ArmOfTower(spec, arm) == arm) {
       extra = extra + sequence.vision()->bytes();
+      rows = rows + patches;
     }
     extra =
         extra + sequence.extra_bytes() +

@@ -3,10 +3,30 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "engine/check.h"
 #include "engine/images.h"
 
 namespace qk {
+namespace {
+
+bool DisruptsVision(const std::vector<DisruptionRule>& rules) {
+  return absl::c_any_of(rules,
+                        [](const DisruptionRule& rule) { return rule.vision; });
+}
+
+}  // namespace
+
+int Sequence::ArmOfTower(const RunSpec& spec, int arm) {
+  if (DisruptsVision(spec.arms[arm].rules)) return arm;
+  for (int i = 0; i < arm; ++i) {
+    if (spec.arms[i].model == spec.arms[arm].model &&
+        !DisruptsVision(spec.arms[i].rules)) {
+      return i;
+    }
+  }
+  return arm;
+}
 
 Sequence::Sequence(const RunSpec& spec, int arm,
                    const std::atomic<bool>& cancelled, RunSink* sink,
@@ -20,13 +40,29 @@ Sequence::Sequence(const RunSpec& spec, int arm,
       disruptor_(spec.arms[arm].model->config(), spec.arms[arm].rules,
                  static_cast<int>(spec.tokens.size()), arm),
       capture_(spec.arms[arm].model->config(), spec, arm) {
-  if (spec.images.empty()) return;
+  if (!spec.images.empty()) SetImages();
+}
+
+void Sequence::SetImages() {
+  const std::vector<Image>& images = spec_.images;
+  const std::vector<DisruptionRule>& rules = spec_.arms[arm_].rules;
   const VisionConfig& config = model().config().vision;
-  if (vision_ == nullptr) {
-    vision_ = std::make_shared<Vision>(model(), spec.images);
+  if (vision_ == nullptr) vision_ = std::make_shared<Vision>(model(), images);
+  // Other arms may run the tower's layers, long before this one is in a pass.
+  vision_->AddHook(
+      [this](int image, HookPoint point, int layer, const HeadRows& x) {
+        HookVision(image, point, layer, x);
+      });
+  if (DisruptsVision(rules)) {
+    vision_disruptors_.reserve(images.size());
+    for (size_t i = 0; i < images.size(); ++i) {
+      vision_disruptors_.emplace_back(model().config(), rules,
+                                      static_cast<int>(images[i].patches()),
+                                      arm_, static_cast<int>(i));
+    }
   }
-  image_places_ = PlaceImages(spec.images, spec.tokens, config);
-  rope_positions_ = ImagePositions(spec.images, spec.tokens, config);
+  image_places_ = PlaceImages(images, spec_.tokens, config);
+  rope_positions_ = ImagePositions(images, spec_.tokens, config);
   int last = 0;
   for (const RopePosition& position : rope_positions_) {
     last = std::max(last, *std::max_element(position.begin(), position.end()));
@@ -63,6 +99,7 @@ int64_t Sequence::extra_bytes() const {
   const ModelConfig& config = model().config();
   int64_t bytes =
       disruptor_.bytes() + capture_.bytes() + 4 * config.mamba_state_floats();
+  for (const Disruptor& image : vision_disruptors_) bytes += image.bytes();
   if (disruptor_.needs_copy()) {
     const int64_t position =
         int64_t{disruptor_.copy_heads()} * MaxHeadDim(config) * 2;
@@ -83,6 +120,9 @@ absl::Status Sequence::Reserve() {
       pages_, model().pages().Take(PagePool::PagesFor(max_positions())));
   QK_RETURN_IF_ERROR(model().workspace().Reserve(prompt_tokens()));
   QK_RETURN_IF_ERROR(disruptor_.Reserve(backend));
+  for (Disruptor& image : vision_disruptors_) {
+    QK_RETURN_IF_ERROR(image.Reserve(backend));
+  }
   QK_RETURN_IF_ERROR(capture_.Reserve(backend));
   if (vision_ != nullptr) QK_RETURN_IF_ERROR(vision_->Reserve());
   if (const int64_t floats = config.mamba_state_floats(); floats > 0) {
@@ -148,6 +188,18 @@ void Sequence::Hook(HookPoint point, int layer, const PassStep& step,
   capture_.Record(point, layer, Stage::kAfter, step, x);
 }
 
+void Sequence::HookVision(int image, HookPoint point, int layer,
+                          const HeadRows& x) {
+  PassStep step;
+  step.rows = x.rows;
+  step.image = image;
+  capture_.Record(point, layer, Stage::kBefore, step, x);
+  if (!vision_disruptors_.empty()) {
+    vision_disruptors_[image].Apply(point, layer, step, x);
+  }
+  capture_.Record(point, layer, Stage::kAfter, step, x);
+}
+
 void Sequence::HookPattern(int layer, const PassStep& step, const float* q,
                            const AttentionRows& rows) {
   ++fired_[static_cast<size_t>(HookPoint::kPattern)];
@@ -186,6 +238,11 @@ std::vector<KvPage> Sequence::FreshPages(int layer, int heads,
 }
 
 void Sequence::Deliver() {
+  for (Disruptor& image : vision_disruptors_) {
+    for (AppliedRule& applied : image.TakeReports()) {
+      sink_->OnApplied(std::move(applied));
+    }
+  }
   for (AppliedRule& applied : disruptor_.TakeReports()) {
     sink_->OnApplied(std::move(applied));
   }

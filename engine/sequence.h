@@ -70,6 +70,9 @@ class Sequence {
   RopePosition rope_position(int position) const;
 
   // --- images
+  // The first arm of `spec` whose tower's rows are `arm`'s too: the model's,
+  // undisrupted, or its own.
+  static int ArmOfTower(const RunSpec& spec, int arm);
   // The tower's pass over them, to be done before the prompt's rows go through
   // the layers; null without images and after prefill.
   const std::shared_ptr<Vision>& vision() const { return vision_; }
@@ -119,6 +122,8 @@ class Sequence {
 
  private:
   int max_positions() const;
+  void SetImages();
+  void HookVision(int image, HookPoint point, int layer, const HeadRows& x);
 
   const RunSpec& spec_;
   const int arm_;
@@ -132,6 +137,8 @@ class Sequence {
   int decode_shift_ = 0;  // of a generated token's RoPE position
   PageList pages_;
   Disruptor disruptor_;
+  // (images) if a rule is of the tower, else empty.
+  std::vector<Disruptor> vision_disruptors_;
   Capture capture_;
   DeviceBuffer k_copy_, v_copy_;
   DeviceBuffer fresh_;  // pages of one layer

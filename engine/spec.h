@@ -55,6 +55,10 @@ struct Range {
   }
 };
 
+// Of one image.
+inline constexpr int64_t kMaxPatches = int64_t{1} << 20;
+inline constexpr Range kAllPatches = {0, static_cast<int>(kMaxPatches)};
+
 struct HeadDim {
   int head = 0;
   int dim = 0;
@@ -88,11 +92,16 @@ struct DisruptionRule {
   Range positions;          // absolute, within the prompt
   std::vector<int> layers;  // ascending, resolved: never means "all"
   std::vector<int> heads;   // ascending; empty = all
+  // Of the vision tower: layers and heads are its, an image's patches are its
+  // positions, and both spans are kAllPatches.
+  bool vision = false;
 };
 
 struct CaptureSpec {
   bool off = false;
-  std::vector<int> layers;     // ascending, resolved
+  std::vector<int> layers;  // ascending, resolved
+  // Of the vision tower, ascending; empty = none. All heads and patches.
+  std::vector<int> vision_layers;
   std::vector<int> heads;      // query heads, ascending; empty = all
   std::vector<int> positions;  // prompt positions, ascending; empty = all
   std::vector<HookPoint> points = {HookPoint::kRotQ, HookPoint::kRotK,
@@ -144,14 +153,11 @@ struct Image {
 
   int64_t patches() const { return int64_t{frames} * rows * columns; }
 };
-// Of one image.
-inline constexpr int64_t kMaxPatches = int64_t{1} << 20;
-
 struct RunSpec {
   std::vector<int32_t> tokens;  // 1 or more, all inside the vocabulary
   // In the order of their placeholders in `tokens`: CheckImages is OK.
   std::vector<Image> images;
-  std::vector<ArmSpec> arms;    // 1 or more
+  std::vector<ArmSpec> arms;  // 1 or more
   CaptureSpec capture;
   StatisticsSpec statistics;
   std::optional<int> baseline;  // compare with this arm

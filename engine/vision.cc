@@ -106,8 +106,7 @@ void Vision::Embed() {
 }
 
 // hidden += o_proj(softmax(scale RoPE(q) RoPE(k)^T) v), each frame on its own.
-void Vision::Attention(const LayerWeights& w, int layer,
-                       const VisionHook& hook) {
+void Vision::Attention(const LayerWeights& w, int layer) {
   Backend& b = *model_.backend();
   const AttentionConfig& c = config_.attention;
   float *x = normed_.as<float>(), *z = z_.as<float>();
@@ -119,15 +118,15 @@ void Vision::Attention(const LayerWeights& w, int layer,
   b.MatMul(x, *w.q_proj, rows_, q);
   b.MatMul(x, *w.k_proj, rows_, k);
   b.MatMul(x, *w.v_proj, rows_, v);
-  Hook(hook, HookPoint::kQ, layer, q);
-  Hook(hook, HookPoint::kK, layer, k);
-  Hook(hook, HookPoint::kV, layer, v);
+  Hook(HookPoint::kQ, layer, q);
+  Hook(HookPoint::kK, layer, k);
+  Hook(HookPoint::kV, layer, v);
 
   const float* rope = rope_.as<float>();
   b.Rope(q, rows_, c.num_heads, c.head_dim, c.rope.rotary_dims, rope);
   b.Rope(k, rows_, c.num_heads, c.head_dim, c.rope.rotary_dims, rope);
-  Hook(hook, HookPoint::kRotQ, layer, q);
-  Hook(hook, HookPoint::kRotK, layer, k);
+  Hook(HookPoint::kRotQ, layer, q);
+  Hook(HookPoint::kRotK, layer, k);
 
   const std::vector<KvPage> pages = Pages();
   std::vector<AttentionRows> sequences;
@@ -140,7 +139,7 @@ void Vision::Attention(const LayerWeights& w, int layer,
     sequences.push_back({f.row_begin, f.rows, 0, own});
   }
   b.Attention(q, c, sequences, model_.compute(), z);
-  Hook(hook, HookPoint::kZ, layer, z);
+  Hook(HookPoint::kZ, layer, z);
   b.MatMul(z, *w.o_proj, rows_, x);
   b.Add(hidden_.as<float>(), x, int64_t{rows_} * config_.hidden_size);
 }
@@ -179,24 +178,26 @@ void Vision::Merge() {
   b.MatMul(up, *w.merger.down_proj, merged, embeddings_.as<float>());
 }
 
-void Vision::RunLayer(const VisionHook& hook) {
+void Vision::RunLayer() {
   QK_CHECK(!done());
   if (next_layer_ == 0) {
     FillRope();
     Embed();
   }
   const LayerWeights& w = model_.weights().vision.layers[next_layer_];
-  Attention(w, next_layer_, hook);
+  Attention(w, next_layer_);
   Mlp(w);
   if (++next_layer_ == config_.num_layers) Merge();
 }
 
-void Vision::Hook(const VisionHook& hook, HookPoint point, int layer,
-                  float* x) const {
+void Vision::Hook(HookPoint point, int layer, float* x) const {
+  const AttentionConfig& c = config_.attention;
   for (size_t i = 0; i < images_.size(); ++i) {
     const int rows = static_cast<int>(images_[i].patches());
-    hook(static_cast<int>(i), point, layer,
-         {x, rows, config_.attention.num_heads, config_.attention.head_dim, 0});
+    for (const VisionHook& hook : hooks_) {
+      hook(static_cast<int>(i), point, layer,
+           {x, rows, c.num_heads, c.head_dim, 0});
+    }
     x += int64_t{rows} * config_.hidden_size;
   }
 }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -25,8 +26,9 @@ using VisionHook = std::function<void(int image, HookPoint point, int layer,
 // rows do not depend on the other images.
 //
 //   Vision vision(model, images);
+//   vision.AddHook(hook);
 //   absl::Status status = vision.Reserve();
-//   while (!vision.done()) vision.RunLayer(hook);
+//   while (!vision.done()) vision.RunLayer();
 class Vision {
  public:
   // Both must outlive it; CheckImages has found the images good.
@@ -36,9 +38,12 @@ class Vision {
   int64_t bytes() const;
   absl::Status Reserve();
 
+  // Of each layer, point and image; may change what it sees.
+  void AddHook(VisionHook hook) { hooks_.push_back(std::move(hook)); }
+
   bool done() const { return next_layer_ == config_.num_layers; }
   // The first call embeds the patches, the last one merges them.
-  void RunLayer(const VisionHook& hook);
+  void RunLayer();
 
   // Of all images: (rows after merging, text's hidden), once done.
   const float* embeddings() const { return embeddings_.as<float>(); }
@@ -54,15 +59,16 @@ class Vision {
   std::vector<std::pair<DeviceBuffer*, int64_t>> Buffers();
   void FillRope();
   void Embed();
-  void Attention(const LayerWeights& w, int layer, const VisionHook& hook);
+  void Attention(const LayerWeights& w, int layer);
   void Mlp(const LayerWeights& w);
   void Merge();
-  void Hook(const VisionHook& hook, HookPoint point, int layer, float* x) const;
+  void Hook(HookPoint point, int layer, float* x) const;
   std::vector<KvPage> Pages() const;
 
   const Model& model_;
   const VisionConfig& config_;
   const absl::Span<const Image> images_;
+  std::vector<VisionHook> hooks_;
   std::vector<Frame> frames_;
   int rows_ = 0;   // patches of all images
   int pages_ = 0;  // of all frames

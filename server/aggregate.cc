@@ -46,9 +46,9 @@ pb::Moments RunningMoments::ToProto() const {
 
 void Aggregator::Add(const std::vector<LayerFrame>& frames) {
   for (const LayerFrame& frame : frames) {
-    Entry& entry = entries_[{frame.arm, static_cast<int>(frame.phase),
-                             frame.layer, static_cast<int>(frame.point),
-                             static_cast<int>(frame.stage)}];
+    Entry& entry = entries_[{
+        frame.arm, static_cast<int>(frame.phase), frame.image >= 0, frame.layer,
+        static_cast<int>(frame.point), static_cast<int>(frame.stage)}];
     const std::vector<float> norms = Floats(frame.data);
     entry.shape = frame.shape;
     entry.mean.resize(norms.size());
@@ -77,6 +77,7 @@ std::vector<pb::Aggregate> Aggregator::ToProto(const pb::AnalyzeRequest& spec,
     pb::AggregateEntry message;
     message.set_arm(spec.arms(key.arm).name());
     message.set_phase(static_cast<pb::Phase>(key.phase));
+    message.set_vision(key.vision);
     message.set_layer(key.layer);
     message.set_point(static_cast<pb::HookPoint>(
         EnumNumber(static_cast<HookPoint>(key.point), kHookPointTable)));

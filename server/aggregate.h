@@ -37,7 +37,9 @@ class Aggregator {
 
  private:
   struct Key {
-    int arm, phase, layer, point, stage;
+    int arm, phase;
+    bool vision;
+    int layer, point, stage;
     auto operator<=>(const Key&) const = default;
   };
   struct Entry {

@@ -39,15 +39,37 @@ absl::StatusOr<ConvertedImages> ConvertPromptInput(const pb::Input& input,
   return prompt;
 }
 
+bool SameTower(const VisionConfig& a, const VisionConfig& b) {
+  return a.num_layers == b.num_layers &&
+         a.attention.num_heads == b.attention.num_heads &&
+         a.attention.head_dim == b.attention.head_dim;
+}
+
 // An arm may be of another model than the request.
 absl::Status CheckImagesOfArms(const ConvertedRequest& request) {
   for (size_t i = 0; i < request.spec.arms.size(); ++i) {
     const std::shared_ptr<const Model>& model = request.spec.arms[i].model;
     if (request.spec.images.empty() || model == request.model.model) continue;
-    const absl::Status status = CheckImages(
-        request.spec.images, request.spec.tokens, model->config().vision);
-    if (!status.ok()) {
-      return BadField(absl::StrFormat("arms[%d].model", i), status.message());
+    const std::string field = absl::StrFormat("arms[%d].model", i);
+    const VisionConfig& vision = model->config().vision;
+    const absl::Status status =
+        CheckImages(request.spec.images, request.spec.tokens, vision);
+    if (!status.ok()) return BadField(field, status.message());
+    if (!SameTower(vision, request.model.config->vision)) {
+      return BadField(field, "its vision tower has other layers or heads");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckTowerRules(const ConvertedRequest& request) {
+  if (!request.spec.images.empty()) return absl::OkStatus();
+  for (size_t i = 0; i < request.spec.arms.size(); ++i) {
+    const std::vector<DisruptionRule>& rules = request.spec.arms[i].rules;
+    for (size_t j = 0; j < rules.size(); ++j) {
+      if (!rules[j].vision) continue;
+      return BadField(absl::StrFormat("arms[%d].disruptions[%d].tower", i, j),
+                      "the input has no images");
     }
   }
   return absl::OkStatus();
@@ -85,6 +107,7 @@ absl::Status SetViews(const pb::AnalyzeRequest& request,
   RunSpec& spec = out->spec;
   QK_ASSIGN_OR_RETURN(
       spec.capture, ConvertCapture(request.capture(), config, tokens,
+                                   static_cast<int>(spec.images.size()),
                                    spec.generate.has_value(), context.limits));
   *out->expanded.mutable_capture() =
       CaptureToProto(spec.capture, request.capture().raw_sha256());
@@ -142,6 +165,7 @@ absl::StatusOr<ConvertedRequest> Convert(const pb::AnalyzeRequest& request,
   }
   QK_RETURN_IF_ERROR(SetArms(request, context, &out));
   QK_RETURN_IF_ERROR(CheckImagesOfArms(out));
+  QK_RETURN_IF_ERROR(CheckTowerRules(out));
   if (request.has_generate()) {
     QK_RETURN_IF_ERROR(SetGenerate(request.generate(), context, &out));
   }

@@ -31,14 +31,17 @@ absl::Status CheckArmName(absl::string_view field, absl::string_view name) {
                                Echo(name), "'"));
 }
 
-// Which rule holds each (tensor, query head) of each layer. A KV head stands
-// for all query heads it serves, so that rules of both groupings compare.
+// Which rule holds each (tensor, query head) of each layer, of the text and of
+// the vision tower. A KV head stands for all query heads it serves, so that
+// rules of both groupings compare.
 class Ownership {
  public:
   explicit Ownership(const ModelConfig& config) : config_(config) {
-    layers_.resize(config.layers.size());
-    for (size_t i = 0; i < layers_.size(); ++i) {
-      layers_[i].resize(3 * config.layers[i].attention.num_heads, -1);
+    for (bool vision : {false, true}) {
+      for (int i = 0; i < config.num_layers(vision); ++i) {
+        layers_[vision].emplace_back(3 * config.attention(vision, i).num_heads,
+                                     -1);
+      }
     }
   }
 
@@ -56,16 +59,16 @@ class Ownership {
  private:
   absl::Status TakeTensor(int index, const DisruptionRule& rule, int layer,
                           Qkv tensor, absl::string_view arm) {
-    const AttentionConfig& attention = config_.layers[layer].attention;
+    const AttentionConfig& attention = config_.attention(rule.vision, layer);
     const int heads = RuleHeads(rule, tensor, attention);
     const int copies = attention.num_heads / heads;
     const int count = rule.heads.empty() ? heads : rule.heads.size();
     for (int i = 0; i < count; ++i) {
       const int head = rule.heads.empty() ? i : rule.heads[i];
       for (int copy = 0; copy < copies; ++copy) {
-        int& owner =
-            layers_[layer][static_cast<int>(tensor) * attention.num_heads +
-                           head * copies + copy];
+        int& owner = layers_[rule.vision][layer]
+                            [static_cast<int>(tensor) * attention.num_heads +
+                             head * copies + copy];
         if (owner >= 0) {
           return absl::InvalidArgumentError(absl::StrFormat(
               "%s.disruptions[%d] overlaps disruptions[%d] at layer %d, %s, "
@@ -79,7 +82,8 @@ class Ownership {
   }
 
   const ModelConfig& config_;
-  std::vector<std::vector<int>> layers_;  // [layer][tensor, query head]
+  // [of the tower][layer][tensor, query head]
+  std::vector<std::vector<int>> layers_[2];
 };
 
 bool SameAttention(const ModelConfig& a, const ModelConfig& b) {

@@ -34,6 +34,22 @@ absl::Status ConvertPlaces(const pb::Capture& in, const ModelConfig& config,
   return absl::OkStatus();
 }
 
+absl::Status ConvertVisionLayers(const pb::Capture& in,
+                                 const ModelConfig& config, int images,
+                                 const Limits& limits, CaptureSpec* out) {
+  constexpr char kField[] = "capture.vision_layers";
+  if (in.vision_layers().empty()) return absl::OkStatus();
+  if (config.vision.num_layers == 0) {
+    return BadField(kField, "the model has no vision tower");
+  }
+  QK_ASSIGN_OR_RETURN(
+      out->vision_layers,
+      ConvertIndices(kField, in.vision_layers(), config.vision.num_layers,
+                     limits.max_list_entries, kOutside));
+  if (images == 0) return BadField(kField, "the input has no images");
+  return absl::OkStatus();
+}
+
 absl::Status ConvertPoints(const pb::Capture& in, CaptureSpec* out) {
   if (in.points().empty()) return absl::OkStatus();
   out->points.clear();
@@ -64,6 +80,14 @@ absl::Status CheckCombinations(const CaptureSpec& spec, bool generates) {
     return BadField("capture.positions",
                     "HOOK_PATTERN needs chosen query positions");
   }
+  if (pattern && !spec.vision_layers.empty()) {
+    return BadField("capture.vision_layers",
+                    "HOOK_PATTERN is captured of the text alone");
+  }
+  if (!spec.vision_layers.empty() && !Has(spec.phase, Phase::kPrefill)) {
+    return BadField("capture.vision_layers",
+                    "a tower has no DECODE; use phase PREFILL or BOTH");
+  }
   if (spec.raw_dtype != RawDtype::kF32 && spec.form != CaptureForm::kRaw) {
     return BadField("capture.raw_dtype", "needs form RAW");
   }
@@ -77,11 +101,13 @@ absl::Status CheckCombinations(const CaptureSpec& spec, bool generates) {
 
 absl::StatusOr<CaptureSpec> ConvertCapture(const pb::Capture& in,
                                            const ModelConfig& config,
-                                           int prompt_tokens, bool generates,
+                                           int prompt_tokens, int images,
+                                           bool generates,
                                            const Limits& limits) {
   CaptureSpec out;
   out.off = in.off();
   QK_RETURN_IF_ERROR(ConvertPlaces(in, config, prompt_tokens, limits, &out));
+  QK_RETURN_IF_ERROR(ConvertVisionLayers(in, config, images, limits, &out));
   QK_RETURN_IF_ERROR(ConvertPoints(in, &out));
   QK_ASSIGN_OR_RETURN(
       out.form, ConvertEnum("capture.form", in.form(), out.form, kFormTable));
@@ -100,6 +126,8 @@ pb::Capture CaptureToProto(const CaptureSpec& spec, bool raw_sha256) {
   pb::Capture out;
   out.set_off(spec.off);
   out.mutable_layers()->Assign(spec.layers.begin(), spec.layers.end());
+  out.mutable_vision_layers()->Assign(spec.vision_layers.begin(),
+                                      spec.vision_layers.end());
   out.mutable_heads()->Assign(spec.heads.begin(), spec.heads.end());
   out.mutable_positions()->Assign(spec.positions.begin(), spec.positions.end());
   for (HookPoint point : spec.points) {

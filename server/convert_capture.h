@@ -17,7 +17,8 @@ namespace pb = ::qkscope::v1;
 
 absl::StatusOr<CaptureSpec> ConvertCapture(const pb::Capture& capture,
                                            const ModelConfig& config,
-                                           int prompt_tokens, bool generates,
+                                           int prompt_tokens, int images,
+                                           bool generates,
                                            const Limits& limits);
 pb::Capture CaptureToProto(const CaptureSpec& spec, bool raw_sha256);
 

@@ -57,6 +57,11 @@ inline constexpr EnumTable<Rule::Point, 2> kPointTable = {{
     {RuleProto::POST_ROPE, Rule::Point::kPostRope},
     {RuleProto::PRE_ROPE, Rule::Point::kPreRope},
 }};
+// Whether the rule is of the vision tower.
+inline constexpr EnumTable<bool, 2> kTowerTable = {{
+    {RuleProto::TEXT, false},
+    {RuleProto::VISION, true},
+}};
 inline constexpr EnumTable<Rule::Axis, 2> kAxisTable = {{
     {RuleProto::PER_HEAD, Rule::Axis::kPerHead},
     {RuleProto::PER_TOKEN, Rule::Axis::kPerToken},

@@ -12,6 +12,21 @@
 
 namespace qk {
 
+absl::Status RuleConverter::Tower() {
+  QK_ASSIGN_OR_RETURN(
+      out.vision, ConvertEnum(Sub("tower"), in.tower(), false, kTowerTable));
+  if (!out.vision) return absl::OkStatus();
+  if (config.vision.num_layers == 0) {
+    return BadField(Sub("tower"), "the model has no vision tower");
+  }
+  for (const auto& [given, name] : {std::pair{in.has_stat_span(), "stat_span"},
+                                    {in.has_positions(), "positions"},
+                                    {in.reselect(), "reselect"}}) {
+    if (given) return BadField(Sub(name), "has no meaning in tower VISION");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status RuleConverter::Tensors() {
   if (in.tensors().empty()) return absl::OkStatus();
   out.tensors.clear();
@@ -50,6 +65,18 @@ absl::Status RuleConverter::Enums() {
 }
 
 absl::Status RuleConverter::Layers() {
+  if (out.vision) {
+    QK_ASSIGN_OR_RETURN(
+        out.layers,
+        ConvertIndices(Sub("layers"), in.layers(), config.vision.num_layers,
+                       limits.max_list_entries,
+                       absl::StatusCode::kInvalidArgument));
+    if (out.layers.empty()) {
+      out.layers.resize(config.vision.num_layers);
+      std::iota(out.layers.begin(), out.layers.end(), 0);
+    }
+    return absl::OkStatus();
+  }
   QK_ASSIGN_OR_RETURN(
       out.layers,
       ConvertLayers(Sub("layers"), in.layers(), config, limits.max_list_entries,
@@ -88,6 +115,10 @@ absl::Status RuleConverter::Factor() {
 }
 
 absl::Status RuleConverter::Spans() {
+  if (out.vision) {
+    out.stat_span = out.positions = kAllPatches;
+    return absl::OkStatus();
+  }
   QK_ASSIGN_OR_RETURN(
       out.stat_span,
       ConvertSpan(in.stat_span(), Sub("stat_span"), prompt, prompt.end));
@@ -132,11 +163,15 @@ absl::Status RuleConverter::Combinations() {
   if (per_token && out.select == DisruptionRule::Select::kExplicit) {
     return BadField(Sub("explicit"), "needs axis PER_HEAD, got PER_TOKEN");
   }
+  if (out.vision && out.phase != static_cast<unsigned>(Phase::kPrefill)) {
+    return BadField(Sub("phase"), "tower VISION has no phase but PREFILL");
+  }
   if (out.kv_cache == DisruptionRule::KvCache::kAttentionOnly) {
-    return absl::OkStatus();
+    if (!out.vision) return absl::OkStatus();
+    return BadField(Sub("kv_cache"), "tower VISION has no cache");
   }
   for (int layer : out.layers) {
-    if (!CopiesDiffer(config.layers[layer].attention)) continue;
+    if (!CopiesDiffer(config.attention(out.vision, layer))) continue;
     return BadField(Sub("kv_cache"),
                     "PERSIST cannot keep copies of K or V that differ inside "
                     "a group (kv_grouping QUERY_HEAD); use ATTENTION_ONLY");
@@ -193,6 +228,7 @@ absl::StatusOr<DisruptionRule> ConvertRule(const pb::DisruptionRule& rule,
                                            const Limits& limits) {
   RuleConverter converter = {rule, std::string(field), config,
                              Range{0, prompt_tokens}, limits};
+  QK_RETURN_IF_ERROR(converter.Tower());
   QK_RETURN_IF_ERROR(converter.Tensors());
   QK_RETURN_IF_ERROR(converter.Enums());
   QK_RETURN_IF_ERROR(converter.Layers());

@@ -11,6 +11,9 @@ namespace {
 // continuation's rows there, so a rule's phase becomes a range of positions.
 absl::Status PlaceRule(absl::string_view field, int context, int total,
                        DisruptionRule* rule) {
+  if (rule->vision) {
+    return BadField(absl::StrCat(field, ".tower"), "Score takes no images");
+  }
   if (rule->reselect) {
     return BadField(absl::StrCat(field, ".reselect"),
                     "has no meaning in Score");

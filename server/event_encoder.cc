@@ -84,8 +84,9 @@ void EventEncoder::Take(LayerFrame frame) {
 
 void EventEncoder::UpdateDigest() {
   const LayerFrame& frame = *frame_;
-  const DigestKey key = {frame.arm, static_cast<int>(frame.phase), frame.layer,
-                         header_.point(), static_cast<int>(frame.stage)};
+  const DigestKey key = {
+      frame.arm,   frame.image,     static_cast<int>(frame.phase),
+      frame.layer, header_.point(), static_cast<int>(frame.stage)};
   const auto [it, inserted] = digests_.try_emplace(key);
   Digest& digest = it->second;
   const pb::Capture& capture = options_.manifest.expanded().capture();
@@ -113,6 +114,7 @@ void EventEncoder::Take(AppliedRule applied) {
         static_cast<pb::QkvTensor>(EnumNumber(applied.tensor, kQkvTable)));
     out->set_phase(static_cast<pb::Phase>(applied.phase));
     if (applied.step >= 0) out->set_step(applied.step);
+    if (applied.image >= 0) out->set_image(applied.image);
     out->set_replaced(std::exchange(replaced, 0));
     int64_t bytes = 0;
     for (; i < applied.chosen.size() && bytes < kMaxEventBytes; ++i) {
@@ -232,6 +234,7 @@ void EventEncoder::FillFinished(const RunEnd& end, pb::Finished* finished) {
   for (auto& [key, digest] : digests_) {
     pb::PayloadDigest* out = manifest->add_digests();
     out->set_arm(manifest->expanded().arms(key.arm).name());
+    if (key.image >= 0) out->set_image(key.image);
     out->set_phase(static_cast<pb::Phase>(key.phase));
     out->set_layer(key.layer);
     out->set_point(static_cast<pb::HookPoint>(key.point));

@@ -52,7 +52,7 @@ class EventEncoder {
 
  private:
   struct DigestKey {
-    int arm, phase, layer, point, stage;
+    int arm, image, phase, layer, point, stage;
     auto operator<=>(const DigestKey&) const = default;
   };
   struct Digest {

@@ -19,7 +19,7 @@ pb::MassiveEntry EntryToProto(const MassiveEntry& entry) {
 // heads that serve them. Empty when it is all.
 void SetHeads(const LayerFrame& frame, const pb::Capture& capture,
               pb::Layer* out) {
-  if (capture.heads().empty()) return;
+  if (capture.heads().empty() || frame.image >= 0) return;
   for (int head : frame.heads) out->add_heads(head);
 }
 
@@ -56,7 +56,9 @@ pb::Layer LayerToProto(const LayerFrame& frame,
   out.set_phase(static_cast<pb::Phase>(frame.phase));
   out.set_no_rope(frame.no_rope);
   if (frame.step >= 0) out.set_step(frame.step);
-  if (frame.position >= 0) {
+  if (frame.image >= 0) {
+    out.set_image(frame.image);
+  } else if (frame.position >= 0) {
     out.add_positions(frame.position);
   } else if (frame.phase == Phase::kPrefill) {
     *out.mutable_positions() = spec.capture().positions();

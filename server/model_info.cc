@@ -54,6 +54,24 @@ void SetLayers(const ModelConfig& config, pb::ModelInfo* out) {
   }
 }
 
+pb::VisionInfo VisionInfoOf(const ModelConfig& config) {
+  const VisionConfig& vision = config.vision;
+  pb::VisionInfo out;
+  out.set_num_layers(vision.num_layers);
+  out.set_num_heads(vision.attention.num_heads);
+  out.set_head_dim(vision.attention.head_dim);
+  out.set_hidden_size(vision.hidden_size);
+  out.set_output_size(config.hidden_size);
+  out.set_patch_size(vision.patch_size);
+  out.set_temporal_patch_size(vision.temporal_patch_size);
+  out.set_merge_size(vision.merge_size);
+  out.set_channels(vision.channels);
+  out.set_image_token(vision.image_token);
+  out.set_min_pixels(vision.processing.min_pixels);
+  out.set_max_pixels(vision.processing.max_pixels);
+  return out;
+}
+
 pb::ModelInfo::State StateOf(ModelState state) {
   switch (state) {
     case ModelState::kLoading:
@@ -105,6 +123,9 @@ pb::ModelInfo ModelInfoOf(const ServerCore& core, const ModelEntry& entry) {
   out.set_backend(core.backend.name);
   out.set_parameters(entry.description.parameters);
   SetLayers(config, &out);
+  if (config.vision.num_layers > 0) {
+    *out.mutable_vision() = VisionInfoOf(config);
+  }
   if (entry.model == nullptr) return out;
   out.set_host_bytes(entry.model->host_bytes());
   out.set_device_bytes(entry.model->device_bytes());

@@ -90,7 +90,7 @@ void CountStatistics(const ServerCore& core, const pb::AnalyzeRequest& expanded,
                      const LayerFrame& frame) {
   const pb::Arm& arm = expanded.arms(frame.arm);
   if (arm.disruptions().empty() && frame.phase == Phase::kPrefill &&
-      frame.stage == Stage::kBefore) {
+      frame.stage == Stage::kBefore && frame.image < 0) {
     core.metrics->LayerStatistics(
         arm.has_model() ? arm.model() : expanded.model(), frame);
   }

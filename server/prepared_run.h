@@ -38,7 +38,7 @@ absl::Status SubmitRuns(const ServerCore& core,
 // How a run's end is told: memory that was not there carries its reason.
 absl::Status EndStatus(const RunEnd& end);
 
-// Statistics of undisrupted prompts go to the metrics.
+// Statistics of the text's layers in undisrupted prompts go to the metrics.
 void CountStatistics(const ServerCore& core, const pb::AnalyzeRequest& expanded,
                      const LayerFrame& frame);
 

@@ -27,6 +27,7 @@ struct RuleConverter {
   const Limits& limits;
   DisruptionRule out = {};
 
+  absl::Status Tower();
   absl::Status Tensors();
   absl::Status Enums();
   absl::Status Layers();
@@ -46,7 +47,7 @@ struct RuleConverter {
   int Over(const std::function<int(const AttentionConfig&)>& size) const {
     int smallest = std::numeric_limits<int>::max();
     for (int layer : out.layers) {
-      smallest = std::min(smallest, size(config.layers[layer].attention));
+      smallest = std::min(smallest, size(config.attention(out.vision, layer)));
     }
     return smallest;
   }

@@ -58,8 +58,12 @@ pb::DisruptionRule RuleToProto(const DisruptionRule& rule) {
       static_cast<Proto::KvCache>(EnumNumber(rule.kv_cache, kKvCacheTable)));
   out.set_phase(static_cast<pb::Phase>(EnumNumber(rule.phase, kPhaseTable)));
   out.set_reselect(rule.reselect);
-  SpanToProto(rule.stat_span, out.mutable_stat_span());
-  SpanToProto(rule.positions, out.mutable_positions());
+  out.set_tower(
+      static_cast<Proto::Tower>(EnumNumber(rule.vision, kTowerTable)));
+  if (!rule.vision) {
+    SpanToProto(rule.stat_span, out.mutable_stat_span());
+    SpanToProto(rule.positions, out.mutable_positions());
+  }
   out.mutable_layers()->Assign(rule.layers.begin(), rule.layers.end());
   out.mutable_heads()->Assign(rule.heads.begin(), rule.heads.end());
   return out;

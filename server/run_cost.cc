@@ -23,19 +23,33 @@ double NewTokens(const RunSpec& spec) {
   return spec.generate.has_value() ? spec.generate->max_new_tokens : 0;
 }
 
-// (arm, layer, point, stage, phase) combinations.
-double Payloads(const RunSpec& spec) {
+// Of phases or of stages.
+double Count(unsigned set) { return set == 3 ? 2 : 1; }
+
+// (arm, layer, point, stage) combinations with so many layers.
+double Combinations(const RunSpec& spec, size_t layers) {
   if (spec.capture.off) return 0;
-  const auto count = [](unsigned set) { return set == 3 ? 2.0 : 1.0; };
-  return static_cast<double>(spec.arms.size()) * spec.capture.layers.size() *
-         spec.capture.points.size() * count(spec.capture.stage) *
-         count(spec.capture.phase);
+  return static_cast<double>(spec.arms.size()) * layers *
+         spec.capture.points.size() * Count(spec.capture.stage);
+}
+
+// (arm, layer, point, stage, phase) combinations of the text, and
+// (arm, image, layer, point, stage) of the tower.
+double TextPayloads(const RunSpec& spec) {
+  return Combinations(spec, spec.capture.layers.size()) *
+         Count(spec.capture.phase);
+}
+double VisionPayloads(const RunSpec& spec) {
+  return Combinations(spec, spec.capture.vision_layers.size()) *
+         static_cast<double>(spec.images.size());
 }
 
 double FrameEventBytes(const RunSpec& spec) {
   const bool per_step = Has(spec.capture.phase, Phase::kDecode) &&
                         spec.capture.form != CaptureForm::kNormOverTokens;
-  const double frames = Payloads(spec) * (1 + (per_step ? NewTokens(spec) : 0));
+  const double frames =
+      TextPayloads(spec) * (1 + (per_step ? NewTokens(spec) : 0)) +
+      VisionPayloads(spec);
   const double entries = spec.capture.form == CaptureForm::kNormOverTokens
                              ? spec.statistics.top_n
                              : 0;
@@ -45,22 +59,28 @@ double FrameEventBytes(const RunSpec& spec) {
 
 double AppliedBytes(const RunSpec& spec, const DisruptionRule& rule,
                     const ModelConfig& config) {
-  double bytes = 0;
+  double bytes = 0, patches = 0;
+  for (const Image& image : spec.images) {
+    patches += static_cast<double>(image.patches());
+  }
+  const double sequences =
+      rule.vision ? static_cast<double>(spec.images.size()) : 1;
+  const double positions = rule.vision ? patches : rule.positions.size();
   const bool per_token = rule.axis == DisruptionRule::Axis::kPerToken;
   const bool in_decode = Has(rule.phase, Phase::kDecode);
   const double steps =
       in_decode && (per_token || rule.reselect) ? NewTokens(spec) : 0;
   for (int layer : rule.layers) {
-    const AttentionConfig& attention = config.layers[layer].attention;
+    const AttentionConfig& attention = config.attention(rule.vision, layer);
     const bool counted = rule.select == DisruptionRule::Select::kTopK ||
                          rule.select == DisruptionRule::Select::kBottomK ||
                          rule.select == DisruptionRule::Select::kRandomK;
     const double dims = counted ? rule.k : attention.head_dim;
     const double each = kChosenBytes + 8 * dims;
     const double prefill =
-        each * (per_token ? rule.positions.size() : attention.num_heads);
+        each * (per_token ? positions : sequences * attention.num_heads);
     const double step = each * (per_token ? 1 : attention.num_heads);
-    bytes += kEventBytes + prefill + steps * (kEventBytes + step);
+    bytes += sequences * kEventBytes + prefill + steps * (kEventBytes + step);
   }
   return bytes * static_cast<double>(rule.tensors.size());
 }
@@ -88,7 +108,7 @@ double EventBytes(const RunSpec& spec) {
 double SummaryBytes(const RunSpec& spec, const pb::AnalyzeRequest& expanded) {
   return static_cast<double>(expanded.ByteSizeLong()) +
          5.0 * static_cast<double>(spec.tokens.size()) +
-         kDigestBytes * Payloads(spec) +
+         kDigestBytes * (TextPayloads(spec) + VisionPayloads(spec)) +
          static_cast<double>(spec.arms.size()) * (100 + 16 * NewTokens(spec));
 }
 

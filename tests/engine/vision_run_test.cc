@@ -101,6 +101,34 @@ TEST_F(VisionRunTest, ArmsOfOneModelShareTheTower) {
             3 * (alone->peak_extra_bytes - vision.bytes()));
 }
 
+TEST_F(VisionRunTest, TheEstimateCountsTowersAndImages) {
+  RunSpec spec = Spec("p1");
+  const int64_t patches =
+      spec.images[0].patches() + spec.images[1].patches();
+  const int64_t tokens = static_cast<int64_t>(spec.tokens.size());
+  RunSpec text = spec;
+  text.images.clear();
+  const RunEstimate without = qk::Run::Estimate(text).value();
+  const RunEstimate one = qk::Run::Estimate(spec).value();
+  EXPECT_EQ(one.prefill_rows, tokens + patches);
+  const Vision vision(*model_, spec.images);
+  const int64_t values = 4 * patches * model_->config().vision.patch_values();
+  EXPECT_EQ(one.peak_extra_bytes - without.peak_extra_bytes,
+            vision.bytes() + values);
+  // A second arm shares the tower unless its rule is of it.
+  spec.arms.push_back({"top", model_, {Rule(spec)}});
+  EXPECT_EQ(qk::Run::Estimate(spec)->prefill_rows, 2 * tokens + patches);
+  DisruptionRule& rule = spec.arms[1].rules[0];
+  rule.vision = true;
+  rule.stat_span = rule.positions = kAllPatches;
+  EXPECT_EQ(qk::Run::Estimate(spec)->prefill_rows, 2 * (tokens + patches));
+  // Captured raw, the larger image needs room for its rows.
+  spec = Spec("p1");
+  spec.capture.vision_layers = {0};
+  EXPECT_EQ(qk::Run::Estimate(spec)->stream_bytes - one.stream_bytes,
+            6 * patches * model_->config().vision.hidden_size * 4);
+}
+
 TEST_F(VisionRunTest, SameBytesBesideOthers) {
   const RunSpec spec = Spec("p0"), other = Spec("p1");
   RunSpec text = Spec("p1");

@@ -77,18 +77,17 @@ inline TowerOutput RunTower(const Model& model,
   TowerOutput out;
   Backend& backend = *model.backend();
   Vision vision(model, images);
+  vision.AddHook([&](int, HookPoint point, int layer, const HeadRows& x) {
+    std::vector<float>& all = out.hooks[{layer, static_cast<int>(point)}];
+    const size_t begin = all.size();
+    all.resize(begin + size_t{1} * x.rows * x.heads * x.head_dim);
+    backend.Download(all.data() + begin, x.data,
+                     static_cast<int64_t>(all.size() - begin) * 4);
+    EXPECT_TRUE(backend.Synchronize().ok());
+  });
   const absl::Status status = vision.Reserve();
   EXPECT_TRUE(status.ok()) << status;
-  while (!vision.done()) {
-    vision.RunLayer([&](int, HookPoint point, int layer, const HeadRows& x) {
-      std::vector<float>& all = out.hooks[{layer, static_cast<int>(point)}];
-      const size_t begin = all.size();
-      all.resize(begin + size_t{1} * x.rows * x.heads * x.head_dim);
-      backend.Download(all.data() + begin, x.data,
-                       static_cast<int64_t>(all.size() - begin) * 4);
-      EXPECT_TRUE(backend.Synchronize().ok());
-    });
-  }
+  while (!vision.done()) vision.RunLayer();
   int64_t patches = 0;
   for (const Image& image : images) patches += image.patches();
   const int merge = model.config().vision.merge_size;

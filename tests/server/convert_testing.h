@@ -79,6 +79,21 @@ inline ModelConfig SmallConfig(int layers = 3, bool sliding = false) {
   return config;
 }
 
+// The same with a vision tower of 2 layers of 2 heads x 8, whose patches are
+// one value each; 2 x 2 of them take the place of a token 200.
+inline ModelConfig SmallVisionConfig() {
+  ModelConfig config = SmallConfig();
+  VisionConfig& vision = config.vision;
+  vision.num_layers = 2;
+  vision.hidden_size = 16;
+  vision.channels = vision.temporal_patch_size = vision.patch_size = 1;
+  vision.merge_size = 2;
+  vision.attention.num_heads = vision.attention.num_kv_heads = 2;
+  vision.attention.head_dim = 8;
+  vision.image_token = 200;
+  return config;
+}
+
 // Models by name: "m" with a tokenizer, "bare" without, and what a test adds.
 class FakeModels {
  public:

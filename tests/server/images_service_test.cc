@@ -1,81 +1,12 @@
 // Images over the wire, with the tiny Qwen2-VL of the goldens.
 #include <algorithm>
-#include <cstring>
-#include <fstream>
-#include <iterator>
+#include <cmath>
+#include <filesystem>
 
-#include "absl/strings/match.h"
-#include "absl/strings/str_cat.h"
-#include "gmock/gmock.h"
-#include "tests/engine/vision_testing.h"
-#include "tests/server/server_testing.h"
+#include "tests/server/images_testing.h"
 
 namespace qk::testing {
 namespace {
-
-constexpr int kImageToken = 95;
-
-class ImagesTest : public ServerTest {
- protected:
-  void SetUp() override {
-    ServerOptions options = TinyOptions();
-    options.models.push_back(
-        {"vl", GoldenModel(kVisionModel), ComputeType::kF32, ""});
-    StartServer(options);
-    const absl::Status loaded = server_->LoadModels();
-    ASSERT_TRUE(loaded.ok()) << loaded.message();
-  }
-
-  // The golden's prompt, with its patches.
-  static pb::AnalyzeRequest Golden(const std::string& name) {
-    pb::AnalyzeRequest request;
-    request.set_model("vl");
-    const JsonDocument json =
-        ReadJson(GoldenPath(absl::StrCat(kVisionModel, "/golden.json")));
-    const GoldenPrompt prompt =
-        ReadPrompt(json.root().Get("prompts")->Get(name).value());
-    for (int32_t id : prompt.ids) {
-      request.mutable_input()->mutable_token_ids()->add_ids(id);
-    }
-    for (const Image& image : GoldenImages(kVisionModel, name)) {
-      auto* patches = request.mutable_input()->add_images()->mutable_patches();
-      patches->set_frames(image.frames);
-      patches->set_rows(image.rows);
-      patches->set_columns(image.columns);
-      patches->set_values(image.values.data(),
-                          image.values.size() * sizeof(float));
-    }
-    request.mutable_logits()->set_top_n(1);
-    return request;
-  }
-
-  static pb::AnalyzeRequest WithFile(const std::string& name) {
-    pb::AnalyzeRequest request;
-    request.set_model("vl");
-    for (int id : {1, 9, 92, kImageToken, 93, 5}) {
-      request.mutable_input()->mutable_token_ids()->add_ids(id);
-    }
-    std::ifstream file(GoldenPath("images/" + name), std::ios::binary);
-    request.mutable_input()->add_images()->set_encoded(
-        std::string(std::istreambuf_iterator<char>(file), {}));
-    return request;
-  }
-
-  static const pb::Logits* LogitsOf(const Analysis& out) {
-    for (const pb::AnalyzeEvent& event : out.events) {
-      if (event.has_logits()) return &event.logits();
-    }
-    return nullptr;
-  }
-
-  void ExpectRefused(const pb::AnalyzeRequest& request, grpc::StatusCode code,
-                     const std::string& message) {
-    const Analysis out = Analyze(request);
-    EXPECT_EQ(out.status.error_code(), code);
-    EXPECT_TRUE(absl::StrContains(out.status.error_message(), message))
-        << out.status.error_message();
-  }
-};
 
 TEST_F(ImagesTest, PatchesGiveTransformersLogits) {
   const auto golden = OpenSafetensors(GoldenPath(absl::StrCat(
@@ -177,6 +108,66 @@ TEST_F(ImagesTest, BadPatchesAreRefused) {
   request = Golden("p1");
   request.mutable_input()->mutable_images(1)->set_min_pixels(5);
   ExpectRefused(request, kInvalid, "images[1]: min_pixels and max_pixels do");
+}
+
+TEST_F(ImagesTest, TheModelsFolderSaysHowImagesAreResized) {
+  namespace fs = std::filesystem;
+  const fs::path folder =
+      fs::path(::testing::TempDir()) / absl::StrCat("images_", ::getpid());
+  fs::create_directories(folder);
+  for (const char* name : {"config.json", "model.safetensors"}) {
+    fs::create_symlink(GoldenPath(absl::StrCat(kVisionModel, "/", name)),
+                       folder / name);
+  }
+  std::ofstream(folder / "preprocessor_config.json")
+      << R"({"min_pixels": 64, "max_pixels": 1024})";
+  ServerOptions options = TinyOptions();
+  options.models.push_back({"small", folder.string(), ComputeType::kF32, ""});
+  StartServer(options);
+  const absl::Status loaded = server_->LoadModels();
+  fs::remove_all(folder);
+  ASSERT_TRUE(loaded.ok()) << loaded.message();
+  pb::AnalyzeRequest request = WithFile("rgb.png");
+  request.set_model("small");
+  const Analysis out = Analyze(request);
+  ASSERT_TRUE(out.status.ok()) << out.status.error_message();
+  // 61 x 37 pixels shrink to 40 x 24: 5 x 3 merged patches of 8 x 8 pixels.
+  const pb::Started& started = out.events[1].started();
+  EXPECT_EQ(std::count(started.token_ids().begin(), started.token_ids().end(),
+                       kImageToken),
+            15);
+  EXPECT_EQ(started.expanded().input().images(0).min_pixels(), 64);
+  EXPECT_EQ(started.expanded().input().images(0).max_pixels(), 1024);
+  // A request may say otherwise.
+  request.mutable_input()->mutable_images(0)->set_max_pixels(1 << 20);
+  const Analysis large = Analyze(request);
+  ASSERT_TRUE(large.status.ok()) << large.status.error_message();
+  EXPECT_EQ(large.events[1].started().token_ids_size(), 5 + 8 * 5);
+}
+
+TEST_F(ImagesTest, TheModelsTowerIsDescribed) {
+  grpc::ClientContext context;
+  pb::GetModelRequest request;
+  pb::ModelInfo model;
+  request.set_model("vl");
+  ASSERT_TRUE(stub_->GetModel(&context, request, &model).ok());
+  const pb::VisionInfo& vision = model.vision();
+  EXPECT_EQ(vision.num_layers(), 2);
+  EXPECT_EQ(vision.num_heads(), 2);
+  EXPECT_EQ(vision.head_dim(), 8);
+  EXPECT_EQ(vision.hidden_size(), 16);
+  EXPECT_EQ(vision.output_size(), 32);
+  EXPECT_EQ(vision.patch_size(), 4);
+  EXPECT_EQ(vision.temporal_patch_size(), 2);
+  EXPECT_EQ(vision.merge_size(), 2);
+  EXPECT_EQ(vision.channels(), 3);
+  EXPECT_EQ(vision.image_token(), kImageToken);
+  EXPECT_EQ(vision.min_pixels(), 56 * 56);
+  EXPECT_EQ(vision.max_pixels(), 28 * 28 * 1280);
+  grpc::ClientContext second;
+  request.set_model("tiny");
+  ASSERT_TRUE(stub_->GetModel(&second, request, &model).ok());
+  EXPECT_FALSE(model.has_vision());
 }
 
 }  // namespace
