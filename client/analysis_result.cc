@@ -36,9 +36,14 @@ float BfloatToFloat(uint16_t bits) {
 }  // namespace
 
 std::string TensorName(const v1::Layer& header) {
-  std::string name =
-      absl::StrCat(header.arm(), "/layer.", header.layer(), ".",
-                   absl::AsciiStrToLower(v1::HookPoint_Name(header.point())));
+  std::string name = absl::StrCat(header.arm(), "/");
+  if (header.has_image()) {
+    absl::StrAppend(&name, "image.", header.image(), ".vision.");
+  } else {
+    absl::StrAppend(&name, "layer.");
+  }
+  absl::StrAppend(&name, header.layer(), ".",
+                  absl::AsciiStrToLower(v1::HookPoint_Name(header.point())));
   if (header.stage() == v1::AFTER) absl::StrAppend(&name, ".after");
   if (header.phase() == v1::DECODE) absl::StrAppend(&name, ".decode");
   if (header.has_step()) absl::StrAppend(&name, ".step.", header.step());
@@ -47,9 +52,10 @@ std::string TensorName(const v1::Layer& header) {
 
 std::vector<std::string> TensorAxes(const v1::Layer& header) {
   if (header.form() == v1::NORM_OVER_TOKENS) return {"head", "dim"};
-  if (header.form() == v1::NORM_PER_TOKEN) return {"position", "head"};
-  if (header.point() == v1::HOOK_PATTERN) return {"position", "head", "key"};
-  return {"position", "head", "dim"};
+  const char* row = header.has_image() ? "patch" : "position";
+  if (header.form() == v1::NORM_PER_TOKEN) return {row, "head"};
+  if (header.point() == v1::HOOK_PATTERN) return {row, "head", "key"};
+  return {row, "head", "dim"};
 }
 
 int ElementBytes(v1::RawDtype dtype) {

@@ -32,7 +32,8 @@ struct AnalysisResult {
 };
 
 // "ARM/layer.3.hook_rot_q", with ".after" for values read after the disruption,
-// ".decode" for the decode phase and ".step.7" for one of its steps.
+// ".decode" for the decode phase and ".step.7" for one of its steps; of a
+// vision tower "ARM/image.0.vision.3.hook_rot_q".
 std::string TensorName(const qkscope::v1::Layer& header);
 
 // Axes of the tensor's shape: {"head", "dim"} for norms over tokens, and so on.

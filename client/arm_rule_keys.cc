@@ -144,6 +144,7 @@ std::vector<Key> Keys() {
        [](const std::string& text, Rule* rule) {
          return SetInts(text, rule->mutable_heads());
        }},
+      EnumKey("tower", Rule::Tower_descriptor(), &Rule::set_tower),
       {"seed", "a whole number, for random_k and presets (0)", SetSeed},
       {"exclude_top", "a whole number, for random_k (K)", SetExcludeTop},
       {"lambda", "a number > 0, for threshold (5)", SetLambda},

@@ -12,16 +12,18 @@ namespace {
 
 namespace v1 = qkscope::v1;
 
-using DigestKey = std::tuple<std::string, int, int, int, int>;
+using DigestKey = std::tuple<std::string, int, int, int, int, int>;
 
 DigestKey KeyOf(const v1::PayloadDigest& digest) {
-  return {digest.arm(), digest.phase(), digest.layer(), digest.point(),
-          digest.stage()};
+  return {digest.arm(),   digest.has_image() ? digest.image() : -1,
+          digest.phase(), digest.layer(),
+          digest.point(), digest.stage()};
 }
 
 std::string NameOf(const v1::PayloadDigest& digest) {
   v1::Layer header;
   header.set_arm(digest.arm());
+  if (digest.has_image()) header.set_image(digest.image());
   header.set_layer(digest.layer());
   header.set_point(digest.point());
   header.set_stage(digest.stage());
@@ -123,6 +125,7 @@ v1::AnalyzeRequest ReplayRequest(const v1::Manifest& manifest) {
   request.set_model(manifest.model());
   v1::Input input;
   *input.mutable_token_ids()->mutable_ids() = manifest.token_ids();
+  *input.mutable_images() = manifest.expanded().input().images();
   *request.mutable_input() = input;
   for (v1::Arm& arm : *request.mutable_arms()) {
     // An expanded preset is its rules; both together would collide.

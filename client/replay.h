@@ -17,7 +17,8 @@ struct ReplayReport {
   std::vector<std::string> lines;
 };
 
-// The request that runs `manifest` again: its token ids, its expanded arms.
+// The request that runs `manifest` again: its token ids, its expanded arms. Its
+// images are without their bytes, which a manifest does not hold.
 qkscope::v1::AnalyzeRequest ReplayRequest(
     const qkscope::v1::Manifest& manifest);
 

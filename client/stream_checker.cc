@@ -15,6 +15,16 @@ absl::Status Broken(const Parts&... parts) {
   return absl::DataLossError(absl::StrCat("broken stream: ", parts...));
 }
 
+template <typename Message>
+int ImageOf(const Message& message) {
+  return message.has_image() ? message.image() : -1;
+}
+
+std::string LayerText(int image, int layer) {
+  return image < 0 ? absl::StrCat("layer ", layer)
+                   : absl::StrCat("image ", image, ", vision layer ", layer);
+}
+
 // Whether two chunks, their data taken out, belong to one tensor.
 bool SameTensor(const v1::Layer& a, const v1::Layer& b) {
   auto essence = [](v1::Layer layer) {
@@ -101,6 +111,7 @@ absl::Status StreamChecker::CheckStarted(const v1::Started& started) {
   started_ = true;
   const v1::Capture& capture = started.expanded().capture();
   hash_payloads_ = capture.form() != v1::RAW || capture.raw_sha256();
+  images_ = started.expanded().input().images_size();
   for (const v1::Arm& arm : started.expanded().arms()) arms_.insert(arm.name());
   return absl::OkStatus();
 }
@@ -125,9 +136,12 @@ absl::Status StreamChecker::CheckToken(const v1::Token& token) {
 absl::Status StreamChecker::CheckOrder(const v1::Layer& layer) {
   absl::Status status = CheckArm(layer.arm());
   if (!status.ok()) return status;
+  if (layer.has_image() && (layer.image() < 0 || layer.image() >= images_)) {
+    return Broken(TensorName(layer), ": the request has ", images_, " images");
+  }
   const int step = layer.has_step() ? layer.step() : -1;
   auto [last, first] = last_layer_.emplace(
-      StepKey{layer.arm(), layer.phase(), step}, layer.layer());
+      StepKey{layer.arm(), ImageOf(layer), layer.phase(), step}, layer.layer());
   if (!first && layer.layer() < last->second) {
     return Broken(TensorName(layer), " came after layer ", last->second);
   }
@@ -176,8 +190,8 @@ absl::StatusOr<std::optional<Tensor>> StreamChecker::AddChunk(
 
 void StreamChecker::AddToDigest(const Tensor& tensor) {
   const v1::Layer& header = tensor.header;
-  Digest& digest = digests_[{header.arm(), header.phase(), header.layer(),
-                             header.point(), header.stage()}];
+  Digest& digest = digests_[{header.arm(), ImageOf(header), header.phase(),
+                             header.layer(), header.point(), header.stage()}];
   digest.bytes += static_cast<int64_t>(tensor.data.size());
   digest.crc32c =
       ExtendCrc32c(digest.crc32c, tensor.data.data(), tensor.data.size());
@@ -205,9 +219,10 @@ absl::Status StreamChecker::CheckFinished(const v1::AnalyzeEvent& event) {
     if (!status.ok()) return status;
   }
   if (!digests_.empty()) {
-    const auto& [arm, phase, layer, point, stage] = digests_.begin()->first;
-    return Broken("the manifest has no digest of arm '", arm, "', layer ",
-                  layer, ", ",
+    const auto& [arm, image, phase, layer, point, stage] =
+        digests_.begin()->first;
+    return Broken("the manifest has no digest of arm '", arm, "', ",
+                  LayerText(image, layer), ", ",
                   v1::HookPoint_Name(static_cast<v1::HookPoint>(point)));
   }
   finished_ = true;
@@ -216,11 +231,11 @@ absl::Status StreamChecker::CheckFinished(const v1::AnalyzeEvent& event) {
 
 absl::Status StreamChecker::CheckDigest(const v1::PayloadDigest& digest) {
   const auto found =
-      digests_.find({digest.arm(), digest.phase(), digest.layer(),
-                     digest.point(), digest.stage()});
-  const std::string what =
-      absl::StrCat("arm '", digest.arm(), "', layer ", digest.layer(), ", ",
-                   v1::HookPoint_Name(digest.point()));
+      digests_.find({digest.arm(), ImageOf(digest), digest.phase(),
+                     digest.layer(), digest.point(), digest.stage()});
+  const std::string what = absl::StrCat(
+      "arm '", digest.arm(), "', ", LayerText(ImageOf(digest), digest.layer()),
+      ", ", v1::HookPoint_Name(digest.point()));
   if (found == digests_.end()) {
     return Broken("the manifest has a digest of ", what, ", which never came");
   }

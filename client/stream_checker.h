@@ -32,10 +32,11 @@ class StreamChecker {
   int64_t events() const { return next_seq_; }
 
  private:
-  // (arm, phase, layer, point, stage): what a digest of the manifest covers.
-  using DigestKey = std::tuple<std::string, int, int, int, int>;
-  // (arm, phase, step); step is -1 where there is none.
-  using StepKey = std::tuple<std::string, int, int>;
+  // (arm, image, phase, layer, point, stage): what a digest of the manifest
+  // covers; image is -1 of the text.
+  using DigestKey = std::tuple<std::string, int, int, int, int, int>;
+  // (arm, image, phase, step); step is -1 where there is none.
+  using StepKey = std::tuple<std::string, int, int, int>;
 
   struct Digest {
     int64_t bytes = 0;
@@ -56,6 +57,7 @@ class StreamChecker {
   bool started_ = false;
   bool finished_ = false;
   bool hash_payloads_ = true;
+  int images_ = 0;  // of the request
   std::set<std::string> arms_;
   std::set<std::string> compared_;         // arms whose Comparison came
   std::map<std::string, int> last_token_;  // step, by arm

@@ -31,6 +31,11 @@ std::string Details() {
       "  qkctl analyze --prompt-file p.txt --arm clean --arm big=threshold:5 "
       "\\\n"
       "      --out p.safetensors --manifest p.json\n"
+      "  qkctl analyze --model qwen2-vl --image cat.png --vision-layers 0-3 "
+      "\\\n"
+      "      --prompt '<|vision_start|><|image_pad|><|vision_end|>What is it?' "
+      "\\\n"
+      "      --parse-special\n"
       "  echo hello | qkctl analyze --prompt - --json | jq .layer.layer\n\n",
       kArmHelp, ArmSpecHelp(),
       "\n--json: a line per event, protobuf's JSON mapping of AnalyzeEvent with"

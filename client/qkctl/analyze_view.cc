@@ -105,7 +105,8 @@ void AnalyzeView::OnTensor(const Tensor& tensor) {
 }
 
 void AnalyzeView::AddToRow(const v1::Layer& header) {
-  const RowKey key{header.phase(), header.arm(), header.layer()};
+  const RowKey key{header.phase(), header.arm(),
+                   header.has_image() ? header.image() : -1, header.layer()};
   if (printed_.count(key) > 0) return;
   Row& row = rows_[key];
   // Of values before and after a disruption, the row shows the first.
@@ -116,9 +117,11 @@ void AnalyzeView::AddToRow(const v1::Layer& header) {
   printed_.insert(key);
 }
 
-void AnalyzeView::PrintHeading(int phase) {
-  if (heading_phase_ == phase) return;
+void AnalyzeView::PrintHeading(int phase, bool vision) {
+  if (heading_phase_ == phase && heading_vision_ == vision) return;
+  const bool after_vision = heading_vision_;
   heading_phase_ = phase;
+  heading_vision_ = vision;
   const std::string indent(options_.all_arms ? arm_width_ + 2 : 0, ' ');
   std::string first = indent + "     ";
   std::string second =
@@ -134,7 +137,13 @@ void AnalyzeView::PrintHeading(int phase) {
                             kWavelengthWidth, "wavelength");
     }
   }
-  if (phase == v1::DECODE) console_->Print("generated tokens:\n");
+  if (vision) {
+    console_->Print("vision tower, image.layer:\n");
+  } else if (phase == v1::DECODE) {
+    console_->Print("generated tokens:\n");
+  } else if (after_vision) {
+    console_->Print("text:\n");
+  }
   console_->Print(
       absl::StrCat(console_->Bold(first), "\n", console_->Bold(second), "\n"));
 }
@@ -160,11 +169,13 @@ std::string AnalyzeView::Cells(int point, const Row& row) const {
 }
 
 void AnalyzeView::PrintRow(const RowKey& key, const Row& row) {
-  const auto& [phase, arm, layer] = key;
-  PrintHeading(phase);
+  const auto& [phase, arm, image, layer] = key;
+  PrintHeading(phase, image >= 0);
   std::string line;
   if (options_.all_arms) line = absl::StrFormat("%-*s  ", arm_width_, arm);
-  absl::StrAppendFormat(&line, "%5d", layer);
+  absl::StrAppendFormat(
+      &line, "%5s",
+      image >= 0 ? absl::StrCat(image, ".", layer) : absl::StrCat(layer));
   for (const int point : points_) {
     absl::StrAppend(&line, "  ", Cells(point, row));
   }
@@ -199,9 +210,9 @@ void AnalyzeView::PrintValues(const Tensor& tensor) {
 void AnalyzeView::Finish(const AnalysisResult& result) {
   for (const auto& [key, row] : rows_) PrintRow(key, row);
   if (!no_rope_.empty()) {
-    console_->Print(absl::StrCat(
-        "No RoPE in layers ", absl::StrJoin(no_rope_, ","),
-        ": their Q and K after RoPE are those before it.\n"));
+    console_->Print(
+        absl::StrCat("No RoPE in layers ", absl::StrJoin(no_rope_, ","),
+                     ": their Q and K after RoPE are those before it.\n"));
   }
   console_->Print(ArmTable(result, *console_));
 }

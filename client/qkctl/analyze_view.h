@@ -32,12 +32,12 @@ class AnalyzeView {
  private:
   // Tensors of one row, by point.
   using Row = std::map<int, qkscope::v1::Statistics>;
-  // (phase, arm, layer)
-  using RowKey = std::tuple<int, std::string, int>;
+  // (phase, arm, image, layer); image: -1 of the text
+  using RowKey = std::tuple<int, std::string, int, int>;
 
   void OnStarted(const qkscope::v1::Started& started);
   void AddToRow(const qkscope::v1::Layer& header);
-  void PrintHeading(int phase);
+  void PrintHeading(int phase, bool vision);
   void PrintRow(const RowKey& key, const Row& row);
   void PrintValues(const Tensor& tensor);
   std::string Cells(int point, const Row& row) const;
@@ -48,7 +48,9 @@ class AnalyzeView {
   std::vector<std::string> arms_;
   int arm_width_ = 0;
   int64_t expected_bytes_ = 0, got_bytes_ = 0;
-  int heading_phase_ = 0;       // the phase whose heading was printed last
+  // Of the heading that was printed last.
+  int heading_phase_ = 0;
+  bool heading_vision_ = false;
   std::map<RowKey, Row> rows_;  // not yet complete
   std::set<RowKey> printed_;
   std::set<int> no_rope_;  // layers without

@@ -66,14 +66,15 @@ std::string PointText(const char* name, const PointTotals& totals) {
                          totals.massive, totals.ratio);
 }
 
-// Massive values of the baseline before any disruption.
+// Massive values of the baseline's text before any disruption.
 std::string WhereSentence(const AnalysisResult& result,
                           const std::string& baseline) {
   std::map<int, PointTotals> totals;
   for (const Tensor& tensor : result.tensors) {
     const v1::Layer& header = tensor.header;
     if (header.arm() != baseline || header.phase() != v1::PREFILL ||
-        header.stage() != v1::BEFORE || !header.has_statistics()) {
+        header.stage() != v1::BEFORE || !header.has_statistics() ||
+        header.has_image()) {
       continue;
     }
     PointTotals& point = totals[header.point()];

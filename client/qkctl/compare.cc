@@ -22,8 +22,8 @@ namespace {
 
 namespace v1 = qkscope::v1;
 
-// (phase, step, layer, point, stage)
-using Place = std::tuple<int, int, int, int, int>;
+// (image, phase, step, layer, point, stage); image and step: -1 without.
+using Place = std::tuple<int, int, int, int, int, int>;
 
 // One arm of one run.
 struct Side {
@@ -50,8 +50,9 @@ absl::StatusOr<Side> SideOf(const SavedAnalysis& saved, const std::string& arm,
   for (const Tensor& tensor : saved.tensors) {
     const v1::Layer& header = tensor.header;
     if (header.arm() != arm) continue;
-    side.tensors[{header.phase(), header.has_step() ? header.step() : -1,
-                  header.layer(), header.point(), header.stage()}] = tensor;
+    side.tensors[{header.has_image() ? header.image() : -1, header.phase(),
+                  header.has_step() ? header.step() : -1, header.layer(),
+                  header.point(), header.stage()}] = tensor;
   }
   for (const v1::Comparison& comparison : saved.comparisons) {
     if (comparison.arm() == arm) side.mean_logprob = comparison.mean_logprob();
@@ -104,8 +105,9 @@ absl::StatusOr<Pair> ComparePlace(const Tensor& a, const Tensor& b,
 
 // "before"/"after" and the phase, for rows that are not the plain prefill.
 std::string RowLabel(const Place& place) {
-  const auto& [phase, step, layer, point, stage] = place;
+  const auto& [image, phase, step, layer, point, stage] = place;
   std::string label = absl::StrCat(layer);
+  if (image >= 0) absl::StrAppend(&label, " of image ", image);
   if (phase == v1::DECODE) absl::StrAppend(&label, " decode");
   if (step >= 0) absl::StrAppend(&label, " step ", step);
   if (stage == v1::AFTER) absl::StrAppend(&label, " after");
@@ -113,9 +115,10 @@ std::string RowLabel(const Place& place) {
 }
 
 std::string PairJson(const Place& place, const Pair& pair) {
-  const auto& [phase, step, layer, point, stage] = place;
+  const auto& [image, phase, step, layer, point, stage] = place;
   return absl::StrCat(
-      "{\"layer\":", layer, ",\"point\":\"",
+      "{", image >= 0 ? absl::StrCat("\"image\":", image, ",") : "",
+      "\"layer\":", layer, ",\"point\":\"",
       v1::HookPoint_Name(static_cast<v1::HookPoint>(point)), "\",\"stage\":\"",
       v1::Stage_Name(static_cast<v1::Stage>(stage)), "\",\"phase\":\"",
       v1::Phase_Name(static_cast<v1::Phase>(phase)), "\",\"step\":", step,
@@ -126,7 +129,7 @@ std::string PairJson(const Place& place, const Pair& pair) {
 
 std::string PairLine(const Place& place, const Pair& pair) {
   const std::string point = absl::AsciiStrToLower(
-      v1::HookPoint_Name(static_cast<v1::HookPoint>(std::get<3>(place))));
+      v1::HookPoint_Name(static_cast<v1::HookPoint>(std::get<4>(place))));
   const std::string change = absl::StrFormat("%.2f %%", 100 * pair.change);
   if (!pair.norms) {
     return absl::StrFormat("%-18s %-11s %8s %8s %8s %8s %10s\n",

@@ -57,7 +57,9 @@ const Command kEstimateCommand = {
     {"estimate", "", "Say what an analysis would need, without running it",
      "Takes the flags of analyze.\n\nExamples:\n"
      "  qkctl estimate --prompt-file long.txt --form raw --arm clean "
-     "--arm top_k:1\n"},
+     "--arm top_k:1\n"
+     "  qkctl estimate --token-ids 92,95,93 --image cat.png --vision-layers "
+     "0-3\n"},
     &RunEstimate};
 
 }  // namespace qk::client

@@ -22,6 +22,7 @@ const char kArmHelp[] =
     "  top_k:1,point=pre_rope      before RoPE instead of after\n"
     "  random_k:1,seed=7           a random dim other than the largest\n"
     "  explicit:0/12+3/40          HEAD/DIM pairs\n"
+    "  top_k:1,tower=vision        in the layers of the vision tower\n"
     "  preset:rope_with_llm/llama  as the paper's published code does it\n"
     "  big=top_k:4;top_k:1,tensors=v  a name, and two rules in one arm\n"
     "Keys of a rule:\n";
@@ -33,6 +34,10 @@ void InputFlags::AddTo(FlagSet* flags) {
   flags->Add("prompt", "TEXT", "the prompt; - reads standard input", &prompt_);
   flags->Add("prompt-file", "FILE", "the prompt, byte for byte", &prompt_file_);
   flags->Add("token-ids", "IDS", "token ids, 504,2240,282", &token_ids_);
+  flags->Add("image", "FILE",
+             "a PNG or JPEG file, repeatable; each takes the place of one "
+             "image token of the prompt (--parse-special)",
+             &images_);
   flags->Add("chat", "FORMAT", "put the prompt into a chat format as the user",
              &chat_);
   flags->Add("system", "TEXT", "with --chat: the system message", &system_);
@@ -48,7 +53,24 @@ bool InputFlags::any() const {
          token_ids_.has_value();
 }
 
+absl::Status InputFlags::AddImages(v1::Input* input) const {
+  for (const std::string& file : images_) {
+    absl::StatusOr<std::string> content = ReadFile(file);
+    if (!content.ok()) return content.status();
+    input->add_images()->set_encoded(*std::move(content));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<v1::Input> InputFlags::Build() const {
+  absl::StatusOr<v1::Input> input = BuildPrompt();
+  if (!input.ok()) return input;
+  absl::Status status = AddImages(&*input);
+  if (!status.ok()) return status;
+  return input;
+}
+
+absl::StatusOr<v1::Input> InputFlags::BuildPrompt() const {
   const int sources =
       prompt_.has_value() + prompt_file_.has_value() + token_ids_.has_value();
   if (sources != 1) {

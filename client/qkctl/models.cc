@@ -40,6 +40,15 @@ void PrintTable(const v1::ListModelsResponse& response, Console* console) {
   }
 }
 
+std::string VisionText(const v1::VisionInfo& v) {
+  return absl::StrFormat(
+      "%d layers of %d heads x %d, hidden size %d; %d x %d patches of %d x %d "
+      "pixels become a row of %d",
+      v.num_layers(), v.num_heads(), v.head_dim(), v.hidden_size(),
+      v.merge_size(), v.merge_size(), v.patch_size(), v.patch_size(),
+      v.output_size());
+}
+
 void PrintDetails(const v1::ModelInfo& model, Console* console) {
   auto row = [console](const char* name, const std::string& value) {
     console->Print(absl::StrFormat("%-18s %s\n", name, value));
@@ -74,6 +83,12 @@ void PrintDetails(const v1::ModelInfo& model, Console* console) {
     }
     row("RoPE", text);
   }
+  if (!model.has_vision()) return;
+  row("vision tower", VisionText(model.vision()));
+  row("images",
+      absl::StrFormat("token %d each, of %d to %d pixels",
+                      model.vision().image_token(), model.vision().min_pixels(),
+                      model.vision().max_pixels()));
 }
 
 ExitCode RunModels(const std::vector<std::string>& arguments,

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "client/file_io.h"
 #include "client/qkctl/command.h"
 #include "client/replay.h"
 
@@ -10,6 +11,27 @@ namespace qk::client {
 namespace {
 
 namespace v1 = qkscope::v1;
+
+// A manifest has an image's digest and sizes; `files` have its bytes.
+absl::Status FillImages(const std::vector<std::string>& files,
+                        v1::Input* input) {
+  if (static_cast<int>(files.size()) != input->images_size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--image: the run had ", input->images_size(),
+                     " images, got ", files.size(), " files"));
+  }
+  for (size_t i = 0; i < files.size(); ++i) {
+    absl::StatusOr<std::string> content = ReadFile(files[i]);
+    if (!content.ok()) return content.status();
+    v1::Image* image = input->mutable_images(static_cast<int>(i));
+    if (image->has_patches()) {
+      image->mutable_patches()->set_values(*std::move(content));
+    } else {
+      image->set_encoded(*std::move(content));
+    }
+  }
+  return absl::OkStatus();
+}
 
 ExitCode RunReplay(const std::vector<std::string>& arguments,
                    Context* context) {
@@ -19,6 +41,11 @@ ExitCode RunReplay(const std::vector<std::string>& arguments,
   line.flags()->Add("model", "NAME",
                     "the model's name on this server (default: as in FILE)",
                     &model);
+  std::vector<std::string> images;
+  line.flags()->Add("image", "FILE",
+                    "the run's images, in their order (patches: their float32 "
+                    "values)",
+                    &images);
   if (auto over = line.Parse(arguments, 1)) return *over;
   if (line.words().empty()) {
     return context->FailUsage(absl::InvalidArgumentError(
@@ -28,6 +55,8 @@ ExitCode RunReplay(const std::vector<std::string>& arguments,
   if (!saved.ok()) return context->Fail(saved.status());
   v1::AnalyzeRequest request = ReplayRequest(saved->manifest);
   if (model.has_value()) request.set_model(*model);
+  absl::Status filled = FillImages(images, request.mutable_input());
+  if (!filled.ok()) return context->FailUsage(filled);
 
   AnalyzeObserver observer;
   observer.keep_tensors = !saved->tensors.empty();
@@ -56,7 +85,8 @@ const Command kReplayCommand = {
      "FILE is of analyze --manifest or --out; the latter holds the values, so "
      "that a\ndifference can be shown in numbers. Bytes may be expected to "
      "agree on the same\nweights, compute type, backend and kernels only.\n\n"
-     "Examples:\n  qkctl replay p.json\n  qkctl replay p.safetensors\n"},
+     "Examples:\n  qkctl replay p.json\n  qkctl replay p.safetensors\n"
+     "  qkctl replay cat.json --image cat.png\n"},
     &RunReplay};
 
 }  // namespace qk::client

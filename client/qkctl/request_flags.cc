@@ -43,6 +43,9 @@ void CaptureFlags::AddTo(FlagSet* flags) {
              "hook_pattern (default: hook_rot_q,hook_rot_k,hook_v)",
              &points_);
   flags->Add("layers", "LIST", "0-3,7 (default: all)", &layers_);
+  flags->Add("vision-layers", "LIST",
+             "layers of the vision tower, for each image (default: none)",
+             &vision_layers_);
   flags->Add("heads", "LIST", "query heads (default: all)", &heads_);
   flags->Add("positions", "LIST", "prompt positions (default: all)",
              &positions_);
@@ -72,6 +75,10 @@ absl::Status CaptureFlags::BuildLists(v1::Capture* capture) const {
     }
   }
   absl::Status status = SetList("--layers", layers_, capture->mutable_layers());
+  if (status.ok()) {
+    status = SetList("--vision-layers", vision_layers_,
+                     capture->mutable_vision_layers());
+  }
   if (status.ok()) {
     status = SetList("--heads", heads_, capture->mutable_heads());
   }
@@ -198,6 +205,9 @@ absl::StatusOr<v1::AnalyzeRequest> RequestFlags::Build() const {
     absl::StatusOr<v1::Input> input = input_.Build();
     if (!input.ok()) return input.status();
     *request.mutable_input() = *std::move(input);
+  } else {
+    status = input_.AddImages(request.mutable_input());
+    if (!status.ok()) return status;
   }
   status = capture_.Build(&request);
   if (!status.ok()) return status;

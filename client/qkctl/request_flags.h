@@ -20,10 +20,15 @@ class InputFlags {
   // Reads the prompt. `words`: the prompt may also be given without a flag.
   absl::StatusOr<qkscope::v1::Input> Build() const;
   bool any() const;
+  // Appends the files of --image.
+  absl::Status AddImages(qkscope::v1::Input* input) const;
 
  private:
+  absl::StatusOr<qkscope::v1::Input> BuildPrompt() const;
+
   std::optional<std::string> prompt_, prompt_file_, token_ids_, chat_, system_;
   std::optional<std::string> special_tokens_;
+  std::vector<std::string> images_;
   bool parse_special_ = false;
 };
 
@@ -48,7 +53,8 @@ class CaptureFlags {
   absl::Status BuildLists(qkscope::v1::Capture* capture) const;
   absl::Status BuildEnums(qkscope::v1::Capture* capture) const;
 
-  std::optional<std::string> points_, layers_, heads_, positions_;
+  std::optional<std::string> points_, layers_, vision_layers_, heads_,
+      positions_;
   std::optional<std::string> form_, stage_, phase_, raw_dtype_;
   std::optional<double> lambda_;
   std::optional<int32_t> top_n_;

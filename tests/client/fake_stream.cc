@@ -44,6 +44,10 @@ v1::AnalyzeRequest Expanded(const FakeStreamOptions& options) {
   v1::Capture* capture = request.mutable_capture();
   for (const v1::HookPoint point : kPoints) capture->add_points(point);
   capture->set_form(options.form);
+  for (int i = 0; i < options.images; ++i) {
+    request.mutable_input()->add_images()->set_sha256("00");
+  }
+  if (options.images > 0) capture->add_vision_layers(0);
   request.mutable_compare()->set_baseline(options.arms[0]);
   return request;
 }
@@ -59,6 +63,11 @@ class Builder {
     v1::Started* started = Next()->mutable_started();
     for (int t = 0; t < kTokens; ++t) started->add_token_ids(10 + t);
     *started->mutable_expanded() = Expanded(options_);
+    for (const std::string& arm : options_.arms) {
+      for (const v1::HookPoint point : kPoints) {
+        for (int i = 0; i < options_.images; ++i) AddTensor(arm, 0, point, i);
+      }
+    }
     // Arms interleave, as in a ragged batch.
     for (int layer = 0; layer < options_.layers; ++layer) {
       for (const std::string& arm : options_.arms) AddLayer(arm, layer);
@@ -84,10 +93,12 @@ class Builder {
     applied->set_replaced(kTokens);
   }
 
-  void AddTensor(const std::string& arm, int layer, v1::HookPoint point) {
+  void AddTensor(const std::string& arm, int layer, v1::HookPoint point,
+                 int image = -1) {
     const std::string data = Payload(options_, point);
     v1::Layer header;
     header.set_arm(arm);
+    if (image >= 0) header.set_image(image);
     header.set_layer(layer);
     header.set_point(point);
     header.set_stage(v1::BEFORE);
@@ -100,6 +111,9 @@ class Builder {
     header.set_total_bytes(static_cast<int64_t>(data.size()));
     if (options_.form == v1::NORM_OVER_TOKENS) {
       *header.mutable_statistics() = StatisticsOf(point);
+      if (image >= 0) {
+        header.mutable_statistics()->mutable_largest()->clear_wavelength();
+      }
     }
     for (size_t offset = 0; offset < data.size();
          offset += options_.chunk_bytes) {
@@ -115,6 +129,7 @@ class Builder {
   void AddDigest(const v1::Layer& header, const std::string& data) {
     v1::PayloadDigest* digest = manifest_.add_digests();
     digest->set_arm(header.arm());
+    if (header.has_image()) digest->set_image(header.image());
     digest->set_phase(header.phase());
     digest->set_layer(header.layer());
     digest->set_point(header.point());

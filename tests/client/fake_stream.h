@@ -12,6 +12,8 @@ namespace qk::client {
 struct FakeStreamOptions {
   std::vector<std::string> arms = {"clean", "top_k:1"};
   int layers = 2;
+  // Each with one layer of a vision tower, before the text's layers.
+  int images = 0;
   int heads = 2, head_dim = 4;
   // Bytes per chunk of a payload.
   size_t chunk_bytes = 1 << 20;

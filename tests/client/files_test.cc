@@ -66,7 +66,9 @@ AnalysisResult Result(const FakeStreamOptions& options = {}) {
 }
 
 TEST_F(FilesTest, SafetensorsKeepEverything) {
-  const AnalysisResult result = Result();
+  FakeStreamOptions options;
+  options.images = 2;
+  const AnalysisResult result = Result(options);
   ASSERT_TRUE(WriteSafetensors(result, Path("a.safetensors")).ok());
   EXPECT_THAT(Names(), ElementsAre("a.safetensors"));
   const auto saved = ReadSavedAnalysis(Path("a.safetensors"));

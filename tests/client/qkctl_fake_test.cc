@@ -148,6 +148,44 @@ TEST_F(QkctlFakeTest, JsonIsALinePerEvent) {
   EXPECT_THAT(out_, HasSubstr("\"manifest\":{"));
 }
 
+TEST_F(QkctlFakeTest, ImagesAreSentAsTheyAre) {
+  const std::string bytes("\x89PNG\r\n\0\xff", 8);
+  const std::string first = File("a.png", bytes),
+                    second = File("b.jpg", "JPEG");
+  EXPECT_EQ(Qkctl(kAnalyzeCommand,
+                  {"--prompt", "x", "--parse-special", "--image", first,
+                   "--image", second, "--vision-layers", "0-1,3"}),
+            kExitOk)
+      << err_;
+  const v1::AnalyzeRequest request = service_.last_request();
+  ASSERT_EQ(request.input().images_size(), 2);
+  EXPECT_EQ(request.input().images(0).encoded(), bytes);
+  EXPECT_EQ(request.input().images(1).encoded(), "JPEG");
+  EXPECT_THAT(request.capture().vision_layers(), ElementsAre(0, 1, 3));
+  EXPECT_EQ(
+      Qkctl(kAnalyzeCommand, {"--prompt", "x", "--image", folder_ + "/none"}),
+      kExitFile);
+  EXPECT_THAT(err_, HasSubstr("none"));
+}
+
+TEST_F(QkctlFakeTest, AReplayNeedsTheRunsImages) {
+  FakeStreamOptions options;
+  options.images = 1;
+  service_.events = FakeStream(options);
+  const std::string manifest = File("m.json"), image = File("a.png", "PNG");
+  ASSERT_EQ(Qkctl(kAnalyzeCommand,
+                  {"--prompt", "x", "--image", image, "--manifest", manifest}),
+            kExitOk)
+      << err_;
+  EXPECT_EQ(Qkctl(kReplayCommand, {manifest}), kExitUsage);
+  EXPECT_THAT(err_, HasSubstr("--image: the run had 1 images, got 0 files"));
+  EXPECT_EQ(Qkctl(kReplayCommand, {manifest, "--image", image}), kExitOk)
+      << err_;
+  const v1::AnalyzeRequest request = service_.last_request();
+  EXPECT_EQ(request.input().images(0).encoded(), "PNG");
+  EXPECT_EQ(request.input().images(0).sha256(), "00");
+}
+
 TEST_F(QkctlFakeTest, OutAndManifestCanBeReplayed) {
   const std::string tensors = File("a.safetensors");
   const std::string manifest = File("a.json");

@@ -48,6 +48,33 @@ TEST(Replay, EqualRunsAreIdentical) {
   }
 }
 
+TEST(Replay, TheTowersPayloadsAreComparedToo) {
+  FakeStreamOptions options;
+  options.images = 2;
+  AnalysisResult before = RunFake(options), after = RunFake(options);
+  SavedAnalysis saved;
+  saved.manifest = before.finished.manifest();
+  const ReplayReport same = CompareRuns(saved, after);
+  EXPECT_EQ(same.verdict, ReplayVerdict::kIdentical);
+  EXPECT_THAT(Text(same), HasSubstr("identical: 24 payloads"));
+  for (auto& digest : *after.finished.mutable_manifest()->mutable_digests()) {
+    if (digest.has_image() && digest.image() == 1) digest.set_sha256("11");
+  }
+  EXPECT_THAT(Text(CompareRuns(saved, after)),
+              HasSubstr("6 of 24 payloads differ, first "
+                        "clean/image.1.vision.0.hook_rot_q"));
+}
+
+TEST(Replay, TheRequestKeepsWhatTheManifestHasOfImages) {
+  FakeStreamOptions options;
+  options.images = 2;
+  const AnalysisResult result = RunFake(options);
+  const v1::AnalyzeRequest request = ReplayRequest(result.finished.manifest());
+  ASSERT_EQ(request.input().images_size(), 2);
+  EXPECT_EQ(request.input().images(1).sha256(), "00");
+  EXPECT_EQ(request.input().token_ids().ids_size(), 3);
+}
+
 TEST(Replay, NamesTheFirstDifferenceAndTheLargest) {
   FakeStreamOptions options;
   options.shift = 0.5;

@@ -40,6 +40,43 @@ TEST(StreamChecker, TakesAValidStream) {
   EXPECT_EQ(TensorName((*tensors)[0].header), "clean/layer.0.hook_rot_q");
 }
 
+TEST(StreamChecker, TellsTheTowersTensorsFromTheTexts) {
+  FakeStreamOptions options;
+  options.images = 2;
+  const auto tensors = Check(FakeStream(options));
+  ASSERT_TRUE(tensors.ok()) << tensors.status();
+  ASSERT_EQ(tensors->size(), 2u * (2 * 3 + 2 * 3));
+  EXPECT_EQ(TensorName((*tensors)[1].header),
+            "clean/image.1.vision.0.hook_rot_q");
+  options.form = v1::RAW;
+  EXPECT_THAT(TensorAxes((*Check(FakeStream(options)))[1].header),
+              ::testing::ElementsAre("patch", "head", "dim"));
+}
+
+TEST(StreamChecker, NamesWhatIsWrongWithATowersTensor) {
+  FakeStreamOptions options;
+  options.images = 1;
+  Events events = FakeStream(options);
+  v1::Layer* layer = events[IndexOf(events, Kind::kLayer)].mutable_layer();
+  layer->set_image(1);
+  EXPECT_THAT(std::string(Check(events).status().message()),
+              HasSubstr("clean/image.1.vision.0.hook_rot_q: the request has 1 "
+                        "images"));
+  events = FakeStream(options);
+  auto* digests = events.back().mutable_finished()->mutable_manifest();
+  for (v1::PayloadDigest& digest : *digests->mutable_digests()) {
+    if (digest.has_image()) digest.set_crc32c(digest.crc32c() + 1);
+  }
+  EXPECT_THAT(std::string(Check(events).status().message()),
+              HasSubstr("image 0, vision layer 0, HOOK_ROT_Q differs"));
+  events = FakeStream(options);
+  digests = events.back().mutable_finished()->mutable_manifest();
+  for (v1::PayloadDigest& digest : *digests->mutable_digests()) {
+    digest.clear_image();
+  }
+  EXPECT_FALSE(Check(events).ok());
+}
+
 TEST(StreamChecker, PutsChunksTogether) {
   const auto whole = Check(FakeStream());
   for (const size_t bytes : {1u, 5u, 31u, 32u}) {

@@ -59,6 +59,19 @@ TEST(AnalyzeView, ShowsARowPerLayerOfTheFirstArm) {
   EXPECT_THAT(text, Not(HasSubstr("\033[")));
 }
 
+TEST(AnalyzeView, ShowsTheTowersRowsOnTheirOwn) {
+  FakeStreamOptions stream;
+  stream.images = 2;
+  const std::string text = Show(stream, {});
+  EXPECT_THAT(text, HasSubstr("vision tower, image.layer:\n"));
+  EXPECT_THAT(text, HasSubstr("\n  0.0         1    3.7       0,3          -"));
+  EXPECT_THAT(text, HasSubstr("\n  1.0         1    3.7"));
+  EXPECT_THAT(text, HasSubstr("\ntext:\n"));
+  EXPECT_THAT(text, HasSubstr("\n    1         1    3.7       0,3        628"));
+  // The sentences are of the text alone.
+  EXPECT_THAT(text, HasSubstr("over the 2 layers of arm clean: Q 2 "));
+}
+
 TEST(AnalyzeView, ShowsEveryArmWhenAsked) {
   const std::string text = Show({}, {.all_arms = true});
   EXPECT_EQ(Count(text, "628"), 2u * 2 * 2) << text;
