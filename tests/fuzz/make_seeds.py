@@ -8,8 +8,10 @@ Inputs found later by fuzzing may lie beside them in corpus/.
 import json
 import pathlib
 import struct
+import zlib
 
 CORPUS = pathlib.Path(__file__).parent / "corpus"
+IMAGES = pathlib.Path(__file__).parents[1] / "goldens" / "images"
 
 
 def write(target, name, content):
@@ -113,8 +115,32 @@ def make_gguf():
               gguf(3, [], [tensor("t", [elements], kind, 0)], data[:size]))
 
 
+def png(height, bits, colour, rows, interlaced=False):
+    """An image 2 pixels wide; `rows` are those of the passes, if interlaced."""
+    def chunk(kind, data):
+        return (struct.pack(">I", len(data)) + kind + data
+                + struct.pack(">I", zlib.crc32(kind + data)))
+    header = struct.pack(">IIBBBBB", 2, height, bits, colour, 0, 0, interlaced)
+    data = zlib.compress(b"".join(b"\0" + row for row in rows))
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+            + chunk(b"IDAT", data) + chunk(b"IEND", b""))
+
+
+def make_image():
+    for name in ("bits.png", "grey.jpg", "palette.png", "progressive.jpg",
+                 "yuv420.jpg"):
+        write("image", name, (IMAGES / name).read_bytes())
+    # Bits of a sample, PNG's number of the colours, bytes of a row.
+    for name, bits, colour, size in [("rgb", 8, 2, 6), ("rgb16", 16, 2, 12),
+                                     ("rgba", 8, 6, 8), ("grey16", 16, 0, 4),
+                                     ("grey_alpha", 8, 4, 4)]:
+        write("image", name, png(2, bits, colour, [bytes(range(size))] * 2))
+    write("image", "interlaced", png(2, 8, 0, [b"a", b"b", b"cd"], True))
+
+
 if __name__ == "__main__":
     make_safetensors()
     make_index()
     make_json()
     make_gguf()
+    make_image()
