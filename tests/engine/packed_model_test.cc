@@ -69,7 +69,8 @@ std::vector<PackedCase> Cases() {
       absl::StrCat(kGptqConfig, R"("group_size":32,)",
                    R"("checkpoint_format":"gptq_v2")"),
       absl::StrCat(kGptqConfig, R"("group_size":-1,"desc_act":true)"),
-      absl::StrCat(kAwqConfig, // Of "self_attn.q_proj" only whole components count.
+      // Of "self_attn.q_proj" only whole components count.
+      absl::StrCat(kAwqConfig,
                    R"(,"modules_to_not_convert":["mlp","proj","attn.q"])")};
   return {
       kPhi3Awq,

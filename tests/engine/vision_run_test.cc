@@ -103,8 +103,7 @@ TEST_F(VisionRunTest, ArmsOfOneModelShareTheTower) {
 
 TEST_F(VisionRunTest, TheEstimateCountsTowersAndImages) {
   RunSpec spec = Spec("p1");
-  const int64_t patches =
-      spec.images[0].patches() + spec.images[1].patches();
+  const int64_t patches = spec.images[0].patches() + spec.images[1].patches();
   const int64_t tokens = static_cast<int64_t>(spec.tokens.size());
   RunSpec text = spec;
   text.images.clear();
