@@ -37,6 +37,7 @@ Sequence::Sequence(const RunSpec& spec, int arm,
       sink_(sink),
       tokens_(spec.tokens),
       vision_(std::move(vision)),
+      shares_vision_(vision_ != nullptr),
       disruptor_(spec.arms[arm].model->config(), spec.arms[arm].rules,
                  static_cast<int>(spec.tokens.size()), arm),
       capture_(spec.arms[arm].model->config(), spec, arm) {
@@ -159,6 +160,11 @@ PassStep Sequence::NextStep() const {
     step.rows = 1;
   }
   return step;
+}
+
+int Sequence::TowerRows() const {
+  const bool own = vision_ != nullptr && !shares_vision_;
+  return own && !vision_->done() ? vision_->rows() : 0;
 }
 
 absl::Span<const int32_t> Sequence::NextTokens() const {

@@ -64,6 +64,8 @@ class Sequence {
   // Token ids of the next step's rows.
   absl::Span<const int32_t> NextTokens() const;
   void AppendToken(int32_t id) { tokens_.push_back(id); }
+  // Rows of the tower's pass before it, if that is this sequence's own.
+  int TowerRows() const;
   // The step's rows are in the cache.
   void Advance(const PassStep& step);
   // What RoPE turns the row at a position with.
@@ -132,6 +134,7 @@ class Sequence {
   std::vector<int32_t> tokens_;  // prompt and generated
   int cached_ = 0;               // positions in the cache
   std::shared_ptr<Vision> vision_;
+  const bool shares_vision_;
   std::vector<Range> image_places_;
   std::vector<RopePosition> rope_positions_;  // (prompt); empty: no images
   int decode_shift_ = 0;  // of a generated token's RoPE position

@@ -34,6 +34,8 @@ class Vision {
   // Both must outlive it; CheckImages has found the images good.
   Vision(const Model& model, absl::Span<const Image> images);
 
+  // Patches of all images.
+  int rows() const { return rows_; }
   // Bytes that Reserve takes, once however often it is called.
   int64_t bytes() const;
   absl::Status Reserve();

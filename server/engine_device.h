@@ -17,7 +17,7 @@ class EngineDevice : public Device {
     return std::make_unique<EnginePass>(model, sequences);
   }
   int Rows(const Sequence& sequence) const override {
-    return sequence.NextStep().rows;
+    return sequence.NextStep().rows + sequence.TowerRows();
   }
 
  private:

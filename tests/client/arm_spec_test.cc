@@ -38,6 +38,8 @@ const GoodCase kGoodCases[] = {
     {"base=clean", "name: 'base'"},
     {"top_k:1", "name: 'top_k:1' disruptions { top_k { k: 1 } }"},
     {"bottom_k:3", "name: 'bottom_k:3' disruptions { bottom_k { k: 3 } }"},
+    {"t=top_k:1,tower=vision,layers=0-1",
+     "name: 't' disruptions { top_k { k: 1 } tower: VISION layers: [0, 1] }"},
     {"top_k:1,replace=zero",
      "name: 'top_k:1,replace=zero' disruptions { top_k { k: 1 } replace: ZERO "
      "}"},

@@ -101,6 +101,22 @@ TEST_F(VisionRunTest, ArmsOfOneModelShareTheTower) {
             3 * (alone->peak_extra_bytes - vision.bytes()));
 }
 
+TEST_F(VisionRunTest, OneArmTakesTheTowersRows) {
+  RunSpec spec = Spec("p1");
+  spec.arms.push_back({"other", model_, {}});
+  Recorder recorder;
+  const auto run = qk::Run::Create(spec, &recorder).value();
+  ASSERT_TRUE(run->Reserve().ok());
+  std::vector<Sequence*> sequences;
+  run->AppendReady(model_.get(), &sequences);
+  ASSERT_EQ(sequences.size(), 2u);
+  EXPECT_EQ(sequences[0]->TowerRows(),
+            spec.images[0].patches() + spec.images[1].patches());
+  EXPECT_EQ(sequences[1]->TowerRows(), 0);
+  while (!sequences[0]->vision()->done()) sequences[0]->vision()->RunLayer();
+  EXPECT_EQ(sequences[0]->TowerRows(), 0);
+}
+
 TEST_F(VisionRunTest, TheEstimateCountsTowersAndImages) {
   RunSpec spec = Spec("p1");
   const int64_t patches = spec.images[0].patches() + spec.images[1].patches();
