@@ -38,6 +38,10 @@ void InputFlags::AddTo(FlagSet* flags) {
              "a PNG or JPEG file, repeatable; each takes the place of one "
              "image token of the prompt (--parse-special)",
              &images_);
+  flags->Add("min-pixels", "N",
+             "of an image once resized (default: the model's)", &min_pixels_);
+  flags->Add("max-pixels", "N", "the same: fewer pixels, fewer rows",
+             &max_pixels_);
   flags->Add("chat", "FORMAT", "put the prompt into a chat format as the user",
              &chat_);
   flags->Add("system", "TEXT", "with --chat: the system message", &system_);
@@ -54,10 +58,16 @@ bool InputFlags::any() const {
 }
 
 absl::Status InputFlags::AddImages(v1::Input* input) const {
+  if (images_.empty() && (min_pixels_.has_value() || max_pixels_.has_value())) {
+    return Usage("--min-pixels and --max-pixels need --image");
+  }
   for (const std::string& file : images_) {
     absl::StatusOr<std::string> content = ReadFile(file);
     if (!content.ok()) return content.status();
-    input->add_images()->set_encoded(*std::move(content));
+    v1::Image* image = input->add_images();
+    image->set_encoded(*std::move(content));
+    if (min_pixels_.has_value()) image->set_min_pixels(*min_pixels_);
+    if (max_pixels_.has_value()) image->set_max_pixels(*max_pixels_);
   }
   return absl::OkStatus();
 }

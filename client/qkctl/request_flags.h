@@ -29,6 +29,7 @@ class InputFlags {
   std::optional<std::string> prompt_, prompt_file_, token_ids_, chat_, system_;
   std::optional<std::string> special_tokens_;
   std::vector<std::string> images_;
+  std::optional<int32_t> min_pixels_, max_pixels_;
   bool parse_special_ = false;
 };
 

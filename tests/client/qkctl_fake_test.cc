@@ -152,20 +152,25 @@ TEST_F(QkctlFakeTest, ImagesAreSentAsTheyAre) {
   const std::string bytes("\x89PNG\r\n\0\xff", 8);
   const std::string first = File("a.png", bytes),
                     second = File("b.jpg", "JPEG");
-  EXPECT_EQ(Qkctl(kAnalyzeCommand,
-                  {"--prompt", "x", "--parse-special", "--image", first,
-                   "--image", second, "--vision-layers", "0-1,3"}),
-            kExitOk)
+  EXPECT_EQ(
+      Qkctl(kAnalyzeCommand,
+            {"--prompt", "x", "--parse-special", "--image", first, "--image",
+             second, "--vision-layers", "0-1,3", "--max-pixels", "5000"}),
+      kExitOk)
       << err_;
   const v1::AnalyzeRequest request = service_.last_request();
   ASSERT_EQ(request.input().images_size(), 2);
   EXPECT_EQ(request.input().images(0).encoded(), bytes);
   EXPECT_EQ(request.input().images(1).encoded(), "JPEG");
+  EXPECT_EQ(request.input().images(1).max_pixels(), 5000);
+  EXPECT_FALSE(request.input().images(1).has_min_pixels());
   EXPECT_THAT(request.capture().vision_layers(), ElementsAre(0, 1, 3));
   EXPECT_EQ(
       Qkctl(kAnalyzeCommand, {"--prompt", "x", "--image", folder_ + "/none"}),
       kExitFile);
   EXPECT_THAT(err_, HasSubstr("none"));
+  EXPECT_EQ(Qkctl(kAnalyzeCommand, {"--prompt", "x", "--min-pixels", "5"}),
+            kExitUsage);
 }
 
 TEST_F(QkctlFakeTest, AReplayNeedsTheRunsImages) {
