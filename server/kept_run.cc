@@ -108,7 +108,7 @@ void KeptRun::Finish(const absl::Status& status) {
   queue_->Discard();
   queue_.reset();
   result_->Finish(status);
-  const ConvertedStatus converted = ToGrpcStatus(status);
+  const ConvertedStatus converted = ToGrpcStatus(status, id_);
   core_->log->Info(
       "kept_run_ended",
       {{"id", id_},
