@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "engine/check.h"
 #include "engine/head.h"
@@ -11,9 +12,9 @@ namespace qk {
 namespace {
 
 // Rows [begin, begin + rows) of an arm: its logits, and what they reduce to.
-std::vector<LogitsRow> RunTile(const Sequence& arm,
-                               absl::Span<const int32_t> tokens, int begin,
-                               int rows, float* logits) {
+std::vector<LogitsRow> TileOf(const Sequence& arm,
+                              absl::Span<const int32_t> tokens, int begin,
+                              int rows, float* logits) {
   const Model& model = arm.model();
   const int width = model.config().embedding_size;
   std::vector<LogitsRow> reduced(rows);
@@ -41,46 +42,50 @@ void Store(absl::Span<const LogitsRow> base, absl::Span<const LogitsRow> arm,
 
 }  // namespace
 
-absl::StatusOr<std::vector<ComparisonResult>> CompareArms(
-    absl::Span<const int32_t> tokens, absl::Span<Sequence* const> arms,
-    int baseline, const std::atomic<bool>& cancelled, double* seconds) {
+Comparison::Comparison(absl::Span<const int32_t> tokens,
+                       std::vector<Sequence*> arms, int baseline)
+    : tokens_(tokens), arms_(std::move(arms)), baseline_(baseline) {
+  for (const Sequence* arm : arms_) {
+    ComparisonResult& result = results_.emplace_back();
+    result.arm = arm->arm();
+    result.kl.resize(tokens_.size());
+    result.top1.resize(tokens_.size());
+    result.top1_flip.resize(tokens_.size());
+    result.token_logprob.resize(tokens_.size());
+  }
+}
+
+void Comparison::RunTile() {
   const auto start = std::chrono::steady_clock::now();
-  const int total = static_cast<int>(tokens.size());
-  std::vector<ComparisonResult> results(arms.size());
-  for (size_t i = 0; i < arms.size(); ++i) {
-    results[i].arm = arms[i]->arm();
-    results[i].kl.resize(total);
-    results[i].top1.resize(total);
-    results[i].top1_flip.resize(total);
-    results[i].token_logprob.resize(total);
-  }
-  const Model& base_model = arms[baseline]->model();
+  const Model& base_model = arms_[baseline_]->model();
   Workspace& work = base_model.workspace();
-  Backend* backend = base_model.backend();
-  const int tile = work.logits_rows();
-  for (int begin = 0; begin < total; begin += tile) {
-    if (cancelled) return absl::CancelledError("cancelled");
-    const int rows = std::min(tile, total - begin);
-    const std::vector<LogitsRow> base =
-        RunTile(*arms[baseline], tokens, begin, rows, work.logits(0));
-    for (size_t i = 0; i < arms.size(); ++i) {
-      if (static_cast<int>(i) == baseline) {
-        Store(base, base, begin, &results[i]);
-        continue;
-      }
-      const std::vector<LogitsRow> arm =
-          RunTile(*arms[i], tokens, begin, rows, work.logits(1));
-      Store(base, arm, begin, &results[i]);
-      backend->KlDivergence(work.logits(0), work.logits(1),
-                            base_model.config().vocab_size, base, arm,
-                            results[i].kl.data() + begin);
+  const int begin = next_;
+  const int rows = std::min(work.logits_rows(),
+                            static_cast<int>(tokens_.size()) - begin);
+  const std::vector<LogitsRow> base =
+      TileOf(*arms_[baseline_], tokens_, begin, rows, work.logits(0));
+  for (size_t i = 0; i < arms_.size(); ++i) {
+    if (static_cast<int>(i) == baseline_) {
+      Store(base, base, begin, &results_[i]);
+      continue;
     }
+    const std::vector<LogitsRow> arm =
+        TileOf(*arms_[i], tokens_, begin, rows, work.logits(1));
+    Store(base, arm, begin, &results_[i]);
+    base_model.backend()->KlDivergence(
+        work.logits(0), work.logits(1), base_model.config().vocab_size, base,
+        arm, results_[i].kl.data() + begin);
   }
-  QK_RETURN_IF_ERROR(backend->Synchronize());
-  *seconds +=
+  next_ += rows;
+  seconds_ +=
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
           .count();
-  return results;
+}
+
+absl::StatusOr<std::vector<ComparisonResult>> Comparison::Finish() {
+  QK_CHECK(done());
+  QK_RETURN_IF_ERROR(arms_[baseline_]->model().backend()->Synchronize());
+  return std::move(results_);
 }
 
 }  // namespace qk

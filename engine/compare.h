@@ -3,7 +3,7 @@
 #ifndef QKSCOPE_ENGINE_COMPARE_H_
 #define QKSCOPE_ENGINE_COMPARE_H_
 
-#include <atomic>
+#include <cstdint>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -13,13 +13,31 @@
 
 namespace qk {
 
-// All `arms` have kept the hidden rows of the same `tokens`; arms[baseline] is
-// compared with. Logits exist a tile at a time. One result per arm, in order.
-// CANCELLED when `cancelled` turns true; looked at between tiles. Adds the time
-// it took to `seconds`.
-absl::StatusOr<std::vector<ComparisonResult>> CompareArms(
-    absl::Span<const int32_t> tokens, absl::Span<Sequence* const> arms,
-    int baseline, const std::atomic<bool>& cancelled, double* seconds);
+// One comparison, a tile of rows at a time: logits exist within a tile only, so
+// that other work may use the device in between.
+class Comparison {
+ public:
+  // All `arms` have kept the hidden rows of the same `tokens`; arms[baseline]
+  // is compared with. Both outlive the comparison.
+  Comparison(absl::Span<const int32_t> tokens, std::vector<Sequence*> arms,
+             int baseline);
+
+  bool done() const { return next_ == static_cast<int>(tokens_.size()); }
+  // The next rows of all arms.
+  void RunTile();
+  // Of RunTile, so far.
+  double seconds() const { return seconds_; }
+  // Once done: waits for the device; one result per arm, in order.
+  absl::StatusOr<std::vector<ComparisonResult>> Finish();
+
+ private:
+  const absl::Span<const int32_t> tokens_;
+  const std::vector<Sequence*> arms_;
+  const int baseline_;
+  int next_ = 0;  // row
+  double seconds_ = 0;
+  std::vector<ComparisonResult> results_;
+};
 
 }  // namespace qk
 

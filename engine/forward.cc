@@ -250,18 +250,25 @@ Pass::~Pass() = default;
 
 bool Pass::done() const {
   return !batch_->status().ok() || batch_->rows() == 0 ||
-         next_layer_ == model_.config().num_layers();
+         (head_ != nullptr && head_->done());
 }
 
 void Pass::RunLayer() {
   QK_CHECK(!done());
   batch_->DropCancelled();
   if (batch_->rows() == 0) return;
+  if (head_ != nullptr) {
+    head_->RunTile();
+    return;
+  }
   if (Vision* vision = batch_->next_vision(); vision != nullptr) {
     vision->RunLayer();
   } else {
     if (next_layer_ == 0) PlaceImages(*batch_);
     Block(next_layer_++, *batch_);
+  }
+  if (next_layer_ == model_.config().num_layers()) {
+    head_ = std::make_unique<Head>(*batch_);
   }
   for (Batch::Entry& entry : batch_->entries()) entry.sequence->Deliver();
 }
@@ -271,7 +278,6 @@ void Pass::DropCancelled() { batch_->DropCancelled(); }
 absl::Status Pass::Finish() {
   if (!batch_->status().ok()) return batch_->status();
   batch_->DropCancelled();
-  if (batch_->rows() > 0) RunHead(*batch_);
   const absl::Status status = batch_->backend().Synchronize();
   for (Batch::Entry& entry : batch_->entries()) {
     entry.sequence->Deliver();

@@ -13,6 +13,7 @@ namespace qk {
 class Model;
 class Sequence;
 class Batch;
+class Head;
 
 // A pass in progress over some sequences of one model. Passes of one backend
 // must not overlap inside a layer; between layers they may.
@@ -26,16 +27,16 @@ class Pass {
   Pass(const Model& model, absl::Span<Sequence* const> sequences);
   ~Pass();
 
-  // Runs the next layer, of the vision tower first where there are images. Rows
-  // of sequences whose run was cancelled leave.
+  // Runs the next layer, of the vision tower first where there are images; after
+  // the layers a tile of the logits that sequences asked for. Rows of sequences
+  // whose run was cancelled leave.
   void RunLayer();
   // The same without running a layer: afterwards the pass knows nothing of the
   // cancelled sequences, and their runs may give their memory back.
   void DropCancelled();
-  // All layers ran, or no sequence is left.
+  // All of it ran, or no sequence is left.
   bool done() const;
-  // Final norm and the logits that sequences asked for, then waits for the
-  // device. The first error of the pass.
+  // Waits for the device. The first error of the pass.
   absl::Status Finish();
   // Rows at the start.
   int rows() const;
@@ -43,6 +44,7 @@ class Pass {
  private:
   const Model& model_;
   std::unique_ptr<Batch> batch_;
+  std::unique_ptr<Head> head_;  // once the layers have run
   int next_layer_ = 0;
   int rows_ = 0;
 };

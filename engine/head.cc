@@ -1,7 +1,5 @@
 #include "engine/head.h"
 
-#include <algorithm>
-#include <utility>
 #include <vector>
 
 #include "engine/weights.h"
@@ -9,54 +7,21 @@
 namespace qk {
 namespace {
 
-// A row of a sequence whose logits are asked for, and the request's number.
-using Asked = std::pair<Batch::Entry*, size_t>;
-
 // Hands one row's results to its sequence.
-void Answer(const Model& model, const Asked& asked, const LogitsRow& reduced,
-            const float* logits) {
+void Answer(const HeadRequest& request, const LogitsRow& reduced,
+            const float* logits, const Model& model, HeadResult* result) {
   Backend& backend = *model.backend();
   const int vocab = model.config().vocab_size;
-  Sequence& sequence = *asked.first->sequence;
-  const HeadRequest& request = sequence.head_requests[asked.second];
-  HeadResult& result = sequence.head_results[asked.second];
-  result.row = reduced;
+  result->row = reduced;
   if (request.top_n > 0) {
-    result.ids.resize(request.top_n);
-    result.logprobs.resize(request.top_n);
+    result->ids.resize(request.top_n);
+    result->logprobs.resize(request.top_n);
     backend.TopLogits(logits, vocab, request.top_n, reduced.log_sum_exp,
-                      result.ids.data(), result.logprobs.data());
+                      result->ids.data(), result->logprobs.data());
   }
   if (request.want_logits) {
-    result.logits.resize(vocab);
-    backend.Download(result.logits.data(), logits, int64_t{4} * vocab);
-  }
-}
-
-// At most Workspace::logits_rows rows.
-void RunTile(Batch& batch, absl::Span<const Asked> tile) {
-  const Model& model = batch.model();
-  Backend& backend = batch.backend();
-  const int64_t width = model.config().hidden_size;
-  const int n = static_cast<int>(tile.size());
-  float* rows = batch.work().head_rows();
-  std::vector<LogitsRow> reduced(n);
-  for (int i = 0; i < n; ++i) {
-    const Batch::Entry& entry = *tile[i].first;
-    const HeadRequest& request = entry.sequence->head_requests[tile[i].second];
-    const int64_t row =
-        entry.row_begin + request.position - entry.step.first_position;
-    backend.CopyOnDevice(rows + i * width, batch.hidden() + row * width,
-                         4 * width);
-    reduced[i].target = request.target;
-  }
-  HeadRowsOf(model, rows, n, batch.work().head_normed(), rows);
-  float* logits = batch.work().logits(0);
-  Logits(model, rows, n, logits);
-  const int64_t vocab = model.config().vocab_size;
-  backend.ReduceLogits(logits, vocab, absl::MakeSpan(reduced));
-  for (int i = 0; i < n; ++i) {
-    Answer(model, tile[i], reduced[i], logits + i * vocab);
+    result->logits.resize(vocab);
+    backend.Download(result->logits.data(), logits, int64_t{4} * vocab);
   }
 }
 
@@ -85,10 +50,9 @@ void Logits(const Model& model, const float* rows, int n, float* logits) {
   }
 }
 
-void RunHead(Batch& batch) {
+Head::Head(Batch& batch) : batch_(batch) {
   const Model& model = batch.model();
   const ModelConfig& config = model.config();
-  std::vector<Asked> asked;
   for (Batch::Entry& entry : batch.entries()) {
     Sequence& s = *entry.sequence;
     if (s.kept_rows() != nullptr && entry.step.phase == Phase::kPrefill) {
@@ -100,13 +64,49 @@ void RunHead(Batch& batch) {
     }
     s.head_results.assign(s.head_requests.size(), {});
     for (size_t i = 0; i < s.head_requests.size(); ++i) {
-      asked.emplace_back(&entry, i);
+      asked_.push_back({&s, i});
     }
   }
-  const size_t tile = static_cast<size_t>(batch.work().logits_rows());
-  for (size_t i = 0; i < asked.size(); i += tile) {
-    RunTile(batch, absl::MakeConstSpan(asked).subspan(
-                       i, std::min(tile, asked.size() - i)));
+}
+
+void Head::RunTile() {
+  const size_t tile = static_cast<size_t>(batch_.work().logits_rows());
+  std::vector<Row> rows;
+  for (; !done() && rows.size() < tile; ++next_) {
+    const Asked& asked = asked_[next_];
+    for (const Batch::Entry& entry : batch_.entries()) {
+      if (entry.sequence != asked.sequence) continue;
+      const HeadRequest& request = asked.sequence->head_requests[asked.request];
+      rows.push_back({asked, entry.row_begin + request.position -
+                                 entry.step.first_position});
+    }
+  }
+  if (!rows.empty()) Compute(rows);
+}
+
+void Head::Compute(absl::Span<const Row> rows) {
+  const Model& model = batch_.model();
+  Backend& backend = batch_.backend();
+  const int64_t width = model.config().hidden_size;
+  const int n = static_cast<int>(rows.size());
+  float* hidden = batch_.work().head_rows();
+  std::vector<LogitsRow> reduced(n);
+  for (int i = 0; i < n; ++i) {
+    const Asked& asked = rows[i].asked;
+    backend.CopyOnDevice(hidden + i * width,
+                         batch_.hidden() + rows[i].row * width, 4 * width);
+    reduced[i].target = asked.sequence->head_requests[asked.request].target;
+  }
+  HeadRowsOf(model, hidden, n, batch_.work().head_normed(), hidden);
+  float* logits = batch_.work().logits(0);
+  Logits(model, hidden, n, logits);
+  const int64_t vocab = model.config().vocab_size;
+  backend.ReduceLogits(logits, vocab, absl::MakeSpan(reduced));
+  for (int i = 0; i < n; ++i) {
+    Sequence& sequence = *rows[i].asked.sequence;
+    const size_t request = rows[i].asked.request;
+    Answer(sequence.head_requests[request], reduced[i], logits + i * vocab,
+           model, &sequence.head_results[request]);
   }
 }
 

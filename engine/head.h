@@ -2,6 +2,10 @@
 #ifndef QKSCOPE_ENGINE_HEAD_H_
 #define QKSCOPE_ENGINE_HEAD_H_
 
+#include <cstddef>
+#include <vector>
+
+#include "absl/types/span.h"
 #include "engine/batch.h"
 #include "engine/model.h"
 
@@ -16,8 +20,32 @@ void HeadRowsOf(const Model& model, const float* hidden, int n, float* scratch,
 // logits (n, vocab) = softcap(rows (n, embedding_size) lm_head^T).
 void Logits(const Model& model, const float* rows, int n, float* logits);
 
-// Keeps rows where a sequence keeps them, and answers every head request.
-void RunHead(Batch& batch);
+// The end of a pass: keeps rows where a sequence keeps them, and answers every
+// head request, a tile of logits at a time.
+class Head {
+ public:
+  // The layers have run.
+  explicit Head(Batch& batch);
+  bool done() const { return next_ >= asked_.size(); }
+  // Sequences that have left the batch are passed by.
+  void RunTile();
+
+ private:
+  // A row of a sequence whose logits are asked for: the request's number.
+  struct Asked {
+    Sequence* sequence;
+    size_t request;
+  };
+  struct Row {
+    Asked asked;
+    int row;  // in the batch
+  };
+  void Compute(absl::Span<const Row> rows);
+
+  Batch& batch_;
+  std::vector<Asked> asked_;
+  size_t next_ = 0;
+};
 
 }  // namespace qk
 

@@ -36,6 +36,8 @@ class RunImpl final : public Run {
   void AfterPass(absl::Span<Sequence* const> ran, const absl::Status& status,
                  double seconds) override;
   bool finished() const override { return finished_; }
+  bool comparing() const override { return comparison_ != nullptr; }
+  void CompareTile() override;
   void Cancel(absl::Status reason) override;
   bool cancelled() const override { return cancelled_; }
   void FinishCancelled() override;
@@ -50,7 +52,9 @@ class RunImpl final : public Run {
   void SendScore(const Arm& arm);
   void TakeToken(Arm& arm, const HeadResult& head);
   void Stop(Arm& arm, const char* reason);
-  void CompareWhenReady();
+  void StartComparison();
+  void EndComparison();
+  void FinishWhenDone();
   void Finish(const absl::Status& status);
 
   const RunSpec spec_;
@@ -60,7 +64,8 @@ class RunImpl final : public Run {
   std::atomic<bool> cancelled_{false};
   std::mutex reason_mutex_;
   absl::Status reason_;
-  bool compared_ = false;
+  std::unique_ptr<Comparison> comparison_;
+  bool compared_ = false;  // or being compared
   bool finished_ = false;
   RunTimes times_;
 };
@@ -136,6 +141,7 @@ const Model* RunImpl::next_model() const {
 }
 
 void RunImpl::AppendReady(const Model* model, std::vector<Sequence*>* out) {
+  if (comparing()) return;
   for (Arm& arm : arms_) {
     if (!arm.done && &arm.sequence->model() == model) {
       out->push_back(arm.sequence.get());
@@ -165,10 +171,14 @@ void RunImpl::AfterPass(absl::Span<Sequence* const> ran,
     }
   }
   (decode ? times_.decode : times_.prefill) += seconds;
-  CompareWhenReady();
+  StartComparison();
+  FinishWhenDone();
+}
+
+void RunImpl::FinishWhenDone() {
   const bool all_done =
       absl::c_all_of(arms_, [](const Arm& arm) { return arm.done; });
-  if (!finished_ && all_done) Finish(absl::OkStatus());
+  if (!finished_ && !comparing() && all_done) Finish(absl::OkStatus());
 }
 
 void RunImpl::AfterPrefill(Arm& arm) {
@@ -258,7 +268,7 @@ void RunImpl::Stop(Arm& arm, const char* reason) {
   arm.sequence->FinishDecodeCapture();
 }
 
-void RunImpl::CompareWhenReady() {
+void RunImpl::StartComparison() {
   if (compared_ || !spec_.baseline.has_value()) return;
   std::vector<Sequence*> sequences;
   for (Arm& arm : arms_) {
@@ -266,12 +276,24 @@ void RunImpl::CompareWhenReady() {
     sequences.push_back(arm.sequence.get());
   }
   compared_ = true;
-  absl::StatusOr<std::vector<ComparisonResult>> results = CompareArms(
-      spec_.tokens, sequences, *spec_.baseline, cancelled_, &times_.compare);
+  comparison_ = std::make_unique<Comparison>(
+      spec_.tokens, std::move(sequences), *spec_.baseline);
+}
+
+void RunImpl::CompareTile() {
+  QK_CHECK(comparing());
   if (cancelled_) {
     FinishCancelled();
     return;
   }
+  comparison_->RunTile();
+  if (comparison_->done()) EndComparison();
+}
+
+void RunImpl::EndComparison() {
+  absl::StatusOr<std::vector<ComparisonResult>> results = comparison_->Finish();
+  times_.compare += comparison_->seconds();
+  comparison_.reset();
   if (!results.ok()) {
     Finish(results.status());
     return;
@@ -279,6 +301,7 @@ void RunImpl::CompareWhenReady() {
   for (ComparisonResult& result : *results) {
     sink_->OnComparison(std::move(result));
   }
+  FinishWhenDone();
 }
 
 void RunImpl::Cancel(absl::Status reason) {
@@ -300,6 +323,8 @@ void RunImpl::FinishCancelled() {
 
 void RunImpl::Finish(const absl::Status& status) {
   finished_ = true;
+  if (comparing()) times_.compare += comparison_->seconds();
+  comparison_.reset();
   std::vector<ArmSummary> summaries;
   for (Arm& arm : arms_) {
     times_.capture += arm.sequence->capture_seconds();

@@ -2,7 +2,8 @@
 // puts into ragged batches, and what comes out of them.
 //
 // Life, all on the device's scheduler thread but where said otherwise:
-//   Create -> Reserve -> { AppendReady -> (a pass) -> AfterPass }* -> finished.
+//   Create -> Reserve -> { AppendReady -> (a pass) -> AfterPass
+//                          -> CompareTile* }* -> finished.
 #ifndef QKSCOPE_ENGINE_RUN_H_
 #define QKSCOPE_ENGINE_RUN_H_
 
@@ -153,6 +154,11 @@ class Run {
   virtual void AfterPass(absl::Span<Sequence* const> ran,
                          const absl::Status& status, double seconds) = 0;
   virtual bool finished() const = 0;
+
+  // A comparison goes on between passes, a tile at a time: while there is one,
+  // no sequence is ready.
+  virtual bool comparing() const = 0;
+  virtual void CompareTile() = 0;
 
   // Any thread, any time: the run ends between two layers.
   virtual void Cancel(absl::Status reason) = 0;

@@ -112,7 +112,7 @@ void KeptRun::Finish(const absl::Status& status) {
   core_->log->Info(
       "kept_run_ended",
       {{"id", id_},
-       {"user", user_->alias},
+       {"alias", user_->alias},
        {"code", std::string(CodeName(converted.status.error_code()))},
        {"device_ms", request_->device_seconds() * 1e3},
        {"bytes", encoder_->streamed_bytes()}});

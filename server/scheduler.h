@@ -164,6 +164,7 @@ class Scheduler {
     double seconds = 0;
     uint64_t turn = 0;  // when it last ran
     bool long_one = false;  // longer than a slice
+    bool compares = false;  // a run's comparison, which is no pass of a model
   };
   // What a flow could do next.
   struct FlowWork {
@@ -210,6 +211,7 @@ class Scheduler {
   LivePass* ChoosePass(absl::Time* wake);
   Work FindWork(absl::Time* wake);
   LivePass* StartPass(Flow* first, Work* work);
+  LivePass* StartComparison(FlowWork* work);
   const Model* ChooseModel(const FlowWork& work);
   // Adds the flow's next run to the plan; false: none of it can join.
   bool PlanNext(Flow* flow, int limit, FlowWork* work, PassPlan* plan);

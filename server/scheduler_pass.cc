@@ -63,6 +63,10 @@ void Scheduler::ChargeRun(Entry* entry, double seconds) {
 
 void Scheduler::FinishPass(LivePass* live, const absl::Status& status) {
   const PassPlan& plan = live->plan;
+  if (live->compares) {
+    for (const PassPlan::Part& part : plan.parts) part.active->in_pass = false;
+    return;
+  }
   observer_->OnPass(*plan.model, plan.rows,
                     static_cast<int>(plan.sequences.size()), live->seconds,
                     status);

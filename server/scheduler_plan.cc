@@ -13,6 +13,19 @@ constexpr size_t kFronts = 64;
 constexpr int kFewRows = 32;
 constexpr int kRowsBeforeMeasured = 64;
 
+// A run's comparison, a tile for a layer.
+class ComparisonPass : public DevicePass {
+ public:
+  explicit ComparisonPass(Run* run) : run_(run) {}
+  void RunLayer() override { run_->CompareTile(); }
+  void DropCancelled() override {}
+  bool done() const override { return !run_->comparing(); }
+  absl::Status Finish() override { return absl::OkStatus(); }
+
+ private:
+  Run* const run_;
+};
+
 }  // namespace
 
 int Scheduler::SliceRows() const {
@@ -115,6 +128,9 @@ const Model* Scheduler::ChooseModel(const FlowWork& work) {
 }
 
 Scheduler::LivePass* Scheduler::StartPass(Flow* first, Work* work) {
+  if (LivePass* comparison = StartComparison(&(*work)[first])) {
+    return comparison;
+  }
   PassPlan plan;
   plan.model = ChooseModel((*work)[first]);
   if (plan.model == nullptr) return nullptr;
@@ -153,6 +169,22 @@ Scheduler::LivePass* Scheduler::StartPass(Flow* first, Work* work) {
   live.long_one = plan.rows > SliceRows();
   live.plan = std::move(plan);
   return &live;
+}
+
+Scheduler::LivePass* Scheduler::StartComparison(FlowWork* work) {
+  for (Active* active : work->idle) {
+    Run* run = active->scheduled.run.get();
+    if (!run->comparing()) continue;
+    active->in_pass = true;
+    LivePass& live = passes_.emplace_back();
+    live.pass = std::make_unique<ComparisonPass>(run);
+    live.long_one = true;
+    live.compares = true;
+    live.plan.rows = 1;
+    live.plan.parts.push_back({active, {}, 1});
+    return &live;
+  }
+  return nullptr;
 }
 
 bool Scheduler::PlanNext(Flow* flow, int limit, FlowWork* work,

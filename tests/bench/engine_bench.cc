@@ -119,6 +119,7 @@ class Bench {
         runs[i]->AfterPass(
             absl::MakeConstSpan(all).subspan(begin, ends[i] - begin), status,
             0);
+        while (runs[i]->comparing()) runs[i]->CompareTile();
         begin = ends[i];
       }
     }

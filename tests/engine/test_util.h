@@ -131,6 +131,7 @@ inline void RunTogether(const std::vector<Run*>& runs) {
             absl::MakeConstSpan(sequences).subspan(begin, ends[i] - begin),
             status, 0.0);
       }
+      while (runs[i]->comparing()) runs[i]->CompareTile();
       begin = ends[i];
     }
   }

@@ -327,6 +327,47 @@ TEST_F(SchedulerTest, WhatCanNeverFitIsRefused) {
   EXPECT_TRUE(Submit(Named("b")).Await().ok());
 }
 
+TEST_F(SchedulerTest, OthersRunBetweenTheTilesOfAComparison) {
+  Start();
+  std::atomic<int> tiles = 0;
+  FakeRunOptions options = Named("compares");
+  options.tiles = 1000;
+  options.on_tile = [&] {
+    ++tiles;
+    absl::SleepFor(absl::Milliseconds(1));
+  };
+  const Submitted a = Submit(options);
+  while (tiles < 3) absl::SleepFor(absl::Milliseconds(1));
+  alias_ = "other";
+  EXPECT_TRUE(Submit(Named("b")).Await().ok());
+  EXPECT_LT(tiles, 1000);
+  a.request->Cancel(absl::CancelledError("enough"));
+  EXPECT_EQ(a.Await(), absl::CancelledError("enough"));
+  EXPECT_LT(tiles, 1000);
+  // One that goes to its end, and on to the next pass.
+  FakeRunOptions whole = Named("whole", {1}, 2);
+  whole.tiles = 5;
+  whole.on_tile = [&] { ++tiles; };
+  tiles = 0;
+  EXPECT_TRUE(Submit(whole).Await().ok());
+  EXPECT_EQ(tiles, 5);
+}
+
+// A parked pass gives its cancelled run's memory back before it goes on.
+TEST_F(SchedulerTest, CancelledWhileParked) {
+  Start(256, /*max_rows=*/1000);
+  const Submitted parked = Block(/*rows=*/900);
+  alias_ = "other";
+  const Submitted b = Submit(Named("b", {1}, 1));
+  parked.request->Cancel(absl::CancelledError("left"));
+  device_.gate.Open();
+  EXPECT_EQ(parked.Await(), absl::CancelledError("left"));
+  EXPECT_TRUE(b.Await().ok());
+  EXPECT_EQ(parked.outcome->passes, 0);
+  EXPECT_TRUE(scheduler_->WaitUntilIdle(absl::InfiniteFuture()));
+  EXPECT_EQ(observer_.cancelled.size(), 1u);
+}
+
 TEST_F(SchedulerTest, AFailedPassEndsItsRunsOnly) {
   Start();
   device_.pass_status = absl::InternalError("device lost");

@@ -129,6 +129,8 @@ struct FakeRunOptions {
   std::vector<int> rows = {1};  // of each sequence
   int passes = 1;               // that every sequence needs
   std::function<absl::Status()> reserve = [] { return absl::OkStatus(); };
+  int tiles = 0;  // of a comparison after the first pass
+  std::function<void()> on_tile = [] {};
 };
 
 class FakeRun : public Run {
@@ -155,7 +157,7 @@ class FakeRun : public Run {
     return finished_ ? nullptr : options_.model;
   }
   void AppendReady(const Model* model, std::vector<Sequence*>* out) override {
-    if (model != options_.model) return;
+    if (model != options_.model || comparing()) return;
     for (size_t i = 0; i < sequences_.size(); ++i) {
       if (left_[i] > 0) out->push_back(sequences_[i].get());
     }
@@ -171,11 +173,15 @@ class FakeRun : public Run {
         if (sequences_[i].get() == sequence) --left_[i];
       }
     }
-    const bool done = std::all_of(left_.begin(), left_.end(),
-                                  [](int left) { return left == 0; });
-    if (!status.ok() || done) Finish(status);
+    if (!std::exchange(compared_, true)) tiles_left_ = options_.tiles;
+    FinishWhenDone(status);
   }
   bool finished() const override { return finished_; }
+  bool comparing() const override { return tiles_left_ > 0; }
+  void CompareTile() override {
+    options_.on_tile();
+    if (--tiles_left_ == 0) FinishWhenDone(absl::OkStatus());
+  }
   void Cancel(absl::Status reason) override {
     std::lock_guard<std::mutex> lock(mutex_);
     if (!reason_.ok()) return;
@@ -191,8 +197,15 @@ class FakeRun : public Run {
   const RunSpec& spec() const override { return spec_; }
 
  private:
+  void FinishWhenDone(const absl::Status& status) {
+    const bool done = std::all_of(left_.begin(), left_.end(),
+                                  [](int left) { return left == 0; });
+    if (!status.ok() || (done && !comparing())) Finish(status);
+  }
+
   void Finish(const absl::Status& status) {
     finished_ = true;
+    tiles_left_ = 0;
     std::lock_guard<std::mutex> lock(outcome_->mutex);
     EXPECT_FALSE(outcome_->finished);
     outcome_->finished = true;
@@ -204,6 +217,8 @@ class FakeRun : public Run {
   const RunSpec spec_;
   std::vector<std::unique_ptr<Sequence>> sequences_;
   std::vector<int> left_;
+  int tiles_left_ = 0;
+  bool compared_ = false;
   bool finished_ = false;
   std::mutex mutex_;
   absl::Status reason_;
