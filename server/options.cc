@@ -243,6 +243,11 @@ absl::StatusOr<ServerOptions> OptionsFromConfig(const ServerConfig& config,
 }
 
 absl::Status CheckAccess(const ServerOptions& options) {
+  for (const UserEntry& user : options.users) {
+    if (user.subject.empty() || options.tls.asks_clients()) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(user.where, ".subject: needs tls.client_ca_file"));
+  }
   QK_ASSIGN_OR_RETURN(const HostPort listen, ParseHostPort(options.listen));
   const bool open = !options.has_users() && !options.tls.asks_clients();
   if (open && !IsLoopback(listen.host) && !options.allow_anonymous_network) {

@@ -14,8 +14,8 @@
 #include "qkscope/v1/config.pb.h"
 #include "server/limits.h"
 #include "server/log.h"
-#include "server/result_store.h"
 #include "server/parse_config.h"
+#include "server/result_store.h"
 #include "server/tls_files.h"
 #include "server/users.h"
 
@@ -59,7 +59,8 @@ absl::StatusOr<ServerOptions> OptionsFromConfig(
     const ::qkscope::v1::ServerConfig& config, const std::string& source);
 
 // What concerns several keys at once: nobody but this machine may reach a
-// server that asks for no credentials, unless that was said in so many words.
+// server that asks for no credentials, unless that was said in so many words;
+// and a user known by a certificate needs somebody to ask for it.
 absl::Status CheckAccess(const ServerOptions& options);
 
 // Reads the files of users and TLS. Errors name file and key.

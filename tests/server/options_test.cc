@@ -199,6 +199,17 @@ TEST(ConfigTest, BadUsers) {
             "q.conf: tls.key_file: must not be empty");
 }
 
+TEST(ConfigTest, SubjectsNeedAnAuthority) {
+  ServerOptions options;
+  options.users.emplace_back();
+  options.users[0].subject = "client 1";
+  options.users[0].where = "q.conf: users[0]";
+  EXPECT_EQ(CheckAccess(options).message(),
+            "q.conf: users[0].subject: needs tls.client_ca_file");
+  options.tls = {"c", "k", "a"};
+  EXPECT_TRUE(CheckAccess(options).ok());
+}
+
 TEST(ConfigTest, OnlyLoopbackWithoutCredentials) {
   for (const char* host : {"127.0.0.1", "127.8.9.10", "[::1]", "localhost",
                            "[::ffff:127.0.0.1]"}) {
