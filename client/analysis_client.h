@@ -51,6 +51,9 @@ struct CallOptions {
   // DEADLINE_EXCEEDED after it. Infinite: the server's own limit.
   absl::Duration timeout = absl::InfiniteDuration();
   Cancellation* cancellation = nullptr;
+  // Of a call that got no answer yet: the server cannot be reached, or says
+  // that it is busy and when to come back. Waits in between, longer each time.
+  int retries = 0;
 };
 
 // Called on the calling thread while a stream runs; each may be empty.
@@ -71,6 +74,8 @@ bool IsIncompleteStream(const absl::Status& status);
 // is not the server's.
 std::string RequestIdOf(const absl::Status& status);
 
+struct ClientStubs;
+
 class AnalysisClient {
  public:
   // Connects at the first call.
@@ -78,10 +83,28 @@ class AnalysisClient {
   ~AnalysisClient();
 
   // A stream that ends without Finished is an error, whatever its status says
-  // (IsIncompleteStream), and so is one that StreamChecker rejects.
+  // (IsIncompleteStream), and so is one that StreamChecker rejects. One that
+  // breaks off is taken up where it ended if the request is `resumable`; when
+  // the caller cancels such a one, the server is told.
   absl::StatusOr<AnalysisResult> Analyze(
       const qkscope::v1::AnalyzeRequest& request,
       const AnalyzeObserver& observer = {}, const CallOptions& options = {});
+
+  // Starts the request and leaves it; gives its id for FetchResult.
+  absl::StatusOr<std::string> Detach(qkscope::v1::AnalyzeRequest request,
+                                     const CallOptions& options = {});
+  // All events of a detached or resumable request, as Analyze would have given
+  // them; waits for those to come. Taken up again when it breaks off.
+  absl::StatusOr<AnalysisResult> FetchResult(
+      const std::string& request_id, const AnalyzeObserver& observer = {},
+      const CallOptions& options = {});
+
+  absl::StatusOr<qkscope::v1::GetUsageResponse> GetUsage(
+      bool all_users, const CallOptions& options = {});
+  absl::StatusOr<qkscope::v1::ListRequestsResponse> ListRequests(
+      bool all_users, const CallOptions& options = {});
+  absl::StatusOr<qkscope::v1::CancelResponse> Cancel(
+      const std::string& request_id, const CallOptions& options = {});
 
   // Calls `on_token` for each token; gives the end of the stream.
   absl::StatusOr<qkscope::v1::GenerateFinished> Generate(
@@ -114,12 +137,9 @@ class AnalysisClient {
                            const CallOptions& options = {});
 
  private:
-  struct Stubs;
-  class Call;
+  explicit AnalysisClient(std::unique_ptr<ClientStubs> stubs);
 
-  explicit AnalysisClient(std::unique_ptr<Stubs> stubs);
-
-  std::unique_ptr<Stubs> stubs_;
+  std::unique_ptr<ClientStubs> stubs_;
 };
 
 }  // namespace qk::client

@@ -1,15 +1,12 @@
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "client/arm_spec.h"
-#include "client/json_writer.h"
-#include "client/qkctl/analyze_view.h"
+#include "client/qkctl/analyze_output.h"
 #include "client/qkctl/command.h"
 #include "client/qkctl/request_flags.h"
-#include "client/saved_analysis.h"
 
 namespace qk::client {
 namespace {
@@ -45,68 +42,6 @@ std::string Details() {
       " *_utf8.\n");
 }
 
-struct OutputFlags {
-  bool all_arms = false, json = false, explain = false;
-  std::optional<std::string> out, manifest;
-
-  void AddTo(FlagSet* flags) {
-    flags->Section("Output");
-    flags->Add("all-arms", "rows of every arm, not of the first only",
-               &all_arms);
-    flags->Add("explain", "end with two sentences on what the numbers say",
-               &explain);
-    flags->Add("json", "a JSON line per event instead of the table", &json);
-    flags->Add("out", "FILE", "save tensors and manifest as .safetensors",
-               &out);
-    flags->Add("manifest", "FILE", "save the manifest as JSON, for replay",
-               &manifest);
-  }
-};
-
-AnalyzeObserver JsonObserver(Console* console) {
-  AnalyzeObserver observer;
-  observer.on_event = [console](const v1::AnalyzeEvent& event) {
-    console->Print(ToJson(event) + "\n");
-  };
-  observer.on_tensor = [console](int64_t seq, const Tensor& tensor) {
-    console->Print(JsonOfTensor(seq, tensor) + "\n");
-  };
-  return observer;
-}
-
-AnalyzeObserver TableObserver(AnalyzeView* view) {
-  AnalyzeObserver observer;
-  observer.on_event = [view](const v1::AnalyzeEvent& event) {
-    view->OnEvent(event);
-  };
-  observer.on_tensor = [view](int64_t, const Tensor& tensor) {
-    view->OnTensor(tensor);
-  };
-  return observer;
-}
-
-void PrintGenerated(const AnalysisResult& result, Console* console) {
-  for (const v1::ArmSummary& arm : result.finished.arms()) {
-    if (arm.generated_tokens() == 0) continue;
-    console->Print(
-        absl::StrCat("\n",
-                     console->Bold(absl::StrCat(
-                         arm.arm(), ", ", arm.generated_tokens(), " tokens")),
-                     ": ", Printable(arm.generated_text()), "\n"));
-  }
-}
-
-absl::Status Save(const AnalysisResult& result, const OutputFlags& output) {
-  if (output.out.has_value()) {
-    absl::Status status = WriteSafetensors(result, *output.out);
-    if (!status.ok()) return status;
-  }
-  if (output.manifest.has_value()) {
-    return WriteManifest(result.finished.manifest(), *output.manifest);
-  }
-  return absl::OkStatus();
-}
-
 ExitCode RunAnalyze(const std::vector<std::string>& arguments,
                     Context* context) {
   const std::string details = Details();
@@ -114,9 +49,16 @@ ExitCode RunAnalyze(const std::vector<std::string>& arguments,
   text.details = details.c_str();
   CommandLine line(text, context);
   RequestFlags request_flags;
-  OutputFlags output;
+  AnalyzeOutput output;
+  bool detach = false, resumable = false;
   request_flags.AddTo(line.flags());
   output.AddTo(line.flags());
+  line.flags()->Add(
+      "detach", "start it, print its id and leave: see qkctl result", &detach);
+  line.flags()->Add("resumable",
+                    "the server goes on should the connection break, and the "
+                    "stream is taken up",
+                    &resumable);
   if (auto over = line.Parse(arguments, 0)) return *over;
   absl::StatusOr<v1::AnalyzeRequest> request = request_flags.Build();
   if (!request.ok()) return context->FailUsage(request.status());
@@ -126,20 +68,16 @@ ExitCode RunAnalyze(const std::vector<std::string>& arguments,
           ChooseModel(client.get(), context, request->mutable_model())) {
     return *failed;
   }
-  AnalyzeView view({.all_arms = output.all_arms}, &context->console);
-  AnalyzeObserver observer =
-      output.json ? JsonObserver(&context->console) : TableObserver(&view);
-  observer.keep_tensors = output.out.has_value() || output.explain;
-  absl::StatusOr<AnalysisResult> result =
-      client->Analyze(*request, observer, context->Call());
-  if (!result.ok()) return context->Fail(result.status());
-  if (!output.json) {
-    view.Finish(*result);
-    PrintGenerated(*result, &context->console);
-    if (output.explain) context->console.Print("\n" + Explain(*result));
+  if (resumable) request->set_resumable(true);
+  if (detach) {
+    absl::StatusOr<std::string> id = client->Detach(*request, context->Call());
+    if (!id.ok()) return context->Fail(id.status());
+    context->console.Print(*id + "\n");
+    return kExitOk;
   }
-  absl::Status saved = Save(*result, output);
-  return saved.ok() ? kExitOk : context->Fail(saved);
+  return output.Run(context, [&](const AnalyzeObserver& observer) {
+    return client->Analyze(*request, observer, context->Call());
+  });
 }
 
 }  // namespace

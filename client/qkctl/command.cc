@@ -20,6 +20,7 @@ CallOptions Context::Call() {
   CallOptions options;
   if (timeout_s.has_value()) options.timeout = absl::Seconds(*timeout_s);
   options.cancellation = &cancellation;
+  options.retries = retries.value_or(0);
   return options;
 }
 
@@ -73,7 +74,8 @@ std::optional<ExitCode> ChooseModel(AnalysisClient* client, Context* context,
 std::optional<ExitCode> CommandLine::Parse(
     const std::vector<std::string>& arguments, size_t max_words) {
   ConnectionFlags connection;
-  connection.AddTo(context_->client, &context_->timeout_s, &flags_);
+  connection.AddTo(context_->client, &context_->timeout_s, &context_->retries,
+                   &flags_);
   absl::StatusOr<std::vector<std::string>> words = flags_.Parse(arguments);
   if (words.ok() && connection.help) {
     context_->console.Print(

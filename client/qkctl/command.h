@@ -20,6 +20,7 @@ namespace qk::client {
 struct Context {
   ClientOptions client = ClientOptions::FromEnvironment();
   std::optional<double> timeout_s;
+  std::optional<int32_t> retries;
   Cancellation cancellation;
   Console console = Console::ForProcess();
 
@@ -76,7 +77,12 @@ extern const Command kModelsCommand;
 extern const Command kAnalyzeCommand;
 extern const Command kCompareCommand;
 extern const Command kEstimateCommand;
+extern const Command kCancelCommand;
+extern const Command kQueueCommand;
 extern const Command kReplayCommand;
+extern const Command kResultCommand;
+extern const Command kTopCommand;
+extern const Command kUsageCommand;
 extern const Command kTokenizeCommand;
 extern const Command kGenerateCommand;
 extern const Command kScoreCommand;

@@ -8,7 +8,8 @@
 namespace qk::client {
 
 void ConnectionFlags::AddTo(const ClientOptions& client,
-                            std::optional<double>* timeout_s, FlagSet* flags) {
+                            std::optional<double>* timeout_s,
+                            std::optional<int32_t>* retries, FlagSet* flags) {
   flags->Section("Common flags");
   flags->Add(
       "server", "ADDR",
@@ -16,6 +17,10 @@ void ConnectionFlags::AddTo(const ClientOptions& client,
       &server);
   flags->Add("timeout", "SECONDS", "give up after this (default: never)",
              timeout_s);
+  flags->Add("retries", "N",
+             "analyze, result: try again this often when the server is busy or "
+             "away (default 0)",
+             retries);
   flags->Add("token-file", "FILE",
              "the bearer token (environment: QKSCOPE_TOKEN, the token itself)",
              &token_file);

@@ -19,7 +19,7 @@ struct ConnectionFlags {
 
   // `client` gives the default server that --help tells of.
   void AddTo(const ClientOptions& client, std::optional<double>* timeout_s,
-             FlagSet* flags);
+             std::optional<int32_t>* retries, FlagSet* flags);
   // Reads the files that are named. What is not given stays as it is.
   absl::Status Apply(ClientOptions* client) const;
 };

@@ -22,9 +22,10 @@ namespace qk::client {
 namespace {
 
 const Command* const kCommands[] = {
-    &kAnalyzeCommand,  &kCompareCommand, &kEstimateCommand, &kGenerateCommand,
-    &kHealthCommand,   &kModelsCommand,  &kReplayCommand,   &kScoreCommand,
-    &kTokenizeCommand, &kUserCommand};
+    &kAnalyzeCommand,  &kCancelCommand, &kCompareCommand, &kEstimateCommand,
+    &kGenerateCommand, &kHealthCommand, &kModelsCommand,  &kQueueCommand,
+    &kReplayCommand,   &kResultCommand, &kScoreCommand,   &kTokenizeCommand,
+    &kTopCommand,      &kUsageCommand,  &kUserCommand};
 
 std::string Help(const FlagSet& flags) {
   std::string help =
@@ -81,7 +82,8 @@ ExitCode Main(const std::vector<std::string>& arguments, Context* context) {
   FlagSet flags;
   ConnectionFlags connection;
   bool version = false;
-  connection.AddTo(context->client, &context->timeout_s, &flags);
+  connection.AddTo(context->client, &context->timeout_s, &context->retries,
+                   &flags);
   flags.Add("version", "qkctl's version", &version);
   absl::StatusOr<std::vector<std::string>> words =
       flags.Parse(arguments, /*stop_at_word=*/true);

@@ -167,6 +167,8 @@ void RequestFlags::AddTo(FlagSet* flags) {
              &no_compare_);
   flags->Add("logits", "N", "the N most likely next tokens after the prompt",
              &logits_);
+  flags->Add("priority", "CLASS",
+             "interactive (default) or batch, which gives way", &priority_);
   flags->Add("tag", "TEXT", "free text, kept in the manifest", &client_tag_);
   input_.AddTo(flags);
   arms_.AddTo(flags);
@@ -201,6 +203,12 @@ absl::StatusOr<v1::AnalyzeRequest> RequestFlags::Build() const {
   if (request.arms().empty()) request.add_arms()->set_name("clean");
   if (model_.has_value()) request.set_model(*model_);
   if (client_tag_.has_value()) request.set_client_tag(*client_tag_);
+  if (priority_.has_value()) {
+    absl::StatusOr<int> priority =
+        ParseEnum(v1::Priority_descriptor(), *priority_);
+    if (!priority.ok()) return Named("--priority", priority.status());
+    request.set_priority(static_cast<v1::Priority>(*priority));
+  }
   if (input_.any() || !request.has_input()) {
     absl::StatusOr<v1::Input> input = input_.Build();
     if (!input.ok()) return input.status();

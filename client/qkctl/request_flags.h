@@ -89,7 +89,7 @@ class RequestFlags {
  private:
   absl::Status ChooseComparison(qkscope::v1::AnalyzeRequest* request) const;
 
-  std::optional<std::string> model_, baseline_, client_tag_;
+  std::optional<std::string> model_, baseline_, client_tag_, priority_;
   std::optional<int32_t> logits_;
   bool no_compare_ = false;
   InputFlags input_;
