@@ -60,8 +60,8 @@ void Comparison::RunTile() {
   const Model& base_model = arms_[baseline_]->model();
   Workspace& work = base_model.workspace();
   const int begin = next_;
-  const int rows = std::min(work.logits_rows(),
-                            static_cast<int>(tokens_.size()) - begin);
+  const int rows =
+      std::min(work.logits_rows(), static_cast<int>(tokens_.size()) - begin);
   const std::vector<LogitsRow> base =
       TileOf(*arms_[baseline_], tokens_, begin, rows, work.logits(0));
   for (size_t i = 0; i < arms_.size(); ++i) {
@@ -72,9 +72,9 @@ void Comparison::RunTile() {
     const std::vector<LogitsRow> arm =
         TileOf(*arms_[i], tokens_, begin, rows, work.logits(1));
     Store(base, arm, begin, &results_[i]);
-    base_model.backend()->KlDivergence(
-        work.logits(0), work.logits(1), base_model.config().vocab_size, base,
-        arm, results_[i].kl.data() + begin);
+    base_model.backend()->KlDivergence(work.logits(0), work.logits(1),
+                                       base_model.config().vocab_size, base,
+                                       arm, results_[i].kl.data() + begin);
   }
   next_ += rows;
   seconds_ +=

@@ -27,9 +27,9 @@ class Pass {
   Pass(const Model& model, absl::Span<Sequence* const> sequences);
   ~Pass();
 
-  // Runs the next layer, of the vision tower first where there are images; after
-  // the layers a tile of the logits that sequences asked for. Rows of sequences
-  // whose run was cancelled leave.
+  // Runs the next layer, of the vision tower first where there are images;
+  // after the layers a tile of the logits that sequences asked for. Rows of
+  // sequences whose run was cancelled leave.
   void RunLayer();
   // The same without running a layer: afterwards the pass knows nothing of the
   // cancelled sequences, and their runs may give their memory back.

@@ -276,8 +276,8 @@ void RunImpl::StartComparison() {
     sequences.push_back(arm.sequence.get());
   }
   compared_ = true;
-  comparison_ = std::make_unique<Comparison>(
-      spec_.tokens, std::move(sequences), *spec_.baseline);
+  comparison_ = std::make_unique<Comparison>(spec_.tokens, std::move(sequences),
+                                             *spec_.baseline);
 }
 
 void RunImpl::CompareTile() {

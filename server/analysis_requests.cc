@@ -34,7 +34,8 @@ pb::UserUsage UsageToProto(const Scheduler::UserState& user) {
   if (budget.device_ms_per_window > 0) {
     out.set_device_ms_budget(budget.device_ms_per_window);
   }
-  if (budget.bytes_per_window > 0) out.set_bytes_budget(budget.bytes_per_window);
+  if (budget.bytes_per_window > 0)
+    out.set_bytes_budget(budget.bytes_per_window);
   if (budget.max_in_flight > 0) {
     out.set_max_requests_in_flight(budget.max_in_flight);
   }
@@ -85,89 +86,92 @@ pb::ListedRequest KeptToProto(const KeptResult& result, absl::Duration ttl) {
 grpc::ServerUnaryReactor* AnalysisService::GetUsage(
     Context* context, const pb::GetUsageRequest* request,
     pb::GetUsageResponse* response) {
-  return Answer(*core_, context, "GetUsage", [&](CallRecord* call) -> absl::Status {
-    const User& user = *call->user();
-    QK_RETURN_IF_ERROR(CheckAllUsers(request->all_users(), user));
-    // The caller has a line whether it has sent anything or not.
-    Scheduler::UserState own;
-    own.alias = user.alias;
-    own.weight = user.weight;
-    own.budget = user.budget;
-    std::vector<Scheduler::UserState> others;
-    for (Scheduler::UserState& state : core_->scheduler->Users()) {
-      if (state.alias == user.alias) {
-        own = std::move(state);
-      } else {
-        others.push_back(std::move(state));
-      }
-    }
-    *response->add_users() = UsageToProto(own);
-    if (!request->all_users()) return absl::OkStatus();
-    for (const Scheduler::UserState& state : others) {
-      *response->add_users() = UsageToProto(state);
-    }
-    return absl::OkStatus();
-  });
+  return Answer(
+      *core_, context, "GetUsage", [&](CallRecord* call) -> absl::Status {
+        const User& user = *call->user();
+        QK_RETURN_IF_ERROR(CheckAllUsers(request->all_users(), user));
+        // The caller has a line whether it has sent anything or not.
+        Scheduler::UserState own;
+        own.alias = user.alias;
+        own.weight = user.weight;
+        own.budget = user.budget;
+        std::vector<Scheduler::UserState> others;
+        for (Scheduler::UserState& state : core_->scheduler->Users()) {
+          if (state.alias == user.alias) {
+            own = std::move(state);
+          } else {
+            others.push_back(std::move(state));
+          }
+        }
+        *response->add_users() = UsageToProto(own);
+        if (!request->all_users()) return absl::OkStatus();
+        for (const Scheduler::UserState& state : others) {
+          *response->add_users() = UsageToProto(state);
+        }
+        return absl::OkStatus();
+      });
 }
 
 grpc::ServerUnaryReactor* AnalysisService::ListRequests(
     Context* context, const pb::ListRequestsRequest* request,
     pb::ListRequestsResponse* response) {
-  return Answer(*core_, context, "ListRequests", [&](CallRecord* call) -> absl::Status {
-    const User& user = *call->user();
-    QK_RETURN_IF_ERROR(CheckAllUsers(request->all_users(), user));
-    std::map<std::string, int64_t> events;  // of kept ones that go on
-    if (core_->results != nullptr) {
-      const std::string whose = request->all_users() ? "" : user.alias;
-      for (const auto& result : core_->results->List(whose)) {
-        const KeptResult::State state = result->state();
-        if (state.finished) {
-          *response->add_requests() =
-              KeptToProto(*result, core_->results->ttl());
-        } else {
-          events[result->header().request_id()] = state.events;
+  return Answer(
+      *core_, context, "ListRequests", [&](CallRecord* call) -> absl::Status {
+        const User& user = *call->user();
+        QK_RETURN_IF_ERROR(CheckAllUsers(request->all_users(), user));
+        std::map<std::string, int64_t> events;  // of kept ones that go on
+        if (core_->results != nullptr) {
+          const std::string whose = request->all_users() ? "" : user.alias;
+          for (const auto& result : core_->results->List(whose)) {
+            const KeptResult::State state = result->state();
+            if (state.finished) {
+              *response->add_requests() =
+                  KeptToProto(*result, core_->results->ttl());
+            } else {
+              events[result->header().request_id()] = state.events;
+            }
+          }
         }
-      }
-    }
-    for (const Scheduler::Listed& listed : core_->scheduler->List()) {
-      if (!request->all_users() && listed.info.user->alias != user.alias) {
-        continue;
-      }
-      pb::ListedRequest* out = response->add_requests();
-      *out = ListedToProto(listed);
-      const auto it = events.find(out->request_id());
-      if (it != events.end()) out->set_events(it->second);
-    }
-    return absl::OkStatus();
-  });
+        for (const Scheduler::Listed& listed : core_->scheduler->List()) {
+          if (!request->all_users() && listed.info.user->alias != user.alias) {
+            continue;
+          }
+          pb::ListedRequest* out = response->add_requests();
+          *out = ListedToProto(listed);
+          const auto it = events.find(out->request_id());
+          if (it != events.end()) out->set_events(it->second);
+        }
+        return absl::OkStatus();
+      });
 }
 
 grpc::ServerUnaryReactor* AnalysisService::Cancel(
     Context* context, const pb::CancelRequest* request,
     pb::CancelResponse* response) {
-  return Answer(*core_, context, "Cancel", [&](CallRecord* call) -> absl::Status {
-    const User& user = *call->user();
-    const std::string& id = request->request_id();
-    const auto running = core_->scheduler->Find(id);
-    const bool may = running != nullptr &&
-                     (running->info().user->alias == user.alias ||
-                      user.role == UserRole::kOperator);
-    if (may) {
-      running->Cancel(absl::CancelledError(
-          absl::StrCat("cancelled by ", user.alias)));
-      response->set_was_running(true);
-    }
-    bool kept = false;
-    if (core_->results != nullptr) {
-      for (const auto& result : core_->results->List(
-               user.role == UserRole::kOperator ? "" : user.alias)) {
-        kept |= result->header().request_id() == id;
-      }
-    }
-    if (kept) core_->results->Drop(id);
-    return may || kept ? absl::OkStatus()
-                       : absl::NotFoundError("request_id: no such request");
-  });
+  return Answer(
+      *core_, context, "Cancel", [&](CallRecord* call) -> absl::Status {
+        const User& user = *call->user();
+        const std::string& id = request->request_id();
+        const auto running = core_->scheduler->Find(id);
+        const bool may =
+            running != nullptr && (running->info().user->alias == user.alias ||
+                                   user.role == UserRole::kOperator);
+        if (may) {
+          running->Cancel(
+              absl::CancelledError(absl::StrCat("cancelled by ", user.alias)));
+          response->set_was_running(true);
+        }
+        bool kept = false;
+        if (core_->results != nullptr) {
+          for (const auto& result : core_->results->List(
+                   user.role == UserRole::kOperator ? "" : user.alias)) {
+            kept |= result->header().request_id() == id;
+          }
+        }
+        if (kept) core_->results->Drop(id);
+        return may || kept ? absl::OkStatus()
+                           : absl::NotFoundError("request_id: no such request");
+      });
 }
 
 grpc::ServerWriteReactor<pb::AnalyzeEvent>* AnalysisService::GetResult(

@@ -17,8 +17,8 @@ namespace qk {
 enum class Priority { kInteractive, kBatch };
 inline constexpr int kNumPriorities = 2;
 
-// A batch flow's weight beside an interactive one of the same user weight: batch
-// work gives way, but never stands still.
+// A batch flow's weight beside an interactive one of the same user weight:
+// batch work gives way, but never stands still.
 inline constexpr double kBatchShare = 1.0 / 8;
 
 // One user's requests of one class.

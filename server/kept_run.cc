@@ -47,8 +47,8 @@ absl::StatusOr<std::shared_ptr<KeptResult>> KeptRun::Start(
   };
   QK_ASSIGN_OR_RETURN(PreparedRun prepared,
                       PrepareRun(*core, std::move(request), wake));
-  auto result = core->results->Create(
-      header, prepared.buffer_bytes + kFileOverhead);
+  auto result =
+      core->results->Create(header, prepared.buffer_bytes + kFileOverhead);
   if (!result.ok()) return Refused(Refusal::kStreamBuffers, result.status());
   run->queue_ = prepared.queue;
   run->result_ = *result;

@@ -188,7 +188,8 @@ int64_t ResultStore::BytesLocked() const {
   int64_t bytes = 0;
   for (const auto& [id, kept] : results_) {
     const KeptResult::State state = kept.result->state();
-    bytes += state.finished ? state.bytes : std::max(kept.reserved, state.bytes);
+    bytes +=
+        state.finished ? state.bytes : std::max(kept.reserved, state.bytes);
   }
   return bytes;
 }

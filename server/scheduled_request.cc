@@ -7,12 +7,16 @@ namespace qk {
 
 void ScheduledRequest::Cancel(const absl::Status& reason) {
   QK_CHECK(!reason.ok());
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (!cancelled_.ok()) return;
-  cancelled_ = reason;
-  cancelled_at_ = absl::Now();
-  for (Run* run : runs_) run->Cancel(reason);
-  if (cancellations_ != nullptr) ++*cancellations_;
+  std::shared_ptr<CancelListener> listener;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!cancelled_.ok()) return;
+    cancelled_ = reason;
+    cancelled_at_ = absl::Now();
+    for (Run* run : runs_) run->Cancel(reason);
+    listener = listener_;
+  }
+  if (listener != nullptr) listener->OnCancel(this);
 }
 
 absl::Status ScheduledRequest::cancelled() const {

@@ -18,6 +18,17 @@
 
 namespace qk {
 
+class ScheduledRequest;
+
+// What a request tells of its cancellation. Outlives the scheduler with the
+// requests that hold it.
+class CancelListener {
+ public:
+  virtual ~CancelListener() = default;
+  // Called without the request's lock.
+  virtual void OnCancel(ScheduledRequest* request) = 0;
+};
+
 // What lists and logs say of a request.
 struct RequestInfo {
   std::string id;
@@ -44,8 +55,8 @@ class ScheduledRequest {
   const RequestInfo& info() const { return info_; }
   absl::Time deadline() const { return deadline_; }
 
-  // Ends all its runs, between two layers, with `reason`. Only the first call
-  // counts.
+  // Ends all its runs with `reason`: waiting ones at once, others between two
+  // layers. Only the first call counts.
   void Cancel(const absl::Status& reason);
   absl::Status cancelled() const;
   // When it was cancelled; InfiniteFuture: it was not.
@@ -66,9 +77,8 @@ class ScheduledRequest {
   absl::Status cancelled_;
   absl::Time cancelled_at_ = absl::InfiniteFuture();
   absl::Time started_ = absl::InfiniteFuture();
-  std::vector<Run*> runs_;  // alive
-  // The scheduler's: counts cancellations, so that it looks only when it must.
-  std::shared_ptr<std::atomic<uint64_t>> cancellations_;
+  std::vector<Run*> runs_;                    // alive
+  std::shared_ptr<CancelListener> listener_;  // the scheduler's
 };
 
 struct ScheduledRun {

@@ -37,9 +37,31 @@ std::optional<absl::Duration> BudgetRetryDelay(const absl::Status& refusal) {
   return absl::Seconds(seconds);
 }
 
+// Ties requests to a scheduler that may go before them.
+class Scheduler::Listener : public CancelListener {
+ public:
+  explicit Listener(Scheduler* scheduler) : scheduler_(scheduler) {}
+  void OnCancel(ScheduledRequest* request) override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (scheduler_ != nullptr) scheduler_->DropWaiting(request);
+  }
+  void Leave() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    scheduler_ = nullptr;
+  }
+
+ private:
+  std::mutex mutex_;
+  Scheduler* scheduler_;
+};
+
 Scheduler::Scheduler(const SchedulerOptions& options, Device* device,
                      SchedulerObserver* observer, const Clock* clock)
-    : options_(options), device_(device), observer_(observer), clock_(clock) {
+    : options_(options),
+      device_(device),
+      observer_(observer),
+      clock_(clock),
+      listener_(std::make_shared<Listener>(this)) {
   if (options.own_thread) thread_ = std::thread([this] { Loop(); });
 }
 
@@ -58,25 +80,25 @@ Scheduler::~Scheduler() {
     while (Step(&wake)) {
     }
   }
+  listener_->Leave();
 }
 
 void Scheduler::Loop() {
-  // Cancellations do not wake the thread; only requests that wait for a budget
-  // or a deadline could notice.
-  constexpr absl::Duration kLook = absl::Milliseconds(20);
   absl::Time wake = absl::InfiniteFuture();
   uint64_t seen = 0;
   for (bool busy = false;; busy = Step(&wake)) {
     std::unique_lock<std::mutex> lock(mutex_);
     const auto changed = [&] {
       return stopping_ || arrivals_ != seen ||
-             *cancellations_ != seen_cancellations_;
+             cancellations_ != seen_cancellations_;
     };
     if (!busy && entries_.empty()) {
       changed_.wait(lock, changed);
     } else if (!busy) {
+      // A wait until the end of time would overflow in the library.
       changed_.wait_until(
-          lock, absl::ToChronoTime(std::min(wake, clock_->Now() + kLook)),
+          lock,
+          absl::ToChronoTime(std::min(wake, clock_->Now() + absl::Hours(1))),
           changed);
     }
     seen = arrivals_;
@@ -149,7 +171,7 @@ absl::Status Scheduler::Submit(const std::shared_ptr<ScheduledRequest>& request,
   {
     std::lock_guard<std::mutex> request_lock(request->mutex_);
     if (!request->cancelled_.ok()) return request->cancelled_;
-    request->cancellations_ = cancellations_;
+    request->listener_ = listener_;
     for (const ScheduledRun& run : runs) {
       request->runs_.push_back(run.run.get());
     }
@@ -165,7 +187,7 @@ absl::Status Scheduler::Submit(const std::shared_ptr<ScheduledRequest>& request,
     by_request_[request.get()] = entry;
     ++account->in_flight;
     SetWaiting(entry, true);
-    next_deadline_ = std::min(next_deadline_, request->deadline());
+    next_deadline_ = std::min(next_deadline_.load(), request->deadline());
   }
   if (entry->waiting.empty() && !entry->reserving) {
     queues_[entry->flow].push_back(entry);
@@ -201,7 +223,7 @@ Scheduler::State Scheduler::state() const {
   std::lock_guard<std::mutex> lock(mutex_);
   State state;
   state.waiting_requests = waiting_;
-  state.running_requests = static_cast<int>(entries_.size()) - waiting_;
+  state.running_requests = static_cast<int>(by_request_.size()) - waiting_;
   for (const Entry& entry : entries_) {
     for (const ScheduledRun& run : entry.waiting) {
       state.rows_ahead += run.prefill_rows;
@@ -215,6 +237,7 @@ std::vector<Scheduler::Listed> Scheduler::List() const {
   std::lock_guard<std::mutex> lock(mutex_);
   std::vector<Listed> out;
   for (const Entry& entry : entries_) {
+    if (entry.gone) continue;
     Listed& listed = out.emplace_back();
     listed.info = entry.request->info();
     listed.running = !entry.waits;
@@ -229,7 +252,7 @@ std::vector<Scheduler::Listed> Scheduler::List() const {
 std::shared_ptr<ScheduledRequest> Scheduler::Find(const std::string& id) const {
   std::lock_guard<std::mutex> lock(mutex_);
   for (const Entry& entry : entries_) {
-    if (entry.request->info().id == id) return entry.request;
+    if (!entry.gone && entry.request->info().id == id) return entry.request;
   }
   return nullptr;
 }
@@ -266,15 +289,18 @@ bool Scheduler::WaitUntilIdle(absl::Time deadline) {
 }
 
 void Scheduler::CancelAll(const absl::Status& reason) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  for (Entry& entry : entries_) entry.request->Cancel(reason);
-  changed_.notify_all();
+  std::vector<std::shared_ptr<ScheduledRequest>> requests;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (Entry& entry : entries_) requests.push_back(entry.request);
+  }
+  for (const auto& request : requests) request->Cancel(reason);
 }
 
 // Waiting requests are numbered as they would start if all flows took turns.
 void Scheduler::TellPositions() {
   const absl::Time now = clock_->Now();
-  observer_->OnQueue(waiting_, static_cast<int>(entries_.size()) - waiting_);
+  observer_->OnQueue(waiting_, static_cast<int>(by_request_.size()) - waiting_);
   if (waiting_ > kTellAtOnce && now - positions_told_ < kTellEvery) return;
   positions_told_ = now;
   std::map<const Flow*, int> of_flow;
@@ -282,8 +308,9 @@ void Scheduler::TellPositions() {
   for (Entry& entry : entries_) {
     if (entry.waits) waiting.emplace_back(of_flow[entry.flow]++, &entry);
   }
-  std::stable_sort(waiting.begin(), waiting.end(),
-                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::stable_sort(
+      waiting.begin(), waiting.end(),
+      [](const auto& a, const auto& b) { return a.first < b.first; });
   const auto tell = [](Entry* entry, int position) {
     if (position == entry->position) return;
     entry->position = position;
@@ -293,8 +320,19 @@ void Scheduler::TellPositions() {
     tell(waiting[i].second, static_cast<int>(i));
   }
   for (Entry& entry : entries_) {
-    if (!entry.waits) tell(&entry, 0);
+    if (!entry.waits && !entry.gone) tell(&entry, 0);
   }
+}
+
+void Scheduler::LeaveCounts(Entry* entry) {
+  if (std::exchange(entry->gone, true)) return;
+  const absl::Time cancelled = entry->request->cancelled_at();
+  if (cancelled < absl::InfiniteFuture()) {
+    observer_->OnCancelled(absl::ToDoubleSeconds(absl::Now() - cancelled));
+  }
+  SetWaiting(entry, false);
+  --entry->flow->account->in_flight;
+  by_request_.erase(entry->request.get());
 }
 
 void Scheduler::EraseEmptyEntries() {
@@ -304,13 +342,7 @@ void Scheduler::EraseEmptyEntries() {
       ++it;
       continue;
     }
-    const absl::Time cancelled = entry.request->cancelled_at();
-    if (cancelled < absl::InfiniteFuture()) {
-      observer_->OnCancelled(absl::ToDoubleSeconds(absl::Now() - cancelled));
-    }
-    SetWaiting(&entry, false);
-    --entry.flow->account->in_flight;
-    by_request_.erase(entry.request.get());
+    LeaveCounts(&entry);
     std::erase_if(blocked_, [&](const auto& blocked) {
       return blocked.second.entry == &entry;
     });

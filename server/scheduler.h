@@ -107,7 +107,7 @@ class Scheduler {
     std::string alias;
     double weight = 1;
     UserBudget budget;
-    Usage window;  // now
+    Usage window;               // now
     double device_seconds = 0;  // ever
     int64_t bytes = 0;          // ever
     int in_flight = 0;
@@ -128,6 +128,8 @@ class Scheduler {
   bool Step(absl::Time* wake);
 
  private:
+  class Listener;
+
   // A request with runs here. Erased by the scheduler's thread only.
   struct Entry {
     std::shared_ptr<ScheduledRequest> request;
@@ -136,6 +138,7 @@ class Scheduler {
     int active = 0;
     bool reserving = false;  // its front run is off the deque for a moment
     bool waits = false;      // counted as waiting: nothing of it is active
+    bool gone = false;       // cancelled with nothing active; counts no more
     int position = -1;       // as last told
     absl::Time submitted;
   };
@@ -162,7 +165,7 @@ class Scheduler {
     PassPlan plan;
     std::unique_ptr<DevicePass> pass;
     double seconds = 0;
-    uint64_t turn = 0;  // when it last ran
+    uint64_t turn = 0;      // when it last ran
     bool long_one = false;  // longer than a slice
     bool compares = false;  // a run's comparison, which is no pass of a model
   };
@@ -196,12 +199,15 @@ class Scheduler {
                               const std::vector<ScheduledRun>& runs);
   void SetWaiting(Entry* entry, bool waiting);
   void TellPositions();
+  void LeaveCounts(Entry* entry);
   void EraseEmptyEntries();
 
   // --- scheduler_end.cc: how runs end
   // Deadlines and cancellations, if there are any new.
   void Sweep();
   void EndCancelled();
+  // Any thread: what of the request waits is over.
+  void DropWaiting(ScheduledRequest* request);
   void DropFinished();
   void Forget(ScheduledRun run, Entry* entry);
 
@@ -233,8 +239,8 @@ class Scheduler {
   Device* const device_;
   SchedulerObserver* const observer_;
   const Clock* const clock_;
-  const std::shared_ptr<std::atomic<uint64_t>> cancellations_ =
-      std::make_shared<std::atomic<uint64_t>>(0);
+  const std::shared_ptr<Listener> listener_;
+  std::atomic<uint64_t> cancellations_ = 0;
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
@@ -247,7 +253,7 @@ class Scheduler {
   bool admitting_ = true;
   bool stopping_ = false;
   double seconds_per_row_ = 0;  // of passes of many rows
-  absl::Time next_deadline_ = absl::InfiniteFuture();
+  std::atomic<absl::Time> next_deadline_ = absl::InfiniteFuture();
   absl::Time positions_told_ = absl::InfinitePast();
   std::atomic<uint64_t> arrivals_ = 0;
 

@@ -8,43 +8,56 @@ namespace qk {
 
 void Scheduler::Sweep() {
   const absl::Time now = clock_->Now();
-  {
+  std::vector<std::pair<std::shared_ptr<ScheduledRequest>, bool>> late;
+  if (next_deadline_ <= now) {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (next_deadline_ <= now) {
-      next_deadline_ = absl::InfiniteFuture();
-      for (Entry& entry : entries_) {
-        const absl::Time deadline = entry.request->deadline();
-        if (deadline > now) {
-          next_deadline_ = std::min(next_deadline_, deadline);
-        } else {
-          entry.request->Cancel(absl::DeadlineExceededError(
-              entry.active > 0 ? "deadline exceeded"
-                               : "deadline exceeded before execution"));
-        }
+    next_deadline_ = absl::InfiniteFuture();
+    for (Entry& entry : entries_) {
+      const absl::Time deadline = entry.request->deadline();
+      if (deadline > now) {
+        next_deadline_ = std::min(next_deadline_.load(), deadline);
+      } else if (!entry.gone) {
+        late.emplace_back(entry.request, entry.active > 0);
       }
     }
   }
-  const uint64_t cancellations = *cancellations_;
+  for (const auto& [request, active] : late) {
+    request->Cancel(absl::DeadlineExceededError(
+        active ? "deadline exceeded" : "deadline exceeded before execution"));
+  }
+  const uint64_t cancellations = cancellations_;
   if (cancellations == seen_cancellations_) return;
   seen_cancellations_ = cancellations;
   EndCancelled();
 }
 
-void Scheduler::EndCancelled() {
-  std::vector<std::pair<Entry*, ScheduledRun>> gone;
+void Scheduler::DropWaiting(ScheduledRequest* request) {
+  std::deque<ScheduledRun> gone;
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    for (Entry& entry : entries_) {
-      if (entry.waiting.empty() || entry.request->cancelled().ok()) continue;
-      for (ScheduledRun& run : entry.waiting) {
-        gone.emplace_back(&entry, std::move(run));
-      }
-      entry.waiting.clear();
-      std::deque<Entry*>& queue = queues_[entry.flow];
-      queue.erase(std::find(queue.begin(), queue.end(), &entry));
+    const auto it = by_request_.find(request);
+    if (it == by_request_.end()) return;
+    Entry* entry = it->second;
+    gone.swap(entry->waiting);
+    if (!gone.empty() && !entry->reserving) {
+      std::deque<Entry*>& queue = queues_[entry->flow];
+      queue.erase(std::find(queue.begin(), queue.end(), entry));
     }
+    if (entry->active == 0 && !entry->reserving) LeaveCounts(entry);
   }
-  for (auto& [entry, run] : gone) Forget(std::move(run), entry);
+  for (ScheduledRun& run : gone) {
+    run.run->FinishCancelled();
+    std::lock_guard<std::mutex> lock(request->mutex_);
+    std::erase(request->runs_, run.run.get());
+  }
+  // The thread ends what is active, and forgets the entry.
+  std::lock_guard<std::mutex> lock(mutex_);
+  ++cancellations_;
+  TellPositions();
+  changed_.notify_all();
+}
+
+void Scheduler::EndCancelled() {
   // Flags are only ever set: what is cancelled here, the passes drop, too.
   std::vector<Active*> cancelled;
   for (auto& active : active_) {

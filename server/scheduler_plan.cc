@@ -64,7 +64,7 @@ Scheduler::Work Scheduler::FindWork(absl::Time* wake) {
     const size_t size = std::min(queue.size(), kFronts);
     work[flow].fronts.assign(queue.begin(), queue.begin() + size);
   }
-  *wake = std::min(*wake, next_deadline_);
+  *wake = std::min(*wake, next_deadline_.load());
   for (const bool active : {false, true}) {
     for (auto& [alias, account] : share_.accounts()) {
       for (Flow& flow : account.flows) {
@@ -78,7 +78,8 @@ Scheduler::Work Scheduler::FindWork(absl::Time* wake) {
 
 Scheduler::LivePass* Scheduler::ChoosePass(absl::Time* wake) {
   // A pass that lost all its runs has nobody to run for.
-  passes_.remove_if([](const LivePass& live) { return live.plan.parts.empty(); });
+  passes_.remove_if(
+      [](const LivePass& live) { return live.plan.parts.empty(); });
   const uint64_t ended = runs_ended_;
   LivePass* chosen = nullptr;
   for (Work work = FindWork(wake); chosen == nullptr && !work.empty();) {
@@ -143,8 +144,8 @@ Scheduler::LivePass* Scheduler::StartPass(Flow* first, Work* work) {
     shared |= flow != first;
     int limit = options_.max_rows_per_pass;
     if (!plan.parts.empty()) {
-      limit = std::min(limit,
-                       shared ? SliceRows() : options_.max_rows_per_flow);
+      limit =
+          std::min(limit, shared ? SliceRows() : options_.max_rows_per_flow);
     }
     const int before = plan.rows;
     FlowWork& found = (*work)[flow];
@@ -156,8 +157,8 @@ Scheduler::LivePass* Scheduler::StartPass(Flow* first, Work* work) {
       if (plan.parts.empty()) break;
     }
     if (flows.empty() || plan.rows >= options_.max_rows_per_pass) break;
-    flow = *std::min_element(
-        flows.begin(), flows.end(), [work](Flow* a, Flow* b) {
+    flow =
+        *std::min_element(flows.begin(), flows.end(), [work](Flow* a, Flow* b) {
           return (*work)[a].virtual_time < (*work)[b].virtual_time;
         });
   }

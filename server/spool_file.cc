@@ -74,8 +74,7 @@ absl::Status Damaged(const std::string& id, const char* what, int64_t offset) {
 }  // namespace
 
 bool IsRequestId(absl::string_view text) {
-  return text.size() == 16 &&
-         std::all_of(text.begin(), text.end(), [](char c) {
+  return text.size() == 16 && std::all_of(text.begin(), text.end(), [](char c) {
            return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
          });
 }
@@ -138,7 +137,8 @@ absl::Status SpoolFile::Complete(const ::qkscope::v1::SpoolEnd& end) {
     return Failed("rename");
   }
   complete_ = true;
-  const int folder = open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const int folder =
+      open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (folder < 0) return Failed("open the directory");
   const bool synced = fsync(folder) == 0;
   close(folder);
@@ -166,7 +166,8 @@ absl::StatusOr<std::unique_ptr<SpoolFile>> SpoolFile::Open(
     const std::string& directory, const std::string& id) {
   QK_CHECK(IsRequestId(id));
   const std::string path = absl::StrCat(directory, "/", id, kSpoolResult);
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  const int fd =
+      open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   if (fd < 0) return Failed("open a result");
   std::unique_ptr<SpoolFile> file(new SpoolFile(directory, id, fd));
   file->complete_ = true;

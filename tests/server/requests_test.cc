@@ -219,8 +219,7 @@ TEST_F(RequestsTest, ABrokenStreamIsTakenUpAgain) {
 TEST_F(RequestsTest, CancelEndsOwnRequestsAndAnOperatorsAny) {
   Start();
   for (const char* by : {"ada", "root"}) {
-    const Analysis detached =
-        AnalyzeAs("ada", Long() + " detach: true");
+    const Analysis detached = AnalyzeAs("ada", Long() + " detach: true");
     ASSERT_EQ(detached.events.size(), 1u) << detached.status.error_message();
     const std::string id = detached.events[0].accepted().request_id();
     bool was_running = false;

@@ -200,7 +200,8 @@ TEST_F(ResultStoreTest, TheSpoolIsBounded) {
   auto first = Create(1, "ada", 6'000);
   SpoolHeader header;
   header.set_request_id(Id(2));
-  EXPECT_TRUE(absl::IsResourceExhausted(store_->Create(header, 6'000).status()));
+  EXPECT_TRUE(
+      absl::IsResourceExhausted(store_->Create(header, 6'000).status()));
   // What is finished counts as long as it is.
   ASSERT_TRUE(first->Append(std::string(1'000, 'x')).ok());
   first->Finish(absl::OkStatus());
@@ -214,9 +215,8 @@ TEST_F(ResultStoreTest, TheSpoolIsBounded) {
 TEST_F(ResultStoreTest, OneServerAtATime) {
   Open();
   const auto second = ResultStore::Open(options_, &damaged_);
-  EXPECT_EQ(second.status(),
-            absl::FailedPreconditionError(
-                "spool.directory: another server uses it"));
+  EXPECT_EQ(second.status(), absl::FailedPreconditionError(
+                                 "spool.directory: another server uses it"));
 }
 
 TEST_F(ResultStoreTest, ReadersAreWokenAsEventsCome) {

@@ -37,7 +37,8 @@ class SimulatedClock : public Clock {
   double Seconds() const override { return seconds_; }
   void Advance(double seconds) { seconds_ += seconds; }
   void AdvanceTo(absl::Time time) {
-    seconds_ = std::max(seconds_, absl::ToDoubleSeconds(time - absl::UnixEpoch()));
+    seconds_ =
+        std::max(seconds_, absl::ToDoubleSeconds(time - absl::UnixEpoch()));
   }
 
  private:
@@ -160,9 +161,9 @@ class Simulation {
       if (left.empty() && unfinished_ == 0) break;  // the last was refused
       // Work-conserving: nothing ran, so nothing may have been able to.
       EXPECT_TRUE(NothingCanRun()) << "idle at " << clock_.Seconds();
-      absl::Time next = left.empty() ? absl::InfiniteFuture()
-                                     : absl::UnixEpoch() +
-                                           absl::Seconds(left.front().time);
+      absl::Time next =
+          left.empty() ? absl::InfiniteFuture()
+                       : absl::UnixEpoch() + absl::Seconds(left.front().time);
       next = std::min(next, wake);
       ASSERT_LT(next, absl::InfiniteFuture())
           << unfinished_ << " requests are stuck, one of "
@@ -239,10 +240,10 @@ class Simulation {
     std::vector<ScheduledRun> runs(1);
     runs[0].prefill_rows = arrival.rows;
     runs[0].run = std::make_unique<FakeRun>(options, pending.outcome);
-    pending.submitted = scheduler_->Submit(
-        std::make_shared<ScheduledRequest>(info, absl::InfiniteFuture(),
-                                           [](int) {}),
-        std::move(runs));
+    pending.submitted =
+        scheduler_->Submit(std::make_shared<ScheduledRequest>(
+                               info, absl::InfiniteFuture(), [](int) {}),
+                           std::move(runs));
     if (!pending.submitted.ok()) {
       EXPECT_TRUE(BudgetRetryDelay(pending.submitted).has_value())
           << pending.submitted;
@@ -299,7 +300,8 @@ class Simulation {
 
 // Seconds that a request takes alone.
 double Alone(const Arrival& arrival) {
-  return arrival.passes * kLayers * (kLayerSeconds + arrival.rows * kRowSeconds);
+  return arrival.passes * kLayers *
+         (kLayerSeconds + arrival.rows * kRowSeconds);
 }
 
 std::vector<SimulatedUser> RandomUsers(std::mt19937* random) {
@@ -346,9 +348,9 @@ double WorstExcess(const Simulation& simulation,
     }
     for (const Pending& pending : simulation.all()) {
       if (pending.arrival.user != static_cast<int>(user)) continue;
-      const auto sent = std::upper_bound(arrived.begin(), arrived.end(),
-                                         pending.finished) -
-                        arrived.begin();
+      const auto sent =
+          std::upper_bound(arrived.begin(), arrived.end(), pending.finished) -
+          arrived.begin();
       worst = std::max(worst, pending.finished - through[sent - 1]);
     }
   }
@@ -396,15 +398,15 @@ double ShareError(const std::vector<SimulatedUser>& users, bool one_flow,
   simulation.RunSaturated(kSeconds, random);
   double weights = 0, served = 0;
   for (const SimulatedUser& user : users) {
-    weights += user.weight *
-               (user.priority == Priority::kBatch ? kBatchShare : 1.0);
+    weights +=
+        user.weight * (user.priority == Priority::kBatch ? kBatchShare : 1.0);
     served += simulation.device().SecondsOf(user.name, 0, kSeconds * 2);
   }
   double error = 0;
   for (const SimulatedUser& user : users) {
     const double fair =
-        user.weight *
-        (user.priority == Priority::kBatch ? kBatchShare : 1.0) / weights;
+        user.weight * (user.priority == Priority::kBatch ? kBatchShare : 1.0) /
+        weights;
     const double got =
         simulation.device().SecondsOf(user.name, 0, kSeconds * 2) / served;
     // The slice that the time ends in is somebody's.

@@ -31,8 +31,8 @@ class SchedulerTest : public ::testing::Test {
     SchedulerOptions options;
     options.max_queued_requests = max_queued;
     options.max_rows_per_pass = max_rows;
-    scheduler_ = std::make_unique<Scheduler>(options, &device_, &observer_,
-                                             &clock_);
+    scheduler_ =
+        std::make_unique<Scheduler>(options, &device_, &observer_, &clock_);
   }
 
   Submitted Submit(FakeRunOptions options,
@@ -261,9 +261,8 @@ TEST_F(SchedulerTest, CancelledInThePassGetsNoResults) {
 
 TEST_F(SchedulerTest, SubmitAfterCancelIsRefused) {
   Start();
-  auto request =
-      std::make_shared<ScheduledRequest>(testing::InfoFor("u"),
-                                         absl::InfiniteFuture(), [](int) {});
+  auto request = std::make_shared<ScheduledRequest>(
+      testing::InfoFor("u"), absl::InfiniteFuture(), [](int) {});
   request->Cancel(absl::CancelledError("client left"));
   EXPECT_EQ(Add(Named("a"), request, std::make_shared<Outcome>()),
             absl::CancelledError("client left"));

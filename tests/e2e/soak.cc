@@ -1,0 +1,363 @@
+// Clients of several kinds against one server, for a time: well-behaved ones
+// whose answers are compared with the same request's answer alone, ones that
+// flood, ones that stop reading, ones that are killed, somebody whose very long
+// prompt is always in flight, and somebody who asks short questions and waits.
+//
+//   soak --server ADDR --model NAME --seconds N --tokens FOLDER
+//        [--clients N] [--long-tokens N] [--qkctl PATH]
+//
+// FOLDER holds a file KIND.token for each kind: good, flood, stalled, killed,
+// long, probe. Prints one JSON object. Exit status 1: wrong bytes, or an error
+// that no load excuses.
+#include <grpcpp/grpcpp.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "client/analysis_client.h"
+#include "client/file_io.h"
+#include "qkscope/v1/analysis.grpc.pb.h"
+
+namespace qk::client {
+namespace {
+
+namespace v1 = qkscope::v1;
+
+struct Options {
+  std::string server, model, tokens, qkctl;
+  int seconds = 10, clients = 64, long_tokens = 0;
+};
+
+// What all threads count.
+struct Counts {
+  std::atomic<int64_t> good = 0, wrong = 0, refused = 0, flooded = 0,
+                       stalled = 0, killed = 0, long_ones = 0;
+  std::mutex mutex;
+  std::map<std::string, int> errors;
+  void Error(const std::string& kind, const absl::Status& status) {
+    std::lock_guard<std::mutex> lock(mutex);
+    ++errors[absl::StrCat(kind, ": ", status.ToString())];
+  }
+};
+
+v1::AnalyzeRequest RequestOf(const std::string& model, int variant) {
+  std::mt19937 random(static_cast<unsigned>(variant));
+  v1::AnalyzeRequest request;
+  request.set_model(model);
+  const int tokens = 1 + static_cast<int>(random() % 40);
+  for (int i = 0; i < tokens; ++i) {
+    request.mutable_input()->mutable_token_ids()->add_ids(
+        static_cast<int>(random() % 90));
+  }
+  request.add_arms()->set_name("clean");
+  if (variant % 2 == 1) {
+    v1::Arm* arm = request.add_arms();
+    arm->set_name("top");
+    arm->add_disruptions()->mutable_top_k()->set_k(1 + variant % 3);
+    request.mutable_compare();
+  }
+  if (variant % 3 == 0) request.mutable_generate()->set_max_new_tokens(4);
+  if (variant % 5 == 0) {
+    request.mutable_capture()->set_form(v1::NORM_PER_TOKEN);
+  }
+  return request;
+}
+
+// Every payload's digest, in the manifest's order, and all generated tokens.
+std::string Fingerprint(const AnalysisResult& result) {
+  std::string out;
+  for (const auto& digest : result.finished.manifest().digests()) {
+    absl::StrAppend(&out, digest.arm(), digest.layer(), digest.point(),
+                    digest.sha256(), digest.crc32c(), ";");
+  }
+  for (const v1::Token& token : result.tokens) {
+    absl::StrAppend(&out, token.arm(), token.id(), ":", token.logprob(), ";");
+  }
+  for (const v1::Comparison& comparison : result.comparisons) {
+    absl::StrAppend(&out, comparison.SerializeAsString());
+  }
+  return out;
+}
+
+class Soak {
+ public:
+  explicit Soak(Options options) : options_(std::move(options)) {}
+
+  int Run() {
+    MeasureAlone();
+    end_ = absl::Now() + absl::Seconds(options_.seconds);
+    std::vector<std::thread> threads;
+    const int each = std::max(1, options_.clients / 4);
+    for (int i = 0; i < each; ++i) {
+      threads.emplace_back([this, i] { Good(i); });
+      threads.emplace_back([this, i] { Flood(i); });
+      threads.emplace_back([this, i] { Stalled(i); });
+      if (!options_.qkctl.empty()) {
+        threads.emplace_back([this, i] { Killed(i); });
+      }
+    }
+    if (options_.long_tokens > 0) threads.emplace_back([this] { Long(); });
+    Probe(&under_load_);
+    for (std::thread& thread : threads) thread.join();
+    Print();
+    return counts_.wrong == 0 && counts_.errors.empty() ? 0 : 1;
+  }
+
+ private:
+  static constexpr int kVariants = 24;
+  static constexpr int kProbeVariant = 1;
+
+  std::unique_ptr<AnalysisClient> Client(const std::string& kind) const {
+    return AnalysisClient::Create(Connection(kind));
+  }
+  ClientOptions Connection(const std::string& kind) const {
+    ClientOptions options;
+    options.server = options_.server;
+    options.token =
+        ReadFile(absl::StrCat(options_.tokens, "/", kind, ".token")).value();
+    while (!options.token.empty() && options.token.back() <= ' ') {
+      options.token.pop_back();
+    }
+    return options;
+  }
+
+  bool over() const { return absl::Now() >= end_; }
+
+  void MeasureAlone() {
+    const auto client = Client("good");
+    for (int i = 0; i < kVariants; ++i) {
+      const auto result = client->Analyze(RequestOf(options_.model, i));
+      if (!result.ok()) {
+        std::fprintf(stderr, "alone: %s\n", result.status().ToString().c_str());
+        std::exit(1);
+      }
+      alone_.push_back(Fingerprint(*result));
+    }
+    end_ = absl::Now() + absl::Seconds(std::max(1, options_.seconds / 10));
+    Probe(&alone_times_);
+  }
+
+  // One who asks, reads, thinks, and asks again.
+  void Probe(std::vector<double>* times) {
+    const auto client = Client("probe");
+    while (!over()) {
+      const absl::Time start = absl::Now();
+      const auto result =
+          client->Analyze(RequestOf(options_.model, kProbeVariant));
+      Judge("probe", kProbeVariant, result);
+      times->push_back(absl::ToDoubleMilliseconds(absl::Now() - start));
+      absl::SleepFor(absl::Milliseconds(20));
+    }
+  }
+
+  void Judge(const char* kind, int variant,
+             const absl::StatusOr<AnalysisResult>& result) {
+    if (result.ok()) {
+      ++(Fingerprint(*result) == alone_[variant] ? counts_.good
+                                                 : counts_.wrong);
+    } else if (absl::IsResourceExhausted(result.status())) {
+      ++counts_.refused;
+      absl::SleepFor(absl::Milliseconds(50));
+    } else {
+      counts_.Error(kind, result.status());
+    }
+  }
+
+  void Good(int seed) {
+    const auto client = Client("good");
+    std::mt19937 random(static_cast<unsigned>(seed));
+    while (!over()) {
+      const int variant = static_cast<int>(random() % kVariants);
+      Judge("good", variant,
+            client->Analyze(RequestOf(options_.model, variant)));
+    }
+  }
+
+  // Sends far more than it can get, and forgets half of it.
+  void Flood(int seed) {
+    const ClientOptions connection = Connection("flood");
+    const auto stub = v1::Analysis::NewStub(grpc::CreateChannel(
+        connection.server, grpc::InsecureChannelCredentials()));
+    std::mt19937 random(static_cast<unsigned>(seed) + 1000);
+    while (!over()) {
+      std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
+      std::vector<std::unique_ptr<grpc::ClientReader<v1::AnalyzeEvent>>>
+          readers;
+      for (int i = 0; i < 8; ++i) {
+        contexts.push_back(std::make_unique<grpc::ClientContext>());
+        contexts.back()->AddMetadata("authorization",
+                                     "Bearer " + connection.token);
+        readers.push_back(stub->Analyze(
+            contexts.back().get(),
+            RequestOf(options_.model, static_cast<int>(random() % kVariants))));
+      }
+      for (size_t i = 0; i < readers.size(); ++i) {
+        v1::AnalyzeEvent event;
+        if (random() % 2 == 0) contexts[i]->TryCancel();
+        while (readers[i]->Read(&event)) {
+        }
+        readers[i]->Finish();
+        ++counts_.flooded;
+      }
+    }
+  }
+
+  // Asks for much, takes a little, and stands still.
+  void Stalled(int seed) {
+    const ClientOptions connection = Connection("stalled");
+    const auto stub = v1::Analysis::NewStub(grpc::CreateChannel(
+        connection.server, grpc::InsecureChannelCredentials()));
+    while (!over()) {
+      v1::AnalyzeRequest request = RequestOf(options_.model, 40 + seed);
+      request.mutable_capture()->set_form(v1::RAW);
+      grpc::ClientContext context;
+      context.AddMetadata("authorization", "Bearer " + connection.token);
+      const auto reader = stub->Analyze(&context, request);
+      v1::AnalyzeEvent event;
+      for (int i = 0; i < 3 && reader->Read(&event); ++i) {
+      }
+      for (int i = 0; i < 30 && !over(); ++i) {
+        absl::SleepFor(absl::Milliseconds(100));
+      }
+      context.TryCancel();
+      while (reader->Read(&event)) {
+      }
+      reader->Finish();
+      ++counts_.stalled;
+    }
+  }
+
+  // A process of its own, killed at a random moment.
+  void Killed(int seed) {
+    std::mt19937 random(static_cast<unsigned>(seed) + 2000);
+    const std::string file = absl::StrCat(options_.tokens, "/killed.token");
+    const auto request =
+        RequestOf(options_.model, static_cast<int>(random() % kVariants));
+    const std::string ids =
+        absl::StrJoin(request.input().token_ids().ids(), ",");
+    std::vector<std::string> words = {options_.qkctl,     "analyze",
+                                      "--server",         options_.server,
+                                      "--model",          options_.model,
+                                      "--token-file",     file,
+                                      "--token-ids",      ids,
+                                      "--max-new-tokens", "50"};
+    std::vector<char*> arguments;
+    for (std::string& word : words) arguments.push_back(word.data());
+    arguments.push_back(nullptr);
+    while (!over()) {
+      const pid_t child = fork();
+      if (child == 0) {
+        if (std::freopen("/dev/null", "w", stdout) == nullptr ||
+            std::freopen("/dev/null", "w", stderr) == nullptr) {
+          _exit(1);
+        }
+        execv(arguments[0], arguments.data());
+        _exit(127);
+      }
+      if (child < 0) return;
+      absl::SleepFor(absl::Milliseconds(10 + random() % 400));
+      kill(child, SIGKILL);
+      waitpid(child, nullptr, 0);
+      ++counts_.killed;
+    }
+  }
+
+  void Long() {
+    const auto client = Client("long");
+    v1::AnalyzeRequest request;
+    request.set_model(options_.model);
+    for (int i = 0; i < options_.long_tokens; ++i) {
+      request.mutable_input()->mutable_token_ids()->add_ids(1 + i % 90);
+    }
+    while (!over()) {
+      CallOptions call;
+      // It need not be waited for when the time is over.
+      call.timeout = std::max(absl::Seconds(1), end_ - absl::Now());
+      const auto result = client->Analyze(request, {}, call);
+      if (!result.ok() && !absl::IsDeadlineExceeded(result.status())) {
+        counts_.Error("long", result.status());
+      }
+      ++counts_.long_ones;
+    }
+  }
+
+  static double Percentile(std::vector<double> times, double p) {
+    if (times.empty()) return 0;
+    std::sort(times.begin(), times.end());
+    return times[std::min(
+        times.size() - 1,
+        static_cast<size_t>(p * static_cast<double>(times.size())))];
+  }
+
+  void Print() {
+    std::printf(
+        "{\"good\": %lld, \"wrong\": %lld, \"refused\": %lld, \"flooded\": "
+        "%lld, \"stalled\": %lld, \"killed\": %lld, \"long\": %lld, "
+        "\"probe_alone_ms\": {\"count\": %zu, \"p50\": %.2f, \"p99\": %.2f}, "
+        "\"probe_ms\": {\"count\": %zu, \"p50\": %.2f, \"p99\": %.2f, \"max\": "
+        "%.2f}}\n",
+        static_cast<long long>(counts_.good),
+        static_cast<long long>(counts_.wrong),
+        static_cast<long long>(counts_.refused),
+        static_cast<long long>(counts_.flooded),
+        static_cast<long long>(counts_.stalled),
+        static_cast<long long>(counts_.killed),
+        static_cast<long long>(counts_.long_ones), alone_times_.size(),
+        Percentile(alone_times_, 0.5), Percentile(alone_times_, 0.99),
+        under_load_.size(), Percentile(under_load_, 0.5),
+        Percentile(under_load_, 0.99), Percentile(under_load_, 1.0));
+    for (const auto& [error, count] : counts_.errors) {
+      std::fprintf(stderr, "%d x %s\n", count, error.c_str());
+    }
+  }
+
+  const Options options_;
+  Counts counts_;
+  std::vector<std::string> alone_;
+  std::vector<double> alone_times_, under_load_;
+  absl::Time end_;
+};
+
+int Main(int argc, char** argv) {
+  Options options;
+  const std::map<std::string, std::string*> texts = {
+      {"--server", &options.server},
+      {"--model", &options.model},
+      {"--tokens", &options.tokens},
+      {"--qkctl", &options.qkctl}};
+  const std::map<std::string, int*> numbers = {
+      {"--seconds", &options.seconds},
+      {"--clients", &options.clients},
+      {"--long-tokens", &options.long_tokens}};
+  for (int i = 1; i + 1 < argc; i += 2) {
+    if (const auto text = texts.find(argv[i]); text != texts.end()) {
+      *text->second = argv[i + 1];
+    } else if (const auto number = numbers.find(argv[i]);
+               number == numbers.end() ||
+               !absl::SimpleAtoi(argv[i + 1], number->second)) {
+      std::fprintf(stderr, "soak: bad flag %s\n", argv[i]);
+      return 2;
+    }
+  }
+  return Soak(options).Run();
+}
+
+}  // namespace
+}  // namespace qk::client
+
+int main(int argc, char** argv) { return qk::client::Main(argc, argv); }

@@ -1,0 +1,128 @@
+"""Many clients of all kinds at once: every answer is the one that the same
+request gets alone, and when they have gone nothing of them is left.
+
+SOAK_SECONDS (default 10) is how long; QKSCOPE_DEMO_MODEL, where it is set, is
+the model instead of the tiny one. With a very long SOAK_SECONDS the growth of
+the server's memory is judged, too.
+"""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import tempfile
+import time
+import unittest
+import urllib.request
+
+import processes
+
+KINDS = ["good", "flood", "stalled", "killed", "long", "probe"]
+SECONDS = int(os.environ.get("SOAK_SECONDS", "10"))
+
+
+def metrics(server):
+    for line in server.log:
+        entry = json.loads(line)
+        if entry.get("event") == "listening":
+            address = entry["metrics"]
+    with urllib.request.urlopen(f"http://{address}/metrics") as answer:
+        text = answer.read().decode()
+    values = {}
+    for line in text.splitlines():
+        match = re.fullmatch(r"(\w+)(\{.*\})? (\S+)", line)
+        if match and not line.startswith("#"):
+            values.setdefault(match[1], {})[match[2] or ""] = float(match[3])
+    return values
+
+
+def resident_bytes(pid):
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("no VmRSS")
+
+
+def open_files(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def threads(pid):
+    return len(os.listdir(f"/proc/{pid}/task"))
+
+
+class SoakTest(unittest.TestCase):
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        users = self.folder / "users.conf"
+        for kind in KINDS:
+            made = processes.qkctl("127.0.0.1:1", "user", "add", kind,
+                                   "--users-file", users)
+            self.assertEqual(made.returncode, 0, made.stderr)
+            (self.folder / f"{kind}.token").write_text(made.stdout)
+        real = os.environ.get("QKSCOPE_DEMO_MODEL")
+        self.long_tokens = 8000 if real else 250
+        self.server = processes.Server(
+            {"m": real or processes.TINY_MODEL}, "--users-file", users)
+        self.addCleanup(self.server.stop)
+
+    def soak(self, seconds, clients):
+        driven = subprocess.run(
+            [processes.BIN / "soak", "--server", self.server.address,
+             "--model", "m", "--seconds", str(seconds), "--tokens",
+             self.folder, "--clients", str(clients), "--long-tokens",
+             str(self.long_tokens), "--qkctl", processes.BIN / "qkctl"],
+            capture_output=True, encoding="utf-8", check=False,
+            timeout=seconds + processes.PATIENCE_S)
+        self.assertEqual(driven.returncode, 0, driven.stderr + driven.stdout)
+        return json.loads(driven.stdout)
+
+    def await_idle(self):
+        """Until no call is left; the metrics then."""
+        until = time.monotonic() + processes.PATIENCE_S
+        while time.monotonic() < until:
+            values = metrics(self.server)
+            started = sum(values["qkscope_rpc_started_total"].values())
+            handled = sum(values["qkscope_rpc_handled_total"].values())
+            if started == handled:
+                return values
+            time.sleep(0.1)
+        self.fail(f"{started} calls started, {handled} ended")
+
+    def test_every_answer_is_the_one_alone_and_nothing_is_left(self):
+        pid = self.server.process.pid
+        self.soak(max(2, SECONDS // 5), 64)  # warm-up
+        self.await_idle()
+        before = resident_bytes(pid), open_files(pid), threads(pid)
+        report = self.soak(SECONDS, 64)
+        print("soak:", json.dumps(report))
+        self.assertEqual(report["wrong"], 0)
+        for kind in ["good", "flooded", "stalled", "killed", "long"]:
+            self.assertGreater(report[kind], 0, kind)
+        self.assertGreater(report["probe_ms"]["count"], 0)
+        values = self.await_idle()
+        for gauge in ["qkscope_queued_requests", "qkscope_running_requests",
+                      "qkscope_stream_buffered_bytes",
+                      "qkscope_stream_reserved_bytes"]:
+            self.assertEqual(values[gauge][""], 0, gauge)
+        self.assertGreater(
+            values["qkscope_cancel_to_idle_seconds_count"][""], 0)
+        print("cancel to idle, mean s:",
+              values["qkscope_cancel_to_idle_seconds_sum"][""]
+              / values["qkscope_cancel_to_idle_seconds_count"][""])
+        after = resident_bytes(pid), open_files(pid), threads(pid)
+        requests = report["good"] + report["flooded"]
+        print("resident MiB before, after:", before[0] >> 20, after[0] >> 20,
+              "in", requests, "requests")
+        # Threads of gRPC's pollers come and go.
+        self.assertLessEqual(after[2], before[2] + 16)
+        self.assertLessEqual(after[1], before[1] + 16)
+        self.assertLess(after[0] - before[0], 64 << 20)
+
+
+if __name__ == "__main__":
+    unittest.main()
