@@ -49,8 +49,9 @@ pb::ListedRequest ListedToProto(const Scheduler::Listed& listed) {
   out.set_user(listed.info.user->alias);
   out.set_method(listed.info.method);
   out.set_model(listed.info.model);
-  out.set_state(listed.running ? pb::ListedRequest::RUNNING
-                               : pb::ListedRequest::QUEUED);
+  out.set_state(listed.streaming ? pb::ListedRequest::STREAMING
+                : listed.running ? pb::ListedRequest::RUNNING
+                                 : pb::ListedRequest::QUEUED);
   out.set_priority(listed.info.priority == Priority::kBatch ? pb::BATCH
                                                             : pb::INTERACTIVE);
   out.set_queue_position(listed.position);

@@ -79,9 +79,15 @@ void ManyCall::TakeMessage() {
   if (!spec_->request().has_priority()) {
     spec_->mutable_request()->set_priority(pb::BATCH);
   }
-  request_ = call_.MakeRequest(
-      PriorityOf(spec_->request().priority()),
-      [position = position_](int p) { *position = p; });
+  request_ =
+      call_.MakeRequest(PriorityOf(spec_->request().priority()),
+                        [position = position_](int p) { *position = p; });
+  request_->SetOnCancel(
+      [core = core_, weak = weak_from_this()](const absl::Status& why) {
+        core->executor->Post([weak, why] {
+          if (auto call = weak.lock()) call->Abort(why);
+        });
+      });
 }
 
 void ManyCall::TakePrompt(const pb::AnalyzeManyPrompt& message) {
@@ -149,8 +155,8 @@ void ManyCall::OnWriteDone(bool ok) {
     if (writing_queue_ != nullptr) {
       const int64_t bytes = static_cast<int64_t>(event_.ByteSizeLong());
       writing_queue_->Release(bytes);
-      core_->scheduler->ChargeBytes(*call_.user(),
-                                     request_->info().priority, bytes);
+      core_->scheduler->ChargeBytes(*call_.user(), request_->info().priority,
+                                    bytes);
       writing_queue_ = nullptr;
     }
     if (!ok && !end_.has_value()) end_ = CancelledReason(*context_);

@@ -52,8 +52,8 @@ class RunStream : public grpc::ServerWriteReactor<Event>,
       watch_.End();
       const int64_t bytes = static_cast<int64_t>(event_.ByteSizeLong());
       queue_->Release(bytes);
-      core_->scheduler->ChargeBytes(*call_.user(),
-                                     request_->info().priority, bytes);
+      core_->scheduler->ChargeBytes(*call_.user(), request_->info().priority,
+                                    bytes);
       if (!ok && !end_.has_value()) end_ = CancelledReason(*context_);
     }
     Pump();
@@ -91,9 +91,15 @@ class RunStream : public grpc::ServerWriteReactor<Event>,
     QK_ASSIGN_OR_RETURN(PreparedRun prepared,
                         PrepareRun(*core_, std::move(request), pump));
     queue_ = prepared.queue;
-    request_ = call_.MakeRequest(
-        PriorityOf(expanded_.priority()),
-        [queue = queue_](int p) { queue->PushPosition(p); });
+    request_ =
+        call_.MakeRequest(PriorityOf(expanded_.priority()),
+                          [queue = queue_](int p) { queue->PushPosition(p); });
+    request_->SetOnCancel(
+        [core = core_, weak = this->weak_from_this()](const absl::Status& why) {
+          core->executor->Post([weak, why] {
+            if (auto stream = weak.lock()) stream->Abort(why);
+          });
+        });
     prepared.encoder.request_id = call_.id();
     prepared.encoder.queue_seconds = [request = request_, now = absl::Now()] {
       return absl::ToDoubleSeconds(request->started() - now);

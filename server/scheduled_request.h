@@ -20,13 +20,15 @@ namespace qk {
 
 class ScheduledRequest;
 
-// What a request tells of its cancellation. Outlives the scheduler with the
-// requests that hold it.
-class CancelListener {
+// What a request tells of its life. Outlives the scheduler with the requests
+// that hold it.
+class RequestListener {
  public:
-  virtual ~CancelListener() = default;
+  virtual ~RequestListener() = default;
   // Called without the request's lock.
   virtual void OnCancel(ScheduledRequest* request) = 0;
+  // From its destructor.
+  virtual void OnGone(ScheduledRequest* request) = 0;
 };
 
 // What lists and logs say of a request.
@@ -51,6 +53,15 @@ class ScheduledRequest {
       : info_(std::move(info)),
         deadline_(deadline),
         on_position_(std::move(on_position)) {}
+  // Its call has ended: until then the request counts as in flight, also when
+  // its runs are through and a slow reader has yet to take their results.
+  ~ScheduledRequest();
+  ScheduledRequest(const ScheduledRequest&) = delete;
+  ScheduledRequest& operator=(const ScheduledRequest&) = delete;
+
+  // Called once when the request is cancelled, on the cancelling thread; at
+  // once if it was.
+  void SetOnCancel(std::function<void(const absl::Status&)> on_cancel);
 
   const RequestInfo& info() const { return info_; }
   absl::Time deadline() const { return deadline_; }
@@ -77,8 +88,9 @@ class ScheduledRequest {
   absl::Status cancelled_;
   absl::Time cancelled_at_ = absl::InfiniteFuture();
   absl::Time started_ = absl::InfiniteFuture();
-  std::vector<Run*> runs_;                    // alive
-  std::shared_ptr<CancelListener> listener_;  // the scheduler's
+  std::vector<Run*> runs_;  // alive
+  std::function<void(const absl::Status&)> on_cancel_;
+  std::shared_ptr<RequestListener> listener_;  // the scheduler's
 };
 
 struct ScheduledRun {

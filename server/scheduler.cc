@@ -38,12 +38,16 @@ std::optional<absl::Duration> BudgetRetryDelay(const absl::Status& refusal) {
 }
 
 // Ties requests to a scheduler that may go before them.
-class Scheduler::Listener : public CancelListener {
+class Scheduler::Listener : public RequestListener {
  public:
   explicit Listener(Scheduler* scheduler) : scheduler_(scheduler) {}
   void OnCancel(ScheduledRequest* request) override {
     std::lock_guard<std::mutex> lock(mutex_);
     if (scheduler_ != nullptr) scheduler_->DropWaiting(request);
+  }
+  void OnGone(ScheduledRequest* request) override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (scheduler_ != nullptr) scheduler_->OnGone(request);
   }
   void Leave() {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -185,7 +189,12 @@ absl::Status Scheduler::Submit(const std::shared_ptr<ScheduledRequest>& request,
     entry->flow = &account->flows[static_cast<int>(request->info().priority)];
     entry->submitted = clock_->Now();
     by_request_[request.get()] = entry;
-    ++account->in_flight;
+    if (known_
+            .try_emplace(request.get(),
+                         Known{request, account, clock_->Now(), arrivals_})
+            .second) {
+      ++account->in_flight;
+    }
     SetWaiting(entry, true);
     next_deadline_ = std::min(next_deadline_.load(), request->deadline());
   }
@@ -234,25 +243,34 @@ Scheduler::State Scheduler::state() const {
 }
 
 std::vector<Scheduler::Listed> Scheduler::List() const {
-  std::lock_guard<std::mutex> lock(mutex_);
-  std::vector<Listed> out;
-  for (const Entry& entry : entries_) {
-    if (entry.gone) continue;
-    Listed& listed = out.emplace_back();
-    listed.info = entry.request->info();
-    listed.running = !entry.waits;
-    listed.position = std::max(0, entry.position);
-    listed.submitted = entry.submitted;
-    listed.started = entry.request->started();
-    listed.device_seconds = entry.request->device_seconds();
+  std::vector<std::pair<uint64_t, Listed>> found;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (const auto& [request, known] : known_) {
+      auto& [arrival, listed] = found.emplace_back();
+      arrival = known.arrival;
+      listed.info = request->info();
+      listed.submitted = known.submitted;
+      listed.started = request->started();
+      listed.device_seconds = request->device_seconds();
+      const auto entry = by_request_.find(request);
+      listed.streaming = entry == by_request_.end();
+      if (listed.streaming) continue;
+      listed.running = !entry->second->waits;
+      listed.position = std::max(0, entry->second->position);
+    }
   }
+  std::sort(found.begin(), found.end(),
+            [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<Listed> out;
+  for (auto& [arrival, listed] : found) out.push_back(std::move(listed));
   return out;
 }
 
 std::shared_ptr<ScheduledRequest> Scheduler::Find(const std::string& id) const {
   std::lock_guard<std::mutex> lock(mutex_);
-  for (const Entry& entry : entries_) {
-    if (!entry.gone && entry.request->info().id == id) return entry.request;
+  for (const auto& [request, known] : known_) {
+    if (request->info().id == id) return known.request.lock();
   }
   return nullptr;
 }
@@ -331,7 +349,6 @@ void Scheduler::LeaveCounts(Entry* entry) {
     observer_->OnCancelled(absl::ToDoubleSeconds(absl::Now() - cancelled));
   }
   SetWaiting(entry, false);
-  --entry->flow->account->in_flight;
   by_request_.erase(entry->request.get());
 }
 
@@ -346,6 +363,7 @@ void Scheduler::EraseEmptyEntries() {
     std::erase_if(blocked_, [&](const auto& blocked) {
       return blocked.second.entry == &entry;
     });
+    let_go_.push_back(std::move(entry.request));
     it = entries_.erase(it);
   }
   if (entries_.empty()) changed_.notify_all();

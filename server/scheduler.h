@@ -93,12 +93,13 @@ class Scheduler {
   struct Listed {
     RequestInfo info;
     bool running = false;
+    bool streaming = false;  // through, but for its reader
     int position = 0;
     absl::Time submitted;
     absl::Time started;
     double device_seconds = 0;
   };
-  // Requests with runs here, by arrival.
+  // Requests whose calls have not ended, by arrival.
   std::vector<Listed> List() const;
   // nullptr: no such request here.
   std::shared_ptr<ScheduledRequest> Find(const std::string& id) const;
@@ -208,6 +209,7 @@ class Scheduler {
   void EndCancelled();
   // Any thread: what of the request waits is over.
   void DropWaiting(ScheduledRequest* request);
+  void OnGone(ScheduledRequest* request);
   void DropFinished();
   void Forget(ScheduledRun run, Entry* entry);
 
@@ -246,6 +248,14 @@ class Scheduler {
   std::condition_variable changed_;
   std::list<Entry> entries_;  // by arrival
   std::map<const ScheduledRequest*, Entry*> by_request_;
+  // In flight: all whose calls have not ended.
+  struct Known {
+    std::weak_ptr<ScheduledRequest> request;
+    Account* account;
+    absl::Time submitted;
+    uint64_t arrival;
+  };
+  std::map<ScheduledRequest*, Known> known_;
   // Entries with waiting runs, in their turn.
   std::map<Flow*, std::deque<Entry*>> queues_;
   int waiting_ = 0;  // entries with nothing active
@@ -265,6 +275,8 @@ class Scheduler {
   std::map<const Model*, Blocked> blocked_;
   uint64_t turn_ = 0;
   uint64_t runs_ended_ = 0;
+  // Erased entries' requests, to be let go without the lock.
+  std::vector<std::shared_ptr<ScheduledRequest>> let_go_;
   std::atomic<uint64_t> seen_cancellations_ = 0;
 
   std::thread thread_;

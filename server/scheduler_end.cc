@@ -57,6 +57,14 @@ void Scheduler::DropWaiting(ScheduledRequest* request) {
   changed_.notify_all();
 }
 
+void Scheduler::OnGone(ScheduledRequest* request) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto it = known_.find(request);
+  if (it == known_.end()) return;
+  --it->second.account->in_flight;
+  known_.erase(it);
+}
+
 void Scheduler::EndCancelled() {
   // Flags are only ever set: what is cancelled here, the passes drop, too.
   std::vector<Active*> cancelled;
@@ -88,13 +96,16 @@ void Scheduler::DropFinished() {
   for (auto& active : done) {
     Forget(std::move(active->scheduled), active->entry);
   }
-  std::lock_guard<std::mutex> lock(mutex_);
-  for (auto& active : done) {
-    Entry* entry = active->entry;
-    if (--entry->active == 0 && !entry->reserving) SetWaiting(entry, true);
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (auto& active : done) {
+      Entry* entry = active->entry;
+      if (--entry->active == 0 && !entry->reserving) SetWaiting(entry, true);
+    }
+    EraseEmptyEntries();
+    TellPositions();
   }
-  EraseEmptyEntries();
-  TellPositions();
+  let_go_.clear();
 }
 
 // Ends a run's life: nobody may cancel it any more, then its memory goes.

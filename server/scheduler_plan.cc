@@ -101,8 +101,11 @@ Scheduler::LivePass* Scheduler::ChoosePass(absl::Time* wake) {
     work.erase(flow);
   }
   if (runs_ended_ != ended) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    EraseEmptyEntries();
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      EraseEmptyEntries();
+    }
+    let_go_.clear();
   }
   return chosen;
 }

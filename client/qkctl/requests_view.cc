@@ -17,6 +17,8 @@ std::string Place(const v1::ListedRequest& request) {
       return request.has_events()
                  ? absl::StrCat("running, ", request.events(), " events kept")
                  : "running";
+    case v1::ListedRequest::STREAMING:
+      return "waits for its reader";
     case v1::ListedRequest::FINISHED:
       return absl::StrCat(
           request.code() == 0 ? "finished"

@@ -24,7 +24,10 @@ class RealModelTest(unittest.TestCase):
         model = subprocess.run(
             ["bash", ROOT / "deploy" / "fetch_model.sh"], check=True,
             stdout=subprocess.PIPE, encoding="utf-8").stdout.strip()
-        cls.server = Server({"smollm2": model})
+        spool = scratch_folder()
+        cls.addClassCleanup(spool.cleanup)
+        cls.server = Server({"smollm2": model}, "--spool",
+                            pathlib.Path(spool.name) / "spool")
         cls.addClassCleanup(cls.server.stop)
 
     def setUp(self):
