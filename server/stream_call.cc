@@ -11,14 +11,19 @@ void StreamCall::Tick(absl::Time now) {
   const auto verdict = watch_.Check(now, stall, deadline_);
   if (!verdict.has_value()) return;
   lock.unlock();
-  if (!End(absl::DeadlineExceededError(verdict->message))) return;
+  const absl::Status reason = absl::DeadlineExceededError(verdict->message);
+  if (!End(reason)) return;
   core_->metrics->Cancelled(verdict->reason);
   lock.lock();
-  watch_.CancelCall(context_, verdict->message);
+  watch_.CancelCall(context_, reason);
 }
 
 void StreamCall::Abort(const absl::Status& reason) {
-  End(reason);
+  if (End(reason)) {
+    // The reader may stand still.
+    std::lock_guard<std::mutex> lock(mutex_);
+    watch_.CancelCall(context_, reason);
+  }
   Pump();
 }
 

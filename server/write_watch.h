@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -42,11 +43,12 @@ class WriteWatch {
   // A status that is set this way reaches the client without waiting for its
   // flow control. The pending write keeps the call alive, and ends with it.
   void CancelCall(grpc::CallbackServerContext* context,
-                  const std::string& message) const {
+                  const absl::Status& reason) const {
     if (!writing()) return;
-    grpc_call_cancel_with_status(context->c_call(),
-                                 GRPC_STATUS_DEADLINE_EXCEEDED, message.c_str(),
-                                 nullptr);
+    // absl's codes are gRPC's.
+    grpc_call_cancel_with_status(
+        context->c_call(), static_cast<grpc_status_code>(reason.code()),
+        std::string(reason.message()).c_str(), nullptr);
   }
 
  private:

@@ -1,9 +1,9 @@
 """Many clients of all kinds at once: every answer is the one that the same
 request gets alone, and when they have gone nothing of them is left.
 
-SOAK_SECONDS (default 10) is how long; QKSCOPE_DEMO_MODEL, where it is set, is
-the model instead of the tiny one. With a very long SOAK_SECONDS the growth of
-the server's memory is judged, too.
+SOAK_SECONDS (default 10) is how long; SOAK_MODEL, where it is set, is the model
+instead of the tiny one, and then somebody's prompt of 8,000 tokens is always in
+flight. SOAK_CLIENTS (default 64).
 """
 
 import json
@@ -20,6 +20,7 @@ import processes
 
 KINDS = ["good", "flood", "stalled", "killed", "long", "probe"]
 SECONDS = int(os.environ.get("SOAK_SECONDS", "10"))
+CLIENTS = int(os.environ.get("SOAK_CLIENTS", "64"))
 
 
 def metrics(server):
@@ -64,7 +65,7 @@ class SoakTest(unittest.TestCase):
                                    "--users-file", users)
             self.assertEqual(made.returncode, 0, made.stderr)
             (self.folder / f"{kind}.token").write_text(made.stdout)
-        real = os.environ.get("QKSCOPE_DEMO_MODEL")
+        real = os.environ.get("SOAK_MODEL")
         self.long_tokens = 8000 if real else 250
         self.server = processes.Server(
             {"m": real or processes.TINY_MODEL}, "--users-file", users)
@@ -95,10 +96,10 @@ class SoakTest(unittest.TestCase):
 
     def test_every_answer_is_the_one_alone_and_nothing_is_left(self):
         pid = self.server.process.pid
-        self.soak(max(2, SECONDS // 5), 64)  # warm-up
+        self.soak(max(2, SECONDS // 5), CLIENTS)  # warm-up
         self.await_idle()
         before = resident_bytes(pid), open_files(pid), threads(pid)
-        report = self.soak(SECONDS, 64)
+        report = self.soak(SECONDS, CLIENTS)
         print("soak:", json.dumps(report))
         self.assertEqual(report["wrong"], 0)
         for kind in ["good", "flooded", "stalled", "killed", "long"]:
@@ -121,7 +122,9 @@ class SoakTest(unittest.TestCase):
         # Threads of gRPC's pollers come and go.
         self.assertLessEqual(after[2], before[2] + 16)
         self.assertLessEqual(after[1], before[1] + 16)
-        self.assertLess(after[0] - before[0], 64 << 20)
+        # A model's pool of KV pages keeps its high-water mark.
+        if "SOAK_MODEL" not in os.environ:
+            self.assertLess(after[0] - before[0], 32 << 20)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 qk_test(golden_test SOURCES golden_test.cc LIBS qk_core)
 qk_test(disruption_test SOURCES disruption_test.cc LIBS qk_core)
+qk_test(estimate_test SOURCES estimate_test.cc LIBS qk_core)
 qk_test(identity_test SOURCES identity_test.cc LIBS qk_core)
 qk_test(config_test SOURCES config_test.cc config_families_test.cc
         config_rope_test.cc LIBS qk_core)

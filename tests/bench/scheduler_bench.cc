@@ -1,0 +1,72 @@
+// What the scheduler itself costs per pass while many requests wait: passes of
+// a made-up device that take no time.
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "server/scheduler.h"
+#include "tests/server/scheduler_testing.h"
+
+namespace qk {
+namespace {
+
+using testing::FakeDevice;
+using testing::FakeRun;
+using testing::FakeRunOptions;
+using testing::InfoFor;
+using testing::NullObserver;
+using testing::Outcome;
+
+constexpr int kUsers = 20;
+constexpr int kPasses = 2000;
+
+void Submit(Scheduler* scheduler, const Model* model, int user) {
+  FakeRunOptions options;
+  options.model = model;
+  options.rows = {16};
+  std::vector<ScheduledRun> runs(1);
+  runs[0].prefill_rows = 16;
+  runs[0].run = std::make_unique<FakeRun>(options, std::make_shared<Outcome>());
+  const absl::Status status =
+      scheduler->Submit(std::make_shared<ScheduledRequest>(
+                            InfoFor("user" + std::to_string(user % kUsers)),
+                            absl::InfiniteFuture(), [](int) {}),
+                        std::move(runs));
+  if (!status.ok()) std::abort();
+}
+
+void Measure(int queued) {
+  SchedulerOptions options;
+  options.own_thread = false;
+  options.max_queued_requests = 1 << 20;
+  Model model;
+  FakeDevice device;
+  NullObserver observer;
+  SystemClock clock;
+  Scheduler scheduler(options, &device, &observer, &clock);
+  int user = 0;
+  for (int i = 0; i < queued; ++i) Submit(&scheduler, &model, user++);
+  double in_steps = 0;
+  absl::Time wake;
+  for (int pass = 0; pass < kPasses; ++pass) {
+    const auto start = std::chrono::steady_clock::now();
+    if (!scheduler.Step(&wake)) std::abort();
+    in_steps +=
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
+            .count();
+    while (scheduler.state().waiting_requests < queued) {
+      Submit(&scheduler, &model, user++);
+    }
+  }
+  std::printf("%5d queued: %.1f us a pass\n", queued, in_steps / kPasses * 1e6);
+}
+
+}  // namespace
+}  // namespace qk
+
+int main() {
+  for (const int queued : {1, 100, 1000}) qk::Measure(queued);
+  return 0;
+}

@@ -1,0 +1,119 @@
+// What a run is estimated to need against what the allocator gave out while it
+// ran, for random shapes: admission relies on the estimate being enough, and
+// not far too much.
+#include <malloc.h>
+
+#include <algorithm>
+#include <random>
+
+#include "engine/cpu/cpu_backend.h"
+#include "tests/engine/test_util.h"
+
+namespace qk::testing {
+namespace {
+
+int64_t HeapBytes() {
+  const struct mallinfo2 info = mallinfo2();
+  return static_cast<int64_t>(info.uordblks + info.hblkhd);
+}
+
+// Keeps what comes, as the queue of a reader that stands still, and looks at
+// the heap at every event.
+class PeakSink : public RunSink {
+ public:
+  void OnLayer(LayerFrame frame) override {
+    frames_.push_back(std::move(frame));
+    Look();
+  }
+  void OnApplied(AppliedRule applied) override {
+    applied_.push_back(std::move(applied));
+    Look();
+  }
+  void OnToken(TokenEvent) override { Look(); }
+  void OnComparison(ComparisonResult comparison) override {
+    comparisons_.push_back(std::move(comparison));
+    Look();
+  }
+  void OnLogits(int, std::vector<PositionLogits>) override { Look(); }
+  void OnScore(ScoreResult) override { Look(); }
+  void OnFinished(const absl::Status& status, const std::vector<ArmSummary>&,
+                  const RunTimes&) override {
+    EXPECT_TRUE(status.ok()) << status;
+  }
+  void Look() { peak_ = std::max(peak_, HeapBytes()); }
+  int64_t peak() const { return peak_; }
+
+ private:
+  int64_t peak_ = 0;
+  std::vector<LayerFrame> frames_;
+  std::vector<AppliedRule> applied_;
+  std::vector<ComparisonResult> comparisons_;
+};
+
+RunSpec RandomShape(std::shared_ptr<const Model> model, std::mt19937* random) {
+  const auto pick = [random](int least, int most) {
+    return least + static_cast<int>((*random)() % (most - least + 1));
+  };
+  RunSpec spec;
+  const int tokens = pick(64, 200);
+  for (int i = 0; i < tokens; ++i) spec.tokens.push_back(pick(0, 96));
+  const int arms = pick(1, 6);
+  for (int i = 0; i < arms; ++i) {
+    ArmSpec arm = {absl::StrCat("arm", i), model, {}};
+    if (i > 0) {
+      DisruptionRule rule;
+      rule.stat_span = rule.positions = {0, tokens};
+      rule.layers = {0, 1};
+      rule.k = pick(1, 4);
+      rule.kv_cache = pick(0, 1) == 0 ? DisruptionRule::KvCache::kPersist
+                                      : DisruptionRule::KvCache::kAttentionOnly;
+      arm.rules = {rule};
+    }
+    spec.arms.push_back(arm);
+  }
+  spec.capture = CaptureAll(model->config());
+  spec.capture.points = {HookPoint::kRotQ, HookPoint::kRotK, HookPoint::kV};
+  const CaptureForm forms[] = {CaptureForm::kNormOverTokens,
+                               CaptureForm::kNormPerToken, CaptureForm::kRaw};
+  spec.capture.form = forms[pick(0, 2)];
+  spec.capture.stage = pick(0, 1) == 0 ? 1 : 3;
+  if (pick(0, 1) == 1) spec.baseline = 0;
+  if (pick(0, 2) == 0) {
+    spec.generate.emplace();
+    spec.generate->max_new_tokens = pick(1, 50);
+  }
+  return spec;
+}
+
+TEST(EstimateTest, IsEnoughAndNotFarTooMuch) {
+  std::mt19937 random(5);
+  double worst = 0, least = 10;
+  for (int i = 0; i < 50; ++i) {
+    const std::unique_ptr<Backend> backend = CreateCpuBackend({});
+    ModelOptions options;
+    options.max_rows_per_pass = 8;  // so that every prompt needs more scratch
+    options.kv_cache_bytes = 64 << 20;
+    const std::shared_ptr<const Model> model =
+        Model::Load(GoldenPath("tiny_llama_gqa"), options, backend.get())
+            .value();
+    const RunSpec spec = RandomShape(model, &random);
+    const int64_t estimate = Run::Estimate(spec)->peak_extra_bytes;
+    const int64_t before = HeapBytes();
+    PeakSink sink;
+    std::unique_ptr<Run> run = Run::Create(spec, &sink).value();
+    RunTogether({run.get()});
+    ASSERT_TRUE(run->finished());
+    const int64_t actual = sink.peak() - before;
+    EXPECT_GE(estimate, actual)
+        << spec.tokens.size() << " tokens, " << spec.arms.size() << " arms";
+    const double ratio = static_cast<double>(estimate) / actual;
+    worst = std::max(worst, ratio);
+    least = std::min(least, ratio);
+    printf("%d: est %ld actual %ld ratio %.2f form %d arms %zu tok %zu\n", i, estimate, actual, ratio, (int)spec.capture.form, spec.arms.size(), spec.tokens.size());
+  }
+  EXPECT_LE(worst, 1.5);
+  EXPECT_GE(least, 1.0);
+}
+
+}  // namespace
+}  // namespace qk::testing
