@@ -47,7 +47,9 @@ struct ModelDescription {
 absl::StatusOr<ModelDescription> DescribeModel(const std::string& path,
                                                ComputeType compute);
 
-class Model {
+// Passes keep their model alive themselves (shared_from_this): their runs may
+// end first.
+class Model : public std::enable_shared_from_this<Model> {
  public:
   // INVALID_ARGUMENT: bad content (`file: reason`). UNIMPLEMENTED: a feature
   // of the model that the engine does not have, named. NOT_FOUND,

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "engine/check.h"
 #include "server/users_config.h"
@@ -82,34 +83,46 @@ std::shared_ptr<grpc::ServerCredentials> Access::credentials() const {
   return tls_;
 }
 
-void Access::Reload() {
-  ReloadUsers();
-  ReloadTls();
+std::vector<Access::Reloaded> Access::Reload() {
+  std::vector<Reloaded> parts;
+  if (identity_->asks()) parts.push_back(ReloadUsers());
+  if (tls_ != nullptr) parts.push_back(ReloadTls());
+  return parts;
 }
 
-void Access::ReloadUsers() {
-  if (!identity_->asks()) return;
-  const absl::Status status = identity_->Reload();
-  if (status.ok()) {
+Access::Reloaded Access::ReloadUsers() {
+  Reloaded out;
+  out.part = "users";
+  out.failure = identity_->Reload(&out.changed);
+  out.text = absl::StrCat(identity_->size(), " users");
+  if (out.failure.ok()) {
     log_->Info("users_reloaded",
                {{"users", static_cast<int64_t>(identity_->size())}});
   } else {
     log_->Error("users_not_reloaded",
-                {{"reason", std::string(status.message())}});
+                {{"reason", std::string(out.failure.message())}});
   }
+  return out;
 }
 
-void Access::ReloadTls() {
-  if (tls_ == nullptr) return;
-  const absl::Status status = tls_->Reload();
-  if (status.ok()) {
-    log_->Info("tls_reloaded",
-               {{"not_after", absl::FormatTime(tls_->material().not_after)}});
+Access::Reloaded Access::ReloadTls() {
+  Reloaded out;
+  out.part = "tls";
+  const TlsMaterial before = tls_->material();
+  out.failure = tls_->Reload();
+  const TlsMaterial now = tls_->material();
+  const std::string not_after = absl::FormatTime(now.not_after);
+  out.text = absl::StrCat("certificate valid until ", not_after);
+  out.changed = before.certificate != now.certificate ||
+                before.key != now.key || before.client_ca != now.client_ca;
+  if (out.failure.ok()) {
+    log_->Info("tls_reloaded", {{"not_after", not_after}});
     WarnOfDates();
   } else {
     log_->Error("tls_not_reloaded",
-                {{"reason", std::string(status.message())}});
+                {{"reason", std::string(out.failure.message())}});
   }
+  return out;
 }
 
 }  // namespace qk

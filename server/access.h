@@ -4,7 +4,10 @@
 #define QKSCOPE_SERVER_ACCESS_H_
 
 #include <memory>
+#include <string>
+#include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "grpcpp/security/server_credentials.h"
 #include "server/file_watch.h"
@@ -25,15 +28,21 @@ class Access {
   // Of the listener.
   std::shared_ptr<grpc::ServerCredentials> credentials() const;
 
-  // Reads the files again, now.
-  void Reload();
+  // Reads the files again, now; what became of each.
+  struct Reloaded {
+    std::string part;  // "users" or "tls"
+    bool changed = false;
+    std::string text;      // what is in use now
+    absl::Status failure;  // not OK: what was in use stays
+  };
+  std::vector<Reloaded> Reload();
 
  private:
   Access(const ServerOptions& options, Log* log);
   absl::Status Load(const ServerOptions& options);
   void Warn(const ServerOptions& options);
-  void ReloadUsers();
-  void ReloadTls();
+  Reloaded ReloadUsers();
+  Reloaded ReloadTls();
   void WarnOfDates();
 
   Log* const log_;

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "engine/forward.h"
+#include "engine/model.h"
 #include "engine/sequence.h"
 #include "server/device.h"
 
@@ -24,13 +25,16 @@ class EngineDevice : public Device {
   class EnginePass : public DevicePass {
    public:
     EnginePass(const Model& model, absl::Span<Sequence* const> sequences)
-        : pass_(model, sequences) {}
+        : model_(model.shared_from_this()), pass_(model, sequences) {}
     void RunLayer() override { pass_.RunLayer(); }
     void DropCancelled() override { pass_.DropCancelled(); }
     bool done() const override { return pass_.done(); }
     absl::Status Finish() override { return pass_.Finish(); }
 
    private:
+    // The last run may be cancelled, and its model unloaded, before the pass
+    // ends.
+    const std::shared_ptr<const Model> model_;
     Pass pass_;
   };
 };

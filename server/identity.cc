@@ -63,13 +63,14 @@ absl::StatusOr<std::shared_ptr<const User>> Identity::Authenticate(
   return user;
 }
 
-absl::Status Identity::Reload() {
+absl::Status Identity::Reload(bool* changed) {
   if (!asks()) return absl::OkStatus();
   std::lock_guard<std::mutex> reloading(reload_mutex_);
   QK_ASSIGN_OR_RETURN(std::vector<UserEntry> entries, load_());
   QK_ASSIGN_OR_RETURN(Users users, Users::Create(std::move(entries)));
   auto table = std::make_shared<const Users>(std::move(users));
   std::lock_guard<std::mutex> lock(mutex_);
+  if (changed != nullptr) *changed = !(*table == *users_);
   users_ = std::move(table);
   return absl::OkStatus();
 }

@@ -42,7 +42,8 @@ class Identity {
 
   // On failure the users stay as they were. Calls in progress keep the user
   // they began with.
-  absl::Status Reload();
+  // `changed`: whether they are other users now.
+  absl::Status Reload(bool* changed = nullptr);
 
   bool asks() const { return load_ != nullptr; }
   size_t size() const;

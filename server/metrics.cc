@@ -1,6 +1,9 @@
 #include "server/metrics.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
+#include "engine/model.h"
 #include "server/grpc_status.h"
 
 namespace qk {
@@ -146,7 +149,10 @@ Metrics::Metrics(const Options& options)
 
 void Metrics::AddModel(const std::string& name, int num_layers) {
   std::lock_guard<std::mutex> lock(mutex_);
-  const std::string label = models_.size() < kMaxModels ? name : kOther;
+  const auto known = models_.find(name);
+  const std::string label = known != models_.end() ? known->second.label
+                            : models_.size() < kMaxModels ? name
+                                                          : kOther;
   const prometheus::Labels labels = {{"model", label}};
   ModelMetrics m;
   m.passes = &Counter("qkscope_passes_total", "Passes of a model.").Add(labels);
@@ -165,36 +171,57 @@ void Metrics::AddModel(const std::string& name, int num_layers) {
            .Add(labels);
   m.ready =
       &Gauge("qkscope_model_ready", "1 when the model serves.").Add(labels);
-  const int series = 3 * num_layers;  // q, k, v
-  m.layers =
-      label == name && layer_series_ + series <= options_.max_layer_series;
-  if (m.layers) layer_series_ += series;
+  m.label = label;
+  // Series that a model of this name had before count once.
+  const int had = known != models_.end() ? known->second.layer_series : 0;
+  const int series = std::max(had, 3 * num_layers);  // q, k, v
+  if (label == name &&
+      layer_series_ - had + series <= options_.max_layer_series) {
+    m.layer_series = series;
+    layer_series_ += series - had;
+  } else {
+    layer_series_ -= had;
+  }
   models_[name] = m;
 }
 
-void Metrics::ModelLoaded(const std::string& name, const Model* model,
-                          double load_seconds, int64_t host_bytes,
-                          int64_t device_bytes) {
+void Metrics::ModelLoaded(const std::string& name,
+                          const std::shared_ptr<const Model>& model) {
   std::lock_guard<std::mutex> lock(mutex_);
-  names_[model] = name;
-  models_.at(name).ready->Set(1);
+  std::erase_if(names_,
+                [](const auto& named) { return named.second.model.expired(); });
+  names_[model.get()] = {model, name};
+  const ModelMetrics& m = models_.at(name);
+  m.ready->Set(1);
   // Of "other" the last one loaded is seen.
-  const std::string label = models_.size() <= kMaxModels ? name : kOther;
   Gauge("qkscope_model_load_seconds", "Time it took to load the model.")
-      .Add({{"model", label}})
-      .Set(load_seconds);
-  auto& memory =
-      Gauge("qkscope_model_memory_bytes", "Memory of the model's weights.");
-  memory.Add({{"model", label}, {"memory", "host"}})
-      .Set(static_cast<double>(host_bytes));
-  memory.Add({{"model", label}, {"memory", "device"}})
-      .Set(static_cast<double>(device_bytes));
+      .Add({{"model", m.label}})
+      .Set(model->load_seconds());
+  SetMemory(m.label, static_cast<double>(model->host_bytes()),
+            static_cast<double>(model->device_bytes()));
 }
 
-const Metrics::ModelMetrics* Metrics::Find(const std::string& model) const {
+void Metrics::ModelUnloaded(const std::string& name) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto it = models_.find(name);
+  if (it == models_.end() || it->second.label != name) return;
+  it->second.ready->Set(0);
+  SetMemory(name, 0, 0);
+}
+
+void Metrics::SetMemory(const std::string& label, double host, double device) {
+  auto& memory =
+      Gauge("qkscope_model_memory_bytes", "Memory of the model's weights.");
+  memory.Add({{"model", label}, {"memory", "host"}}).Set(host);
+  memory.Add({{"model", label}, {"memory", "device"}}).Set(device);
+}
+
+std::optional<Metrics::ModelMetrics> Metrics::Find(
+    const std::string& model) const {
   std::lock_guard<std::mutex> lock(mutex_);
   const auto it = models_.find(model);
-  return it == models_.end() ? nullptr : &it->second;
+  if (it == models_.end()) return std::nullopt;
+  return it->second;
 }
 
 void Metrics::RpcStarted(const std::string& method) {
@@ -217,8 +244,8 @@ void Metrics::Cancelled(CancelReason reason) {
 
 void Metrics::Tokens(const std::string& model, int64_t prompt,
                      int64_t generated) {
-  const ModelMetrics* m = Find(model);
-  if (m == nullptr) return;
+  const std::optional<ModelMetrics> m = Find(model);
+  if (!m.has_value()) return;
   m->prompt_tokens->Increment(static_cast<double>(prompt));
   m->generated_tokens->Increment(static_cast<double>(generated));
 }
@@ -230,13 +257,13 @@ void Metrics::Streamed(int64_t bytes) {
 void Metrics::LayerStatistics(const std::string& model,
                               const LayerFrame& frame) {
   const char* tensor = TensorLabel(frame.point);
-  const ModelMetrics* m = Find(model);
-  if (tensor == nullptr || m == nullptr || !frame.statistics.has_value()) {
+  const std::optional<ModelMetrics> m = Find(model);
+  if (tensor == nullptr || !m.has_value() || !frame.statistics.has_value()) {
     return;
   }
   const prometheus::Labels labels = {
-      {"model", m->layers ? model : kOther},
-      {"layer", m->layers ? absl::StrCat(frame.layer) : "all"},
+      {"model", m->layer_series > 0 ? model : kOther},
+      {"layer", m->layer_series > 0 ? absl::StrCat(frame.layer) : "all"},
       {"tensor", tensor}};
   massive_entries_.Add(labels).Increment(frame.statistics->massive_count);
   massive_ratio_.Add(labels).Increment(frame.statistics->ratio);
@@ -252,10 +279,10 @@ void Metrics::OnPass(const Model& model, int rows, int sequences,
   {
     std::lock_guard<std::mutex> lock(mutex_);
     const auto it = names_.find(&model);
-    if (it != names_.end()) name = it->second;
+    if (it != names_.end()) name = it->second.name;
   }
-  const ModelMetrics* m = Find(name);
-  if (m == nullptr) return;
+  const std::optional<ModelMetrics> m = Find(name);
+  if (!m.has_value()) return;
   m->passes->Increment();
   if (!status.ok()) m->failed_passes->Increment();
   m->rows->Increment(rows);

@@ -1,5 +1,5 @@
 // What Prometheus sees. Labels come from closed sets: methods, codes, reasons,
-// the configured models, and layers within a budget of series; never a
+// the first models loaded, and layers within a budget of series; never a
 // request's id, tag, text or address.
 #ifndef QKSCOPE_SERVER_METRICS_H_
 #define QKSCOPE_SERVER_METRICS_H_
@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -44,11 +45,13 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
   };
   explicit Metrics(const Options& options);
 
-  // Before any request uses them; in this order models get their layers.
+  // Before any request uses them; in this order models get their layers. Again
+  // for a name that is loaded again.
   void AddModel(const std::string& name, int num_layers);
-  void ModelLoaded(const std::string& name, const Model* model,
-                   double load_seconds, int64_t host_bytes,
-                   int64_t device_bytes);
+  void ModelLoaded(const std::string& name,
+                   const std::shared_ptr<const Model>& model);
+  // Its series stay, at 0 where they are of the present.
+  void ModelUnloaded(const std::string& name);
 
   void RpcStarted(const std::string& method);
   void RpcHandled(const std::string& method, grpc::StatusCode code,
@@ -78,10 +81,17 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
     prometheus::Counter* prompt_tokens;
     prometheus::Counter* generated_tokens;
     prometheus::Gauge* ready;
-    bool layers = false;  // has series of its own for each layer
+    std::string label;      // the model's name, or "other"
+    int layer_series = 0;   // of its own for single layers
+  };
+  struct LoadedModel {
+    std::weak_ptr<const Model> model;
+    std::string name;
   };
 
-  const ModelMetrics* Find(const std::string& model) const;
+  std::optional<ModelMetrics> Find(const std::string& model) const;
+  // With mutex_ held.
+  void SetMemory(const std::string& label, double host, double device);
   Family<prometheus::Counter>& Counter(const char* name, const char* help);
   Family<prometheus::Gauge>& Gauge(const char* name, const char* help);
 
@@ -107,7 +117,8 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
 
   mutable std::mutex mutex_;
   std::map<std::string, ModelMetrics> models_;
-  std::map<const Model*, std::string> names_;
+  // Passes of a model that was unloaded or replaced still count for its name.
+  std::map<const Model*, LoadedModel> names_;
   int layer_series_ = 0;
 };
 

@@ -2,10 +2,13 @@
 #ifndef QKSCOPE_SERVER_MODEL_REGISTRY_H_
 #define QKSCOPE_SERVER_MODEL_REGISTRY_H_
 
+#include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -27,6 +30,10 @@ struct ModelEntry {
   ModelDescription description;  // known before the weights are
   ComputeType compute = ComputeType::kF32;
   std::shared_ptr<const Model> model;  // kReady
+  int64_t bytes = 0;                   // of its memory; 0 until it is loaded
+  uint64_t used = 0;                   // when it was last found, in finds
+  // Nobody but the registry has the model. (In what List and Loaded give.)
+  bool idle = false;
 };
 
 // Thread-safe.
@@ -36,6 +43,21 @@ class ModelRegistry {
                   ComputeType compute);
   void SetReady(const std::string& name, std::shared_ptr<const Model> model);
   void SetFailed(const std::string& name, const absl::Status& failure);
+
+  // Between these two the name is being loaded, whatever is served under it.
+  // ALREADY_EXISTS, FAILED_PRECONDITION.
+  absl::Status BeginLoad(const std::string& name, bool replace);
+  void EndLoad(const std::string& name);
+  // No new request finds it. Gives the registry's share of the model; nullptr:
+  // it had failed, and is forgotten. NOT_FOUND, FAILED_PRECONDITION.
+  absl::StatusOr<std::shared_ptr<const Model>> BeginUnload(
+      const std::string& name);
+  // After BeginUnload, once the memory is free.
+  void EndUnload(const std::string& name);
+  // Takes the idle model that was used longest ago; nullptr: there is none.
+  std::shared_ptr<const Model> TakeIdle(std::string* name);
+  // All models, for everybody.
+  std::vector<ModelEntry> Loaded() const;
 
   // Models that the user may not use are as models that there are not.
 
@@ -49,8 +71,13 @@ class ModelRegistry {
                                  const User& user) const;
 
  private:
+  std::vector<ModelEntry> ListIf(
+      const std::function<bool(const std::string&)>& wanted) const;
+
   mutable std::mutex mutex_;
-  std::map<std::string, ModelEntry> entries_;
+  mutable std::map<std::string, ModelEntry> entries_;
+  mutable uint64_t finds_ = 0;
+  std::set<std::string> loading_;
 };
 
 }  // namespace qk

@@ -1,7 +1,6 @@
 #include "server/options.h"
 
 #include <algorithm>
-#include <cctype>
 #include <cstdint>
 #include <limits>
 #include <map>
@@ -11,6 +10,7 @@
 #include "engine/check.h"
 #include "engine/model.h"
 #include "server/convert.h"
+#include "server/model_root.h"
 #include "server/text.h"
 #include "server/users_config.h"
 
@@ -31,6 +31,14 @@ class Checker {
   absl::Status Bad(const std::string& key, const std::string& problem) const {
     return absl::InvalidArgumentError(
         absl::StrCat(source_, ": ", key, ": ", problem));
+  }
+
+  // In lower case.
+  absl::StatusOr<std::string> Sha256(const std::string& key,
+                                     const std::string& value) const {
+    if (IsSha256(value)) return absl::AsciiStrToLower(value);
+    return Bad(key, absl::StrCat("must be 64 hex digits, got '", Echo(value),
+                                 "'"));
   }
 
   // A limit that is set must be in [1, max].
@@ -91,14 +99,9 @@ absl::StatusOr<ModelToLoad> ConvertModel(const ::qkscope::v1::ModelConfig& in,
         absl::StrCat("must be f32 or bf16, got '", Echo(in.compute()), "'"));
   }
   out.compute = in.compute() == "bf16" ? ComputeType::kBF16 : ComputeType::kF32;
-  out.sha256 = absl::AsciiStrToLower(in.sha256());
-  const bool hex =
-      std::all_of(out.sha256.begin(), out.sha256.end(),
-                  [](unsigned char c) { return std::isxdigit(c); });
-  if (in.has_sha256() && (!hex || out.sha256.size() != 64)) {
-    return check.Bad(
-        key + ".sha256",
-        absl::StrCat("must be 64 hex digits, got '", Echo(in.sha256()), "'"));
+  if (in.has_sha256()) {
+    QK_ASSIGN_OR_RETURN(out.sha256,
+                        check.Sha256(key + ".sha256", in.sha256()));
   }
   return out;
 }
@@ -193,6 +196,37 @@ absl::Status SetSpool(const ::qkscope::v1::SpoolConfig& in,
   return absl::OkStatus();
 }
 
+absl::Status SetModelAdmin(const ::qkscope::v1::ModelAdminConfig& in,
+                           const Checker& check, ModelAdminOptions* out) {
+  using ::qkscope::v1::ModelAdminConfig;
+  out->enabled = in.enabled();
+  out->root = in.root();
+  if (in.enabled() && in.root().empty()) {
+    return check.Bad("model_admin.root", "must not be empty");
+  }
+  for (int i = 0; i < in.allowed_sha256_size(); ++i) {
+    QK_ASSIGN_OR_RETURN(
+        std::string sha256,
+        check.Sha256(absl::StrCat("model_admin.allowed_sha256[", i, "]"),
+                     in.allowed_sha256(i)));
+    out->allowed_sha256.push_back(std::move(sha256));
+  }
+  switch (in.eviction()) {
+    case ModelAdminConfig::LRU:
+      out->eviction = ModelAdminOptions::Eviction::kLru;
+      break;
+    case ModelAdminConfig::MANUAL:
+      out->eviction = ModelAdminOptions::Eviction::kManual;
+      break;
+    default:
+      out->eviction = ModelAdminOptions::Eviction::kNever;
+  }
+  QK_RETURN_IF_ERROR(check.Limit("model_admin.max_models", in.has_max_models(),
+                                 in.max_models(), &out->max_models));
+  return check.Limit("model_admin.max_bytes", in.has_max_bytes(),
+                     in.max_bytes(), &out->max_bytes);
+}
+
 absl::Status SetTls(const ::qkscope::v1::TlsConfig& in, const Checker& check,
                     ServerOptions* out) {
   if (in.certificate_file().empty()) {
@@ -239,6 +273,8 @@ absl::StatusOr<ServerOptions> OptionsFromConfig(const ServerConfig& config,
   }
   QK_RETURN_IF_ERROR(SetAccess(config, source, check, &out));
   if (config.has_tls()) QK_RETURN_IF_ERROR(SetTls(config.tls(), check, &out));
+  QK_RETURN_IF_ERROR(
+      SetModelAdmin(config.model_admin(), check, &out.model_admin));
   return out;
 }
 
@@ -247,6 +283,11 @@ absl::Status CheckAccess(const ServerOptions& options) {
     if (user.subject.empty() || options.tls.asks_clients()) continue;
     return absl::InvalidArgumentError(
         absl::StrCat(user.where, ".subject: needs tls.client_ca_file"));
+  }
+  if (options.model_admin.enabled && !options.has_users()) {
+    return absl::InvalidArgumentError(
+        "model_admin: needs users or users_file: without them nobody is an "
+        "operator");
   }
   QK_ASSIGN_OR_RETURN(const HostPort listen, ParseHostPort(options.listen));
   const bool open = !options.has_users() && !options.tls.asks_clients();
@@ -278,6 +319,10 @@ std::vector<std::string> CheckModelFiles(const ServerOptions& options) {
     if (description.ok()) continue;
     problems.push_back(absl::StrCat("model '", model.name,
                                     "': ", description.status().message()));
+  }
+  if (options.model_admin.enabled) {
+    const auto root = ModelRoot::Open(options.model_admin.root);
+    if (!root.ok()) problems.emplace_back(root.status().message());
   }
   return problems;
 }

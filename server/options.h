@@ -28,6 +28,18 @@ struct ModelToLoad {
   std::string sha256;  // expected; empty: any
 };
 
+// The service ModelAdmin.
+struct ModelAdminOptions {
+  enum class Eviction { kNever, kLru, kManual };
+
+  bool enabled = false;
+  std::string root;
+  std::vector<std::string> allowed_sha256;  // lower case; empty: any
+  Eviction eviction = Eviction::kNever;
+  int max_models = 0;     // 0: no limit
+  int64_t max_bytes = 0;  // 0: no limit
+};
+
 struct ServerOptions {
   std::string version;
   std::string listen = "127.0.0.1:7461";
@@ -47,6 +59,7 @@ struct ServerOptions {
   std::string users_file;  // empty: none
   bool allow_anonymous_network = false;
   TlsOptions tls;
+  ModelAdminOptions model_admin;
   // Reflection answers everybody.
   std::optional<bool> reflection;
 
@@ -60,7 +73,8 @@ absl::StatusOr<ServerOptions> OptionsFromConfig(
 
 // What concerns several keys at once: nobody but this machine may reach a
 // server that asks for no credentials, unless that was said in so many words;
-// and a user known by a certificate needs somebody to ask for it.
+// a user known by a certificate needs somebody to ask for it; and ModelAdmin
+// needs operators.
 absl::Status CheckAccess(const ServerOptions& options);
 
 // Reads the files of users and TLS. Errors name file and key.

@@ -96,22 +96,19 @@ absl::Status Server::Start(Log* log) {
   Metrics::Options metrics_options;
   metrics_options.version = options_.version;
   metrics_options.methods = AnalysisService::Methods();
+  for (std::string& method : AdminService::Methods()) {
+    metrics_options.methods.push_back(std::move(method));
+  }
   metrics_options.budget = &budget_;
   metrics_options.buffered = &buffered_;
   metrics_ = std::make_shared<Metrics>(metrics_options);
-  for (const ModelToLoad& model : options_.models) {
-    QK_ASSIGN_OR_RETURN(ModelDescription description,
-                        DescribeModel(model.path, model.compute));
-    metrics_->AddModel(model.name, description.config.num_layers());
-    registry_.AddLoading(model.name, std::move(description), model.compute);
-  }
-
   SchedulerOptions scheduler_options;
   scheduler_options.max_queued_requests = options_.limits.max_queued_requests;
   scheduler_options.max_rows_per_pass = options_.limits.max_rows_per_pass;
   calls_ = std::make_unique<CallTracker>(TickOf(options_.limits));
   scheduler_ = std::make_unique<Scheduler>(scheduler_options, device_.get(),
                                            metrics_.get(), &clock_);
+  QK_RETURN_IF_ERROR(DescribeModels(log));
   executor_ = std::make_unique<Executor>(kStreamThreads);
   QK_RETURN_IF_ERROR(OpenResults(log));
   core_ = {options_.version,    options_.limits,
@@ -123,8 +120,29 @@ absl::Status Server::Start(Log* log) {
            options_.log_prompts, results_.get(),
            spool_executor_.get()};
   service_ = std::make_unique<AnalysisService>(&core_);
+  admin_service_ =
+      std::make_unique<AdminService>(&core_, models_.get(), access_.get());
   QK_RETURN_IF_ERROR(ExposeMetrics());
   return Listen();
+}
+
+absl::Status Server::DescribeModels(Log* log) {
+  ModelManager::Parts parts;
+  parts.limits = options_.limits;
+  parts.admin = options_.model_admin;
+  parts.backend = backend_.get();
+  parts.registry = &registry_;
+  parts.scheduler = scheduler_.get();
+  parts.metrics = metrics_.get();
+  parts.log = log;
+  parts.set_health = [this](const std::string& model, bool serving) {
+    if (!calls_->draining()) SetHealth(model, serving);
+  };
+  QK_ASSIGN_OR_RETURN(models_, ModelManager::Create(std::move(parts)));
+  for (const ModelToLoad& model : options_.models) {
+    QK_RETURN_IF_ERROR(models_->Describe(model));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Server::OpenResults(Log* log) {
@@ -148,6 +166,7 @@ absl::Status Server::Listen() {
   int port = 0;
   builder.AddListeningPort(options_.listen, access_->credentials(), &port);
   builder.RegisterService(service_.get());
+  builder.RegisterService(admin_service_.get());
   SetChannelArguments(&builder);
   grpc_server_ = builder.BuildAndStart();
   if (grpc_server_ == nullptr || port == 0) {
@@ -189,25 +208,7 @@ void Server::SetHealth(const std::string& service, bool serving) {
 
 absl::Status Server::LoadModels() {
   for (const ModelToLoad& model : options_.models) {
-    ModelOptions load;
-    load.compute = model.compute;
-    load.kv_cache_bytes = options_.limits.kv_cache_bytes;
-    load.max_rows_per_pass = options_.limits.max_rows_per_pass;
-    load.expected_sha256 = model.sha256;
-    auto loaded = Model::Load(model.path, load, backend_.get());
-    if (!loaded.ok()) {
-      registry_.SetFailed(model.name, loaded.status());
-      return loaded.status();
-    }
-    const Model& m = **loaded;
-    metrics_->ModelLoaded(model.name, &m, m.load_seconds(), m.host_bytes(),
-                          m.device_bytes());
-    core_.log->Info("model_ready", {{"model", model.name},
-                                    {"seconds", m.load_seconds()},
-                                    {"host_bytes", m.host_bytes()},
-                                    {"sha256", m.weights_sha256()}});
-    registry_.SetReady(model.name, *std::move(loaded));
-    if (!calls_->draining()) SetHealth(model.name, true);
+    QK_RETURN_IF_ERROR(models_->Load(model));
   }
   if (calls_->draining()) return absl::OkStatus();
   SetHealth("", true);
@@ -229,6 +230,7 @@ void Server::Stop() {
   const absl::Status reason = absl::UnavailableError("server is shutting down");
   calls_->StopAdmission();
   calls_->AbortAll(reason);
+  models_->Stop();
   scheduler_->CancelAll(reason);
   grpc_server_->Shutdown(std::chrono::system_clock::now() + kFlush);
   grpc_server_->Wait();
@@ -237,8 +239,10 @@ void Server::Stop() {
 Server::~Server() {
   if (grpc_server_ != nullptr) {
     Stop();
-    grpc_server_.reset();
   }
+  // A load in progress uses all that follows.
+  models_.reset();
+  grpc_server_.reset();
   exposer_.reset();
   // Runs may still post to the executor, whose tasks need nothing but their
   // calls.

@@ -13,8 +13,10 @@
 #include "engine/backend.h"
 #include "grpcpp/server.h"
 #include "server/access.h"
+#include "server/admin_service.h"
 #include "server/analysis_service.h"
 #include "server/engine_device.h"
+#include "server/model_manager.h"
 #include "server/options.h"
 #include "server/server_core.h"
 
@@ -62,6 +64,7 @@ class Server {
 
   absl::Status Start(Log* log);
   absl::Status OpenResults(Log* log);
+  absl::Status DescribeModels(Log* log);
   absl::Status Listen();
   absl::Status ExposeMetrics();
   void SetHealth(const std::string& service, bool serving);
@@ -81,7 +84,9 @@ class Server {
   std::unique_ptr<Executor> spool_executor_;
   std::unique_ptr<Access> access_;
   ServerCore core_;
+  std::unique_ptr<ModelManager> models_;
   std::unique_ptr<AnalysisService> service_;
+  std::unique_ptr<AdminService> admin_service_;
   std::unique_ptr<grpc::Server> grpc_server_;
   std::unique_ptr<prometheus::Exposer> exposer_;
   std::string address_;

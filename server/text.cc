@@ -1,5 +1,7 @@
 #include "server/text.h"
 
+#include <algorithm>
+
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
@@ -34,6 +36,13 @@ std::string HumanBytes(int64_t bytes) {
       digits.size() > 2 && digits.substr(digits.size() - 2) == ".0";
   return absl::StrCat(digits.substr(0, digits.size() - (whole ? 2 : 0)), " ",
                       kUnits[unit]);
+}
+
+bool IsSha256(absl::string_view text) {
+  return text.size() == 64 &&
+         std::all_of(text.begin(), text.end(), [](unsigned char c) {
+           return absl::ascii_isxdigit(c);
+         });
 }
 
 std::string StripPaths(absl::string_view text) {

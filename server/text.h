@@ -14,6 +14,9 @@ namespace qk {
 // longer text ends in "...".
 std::string Echo(absl::string_view text);
 
+// 64 hex digits of either case.
+bool IsSha256(absl::string_view text);
+
 // "512 B", "1.5 MiB", "9.1 GiB".
 std::string HumanBytes(int64_t bytes);
 

@@ -20,6 +20,8 @@ struct UserBudget {
   // of these the waiting ones.
   int max_in_flight = 0;
   int max_queued = 0;
+
+  bool operator==(const UserBudget&) const = default;
 };
 
 enum class UserRole {
@@ -37,6 +39,8 @@ struct User {
   // By name; empty: all. Other models do not exist for the user.
   std::vector<std::string> allowed_models;
   UserBudget budget;
+
+  bool operator==(const User&) const = default;
 };
 
 }  // namespace qk

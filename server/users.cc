@@ -51,6 +51,15 @@ absl::StatusOr<Users> Users::Create(std::vector<UserEntry> entries) {
   return users;
 }
 
+bool Users::operator==(const Users& other) const {
+  return std::equal(rows_.begin(), rows_.end(), other.rows_.begin(),
+                    other.rows_.end(), [](const Row& a, const Row& b) {
+                      return *a.user == *b.user &&
+                             a.token_sha256 == b.token_sha256 &&
+                             a.subject == b.subject;
+                    });
+}
+
 std::shared_ptr<const User> Users::FindByToken(absl::string_view token) const {
   Sha256 sha256;
   sha256.Update(token.data(), token.size());

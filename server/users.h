@@ -33,6 +33,8 @@ class Users {
   std::shared_ptr<const User> FindBySubject(absl::string_view subject) const;
 
   size_t size() const { return rows_.size(); }
+  // The same users in the same order.
+  bool operator==(const Users& other) const;
 
  private:
   struct Row {
