@@ -67,6 +67,7 @@ std::unique_ptr<AnalysisClient> AnalysisClient::Create(
   auto stubs = std::make_unique<ClientStubs>();
   stubs->token = options.token;
   stubs->analysis = v1::Analysis::NewStub(channel);
+  stubs->admin = v1::ModelAdmin::NewStub(channel);
   stubs->health = grpc::health::v1::Health::NewStub(channel);
   return std::unique_ptr<AnalysisClient>(new AnalysisClient(std::move(stubs)));
 }
@@ -194,6 +195,41 @@ absl::StatusOr<v1::DetokenizeResponse> AnalysisClient::Detokenize(
     const v1::DetokenizeRequest& request, const CallOptions& options) {
   return ClientCall(*stubs_, options)
       .Unary(stubs_->analysis.get(), &v1::Analysis::Stub::Detokenize, request);
+}
+
+absl::StatusOr<v1::ModelInfo> AnalysisClient::LoadModel(
+    const v1::LoadModelRequest& request,
+    const std::function<void(const v1::LoadProgress&)>& on_progress,
+    const CallOptions& options) {
+  ClientCall call(*stubs_, options);
+  const auto reader = stubs_->admin->LoadModel(call.context(), request);
+  v1::LoadModelEvent event;
+  int64_t events = 0;
+  std::optional<v1::ModelInfo> model;
+  while (reader->Read(&event)) {
+    ++events;
+    if (event.has_progress() && on_progress) on_progress(event.progress());
+    if (event.has_model()) model = event.model();
+  }
+  const grpc::Status status = reader->Finish();
+  if (model.has_value()) return *std::move(model);
+  return status.ok() ? BrokenOff(status, events) : ToStatus(status);
+}
+
+absl::Status AnalysisClient::UnloadModel(const std::string& model,
+                                         const CallOptions& options) {
+  v1::UnloadModelRequest request;
+  request.set_name(model);
+  return ClientCall(*stubs_, options)
+      .Unary(stubs_->admin.get(), &v1::ModelAdmin::Stub::UnloadModel, request)
+      .status();
+}
+
+absl::StatusOr<v1::ReloadConfigResponse> AnalysisClient::ReloadConfig(
+    const CallOptions& options) {
+  return ClientCall(*stubs_, options)
+      .Unary(stubs_->admin.get(), &v1::ModelAdmin::Stub::ReloadConfig,
+             v1::ReloadConfigRequest());
 }
 
 absl::Status AnalysisClient::CheckHealth(const std::string& model,

@@ -1,5 +1,6 @@
-// The C++ client of qkscope.v1.Analysis. Results are plain data (messages and
-// tensors); failures are absl::Status with the server's code and message.
+// The C++ client of qkscope.v1.Analysis and ModelAdmin. Results are plain data
+// (messages and tensors); failures are absl::Status with the server's code and
+// message.
 //
 //   auto client = AnalysisClient::Create(ClientOptions::FromEnvironment());
 //   auto result = client->Analyze(request);   // checked, tensors whole
@@ -19,6 +20,7 @@
 #include "absl/time/time.h"
 #include "client/analysis_result.h"
 #include "client/cancellation.h"
+#include "qkscope/v1/admin.pb.h"
 #include "qkscope/v1/analysis.pb.h"
 
 namespace qk::client {
@@ -129,6 +131,18 @@ class AnalysisClient {
       const CallOptions& options = {});
   absl::StatusOr<qkscope::v1::DetokenizeResponse> Detokenize(
       const qkscope::v1::DetokenizeRequest& request,
+      const CallOptions& options = {});
+
+  // For operators. `on_progress` is called on the calling thread. A load goes
+  // on at the server when its caller cancels it.
+  absl::StatusOr<qkscope::v1::ModelInfo> LoadModel(
+      const qkscope::v1::LoadModelRequest& request,
+      const std::function<void(const qkscope::v1::LoadProgress&)>& on_progress,
+      const CallOptions& options = {});
+  // Returns when the model's memory is free.
+  absl::Status UnloadModel(const std::string& model,
+                           const CallOptions& options = {});
+  absl::StatusOr<qkscope::v1::ReloadConfigResponse> ReloadConfig(
       const CallOptions& options = {});
 
   // grpc.health.v1: OK when the server, or the named model, is serving;

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "client/analysis_client.h"
 #include "client/health.grpc.pb.h"
+#include "qkscope/v1/admin.grpc.pb.h"
 #include "qkscope/v1/analysis.grpc.pb.h"
 
 namespace qk::client {
@@ -18,6 +19,7 @@ namespace qk::client {
 struct ClientStubs {
   std::string token;
   std::unique_ptr<qkscope::v1::Analysis::Stub> analysis;
+  std::unique_ptr<qkscope::v1::ModelAdmin::Stub> admin;
   std::unique_ptr<grpc::health::v1::Health::Stub> health;
 };
 

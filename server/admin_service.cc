@@ -15,8 +15,7 @@ namespace qk {
 
 std::vector<std::string> AdminService::Methods() {
   std::vector<std::string> names;
-  const auto* service =
-      pb::LoadModelRequest::descriptor()->file()->service(0);
+  const auto* service = pb::LoadModelRequest::descriptor()->file()->service(0);
   for (int i = 0; i < service->method_count(); ++i) {
     names.push_back(service->method(i)->name());
   }
@@ -31,8 +30,7 @@ grpc::ServerWriteReactor<pb::LoadModelEvent>* AdminService::LoadModel(
 grpc::ServerUnaryReactor* AdminService::UnloadModel(
     Context* context, const pb::UnloadModelRequest* request,
     pb::UnloadModelResponse*) {
-  const auto call =
-      std::make_shared<CallRecord>(core_, context, "UnloadModel");
+  const auto call = std::make_shared<CallRecord>(core_, context, "UnloadModel");
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   // Once, whoever comes first; the reactor ends with it.
   const auto finish = [call, reactor](const absl::Status& status) {
@@ -53,18 +51,18 @@ grpc::ServerUnaryReactor* AdminService::UnloadModel(
 grpc::ServerUnaryReactor* AdminService::ReloadConfig(
     Context* context, const pb::ReloadConfigRequest*,
     pb::ReloadConfigResponse* response) {
-  return Answer(
-      *core_, context, "ReloadConfig", [&](CallRecord*) -> absl::Status {
-        QK_RETURN_IF_ERROR(CheckAdminOn(*models_));
-        for (const Access::Reloaded& part : access_->Reload()) {
-          pb::ReloadConfigResponse::Part* out = response->add_parts();
-          out->set_name(part.part);
-          out->set_changed(part.changed);
-          out->set_text(part.text);
-          out->set_failure(StripPaths(part.failure.message()));
-        }
-        return absl::OkStatus();
-      });
+  return Answer(*core_, context, "ReloadConfig",
+                [&](CallRecord*) -> absl::Status {
+                  QK_RETURN_IF_ERROR(CheckAdminOn(*models_));
+                  for (const Access::Reloaded& part : access_->Reload()) {
+                    pb::ReloadConfigResponse::Part* out = response->add_parts();
+                    out->set_name(part.part);
+                    out->set_changed(part.changed);
+                    out->set_text(part.text);
+                    out->set_failure(StripPaths(part.failure.message()));
+                  }
+                  return absl::OkStatus();
+                });
 }
 
 }  // namespace qk

@@ -64,8 +64,7 @@ LoadModelCall* LoadModelCall::Start(const ServerCore* core,
                                     ModelManager* models,
                                     grpc::CallbackServerContext* context,
                                     const pb::LoadModelRequest& request) {
-  auto call =
-      std::shared_ptr<LoadModelCall>(new LoadModelCall(core, context));
+  auto call = std::shared_ptr<LoadModelCall>(new LoadModelCall(core, context));
   call->self_ = call;
   const absl::Status status = call->Begin(models, request);
   if (!status.ok()) call->End(status);

@@ -150,7 +150,7 @@ Metrics::Metrics(const Options& options)
 void Metrics::AddModel(const std::string& name, int num_layers) {
   std::lock_guard<std::mutex> lock(mutex_);
   const auto known = models_.find(name);
-  const std::string label = known != models_.end() ? known->second.label
+  const std::string label = known != models_.end()        ? known->second.label
                             : models_.size() < kMaxModels ? name
                                                           : kOther;
   const prometheus::Labels labels = {{"model", label}};
@@ -294,9 +294,7 @@ void Metrics::OnQueue(int waiting_requests, int running_requests) {
   running_.Set(running_requests);
 }
 
-void Metrics::OnCancelled(double seconds) {
-  cancel_to_idle_.Observe(seconds);
-}
+void Metrics::OnCancelled(double seconds) { cancel_to_idle_.Observe(seconds); }
 
 std::vector<prometheus::MetricFamily> Metrics::Collect() const {
   if (options_.buffered != nullptr) {

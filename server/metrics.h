@@ -81,8 +81,8 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
     prometheus::Counter* prompt_tokens;
     prometheus::Counter* generated_tokens;
     prometheus::Gauge* ready;
-    std::string label;      // the model's name, or "other"
-    int layer_series = 0;   // of its own for single layers
+    std::string label;     // the model's name, or "other"
+    int layer_series = 0;  // of its own for single layers
   };
   struct LoadedModel {
     std::weak_ptr<const Model> model;

@@ -117,8 +117,9 @@ absl::Status ModelManager::CheckAllowed(const std::string& sha256) const {
       std::find(allowed.begin(), allowed.end(), sha256) != allowed.end()) {
     return absl::OkStatus();
   }
-  return absl::PermissionDeniedError(absl::StrCat(
-      "weights with SHA-256 ", sha256, " are not in model_admin.allowed_sha256"));
+  return absl::PermissionDeniedError(
+      absl::StrCat("weights with SHA-256 ", sha256,
+                   " are not in model_admin.allowed_sha256"));
 }
 
 absl::Status ModelManager::StartLoad(LoadRequest request) {
@@ -271,8 +272,7 @@ absl::Status ModelManager::MakeRoom(const std::string& name, int64_t bytes,
 }
 
 absl::Status ModelManager::StartUnload(
-    const std::string& name,
-    std::function<void(const absl::Status&)> on_done) {
+    const std::string& name, std::function<void(const absl::Status&)> on_done) {
   QK_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model,
                       parts_.registry->BeginUnload(name));
   parts_.set_health(name, false);

@@ -75,8 +75,8 @@ absl::Status CheckPath(absl::string_view path) {
   for (absl::string_view part : absl::StrSplit(path, '/')) {
     if (part.empty()) return bad("has an empty component");
     if (part == "..") {
-      return absl::PermissionDeniedError(absl::StrCat(
-          "path: must not have '..', got '", Echo(path), "'"));
+      return absl::PermissionDeniedError(
+          absl::StrCat("path: must not have '..', got '", Echo(path), "'"));
     }
   }
   return absl::OkStatus();
@@ -84,8 +84,8 @@ absl::Status CheckPath(absl::string_view path) {
 
 // What the loader may read of a folder.
 bool IsModelFile(absl::string_view name) {
-  return absl::EndsWith(name, ".json") || absl::EndsWith(name, ".safetensors") ||
-         absl::EndsWith(name, ".model");
+  return absl::EndsWith(name, ".json") ||
+         absl::EndsWith(name, ".safetensors") || absl::EndsWith(name, ".model");
 }
 
 absl::StatusOr<mode_t> ModeOf(int fd, const std::string& path) {

@@ -11,8 +11,8 @@
 
 namespace qk {
 
-// A model's files, held open: whatever happens to their names afterwards, path()
-// leads to these. It is a private folder of links to the descriptors.
+// A model's files, held open: whatever happens to their names afterwards,
+// path() leads to these. It is a private folder of links to the descriptors.
 class PinnedModel {
  public:
   PinnedModel() = default;

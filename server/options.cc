@@ -37,8 +37,8 @@ class Checker {
   absl::StatusOr<std::string> Sha256(const std::string& key,
                                      const std::string& value) const {
     if (IsSha256(value)) return absl::AsciiStrToLower(value);
-    return Bad(key, absl::StrCat("must be 64 hex digits, got '", Echo(value),
-                                 "'"));
+    return Bad(key,
+               absl::StrCat("must be 64 hex digits, got '", Echo(value), "'"));
   }
 
   // A limit that is set must be in [1, max].
@@ -100,8 +100,7 @@ absl::StatusOr<ModelToLoad> ConvertModel(const ::qkscope::v1::ModelConfig& in,
   }
   out.compute = in.compute() == "bf16" ? ComputeType::kBF16 : ComputeType::kF32;
   if (in.has_sha256()) {
-    QK_ASSIGN_OR_RETURN(out.sha256,
-                        check.Sha256(key + ".sha256", in.sha256()));
+    QK_ASSIGN_OR_RETURN(out.sha256, check.Sha256(key + ".sha256", in.sha256()));
   }
   return out;
 }

@@ -111,12 +111,12 @@ absl::Status Server::Start(Log* log) {
   QK_RETURN_IF_ERROR(DescribeModels(log));
   executor_ = std::make_unique<Executor>(kStreamThreads);
   QK_RETURN_IF_ERROR(OpenResults(log));
-  core_ = {options_.version,    options_.limits,
-           backend_->info(),    &registry_,
-           scheduler_.get(),    &budget_,
-           &buffered_,          executor_.get(),
-           metrics_.get(),      log,
-           calls_.get(),        access_->identity(),
+  core_ = {options_.version,     options_.limits,
+           backend_->info(),     &registry_,
+           scheduler_.get(),     &budget_,
+           &buffered_,           executor_.get(),
+           metrics_.get(),       log,
+           calls_.get(),         access_->identity(),
            options_.log_prompts, results_.get(),
            spool_executor_.get()};
   service_ = std::make_unique<AnalysisService>(&core_);

@@ -40,9 +40,8 @@ std::string HumanBytes(int64_t bytes) {
 
 bool IsSha256(absl::string_view text) {
   return text.size() == 64 &&
-         std::all_of(text.begin(), text.end(), [](unsigned char c) {
-           return absl::ascii_isxdigit(c);
-         });
+         std::all_of(text.begin(), text.end(),
+                     [](unsigned char c) { return absl::ascii_isxdigit(c); });
 }
 
 std::string StripPaths(absl::string_view text) {

@@ -78,6 +78,7 @@ extern const Command kAnalyzeCommand;
 extern const Command kCompareCommand;
 extern const Command kEstimateCommand;
 extern const Command kCancelCommand;
+extern const Command kModelCommand;
 extern const Command kQueueCommand;
 extern const Command kReplayCommand;
 extern const Command kResultCommand;

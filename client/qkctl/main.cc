@@ -23,9 +23,9 @@ namespace {
 
 const Command* const kCommands[] = {
     &kAnalyzeCommand,  &kCancelCommand, &kCompareCommand, &kEstimateCommand,
-    &kGenerateCommand, &kHealthCommand, &kModelsCommand,  &kQueueCommand,
-    &kReplayCommand,   &kResultCommand, &kScoreCommand,   &kTokenizeCommand,
-    &kTopCommand,      &kUsageCommand,  &kUserCommand};
+    &kGenerateCommand, &kHealthCommand, &kModelCommand,   &kModelsCommand,
+    &kQueueCommand,    &kReplayCommand, &kResultCommand,  &kScoreCommand,
+    &kTokenizeCommand, &kTopCommand,    &kUsageCommand,   &kUserCommand};
 
 std::string Help(const FlagSet& flags) {
   std::string help =
