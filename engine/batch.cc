@@ -27,7 +27,30 @@ Batch::Batch(const Model& model, absl::Span<Sequence* const> sequences)
   status_ = hidden.status();
   if (!hidden.ok()) return;
   hidden_ = *std::move(hidden);
-  status_ = BuildRopeTables();
+  if (rows_ > kStepRows) status_ = TakeOwn();
+  if (status_.ok()) status_ = BuildRopeTables();
+}
+
+int64_t Batch::OwnBytes(const ModelConfig& config, int64_t rows) {
+  return 4 * rows *
+         (2 * Workspace::WidestQuery(config) + Workspace::WidestHidden(config));
+}
+
+absl::Status Batch::TakeOwn() {
+  auto own = std::make_unique<Own>();
+  const int64_t row = 4 * int64_t{rows_};
+  const int64_t heads = row * Workspace::WidestQuery(model_.config());
+  const int64_t hidden = row * Workspace::WidestHidden(model_.config());
+  QK_ASSIGN_OR_RETURN(own->q, backend().Allocate(heads));
+  QK_ASSIGN_OR_RETURN(own->z, backend().Allocate(heads));
+  QK_ASSIGN_OR_RETURN(own->x, backend().Allocate(hidden));
+  own_ = std::move(own);
+  return absl::OkStatus();
+}
+
+bool Batch::alive() const {
+  return absl::c_any_of(entries_,
+                        [](const Entry& e) { return e.sequence != nullptr; });
 }
 
 std::vector<int32_t> Batch::positions(int offset) const {
@@ -73,6 +96,7 @@ const float* Batch::rope(int layer) const {
 
 Vision* Batch::next_vision() const {
   for (const Entry& entry : entries_) {
+    if (entry.sequence == nullptr) continue;
     Vision* vision = entry.sequence->vision().get();
     if (vision != nullptr && !vision->done()) return vision;
   }
@@ -90,11 +114,17 @@ void Batch::MoveRows(int from, int to, int rows) {
   }
 }
 
-void Batch::DropCancelled() {
+void Batch::DropCancelled(bool within_layer) {
+  for (Entry& entry : entries_) {
+    if (entry.sequence == nullptr || !entry.sequence->cancelled()) continue;
+    entry.sequence = nullptr;
+    entry.pages.clear();
+  }
+  if (within_layer) return;  // the buffers' rows stand where they are
   std::vector<Entry> kept;
   rows_ = 0;
   for (Entry& entry : entries_) {
-    if (entry.sequence->cancelled()) continue;
+    if (entry.sequence == nullptr) continue;
     const int from = std::exchange(entry.row_begin, rows_);
     if (from != rows_) MoveRows(from, rows_, entry.step.rows);
     rows_ += entry.step.rows;
@@ -125,13 +155,14 @@ HeadRows Batch::Seen(const Entry& entry, HookPoint point,
     return {copy, entry.step.rows, heads, c.head_dim,
             entry.step.first_position};
   }
-  return View(entry, point == HookPoint::kZ ? work().z() : work().q(),
-              c.num_heads, c.head_dim);
+  return View(entry, point == HookPoint::kZ ? z() : q(), c.num_heads,
+              c.head_dim);
 }
 
 void Batch::BeginAttention(int layer) {
   const AttentionConfig& c = model_.config().layers[layer].attention;
   for (Entry& entry : entries_) {
+    if (entry.sequence == nullptr) continue;
     entry.layout = entry.sequence->disruptor().layout(layer);
     if (entry.layout == KvLayout::kShared) continue;
     const int heads = Seen(entry, HookPoint::kK, c).heads;
@@ -145,6 +176,7 @@ void Batch::BeginAttention(int layer) {
 void Batch::Hook(HookPoint point, int layer) {
   const AttentionConfig& c = model_.config().layers[layer].attention;
   for (Entry& entry : entries_) {
+    if (entry.sequence == nullptr) continue;
     entry.sequence->Hook(point, layer, entry.step, Seen(entry, point, c));
     if (entry.layout == KvLayout::kShared || TensorOf(point) == Qkv::kQ) {
       continue;
@@ -159,6 +191,7 @@ void Batch::Hook(HookPoint point, int layer) {
 void Batch::NormCopies(const AttentionConfig& c, const float* weight,
                        float eps) {
   for (Entry& entry : entries_) {
+    if (entry.sequence == nullptr) continue;
     if (entry.layout == KvLayout::kShared) continue;
     const HeadRows k = Seen(entry, HookPoint::kK, c);
     backend().RmsNorm(k.data, weight, eps, k.rows * k.heads, k.head_dim,
@@ -168,6 +201,7 @@ void Batch::NormCopies(const AttentionConfig& c, const float* weight,
 
 void Batch::RopeCopies(const AttentionConfig& c, const float* table) {
   for (Entry& entry : entries_) {
+    if (entry.sequence == nullptr) continue;
     if (entry.layout == KvLayout::kShared) continue;
     const HeadRows k = Seen(entry, HookPoint::kK, c);
     backend().Rope(k.data, k.rows, k.heads, k.head_dim, c.rope.rotary_dims,
@@ -179,6 +213,7 @@ void Batch::Append(int layer) {
   const AttentionConfig& c = model_.config().layers[layer].attention;
   const ComputeType type = model_.compute();
   for (Entry& entry : entries_) {
+    if (entry.sequence == nullptr) continue;
     entry.pages = entry.sequence->CachePages(layer);
     backend().AppendKv(View(entry, work().k(), c.num_kv_heads, c.head_dim),
                        View(entry, work().v(), c.num_kv_heads, c.head_dim),
@@ -191,20 +226,33 @@ void Batch::Append(int layer) {
   }
 }
 
-std::vector<AttentionRows> Batch::attention_rows() const {
+int Batch::attention_parts() const {
+  return may_pause() ? (rows_ + kStepRows - 1) / kStepRows : 1;
+}
+
+// The part's rows of each sequence.
+std::vector<AttentionRows> Batch::attention_rows(int part) const {
+  const int begin = may_pause() ? part * kStepRows : 0;
+  const int end = may_pause() ? std::min(begin + kStepRows, rows_) : rows_;
   std::vector<AttentionRows> rows;
   for (const Entry& entry : entries_) {
-    rows.push_back({entry.row_begin, entry.step.rows, entry.step.first_position,
+    if (entry.sequence == nullptr) continue;
+    const int first = std::max(begin, entry.row_begin);
+    const int last = std::min(end, entry.row_begin + entry.step.rows);
+    if (first >= last) continue;
+    rows.push_back({first, last - first,
+                    entry.step.first_position + first - entry.row_begin,
                     entry.pages.data()});
   }
   return rows;
 }
 
 void Batch::HookPattern(int layer) {
-  const std::vector<AttentionRows> rows = attention_rows();
-  for (size_t i = 0; i < entries_.size(); ++i) {
-    entries_[i].sequence->HookPattern(layer, entries_[i].step, work().q(),
-                                      rows[i]);
+  for (const Entry& entry : entries_) {
+    if (entry.sequence == nullptr) continue;
+    const AttentionRows rows = {entry.row_begin, entry.step.rows,
+                                entry.step.first_position, entry.pages.data()};
+    entry.sequence->HookPattern(layer, entry.step, q(), rows);
   }
 }
 

@@ -4,6 +4,7 @@
 #define QKSCOPE_ENGINE_BATCH_H_
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -18,8 +19,15 @@ namespace qk {
 
 class Batch {
  public:
+  // A batch of more rows may be left within a layer, about every so many rows:
+  // at 8,000 positions attention over them takes as long as a scheduler's
+  // slice.
+  static constexpr int kStepRows = 512;
+  // Of buffers that such a batch of `rows` rows takes for itself.
+  static int64_t OwnBytes(const ModelConfig& config, int64_t rows);
+
   struct Entry {
-    Sequence* sequence = nullptr;
+    Sequence* sequence = nullptr;  // nullptr: cancelled within the layer
     PassStep step;
     int row_begin = 0;
     KvLayout layout = KvLayout::kShared;  // of the layer in work
@@ -32,7 +40,16 @@ class Batch {
   Backend& backend() const { return *model_.backend(); }
   const Workspace& work() const { return model_.workspace(); }
   int rows() const { return rows_; }
+  // A sequence is left.
+  bool alive() const;
+  // Whether the batch may be left within a layer.
+  bool may_pause() const { return own_ != nullptr; }
   float* hidden() const { return hidden_.as<float>(); }  // (rows, hidden)
+  // What must outlive a pause within a layer: (rows, heads, head_dim) twice,
+  // and (rows, hidden).
+  float* q() const { return own_ ? own_->q.as<float>() : work().q(); }
+  float* z() const { return own_ ? own_->z.as<float>() : work().z(); }
+  float* x() const { return own_ ? own_->x.as<float>() : work().normed(); }
   absl::Span<const int32_t> tokens() const { return tokens_; }
   // Of each row, plus `offset`.
   std::vector<int32_t> positions(int offset) const;
@@ -46,8 +63,8 @@ class Batch {
   const absl::Status& status() const { return status_; }
   void Check(const absl::Status& status) { status_.Update(status); }
 
-  // Takes rows of cancelled sequences out. Between layers.
-  void DropCancelled();
+  // Forgets cancelled sequences; between layers their rows leave, too.
+  void DropCancelled(bool within_layer);
 
   // --- one layer's attention, in this order
   // Chooses layouts and fills the copies of K and V that need one.
@@ -61,7 +78,8 @@ class Batch {
   void RopeCopies(const AttentionConfig& config, const float* table);
   // Stores K and V; afterwards `attention_rows` says what attention reads.
   void Append(int layer);
-  std::vector<AttentionRows> attention_rows() const;
+  int attention_parts() const;
+  std::vector<AttentionRows> attention_rows(int part) const;
   void HookPattern(int layer);
 
  private:
@@ -69,6 +87,10 @@ class Batch {
                 int head_dim) const;
   HeadRows Seen(const Entry& entry, HookPoint point,
                 const AttentionConfig& config) const;
+  struct Own {
+    DeviceBuffer q, z, x;
+  };
+  absl::Status TakeOwn();
   absl::Status BuildRopeTables();
   void MoveRows(int from, int to, int rows);
 
@@ -77,6 +99,7 @@ class Batch {
   std::vector<int32_t> tokens_;
   int rows_ = 0;
   DeviceBuffer hidden_;
+  std::unique_ptr<Own> own_;
   std::vector<DeviceBuffer> rope_tables_;  // one per model_.ropes()
   absl::Status status_;
 };

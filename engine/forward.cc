@@ -15,12 +15,12 @@ namespace qk {
 namespace {
 
 // out = o_proj(softmax(scale RoPE(q) RoPE(k)^T) v), with q, k, v of x.
-void Attention(const float* x, const LayerWeights& w, const AttentionConfig& c,
-               int layer, Batch& batch, float* out) {
+Steps Attention(const float* x, const LayerWeights& w, const AttentionConfig& c,
+                int layer, Batch& batch, float* out) {
   Backend& b = batch.backend();
   const Workspace& work = batch.work();
   const int rows = batch.rows();
-  float *q = work.q(), *k = work.k(), *v = work.v(), *z = work.z();
+  float *q = batch.q(), *k = work.k(), *v = work.v(), *z = batch.z();
 
   b.MatMul(x, *w.q_proj, rows, q);
   b.MatMul(x, *w.k_proj, rows, k);
@@ -47,7 +47,10 @@ void Attention(const float* x, const LayerWeights& w, const AttentionConfig& c,
   batch.Hook(HookPoint::kRotK, layer);
 
   batch.Append(layer);
-  b.Attention(q, c, batch.attention_rows(), batch.model().compute(), z);
+  for (int part = 0; part < batch.attention_parts(); ++part) {
+    if (part > 0) co_yield kPause;
+    b.Attention(q, c, batch.attention_rows(part), batch.model().compute(), z);
+  }
   batch.HookPattern(layer);
   batch.Hook(HookPoint::kZ, layer);
   b.MatMul(z, *w.o_proj, rows, out);
@@ -143,7 +146,7 @@ void Experts(const float* x, const LayerWeights& w, const MlpConfig& c, int n,
 
 // hidden += Mlp(norm(hidden)), some rows at a time, so that what lies between
 // stays in the cache. `NormPlacement` says where the norms are.
-void MlpHalf(const LayerWeights& w, const MlpConfig& c, Batch& batch) {
+Steps MlpHalf(const LayerWeights& w, const MlpConfig& c, Batch& batch) {
   const ModelConfig& config = batch.model().config();
   Backend& b = batch.backend();
   const int width = config.hidden_size;
@@ -163,12 +166,13 @@ void MlpHalf(const LayerWeights& w, const MlpConfig& c, Batch& batch) {
     }
     b.Add(hidden, y, int64_t{n} * width);
     if (post) Norm(config, w.mlp_norm, hidden, n, hidden, b);
+    if (batch.may_pause()) co_yield kPause;
   }
 }
 
 // hidden += Attention(norm(hidden)); hidden += Mlp(norm(hidden)); or both of
 // the same hidden (parallel_residual). A Mamba mixer may stand for attention.
-void Block(int layer, Batch& batch) {
+Steps Block(int layer, Batch& batch) {
   const ModelConfig& config = batch.model().config();
   const LayerConfig& c = config.layers[layer];
   const LayerWeights& w = batch.model().weights().layers[layer];
@@ -176,25 +180,23 @@ void Block(int layer, Batch& batch) {
   const int rows = batch.rows();
   const int64_t size = int64_t{rows} * config.hidden_size;
   const bool post = config.norm_placement == NormPlacement::kPost;
-  float *hidden = batch.hidden(), *x = batch.work().normed();
+  float *hidden = batch.hidden(), *x = batch.x();
 
   if (!post) Norm(config, w.attention_norm, hidden, rows, x, b);
   if (c.mamba.inner_size > 0) {
     Mamba(post ? hidden : x, w.mamba, c.mamba, layer, batch, x);
   } else {
-    Attention(post ? hidden : x, w, c.attention, layer, batch, x);
+    Steps attention =
+        Attention(post ? hidden : x, w, c.attention, layer, batch, x);
+    while (attention.Next()) co_yield kPause;
   }
   if (config.norm_placement == NormPlacement::kSandwich) {
     Norm(config, w.post_attention_norm, x, rows, x, b);
   }
-  if (config.parallel_residual) {
-    MlpHalf(w, c.mlp, batch);
-    b.Add(hidden, x, size);
-    return;
-  }
-  b.Add(hidden, x, size);
+  if (!config.parallel_residual) b.Add(hidden, x, size);
   if (post) Norm(config, w.attention_norm, hidden, rows, hidden, b);
-  MlpHalf(w, c.mlp, batch);
+  for (Steps mlp = MlpHalf(w, c.mlp, batch); mlp.Next();) co_yield kPause;
+  if (config.parallel_residual) b.Add(hidden, x, size);
 }
 
 // hidden = scale * embedding [projected to the hidden size] [+ positions].
@@ -249,14 +251,14 @@ Pass::Pass(const Model& model, absl::Span<Sequence* const> sequences)
 Pass::~Pass() = default;
 
 bool Pass::done() const {
-  return !batch_->status().ok() || batch_->rows() == 0 ||
+  return !batch_->status().ok() || !batch_->alive() ||
          (head_ != nullptr && head_->done());
 }
 
-void Pass::RunLayer() {
+void Pass::RunStep() {
   QK_CHECK(!done());
-  batch_->DropCancelled();
-  if (batch_->rows() == 0) return;
+  DropCancelled();
+  if (!batch_->alive()) return;
   if (head_ != nullptr) {
     head_->RunTile();
     return;
@@ -264,22 +266,27 @@ void Pass::RunLayer() {
   if (Vision* vision = batch_->next_vision(); vision != nullptr) {
     vision->RunLayer();
   } else {
-    if (next_layer_ == 0) PlaceImages(*batch_);
-    Block(next_layer_++, *batch_);
+    if (next_layer_ == 0 && !layer_.paused()) PlaceImages(*batch_);
+    if (!layer_.paused()) layer_ = Block(next_layer_, *batch_);
+    if (!layer_.Next()) ++next_layer_;
   }
   if (next_layer_ == model_.config().num_layers()) {
+    DropCancelled();
     head_ = std::make_unique<Head>(*batch_);
   }
-  for (Batch::Entry& entry : batch_->entries()) entry.sequence->Deliver();
+  for (Batch::Entry& entry : batch_->entries()) {
+    if (entry.sequence != nullptr) entry.sequence->Deliver();
+  }
 }
 
-void Pass::DropCancelled() { batch_->DropCancelled(); }
+void Pass::DropCancelled() { batch_->DropCancelled(layer_.paused()); }
 
 absl::Status Pass::Finish() {
   if (!batch_->status().ok()) return batch_->status();
-  batch_->DropCancelled();
+  DropCancelled();
   const absl::Status status = batch_->backend().Synchronize();
   for (Batch::Entry& entry : batch_->entries()) {
+    if (entry.sequence == nullptr) continue;
     entry.sequence->Deliver();
     entry.sequence->Advance(entry.step);
   }

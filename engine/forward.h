@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "engine/steps.h"
 
 namespace qk {
 
@@ -15,11 +16,11 @@ class Sequence;
 class Batch;
 class Head;
 
-// A pass in progress over some sequences of one model. Passes of one backend
-// must not overlap inside a layer; between layers they may.
+// A pass in progress over some sequences of one model. Others may run between
+// two steps: layers, or parts of a layer where the pass has many rows.
 //
 //   Pass pass(model, sequences);
-//   while (!pass.done()) pass.RunLayer();   // looks at cancel flags itself
+//   while (!pass.done()) pass.RunStep();    // looks at cancel flags itself
 //   absl::Status status = pass.Finish();    // waits for the device
 class Pass {
  public:
@@ -27,11 +28,11 @@ class Pass {
   Pass(const Model& model, absl::Span<Sequence* const> sequences);
   ~Pass();
 
-  // Runs the next layer, of the vision tower first where there are images;
-  // after the layers a tile of the logits that sequences asked for. Rows of
-  // sequences whose run was cancelled leave.
-  void RunLayer();
-  // The same without running a layer: afterwards the pass knows nothing of the
+  // Runs the next layer or part of one, of the vision tower first where there
+  // are images; after the layers a tile of the logits that sequences asked for.
+  // Sequences whose run was cancelled leave.
+  void RunStep();
+  // The same without running anything: afterwards the pass knows nothing of the
   // cancelled sequences, and their runs may give their memory back.
   void DropCancelled();
   // All of it ran, or no sequence is left.
@@ -46,6 +47,7 @@ class Pass {
   std::unique_ptr<Batch> batch_;
   std::unique_ptr<Head> head_;  // once the layers have run
   int next_layer_ = 0;
+  Steps layer_;  // it
   int rows_ = 0;
 };
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "engine/batch.h"
 #include "engine/capture.h"
 #include "engine/check.h"
 #include "engine/kv_cache.h"
@@ -113,6 +114,13 @@ Checked StreamBytes(const RunSpec& spec, int arm, const Disruptor& rules) {
   return total;
 }
 
+// Of a row's cos and sin, over the model's ropes.
+int64_t RopeFloats(const Model& model) {
+  int64_t floats = 0;
+  for (const RopeConfig& rope : model.ropes()) floats += rope.rotary_dims;
+  return floats;
+}
+
 }  // namespace
 
 absl::StatusOr<RunEstimate> Run::Estimate(const RunSpec& spec) {
@@ -143,9 +151,16 @@ absl::StatusOr<RunEstimate> Run::Estimate(const RunSpec& spec) {
         extra + sequence.extra_bytes() +
         Checked(arm_pages) * spec.arms[i].model->pages().page_bytes() +
         Checked(tokens) * config.hidden_size * 4 +
+        // cos and sin, on their way to the device, too.
+        Checked(tokens) * RopeFloats(*spec.arms[i].model) * 8 +
         Workspace::BytesForRows(
             config, std::max<int64_t>(
                         0, tokens - spec.arms[i].model->max_rows_per_pass()));
+  }
+  // Passes of many rows have buffers of their own.
+  if (rows.value() > Batch::kStepRows) {
+    extra = extra + Checked(rows.value()) *
+                        Batch::OwnBytes(spec.arms[0].model->config(), 1);
   }
   extra = extra + stream;
   if (stream.bad() || pages.bad() || extra.bad() || rows.bad()) {

@@ -50,6 +50,14 @@ int64_t Workspace::BytesForRows(const ModelConfig& config, int64_t rows) {
          4;
 }
 
+int64_t Workspace::WidestQuery(const ModelConfig& config) {
+  return WidestLayer(config).q;
+}
+
+int64_t Workspace::WidestHidden(const ModelConfig& config) {
+  return std::max(config.hidden_size, config.embedding_size);
+}
+
 absl::Status Workspace::Grow(DeviceBuffer* buffer, int64_t floats) {
   const int64_t bytes = floats * static_cast<int64_t>(sizeof(float));
   if (buffer->bytes() >= bytes) return absl::OkStatus();

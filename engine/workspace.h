@@ -27,6 +27,9 @@ class Workspace {
   int logits_rows() const { return logits_rows_; }
 
   static int64_t BytesForRows(const ModelConfig& config, int64_t rows);
+  // The most floats of a row's q, and of its hidden values or embedding.
+  static int64_t WidestQuery(const ModelConfig& config);
+  static int64_t WidestHidden(const ModelConfig& config);
   int64_t bytes() const;
 
   float* normed() const { return normed_.as<float>(); }  // (rows, hidden)

@@ -13,11 +13,11 @@ namespace qk {
 class Model;
 class Sequence;
 
-// As qk::Pass: RunLayer until done, then Finish.
+// As qk::Pass: RunStep until done, then Finish.
 class DevicePass {
  public:
   virtual ~DevicePass() = default;
-  virtual void RunLayer() = 0;
+  virtual void RunStep() = 0;
   virtual void DropCancelled() = 0;
   virtual bool done() const = 0;
   virtual absl::Status Finish() = 0;

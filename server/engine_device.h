@@ -26,7 +26,7 @@ class EngineDevice : public Device {
    public:
     EnginePass(const Model& model, absl::Span<Sequence* const> sequences)
         : model_(model.shared_from_this()), pass_(model, sequences) {}
-    void RunLayer() override { pass_.RunLayer(); }
+    void RunStep() override { pass_.RunStep(); }
     void DropCancelled() override { pass_.DropCancelled(); }
     bool done() const override { return pass_.done(); }
     absl::Status Finish() override { return pass_.Finish(); }

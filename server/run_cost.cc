@@ -144,7 +144,9 @@ pb::Estimates EstimatesOf(const RunCost& cost, int prompt_tokens,
   pb::Estimates out;
   out.set_prompt_tokens(prompt_tokens);
   out.set_streamed_bytes(cost.engine.stream_bytes);
-  out.set_peak_extra_bytes(cost.engine.peak_extra_bytes);
+  // The events around the payloads, too.
+  out.set_peak_extra_bytes(cost.engine.peak_extra_bytes + cost.buffer_bytes -
+                           cost.engine.stream_bytes);
   out.set_queue_position(state.waiting_requests);
   out.set_expected_wait_ms(static_cast<double>(state.rows_ahead) *
                            state.seconds_per_row * 1e3);

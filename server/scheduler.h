@@ -177,6 +177,7 @@ class Scheduler {
     LivePass* pass = nullptr;   // that ran longest ago
     bool has_long_pass = false;
     double virtual_time = 0;  // with what the plan will cost
+    double pace = 1;          // virtual seconds a second
   };
   using Work = std::map<Flow*, FlowWork>;
   // A flow's turns, in a count over all slices.

@@ -20,7 +20,7 @@ void Scheduler::RunSlice(LivePass* live) {
   const uint64_t arrivals = arrivals_;
   const double slice = absl::ToDoubleSeconds(options_.slice);
   while (!live->pass->done()) {
-    live->pass->RunLayer();
+    live->pass->RunStep();
     Sweep();
     if (live->plan.parts.empty()) break;
     if (clock_->Seconds() - start >= slice) break;

@@ -17,7 +17,7 @@ constexpr int kRowsBeforeMeasured = 64;
 class ComparisonPass : public DevicePass {
  public:
   explicit ComparisonPass(Run* run) : run_(run) {}
-  void RunLayer() override { run_->CompareTile(); }
+  void RunStep() override { run_->CompareTile(); }
   void DropCancelled() override {}
   bool done() const override { return !run_->comparing(); }
   absl::Status Finish() override { return absl::OkStatus(); }
@@ -72,7 +72,10 @@ Scheduler::Work Scheduler::FindWork(absl::Time* wake) {
       }
     }
   }
-  for (auto& [flow, found] : work) found.virtual_time = flow->virtual_time;
+  for (auto& [flow, found] : work) {
+    found.virtual_time = flow->virtual_time;
+    found.pace = FairShare::Pace(*flow);
+  }
   return work;
 }
 
@@ -153,8 +156,7 @@ Scheduler::LivePass* Scheduler::StartPass(Flow* first, Work* work) {
     const int before = plan.rows;
     FlowWork& found = (*work)[flow];
     if (PlanNext(flow, limit, &found, &plan)) {
-      found.virtual_time +=
-          (plan.rows - before) * row_cost * FairShare::Pace(*flow);
+      found.virtual_time += (plan.rows - before) * row_cost * found.pace;
     } else {
       std::erase(flows, flow);
       if (plan.parts.empty()) break;

@@ -112,7 +112,7 @@ class Bench {
       }
       if (all.empty()) break;
       Pass pass(*model_, all);
-      for (; !pass.done(); ++layers) pass.RunLayer();
+      for (; !pass.done(); ++layers) pass.RunStep();
       const absl::Status status = pass.Finish();
       size_t begin = 0;
       for (size_t i = 0; i < runs.size(); ++i) {

@@ -97,7 +97,7 @@ inline void RunPass(const std::vector<Driven*>& batch) {
   std::vector<Sequence*> sequences;
   for (Driven* driven : batch) sequences.push_back(driven->sequence());
   Pass pass(sequences[0]->model(), sequences);
-  while (!pass.done()) pass.RunLayer();
+  while (!pass.done()) pass.RunStep();
   const absl::Status status = pass.Finish();
   ASSERT_TRUE(status.ok()) << status;
 }

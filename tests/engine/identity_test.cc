@@ -1,8 +1,13 @@
 // Same bytes, always: a sequence's results do not depend on what else is in the
 // batch, on threads, or on whether anything is captured.
+#include <map>
+#include <memory>
 #include <random>
+#include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/batch.h"
 #include "tests/engine/forward_driver.h"
 
 namespace qk::testing {
@@ -137,9 +142,9 @@ TEST_P(IdentityTest, CancelledNeighboursLeaveAndChangeNothing) {
   const size_t first = sequences.size();
   stays->AppendReady(model.get(), &sequences);
   Pass pass(*model, sequences);
-  pass.RunLayer();
+  pass.RunStep();
   leaves->Cancel(absl::CancelledError("client went away"));
-  while (!pass.done()) pass.RunLayer();
+  while (!pass.done()) pass.RunStep();
   const absl::Status status = pass.Finish();
   leaves->AfterPass(absl::MakeConstSpan(sequences).subspan(0, first), status,
                     0);
@@ -151,6 +156,118 @@ TEST_P(IdentityTest, CancelledNeighboursLeaveAndChangeNothing) {
   EXPECT_EQ(alone, Bytes(kept, true));
   for (const LayerFrame& f : gone.frames) EXPECT_EQ(f.layer, 0);
   EXPECT_EQ(model->pages().used_pages(), 0);
+}
+
+// Several prompts of one run: more rows than a pass may keep the device for.
+struct LongRun {
+  LongRun(const RunSpec& spec, int arms) {
+    RunSpec of_many = spec;
+    of_many.arms.clear();
+    for (int i = 0; i < arms; ++i) {
+      of_many.arms.push_back(spec.arms[i % spec.arms.size()]);
+      of_many.arms.back().name = absl::StrCat("arm", i);
+    }
+    run = qk::Run::Create(of_many, &recorder).value();
+  }
+  void Start(const Model* model) {
+    sequences.clear();
+    run->AppendReady(model, &sequences);
+    pass = std::make_unique<Pass>(*model, sequences);
+  }
+  void End() {
+    run->AfterPass(sequences, pass->Finish(), 0);
+    while (run->comparing()) run->CompareTile();
+  }
+
+  Recorder recorder;
+  std::unique_ptr<qk::Run> run;
+  std::vector<Sequence*> sequences;
+  std::unique_ptr<Pass> pass;
+};
+
+std::map<int, std::string> FramesByArm(const Recorder& recorder) {
+  std::map<int, std::string> out;
+  for (const LayerFrame& f : recorder.frames) out[f.arm] += f.data;
+  return out;
+}
+
+TEST_P(IdentityTest, PassesThatTakeTurnsWithinTheirLayers) {
+  const auto backend = MakeBackend(2);
+  for (const char* name :
+       {"tiny_llama_gqa", "tiny_gemma2", "tiny_gpt_neox", "tiny_opt_post_norm",
+        "tiny_jamba", "tiny_phi3_longrope", "tiny_gpt_neo"}) {
+    const auto model = LoadGolden(name, GetParam().compute, backend.get());
+    ASSERT_NE(model, nullptr) << name;
+    const int tokens = std::min(120, model->config().context_length);
+    RunSpec spec = MakeSpec(model, RandomTokens(tokens, 3), 0);
+    spec.generate.reset();
+    for (ArmSpec& arm : spec.arms) {
+      for (DisruptionRule& rule : arm.rules) {
+        std::erase_if(rule.layers, [&](int layer) {
+          return model->config().layers[layer].attention.num_heads == 0;
+        });
+        if (rule.layers.empty()) rule.layers = {1};
+      }
+    }
+    const std::string alone = Bytes(RunAlone(spec), true);
+    const int arms = 1 + Batch::kStepRows / tokens * 2;
+    LongRun a(spec, arms), b(spec, arms);
+    ASSERT_TRUE(a.run->Reserve().ok() && b.run->Reserve().ok());
+    a.Start(model.get());
+    b.Start(model.get());
+    int steps = 0;
+    while (!a.pass->done() || !b.pass->done()) {
+      if (!a.pass->done()) a.pass->RunStep();
+      if (!b.pass->done()) b.pass->RunStep();
+      ++steps;
+    }
+    EXPECT_GT(steps, 2 * model->config().num_layers()) << name;
+    a.End();
+    b.End();
+    LongRun undisturbed(spec, 2);
+    RunTogether({undisturbed.run.get()});
+    const auto expected = FramesByArm(undisturbed.recorder);
+    for (const LongRun* run : {&a, &b}) {
+      EXPECT_TRUE(run->recorder.final_status.ok()) << name;
+      for (const auto& [arm, bytes] : FramesByArm(run->recorder)) {
+        EXPECT_EQ(bytes, expected.at(arm % 2)) << name << " arm " << arm;
+      }
+    }
+    EXPECT_FALSE(alone.empty());
+  }
+}
+
+TEST_P(IdentityTest, ACancelledRunLeavesWithinALayer) {
+  const auto backend = MakeBackend(2);
+  const auto model =
+      LoadGolden("tiny_llama_gqa", GetParam().compute, backend.get());
+  RunSpec spec = MakeSpec(model, RandomTokens(120, 3), 0);
+  spec.generate.reset();
+  LongRun undisturbed(spec, 4);
+  RunTogether({undisturbed.run.get()});
+  const std::string expected = Bytes(undisturbed.recorder, true);
+  for (int after = 0;; ++after) {
+    LongRun stays(spec, 4), leaves(spec, 4);
+    ASSERT_TRUE(stays.run->Reserve().ok());
+    const int64_t pages = model->pages().used_pages();
+    ASSERT_TRUE(leaves.run->Reserve().ok());
+    std::vector<Sequence*> all, staying;
+    leaves.run->AppendReady(model.get(), &all);
+    stays.run->AppendReady(model.get(), &staying);
+    all.insert(all.begin() + 2, staying.begin(), staying.end());
+    Pass pass(*model, all);
+    int steps = 0;
+    for (; steps < after && !pass.done(); ++steps) pass.RunStep();
+    if (pass.done()) break;
+    leaves.run->Cancel(absl::CancelledError("left"));
+    pass.DropCancelled();
+    leaves.run->FinishCancelled();
+    EXPECT_EQ(model->pages().used_pages(), pages) << after;
+    while (!pass.done()) pass.RunStep();
+    stays.run->AfterPass(staying, pass.Finish(), 0);
+    while (stays.run->comparing()) stays.run->CompareTile();
+    ASSERT_EQ(Bytes(stays.recorder, true), expected) << after;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(

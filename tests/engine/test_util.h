@@ -122,7 +122,7 @@ inline void RunTogether(const std::vector<Run*>& runs) {
       ends.push_back(sequences.size());
     }
     Pass pass(*model, sequences);
-    while (!pass.done()) pass.RunLayer();
+    while (!pass.done()) pass.RunStep();
     const absl::Status status = pass.Finish();
     size_t begin = 0;
     for (size_t i = 0; i < runs.size(); ++i) {

@@ -186,9 +186,9 @@ TEST_F(VisionRunTest, ACancelledRunLeavesBetweenTheTowersLayers) {
   std::vector<Sequence*> sequences;
   run->AppendReady(model_.get(), &sequences);
   Pass pass(*model_, sequences);
-  pass.RunLayer();
+  pass.RunStep();
   run->Cancel(absl::CancelledError("enough"));
-  pass.RunLayer();
+  pass.RunStep();
   EXPECT_TRUE(pass.done());
   EXPECT_TRUE(pass.Finish().ok());
   EXPECT_FALSE(sequences[0]->vision()->done());

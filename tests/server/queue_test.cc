@@ -64,9 +64,9 @@ class GatedDevice : public Device {
    public:
     GatedPass(std::unique_ptr<DevicePass> pass, std::shared_ptr<Gate> gate)
         : pass_(std::move(pass)), gate_(std::move(gate)) {}
-    void RunLayer() override {
+    void RunStep() override {
       gate_->Pass();
-      pass_->RunLayer();
+      pass_->RunStep();
     }
     void DropCancelled() override { pass_->DropCancelled(); }
     bool done() const override { return pass_->done(); }

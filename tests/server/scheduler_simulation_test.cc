@@ -82,7 +82,7 @@ class SimulatedDevice : public Device {
         all_rows_ += sequence->rows;
       }
     }
-    void RunLayer() override {
+    void RunStep() override {
       const double seconds = kLayerSeconds + all_rows_ * kRowSeconds;
       device_->clock_->Advance(seconds);
       device_->busy_ += seconds;

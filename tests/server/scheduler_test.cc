@@ -36,10 +36,11 @@ class SchedulerTest : public ::testing::Test {
   }
 
   Submitted Submit(FakeRunOptions options,
-                   absl::Time deadline = absl::InfiniteFuture()) {
+                   absl::Time deadline = absl::InfiniteFuture(),
+                   const std::string& alias = "") {
     Submitted out;
     out.request = std::make_shared<ScheduledRequest>(
-        testing::InfoFor(alias_), deadline,
+        testing::InfoFor(alias.empty() ? alias_ : alias), deadline,
         [positions = out.positions](int p) { positions->push_back(p); });
     out.status = Add(options, out.request, out.outcome);
     return out;
@@ -414,7 +415,7 @@ TEST_F(SchedulerTest, DestructionEndsEverything) {
 // Many threads submit and cancel at random moments; every run ends once.
 TEST_F(SchedulerTest, SubmitAndCancelFromManyThreads) {
   Start(/*max_queued=*/64, /*max_rows=*/7);
-  constexpr int kThreads = 8, kRequests = 50;
+  constexpr int kThreads = 32, kRequests = 30;
   std::vector<std::thread> threads;
   std::atomic<int> ended = 0, refused = 0;
   for (int t = 0; t < kThreads; ++t) {
@@ -422,7 +423,8 @@ TEST_F(SchedulerTest, SubmitAndCancelFromManyThreads) {
       for (int i = 0; i < kRequests; ++i) {
         FakeRunOptions options = Named("r", {1 + (t + i) % 3}, 1 + i % 4);
         if (t % 2 == 0) options.model = &other_model_;
-        const Submitted s = Submit(options);
+        const Submitted s = Submit(options, absl::InfiniteFuture(),
+                                   "user" + std::to_string(t % 5));
         if (!s.status.ok()) {
           ++refused;
           continue;

@@ -89,7 +89,7 @@ class FakeDevice : public Device {
   class FakePass : public DevicePass {
    public:
     explicit FakePass(FakeDevice* device) : device_(device) {}
-    void RunLayer() override {
+    void RunStep() override {
       device_->gate.Pass();
       ++device_->layers_run;
       ++layer_;

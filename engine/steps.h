@@ -1,0 +1,61 @@
+// A computation that may be left and taken up again where it says so: a
+// coroutine. What lies between two pauses is a step.
+//
+//   Steps Layer(...) {
+//     ...
+//     co_yield kPause;
+//     for (Steps part = Part(...); part.Next();) co_yield kPause;
+//   }
+#ifndef QKSCOPE_ENGINE_STEPS_H_
+#define QKSCOPE_ENGINE_STEPS_H_
+
+#include <coroutine>
+#include <exception>
+#include <utility>
+
+namespace qk {
+
+struct Pause {};
+inline constexpr Pause kPause;
+
+class Steps {
+ public:
+  struct promise_type {
+    Steps get_return_object() {
+      return Steps(std::coroutine_handle<promise_type>::from_promise(*this));
+    }
+    std::suspend_always initial_suspend() noexcept { return {}; }
+    std::suspend_always final_suspend() noexcept { return {}; }
+    std::suspend_always yield_value(Pause) noexcept { return {}; }
+    void return_void() noexcept {}
+    void unhandled_exception() noexcept { std::terminate(); }
+  };
+
+  Steps() = default;
+  Steps(Steps&& other) noexcept { *this = std::move(other); }
+  Steps& operator=(Steps&& other) noexcept {
+    std::swap(handle_, other.handle_);
+    return *this;
+  }
+  ~Steps() {
+    if (handle_) handle_.destroy();
+  }
+
+  // Runs to the next pause; false: it came to its end instead.
+  bool Next() {
+    handle_.resume();
+    return !handle_.done();
+  }
+  // Has begun and not come to its end.
+  bool paused() const { return handle_ && !handle_.done(); }
+
+ private:
+  explicit Steps(std::coroutine_handle<promise_type> handle)
+      : handle_(handle) {}
+
+  std::coroutine_handle<promise_type> handle_;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_STEPS_H_
