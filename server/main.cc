@@ -18,6 +18,7 @@
 #include "server/log.h"
 #include "server/options.h"
 #include "server/server.h"
+#include "server/systemd.h"
 
 namespace qk {
 namespace {
@@ -122,12 +123,23 @@ int Serve(const ServerOptions& options) {
   log.Info("listening", {{"listen", (*server)->address()},
                          {"metrics", (*server)->metrics_address()},
                          {"version", options.version}});
+  const Systemd systemd = Systemd::FromEnvironment();
+  const Watchdog watchdog(
+      systemd,
+      [s = server->get()](absl::Duration timeout) {
+        return s->CheckSelf(timeout);
+      },
+      &log);
   std::atomic<bool> loading = true;
   absl::Status loaded;
   std::thread loader([&] {
     loaded = (*server)->LoadModels();
     loading = false;
-    if (!loaded.ok()) kill(getpid(), SIGUSR1);
+    if (loaded.ok()) {
+      systemd.Notify("READY=1");
+    } else {
+      kill(getpid(), SIGUSR1);
+    }
   });
   int signal_number = 0;
   for (;;) {
@@ -135,6 +147,7 @@ int Serve(const ServerOptions& options) {
     if (signal_number != SIGHUP) break;
     (*server)->ReloadAccess();
   }
+  systemd.Notify("STOPPING=1");
   if (signal_number != SIGUSR1) {
     log.Info("draining", {});
     Drain(server->get(), options.shutdown_grace);

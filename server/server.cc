@@ -17,6 +17,7 @@
 #include "grpcpp/impl/server_builder_plugin.h"
 #include "grpcpp/server_builder.h"
 #include "prometheus/exposer.h"
+#include "server/self_check.h"
 
 namespace qk {
 namespace {
@@ -36,9 +37,7 @@ constexpr int kMaxMetadataBytes = 16 * 1024;
 // For statuses to leave once the calls have ended.
 constexpr auto kFlush = std::chrono::milliseconds(300);
 
-// gRPC's own default would let two servers share a port silently.
 void SetChannelArguments(grpc::ServerBuilder* builder) {
-  builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
                               kKeepaliveTimeoutMs);
@@ -49,6 +48,16 @@ void SetChannelArguments(grpc::ServerBuilder* builder) {
   builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
                               kMaxStreamsPerConnection);
   builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
+}
+
+Acceptor::Handle HandOver(
+    std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> to) {
+  return [to = std::shared_ptr(std::move(to))](int listener, int connection) {
+    grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters p;
+    p.listener_fd = listener;
+    p.fd = connection;
+    to->HandleNewConnection(&p);
+  };
 }
 
 // Takes the reflection service away again: linking gRPC's library of it gives
@@ -123,7 +132,7 @@ absl::Status Server::Start(Log* log) {
   admin_service_ =
       std::make_unique<AdminService>(&core_, models_.get(), access_.get());
   QK_RETURN_IF_ERROR(ExposeMetrics());
-  return Listen();
+  return Listen(log);
 }
 
 absl::Status Server::DescribeModels(Log* log) {
@@ -156,30 +165,47 @@ absl::Status Server::OpenResults(Log* log) {
   return absl::OkStatus();
 }
 
-absl::Status Server::Listen() {
+absl::Status Server::Listen(Log* log) {
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   if (!options_.reflection.value_or(!options_.has_users())) {
     builder.SetOption(std::make_unique<WithoutReflection>());
   }
-  int port = 0;
-  builder.AddListeningPort(options_.listen, access_->credentials(), &port);
+  auto acceptor = Acceptor::Listen(options_.listen, log);
+  if (!acceptor.ok()) {
+    return absl::Status(
+        acceptor.status().code(),
+        absl::StrCat("listen: ", acceptor.status().message()));
+  }
+  acceptor_ = *std::move(acceptor);
+  const auto add = [&](std::shared_ptr<grpc::ServerCredentials> credentials) {
+    return HandOver(builder.experimental().AddExternalConnectionAcceptor(
+        grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
+        std::move(credentials)));
+  };
+  const Acceptor::Handle on_connection = add(access_->credentials());
+  // This process has no certificate to show to itself.
+  const Acceptor::Handle on_probe = add(grpc::InsecureServerCredentials());
   builder.RegisterService(service_.get());
   builder.RegisterService(admin_service_.get());
   SetChannelArguments(&builder);
   grpc_server_ = builder.BuildAndStart();
-  if (grpc_server_ == nullptr || port == 0) {
-    return absl::UnavailableError(
-        absl::StrCat("listen: cannot bind '", options_.listen, "'"));
+  if (grpc_server_ == nullptr) {
+    return absl::UnavailableError("listen: gRPC cannot start");
   }
-  address_ = WithPort(options_.listen, port);
+  address_ = WithPort(options_.listen, acceptor_->port());
   SetHealth("", false);
   SetHealth(kServiceName, false);
   for (const ModelToLoad& model : options_.models) {
     SetHealth(model.name, false);
   }
+  acceptor_->Start(on_connection, on_probe);
   return absl::OkStatus();
+}
+
+absl::Status Server::CheckSelf(absl::Duration timeout) {
+  return qk::CheckSelf(acceptor_.get(), timeout);
 }
 
 absl::Status Server::ExposeMetrics() {
@@ -228,6 +254,7 @@ bool Server::WaitUntilIdle(absl::Time deadline) {
 
 void Server::Stop() {
   const absl::Status reason = absl::UnavailableError("server is shutting down");
+  acceptor_->Stop();
   calls_->StopAdmission();
   calls_->AbortAll(reason);
   models_->Stop();

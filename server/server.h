@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "engine/backend.h"
 #include "grpcpp/server.h"
+#include "server/acceptor.h"
 #include "server/access.h"
 #include "server/admin_service.h"
 #include "server/analysis_service.h"
@@ -52,6 +53,9 @@ class Server {
   // Reads the files of users and TLS again.
   void ReloadAccess() { access_->Reload(); }
 
+  // Whether a new connection still gets an answer, in any state of the server.
+  absl::Status CheckSelf(absl::Duration timeout);
+
   // Health goes to NOT_SERVING, new calls are refused.
   void BeginDrain();
   // True when no call is left; false when the deadline came first.
@@ -65,7 +69,7 @@ class Server {
   absl::Status Start(Log* log);
   absl::Status OpenResults(Log* log);
   absl::Status DescribeModels(Log* log);
-  absl::Status Listen();
+  absl::Status Listen(Log* log);
   absl::Status ExposeMetrics();
   void SetHealth(const std::string& service, bool serving);
 
@@ -88,6 +92,7 @@ class Server {
   std::unique_ptr<AnalysisService> service_;
   std::unique_ptr<AdminService> admin_service_;
   std::unique_ptr<grpc::Server> grpc_server_;
+  std::unique_ptr<Acceptor> acceptor_;
   std::unique_ptr<prometheus::Exposer> exposer_;
   std::string address_;
   std::string metrics_address_;

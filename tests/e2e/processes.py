@@ -23,17 +23,20 @@ PATIENCE_S = 120
 class Server:
     """A qkscoped with the given models (name -> path), until stop().
 
-    `client_flags`: what qkctl needs to reach it.
+    `client_flags`: what qkctl needs to reach it. `wrap` makes of the command
+    another one that runs it, in the same process.
     """
 
-    def __init__(self, models, *flags, client_flags=()):
+    def __init__(self, models, *flags, client_flags=(), environment=None,
+                 wrap=list):
         self.client_flags = list(client_flags)
         command = [BIN / "qkscoped", "--listen", "127.0.0.1:0",
                    "--metrics-listen", "127.0.0.1:0", *flags]
         for name, path in models.items():
             command += ["--model", f"{name}={path}"]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            wrap(command), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            env=environment)
         self.log = []
         self._listening = threading.Event()
         self.address = None

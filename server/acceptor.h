@@ -1,0 +1,74 @@
+// The listener: accepts connections and hands them to gRPC.
+//
+// Not gRPC's own, which goes deaf for good when it runs out of descriptors
+// (CVE-2023-4785). This one keeps some back, and closes connections above that
+// at once.
+#ifndef QKSCOPE_SERVER_ACCEPTOR_H_
+#define QKSCOPE_SERVER_ACCEPTOR_H_
+
+#include <sys/socket.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/log.h"
+
+namespace qk {
+
+class Acceptor {
+ public:
+  // Binds "HOST:PORT" (all addresses of a name) and listens. `log` outlives it.
+  static absl::StatusOr<std::unique_ptr<Acceptor>> Listen(
+      const std::string& address, Log* log);
+  ~Acceptor();
+  Acceptor(const Acceptor&) = delete;
+  Acceptor& operator=(const Acceptor&) = delete;
+
+  int port() const { return port_; }
+
+  // Take a connected descriptor, on the acceptor's thread.
+  using Handle = std::function<void(int listener, int connection)>;
+  // `on_probe`: of the connections that ConnectProbe makes.
+  void Start(Handle on_connection, Handle on_probe);
+  // Closes the listener; connections stay.
+  void Stop();
+
+  // A new connection of this process to the listener; the caller's. It is let
+  // in whatever the others have used up.
+  absl::StatusOr<int> ConnectProbe(absl::Duration timeout);
+
+ private:
+  explicit Acceptor(Log* log) : log_(log) {}
+
+  absl::Status Bind(const sockaddr* address, socklen_t size);
+  void Loop();
+  // False: no descriptors; try again later.
+  bool AcceptAll(int listener);
+  void CountShed();
+
+  Log* const log_;
+  int port_ = 0;
+  int wake_ = -1;  // an eventfd: stop
+  int highest_ = 0;  // descriptors from here on are kept back
+  std::vector<int> listeners_;
+  Handle on_connection_;
+  Handle on_probe_;
+  int64_t shed_ = 0;  // since it was last logged
+  absl::Time shed_logged_ = absl::InfinitePast();
+  std::mutex mutex_;
+  std::set<std::string> probes_;  // their own addresses, as bytes
+  std::thread thread_;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_ACCEPTOR_H_

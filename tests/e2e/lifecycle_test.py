@@ -1,0 +1,271 @@
+"""A server's life as its surroundings see it: floods, systemd, signals, kills."""
+
+import json
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import unittest
+
+from certificates import Authority
+from processes import BIN, PATIENCE_S, ROOT, TINY_MODEL, Server, Stalled
+from processes import qkctl, scratch_folder
+
+IDS = ["--model", "tiny", "--token-ids", "3,1,41,59"]
+HERE = "DNS:localhost,IP:127.0.0.1"
+UNIT = ROOT / "deploy" / "systemd" / "qkscoped.service"
+
+
+def connect_many(address, count):
+    host, port = address.rsplit(":", 1)
+    return [socket.create_connection((host, int(port)), timeout=PATIENCE_S)
+            for _ in range(count)]
+
+
+def await_log(server, text, times=1):
+    deadline = time.monotonic() + PATIENCE_S
+    while server.log_text().count(text) < times:
+        if time.monotonic() > deadline:
+            raise AssertionError(f"no {text} in:\n" + server.log_text())
+        time.sleep(0.01)
+
+
+def with_few_descriptors(command):
+    """The command under a limit of 64 descriptors."""
+    return ["bash", "-c", "ulimit -n 64; exec \"$0\" \"$@\"", *command]
+
+
+class NotifySocket:
+    """What systemd would listen on."""
+
+    def __init__(self, address):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(address)
+        self.name = (address if isinstance(address, str)
+                     else "@" + address[1:].decode())
+        self.told = []
+
+    def environment(self, **more):
+        return {**os.environ, "NOTIFY_SOCKET": self.name, **more}
+
+    def await_state(self, state, times=1, patience=PATIENCE_S):
+        """Whether the server has said it so often, within the time."""
+        deadline = time.monotonic() + patience
+        while self.told.count(state) < times:
+            self.socket.settimeout(max(0.01, deadline - time.monotonic()))
+            try:
+                self.told.append(self.socket.recv(4096).decode())
+            except TimeoutError:
+                return False
+        return True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        self.socket.close()
+
+
+class FloodTest(unittest.TestCase):
+    def flood(self, server):
+        """300 connections that say nothing; then the server serves again."""
+        flood = connect_many(server.address, 300)
+        await_log(server, "connections_shed")
+        for connection in flood:
+            connection.close()
+        result = qkctl(server, "analyze", *IDS, "--retries", "4")
+        self.assertEqual(result.returncode, 0, result.stderr)
+
+    def test_300_connections_at_64_descriptors(self):
+        with Server({"tiny": TINY_MODEL}, wrap=with_few_descriptors) as server:
+            for _ in range(2):
+                self.flood(server)
+
+    def test_the_same_with_tls(self):
+        with scratch_folder() as folder:
+            authority = Authority(pathlib.Path(folder), "ca")
+            pair = authority.issue("server", "qkscoped", HERE)
+            with Server({"tiny": TINY_MODEL}, "--tls-cert", pair.cert,
+                        "--tls-key", pair.key, wrap=with_few_descriptors,
+                        client_flags=["--tls-ca", authority.cert]) as server:
+                self.flood(server)
+
+    def test_calls_in_progress_go_on(self):
+        with Server({"tiny": TINY_MODEL}, wrap=with_few_descriptors) as server:
+            with Stalled(server) as stream:
+                flood = connect_many(server.address, 300)
+                code, events, err = stream.finish()
+                self.assertEqual(code, 0, err)
+                self.assertIn("finished", events[-1])
+                for connection in flood:
+                    connection.close()
+
+
+class SystemdTest(unittest.TestCase):
+    def test_ready_and_stopping(self):
+        with scratch_folder() as folder:
+            for address in (str(pathlib.Path(folder) / "notify"),
+                            b"\0qkscope-test-%d" % os.getpid()):
+                with NotifySocket(address) as notify, \
+                        Server({"tiny": TINY_MODEL},
+                               environment=notify.environment()) as server:
+                    self.assertTrue(notify.await_state("READY=1"))
+                    self.assertNotIn("STOPPING=1", notify.told)
+                    server.send_signal(signal.SIGTERM)
+                    self.assertTrue(notify.await_state("STOPPING=1"))
+                    self.assertEqual(server.wait(), 0)
+                    self.assertNotIn("WATCHDOG=1", notify.told)
+
+    def test_the_watchdog_hears_of_answers_only(self):
+        with scratch_folder() as folder, \
+                NotifySocket(str(pathlib.Path(folder) / "notify")) as notify:
+            environment = notify.environment(WATCHDOG_USEC="200000")
+            with Server({"tiny": TINY_MODEL}, wrap=with_few_descriptors,
+                        environment=environment) as server:
+                self.assertTrue(notify.await_state("WATCHDOG=1", 3))
+                # A flood does not get a working server killed.
+                flood = connect_many(server.address, 300)
+                await_log(server, "connections_shed")
+                seen = notify.told.count("WATCHDOG=1")
+                self.assertTrue(notify.await_state("WATCHDOG=1", seen + 3))
+                for connection in flood:
+                    connection.close()
+
+    def test_another_process_is_meant(self):
+        with scratch_folder() as folder, \
+                NotifySocket(str(pathlib.Path(folder) / "notify")) as notify:
+            environment = notify.environment(WATCHDOG_USEC="100000",
+                                             WATCHDOG_PID="1")
+            with Server({"tiny": TINY_MODEL}, environment=environment):
+                self.assertTrue(notify.await_state("READY=1"))
+                self.assertFalse(notify.await_state("WATCHDOG=1", 1, 0.5))
+
+    def test_with_client_certificates(self):
+        with scratch_folder() as folder, \
+                NotifySocket(str(pathlib.Path(folder) / "notify")) as notify:
+            authority = Authority(pathlib.Path(folder), "ca")
+            pair = authority.issue("server", "qkscoped", HERE)
+            mine = authority.issue("mine", "alice")
+            with Server({"tiny": TINY_MODEL}, "--tls-cert", pair.cert,
+                        "--tls-key", pair.key, "--tls-client-ca",
+                        authority.cert,
+                        environment=notify.environment(WATCHDOG_USEC="200000"),
+                        client_flags=["--tls-ca", authority.cert,
+                                      "--tls-cert", mine.cert,
+                                      "--tls-key", mine.key]) as server:
+                self.assertTrue(notify.await_state("WATCHDOG=1", 3))
+                self.assertNotIn('"watchdog"', server.log_text())
+                # Nobody else comes in without one.
+                plain = qkctl(server.address, "health")
+                self.assertNotEqual(plain.returncode, 0)
+
+    def test_the_unit_file(self):
+        text = UNIT.read_text()
+        for line in ("Type=notify", "Restart=on-failure",
+                     "RestartPreventExitStatus=78"):
+            self.assertIn(line + "\n", text)
+        timeout = int(text.split("TimeoutStopSec=")[1].split()[0])
+        self.assertGreater(timeout, 30)  # shutdown_grace_s
+        if shutil.which("systemd-analyze") is None:
+            self.skipTest("systemd-analyze is not installed")
+        result = subprocess.run(
+            ["systemd-analyze", "security", "--offline=true", "--no-pager",
+             "--threshold=20", UNIT], capture_output=True, encoding="utf-8",
+            timeout=PATIENCE_S, check=False)
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+
+
+class StoppingTest(unittest.TestCase):
+    def config(self, folder, text):
+        path = pathlib.Path(folder) / "q.conf"
+        path.write_text(text)
+        return path
+
+    def test_health_at_once_then_the_grace_period(self):
+        with scratch_folder() as folder:
+            path = self.config(folder, "shutdown_grace_s: 2")
+            with Server({"tiny": TINY_MODEL}, "--config", path) as server, \
+                    Stalled(server) as stream:
+                start = time.monotonic()
+                server.send_signal(signal.SIGTERM)
+                await_log(server, '"draining"')
+                self.assertEqual(qkctl(server, "health").returncode, 3)
+                self.assertIsNone(server.process.poll())
+                self.assertEqual(server.wait(), 0)
+                took = time.monotonic() - start
+                # As long as the stream had, and not forever.
+                self.assertGreaterEqual(took, 2)
+                self.assertLess(took, 20)
+                self.assertNotEqual(stream.finish()[0], 0)
+
+    def test_during_a_load(self):
+        with scratch_folder() as folder:
+            path = self.config(folder, "shutdown_grace_s: 1")
+            command = [BIN / "qkscoped", "--listen", "127.0.0.1:0",
+                       "--metrics-listen", "", "--config", path]
+            for i in range(40):
+                command += ["--model", f"m{i}={TINY_MODEL}"]
+            process = subprocess.Popen(command, stderr=subprocess.PIPE)
+            for raw in process.stderr:
+                if json.loads(raw)["event"] == "listening":
+                    break
+            process.send_signal(signal.SIGTERM)
+            rest = process.stderr.read().decode()
+            self.assertEqual(process.wait(PATIENCE_S), 0, rest)
+            self.assertIn('"stopped"', rest)
+            process.stderr.close()
+
+
+class KilledTest(unittest.TestCase):
+    def start(self, spool):
+        return Server({"tiny": TINY_MODEL}, "--spool", spool)
+
+    def test_ten_kills_under_load(self):
+        with scratch_folder() as folder:
+            spool = pathlib.Path(folder) / "spool"
+            finished = []
+            for _ in range(10):
+                with self.start(spool) as server:
+                    # What was finished before the kill is still there, whole.
+                    for request, text in finished[-1:]:
+                        result = qkctl(server, "result", request, "--json")
+                        self.assertEqual(result.returncode, 0, result.stderr)
+                        self.assertIn("finished", json.loads(
+                            result.stdout.splitlines()[-1]))
+                        self.assertEqual(self.layers(result.stdout), text)
+                    request = self.detach(server, 4)
+                    result = qkctl(server, "result", request, "--json")
+                    self.assertEqual(result.returncode, 0, result.stderr)
+                    finished.append((request, self.layers(result.stdout)))
+                    half = [self.detach(server, 200) for _ in range(4)]
+                    with Stalled(server):
+                        server.send_signal(signal.SIGKILL)
+                        self.assertEqual(server.wait(), -signal.SIGKILL)
+                with self.start(spool) as server:
+                    for request in half:
+                        result = qkctl(server, "result", request, "--json")
+                        if result.returncode != 0:
+                            self.assertNotIn('"finished"', result.stdout)
+                            continue
+                        # It was through before the kill.
+                        self.assertIn('"finished"', result.stdout)
+            self.assertEqual(len(finished), 10)
+
+    @staticmethod
+    def layers(text):
+        return [line for line in text.splitlines() if '"layer"' in line]
+
+    def detach(self, server, new_tokens):
+        result = qkctl(server, "analyze", *IDS, "--detach",
+                       "--max-new-tokens", new_tokens)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return result.stdout.split()[0]
+
+
+if __name__ == "__main__":
+    sys.exit(unittest.main())
