@@ -138,8 +138,8 @@ absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Listen(
 }
 
 absl::Status Acceptor::Bind(const sockaddr* address, socklen_t size) {
-  const int fd = socket(address->sa_family,
-                        SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  const int fd =
+      socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return absl::UnavailableError(std::strerror(errno));
   absl::Cleanup close_fd = [fd] { close(fd); };
   SetOption(fd, SOL_SOCKET, SO_REUSEADDR, 1);

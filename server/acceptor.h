@@ -57,7 +57,7 @@ class Acceptor {
 
   Log* const log_;
   int port_ = 0;
-  int wake_ = -1;  // an eventfd: stop
+  int wake_ = -1;    // an eventfd: stop
   int highest_ = 0;  // descriptors from here on are kept back
   std::vector<int> listeners_;
   Handle on_connection_;

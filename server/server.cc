@@ -174,9 +174,8 @@ absl::Status Server::Listen(Log* log) {
   }
   auto acceptor = Acceptor::Listen(options_.listen, log);
   if (!acceptor.ok()) {
-    return absl::Status(
-        acceptor.status().code(),
-        absl::StrCat("listen: ", acceptor.status().message()));
+    return absl::Status(acceptor.status().code(),
+                        absl::StrCat("listen: ", acceptor.status().message()));
   }
   acceptor_ = *std::move(acceptor);
   const auto add = [&](std::shared_ptr<grpc::ServerCredentials> credentials) {

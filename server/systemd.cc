@@ -27,8 +27,8 @@ Systemd Systemd::FromEnvironment() {
   int64_t microseconds = 0;
   int64_t pid = 0;
   const std::string for_pid = Environment("WATCHDOG_PID");
-  const bool ours = for_pid.empty() ||
-                    (absl::SimpleAtoi(for_pid, &pid) && pid == getpid());
+  const bool ours =
+      for_pid.empty() || (absl::SimpleAtoi(for_pid, &pid) && pid == getpid());
   if (ours && absl::SimpleAtoi(Environment("WATCHDOG_USEC"), &microseconds) &&
       microseconds > 0) {
     out.watchdog_ = absl::Microseconds(microseconds);

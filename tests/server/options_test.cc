@@ -210,6 +210,36 @@ TEST(ConfigTest, SubjectsNeedAnAuthority) {
   EXPECT_TRUE(CheckAccess(options).ok());
 }
 
+TEST(ConfigTest, ModelAdmin) {
+  const auto parse = [](const std::string& text) {
+    const auto config = ParseConfig(text, "f");
+    EXPECT_TRUE(config.ok()) << config.status();
+    return OptionsFromConfig(*config, "f");
+  };
+  EXPECT_FALSE(parse("")->model_admin.enabled);
+  const std::string sha(64, 'A');
+  const auto options = parse(
+      "model_admin { enabled: true root: 'r' eviction: LRU max_models: 3 "
+      "max_bytes: 5 allowed_sha256: '" +
+      sha + "' }");
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->model_admin.root, "r");
+  EXPECT_EQ(options->model_admin.eviction, ModelAdminOptions::Eviction::kLru);
+  EXPECT_EQ(options->model_admin.max_models, 3);
+  EXPECT_EQ(options->model_admin.max_bytes, 5);
+  EXPECT_EQ(options->model_admin.allowed_sha256,
+            std::vector<std::string>{std::string(64, 'a')});
+  EXPECT_EQ(CheckAccess(*options).message(),
+            "model_admin: needs users or users_file: without them nobody is "
+            "an operator");
+  EXPECT_EQ(parse("model_admin { enabled: true }").status().message(),
+            "f: model_admin.root: must not be empty");
+  EXPECT_EQ(parse("model_admin { max_models: 0 }").status().message(),
+            "f: model_admin.max_models: must be > 0, got 0");
+  EXPECT_EQ(parse("model_admin { allowed_sha256: 'x' }").status().message(),
+            "f: model_admin.allowed_sha256[0]: must be 64 hex digits, got 'x'");
+}
+
 TEST(ConfigTest, OnlyLoopbackWithoutCredentials) {
   for (const char* host : {"127.0.0.1", "127.8.9.10", "[::1]", "localhost",
                            "[::ffff:127.0.0.1]"}) {

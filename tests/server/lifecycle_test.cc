@@ -1,0 +1,210 @@
+// The listener, and what systemd is told of it.
+#include <arpa/inet.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "server/acceptor.h"
+#include "server/self_check.h"
+#include "server/systemd.h"
+#include "tests/server/server_testing.h"
+
+namespace qk {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::ServerTest;
+
+// An answer takes milliseconds; its lack is looked for that long.
+constexpr absl::Duration kPatience = absl::Seconds(20);
+constexpr absl::Duration kShort = absl::Milliseconds(300);
+
+class LifecycleTest : public ServerTest {
+ protected:
+  std::unique_ptr<Acceptor> Listen(const std::string& address) {
+    auto acceptor = Acceptor::Listen(address, &log_);
+    EXPECT_TRUE(acceptor.ok()) << acceptor.status();
+    return acceptor.ok() ? *std::move(acceptor) : nullptr;
+  }
+};
+
+TEST_F(LifecycleTest, AServerAnswersItselfInAnyState) {
+  StartServer(TinyOptions());
+  EXPECT_TRUE(server_->CheckSelf(kPatience).ok());  // it loads
+  ASSERT_TRUE(server_->LoadModels().ok());
+  for (int i = 0; i < 20; ++i) EXPECT_TRUE(server_->CheckSelf(kPatience).ok());
+  server_->BeginDrain();
+  EXPECT_TRUE(server_->CheckSelf(kPatience).ok());
+  server_->Stop();
+  EXPECT_FALSE(server_->CheckSelf(kPatience).ok());
+}
+
+TEST_F(LifecycleTest, AListenerThatNobodyServesFailsTheCheck) {
+  const auto acceptor = Listen("127.0.0.1:0");
+  // Nobody accepts: the kernel alone answers.
+  EXPECT_FALSE(CheckSelf(acceptor.get(), kShort).ok());
+  // Accepted, and then nothing.
+  std::vector<int> kept;
+  const auto keep = [&](int, int fd) { kept.push_back(fd); };
+  acceptor->Start(keep, keep);
+  EXPECT_FALSE(CheckSelf(acceptor.get(), kShort).ok());
+  acceptor->Stop();
+  EXPECT_FALSE(kept.empty());
+  for (int fd : kept) close(fd);
+}
+
+TEST_F(LifecycleTest, ProbesAreToldFromOtherConnections) {
+  for (const char* address :
+       {"127.0.0.1:0", "0.0.0.0:0", "localhost:0", "[::1]:0", "[::]:0"}) {
+    SCOPED_TRACE(address);
+    auto listening = Acceptor::Listen(address, &log_);
+    if (!listening.ok() && address[0] == '[') continue;  // no IPv6 here
+    ASSERT_TRUE(listening.ok()) << listening.status();
+    Acceptor& acceptor = **listening;
+    EXPECT_GT(acceptor.port(), 0);
+    std::atomic<int> others = 0, probes = 0;
+    acceptor.Start(
+        [&](int, int fd) {
+          ++others;
+          close(fd);
+        },
+        [&](int, int fd) {
+          ++probes;
+          close(fd);
+        });
+    for (int i = 0; i < 3; ++i) {
+      const auto probe = acceptor.ConnectProbe(kPatience);
+      ASSERT_TRUE(probe.ok()) << probe.status();
+      close(*probe);
+    }
+    const bool v6 = std::string(address)[0] == '[';
+    if (!v6) {
+      const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+      sockaddr_in to = {};
+      to.sin_family = AF_INET;
+      to.sin_port = htons(acceptor.port());
+      to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+      ASSERT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof(to)), 0);
+      close(fd);
+    }
+    const absl::Time give_up = absl::Now() + kPatience;
+    while (probes + others < (v6 ? 3 : 4) && absl::Now() < give_up) {
+      absl::SleepFor(absl::Milliseconds(2));
+    }
+    EXPECT_EQ(probes, 3);
+    EXPECT_EQ(others, v6 ? 0 : 1);
+  }
+}
+
+TEST_F(LifecycleTest, APortIsNotShared) {
+  const auto first = Listen("127.0.0.1:0");
+  const auto second =
+      Acceptor::Listen("127.0.0.1:" + std::to_string(first->port()), &log_);
+  ASSERT_FALSE(second.ok());
+  EXPECT_NE(second.status().message().find("in use"), std::string::npos)
+      << second.status();
+}
+
+// What systemd would receive.
+class Notified {
+ public:
+  explicit Notified(const std::string& path)
+      : fd_(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_un address = {};
+    address.sun_family = AF_UNIX;
+    path.copy(address.sun_path, sizeof(address.sun_path) - 1);
+    EXPECT_EQ(bind(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address)),
+              0);
+    setenv("NOTIFY_SOCKET", path.c_str(), 1);
+  }
+  ~Notified() {
+    close(fd_);
+    for (const char* name :
+         {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}) {
+      unsetenv(name);
+    }
+  }
+  // Empty: nothing came in that time.
+  std::string Next(absl::Duration patience) {
+    pollfd polled = {fd_, POLLIN, 0};
+    if (poll(&polled, 1,
+             static_cast<int>(absl::ToInt64Milliseconds(patience))) <= 0) {
+      return "";
+    }
+    char text[256];
+    const ssize_t size = recv(fd_, text, sizeof(text), 0);
+    return size > 0 ? std::string(text, size) : "";
+  }
+
+ private:
+  const int fd_;
+};
+
+TEST_F(LifecycleTest, TheWatchdogIsFedWhileTheCheckIsGood) {
+  std::string folder = fs::temp_directory_path() / "qk_notify_XXXXXX";
+  ASSERT_NE(mkdtemp(folder.data()), nullptr);
+  Notified notified(folder + "/socket");
+  setenv("WATCHDOG_USEC", "40000", 1);
+  setenv("WATCHDOG_PID", std::to_string(getpid()).c_str(), 1);
+  const Systemd systemd = Systemd::FromEnvironment();
+  EXPECT_EQ(systemd.watchdog(), absl::Milliseconds(40));
+  Log quiet(LogLevel::kError);
+  std::atomic<bool> good = true;
+  std::atomic<int> bad_checks = 0;
+  {
+    const Watchdog watchdog(
+        systemd,
+        [&](absl::Duration timeout) {
+          EXPECT_EQ(timeout, absl::Milliseconds(20));
+          if (good) return absl::OkStatus();
+          ++bad_checks;
+          return absl::UnavailableError("deaf");
+        },
+        &quiet);
+    for (int i = 0; i < 3; ++i)
+      EXPECT_EQ(notified.Next(kPatience), "WATCHDOG=1");
+    good = false;
+    while (bad_checks == 0) absl::SleepFor(absl::Milliseconds(5));
+    while (!notified.Next(absl::ZeroDuration()).empty()) {
+    }
+    const int before = bad_checks;
+    while (bad_checks < before + 3) absl::SleepFor(absl::Milliseconds(5));
+    EXPECT_EQ(notified.Next(absl::ZeroDuration()), "");
+    good = true;
+    EXPECT_EQ(notified.Next(kPatience), "WATCHDOG=1");
+  }
+  systemd.Notify("STOPPING=1");
+  std::string last;
+  while (last != "STOPPING=1") {
+    last = notified.Next(kPatience);
+    ASSERT_FALSE(last.empty());
+  }
+  fs::remove_all(folder);
+}
+
+TEST_F(LifecycleTest, WithoutSystemdNothingIsSaid) {
+  const Systemd systemd = Systemd::FromEnvironment();
+  EXPECT_EQ(systemd.watchdog(), absl::ZeroDuration());
+  systemd.Notify("READY=1");
+  const Watchdog watchdog(
+      systemd,
+      [](absl::Duration) {
+        ADD_FAILURE() << "nobody asked";
+        return absl::OkStatus();
+      },
+      &log_);
+  absl::SleepFor(absl::Milliseconds(50));
+}
+
+}  // namespace
+}  // namespace qk
