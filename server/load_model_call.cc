@@ -96,6 +96,8 @@ absl::Status LoadModelCall::Begin(ModelManager* models,
     if (const auto call = weak.lock()) call->Loaded(entry);
   };
   core_->calls->Register(weak);
+  // Who registers after the last Abort would be forgotten.
+  QK_RETURN_IF_ERROR(core_->calls->CheckOpen());
   return models->StartLoad(std::move(load));
 }
 

@@ -128,8 +128,8 @@ absl::Status ModelManager::StartLoad(LoadRequest request) {
   }
   QK_RETURN_IF_ERROR(
       parts_.registry->BeginLoad(request.model.name, request.replace));
+  request.on_progress({});
   loader_->Post([this, request = std::move(request)] {
-    request.on_progress({});
     absl::StatusOr<ModelEntry> entry = RunLoad(request);
     parts_.registry->EndLoad(request.model.name);
     request.on_done(entry);
@@ -288,11 +288,14 @@ absl::Status ModelManager::StartUnload(
 }
 
 void ModelManager::Retire(Retired retired) {
+  std::function<void(const absl::Status&)> refused;
   {
     std::lock_guard<std::mutex> lock(mutex_);
+    if (stopping_) std::swap(refused, retired.on_done);
     retired_.push_back(std::move(retired));
   }
   changed_.notify_all();
+  if (refused != nullptr) refused(ShuttingDown());
 }
 
 int64_t ModelManager::RetiredBytes() {

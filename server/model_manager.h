@@ -62,7 +62,7 @@ class ModelManager {
     bool replace = false;
     std::string id;                    // of the call
     std::shared_ptr<const User> user;  // whose the first pass is
-    // Both on a thread of the manager's; `on_done` once, last.
+    // Mostly on a thread of the manager's; `on_done` once, last.
     std::function<void(const Progress&)> on_progress;
     std::function<void(const absl::StatusOr<ModelEntry>&)> on_done;
   };

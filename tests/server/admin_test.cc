@@ -489,6 +489,63 @@ TEST_F(AdminTest, ALoadGoesOnWithoutItsClient) {
   EXPECT_TRUE(Run("a").status.ok());
 }
 
+// Everything at once: whatever a request gets, it is all of one model.
+TEST_F(AdminTest, RequestsNeverSeeTwoModels) {
+  Start(Options());
+  const std::string rest = " generate {max_new_tokens: 12}";
+  MustLoad("name: 'x' path: 'gqa'");
+  const auto first = Content(Run("x", rest));
+  MustLoad("name: 'x' path: 'tied' replace: true");
+  const auto second = Content(Run("x", rest));
+  ASSERT_NE(first, second);
+  std::atomic<bool> over = false;
+  std::atomic<int> served = 0;
+  std::vector<std::thread> users;
+  for (int u = 0; u < 3; ++u) {
+    users.emplace_back([&, u] {
+      for (int i = 0; !over; ++i) {
+        if (i % 4 == u) {  // and some leave early
+          auto context = As("ada");
+          const auto reader = stub_->Analyze(
+              context.get(),
+              Parse<pb::AnalyzeRequest>("model: 'x' " + Tokens(5) + rest));
+          pb::AnalyzeEvent event;
+          reader->Read(&event);
+          context->TryCancel();
+          reader->Finish();
+          continue;
+        }
+        const Analysis got = Run("x", rest);
+        if (!got.status.ok()) {
+          const StatusCode code = got.status.error_code();
+          EXPECT_TRUE(code == StatusCode::NOT_FOUND ||
+                      code == StatusCode::UNAVAILABLE)
+              << got.status.error_message();
+          continue;
+        }
+        const auto content = Content(got);
+        EXPECT_TRUE(content == first || content == second);
+        ++served;
+      }
+    });
+  }
+  for (int i = 0; i < 15; ++i) {
+    MustLoad("name: 'x' replace: true path: '" +
+             std::string(i % 2 == 0 ? "gqa" : "tied") + "'");
+    if (i % 3 == 2) {
+      EXPECT_TRUE(Unload("x").ok());
+      MustLoad("name: 'x' path: 'gqa'");
+    }
+  }
+  const absl::Time give_up = absl::Now() + absl::Seconds(60);
+  while (served < 10 && absl::Now() < give_up) {
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  over = true;
+  for (std::thread& user : users) user.join();
+  EXPECT_GE(served, 10);
+}
+
 TEST_F(AdminTest, ReloadConfigSaysWhatChanged) {
   ServerOptions options = Options();
   const fs::path file = top_ / "users.conf";

@@ -327,7 +327,8 @@ TEST_F(LimitsTest, TwoServersCannotShareAPort) {
   options.listen = server_->address();
   const auto second = Server::Create(options, &log_);
   EXPECT_EQ(std::string(second.status().message()),
-            "listen: cannot bind '" + server_->address() + "'");
+            "listen: cannot bind '" + server_->address() +
+                "': Address already in use");
 }
 
 }  // namespace
