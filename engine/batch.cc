@@ -160,6 +160,7 @@ HeadRows Batch::Seen(const Entry& entry, HookPoint point,
 }
 
 void Batch::BeginAttention(int layer) {
+  PlanAttention();
   const AttentionConfig& c = model_.config().layers[layer].attention;
   for (Entry& entry : entries_) {
     if (entry.sequence == nullptr) continue;
@@ -226,14 +227,27 @@ void Batch::Append(int layer) {
   }
 }
 
-int Batch::attention_parts() const {
-  return may_pause() ? (rows_ + kStepRows - 1) / kStepRows : 1;
+void Batch::PlanAttention() {
+  parts_ = {0};
+  int64_t keys = 0;
+  for (const Entry& entry : entries_) {
+    for (int i = 0; i < entry.step.rows && may_pause(); ++i) {
+      const int next = entry.row_begin + i + 1;
+      keys += entry.step.first_position + i + 1;
+      if (keys < int64_t{kStepRows} * kStepKeys &&
+          next - parts_.back() < kStepRows) {
+        continue;
+      }
+      parts_.push_back(next);
+      keys = 0;
+    }
+  }
+  if (parts_.back() < rows_) parts_.push_back(rows_);
 }
 
 // The part's rows of each sequence.
 std::vector<AttentionRows> Batch::attention_rows(int part) const {
-  const int begin = may_pause() ? part * kStepRows : 0;
-  const int end = may_pause() ? std::min(begin + kStepRows, rows_) : rows_;
+  const int begin = parts_[part], end = parts_[part + 1];
   std::vector<AttentionRows> rows;
   for (const Entry& entry : entries_) {
     if (entry.sequence == nullptr) continue;

@@ -19,10 +19,10 @@ namespace qk {
 
 class Batch {
  public:
-  // A batch of more rows may be left within a layer, about every so many rows:
-  // at 8,000 positions attention over them takes as long as a scheduler's
-  // slice.
+  // A batch of more rows may be left within a layer. Its attention is computed
+  // in parts of as many rows, or fewer that see more than kStepKeys keys.
   static constexpr int kStepRows = 512;
+  static constexpr int kStepKeys = 2048;
   // Of buffers that such a batch of `rows` rows takes for itself.
   static int64_t OwnBytes(const ModelConfig& config, int64_t rows);
 
@@ -78,7 +78,7 @@ class Batch {
   void RopeCopies(const AttentionConfig& config, const float* table);
   // Stores K and V; afterwards `attention_rows` says what attention reads.
   void Append(int layer);
-  int attention_parts() const;
+  int attention_parts() const { return static_cast<int>(parts_.size()) - 1; }
   std::vector<AttentionRows> attention_rows(int part) const;
   void HookPattern(int layer);
 
@@ -91,6 +91,7 @@ class Batch {
     DeviceBuffer q, z, x;
   };
   absl::Status TakeOwn();
+  void PlanAttention();
   absl::Status BuildRopeTables();
   void MoveRows(int from, int to, int rows);
 
@@ -100,6 +101,7 @@ class Batch {
   int rows_ = 0;
   DeviceBuffer hidden_;
   std::unique_ptr<Own> own_;
+  std::vector<int> parts_;  // of the layer's attention: where rows begin
   std::vector<DeviceBuffer> rope_tables_;  // one per model_.ropes()
   absl::Status status_;
 };
