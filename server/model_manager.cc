@@ -282,8 +282,7 @@ absl::Status ModelManager::StartUnload(
     return absl::OkStatus();
   }
   parts_.log->Info("model_unloading", {{"model", name}});
-  Retire({name, model, model->host_bytes() + model->device_bytes(), true,
-          std::move(on_done)});
+  Retire({name, model, model->host_bytes(), true, std::move(on_done)});
   return absl::OkStatus();
 }
 

@@ -49,7 +49,7 @@ void ModelRegistry::SetReady(const std::string& name,
   entry.failure = absl::OkStatus();
   entry.description = model->description();
   entry.compute = model->compute();
-  entry.bytes = model->host_bytes() + model->device_bytes();
+  entry.bytes = model->host_bytes();
   entry.used = ++finds_;
   // What a replaced model still holds goes after the lock.
   std::swap(entry.model, model);

@@ -30,7 +30,7 @@ struct ModelEntry {
   ModelDescription description;  // known before the weights are
   ComputeType compute = ComputeType::kF32;
   std::shared_ptr<const Model> model;  // kReady
-  int64_t bytes = 0;                   // of its memory; 0 until it is loaded
+  int64_t bytes = 0;                   // host_bytes; 0 until it is loaded
   uint64_t used = 0;                   // when it was last found, in finds
   // Nobody but the registry has the model. (In what List and Loaded give.)
   bool idle = false;
