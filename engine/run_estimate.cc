@@ -151,13 +151,16 @@ absl::StatusOr<RunEstimate> Run::Estimate(const RunSpec& spec) {
         extra + sequence.extra_bytes() +
         Checked(arm_pages) * spec.arms[i].model->pages().page_bytes() +
         Checked(tokens) * config.hidden_size * 4 +
-        // Of a pass of many rows, which this one may make.
-        Checked(tokens) * Batch::OwnBytes(config, 1) +
         // cos and sin, on their way to the device, too.
         Checked(tokens) * RopeFloats(*spec.arms[i].model) * 8 +
         Workspace::BytesForRows(
             config, std::max<int64_t>(
                         0, tokens - spec.arms[i].model->max_rows_per_pass()));
+  }
+  // A pass of many rows has buffers of its own.
+  for (const ArmSpec& arm : spec.arms) {
+    if (rows.value() <= Batch::kStepRows) break;
+    extra = extra + Checked(tokens) * Batch::OwnBytes(arm.model->config(), 1);
   }
   extra = extra + stream;
   if (stream.bad() || pages.bad() || extra.bad() || rows.bad()) {

@@ -42,7 +42,8 @@ namespace qk {
 struct SchedulerOptions {
   int max_queued_requests = 256;
   int max_rows_per_pass = 4096;
-  // Rows that one flow may put into a pass which is not of its one run.
+  // Rows of a pass that is not of one run alone. Of more, a pass takes memory
+  // that is not in the estimates of several small runs (Batch::kStepRows).
   int max_rows_per_flow = 512;
   // How long a pass goes on before others are looked at.
   absl::Duration slice = absl::Milliseconds(100);

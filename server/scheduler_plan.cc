@@ -150,8 +150,8 @@ Scheduler::LivePass* Scheduler::StartPass(Flow* first, Work* work) {
     shared |= flow != first;
     int limit = options_.max_rows_per_pass;
     if (!plan.parts.empty()) {
-      limit =
-          std::min(limit, shared ? SliceRows() : options_.max_rows_per_flow);
+      limit = std::min(limit, options_.max_rows_per_flow);
+      if (shared) limit = std::min(limit, SliceRows());
     }
     const int before = plan.rows;
     FlowWork& found = (*work)[flow];

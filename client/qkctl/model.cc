@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "client/qkctl/command.h"
+#include "client/qkctl/requests_view.h"
 
 namespace qk::client {
 namespace {
@@ -58,8 +59,7 @@ ExitCode Load(const std::string& name, const std::string& path,
   context->console.Print(absl::StrFormat(
       "%s is ready: %s, %d layers, %s, %.1f MiB, SHA-256 %s%s\n", name,
       model->architecture(), model->num_layers(), model->compute_type(),
-      (model->host_bytes() + model->device_bytes()) / 1048576.0,
-      model->weights_sha256(),
+      MemoryBytes(*model) / 1048576.0, model->weights_sha256(),
       evicted.empty() ? ""
                       : absl::StrCat("; unloaded to make room: ",
                                      absl::StrJoin(evicted, ", "))));

@@ -6,6 +6,7 @@
 #include "absl/strings/str_format.h"
 #include "client/json_writer.h"
 #include "client/qkctl/command.h"
+#include "client/qkctl/requests_view.h"
 
 namespace qk::client {
 namespace {
@@ -35,7 +36,7 @@ void PrintTable(const v1::ListModelsResponse& response, Console* console) {
         model.name(), v1::ModelInfo::State_Name(model.state()),
         model.architecture(), model.num_layers(), Heads(model),
         model.context_length(), model.compute_type(), model.backend(),
-        (model.host_bytes() + model.device_bytes()) / 1048576.0,
+        MemoryBytes(model) / 1048576.0,
         model.failure().empty() ? "" : "  " + model.failure()));
   }
 }

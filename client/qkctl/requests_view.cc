@@ -38,6 +38,13 @@ std::string Of(const std::string& used, bool limited,
 
 }  // namespace
 
+double MemoryBytes(const v1::ModelInfo& model) {
+  const double host = static_cast<double>(model.host_bytes());
+  return model.backend() == "cpu"
+             ? host
+             : host + static_cast<double>(model.device_bytes());
+}
+
 std::string HumanSize(double bytes) {
   static constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
   int unit = 0;

@@ -13,6 +13,8 @@ std::string RequestsTable(const qkscope::v1::ListRequestsResponse& requests,
                           const Console& console);
 std::string UsageTable(const qkscope::v1::GetUsageResponse& usage,
                        const Console& console);
+// Of a model. The CPU's device memory is the host's.
+double MemoryBytes(const qkscope::v1::ModelInfo& model);
 // "12.3 MiB"; "1.5 s", "2 min".
 std::string HumanSize(double bytes);
 std::string HumanTime(double milliseconds);

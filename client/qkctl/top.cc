@@ -31,12 +31,10 @@ auto AllOrOwn(bool* all_users, const Get& get) -> decltype(get(true)) {
 std::string ModelsText(const v1::ListModelsResponse& models) {
   std::string out;
   for (const v1::ModelInfo& model : models.models()) {
-    absl::StrAppendFormat(&out, "model %s: %s, %s on %s, %s\n",
-                          Printable(model.name()),
-                          v1::ModelInfo::State_Name(model.state()),
-                          model.compute_type(), model.backend(),
-                          HumanSize(static_cast<double>(model.host_bytes()) +
-                                    static_cast<double>(model.device_bytes())));
+    absl::StrAppendFormat(
+        &out, "model %s: %s, %s on %s, %s\n", Printable(model.name()),
+        v1::ModelInfo::State_Name(model.state()), model.compute_type(),
+        model.backend(), HumanSize(MemoryBytes(model)));
   }
   return out;
 }
