@@ -185,6 +185,7 @@ absl::Status Scheduler::Submit(const std::shared_ptr<ScheduledRequest>& request,
     entry = found->second;
   } else {
     entry = &entries_.emplace_back();
+    entry->self = std::prev(entries_.end());
     entry->request = request;
     entry->flow = &account->flows[static_cast<int>(request->info().priority)];
     entry->submitted = clock_->Now();
@@ -352,19 +353,22 @@ void Scheduler::LeaveCounts(Entry* entry) {
   by_request_.erase(entry->request.get());
 }
 
+void Scheduler::MayBeEmpty(Entry* entry) {
+  if (!std::exchange(entry->ending, true)) ending_.push_back(entry);
+}
+
 void Scheduler::EraseEmptyEntries() {
-  for (auto it = entries_.begin(); it != entries_.end();) {
-    Entry& entry = *it;
-    if (!entry.waiting.empty() || entry.active > 0 || entry.reserving) {
-      ++it;
+  for (Entry* entry : std::exchange(ending_, {})) {
+    entry->ending = false;
+    if (!entry->waiting.empty() || entry->active > 0 || entry->reserving) {
       continue;
     }
-    LeaveCounts(&entry);
+    LeaveCounts(entry);
     std::erase_if(blocked_, [&](const auto& blocked) {
-      return blocked.second.entry == &entry;
+      return blocked.second.entry == entry;
     });
-    let_go_.push_back(std::move(entry.request));
-    it = entries_.erase(it);
+    let_go_.push_back(std::move(entry->request));
+    entries_.erase(entry->self);
   }
   if (entries_.empty()) changed_.notify_all();
 }

@@ -143,6 +143,8 @@ class Scheduler {
     bool gone = false;       // cancelled with nothing active; counts no more
     int position = -1;       // as last told
     absl::Time submitted;
+    std::list<Entry>::iterator self;
+    bool ending = false;  // in ending_
   };
   // A run that holds memory of the device.
   struct Active {
@@ -203,6 +205,7 @@ class Scheduler {
   void SetWaiting(Entry* entry, bool waiting);
   void TellPositions();
   void LeaveCounts(Entry* entry);
+  void MayBeEmpty(Entry* entry);
   void EraseEmptyEntries();
 
   // --- scheduler_end.cc: how runs end
@@ -260,7 +263,8 @@ class Scheduler {
   std::map<ScheduledRequest*, Known> known_;
   // Entries with waiting runs, in their turn.
   std::map<Flow*, std::deque<Entry*>> queues_;
-  int waiting_ = 0;  // entries with nothing active
+  int waiting_ = 0;             // entries with nothing active
+  std::vector<Entry*> ending_;  // that may have nothing left
   FairShare share_;
   bool admitting_ = true;
   bool stopping_ = false;

@@ -44,6 +44,7 @@ void Scheduler::DropWaiting(ScheduledRequest* request) {
       queue.erase(std::find(queue.begin(), queue.end(), entry));
     }
     if (entry->active == 0 && !entry->reserving) LeaveCounts(entry);
+    MayBeEmpty(entry);
   }
   for (ScheduledRun& run : gone) {
     run.run->FinishCancelled();
@@ -101,6 +102,7 @@ void Scheduler::DropFinished() {
     for (auto& active : done) {
       Entry* entry = active->entry;
       if (--entry->active == 0 && !entry->reserving) SetWaiting(entry, true);
+      MayBeEmpty(entry);
     }
     EraseEmptyEntries();
     TellPositions();

@@ -8,7 +8,7 @@ namespace qk {
 namespace {
 
 // Of a flow's queue, looked through for runs that still fit into a pass.
-constexpr size_t kFronts = 64;
+constexpr size_t kFronts = 16;
 // Rows that cost little beside the reading of the weights.
 constexpr int kFewRows = 32;
 constexpr int kRowsBeforeMeasured = 64;
@@ -290,7 +290,10 @@ Scheduler::Active* Scheduler::TryAdmit(Entry* entry) {
   }
   blocked_.erase(model);
   if (!entry->waiting.empty()) queue.push_back(entry);
-  if (!status.ok()) return nullptr;
+  if (!status.ok()) {
+    MayBeEmpty(entry);
+    return nullptr;
+  }
   ++entry->active;
   SetWaiting(entry, false);
   TellPositions();

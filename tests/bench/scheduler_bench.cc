@@ -22,12 +22,12 @@ using testing::Outcome;
 constexpr int kUsers = 20;
 constexpr int kPasses = 2000;
 
-void Submit(Scheduler* scheduler, const Model* model, int user) {
+void Submit(Scheduler* scheduler, const Model* model, int user, int rows) {
   FakeRunOptions options;
   options.model = model;
-  options.rows = {16};
+  options.rows = {rows};
   std::vector<ScheduledRun> runs(1);
-  runs[0].prefill_rows = 16;
+  runs[0].prefill_rows = rows;
   runs[0].run = std::make_unique<FakeRun>(options, std::make_shared<Outcome>());
   const absl::Status status =
       scheduler->Submit(std::make_shared<ScheduledRequest>(
@@ -37,7 +37,7 @@ void Submit(Scheduler* scheduler, const Model* model, int user) {
   if (!status.ok()) std::abort();
 }
 
-void Measure(int queued) {
+void Measure(int queued, int rows) {
   SchedulerOptions options;
   options.own_thread = false;
   options.max_queued_requests = 1 << 20;
@@ -47,7 +47,7 @@ void Measure(int queued) {
   SystemClock clock;
   Scheduler scheduler(options, &device, &observer, &clock);
   int user = 0;
-  for (int i = 0; i < queued; ++i) Submit(&scheduler, &model, user++);
+  for (int i = 0; i < queued; ++i) Submit(&scheduler, &model, user++, rows);
   double in_steps = 0;
   absl::Time wake;
   for (int pass = 0; pass < kPasses; ++pass) {
@@ -57,16 +57,20 @@ void Measure(int queued) {
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
             .count();
     while (scheduler.state().waiting_requests < queued) {
-      Submit(&scheduler, &model, user++);
+      Submit(&scheduler, &model, user++, rows);
     }
   }
-  std::printf("%5d queued: %.1f us a pass\n", queued, in_steps / kPasses * 1e6);
+  std::printf("%5d queued, runs of %3d rows: %.1f us a pass\n", queued, rows,
+              in_steps / kPasses * 1e6);
 }
 
 }  // namespace
 }  // namespace qk
 
 int main() {
-  for (const int queued : {1, 100, 1000}) qk::Measure(queued);
+  // One run in a pass, and as many as 512 rows hold.
+  for (const int rows : {600, 16}) {
+    for (const int queued : {1, 100, 1000}) qk::Measure(queued, rows);
+  }
   return 0;
 }

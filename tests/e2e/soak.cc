@@ -102,7 +102,7 @@ class Soak {
     MeasureAlone();
     end_ = absl::Now() + absl::Seconds(options_.seconds);
     std::vector<std::thread> threads;
-    const int each = std::max(1, options_.clients / 4);
+    const int each = options_.clients / 4;
     for (int i = 0; i < each; ++i) {
       threads.emplace_back([this, i] { Good(i); });
       threads.emplace_back([this, i] { Flood(i); });
