@@ -39,11 +39,6 @@ Account* FairShare::Of(const User& user) {
   return &account;
 }
 
-Account* FairShare::Find(const std::string& alias) {
-  const auto it = accounts_.find(alias);
-  return it == accounts_.end() ? nullptr : &it->second;
-}
-
 double FairShare::Pace(const Flow& flow) { return 1.0 / WeightOf(flow); }
 
 double FairShare::Least() const {

@@ -48,8 +48,6 @@ class FairShare {
   // The user's account, made if it is new; takes the user's present weight and
   // budget.
   Account* Of(const User& user);
-  // nullptr: never seen.
-  Account* Find(const std::string& alias);
   std::map<std::string, Account>& accounts() { return accounts_; }
 
   void SetActive(Flow* flow, bool active);
