@@ -108,24 +108,14 @@ absl::Status AwaitConnected(int fd, absl::Duration timeout) {
 absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Listen(
     const std::string& address, Log* log) {
   QK_ASSIGN_OR_RETURN(const HostPort where, ParseHostPort(address));
-  addrinfo hints = {};
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_PASSIVE;
-  addrinfo* found = nullptr;
-  const int error = getaddrinfo(
-      where.host.c_str(), absl::StrCat(where.port).c_str(), &hints, &found);
-  if (error != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "cannot resolve '", Echo(address), "': ", gai_strerror(error)));
-  }
-  absl::Cleanup free_found = [found] { freeaddrinfo(found); };
+  QK_ASSIGN_OR_RETURN(const AddressList found, ResolveListening(address));
   std::unique_ptr<Acceptor> acceptor(new Acceptor(log));
   acceptor->port_ = where.port;
   acceptor->highest_ = HighestDescriptor();
   acceptor->wake_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (acceptor->wake_ < 0) return SystemError("eventfd");
   absl::Status status;
-  for (const addrinfo* one = found; one != nullptr; one = one->ai_next) {
+  for (const addrinfo* one = found.get(); one != nullptr; one = one->ai_next) {
     // One port for all.
     SetPort(acceptor->port_, one->ai_addr);
     const absl::Status bound = acceptor->Bind(one->ai_addr, one->ai_addrlen);

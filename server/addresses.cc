@@ -67,7 +67,7 @@ bool IsLoopback(const std::string& host) {
   return host == "localhost";
 }
 
-absl::Status ProbeAddress(const std::string& address) {
+absl::StatusOr<AddressList> ResolveListening(const std::string& address) {
   QK_ASSIGN_OR_RETURN(const HostPort where, ParseHostPort(address));
   addrinfo hints = {};
   hints.ai_socktype = SOCK_STREAM;
@@ -79,8 +79,11 @@ absl::Status ProbeAddress(const std::string& address) {
     return absl::InvalidArgumentError(absl::StrCat(
         "cannot resolve '", Echo(address), "': ", gai_strerror(error)));
   }
-  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> owner(found,
-                                                                 freeaddrinfo);
+  return AddressList(found, freeaddrinfo);
+}
+
+absl::Status ProbeAddress(const std::string& address) {
+  QK_ASSIGN_OR_RETURN(const AddressList found, ResolveListening(address));
   const absl::Status status = TryBind(*found);
   if (status.ok()) return status;
   return absl::UnavailableError(

@@ -3,6 +3,9 @@
 #ifndef QKSCOPE_SERVER_OPTIONS_H_
 #define QKSCOPE_SERVER_OPTIONS_H_
 
+#include <netdb.h>
+
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -90,6 +93,9 @@ struct HostPort {
   int port = 0;
 };
 absl::StatusOr<HostPort> ParseHostPort(const std::string& address);
+// What `address` stands for, to listen there. INVALID_ARGUMENT: nothing.
+using AddressList = std::unique_ptr<addrinfo, void (*)(addrinfo*)>;
+absl::StatusOr<AddressList> ResolveListening(const std::string& address);
 // Whether it is an address that only this machine can reach, or `localhost`.
 bool IsLoopback(const std::string& host);
 // Whether the address could be bound now.

@@ -9,35 +9,36 @@
 namespace qk::client {
 namespace {
 
-ExitCode RunQueue(const std::vector<std::string>& arguments, Context* context) {
-  CommandLine line(kQueueCommand.text, context);
+// Asks for one's own, or everybody's, and prints a table or JSON.
+template <typename Response>
+ExitCode AskAndPrint(
+    const CommandText& text, const std::vector<std::string>& arguments,
+    Context* context,
+    absl::StatusOr<Response> (AnalysisClient::*ask)(bool, const CallOptions&),
+    std::string (*table)(const Response&, const Console&)) {
+  CommandLine line(text, context);
   bool all_users = false, json = false;
   line.flags()->Section("Request");
   line.flags()->Add("all-users", "everybody's: for operators", &all_users);
   line.flags()->Section("Output");
   line.flags()->Add("json", "one JSON object instead of the table", &json);
   if (auto over = line.Parse(arguments, 0)) return *over;
-  const auto requests =
-      context->Connect()->ListRequests(all_users, context->Call());
-  if (!requests.ok()) return context->Fail(requests.status());
-  context->console.Print(json ? ToJson(*requests) + "\n"
-                              : RequestsTable(*requests, context->console));
+  const std::unique_ptr<AnalysisClient> client = context->Connect();
+  const auto response = (client.get()->*ask)(all_users, context->Call());
+  if (!response.ok()) return context->Fail(response.status());
+  context->console.Print(json ? ToJson(*response) + "\n"
+                              : table(*response, context->console));
   return kExitOk;
 }
 
+ExitCode RunQueue(const std::vector<std::string>& arguments, Context* context) {
+  return AskAndPrint(kQueueCommand.text, arguments, context,
+                     &AnalysisClient::ListRequests, &RequestsTable);
+}
+
 ExitCode RunUsage(const std::vector<std::string>& arguments, Context* context) {
-  CommandLine line(kUsageCommand.text, context);
-  bool all_users = false, json = false;
-  line.flags()->Section("Request");
-  line.flags()->Add("all-users", "everybody's: for operators", &all_users);
-  line.flags()->Section("Output");
-  line.flags()->Add("json", "one JSON object instead of the table", &json);
-  if (auto over = line.Parse(arguments, 0)) return *over;
-  const auto usage = context->Connect()->GetUsage(all_users, context->Call());
-  if (!usage.ok()) return context->Fail(usage.status());
-  context->console.Print(json ? ToJson(*usage) + "\n"
-                              : UsageTable(*usage, context->console));
-  return kExitOk;
+  return AskAndPrint(kUsageCommand.text, arguments, context,
+                     &AnalysisClient::GetUsage, &UsageTable);
 }
 
 }  // namespace

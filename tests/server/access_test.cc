@@ -39,12 +39,7 @@ std::string Sha(const std::string& text) {
 }
 
 UserEntry Entry(const std::string& alias, UserRole role) {
-  UserEntry entry;
-  entry.user.alias = alias;
-  entry.user.role = role;
-  entry.token_sha256 = Sha("token-of-" + alias);
-  entry.where = alias;
-  return entry;
+  return testing::UserWithToken(alias, role, "token-of-" + alias);
 }
 
 // All methods of our package that this binary, and so the server, has.

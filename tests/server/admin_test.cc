@@ -35,12 +35,7 @@ std::string Sha(const std::string& text) {
 }
 
 UserEntry Entry(const std::string& alias, UserRole role) {
-  UserEntry entry;
-  entry.user.alias = alias;
-  entry.user.role = role;
-  entry.token_sha256 = Sha(alias);
-  entry.where = alias;
-  return entry;
+  return testing::UserWithToken(alias, role, alias);
 }
 
 // Takes its time for each pass while it is told to.

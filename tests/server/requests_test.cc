@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "absl/time/clock.h"
-#include "engine/sha256.h"
 #include "gmock/gmock.h"
 #include "tests/server/server_testing.h"
 
@@ -20,19 +19,8 @@ using testing::Parse;
 using testing::ServerTest;
 using testing::Tokens;
 
-std::string Sha(const std::string& text) {
-  Sha256 sha256;
-  sha256.Update(text.data(), text.size());
-  return sha256.FinishHex();
-}
-
 UserEntry Entry(const std::string& alias, UserRole role) {
-  UserEntry entry;
-  entry.user.alias = alias;
-  entry.user.role = role;
-  entry.token_sha256 = Sha(alias);
-  entry.where = alias;
-  return entry;
+  return testing::UserWithToken(alias, role, alias);
 }
 
 class RequestsTest : public ServerTest {

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/sha256.h"
 #include "google/protobuf/text_format.h"
 #include "grpcpp/create_channel.h"
 #include "gtest/gtest.h"
@@ -26,6 +27,19 @@ Message Parse(const std::string& text) {
   EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &message))
       << text;
   return message;
+}
+
+// A user who shows the token.
+inline UserEntry UserWithToken(const std::string& alias, UserRole role,
+                               const std::string& token) {
+  Sha256 sha256;
+  sha256.Update(token.data(), token.size());
+  UserEntry entry;
+  entry.user.alias = alias;
+  entry.user.role = role;
+  entry.token_sha256 = sha256.FinishHex();
+  entry.where = alias;
+  return entry;
 }
 
 // Everything that came of one Analyze.
