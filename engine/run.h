@@ -160,7 +160,7 @@ class Run {
   virtual bool comparing() const = 0;
   virtual void CompareTile() = 0;
 
-  // Any thread, any time: the run ends between two layers.
+  // Any thread, any time: the run ends between two steps.
   virtual void Cancel(absl::Status reason) = 0;
   virtual bool cancelled() const = 0;
   // Ends a run that is cancelled or never ran: OnFinished with the reason.

@@ -1,4 +1,4 @@
-// What the scheduler needs of a device: passes, layer by layer. The real one
+// What the scheduler needs of a device: passes, step by step. The real one
 // (engine_device.h) uses qk::Pass; tests have their own.
 #ifndef QKSCOPE_SERVER_DEVICE_H_
 #define QKSCOPE_SERVER_DEVICE_H_

@@ -53,11 +53,7 @@ absl::StatusOr<std::shared_ptr<KeptResult>> KeptRun::Start(
   run->queue_ = prepared.queue;
   run->result_ = *result;
   run->request_ = call.MakeRequest(run->priority_, [](int) {});
-  prepared.encoder.request_id = call.id();
-  prepared.encoder.queue_seconds = [request = run->request_,
-                                    now = absl::Now()] {
-    return absl::ToDoubleSeconds(request->started() - now);
-  };
+  BelongsTo(run->request_, call.id(), &prepared.encoder);
   run->encoder_.emplace(std::move(prepared.encoder));
   std::vector<ScheduledRun> runs;
   runs.push_back(std::move(prepared.scheduled));

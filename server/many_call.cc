@@ -134,10 +134,8 @@ absl::Status ManyCall::Submit(const pb::AnalyzeManyPrompt& message,
   QK_ASSIGN_OR_RETURN(PreparedRun prepared,
                       PrepareRun(*core_, std::move(request), wake));
   prompt->queue = prepared.queue;
-  prepared.encoder.request_id = absl::StrCat(call_.id(), "/", message.id());
-  prepared.encoder.queue_seconds = [request = request_, now = absl::Now()] {
-    return std::max(0.0, absl::ToDoubleSeconds(request->started() - now));
-  };
+  BelongsTo(request_, absl::StrCat(call_.id(), "/", message.id()),
+            &prepared.encoder);
   prompt->encoder.emplace(std::move(prepared.encoder));
   prompt->queue->PushPosition(*position_);
   std::vector<ScheduledRun> runs;

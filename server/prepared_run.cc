@@ -1,7 +1,9 @@
 #include "server/prepared_run.h"
 
+#include <algorithm>
 #include <utility>
 
+#include "absl/time/clock.h"
 #include "engine/check.h"
 #include "engine/model.h"
 #include "server/grpc_status.h"
@@ -63,15 +65,23 @@ absl::StatusOr<PreparedRun> PrepareRun(const ServerCore& core,
   return out;
 }
 
+void BelongsTo(std::shared_ptr<ScheduledRequest> request, std::string id,
+               EventEncoder::Options* encoder) {
+  encoder->request_id = std::move(id);
+  // A request of many runs may have started long ago.
+  encoder->queue_seconds = [request = std::move(request), now = absl::Now()] {
+    return std::max(0.0, absl::ToDoubleSeconds(request->started() - now));
+  };
+}
+
 absl::Status SubmitRuns(const ServerCore& core,
                         const std::shared_ptr<ScheduledRequest>& request,
                         std::vector<ScheduledRun> runs) {
   const absl::Status status = core.scheduler->Submit(request, std::move(runs));
   if (const auto retry = BudgetRetryDelay(status)) {
-    return Refused(Refusal::kUserBudget,
-                   *retry < absl::InfiniteDuration()
-                       ? WithRetryAfter(status, *retry)
-                       : status);
+    return Refused(Refusal::kUserBudget, *retry < absl::InfiniteDuration()
+                                             ? WithRetryAfter(status, *retry)
+                                             : status);
   }
   if (absl::IsResourceExhausted(status)) {
     return Refused(Refusal::kQueueFull, status);

@@ -20,9 +20,14 @@ struct PreparedRun {
   std::shared_ptr<FrameQueue> queue;
   ScheduledRun scheduled;
   int64_t buffer_bytes = 0;  // of all its events, at most
-  // With request_id and queue_seconds left for the caller.
+  // Lacks what BelongsTo gives it.
   EventEncoder::Options encoder;
 };
+
+// Gives the encoder what it says of its request: the id, and how long it has
+// waited from now on.
+void BelongsTo(std::shared_ptr<ScheduledRequest> request, std::string id,
+               EventEncoder::Options* encoder);
 
 // RESOURCE_EXHAUSTED: over the response's or the buffers' limit. `wake`: of
 // the queue.

@@ -100,10 +100,7 @@ class RunStream : public grpc::ServerWriteReactor<Event>,
             if (auto stream = weak.lock()) stream->Abort(why);
           });
         });
-    prepared.encoder.request_id = call_.id();
-    prepared.encoder.queue_seconds = [request = request_, now = absl::Now()] {
-      return absl::ToDoubleSeconds(request->started() - now);
-    };
+    BelongsTo(request_, call_.id(), &prepared.encoder);
     encoder_.emplace(std::move(prepared.encoder));
     core_->calls->Register(this->weak_from_this());
     std::vector<ScheduledRun> runs;

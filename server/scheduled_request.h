@@ -67,7 +67,7 @@ class ScheduledRequest {
   absl::Time deadline() const { return deadline_; }
 
   // Ends all its runs with `reason`: waiting ones at once, others between two
-  // layers. Only the first call counts.
+  // steps. Only the first call counts.
   void Cancel(const absl::Status& reason);
   absl::Status cancelled() const;
   // When it was cancelled; InfiniteFuture: it was not.

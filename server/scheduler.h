@@ -1,16 +1,16 @@
 // One thread per device that forms ragged batches from all waiting runs (arms
-// and users alike) and calls passes layer by layer.
+// and users alike) and calls passes step by step.
 //
 // Fair share: the flow (a user's requests of one class) that has had least for
 // its weight goes next (fair_share.h); within a flow first come first served,
 // one run of each request in turn. Others' runs join a pass as long as they do
 // not make it much longer.
 //
-// Slices: a pass runs for at most `slice` (or one layer) before the choice is
-// made anew. A long prompt is thus parked between two layers while others pass;
+// Slices: a pass runs for at most `slice` (or one step) before the choice is
+// made anew. A long prompt is thus parked between two steps while others pass;
 // a parked pass holds its hidden rows and nothing of the device.
 //
-// Cancellation and deadlines are looked at between layers, for parked passes
+// Cancellation and deadlines are looked at between steps, for parked passes
 // too. Knows nothing of gRPC: tests run it with a made-up device, clock and
 // runs.
 #ifndef QKSCOPE_SERVER_SCHEDULER_H_
