@@ -41,11 +41,11 @@ Account* FairShare::Of(const User& user) {
 
 double FairShare::Pace(const Flow& flow) { return 1.0 / WeightOf(flow); }
 
-double FairShare::Least() const {
+double FairShare::LeastTurn() const {
   double least = std::numeric_limits<double>::infinity();
   for (const auto& [alias, account] : accounts_) {
     for (const Flow& flow : account.flows) {
-      if (flow.active) least = std::min(least, flow.virtual_time);
+      if (flow.active) least = std::min(least, flow.turn_began);
     }
   }
   return least;
@@ -54,18 +54,25 @@ double FairShare::Least() const {
 void FairShare::SetActive(Flow* flow, bool active) {
   if (flow->active == active) return;
   if (active) {
-    const double least = Least();
+    const double least = LeastTurn();
     if (least < std::numeric_limits<double>::infinity()) {
       floor_ = std::max(floor_, least);
     }
+    flow->fresh = flow->virtual_time < floor_;
     flow->virtual_time = std::max(flow->virtual_time, floor_);
+    flow->turn_began = flow->virtual_time;
   }
   flow->active = active;
 }
 
 void FairShare::Charge(Flow* flow, double cost) {
-  flow->virtual_time += cost * Pace(*flow);
-  const double least = Least();
+  const double pace = Pace(*flow);
+  flow->virtual_time += cost * pace;
+  if (flow->virtual_time - flow->turn_began >= turn_ * pace) {
+    flow->turn_began = flow->virtual_time;
+    flow->fresh = false;
+  }
+  const double least = LeastTurn();
   // With nobody active, the next to come starts where the last one stopped.
   floor_ = std::max(floor_, least < std::numeric_limits<double>::infinity()
                                 ? least

@@ -1,8 +1,10 @@
 // Who is to have the device next: start-time fair queueing (Goyal et al. 1996)
-// by measured cost. Every flow, one user's requests of one class, has a virtual
-// time that its cost over its weight moves on; the flow that is least far on
-// goes next. A flow that comes back after a pause starts where the others are:
-// nobody saves up time, and one flow alone gets everything.
+// by measured cost, in turns. Every flow, one user's requests of one class, has
+// a virtual time that its cost over its weight moves on. A flow's turn is some
+// device time that it may take in one go, so that a short request is not torn
+// up among others' long ones; the flow whose turn began least far on goes next.
+// A flow that comes back after a pause starts where the others are, ahead of
+// them: nobody saves up time, and one flow alone gets everything.
 #ifndef QKSCOPE_SERVER_FAIR_SHARE_H_
 #define QKSCOPE_SERVER_FAIR_SHARE_H_
 
@@ -26,6 +28,8 @@ struct Flow {
   Priority priority = Priority::kInteractive;
   struct Account* account = nullptr;
   double virtual_time = 0;  // seconds
+  double turn_began = 0;    // virtual time
+  bool fresh = false;       // comes from a pause, in its first turn
   bool active = false;      // has work that may go on now
 };
 
@@ -45,6 +49,9 @@ struct Account {
 // Not thread-safe. Accounts stay where they are.
 class FairShare {
  public:
+  // `turn`: device seconds.
+  explicit FairShare(double turn) : turn_(turn) {}
+
   // The user's account, made if it is new; takes the user's present weight and
   // budget.
   Account* Of(const User& user);
@@ -59,9 +66,10 @@ class FairShare {
   double ShareOf(const Flow& flow) const;
 
  private:
-  double Least() const;
+  double LeastTurn() const;
 
   std::map<std::string, Account> accounts_;
+  const double turn_;
   double floor_ = 0;  // virtual time that a newly active flow starts from
 };
 

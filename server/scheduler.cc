@@ -14,6 +14,10 @@ namespace {
 
 constexpr char kRetryUrl[] = "qkscope/budget_retry_seconds";
 
+// What a user may take in one go: enough that a short request, whose passes
+// others share and whose comparison follows, is not interrupted.
+constexpr double kSlicesOfATurn = 1.5;
+
 // Positions of very many waiting requests are told this often.
 constexpr absl::Duration kTellEvery = absl::Milliseconds(200);
 constexpr int kTellAtOnce = 32;
@@ -65,7 +69,8 @@ Scheduler::Scheduler(const SchedulerOptions& options, Device* device,
       device_(device),
       observer_(observer),
       clock_(clock),
-      listener_(std::make_shared<Listener>(this)) {
+      listener_(std::make_shared<Listener>(this)),
+      share_(kSlicesOfATurn * absl::ToDoubleSeconds(options.slice)) {
   if (options.own_thread) thread_ = std::thread([this] { Loop(); });
 }
 

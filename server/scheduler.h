@@ -180,7 +180,9 @@ class Scheduler {
     LivePass* pass = nullptr;   // that ran longest ago
     bool has_long_pass = false;
     double virtual_time = 0;  // with what the plan will cost
-    double pace = 1;          // virtual seconds a second
+    double turn_began = 0;
+    bool fresh = false;
+    double pace = 1;  // virtual seconds a second
   };
   using Work = std::map<Flow*, FlowWork>;
   // A flow's turns, in a count over all slices.

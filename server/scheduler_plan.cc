@@ -1,5 +1,6 @@
 // What runs next: the choice among flows, and what goes into a new pass.
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 #include "server/scheduler.h"
@@ -74,6 +75,8 @@ Scheduler::Work Scheduler::FindWork(absl::Time* wake) {
   }
   for (auto& [flow, found] : work) {
     found.virtual_time = flow->virtual_time;
+    found.turn_began = flow->turn_began;
+    found.fresh = flow->fresh;
     found.pace = FairShare::Pace(*flow);
   }
   return work;
@@ -88,9 +91,12 @@ Scheduler::LivePass* Scheduler::ChoosePass(absl::Time* wake) {
   for (Work work = FindWork(wake); chosen == nullptr && !work.empty();) {
     const auto least = std::min_element(
         work.begin(), work.end(), [this](const auto& a, const auto& b) {
-          return a.second.virtual_time != b.second.virtual_time
-                     ? a.second.virtual_time < b.second.virtual_time
-                     : turns_[a.first].last < turns_[b.first].last;
+          const auto key = [this](const auto& item) {
+            const FlowWork& found = item.second;
+            return std::tuple(found.turn_began, !found.fresh,
+                              turns_[item.first].last);
+          };
+          return key(a) < key(b);
         });
     Flow* flow = least->first;
     LivePass* parked = least->second.pass;

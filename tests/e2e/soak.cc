@@ -78,20 +78,34 @@ v1::AnalyzeRequest RequestOf(const std::string& model, int variant) {
   return request;
 }
 
-// Every payload's digest, in the manifest's order, and all generated tokens.
-std::string Fingerprint(const AnalysisResult& result) {
-  std::string out;
+// Every payload's digest, in the manifest's order, all generated tokens, and
+// the comparisons. Arms need not take turns in the same way each time, so their
+// tokens and comparisons are sorted.
+using Lines = std::vector<std::string>;
+Lines Fingerprint(const AnalysisResult& result) {
+  Lines out;
   for (const auto& digest : result.finished.manifest().digests()) {
-    absl::StrAppend(&out, digest.arm(), digest.layer(), digest.point(),
-                    digest.sha256(), digest.crc32c(), ";");
+    out.push_back(digest.ShortDebugString());
   }
+  const auto digests = static_cast<std::ptrdiff_t>(out.size());
   for (const v1::Token& token : result.tokens) {
-    absl::StrAppend(&out, token.arm(), token.id(), ":", token.logprob(), ";");
+    out.push_back(token.ShortDebugString());
   }
   for (const v1::Comparison& comparison : result.comparisons) {
-    absl::StrAppend(&out, comparison.SerializeAsString());
+    out.push_back(comparison.ShortDebugString());
   }
+  std::sort(out.begin() + digests, out.end());
   return out;
+}
+
+// The first difference, in words; empty if there is none.
+std::string Difference(const Lines& got, const Lines& expected) {
+  for (size_t i = 0; i < std::max(got.size(), expected.size()); ++i) {
+    const std::string a = i < got.size() ? got[i] : "nothing";
+    const std::string b = i < expected.size() ? expected[i] : "nothing";
+    if (a != b) return absl::StrCat("got ", a, ", alone ", b);
+  }
+  return "";
 }
 
 class Soak {
@@ -152,7 +166,8 @@ class Soak {
     Probe(&alone_times_);
   }
 
-  // One who asks, reads, thinks, and asks again.
+  // One who asks, reads, thinks, and asks again: less than a sixth of the
+  // device, which is a user's share here.
   void Probe(std::vector<double>* times) {
     const auto client = Client("probe");
     while (!over()) {
@@ -161,15 +176,20 @@ class Soak {
           client->Analyze(RequestOf(options_.model, kProbeVariant));
       Judge("probe", kProbeVariant, result);
       times->push_back(absl::ToDoubleMilliseconds(absl::Now() - start));
-      absl::SleepFor(absl::Milliseconds(20));
+      absl::SleepFor(absl::Milliseconds(600));
     }
   }
 
   void Judge(const char* kind, int variant,
              const absl::StatusOr<AnalysisResult>& result) {
     if (result.ok()) {
-      ++(Fingerprint(*result) == alone_[variant] ? counts_.good
-                                                 : counts_.wrong);
+      const std::string difference =
+          Difference(Fingerprint(*result), alone_[variant]);
+      ++(difference.empty() ? counts_.good : counts_.wrong);
+      if (!difference.empty()) {
+        counts_.Error(kind, absl::InternalError(absl::StrCat(
+                                "variant ", variant, ": ", difference)));
+      }
     } else if (absl::IsResourceExhausted(result.status())) {
       ++counts_.refused;
       absl::SleepFor(absl::Milliseconds(50));
@@ -274,6 +294,8 @@ class Soak {
       kill(child, SIGKILL);
       waitpid(child, nullptr, 0);
       ++counts_.killed;
+      // Starting processes takes the processors that the server computes on.
+      absl::SleepFor(absl::Milliseconds(500 + random() % 1000));
     }
   }
 
@@ -328,7 +350,7 @@ class Soak {
 
   const Options options_;
   Counts counts_;
-  std::vector<std::string> alone_;
+  std::vector<Lines> alone_;
   std::vector<double> alone_times_, under_load_;
   absl::Time end_;
 };

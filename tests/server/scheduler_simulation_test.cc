@@ -471,6 +471,36 @@ TEST(SchedulerSimulationTest, BudgetsAreNeverExceeded) {
   EXPECT_GT(waited, 0);
 }
 
+TEST(SchedulerSimulationTest, AShortRequestIsNotTornUpAmongLongOnes) {
+  std::vector<SimulatedUser> users(6);
+  std::vector<Arrival> arrivals;
+  for (int user = 0; user < 5; ++user) {
+    users[user].name = std::string("long") + static_cast<char>('a' + user);
+    for (int i = 0; i < 10; ++i) {
+      Arrival prompt;
+      prompt.user = user;
+      prompt.rows = kContext;
+      arrivals.push_back(prompt);
+    }
+  }
+  users[5].name = "short";
+  for (int i = 0; i < 40; ++i) {
+    Arrival request;  // a pass, and its comparison
+    request.user = 5;
+    request.rows = 20;
+    request.passes = 2;
+    request.time = 1 + 1.7 * i;
+    arrivals.push_back(request);
+  }
+  Simulation simulation(users, false);
+  simulation.Run(arrivals);
+  for (const Pending& pending : simulation.all()) {
+    if (pending.arrival.user != 5) continue;
+    EXPECT_LE(pending.finished - pending.arrival.time,
+              Alone(pending.arrival) + kLongestLayer + 0.1 + 1e-9);
+  }
+}
+
 TEST(SchedulerSimulationTest, AShortRequestWaitsForOneSliceOfALongOne) {
   std::vector<SimulatedUser> users(2);
   users[0].name = "long";
