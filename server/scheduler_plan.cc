@@ -9,7 +9,7 @@ namespace qk {
 namespace {
 
 // Of a flow's queue, looked through for runs that still fit into a pass.
-constexpr size_t kFronts = 16;
+constexpr size_t kFronts = 64;
 // Rows that cost little beside the reading of the weights.
 constexpr int kFewRows = 32;
 constexpr int kRowsBeforeMeasured = 64;
