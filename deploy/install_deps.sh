@@ -17,8 +17,9 @@ packages=(
   python3 python3-venv ca-certificates
 )
 if [[ "${1:-}" == tests ]]; then
-  # promtool checks the rules and dashboards; openssl makes certificates.
-  packages+=(git openssl prometheus)
+  # promtool checks the rules and dashboards; openssl makes certificates;
+  # haproxy runs with the configuration of deploy/haproxy.
+  packages+=(git openssl prometheus haproxy)
 fi
 
 missing=()

@@ -19,7 +19,7 @@ class Answer:
         self.messages = b""
 
 
-def _frame(kind, flags, stream, payload):
+def frame(kind, flags, stream, payload):
     return (struct.pack(">I", len(payload))[1:] + bytes([kind, flags])
             + struct.pack(">I", stream) + payload)
 
@@ -34,8 +34,22 @@ def _length(size):
     return bytes([*out, size])
 
 
+def string(value):
+    """HPACK's, without Huffman's code."""
+    return _length(len(value)) + value
+
+
 def _literal(name, value):
-    return b"\0" + _length(len(name)) + name + _length(len(value)) + value
+    return b"\0" + string(name) + string(value)
+
+
+def call_headers(path, headers=()):
+    """The header block of a call."""
+    return b"".join(_literal(name, value) for name, value in [
+        (b":method", b"POST"), (b":scheme", b"http"),
+        (b":path", path.encode()), (b":authority", b"localhost"),
+        (b"te", b"trailers"), (b"content-type", b"application/grpc"),
+        *headers])
 
 
 def _read_exactly(connection, size):
@@ -48,6 +62,13 @@ def _read_exactly(connection, size):
     return out
 
 
+def read_frame(connection):
+    """Its kind, flags and payload."""
+    head = _read_exactly(connection, 9)
+    size = struct.unpack(">I", b"\0" + head[:3])[0]
+    return head[3], head[4], _read_exactly(connection, size)
+
+
 def connect(address):
     host, port = address.rsplit(":", 1)
     return socket.create_connection((host, int(port)), PATIENCE_S)
@@ -55,26 +76,19 @@ def connect(address):
 
 def call(connection, path, headers=(), message=b""):
     """One call on a fresh connection; `headers` are pairs of bytes."""
-    block = b"".join(_literal(name, value) for name, value in [
-        (b":method", b"POST"), (b":scheme", b"http"),
-        (b":path", path.encode()), (b":authority", b"localhost"),
-        (b"te", b"trailers"), (b"content-type", b"application/grpc"),
-        *headers])
+    block = call_headers(path, headers)
     connection.sendall(
-        PREFACE + _frame(SETTINGS, 0, 0, b"")
-        + _frame(HEADERS, END_HEADERS, 1, block)
-        + _frame(DATA, END_STREAM, 1,
+        PREFACE + frame(SETTINGS, 0, 0, b"")
+        + frame(HEADERS, END_HEADERS, 1, block)
+        + frame(DATA, END_STREAM, 1,
                  b"\0" + struct.pack(">I", len(message)) + message))
     answer = Answer()
     while True:
-        head = _read_exactly(connection, 9)
-        size = struct.unpack(">I", b"\0" + head[:3])[0]
-        kind, flags = head[3], head[4]
-        payload = _read_exactly(connection, size)
+        kind, flags, payload = read_frame(connection)
         if kind == SETTINGS and not flags & ACK:
-            connection.sendall(_frame(SETTINGS, ACK, 0, b""))
+            connection.sendall(frame(SETTINGS, ACK, 0, b""))
         elif kind == PING and not flags & ACK:
-            connection.sendall(_frame(PING, ACK, 0, payload))
+            connection.sendall(frame(PING, ACK, 0, payload))
         elif kind == GOAWAY:
             raise ConnectionError("sent away")
         elif kind == HEADERS:

@@ -1,0 +1,271 @@
+"""qkscoped behind HAProxy with the configuration that deploy/haproxy ships: who
+gets through, what headers do, and floods that must not reach the server."""
+
+import os
+import pathlib
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+import time
+import unittest
+
+import raw_grpc
+from certificates import Authority
+from processes import PATIENCE_S, ROOT, TINY_MODEL, Server, qkctl
+from processes import scratch_folder
+
+EXIT_UNAVAILABLE = 3
+EXIT_DENIED = 12
+HERE = "DNS:localhost,IP:127.0.0.1"
+INFO = "/qkscope.v1.Analysis/GetServerInfo"
+HEALTH = "/grpc.health.v1.Health/Check"
+RST_STREAM, CANCEL = 3, 8
+
+
+def free_address():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def cpu_seconds(pid):
+    text = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    fields = text[text.rindex(")") + 2:].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_bytes(pid):
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("no VmRSS")
+
+
+class ProxyTest(unittest.TestCase):
+
+    @classmethod
+    def setUpClass(cls):
+        folder = scratch_folder()
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = pathlib.Path(folder.name)
+        cls.ours = Authority(cls.folder, "ours")
+        cls.theirs = Authority(cls.folder, "theirs")
+        cls.client = cls.ours.issue("client", "alice")
+        users = cls.folder / "users.conf"
+        made = qkctl("127.0.0.1:1", "user", "add", "alice", "--users-file",
+                     users)
+        assert made.returncode == 0, made.stderr
+        cls.token = made.stdout.strip()
+        cls.server = Server({"tiny": TINY_MODEL}, "--users-file", users)
+        cls.addClassCleanup(cls.server.stop)
+        cls.address = free_address()
+        cls.proxy = cls.start_proxy(cls.server.address)
+
+    @classmethod
+    def start_proxy(cls, backend):
+        pair = cls.ours.issue("proxy", "proxy", HERE)
+        chain = cls.folder / "proxy.pem"
+        chain.write_text(pair.cert.read_text() + pair.key.read_text())
+        proxy = subprocess.Popen(
+            [shutil.which("haproxy", path=os.environ["PATH"] + ":/usr/sbin"),
+             "-db", "-f", ROOT / "deploy" / "haproxy" / "haproxy.cfg"],
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "QKSCOPE_PROXY_LISTEN": cls.address,
+                 "QKSCOPE_PROXY_CERT": str(chain),
+                 "QKSCOPE_PROXY_CLIENT_CA": str(cls.ours.cert),
+                 "QKSCOPE_BACKEND": backend})
+        cls.addClassCleanup(proxy.wait)
+        cls.addClassCleanup(proxy.terminate)
+        until = time.monotonic() + PATIENCE_S
+        while cls.models(*cls.flags(cls.client)).returncode != 0:
+            assert proxy.poll() is None, "haproxy did not start"
+            assert time.monotonic() < until, "no call gets through haproxy"
+            time.sleep(0.1)
+        return proxy
+
+    @classmethod
+    def flags(cls, pair=None, ca=None):
+        shown = (["--tls-cert", pair.cert, "--tls-key", pair.key]
+                 if pair else [])
+        return ["--tls-ca", (ca or cls.ours).cert, *shown]
+
+    @classmethod
+    def models(cls, *flags, **options):
+        options.setdefault("token", cls.token)
+        return qkctl(cls.address, *flags, "models", "--timeout", "20",
+                     **options)
+
+    def assert_no_connection(self, *flags):
+        result = self.models(*flags)
+        self.assertEqual(result.returncode, EXIT_UNAVAILABLE, result.stderr)
+
+    def context(self, **versions):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(self.ours.cert)
+        context.load_cert_chain(self.client.cert, self.client.key)
+        context.set_alpn_protocols(["h2"])
+        for name, value in versions.items():
+            setattr(context, name, value)
+        return context
+
+    def connect(self, context=None):
+        plain = raw_grpc.connect(self.address)
+        try:
+            return (context or self.context()).wrap_socket(
+                plain, server_hostname="localhost")
+        except Exception:
+            plain.close()
+            raise
+
+    # --- who gets through
+
+    def test_s3_a_certificate_and_a_token(self):
+        result = self.models(*self.flags(self.client))
+        self.assertEqual(result.returncode, 0, result.stderr)
+        streamed = qkctl(self.address, *self.flags(self.client), "analyze",
+                         "--model", "tiny", "--token-ids", "1,2,3", "--json",
+                         token=self.token)
+        self.assertEqual(streamed.returncode, 0, streamed.stderr)
+        self.assertIn("finished", streamed.stdout.splitlines()[-1])
+
+    def test_s3_a_certificate_alone_is_nobody(self):
+        result = self.models(*self.flags(self.client), token=None)
+        self.assertEqual(result.returncode, EXIT_DENIED, result.stderr)
+        self.assertIn("missing or invalid token", result.stderr)
+
+    def test_s3_plaintext(self):
+        self.assert_no_connection()
+
+    def test_s3_no_client_certificate(self):
+        self.assert_no_connection(*self.flags())
+
+    def test_s3_client_of_another_authority(self):
+        self.assert_no_connection(
+            *self.flags(self.theirs.issue("alice2", "alice")))
+
+    def test_s3_expired_client(self):
+        self.assert_no_connection(
+            *self.flags(self.ours.issue("late", "alice", days=(-9, -1))))
+
+    def test_s3_client_that_is_not_valid_yet(self):
+        self.assert_no_connection(
+            *self.flags(self.ours.issue("early", "alice", days=(1, 9))))
+
+    def test_s3_client_trusts_another_authority(self):
+        self.assert_no_connection(*self.flags(self.client, ca=self.theirs))
+
+    def test_s3_another_name(self):
+        self.assert_no_connection(*self.flags(self.client),
+                                  "--tls-server-name", "other.example")
+
+    def test_s3_versions_and_alpn(self):
+        for version, name in ((ssl.TLSVersion.TLSv1_2, "TLSv1.2"),
+                              (ssl.TLSVersion.TLSv1_3, "TLSv1.3")):
+            with self.connect(self.context(
+                    minimum_version=version,
+                    maximum_version=version)) as connection:
+                self.assertEqual(connection.version(), name)
+                self.assertEqual(connection.selected_alpn_protocol(), "h2")
+                answer = raw_grpc.call(connection, HEALTH)
+            self.assertIn(b"\x08\x01", answer.messages)
+
+    def test_s3_tls_1_1(self):
+        # tls_test.py shows that this client could speak it.
+        context = self.context()
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        context.minimum_version = ssl.TLSVersion.TLSv1_1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+        with self.assertRaises((ssl.SSLError, ConnectionError)):
+            with self.connect(context) as connection:
+                raw_grpc.call(connection, HEALTH)
+
+    # --- headers
+
+    def test_s5_a_header_is_no_certificate(self):
+        names = [(b"x-qkscope-client-cn", b"alice")]
+        token = (b"authorization", b"Bearer " + self.token.encode())
+        for headers, known in ((names, False), ([*names, token], True)):
+            with self.connect() as connection:
+                answer = raw_grpc.call(connection, INFO, headers)
+            self.assertEqual(answer.messages != b"", known)
+            # And straight to the server, over loopback.
+            with raw_grpc.connect(self.server.address) as connection:
+                direct = raw_grpc.call(connection, INFO, headers)
+            self.assertEqual(direct.messages != b"", known)
+
+    # --- floods
+
+    def assert_serves(self):
+        result = self.models(*self.flags(self.client))
+        self.assertEqual(result.returncode, 0, result.stderr)
+
+    def test_s2_headers_that_unpack_to_gigabytes(self):
+        before = cpu_seconds(self.server.process.pid)
+        # A header of 4,000 bytes goes into the table, then thousands of
+        # references of one byte follow: 64 MB out of a frame of 16 KiB.
+        bomb = (b"\x40" + raw_grpc.string(b"x-bomb")
+                + raw_grpc.string(b"b" * 4000) + b"\xbe" * 12_000)
+        refused = 0
+        for _ in range(50):
+            with self.connect() as connection:
+                connection.sendall(
+                    raw_grpc.PREFACE + raw_grpc.frame(raw_grpc.SETTINGS, 0, 0, b"")
+                    + raw_grpc.frame(raw_grpc.HEADERS, raw_grpc.END_HEADERS, 1,
+                                     raw_grpc.call_headers(INFO) + bomb))
+                try:
+                    kinds = []
+                    while True:
+                        kind, _, payload = raw_grpc.read_frame(connection)
+                        kinds.append(kind)
+                        if kind in (raw_grpc.GOAWAY, RST_STREAM,
+                                    raw_grpc.HEADERS):
+                            refused += kind != raw_grpc.HEADERS or (
+                                b"application/grpc" not in payload)
+                            break
+                except ConnectionError:
+                    refused += 1
+        self.assertEqual(refused, 50)
+        self.assertLess(cpu_seconds(self.server.process.pid) - before, 1)
+        self.assert_serves()
+
+    def test_s2_twenty_thousand_resets(self):
+        pid = self.server.process.pid
+        self.assert_serves()
+        before = resident_bytes(pid)
+        connection, sent = None, 0
+        for begin in range(0, 20_000, 200):
+            try:
+                if connection is None:
+                    connection = self.connect()
+                    connection.settimeout(PATIENCE_S)
+                    connection.sendall(
+                        raw_grpc.PREFACE
+                        + raw_grpc.frame(raw_grpc.SETTINGS, 0, 0, b""))
+                    stream = 1
+                burst = b""
+                for _ in range(200):
+                    burst += raw_grpc.frame(
+                        raw_grpc.HEADERS, raw_grpc.END_HEADERS, stream,
+                        raw_grpc.call_headers(INFO))
+                    burst += raw_grpc.frame(RST_STREAM, 0, stream,
+                                            struct.pack(">I", CANCEL))
+                    stream += 2
+                connection.sendall(burst)
+                sent += 200
+            except (ConnectionError, ssl.SSLError):
+                connection.close()
+                connection = None
+        if connection is not None:
+            connection.close()
+        self.assertGreaterEqual(sent, 10_000)
+        # Who floods is shut out for a moment; then all is as before.
+        until = time.monotonic() + PATIENCE_S
+        while self.models(*self.flags(self.client)).returncode != 0:
+            self.assertLess(time.monotonic(), until)
+            time.sleep(0.1)
+        self.assertLess(resident_bytes(pid) - before, 64 << 20)
+
+
+if __name__ == "__main__":
+    unittest.main()
