@@ -101,6 +101,14 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(
                         ReadText(folder / "tokenizer.model"));
     return TokenizerFromSentencePiece(bytes, config);
   }
+  if (!config.empty() && Exists(folder / "vocab.json") &&
+      Exists(folder / "merges.txt")) {
+    QK_ASSIGN_OR_RETURN(const std::string vocab,
+                        ReadText(folder / "vocab.json"));
+    QK_ASSIGN_OR_RETURN(const std::string merges,
+                        ReadText(folder / "merges.txt"));
+    return TokenizerFromVocabAndMerges(vocab, merges, config);
+  }
   return std::unique_ptr<Tokenizer>();
 }
 

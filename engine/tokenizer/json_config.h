@@ -5,9 +5,11 @@
 #include <cstdint>
 #include <optional>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "engine/formats/json.h"
+#include "engine/tokenizer/bpe_tokenizer.h"
 #include "engine/tokenizer/vocabulary.h"
 
 namespace qk {
@@ -17,6 +19,9 @@ namespace qk {
 absl::StatusOr<std::optional<int32_t>> ReadConfigToken(const JsonValue& config,
                                                        absl::string_view key,
                                                        const TokenIndex& index);
+
+// The members of "added_tokens_decoder": flags of a token, or a token more.
+absl::Status AddConfigTokens(const JsonValue& config, BpeTokenizerSpec* spec);
 
 }  // namespace qk
 

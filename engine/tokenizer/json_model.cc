@@ -57,14 +57,6 @@ absl::Status Enter(const JsonValue& where, absl::string_view text, int64_t id,
   return absl::OkStatus();
 }
 
-absl::Status ReadVocab(const JsonValue& vocab, TokenIndex* index) {
-  return vocab.ForEachMember(
-      [&](absl::string_view text, JsonValue value) -> absl::Status {
-        QK_ASSIGN_OR_RETURN(const int64_t id, value.AsInt64());
-        return Enter(value, text, id, index);
-      });
-}
-
 absl::Status ReadAddedTokens(const JsonValue& root, TokenIndex* index,
                              BpeTokenizerSpec* spec) {
   if (!root.Find("added_tokens").has_value()) return absl::OkStatus();
@@ -83,34 +75,6 @@ absl::Status ReadAddedTokens(const JsonValue& root, TokenIndex* index,
     spec->added.push_back(std::move(token));
     return absl::OkStatus();
   });
-}
-
-// Every id from 0 on must belong to one token. Memory is taken for as many
-// tokens as there are, never for the largest id.
-absl::Status FillTokens(const JsonValue& root, const TokenIndex& index,
-                        BpeTokenizerSpec* spec) {
-  std::vector<const TokenIndex::value_type*> by_id(index.size(), nullptr);
-  for (const auto& entry : index) {
-    const size_t id = static_cast<size_t>(entry.second);
-    if (id >= by_id.size()) continue;  // leaves a hole, found below
-    if (by_id[id] != nullptr) {
-      const auto [first, second] = std::minmax(by_id[id]->first, entry.first);
-      return root.Error(absl::StrCat("vocab: id ", id, " belongs to ",
-                                     Quoted(first), " and ", Quoted(second)));
-    }
-    by_id[id] = &entry;
-  }
-  if (by_id.empty()) return root.Error("vocab: is empty");
-  spec->tokens.reserve(by_id.size());
-  for (const auto* entry : by_id) {
-    if (entry == nullptr) {
-      return root.Error(absl::StrCat("vocab: id ", spec->tokens.size(),
-                                     " is missing, there are ", by_id.size(),
-                                     " tokens"));
-    }
-    spec->tokens.emplace_back(entry->first);
-  }
-  return absl::OkStatus();
 }
 
 absl::Status ReadMerges(const JsonValue& model, const TokenIndex& index,
@@ -164,6 +128,40 @@ absl::Status ReadByteFallback(const JsonValue& model, BpeTokenizerSpec* spec) {
 }
 
 }  // namespace
+
+absl::Status ReadVocab(const JsonValue& vocab, TokenIndex* index) {
+  return vocab.ForEachMember(
+      [&](absl::string_view text, JsonValue value) -> absl::Status {
+        QK_ASSIGN_OR_RETURN(const int64_t id, value.AsInt64());
+        return Enter(value, text, id, index);
+      });
+}
+
+absl::Status FillTokens(const JsonValue& root, const TokenIndex& index,
+                        BpeTokenizerSpec* spec) {
+  std::vector<const TokenIndex::value_type*> by_id(index.size(), nullptr);
+  for (const auto& entry : index) {
+    const size_t id = static_cast<size_t>(entry.second);
+    if (id >= by_id.size()) continue;  // leaves a hole, found below
+    if (by_id[id] != nullptr) {
+      const auto [first, second] = std::minmax(by_id[id]->first, entry.first);
+      return root.Error(absl::StrCat("vocab: id ", id, " belongs to ",
+                                     Quoted(first), " and ", Quoted(second)));
+    }
+    by_id[id] = &entry;
+  }
+  if (by_id.empty()) return root.Error("vocab: is empty");
+  spec->tokens.reserve(by_id.size());
+  for (const auto* entry : by_id) {
+    if (entry == nullptr) {
+      return root.Error(absl::StrCat("vocab: id ", spec->tokens.size(),
+                                     " is missing, there are ", by_id.size(),
+                                     " tokens"));
+    }
+    spec->tokens.emplace_back(entry->first);
+  }
+  return absl::OkStatus();
+}
 
 absl::StatusOr<AddedToken> ReadAddedToken(const JsonValue& value) {
   AddedToken token;

@@ -1,5 +1,6 @@
 // Text to token ids and back. One interface over BPE of bytes and of characters
-// read from a tokenizer.json, a SentencePiece tokenizer.model or a GGUF file.
+// read from a tokenizer.json, a SentencePiece tokenizer.model, vocab.json with
+// merges.txt, or a GGUF file.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_TOKENIZER_H_
 #define QKSCOPE_ENGINE_TOKENIZER_TOKENIZER_H_
 
@@ -86,6 +87,14 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromJson(
 // added_tokens_decoder.
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromSentencePiece(
     absl::string_view model, absl::string_view tokenizer_config_json);
+
+// `vocab_json`, `merges`: the bytes of vocab.json and merges.txt, which only the
+// class GPT2Tokenizer of tokenizer_config.json is read from. Of the config
+// count the special tokens, add_bos_token, add_prefix_space and
+// added_tokens_decoder.
+absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromVocabAndMerges(
+    absl::string_view vocab_json, absl::string_view merges,
+    absl::string_view tokenizer_config_json);
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromGguf(
     const GgufFile& file);

@@ -67,46 +67,6 @@ absl::Status AddPieces(const SentencePieceModel& model,
   return absl::OkStatus();
 }
 
-using AddedIndex = absl::flat_hash_map<int32_t, size_t>;  // by id
-
-// One member of added_tokens_decoder: flags of a piece, or a token more.
-absl::Status AddConfigToken(absl::string_view key, const JsonValue& value,
-                            AddedIndex* index, BpeTokenizerSpec* spec) {
-  int32_t id;
-  const size_t size = spec->tokens.size();
-  if (!absl::SimpleAtoi(key, &id) || id < 0 || static_cast<size_t>(id) > size ||
-      id > kMaxTokenId) {
-    return value.Error(absl::StrCat("must be an id from 0 to ", size,
-                                    ", the first one not taken yet"));
-  }
-  QK_ASSIGN_OR_RETURN(AddedToken token, ReadAddedToken(value));
-  token.id = id;
-  if (static_cast<size_t>(id) == size) {
-    spec->tokens.push_back(token.content);
-  } else if (spec->tokens[id] != token.content) {
-    return value.Error(absl::StrCat("id ", id, " is \"",
-                                    Excerpt(spec->tokens[id]), "\", not \"",
-                                    Excerpt(token.content), "\""));
-  }
-  const auto [known, is_new] = index->try_emplace(id, spec->added.size());
-  if (is_new) spec->added.emplace_back();
-  spec->added[known->second] = std::move(token);
-  return absl::OkStatus();
-}
-
-absl::Status AddConfigTokens(const JsonValue& config, BpeTokenizerSpec* spec) {
-  if (!config.Find("added_tokens_decoder").has_value()) return absl::OkStatus();
-  QK_ASSIGN_OR_RETURN(const JsonValue added,
-                      config.GetObject("added_tokens_decoder"));
-  AddedIndex index;
-  for (size_t i = 0; i < spec->added.size(); ++i) {
-    index[spec->added[i].id] = i;
-  }
-  return added.ForEachMember([&](absl::string_view key, JsonValue value) {
-    return AddConfigToken(key, value, &index, spec);
-  });
-}
-
 // Of the file's own BOS and EOS and what the config says about them.
 absl::Status ReadSpecialTokens(const SentencePieceModel& model,
                                const std::optional<JsonValue>& config,

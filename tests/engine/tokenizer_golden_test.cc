@@ -137,6 +137,65 @@ INSTANTIATE_TEST_SUITE_P(Families, SentencePieceGoldenTest,
                          Values("llama2", "mistral3", "gemma"),
                          [](const auto& info) { return info.param; });
 
+// What OPT is published as gives what `transformers` makes of it.
+TEST(VocabAndMergesGoldenTest, EqualsTransformers) {
+  const auto file = [](const char* name) {
+    return testing::ReadFile(testing::GoldenPath(std::string("opt_files/") +
+                                                 name));
+  };
+  const auto tokenizer = TokenizerFromVocabAndMerges(
+      file("vocab.json"), file("merges.txt"), file("tokenizer_config.json"));
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  ExpectCases(**tokenizer, "opt_files");
+  EXPECT_EQ((*tokenizer)->bos_id(), 2);
+  EXPECT_THAT((*tokenizer)->stop_ids(), ElementsAreArray({2}));
+}
+
+TEST(VocabAndMergesTest, BadFilesAreRefused) {
+  const std::string vocab = R"({"a": 0, "b": 1, "ab": 2, "</s>": 3})";
+  const std::string merges = "#version: 0.2\na b\n";
+  const std::string config =
+      R"({"tokenizer_class": "GPT2Tokenizer", "bos_token": "</s>"})";
+  ASSERT_TRUE(TokenizerFromVocabAndMerges(vocab, merges, config).ok());
+  struct Bad {
+    std::string vocab, merges, config, message;
+  };
+  const Bad bad[] = {
+      {"[]", merges, config, "vocab.json: must be an object, got an array"},
+      {R"({"a": 0, "b": 2})", merges, config,
+       "vocab.json: vocab: id 1 is missing, there are 2 tokens"},
+      {R"({"a": 0, "b": 0})", merges, config,
+       "vocab.json: vocab: id 0 belongs to \"a\" and \"b\""},
+      {R"({"a": -1})", merges, config,
+       "vocab.json: a: id -1 is outside [0, 16777216]"},
+      {vocab, "#version: 0.2\na b\na c\n", config,
+       "merges.txt: line 3: part \"c\" is not in the vocabulary"},
+      {vocab, "ab\n", config,
+       "merges.txt: line 1: must be two tokens and a space, got \"ab\""},
+      {vocab, merges, "", "tokenizer_config: empty"},
+      {vocab, merges, "{}", "tokenizer_config: tokenizer_class: missing"},
+      {vocab, merges, R"({"tokenizer_class": "RobertaTokenizer"})",
+       "tokenizer_config: tokenizer_class: \"RobertaTokenizer\" is not read "
+       "from vocab.json and merges.txt (GPT2Tokenizer is); save a "
+       "tokenizer.json"},
+      {vocab, merges,
+       R"({"tokenizer_class": "GPT2Tokenizer", "bos_token": "<s>"})",
+       "tokenizer_config: bos_token: \"<s>\" is not in the vocabulary"},
+      {vocab, merges,
+       R"({"tokenizer_class": "GPT2Tokenizer", "add_bos_token": true})",
+       "tokenizer_config: add_bos_token: there is no bos_token"},
+      {vocab, merges,
+       R"({"tokenizer_class": "GPT2Tokenizer", "add_bos_token": 1})",
+       "tokenizer_config: add_bos_token: must be true or false, got 1"},
+  };
+  for (const Bad& one : bad) {
+    const auto result =
+        TokenizerFromVocabAndMerges(one.vocab, one.merges, one.config);
+    EXPECT_EQ(result.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(std::string(result.status().message()), one.message);
+  }
+}
+
 class TokenizerRoundTripTest : public TestWithParam<std::string> {};
 
 // Without a normaliser nothing is lost, and the tokens cover the text in order.

@@ -1,5 +1,5 @@
 foreach(target tokenizer_gguf tokenizer_json tokenizer_sentencepiece
-               tokenizer_text)
+               tokenizer_text tokenizer_vocab_merges)
   qk_fuzz(${target} qk_tokenizer)
 endforeach()
 foreach(target fuzz_tokenizer_text fuzz_tokenizer_text_replay)

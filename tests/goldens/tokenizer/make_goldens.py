@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Writes FAMILY.json and FAMILY.cases.json beside this file, and FAMILY.model
-with its .config.json where a tokenizer.model says the same.
+with its .config.json where a tokenizer.model says the same; and opt_files, the
+tokenizer of opt.json as the vocab.json and merges.txt that OPT is published as.
 
 FAMILY.json is a small tokenizer trained here; the cases are strings with the
 ids and offsets that the `tokenizers` package gives, checked by
@@ -60,6 +61,10 @@ def make_cases(tokenizer, seed, missing):
 
 def write(folder, name, tokenizer, seed, missing):
     tokenizer.save(str(folder / f"{name}.json"), pretty=False)
+    write_cases(folder, name, tokenizer, seed, missing)
+
+
+def write_cases(folder, name, tokenizer, seed, missing):
     lines = ",\n".join(
         json.dumps(c, separators=(",", ":"), ensure_ascii=False)
         for c in make_cases(tokenizer, seed, missing)
@@ -69,12 +74,42 @@ def write(folder, name, tokenizer, seed, missing):
     )
 
 
+def write_opt_files(folder):
+    """The ids come from `transformers`, which reads the files."""
+    from transformers import AutoTokenizer
+
+    model = json.loads((folder / "opt.json").read_text("utf-8"))["model"]
+    vocab = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
+    vocab.update({text: id + 4 for text, id in model["vocab"].items()})
+    files = folder / "opt_files"
+    files.mkdir(exist_ok=True)
+    (files / "vocab.json").write_text(json.dumps(vocab), "utf-8")
+    merges = ["#version: 0.2", *(" ".join(pair) for pair in model["merges"])]
+    (files / "merges.txt").write_text("\n".join(merges) + "\n", "utf-8")
+
+    def token(content):
+        return {"content": content, "single_word": False, "lstrip": False,
+                "rstrip": False, "normalized": True, "__type": "AddedToken"}  # fmt: skip
+
+    config = {
+        "errors": "replace", "unk_token": token("</s>"),
+        "bos_token": token("</s>"), "eos_token": token("</s>"),
+        "pad_token": token("<pad>"), "add_prefix_space": False,
+        "add_bos_token": True, "tokenizer_class": "GPT2Tokenizer",
+    }  # fmt: skip
+    (files / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
+    tokenizer = AutoTokenizer.from_pretrained(str(files)).backend_tokenizer
+    write_cases(folder, "opt_files", tokenizer, 200,
+                corpus.missing_bytes(tokenizer))  # fmt: skip
+
+
 def main():
     folder = Path(__file__).parent
     for number, family in enumerate(corpus.FAMILIES):
         tokenizer = corpus.train(family, VOCAB_SIZE, 20)
         missing = corpus.missing_bytes(tokenizer)
         write(folder, family, tokenizer, number, missing)
+    write_opt_files(folder)
     for number, family in enumerate(spm.FAMILIES):
         model = spm.train_model(family, SPM_VOCAB_SIZE, 20)
         if family in spm.MODELS:

@@ -1,0 +1,142 @@
+// vocab.json and merges.txt, GPT-2's own files: what repositories without a
+// tokenizer.json hold (OPT's). Read as `transformers` converts its
+// GPT2Tokenizer.
+#include <utility>
+#include <vector>
+
+#include "absl/algorithm/container.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "engine/check.h"
+#include "engine/formats/excerpt.h"
+#include "engine/formats/json.h"
+#include "engine/sha256.h"
+#include "engine/tokenizer/bpe_tokenizer.h"
+#include "engine/tokenizer/json_config.h"
+#include "engine/tokenizer/json_model.h"
+#include "engine/tokenizer/splitters.h"
+#include "engine/tokenizer/tokenizer.h"
+
+namespace qk {
+namespace {
+
+constexpr int64_t kMaxMergesBytes = int64_t{64} << 20;
+
+// Other classes split words in other ways over files of the same names.
+absl::Status CheckClass(const JsonValue& config) {
+  QK_ASSIGN_OR_RETURN(const absl::string_view name,
+                      config.GetString("tokenizer_class"));
+  if (name == "GPT2Tokenizer" || name == "GPT2TokenizerFast") {
+    return absl::OkStatus();
+  }
+  return config.Error(absl::StrCat(
+      "tokenizer_class: \"", Excerpt(name),
+      "\" is not read from vocab.json and merges.txt (GPT2Tokenizer is); save "
+      "a tokenizer.json"));
+}
+
+absl::Status ReadMergesText(absl::string_view text, const TokenIndex& index,
+                            BpeTokenizerSpec* spec) {
+  if (static_cast<int64_t>(text.size()) > kMaxMergesBytes) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "merges.txt: ", text.size(), " bytes, limit ", kMaxMergesBytes));
+  }
+  MergeReader reader(index);
+  int64_t number = 0;
+  for (absl::string_view line : absl::StrSplit(text, '\n')) {
+    ++number;
+    absl::ConsumeSuffix(&line, "\r");
+    if (line.empty() || absl::StartsWith(line, "#version")) continue;
+    const auto merge = reader.Read(line);
+    if (!merge.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "merges.txt: line ", number, ": ", merge.status().message()));
+    }
+    if (static_cast<int64_t>(spec->merges.size()) >= kMaxMerges) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("merges.txt: more than ", kMaxMerges));
+    }
+    spec->merges.push_back(*merge);
+  }
+  return absl::OkStatus();
+}
+
+// Text that spells one of these is that token.
+absl::Status AddSpecial(const JsonValue& config, absl::string_view key,
+                        const TokenIndex& index, BpeTokenizerSpec* spec) {
+  QK_ASSIGN_OR_RETURN(const auto id, ReadConfigToken(config, key, index));
+  if (!id.has_value()) return absl::OkStatus();
+  const auto same = [&](const AddedToken& token) { return token.id == *id; };
+  if (absl::c_any_of(spec->added, same)) return absl::OkStatus();
+  AddedToken token;
+  const JsonValue member = *config.Find(key);
+  if (member.is_object()) {
+    QK_ASSIGN_OR_RETURN(token, ReadAddedToken(member));
+  } else {
+    token.content = spec->tokens[*id];
+  }
+  if (token.content.empty()) return member.Error("content is empty");
+  token.id = *id;
+  token.special = true;
+  spec->added.push_back(std::move(token));
+  return absl::OkStatus();
+}
+
+absl::Status ReadSpecialTokens(const JsonValue& config,
+                               BpeTokenizerSpec* spec) {
+  QK_RETURN_IF_ERROR(AddConfigTokens(config, spec));
+  TokenIndex index;
+  for (size_t id = 0; id < spec->tokens.size(); ++id) {
+    index.emplace(spec->tokens[id], static_cast<int32_t>(id));
+  }
+  for (const absl::string_view key :
+       {"bos_token", "eos_token", "unk_token", "pad_token"}) {
+    QK_RETURN_IF_ERROR(AddSpecial(config, key, index, spec));
+  }
+  QK_ASSIGN_OR_RETURN(spec->bos_id,
+                      ReadConfigToken(config, "bos_token", index));
+  QK_ASSIGN_OR_RETURN(const auto eos_id,
+                      ReadConfigToken(config, "eos_token", index));
+  if (eos_id.has_value()) spec->stop_ids.push_back(*eos_id);
+  QK_ASSIGN_OR_RETURN(const bool add_bos,
+                      config.GetBoolOr("add_bos_token", false));
+  if (!add_bos) return absl::OkStatus();
+  if (!spec->bos_id.has_value()) {
+    return config.Error("add_bos_token: there is no bos_token");
+  }
+  spec->prefix.push_back(*spec->bos_id);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromVocabAndMerges(
+    absl::string_view vocab_json, absl::string_view merges,
+    absl::string_view tokenizer_config_json) {
+  QK_ASSIGN_OR_RETURN(
+      const JsonDocument config,
+      JsonDocument::Parse("tokenizer_config", tokenizer_config_json, {}));
+  QK_RETURN_IF_ERROR(CheckClass(config.root()));
+  QK_ASSIGN_OR_RETURN(const JsonDocument vocab,
+                      JsonDocument::Parse("vocab.json", vocab_json, {}));
+  BpeTokenizerSpec spec;
+  TokenIndex index;
+  QK_RETURN_IF_ERROR(ReadVocab(vocab.root(), &index));
+  QK_RETURN_IF_ERROR(FillTokens(vocab.root(), index, &spec));
+  QK_RETURN_IF_ERROR(ReadMergesText(merges, index, &spec));
+  QK_RETURN_IF_ERROR(ReadSpecialTokens(config.root(), &spec));
+  QK_ASSIGN_OR_RETURN(const bool space,
+                      config.root().GetBoolOr("add_prefix_space", false));
+  using Prefix = PieceSpelling::Prefix;
+  spec.pre_tokenizer.spelling = {" ", space ? Prefix::kAlways : Prefix::kNever};
+  spec.pre_tokenizer.last = NextGpt2;
+  Sha256 sha256;
+  sha256.Update(vocab_json.data(), vocab_json.size());
+  sha256.Update(merges.data(), merges.size());
+  spec.sha256_hex = sha256.FinishHex();
+  return std::make_unique<BpeTokenizer>(std::move(spec));
+}
+
+}  // namespace qk
