@@ -237,6 +237,8 @@ absl::StatusOr<std::unique_ptr<Weights>> LoadWeights(
   for (size_t i = 0; i < architecture.layers.size(); ++i) {
     QK_RETURN_IF_ERROR(
         LoadLayer(architecture.layers[i], loader, &weights->layers[i]));
+    // What has been packed is not held a second time as the file's pages.
+    source.DropPages();
   }
   QK_RETURN_IF_ERROR(
       loader.LoadNorm(architecture.final_norm, &weights->final_norm));

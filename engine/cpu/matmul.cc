@@ -120,24 +120,58 @@ HWY_ATTR void BlockBF16(const float* a, size_t a_stride, size_t rows,
         range, out, wide);
 }
 
-// out = x rounded to the nearest bf16, ties to even; NaN stays NaN.
+// The bits of x with the upper half rounded to the nearest bf16, ties to even;
+// NaN stays NaN.
+HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> RoundBits(V x) {
+  const hn::RebindToUnsigned<D> u;
+  const auto bits = hn::BitCast(u, x);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(u, 1u));
+  const auto up = hn::Add(bits, hn::Add(odd, hn::Set(u, 0x7fffu)));
+  return hn::IfThenElse(hn::RebindMask(u, hn::IsNaN(x)),
+                        hn::Or(bits, hn::Set(u, 0x400000u)), up);
+}
+
+// out = x rounded to bf16.
 HWY_ATTR void RoundAllToBF16(const float* x, size_t n, float* out) {
   const D d;
   const hn::RebindToUnsigned<D> u;
   const size_t lanes = hn::Lanes(d);
-  const auto round = [&](V v) HWY_ATTR {
-    const auto bits = hn::BitCast(u, v);
-    const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(u, 1u));
-    const auto up = hn::Add(bits, hn::Add(odd, hn::Set(u, 0x7fffu)));
-    const auto kept = hn::IfThenElse(hn::RebindMask(u, hn::IsNaN(v)),
-                                     hn::Or(bits, hn::Set(u, 0x400000u)), up);
-    return hn::BitCast(d, hn::And(kept, hn::Set(u, 0xffff0000u)));
-  };
   size_t i = 0;
   for (; i + lanes <= n; i += lanes) {
-    hn::StoreU(round(hn::LoadU(d, x + i)), d, out + i);
+    const auto bits = RoundBits(hn::LoadU(d, x + i));
+    const auto kept = hn::And(bits, hn::Set(u, 0xffff0000u));
+    hn::StoreU(hn::BitCast(d, kept), d, out + i);
   }
   for (; i < n; ++i) out[i] = FromBF16(RoundToBF16(x[i]));
+}
+
+// Turns rows (panel width, k) into a panel (k, panel width): float32 to `f32`,
+// or if that is null, bf16 to `bf16`. By squares, for the rows of most models
+// lie a power of two apart, and so in the same few lines of the cache.
+HWY_ATTR void PackPanel(const float* rows, size_t k, float* f32,
+                        uint16_t* bf16) {
+  constexpr size_t kSide = 16;
+  const D d;
+  const hn::Rebind<uint16_t, D> half;
+  const size_t width = PanelWidth();
+  HWY_ALIGN float square[kSide * 2 * HWY_MAX_BYTES / sizeof(float)];
+  for (size_t begin = 0; begin < k; begin += kSide) {
+    const size_t n = std::min(kSide, k - begin);
+    for (size_t j = 0; j < width; ++j) {
+      for (size_t i = 0; i < n; ++i) {
+        square[i * width + j] = rows[j * k + begin + i];
+      }
+    }
+    if (f32 != nullptr) {
+      std::memcpy(f32 + begin * width, square, n * width * sizeof(float));
+      continue;
+    }
+    for (size_t i = 0; i < n * width; i += hn::Lanes(d)) {
+      const auto bits = RoundBits(hn::Load(d, square + i));
+      hn::StoreU(hn::TruncateTo(half, hn::ShiftRight<16>(bits)), half,
+                 bf16 + begin * width + i);
+    }
+  }
 }
 
 }  // namespace qk::cpu::HWY_NAMESPACE
@@ -151,6 +185,7 @@ HWY_EXPORT(PanelWidth);
 HWY_EXPORT(BlockF32);
 HWY_EXPORT(BlockBF16);
 HWY_EXPORT(RoundAllToBF16);
+HWY_EXPORT(PackPanel);
 
 // Rows of x that stay in the second-level cache while a panel passes by.
 constexpr int64_t kBlockRows = 96;
@@ -209,22 +244,18 @@ absl::Status PackedMatrix::Pack(const RowReader& rows, ThreadPool& pool) {
   if (f32_ == nullptr && bf16_ == nullptr) {
     return absl::ResourceExhaustedError("no memory for packed weights");
   }
-  pool.For(panels_, [&](int64_t p, int) {
+  std::vector<std::vector<float>> sources(pool.size());
+  pool.For(panels_, [&](int64_t p, int thread) {
     const int64_t begin = p * width_;
     const int64_t valid = std::min(width_, n_ - begin);
-    std::vector<float> source(width_ * k_, 0.0f);
+    std::vector<float>& source = sources[thread];
+    source.resize(width_ * k_);
     rows(begin, begin + valid, source.data());
+    std::fill(source.begin() + valid * k_, source.end(), 0.0f);
     const int64_t base = p * width_ * k_;
-    for (int64_t i = 0; i < k_; ++i) {
-      for (int64_t j = 0; j < width_; ++j) {
-        const float w = source[j * k_ + i];
-        if (type_ == ComputeType::kF32) {
-          f32_[base + i * width_ + j] = w;
-        } else {
-          bf16_[base + i * width_ + j] = RoundToBF16(w);
-        }
-      }
-    }
+    HWY_DYNAMIC_DISPATCH(PackPanel)
+    (source.data(), k_, f32_ == nullptr ? nullptr : f32_.get() + base,
+     bf16_ == nullptr ? nullptr : bf16_.get() + base);
   });
   return absl::OkStatus();
 }
