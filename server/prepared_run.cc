@@ -91,9 +91,14 @@ absl::Status SubmitRuns(const ServerCore& core,
 }
 
 absl::Status EndStatus(const RunEnd& end) {
-  return absl::IsResourceExhausted(end.status)
-             ? Refused(Refusal::kMemory, end.status)
-             : end.status;
+  if (absl::IsResourceExhausted(end.status)) {
+    return Refused(Refusal::kMemory, end.status);
+  }
+  if (absl::IsFailedPrecondition(end.status)) {
+    return Refused(Refusal::kNeverFits,
+                   absl::ResourceExhaustedError(end.status.message()));
+  }
+  return end.status;
 }
 
 void CountStatistics(const ServerCore& core, const pb::AnalyzeRequest& expanded,

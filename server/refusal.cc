@@ -40,6 +40,7 @@ const char* RefusalName(Refusal reason) {
     case Refusal::kStreamBuffers:
       return "stream_buffers";
     case Refusal::kMemory:
+    case Refusal::kNeverFits:
       return "memory";
     case Refusal::kResponseSize:
       return "response_size";

@@ -12,7 +12,8 @@ namespace qk {
 enum class Refusal {
   kQueueFull,
   kStreamBuffers,
-  kMemory,
+  kMemory,     // none is free
+  kNeverFits,  // nor would there be
   kResponseSize,
   kDraining,
   kModelState,

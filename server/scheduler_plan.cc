@@ -282,7 +282,7 @@ Scheduler::Active* Scheduler::TryAdmit(Entry* entry) {
   const absl::Status status = run.run->Reserve();
   const bool later = absl::IsResourceExhausted(status) && !active_.empty();
   if (!status.ok() && !later) {
-    run.run->Cancel(absl::ResourceExhaustedError(status.message()));
+    run.run->Cancel(status);
     Forget(std::move(run), entry);
   }
   std::unique_lock<std::mutex> lock(mutex_);

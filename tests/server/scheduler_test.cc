@@ -320,7 +320,7 @@ TEST_F(SchedulerTest, WhatCanNeverFitIsRefused) {
     return absl::FailedPreconditionError("needs 9.1 GiB, 3 GiB free");
   };
   EXPECT_EQ(Submit(a).Await(),
-            absl::ResourceExhaustedError("needs 9.1 GiB, 3 GiB free"));
+            absl::FailedPreconditionError("needs 9.1 GiB, 3 GiB free"));
   FakeRunOptions alone = Named("alone");
   alone.reserve = [] { return absl::ResourceExhaustedError("no pages"); };
   EXPECT_EQ(Submit(alone).Await(), absl::ResourceExhaustedError("no pages"));
