@@ -181,9 +181,9 @@ TEST_F(RefusalsTest, AFullQueueAndAUsersShareOfIt) {
       stub_->Analyze(running.get(), Parse<pb::AnalyzeRequest>(kShort));
   pb::AnalyzeEvent event;
   ASSERT_TRUE(first->Read(&event));
+  while (fault_->passes == 0) absl::SleepFor(absl::Milliseconds(1));
   Expect(AnalyzeAs("ada", kShort).status, StatusCode::RESOURCE_EXHAUSTED,
          "client quota: 1 requests in flight", true);
-  while (fault_->passes == 0) absl::SleepFor(absl::Milliseconds(1));
   // One waits beside it, and no more.
   const auto waiting = As("bob");
   const auto second =
