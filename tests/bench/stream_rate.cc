@@ -1,0 +1,173 @@
+// How fast a running server streams a kept result, against gRPC itself: a
+// server in this process that writes as many bytes in chunks of the same size
+// out of one ByteBuffer, over loopback.
+//
+//   stream_rate ADDR MODEL
+//
+// The server must have a spool. Both are read as ByteBuffers, unparsed.
+#include <grpcpp/generic/async_generic_service.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/grpcpp.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "qkscope/v1/analysis.grpc.pb.h"
+
+namespace qk {
+namespace {
+
+namespace v1 = qkscope::v1;
+
+constexpr size_t kChunk = 256 << 10;
+constexpr int kRepeats = 5;
+
+// Writes one buffer again and again.
+class Repeater : public grpc::ServerGenericBidiReactor {
+ public:
+  explicit Repeater(int64_t chunks) : left_(chunks) {
+    const std::string bytes(kChunk, 'x');
+    const grpc::Slice slice(bytes);
+    buffer_ = grpc::ByteBuffer(&slice, 1);
+    Next();
+  }
+  void OnWriteDone(bool ok) override { ok ? Next() : Finish({}); }
+  void OnDone() override { delete this; }
+
+ private:
+  void Next() { left_-- > 0 ? StartWrite(&buffer_) : Finish({}); }
+
+  grpc::ByteBuffer buffer_;
+  int64_t left_;
+};
+
+class RepeaterService : public grpc::CallbackGenericService {
+ public:
+  explicit RepeaterService(int64_t chunks) : chunks_(chunks) {}
+  grpc::ServerGenericBidiReactor* CreateReactor(
+      grpc::GenericCallbackServerContext*) override {
+    return new Repeater(chunks_);
+  }
+
+ private:
+  const int64_t chunks_;
+};
+
+void Must(const grpc::Status& status) {
+  if (status.ok()) return;
+  std::fprintf(stderr, "%s\n", status.error_message().c_str());
+  std::exit(1);
+}
+
+struct Read {
+  int64_t bytes = 0, messages = 0;
+  double seconds = 0;
+  double rate() const { return static_cast<double>(bytes) / seconds; }
+};
+
+// One server-streaming call, to its end.
+Read ReadAll(const std::shared_ptr<grpc::Channel>& channel,
+             const std::string& method, const grpc::ByteBuffer& request) {
+  grpc::GenericStub stub(channel);
+  grpc::ClientContext context;
+  grpc::CompletionQueue queue;
+  const auto wait = [&] {
+    void* tag = nullptr;
+    bool ok = false;
+    return queue.Next(&tag, &ok) && ok;
+  };
+  Read out;
+  const absl::Time start = absl::Now();
+  const auto call = stub.PrepareCall(&context, method, &queue);
+  call->StartCall(nullptr);
+  wait();
+  call->WriteLast(request, {}, nullptr);
+  wait();
+  while (true) {
+    grpc::ByteBuffer message;
+    call->Read(&message, nullptr);
+    if (!wait()) break;
+    out.bytes += static_cast<int64_t>(message.Length());
+    ++out.messages;
+  }
+  grpc::Status status;
+  call->Finish(&status, nullptr);
+  wait();
+  out.seconds = absl::ToDoubleSeconds(absl::Now() - start);
+  Must(status);
+  return out;
+}
+
+std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(-1);
+  return grpc::CreateCustomChannel(
+      address, grpc::InsecureChannelCredentials(), arguments);
+}
+
+// A raw result of about 100 MB, on the server's disk.
+grpc::ByteBuffer KeptResult(const std::shared_ptr<grpc::Channel>& channel,
+                            const std::string& model) {
+  const auto stub = v1::Analysis::NewStub(channel);
+  v1::AnalyzeRequest request;
+  request.set_model(model);
+  request.set_detach(true);
+  request.mutable_capture()->set_form(v1::RAW);
+  for (int i = 0; i < 512; ++i) {
+    request.mutable_input()->mutable_token_ids()->add_ids(1 + i % 90);
+  }
+  grpc::ClientContext context;
+  const auto reader = stub->Analyze(&context, request);
+  v1::AnalyzeEvent event;
+  v1::GetResultRequest get;
+  while (reader->Read(&event)) {
+    if (event.has_accepted()) {
+      get.set_request_id(event.accepted().request_id());
+    }
+  }
+  Must(reader->Finish());
+  const grpc::Slice slice(get.SerializeAsString());
+  const grpc::ByteBuffer buffer(&slice, 1);
+  ReadAll(channel, "/qkscope.v1.Analysis/GetResult", buffer);  // till its end
+  return buffer;
+}
+
+int Main(int argc, char** argv) {
+  if (argc != 3) return 2;
+  const auto channel = Connect(argv[1]);
+  const grpc::ByteBuffer get = KeptResult(channel, argv[2]);
+  const std::string method = "/qkscope.v1.Analysis/GetResult";
+  const Read first = ReadAll(channel, method, get);
+  RepeaterService service(first.bytes / static_cast<int64_t>(kChunk));
+  grpc::ServerBuilder builder;
+  int port = 0;
+  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(),
+                           &port);
+  builder.RegisterCallbackGenericService(&service);
+  const auto server = builder.BuildAndStart();
+  const auto peer = Connect("127.0.0.1:" + std::to_string(port));
+  std::vector<double> ours, theirs;
+  for (int i = 0; i < kRepeats; ++i) {  // in turns
+    theirs.push_back(ReadAll(peer, "/peer/Stream", get).rate());
+    ours.push_back(ReadAll(channel, method, get).rate());
+  }
+  std::sort(ours.begin(), ours.end());
+  std::sort(theirs.begin(), theirs.end());
+  const double mine = ours[kRepeats / 2], grpcs = theirs[kRepeats / 2];
+  std::printf(
+      "%.1f MB in %lld messages: %.2f GB/s; gRPC's ByteBuffer in chunks of 256 "
+      "KiB: %.2f GB/s; %.0f %%\n",
+      static_cast<double>(first.bytes) / 1e6,
+      static_cast<long long>(first.messages), mine / 1e9, grpcs / 1e9,
+      100 * mine / grpcs);
+  return 0;
+}
+
+}  // namespace
+}  // namespace qk
+
+int main(int argc, char** argv) { return qk::Main(argc, argv); }
