@@ -191,7 +191,7 @@ class TokenTest(WithFolder):
         self.await_code(server, "two", 0)
         self.await_code(server, "one", EXIT_DENIED)
 
-    def test_headers_that_no_library_sends(self):
+    def test_s4_headers_that_no_library_sends(self):
         token = add_user(self.users, "ada").encode()
         server = self.serve()
 
@@ -273,7 +273,7 @@ class LogTest(WithFolder):
             self.assertLess(time.monotonic(), until, server.log_text())
             time.sleep(0.05)
 
-    def test_a_line_per_request(self):
+    def test_s10_a_line_per_request(self):
         token = add_user(self.users, "ada")
         with Server({"tiny": TINY_MODEL}, "--users-file",
                     self.users) as server:

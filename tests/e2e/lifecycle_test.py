@@ -81,12 +81,12 @@ class FloodTest(unittest.TestCase):
         result = qkctl(server, "analyze", *IDS, "--retries", "4")
         self.assertEqual(result.returncode, 0, result.stderr)
 
-    def test_300_connections_at_64_descriptors(self):
+    def test_s1_300_connections_at_64_descriptors(self):
         with Server({"tiny": TINY_MODEL}, wrap=with_few_descriptors) as server:
             for _ in range(2):
                 self.flood(server)
 
-    def test_the_same_with_tls(self):
+    def test_s1_the_same_with_tls(self):
         with scratch_folder() as folder:
             authority = Authority(pathlib.Path(folder), "ca")
             pair = authority.issue("server", "qkscoped", HERE)
@@ -95,7 +95,7 @@ class FloodTest(unittest.TestCase):
                         client_flags=["--tls-ca", authority.cert]) as server:
                 self.flood(server)
 
-    def test_calls_in_progress_go_on(self):
+    def test_s1_calls_in_progress_go_on(self):
         with Server({"tiny": TINY_MODEL}, wrap=with_few_descriptors) as server:
             with Stalled(server) as stream:
                 flood = connect_many(server.address, 300)
@@ -186,7 +186,7 @@ class StoppingTest(unittest.TestCase):
         path.write_text(text)
         return path
 
-    def test_health_at_once_then_the_grace_period(self):
+    def test_r17_health_at_once_then_the_grace_period(self):
         with scratch_folder() as folder:
             path = self.config(folder, "shutdown_grace_s: 2")
             with Server({"tiny": TINY_MODEL}, "--config", path) as server, \
@@ -203,7 +203,7 @@ class StoppingTest(unittest.TestCase):
                 self.assertLess(took, 20)
                 self.assertNotEqual(stream.finish()[0], 0)
 
-    def test_during_a_load(self):
+    def test_r17_during_a_load(self):
         with scratch_folder() as folder:
             path = self.config(folder, "shutdown_grace_s: 1")
             command = [BIN / "qkscoped", "--listen", "127.0.0.1:0",
@@ -225,7 +225,7 @@ class KilledTest(unittest.TestCase):
     def start(self, spool):
         return Server({"tiny": TINY_MODEL}, "--spool", spool)
 
-    def test_ten_kills_under_load(self):
+    def test_r18_ten_kills_under_load(self):
         with scratch_folder() as folder:
             spool = pathlib.Path(folder) / "spool"
             finished = []

@@ -133,7 +133,7 @@ class FlagsTest(unittest.TestCase):
 
 
 class SignalsTest(unittest.TestCase):
-    def test_sigterm_lets_calls_finish(self):
+    def test_r17_sigterm_lets_calls_finish(self):
         with Server({"tiny": TINY_MODEL}) as server, \
                 Stalled(server) as stream:
             server.send_signal(signal.SIGTERM)
@@ -146,7 +146,7 @@ class SignalsTest(unittest.TestCase):
             self.assertIn("finished", events[-1])
             self.assertEqual(server.wait(), 0)
 
-    def test_hard_stop_at_the_end_of_the_grace_period(self):
+    def test_r17_hard_stop_at_the_end_of_the_grace_period(self):
         with scratch_folder() as folder:
             path = pathlib.Path(folder) / "q.conf"
             path.write_text("shutdown_grace_s: 1")
@@ -158,7 +158,7 @@ class SignalsTest(unittest.TestCase):
                 self.assertNotEqual(code, 0)
                 self.assertNotIn("finished", events[-1])
 
-    def test_a_second_signal_is_now(self):
+    def test_r17_a_second_signal_is_now(self):
         with Server({"tiny": TINY_MODEL}) as server, \
                 Stalled(server) as stream:
             server.send_signal(signal.SIGTERM)
@@ -167,7 +167,7 @@ class SignalsTest(unittest.TestCase):
             self.assertEqual(server.wait(), 0)
             self.assertNotEqual(stream.finish()[0], 0)
 
-    def test_sigterm_when_idle(self):
+    def test_r17_sigterm_when_idle(self):
         for number in (signal.SIGTERM, signal.SIGINT):
             with Server({"tiny": TINY_MODEL}) as server:
                 server.send_signal(number)
@@ -175,7 +175,7 @@ class SignalsTest(unittest.TestCase):
 
 
 class LogsTest(unittest.TestCase):
-    def test_json_lines_without_prompts_or_paths(self):
+    def test_s10_json_lines_without_prompts_or_paths(self):
         with Server({"tiny": TINY_MODEL}) as server:
             self.assertEqual(qkctl(server, "analyze", *IDS).returncode, 0)
             secret = "a-secret-prompt-%d" % os.getpid()

@@ -102,16 +102,16 @@ class TlsTest(unittest.TestCase):
 
     # --- who gets through
 
-    def test_a_certificate_names_its_user(self):
+    def test_s3_a_certificate_names_its_user(self):
         self.assertEqual(self.models(*self.flags(self.alice)).returncode, 0)
         self.await_alias("ali")
 
-    def test_a_certificate_of_nobody(self):
+    def test_s3_a_certificate_of_nobody(self):
         result = self.models(*self.flags(self.bob))
         self.assertEqual(result.returncode, EXIT_DENIED, result.stderr)
         self.assertIn("missing or invalid token", result.stderr)
 
-    def test_a_token_goes_before_the_certificate(self):
+    def test_s3_a_token_goes_before_the_certificate(self):
         for pair in (self.alice, self.bob):
             result = self.models(*self.flags(pair), token=TOKEN)
             self.assertEqual(result.returncode, 0, result.stderr)
@@ -119,7 +119,7 @@ class TlsTest(unittest.TestCase):
         result = self.models(*self.flags(self.alice), token="wrong")
         self.assertEqual(result.returncode, EXIT_DENIED)
 
-    def test_a_header_is_no_certificate(self):
+    def test_s3_a_header_is_no_certificate(self):
         for pair, refused in ((self.bob, True), (self.alice, False)):
             for name in (b"x-qkscope-client-cn", b"x-ssl-client-cn"):
                 with self.connect(self.context(pair)) as connection:
@@ -130,11 +130,11 @@ class TlsTest(unittest.TestCase):
                 self.assertEqual(answer.messages == b"", refused)
                 self.await_alias("" if refused else "ali", answer)
 
-    def test_plaintext(self):
+    def test_s3_plaintext(self):
         text = self.assert_no_connection()
         self.assertIn("without TLS: see --tls", text)
 
-    def test_no_client_certificate(self):
+    def test_s3_no_client_certificate(self):
         text = self.assert_no_connection(*self.flags())
         self.assertIn("see --tls-ca, --tls-server-name, --tls-cert "
                       "and --tls-key", text)
@@ -142,33 +142,33 @@ class TlsTest(unittest.TestCase):
         result = self.models(*self.flags(), token=TOKEN)
         self.assertEqual(result.returncode, EXIT_UNAVAILABLE)
 
-    def test_client_of_another_authority(self):
+    def test_s3_client_of_another_authority(self):
         self.assert_no_connection(
             *self.flags(self.theirs.issue("alice2", "alice")))
 
-    def test_client_that_is_its_own_authority(self):
+    def test_s3_client_that_is_its_own_authority(self):
         self.assert_no_connection(*self.flags(Authority(self.folder, "alice3")))
 
-    def test_expired_client(self):
+    def test_s3_expired_client(self):
         self.assert_no_connection(
             *self.flags(self.ours.issue("late", "alice", days=(-9, -1))))
 
-    def test_client_that_is_not_valid_yet(self):
+    def test_s3_client_that_is_not_valid_yet(self):
         self.assert_no_connection(
             *self.flags(self.ours.issue("early", "alice", days=(1, 9))))
 
-    def test_client_trusts_another_authority(self):
+    def test_s3_client_trusts_another_authority(self):
         self.assert_no_connection(*self.flags(self.alice, ca=self.theirs))
         # Nor do the system's authorities know ours.
         self.assert_no_connection("--tls", "--tls-cert", self.alice.cert,
                                   "--tls-key", self.alice.key)
 
-    def test_client_with_the_key_of_another(self):
+    def test_s3_client_with_the_key_of_another(self):
         self.assert_no_connection(
             "--tls-ca", self.ours.cert, "--tls-cert", self.alice.cert,
             "--tls-key", self.bob.key)
 
-    def test_names_of_the_server(self):
+    def test_s3_names_of_the_server(self):
         named = self.serve(self.ours.issue("named", "x", "DNS:qk.example"),
                            client_flags=[*self.flags(), "--tls-server-name",
                                          "qk.example"])
@@ -177,7 +177,7 @@ class TlsTest(unittest.TestCase):
         self.assert_no_connection(*self.flags(), "--tls-server-name",
                                   "other.example", server=named)
 
-    def test_expired_server(self):
+    def test_s3_expired_server(self):
         process = subprocess.Popen(
             [BIN / "qkscoped", "--listen", "127.0.0.1:0", "--metrics-listen",
              "", "--model", f"t={TINY_MODEL}", "--tls-cert",
@@ -192,7 +192,7 @@ class TlsTest(unittest.TestCase):
         result = qkctl(address, *self.flags(), "models", "--timeout", "20")
         self.assertEqual(result.returncode, EXIT_UNAVAILABLE, result.stderr)
 
-    def test_tls_without_client_certificates(self):
+    def test_s3_tls_without_client_certificates(self):
         server = self.serve(self.server_pair, "--users-file", self.users,
                             client_flags=self.flags())
         self.assertEqual(qkctl(server, "models", token=TOKEN).returncode, 0)
@@ -201,7 +201,7 @@ class TlsTest(unittest.TestCase):
         result = self.models(*self.flags(self.alice), server=server)
         self.assertEqual(result.returncode, EXIT_DENIED)
 
-    def test_files_that_do_not_belong_to_flags(self):
+    def test_s3_files_that_do_not_belong_to_flags(self):
         for flags, named in ((["--tls-cert", self.alice.cert], "--tls-key"),
                              (["--tls-key", self.alice.key], "--tls-cert")):
             result = self.models(*flags)
@@ -210,7 +210,7 @@ class TlsTest(unittest.TestCase):
 
     # --- the protocol
 
-    def test_versions_and_alpn(self):
+    def test_s3_versions_and_alpn(self):
         for version, name in ((ssl.TLSVersion.TLSv1_2, "TLSv1.2"),
                               (ssl.TLSVersion.TLSv1_3, "TLSv1.3")):
             context = self.context(self.alice, minimum_version=version,
@@ -228,12 +228,12 @@ class TlsTest(unittest.TestCase):
         context.maximum_version = ssl.TLSVersion.TLSv1_1
         return context
 
-    def test_tls_1_1(self):
+    def test_s3_tls_1_1(self):
         with self.assertRaises((ssl.SSLError, ConnectionError)):
             with self.connect(self.old_context()) as connection:
                 raw_grpc.call(connection, INFO)
 
-    def test_the_client_of_tls_1_1_could_speak_it(self):
+    def test_s3_the_client_of_tls_1_1_could_speak_it(self):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.server_pair.cert, self.server_pair.key)
         context.set_ciphers("ALL:@SECLEVEL=0")
@@ -251,7 +251,7 @@ class TlsTest(unittest.TestCase):
                 self.assertEqual(connection.version(), "TLSv1.1")
             thread.join(PATIENCE_S)
 
-    def test_http_1_is_not_spoken(self):
+    def test_s3_http_1_is_not_spoken(self):
         context = self.context(self.alice)
         context.set_alpn_protocols(["http/1.1"])
         with self.assertRaises((ssl.SSLError, ConnectionError)):
@@ -271,7 +271,7 @@ class TlsTest(unittest.TestCase):
         self.assertNotIn("PRIVATE", result.stderr)
         return result.stderr
 
-    def test_files_that_stop_the_start(self):
+    def test_s3_files_that_stop_the_start(self):
         cert, key = self.server_pair.cert, self.server_pair.key
         self.assertIn(f"tls.key_file: {self.bob.key}: is not the key of {cert}",
                       self.refused(cert, self.bob.key))
@@ -319,7 +319,7 @@ class TlsTest(unittest.TestCase):
         shutil.copy(source, temporary)
         temporary.replace(path)
 
-    def test_certificates_change_while_a_stream_runs(self):
+    def test_s3_certificates_change_while_a_stream_runs(self):
         live = self.ours.issue("live", "x", HERE)
         authorities = self.folder / "authorities"
         shutil.copy(self.ours.cert, authorities)

@@ -54,7 +54,7 @@ RunSpec RandomShape(std::shared_ptr<const Model> model, std::mt19937* random) {
   return spec;
 }
 
-TEST(EstimateTest, IsEnoughAndNotFarTooMuch) {
+TEST(EstimateTest, R11_IsEnoughAndNotFarTooMuch) {
   std::mt19937 random(5);
   double worst = 0, least = 10;
   for (int i = 0; i < 50; ++i) {

@@ -128,7 +128,7 @@ class AccessTest : public ServerTest {
   }
 };
 
-TEST_F(AccessTest, EveryMethodAsksForCredentials) {
+TEST_F(AccessTest, S4_EveryMethodAsksForCredentials) {
   Start(WithUsers());
   const auto methods = AllMethods();
   ASSERT_GE(methods.size(), 10u);
@@ -162,13 +162,13 @@ TEST_F(AccessTest, EveryMethodAsksForCredentials) {
   }
 }
 
-TEST_F(AccessTest, MethodsOfOtherServicesNeedAnOperator) {
+TEST_F(AccessTest, S4_MethodsOfOtherServicesNeedAnOperator) {
   EXPECT_EQ(RequiredRole("Analyze"), UserRole::kUser);
   EXPECT_EQ(RequiredRole("LoadModel"), UserRole::kOperator);
   EXPECT_EQ(RequiredRole(""), UserRole::kOperator);
 }
 
-TEST_F(AccessTest, TokensOverTheWire) {
+TEST_F(AccessTest, S4_TokensOverTheWire) {
   Start(WithUsers());
   EXPECT_EQ(Try({"Bearer token-of-ada"}), StatusCode::OK);
   for (const std::vector<std::string>& bad :
@@ -216,7 +216,7 @@ TEST_F(AccessTest, AServerThatOthersReachNeedsCredentials) {
 }
 
 // A users file that loses a user while that user's stream runs.
-TEST_F(AccessTest, RevokedUsersFinishWhatRuns) {
+TEST_F(AccessTest, S4_RevokedUsersFinishWhatRuns) {
   const std::string file =
       absl::StrCat(::testing::TempDir(), "qk_access_test.", getpid());
   const auto write = [&](const std::string& alias) {
@@ -323,7 +323,7 @@ TEST_F(AccessTest, EveryAnswerHasItsRequestId) {
   }
 }
 
-TEST_F(AccessTest, LeakCheckFindsLeaks) {
+TEST_F(AccessTest, S10_LeakCheckFindsLeaks) {
   EXPECT_NE(testing::LeakIn("bad file '/srv/models/x'"), "");
   EXPECT_NE(testing::LeakIn("at 0x7f001234"), "");
   EXPECT_EQ(testing::LeakIn("reduce layers/heads/positions, 8/8, 0x1"), "");

@@ -180,7 +180,7 @@ class AdminTest : public ServerTest {
   std::unique_ptr<pb::ModelAdmin::Stub> admin_;
 };
 
-TEST_F(AdminTest, IsOffUnlessAskedFor) {
+TEST_F(AdminTest, S12_IsOffUnlessAskedFor) {
   ServerOptions options = Options();
   options.model_admin = {};
   Start(options);
@@ -198,7 +198,7 @@ TEST_F(AdminTest, IsOffUnlessAskedFor) {
   EXPECT_TRUE(Run("tiny").status.ok());
 }
 
-TEST_F(AdminTest, NeedsUsersAndARoot) {
+TEST_F(AdminTest, S12_NeedsUsersAndARoot) {
   ServerOptions options = Options();
   options.users.clear();
   EXPECT_THAT(std::string(Server::Create(options, &log_).status().message()),
@@ -447,7 +447,7 @@ TEST_F(AdminTest, WithoutEvictionALoadOverALimitIsRefused) {
   EXPECT_THAT(load.status.error_message(), ::testing::HasSubstr("max_bytes"));
 }
 
-TEST_F(AdminTest, OnlyAllowedWeightsAreServed) {
+TEST_F(AdminTest, S12_OnlyAllowedWeightsAreServed) {
   ServerOptions options = Options();
   Start(options);
   MustLoad("name: 'a' path: 'tied'");

@@ -56,7 +56,7 @@ class ModelRootTest : public ::testing::Test {
   std::unique_ptr<ModelRoot> root_;
 };
 
-TEST_F(ModelRootTest, PinsFilesAndFolders) {
+TEST_F(ModelRootTest, S8_PinsFilesAndFolders) {
   std::string left;
   {
     const auto file = root_->Pin("a.gguf");
@@ -81,7 +81,7 @@ TEST_F(ModelRootTest, PinsFilesAndFolders) {
             "{}");
 }
 
-TEST_F(ModelRootTest, RefusesPathsThatLeadOut) {
+TEST_F(ModelRootTest, S8_RefusesPathsThatLeadOut) {
   const std::string outside = top_ / "outside.gguf";
   EXPECT_EQ(CodeOf(outside), StatusCode::kPermissionDenied);
   EXPECT_EQ(CodeOf(top_ / "root/a.gguf"), StatusCode::kPermissionDenied);
@@ -105,7 +105,7 @@ TEST_F(ModelRootTest, RefusesPathsThatLeadOut) {
   EXPECT_EQ(CodeOf("folder/model.safetensors"), StatusCode::kPermissionDenied);
 }
 
-TEST_F(ModelRootTest, RefusesWhatIsNoPath) {
+TEST_F(ModelRootTest, S8_RefusesWhatIsNoPath) {
   EXPECT_EQ(CodeOf(""), StatusCode::kInvalidArgument);
   EXPECT_EQ(CodeOf("folder//config.json"), StatusCode::kInvalidArgument);
   EXPECT_EQ(CodeOf(std::string("a.gguf\0x", 8)), StatusCode::kInvalidArgument);
@@ -115,7 +115,7 @@ TEST_F(ModelRootTest, RefusesWhatIsNoPath) {
   EXPECT_EQ(CodeOf("/"), StatusCode::kPermissionDenied);
 }
 
-TEST_F(ModelRootTest, RefusesWhatIsNoFile) {
+TEST_F(ModelRootTest, S8_RefusesWhatIsNoFile) {
   ASSERT_EQ(mkfifo((top_ / "root/fifo.gguf").c_str(), 0600), 0);
   EXPECT_EQ(CodeOf("fifo.gguf"), StatusCode::kInvalidArgument);
   ASSERT_EQ(mkfifo((top_ / "root/folder/x.json").c_str(), 0600), 0);
@@ -126,7 +126,7 @@ TEST_F(ModelRootTest, RefusesWhatIsNoFile) {
   }
 }
 
-TEST_F(ModelRootTest, WhatIsPinnedCannotBeSwapped) {
+TEST_F(ModelRootTest, S8_WhatIsPinnedCannotBeSwapped) {
   const auto file = root_->Pin("a.gguf");
   const auto folder = root_->Pin("folder");
   ASSERT_TRUE(file.ok() && folder.ok());

@@ -129,7 +129,7 @@ class QueueTest : public ServerTest {
   std::vector<std::thread> threads_;
 };
 
-TEST_F(QueueTest, CapIsExact) {
+TEST_F(QueueTest, R10_CapIsExact) {
   Start(8);
   std::atomic<int> refused = 0, good = 0;
   Send(&refused, &good);
@@ -173,7 +173,7 @@ TEST_F(QueueTest, PositionsAreToldAsTheyChange) {
   EXPECT_TRUE(reader->Finish().ok());
 }
 
-TEST_F(QueueTest, QueuedWorkPastItsDeadlineNeverRuns) {
+TEST_F(QueueTest, R6_QueuedWorkPastItsDeadlineNeverRuns) {
   Start(8);
   std::atomic<int> refused = 0, good = 0;
   Send(&refused, &good);
