@@ -54,9 +54,9 @@ class RunStream : public grpc::ServerWriteReactor<Event>,
       queue_->Release(bytes);
       core_->scheduler->ChargeBytes(*call_.user(), request_->info().priority,
                                     bytes);
-      if (!ok && !end_.has_value()) end_ = CancelledReason(*context_);
     }
-    Pump();
+    // What is left of the run is to end, too.
+    ok ? Pump() : this->EndCancelled();
   }
 
   void OnCancel() override { this->EndCancelled(); }

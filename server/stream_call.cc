@@ -8,7 +8,11 @@ void StreamCall::Tick(absl::Time now) {
   const absl::Duration stall =
       absl::Milliseconds(core_->limits.write_stall_timeout_ms);
   std::unique_lock<std::mutex> lock(mutex_);
-  const auto verdict = watch_.Check(now, stall, deadline_);
+  auto verdict = watch_.Check(now, stall, deadline_);
+  // The scheduler sees to deadlines between two steps, however long they are.
+  if (!verdict.has_value() && now > deadline_) {
+    verdict = {CancelReason::kDeadline, "deadline exceeded"};
+  }
   if (!verdict.has_value()) return;
   lock.unlock();
   const absl::Status reason = absl::DeadlineExceededError(verdict->message);
@@ -16,6 +20,8 @@ void StreamCall::Tick(absl::Time now) {
   core_->metrics->Cancelled(verdict->reason);
   lock.lock();
   watch_.CancelCall(context_, reason);
+  lock.unlock();
+  Pump();
 }
 
 void StreamCall::Abort(const absl::Status& reason) {

@@ -72,7 +72,15 @@ TEST_F(FrameQueueTest, CountsWhatWaits) {
     EXPECT_GE(buffered_, 800);
     EXPECT_LT(buffered_, 2000);
     queue->Pop();
+    EXPECT_GE(buffered_, 800);
+    queue->Pop();
+    EXPECT_GE(buffered_, 300);
     EXPECT_LT(buffered_, 800);
+    EXPECT_FALSE(queue->Pop().has_value());
+    EXPECT_EQ(buffered_, 0);
+    queue->OnLayer(Frame(2, 500));
+    queue->Pop();
+    EXPECT_GE(buffered_, 500);
   }
   EXPECT_EQ(buffered_, 0);
 }

@@ -7,37 +7,25 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
-#include <map>
 #include <string>
 #include <vector>
 
 #include "absl/strings/match.h"
-#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "prometheus/text_serializer.h"
+#include "tests/server/metric_samples.h"
 #include "tests/server/server_testing.h"
 
 namespace qk {
 namespace {
 
+using testing::ParseSamples;
 using testing::ServerTest;
 using testing::Tokens;
 
 std::string TempPath(const std::string& name) {
   return ::testing::TempDir() + "/" + name + "." + std::to_string(getpid());
-}
-
-// Sample name with labels -> value.
-std::map<std::string, double> Samples(const std::string& text) {
-  std::map<std::string, double> out;
-  for (absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
-    if (absl::StartsWith(line, "#")) continue;
-    const size_t space = line.rfind(' ');
-    out[std::string(line.substr(0, space))] =
-        std::atof(std::string(line.substr(space + 1)).c_str());
-  }
-  return out;
 }
 
 // What promtool has to say; empty is good.
@@ -104,7 +92,7 @@ TEST_F(MetricsTest, CountsAddUpAndPromtoolIsSilent) {
   ASSERT_TRUE(server_->WaitUntilIdle(absl::InfiniteFuture()));
   const std::string text = Scrape();
   EXPECT_EQ(Promtool(text), "");
-  auto samples = Samples(text);
+  auto samples = ParseSamples(text);
   EXPECT_EQ(samples["qkscope_rpc_started_total{method=\"Analyze\"}"], 4);
   EXPECT_EQ(
       samples["qkscope_rpc_handled_total{code=\"OK\",method=\"Analyze\"}"], 2);
@@ -143,7 +131,7 @@ TEST_F(MetricsTest, SlowScrapersDoNotHoldCalls) {
     EXPECT_TRUE(Analyze("model: 'tiny' " + Tokens(4)).status.ok());
   }
   for (int fd : slow) close(fd);
-  auto samples = Samples(Scrape());
+  auto samples = ParseSamples(Scrape());
   EXPECT_EQ(samples["qkscope_rpc_started_total{method=\"Analyze\"}"], 10);
 }
 
@@ -176,7 +164,7 @@ TEST(MetricsSeriesTest, StayBoundedWithManyModels) {
   }
   const std::string text =
       prometheus::TextSerializer().Serialize(metrics.Collect());
-  EXPECT_LE(Samples(text).size(), 2000u);
+  EXPECT_LE(ParseSamples(text).size(), 2000u);
   EXPECT_EQ(Promtool(text), "");
 }
 

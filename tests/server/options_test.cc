@@ -28,6 +28,8 @@ TEST(ConfigTest, GoodFile) {
       threads: 3
       limits { max_arms: 5 kv_cache_bytes: 1048576 }
       shutdown_grace_s: 7
+      keepalive_s: 8
+      keepalive_timeout_s: 9
       reflection: false
       log_level: "warn")",
                                   "q.conf");
@@ -42,6 +44,8 @@ TEST(ConfigTest, GoodFile) {
   EXPECT_EQ(options->limits.max_arms, 5);
   EXPECT_EQ(options->limits.max_rules_per_arm, 64);
   EXPECT_EQ(options->shutdown_grace, absl::Seconds(7));
+  EXPECT_EQ(options->keepalive, absl::Seconds(8));
+  EXPECT_EQ(options->keepalive_timeout, absl::Seconds(9));
   EXPECT_EQ(options->reflection, false);
   EXPECT_EQ(options->log_level, LogLevel::kWarn);
 }
@@ -83,6 +87,10 @@ TEST(ConfigTest, BadValuesNameKeyAndValue) {
             "q.conf: threads: must be in [1, 1024], got 0");
   EXPECT_EQ(ConfigError("shutdown_grace_s: -1"),
             "q.conf: shutdown_grace_s: must be in [0, 86400], got -1");
+  EXPECT_EQ(ConfigError("keepalive_s: 0"),
+            "q.conf: keepalive_s: must be in [1, 86400], got 0");
+  EXPECT_EQ(ConfigError("keepalive_timeout_s: 100000"),
+            "q.conf: keepalive_timeout_s: must be in [1, 86400], got 100000");
   EXPECT_EQ(ConfigError("log_level: 'loud'"),
             "q.conf: log_level: must be debug, info, warn or error, got "
             "'loud'");

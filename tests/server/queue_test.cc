@@ -1,8 +1,6 @@
 // The queue over the wire: a device that a test holds between two layers.
 #include <atomic>
-#include <condition_variable>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -11,75 +9,17 @@
 #include "gmock/gmock.h"
 #include "prometheus/text_serializer.h"
 #include "qkscope/v1/error.pb.h"
+#include "tests/server/gated_device.h"
 #include "tests/server/server_testing.h"
 
 namespace qk {
 namespace {
 
 using testing::Analysis;
+using testing::Gate;
+using testing::GatedDevice;
 using testing::ServerTest;
 using testing::Tokens;
-
-// Holds passes before each layer while it is shut.
-class Gate {
- public:
-  void Open() {
-    std::lock_guard<std::mutex> lock(mutex_);
-    open_ = true;
-    changed_.notify_all();
-  }
-  void Pass() {
-    std::unique_lock<std::mutex> lock(mutex_);
-    arrived_ = true;
-    changed_.notify_all();
-    changed_.wait(lock, [this] { return open_; });
-  }
-  void AwaitPass() {
-    std::unique_lock<std::mutex> lock(mutex_);
-    changed_.wait(lock, [this] { return arrived_; });
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool open_ = false;
-  bool arrived_ = false;
-};
-
-class GatedDevice : public Device {
- public:
-  explicit GatedDevice(std::shared_ptr<Gate> gate) : gate_(std::move(gate)) {}
-
-  std::unique_ptr<DevicePass> StartPass(
-      const Model& model, absl::Span<Sequence* const> sequences) override {
-    return std::make_unique<GatedPass>(engine_.StartPass(model, sequences),
-                                       gate_);
-  }
-  int Rows(const Sequence& sequence) const override {
-    return engine_.Rows(sequence);
-  }
-
- private:
-  class GatedPass : public DevicePass {
-   public:
-    GatedPass(std::unique_ptr<DevicePass> pass, std::shared_ptr<Gate> gate)
-        : pass_(std::move(pass)), gate_(std::move(gate)) {}
-    void RunStep() override {
-      gate_->Pass();
-      pass_->RunStep();
-    }
-    void DropCancelled() override { pass_->DropCancelled(); }
-    bool done() const override { return pass_->done(); }
-    absl::Status Finish() override { return pass_->Finish(); }
-
-   private:
-    std::unique_ptr<DevicePass> pass_;
-    std::shared_ptr<Gate> gate_;
-  };
-
-  EngineDevice engine_;
-  std::shared_ptr<Gate> gate_;
-};
 
 class QueueTest : public ServerTest {
  protected:

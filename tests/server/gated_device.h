@@ -1,0 +1,117 @@
+// A device that a test holds between two layers, or slows, and that remembers
+// the passes it was asked for.
+#ifndef QKSCOPE_TESTS_SERVER_GATED_DEVICE_H_
+#define QKSCOPE_TESTS_SERVER_GATED_DEVICE_H_
+
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "server/engine_device.h"
+
+namespace qk::testing {
+
+// Holds passes before each step while it is shut. Thread-safe.
+class Gate {
+ public:
+  void Open() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    open_ = true;
+    changed_.notify_all();
+  }
+  void Shut() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    open_ = false;
+    arrived_ = false;
+  }
+  // Each step takes that much longer.
+  void SlowDown(absl::Duration step) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    step_ = step;
+  }
+  // Until a pass stands before the gate, or has gone through it.
+  void AwaitPass() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait(lock, [this] { return arrived_; });
+  }
+  // Steps that have begun.
+  int steps() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return steps_;
+  }
+  // The rows of each sequence of each pass, as they started.
+  std::vector<std::vector<int>> passes() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return passes_;
+  }
+
+ private:
+  friend class GatedDevice;
+  void Pass() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    arrived_ = true;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return open_; });
+    ++steps_;
+    const absl::Duration step = step_;
+    lock.unlock();
+    absl::SleepFor(step);
+  }
+  void Start(std::vector<int> rows) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    passes_.push_back(std::move(rows));
+  }
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  bool open_ = false;
+  bool arrived_ = false;
+  absl::Duration step_;
+  int steps_ = 0;
+  std::vector<std::vector<int>> passes_;
+};
+
+class GatedDevice : public Device {
+ public:
+  explicit GatedDevice(std::shared_ptr<Gate> gate) : gate_(std::move(gate)) {}
+
+  std::unique_ptr<DevicePass> StartPass(
+      const Model& model, absl::Span<Sequence* const> sequences) override {
+    std::vector<int> rows;
+    for (const Sequence* sequence : sequences) rows.push_back(Rows(*sequence));
+    gate_->Start(std::move(rows));
+    return std::make_unique<GatedPass>(engine_.StartPass(model, sequences),
+                                       gate_);
+  }
+  int Rows(const Sequence& sequence) const override {
+    return engine_.Rows(sequence);
+  }
+
+ private:
+  class GatedPass : public DevicePass {
+   public:
+    GatedPass(std::unique_ptr<DevicePass> pass, std::shared_ptr<Gate> gate)
+        : pass_(std::move(pass)), gate_(std::move(gate)) {}
+    void RunStep() override {
+      gate_->Pass();
+      pass_->RunStep();
+    }
+    void DropCancelled() override { pass_->DropCancelled(); }
+    bool done() const override { return pass_->done(); }
+    absl::Status Finish() override { return pass_->Finish(); }
+
+   private:
+    std::unique_ptr<DevicePass> pass_;
+    std::shared_ptr<Gate> gate_;
+  };
+
+  EngineDevice engine_;
+  std::shared_ptr<Gate> gate_;
+};
+
+}  // namespace qk::testing
+
+#endif  // QKSCOPE_TESTS_SERVER_GATED_DEVICE_H_
