@@ -21,7 +21,7 @@ using ::qkscope::v1::LimitsConfig;
 using ::qkscope::v1::ServerConfig;
 
 constexpr int kMaxThreads = 1024;
-constexpr int kMaxGraceSeconds = 24 * 3600;
+constexpr int kMaxSeconds = 24 * 3600;
 
 // Errors of one source (a file, or the flags).
 class Checker {
@@ -50,6 +50,18 @@ class Checker {
       return Bad(key, absl::StrCat("must be > 0, got ", value));
     }
     *out = static_cast<T>(value);
+    return absl::OkStatus();
+  }
+
+  // A time that is set must be in [min, a day].
+  absl::Status Seconds(const std::string& key, bool is_set, int min, int value,
+                       absl::Duration* out) const {
+    if (!is_set) return absl::OkStatus();
+    if (value < min || value > kMaxSeconds) {
+      return Bad(key, absl::StrCat("must be in [", min, ", ", kMaxSeconds,
+                                   "], got ", value));
+    }
+    *out = absl::Seconds(value);
     return absl::OkStatus();
   }
 
@@ -226,6 +238,18 @@ absl::Status SetModelAdmin(const ::qkscope::v1::ModelAdminConfig& in,
                      in.max_bytes(), &out->max_bytes);
 }
 
+absl::Status SetTimes(const ServerConfig& config, const Checker& check,
+                      ServerOptions* out) {
+  QK_RETURN_IF_ERROR(
+      check.Seconds("shutdown_grace_s", config.has_shutdown_grace_s(), 0,
+                    config.shutdown_grace_s(), &out->shutdown_grace));
+  QK_RETURN_IF_ERROR(check.Seconds("keepalive_s", config.has_keepalive_s(), 1,
+                                   config.keepalive_s(), &out->keepalive));
+  return check.Seconds("keepalive_timeout_s", config.has_keepalive_timeout_s(),
+                       1, config.keepalive_timeout_s(),
+                       &out->keepalive_timeout);
+}
+
 absl::Status SetTls(const ::qkscope::v1::TlsConfig& in, const Checker& check,
                     ServerOptions* out) {
   if (in.certificate_file().empty()) {
@@ -261,15 +285,7 @@ absl::StatusOr<ServerOptions> OptionsFromConfig(const ServerConfig& config,
                                                "], got ", out.threads));
     }
   }
-  if (config.has_shutdown_grace_s()) {
-    const int seconds = config.shutdown_grace_s();
-    if (seconds < 0 || seconds > kMaxGraceSeconds) {
-      return check.Bad("shutdown_grace_s",
-                       absl::StrCat("must be in [0, ", kMaxGraceSeconds,
-                                    "], got ", seconds));
-    }
-    out.shutdown_grace = absl::Seconds(seconds);
-  }
+  QK_RETURN_IF_ERROR(SetTimes(config, check, &out));
   QK_RETURN_IF_ERROR(SetAccess(config, source, check, &out));
   if (config.has_tls()) QK_RETURN_IF_ERROR(SetTls(config.tls(), check, &out));
   QK_RETURN_IF_ERROR(

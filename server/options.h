@@ -51,6 +51,8 @@ struct ServerOptions {
   int threads = 0;  // 0: the cores
   Limits limits;
   absl::Duration shutdown_grace = absl::Seconds(30);
+  absl::Duration keepalive = absl::Seconds(20);
+  absl::Duration keepalive_timeout = absl::Seconds(10);
   LogLevel log_level = LogLevel::kInfo;
   bool log_prompts = false;
   std::optional<ResultStore::Options> spool;  // nullopt: no results are kept

@@ -25,9 +25,6 @@ namespace {
 constexpr char kServiceName[] = "qkscope.v1.Analysis";
 constexpr int kStreamThreads = 2;
 constexpr int kScrapeThreads = 4;
-// A client that stopped is noticed after the sum of both.
-constexpr int kKeepaliveMs = 20'000;
-constexpr int kKeepaliveTimeoutMs = 10'000;
 // Clients that ping more often than this are sent away.
 constexpr int kMinPingIntervalMs = 10'000;
 constexpr int kMaxStreamsPerConnection = 1024;
@@ -37,10 +34,14 @@ constexpr int kMaxMetadataBytes = 16 * 1024;
 // For statuses to leave once the calls have ended.
 constexpr auto kFlush = std::chrono::milliseconds(300);
 
-void SetChannelArguments(grpc::ServerBuilder* builder) {
-  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
-  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
-                              kKeepaliveTimeoutMs);
+void SetChannelArguments(const ServerOptions& options,
+                         grpc::ServerBuilder* builder) {
+  const auto set_time = [builder](const char* key, absl::Duration time) {
+    builder->AddChannelArgument(
+        key, static_cast<int>(absl::ToInt64Milliseconds(time)));
+  };
+  set_time(GRPC_ARG_KEEPALIVE_TIME_MS, options.keepalive);
+  set_time(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, options.keepalive_timeout);
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder->AddChannelArgument(
       GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
@@ -188,7 +189,7 @@ absl::Status Server::Listen(Log* log) {
   const Acceptor::Handle on_probe = add(grpc::InsecureServerCredentials());
   builder.RegisterService(service_.get());
   builder.RegisterService(admin_service_.get());
-  SetChannelArguments(&builder);
+  SetChannelArguments(options_, &builder);
   grpc_server_ = builder.BuildAndStart();
   if (grpc_server_ == nullptr) {
     return absl::UnavailableError("listen: gRPC cannot start");
