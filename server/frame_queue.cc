@@ -106,15 +106,16 @@ void FrameQueue::Push(StreamItem item) {
 
 std::optional<StreamItem> FrameQueue::Pop() {
   std::lock_guard<std::mutex> lock(mutex_);
+  // The reader comes when it is through with the last one.
+  bytes_ -= in_hand_;
+  *buffered_ -= std::exchange(in_hand_, 0);
   if (items_.empty()) {
     reader_waits_ = !discarded_;
     return std::nullopt;
   }
   StreamItem item = std::move(items_.front());
   items_.pop_front();
-  const int64_t bytes = ItemBytes(item);
-  bytes_ -= bytes;
-  *buffered_ -= bytes;
+  in_hand_ = ItemBytes(item);
   return item;
 }
 
@@ -129,6 +130,7 @@ void FrameQueue::Discard() {
   discarded_ = true;
   reader_waits_ = false;
   dropped.swap(items_);
+  in_hand_ = 0;
   *buffered_ -= std::exchange(bytes_, 0);
   lease_.Release(lease_.bytes());
 }

@@ -42,7 +42,8 @@ int64_t ItemBytes(const StreamItem& item);
 
 class FrameQueue : public RunSink {
  public:
-  // `buffered`: bytes that wait in all queues together, kept up to date.
+  // `buffered`: bytes that wait in all queues together, or are in a reader's
+  // hands, kept up to date.
   // `wake`: called once after Pop found nothing and something came; under no
   // lock, on the pushing thread, so it should only post a task.
   FrameQueue(BufferLease lease, std::atomic<int64_t>* buffered,
@@ -75,7 +76,8 @@ class FrameQueue : public RunSink {
   std::mutex mutex_;
   BufferLease lease_;
   std::deque<StreamItem> items_;
-  int64_t bytes_ = 0;  // of items_
+  int64_t bytes_ = 0;    // of items_ and of the item popped last
+  int64_t in_hand_ = 0;  // the latter's
   bool reader_waits_ = false;
   bool discarded_ = false;
 };
