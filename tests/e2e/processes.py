@@ -7,10 +7,12 @@ import json
 import os
 import pathlib
 import pty
+import re
 import signal
 import subprocess
 import tempfile
 import threading
+import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ["QK_BIN_DIR"])
@@ -39,7 +41,7 @@ class Server:
             env=environment)
         self.log = []
         self._listening = threading.Event()
-        self.address = None
+        self.address = self.metrics_address = None
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
         if not self._listening.wait(PATIENCE_S) or self.address is None:
@@ -60,6 +62,7 @@ class Server:
             except ValueError:
                 continue
             if entry.get("event") == "listening":
+                self.metrics_address = entry["metrics"]
                 self.address = entry["listen"]
                 self._listening.set()
         self._listening.set()
@@ -170,3 +173,36 @@ class Stalled:
 
 def scratch_folder():
     return tempfile.TemporaryDirectory(prefix="qkscope_e2e_")
+
+
+def metrics(server):
+    """What /metrics shows: name -> labels -> value."""
+    with urllib.request.urlopen(f"http://{server.metrics_address}/metrics",
+                                timeout=PATIENCE_S) as answer:
+        text = answer.read().decode()
+    values = {}
+    for line in text.splitlines():
+        match = re.fullmatch(r"(\w+)(\{.*\})? (\S+)", line)
+        if match and not line.startswith("#"):
+            values.setdefault(match[1], {})[match[2] or ""] = float(match[3])
+    return values
+
+
+def status_bytes(pid, key):
+    """A size in /proc/PID/status."""
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("no " + key)
+
+
+def resident_bytes(pid):
+    return status_bytes(pid, "VmRSS")
+
+
+def open_files(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def threads(pid):
+    return len(os.listdir(f"/proc/{pid}/task"))

@@ -1,20 +1,34 @@
-"""gRPC calls byte by byte, for headers that no client library would send."""
+"""gRPC calls byte by byte, for what no client library would send, and for many
+clients that cost little."""
 
 import socket
 import struct
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, SETTINGS, PING, GOAWAY = 0, 1, 4, 6, 7
+(DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY,
+ WINDOW_UPDATE) = 0, 1, 3, 4, 6, 7, 8
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
+CANCEL, ENHANCE_YOUR_CALM = 8, 11
+# As trailers have it. HPACK with literals as they are: gRPC's server uses no
+# Huffman code. Of the first call of a connection only: later ones refer to it.
+OK = b"\x0bgrpc-status\x010"
+RESOURCE_EXHAUSTED = b"\x0bgrpc-status\x018"
 
 PATIENCE_S = 60
+
+
+class SentAway(ConnectionError):
+    """The server's GOAWAY."""
+
+    def __init__(self, code, text):
+        super().__init__(f"sent away: {code} {text}")
+        self.code = code
 
 
 class Answer:
     """What came of a call: all header blocks and all message bytes."""
 
     def __init__(self):
-        # HPACK with literals as they are: gRPC's server uses no Huffman code.
         self.headers = b""
         self.messages = b""
 
@@ -63,10 +77,11 @@ def _read_exactly(connection, size):
 
 
 def read_frame(connection):
-    """Its kind, flags and payload."""
+    """Its kind, flags, stream and payload."""
     head = _read_exactly(connection, 9)
     size = struct.unpack(">I", b"\0" + head[:3])[0]
-    return head[3], head[4], _read_exactly(connection, size)
+    stream = struct.unpack(">I", head[5:])[0]
+    return head[3], head[4], stream, _read_exactly(connection, size)
 
 
 def connect(address):
@@ -74,26 +89,75 @@ def connect(address):
     return socket.create_connection((host, int(port)), PATIENCE_S)
 
 
-def call(connection, path, headers=(), message=b""):
-    """One call on a fresh connection; `headers` are pairs of bytes."""
-    block = call_headers(path, headers)
-    connection.sendall(
-        PREFACE + frame(SETTINGS, 0, 0, b"")
-        + frame(HEADERS, END_HEADERS, 1, block)
-        + frame(DATA, END_STREAM, 1,
-                 b"\0" + struct.pack(">I", len(message)) + message))
-    answer = Answer()
-    while True:
-        kind, flags, payload = read_frame(connection)
-        if kind == SETTINGS and not flags & ACK:
-            connection.sendall(frame(SETTINGS, ACK, 0, b""))
-        elif kind == PING and not flags & ACK:
-            connection.sendall(frame(PING, ACK, 0, payload))
+class Connection:
+    """HTTP/2 over `connection`, a fresh one. It takes 64 KiB of answers, and no
+    more before `take`."""
+
+    def __init__(self, connection):
+        self.socket = connection
+        self._next = 1
+        self.socket.sendall(PREFACE + frame(SETTINGS, 0, 0, b""))
+
+    def start(self, path, message=b"", headers=()):
+        """Begins a call; its stream. `headers` are pairs of bytes."""
+        stream, self._next = self._next, self._next + 2
+        self.socket.sendall(
+            frame(HEADERS, END_HEADERS, stream, call_headers(path, headers))
+            + frame(DATA, END_STREAM, stream,
+                    b"\0" + struct.pack(">I", len(message)) + message))
+        return stream
+
+    def take(self, size, *streams):
+        """Lets that many more bytes come, of each stream."""
+        self.socket.sendall(b"".join(
+            frame(WINDOW_UPDATE, 0, stream, struct.pack(">I", size))
+            for stream in (0, *streams)))
+
+    def cancel(self, stream):
+        self.socket.sendall(
+            frame(RST_STREAM, 0, stream, struct.pack(">I", CANCEL)))
+
+    def ping(self):
+        self.socket.sendall(frame(PING, 0, 0, b"12345678"))
+
+    def read(self):
+        """As read_frame; answers what is to be answered."""
+        kind, flags, stream, payload = read_frame(self.socket)
+        if kind in (SETTINGS, PING) and not flags & ACK:
+            try:
+                self.socket.sendall(frame(
+                    kind, ACK, 0, payload if kind == PING else b""))
+            except OSError:
+                pass  # Closed by the server: its last words are to be read.
         elif kind == GOAWAY:
-            raise ConnectionError("sent away")
-        elif kind == HEADERS:
-            answer.headers += payload
-        elif kind == DATA:
-            answer.messages += payload
-        if kind in (HEADERS, DATA) and flags & END_STREAM:
-            return answer
+            raise SentAway(struct.unpack(">I", payload[4:8])[0], payload[8:])
+        return kind, flags, stream, payload
+
+    def await_data(self):
+        """Until the first bytes of an answer are there."""
+        while self.read()[0] != DATA:
+            pass
+
+    def finish(self, stream):
+        """Reads on to the end of the stream, within what it takes."""
+        answer = Answer()
+        while True:
+            kind, flags, of, payload = self.read()
+            if of != stream:
+                continue
+            if kind == HEADERS:
+                answer.headers += payload
+            elif kind == DATA:
+                answer.messages += payload
+            if kind == RST_STREAM or (kind in (HEADERS, DATA)
+                                      and flags & END_STREAM):
+                return answer
+
+    def close(self):
+        self.socket.close()
+
+
+def call(connection, path, headers=(), message=b""):
+    """One call on a fresh connection."""
+    http2 = Connection(connection)
+    return http2.finish(http2.start(path, message, headers))

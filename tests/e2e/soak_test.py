@@ -9,48 +9,17 @@ flight. SOAK_CLIENTS (default 64).
 import json
 import os
 import pathlib
-import re
 import subprocess
 import tempfile
 import time
 import unittest
-import urllib.request
 
 import processes
+from processes import metrics, open_files, resident_bytes, threads
 
 KINDS = ["good", "flood", "stalled", "killed", "long", "probe"]
 SECONDS = int(os.environ.get("SOAK_SECONDS", "10"))
 CLIENTS = int(os.environ.get("SOAK_CLIENTS", "64"))
-
-
-def metrics(server):
-    for line in server.log:
-        entry = json.loads(line)
-        if entry.get("event") == "listening":
-            address = entry["metrics"]
-    with urllib.request.urlopen(f"http://{address}/metrics") as answer:
-        text = answer.read().decode()
-    values = {}
-    for line in text.splitlines():
-        match = re.fullmatch(r"(\w+)(\{.*\})? (\S+)", line)
-        if match and not line.startswith("#"):
-            values.setdefault(match[1], {})[match[2] or ""] = float(match[3])
-    return values
-
-
-def resident_bytes(pid):
-    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("no VmRSS")
-
-
-def open_files(pid):
-    return len(os.listdir(f"/proc/{pid}/fd"))
-
-
-def threads(pid):
-    return len(os.listdir(f"/proc/{pid}/task"))
 
 
 class SoakTest(unittest.TestCase):

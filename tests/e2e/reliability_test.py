@@ -1,0 +1,461 @@
+"""What a server promises whatever its clients do, with real processes. A test's
+name begins with the row of docs/reliability.md that it holds.
+
+Figures are printed for that page; only what hangs fails by the clock.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import random
+import resource
+import shutil
+import signal
+import statistics
+import subprocess
+import threading
+import time
+import unittest
+
+import numpy
+import safetensors.numpy
+
+import processes
+from processes import (PATIENCE_S, ROOT, TINY_MODEL, Server, Stalled, metrics,
+                       open_files, qkctl, resident_bytes, scratch_folder,
+                       threads)
+from raw_grpc import (DATA, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, OK,
+                      RESOURCE_EXHAUSTED, Connection, SentAway, connect)
+
+ANALYZE = "/qkscope.v1.Analysis/Analyze"
+SMALL = ["analyze", "--model", "tiny", "--token-ids", "3,1,41,59"]
+MIB = 1 << 20
+CHUNK = 256 * 1024  # Payload bytes of a Layer event, at most.
+# Of everything that a connection may take.
+ALL = 1 << 30
+
+
+def encoded(text):
+    """An AnalyzeRequest, given as text proto."""
+    return subprocess.run(
+        ["protoc", "-I", ROOT / "proto", "--encode=qkscope.v1.AnalyzeRequest",
+         ROOT / "proto/qkscope/v1/analysis.proto"], input=text.encode(),
+        capture_output=True, check=True).stdout
+
+
+def request(tokens, capture, arms=1, model="tiny"):
+    ids = " ".join(f"ids: {1 + i % 90}" for i in range(tokens))
+    names = " ".join(f"arms {{name: 'a{i}'}}" for i in range(arms))
+    return encoded(f"model: '{model}' input {{token_ids {{{ids}}}}} {names} "
+                   f"capture {{{capture}}}")
+
+
+# Raw values of all points, some 280 KiB an arm: a reader that stands still
+# stops it.
+EVERYTHING = ("form: RAW stage: BEFORE_AND_AFTER points: [HOOK_Q, HOOK_K, "
+              "HOOK_V, HOOK_ROT_Q, HOOK_ROT_K, HOOK_Z]")
+
+
+def make_wide_model(folder):
+    """A model of few weights whose Q is 256 KiB for 128 tokens."""
+    config = json.loads((TINY_MODEL / "config.json").read_text())
+    config.update(hidden_size=32, num_attention_heads=16, head_dim=32,
+                  num_key_value_heads=2, max_position_embeddings=1024,
+                  num_hidden_layers=2)
+    rng = numpy.random.default_rng(7)
+    tensors = {}
+
+    def add(name, *shape):
+        tensors[name] = rng.normal(0, 0.1, shape).astype(numpy.float32)
+
+    add("model.embed_tokens.weight", 97, 32)
+    add("lm_head.weight", 97, 32)
+    add("model.norm.weight", 32)
+    for layer in range(2):
+        of = f"model.layers.{layer}."
+        for name, rows, columns in [("q", 512, 32), ("k", 64, 32),
+                                    ("v", 64, 32), ("o", 32, 512)]:
+            add(f"{of}self_attn.{name}_proj.weight", rows, columns)
+        add(of + "mlp.gate_proj.weight", 53, 32)
+        add(of + "mlp.up_proj.weight", 53, 32)
+        add(of + "mlp.down_proj.weight", 32, 53)
+        add(of + "input_layernorm.weight", 32)
+        add(of + "post_attention_layernorm.weight", 32)
+    (folder / "config.json").write_text(json.dumps(config))
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors")
+
+
+class Sample:
+    """What a server has at a moment when nobody asks anything of it."""
+
+    def __init__(self, calls, resident, files, tasks):
+        self.calls = calls
+        self.resident = resident
+        self.files = files
+        self.tasks = tasks
+
+
+def slope(samples):
+    """Resident bytes a call: the median of all pairs of samples."""
+    return statistics.median(
+        (b.resident - a.resident) / (b.calls - a.calls)
+        for i, a in enumerate(samples) for b in samples[i + 1:])
+
+
+def what_grows(samples):
+    """Names of what is not flat in the series."""
+    out = []
+    if slope(samples) * 10_000 >= MIB:
+        out.append("resident bytes")
+    third = len(samples) // 3
+    for name in ("files", "tasks"):
+        first, last = (statistics.median(getattr(s, name) for s in part)
+                       for part in (samples[:third], samples[-third:]))
+        if last > first + 2:
+            out.append(name)
+    return out
+
+
+class ReliabilityTest(unittest.TestCase):
+
+    @classmethod
+    def setUpClass(cls):
+        # For a thousand connections here, and as many in the server.
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+    def setUp(self):
+        folder = scratch_folder()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def start(self, config="", models=None, **more):
+        file = self.folder / "q.conf"
+        file.write_text(config)
+        server = Server(models or {"tiny": TINY_MODEL}, "--config", file,
+                        **more)
+        self.addCleanup(server.stop)
+        return server
+
+    def connection(self, server):
+        out = Connection(connect(server.address))
+        self.addCleanup(out.close)
+        return out
+
+    def await_metrics(self, server, what, done):
+        until = time.monotonic() + PATIENCE_S
+        while not done(values := metrics(server)):
+            self.assertLess(time.monotonic(), until, f"hangs: {what}")
+            time.sleep(0.02)
+        return values
+
+    def await_idle(self, server):
+        """Until every call has ended and nothing of any is left."""
+        return self.await_metrics(server, "calls", lambda values: (
+            sum(values["qkscope_rpc_started_total"].values())
+            == sum(values["qkscope_rpc_handled_total"].values())
+            and not any(values[gauge][""] for gauge in [
+                "qkscope_queued_requests", "qkscope_running_requests",
+                "qkscope_stream_buffered_bytes",
+                "qkscope_stream_reserved_bytes"])))
+
+    def await_device(self, server):
+        """Until the engine is through with all requests."""
+        return self.await_metrics(server, "the engine", lambda values: (
+            values["qkscope_queued_requests"][""] == 0
+            and values["qkscope_running_requests"][""] == 0))
+
+    def await_call(self, server, code):
+        """Until the log has a call that ended so."""
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            ended = [entry for entry in map(json.loads, list(server.log))
+                     if entry["event"] == "rpc" and entry["code"] == code]
+            if ended:
+                return ended[0]
+            self.assertLess(time.monotonic(), until, server.log_text())
+            time.sleep(0.01)
+
+    def live(self, values):
+        return (sum(values["qkscope_rpc_started_total"].values())
+                - sum(values["qkscope_rpc_handled_total"].values()))
+
+    def stalled_readers(self, server, count, message, headers=()):
+        """Connections that have each read the beginning of an answer, and
+        their streams."""
+        out = []
+        for _ in range(count):
+            connection = self.connection(server)
+            out.append((connection, connection.start(ANALYZE, message,
+                                                     headers)))
+        for connection, _ in out:
+            connection.await_data()
+        return out
+
+    def serves(self, server, token=None):
+        result = qkctl(server, *SMALL, token=token)
+        self.assertEqual(result.returncode, 0, result.stderr)
+
+    # --- clients and streams
+
+    def test_r1_a_thousand_idle_connections(self):
+        server = self.start()
+        self.serves(server)
+        pid = server.process.pid
+        before = resident_bytes(pid), open_files(pid)
+        connections = [self.connection(server) for _ in range(1000)]
+        for connection in connections:
+            connection.read()  # The server's settings.
+        extra = resident_bytes(pid) - before[0]
+        self.assertGreaterEqual(open_files(pid) - before[1], 1000)
+        print(f"R1: 1000 idle connections: {extra / MIB:.1f} MiB")
+        self.assertLessEqual(extra, 32 * MIB)
+        self.serves(server)
+
+    def test_r1_256_live_streams(self):
+        server = self.start()
+        readers = self.stalled_readers(server, 256, request(250, EVERYTHING))
+        self.assertEqual(self.live(metrics(server)), 256)
+        for connection, stream in readers:
+            connection.take(ALL, stream)
+            answer = connection.finish(stream)
+            self.assertIn(OK, answer.headers)
+            self.assertGreater(len(answer.messages), 250_000)
+        values = self.await_idle(server)
+        handled = values["qkscope_rpc_handled_total"]
+        self.assertEqual({labels: count for labels, count in handled.items()
+                          if "Analyze\"" in labels and count},
+                         {'{code="OK",method="Analyze"}': 256}, handled)
+
+    def stall(self, tokens, layers):
+        """256 readers stand still before results of Q of so many layers: MiB
+        that they cost, and MiB that the gauge shows."""
+        model = self.folder / "wide"
+        if not model.exists():
+            model.mkdir()
+            make_wide_model(model)
+        server = self.start(
+            "".join(f"users {{alias: '{name}' token_sha256: "
+                    f"'{hashlib.sha256(token.encode()).hexdigest()}'}}\n"
+                    for name, token in [("ada", "of-ada"), ("bob", "of-bob")]),
+            {"tiny": TINY_MODEL, "wide": model})
+        message = request(tokens, "form: RAW points: HOOK_Q layers: "
+                          f"{list(range(layers))}", model="wide")
+        ada = [(b"authorization", b"Bearer of-ada")]
+
+        def cost():
+            values = self.await_device(server)
+            return (resident_bytes(server.process.pid) / MIB,
+                    values["qkscope_stream_buffered_bytes"][""] / MIB)
+
+        readers = self.stalled_readers(server, 1, message, ada)  # Warms up.
+        before = cost()
+        readers += self.stalled_readers(server, 256, message, ada)
+        self.serves(server, "of-bob")
+        # The engine is through with them all, and nobody was sent away.
+        after = cost()
+        self.assertEqual(self.live(metrics(server)), 257)
+        for connection, _ in readers:
+            connection.close()
+        self.await_idle(server)
+        return after[0] - before[0], after[1] - before[1]
+
+    def test_r2_stalled_readers_of_a_chunk(self):
+        resident, _ = self.stall(tokens=128, layers=1)
+        print(f"R2: 256 readers before one chunk: {resident:.0f} MiB")
+        self.assertGreater(resident, 64)
+        self.assertLessEqual(resident, 192)
+
+    def test_r2_stalled_readers_of_more(self):
+        resident, gauge = self.stall(tokens=256, layers=2)
+        # What is being written: the message, and gRPC's copy of it.
+        written = 256 * 2 * CHUNK / MIB
+        print(f"R2: 256 readers before four chunks: {resident:.0f} MiB, gauge "
+              f"{gauge:.0f} MiB + {written:.0f} MiB of writes")
+        self.assertGreaterEqual(gauge, 256 * 4 * CHUNK / MIB)
+        self.assertLessEqual(abs(resident - gauge - written),
+                             0.2 * (gauge + written))
+
+    def test_r3_buffers_have_a_limit(self):
+        with Server({"tiny": TINY_MODEL}) as idle:
+            self.serves(idle)
+            limit = (processes.status_bytes(idle.process.pid, "VmPeak")
+                     + 256 * MIB)
+        # Of results for 64 readers that would be some 600 MiB.
+        server = self.start(
+            "limits {max_buffered_bytes: %d}" % (32 * MIB),
+            wrap=lambda command: ["prlimit", f"--as={limit}", *command])
+        message = request(250, EVERYTHING, arms=16)
+        refused, connections = [], []
+        for _ in range(64):
+            connection = self.connection(server)
+            connections.append(connection)
+            connection.start(ANALYZE, message)
+            while True:
+                kind, flags, _, payload = connection.read()
+                if kind == HEADERS and flags & END_STREAM:
+                    refused.append(payload)
+                    break
+                if kind == DATA:
+                    break
+        values = self.await_device(server)
+        reserved = values["qkscope_stream_reserved_bytes"][""] / MIB
+        print(f"R3: {len(refused)} of 64 refused, {reserved:.0f} MiB reserved")
+        self.assertGreater(len(refused), 0)
+        self.assertLess(len(refused), 64)
+        for payload in refused:
+            self.assertIn(RESOURCE_EXHAUSTED, payload)
+            self.assertIn(b"of stream buffers, ", payload)
+        self.assertLessEqual(reserved, 32)
+        self.assertEqual(
+            values["qkscope_refused_total"]['{reason="stream_buffers"}'],
+            len(refused))
+        for connection in connections:
+            connection.close()
+        self.await_idle(server)
+        self.serves(server)
+        self.assertIsNone(server.process.poll())
+
+    def test_r4_a_stopped_reader_is_let_go(self):
+        server = self.start("limits {write_stall_timeout_ms: 1000}")
+        with Stalled(server) as stream:
+            stream.process.send_signal(signal.SIGSTOP)
+            start = time.monotonic()
+            ended = self.await_call(server, "DEADLINE_EXCEEDED")
+            print(f"R4: ended {time.monotonic() - start:.2f} s after it stopped")
+            self.assertIn("the reader took nothing for", ended["reason"])
+            # While the client still stands.
+            self.await_idle(server)
+            print(f"R4: nothing left {time.monotonic() - start:.2f} s after")
+            stream.process.send_signal(signal.SIGCONT)
+            code, events, _ = stream.finish()
+            self.assertNotEqual(code, 0)
+            self.assertNotIn("finished", events[-1])
+
+    def kill_some(self, server, seed, count):
+        rng = random.Random(seed)
+        arms = [word for i in range(20)
+                for word in ("--arm", f"random_k:1,seed={i}")]
+        ids = ",".join(str(1 + i % 90) for i in range(200))
+        for _ in range(count):
+            client = subprocess.Popen(
+                [processes.BIN / "qkctl", "--server", server.address,
+                 "analyze", "--model", "tiny", "--token-ids", ids, *arms,
+                 "--form", "raw", "--max-new-tokens", "20"],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL)
+            time.sleep(rng.uniform(0, 0.2))
+            client.kill()
+            client.wait()
+
+    def test_r7_killed_clients_leave_nothing(self):
+        server = self.start()
+        killers = [threading.Thread(target=self.kill_some,
+                                    args=(server, seed, 25))
+                   for seed in range(4)]
+        for killer in killers:
+            killer.start()
+        for killer in killers:
+            killer.join()
+        start = time.monotonic()
+        values = self.await_idle(server)
+        print(f"R7: 100 kills, nothing left {time.monotonic() - start:.2f} s "
+              "after the last")
+        # They were killed in the middle of calls.
+        self.assertGreater(sum(values["qkscope_cancelled_total"].values()), 20)
+        self.serves(server)
+
+    def test_r7_a_stopped_client_does_not_answer_pings(self):
+        server = self.start("keepalive_s: 2 keepalive_timeout_s: 1")
+        with Stalled(server) as stream:
+            stream.process.send_signal(signal.SIGSTOP)
+            start = time.monotonic()
+            self.await_call(server, "CANCELLED")
+            print(f"R7: stopped client noticed after "
+                  f"{time.monotonic() - start:.2f} s")
+            self.await_idle(server)
+            stream.process.kill()
+        self.serves(server)
+
+    def test_r9_a_flood_of_pings(self):
+        server = self.start()
+        other = self.connection(server)
+        call = other.start(ANALYZE, request(250, EVERYTHING))
+        other.await_data()
+        flooder = self.connection(server)
+        sent = 0
+        try:
+            for sent in range(50):
+                flooder.ping()
+                time.sleep(0.01)
+        except OSError:
+            pass  # It is away already.
+        with self.assertRaises(SentAway) as away:
+            while True:
+                flooder.read()
+        print(f"R9: sent away, {sent + 1} pings were sent")
+        self.assertEqual(away.exception.code, ENHANCE_YOUR_CALM)
+        other.take(ALL, call)
+        self.assertIn(OK, other.finish(call).headers)
+        self.serves(server)
+
+    # --- soak
+
+    def round(self, connection, rng, messages, count):
+        """So many calls: good ones, bad ones, cancelled ones."""
+        for _ in range(count // 50):
+            streams = set()
+            for _ in range(50):
+                stream = connection.start(ANALYZE, rng.choice(messages))
+                if rng.random() < 0.2:
+                    connection.cancel(stream)
+                else:
+                    streams.add(stream)
+            while streams:
+                kind, flags, stream, payload = connection.read()
+                if kind == DATA and payload:
+                    connection.take(len(payload))
+                if flags & END_STREAM and kind in (DATA, HEADERS):
+                    streams.discard(stream)
+
+    def sample(self, server):
+        values = self.await_idle(server)
+        pid = server.process.pid
+        return Sample(sum(values["qkscope_rpc_handled_total"].values()),
+                      resident_bytes(pid), open_files(pid), threads(pid))
+
+    def test_r15_nothing_grows(self):
+        server = self.start()
+        rng = random.Random(15)
+        messages = [request(tokens, "form: NORM_PER_TOKEN", arms)
+                    for tokens, arms in [(3, 1), (20, 2), (60, 1)]]
+        messages += [request(3, "", model="nobodys"), b"\xff\xff"]
+        samples = []
+        for _ in range(18):
+            connection = self.connection(server)
+            self.round(connection, rng, messages, 1000)
+            connection.close()
+            samples.append(self.sample(server))
+        samples = samples[6:]  # Caches and pools are full by then.
+        print(f"R15: {slope(samples) * 10_000 / MIB:.2f} MiB in 10,000 calls, "
+              f"of {samples[-1].calls - samples[0].calls:.0f}; files "
+              f"{samples[0].files} to {samples[-1].files}, threads "
+              f"{samples[0].tasks} to {samples[-1].tasks}")
+        self.assertEqual(what_grows(samples), [])
+        # The same with leaks of 150 bytes a call and of a thread a round.
+        self.assertEqual(
+            what_grows([Sample(s.calls, s.resident + 150 * s.calls, s.files,
+                               s.tasks + i) for i, s in enumerate(samples)]),
+            ["resident bytes", "tasks"])
+        # Descriptors that the server does keep: of clients that stay.
+        kept = []
+        for _ in samples:
+            self.connection(server).read()
+            self.round(self.connection(server), rng, messages, 50)
+            kept.append(self.sample(server))
+        self.assertIn("files", what_grows(kept))
+
+
+if __name__ == "__main__":
+    unittest.main()
