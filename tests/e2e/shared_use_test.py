@@ -48,6 +48,7 @@ class CuttingProxy:
         try:
             while data := source.recv(4096):
                 if limit is not None and copied + len(data) > limit:
+                    sink.sendall(data[:limit - copied])
                     self.made += 1
                     break
                 sink.sendall(data)
@@ -108,7 +109,10 @@ class SharedUseTest(unittest.TestCase):
             proxy = CuttingProxy(server.address, cuts)
             self.addCleanup(proxy.close)
             out = self.folder / "cut.safetensors"
-            self.ok(proxy.address, *ANALYZE, "--resumable", "--out", out)
+            # gRPC may lose the first event with the connection: then there is
+            # nothing to go on with, and the request is sent again.
+            self.ok(proxy.address, *ANALYZE, "--resumable", "--retries", "4",
+                    "--out", out)
             self.assertGreater(proxy.made, 0)
             same = qkctl(server, "replay", out)
             self.assertEqual(same.returncode, 0, same.stdout + same.stderr)
