@@ -216,7 +216,7 @@ class ProxyTest(unittest.TestCase):
                 try:
                     kinds = []
                     while True:
-                        kind, _, payload = raw_grpc.read_frame(connection)
+                        kind, _, _, payload = raw_grpc.read_frame(connection)
                         kinds.append(kind)
                         if kind in (raw_grpc.GOAWAY, RST_STREAM,
                                     raw_grpc.HEADERS):

