@@ -31,7 +31,7 @@ ANALYZE = "/qkscope.v1.Analysis/Analyze"
 SMALL = ["analyze", "--model", "tiny", "--token-ids", "3,1,41,59"]
 MIB = 1 << 20
 # Of the soak, some 650 calls each. Pools and caches fill up first.
-WARM_UP_ROUNDS = 10
+WARM_UP_ROUNDS = 7
 ROUNDS = max(12, int(os.environ.get("SOAK_SECONDS", "0")))
 CHUNK = 256 * 1024  # Payload bytes of a Layer event, at most.
 # Of everything that a connection may take.
