@@ -328,12 +328,19 @@ class ReliabilityTest(unittest.TestCase):
         with Stalled(server) as stream:
             stream.process.send_signal(signal.SIGSTOP)
             start = time.monotonic()
-            ended = self.await_call(server, "DEADLINE_EXCEEDED")
-            print(f"R4: ended {time.monotonic() - start:.2f} s after it stopped")
-            self.assertIn("the reader took nothing for", ended["reason"])
             # While the client still stands.
+            values = self.await_metrics(server, "buffers", lambda values: (
+                sum(values["qkscope_cancelled_total"].values()) == 1
+                and values["qkscope_stream_buffered_bytes"][""] == 0
+                and values["qkscope_stream_reserved_bytes"][""] == 0))
+            self.assertEqual(
+                values["qkscope_cancelled_total"]['{reason="stalled"}'], 1)
+            print(f"R4: buffers free {time.monotonic() - start:.2f} s after "
+                  "it stopped")
+            ended = self.await_call(server, "DEADLINE_EXCEEDED")
+            self.assertIn("the reader took nothing for", ended["reason"])
             self.await_idle(server)
-            print(f"R4: nothing left {time.monotonic() - start:.2f} s after")
+            print(f"R4: call over {time.monotonic() - start:.2f} s after")
             stream.process.send_signal(signal.SIGCONT)
             code, events, _ = stream.finish()
             self.assertNotEqual(code, 0)
