@@ -277,9 +277,11 @@ void Capture::RecordPattern(int layer, const PassStep& pass, const float* q,
   Send(staging_.as<void>(), &frame);
 }
 
-void Capture::FinishDecode() {
+bool Capture::FinishDecode() {
+  bool any = false;
   for (size_t i = 0; i < decode_heads_.size(); ++i) {
     if (decode_heads_[i] == 0) continue;
+    any = true;
     const HookPoint point = static_cast<HookPoint>(i / 2 % kNumHookPoints);
     const int layer = spec_.capture.layers[i / 2 / kNumHookPoints];
     PassStep all;
@@ -289,6 +291,7 @@ void Capture::FinishDecode() {
               config_.layers[layer].attention.head_dim);
     pending_.back().frame.position = -1;
   }
+  return any;
 }
 
 std::vector<LayerFrame> Capture::TakeFrames() {

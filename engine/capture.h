@@ -30,8 +30,9 @@ class Capture {
   bool WantsPattern(int layer, const PassStep& pass) const;
   void RecordPattern(int layer, const PassStep& pass, const float* q,
                      const AttentionRows& rows, ComputeType type);
-  // Emits the norms over all decode steps. Once, after the last step.
-  void FinishDecode();
+  // Emits the norms over all decode steps. Once, after the last step. False:
+  // there are none.
+  bool FinishDecode();
 
   // Finished frames, as far as they have arrived on the host.
   std::vector<LayerFrame> TakeFrames();

@@ -9,6 +9,7 @@
 #include "engine/batch.h"
 #include "engine/check.h"
 #include "engine/head.h"
+#include "engine/out_of_memory.h"
 #include "engine/weights.h"
 
 namespace qk {
@@ -243,20 +244,39 @@ void PlaceImages(Batch& batch) {
 }  // namespace
 
 Pass::Pass(const Model& model, absl::Span<Sequence* const> sequences)
-    : model_(model), batch_(std::make_unique<Batch>(model, sequences)) {
-  rows_ = batch_->rows();
-  if (batch_->status().ok()) Embed(*batch_);
+    : model_(model) {
+  Guard([&] {
+    batch_ = std::make_unique<Batch>(model, sequences);
+    rows_ = batch_->rows();
+    if (batch_->status().ok()) Embed(*batch_);
+  });
 }
 
 Pass::~Pass() = default;
 
+template <typename Step>
+void Pass::Guard(const Step& step) {
+  const absl::Status status = WithoutBadAlloc([&] {
+    step();
+    return absl::OkStatus();
+  });
+  if (status.ok()) return;
+  // What the device still reads and writes goes with the pass.
+  status_ = model_.backend()->Synchronize();
+  if (status_.ok()) status_ = status;
+}
+
 bool Pass::done() const {
-  return !batch_->status().ok() || !batch_->alive() ||
+  return !status_.ok() || !batch_->status().ok() || !batch_->alive() ||
          (head_ != nullptr && head_->done());
 }
 
 void Pass::RunStep() {
   QK_CHECK(!done());
+  Guard([this] { RunNext(); });
+}
+
+void Pass::RunNext() {
   DropCancelled();
   if (!batch_->alive()) return;
   if (head_ != nullptr) {
@@ -279,18 +299,24 @@ void Pass::RunStep() {
   }
 }
 
-void Pass::DropCancelled() { batch_->DropCancelled(layer_.paused()); }
+void Pass::DropCancelled() {
+  if (!status_.ok()) return;
+  Guard([this] { batch_->DropCancelled(layer_.paused()); });
+}
 
 absl::Status Pass::Finish() {
-  if (!batch_->status().ok()) return batch_->status();
+  if (status_.ok() && !batch_->status().ok()) return batch_->status();
   DropCancelled();
+  if (!status_.ok()) return status_;
   const absl::Status status = batch_->backend().Synchronize();
-  for (Batch::Entry& entry : batch_->entries()) {
-    if (entry.sequence == nullptr) continue;
-    entry.sequence->Deliver();
-    entry.sequence->Advance(entry.step);
-  }
-  return status;
+  Guard([&] {
+    for (Batch::Entry& entry : batch_->entries()) {
+      if (entry.sequence == nullptr) continue;
+      entry.sequence->Deliver();
+      entry.sequence->Advance(entry.step);
+    }
+  });
+  return status.ok() ? status_ : status;
 }
 
 int Pass::rows() const { return rows_; }

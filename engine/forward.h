@@ -37,18 +37,25 @@ class Pass {
   void DropCancelled();
   // All of it ran, or no sequence is left.
   bool done() const;
-  // Waits for the device. The first error of the pass.
+  // Waits for the device. The first error of the pass, which is
+  // RESOURCE_EXHAUSTED where the host was out of memory.
   absl::Status Finish();
   // Rows at the start.
   int rows() const;
 
  private:
+  // Runs `step`, and ends the pass if the host is out of memory.
+  template <typename Step>
+  void Guard(const Step& step);
+  void RunNext();
+
   const Model& model_;
   std::unique_ptr<Batch> batch_;
   std::unique_ptr<Head> head_;  // once the layers have run
   int next_layer_ = 0;
   Steps layer_;  // it
   int rows_ = 0;
+  absl::Status status_;  // of Guard
 };
 
 }  // namespace qk

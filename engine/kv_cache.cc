@@ -1,5 +1,6 @@
 #include "engine/kv_cache.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -45,6 +46,9 @@ absl::StatusOr<PageList> PagePool::Take(int64_t pages) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "needs ", pages, " KV pages, ", budget_pages_ - used_, " are free"));
   }
+  // All there will be: giving pages back must not need memory.
+  free_.reserve(used_ + std::max<size_t>(free_.size(), pages));
+  list.pages_.reserve(pages);
   for (int64_t i = 0; i < pages; ++i) {
     if (!free_.empty()) {
       list.pages_.push_back(std::move(free_.back()));

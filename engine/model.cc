@@ -22,6 +22,7 @@
 #include "engine/formats/mapped_file.h"
 #include "engine/formats/safetensors.h"
 #include "engine/kv_cache.h"
+#include "engine/out_of_memory.h"
 #include "engine/weights.h"
 #include "engine/workspace.h"
 
@@ -220,8 +221,10 @@ ModelDescription Describe(const OpenModel& model, ComputeType compute) {
 
 absl::StatusOr<ModelDescription> DescribeModel(const std::string& path,
                                                ComputeType compute) {
-  QK_ASSIGN_OR_RETURN(const OpenModel model, Open(path));
-  return Describe(model, compute);
+  return WithoutBadAlloc([&]() -> absl::StatusOr<ModelDescription> {
+    QK_ASSIGN_OR_RETURN(const OpenModel model, Open(path));
+    return Describe(model, compute);
+  });
 }
 
 Model::Model() = default;
@@ -241,6 +244,11 @@ void Model::FindRopes() {
 }
 
 absl::StatusOr<std::shared_ptr<const Model>> Model::Load(
+    const std::string& path, const ModelOptions& options, Backend* backend) {
+  return WithoutBadAlloc([&] { return Read(path, options, backend); });
+}
+
+absl::StatusOr<std::shared_ptr<const Model>> Model::Read(
     const std::string& path, const ModelOptions& options, Backend* backend) {
   const auto start = std::chrono::steady_clock::now();
   QK_ASSIGN_OR_RETURN(OpenModel open, Open(path));

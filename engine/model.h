@@ -80,6 +80,8 @@ class Model : public std::enable_shared_from_this<Model> {
 
  private:
   Model();
+  static absl::StatusOr<std::shared_ptr<const Model>> Read(
+      const std::string& path, const ModelOptions& options, Backend* backend);
   void FindRopes();
 
   ModelDescription description_;

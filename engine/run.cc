@@ -9,6 +9,7 @@
 #include "engine/compare.h"
 #include "engine/generate.h"
 #include "engine/images.h"
+#include "engine/out_of_memory.h"
 #include "engine/sampler.h"
 #include "engine/sequence.h"
 
@@ -44,8 +45,12 @@ class RunImpl final : public Run {
   const RunSpec& spec() const override { return spec_; }
 
  private:
+  // Runs `step`, which ends the run if the host is out of memory.
+  template <typename Step>
+  void Guard(const Step& step);
   void MakeArms();
   void RequestHead(Arm& arm);
+  void AfterGoodPass(absl::Span<Sequence* const> ran, double seconds);
   void AfterPrefill(Arm& arm);
   void AfterDecode(Arm& arm);
   void SendLogits(const Arm& arm);
@@ -67,11 +72,25 @@ class RunImpl final : public Run {
   std::unique_ptr<Comparison> comparison_;
   bool compared_ = false;  // or being compared
   bool finished_ = false;
+  absl::Status arm_status_;  // the first failure of an arm's last captures
   RunTimes times_;
 };
 
 RunImpl::RunImpl(RunSpec spec, RunSink* sink)
     : spec_(std::move(spec)), sink_(sink) {}
+
+template <typename Step>
+void RunImpl::Guard(const Step& step) {
+  const absl::Status status = WithoutBadAlloc([&] {
+    step();
+    return absl::OkStatus();
+  });
+  if (status.ok()) return;
+  finished_ = true;
+  comparison_.reset();
+  arms_.clear();  // first: the word of the end needs memory, too
+  sink_->OnFinished(status, {}, times_);
+}
 
 void RunImpl::MakeArms() {
   arms_.clear();
@@ -88,16 +107,16 @@ void RunImpl::MakeArms() {
 }
 
 absl::Status RunImpl::Reserve() {
-  MakeArms();
-  for (Arm& arm : arms_) {
-    const absl::Status status = arm.sequence->Reserve();
-    if (!status.ok()) {
-      arms_.clear();  // nothing is held while it waits
-      return status;
+  const absl::Status status = WithoutBadAlloc([this] {
+    MakeArms();
+    for (Arm& arm : arms_) {
+      QK_RETURN_IF_ERROR(arm.sequence->Reserve());
+      RequestHead(arm);
     }
-    RequestHead(arm);
-  }
-  return absl::OkStatus();
+    return absl::OkStatus();
+  });
+  if (!status.ok()) arms_.clear();  // nothing is held while it waits
+  return status;
 }
 
 // The order of an arm's requests: score, logits, then the last row for what is
@@ -156,10 +175,16 @@ void RunImpl::AfterPass(absl::Span<Sequence* const> ran,
     FinishCancelled();
     return;
   }
-  if (!status.ok()) {
-    Finish(status);
-    return;
-  }
+  Guard([&] {
+    if (status.ok()) {
+      AfterGoodPass(ran, seconds);
+    } else {
+      Finish(status);
+    }
+  });
+}
+
+void RunImpl::AfterGoodPass(absl::Span<Sequence* const> ran, double seconds) {
   bool decode = true;
   for (Arm& arm : arms_) {
     if (!absl::c_linear_search(ran, arm.sequence.get())) continue;
@@ -171,6 +196,10 @@ void RunImpl::AfterPass(absl::Span<Sequence* const> ran,
     }
   }
   (decode ? times_.decode : times_.prefill) += seconds;
+  if (!arm_status_.ok()) {
+    Finish(arm_status_);
+    return;
+  }
   StartComparison();
   FinishWhenDone();
 }
@@ -265,7 +294,7 @@ void RunImpl::Stop(Arm& arm, const char* reason) {
   arm.done = true;
   arm.summary.stop_reason = reason;
   arm.summary.text = arm.text.text();
-  arm.sequence->FinishDecodeCapture();
+  arm_status_.Update(arm.sequence->FinishDecodeCapture());
 }
 
 void RunImpl::StartComparison() {
@@ -286,8 +315,10 @@ void RunImpl::CompareTile() {
     FinishCancelled();
     return;
   }
-  comparison_->RunTile();
-  if (comparison_->done()) EndComparison();
+  Guard([this] {
+    comparison_->RunTile();
+    if (comparison_->done()) EndComparison();
+  });
 }
 
 void RunImpl::EndComparison() {
@@ -318,7 +349,7 @@ void RunImpl::FinishCancelled() {
     std::lock_guard<std::mutex> lock(reason_mutex_);
     reason = reason_;
   }
-  Finish(reason);
+  Guard([&] { Finish(reason); });
 }
 
 void RunImpl::Finish(const absl::Status& status) {
@@ -338,12 +369,14 @@ void RunImpl::Finish(const absl::Status& status) {
 
 absl::StatusOr<std::unique_ptr<Run>> Run::Create(RunSpec spec, RunSink* sink) {
   QK_CHECK(!spec.tokens.empty() && !spec.arms.empty());
-  for (const ArmSpec& arm : spec.arms) {
-    QK_RETURN_IF_ERROR(
-        CheckImages(spec.images, spec.tokens, arm.model->config().vision));
-  }
-  QK_RETURN_IF_ERROR(Estimate(spec).status());
-  return std::make_unique<RunImpl>(std::move(spec), sink);
+  return WithoutBadAlloc([&]() -> absl::StatusOr<std::unique_ptr<Run>> {
+    for (const ArmSpec& arm : spec.arms) {
+      QK_RETURN_IF_ERROR(
+          CheckImages(spec.images, spec.tokens, arm.model->config().vision));
+    }
+    QK_RETURN_IF_ERROR(Estimate(spec).status());
+    return std::make_unique<RunImpl>(std::move(spec), sink);
+  });
 }
 
 }  // namespace qk

@@ -257,9 +257,11 @@ void Sequence::Deliver() {
   }
 }
 
-void Sequence::FinishDecodeCapture() {
-  capture_.FinishDecode();
+absl::Status Sequence::FinishDecodeCapture() {
+  if (!capture_.FinishDecode()) return absl::OkStatus();
+  QK_RETURN_IF_ERROR(model().backend()->Synchronize());
   Deliver();
+  return absl::OkStatus();
 }
 
 }  // namespace qk

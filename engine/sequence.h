@@ -115,7 +115,9 @@ class Sequence {
   // are kept; else null.
   float* kept_rows() const { return kept_rows_.as<float>(); }
 
-  void FinishDecodeCapture();
+  // Sends what was summed over decode steps. Waits for the device if there is
+  // anything.
+  absl::Status FinishDecodeCapture();
   double capture_seconds() const { return capture_.seconds(); }
   // How often each hook point fired.
   const std::array<int64_t, kNumHookPoints>& hooks_fired() const {

@@ -28,7 +28,9 @@ class Steps {
     std::suspend_always final_suspend() noexcept { return {}; }
     std::suspend_always yield_value(Pause) noexcept { return {}; }
     void return_void() noexcept {}
-    void unhandled_exception() noexcept { std::terminate(); }
+    void unhandled_exception() noexcept { error = std::current_exception(); }
+
+    std::exception_ptr error;  // what ended it
   };
 
   Steps() = default;
@@ -41,9 +43,13 @@ class Steps {
     if (handle_) handle_.destroy();
   }
 
-  // Runs to the next pause; false: it came to its end instead.
+  // Runs to the next pause; false: it came to its end instead. What it throws
+  // ends it, and comes out here.
   bool Next() {
     handle_.resume();
+    if (handle_.promise().error != nullptr) {
+      std::rethrow_exception(std::exchange(handle_.promise().error, nullptr));
+    }
     return !handle_.done();
   }
   // Has begun and not come to its end.

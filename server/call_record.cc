@@ -12,6 +12,7 @@
 #include "grpc/grpc_security_constants.h"
 #include "grpc/support/time.h"
 #include "grpcpp/security/auth_context.h"
+#include "server/delay_point.h"
 #include "server/grpc_status.h"
 #include "server/refusal.h"
 
@@ -82,9 +83,12 @@ CallRecord::~CallRecord() {
 }
 
 absl::Status CallRecord::Open(DeadlineRule rule) {
+  DelayPoint("accept.before");
   QK_RETURN_IF_ERROR(core_->calls->CheckOpen());
   QK_RETURN_IF_ERROR(Authenticate());
-  return SetDeadline(rule);
+  QK_RETURN_IF_ERROR(SetDeadline(rule));
+  DelayPoint("accept.after");
+  return absl::OkStatus();
 }
 
 absl::Status CallRecord::Authenticate() {

@@ -25,6 +25,8 @@ namespace {
 
 // sysexits.h's EX_CONFIG; systemd's RestartPreventExitStatus knows it.
 constexpr int kExitConfig = 78;
+// EX_SOFTWARE: the device is lost. A new process may find it again.
+constexpr int kExitDevice = 70;
 
 // The file's configuration with the flags over it, checked each for itself so
 // that an error names where the value came from.
@@ -72,7 +74,8 @@ int CheckConfig(const ServerOptions& options) {
   return 0;
 }
 
-// The signals that end the process. SIGUSR1: a model could not be loaded.
+// The signals that end the process. SIGUSR1, from within: a model could not be
+// loaded, or the device is lost.
 sigset_t EndSignals() {
   sigset_t set;
   sigemptyset(&set);
@@ -123,6 +126,12 @@ int Serve(const ServerOptions& options) {
   log.Info("listening", {{"listen", (*server)->address()},
                          {"metrics", (*server)->metrics_address()},
                          {"version", options.version}});
+  std::atomic<bool> lost = false;
+  (*server)->SetOnDeviceLost([&](const absl::Status& reason) {
+    log.Error("device_lost", {{"reason", std::string(reason.message())}});
+    lost = true;
+    kill(getpid(), SIGUSR1);
+  });
   const Systemd systemd = Systemd::FromEnvironment();
   const Watchdog watchdog(
       systemd,
@@ -157,11 +166,11 @@ int Serve(const ServerOptions& options) {
   if (!loading) loader.join();
   const bool failed = !loading && !loaded.ok();
   if (failed) fail(loaded);
-  if (!failed) log.Info("stopped", {});
+  if (!failed && !lost) log.Info("stopped", {});
   // Nothing outlives the process, and destructors would take their time: the
   // metrics' listener looks every 2 s whether it is to stop.
   std::fflush(nullptr);
-  std::_Exit(failed ? kExitConfig : 0);
+  std::_Exit(failed ? kExitConfig : lost ? kExitDevice : 0);
 }
 
 int Main(const std::vector<std::string>& arguments) {

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
 #include "server/convert_fields.h"
+#include "server/delay_point.h"
 #include "server/prepared_run.h"
 #include "server/text.h"
 
@@ -147,6 +148,7 @@ absl::Status ManyCall::Submit(const pb::AnalyzeManyPrompt& message,
 }
 
 void ManyCall::OnWriteDone(bool ok) {
+  DelayPoint("write_done");
   {
     std::lock_guard<std::mutex> lock(mutex_);
     watch_.End();
@@ -201,11 +203,15 @@ void ManyCall::Pump() {
     if (request_ != nullptr && !finish->ok()) {
       request_->Cancel(absl::CancelledError(finish->error_message()));
     }
+    DelayPoint("finish");
     Finish(*finish);
     return;
   }
   if (read) StartRead(&read_);
-  if (write) StartWrite(&event_);
+  if (write) {
+    DelayPoint("write");
+    StartWrite(&event_);
+  }
 }
 
 bool ManyCall::WantsRead() const {

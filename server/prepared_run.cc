@@ -6,6 +6,7 @@
 #include "absl/time/clock.h"
 #include "engine/check.h"
 #include "engine/model.h"
+#include "server/delay_point.h"
 #include "server/grpc_status.h"
 #include "server/model_info.h"
 #include "server/refusal.h"
@@ -77,6 +78,7 @@ void BelongsTo(std::shared_ptr<ScheduledRequest> request, std::string id,
 absl::Status SubmitRuns(const ServerCore& core,
                         const std::shared_ptr<ScheduledRequest>& request,
                         std::vector<ScheduledRun> runs) {
+  DelayPoint("enqueue");  // AnalyzeMany: under the call's lock
   const absl::Status status = core.scheduler->Submit(request, std::move(runs));
   if (const auto retry = BudgetRetryDelay(status)) {
     return Refused(Refusal::kUserBudget, *retry < absl::InfiniteDuration()
@@ -90,7 +92,8 @@ absl::Status SubmitRuns(const ServerCore& core,
   return status;
 }
 
-absl::Status EndStatus(const RunEnd& end) {
+absl::Status EndStatus(const ServerCore& core, const RunEnd& end) {
+  core.device_watch->Look(end.status);
   if (absl::IsResourceExhausted(end.status)) {
     return Refused(Refusal::kMemory, end.status);
   }

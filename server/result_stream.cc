@@ -5,6 +5,7 @@
 #include "engine/check.h"
 #include "server/convert.h"
 #include "server/convert_fields.h"
+#include "server/delay_point.h"
 #include "server/kept_run.h"
 
 namespace qk {
@@ -74,6 +75,7 @@ absl::Status ResultStream::BeginAnalyze(const pb::AnalyzeRequest& request) {
 }
 
 void ResultStream::OnWriteDone(bool ok) {
+  DelayPoint("write_done");
   {
     std::lock_guard<std::mutex> lock(mutex_);
     watch_.End();
@@ -107,8 +109,10 @@ void ResultStream::Pump() {
     }
   }
   if (finish.has_value()) {
+    DelayPoint("finish");
     Finish(*finish);
   } else {
+    DelayPoint("write");
     StartWrite(&event_);
   }
 }

@@ -14,6 +14,7 @@
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
 #include "server/call_record.h"
+#include "server/delay_point.h"
 #include "server/event_encoder.h"
 #include "server/prepared_run.h"
 #include "server/server_core.h"
@@ -47,6 +48,7 @@ class RunStream : public grpc::ServerWriteReactor<Event>,
   }
 
   void OnWriteDone(bool ok) override {
+    DelayPoint("write_done");
     {
       std::lock_guard<std::mutex> lock(mutex_);
       watch_.End();
@@ -134,8 +136,10 @@ class RunStream : public grpc::ServerWriteReactor<Event>,
       }
     }
     if (finish.has_value()) {
+      DelayPoint("finish");
       this->Finish(*finish);
     } else {
+      DelayPoint("write");
       this->StartWrite(&event_);
     }
   }
@@ -154,7 +158,7 @@ class RunStream : public grpc::ServerWriteReactor<Event>,
       if (!item.has_value()) return false;
       if (const auto* end = std::get_if<RunEnd>(&*item);
           end != nullptr && !end->status.ok()) {
-        end_ = EndStatus(*end);
+        end_ = EndStatus(*core_, *end);
         return false;
       }
       if (const auto* frame = std::get_if<LayerFrame>(&*item)) {

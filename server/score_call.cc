@@ -11,8 +11,8 @@ namespace qk {
 // Keeps the one result of a pair's run.
 class ScoreCall::PairSink : public RunSink {
  public:
-  PairSink(Executor* executor, std::weak_ptr<ScoreCall> call, size_t index)
-      : executor_(executor), call_(std::move(call)), index_(index) {}
+  PairSink(const ServerCore* core, std::weak_ptr<ScoreCall> call, size_t index)
+      : core_(core), call_(std::move(call)), index_(index) {}
 
   void OnLayer(LayerFrame) override {}
   void OnApplied(AppliedRule) override {}
@@ -22,15 +22,15 @@ class ScoreCall::PairSink : public RunSink {
   void OnScore(ScoreResult score) override { score_ = std::move(score); }
   void OnFinished(const absl::Status& status, const std::vector<ArmSummary>&,
                   const RunTimes&) override {
-    executor_->Post([call = call_, index = index_,
-                     end = EndStatus({status, {}, {}}),
-                     score = std::move(score_)] {
+    core_->executor->Post([call = call_, index = index_,
+                           end = EndStatus(*core_, {status, {}, {}}),
+                           score = std::move(score_)] {
       if (auto c = call.lock()) c->PairDone(index, end, score);
     });
   }
 
  private:
-  Executor* const executor_;
+  const ServerCore* const core_;
   const std::weak_ptr<ScoreCall> call_;
   const size_t index_;
   ScoreResult score_;
@@ -75,8 +75,7 @@ absl::Status ScoreCall::Begin(const pb::ScoreRequest& request) {
     call_.prompt_tokens += static_cast<int64_t>(spec.tokens.size());
     ScheduledRun& run = runs.emplace_back();
     run.prefill_rows = static_cast<int64_t>(spec.tokens.size());
-    auto sink =
-        std::make_shared<PairSink>(core_->executor, weak_from_this(), i);
+    auto sink = std::make_shared<PairSink>(core_, weak_from_this(), i);
     QK_ASSIGN_OR_RETURN(run.run, Run::Create(std::move(spec), sink.get()));
     run.keep_alive = std::move(sink);
   }

@@ -17,6 +17,7 @@
 #include "grpcpp/impl/server_builder_plugin.h"
 #include "grpcpp/server_builder.h"
 #include "prometheus/exposer.h"
+#include "server/delay_point.h"
 #include "server/self_check.h"
 
 namespace qk {
@@ -85,23 +86,29 @@ absl::Duration TickOf(const Limits& limits) {
 
 }  // namespace
 
-Server::Server(const ServerOptions& options, std::unique_ptr<Device> device)
+Server::Server(const ServerOptions& options, std::unique_ptr<Device> device,
+               std::unique_ptr<Backend> backend)
     : options_(options),
+      backend_(std::move(backend)),
       budget_(options.limits.max_buffered_bytes),
       device_(std::move(device)) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Create(
-    const ServerOptions& options, Log* log, std::unique_ptr<Device> device) {
-  std::unique_ptr<Server> server(new Server(options, std::move(device)));
+    const ServerOptions& options, Log* log, std::unique_ptr<Device> device,
+    std::unique_ptr<Backend> backend) {
+  std::unique_ptr<Server> server(
+      new Server(options, std::move(device), std::move(backend)));
   QK_RETURN_IF_ERROR(server->Start(log));
   return server;
 }
 
 absl::Status Server::Start(Log* log) {
   QK_ASSIGN_OR_RETURN(access_, Access::Create(options_, log));
-  CpuBackendOptions backend_options;
-  backend_options.threads = options_.threads;
-  backend_ = CreateCpuBackend(backend_options);
+  if (backend_ == nullptr) {
+    CpuBackendOptions backend_options;
+    backend_options.threads = options_.threads;
+    backend_ = CreateCpuBackend(backend_options);
+  }
 
   Metrics::Options metrics_options;
   metrics_options.version = options_.version;
@@ -121,14 +128,22 @@ absl::Status Server::Start(Log* log) {
   QK_RETURN_IF_ERROR(DescribeModels(log));
   executor_ = std::make_unique<Executor>(kStreamThreads);
   QK_RETURN_IF_ERROR(OpenResults(log));
-  core_ = {options_.version,     options_.limits,
-           backend_->info(),     &registry_,
-           scheduler_.get(),     &budget_,
-           &buffered_,           executor_.get(),
-           metrics_.get(),       log,
-           calls_.get(),         access_->identity(),
-           options_.log_prompts, results_.get(),
-           spool_executor_.get()};
+  core_ = {options_.version,
+           options_.limits,
+           backend_->info(),
+           &registry_,
+           scheduler_.get(),
+           &budget_,
+           &buffered_,
+           executor_.get(),
+           metrics_.get(),
+           log,
+           calls_.get(),
+           access_->identity(),
+           options_.log_prompts,
+           results_.get(),
+           spool_executor_.get(),
+           &device_watch_};
   service_ = std::make_unique<AnalysisService>(&core_);
   admin_service_ =
       std::make_unique<AdminService>(&core_, models_.get(), access_.get());
@@ -248,6 +263,11 @@ void Server::BeginDrain() {
   scheduler_->StopAdmission();
 }
 
+void Server::LoseDevice(const absl::Status& reason) {
+  BeginDrain();
+  if (on_device_lost_ != nullptr) on_device_lost_(reason);
+}
+
 bool Server::WaitUntilIdle(absl::Time deadline) {
   return calls_->WaitUntilIdle(deadline);
 }
@@ -259,6 +279,7 @@ void Server::Stop() {
   calls_->AbortAll(reason);
   models_->Stop();
   scheduler_->CancelAll(reason);
+  DelayPoint("shutdown");
   grpc_server_->Shutdown(std::chrono::system_clock::now() + kFlush);
   grpc_server_->Wait();
 }
@@ -267,6 +288,7 @@ Server::~Server() {
   if (grpc_server_ != nullptr) {
     Stop();
   }
+  device_watch_.Close();  // runs may still end
   // A load in progress uses all that follows.
   models_.reset();
   grpc_server_.reset();

@@ -3,8 +3,10 @@
 #define QKSCOPE_SERVER_SERVER_H_
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -16,6 +18,7 @@
 #include "server/access.h"
 #include "server/admin_service.h"
 #include "server/analysis_service.h"
+#include "server/device_watch.h"
 #include "server/engine_device.h"
 #include "server/model_manager.h"
 #include "server/options.h"
@@ -31,12 +34,20 @@ class Server {
  public:
   // Describes the models, then listens; health says NOT_SERVING until
   // LoadModels is through. Errors name the key of the configuration. `log`
-  // outlives the server.
+  // outlives the server. `backend`: nullptr is the CPU's.
   static absl::StatusOr<std::unique_ptr<Server>> Create(
       const ServerOptions& options, Log* log,
-      std::unique_ptr<Device> device = std::make_unique<EngineDevice>());
+      std::unique_ptr<Device> device = std::make_unique<EngineDevice>(),
+      std::unique_ptr<Backend> backend = nullptr);
   // Ends what is left at once.
   ~Server();
+
+  // Called once if the device is lost (engine/device_lost.h): the server has
+  // begun to drain, and nothing but a new process helps. May neither wait nor
+  // call the server. To be set before models load.
+  void SetOnDeviceLost(std::function<void(const absl::Status&)> on_lost) {
+    on_device_lost_ = std::move(on_lost);
+  }
 
   // Loads all models, one after the other. The first error, `file: reason`.
   absl::Status LoadModels();
@@ -64,7 +75,8 @@ class Server {
   void Stop();
 
  private:
-  Server(const ServerOptions& options, std::unique_ptr<Device> device);
+  Server(const ServerOptions& options, std::unique_ptr<Device> device,
+         std::unique_ptr<Backend> backend);
 
   absl::Status Start(Log* log);
   absl::Status OpenResults(Log* log);
@@ -73,8 +85,13 @@ class Server {
   absl::Status ExposeMetrics();
   void SetHealth(const std::string& service, bool serving);
 
+  void LoseDevice(const absl::Status& reason);
+
   const ServerOptions options_;
   std::unique_ptr<Backend> backend_;
+  std::function<void(const absl::Status&)> on_device_lost_;
+  DeviceWatch device_watch_{
+      [this](const absl::Status& reason) { LoseDevice(reason); }};
   ModelRegistry registry_;
   BufferBudget budget_;
   std::atomic<int64_t> buffered_ = 0;

@@ -13,6 +13,7 @@
 #include "absl/strings/str_format.h"
 #include "engine/check.h"
 #include "engine/crc32c.h"
+#include "server/delay_point.h"
 
 namespace qk {
 namespace {
@@ -92,9 +93,11 @@ absl::StatusOr<std::unique_ptr<SpoolFile>> SpoolFile::Create(
   QK_CHECK(IsRequestId(header.request_id()));
   const std::string path =
       absl::StrCat(directory, "/", header.request_id(), kSpoolPart);
+  DelayPoint("spool.create.before");
   const int fd = open(path.c_str(),
                       O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (fd < 0) return Failed("make a file");
+  DelayPoint("spool.create.after");
   std::unique_ptr<SpoolFile> file(
       new SpoolFile(directory, header.request_id(), fd));
   file->header_ = header;
@@ -119,6 +122,7 @@ absl::Status SpoolFile::WriteRecord(char type, absl::string_view payload) {
     done += static_cast<size_t>(wrote);
   }
   bytes_ += static_cast<int64_t>(record.size());
+  DelayPoint("spool.record.after");
   return absl::OkStatus();
 }
 
@@ -131,11 +135,15 @@ absl::StatusOr<int64_t> SpoolFile::Append(absl::string_view event) {
 absl::Status SpoolFile::Complete(const ::qkscope::v1::SpoolEnd& end) {
   end_ = end;
   QK_RETURN_IF_ERROR(WriteRecord(kEnd, end.SerializeAsString()));
+  DelayPoint("spool.sync.before");
   if (fsync(fd_) != 0) return Failed("sync");
+  DelayPoint("spool.sync.after");
   const std::string base = absl::StrCat(directory_, "/", id_);
+  DelayPoint("spool.rename.before");
   if (rename((base + kSpoolPart).c_str(), (base + kSpoolResult).c_str()) != 0) {
     return Failed("rename");
   }
+  DelayPoint("spool.rename.after");
   complete_ = true;
   const int folder =
       open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -222,6 +230,7 @@ absl::Status SpoolFile::Scan() {
 
 void SpoolFile::Remove() {
   if (std::exchange(removed_, true)) return;
+  DelayPoint("spool.erase.before");
   const char* suffix = complete_ ? kSpoolResult : kSpoolPart;
   unlink(absl::StrCat(directory_, "/", id_, suffix).c_str());
 }

@@ -1,6 +1,7 @@
 #include "server/stream_call.h"
 
 #include "server/call_record.h"
+#include "server/delay_point.h"
 
 namespace qk {
 
@@ -34,6 +35,7 @@ void StreamCall::Abort(const absl::Status& reason) {
 }
 
 void StreamCall::EndCancelled() {
+  DelayPoint("cancel");
   const absl::Status reason = CancelledReason(*context_);
   if (End(reason)) core_->metrics->Cancelled(CancelReasonOf(reason));
   Pump();

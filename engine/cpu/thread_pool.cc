@@ -1,5 +1,7 @@
 #include "engine/cpu/thread_pool.h"
 
+#include <utility>
+
 #include "engine/check.h"
 
 namespace qk {
@@ -54,6 +56,12 @@ void ThreadPool::For(int64_t n, const std::function<void(int64_t, int)>& task) {
       std::this_thread::yield();
     }
   }
+  std::exception_ptr error;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    error = std::exchange(error_, nullptr);
+  }
+  if (error != nullptr) std::rethrow_exception(error);
 }
 
 bool ThreadPool::Claim(int64_t* task) {
@@ -68,8 +76,19 @@ bool ThreadPool::Claim(int64_t* task) {
 void ThreadPool::RunTasks(int thread) {
   int64_t i = 0;
   while (Claim(&i)) {
-    (*task_)(i, thread);
+    RunTask(i, thread);
     ++finished_;
+  }
+}
+
+void ThreadPool::RunTask(int64_t task, int thread) {
+  try {
+    (*task_)(task, thread);
+  } catch (...) {
+    // Thrown on a worker it would end the process, on the caller's thread its
+    // task while workers still use it.
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (error_ == nullptr) error_ = std::current_exception();
   }
 }
 

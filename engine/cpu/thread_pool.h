@@ -5,6 +5,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -24,13 +25,16 @@ class ThreadPool {
 
   // Runs task(i, thread) for i in [0, n), handed out in ascending order;
   // `thread` in [0, size()). Returns when all are done. Calls from different
-  // threads wait for each other.
+  // threads wait for each other. The first exception of a task comes out here,
+  // once all have ended.
   void For(int64_t n, const std::function<void(int64_t, int)>& task);
 
  private:
   void Work(int thread);
   // Runs what is left of the present loop.
   void RunTasks(int thread);
+  // One task; keeps what it throws.
+  void RunTask(int64_t task, int thread);
   // Takes the next task of whatever loop is running: false if none is left.
   bool Claim(int64_t* task);
 
@@ -44,6 +48,7 @@ class ThreadPool {
   std::atomic<int64_t> finished_{0};
   std::atomic<int64_t> count_{0};
   std::atomic<const std::function<void(int64_t, int)>*> task_{nullptr};
+  std::exception_ptr error_;  // of the present loop, under mutex_
   std::atomic<bool> stop_{false};
   std::vector<std::thread> workers_;
 };

@@ -12,6 +12,8 @@ qk_test(architectures_test SOURCES architectures_test.cc
         architectures_gguf_test.cc LIBS qk_core)
 qk_test(packed_model_test SOURCES packed_model_test.cc
         packed_model_bad_test.cc LIBS qk_core)
+# Its operator new is its own: a binary for itself.
+qk_test(out_of_memory_test SOURCES out_of_memory_test.cc LIBS qk_core)
 qk_test(philox_test SOURCES philox_test.cc LIBS qk_core)
 qk_test(sampler_test SOURCES sampler_test.cc LIBS qk_core)
 qk_test(text_stream_test SOURCES text_stream_test.cc LIBS qk_core)

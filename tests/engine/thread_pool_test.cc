@@ -3,6 +3,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <new>
 #include <numeric>
 #include <thread>
 #include <vector>
@@ -112,6 +113,27 @@ TEST(ThreadPoolTest, WorkersThatFellAsleepWake) {
     std::atomic<int> runs{0};
     pool.For(50, [&](int64_t, int) { ++runs; });
     EXPECT_EQ(runs, 50);
+  }
+}
+
+// On whichever thread it is thrown.
+TEST(ThreadPoolTest, R13_WhatATaskThrowsComesOutOnceAllHaveEnded) {
+  for (int threads : {1, 2, 4}) {
+    ThreadPool pool(threads);
+    for (int64_t bad = 0; bad < 100; ++bad) {
+      std::atomic<int> ended = 0;
+      EXPECT_THROW(pool.For(100,
+                            [&](int64_t i, int) {
+                              if (i == bad) throw std::bad_alloc();
+                              ++ended;
+                            }),
+                   std::bad_alloc);
+      // A lone thread stops there.
+      EXPECT_EQ(ended, threads == 1 ? bad : 99);
+      ended = 0;
+      pool.For(100, [&](int64_t, int) { ++ended; });
+      EXPECT_EQ(ended, 100);
+    }
   }
 }
 

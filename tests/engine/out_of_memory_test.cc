@@ -1,0 +1,197 @@
+// The host has no memory: every operator new of a load and of a run fails once,
+// each in a try of its own. What failed says RESOURCE_EXHAUSTED and leaves
+// nothing behind; the next try is good.
+#include "engine/out_of_memory.h"
+
+#include <stdlib.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tests/engine/failing_new.h"
+#include "tests/engine/forward_driver.h"
+
+namespace qk::testing {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Byte-level BPE of "a", "b", "c", "ab" and "abc".
+constexpr char kTokenizer[] = R"({
+"version": "1.0", "truncation": null, "padding": null,
+"added_tokens": [{"id": 5, "content": "<s>", "single_word": false,
+  "lstrip": false, "rstrip": false, "normalized": false, "special": true}],
+"normalizer": null,
+"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false,
+  "trim_offsets": true, "use_regex": true},
+"post_processor": null, "decoder": {"type": "ByteLevel"},
+"model": {"type": "BPE", "dropout": null, "unk_token": null,
+  "continuing_subword_prefix": null, "end_of_word_suffix": null,
+  "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+  "vocab": {"a": 0, "b": 1, "c": 2, "ab": 3, "abc": 4},
+  "merges": ["a b", ["ab", "c"]]}
+})";
+
+// Each of the first allocations fails; of those after them only some.
+constexpr int64_t kExhaustive = 600;
+constexpr int64_t kTries = 1200;
+
+// The next n to fail.
+int64_t After(int64_t n, int64_t total) {
+  if (n < kExhaustive) return n + 1;
+  return n +
+         std::max<int64_t>(1, (total - kExhaustive) / (kTries - kExhaustive));
+}
+
+std::unique_ptr<Backend> TwoThreads() {
+  CpuBackendOptions options;
+  options.threads = 2;
+  return CreateCpuBackend(options);
+}
+
+class OutOfMemoryTest : public ::testing::Test {
+ protected:
+  // Once without failures, so that what lives as long as the process is there;
+  // then with one after another. attempt(n) is to arm itself with n (0: nothing
+  // fails) and to leave the calls in calls_; it keeps nothing.
+  template <typename Attempt>
+  void FailEach(const char* what, const Attempt& attempt) {
+    ASSERT_EQ(OutOfMemory().code(), absl::StatusCode::kResourceExhausted);
+    ASSERT_TRUE(attempt(0).ok());
+    const int64_t total = calls_;
+    ASSERT_GT(total, 100);
+    int64_t tries = 0, failed = 0;
+    for (int64_t n = 1; n <= total; n = After(n, total), ++tries) {
+      const int64_t before = FailingNew::live;
+      {
+        const absl::Status status = attempt(n);
+        if (!status.ok()) {
+          ++failed;
+          ASSERT_TRUE(absl::IsResourceExhausted(status))
+              << "allocation " << n << ": " << status;
+        }
+      }
+      ASSERT_EQ(FailingNew::live, before) << "allocation " << n;
+    }
+    ASSERT_TRUE(attempt(0).ok());
+    std::printf("%s: %lld allocations, %lld tries, %lld failed\n", what,
+                static_cast<long long>(total), static_cast<long long>(tries),
+                static_cast<long long>(failed));
+    EXPECT_GE(failed, tries * 9 / 10);
+  }
+
+  absl::Status Load(const std::string& path, int64_t n) {
+    ModelOptions options;
+    options.compute = ComputeType::kF32;
+    options.kv_cache_bytes = 1 << 20;
+    options.max_rows_per_pass = 64;
+    FailingNew::Arm(n);
+    const auto model = Model::Load(path, options, backend_.get());
+    calls_ = FailingNew::Disarm();
+    return model.status();
+  }
+
+  const std::unique_ptr<Backend> backend_ = TwoThreads();
+  int64_t calls_ = 0;
+};
+
+TEST_F(OutOfMemoryTest, R13_LoadOfAFolderWithATokenizer) {
+  std::string folder = fs::temp_directory_path() / "qk_memory_XXXXXX";
+  ASSERT_NE(mkdtemp(folder.data()), nullptr);
+  for (const char* name : {"config.json", "model.safetensors"}) {
+    fs::copy_file(fs::path(GoldenPath("tiny_llama_gqa")) / name,
+                  fs::path(folder) / name);
+  }
+  std::ofstream(fs::path(folder) / "tokenizer.json") << kTokenizer;
+  FailEach("folder", [&](int64_t n) { return Load(folder, n); });
+  fs::remove_all(folder);
+}
+
+TEST_F(OutOfMemoryTest, R13_LoadOfAGguf) {
+  const std::string path = GoldenPath("gguf/tiny_llama_gqa/model.gguf");
+  FailEach("gguf", [&](int64_t n) { return Load(path, n); });
+}
+
+// All of a run: arms with rules, every form of result, several passes.
+RunSpec FullSpec(const std::shared_ptr<const Model>& model) {
+  RunSpec spec;
+  for (int i = 0; i < 9; ++i) spec.tokens.push_back(3 + 7 * i);
+  DisruptionRule rule;
+  rule.stat_span = rule.positions = {0, 9};
+  rule.layers = {0, 1};
+  rule.phase = 3;
+  spec.arms = {{"clean", model, {}}, {"top", model, {rule}}};
+  spec.capture = CaptureAll(model->config());
+  spec.capture.stage = 3;
+  spec.capture.phase = 3;
+  spec.baseline = 0;
+  spec.logits.emplace();
+  spec.logits->positions = {0, 8};
+  spec.logits->top_n = 3;
+  spec.score = Range{1, 9};
+  spec.generate.emplace();
+  spec.generate->max_new_tokens = 3;
+  spec.generate->sampling.temperature = 1;
+  return spec;
+}
+
+// As a scheduler does; what it holds itself is there before.
+void Drive(::qk::Run* run, std::vector<Sequence*>* ready) {
+  while (!run->finished()) {
+    if (run->comparing()) {
+      run->CompareTile();
+      continue;
+    }
+    const Model* model = run->next_model();
+    ready->clear();
+    run->AppendReady(model, ready);
+    Pass pass(*model, *ready);
+    while (!pass.done()) pass.RunStep();
+    run->AfterPass(*ready, pass.Finish(), 0.0);
+  }
+}
+
+TEST_F(OutOfMemoryTest, R13_ARunEndsAndTheNextIsGood) {
+  const auto model =
+      LoadGolden("tiny_llama_gqa", ComputeType::kF32, backend_.get());
+  ASSERT_NE(model, nullptr);
+  std::string good;  // frames of a good run
+  const auto attempt = [&](int64_t n) -> absl::Status {
+    Recorder recorder;
+    std::vector<Sequence*> ready;
+    ready.reserve(8);
+    RunSpec spec = FullSpec(model);
+    FailingNew::Arm(n);
+    absl::StatusOr<std::unique_ptr<::qk::Run>> run =
+        ::qk::Run::Create(std::move(spec), &recorder);
+    absl::Status status = run.status();
+    if (status.ok()) status = (*run)->Reserve();
+    if (status.ok()) {
+      Drive(run->get(), &ready);
+      status = recorder.final_status;
+      EXPECT_EQ(recorder.finished, 1) << "allocation " << n;
+    }
+    calls_ = FailingNew::Disarm();
+    EXPECT_EQ(model->pages().used_pages(), 0) << "allocation " << n;
+    if (!status.ok()) return status;
+    std::string bytes;
+    for (const LayerFrame& frame : recorder.frames) bytes += frame.data;
+    EXPECT_EQ(recorder.comparisons.size(), 2u);
+    EXPECT_EQ(recorder.tokens.size(), 6u);
+    if (n == 0 && good.empty()) good = bytes;
+    EXPECT_EQ(bytes, good) << "allocation " << n;
+    return status;
+  };
+  ASSERT_TRUE(attempt(0).ok());  // keeps `good`
+  FailEach("run", attempt);
+}
+
+}  // namespace
+}  // namespace qk::testing

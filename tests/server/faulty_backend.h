@@ -1,0 +1,211 @@
+// The CPU's backend with one failure, made to order: of an allocation, of an
+// op, or of the whole device.
+#ifndef QKSCOPE_TESTS_SERVER_FAULTY_BACKEND_H_
+#define QKSCOPE_TESTS_SERVER_FAULTY_BACKEND_H_
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+#include "engine/backend.h"
+#include "engine/cpu/cpu_backend.h"
+#include "engine/device_lost.h"
+
+namespace qk::testing {
+
+// What a test and its backend, which the server owns, share.
+struct Faults {
+  std::atomic<int64_t> allocations{0};  // so far
+  std::atomic<int64_t> ops{0};
+  std::atomic<int64_t> fail_allocation{0};  // the n-th; 0: none
+  std::atomic<int64_t> fail_op{0};
+  std::atomic<bool> device_lost{false};
+
+  void Reset() { allocations = ops = fail_allocation = fail_op = 0; }
+};
+
+class FaultyBackend : public Backend {
+ public:
+  explicit FaultyBackend(std::shared_ptr<Faults> faults)
+      : faults_(std::move(faults)) {
+    CpuBackendOptions options;
+    options.threads = 1;
+    inner_ = CreateCpuBackend(options);
+  }
+
+  BackendInfo info() const override { return inner_->info(); }
+  absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) override {
+    if (++faults_->allocations == faults_->fail_allocation) {
+      return absl::ResourceExhaustedError("injected: no memory");
+    }
+    return inner_->Allocate(bytes);
+  }
+  void Free(void* data, int64_t bytes) override { inner_->Free(data, bytes); }
+  int64_t MarkDownloads() override { return inner_->MarkDownloads(); }
+  bool DownloadsArrived(int64_t mark) override {
+    return inner_->DownloadsArrived(mark);
+  }
+  absl::Status Synchronize() override {
+    if (faults_->device_lost) return DeviceLostError("injected: device lost");
+    return std::exchange(status_, absl::OkStatus());
+  }
+  absl::StatusOr<std::unique_ptr<Matrix>> PackMatrix(
+      int64_t out_features, int64_t in_features, ComputeType type,
+      const RowReader& rows, const float* bias) override {
+    return inner_->PackMatrix(out_features, in_features, type, rows, bias);
+  }
+
+  void Upload(void* device, const void* host, int64_t bytes) override {
+    if (Run()) inner_->Upload(device, host, bytes);
+  }
+  void Download(void* host, const void* device, int64_t bytes) override {
+    if (Run()) inner_->Download(host, device, bytes);
+  }
+  void CopyOnDevice(void* to, const void* from, int64_t bytes) override {
+    if (Run()) inner_->CopyOnDevice(to, from, bytes);
+  }
+  void Zero(void* device, int64_t bytes) override {
+    if (Run()) inner_->Zero(device, bytes);
+  }
+  void Embed(const void* table, ComputeType type,
+             absl::Span<const int32_t> tokens, int hidden,
+             float* out) override {
+    if (Run()) inner_->Embed(table, type, tokens, hidden, out);
+  }
+  void RmsNorm(const float* x, const float* weight, float eps, int rows,
+               int dim, float* out) override {
+    if (Run()) inner_->RmsNorm(x, weight, eps, rows, dim, out);
+  }
+  void LayerNorm(const float* x, const float* weight, const float* bias,
+                 float eps, int rows, int dim, float* out) override {
+    if (Run()) inner_->LayerNorm(x, weight, bias, eps, rows, dim, out);
+  }
+  void MatMul(const float* x, const Matrix& w, int rows, float* out) override {
+    if (Run()) inner_->MatMul(x, w, rows, out);
+  }
+  void Rope(float* x, int64_t rows, int heads, int head_dim, int rotary_dims,
+            const float* table) override {
+    if (Run()) inner_->Rope(x, rows, heads, head_dim, rotary_dims, table);
+  }
+  void AppendKv(const HeadRows& k, const HeadRows& v, ComputeType type,
+                const KvPage* pages) override {
+    if (Run()) inner_->AppendKv(k, v, type, pages);
+  }
+  void CopyKvPage(const KvPage& from, const KvPage& to, int positions,
+                  int head_dim, ComputeType type) override {
+    if (Run()) inner_->CopyKvPage(from, to, positions, head_dim, type);
+  }
+  void Attention(const float* q, const AttentionConfig& config,
+                 absl::Span<const AttentionRows> sequences, ComputeType type,
+                 float* out) override {
+    if (Run()) inner_->Attention(q, config, sequences, type, out);
+  }
+  void AttentionPattern(const float* q, const AttentionConfig& config,
+                        const AttentionRows& sequence,
+                        absl::Span<const int> rows, absl::Span<const int> heads,
+                        int keys, ComputeType type, float* out) override {
+    if (Run())
+      inner_->AttentionPattern(q, config, sequence, rows, heads, keys, type,
+                               out);
+  }
+  void Activate(float* x, const float* times, int64_t n,
+                Activation activation) override {
+    if (Run()) inner_->Activate(x, times, n, activation);
+  }
+  void Softcap(float* x, int64_t n, float cap) override {
+    if (Run()) inner_->Softcap(x, n, cap);
+  }
+  void Add(float* x, const float* y, int64_t n) override {
+    if (Run()) inner_->Add(x, y, n);
+  }
+  void Scale(float* x, int64_t n, float factor) override {
+    if (Run()) inner_->Scale(x, n, factor);
+  }
+  void CausalConvSilu(float* x, int rows, int inner, int kernel,
+                      const float* weight, const float* bias,
+                      float* state) override {
+    if (Run())
+      inner_->CausalConvSilu(x, rows, inner, kernel, weight, bias, state);
+  }
+  void SelectiveScan(const ScanInputs& in, int rows, int inner, int state_size,
+                     float* state, float* x) override {
+    if (Run()) inner_->SelectiveScan(in, rows, inner, state_size, state, x);
+  }
+  void RouteExperts(const float* logits, int rows, int experts, int chosen,
+                    int32_t* ids, float* weights) override {
+    if (Run())
+      inner_->RouteExperts(logits, rows, experts, chosen, ids, weights);
+  }
+  void GatherRows(const float* x, absl::Span<const int> rows, int dim,
+                  float* out) override {
+    if (Run()) inner_->GatherRows(x, rows, dim, out);
+  }
+  void AddScaledRows(const float* x, absl::Span<const int> rows,
+                     absl::Span<const float> factors, int dim,
+                     float* out) override {
+    if (Run()) inner_->AddScaledRows(x, rows, factors, dim, out);
+  }
+  void AddMoments(const HeadRows& x, absl::Span<const int> rows,
+                  const Moments& moments) override {
+    if (Run()) inner_->AddMoments(x, rows, moments);
+  }
+  void SelectDims(const Selection& selection, const Moments& moments,
+                  int64_t count, int head_dim, const Choice& choice) override {
+    if (Run()) inner_->SelectDims(selection, moments, count, head_dim, choice);
+  }
+  void ReplaceDims(const DisruptionRule& rule, const Choice& choice,
+                   absl::Span<const int> rows, const HeadRows& x) override {
+    if (Run()) inner_->ReplaceDims(rule, choice, rows, x);
+  }
+  void DisruptPerToken(const Selection& selection, absl::Span<const int> rows,
+                       const HeadRows& x, const Choice& choice) override {
+    if (Run()) inner_->DisruptPerToken(selection, rows, x, choice);
+  }
+  void ExpandHeads(const HeadRows& x, int to_heads, float* out) override {
+    if (Run()) inner_->ExpandHeads(x, to_heads, out);
+  }
+  void FinishNorms(const double* squares, absl::Span<const int> heads,
+                   int head_dim, float* out) override {
+    if (Run()) inner_->FinishNorms(squares, heads, head_dim, out);
+  }
+  void TokenNorms(const HeadRows& x, absl::Span<const int> rows,
+                  absl::Span<const int> heads, float* out) override {
+    if (Run()) inner_->TokenNorms(x, rows, heads, out);
+  }
+  void CopyOut(const HeadRows& x, absl::Span<const int> rows,
+               absl::Span<const int> heads, RawDtype dtype,
+               void* out) override {
+    if (Run()) inner_->CopyOut(x, rows, heads, dtype, out);
+  }
+  void ReduceLogits(const float* logits, int vocab,
+                    absl::Span<LogitsRow> rows) override {
+    if (Run()) inner_->ReduceLogits(logits, vocab, rows);
+  }
+  void TopLogits(const float* logits, int vocab, int n, double log_sum_exp,
+                 int32_t* ids, float* logprobs) override {
+    if (Run()) inner_->TopLogits(logits, vocab, n, log_sum_exp, ids, logprobs);
+  }
+  void KlDivergence(const float* base, const float* arm, int vocab,
+                    absl::Span<const LogitsRow> base_rows,
+                    absl::Span<const LogitsRow> arm_rows, float* kl) override {
+    if (Run()) inner_->KlDivergence(base, arm, vocab, base_rows, arm_rows, kl);
+  }
+
+ private:
+  // Whether the next op is done: not from the first failure on.
+  bool Run() {
+    if (++faults_->ops == faults_->fail_op) {
+      status_ = absl::InternalError("injected: bad op");
+    }
+    return status_.ok();
+  }
+
+  const std::shared_ptr<Faults> faults_;
+  std::unique_ptr<Backend> inner_;
+  absl::Status status_;  // sticks until Synchronize
+};
+
+}  // namespace qk::testing
+
+#endif  // QKSCOPE_TESTS_SERVER_FAULTY_BACKEND_H_
