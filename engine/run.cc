@@ -89,6 +89,7 @@ void RunImpl::Guard(const Step& step) {
   finished_ = true;
   comparison_.reset();
   arms_.clear();  // first: the word of the end needs memory, too
+  // Maybe for the second time: that the first threw, the sink knows.
   sink_->OnFinished(status, {}, times_);
 }
 

@@ -1,5 +1,6 @@
 #include "server/frame_queue.h"
 
+#include <new>
 #include <utility>
 
 namespace qk {
@@ -96,12 +97,20 @@ void FrameQueue::Push(StreamItem item) {
     std::lock_guard<std::mutex> lock(mutex_);
     if (discarded_) return;
     const int64_t bytes = ItemBytes(item);
+    items_.push_back(std::move(item));
     bytes_ += bytes;
     *buffered_ += bytes;
-    items_.push_back(std::move(item));
     wake = std::exchange(reader_waits_, false);
   }
-  if (wake) wake_();
+  if (!wake) return;
+  try {
+    wake_();
+  } catch (const std::bad_alloc&) {
+    // The run will end with that, and try again to wake its reader.
+    std::lock_guard<std::mutex> lock(mutex_);
+    reader_waits_ = true;
+    throw;
+  }
 }
 
 std::optional<StreamItem> FrameQueue::Pop() {

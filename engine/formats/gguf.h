@@ -8,11 +8,11 @@
 #include <string>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "engine/flat_hash.h"
 #include "engine/formats/mapped_file.h"
 #include "engine/formats/tensor_source.h"
 
@@ -48,7 +48,7 @@ struct GgufValue {
 struct GgufContents {
   uint32_t version = 0;                 // 2 or 3
   std::vector<absl::string_view> keys;  // in file order
-  absl::flat_hash_map<absl::string_view, GgufValue> values;
+  FlatHashMap<absl::string_view, GgufValue> values;
   std::vector<TensorInfo> tensors;  // in the order of the file's list
 };
 
@@ -135,7 +135,7 @@ class GgufFile : public TensorSource {
   std::unique_ptr<MappedFile> file_;  // null after Parse
   absl::Span<const uint8_t> bytes_;
   GgufContents contents_;
-  absl::flat_hash_map<absl::string_view, size_t> tensor_index_;
+  FlatHashMap<absl::string_view, size_t> tensor_index_;
 };
 
 }  // namespace qk

@@ -2,10 +2,10 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/container/flat_hash_set.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
+#include "engine/flat_hash.h"
 #include "engine/formats/dequantize.h"
 #include "engine/formats/excerpt.h"
 #include "engine/formats/gguf_parser.h"
@@ -160,7 +160,7 @@ class TensorParser {
   absl::Span<const uint8_t> file_;
   uint64_t alignment_;
   GgufReader& reader_;
-  absl::flat_hash_set<absl::string_view> names_;
+  FlatHashSet<absl::string_view> names_;
   std::vector<Listed> listed_;  // of each of tensors_
   std::vector<TensorInfo> tensors_;
 };

@@ -5,9 +5,9 @@
 #include <string>
 #include <utility>
 
-#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
+#include "engine/flat_hash.h"
 #include "engine/formats/excerpt.h"
 #include "engine/formats/json.h"
 #include "engine/formats/json_internal.h"
@@ -29,7 +29,9 @@ class KeySet {
       small_[count_++] = key;
       return true;
     }
-    if (large_.empty()) large_.insert(small_.begin(), small_.end());
+    if (large_.empty()) {
+      for (const absl::string_view earlier : small_) large_.insert(earlier);
+    }
     return large_.insert(key).second;
   }
 
@@ -38,7 +40,7 @@ class KeySet {
 
   int count_ = 0;
   std::array<absl::string_view, kSmall> small_;
-  absl::flat_hash_set<absl::string_view> large_;
+  FlatHashSet<absl::string_view> large_;
 };
 
 // What simdjson lets pass: depth and duplicate keys.

@@ -4,10 +4,10 @@
 
 #include <utility>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
+#include "engine/flat_hash.h"
 #include "engine/formats/excerpt.h"
 #include "engine/formats/mapped_file.h"
 #include "engine/sha256.h"
@@ -62,7 +62,7 @@ class SafetensorsSource : public TensorSource {
  private:
   std::vector<std::unique_ptr<MappedFile>> files_;
   std::vector<TensorInfo> tensors_;
-  absl::flat_hash_map<absl::string_view, size_t> by_name_;
+  FlatHashMap<absl::string_view, size_t> by_name_;
 };
 
 absl::StatusOr<std::unique_ptr<TensorSource>> OpenSingle(
@@ -125,8 +125,8 @@ class ShardMatcher {
 
   absl::string_view index_name_;
   const ShardIndex& index_;
-  absl::flat_hash_map<absl::string_view, size_t> expected_;
-  absl::flat_hash_map<absl::string_view, size_t> seen_;
+  FlatHashMap<absl::string_view, size_t> expected_;
+  FlatHashMap<absl::string_view, size_t> seen_;
 };
 
 absl::StatusOr<std::unique_ptr<TensorSource>> OpenSharded(

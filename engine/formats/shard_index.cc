@@ -2,11 +2,11 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
+#include "engine/flat_hash.h"
 #include "engine/formats/excerpt.h"
 #include "engine/formats/json.h"
 #include "engine/formats/safetensors.h"
@@ -46,7 +46,7 @@ absl::StatusOr<ShardIndex> ParseShardIndex(absl::string_view name,
         absl::StrCat("must list 1 to ", kMaxTensors, " tensors, got ", count));
   }
   ShardIndex index;
-  absl::flat_hash_map<absl::string_view, size_t> files;
+  FlatHashMap<absl::string_view, size_t> files;
   QK_RETURN_IF_ERROR(
       map.ForEachMember([&](absl::string_view tensor, JsonValue value) {
         QK_ASSIGN_OR_RETURN(const absl::string_view file, value.AsString());

@@ -10,9 +10,9 @@
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/functional/function_ref.h"
 #include "absl/strings/string_view.h"
+#include "engine/flat_hash.h"
 
 namespace qk {
 
@@ -63,7 +63,7 @@ class AddedTokenMatcher {
 
   // A trie over bytes; node 0 is the root, and no node's child.
   std::array<uint32_t, 256> root_ = {};
-  absl::flat_hash_map<uint64_t, uint32_t> children_;  // node << 8 | byte
+  FlatHashMap<uint64_t, uint32_t> children_;  // node << 8 | byte
   std::vector<const AddedToken*> tokens_;             // by node
 };
 

@@ -6,6 +6,8 @@
 #include <queue>
 #include <utility>
 
+#include "engine/flat_hash.h"
+
 namespace qk {
 namespace {
 
@@ -155,7 +157,7 @@ class LongWord {
   std::vector<BpeSymbol>& symbols_;
   std::vector<Link> links_;
   std::vector<Ranked> ranked_;
-  absl::flat_hash_map<uint32_t, size_t> index_of_rank_;
+  FlatHashMap<uint32_t, size_t> index_of_rank_;
   std::priority_queue<RankAndIndex, std::vector<RankAndIndex>, std::greater<>>
       by_rank_;
 };

@@ -7,8 +7,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/types/span.h"
+#include "engine/flat_hash.h"
 
 namespace qk {
 
@@ -43,7 +43,7 @@ class BpeMergeTable {
            static_cast<uint32_t>(right);
   }
 
-  absl::flat_hash_map<uint64_t, Target> targets_;
+  FlatHashMap<uint64_t, Target> targets_;
 };
 
 // A token so far, of bytes [begin, end) of its word.

@@ -11,11 +11,10 @@
 #include <string>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
-#include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "engine/flat_hash.h"
 #include "engine/tokenizer/added_tokens.h"
 #include "engine/tokenizer/bpe.h"
 #include "engine/tokenizer/byte_fallback.h"
@@ -40,7 +39,7 @@ struct BpeTokenizerSpec {
   bool ignore_merges = false;
   // Characters without a token of their own that may be merged: ids from
   // tokens.size() on.
-  absl::flat_hash_map<char32_t, int32_t> char_ids;
+  FlatHashMap<char32_t, int32_t> char_ids;
   // For characters that no token spells,
   std::optional<ByteTokens> byte_tokens;
   // or else for these and such bytes; nullopt: they are left out.
@@ -114,13 +113,13 @@ class BpeTokenizer : public Tokenizer {
   std::vector<bool> special_;        // by id
   BpeMergeTable merges_;
   std::array<int32_t, 256> byte_ids_;  // or unknown_symbol()
-  absl::flat_hash_map<char32_t, int32_t> char_ids_;
+  FlatHashMap<char32_t, int32_t> char_ids_;
   // With ignore_merges.
-  absl::flat_hash_map<std::string, int32_t> whole_words_;
-  absl::flat_hash_map<absl::string_view, int32_t> added_ids_;
-  absl::flat_hash_map<int32_t, const AddedToken*> added_by_id_;
+  FlatHashMap<std::string, int32_t> whole_words_;
+  FlatHashMap<absl::string_view, int32_t> added_ids_;
+  FlatHashMap<int32_t, const AddedToken*> added_by_id_;
   // What decoding makes of a token that comes first, where it differs.
-  absl::flat_hash_map<int32_t, std::string> first_pieces_;
+  FlatHashMap<int32_t, std::string> first_pieces_;
   std::array<std::unique_ptr<const Matchers>, 2> matchers_;
 };
 

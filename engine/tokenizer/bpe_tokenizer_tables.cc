@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "engine/flat_hash.h"
 #include "engine/tokenizer/bpe_tokenizer.h"
 #include "engine/tokenizer/byte_level.h"
 #include "engine/tokenizer/unicode.h"
@@ -71,7 +72,7 @@ BpeTokenizer::BpeTokenizer(BpeTokenizerSpec spec)
 }
 
 void BpeTokenizer::FindByteIds() {
-  absl::flat_hash_map<absl::string_view, int32_t> ids;
+  FlatHashMap<absl::string_view, int32_t> ids;
   for (int32_t id = 0; id < vocab_size(); ++id) {
     if (!special_[id]) ids.emplace(spec_.tokens[id], id);
   }

@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "engine/flat_hash.h"
 #include "engine/tokenizer/unicode.h"
 #include "engine/tokenizer/vocabulary.h"
 
@@ -75,7 +76,7 @@ class Builder {
     return entry->second;
   }
 
-  absl::flat_hash_map<absl::string_view, int32_t> ids_;
+  FlatHashMap<absl::string_view, int32_t> ids_;
   int32_t next_char_id_;
   ScoredMerges out_;
 };

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
+#include "engine/flat_hash.h"
 #include "engine/tokenizer/bpe.h"
 
 namespace qk {
@@ -17,7 +17,7 @@ namespace qk {
 struct ScoredMerges {
   std::vector<BpeMerge> merges;
   // Characters that are no token but part of one: ids from tokens.size() on.
-  absl::flat_hash_map<char32_t, int32_t> char_ids;
+  FlatHashMap<char32_t, int32_t> char_ids;
 };
 
 // `tokens`: valid UTF-8; `scores`: finite; `usable`: whether text may become

@@ -3,10 +3,10 @@
 #include <bit>
 #include <cstddef>
 
-#include "absl/container/flat_hash_set.h"
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
+#include "engine/flat_hash.h"
 #include "engine/formats/excerpt.h"
 #include "engine/formats/json_syntax.h"
 #include "engine/tokenizer/piece_vocabulary.h"
@@ -145,7 +145,7 @@ absl::Status ReadNormalizerSpec(absl::string_view message,
 
 absl::Status CheckPieces(const SentencePieceModel& model) {
   if (model.pieces.empty()) return SentencePieceError("there are no pieces");
-  absl::flat_hash_set<absl::string_view> seen;
+  FlatHashSet<absl::string_view> seen;
   for (const std::string& piece : model.pieces) {
     if (!seen.insert(piece).second) {
       return SentencePieceError(

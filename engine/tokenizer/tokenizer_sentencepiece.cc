@@ -2,10 +2,10 @@
 #include <optional>
 #include <utility>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
+#include "engine/flat_hash.h"
 #include "engine/formats/excerpt.h"
 #include "engine/formats/json.h"
 #include "engine/sha256.h"

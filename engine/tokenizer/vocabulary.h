@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "engine/flat_hash.h"
 #include "engine/tokenizer/bpe.h"
 
 namespace qk {
@@ -20,7 +20,7 @@ inline constexpr int64_t kMaxMerges = 2'000'000;
 inline constexpr size_t kMaxAddedTokenBytes = 512;
 
 // Ids by spelling.
-using TokenIndex = absl::flat_hash_map<absl::string_view, int32_t>;
+using TokenIndex = FlatHashMap<absl::string_view, int32_t>;
 
 class MergeReader {
  public:

@@ -282,7 +282,9 @@ TEST_F(CrashTest, R18_KilledAtAnyPointResultsAreWholeOrGone) {
     const bool has_whole = files.count(".result") > 0;
     const int found = ExpectWholeOrGone(ids);
     EXPECT_EQ(found > 0, has_whole);
-    if (crash.point == "spool.rename.after") EXPECT_TRUE(has_whole);
+    if (crash.point == "spool.rename.after") {
+      EXPECT_TRUE(has_whole);
+    }
     whole += found;
     if (HasFailure()) break;
   }
