@@ -2,17 +2,17 @@
 
 #include <utility>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
+#include "engine/flat_hash.h"
 #include "engine/formats/excerpt.h"
 #include "engine/tokenizer/json_model.h"
 
 namespace qk {
 namespace {
 
-using AddedIndex = absl::flat_hash_map<int32_t, size_t>;  // by id
+using AddedIndex = FlatHashMap<int32_t, size_t>;  // by id
 
 // One member of added_tokens_decoder: flags of a piece, or a token more.
 absl::Status AddConfigToken(absl::string_view key, const JsonValue& value,

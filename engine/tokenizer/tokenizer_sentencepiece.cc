@@ -5,7 +5,6 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
-#include "engine/flat_hash.h"
 #include "engine/formats/excerpt.h"
 #include "engine/formats/json.h"
 #include "engine/sha256.h"
