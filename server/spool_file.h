@@ -5,6 +5,7 @@
 #ifndef QKSCOPE_SERVER_SPOOL_FILE_H_
 #define QKSCOPE_SERVER_SPOOL_FILE_H_
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -46,6 +47,7 @@ class SpoolFile {
   const ::qkscope::v1::SpoolHeader& header() const { return header_; }
   const ::qkscope::v1::SpoolEnd& end() const { return end_; }
 
+  // Any thread.
   int64_t bytes() const { return bytes_; }
   // Takes the file away; what is open may still be read.
   void Remove();
@@ -58,7 +60,7 @@ class SpoolFile {
   const std::string directory_;
   const std::string id_;
   const int fd_;
-  int64_t bytes_ = 0;
+  std::atomic<int64_t> bytes_ = 0;
   bool complete_ = false;
   bool removed_ = false;
   ::qkscope::v1::SpoolHeader header_;

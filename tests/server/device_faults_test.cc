@@ -81,6 +81,8 @@ class DeviceFaultsTest : public ServerTest {
     EXPECT_EQ(model_.load()->pages().used_pages(), 0) << n;
   }
 
+  void ExpectOutOfService(std::atomic<bool>* lost);
+
   bool Serving() {
     grpc::ClientContext context;
     grpc::health::v1::HealthCheckResponse response;
@@ -119,17 +121,25 @@ TEST_F(DeviceFaultsTest, R12_EveryOpOfARequestFailsOnce) {
   std::printf("%d ops\n", static_cast<int>(total));
 }
 
-TEST_F(DeviceFaultsTest, R12_ALostDeviceTakesTheServerOutOfService) {
+void DeviceFaultsTest::ExpectOutOfService(std::atomic<bool>* lost) {
   EXPECT_TRUE(Serving());
-  faults_->device_lost = true;
+  *lost = true;
   EXPECT_EQ(Analyze(Request()).status.error_code(), StatusCode::UNAVAILABLE);
   EXPECT_EQ(lost_, 1);
   EXPECT_FALSE(Serving());
   // Also should the device come back.
-  faults_->device_lost = false;
+  *lost = false;
   EXPECT_EQ(Analyze(Request()).status.error_code(), StatusCode::UNAVAILABLE);
   EXPECT_EQ(lost_, 1);
   server_->Stop();
+}
+
+TEST_F(DeviceFaultsTest, R12_ADeviceLostInAPassTakesTheServerOutOfService) {
+  ExpectOutOfService(&faults_->lost_to_ops);
+}
+
+TEST_F(DeviceFaultsTest, R12_ADeviceThatGivesNoMemoryDoesSo) {
+  ExpectOutOfService(&faults_->lost_to_memory);
 }
 
 }  // namespace

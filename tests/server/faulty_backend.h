@@ -20,7 +20,8 @@ struct Faults {
   std::atomic<int64_t> ops{0};
   std::atomic<int64_t> fail_allocation{0};  // the n-th; 0: none
   std::atomic<int64_t> fail_op{0};
-  std::atomic<bool> device_lost{false};
+  std::atomic<bool> lost_to_ops{false};  // Synchronize says so
+  std::atomic<bool> lost_to_memory{false};
 
   void Reset() { allocations = ops = fail_allocation = fail_op = 0; }
 };
@@ -36,6 +37,7 @@ class FaultyBackend : public Backend {
 
   BackendInfo info() const override { return inner_->info(); }
   absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) override {
+    if (faults_->lost_to_memory) return Lost();
     if (++faults_->allocations == faults_->fail_allocation) {
       return absl::ResourceExhaustedError("injected: no memory");
     }
@@ -47,7 +49,7 @@ class FaultyBackend : public Backend {
     return inner_->DownloadsArrived(mark);
   }
   absl::Status Synchronize() override {
-    if (faults_->device_lost) return DeviceLostError("injected: device lost");
+    if (faults_->lost_to_ops) return Lost();
     return std::exchange(status_, absl::OkStatus());
   }
   absl::StatusOr<std::unique_ptr<Matrix>> PackMatrix(
@@ -193,6 +195,7 @@ class FaultyBackend : public Backend {
   }
 
  private:
+  static absl::Status Lost() { return DeviceLostError("injected: lost"); }
   // Whether the next op is done: not from the first failure on.
   bool Run() {
     if (++faults_->ops == faults_->fail_op) {
