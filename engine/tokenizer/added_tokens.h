@@ -64,7 +64,7 @@ class AddedTokenMatcher {
   // A trie over bytes; node 0 is the root, and no node's child.
   std::array<uint32_t, 256> root_ = {};
   FlatHashMap<uint64_t, uint32_t> children_;  // node << 8 | byte
-  std::vector<const AddedToken*> tokens_;             // by node
+  std::vector<const AddedToken*> tokens_;     // by node
 };
 
 }  // namespace qk

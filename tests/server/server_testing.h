@@ -80,8 +80,8 @@ class ServerTest : public ::testing::Test {
       const ServerOptions& options,
       std::unique_ptr<Device> device = std::make_unique<EngineDevice>(),
       std::unique_ptr<Backend> backend = nullptr) {
-    auto server = Server::Create(options, &log_, std::move(device),
-                                 std::move(backend));
+    auto server =
+        Server::Create(options, &log_, std::move(device), std::move(backend));
     ASSERT_TRUE(server.ok()) << server.status().message();
     server_ = *std::move(server);
     channel_ = grpc::experimental::CreateCustomChannelWithInterceptors(
