@@ -256,10 +256,7 @@ Pass::~Pass() = default;
 
 template <typename Step>
 void Pass::Guard(const Step& step) {
-  const absl::Status status = WithoutBadAlloc([&] {
-    step();
-    return absl::OkStatus();
-  });
+  const absl::Status status = WithoutBadAlloc(step);
   if (status.ok()) return;
   // What the device still reads and writes goes with the pass.
   status_ = model_.backend()->Synchronize();
@@ -277,7 +274,7 @@ void Pass::RunStep() {
 }
 
 void Pass::RunNext() {
-  DropCancelled();
+  batch_->DropCancelled(layer_.paused());
   if (!batch_->alive()) return;
   if (head_ != nullptr) {
     head_->RunTile();
@@ -291,7 +288,7 @@ void Pass::RunNext() {
     if (!layer_.Next()) ++next_layer_;
   }
   if (next_layer_ == model_.config().num_layers()) {
-    DropCancelled();
+    batch_->DropCancelled(layer_.paused());
     head_ = std::make_unique<Head>(*batch_);
   }
   for (Batch::Entry& entry : batch_->entries()) {

@@ -4,6 +4,7 @@
 #define QKSCOPE_ENGINE_OUT_OF_MEMORY_H_
 
 #include <new>
+#include <type_traits>
 
 #include "absl/status/status.h"
 
@@ -16,14 +17,21 @@ inline const absl::Status& OutOfMemory() {
   return status;
 }
 
-// What `body` returns, an absl::Status or StatusOr; OutOfMemory() when it
-// throws std::bad_alloc.
+// What `body` returns, an absl::Status or StatusOr, or OK if it returns
+// nothing; OutOfMemory() when it throws std::bad_alloc.
 template <typename Body>
-auto WithoutBadAlloc(const Body& body) -> decltype(body()) {
+auto WithoutBadAlloc(const Body& body) {
+  constexpr bool kNothing = std::is_void_v<decltype(body())>;
+  using Result = std::conditional_t<kNothing, absl::Status, decltype(body())>;
   try {
-    return body();
+    if constexpr (kNothing) {
+      body();
+      return absl::OkStatus();
+    } else {
+      return body();
+    }
   } catch (const std::bad_alloc&) {
-    return OutOfMemory();
+    return Result(OutOfMemory());
   }
 }
 

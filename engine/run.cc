@@ -81,10 +81,7 @@ RunImpl::RunImpl(RunSpec spec, RunSink* sink)
 
 template <typename Step>
 void RunImpl::Guard(const Step& step) {
-  const absl::Status status = WithoutBadAlloc([&] {
-    step();
-    return absl::OkStatus();
-  });
+  const absl::Status status = WithoutBadAlloc(step);
   if (status.ok()) return;
   finished_ = true;
   comparison_.reset();

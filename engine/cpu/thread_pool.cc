@@ -56,12 +56,8 @@ void ThreadPool::For(int64_t n, const std::function<void(int64_t, int)>& task) {
       std::this_thread::yield();
     }
   }
-  std::exception_ptr error;
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    error = std::exchange(error_, nullptr);
-  }
-  if (error != nullptr) std::rethrow_exception(error);
+  // All tasks have ended, and whoever kept an error said so afterwards.
+  if (error_ != nullptr) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 
 bool ThreadPool::Claim(int64_t* task) {

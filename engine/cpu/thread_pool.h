@@ -48,7 +48,7 @@ class ThreadPool {
   std::atomic<int64_t> finished_{0};
   std::atomic<int64_t> count_{0};
   std::atomic<const std::function<void(int64_t, int)>*> task_{nullptr};
-  std::exception_ptr error_;  // of the present loop, under mutex_
+  std::exception_ptr error_;  // of the present loop; tasks under mutex_
   std::atomic<bool> stop_{false};
   std::vector<std::thread> workers_;
 };
