@@ -72,4 +72,14 @@ absl::StatusOr<std::optional<int32_t>> ReadConfigToken(
   return found->second;
 }
 
+absl::Status ReadBosAndEos(const JsonValue& config, const TokenIndex& index,
+                           BpeTokenizerSpec* spec) {
+  QK_ASSIGN_OR_RETURN(spec->bos_id,
+                      ReadConfigToken(config, "bos_token", index));
+  QK_ASSIGN_OR_RETURN(const auto eos_id,
+                      ReadConfigToken(config, "eos_token", index));
+  if (eos_id.has_value()) spec->stop_ids.push_back(*eos_id);
+  return absl::OkStatus();
+}
+
 }  // namespace qk

@@ -20,6 +20,10 @@ absl::StatusOr<std::optional<int32_t>> ReadConfigToken(const JsonValue& config,
                                                        absl::string_view key,
                                                        const TokenIndex& index);
 
+// spec->bos_id and the first of spec->stop_ids, where they are named.
+absl::Status ReadBosAndEos(const JsonValue& config, const TokenIndex& index,
+                           BpeTokenizerSpec* spec);
+
 // The members of "added_tokens_decoder": flags of a token, or a token more.
 absl::Status AddConfigTokens(const JsonValue& config, BpeTokenizerSpec* spec);
 

@@ -21,12 +21,7 @@ absl::Status ReadConfig(absl::string_view bytes, const TokenIndex& index,
   if (bytes.empty()) return absl::OkStatus();
   QK_ASSIGN_OR_RETURN(const JsonDocument document,
                       JsonDocument::Parse("tokenizer_config", bytes, {}));
-  QK_ASSIGN_OR_RETURN(spec->bos_id,
-                      ReadConfigToken(document.root(), "bos_token", index));
-  QK_ASSIGN_OR_RETURN(const auto eos_id,
-                      ReadConfigToken(document.root(), "eos_token", index));
-  if (eos_id.has_value()) spec->stop_ids.push_back(*eos_id);
-  return absl::OkStatus();
+  return ReadBosAndEos(document.root(), index, spec);
 }
 
 }  // namespace

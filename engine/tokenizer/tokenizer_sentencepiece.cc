@@ -81,10 +81,7 @@ absl::Status ReadSpecialTokens(const SentencePieceModel& model,
   bool add_bos = true;
   bool add_eos = false;
   if (config.has_value()) {
-    TokenIndex index;
-    for (size_t id = 0; id < spec->tokens.size(); ++id) {
-      index.emplace(spec->tokens[id], static_cast<int32_t>(id));
-    }
+    const TokenIndex index = IndexOf(spec->tokens);
     QK_ASSIGN_OR_RETURN(const auto bos_id,
                         ReadConfigToken(*config, "bos_token", index));
     if (bos_id.has_value()) spec->bos_id = bos_id;

@@ -87,19 +87,12 @@ absl::Status AddSpecial(const JsonValue& config, absl::string_view key,
 absl::Status ReadSpecialTokens(const JsonValue& config,
                                BpeTokenizerSpec* spec) {
   QK_RETURN_IF_ERROR(AddConfigTokens(config, spec));
-  TokenIndex index;
-  for (size_t id = 0; id < spec->tokens.size(); ++id) {
-    index.emplace(spec->tokens[id], static_cast<int32_t>(id));
-  }
+  const TokenIndex index = IndexOf(spec->tokens);
   for (const absl::string_view key :
        {"bos_token", "eos_token", "unk_token", "pad_token"}) {
     QK_RETURN_IF_ERROR(AddSpecial(config, key, index, spec));
   }
-  QK_ASSIGN_OR_RETURN(spec->bos_id,
-                      ReadConfigToken(config, "bos_token", index));
-  QK_ASSIGN_OR_RETURN(const auto eos_id,
-                      ReadConfigToken(config, "eos_token", index));
-  if (eos_id.has_value()) spec->stop_ids.push_back(*eos_id);
+  QK_RETURN_IF_ERROR(ReadBosAndEos(config, index, spec));
   QK_ASSIGN_OR_RETURN(const bool add_bos,
                       config.GetBoolOr("add_bos_token", false));
   if (!add_bos) return absl::OkStatus();

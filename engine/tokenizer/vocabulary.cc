@@ -14,6 +14,14 @@ absl::Status UnknownToken(absl::string_view what, absl::string_view token) {
 
 }  // namespace
 
+TokenIndex IndexOf(const std::vector<std::string>& tokens) {
+  TokenIndex index;
+  for (size_t id = 0; id < tokens.size(); ++id) {
+    index.emplace(tokens[id], static_cast<int32_t>(id));
+  }
+  return index;
+}
+
 absl::StatusOr<BpeMerge> MergeReader::Read(absl::string_view merge) {
   const size_t space = merge.find(' ');
   if (space == absl::string_view::npos || space == 0 ||

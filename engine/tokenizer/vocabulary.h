@@ -22,6 +22,9 @@ inline constexpr size_t kMaxAddedTokenBytes = 512;
 // Ids by spelling.
 using TokenIndex = FlatHashMap<absl::string_view, int32_t>;
 
+// Of texts by id. It points into `tokens`.
+TokenIndex IndexOf(const std::vector<std::string>& tokens);
+
 class MergeReader {
  public:
   // `index` must outlive the reader.
