@@ -182,7 +182,8 @@ class Scheduler {
     double virtual_time = 0;  // with what the plan will cost
     double turn_began = 0;
     bool fresh = false;
-    double pace = 1;  // virtual seconds a second
+    double pace = 1;    // virtual seconds a second
+    uint64_t last = 0;  // turn
   };
   using Work = std::map<Flow*, FlowWork>;
   // A flow's turns, in a count over all slices.

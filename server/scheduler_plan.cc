@@ -78,6 +78,7 @@ Scheduler::Work Scheduler::FindWork(absl::Time* wake) {
     found.turn_began = flow->turn_began;
     found.fresh = flow->fresh;
     found.pace = FairShare::Pace(*flow);
+    found.last = turns_[flow].last;
   }
   return work;
 }
@@ -90,13 +91,11 @@ Scheduler::LivePass* Scheduler::ChoosePass(absl::Time* wake) {
   LivePass* chosen = nullptr;
   for (Work work = FindWork(wake); chosen == nullptr && !work.empty();) {
     const auto least = std::min_element(
-        work.begin(), work.end(), [this](const auto& a, const auto& b) {
-          const auto key = [this](const auto& item) {
-            const FlowWork& found = item.second;
-            return std::tuple(found.turn_began, !found.fresh,
-                              turns_[item.first].last);
+        work.begin(), work.end(), [](const auto& a, const auto& b) {
+          const auto key = [](const FlowWork& found) {
+            return std::tuple(found.turn_began, !found.fresh, found.last);
           };
-          return key(a) < key(b);
+          return key(a.second) < key(b.second);
         });
     Flow* flow = least->first;
     LivePass* parked = least->second.pass;
