@@ -85,7 +85,7 @@ def make(folder, layers):
 
 
 def read_all(files):
-    """Bytes per second, by two threads' worth of large reads."""
+    """Size, and bytes per second by large reads."""
     start, total = time.monotonic(), 0
     buffer = bytearray(1 << 24)
     for file in files:

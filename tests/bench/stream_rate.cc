@@ -109,7 +109,7 @@ std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
       address, grpc::InsecureChannelCredentials(), arguments);
 }
 
-// A raw result of about 100 MB, on the server's disk.
+// A raw result of all layers' Q, K and V, on the server's disk.
 grpc::ByteBuffer KeptResult(const std::shared_ptr<grpc::Channel>& channel,
                             const std::string& model) {
   const auto stub = v1::Analysis::NewStub(channel);
