@@ -1,7 +1,11 @@
-"""Certificates for tests, made with the openssl command."""
+"""Certificates for tests, made with the openssl command, and clients that show
+them."""
 
 import datetime
+import ssl
 import subprocess
+
+import raw_grpc
 
 
 def _openssl(*arguments):
@@ -68,3 +72,39 @@ class Authority(Pair):
 def encrypt_key(source, target):
     _openssl("pkcs8", "-topk8", "-in", source, "-out", target, "-passout",
              "pass:secret")
+
+
+def client_flags(authority, pair=None):
+    """qkctl's, to trust `authority` and to show `pair`."""
+    shown = ["--tls-cert", pair.cert, "--tls-key", pair.key] if pair else []
+    return ["--tls-ca", authority.cert, *shown]
+
+
+def client_context(authority, pair=None, **settings):
+    """The same for a socket; `settings` of ssl.SSLContext."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(authority.cert)
+    context.set_alpn_protocols(["h2"])
+    if pair:
+        context.load_cert_chain(pair.cert, pair.key)
+    for name, value in settings.items():
+        setattr(context, name, value)
+    return context
+
+
+def old_client_context(authority, pair):
+    """A client of TLS 1.1, which OpenSSL's defaults would not let be one."""
+    context = client_context(authority, pair)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = ssl.TLSVersion.TLSv1_1
+    context.maximum_version = ssl.TLSVersion.TLSv1_1
+    return context
+
+
+def tls_connect(address, context):
+    plain = raw_grpc.connect(address)
+    try:
+        return context.wrap_socket(plain, server_hostname="localhost")
+    except Exception:
+        plain.close()
+        raise

@@ -12,16 +12,17 @@ import time
 import unittest
 
 import raw_grpc
-from certificates import Authority
-from processes import PATIENCE_S, ROOT, TINY_MODEL, Server, qkctl
-from processes import scratch_folder
+from certificates import (Authority, client_context, client_flags,
+                          old_client_context, tls_connect)
+from processes import (PATIENCE_S, ROOT, TINY_MODEL, Server, qkctl,
+                       resident_bytes, scratch_folder)
+from raw_grpc import CANCEL, RST_STREAM
 
 EXIT_UNAVAILABLE = 3
 EXIT_DENIED = 12
 HERE = "DNS:localhost,IP:127.0.0.1"
 INFO = "/qkscope.v1.Analysis/GetServerInfo"
 HEALTH = "/grpc.health.v1.Health/Check"
-RST_STREAM, CANCEL = 3, 8
 
 
 def free_address():
@@ -33,13 +34,6 @@ def cpu_seconds(pid):
     text = pathlib.Path(f"/proc/{pid}/stat").read_text()
     fields = text[text.rindex(")") + 2:].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def resident_bytes(pid):
-    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("no VmRSS")
 
 
 class ProxyTest(unittest.TestCase):
@@ -86,9 +80,7 @@ class ProxyTest(unittest.TestCase):
 
     @classmethod
     def flags(cls, pair=None, ca=None):
-        shown = (["--tls-cert", pair.cert, "--tls-key", pair.key]
-                 if pair else [])
-        return ["--tls-ca", (ca or cls.ours).cert, *shown]
+        return client_flags(ca or cls.ours, pair)
 
     @classmethod
     def models(cls, *flags, **options):
@@ -100,23 +92,9 @@ class ProxyTest(unittest.TestCase):
         result = self.models(*flags)
         self.assertEqual(result.returncode, EXIT_UNAVAILABLE, result.stderr)
 
-    def context(self, **versions):
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(self.ours.cert)
-        context.load_cert_chain(self.client.cert, self.client.key)
-        context.set_alpn_protocols(["h2"])
-        for name, value in versions.items():
-            setattr(context, name, value)
-        return context
-
     def connect(self, context=None):
-        plain = raw_grpc.connect(self.address)
-        try:
-            return (context or self.context()).wrap_socket(
-                plain, server_hostname="localhost")
-        except Exception:
-            plain.close()
-            raise
+        return tls_connect(self.address, context or client_context(
+            self.ours, self.client))
 
     # --- who gets through
 
@@ -162,8 +140,8 @@ class ProxyTest(unittest.TestCase):
     def test_s3_versions_and_alpn(self):
         for version, name in ((ssl.TLSVersion.TLSv1_2, "TLSv1.2"),
                               (ssl.TLSVersion.TLSv1_3, "TLSv1.3")):
-            with self.connect(self.context(
-                    minimum_version=version,
+            with self.connect(client_context(
+                    self.ours, self.client, minimum_version=version,
                     maximum_version=version)) as connection:
                 self.assertEqual(connection.version(), name)
                 self.assertEqual(connection.selected_alpn_protocol(), "h2")
@@ -172,10 +150,7 @@ class ProxyTest(unittest.TestCase):
 
     def test_s3_tls_1_1(self):
         # tls_test.py shows that this client could speak it.
-        context = self.context()
-        context.set_ciphers("ALL:@SECLEVEL=0")
-        context.minimum_version = ssl.TLSVersion.TLSv1_1
-        context.maximum_version = ssl.TLSVersion.TLSv1_1
+        context = old_client_context(self.ours, self.client)
         with self.assertRaises((ssl.SSLError, ConnectionError)):
             with self.connect(context) as connection:
                 raw_grpc.call(connection, HEALTH)

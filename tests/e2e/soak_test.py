@@ -44,10 +44,11 @@ class SoakTest(unittest.TestCase):
         driven = subprocess.run(
             # Clients have machines of their own: here they take what the
             # server leaves.
-            ["nice", "-n", "5", processes.BIN / "soak", "--server", self.server.address,
-             "--model", "m", "--seconds", str(seconds), "--tokens",
-             self.folder, "--clients", str(clients), "--long-tokens",
-             str(self.long_tokens), "--qkctl", processes.BIN / "qkctl"],
+            ["nice", "-n", "5", processes.BIN / "soak",
+             "--server", self.server.address, "--model", "m",
+             "--seconds", str(seconds), "--tokens", self.folder,
+             "--clients", str(clients), "--long-tokens", str(self.long_tokens),
+             "--qkctl", processes.BIN / "qkctl"],
             capture_output=True, encoding="utf-8", check=False,
             timeout=seconds + processes.PATIENCE_S)
         self.assertEqual(driven.returncode, 0, driven.stderr + driven.stdout)

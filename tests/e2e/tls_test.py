@@ -12,7 +12,8 @@ import time
 import unittest
 
 import raw_grpc
-from certificates import Authority, encrypt_key
+from certificates import (Authority, client_context, client_flags, encrypt_key,
+                          old_client_context, tls_connect)
 from processes import BIN, PATIENCE_S, TINY_MODEL, Server, Stalled, qkctl
 from processes import scratch_folder
 
@@ -54,10 +55,7 @@ class TlsTest(unittest.TestCase):
 
     @classmethod
     def flags(cls, pair=None, ca=None):
-        """qkctl's, to show `pair` and to trust `ca`."""
-        shown = (["--tls-cert", pair.cert, "--tls-key", pair.key]
-                 if pair else [])
-        return ["--tls-ca", (ca or cls.ours).cert, *shown]
+        return client_flags(ca or cls.ours, pair)
 
     def models(self, *flags, server=None, token=None):
         return qkctl((server or self.mutual).address, *flags, "models",
@@ -69,22 +67,10 @@ class TlsTest(unittest.TestCase):
         return result.stderr
 
     def context(self, pair=None, **versions):
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(self.ours.cert)
-        context.set_alpn_protocols(["h2"])
-        if pair:
-            context.load_cert_chain(pair.cert, pair.key)
-        for name, value in versions.items():
-            setattr(context, name, value)
-        return context
+        return client_context(self.ours, pair, **versions)
 
     def connect(self, context, server=None):
-        plain = raw_grpc.connect((server or self.mutual).address)
-        try:
-            return context.wrap_socket(plain, server_hostname="localhost")
-        except Exception:
-            plain.close()
-            raise
+        return tls_connect((server or self.mutual).address, context)
 
     def await_alias(self, expected, answer=None):
         """Until the last call's log line has this alias, or `answer`'s."""
@@ -222,11 +208,7 @@ class TlsTest(unittest.TestCase):
             self.assertGreater(len(answer.messages), 5)
 
     def old_context(self):
-        context = self.context(self.alice)
-        context.set_ciphers("ALL:@SECLEVEL=0")
-        context.minimum_version = ssl.TLSVersion.TLSv1_1
-        context.maximum_version = ssl.TLSVersion.TLSv1_1
-        return context
+        return old_client_context(self.ours, self.alice)
 
     def test_s3_tls_1_1(self):
         with self.assertRaises((ssl.SSLError, ConnectionError)):
