@@ -3,14 +3,10 @@
 // nothing behind; the next try is good.
 #include "engine/out_of_memory.h"
 
-#include <stdlib.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <memory>
 #include <string>
 #include <utility>
@@ -18,27 +14,12 @@
 
 #include "tests/engine/failing_new.h"
 #include "tests/engine/forward_driver.h"
+#include "tests/engine/tokenizer_testing.h"
 
 namespace qk::testing {
 namespace {
 
 namespace fs = std::filesystem;
-
-// Byte-level BPE of "a", "b", "c", "ab" and "abc".
-constexpr char kTokenizer[] = R"({
-"version": "1.0", "truncation": null, "padding": null,
-"added_tokens": [{"id": 5, "content": "<s>", "single_word": false,
-  "lstrip": false, "rstrip": false, "normalized": false, "special": true}],
-"normalizer": null,
-"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false,
-  "trim_offsets": true, "use_regex": true},
-"post_processor": null, "decoder": {"type": "ByteLevel"},
-"model": {"type": "BPE", "dropout": null, "unk_token": null,
-  "continuing_subword_prefix": null, "end_of_word_suffix": null,
-  "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
-  "vocab": {"a": 0, "b": 1, "c": 2, "ab": 3, "abc": 4},
-  "merges": ["a b", ["ab", "c"]]}
-})";
 
 std::unique_ptr<Backend> TwoThreads() {
   CpuBackendOptions options;
@@ -107,15 +88,13 @@ class OutOfMemoryTest : public ::testing::Test {
 };
 
 TEST_F(OutOfMemoryTest, R13_LoadOfAFolderWithATokenizer) {
-  std::string folder = fs::temp_directory_path() / "qk_memory_XXXXXX";
-  ASSERT_NE(mkdtemp(folder.data()), nullptr);
+  const TempFolder folder;
   for (const char* name : {"config.json", "model.safetensors"}) {
     fs::copy_file(fs::path(GoldenPath("tiny_llama_gqa")) / name,
-                  fs::path(folder) / name);
+                  fs::path(folder.path()) / name);
   }
-  std::ofstream(fs::path(folder) / "tokenizer.json") << kTokenizer;
-  FailEach("folder", [&](int64_t n) { return Load(folder, n); });
-  fs::remove_all(folder);
+  folder.Write("tokenizer.json", TinyJson());
+  FailEach("folder", [&](int64_t n) { return Load(folder.path(), n); });
 }
 
 TEST_F(OutOfMemoryTest, R13_LoadOfAGguf) {
@@ -123,16 +102,11 @@ TEST_F(OutOfMemoryTest, R13_LoadOfAGguf) {
   FailEach("gguf", [&](int64_t n) { return Load(path, n); });
 }
 
-std::string ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
 TEST_F(OutOfMemoryTest, R13_LargerTokenizers) {
-  const std::string folder = GoldenPath("tokenizer/");
-  const std::string json = ReadFile(folder + "gpt2.json");
-  const std::string model = ReadFile(folder + "llama2.model");
-  const std::string config = ReadFile(folder + "llama2.model.config.json");
+  const std::string json = ReadFile(TokenizerPath("gpt2.json"));
+  const std::string model = ReadFile(TokenizerPath("llama2.model"));
+  const std::string config =
+      ReadFile(TokenizerPath("llama2.model.config.json"));
   using Loaded = absl::StatusOr<std::unique_ptr<Tokenizer>>;
   FailEach("tokenizer.json", [&](int64_t n) {
     FailingNew::Arm(n);

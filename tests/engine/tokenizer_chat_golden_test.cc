@@ -86,7 +86,8 @@ class ChatGoldens {
 };
 
 TEST(ChatGoldenTest, EqualsTheTemplates) {
-  const std::string json = testing::ReadFile(testing::GoldenPath("chats.json"));
+  const std::string json =
+      testing::ReadFile(testing::TokenizerPath("chats.json"));
   const auto document = JsonDocument::Parse("chats", json, {});
   ASSERT_TRUE(document.ok()) << document.status();
   ChatGoldens goldens;

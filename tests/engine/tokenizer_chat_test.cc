@@ -121,7 +121,7 @@ TEST(ChatFormatsTest, TokenizerWithoutTheSpecialTokens) {
 // An added token that any text may spell is no safe mark of a turn.
 TEST(ChatFormatsTest, MarksMustBeSpecial) {
   const std::string json =
-      testing::ReadFile(testing::GoldenPath("smollm.json"));
+      testing::ReadFile(testing::TokenizerPath("smollm.json"));
   const auto tokenizer = testing::LoadJson(
       absl::StrReplaceAll(json, {{"\"special\":true", "\"special\":false"}}));
   EXPECT_EQ(

@@ -41,7 +41,7 @@ std::vector<int64_t> Numbers(const JsonValue& array) {
 
 std::vector<Case> ReadCases(const std::string& family) {
   const std::string json =
-      testing::ReadFile(testing::GoldenPath(family + ".cases.json"));
+      testing::ReadFile(testing::TokenizerPath(family + ".cases.json"));
   const auto document = JsonDocument::Parse("cases", json, {});
   EXPECT_TRUE(document.ok()) << document.status();
   std::vector<Case> cases;
@@ -140,8 +140,8 @@ INSTANTIATE_TEST_SUITE_P(Families, SentencePieceGoldenTest,
 // What OPT is published as gives what `transformers` makes of it.
 TEST(VocabAndMergesGoldenTest, EqualsTransformers) {
   const auto file = [](const char* name) {
-    return testing::ReadFile(testing::GoldenPath(std::string("opt_files/") +
-                                                 name));
+    return testing::ReadFile(
+        testing::TokenizerPath(std::string("opt_files/") + name));
   };
   const auto tokenizer = TokenizerFromVocabAndMerges(
       file("vocab.json"), file("merges.txt"), file("tokenizer_config.json"));

@@ -57,18 +57,18 @@ inline std::unique_ptr<Tokenizer> LoadJson(const std::string& json,
   return tokenizer.ok() ? *std::move(tokenizer) : nullptr;
 }
 
-inline std::string GoldenPath(const std::string& name) {
+inline std::string TokenizerPath(const std::string& name) {
   return std::string(QK_SOURCE_DIR) + "/tests/goldens/tokenizer/" + name;
 }
 
 // One of the trained tokenizers of tests/goldens/tokenizer.
 inline std::unique_ptr<Tokenizer> LoadGolden(const std::string& family) {
-  return LoadJson(ReadFile(GoldenPath(family + ".json")));
+  return LoadJson(ReadFile(TokenizerPath(family + ".json")));
 }
 
 // The same from its tokenizer.model.
 inline std::unique_ptr<Tokenizer> LoadGoldenModel(const std::string& family) {
-  const std::string path = GoldenPath(family + ".model");
+  const std::string path = TokenizerPath(family + ".model");
   auto tokenizer = TokenizerFromSentencePiece(ReadFile(path),
                                               ReadFile(path + ".config.json"));
   EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();

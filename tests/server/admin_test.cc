@@ -71,9 +71,6 @@ std::vector<std::string> Content(const Analysis& analysis) {
 class AdminTest : public ServerTest {
  protected:
   void SetUp() override {
-    std::string name = fs::temp_directory_path() / "qk_admin_XXXXXX";
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    top_ = name;
     CopyModel("tiny_llama_gqa", "gqa");
     CopyModel("tiny_llama_tied", "tied");
     CopyModel("tiny_qwen2", "qwen");
@@ -81,7 +78,6 @@ class AdminTest : public ServerTest {
   void TearDown() override {
     *slow_ = false;
     server_.reset();
-    fs::remove_all(top_);
   }
 
   void CopyModel(const std::string& golden, const std::string& name) {
@@ -106,11 +102,6 @@ class AdminTest : public ServerTest {
     admin_ = pb::ModelAdmin::NewStub(channel_);
   }
 
-  static std::unique_ptr<grpc::ClientContext> As(const std::string& user) {
-    auto context = std::make_unique<grpc::ClientContext>();
-    context->AddMetadata("authorization", "Bearer " + user);
-    return context;
-  }
   Load LoadModel(const std::string& request, const std::string& user = "root") {
     auto context = As(user);
     Load out;
@@ -174,7 +165,8 @@ class AdminTest : public ServerTest {
     return prometheus::TextSerializer().Serialize(server_->CollectMetrics());
   }
 
-  fs::path top_;
+  const testing::TempFolder folder_;
+  const fs::path top_ = folder_.path();
   std::shared_ptr<std::atomic<bool>> slow_ =
       std::make_shared<std::atomic<bool>>(false);
   std::unique_ptr<pb::ModelAdmin::Stub> admin_;

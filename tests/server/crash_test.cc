@@ -160,9 +160,6 @@ struct Crash {
 class CrashTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string name = fs::temp_directory_path() / "qk_crash_XXXXXX";
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    root_ = name;
     Process process(root_ / "reference", kLongTtlMs, "", 0);
     ASSERT_NE(process.address(), "");
     Client client(process.address());
@@ -174,7 +171,6 @@ class CrashTest : public ::testing::Test {
     ASSERT_TRUE(slow.status.ok()) << slow.status.error_message();
     slow_reference_ = Content(slow);
   }
-  void TearDown() override { fs::remove_all(root_); }
 
   std::string Spool() const { return root_ / "spool"; }
 
@@ -235,7 +231,8 @@ class CrashTest : public ::testing::Test {
     return whole;
   }
 
-  fs::path root_;
+  const testing::TempFolder folder_;
+  const fs::path root_ = folder_.path();
   std::vector<std::string> reference_, slow_reference_;
 };
 

@@ -3,14 +3,11 @@
 #ifndef QKSCOPE_TESTS_SERVER_DELAY_TRAP_H_
 #define QKSCOPE_TESTS_SERVER_DELAY_TRAP_H_
 
-#include <chrono>
 #include <condition_variable>
-#include <functional>
 #include <map>
 #include <mutex>
 #include <set>
 #include <string>
-#include <thread>
 #include <utility>
 
 #include "server/delay_point.h"
@@ -66,17 +63,6 @@ class DelayTrap {
   std::set<std::string> held_;
   std::map<std::string, int> hits_;
 };
-
-// False: it did not come true in time.
-inline bool Await(const std::function<bool()>& condition,
-                  std::chrono::milliseconds longest) {
-  const auto end = std::chrono::steady_clock::now() + longest;
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  return true;
-}
 
 }  // namespace qk::testing
 

@@ -3,21 +3,21 @@
 // an order that chance would rarely give.
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <memory>
 #include <string>
 #include <thread>
 #include <tuple>
 #include <vector>
 
+#include "tests/server/await.h"
 #include "tests/server/delay_trap.h"
 #include "tests/server/gated_device.h"
+#include "tests/server/metric_samples.h"
 #include "tests/server/server_testing.h"
 
 namespace qk {
 namespace {
 
-using std::chrono::milliseconds;
 using testing::Await;
 using testing::DelayTrap;
 using testing::Gate;
@@ -26,10 +26,10 @@ using testing::ServerTest;
 using testing::Tokens;
 
 // What must happen; far over what it takes.
-constexpr milliseconds kPatience{20'000};
+constexpr absl::Duration kPatience = absl::Seconds(20);
 // What cannot always be seen, such as a cancellation of a call that has no
 // handler yet.
-constexpr milliseconds kMoment{50};
+constexpr absl::Duration kMoment = absl::Milliseconds(50);
 
 enum class Event { kCancel, kDone, kShutdown };
 
@@ -73,7 +73,7 @@ class FaultsTest : public ServerTest,
     trap_ = std::make_unique<DelayTrap>(std::move(held));
     StartServer(TinyOptions(), std::make_unique<GatedDevice>(gate_));
     ASSERT_TRUE(server_->LoadModels().ok());
-    context_.set_deadline(std::chrono::system_clock::now() + 2 * kPatience);
+    context_.set_deadline(absl::ToChronoTime(absl::Now() + 2 * kPatience));
     client_ = std::thread([this] {
       const auto request = testing::Parse<pb::AnalyzeRequest>(
           "model: 'tiny' " + Tokens(3) + " generate {max_new_tokens: 2}");
@@ -116,16 +116,8 @@ class FaultsTest : public ServerTest,
     return std::get<0>(GetParam()) == point && trap_->Reached(point);
   }
 
-  // Of all series of a name.
   double Metric(const std::string& name) {
-    double sum = 0;
-    for (const auto& family : server_->CollectMetrics()) {
-      if (family.name != name) continue;
-      for (const auto& metric : family.metric) {
-        sum += metric.gauge.value + metric.counter.value;
-      }
-    }
-    return sum;
+    return testing::Total(testing::SamplesOf(*server_), name);
   }
   bool IsIdle() {
     return Metric("qkscope_running_requests") == 0 &&

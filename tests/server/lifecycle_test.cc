@@ -7,7 +7,6 @@
 
 #include <atomic>
 #include <cstdlib>
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <thread>
@@ -22,7 +21,6 @@
 namespace qk {
 namespace {
 
-namespace fs = std::filesystem;
 using testing::ServerTest;
 
 // An answer takes milliseconds; its lack is looked for that long.
@@ -151,9 +149,8 @@ class Notified {
 };
 
 TEST_F(LifecycleTest, TheWatchdogIsFedWhileTheCheckIsGood) {
-  std::string folder = fs::temp_directory_path() / "qk_notify_XXXXXX";
-  ASSERT_NE(mkdtemp(folder.data()), nullptr);
-  Notified notified(folder + "/socket");
+  const testing::TempFolder folder;
+  Notified notified(folder.path() + "/socket");
   setenv("WATCHDOG_USEC", "40000", 1);
   setenv("WATCHDOG_PID", std::to_string(getpid()).c_str(), 1);
   const Systemd systemd = Systemd::FromEnvironment();
@@ -189,7 +186,6 @@ TEST_F(LifecycleTest, TheWatchdogIsFedWhileTheCheckIsGood) {
     last = notified.Next(kPatience);
     ASSERT_FALSE(last.empty());
   }
-  fs::remove_all(folder);
 }
 
 TEST_F(LifecycleTest, WithoutSystemdNothingIsSaid) {

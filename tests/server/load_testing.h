@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "absl/time/clock.h"
-#include "prometheus/text_serializer.h"
+#include "tests/server/await.h"
 #include "tests/server/gated_device.h"
 #include "tests/server/metric_samples.h"
 #include "tests/server/server_testing.h"
@@ -28,11 +28,7 @@ inline pb::AnalyzeRequest Small(int tokens) {
 inline constexpr absl::Duration kPatience = absl::Seconds(100);
 
 inline void Await(const char* what, const std::function<bool()>& done) {
-  const absl::Time end = absl::Now() + kPatience;
-  while (!done()) {
-    ASSERT_LT(absl::Now(), end) << "hangs: " << what;
-    absl::SleepFor(absl::Milliseconds(1));
-  }
+  ASSERT_TRUE(Await(done, kPatience)) << "hangs: " << what;
 }
 
 class LoadTest : public ServerTest {
@@ -55,10 +51,7 @@ class LoadTest : public ServerTest {
         server_->address(), grpc::InsecureChannelCredentials(), arguments);
   }
 
-  Samples Metrics() const {
-    return ParseSamples(
-        prometheus::TextSerializer().Serialize(server_->CollectMetrics()));
-  }
+  Samples Metrics() const { return SamplesOf(*server_); }
   double Unfinished() const {
     const Samples samples = Metrics();
     return Total(samples, "qkscope_queued_requests") +

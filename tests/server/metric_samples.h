@@ -9,6 +9,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
+#include "prometheus/text_serializer.h"
+#include "server/server.h"
 
 namespace qk::testing {
 
@@ -24,6 +26,11 @@ inline Samples ParseSamples(const std::string& text) {
         std::atof(std::string(line.substr(space + 1)).c_str());
   }
   return out;
+}
+
+inline Samples SamplesOf(const Server& server) {
+  return ParseSamples(
+      prometheus::TextSerializer().Serialize(server.CollectMetrics()));
 }
 
 // Of all label sets of a name.

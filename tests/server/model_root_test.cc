@@ -13,6 +13,7 @@
 #include <string>
 
 #include "gtest/gtest.h"
+#include "tests/temp_folder.h"
 
 namespace qk {
 namespace {
@@ -30,9 +31,6 @@ std::string Read(const fs::path& path) {
 class ModelRootTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string name = fs::temp_directory_path() / "qk_root_XXXXXX";
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    top_ = name;
     fs::create_directories(top_ / "root/folder");
     Write("outside.gguf", "outside");
     Write("root/a.gguf", "inside");
@@ -43,7 +41,6 @@ class ModelRootTest : public ::testing::Test {
     ASSERT_TRUE(root.ok()) << root.status();
     root_ = *std::move(root);
   }
-  void TearDown() override { fs::remove_all(top_); }
 
   void Write(const std::string& name, const std::string& text) {
     std::ofstream(top_ / name) << text;
@@ -52,7 +49,8 @@ class ModelRootTest : public ::testing::Test {
     return root_->Pin(path).status().code();
   }
 
-  fs::path top_;
+  const testing::TempFolder folder_;
+  const fs::path top_ = folder_.path();
   std::unique_ptr<ModelRoot> root_;
 };
 

@@ -1,8 +1,6 @@
 // What a request is refused with once it is well formed: the code, the message
 // and whether it says when to try again, over the wire.
-#include <atomic>
 #include <chrono>
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <utility>
@@ -14,79 +12,34 @@
 #include "grpcpp/support/proto_buffer_writer.h"
 #include "qkscope/v1/admin.grpc.pb.h"
 #include "qkscope/v1/error.pb.h"
+#include "tests/server/faulty_backend.h"
+#include "tests/server/gated_device.h"
 #include "tests/server/server_testing.h"
 
 namespace qk {
 namespace {
 
-namespace fs = std::filesystem;
 using grpc::StatusCode;
+using testing::Analysis;
 using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
-using testing::Analysis;
 using testing::Parse;
 using testing::ServerTest;
 using testing::Tokens;
 
 constexpr char kShort[] = "model: 'tiny' input {token_ids {ids: [1, 2, 3]}}";
 
-// Fails its passes as told; holds them before they begin while `held`.
-struct Fault {
-  std::atomic<int> passes = 0;  // begun
-  std::atomic<bool> held = false;
-  std::atomic<bool> fails = false;
-};
-
-class FaultyDevice : public EngineDevice {
- public:
-  explicit FaultyDevice(std::shared_ptr<Fault> fault)
-      : fault_(std::move(fault)) {}
-  std::unique_ptr<DevicePass> StartPass(
-      const Model& model, absl::Span<Sequence* const> sequences) override {
-    ++fault_->passes;
-    while (fault_->held) absl::SleepFor(absl::Milliseconds(1));
-    return std::make_unique<Pass>(EngineDevice::StartPass(model, sequences),
-                                  fault_);
-  }
-
- private:
-  class Pass : public DevicePass {
-   public:
-    Pass(std::unique_ptr<DevicePass> pass, std::shared_ptr<Fault> fault)
-        : pass_(std::move(pass)), fault_(std::move(fault)) {}
-    void RunStep() override { pass_->RunStep(); }
-    void DropCancelled() override { pass_->DropCancelled(); }
-    bool done() const override { return pass_->done(); }
-    absl::Status Finish() override {
-      const absl::Status status = pass_->Finish();
-      if (!fault_->fails) return status;
-      return absl::InternalError("rows 3 of /srv/models/secret do not add up");
-    }
-
-   private:
-    std::unique_ptr<DevicePass> pass_;
-    std::shared_ptr<Fault> fault_;
-  };
-
-  std::shared_ptr<Fault> fault_;
-};
-
 class RefusalsTest : public ServerTest {
  protected:
-  void SetUp() override {
-    std::string name = fs::temp_directory_path() / "qk_refusals_XXXXXX";
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    folder_ = name;
-    options_ = TinyOptions();
-  }
+  void SetUp() override { gate_->Open(); }
   void TearDown() override {
-    fault_->held = false;
+    gate_->Open();
     server_.reset();
-    fs::remove_all(folder_);
   }
 
   void Start() {
-    StartServer(options_, std::make_unique<FaultyDevice>(fault_));
+    StartServer(options_, std::make_unique<testing::GatedDevice>(gate_),
+                std::make_unique<testing::FaultyBackend>(faults_));
     ASSERT_TRUE(server_->LoadModels().ok());
   }
   void AddUsers() {
@@ -96,19 +49,6 @@ class RefusalsTest : public ServerTest {
         testing::UserWithToken("root", UserRole::kOperator, "root")};
   }
 
-  std::unique_ptr<grpc::ClientContext> As(const std::string& user) {
-    auto context = std::make_unique<grpc::ClientContext>();
-    if (!user.empty()) {
-      context->AddMetadata("authorization", "Bearer " + user);
-    }
-    return context;
-  }
-  Analysis AnalyzeAs(const std::string& user, const std::string& request) {
-    const auto context = As(user);
-    return Read(
-        stub_->Analyze(context.get(), Parse<pb::AnalyzeRequest>(request))
-            .get());
-  }
   grpc::Status GetResult(const std::string& user, const std::string& id,
                          int64_t from_seq) {
     const auto context = As(user);
@@ -133,9 +73,12 @@ class RefusalsTest : public ServerTest {
     EXPECT_EQ(SaysWhenToRetry(status), retry) << status.error_message();
   }
 
-  fs::path folder_;
-  ServerOptions options_;
-  std::shared_ptr<Fault> fault_ = std::make_shared<Fault>();
+  const testing::TempFolder folder_;
+  ServerOptions options_ = TinyOptions();
+  const std::shared_ptr<testing::Gate> gate_ =
+      std::make_shared<testing::Gate>();
+  const std::shared_ptr<testing::Faults> faults_ =
+      std::make_shared<testing::Faults>();
 };
 
 TEST_F(RefusalsTest, ARequestOverTheLargestMessage) {
@@ -175,13 +118,13 @@ TEST_F(RefusalsTest, AFullQueueAndAUsersShareOfIt) {
   options_.limits.max_queued_requests = 1;
   options_.users[0].user.budget.max_in_flight = 1;
   Start();
-  fault_->held = true;
+  gate_->Shut();
   const auto running = As("ada");
   const auto first =
       stub_->Analyze(running.get(), Parse<pb::AnalyzeRequest>(kShort));
   pb::AnalyzeEvent event;
   ASSERT_TRUE(first->Read(&event));
-  while (fault_->passes == 0) absl::SleepFor(absl::Milliseconds(1));
+  gate_->AwaitPass();
   Expect(AnalyzeAs("ada", kShort).status, StatusCode::RESOURCE_EXHAUSTED,
          "client quota: 1 requests in flight", true);
   // One waits beside it, and no more.
@@ -191,7 +134,7 @@ TEST_F(RefusalsTest, AFullQueueAndAUsersShareOfIt) {
   ASSERT_TRUE(second->Read(&event));
   Expect(AnalyzeAs("bob", kShort).status, StatusCode::RESOURCE_EXHAUSTED,
          "queue full \\(1/1\\)", true);
-  fault_->held = false;
+  gate_->Open();
   EXPECT_TRUE(Read(first.get()).status.ok());
   EXPECT_TRUE(Read(second.get()).status.ok());
 }
@@ -222,7 +165,7 @@ TEST_F(RefusalsTest, WhileTheServerDrains) {
 TEST_F(RefusalsTest, WhoMayNot) {
   AddUsers();
   options_.model_admin.enabled = true;
-  options_.model_admin.root = folder_;
+  options_.model_admin.root = folder_.path();
   Start();
   for (const std::string& token : {std::string(), std::string("eve")}) {
     Expect(AnalyzeAs(token, kShort).status, StatusCode::UNAUTHENTICATED,
@@ -241,7 +184,7 @@ TEST_F(RefusalsTest, WhoMayNot) {
 TEST_F(RefusalsTest, ResultsThatAreNotThere) {
   AddUsers();
   options_.spool.emplace();
-  options_.spool->directory = folder_ / "spool";
+  options_.spool->directory = folder_.path() + "/spool";
   options_.spool->ttl = absl::Seconds(1);
   Start();
   const Analysis detached =
@@ -272,10 +215,9 @@ TEST_F(RefusalsTest, AnUnknownMethod) {
   pb::GetServerInfoRequest request;
   grpc::ByteBuffer sent, received;
   bool own = false;
-  ASSERT_TRUE(
-      grpc::SerializationTraits<pb::GetServerInfoRequest>::Serialize(
-          request, &sent, &own)
-          .ok());
+  ASSERT_TRUE(grpc::SerializationTraits<pb::GetServerInfoRequest>::Serialize(
+                  request, &sent, &own)
+                  .ok());
   grpc::CompletionQueue queue;
   const auto call = generic.PrepareUnaryCall(
       &context, "/qkscope.v1.Analysis/Explain", sent, &queue);
@@ -290,10 +232,10 @@ TEST_F(RefusalsTest, AnUnknownMethod) {
 
 TEST_F(RefusalsTest, AViolatedInvariantTellsNothing) {
   Start();
-  fault_->fails = true;
+  faults_->Reset();
+  faults_->fail_op = 1;
   Expect(Analyze(kShort).status, StatusCode::INTERNAL,
          "internal error \\(ref [0-9a-f]+\\)", false);
-  fault_->fails = false;
   EXPECT_TRUE(Analyze(kShort).status.ok());
 }
 

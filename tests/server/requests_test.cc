@@ -25,15 +25,7 @@ UserEntry Entry(const std::string& alias, UserRole role) {
 
 class RequestsTest : public ServerTest {
  protected:
-  void SetUp() override {
-    std::string name = fs::temp_directory_path() / "qk_requests_XXXXXX";
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    root_ = name;
-  }
-  void TearDown() override {
-    server_.reset();
-    fs::remove_all(root_);
-  }
+  void TearDown() override { server_.reset(); }
 
   void Start() {
     ServerOptions options = TinyOptions();
@@ -47,18 +39,6 @@ class RequestsTest : public ServerTest {
     ASSERT_TRUE(server_->LoadModels().ok());
   }
 
-  static std::unique_ptr<grpc::ClientContext> As(const std::string& user) {
-    auto context = std::make_unique<grpc::ClientContext>();
-    context->AddMetadata("authorization", "Bearer " + user);
-    return context;
-  }
-
-  Analysis AnalyzeAs(const std::string& user, const std::string& request) {
-    auto context = As(user);
-    return Read(
-        stub_->Analyze(context.get(), Parse<pb::AnalyzeRequest>(request))
-            .get());
-  }
   Analysis GetResult(const std::string& user, const std::string& id,
                      int64_t from_seq = 0) {
     auto context = As(user);
@@ -93,7 +73,8 @@ class RequestsTest : public ServerTest {
            " generate {max_new_tokens: 250} capture {off: true}";
   }
 
-  fs::path root_;
+  const testing::TempFolder folder_;
+  const fs::path root_ = folder_.path();
 };
 
 // Layer payloads, in order.

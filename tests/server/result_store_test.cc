@@ -16,6 +16,7 @@
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/temp_folder.h"
 
 namespace qk {
 namespace {
@@ -29,16 +30,8 @@ using ::testing::SizeIs;
 
 class ResultStoreTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = fs::temp_directory_path() / "qk_results_XXXXXX";
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    root_ = name;
-    options_.directory = name + "/spool";
-  }
-  void TearDown() override {
-    store_.reset();
-    fs::remove_all(root_);
-  }
+  void SetUp() override { options_.directory = root_ / "spool"; }
+  void TearDown() override { store_.reset(); }
 
   void Open() {
     store_.reset();
@@ -75,7 +68,8 @@ class ResultStoreTest : public ::testing::Test {
     return fs::path(options_.directory) / (Id(i) + suffix);
   }
 
-  fs::path root_;
+  const testing::TempFolder folder_;
+  const fs::path root_ = folder_.path();
   ResultStore::Options options_;
   std::vector<std::string> damaged_;
   std::unique_ptr<ResultStore> store_;

@@ -14,6 +14,7 @@
 #include "qkscope/v1/analysis.grpc.pb.h"
 #include "server/server.h"
 #include "tests/server/leak_check.h"
+#include "tests/temp_folder.h"
 
 namespace qk::testing {
 
@@ -102,6 +103,20 @@ class ServerTest : public ::testing::Test {
   }
   Analysis Analyze(const std::string& request) {
     return Analyze(Parse<pb::AnalyzeRequest>(request));
+  }
+  // A call's context with a user's token; with none where it is empty.
+  static std::unique_ptr<grpc::ClientContext> As(const std::string& token) {
+    auto context = std::make_unique<grpc::ClientContext>();
+    if (!token.empty()) {
+      context->AddMetadata("authorization", "Bearer " + token);
+    }
+    return context;
+  }
+  Analysis AnalyzeAs(const std::string& token, const std::string& request) {
+    const auto context = As(token);
+    return Read(
+        stub_->Analyze(context.get(), Parse<pb::AnalyzeRequest>(request))
+            .get());
   }
 
   static Analysis Read(grpc::ClientReader<pb::AnalyzeEvent>* reader) {
