@@ -199,7 +199,7 @@ class CpuBackend final : public Backend {
 
  private:
   bool UsesOneDnn(ComputeType type) const {
-    if (kernel_ == MatMulKernel::kAuto) return cpu::OneDnnSupports(type);
+    if (kernel_ == MatMulKernel::kAuto) return cpu::OneDnnIsFaster(type);
     return kernel_ == MatMulKernel::kOneDnn;
   }
 

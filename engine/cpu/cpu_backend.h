@@ -9,8 +9,8 @@
 
 namespace qk {
 
-// Who multiplies matrices. kAuto: oneDNN where its fast kernels are known to
-// give a row the same bytes in any batch (AVX-512 and later), else our own.
+// Who multiplies matrices. kAuto: oneDNN for bf16 where there is AMX, else our
+// own kernel, which is as fast and may use any row tile.
 enum class MatMulKernel { kAuto, kOwn, kOneDnn };
 
 struct CpuBackendOptions {

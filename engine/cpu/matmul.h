@@ -31,8 +31,10 @@ absl::StatusOr<std::unique_ptr<Matrix>> PackOwn(
 // Name of the instruction set the kernel uses, e.g. "AVX2".
 std::string OwnKernelTarget();
 
-// Whether oneDNN has a fast kernel of this type on this processor.
+// Whether oneDNN has a kernel of this type for this processor's AVX-512 or AMX.
 bool OneDnnSupports(ComputeType type);
+// Whether it is the faster one: bf16 with AMX.
+bool OneDnnIsFaster(ComputeType type);
 absl::StatusOr<std::unique_ptr<Matrix>> PackOneDnn(
     int64_t out_features, int64_t in_features, ComputeType type,
     const RowReader& rows, const float* bias, ThreadPool& pool);

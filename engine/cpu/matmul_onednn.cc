@@ -250,14 +250,21 @@ void OneDnnMatrix::Multiply(const float* x, int rows, float* out,
   }
 }
 
+bool HasIsa(dnnl::cpu_isa isa) {
+  const auto wanted = static_cast<unsigned>(isa);
+  return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & wanted) ==
+         wanted;
+}
+
 }  // namespace
 
 bool OneDnnSupports(ComputeType type) {
-  const auto isa = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
-  const auto wanted = static_cast<unsigned>(
-      type == ComputeType::kF32 ? dnnl::cpu_isa::avx512_core
-                                : dnnl::cpu_isa::avx512_core_bf16);
-  return (isa & wanted) == wanted;
+  return HasIsa(type == ComputeType::kF32 ? dnnl::cpu_isa::avx512_core
+                                          : dnnl::cpu_isa::avx512_core_bf16);
+}
+
+bool OneDnnIsFaster(ComputeType type) {
+  return type == ComputeType::kBF16 && HasIsa(dnnl::cpu_isa::avx512_core_amx);
 }
 
 absl::StatusOr<std::unique_ptr<Matrix>> PackOneDnn(

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
+#include "engine/cpu/matmul.h"
 #include "tests/engine/vision_testing.h"
 
 namespace qk::testing {
@@ -125,9 +126,11 @@ std::vector<Case> Cases() {
   std::vector<Case> cases;
   for (const char* model : {"tiny_llama_gqa", "tiny_llama3_rope",
                             "tiny_llama_tied", "tiny_llama_headdim"}) {
-    cases.push_back({model, ComputeType::kF32, MatMulKernel::kOwn});
     cases.push_back({model, ComputeType::kF32, MatMulKernel::kOneDnn});
     cases.push_back({model, ComputeType::kBF16, MatMulKernel::kOwn});
+    if (cpu::OneDnnSupports(ComputeType::kBF16)) {
+      cases.push_back({model, ComputeType::kBF16, MatMulKernel::kOneDnn});
+    }
   }
   for (const char* model : {"tiny_llama_gqa",
                             "tiny_llama3_rope",

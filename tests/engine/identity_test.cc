@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/batch.h"
+#include "engine/cpu/matmul.h"
 #include "tests/engine/forward_driver.h"
 
 namespace qk::testing {
@@ -270,11 +271,18 @@ TEST_P(IdentityTest, ACancelledRunLeavesWithinALayer) {
   }
 }
 
+std::vector<Case> Cases() {
+  std::vector<Case> cases = {{ComputeType::kF32, MatMulKernel::kAuto},
+                             {ComputeType::kF32, MatMulKernel::kOneDnn},
+                             {ComputeType::kBF16, MatMulKernel::kAuto}};
+  if (cpu::OneDnnSupports(ComputeType::kBF16)) {
+    cases.push_back({ComputeType::kBF16, MatMulKernel::kOneDnn});
+  }
+  return cases;
+}
+
 INSTANTIATE_TEST_SUITE_P(
-    Kernels, IdentityTest,
-    ::testing::Values(Case{ComputeType::kF32, MatMulKernel::kAuto},
-                      Case{ComputeType::kF32, MatMulKernel::kOneDnn},
-                      Case{ComputeType::kBF16, MatMulKernel::kAuto}),
+    Kernels, IdentityTest, ::testing::ValuesIn(Cases()),
     [](const ::testing::TestParamInfo<Case>& info) {
       return absl::StrCat(
           info.param.compute == ComputeType::kF32 ? "f32" : "bf16",
