@@ -175,9 +175,9 @@ grpc::ServerUnaryReactor* AnalysisService::Cancel(
       });
 }
 
-grpc::ServerWriteReactor<pb::AnalyzeEvent>* AnalysisService::GetResult(
-    Context* context, const pb::GetResultRequest* request) {
-  return ResultStream::GetResult(core_, context, *request);
+grpc::ServerWriteReactor<grpc::ByteBuffer>* AnalysisService::GetResult(
+    Context* context, const grpc::ByteBuffer* request) {
+  return ResultStream<grpc::ByteBuffer>::GetResult(core_, context, *request);
 }
 
 }  // namespace qk

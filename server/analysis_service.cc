@@ -99,7 +99,7 @@ grpc::ServerUnaryReactor* AnalysisService::GetModel(
 grpc::ServerWriteReactor<pb::AnalyzeEvent>* AnalysisService::Analyze(
     Context* context, const pb::AnalyzeRequest* request) {
   if (request->detach() || request->resumable()) {
-    return ResultStream::Analyze(core_, context, *request);
+    return ResultStream<pb::AnalyzeEvent>::Analyze(core_, context, *request);
   }
   return RunStream<pb::AnalyzeEvent>::Start(
       core_, context, "Analyze",

@@ -10,7 +10,10 @@
 
 namespace qk {
 
-class AnalysisService final : public pb::Analysis::CallbackService {
+// GetResult is served raw: its events are on the disk as gRPC sends them.
+class AnalysisService final
+    : public pb::Analysis::WithRawCallbackMethod_GetResult<
+          pb::Analysis::CallbackService> {
  public:
   explicit AnalysisService(const ServerCore* core) : core_(core) {}
 
@@ -49,8 +52,8 @@ class AnalysisService final : public pb::Analysis::CallbackService {
                       pb::ListRequestsResponse* response) override;
   Unary* Cancel(Context* context, const pb::CancelRequest* request,
                 pb::CancelResponse* response) override;
-  grpc::ServerWriteReactor<pb::AnalyzeEvent>* GetResult(
-      Context* context, const pb::GetResultRequest* request) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* GetResult(
+      Context* context, const grpc::ByteBuffer* request) override;
 
  private:
   const ServerCore* const core_;

@@ -9,14 +9,33 @@
 #include "server/kept_run.h"
 
 namespace qk {
+namespace {
 
-ResultStream::ResultStream(const ServerCore* core,
-                           grpc::CallbackServerContext* context,
-                           const char* method)
+bool Fill(std::string event, pb::AnalyzeEvent* message) {
+  return message->ParseFromString(event);
+}
+
+// The buffer takes the bytes over: nothing is copied.
+bool Fill(std::string event, grpc::ByteBuffer* message) {
+  auto* const owner = new std::string(std::move(event));
+  const grpc::Slice slice(
+      owner->data(), owner->size(),
+      [](void* string) { delete static_cast<std::string*>(string); }, owner);
+  *message = grpc::ByteBuffer(&slice, 1);
+  return true;
+}
+
+}  // namespace
+
+template <typename Message>
+ResultStream<Message>::ResultStream(const ServerCore* core,
+                                    grpc::CallbackServerContext* context,
+                                    const char* method)
     : StreamCall(core, context), call_(core, context, method) {}
 
-ResultStream* ResultStream::Start(std::shared_ptr<ResultStream> stream,
-                                  const absl::Status& begun) {
+template <typename Message>
+ResultStream<Message>* ResultStream<Message>::Start(
+    std::shared_ptr<ResultStream> stream, const absl::Status& begun) {
   stream->self_ = stream;
   stream->core_->calls->Register(stream);
   if (!begun.ok()) stream->End(begun);
@@ -24,25 +43,35 @@ ResultStream* ResultStream::Start(std::shared_ptr<ResultStream> stream,
   return stream.get();
 }
 
-ResultStream* ResultStream::GetResult(const ServerCore* core,
-                                      grpc::CallbackServerContext* context,
-                                      const pb::GetResultRequest& request) {
+template <typename Message>
+ResultStream<Message>* ResultStream<Message>::GetResult(
+    const ServerCore* core, grpc::CallbackServerContext* context,
+    grpc::ByteBuffer request) {
   std::shared_ptr<ResultStream> stream(
       new ResultStream(core, context, "GetResult"));
-  return Start(stream, stream->BeginResult(request));
+  return Start(stream, stream->BeginResult(&request));
 }
 
-ResultStream* ResultStream::Analyze(const ServerCore* core,
-                                    grpc::CallbackServerContext* context,
-                                    const pb::AnalyzeRequest& request) {
+template <typename Message>
+ResultStream<Message>* ResultStream<Message>::Analyze(
+    const ServerCore* core, grpc::CallbackServerContext* context,
+    const pb::AnalyzeRequest& request) {
   std::shared_ptr<ResultStream> stream(
       new ResultStream(core, context, "Analyze"));
   return Start(stream, stream->BeginAnalyze(request));
 }
 
-absl::Status ResultStream::BeginResult(const pb::GetResultRequest& request) {
+template <typename Message>
+absl::Status ResultStream<Message>::BeginResult(grpc::ByteBuffer* bytes) {
   QK_RETURN_IF_ERROR(call_.Open());
   deadline_ = call_.deadline();
+  pb::GetResultRequest request;
+  if (!grpc::SerializationTraits<pb::GetResultRequest>::Deserialize(bytes,
+                                                                    &request)
+           .ok()) {
+    return absl::InvalidArgumentError(
+        "the message is not a qkscope.v1.GetResultRequest");
+  }
   if (request.from_seq() < 0) {
     return BadField("from_seq",
                     absl::StrCat("must be >= 0, got ", request.from_seq()));
@@ -57,7 +86,9 @@ absl::Status ResultStream::BeginResult(const pb::GetResultRequest& request) {
   return absl::OkStatus();
 }
 
-absl::Status ResultStream::BeginAnalyze(const pb::AnalyzeRequest& request) {
+template <typename Message>
+absl::Status ResultStream<Message>::BeginAnalyze(
+    const pb::AnalyzeRequest& request) {
   QK_RETURN_IF_ERROR(call_.Open());
   // The call's deadline is the request's; a stream past it has ended, too.
   deadline_ = call_.deadline();
@@ -74,32 +105,35 @@ absl::Status ResultStream::BeginAnalyze(const pb::AnalyzeRequest& request) {
   return absl::OkStatus();
 }
 
-void ResultStream::OnWriteDone(bool ok) {
+template <typename Message>
+void ResultStream<Message>::OnWriteDone(bool ok) {
   DelayPoint("write_done");
   {
     std::lock_guard<std::mutex> lock(mutex_);
     watch_.End();
-    const int64_t bytes = static_cast<int64_t>(event_.ByteSizeLong());
-    call_.streamed_bytes += bytes;
-    core_->scheduler->ChargeBytes(*call_.user(), Priority::kInteractive, bytes);
+    call_.streamed_bytes += message_bytes_;
+    core_->scheduler->ChargeBytes(*call_.user(), Priority::kInteractive,
+                                  message_bytes_);
     if (!ok && !end_.has_value()) end_ = CancelledReason(*context_);
   }
   Pump();
 }
 
-bool ResultStream::End(const absl::Status& reason) {
+template <typename Message>
+bool ResultStream<Message>::End(const absl::Status& reason) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (end_.has_value()) return false;
   end_ = reason;
   return true;
 }
 
-void ResultStream::Pump() {
+template <typename Message>
+void ResultStream<Message>::Pump() {
   std::optional<grpc::Status> finish;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     if (watch_.writing() || finished_) return;
-    if (!end_.has_value() && NextEvent()) {
+    if (!end_.has_value() && NextMessage()) {
       watch_.Begin();
     } else if (end_.has_value()) {
       finished_ = true;
@@ -110,24 +144,27 @@ void ResultStream::Pump() {
   }
   if (finish.has_value()) {
     DelayPoint("finish");
-    Finish(*finish);
+    this->Finish(*finish);
   } else {
     DelayPoint("write");
-    StartWrite(&event_);
+    this->StartWrite(&message_);
   }
 }
 
-bool ResultStream::NextEvent() {
+template <typename Message>
+bool ResultStream<Message>::NextMessage() {
   if (!std::exchange(accepted_, true)) {
-    event_.Clear();
-    event_.mutable_accepted()->set_request_id(call_.id());
-    return true;
+    pb::AnalyzeEvent event;
+    event.mutable_accepted()->set_request_id(call_.id());
+    std::string bytes = event.SerializeAsString();
+    message_bytes_ = static_cast<int64_t>(bytes.size());
+    return Fill(std::move(bytes), &message_);
   }
   if (detached_) {
     end_ = absl::OkStatus();
     return false;
   }
-  auto next = result_->Get(seq_, [core = core_, weak = weak_from_this()] {
+  auto next = result_->Get(seq_, [core = core_, weak = this->weak_from_this()] {
     core->executor->Post([weak] {
       if (auto stream = weak.lock()) stream->Pump();
     });
@@ -137,7 +174,8 @@ bool ResultStream::NextEvent() {
   } else if (next->kind == KeptResult::Next::kEnd) {
     end_ = next->status;
   } else if (next->kind == KeptResult::Next::kEvent) {
-    if (event_.ParseFromString(next->event)) {
+    message_bytes_ = static_cast<int64_t>(next->event.size());
+    if (Fill(std::move(next->event), &message_)) {
       ++seq_;
       return true;
     }
@@ -145,5 +183,8 @@ bool ResultStream::NextEvent() {
   }
   return false;
 }
+
+template class ResultStream<pb::AnalyzeEvent>;
+template class ResultStream<grpc::ByteBuffer>;
 
 }  // namespace qk

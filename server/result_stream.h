@@ -1,11 +1,13 @@
 // A stream of a kept result's events, from one number on: the answer to
-// GetResult, and to an Analyze that may be resumed or is detached.
+// GetResult, and to an Analyze that may be resumed or is detached. GetResult
+// sends the bytes as they were kept.
 #ifndef QKSCOPE_SERVER_RESULT_STREAM_H_
 #define QKSCOPE_SERVER_RESULT_STREAM_H_
 
 #include <memory>
 #include <optional>
 
+#include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
 #include "server/call_record.h"
 #include "server/result_store.h"
@@ -13,13 +15,16 @@
 
 namespace qk {
 
-class ResultStream : public grpc::ServerWriteReactor<pb::AnalyzeEvent>,
-                     public StreamCall,
-                     public std::enable_shared_from_this<ResultStream> {
+// `Message`: pb::AnalyzeEvent, or grpc::ByteBuffer, which holds one.
+template <typename Message>
+class ResultStream
+    : public grpc::ServerWriteReactor<Message>,
+      public StreamCall,
+      public std::enable_shared_from_this<ResultStream<Message>> {
  public:
   static ResultStream* GetResult(const ServerCore* core,
                                  grpc::CallbackServerContext* context,
-                                 const pb::GetResultRequest& request);
+                                 grpc::ByteBuffer request);
   // `request` has detach or resumable set.
   static ResultStream* Analyze(const ServerCore* core,
                                grpc::CallbackServerContext* context,
@@ -34,12 +39,12 @@ class ResultStream : public grpc::ServerWriteReactor<pb::AnalyzeEvent>,
                const char* method);
   static ResultStream* Start(std::shared_ptr<ResultStream> stream,
                              const absl::Status& begun);
-  absl::Status BeginResult(const pb::GetResultRequest& request);
+  absl::Status BeginResult(grpc::ByteBuffer* bytes);
   absl::Status BeginAnalyze(const pb::AnalyzeRequest& request);
   bool End(const absl::Status& reason) override;
   void Pump() override;
-  // Makes event_; false: nothing now. Sets end_ at the end. With mutex_ held.
-  bool NextEvent();
+  // Makes message_; false: nothing now. Sets end_ at the end. With mutex_ held.
+  bool NextMessage();
 
   std::shared_ptr<ResultStream> self_;
   CallRecord call_;
@@ -47,10 +52,14 @@ class ResultStream : public grpc::ServerWriteReactor<pb::AnalyzeEvent>,
   bool accepted_ = true;  // has been told, or need not be
   bool detached_ = false;
   int64_t seq_ = 0;
-  pb::AnalyzeEvent event_;
+  Message message_;
+  int64_t message_bytes_ = 0;
   bool finished_ = false;
   std::optional<absl::Status> end_;
 };
+
+extern template class ResultStream<pb::AnalyzeEvent>;
+extern template class ResultStream<grpc::ByteBuffer>;
 
 }  // namespace qk
 
