@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/analyze_stream.h"
 #include "client/client_call.h"
+#include "client/many_stream.h"
 #include "client/retry.h"
 
 namespace qk::client {
@@ -85,6 +86,15 @@ absl::StatusOr<AnalysisResult> AnalysisClient::FetchResult(
     const CallOptions& options) {
   return WithRetries(options, [&] {
     return AnalyzeStream(*stubs_, observer, options).Resume(request_id);
+  });
+}
+
+absl::StatusOr<ManyResult> AnalysisClient::AnalyzeMany(
+    const v1::AnalyzeManySpec& spec,
+    const std::vector<v1::AnalyzeManyPrompt>& prompts,
+    const ManyObserver& observer, const CallOptions& options) {
+  return WithRetries(options, [&] {
+    return ManyStream(*stubs_, spec, prompts, observer, options).Run();
   });
 }
 

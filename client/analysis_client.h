@@ -14,6 +14,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -68,6 +69,26 @@ struct AnalyzeObserver {
   bool keep_tensors = true;
 };
 
+// Of AnalyzeMany: as AnalyzeObserver, with the prompt's id.
+struct ManyObserver {
+  std::function<void(const std::string& id, const qkscope::v1::AnalyzeEvent&)>
+      on_event;
+  std::function<void(const std::string& id, int64_t seq, const Tensor&)>
+      on_tensor;
+  // A prompt's end, in the order of the prompts: its result, or why there is
+  // none; the others go on.
+  std::function<void(const std::string& id, absl::StatusOr<AnalysisResult>)>
+      on_prompt;
+  bool keep_tensors = true;
+};
+
+struct ManyResult {
+  int64_t failed = 0;  // prompts
+  // Per (arm, phase, layer, point, stage) over the prompts that did not fail;
+  // empty unless AnalyzeManySpec::aggregate was set.
+  std::vector<qkscope::v1::AggregateEntry> aggregate;
+};
+
 // Whether a call failed because its stream broke off, or broke a promise, after
 // it had begun: an answer that must not be used.
 bool IsIncompleteStream(const absl::Status& status);
@@ -91,6 +112,15 @@ class AnalysisClient {
   absl::StatusOr<AnalysisResult> Analyze(
       const qkscope::v1::AnalyzeRequest& request,
       const AnalyzeObserver& observer = {}, const CallOptions& options = {});
+
+  // Many prompts under one spec, in one call: the server runs them together.
+  // Their ids must differ. The status is of the call; a prompt that fails tells
+  // it to `on_prompt`. What Analyze says of incomplete streams holds for each
+  // prompt and for the whole, but nothing is resumed.
+  absl::StatusOr<ManyResult> AnalyzeMany(
+      const qkscope::v1::AnalyzeManySpec& spec,
+      const std::vector<qkscope::v1::AnalyzeManyPrompt>& prompts,
+      const ManyObserver& observer, const CallOptions& options = {});
 
   // Starts the request and leaves it; gives its id for FetchResult.
   absl::StatusOr<std::string> Detach(qkscope::v1::AnalyzeRequest request,

@@ -14,53 +14,6 @@ constexpr absl::Duration kFirstPause = absl::Milliseconds(200);
 // more event.
 constexpr int kResumes = 3;
 
-void Store(v1::AnalyzeEvent* event, AnalysisResult* result) {
-  switch (event->event_case()) {
-    case v1::AnalyzeEvent::kAccepted:
-      result->request_id = event->accepted().request_id();
-      break;
-    case v1::AnalyzeEvent::kStarted:
-      result->started = std::move(*event->mutable_started());
-      break;
-    case v1::AnalyzeEvent::kApplied:
-      result->applied.push_back(std::move(*event->mutable_applied()));
-      break;
-    case v1::AnalyzeEvent::kToken:
-      result->tokens.push_back(std::move(*event->mutable_token()));
-      break;
-    case v1::AnalyzeEvent::kComparison:
-      result->comparisons.push_back(std::move(*event->mutable_comparison()));
-      break;
-    case v1::AnalyzeEvent::kLogits:
-      result->logits.push_back(std::move(*event->mutable_logits()));
-      break;
-    case v1::AnalyzeEvent::kFinished:
-      result->finished = std::move(*event->mutable_finished());
-      break;
-    default:
-      break;
-  }
-}
-
-absl::Status Take(v1::AnalyzeEvent* event, const AnalyzeObserver& observer,
-                  StreamChecker* checker, AnalysisResult* result) {
-  absl::StatusOr<std::optional<Tensor>> tensor = checker->Add(event);
-  if (!tensor.ok()) {
-    return Incomplete(tensor.status().code(),
-                      std::string(tensor.status().message()));
-  }
-  if (tensor->has_value()) {
-    if (observer.on_tensor) observer.on_tensor(event->seq(), **tensor);
-    if (observer.keep_tensors) {
-      result->tensors.push_back(std::move(**tensor));
-    }
-  }
-  if (event->event_case() == v1::AnalyzeEvent::kLayer) return absl::OkStatus();
-  if (observer.on_event) observer.on_event(*event);
-  Store(event, result);
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 absl::StatusOr<AnalysisResult> AnalyzeStream::Analyze(
@@ -70,7 +23,7 @@ absl::StatusOr<AnalysisResult> AnalyzeStream::Analyze(
     const auto reader = stubs_.analysis->Analyze(call.context(), request);
     if (!Read(&call, reader.get()) || !request.resumable()) return End();
   }
-  absl::StatusOr<AnalysisResult> result = Resume(result_.request_id);
+  absl::StatusOr<AnalysisResult> result = Resume(builder_.request_id());
   const Cancellation* cancellation = options_.cancellation;
   if (cancellation != nullptr && cancellation->cancelled()) Cancel();
   return result;
@@ -81,12 +34,12 @@ absl::StatusOr<AnalysisResult> AnalyzeStream::Resume(
   v1::GetResultRequest request;
   request.set_request_id(request_id);
   for (int broken = 0; broken <= kResumes;) {
-    const int64_t before = checker_.events();
+    const int64_t before = builder_.events();
     request.set_from_seq(before);
     ClientCall call(stubs_, options_);
     const auto reader = stubs_.analysis->GetResult(call.context(), request);
     if (!Read(&call, reader.get())) break;
-    broken = checker_.events() > before ? 0 : broken + 1;
+    broken = builder_.events() > before ? 0 : broken + 1;
     if (broken > 0 &&
         !Wait(kFirstPause * (1 << broken), options_.cancellation)) {
       break;
@@ -100,14 +53,14 @@ bool AnalyzeStream::Read(ClientCall* call,
   v1::AnalyzeEvent event;
   while (reader->Read(&event)) {
     begun_ = true;
-    broken_promise_ = Take(&event, observer_, &checker_, &result_);
+    broken_promise_ = builder_.Add(&event);
     if (broken_promise_.ok()) continue;
     call->context()->TryCancel();
     reader->Finish();
     return false;
   }
   status_ = reader->Finish();
-  if (checker_.finished() || !begun_) return false;
+  if (builder_.finished() || !begun_) return false;
   switch (status_.error_code()) {
     case grpc::StatusCode::UNAVAILABLE:
     case grpc::StatusCode::UNKNOWN:
@@ -122,15 +75,15 @@ bool AnalyzeStream::Read(ClientCall* call,
 // late cancel, a closing server) does not change it.
 absl::StatusOr<AnalysisResult> AnalyzeStream::End() {
   if (!broken_promise_.ok()) return broken_promise_;
-  if (checker_.finished()) return std::move(result_);
-  if (begun_ || status_.ok()) return BrokenOff(status_, checker_.events());
+  if (builder_.finished()) return builder_.Take();
+  if (begun_ || status_.ok()) return BrokenOff(status_, builder_.events());
   return ToStatus(status_);
 }
 
 // The request would go on without its reader.
 void AnalyzeStream::Cancel() {
   v1::CancelRequest request;
-  request.set_request_id(result_.request_id);
+  request.set_request_id(builder_.request_id());
   CallOptions options;
   options.timeout = absl::Seconds(2);
   ClientCall(stubs_, options)

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "client/client_call.h"
-#include "client/stream_checker.h"
+#include "client/result_builder.h"
 
 namespace qk::client {
 
@@ -14,7 +14,7 @@ class AnalyzeStream {
   // All outlive the stream.
   AnalyzeStream(const ClientStubs& stubs, const AnalyzeObserver& observer,
                 const CallOptions& options)
-      : stubs_(stubs), observer_(observer), options_(options) {}
+      : stubs_(stubs), options_(options), builder_(observer) {}
 
   absl::StatusOr<AnalysisResult> Analyze(
       const qkscope::v1::AnalyzeRequest& request);
@@ -29,10 +29,8 @@ class AnalyzeStream {
   void Cancel();
 
   const ClientStubs& stubs_;
-  const AnalyzeObserver& observer_;
   const CallOptions& options_;
-  AnalysisResult result_;
-  StreamChecker checker_;
+  ResultBuilder builder_;
   bool begun_ = false;
   absl::Status broken_promise_;
   grpc::Status status_;

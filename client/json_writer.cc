@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <vector>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
@@ -62,6 +63,14 @@ std::string BytesJson(const std::string& bytes) {
   return absl::StrCat("\"", absl::Base64Escape(bytes), "\"");
 }
 
+std::string ArrayJson(const std::vector<float>& values) {
+  std::string json = "[";
+  for (size_t i = 0; i < values.size(); ++i) {
+    absl::StrAppend(&json, i > 0 ? "," : "", FloatJson(values[i]));
+  }
+  return json + "]";
+}
+
 // Element `i` of a repeated field, or the field's value when i is -1.
 std::string ValueJson(const Message& message, const FieldDescriptor* field,
                       int i) {
@@ -118,8 +127,20 @@ std::string RepeatedJson(const Message& message, const FieldDescriptor* field) {
   return json + "]";
 }
 
+// Bytes that are float32.
+bool IsFloatArray(const FieldDescriptor* field) {
+  return field->containing_type() ==
+             qkscope::v1::AggregateEntry::descriptor() &&
+         field->type() == FieldDescriptor::TYPE_BYTES;
+}
+
 std::string FieldJson(const Message& message, const FieldDescriptor* field) {
   std::string json = absl::StrCat("\"", field->name(), "\":");
+  if (IsFloatArray(field)) {
+    const auto values = TensorValues(
+        qkscope::v1::F32, message.GetReflection()->GetString(message, field));
+    if (values.ok()) return json + ArrayJson(*values);
+  }
   if (field->is_map()) return json + MapJson(message, field);
   if (field->is_repeated()) return json + RepeatedJson(message, field);
   json += ValueJson(message, field, -1);
@@ -182,11 +203,7 @@ std::string JsonOfTensor(int64_t seq, const Tensor& tensor) {
   if (tensor.header.form() == qkscope::v1::RAW || !values.ok()) {
     absl::StrAppend(&layer, ",\"data\":", BytesJson(tensor.data));
   } else {
-    absl::StrAppend(&layer, ",\"values\":[");
-    for (size_t i = 0; i < values->size(); ++i) {
-      absl::StrAppend(&layer, i > 0 ? "," : "", FloatJson((*values)[i]));
-    }
-    absl::StrAppend(&layer, "]");
+    absl::StrAppend(&layer, ",\"values\":", ArrayJson(*values));
   }
   return absl::StrCat("{\"seq\":", seq, ",\"layer\":", layer, "}}");
 }

@@ -3,7 +3,8 @@
 //  - 64-bit integers are numbers;
 //  - fields at their default that have no presence are written too;
 //  - bytes that are UTF-8 text get a second field, NAME_utf8, with the text;
-//  - Layer.data is left out: its values are JsonOfTensor's.
+//  - Layer.data is left out: its values are JsonOfTensor's;
+//  - means and variances of an AggregateEntry are arrays of numbers, row-major.
 // Parsers of protobuf JSON that ignore unknown fields read it.
 #ifndef QKSCOPE_CLIENT_JSON_WRITER_H_
 #define QKSCOPE_CLIENT_JSON_WRITER_H_

@@ -36,6 +36,8 @@ std::optional<absl::Duration> RetryDelay(const absl::Status& status,
   return std::min(delay, kLongestBackoff) * absl::Uniform(random, 1.0, 1.5);
 }
 
+void ForgetRetryDelay(absl::Status* status) { status->ErasePayload(kDelayUrl); }
+
 bool Wait(absl::Duration delay, Cancellation* cancellation) {
   constexpr absl::Duration kLook = absl::Milliseconds(50);
   const absl::Time end = absl::Now() + delay;

@@ -22,6 +22,8 @@ bool Wait(absl::Duration delay, Cancellation* cancellation);
 
 // The server's RetryInfo goes with the status.
 void SetRetryDelay(absl::Duration delay, absl::Status* status);
+// For a call that must not be made again as it is.
+void ForgetRetryDelay(absl::Status* status);
 
 // Calls `attempt` until it succeeds or trying again would not help.
 template <typename Attempt>

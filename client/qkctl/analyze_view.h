@@ -56,6 +56,11 @@ class AnalyzeView {
   std::set<int> no_rope_;  // layers without
 };
 
+// A line of the arms' table, and what stands above it; `width` is the names'.
+std::string ArmHeading(int width);
+std::string ArmLine(const AnalysisResult& result, const qkscope::v1::Arm& arm,
+                    int width);
+
 // The arms' table: mean log-probability, KL to the baseline, top-1 flips.
 std::string ArmTable(const AnalysisResult& result, const Console& console);
 

@@ -32,6 +32,13 @@ int64_t Replaced(const AnalysisResult& result, const std::string& arm) {
   return replaced;
 }
 
+}  // namespace
+
+std::string ArmHeading(int width) {
+  return absl::StrFormat("%-*s  %10s  %9s  %9s  %9s", width, "arm", "log-prob ",
+                         "KL", "flips", "replaced");
+}
+
 std::string ArmLine(const AnalysisResult& result, const v1::Arm& arm,
                     int width) {
   std::string line = absl::StrFormat("%-*s", width, arm.name());
@@ -53,6 +60,8 @@ std::string ArmLine(const AnalysisResult& result, const v1::Arm& arm,
   absl::StrAppendFormat(&line, "  %9d\n", Replaced(result, arm.name()));
   return line;
 }
+
+namespace {
 
 // Largest ratio and number of massive entries of one point over all layers.
 struct PointTotals {
@@ -139,11 +148,7 @@ std::string ArmTable(const AnalysisResult& result, const Console& console) {
   }
   const std::string baseline =
       result.comparisons.empty() ? "" : result.comparisons[0].baseline();
-  std::string table = absl::StrCat(
-      "\n",
-      console.Bold(absl::StrFormat("%-*s  %10s  %9s  %9s  %9s", width, "arm",
-                                   "log-prob ", "KL", "flips", "replaced")),
-      "\n");
+  std::string table = absl::StrCat("\n", console.Bold(ArmHeading(width)), "\n");
   for (const v1::Arm& arm : arms) {
     absl::StrAppend(&table, ArmLine(result, arm, width));
   }

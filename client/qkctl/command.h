@@ -75,6 +75,7 @@ struct Command {
 // The subcommands, one per file.
 extern const Command kModelsCommand;
 extern const Command kAnalyzeCommand;
+extern const Command kAnalyzeManyCommand;
 extern const Command kCompareCommand;
 extern const Command kEstimateCommand;
 extern const Command kCancelCommand;

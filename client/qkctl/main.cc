@@ -22,17 +22,18 @@ namespace qk::client {
 namespace {
 
 const Command* const kCommands[] = {
-    &kAnalyzeCommand,  &kCancelCommand, &kCompareCommand, &kEstimateCommand,
-    &kGenerateCommand, &kHealthCommand, &kModelCommand,   &kModelsCommand,
-    &kQueueCommand,    &kReplayCommand, &kResultCommand,  &kScoreCommand,
-    &kTokenizeCommand, &kTopCommand,    &kUsageCommand,   &kUserCommand};
+    &kAnalyzeCommand,  &kAnalyzeManyCommand, &kCancelCommand, &kCompareCommand,
+    &kEstimateCommand, &kGenerateCommand,    &kHealthCommand, &kModelCommand,
+    &kModelsCommand,   &kQueueCommand,       &kReplayCommand, &kResultCommand,
+    &kScoreCommand,    &kTokenizeCommand,    &kTopCommand,    &kUsageCommand,
+    &kUserCommand};
 
 std::string Help(const FlagSet& flags) {
   std::string help =
       "qkctl looks at the massive values of Q and K of a language model.\n\n"
       "Usage: qkctl [--server ADDR] COMMAND [FLAGS]\n\nCommands:\n";
   for (const Command* command : kCommands) {
-    absl::StrAppendFormat(&help, "  %-10s %s\n", command->text.name,
+    absl::StrAppendFormat(&help, "  %-12s %s\n", command->text.name,
                           command->text.summary);
   }
   absl::StrAppend(

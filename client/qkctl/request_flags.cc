@@ -168,9 +168,12 @@ void RequestFlags::AddTo(FlagSet* flags) {
   flags->Add("logits", "N", "the N most likely next tokens after the prompt",
              &logits_);
   flags->Add("priority", "CLASS",
-             "interactive (default) or batch, which gives way", &priority_);
+             prompt_ == Prompt::kOne
+                 ? "interactive (default) or batch, which gives way"
+                 : "interactive or batch (default), which gives way",
+             &priority_);
   flags->Add("tag", "TEXT", "free text, kept in the manifest", &client_tag_);
-  input_.AddTo(flags);
+  if (prompt_ == Prompt::kOne) input_.AddTo(flags);
   arms_.AddTo(flags);
   capture_.AddTo(flags);
   generate_.AddTo(flags, "none generated, 64 with another of these flags");
@@ -196,6 +199,20 @@ absl::Status RequestFlags::ChooseComparison(v1::AnalyzeRequest* request) const {
   return absl::OkStatus();
 }
 
+absl::Status RequestFlags::BuildInput(v1::AnalyzeRequest* request) const {
+  if (prompt_ == Prompt::kNone) {
+    return request->has_input() ? Usage("--arms: `input` must not be set")
+                                : absl::OkStatus();
+  }
+  if (!input_.any() && request->has_input()) {
+    return input_.AddImages(request->mutable_input());
+  }
+  absl::StatusOr<v1::Input> input = input_.Build();
+  if (!input.ok()) return input.status();
+  *request->mutable_input() = *std::move(input);
+  return absl::OkStatus();
+}
+
 absl::StatusOr<v1::AnalyzeRequest> RequestFlags::Build() const {
   v1::AnalyzeRequest request;
   absl::Status status = arms_.Build(&request);
@@ -209,14 +226,8 @@ absl::StatusOr<v1::AnalyzeRequest> RequestFlags::Build() const {
     if (!priority.ok()) return Named("--priority", priority.status());
     request.set_priority(static_cast<v1::Priority>(*priority));
   }
-  if (input_.any() || !request.has_input()) {
-    absl::StatusOr<v1::Input> input = input_.Build();
-    if (!input.ok()) return input.status();
-    *request.mutable_input() = *std::move(input);
-  } else {
-    status = input_.AddImages(request.mutable_input());
-    if (!status.ok()) return status;
-  }
+  status = BuildInput(&request);
+  if (!status.ok()) return status;
   status = capture_.Build(&request);
   if (!status.ok()) return status;
   if (generate_.any()) {

@@ -78,9 +78,13 @@ class GenerateFlags {
   bool ignore_eos_ = false;
 };
 
-// All of an Analyze or Estimate.
+// All of an Analyze or Estimate; without its prompt that of an AnalyzeMany.
 class RequestFlags {
  public:
+  enum class Prompt { kOne, kNone };
+
+  explicit RequestFlags(Prompt prompt = Prompt::kOne) : prompt_(prompt) {}
+
   void AddTo(FlagSet* flags);
   absl::StatusOr<qkscope::v1::AnalyzeRequest> Build() const;
   // The values of --arm, as given.
@@ -88,7 +92,9 @@ class RequestFlags {
 
  private:
   absl::Status ChooseComparison(qkscope::v1::AnalyzeRequest* request) const;
+  absl::Status BuildInput(qkscope::v1::AnalyzeRequest* request) const;
 
+  Prompt prompt_;
   std::optional<std::string> model_, baseline_, client_tag_, priority_;
   std::optional<int32_t> logits_;
   bool no_compare_ = false;

@@ -7,19 +7,14 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "client/arm_spec.h"
-#include "client/file_io.h"
 #include "client/json_writer.h"
 #include "client/qkctl/command.h"
-#include "client/text_parse.h"
-#include "google/protobuf/struct.pb.h"
-#include "google/protobuf/util/json_util.h"
+#include "client/qkctl/jsonl.h"
 
 namespace qk::client {
 namespace {
 
 namespace v1 = qkscope::v1;
-using google::protobuf::Struct;
-using google::protobuf::Value;
 
 // Pairs per call: below the server's default limit, and small enough that a
 // deadline means something.
@@ -46,52 +41,17 @@ struct ScoreFlags {
   }
 };
 
-// `name` as text, or `name`_ids as token ids.
-absl::Status InputOf(const Struct& line, const std::string& name,
-                     v1::Input* input) {
-  const auto text = line.fields().find(name);
-  const auto ids = line.fields().find(name + "_ids");
-  if (text != line.fields().end() &&
-      text->second.kind_case() == Value::kStringValue) {
-    input->set_text(text->second.string_value());
-    return absl::OkStatus();
-  }
-  if (ids == line.fields().end() || !ids->second.has_list_value()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "needs \"", name, "\": TEXT or \"", name, "_ids\": [IDS]"));
-  }
-  for (const Value& id : ids->second.list_value().values()) {
-    input->mutable_token_ids()->add_ids(
-        static_cast<int32_t>(id.number_value()));
-  }
-  return absl::OkStatus();
-}
-
 absl::Status ReadPairs(const std::string& path,
                        std::vector<v1::ScorePair>* pairs) {
-  absl::StatusOr<std::string> content = ReadFile(path);
-  if (!content.ok()) return content.status();
-  int number = 0;
-  for (const std::string& text : SplitText(*content, "\n")) {
-    ++number;
-    if (text.find_first_not_of(" \t\r") == std::string::npos) continue;
-    Struct line;
-    absl::Status status;
-    if (!google::protobuf::util::JsonStringToMessage(text, &line).ok()) {
-      status = absl::InvalidArgumentError("not a JSON object");
-    }
+  return ReadJsonLines(path, [&](int, const google::protobuf::Struct& line) {
     v1::ScorePair pair;
-    if (status.ok()) status = InputOf(line, "context", pair.mutable_context());
+    absl::Status status = InputOf(line, "context", pair.mutable_context());
     if (status.ok()) {
       status = InputOf(line, "continuation", pair.mutable_continuation());
     }
-    if (!status.ok()) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "--jsonl ", path, ":", number, ": ", std::string(status.message())));
-    }
-    pairs->push_back(std::move(pair));
-  }
-  return absl::OkStatus();
+    if (status.ok()) pairs->push_back(std::move(pair));
+    return status;
+  });
 }
 
 absl::StatusOr<std::vector<v1::ScorePair>> BuildPairs(const ScoreFlags& flags) {

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <thread>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -48,6 +49,29 @@ grpc::Status FakeService::Analyze(
             : std::string(found->second.data(), found->second.size());
   }
   for (const v1::AnalyzeEvent& event : events) writer->Write(event);
+  while (hang && !context->IsCancelled()) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return status;
+}
+
+std::vector<v1::AnalyzeManyRequest> FakeService::last_many_requests() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return last_many_requests_;
+}
+
+grpc::Status FakeService::AnalyzeMany(
+    grpc::ServerContext* context,
+    grpc::ServerReaderWriter<v1::AnalyzeManyEvent, v1::AnalyzeManyRequest>*
+        stream) {
+  std::vector<v1::AnalyzeManyRequest> requests;
+  v1::AnalyzeManyRequest request;
+  while (stream->Read(&request)) requests.push_back(request);
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    last_many_requests_ = std::move(requests);
+  }
+  for (const v1::AnalyzeManyEvent& event : many_events) stream->Write(event);
   while (hang && !context->IsCancelled()) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }

@@ -27,13 +27,22 @@ class FakeService : public qkscope::v1::Analysis::Service {
   // Analyze waits for its cancellation after the events.
   bool hang = false;
 
+  // What AnalyzeMany sends once it has read all prompts.
+  std::vector<qkscope::v1::AnalyzeManyEvent> many_events;
+
   // Of the last call.
   qkscope::v1::AnalyzeRequest last_request();
   std::string last_authorization();
+  std::vector<qkscope::v1::AnalyzeManyRequest> last_many_requests();
 
   grpc::Status Analyze(
       grpc::ServerContext* context, const qkscope::v1::AnalyzeRequest* request,
       grpc::ServerWriter<qkscope::v1::AnalyzeEvent>* writer) override;
+  grpc::Status AnalyzeMany(
+      grpc::ServerContext* context,
+      grpc::ServerReaderWriter<qkscope::v1::AnalyzeManyEvent,
+                               qkscope::v1::AnalyzeManyRequest>* stream)
+      override;
   grpc::Status ListModels(grpc::ServerContext* context,
                           const qkscope::v1::ListModelsRequest* request,
                           qkscope::v1::ListModelsResponse* response) override;
@@ -54,6 +63,7 @@ class FakeService : public qkscope::v1::Analysis::Service {
   std::mutex mutex_;
   qkscope::v1::AnalyzeRequest last_request_;
   std::string last_authorization_;
+  std::vector<qkscope::v1::AnalyzeManyRequest> last_many_requests_;
   std::string address_;
   std::unique_ptr<grpc::Server> server_;
 };

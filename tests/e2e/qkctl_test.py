@@ -237,6 +237,80 @@ class QkctlTest(unittest.TestCase):
             self.assertAlmostEqual(score["logprob"],
                                    sum(score["token_logprobs"]), places=4)
 
+    # -------------------------------------------------------- analyze-many
+
+    def many(self, prompts, *arguments, expect=0):
+        text = "".join(json.dumps(prompt) + "\n" for prompt in prompts)
+        return self.qkctl("analyze-many", "--model", "tiny", "--jsonl", "-",
+                          *arguments, expect=expect, text=text).stdout
+
+    def test_many_prompts_give_what_each_gives_alone(self):
+        prompts = [{"prompt_ids": IDS[:1 + i % 10]} for i in range(40)]
+        out = self.many(prompts, *ARMS, "--json")
+        lines = [json.loads(line) for line in out.splitlines()]
+        self.assertEqual(lines.pop(),
+                         {"finished": {"prompts": 40, "failed": 0}})
+        self.assertEqual(
+            [line["id"] for line in lines if "started" in line["event"]],
+            [str(i + 1) for i in range(40)])
+        for n in (1, 7):
+            got = [line["event"]["layer"] for line in lines
+                   if line["id"] == str(n) and "layer" in line["event"]]
+            alone = self.qkctl("analyze", "--model", "tiny", "--token-ids",
+                               ",".join(map(str, IDS[:n])), *ARMS,
+                               "--json").stdout
+            want = [json.loads(line)["layer"] for line in alone.splitlines()
+                    if "layer" in json.loads(line)]
+            self.assertEqual(len(want), 3 * LAYERS * 3)
+            key = lambda layer: (layer["arm"], layer["layer"], layer["point"])
+            self.assertEqual(sorted(got, key=key), sorted(want, key=key))
+
+    def test_many_prompts_aggregate(self):
+        prompts = [{"prompt_ids": IDS[:n]} for n in (2, 5, 10)]
+        out = self.many(prompts, "--aggregate", "--json")
+        entries = [json.loads(line)["aggregate"] for line in out.splitlines()
+                   if "aggregate" in json.loads(line)]
+        self.assertEqual(len(entries), LAYERS * 3)
+        single = {}
+        for line in self.many(prompts, "--json").splitlines():
+            layer = json.loads(line).get("event", {}).get("layer")
+            if layer:
+                single.setdefault((layer["layer"], layer["point"]),
+                                  []).append(layer)
+        for entry in entries:
+            layers = single[entry["layer"], entry["point"]]
+            values = np.array([layer["values"] for layer in layers])
+            np.testing.assert_allclose(entry["mean"], values.mean(0), 1e-6)
+            np.testing.assert_allclose(entry["variance"], values.var(0), 1e-4,
+                                       1e-9)
+            ratios = [layer["statistics"]["ratio"] for layer in layers]
+            self.assertAlmostEqual(entry["ratio"]["mean"], np.mean(ratios), 5)
+
+    def test_many_prompts_as_a_table(self):
+        prompts = [{"id": "first", "prompt_ids": IDS},
+                   {"id": "bad", "prompt_ids": [10**9]},
+                   {"id": "last", "prompt_ids": IDS[:3]}]
+        out = self.many(prompts, *ARMS, "--aggregate", expect=4)
+        for name, tokens in (("first", len(IDS)), ("last", 3)):
+            for arm in ("clean", "top_k:1", "bottom_k:1"):
+                self.assertRegex(out, rf"\n{name} +{tokens} +{arm} +-\d")
+        self.assertRegex(out, r"\nbad +failed: .*1000000000")
+        self.assertRegex(out, r"\ntop_k:1 +0 +hook_rot_q +2 +\d")
+        self.assertTrue(out.endswith("\n3 prompts, 1 failed\n"), out)
+
+    def test_many_prompts_that_cannot_be_read(self):
+        for text, why in (("{", "not a JSON object"),
+                          ('{"prompt": 1}', 'needs "prompt"'),
+                          ('{"prompt_ids": [1.5]}', "must hold token ids"),
+                          ('{"id": 3, "prompt": "x"}', '"id" must be')):
+            result = self.qkctl("analyze-many", "--model", "tiny", "--jsonl",
+                                "-", expect=2, text="\n" + text)
+            self.assertIn("--jsonl -:2: ", result.stderr)
+            self.assertIn(why, result.stderr)
+        self.qkctl("analyze-many", "--model", "tiny", expect=2)
+
+    # ------------------------------------------------------------- the rest
+
     def test_generate(self):
         out = self.qkctl("generate", *PROMPT, "--max-new-tokens", 5,
                          "--ignore-eos", "--json").stdout
