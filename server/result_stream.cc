@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "engine/check.h"
+#include "qkscope/v1/analysis.grpc.pb.h"
 #include "server/convert.h"
 #include "server/convert_fields.h"
 #include "server/delay_point.h"
