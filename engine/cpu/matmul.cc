@@ -187,12 +187,17 @@ HWY_EXPORT(BlockBF16);
 HWY_EXPORT(RoundAllToBF16);
 HWY_EXPORT(PackPanel);
 
-// Rows of x that stay in the second-level cache while a panel passes by.
-constexpr int64_t kBlockRows = 96;
+// What stays in a core's caches while it works, in rows of x and steps of k.
+struct Blocking {
+  int64_t rows, k;
+};
+// 24 KiB of a panel and 144 KiB of x.
+constexpr Blocking kBlocking = {96, 384};
+// Processors with AVX-512 have 1 MiB of second-level cache at least. Larger
+// blocks of rows read the weights less often.
+constexpr Blocking kBlockingAvx512 = {192, 768};
 // Two of the widest vectors there are (AVX-512).
 constexpr int64_t kMaxPanelWidth = 32;
-// Steps of k for which a panel stays in the first-level cache.
-constexpr int64_t kBlockK = 384;
 // Up to this many rows the reading of the weights takes the time.
 constexpr int64_t kFewRows = 12;
 
@@ -203,6 +208,7 @@ class PackedMatrix final : public CpuMatrix {
         k_(k),
         width_(static_cast<int64_t>(HWY_DYNAMIC_DISPATCH(PanelWidth)())),
         panels_((n + width_ - 1) / width_),
+        blocking_(width_ == kMaxPanelWidth ? kBlockingAvx512 : kBlocking),
         type_(type) {
     if (bias != nullptr) bias_.assign(bias, bias + n);
   }
@@ -227,6 +233,7 @@ class PackedMatrix final : public CpuMatrix {
   int64_t k_;
   int64_t width_;  // columns of a panel
   int64_t panels_;
+  Blocking blocking_;
   ComputeType type_;
   std::vector<float> bias_;
   // (panels, k, width): one of the two.
@@ -263,9 +270,9 @@ absl::Status PackedMatrix::Pack(const RowReader& rows, ThreadPool& pool) {
 void PackedMatrix::Block(const float* x, int64_t rows, int64_t first_panel,
                          int64_t last_panel, float* out) const {
   thread_local hwy::AlignedFreeUniquePtr<float[]> wide =
-      hwy::AllocateAligned<float>(kBlockK * kMaxPanelWidth);
+      hwy::AllocateAligned<float>(kBlockingAvx512.k * kMaxPanelWidth);
   // Few rows read each panel once, from end to end.
-  const int64_t step = rows <= kFewRows ? k_ : kBlockK;
+  const int64_t step = rows <= kFewRows ? k_ : blocking_.k;
   for (int64_t k = 0; k < k_; k += step) {
     const PanelRange range{static_cast<size_t>(first_panel),
                            static_cast<size_t>(last_panel),
@@ -303,15 +310,15 @@ void PackedMatrix::Multiply(const float* x, int rows, float* out,
     });
     x = to;
   }
-  const int64_t row_blocks = (rows + kBlockRows - 1) / kBlockRows;
+  const int64_t row_blocks = (rows + blocking_.rows - 1) / blocking_.rows;
   // Enough pieces that no thread waits long for the last one.
   const int64_t pieces = std::max<int64_t>(1, 6 * pool.size() / row_blocks);
   const int64_t group = std::max<int64_t>(1, (panels_ + pieces - 1) / pieces);
   const int64_t groups = (panels_ + group - 1) / group;
   pool.For(row_blocks * groups, [&](int64_t task, int) {
-    const int64_t row = (task / groups) * kBlockRows;
+    const int64_t row = (task / groups) * blocking_.rows;
     const int64_t first = (task % groups) * group;
-    Block(x + row * k_, std::min<int64_t>(kBlockRows, rows - row), first,
+    Block(x + row * k_, std::min(blocking_.rows, rows - row), first,
           std::min(first + group, panels_), out + row * n_);
   });
 }
