@@ -1,3 +1,4 @@
+qk_test(crc32c_test SOURCES crc32c_test.cc LIBS qk_base)
 qk_test(golden_test SOURCES golden_test.cc LIBS qk_core)
 qk_test(disruption_test SOURCES disruption_test.cc LIBS qk_core)
 qk_test(estimate_test SOURCES estimate_test.cc LIBS qk_core)
