@@ -114,9 +114,12 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(
 }
 
 // "eos_token_id": an id, or a list of them. One over the vocabulary can never
-// come and says nothing.
+// come and says nothing. Where a configuration has parts and does not say it
+// itself, its text's part may.
 absl::Status AddEosIds(const JsonValue& json, ModelConfig* config) {
-  const std::optional<JsonValue> eos = json.Find("eos_token_id");
+  std::optional<JsonValue> eos = json.Find("eos_token_id");
+  const std::optional<JsonValue> text = json.Find("text_config");
+  if (!eos.has_value() && text.has_value()) eos = text->Find("eos_token_id");
   if (!eos.has_value()) return absl::OkStatus();
   const auto add = [&](JsonValue value) -> absl::Status {
     QK_ASSIGN_OR_RETURN(const int64_t id, value.AsInt64());

@@ -30,6 +30,13 @@ bool IsDerived(const TensorInfo& tensor, const Architecture& a) {
          });
 }
 
+// Whether it is of a part of the checkpoint that is not served.
+bool IsOfOtherPart(const TensorInfo& tensor, const Architecture& a) {
+  return absl::c_any_of(a.ignored_prefixes, [&](const std::string& beginning) {
+    return absl::StartsWith(tensor.name, beginning);
+  });
+}
+
 // GPTQ's writers give every layer that they pack a bias, of zeros where the
 // model has none.
 bool IsSpareBias(const TensorInfo& tensor, const Names& known) {
@@ -66,7 +73,7 @@ absl::Status CheckWeights(const Architecture& architecture,
   // does not know of: the numbers would be wrong without it.
   for (const TensorInfo& tensor : source.tensors()) {
     if (known.count(tensor.name) == 0 && !IsDerived(tensor, architecture) &&
-        !IsSpareBias(tensor, known)) {
+        !IsOfOtherPart(tensor, architecture) && !IsSpareBias(tensor, known)) {
       return absl::InvalidArgumentError(absl::StrCat(
           "extra '", tensor.name, "': not a tensor of this configuration"));
     }

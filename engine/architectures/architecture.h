@@ -108,6 +108,9 @@ struct Architecture {
   // Endings of the names of tensors that checkpoints of the family carry and
   // that no number depends on (causal masks, say).
   std::vector<std::string> ignored;
+  // Beginnings of the names of tensors of parts that are not served, such as a
+  // vision tower beside a language model that is.
+  std::vector<std::string> ignored_prefixes;
   // Other beginnings that published checkpoints give to names: {ours, theirs}.
   std::vector<std::pair<std::string, std::string>> other_prefixes;
 };

@@ -1,4 +1,5 @@
-// Gemma 2 and the text models of Gemma 3.
+// Gemma 2 and Gemma 3; of checkpoints of Gemma 3 that take pictures, the
+// language model.
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
@@ -37,6 +38,12 @@ constexpr absl::string_view kFields[] = {"_sliding_window_pattern",
                                          "sliding_window_pattern",
                                          "sliding_window_size",
                                          "use_bidirectional_attention"};
+
+// Of the outer part of checkpoints that take pictures.
+constexpr absl::string_view kOuterFields[] = {
+    "boi_token_id",        "boi_token_index", "eoi_token_id",
+    "eoi_token_index",     "image_token_id",  "image_token_index",
+    "mm_tokens_per_image", "text_config",     "vision_config"};
 
 // null switches the cap off, a missing field does not.
 absl::StatusOr<float> ReadCap(const JsonValue& config, const char* field,
@@ -144,13 +151,15 @@ void SetStructure(ModelConfig* model) {
       static_cast<float>(std::sqrt(static_cast<double>(model->hidden_size)));
 }
 
-absl::StatusOr<Architecture> FromText(const JsonValue& config, bool third) {
+absl::StatusOr<ModelConfig> ReadText(const JsonValue& config, bool third) {
   QK_RETURN_IF_ERROR(RefuseUnknownFields(config, kFields));
   QK_RETURN_IF_ERROR(RequireFalse(config, {"use_bidirectional_attention"}));
   DecoderFields fields;
   fields.activation = "hidden_activation";
   fields.default_activation = "gelu_pytorch_tanh";
+  fields.default_vocab = third ? 262208 : 256000;
   fields.default_context = third ? 131072 : 8192;
+  fields.default_heads = 8;
   fields.default_head_dim = 256;
   fields.default_kv_heads = 4;
   fields.default_tied = true;
@@ -179,19 +188,62 @@ absl::StatusOr<Architecture> FromText(const JsonValue& config, bool third) {
   } else {
     QK_RETURN_IF_ERROR(SetRope(config, RopeFields{}, &model));
   }
-  return MapWeights(std::move(model), GemmaNames());
+  return model;
+}
+
+absl::Status CheckInnerText(const JsonValue& text) {
+  QK_ASSIGN_OR_RETURN(const absl::string_view type,
+                      text.GetStringOr("model_type", "gemma3_text"));
+  if (type != "gemma3_text") {
+    return Unimplemented(text, "model_type",
+                         absl::StrCat(text.Get("model_type")->Describe(),
+                                      " is not implemented here "
+                                      "(implemented: gemma3_text)"));
+  }
+  for (const char* field :
+       {"auto_map", "final_logit_softcapping", "quantization_config"}) {
+    if (!text.Find(field).has_value()) continue;
+    return Unimplemented(text, field,
+                         "not used here by this architecture's code");
+  }
+  return absl::OkStatus();
+}
+
+// The language model of a checkpoint that takes pictures, for texts.
+absl::StatusOr<Architecture> FromOuter(const JsonValue& config) {
+  QK_RETURN_IF_ERROR(RefuseUnknownFields(config, kOuterFields));
+  QK_ASSIGN_OR_RETURN(const JsonValue text, config.GetObject("text_config"));
+  if (config.Find("vision_config").has_value()) {
+    QK_RETURN_IF_ERROR(config.GetObject("vision_config").status());
+  }
+  QK_RETURN_IF_ERROR(CheckInnerText(text));
+  QK_ASSIGN_OR_RETURN(ModelConfig model, ReadText(text, /*third=*/true));
+  // Not tied where either part says so: transformers 5 goes by the outer field
+  // and writes true into the inner one, 4 went by the inner one alone.
+  QK_ASSIGN_OR_RETURN(const bool tied,
+                      config.GetBoolOr("tie_word_embeddings", true));
+  model.tied_head &= tied;
+  Architecture a = MapWeights(std::move(model), GemmaNames());
+  a.other_prefixes = {{"", "language_model."},
+                      {"model.", "model.language_model."},
+                      {"model.", "language_model."}};
+  if (a.config.tied_head) a.ignored = {"language_model.lm_head.weight"};
+  for (const char* root : {"", "model."}) {
+    for (const char* part : {"vision_tower.", "multi_modal_projector."}) {
+      a.ignored_prefixes.push_back(absl::StrCat(root, part));
+    }
+  }
+  return a;
 }
 
 }  // namespace
 
 absl::StatusOr<Architecture> GemmaFromConfig(const JsonValue& config,
                                              absl::string_view type) {
-  if (type == "gemma3") {
-    return Unimplemented(config, "vision_config",
-                         "gemma3 with pictures is not implemented "
-                         "(implemented: gemma3_text)");
-  }
-  return FromText(config, type == "gemma3_text");
+  if (type == "gemma3") return FromOuter(config);
+  QK_ASSIGN_OR_RETURN(ModelConfig model,
+                      ReadText(config, type == "gemma3_text"));
+  return MapWeights(std::move(model), GemmaNames());
 }
 
 namespace {

@@ -65,8 +65,10 @@ absl::StatusOr<int> ReadSize(const JsonValue& config, const char* field,
   return static_cast<int>(size);
 }
 
+// `missing` 0: the field must be there.
 absl::StatusOr<int> ReadSizeOr(const JsonValue& config, const char* field,
                                int64_t max, int64_t missing) {
+  if (missing == 0) return ReadSize(config, field, max);
   QK_ASSIGN_OR_RETURN(const int64_t size,
                       config.GetInt64InRangeOr(field, 1, max, missing));
   return static_cast<int>(size);
@@ -115,8 +117,9 @@ absl::StatusOr<AttentionConfig> ReadHeads(const JsonValue& config,
                                           const DecoderFields& fields,
                                           int hidden) {
   AttentionConfig attention;
-  QK_ASSIGN_OR_RETURN(attention.num_heads,
-                      ReadSize(config, fields.heads, kMaxWidth));
+  QK_ASSIGN_OR_RETURN(
+      attention.num_heads,
+      ReadSizeOr(config, fields.heads, kMaxWidth, fields.default_heads));
   QK_ASSIGN_OR_RETURN(attention.num_kv_heads,
                       ReadKvHeads(config, fields, attention.num_heads));
   QK_ASSIGN_OR_RETURN(attention.head_dim,
@@ -152,8 +155,9 @@ absl::StatusOr<ModelConfig> ReadDecoder(const JsonValue& config,
   QK_ASSIGN_OR_RETURN(model.hidden_size,
                       ReadSize(config, fields.hidden, kMaxWidth));
   model.embedding_size = model.hidden_size;
-  QK_ASSIGN_OR_RETURN(model.vocab_size,
-                      ReadSize(config, "vocab_size", kMaxVocab));
+  QK_ASSIGN_OR_RETURN(
+      model.vocab_size,
+      ReadSizeOr(config, "vocab_size", kMaxVocab, fields.default_vocab));
   QK_ASSIGN_OR_RETURN(
       model.context_length,
       ReadSizeOr(config, fields.context, kMaxContext, fields.default_context));

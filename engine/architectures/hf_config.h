@@ -33,7 +33,9 @@ struct DecoderFields {
   const char* activation = "hidden_act";
 
   int default_intermediate_ratio = 0;  // of hidden; 0: the field must be there
+  int64_t default_vocab = 0;           // 0: the field must be there
   int64_t default_context = 2048;
+  int64_t default_heads = 0;     // 0: the field must be there
   int64_t default_kv_heads = 0;  // 0: as many as query heads
   int64_t default_head_dim = 0;  // 0: hidden / heads
   double default_norm_eps = 1e-6;

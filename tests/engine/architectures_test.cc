@@ -32,6 +32,8 @@ const Published kPublished[] = {
     {"Qwen3-8B", 8190735360, 36, 40960},
     {"gemma-2-9b", 9241705984, 42, 8192},
     {"gemma-3-1b-pt", 999885952, 26, 32768},
+    // Without its vision tower and projector.
+    {"gemma-3-4b-it", 3880263168, 34, 131072},
     {"Phi-3-mini-4k-instruct", 3821079552, 32, 4096},
     {"Phi-3-mini-128k-instruct", 3821079552, 32, 131072},
     {"Phi-3.5-mini-instruct", 3821079552, 32, 131072},
@@ -101,6 +103,9 @@ TEST(FeaturesTest, Windows) {
   const Architecture gemma3 = ReadPublished("gemma-3-1b-pt");
   EXPECT_EQ(Windows(gemma3), 22);
   EXPECT_FALSE(gemma3.config.layers[5].attention.sliding_window.has_value());
+  const Architecture pictures = ReadPublished("gemma-3-4b-it");
+  EXPECT_EQ(Windows(pictures), 29);
+  EXPECT_EQ(pictures.config.layers[0].attention.sliding_window, 1024);
   const Architecture neo = ReadPublished("gpt-neo-2.7B");
   EXPECT_EQ(Windows(neo), 16);
   EXPECT_EQ(neo.config.layers[1].attention.sliding_window, 256);
@@ -122,6 +127,27 @@ TEST(FeaturesTest, Gemma) {
   EXPECT_EQ(three.config.layers[5].attention.rope.theta, 1000000.0);
   EXPECT_EQ(three.config.layers[0].attention.softcap, 0.0f);
   EXPECT_EQ(three.layers[0].k_norm.plus, 1.0f);
+}
+
+// The file says little: the rest are transformers' defaults.
+TEST(FeaturesTest, Gemma3WithPictures) {
+  const Architecture a = ReadPublished("gemma-3-4b-it");
+  EXPECT_EQ(a.config.architecture, "gemma3");
+  EXPECT_EQ(a.config.vocab_size, 262208);
+  EXPECT_EQ(a.config.norm_eps, 1e-6f);
+  EXPECT_TRUE(a.config.tied_head);
+  EXPECT_EQ(a.config.vision.num_layers, 0);
+  const AttentionConfig& near = a.config.layers[0].attention;
+  EXPECT_EQ(near.num_heads, 8);
+  EXPECT_EQ(near.num_kv_heads, 4);
+  EXPECT_EQ(near.head_dim, 256);
+  EXPECT_EQ(near.scale, 0.0625f);
+  EXPECT_TRUE(near.qk_norm);
+  EXPECT_EQ(near.rope.theta, 10000.0);
+  EXPECT_EQ(near.rope.frequencies[0], 1.0);
+  const AttentionConfig& far = a.config.layers[5].attention;
+  EXPECT_EQ(far.rope.theta, 1000000.0);
+  EXPECT_EQ(far.rope.frequencies[0], 0.125);
 }
 
 TEST(FeaturesTest, FusedProjections) {
@@ -225,6 +251,9 @@ TEST(ResolvePrefixesTest, PublishedNamesAreFound) {
         Renamed{"gpt-neo-2.7B", "transformer.", ""},
         Renamed{"opt-350m", "model.decoder.", "decoder."},
         Renamed{"pythia-6.9b", "embed_out.", "lm_head."},
+        Renamed{"gemma-3-4b-it", "", "language_model."},
+        Renamed{"gemma-3-4b-it", "model.", "model.language_model."},
+        Renamed{"gemma-3-4b-it", "model.", "language_model."},
         Renamed{"Qwen2-VL-7B-Instruct", "model.", "model.language_model."},
         Renamed{"Qwen2-VL-7B-Instruct", "model.", "language_model."},
         Renamed{"Qwen2-VL-7B-Instruct", "model.", ""},

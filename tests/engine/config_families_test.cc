@@ -36,12 +36,18 @@ constexpr char kGemmaHead[] = R"(
   "vocab_size": 97, "num_attention_heads": 4, "num_key_value_heads": 2,
   "head_dim": 8)";
 
+constexpr char kGemma3Parts[] = R"(
+  "text_config": {
+    "num_hidden_layers": 4, "hidden_size": 32, "intermediate_size": 53,
+    "head_dim": 8},
+  "vision_config": {"hidden_size": 16})";
+
 std::string Sizes(const std::string& type) {
   const std::map<std::string, std::string> kOthers = {
-      {"gpt2", kGpt2Sizes},       {"gpt_neo", kGptNeoSizes},
-      {"opt", kOptSizes},         {"qwen2_vl", kVlSizes},
-      {"gpt_neox", kNeoxSizes},   {"gemma2", kGemmaHead},
-      {"gemma3_text", kGemmaHead}};
+      {"gpt2", kGpt2Sizes},        {"gpt_neo", kGptNeoSizes},
+      {"opt", kOptSizes},          {"qwen2_vl", kVlSizes},
+      {"gpt_neox", kNeoxSizes},    {"gemma2", kGemmaHead},
+      {"gemma3_text", kGemmaHead}, {"gemma3", kGemma3Parts}};
   const auto found = kOthers.find(type);
   return found == kOthers.end() ? kSizes : found->second;
 }
@@ -140,7 +146,20 @@ const Bad kBad[] = {
     {"gemma3_text", "rope_parameters",
      "{\"full_attention\": {\"rope_theta\": 5}, \"sliding_attention\": 3}",
      "rope_parameters.sliding_attention: must be an object"},
-    {"gemma3", "text_config", "{}", "config: vision_config: gemma3 with",
+    {"gemma3", "text_config", "null", "config: text_config: missing"},
+    {"gemma3", "text_config", "[]", "text_config: must be an object"},
+    {"gemma3", "text_config", "{}", "text_config.num_hidden_layers: missing"},
+    {"gemma3", "text_config", "{\"model_type\": \"llama\"}",
+     "text_config.model_type: \"llama\" is not implemented here",
+     kUnimplemented},
+    {"gemma3", "text_config", "{\"final_logit_softcapping\": 30.0}",
+     "text_config.final_logit_softcapping: not used", kUnimplemented},
+    {"gemma3", "text_config", "{\"mm_tokens_per_image\": 256}",
+     "text_config.mm_tokens_per_image: a field", kUnimplemented},
+    {"gemma3", "head_dim", "7", "text_config: head_dim: must be even, got 7"},
+    {"gemma3", "vision_config", "[]", "vision_config: must be an object"},
+    {"gemma3", "tie_word_embeddings", "1", "tie_word_embeddings: must be true"},
+    {"gemma3", "image_size", "5", "config: image_size: a field",
      kUnimplemented},
 
     {"phi3", "attention_bias", "true", "attention_bias: true is not",
@@ -165,8 +184,8 @@ const Bad kBad[] = {
     {"gpt2", "n_embd", "33", "n_embd: 33 is not a multiple of n_head 4"},
     {"gpt2", "n_inner", "0", "n_inner: must be in"},
     {"gpt2", "n_positions", "0", "n_positions: must be in"},
-    {"gpt2", "activation_function", "\"mish\"",
-     "activation_function: \"mish\"", kUnimplemented},
+    {"gpt2", "activation_function", "\"mish\"", "activation_function: \"mish\"",
+     kUnimplemented},
     {"gpt2", "scale_attn_weights", "2", "scale_attn_weights: must be true"},
     {"gpt2", "add_cross_attention", "true", "add_cross_attention: true",
      kUnimplemented},
@@ -260,7 +279,7 @@ const Bad kBad[] = {
 TEST(ConfigFamiliesTest, SmallConfigsAreRead) {
   for (const char* type :
        {"mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "gpt2",
-        "gpt_neo", "gpt_neox", "opt", "jamba", "qwen2_vl"}) {
+        "gpt_neo", "gpt_neox", "opt", "jamba", "qwen2_vl", "gemma3"}) {
     const auto a = Read(type);
     ASSERT_TRUE(a.ok()) << a.status();
     EXPECT_EQ(a->config.architecture, type);

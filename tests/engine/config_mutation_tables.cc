@@ -13,6 +13,7 @@ constexpr char kRunning[] = "says how the model is run, not what it computes";
 constexpr char kOtherHead[] = "of a head that is not the language model's";
 constexpr char kStored[] = "each tensor of the file says its own type";
 constexpr char kPictures[] = "of pictures, and the prompts are texts";
+constexpr char kNoPictures[] = "of pictures, which this model does not take";
 constexpr char kMarks[] = "marks pictures for the reader of tokens";
 constexpr char kDefault[] = "transformers' default";
 constexpr char kNoWindow[] = "use_sliding_window is false";
@@ -41,6 +42,11 @@ constexpr Excuse kExcuses[] = {
     {"*", "use_cache", "*", kRunning},
 
     // Change nothing in a family.
+    {"gemma3", "boi_token_index", "*", kMarks},
+    {"gemma3", "eoi_token_index", "*", kMarks},
+    {"gemma3", "image_token_index", "*", kNoPictures},
+    {"gemma3", "mm_tokens_per_image", "*", kNoPictures},
+    {"gemma3", "vision_config", "*", kNoPictures},
     {"gpt2", "attn_pdrop", "*", kTraining},
     {"gpt2", "embd_pdrop", "*", kTraining},
     {"gpt2", "n_ctx", "*", "an older name of n_positions, which is read"},
@@ -198,6 +204,8 @@ constexpr Excuse kExcuses[] = {
     {"gemma3_text", "rope_parameters.sliding_attention.rope_type", "missing",
      kDefault, "\"default\""},
     {"gemma3_text", "tie_word_embeddings", "missing", kDefault, "true"},
+    {"gemma3", "text_config.model_type", "missing", kDefault,
+     "\"gemma3_text\""},
     {"phi3", "attention_bias", "missing", kDefault, "false"},
     {"phi3", "hidden_act", "missing", kDefault, "\"silu\""},
     {"phi3", "rms_norm_eps", "missing", kDefault, "1.0000000000000001e-05"},
@@ -254,6 +262,8 @@ constexpr Excuse kExcuses[] = {
     {"qwen2_vl", "use_mrope", "added true", "read by vLLM only"},
     {"gemma2", "tie_word_embeddings", "added true", kDefault},
     {"gemma3_text", "tie_word_embeddings", "added true", kDefault},
+    {"gemma3", "tie_word_embeddings", "added true", kDefault},
+    {"gemma3", "text_config.tie_word_embeddings", "added true", kDefault},
     {"gpt2", "tie_word_embeddings", "added true", kDefault},
     {"gpt_neo", "tie_word_embeddings", "added true", kDefault},
     {"opt", "tie_word_embeddings", "added true", kDefault},

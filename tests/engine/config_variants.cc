@@ -36,8 +36,9 @@ const std::vector<KnownValues>& AllKnownValues() {
       {"attention_layers", kinds},
       {"attention_types", kinds},
       {"model_type",
-       {"gemma2", "gemma3_text", "gpt2", "gpt_neo", "gpt_neox", "jamba",
-        "llama", "mistral", "opt", "phi3", "qwen2", "qwen2_vl", "qwen3"}},
+       {"gemma2", "gemma3", "gemma3_text", "gpt2", "gpt_neo", "gpt_neox",
+        "jamba", "llama", "mistral", "opt", "phi3", "qwen2", "qwen2_vl",
+        "qwen3"}},
       {"quant_method", {"awq", "gptq"}},
       {"version", {"gemm", "gemv", "marlin"}},
       {"checkpoint_format", {"gptq", "gptq_v2", "marlin"}},
@@ -136,13 +137,9 @@ class Generator {
 
   std::vector<Variant> Run() {
     Inside(root_, "", "");
-    for (const Added& added : kAdded) {
-      const auto has = [&](const auto& m) { return m.first == added.field; };
-      if (absl::c_any_of(root_.members, has)) continue;
-      root_.members.emplace_back(std::string(added.field),
-                                 Number(std::string(added.text)));
-      Add(std::string(added.field), absl::StrCat("added ", added.text), "");
-      root_.members.pop_back();
+    Additions(root_, "");
+    for (auto& [key, member] : root_.members) {
+      if (key == "text_config") Additions(member, "text_config.");
     }
     return std::move(variants_);
   }
@@ -151,6 +148,19 @@ class Generator {
   void Add(const std::string& path, std::string change, std::string before) {
     variants_.push_back(
         {path, std::move(change), std::move(before), Text(root_)});
+  }
+
+  // `path`: where `node` is, with a dot.
+  void Additions(Json& node, const std::string& path) {
+    for (const Added& added : kAdded) {
+      const auto has = [&](const auto& m) { return m.first == added.field; };
+      if (absl::c_any_of(node.members, has)) continue;
+      node.members.emplace_back(std::string(added.field),
+                                Number(std::string(added.text)));
+      Add(absl::StrCat(path, added.field), absl::StrCat("added ", added.text),
+          "");
+      node.members.pop_back();
+    }
   }
 
   void Replace(Json& node, const std::string& path, const Json& by,

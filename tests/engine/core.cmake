@@ -4,7 +4,7 @@ qk_test(disruption_test SOURCES disruption_test.cc LIBS qk_core)
 qk_test(estimate_test SOURCES estimate_test.cc LIBS qk_core)
 qk_test(identity_test SOURCES identity_test.cc LIBS qk_core)
 qk_test(config_test SOURCES config_test.cc config_families_test.cc
-        config_rope_test.cc LIBS qk_core)
+        config_rope_test.cc gemma3_folder_test.cc LIBS qk_core)
 qk_test(config_mutation_test SOURCES config_mutation_test.cc
         config_mutation_tables.cc config_variants.cc LIBS qk_core)
 qk_test(families_identity_test SOURCES families_identity_test.cc LIBS qk_core)

@@ -147,6 +147,7 @@ std::vector<Case> Cases() {
                              "tiny_qwen3",
                              "tiny_gemma2",
                              "tiny_gemma3",
+                             "tiny_gemma3_vl",
                              "tiny_phi3",
                              "tiny_phi3_longrope",
                              "tiny_phi3_partial",

@@ -41,7 +41,7 @@ class _Filler:
         if self._type == "gpt_neo":  # It does not divide by sqrt(head_dim).
             self._qk_scale *= self._head_dim**-0.25
         vision = getattr(model.config, "vision_config", None)
-        if vision is not None:
+        if hasattr(vision, "embed_dim"):  # Qwen2-VL's.
             vision_dim = vision.embed_dim // vision.num_heads
             self._vision_gains = _gains(vision_dim, vision_dim)
             self._vision_heads = vision.num_heads
@@ -94,7 +94,8 @@ class _Filler:
 
     def _projection(self, name: str, shape: torch.Size) -> torch.Tensor:
         path, _, kind = name.rpartition(".")
-        module = path.rpartition(".")[2]
+        # Gemma 3's tower is not run.
+        module = "" if "vision_tower" in path else path.rpartition(".")[2]
         if kind == "bias":
             rows = self._rows(module, 1.0)
             value = self._normal(shape, 0.3)

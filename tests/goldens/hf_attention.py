@@ -19,6 +19,8 @@ def attention_by_layer(model: nn.Module) -> dict[int, nn.Module]:
     for name, module in model.named_modules():
         match = re.search(r"(?:^|\.)(?:layers|h)\.(\d+)\.", name)
         children = dict(module.named_children())
+        if "vision_tower" in name:
+            continue
         if match and any(p in children for p in _PROJECTIONS):
             found[int(match[1])] = module
     return found

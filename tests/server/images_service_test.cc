@@ -58,6 +58,21 @@ TEST_F(ImagesTest, OnePlaceholderIsRepeated) {
   EXPECT_NE(other.layers()[0]->data(), out.layers()[0]->data());
 }
 
+// Its file has a vision tower, which is passed over.
+TEST_F(ImagesTest, Gemma3TakesTextsOnly) {
+  ServerOptions options = TinyOptions();
+  options.models.push_back(
+      {"gemma3", GoldenModel("tiny_gemma3_vl"), ComputeType::kF32, ""});
+  StartVision(options);
+  pb::AnalyzeRequest request = WithFile("rgb.png");
+  request.set_model("gemma3");
+  ExpectRefused(request, grpc::StatusCode::FAILED_PRECONDITION,
+                "images: model 'gemma3' takes none");
+  request.mutable_input()->clear_images();
+  const Analysis out = Analyze(request);
+  EXPECT_TRUE(out.status.ok()) << out.status.error_message();
+}
+
 TEST_F(ImagesTest, BadImagesAreRefused) {
   const auto kInvalid = grpc::StatusCode::INVALID_ARGUMENT;
   pb::AnalyzeRequest request = WithFile("rgb.png");

@@ -1,6 +1,6 @@
-"""Gemma 2 and Gemma 3 (text)."""
+"""Gemma 2 and Gemma 3, texts alone."""
 
-from .family import VOCAB, Family
+from .family import VOCAB, Family, Tensors
 
 # As published, without the fields whose defaults are meant: a tied head, and
 # layers that alternate, the first one with the window.
@@ -83,6 +83,57 @@ _GEMMA3_V5 = {
     "tie_word_embeddings": True,
 }
 
+# As published: what is not said are transformers' defaults, 8 heads and 4 KV
+# heads among them.
+_GEMMA3_VL_TEXT = {
+    "head_dim": 4,
+    "hidden_size": 24,
+    "intermediate_size": 23,
+    "model_type": "gemma3_text",
+    "num_hidden_layers": 2,
+    "query_pre_attn_scalar": 8,
+    "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+    "sliding_window": 8,
+    "sliding_window_pattern": 2,
+    "vocab_size": VOCAB,
+}
+
+_GEMMA3_VL = {
+    "architectures": ["Gemma3ForConditionalGeneration"],
+    "boi_token_index": VOCAB - 3,
+    "eoi_token_index": VOCAB - 2,
+    "eos_token_id": [1, 90],
+    "image_token_index": VOCAB - 1,
+    "initializer_range": 0.02,
+    "mm_tokens_per_image": 1,
+    "model_type": "gemma3",
+    "text_config": _GEMMA3_VL_TEXT,
+    "torch_dtype": "float32",
+    "transformers_version": "4.50.0.dev0",
+    "vision_config": {
+        "hidden_size": 8,
+        "image_size": 8,
+        "intermediate_size": 12,
+        "model_type": "siglip_vision_model",
+        "num_attention_heads": 2,
+        "num_hidden_layers": 1,
+        "patch_size": 4,
+        "vision_use_head": False,
+    },
+}
+
+
+def _text(**change) -> dict:
+    return {"text_config": _GEMMA3_VL_TEXT | change}
+
+
+def _as_published(tensors: Tensors) -> Tensors:
+    return {
+        name.replace("vision_tower.", "vision_tower.vision_model."): tensor
+        for name, tensor in tensors.items()
+    }
+
+
 FAMILIES = {
     "tiny_gemma2": Family(
         _GEMMA2,
@@ -119,5 +170,19 @@ FAMILIES = {
             {"layer_types": ["sliding_attention"] * 3},
             {"sliding_window": 7},
         ),
+    ),
+    "tiny_gemma3_vl": Family(
+        _GEMMA3_VL,
+        seed=34,
+        covers="texts for the language model of a file with a vision tower,"
+        " whose weights are there; sizes from `text_config`, its defaults where"
+        " it says nothing; the image's id in a text is embedded as any other",
+        matters=(
+            _text(sliding_window_pattern=3),
+            _text(sliding_window=7),
+            _text(rope_scaling=None),
+            _text(query_pre_attn_scalar=4),
+        ),
+        stored=_as_published,
     ),
 }
