@@ -37,6 +37,23 @@ bool IsOfOtherPart(const TensorInfo& tensor, const Architecture& a) {
   });
 }
 
+// A tied model's file may hold the head once more; another one would be the
+// head that was meant.
+absl::Status CheckSpareHead(const TensorInfo& tensor, const Architecture& a,
+                            const TensorSource& source) {
+  if (!a.config.tied_head || !absl::EndsWith(tensor.name, "lm_head.weight")) {
+    return absl::OkStatus();
+  }
+  const TensorInfo* embedding = source.Find(a.embedding.name);
+  if (embedding != nullptr && tensor.dtype == embedding->dtype &&
+      tensor.shape == embedding->shape && tensor.data == embedding->data) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("'", tensor.name, "': differs from '", a.embedding.name,
+                   "', but tie_word_embeddings is true"));
+}
+
 // GPTQ's writers give every layer that they pack a bias, of zeros where the
 // model has none.
 bool IsSpareBias(const TensorInfo& tensor, const Names& known) {
@@ -72,6 +89,7 @@ absl::Status CheckWeights(const Architecture& architecture,
   // A tensor that nobody reads may be a layer or a bias that the configuration
   // does not know of: the numbers would be wrong without it.
   for (const TensorInfo& tensor : source.tensors()) {
+    QK_RETURN_IF_ERROR(CheckSpareHead(tensor, architecture, source));
     if (known.count(tensor.name) == 0 && !IsDerived(tensor, architecture) &&
         !IsOfOtherPart(tensor, architecture) && !IsSpareBias(tensor, known)) {
       return absl::InvalidArgumentError(absl::StrCat(

@@ -72,9 +72,10 @@ class Gemma3FolderTest : public ::testing::Test {
     Write(absl::StrReplaceAll(header_, layout.renamed), data_);
   }
 
-  // With a head that is a copy of the embedding.
-  void WriteHeadToo(const Layout& layout) {
-    const std::string head = Embedding();
+  // With a head that is a copy of the embedding, or of another last value.
+  void WriteHeadToo(const Layout& layout, bool differs = false) {
+    std::string head = Embedding();
+    if (differs) head.back() ^= 1;
     std::string header = absl::StrReplaceAll(header_, layout.renamed);
     header.resize(header.rfind('}'));
     absl::StrAppend(&header, ",\"", layout.head, ".weight\":{\"dtype\":\"F32\"",
@@ -162,6 +163,14 @@ TEST_F(Gemma3FolderTest, HeadThatIsTiedIsNotRead) {
   for (const Layout& layout : {Published(), Newer(), WithoutHeadClass()}) {
     WriteHeadToo(layout);
     EXPECT_EQ(Parameters(), kText) << layout.name;
+  }
+}
+
+TEST_F(Gemma3FolderTest, HeadThatIsTiedMustBeTheEmbedding) {
+  for (const Layout& layout : {Published(), Newer(), WithoutHeadClass()}) {
+    WriteHeadToo(layout, /*differs=*/true);
+    ExpectError(Describe().status(),
+                absl::StrCat("'", layout.head, ".weight': differs from '"));
   }
 }
 
