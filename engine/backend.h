@@ -11,10 +11,12 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "engine/backend_info.h"
 #include "engine/model_config.h"
@@ -150,6 +152,15 @@ class Backend {
   virtual ~Backend() = default;
 
   virtual BackendInfo info() const = 0;
+
+  // `on_lost` is told once of a device that has gone for good (a driver that
+  // fell over, a card off the bus), whatever becomes of the status that says
+  // so. On any thread: it may neither wait nor call the backend. nullptr: from
+  // now on nobody is told.
+  void SetOnLost(std::function<void(const absl::Status&)> on_lost) {
+    std::lock_guard<std::mutex> lock(lost_mutex_);
+    on_lost_ = std::move(on_lost);
+  }
 
   // --- memory
   // RESOURCE_EXHAUSTED when there is none. Contents are undefined.
@@ -287,6 +298,20 @@ class Backend {
                             absl::Span<const LogitsRow> base_rows,
                             absl::Span<const LogitsRow> arm_rows,
                             float* kl) = 0;
+
+ protected:
+  // UNAVAILABLE: what Synchronize returns of a device that has gone for good,
+  // and from then on everything that has a status.
+  absl::Status Lost(absl::string_view message) {
+    const absl::Status status = absl::UnavailableError(message);
+    std::lock_guard<std::mutex> lock(lost_mutex_);
+    if (on_lost_ != nullptr) std::exchange(on_lost_, nullptr)(status);
+    return status;
+  }
+
+ private:
+  std::mutex lost_mutex_;
+  std::function<void(const absl::Status&)> on_lost_;
 };
 
 inline DeviceBuffer::~DeviceBuffer() {

@@ -88,7 +88,7 @@ void KeptRun::Drain() {
     if (!item.has_value()) return;
     if (const auto* end = std::get_if<RunEnd>(&*item);
         end != nullptr && !end->status.ok()) {
-      Finish(EndStatus(*core_, *end));
+      Finish(EndStatus(end->status));
       return;
     }
     if (const auto* frame = std::get_if<LayerFrame>(&*item)) {

@@ -66,7 +66,7 @@ ManyCall::Step ManyCall::StepFront() {
 void ManyCall::Feed(Prompt* prompt, StreamItem item) {
   if (const auto* end = std::get_if<RunEnd>(&item);
       end != nullptr && !end->status.ok()) {
-    prompt->error = EndStatus(*core_, *end);
+    prompt->error = EndStatus(end->status);
     return;
   }
   if (auto* frame = std::get_if<LayerFrame>(&item)) {

@@ -92,16 +92,13 @@ absl::Status SubmitRuns(const ServerCore& core,
   return status;
 }
 
-absl::Status EndStatus(const ServerCore& core, const RunEnd& end) {
-  core.device_watch->Look(end.status);
-  if (absl::IsResourceExhausted(end.status)) {
-    return Refused(Refusal::kMemory, end.status);
-  }
-  if (absl::IsFailedPrecondition(end.status)) {
+absl::Status EndStatus(const absl::Status& end) {
+  if (absl::IsResourceExhausted(end)) return Refused(Refusal::kMemory, end);
+  if (absl::IsFailedPrecondition(end)) {
     return Refused(Refusal::kNeverFits,
-                   absl::ResourceExhaustedError(end.status.message()));
+                   absl::ResourceExhaustedError(end.message()));
   }
-  return end.status;
+  return end;
 }
 
 void CountStatistics(const ServerCore& core, const pb::AnalyzeRequest& expanded,

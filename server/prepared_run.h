@@ -40,9 +40,8 @@ absl::Status SubmitRuns(const ServerCore& core,
                         const std::shared_ptr<ScheduledRequest>& request,
                         std::vector<ScheduledRun> runs);
 
-// How a run's end is told: memory that was not there carries its reason. A lost
-// device is noticed here.
-absl::Status EndStatus(const ServerCore& core, const RunEnd& end);
+// How a run's end is told: memory that was not there carries its reason.
+absl::Status EndStatus(const absl::Status& end);
 
 // Statistics of the text's layers in undisrupted prompts go to the metrics.
 void CountStatistics(const ServerCore& core, const pb::AnalyzeRequest& expanded,

@@ -158,7 +158,7 @@ class RunStream : public grpc::ServerWriteReactor<Event>,
       if (!item.has_value()) return false;
       if (const auto* end = std::get_if<RunEnd>(&*item);
           end != nullptr && !end->status.ok()) {
-        end_ = EndStatus(*core_, *end);
+        end_ = EndStatus(end->status);
         return false;
       }
       if (const auto* frame = std::get_if<LayerFrame>(&*item)) {

@@ -23,8 +23,7 @@ class ScoreCall::PairSink : public RunSink {
   void OnFinished(const absl::Status& status, const std::vector<ArmSummary>&,
                   const RunTimes&) override {
     core_->executor->Post([call = call_, index = index_,
-                           end = EndStatus(*core_, {status, {}, {}}),
-                           score = std::move(score_)] {
+                           end = EndStatus(status), score = std::move(score_)] {
       if (auto c = call.lock()) c->PairDone(index, end, score);
     });
   }

@@ -128,22 +128,23 @@ absl::Status Server::Start(Log* log) {
   QK_RETURN_IF_ERROR(DescribeModels(log));
   executor_ = std::make_unique<Executor>(kStreamThreads);
   QK_RETURN_IF_ERROR(OpenResults(log));
-  core_ = {options_.version,
-           options_.limits,
-           backend_->info(),
-           &registry_,
-           scheduler_.get(),
-           &budget_,
-           &buffered_,
-           executor_.get(),
-           metrics_.get(),
-           log,
-           calls_.get(),
-           access_->identity(),
-           options_.log_prompts,
-           results_.get(),
-           spool_executor_.get(),
-           &device_watch_};
+  core_ = {
+      options_.version,
+      options_.limits,
+      backend_->info(),
+      &registry_,
+      scheduler_.get(),
+      &budget_,
+      &buffered_,
+      executor_.get(),
+      metrics_.get(),
+      log,
+      calls_.get(),
+      access_->identity(),
+      options_.log_prompts,
+      results_.get(),
+      spool_executor_.get(),
+  };
   service_ = std::make_unique<AnalysisService>(&core_);
   admin_service_ =
       std::make_unique<AdminService>(&core_, models_.get(), access_.get());
@@ -161,7 +162,7 @@ absl::Status Server::DescribeModels(Log* log) {
   parts.metrics = metrics_.get();
   parts.log = log;
   parts.set_health = [this](const std::string& model, bool serving) {
-    if (!calls_->draining()) SetHealth(model, serving);
+    SetHealth(model, serving);
   };
   QK_ASSIGN_OR_RETURN(models_, ModelManager::Create(std::move(parts)));
   for (const ModelToLoad& model : options_.models) {
@@ -251,7 +252,6 @@ absl::Status Server::LoadModels() {
   for (const ModelToLoad& model : options_.models) {
     QK_RETURN_IF_ERROR(models_->Load(model));
   }
-  if (calls_->draining()) return absl::OkStatus();
   SetHealth("", true);
   SetHealth(kServiceName, true);
   return absl::OkStatus();
@@ -259,13 +259,17 @@ absl::Status Server::LoadModels() {
 
 void Server::BeginDrain() {
   calls_->StopAdmission();
-  grpc_server_->GetHealthCheckService()->SetServingStatus(false);
+  // For good: a load may end later.
+  grpc_server_->GetHealthCheckService()->Shutdown();
   scheduler_->StopAdmission();
 }
 
-void Server::LoseDevice(const absl::Status& reason) {
-  BeginDrain();
-  if (on_device_lost_ != nullptr) on_device_lost_(reason);
+void Server::SetOnDeviceLost(std::function<void(const absl::Status&)> on_lost) {
+  backend_->SetOnLost(
+      [this, on_lost = std::move(on_lost)](const absl::Status& reason) {
+        BeginDrain();
+        on_lost(reason);
+      });
 }
 
 bool Server::WaitUntilIdle(absl::Time deadline) {
@@ -288,7 +292,7 @@ Server::~Server() {
   if (grpc_server_ != nullptr) {
     Stop();
   }
-  device_watch_.Close();  // runs may still end
+  if (backend_ != nullptr) backend_->SetOnLost(nullptr);  // runs may still end
   // A load in progress uses all that follows.
   models_.reset();
   grpc_server_.reset();

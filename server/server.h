@@ -18,7 +18,6 @@
 #include "server/access.h"
 #include "server/admin_service.h"
 #include "server/analysis_service.h"
-#include "server/device_watch.h"
 #include "server/engine_device.h"
 #include "server/model_manager.h"
 #include "server/options.h"
@@ -42,12 +41,10 @@ class Server {
   // Ends what is left at once.
   ~Server();
 
-  // Called once if the device is lost (engine/device_lost.h): the server has
-  // begun to drain, and nothing but a new process helps. May neither wait nor
-  // call the server. To be set before models load.
-  void SetOnDeviceLost(std::function<void(const absl::Status&)> on_lost) {
-    on_device_lost_ = std::move(on_lost);
-  }
+  // If the device is lost (Backend::SetOnLost), the server begins to drain, and
+  // `on_lost` is called: nothing but a new process helps. It may neither wait
+  // nor call the server. To be set before models load.
+  void SetOnDeviceLost(std::function<void(const absl::Status&)> on_lost);
 
   // Loads all models, one after the other. The first error, `file: reason`.
   absl::Status LoadModels();
@@ -85,13 +82,8 @@ class Server {
   absl::Status ExposeMetrics();
   void SetHealth(const std::string& service, bool serving);
 
-  void LoseDevice(const absl::Status& reason);
-
   const ServerOptions options_;
   std::unique_ptr<Backend> backend_;
-  std::function<void(const absl::Status&)> on_device_lost_;
-  DeviceWatch device_watch_{
-      [this](const absl::Status& reason) { LoseDevice(reason); }};
   ModelRegistry registry_;
   BufferBudget budget_;
   std::atomic<int64_t> buffered_ = 0;

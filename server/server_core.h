@@ -9,7 +9,6 @@
 #include "server/buffer_budget.h"
 #include "server/call_tracker.h"
 #include "server/convert.h"
-#include "server/device_watch.h"
 #include "server/executor.h"
 #include "server/identity.h"
 #include "server/limits.h"
@@ -37,7 +36,6 @@ struct ServerCore {
   bool log_prompts = false;
   ResultStore* results = nullptr;      // nullptr: none are kept
   Executor* spool_executor = nullptr;  // writes them
-  DeviceWatch* device_watch = nullptr;
 };
 
 }  // namespace qk

@@ -2,12 +2,16 @@
 // answered with the same bytes, and nothing stays taken. A device that is gone
 // takes the server out of service.
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
 
 #include "client/health.grpc.pb.h"
+#include "qkscope/v1/admin.grpc.pb.h"
+#include "tests/server/await.h"
 #include "tests/server/faulty_backend.h"
+#include "tests/server/metric_samples.h"
 #include "tests/server/server_testing.h"
 
 namespace qk {
@@ -20,19 +24,24 @@ using testing::FaultyBackend;
 using testing::ServerTest;
 using testing::Tokens;
 
-// Tells which model its passes are of.
-class KnownModelDevice : public EngineDevice {
+// Tells of each pass before it begins, and which model it is of.
+class ToldDevice : public EngineDevice {
  public:
-  explicit KnownModelDevice(std::atomic<const Model*>* model) : model_(model) {}
+  using OnPass = std::function<void(const Model&)>;
+  explicit ToldDevice(OnPass on_pass) : on_pass_(std::move(on_pass)) {}
   std::unique_ptr<DevicePass> StartPass(
       const Model& model, absl::Span<Sequence* const> sequences) override {
-    *model_ = &model;
+    on_pass_(model);
     return EngineDevice::StartPass(model, sequences);
   }
 
  private:
-  std::atomic<const Model*>* const model_;
+  const OnPass on_pass_;
 };
+
+constexpr char kToken[] = "root";
+// What must happen; far over what it takes.
+constexpr absl::Duration kPatience = absl::Seconds(20);
 
 // All that a run takes memory and ops for.
 std::string Request() {
@@ -45,7 +54,16 @@ std::string Request() {
 class DeviceFaultsTest : public ServerTest {
  protected:
   void SetUp() override {
-    StartServer(TinyOptions(), std::make_unique<KnownModelDevice>(&model_),
+    ServerOptions options = TinyOptions();
+    options.users = {
+        testing::UserWithToken("root", UserRole::kOperator, kToken)};
+    options.model_admin.enabled = true;
+    options.model_admin.root = testing::GoldenModel("");
+    StartServer(options,
+                std::make_unique<ToldDevice>([this](const Model& model) {
+                  model_ = &model;
+                  if (on_pass_ != nullptr) on_pass_();
+                }),
                 std::make_unique<FaultyBackend>(faults_));
     server_->SetOnDeviceLost([this](const absl::Status&) { ++lost_; });
     ASSERT_TRUE(server_->LoadModels().ok());
@@ -55,7 +73,7 @@ class DeviceFaultsTest : public ServerTest {
 
   Analysis AnalyzeGood() {
     faults_->Reset();
-    Analysis analysis = Analyze(Request());
+    Analysis analysis = AnalyzeAs(kToken, Request());
     EXPECT_TRUE(analysis.status.ok()) << analysis.status.error_message();
     EXPECT_NE(analysis.finished(), nullptr);
     return analysis;
@@ -73,7 +91,7 @@ class DeviceFaultsTest : public ServerTest {
   }
 
   void ExpectFailure(StatusCode code, int64_t n) {
-    const Analysis analysis = Analyze(Request());
+    const Analysis analysis = AnalyzeAs(kToken, Request());
     EXPECT_EQ(analysis.status.error_code(), code)
         << n << ": " << analysis.status.error_message();
     EXPECT_EQ(analysis.finished(), nullptr) << n;
@@ -81,7 +99,19 @@ class DeviceFaultsTest : public ServerTest {
     EXPECT_EQ(model_.load()->pages().used_pages(), 0) << n;
   }
 
-  void ExpectOutOfService(std::atomic<bool>* lost);
+  StatusCode CodeOfAnalyze() {
+    return AnalyzeAs(kToken, Request()).status.error_code();
+  }
+  StatusCode CodeOfLoad() {
+    const auto context = As(kToken);
+    const auto reader = pb::ModelAdmin::NewStub(channel_)->LoadModel(
+        context.get(), testing::Parse<pb::LoadModelRequest>(
+                           "name: 'other' path: 'tiny_llama_tied'"));
+    pb::LoadModelEvent event;
+    while (reader->Read(&event)) EXPECT_FALSE(event.has_model());
+    return reader->Finish().error_code();
+  }
+  void ExpectOutOfService();
 
   bool Serving() {
     grpc::ClientContext context;
@@ -94,6 +124,8 @@ class DeviceFaultsTest : public ServerTest {
   const std::shared_ptr<Faults> faults_ = std::make_shared<Faults>();
   std::atomic<int> lost_ = 0;
   std::atomic<const Model*> model_ = nullptr;
+  // Called on the scheduler's thread; to be set while nothing runs.
+  std::function<void()> on_pass_;
   std::string good_;
 };
 
@@ -121,25 +153,59 @@ TEST_F(DeviceFaultsTest, R12_EveryOpOfARequestFailsOnce) {
   std::printf("%d ops\n", static_cast<int>(total));
 }
 
-void DeviceFaultsTest::ExpectOutOfService(std::atomic<bool>* lost) {
-  EXPECT_TRUE(Serving());
-  *lost = true;
-  EXPECT_EQ(Analyze(Request()).status.error_code(), StatusCode::UNAVAILABLE);
+void DeviceFaultsTest::ExpectOutOfService() {
   EXPECT_EQ(lost_, 1);
   EXPECT_FALSE(Serving());
   // Also should the device come back.
-  *lost = false;
-  EXPECT_EQ(Analyze(Request()).status.error_code(), StatusCode::UNAVAILABLE);
+  faults_->lost_to_ops = faults_->lost_to_memory = false;
+  EXPECT_EQ(CodeOfAnalyze(), StatusCode::UNAVAILABLE);
   EXPECT_EQ(lost_, 1);
   server_->Stop();
 }
 
 TEST_F(DeviceFaultsTest, R12_ADeviceLostInAPassTakesTheServerOutOfService) {
-  ExpectOutOfService(&faults_->lost_to_ops);
+  EXPECT_TRUE(Serving());
+  faults_->lost_to_ops = true;
+  EXPECT_EQ(CodeOfAnalyze(), StatusCode::UNAVAILABLE);
+  ExpectOutOfService();
 }
 
 TEST_F(DeviceFaultsTest, R12_ADeviceThatGivesNoMemoryDoesSo) {
-  ExpectOutOfService(&faults_->lost_to_memory);
+  faults_->lost_to_memory = true;
+  EXPECT_EQ(CodeOfAnalyze(), StatusCode::UNAVAILABLE);
+  ExpectOutOfService();
+}
+
+TEST_F(DeviceFaultsTest, R12_ADeviceLostToACancelledCallDoesSo) {
+  const auto context = As(kToken);
+  // When the device goes, the call is over, and nobody asks for its run's end.
+  on_pass_ = [&] {
+    context->TryCancel();
+    EXPECT_TRUE(testing::Await(
+        [this] {
+          return testing::Total(testing::SamplesOf(*server_),
+                                "qkscope_cancelled_total") == 1;
+        },
+        kPatience));
+    faults_->lost_to_ops = true;
+  };
+  const auto request = testing::Parse<pb::AnalyzeRequest>(Request());
+  const Analysis analysis = Read(stub_->Analyze(context.get(), request).get());
+  EXPECT_EQ(analysis.status.error_code(), StatusCode::CANCELLED);
+  EXPECT_TRUE(testing::Await([this] { return lost_ == 1; }, kPatience));
+  ExpectOutOfService();
+}
+
+TEST_F(DeviceFaultsTest, R12_ADeviceLostInALoadDoesSo) {
+  faults_->lost_to_ops = true;
+  EXPECT_EQ(CodeOfLoad(), StatusCode::UNAVAILABLE);
+  ExpectOutOfService();
+}
+
+TEST_F(DeviceFaultsTest, R12_ADeviceLostInTheFirstPassOfALoadDoesSo) {
+  on_pass_ = [this] { faults_->lost_to_ops = true; };
+  EXPECT_EQ(CodeOfLoad(), StatusCode::UNAVAILABLE);
+  ExpectOutOfService();
 }
 
 }  // namespace

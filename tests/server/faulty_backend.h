@@ -10,7 +10,6 @@
 
 #include "engine/backend.h"
 #include "engine/cpu/cpu_backend.h"
-#include "engine/device_lost.h"
 
 namespace qk::testing {
 
@@ -37,7 +36,7 @@ class FaultyBackend : public Backend {
 
   BackendInfo info() const override { return inner_->info(); }
   absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) override {
-    if (faults_->lost_to_memory) return Lost();
+    if (faults_->lost_to_memory) return Lost("injected: lost");
     if (++faults_->allocations == faults_->fail_allocation) {
       return absl::ResourceExhaustedError("injected: no memory");
     }
@@ -49,7 +48,7 @@ class FaultyBackend : public Backend {
     return inner_->DownloadsArrived(mark);
   }
   absl::Status Synchronize() override {
-    if (faults_->lost_to_ops) return Lost();
+    if (faults_->lost_to_ops) return Lost("injected: lost");
     return std::exchange(status_, absl::OkStatus());
   }
   absl::StatusOr<std::unique_ptr<Matrix>> PackMatrix(
@@ -195,7 +194,6 @@ class FaultyBackend : public Backend {
   }
 
  private:
-  static absl::Status Lost() { return DeviceLostError("injected: lost"); }
   // Whether the next op is done: not from the first failure on.
   bool Run() {
     if (++faults_->ops == faults_->fail_op) {
