@@ -13,6 +13,7 @@ CANCEL, ENHANCE_YOUR_CALM = 8, 11
 # Huffman code. Of the first call of a connection only: later ones refer to it.
 OK = b"\x0bgrpc-status\x010"
 RESOURCE_EXHAUSTED = b"\x0bgrpc-status\x018"
+UNAVAILABLE = b"\x0bgrpc-status\x0214"
 
 PATIENCE_S = 60
 
@@ -152,6 +153,19 @@ class Connection:
             if kind == RST_STREAM or (kind in (HEADERS, DATA)
                                       and flags & END_STREAM):
                 return answer
+
+    def read_all(self):
+        """Header blocks and message bytes until the server is gone."""
+        out = b""
+        while True:
+            try:
+                kind, _, _, payload = self.read()
+            except SentAway:
+                continue  # In good time: streams may go on.
+            except ConnectionError:
+                return out
+            if kind in (DATA, HEADERS):
+                out += payload
 
     def close(self):
         self.socket.close()

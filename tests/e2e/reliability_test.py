@@ -25,9 +25,14 @@ from processes import (PATIENCE_S, ROOT, TINY_MODEL, Server, Stalled, metrics,
                        open_files, qkctl, resident_bytes, scratch_folder,
                        threads)
 from raw_grpc import (DATA, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, OK,
-                      RESOURCE_EXHAUSTED, Connection, SentAway, connect)
+                      RESOURCE_EXHAUSTED, UNAVAILABLE, Connection, SentAway,
+                      connect)
 
 ANALYZE = "/qkscope.v1.Analysis/Analyze"
+WATCH_HEALTH = "/grpc.health.v1.Health/Watch"
+# A HealthCheckResponse, with what gRPC puts before a message.
+NOT_SERVING = b"\0\0\0\0\2\x08\2"
+EX_SOFTWARE = 70
 SMALL = ["analyze", "--model", "tiny", "--token-ids", "3,1,41,59"]
 MIB = 1 << 20
 # Of the soak, some 650 calls each. Pools and caches fill up first.
@@ -412,6 +417,36 @@ class ReliabilityTest(unittest.TestCase):
         other.take(ALL, call)
         self.assertIn(OK, other.finish(call).headers)
         self.serves(server)
+
+    # --- a device that is lost
+
+    def test_r12_a_simulated_loss_of_the_device_ends_the_process(self):
+        server = self.start(wrap=lambda command: [
+            processes.BIN / "lost_device_server", *command[1:]])
+        health = self.connection(server)
+        health.start(WATCH_HEALTH)
+        health.await_data()
+        message = encoded("model: 'tiny' input {token_ids {ids: 3}} "
+                          "generate {max_new_tokens: 240}")
+        calls = [connection for connection, _
+                 in self.stalled_readers(server, 8, message)]
+        self.assertEqual(self.live(metrics(server)), 8)
+        server.send_signal(signal.SIGUSR2)
+        for call in calls:
+            self.assertIn(UNAVAILABLE, call.read_all())
+        self.assertIn(NOT_SERVING, health.read_all())
+        self.assertEqual(server.wait(), EX_SOFTWARE)
+        self.assertIn('"device_lost"', server.log_text())
+
+    def test_r12_one_in_the_load_at_the_start_does_so(self):
+        result = subprocess.run(
+            [processes.BIN / "lost_device_server", "--lost", "--listen",
+             "127.0.0.1:0", "--metrics-listen", "", "--model",
+             f"tiny={TINY_MODEL}"], capture_output=True, encoding="utf-8",
+            timeout=PATIENCE_S, check=False)
+        # Not that of a bad configuration: a restart may help.
+        self.assertEqual(result.returncode, EX_SOFTWARE, result.stderr)
+        self.assertIn('"device_lost"', result.stderr)
 
     # --- soak
 
