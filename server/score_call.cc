@@ -4,6 +4,7 @@
 
 #include "engine/check.h"
 #include "server/convert.h"
+#include "server/delay_point.h"
 #include "server/prepared_run.h"
 
 namespace qk {
@@ -129,11 +130,13 @@ bool ScoreCall::End(const absl::Status& status) {
     converted = call_.Finish(status);
   }
   if (!status.ok() && request_ != nullptr) request_->Cancel(status);
+  DelayPoint("finish");
   Finish(converted);
   return true;
 }
 
 void ScoreCall::OnCancel() {
+  DelayPoint("cancel");
   const absl::Status reason = CancelledReason(*context_);
   if (!End(reason)) return;
   core_->metrics->Cancelled(CancelReasonOf(reason));

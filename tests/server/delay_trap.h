@@ -44,6 +44,11 @@ class DelayTrap {
     std::lock_guard<std::mutex> lock(mutex_);
     return hits_[point] > 0;
   }
+  // Somebody stands there.
+  bool Holds(const std::string& point) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return hits_[point] > 0 && held_.contains(point);
+  }
 
  private:
   static void Hook(const char* point) { trap_->Come(point); }

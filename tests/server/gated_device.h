@@ -22,6 +22,11 @@ class Gate {
     open_ = true;
     changed_.notify_all();
   }
+  // The first so many passes go through however it is.
+  void LetThrough(size_t passes) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    let_through_ = passes;
+  }
   void Shut() {
     std::lock_guard<std::mutex> lock(mutex_);
     open_ = false;
@@ -54,7 +59,8 @@ class Gate {
     std::unique_lock<std::mutex> lock(mutex_);
     arrived_ = true;
     changed_.notify_all();
-    changed_.wait(lock, [this] { return open_; });
+    changed_.wait(lock,
+                  [this] { return open_ || passes_.size() <= let_through_; });
     ++steps_;
     const absl::Duration step = step_;
     lock.unlock();
@@ -69,6 +75,7 @@ class Gate {
   std::condition_variable changed_;
   bool open_ = false;
   bool arrived_ = false;
+  size_t let_through_ = 0;
   absl::Duration step_;
   int steps_ = 0;
   std::vector<std::vector<int>> passes_;
