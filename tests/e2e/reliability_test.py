@@ -11,6 +11,7 @@ import pathlib
 import random
 import resource
 import signal
+import socket
 import statistics
 import subprocess
 import threading
@@ -41,6 +42,7 @@ ROUNDS = max(12, int(os.environ.get("SOAK_SECONDS", "0")))
 CHUNK = 256 * 1024  # Payload bytes of a Layer event, at most.
 # Of everything that a connection may take.
 ALL = 1 << 30
+REQUESTS = 1000  # For a 99th percentile.
 
 
 def encoded(text):
@@ -261,16 +263,39 @@ class ReliabilityTest(unittest.TestCase):
                     values["qkscope_stream_buffered_bytes"][""] / MIB)
 
         readers = self.stalled_readers(server, 1, message, ada)  # Warms up.
+        self.latencies(server)
         before = cost()
+        alone = self.latencies(server)
         readers += self.stalled_readers(server, 256, message, ada)
-        self.serves(server, "of-bob")
         # The engine is through with them all, and nobody was sent away.
         after = cost()
+        beside = self.latencies(server)
         self.assertEqual(self.live(metrics(server)), 257)
         for connection, _ in readers:
             connection.close()
         self.await_idle(server)
+        print(f"R2: another user's requests: {alone} before, {beside} beside "
+              f"256 readers, {self.latencies(server)} after")
         return after[0] - before[0], after[1] - before[1]
+
+    def latencies(self, server):
+        """Of bob's small requests, one after the other."""
+        connection = self.connection(server)
+        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.take(ALL)
+        message = request(4, "form: NORM_PER_TOKEN")
+        times = []
+        for i in range(REQUESTS):
+            start = time.monotonic()
+            stream = connection.start(
+                ANALYZE, message, [(b"authorization", b"Bearer of-bob")])
+            answer = connection.finish(stream)
+            times.append(1000 * (time.monotonic() - start))
+            self.assertTrue(i > 0 or OK in answer.headers)
+            self.assertTrue(answer.messages)
+        connection.close()
+        half, most = numpy.percentile(times, [50, 99])
+        return f"p50 {half:.2f} ms and p99 {most:.2f} ms"
 
     def test_r2_stalled_readers_of_a_chunk(self):
         resident, _ = self.stall(tokens=128, layers=1)
