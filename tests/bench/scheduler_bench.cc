@@ -1,5 +1,6 @@
-// What the scheduler itself costs per pass while many requests wait: passes of
-// a made-up device that take no time.
+// What the scheduler itself costs per pass while many requests wait, and how
+// long its lock is held for those who look on: passes of a made-up device that
+// take no time.
 #include <chrono>
 #include <cstdio>
 #include <memory>
@@ -21,6 +22,7 @@ using testing::Outcome;
 
 constexpr int kUsers = 20;
 constexpr int kPasses = 2000;
+constexpr int kLooks = 200;
 
 void Submit(Scheduler* scheduler, const Model* model, int user, int rows) {
   FakeRunOptions options;
@@ -35,6 +37,17 @@ void Submit(Scheduler* scheduler, const Model* model, int user, int rows) {
                             absl::InfiniteFuture(), [](int) {}),
                         std::move(runs));
   if (!status.ok()) std::abort();
+}
+
+// Of a call, the mean in microseconds.
+template <typename Call>
+double Microseconds(const Call& call) {
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < kLooks; ++i) call();
+  return std::chrono::duration<double, std::micro>(
+             std::chrono::steady_clock::now() - start)
+             .count() /
+         kLooks;
 }
 
 void Measure(int queued, int rows) {
@@ -60,8 +73,12 @@ void Measure(int queued, int rows) {
       Submit(&scheduler, &model, user++, rows);
     }
   }
-  std::printf("%5d queued, runs of %3d rows: %.1f us a pass\n", queued, rows,
-              in_steps / kPasses * 1e6);
+  std::printf(
+      "%5d queued, runs of %3d rows: %.1f us a pass, state %.1f us, list %.1f "
+      "us\n",
+      queued, rows, in_steps / kPasses * 1e6,
+      Microseconds([&] { scheduler.state(); }),
+      Microseconds([&] { scheduler.List(); }));
 }
 
 }  // namespace
