@@ -308,6 +308,7 @@ class ReliabilityTest(unittest.TestCase):
             for count, of in times.items():
                 readers = self.stalled_adas(server, count, 128, 1)
                 self.await_device(server)
+                time.sleep(0.3)  # What 256 connections stirred up settles.
                 of += self.times_of_bob(server, 1000)
                 self.assertEqual(self.live(metrics(server)), count)
                 for connection, _ in readers:
