@@ -271,6 +271,7 @@ Scheduler::Active* Scheduler::TryAdmit(Entry* entry) {
   ScheduledRun run;
   {
     std::lock_guard<std::mutex> lock(mutex_);
+    if (entry->waiting.empty()) return nullptr;  // cancelled meanwhile
     run = std::move(entry->waiting.front());
     entry->waiting.pop_front();
     entry->reserving = true;
