@@ -234,7 +234,8 @@ class Scheduler {
   bool PlanIdle(int limit, FlowWork* work, PassPlan* plan);
   bool PlanWaiting(Flow* flow, int limit, FlowWork* work, PassPlan* plan);
   bool MayAdmit(Entry* entry, const Model* model);
-  Active* TryAdmit(Entry* entry);
+  ScheduledRun TakeFront(Entry* entry);
+  Active* TryAdmit(Entry* entry, ScheduledRun run);
   bool AddSequences(Active* active, int limit, PassPlan* plan);
   // Rows that a slice is enough for.
   int SliceRows() const;

@@ -223,27 +223,29 @@ bool Scheduler::PlanWaiting(Flow* flow, int limit, FlowWork* work,
   while (!work->fronts.empty()) {
     Entry* entry = work->fronts.front();
     work->fronts.pop_front();
-    int64_t rows = 0;
+    ScheduledRun run;
     {
+      // Between the look at the run and taking it nobody may cancel it.
       std::lock_guard<std::mutex> lock(mutex_);
       if (entry->waiting.empty()) continue;
-      const ScheduledRun& run = entry->waiting.front();
-      if (!MayAdmit(entry, run.run->next_model()) ||
-          run.run->next_model() != plan->model || run.run->cancelled()) {
+      const ScheduledRun& front = entry->waiting.front();
+      if (!MayAdmit(entry, front.run->next_model()) ||
+          front.run->next_model() != plan->model || front.run->cancelled()) {
         continue;
       }
-      rows = run.prefill_rows;
+      // One long pass of a flow at a time: the next is not done sooner for
+      // being begun sooner.
+      const int64_t rows = front.prefill_rows;
+      const bool fits = alone ? !work->has_long_pass || rows <= SliceRows()
+                              : rows <= limit - plan->rows;
+      if (!fits) {
+        if (oldest) turns_[flow].owes_waiting = true;
+        oldest = false;
+        continue;
+      }
+      run = TakeFront(entry);
     }
-    // One long pass of a flow at a time: the next is not done sooner for being
-    // begun sooner.
-    const bool fits = alone ? !work->has_long_pass || rows <= SliceRows()
-                            : rows <= limit - plan->rows;
-    if (!fits) {
-      if (oldest) turns_[flow].owes_waiting = true;
-      oldest = false;
-      continue;
-    }
-    Active* active = TryAdmit(entry);
+    Active* active = TryAdmit(entry, std::move(run));
     if (active == nullptr) continue;
     if (oldest) turns_[flow].owes_waiting = false;
     {
@@ -266,18 +268,19 @@ bool Scheduler::MayAdmit(Entry* entry, const Model* model) {
   return it->second.entry == entry && it->second.runs_ended != runs_ended_;
 }
 
-// Gives the entry's next run its memory; nullptr: it got none.
-Scheduler::Active* Scheduler::TryAdmit(Entry* entry) {
-  ScheduledRun run;
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (entry->waiting.empty()) return nullptr;  // cancelled meanwhile
-    run = std::move(entry->waiting.front());
-    entry->waiting.pop_front();
-    entry->reserving = true;
-    std::deque<Entry*>& queue = queues_[entry->flow];
-    queue.erase(std::find(queue.begin(), queue.end(), entry));
-  }
+// With mutex_ held. The entry's next run, off its deque until TryAdmit has
+// decided; the entry leaves its queue.
+ScheduledRun Scheduler::TakeFront(Entry* entry) {
+  ScheduledRun run = std::move(entry->waiting.front());
+  entry->waiting.pop_front();
+  entry->reserving = true;
+  std::deque<Entry*>& queue = queues_[entry->flow];
+  queue.erase(std::find(queue.begin(), queue.end(), entry));
+  return run;
+}
+
+// Gives the run its memory; nullptr: it got none.
+Scheduler::Active* Scheduler::TryAdmit(Entry* entry, ScheduledRun run) {
   const Model* model = run.run->next_model();
   const absl::Status status = run.run->Reserve();
   const bool later = absl::IsResourceExhausted(status) && !active_.empty();

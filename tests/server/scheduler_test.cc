@@ -412,6 +412,30 @@ TEST_F(SchedulerTest, DestructionEndsEverything) {
   EXPECT_TRUE(queued.outcome->destroyed);
 }
 
+// While the scheduler chooses among what waits, all of it goes away.
+TEST_F(SchedulerTest, CancelledWhileOthersAreChosen) {
+  constexpr int kRounds = 2000, kWaiting = 16;
+  Start();
+  for (int round = 0; round < kRounds; ++round) {
+    const Submitted blocker = Block();
+    std::vector<Submitted> waiting;
+    for (int i = 0; i < kWaiting; ++i) waiting.push_back(Submit(Named("w")));
+    std::thread canceller([&] {
+      for (auto it = waiting.rbegin(); it != waiting.rend(); ++it) {
+        it->request->Cancel(absl::CancelledError("gone"));
+      }
+    });
+    device_.gate.Open();
+    canceller.join();
+    EXPECT_TRUE(blocker.Await().ok());
+    for (const Submitted& one : waiting) {
+      const absl::Status status = one.Await();
+      EXPECT_TRUE(status.ok() || absl::IsCancelled(status)) << status;
+    }
+  }
+  EXPECT_TRUE(scheduler_->WaitUntilIdle(absl::InfiniteFuture()));
+}
+
 // Many threads submit and cancel at random moments; every run ends once.
 TEST_F(SchedulerTest, SubmitAndCancelFromManyThreads) {
   Start(/*max_queued=*/64, /*max_rows=*/7);
