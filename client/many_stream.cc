@@ -19,6 +19,28 @@ absl::Status Broken(const Parts&... parts) {
 
 }  // namespace
 
+ManyStream::ManyStream(const ClientStubs& stubs,
+                       const v1::AnalyzeManySpec& spec,
+                       const std::vector<v1::AnalyzeManyPrompt>& prompts,
+                       const ManyObserver& observer, const CallOptions& options)
+    : stubs_(stubs),
+      spec_(spec),
+      prompts_(prompts),
+      observer_(observer),
+      options_(options) {
+  if (observer.on_event) {
+    prompt_observer_.on_event = [this](const v1::AnalyzeEvent& event) {
+      observer_.on_event(prompts_[next_].id(), event);
+    };
+  }
+  if (observer.on_tensor) {
+    prompt_observer_.on_tensor = [this](int64_t seq, const Tensor& tensor) {
+      observer_.on_tensor(prompts_[next_].id(), seq, tensor);
+    };
+  }
+  prompt_observer_.keep_tensors = observer.keep_tensors;
+}
+
 absl::StatusOr<ManyResult> ManyStream::Run() {
   ClientCall call(stubs_, options_);
   const auto stream = stubs_.analysis->AnalyzeMany(call.context());
@@ -84,19 +106,7 @@ absl::Status ManyStream::CheckNext(const std::string& id) const {
 absl::Status ManyStream::TakePromptEvent(v1::ManyPromptEvent* event) {
   absl::Status status = CheckNext(event->id());
   if (!status.ok()) return status;
-  const std::string& id = prompts_[next_].id();
   if (builder_ == nullptr) {
-    if (observer_.on_event) {
-      prompt_observer_.on_event = [&](const v1::AnalyzeEvent& e) {
-        observer_.on_event(id, e);
-      };
-    }
-    if (observer_.on_tensor) {
-      prompt_observer_.on_tensor = [&](int64_t seq, const Tensor& tensor) {
-        observer_.on_tensor(id, seq, tensor);
-      };
-    }
-    prompt_observer_.keep_tensors = observer_.keep_tensors;
     builder_ = std::make_unique<ResultBuilder>(prompt_observer_);
   }
   status = builder_->Add(event->mutable_event());

@@ -20,12 +20,9 @@ class ManyStream {
   // All outlive the stream.
   ManyStream(const ClientStubs& stubs, const qkscope::v1::AnalyzeManySpec& spec,
              const std::vector<qkscope::v1::AnalyzeManyPrompt>& prompts,
-             const ManyObserver& observer, const CallOptions& options)
-      : stubs_(stubs),
-        spec_(spec),
-        prompts_(prompts),
-        observer_(observer),
-        options_(options) {}
+             const ManyObserver& observer, const CallOptions& options);
+  ManyStream(const ManyStream&) = delete;
+  ManyStream& operator=(const ManyStream&) = delete;
 
   absl::StatusOr<ManyResult> Run();
 
@@ -48,8 +45,8 @@ class ManyStream {
   const ManyObserver& observer_;
   const CallOptions& options_;
   ManyResult result_;
-  size_t next_ = 0;  // index of the prompt whose events come
-  AnalyzeObserver prompt_observer_;
+  size_t next_ = 0;                  // index of the prompt whose events come
+  AnalyzeObserver prompt_observer_;  // of prompts_[next_]
   std::unique_ptr<ResultBuilder> builder_;  // of prompts_[next_]
   bool finished_ = false;
 };
