@@ -35,6 +35,18 @@ std::string FakeService::last_authorization() {
   return last_authorization_;
 }
 
+template <typename Event, typename Writer>
+grpc::Status FakeService::Play(grpc::ServerContext* context,
+                               std::vector<Event> sent, Writer* writer) const {
+  const bool wait = hang;
+  const grpc::Status end = status;
+  for (const Event& event : sent) writer->Write(event);
+  while (wait && !context->IsCancelled()) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return end;
+}
+
 grpc::Status FakeService::Analyze(
     grpc::ServerContext* context, const v1::AnalyzeRequest* request,
     grpc::ServerWriter<v1::AnalyzeEvent>* writer) {
@@ -48,11 +60,7 @@ grpc::Status FakeService::Analyze(
             ? ""
             : std::string(found->second.data(), found->second.size());
   }
-  for (const v1::AnalyzeEvent& event : events) writer->Write(event);
-  while (hang && !context->IsCancelled()) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  return status;
+  return Play(context, events, writer);
 }
 
 std::vector<v1::AnalyzeManyRequest> FakeService::last_many_requests() {
@@ -71,11 +79,7 @@ grpc::Status FakeService::AnalyzeMany(
     std::lock_guard<std::mutex> lock(mutex_);
     last_many_requests_ = std::move(requests);
   }
-  for (const v1::AnalyzeManyEvent& event : many_events) stream->Write(event);
-  while (hang && !context->IsCancelled()) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  return status;
+  return Play(context, many_events, stream);
 }
 
 grpc::Status FakeService::ListModels(grpc::ServerContext*,

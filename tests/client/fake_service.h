@@ -21,7 +21,9 @@ class FakeService : public qkscope::v1::Analysis::Service {
 
   const std::string& address() const { return address_; }
 
-  // What Analyze sends, and how it ends then.
+  // What Analyze sends, and how it ends then. A call takes what it finds before
+  // it sends: when its client has returned, a test may change all this though
+  // the call still runs.
   std::vector<qkscope::v1::AnalyzeEvent> events;
   grpc::Status status;
   // Analyze waits for its cancellation after the events.
@@ -60,6 +62,11 @@ class FakeService : public qkscope::v1::Analysis::Service {
                         qkscope::v1::EstimateResponse* response) override;
 
  private:
+  // Copies what it plays.
+  template <typename Event, typename Writer>
+  grpc::Status Play(grpc::ServerContext* context, std::vector<Event> sent,
+                    Writer* writer) const;
+
   std::mutex mutex_;
   qkscope::v1::AnalyzeRequest last_request_;
   std::string last_authorization_;
