@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "engine/check.h"
 #include "server/file_watch.h"
@@ -184,6 +185,8 @@ int Serve(const ServerOptions& options, std::unique_ptr<Backend> backend) {
 
 int RunProcess(const std::vector<std::string>& arguments,
                std::unique_ptr<Backend> backend) {
+  // Debian's gRPC is built to look for lock cycles at every lock, and to abort.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   const auto flags = ParseFlags(arguments);
   const auto fail = [](const absl::Status& status) {
     std::fprintf(stderr, "qkscoped: %s\n",

@@ -22,6 +22,11 @@ constexpr double kSlicesOfATurn = 1.5;
 constexpr absl::Duration kTellEvery = absl::Milliseconds(200);
 constexpr int kTellAtOnce = 32;
 
+// How long an idle device waits for who comes together with a first request:
+// a part of the time that the request will take. As often as somebody comes.
+constexpr double kGatherPart = 0.01;
+constexpr int kGatherTimes = 8;
+
 absl::Status OverBudget(const std::string& message, absl::Duration retry) {
   absl::Status status = absl::ResourceExhaustedError(message);
   status.SetPayload(kRetryUrl,
@@ -95,6 +100,7 @@ Scheduler::~Scheduler() {
 void Scheduler::Loop() {
   absl::Time wake = absl::InfiniteFuture();
   uint64_t seen = 0;
+  const auto stopping = [this] { return stopping_; };
   for (bool busy = false;; busy = Step(&wake)) {
     std::unique_lock<std::mutex> lock(mutex_);
     const auto changed = [&] {
@@ -103,6 +109,11 @@ void Scheduler::Loop() {
     };
     if (!busy && entries_.empty()) {
       changed_.wait(lock, changed);
+      for (int i = 0; i < kGatherTimes && arrivals_ != seen; ++i) {
+        seen = arrivals_;
+        changed_.wait_for(lock, absl::ToChronoNanoseconds(GatherTime()),
+                          stopping);
+      }
     } else if (!busy) {
       // A wait until the end of time would overflow in the library.
       changed_.wait_until(
@@ -114,6 +125,16 @@ void Scheduler::Loop() {
     // Cancelled runs still have to be told.
     if (stopping_ && entries_.empty()) return;
   }
+}
+
+// With mutex_ held.
+absl::Duration Scheduler::GatherTime() const {
+  int64_t rows = 0;
+  for (const Entry& entry : entries_) {
+    for (const ScheduledRun& run : entry.waiting) rows += run.prefill_rows;
+  }
+  const double seconds = static_cast<double>(rows) * seconds_per_row_;
+  return std::min(options_.max_gather, absl::Seconds(kGatherPart * seconds));
 }
 
 bool Scheduler::Step(absl::Time* wake) {

@@ -47,6 +47,8 @@ struct SchedulerOptions {
   int max_rows_per_flow = 512;
   // How long a pass goes on before others are looked at.
   absl::Duration slice = absl::Milliseconds(100);
+  // The longest that an idle device waits for others to come with a request.
+  absl::Duration max_gather = absl::Microseconds(400);
   // False: no thread; a simulation calls Step.
   bool own_thread = true;
 };
@@ -203,6 +205,7 @@ class Scheduler {
   void Loop();
 
   // --- scheduler.cc; with mutex_ held
+  absl::Duration GatherTime() const;
   absl::Status CheckAdmission(Account* account,
                               const std::vector<ScheduledRun>& runs);
   void SetWaiting(Entry* entry, bool waiting);

@@ -107,6 +107,32 @@ TEST_F(SchedulerTest, WhatWaitsGoesIntoOneBatch) {
                                             ElementsAre("a0", "a1", "b")));
 }
 
+// A device that takes 1,000 s a step, as far as the scheduler can see.
+class SlowDeviceClock : public SystemClock {
+ public:
+  double Seconds() const override { return 1000 * ++looks_; }
+
+ private:
+  mutable std::atomic<int> looks_ = 0;
+};
+
+TEST_F(SchedulerTest, AnIdleDeviceWaitsForWhoComesTogether) {
+  SlowDeviceClock clock;
+  SchedulerOptions options;
+  options.max_gather = absl::Milliseconds(500);
+  scheduler_ =
+      std::make_unique<Scheduler>(options, &device_, &observer_, &clock);
+  // How long a row takes is not known yet: no wait.
+  EXPECT_TRUE(Submit(Named("first", {16})).Await().ok());
+  const Submitted a = Submit(Named("a"));
+  absl::SleepFor(absl::Milliseconds(5));
+  const Submitted b = Submit(Named("b"));
+  EXPECT_TRUE(a.Await().ok());
+  EXPECT_TRUE(b.Await().ok());
+  EXPECT_THAT(device_.passes(),
+              ElementsAre(ElementsAre("first"), ElementsAre("a", "b")));
+}
+
 TEST_F(SchedulerTest, ABatchIsBoundedByRows) {
   Start(256, /*max_rows=*/10);
   const Submitted blocker = Block();
