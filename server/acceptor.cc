@@ -25,8 +25,6 @@
 namespace qk {
 namespace {
 
-// As gRPC sets it for connections with keepalive.
-constexpr int kUserTimeoutMs = 10'000;
 // Between two tries while there are no descriptors.
 constexpr int kRetryMs = 10;
 constexpr absl::Duration kLogEvery = absl::Seconds(1);
@@ -106,10 +104,11 @@ absl::Status AwaitConnected(int fd, absl::Duration timeout) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Listen(
-    const std::string& address, Log* log) {
-  QK_ASSIGN_OR_RETURN(const HostPort where, ParseHostPort(address));
-  QK_ASSIGN_OR_RETURN(const AddressList found, ResolveListening(address));
-  std::unique_ptr<Acceptor> acceptor(new Acceptor(log));
+    const Options& options, Connections* connections, Log* log) {
+  QK_ASSIGN_OR_RETURN(const HostPort where, ParseHostPort(options.address));
+  QK_ASSIGN_OR_RETURN(const AddressList found,
+                      ResolveListening(options.address));
+  std::unique_ptr<Acceptor> acceptor(new Acceptor(connections, log));
   acceptor->port_ = where.port;
   acceptor->highest_ = HighestDescriptor();
   acceptor->wake_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -118,16 +117,18 @@ absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Listen(
   for (const addrinfo* one = found.get(); one != nullptr; one = one->ai_next) {
     // One port for all.
     SetPort(acceptor->port_, one->ai_addr);
-    const absl::Status bound = acceptor->Bind(one->ai_addr, one->ai_addrlen);
+    const absl::Status bound =
+        acceptor->Bind(one->ai_addr, one->ai_addrlen, options.peer_timeout);
     if (status.ok()) status = bound;
   }
   // A name may have addresses that this machine does not.
   if (!acceptor->listeners_.empty()) return acceptor;
-  return absl::UnavailableError(
-      absl::StrCat("cannot bind '", Echo(address), "': ", status.message()));
+  return absl::UnavailableError(absl::StrCat(
+      "cannot bind '", Echo(options.address), "': ", status.message()));
 }
 
-absl::Status Acceptor::Bind(const sockaddr* address, socklen_t size) {
+absl::Status Acceptor::Bind(const sockaddr* address, socklen_t size,
+                            absl::Duration peer_timeout) {
   const int fd =
       socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return absl::UnavailableError(std::strerror(errno));
@@ -135,7 +136,8 @@ absl::Status Acceptor::Bind(const sockaddr* address, socklen_t size) {
   SetOption(fd, SOL_SOCKET, SO_REUSEADDR, 1);
   // Both are inherited by the connections.
   SetOption(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-  SetOption(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, kUserTimeoutMs);
+  SetOption(fd, IPPROTO_TCP, TCP_USER_TIMEOUT,
+            static_cast<int>(absl::ToInt64Milliseconds(peer_timeout)));
   if (address->sa_family == AF_INET6) {
     SetOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
   }
@@ -204,6 +206,7 @@ bool Acceptor::AcceptAll(int listener) {
     if (probe) {
       on_probe_(listener, fd);
     } else if (fd < highest_) {
+      connections_->Add(fd, peer);
       on_connection_(listener, fd);
     } else {
       close(fd);

@@ -20,15 +20,23 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/connections.h"
 #include "server/log.h"
 
 namespace qk {
 
 class Acceptor {
  public:
-  // Binds "HOST:PORT" (all addresses of a name) and listens. `log` outlives it.
+  struct Options {
+    std::string address;  // "HOST:PORT": all addresses of a name
+    // How long a peer's machine may leave what is sent unacknowledged, or a
+    // peer its socket full.
+    absl::Duration peer_timeout = absl::Seconds(10);
+  };
+  // Binds and listens. `log` and `connections`, which learns of each, outlive
+  // it.
   static absl::StatusOr<std::unique_ptr<Acceptor>> Listen(
-      const std::string& address, Log* log);
+      const Options& options, Connections* connections, Log* log);
   ~Acceptor();
   Acceptor(const Acceptor&) = delete;
   Acceptor& operator=(const Acceptor&) = delete;
@@ -47,14 +55,17 @@ class Acceptor {
   absl::StatusOr<int> ConnectProbe(absl::Duration timeout);
 
  private:
-  explicit Acceptor(Log* log) : log_(log) {}
+  Acceptor(Connections* connections, Log* log)
+      : connections_(connections), log_(log) {}
 
-  absl::Status Bind(const sockaddr* address, socklen_t size);
+  absl::Status Bind(const sockaddr* address, socklen_t size,
+                    absl::Duration peer_timeout);
   void Loop();
   // False: no descriptors; try again later.
   bool AcceptAll(int listener);
   void CountShed();
 
+  Connections* const connections_;
   Log* const log_;
   int port_ = 0;
   int wake_ = -1;    // an eventfd: stop

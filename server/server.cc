@@ -144,6 +144,7 @@ absl::Status Server::Start(Log* log) {
       options_.log_prompts,
       results_.get(),
       spool_executor_.get(),
+      &connections_,
   };
   service_ = std::make_unique<AnalysisService>(&core_);
   admin_service_ =
@@ -189,7 +190,9 @@ absl::Status Server::Listen(Log* log) {
   if (!options_.reflection.value_or(!options_.has_users())) {
     builder.SetOption(std::make_unique<WithoutReflection>());
   }
-  auto acceptor = Acceptor::Listen(options_.listen, log);
+  // A peer that does not answer pings gets as long.
+  auto acceptor = Acceptor::Listen(
+      {options_.listen, options_.keepalive_timeout}, &connections_, log);
   if (!acceptor.ok()) {
     return absl::Status(acceptor.status().code(),
                         absl::StrCat("listen: ", acceptor.status().message()));

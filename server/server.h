@@ -18,6 +18,7 @@
 #include "server/access.h"
 #include "server/admin_service.h"
 #include "server/analysis_service.h"
+#include "server/connections.h"
 #include "server/engine_device.h"
 #include "server/model_manager.h"
 #include "server/options.h"
@@ -87,6 +88,7 @@ class Server {
   ModelRegistry registry_;
   BufferBudget budget_;
   std::atomic<int64_t> buffered_ = 0;
+  Connections connections_;
   const std::unique_ptr<Device> device_;
   const SystemClock clock_;
   std::shared_ptr<Metrics> metrics_;

@@ -8,6 +8,7 @@
 #include "engine/backend_info.h"
 #include "server/buffer_budget.h"
 #include "server/call_tracker.h"
+#include "server/connections.h"
 #include "server/convert.h"
 #include "server/executor.h"
 #include "server/identity.h"
@@ -36,6 +37,7 @@ struct ServerCore {
   bool log_prompts = false;
   ResultStore* results = nullptr;      // nullptr: none are kept
   Executor* spool_executor = nullptr;  // writes them
+  const Connections* connections = nullptr;
 };
 
 }  // namespace qk

@@ -17,12 +17,22 @@ void StreamCall::Tick(absl::Time now) {
   if (!verdict.has_value()) return;
   lock.unlock();
   const absl::Status reason = absl::DeadlineExceededError(verdict->message);
-  if (!End(reason)) return;
+  if (!End(reason)) {
+    CutIfStuck(now);
+    return;
+  }
   core_->metrics->Cancelled(verdict->reason);
   lock.lock();
   watch_.CancelCall(context_, reason);
   lock.unlock();
   Pump();
+}
+
+void StreamCall::CutIfStuck(absl::Time now) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (watch_.writing() && stuck_.Cut(*core_->connections, now)) {
+    core_->log->Warn("connection_cut", {{"reason", "its peer takes nothing"}});
+  }
 }
 
 void StreamCall::Abort(const absl::Status& reason) {

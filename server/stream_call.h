@@ -21,7 +21,7 @@ class StreamCall : public LiveCall {
 
  protected:
   StreamCall(const ServerCore* core, grpc::CallbackServerContext* context)
-      : core_(core), context_(context) {}
+      : core_(core), context_(context), stuck_(context->peer()) {}
 
   // For the reactor's OnCancel.
   void EndCancelled();
@@ -38,6 +38,11 @@ class StreamCall : public LiveCall {
 
   std::mutex mutex_;
   WriteWatch watch_;
+
+ private:
+  void CutIfStuck(absl::Time now);
+
+  StuckConnection stuck_;  // under mutex_
 };
 
 }  // namespace qk

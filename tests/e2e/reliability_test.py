@@ -398,6 +398,37 @@ class ReliabilityTest(unittest.TestCase):
             self.assertNotEqual(code, 0)
             self.assertNotIn("finished", events[-1])
 
+    def leave_socket_full(self, server):
+        """Flow control lets everything through: it is the connection's write
+        that does not end, and with it neither does that of a cancelled call."""
+        connection = self.connection(server)
+        stream = connection.start(ANALYZE, request(250, EVERYTHING, arms=64))
+        connection.take(ALL, stream)
+        return connection, time.monotonic()
+
+    def test_r4_a_reader_that_leaves_its_socket_full(self):
+        server = self.start("limits {write_stall_timeout_ms: 1000}")
+        connection, start = self.leave_socket_full(server)
+        # A reader of the same user with a connection of its own.
+        other = self.connection(server)
+        stalled = other.start(ANALYZE, request(250, EVERYTHING, arms=64))
+        other.await_data()
+        ended = self.await_call(server, "DEADLINE_EXCEEDED")
+        self.assertIn("the reader took nothing for", ended["reason"])
+        self.await_idle(server)
+        print(f"R4: full socket: call over {time.monotonic() - start:.2f} s "
+              "after its start")
+        cut = [entry for entry in map(json.loads, list(server.log))
+               if entry["event"] == "connection_cut"]
+        self.assertEqual(len(cut), 1)
+        connection.read_all()
+        # The other's connection is as good as ever.
+        other.take(ALL)
+        other.finish(stalled)
+        stream = other.start(ANALYZE, request(3, "form: NORM_OVER_TOKENS"))
+        self.assertIn(b"tiny", other.finish(stream).messages)
+        self.serves(server)
+
     def kill_some(self, server, seed, count):
         rng = random.Random(seed)
         arms = [word for i in range(20)
@@ -441,6 +472,14 @@ class ReliabilityTest(unittest.TestCase):
                   f"{time.monotonic() - start:.2f} s")
             self.await_idle(server)
             stream.process.kill()
+        self.serves(server)
+
+    def test_r7_a_client_that_leaves_its_socket_full_gets_no_ping(self):
+        server = self.start("keepalive_s: 2 keepalive_timeout_s: 1")
+        _, start = self.leave_socket_full(server)
+        self.await_call(server, "CANCELLED")
+        print(f"R7: full socket: noticed after {time.monotonic() - start:.2f} s")
+        self.await_idle(server)
         self.serves(server)
 
     def test_r9_a_flood_of_pings(self):

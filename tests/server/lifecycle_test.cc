@@ -30,10 +30,12 @@ constexpr absl::Duration kShort = absl::Milliseconds(300);
 class LifecycleTest : public ServerTest {
  protected:
   std::unique_ptr<Acceptor> Listen(const std::string& address) {
-    auto acceptor = Acceptor::Listen(address, &log_);
+    auto acceptor = Acceptor::Listen({address}, &connections_, &log_);
     EXPECT_TRUE(acceptor.ok()) << acceptor.status();
     return acceptor.ok() ? *std::move(acceptor) : nullptr;
   }
+
+  Connections connections_;
 };
 
 TEST_F(LifecycleTest, AServerAnswersItselfInAnyState) {
@@ -65,7 +67,7 @@ TEST_F(LifecycleTest, ProbesAreToldFromOtherConnections) {
   for (const char* address :
        {"127.0.0.1:0", "0.0.0.0:0", "localhost:0", "[::1]:0", "[::]:0"}) {
     SCOPED_TRACE(address);
-    auto listening = Acceptor::Listen(address, &log_);
+    auto listening = Acceptor::Listen({address}, &connections_, &log_);
     if (!listening.ok() && address[0] == '[') continue;  // no IPv6 here
     ASSERT_TRUE(listening.ok()) << listening.status();
     Acceptor& acceptor = **listening;
@@ -107,7 +109,8 @@ TEST_F(LifecycleTest, ProbesAreToldFromOtherConnections) {
 TEST_F(LifecycleTest, APortIsNotShared) {
   const auto first = Listen("127.0.0.1:0");
   const auto second =
-      Acceptor::Listen("127.0.0.1:" + std::to_string(first->port()), &log_);
+      Acceptor::Listen({"127.0.0.1:" + std::to_string(first->port())},
+                       &connections_, &log_);
   ASSERT_FALSE(second.ok());
   EXPECT_NE(second.status().message().find("in use"), std::string::npos)
       << second.status();
