@@ -109,17 +109,18 @@ void Scheduler::Loop() {
     };
     if (!busy && entries_.empty()) {
       changed_.wait(lock, changed);
-      for (int i = 0; i < kGatherTimes && arrivals_ != seen; ++i) {
-        seen = arrivals_;
-        changed_.wait_for(lock, absl::ToChronoNanoseconds(GatherTime()),
-                          stopping);
-      }
     } else if (!busy) {
       // A wait until the end of time would overflow in the library.
       changed_.wait_until(
           lock,
           absl::ToChronoTime(std::min(wake, clock_->Now() + absl::Hours(1))),
           changed);
+    }
+    const bool idle = active_.empty();
+    for (int i = 0; idle && i < kGatherTimes && arrivals_ != seen; ++i) {
+      seen = arrivals_;
+      changed_.wait_for(lock, absl::ToChronoNanoseconds(GatherTime()),
+                        stopping);
     }
     seen = arrivals_;
     // Cancelled runs still have to be told.

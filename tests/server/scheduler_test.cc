@@ -25,6 +25,15 @@ using testing::NullObserver;
 using testing::Outcome;
 using testing::Submitted;
 
+// A device that takes 1,000 s a step, as far as the scheduler can see.
+class SlowDeviceClock : public SystemClock {
+ public:
+  double Seconds() const override { return 1000 * ++looks_; }
+
+ private:
+  mutable std::atomic<int> looks_ = 0;
+};
+
 class SchedulerTest : public ::testing::Test {
  protected:
   void Start(int max_queued = 256, int max_rows = 100) {
@@ -81,6 +90,7 @@ class SchedulerTest : public ::testing::Test {
   FakeDevice device_;
   NullObserver observer_;
   SystemClock clock_;
+  SlowDeviceClock slow_clock_;
   std::unique_ptr<Scheduler> scheduler_;
 };
 
@@ -107,21 +117,11 @@ TEST_F(SchedulerTest, WhatWaitsGoesIntoOneBatch) {
                                             ElementsAre("a0", "a1", "b")));
 }
 
-// A device that takes 1,000 s a step, as far as the scheduler can see.
-class SlowDeviceClock : public SystemClock {
- public:
-  double Seconds() const override { return 1000 * ++looks_; }
-
- private:
-  mutable std::atomic<int> looks_ = 0;
-};
-
 TEST_F(SchedulerTest, AnIdleDeviceWaitsForWhoComesTogether) {
-  SlowDeviceClock clock;
   SchedulerOptions options;
   options.max_gather = absl::Milliseconds(500);
   scheduler_ =
-      std::make_unique<Scheduler>(options, &device_, &observer_, &clock);
+      std::make_unique<Scheduler>(options, &device_, &observer_, &slow_clock_);
   // How long a row takes is not known yet: no wait.
   EXPECT_TRUE(Submit(Named("first", {16})).Await().ok());
   const Submitted a = Submit(Named("a"));
