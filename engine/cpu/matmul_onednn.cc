@@ -221,11 +221,11 @@ absl::Status OneDnnMatrix::Pack(const RowReader& rows, ThreadPool& pool) try {
     dnnl::reorder(from, to).execute(stream, from, to);
     stream.wait();
   });
-  for (auto& [columns, list] : primitives_) {
-    const auto slice =
-        std::find_if(slices_.begin(), slices_.end(),
-                     [&](const Slice& s) { return s.columns == columns; });
-    DropTilesThatDiffer(*slice, list);
+  for (auto& of_width : primitives_) {
+    const auto slice = std::find_if(
+        slices_.begin(), slices_.end(),
+        [&](const Slice& s) { return s.columns == of_width.first; });
+    DropTilesThatDiffer(*slice, of_width.second);
   }
   return absl::OkStatus();
 } catch (const dnnl::error& error) {
