@@ -17,8 +17,6 @@
 namespace qk {
 namespace {
 
-constexpr absl::Duration kBetweenLooks = absl::Seconds(1);
-
 // "ADDRESS:PORT", without brackets or a scope.
 std::string NameOf(const sockaddr_storage& address) {
   char text[INET6_ADDRSTRLEN] = "";
@@ -40,8 +38,8 @@ std::string NameOf(const sockaddr_storage& address) {
 // The same of gRPC's "ipv4:1.2.3.4:5" or "ipv6:%5B::1%25eth0%5D:5".
 std::string NameOf(const std::string& peer) {
   std::string name = peer.substr(peer.find(':') + 1);
-  name = absl::StrReplaceAll(
-      name, {{"%5B", ""}, {"%5D", ""}, {"[", ""}, {"]", ""}});
+  name = absl::StrReplaceAll(name,
+                             {{"%5B", ""}, {"%5D", ""}, {"[", ""}, {"]", ""}});
   const size_t scope = name.find('%');
   if (scope != std::string::npos) {
     name.erase(scope, name.rfind(':') - scope);
@@ -83,8 +81,9 @@ int Connections::Duplicate(const std::string& peer) const {
   return -1;
 }
 
-bool StuckConnection::Cut(const Connections& connections, absl::Time now) {
-  if (last_.has_value() && now - last_->time < kBetweenLooks) return false;
+bool StuckConnection::Cut(const Connections& connections, absl::Time now,
+                          absl::Duration patience) {
+  if (last_.has_value() && now - last_->time < patience) return false;
   const int fd = connections.Duplicate(peer_);
   if (fd < 0) return false;
   const absl::Cleanup close_fd = [fd] { close(fd); };

@@ -43,8 +43,10 @@ class StuckConnection {
   explicit StuckConnection(std::string peer) : peer_(std::move(peer)) {}
 
   // Shuts the connection down if it has bytes to send and its peer has
-  // acknowledged none since a look a second ago or earlier. True: it did.
-  bool Cut(const Connections& connections, absl::Time now);
+  // acknowledged none since a look `patience` ago or earlier: other calls may
+  // share it. True: it did.
+  bool Cut(const Connections& connections, absl::Time now,
+           absl::Duration patience);
 
  private:
   struct Look {

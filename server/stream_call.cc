@@ -18,7 +18,7 @@ void StreamCall::Tick(absl::Time now) {
   lock.unlock();
   const absl::Status reason = absl::DeadlineExceededError(verdict->message);
   if (!End(reason)) {
-    CutIfStuck(now);
+    CutIfStuck(now, stall);
     return;
   }
   core_->metrics->Cancelled(verdict->reason);
@@ -28,9 +28,9 @@ void StreamCall::Tick(absl::Time now) {
   Pump();
 }
 
-void StreamCall::CutIfStuck(absl::Time now) {
+void StreamCall::CutIfStuck(absl::Time now, absl::Duration patience) {
   std::lock_guard<std::mutex> lock(mutex_);
-  if (watch_.writing() && stuck_.Cut(*core_->connections, now)) {
+  if (watch_.writing() && stuck_.Cut(*core_->connections, now, patience)) {
     core_->log->Warn("connection_cut", {{"reason", "its peer takes nothing"}});
   }
 }

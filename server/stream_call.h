@@ -40,7 +40,7 @@ class StreamCall : public LiveCall {
   WriteWatch watch_;
 
  private:
-  void CutIfStuck(absl::Time now);
+  void CutIfStuck(absl::Time now, absl::Duration patience);
 
   StuckConnection stuck_;  // under mutex_
 };

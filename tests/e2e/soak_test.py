@@ -3,7 +3,8 @@ request gets alone, and when they have gone nothing of them is left.
 
 SOAK_SECONDS (default 10) is how long; SOAK_MODEL, where it is set, is the model
 instead of the tiny one, and then somebody's prompt of 8,000 tokens is always in
-flight. SOAK_CLIENTS (default 64).
+flight. SOAK_CLIENTS (default 64). SOAK_NICE (default 5): clients have machines
+of their own, here they take what the server leaves.
 """
 
 import json
@@ -20,6 +21,7 @@ from processes import metrics, open_files, resident_bytes, threads
 KINDS = ["good", "flood", "stalled", "killed", "long", "probe"]
 SECONDS = int(os.environ.get("SOAK_SECONDS", "10"))
 CLIENTS = int(os.environ.get("SOAK_CLIENTS", "64"))
+NICE = os.environ.get("SOAK_NICE", "5")
 
 
 class SoakTest(unittest.TestCase):
@@ -42,9 +44,7 @@ class SoakTest(unittest.TestCase):
 
     def soak(self, seconds, clients):
         driven = subprocess.run(
-            # Clients have machines of their own: here they take what the
-            # server leaves.
-            ["nice", "-n", "5", processes.BIN / "soak",
+            ["nice", "-n", NICE, processes.BIN / "soak",
              "--server", self.server.address, "--model", "m",
              "--seconds", str(seconds), "--tokens", self.folder,
              "--clients", str(clients), "--long-tokens", str(self.long_tokens),

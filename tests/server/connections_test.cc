@@ -54,8 +54,8 @@ class Pair {
       client = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
       EXPECT_EQ(connect(client, reinterpret_cast<sockaddr*>(&address), size),
                 0);
-      server = accept4(listener, nullptr, nullptr,
-                       SOCK_NONBLOCK | SOCK_CLOEXEC);
+      server =
+          accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
       EXPECT_GE(server, 0);
       connections->Add(server, NameOfSocket(server, getpeername));
     }
@@ -100,10 +100,10 @@ TEST(StuckConnectionTest, IsCutWhenItsPeerTakesNothing) {
   const Pair pair(&connections), other(&connections);
   pair.Fill();
   StuckConnection stuck(pair.peer());
-  EXPECT_FALSE(stuck.Cut(connections, kStart));
-  EXPECT_FALSE(stuck.Cut(connections, kStart + kSecond / 2));
+  EXPECT_FALSE(stuck.Cut(connections, kStart, kSecond));
+  EXPECT_FALSE(stuck.Cut(connections, kStart + kSecond / 2, kSecond));
   EXPECT_FALSE(IsCut(pair.server));
-  EXPECT_TRUE(stuck.Cut(connections, kStart + kSecond));
+  EXPECT_TRUE(stuck.Cut(connections, kStart + kSecond, kSecond));
   EXPECT_TRUE(IsCut(pair.server));
   EXPECT_FALSE(IsCut(other.server));
 }
@@ -114,7 +114,7 @@ TEST(StuckConnectionTest, IsLeftWhileItsPeerTakesSomething) {
   StuckConnection stuck(pair.peer());
   for (int i = 0; i < 3; ++i) {
     pair.Fill();
-    EXPECT_FALSE(stuck.Cut(connections, kStart + i * kSecond));
+    EXPECT_FALSE(stuck.Cut(connections, kStart + i * kSecond, kSecond));
     pair.ReadSome();
   }
   EXPECT_FALSE(IsCut(pair.server));
@@ -125,7 +125,7 @@ TEST(StuckConnectionTest, IsLeftWhenItHasNothingToSend) {
   const Pair pair(&connections);
   StuckConnection stuck(pair.peer());
   for (int i = 0; i < 3; ++i) {
-    EXPECT_FALSE(stuck.Cut(connections, kStart + i * kSecond));
+    EXPECT_FALSE(stuck.Cut(connections, kStart + i * kSecond, kSecond));
   }
   EXPECT_FALSE(IsCut(pair.server));
 }

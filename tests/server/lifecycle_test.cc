@@ -108,9 +108,8 @@ TEST_F(LifecycleTest, ProbesAreToldFromOtherConnections) {
 
 TEST_F(LifecycleTest, APortIsNotShared) {
   const auto first = Listen("127.0.0.1:0");
-  const auto second =
-      Acceptor::Listen({"127.0.0.1:" + std::to_string(first->port())},
-                       &connections_, &log_);
+  const auto second = Acceptor::Listen(
+      {"127.0.0.1:" + std::to_string(first->port())}, &connections_, &log_);
   ASSERT_FALSE(second.ok());
   EXPECT_NE(second.status().message().find("in use"), std::string::npos)
       << second.status();
