@@ -175,9 +175,9 @@ grpc::ServerUnaryReactor* AnalysisService::Cancel(
       });
 }
 
-grpc::ServerWriteReactor<grpc::ByteBuffer>* AnalysisService::GetResult(
-    Context* context, const grpc::ByteBuffer* request) {
-  return ResultStream<grpc::ByteBuffer>::GetResult(core_, context, *request);
+AnalysisService::RawStream* AnalysisService::GetResult(
+    Context* context, const grpc::ByteBuffer* bytes) {
+  return ResultStream::GetResult(core_, context, *bytes);
 }
 
 }  // namespace qk

@@ -1,6 +1,6 @@
 #include "server/analysis_service.h"
 
-#include <functional>
+#include <optional>
 #include <utility>
 
 #include "engine/check.h"
@@ -11,6 +11,7 @@
 #include "server/convert_fields.h"
 #include "server/many_call.h"
 #include "server/model_info.h"
+#include "server/raw_message.h"
 #include "server/result_stream.h"
 #include "server/run_cost.h"
 #include "server/run_stream.h"
@@ -32,22 +33,26 @@ absl::StatusOr<ModelView> FindTokenizing(const std::string& name,
   return model;
 }
 
+std::optional<grpc::ByteBuffer> AsItIs(pb::AnalyzeEvent* event) {
+  return RawOf(*event);
+}
+
 // Generate's client sees tokens and the end.
-bool ToGenerateEvent(pb::AnalyzeEvent* from, pb::GenerateEvent* to) {
-  to->Clear();
-  if (from->has_token()) {
-    *to->mutable_token() = std::move(*from->mutable_token());
-    return true;
+std::optional<grpc::ByteBuffer> ToGenerateEvent(pb::AnalyzeEvent* event) {
+  pb::GenerateEvent to;
+  if (event->has_token()) {
+    *to.mutable_token() = std::move(*event->mutable_token());
+    return RawOf(to);
   }
-  if (!from->has_finished()) return false;
-  pb::Finished& finished = *from->mutable_finished();
-  pb::GenerateFinished* out = to->mutable_finished();
+  if (!event->has_finished()) return std::nullopt;
+  pb::Finished& finished = *event->mutable_finished();
+  pb::GenerateFinished* out = to.mutable_finished();
   out->set_prompt_tokens(finished.prompt_tokens());
   if (!finished.arms().empty()) {
     *out->mutable_summary() = std::move(*finished.mutable_arms(0));
   }
   *out->mutable_times() = std::move(*finished.mutable_times());
-  return true;
+  return RawOf(to);
 }
 
 }  // namespace
@@ -96,20 +101,19 @@ grpc::ServerUnaryReactor* AnalysisService::GetModel(
                 });
 }
 
-grpc::ServerWriteReactor<pb::AnalyzeEvent>* AnalysisService::Analyze(
-    Context* context, const pb::AnalyzeRequest* request) {
-  if (request->detach() || request->resumable()) {
-    return ResultStream<pb::AnalyzeEvent>::Analyze(core_, context, *request);
+AnalysisService::RawStream* AnalysisService::Analyze(
+    Context* context, const grpc::ByteBuffer* bytes) {
+  pb::AnalyzeRequest request;
+  // The caller is known before it is told.
+  const absl::Status parsed = ParseRaw(*bytes, &request);
+  if (request.detach() || request.resumable()) {
+    return ResultStream::Analyze(core_, context, request);
   }
-  return RunStream<pb::AnalyzeEvent>::Start(
-      core_, context, "Analyze",
-      [](pb::AnalyzeEvent* from, pb::AnalyzeEvent* to) {
-        *to = std::move(*from);
-        return true;
-      },
-      request->input(),
-      [&](const ConvertContext& known) {
-        return ConvertAnalyze(*request, known);
+  return RunStream::Start(
+      core_, context, "Analyze", AsItIs, request.input(),
+      [&](const ConvertContext& known) -> absl::StatusOr<ConvertedRequest> {
+        QK_RETURN_IF_ERROR(parsed);
+        return ConvertAnalyze(request, known);
       });
 }
 
@@ -124,12 +128,15 @@ grpc::ServerUnaryReactor* AnalysisService::Score(
   return ScoreCall::Start(core_, context, *request, response);
 }
 
-grpc::ServerWriteReactor<pb::GenerateEvent>* AnalysisService::Generate(
-    Context* context, const pb::GenerateRequest* request) {
-  return RunStream<pb::GenerateEvent>::Start(
-      core_, context, "Generate", ToGenerateEvent, request->input(),
-      [&](const ConvertContext& known) {
-        return ConvertGenerate(*request, known);
+AnalysisService::RawStream* AnalysisService::Generate(
+    Context* context, const grpc::ByteBuffer* bytes) {
+  pb::GenerateRequest request;
+  const absl::Status parsed = ParseRaw(*bytes, &request);
+  return RunStream::Start(
+      core_, context, "Generate", ToGenerateEvent, request.input(),
+      [&](const ConvertContext& known) -> absl::StatusOr<ConvertedRequest> {
+        QK_RETURN_IF_ERROR(parsed);
+        return ConvertGenerate(request, known);
       });
 }
 

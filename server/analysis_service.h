@@ -10,10 +10,12 @@
 
 namespace qk {
 
-// GetResult is served raw: its events are on the disk as gRPC sends them.
+// The streams of a run's events are served raw (raw_message.h).
 class AnalysisService final
-    : public pb::Analysis::WithRawCallbackMethod_GetResult<
-          pb::Analysis::CallbackService> {
+    : public pb::Analysis::WithRawCallbackMethod_Analyze<
+          pb::Analysis::WithRawCallbackMethod_Generate<
+              pb::Analysis::WithRawCallbackMethod_GetResult<
+                  pb::Analysis::CallbackService>>> {
  public:
   explicit AnalysisService(const ServerCore* core) : core_(core) {}
 
@@ -22,6 +24,7 @@ class AnalysisService final
 
   using Context = grpc::CallbackServerContext;
   using Unary = grpc::ServerUnaryReactor;
+  using RawStream = grpc::ServerWriteReactor<grpc::ByteBuffer>;
 
   Unary* GetServerInfo(Context* context,
                        const pb::GetServerInfoRequest* request,
@@ -30,14 +33,12 @@ class AnalysisService final
                     pb::ListModelsResponse* response) override;
   Unary* GetModel(Context* context, const pb::GetModelRequest* request,
                   pb::ModelInfo* response) override;
-  grpc::ServerWriteReactor<pb::AnalyzeEvent>* Analyze(
-      Context* context, const pb::AnalyzeRequest* request) override;
+  RawStream* Analyze(Context* context, const grpc::ByteBuffer* bytes) override;
   grpc::ServerBidiReactor<pb::AnalyzeManyRequest, pb::AnalyzeManyEvent>*
   AnalyzeMany(Context* context) override;
   Unary* Score(Context* context, const pb::ScoreRequest* request,
                pb::ScoreResponse* response) override;
-  grpc::ServerWriteReactor<pb::GenerateEvent>* Generate(
-      Context* context, const pb::GenerateRequest* request) override;
+  RawStream* Generate(Context* context, const grpc::ByteBuffer* bytes) override;
   Unary* Estimate(Context* context, const pb::AnalyzeRequest* request,
                   pb::EstimateResponse* response) override;
   Unary* Tokenize(Context* context, const pb::TokenizeRequest* request,
@@ -52,8 +53,8 @@ class AnalysisService final
                       pb::ListRequestsResponse* response) override;
   Unary* Cancel(Context* context, const pb::CancelRequest* request,
                 pb::CancelResponse* response) override;
-  grpc::ServerWriteReactor<grpc::ByteBuffer>* GetResult(
-      Context* context, const grpc::ByteBuffer* request) override;
+  RawStream* GetResult(Context* context,
+                       const grpc::ByteBuffer* bytes) override;
 
  private:
   const ServerCore* const core_;

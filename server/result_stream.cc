@@ -8,35 +8,17 @@
 #include "server/convert_fields.h"
 #include "server/delay_point.h"
 #include "server/kept_run.h"
+#include "server/raw_message.h"
 
 namespace qk {
-namespace {
 
-bool Fill(std::string event, pb::AnalyzeEvent* message) {
-  return message->ParseFromString(event);
-}
-
-// The buffer takes the bytes over: nothing is copied.
-bool Fill(std::string event, grpc::ByteBuffer* message) {
-  auto* const owner = new std::string(std::move(event));
-  const grpc::Slice slice(
-      owner->data(), owner->size(),
-      [](void* string) { delete static_cast<std::string*>(string); }, owner);
-  *message = grpc::ByteBuffer(&slice, 1);
-  return true;
-}
-
-}  // namespace
-
-template <typename Message>
-ResultStream<Message>::ResultStream(const ServerCore* core,
-                                    grpc::CallbackServerContext* context,
-                                    const char* method)
+ResultStream::ResultStream(const ServerCore* core,
+                           grpc::CallbackServerContext* context,
+                           const char* method)
     : StreamCall(core, context), call_(core, context, method) {}
 
-template <typename Message>
-ResultStream<Message>* ResultStream<Message>::Start(
-    std::shared_ptr<ResultStream> stream, const absl::Status& begun) {
+ResultStream* ResultStream::Start(std::shared_ptr<ResultStream> stream,
+                                  const absl::Status& begun) {
   stream->self_ = stream;
   stream->core_->calls->Register(stream);
   if (!begun.ok()) stream->End(begun);
@@ -44,35 +26,27 @@ ResultStream<Message>* ResultStream<Message>::Start(
   return stream.get();
 }
 
-template <typename Message>
-ResultStream<Message>* ResultStream<Message>::GetResult(
-    const ServerCore* core, grpc::CallbackServerContext* context,
-    grpc::ByteBuffer request) {
+ResultStream* ResultStream::GetResult(const ServerCore* core,
+                                      grpc::CallbackServerContext* context,
+                                      const grpc::ByteBuffer& request) {
   std::shared_ptr<ResultStream> stream(
       new ResultStream(core, context, "GetResult"));
-  return Start(stream, stream->BeginResult(&request));
+  return Start(stream, stream->BeginResult(request));
 }
 
-template <typename Message>
-ResultStream<Message>* ResultStream<Message>::Analyze(
-    const ServerCore* core, grpc::CallbackServerContext* context,
-    const pb::AnalyzeRequest& request) {
+ResultStream* ResultStream::Analyze(const ServerCore* core,
+                                    grpc::CallbackServerContext* context,
+                                    const pb::AnalyzeRequest& request) {
   std::shared_ptr<ResultStream> stream(
       new ResultStream(core, context, "Analyze"));
   return Start(stream, stream->BeginAnalyze(request));
 }
 
-template <typename Message>
-absl::Status ResultStream<Message>::BeginResult(grpc::ByteBuffer* bytes) {
+absl::Status ResultStream::BeginResult(const grpc::ByteBuffer& bytes) {
   QK_RETURN_IF_ERROR(call_.Open());
   deadline_ = call_.deadline();
   pb::GetResultRequest request;
-  if (!grpc::SerializationTraits<pb::GetResultRequest>::Deserialize(bytes,
-                                                                    &request)
-           .ok()) {
-    return absl::InvalidArgumentError(
-        "the message is not a qkscope.v1.GetResultRequest");
-  }
+  QK_RETURN_IF_ERROR(ParseRaw(bytes, &request));
   if (request.from_seq() < 0) {
     return BadField("from_seq",
                     absl::StrCat("must be >= 0, got ", request.from_seq()));
@@ -87,9 +61,7 @@ absl::Status ResultStream<Message>::BeginResult(grpc::ByteBuffer* bytes) {
   return absl::OkStatus();
 }
 
-template <typename Message>
-absl::Status ResultStream<Message>::BeginAnalyze(
-    const pb::AnalyzeRequest& request) {
+absl::Status ResultStream::BeginAnalyze(const pb::AnalyzeRequest& request) {
   QK_RETURN_IF_ERROR(call_.Open());
   // The call's deadline is the request's; a stream past it has ended, too.
   deadline_ = call_.deadline();
@@ -106,30 +78,28 @@ absl::Status ResultStream<Message>::BeginAnalyze(
   return absl::OkStatus();
 }
 
-template <typename Message>
-void ResultStream<Message>::OnWriteDone(bool ok) {
+void ResultStream::OnWriteDone(bool ok) {
   DelayPoint("write_done");
   {
     std::lock_guard<std::mutex> lock(mutex_);
     watch_.End();
-    call_.streamed_bytes += message_bytes_;
-    core_->scheduler->ChargeBytes(*call_.user(), Priority::kInteractive,
-                                  message_bytes_);
+    const int64_t bytes = static_cast<int64_t>(message_.Length());
+    message_.Clear();
+    call_.streamed_bytes += bytes;
+    core_->scheduler->ChargeBytes(*call_.user(), Priority::kInteractive, bytes);
     if (!ok && !end_.has_value()) end_ = CancelledReason(*context_);
   }
   Pump();
 }
 
-template <typename Message>
-bool ResultStream<Message>::End(const absl::Status& reason) {
+bool ResultStream::End(const absl::Status& reason) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (end_.has_value()) return false;
   end_ = reason;
   return true;
 }
 
-template <typename Message>
-void ResultStream<Message>::Pump() {
+void ResultStream::Pump() {
   std::optional<grpc::Status> finish;
   {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -145,27 +115,25 @@ void ResultStream<Message>::Pump() {
   }
   if (finish.has_value()) {
     DelayPoint("finish");
-    this->Finish(*finish);
+    Finish(*finish);
   } else {
     DelayPoint("write");
-    this->StartWrite(&message_);
+    StartWrite(&message_);
   }
 }
 
-template <typename Message>
-bool ResultStream<Message>::NextMessage() {
+bool ResultStream::NextMessage() {
   if (!std::exchange(accepted_, true)) {
     pb::AnalyzeEvent event;
     event.mutable_accepted()->set_request_id(call_.id());
-    std::string bytes = event.SerializeAsString();
-    message_bytes_ = static_cast<int64_t>(bytes.size());
-    return Fill(std::move(bytes), &message_);
+    message_ = RawOf(event);
+    return true;
   }
   if (detached_) {
     end_ = absl::OkStatus();
     return false;
   }
-  auto next = result_->Get(seq_, [core = core_, weak = this->weak_from_this()] {
+  auto next = result_->Get(seq_, [core = core_, weak = weak_from_this()] {
     core->executor->Post([weak] {
       if (auto stream = weak.lock()) stream->Pump();
     });
@@ -175,17 +143,11 @@ bool ResultStream<Message>::NextMessage() {
   } else if (next->kind == KeptResult::Next::kEnd) {
     end_ = next->status;
   } else if (next->kind == KeptResult::Next::kEvent) {
-    message_bytes_ = static_cast<int64_t>(next->event.size());
-    if (Fill(std::move(next->event), &message_)) {
-      ++seq_;
-      return true;
-    }
-    end_ = absl::DataLossError("request_id: the result is damaged");
+    message_ = RawOf(std::move(next->event));
+    ++seq_;
+    return true;
   }
   return false;
 }
-
-template class ResultStream<pb::AnalyzeEvent>;
-template class ResultStream<grpc::ByteBuffer>;
 
 }  // namespace qk

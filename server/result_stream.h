@@ -1,6 +1,6 @@
 // A stream of a kept result's events, from one number on: the answer to
-// GetResult, and to an Analyze that may be resumed or is detached. GetResult
-// sends the bytes as they were kept.
+// GetResult, and to an Analyze that may be resumed or is detached. The bytes
+// are sent as they were kept.
 #ifndef QKSCOPE_SERVER_RESULT_STREAM_H_
 #define QKSCOPE_SERVER_RESULT_STREAM_H_
 
@@ -15,16 +15,13 @@
 
 namespace qk {
 
-// `Message`: pb::AnalyzeEvent, or grpc::ByteBuffer, which holds one.
-template <typename Message>
-class ResultStream
-    : public grpc::ServerWriteReactor<Message>,
-      public StreamCall,
-      public std::enable_shared_from_this<ResultStream<Message>> {
+class ResultStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
+                     public StreamCall,
+                     public std::enable_shared_from_this<ResultStream> {
  public:
   static ResultStream* GetResult(const ServerCore* core,
                                  grpc::CallbackServerContext* context,
-                                 grpc::ByteBuffer request);
+                                 const grpc::ByteBuffer& request);
   // `request` has detach or resumable set.
   static ResultStream* Analyze(const ServerCore* core,
                                grpc::CallbackServerContext* context,
@@ -39,7 +36,7 @@ class ResultStream
                const char* method);
   static ResultStream* Start(std::shared_ptr<ResultStream> stream,
                              const absl::Status& begun);
-  absl::Status BeginResult(grpc::ByteBuffer* bytes);
+  absl::Status BeginResult(const grpc::ByteBuffer& bytes);
   absl::Status BeginAnalyze(const pb::AnalyzeRequest& request);
   bool End(const absl::Status& reason) override;
   void Pump() override;
@@ -52,14 +49,10 @@ class ResultStream
   bool accepted_ = true;  // has been told, or need not be
   bool detached_ = false;
   int64_t seq_ = 0;
-  Message message_;
-  int64_t message_bytes_ = 0;
+  grpc::ByteBuffer message_;  // in flight
   bool finished_ = false;
   std::optional<absl::Status> end_;
 };
-
-extern template class ResultStream<pb::AnalyzeEvent>;
-extern template class ResultStream<grpc::ByteBuffer>;
 
 }  // namespace qk
 

@@ -19,7 +19,7 @@ BIN = pathlib.Path(os.environ["QK_BIN_DIR"])
 TINY_MODEL = ROOT / "tests" / "goldens" / "tiny_llama_gqa"
 
 # Longer than anything here takes; a test that reaches it hangs.
-PATIENCE_S = 120
+PATIENCE_S = 300
 
 
 class Server:

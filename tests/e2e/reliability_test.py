@@ -322,13 +322,13 @@ class ReliabilityTest(unittest.TestCase):
     def test_r2_stalled_readers_of_a_chunk(self):
         resident, _ = self.stall(tokens=128, layers=1)
         print(f"R2: 256 readers before one chunk: {resident:.0f} MiB")
-        self.assertGreater(resident, 64)
+        self.assertGreater(resident, 48)
         self.assertLessEqual(resident, 192)
 
     def test_r2_stalled_readers_of_more(self):
         resident, gauge = self.stall(tokens=256, layers=2)
-        # What is being written: the message, and gRPC's copy of it.
-        written = 256 * 2 * CHUNK / MIB
+        # What is being written.
+        written = 256 * CHUNK / MIB
         print(f"R2: 256 readers before four chunks: {resident:.0f} MiB, gauge "
               f"{gauge:.0f} MiB + {written:.0f} MiB of writes")
         self.assertGreaterEqual(gauge, 256 * 4 * CHUNK / MIB)
@@ -429,7 +429,7 @@ class ReliabilityTest(unittest.TestCase):
         self.assertIn(b"tiny", other.finish(stream).messages)
         self.serves(server)
 
-    def kill_some(self, server, seed, count):
+    def kill_some(self, server, seed, count, within):
         rng = random.Random(seed)
         arms = [word for i in range(20)
                 for word in ("--arm", f"random_k:1,seed={i}")]
@@ -441,14 +441,18 @@ class ReliabilityTest(unittest.TestCase):
                  "--form", "raw", "--max-new-tokens", "20"],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL)
-            time.sleep(rng.uniform(0, 0.2))
+            time.sleep(rng.uniform(0, within))
             client.kill()
             client.wait()
 
     def test_r7_killed_clients_leave_nothing(self):
         server = self.start()
+        # A client's start takes most of a short call, on a busy machine.
+        start = time.monotonic()
+        self.serves(server)
+        within = max(0.2, 2 * (time.monotonic() - start))
         killers = [threading.Thread(target=self.kill_some,
-                                    args=(server, seed, 25))
+                                    args=(server, seed, 25, within))
                    for seed in range(4)]
         for killer in killers:
             killer.start()

@@ -6,10 +6,10 @@
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "grpcpp/generic/generic_stub.h"
-#include "grpcpp/support/proto_buffer_writer.h"
 #include "qkscope/v1/admin.grpc.pb.h"
 #include "qkscope/v1/error.pb.h"
 #include "tests/server/faulty_backend.h"
@@ -56,6 +56,26 @@ class RefusalsTest : public ServerTest {
     request.set_request_id(id);
     request.set_from_seq(from_seq);
     return Read(stub_->GetResult(context.get(), request).get()).status;
+  }
+
+  // Any bytes to any method.
+  grpc::Status Send(const std::string& method, const std::string& user,
+                    const std::string& bytes) {
+    grpc::GenericStub generic(channel_);
+    const auto context = As(user);
+    const grpc::Slice slice(bytes);
+    grpc::ByteBuffer received;
+    grpc::CompletionQueue queue;
+    const auto call = generic.PrepareUnaryCall(
+        context.get(), "/qkscope.v1.Analysis/" + method,
+        grpc::ByteBuffer(&slice, 1), &queue);
+    call->StartCall();
+    grpc::Status status;
+    call->Finish(&received, &status, nullptr);
+    void* tag = nullptr;
+    bool ok = false;
+    EXPECT_TRUE(queue.Next(&tag, &ok));
+    return status;
   }
 
   static bool SaysWhenToRetry(const grpc::Status& status) {
@@ -210,24 +230,25 @@ TEST_F(RefusalsTest, ResultsThatAreNotThere) {
 
 TEST_F(RefusalsTest, AnUnknownMethod) {
   Start();
-  grpc::GenericStub generic(channel_);
-  grpc::ClientContext context;
-  pb::GetServerInfoRequest request;
-  grpc::ByteBuffer sent, received;
-  bool own = false;
-  ASSERT_TRUE(grpc::SerializationTraits<pb::GetServerInfoRequest>::Serialize(
-                  request, &sent, &own)
-                  .ok());
-  grpc::CompletionQueue queue;
-  const auto call = generic.PrepareUnaryCall(
-      &context, "/qkscope.v1.Analysis/Explain", sent, &queue);
-  call->StartCall();
-  grpc::Status status;
-  call->Finish(&received, &status, nullptr);
-  void* tag = nullptr;
-  bool ok = false;
-  ASSERT_TRUE(queue.Next(&tag, &ok));
-  EXPECT_EQ(status.error_code(), StatusCode::UNIMPLEMENTED);
+  EXPECT_EQ(Send("Explain", "", "").error_code(), StatusCode::UNIMPLEMENTED);
+}
+
+TEST_F(RefusalsTest, BytesThatAreNoMessage) {
+  AddUsers();
+  Start();
+  const std::pair<const char*, const char*> methods[] = {
+      {"Analyze", "AnalyzeRequest"},
+      {"Generate", "GenerateRequest"},
+      {"GetResult", "GetResultRequest"}};
+  for (const auto& [method, message] : methods) {
+    SCOPED_TRACE(method);
+    // A field that is cut off.
+    Expect(Send(method, "ada", "\x0a\x7f"), StatusCode::INVALID_ARGUMENT,
+           absl::StrCat("the message is not a qkscope.v1.", message), false);
+    Expect(Send(method, "", "\x0a\x7f"), StatusCode::UNAUTHENTICATED,
+           "missing or invalid token", false);
+  }
+  EXPECT_TRUE(AnalyzeAs("ada", kShort).status.ok());
 }
 
 TEST_F(RefusalsTest, AViolatedInvariantTellsNothing) {
