@@ -1,18 +1,10 @@
 #include "server/scheduler.h"
 
 #include <algorithm>
-#include <string>
 #include <utility>
-
-#include "absl/strings/cord.h"
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 
 namespace qk {
 namespace {
-
-constexpr char kRetryUrl[] = "qkscope/budget_retry_seconds";
 
 // What a user may take in one go: enough that a short request, whose passes
 // others share and whose comparison follows, is not interrupted.
@@ -27,24 +19,7 @@ constexpr int kTellAtOnce = 32;
 constexpr double kGatherPart = 0.01;
 constexpr int kGatherTimes = 8;
 
-absl::Status OverBudget(const std::string& message, absl::Duration retry) {
-  absl::Status status = absl::ResourceExhaustedError(message);
-  status.SetPayload(kRetryUrl,
-                    absl::Cord(absl::StrCat(absl::ToDoubleSeconds(retry))));
-  return status;
-}
-
 }  // namespace
-
-std::optional<absl::Duration> BudgetRetryDelay(const absl::Status& refusal) {
-  const auto payload = refusal.GetPayload(kRetryUrl);
-  double seconds = 0;
-  if (!payload.has_value() ||
-      !absl::SimpleAtod(std::string(*payload), &seconds)) {
-    return std::nullopt;
-  }
-  return absl::Seconds(seconds);
-}
 
 // Ties requests to a scheduler that may go before them.
 class Scheduler::Listener : public RequestListener {
@@ -147,48 +122,6 @@ bool Scheduler::Step(absl::Time* wake) {
   return true;
 }
 
-absl::Status Scheduler::CheckAdmission(Account* account,
-                                       const std::vector<ScheduledRun>& runs) {
-  if (waiting_ >= options_.max_queued_requests) {
-    return absl::ResourceExhaustedError(absl::StrFormat(
-        "queue full (%d/%d)", waiting_, options_.max_queued_requests));
-  }
-  const UserBudget& budget = account->budget;
-  constexpr absl::Duration kSoon = absl::Seconds(1);
-  if (budget.max_in_flight > 0 && account->in_flight >= budget.max_in_flight) {
-    return OverBudget(absl::StrFormat("client quota: %d requests in flight",
-                                      budget.max_in_flight),
-                      kSoon);
-  }
-  if (budget.max_queued > 0 && account->queued >= budget.max_queued) {
-    return OverBudget(
-        absl::StrFormat("client quota: %d requests queued", budget.max_queued),
-        kSoon);
-  }
-  Usage more;
-  for (const ScheduledRun& run : runs) {
-    more.device_seconds += run.prefill_rows * seconds_per_row_;
-  }
-  const absl::Time now = clock_->Now();
-  const absl::Time fits = account->usage.WhenFits(now, budget, more);
-  if (fits <= now) return absl::OkStatus();
-  const Usage used = account->usage.Sum(now, budget);
-  const std::string state = absl::StrFormat(
-      "client budget: %.0f of %d device ms and %d of %d bytes used in %d s",
-      used.device_seconds * 1e3, budget.device_ms_per_window, used.bytes,
-      budget.bytes_per_window, budget.window_s);
-  if (fits == absl::InfiniteFuture()) {
-    return OverBudget(
-        absl::StrFormat("%s; the request needs about %.0f device ms; reduce "
-                        "its tokens or arms",
-                        state, more.device_seconds * 1e3),
-        absl::InfiniteDuration());
-  }
-  return OverBudget(absl::StrFormat("%s; retry in %.0f s", state,
-                                    absl::ToDoubleSeconds(fits - now)),
-                    fits - now);
-}
-
 absl::Status Scheduler::Submit(const std::shared_ptr<ScheduledRequest>& request,
                                std::vector<ScheduledRun> runs) {
   std::lock_guard<std::mutex> lock(mutex_);
@@ -254,73 +187,6 @@ void Scheduler::SetWaiting(Entry* entry, bool waiting) {
   const int change = waiting ? 1 : -1;
   waiting_ += change;
   entry->flow->account->queued += change;
-}
-
-Scheduler::State Scheduler::state() const {
-  std::lock_guard<std::mutex> lock(mutex_);
-  State state;
-  state.waiting_requests = waiting_;
-  state.running_requests = static_cast<int>(by_request_.size()) - waiting_;
-  for (const Entry& entry : entries_) {
-    for (const ScheduledRun& run : entry.waiting) {
-      state.rows_ahead += run.prefill_rows;
-    }
-  }
-  state.seconds_per_row = seconds_per_row_;
-  return state;
-}
-
-std::vector<Scheduler::Listed> Scheduler::List() const {
-  std::vector<std::pair<uint64_t, Listed>> found;
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    for (const auto& [request, known] : known_) {
-      auto& [arrival, listed] = found.emplace_back();
-      arrival = known.arrival;
-      listed.info = request->info();
-      listed.submitted = known.submitted;
-      listed.started = request->started();
-      listed.device_seconds = request->device_seconds();
-      const auto entry = by_request_.find(request);
-      listed.streaming = entry == by_request_.end();
-      if (listed.streaming) continue;
-      listed.running = !entry->second->waits;
-      listed.position = std::max(0, entry->second->position);
-    }
-  }
-  std::sort(found.begin(), found.end(),
-            [](const auto& a, const auto& b) { return a.first < b.first; });
-  std::vector<Listed> out;
-  for (auto& [arrival, listed] : found) out.push_back(std::move(listed));
-  return out;
-}
-
-std::shared_ptr<ScheduledRequest> Scheduler::Find(const std::string& id) const {
-  std::lock_guard<std::mutex> lock(mutex_);
-  for (const auto& [request, known] : known_) {
-    if (request->info().id == id) return known.request.lock();
-  }
-  return nullptr;
-}
-
-std::vector<Scheduler::UserState> Scheduler::Users() {
-  std::lock_guard<std::mutex> lock(mutex_);
-  std::vector<UserState> out;
-  for (auto& [alias, account] : share_.accounts()) {
-    UserState& user = out.emplace_back();
-    user.alias = alias;
-    user.weight = account.weight;
-    user.budget = account.budget;
-    user.window = account.usage.Sum(clock_->Now(), account.budget);
-    user.device_seconds = account.device_seconds;
-    user.bytes = account.bytes;
-    user.in_flight = account.in_flight;
-    user.queued = account.queued;
-    for (const Flow& flow : account.flows) {
-      if (flow.active) user.share += share_.ShareOf(flow);
-    }
-  }
-  return out;
 }
 
 void Scheduler::StopAdmission() {

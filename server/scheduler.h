@@ -206,13 +206,15 @@ class Scheduler {
 
   // --- scheduler.cc; with mutex_ held
   absl::Duration GatherTime() const;
-  absl::Status CheckAdmission(Account* account,
-                              const std::vector<ScheduledRun>& runs);
   void SetWaiting(Entry* entry, bool waiting);
   void TellPositions();
   void LeaveCounts(Entry* entry);
   void MayBeEmpty(Entry* entry);
   void EraseEmptyEntries();
+
+  // --- scheduler_admit.cc; with mutex_ held
+  absl::Status CheckAdmission(Account* account,
+                              const std::vector<ScheduledRun>& runs);
 
   // --- scheduler_end.cc: how runs end
   // Deadlines and cancellations, if there are any new.
