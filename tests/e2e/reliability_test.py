@@ -7,12 +7,9 @@ Figures are printed for that page; only what hangs fails by the clock.
 import hashlib
 import json
 import os
-import pathlib
 import random
-import resource
 import signal
 import socket
-import statistics
 import subprocess
 import threading
 import time
@@ -22,45 +19,18 @@ import numpy
 import safetensors.numpy
 
 import processes
-from processes import (PATIENCE_S, ROOT, TINY_MODEL, Server, Stalled, metrics,
-                       open_files, qkctl, resident_bytes, scratch_folder,
-                       threads)
+from processes import (TINY_MODEL, Server, Stalled, metrics, open_files,
+                       resident_bytes)
 from raw_grpc import (DATA, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, OK,
-                      RESOURCE_EXHAUSTED, UNAVAILABLE, Connection, SentAway,
-                      connect)
+                      RESOURCE_EXHAUSTED, SentAway)
+from server_case import ANALYZE, MIB, ServerCase, request
 
-ANALYZE = "/qkscope.v1.Analysis/Analyze"
-WATCH_HEALTH = "/grpc.health.v1.Health/Watch"
-# A HealthCheckResponse, with what gRPC puts before a message.
-NOT_SERVING = b"\0\0\0\0\2\x08\2"
-EX_SOFTWARE = 70
-SMALL = ["analyze", "--model", "tiny", "--token-ids", "3,1,41,59"]
-MIB = 1 << 20
 SOAK_SECONDS = int(os.environ.get("SOAK_SECONDS", "0"))
-# Of the soak, some 650 calls each. Pools and caches fill up first.
-WARM_UP_ROUNDS = 7
-ROUNDS = max(12, SOAK_SECONDS)
 # Of measuring, some 3 s each.
 R2_ROUNDS = max(3, SOAK_SECONDS // 3)
 CHUNK = 256 * 1024  # Payload bytes of a Layer event, at most.
 # Of everything that a connection may take.
 ALL = 1 << 30
-
-
-def encoded(text):
-    """An AnalyzeRequest, given as text proto."""
-    return subprocess.run(
-        ["protoc", "-I", ROOT / "proto", "--encode=qkscope.v1.AnalyzeRequest",
-         ROOT / "proto/qkscope/v1/analysis.proto"], input=text.encode(),
-        capture_output=True, check=True).stdout
-
-
-def request(tokens, capture, arms=1, model="tiny"):
-    ids = " ".join(f"ids: {1 + i % 90}" for i in range(tokens))
-    names = " ".join(f"arms {{name: 'a{i}'}}" for i in range(arms))
-    return encoded(f"model: '{model}' input {{token_ids {{{ids}}}}} {names} "
-                   f"capture {{{capture}}}")
-
 
 # Raw values of all points, some 280 KiB an arm: a reader that stands still
 # stops it.
@@ -97,122 +67,7 @@ def make_wide_model(folder):
     safetensors.numpy.save_file(tensors, folder / "model.safetensors")
 
 
-class Sample:
-    """What a server has at a moment when nobody asks anything of it."""
-
-    def __init__(self, calls, resident, files, tasks):
-        self.calls = calls
-        self.resident = resident
-        self.files = files
-        self.tasks = tasks
-
-
-def slope(samples):
-    """Resident bytes a call. A leak goes on: of both halves it is the lesser,
-    and of each the median of all pairs of samples, for the allocator takes
-    more at once now and then."""
-    half = len(samples) // 2
-    return min(statistics.median(
-        (b.resident - a.resident) / (b.calls - a.calls)
-        for i, a in enumerate(part) for b in part[i + 1:])
-        for part in (samples[:half], samples[half:]))
-
-
-def what_grows(samples):
-    """Names of what is not flat in the series."""
-    out = []
-    if slope(samples) * 10_000 >= MIB:
-        out.append("resident bytes")
-    third = len(samples) // 3
-    for name in ("files", "tasks"):
-        first, last = (statistics.median(getattr(s, name) for s in part)
-                       for part in (samples[:third], samples[-third:]))
-        if last > first + 2:
-            out.append(name)
-    return out
-
-
-class ReliabilityTest(unittest.TestCase):
-
-    @classmethod
-    def setUpClass(cls):
-        # For a thousand connections here, and as many in the server.
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-    def setUp(self):
-        folder = scratch_folder()
-        self.addCleanup(folder.cleanup)
-        self.folder = pathlib.Path(folder.name)
-
-    def start(self, config="", models=None, **more):
-        file = self.folder / "q.conf"
-        file.write_text(config)
-        server = Server(models or {"tiny": TINY_MODEL}, "--config", file,
-                        **more)
-        self.addCleanup(server.stop)
-        return server
-
-    def connection(self, server):
-        out = Connection(connect(server.address))
-        self.addCleanup(out.close)
-        return out
-
-    def await_metrics(self, server, what, done):
-        until = time.monotonic() + PATIENCE_S
-        while not done(values := metrics(server)):
-            self.assertLess(time.monotonic(), until, f"hangs: {what}")
-            time.sleep(0.02)
-        return values
-
-    def await_idle(self, server):
-        """Until every call has ended and nothing of any is left."""
-        return self.await_metrics(server, "calls", lambda values: (
-            sum(values["qkscope_rpc_started_total"].values())
-            == sum(values["qkscope_rpc_handled_total"].values())
-            and not any(values[gauge][""] for gauge in [
-                "qkscope_queued_requests", "qkscope_running_requests",
-                "qkscope_stream_buffered_bytes",
-                "qkscope_stream_reserved_bytes"])))
-
-    def await_device(self, server):
-        """Until the engine is through with all requests."""
-        return self.await_metrics(server, "the engine", lambda values: (
-            values["qkscope_queued_requests"][""] == 0
-            and values["qkscope_running_requests"][""] == 0))
-
-    def await_call(self, server, code):
-        """Until the log has a call that ended so."""
-        until = time.monotonic() + PATIENCE_S
-        while True:
-            ended = [entry for entry in map(json.loads, list(server.log))
-                     if entry["event"] == "rpc" and entry["code"] == code]
-            if ended:
-                return ended[0]
-            self.assertLess(time.monotonic(), until, server.log_text())
-            time.sleep(0.01)
-
-    def live(self, values):
-        return (sum(values["qkscope_rpc_started_total"].values())
-                - sum(values["qkscope_rpc_handled_total"].values()))
-
-    def stalled_readers(self, server, count, message, headers=()):
-        """Connections that have each read the beginning of an answer, and
-        their streams."""
-        out = []
-        for _ in range(count):
-            connection = self.connection(server)
-            out.append((connection, connection.start(ANALYZE, message,
-                                                     headers)))
-        for connection, _ in out:
-            connection.await_data()
-        return out
-
-    def serves(self, server, token=None):
-        result = qkctl(server, *SMALL, token=token)
-        self.assertEqual(result.returncode, 0, result.stderr)
-
-    # --- clients and streams
+class ReliabilityTest(ServerCase):
 
     def test_r1_a_thousand_idle_connections(self):
         server = self.start()
@@ -507,99 +362,6 @@ class ReliabilityTest(unittest.TestCase):
         other.take(ALL, call)
         self.assertIn(OK, other.finish(call).headers)
         self.serves(server)
-
-    # --- a device that is lost
-
-    def test_r12_a_simulated_loss_of_the_device_ends_the_process(self):
-        server = self.start(wrap=lambda command: [
-            processes.BIN / "lost_device_server", *command[1:]])
-        health = self.connection(server)
-        health.start(WATCH_HEALTH)
-        health.await_data()
-        message = encoded("model: 'tiny' input {token_ids {ids: 3}} "
-                          "generate {max_new_tokens: 240}")
-        calls = [connection for connection, _
-                 in self.stalled_readers(server, 8, message)]
-        self.assertEqual(self.live(metrics(server)), 8)
-        server.send_signal(signal.SIGUSR2)
-        for call in calls:
-            self.assertIn(UNAVAILABLE, call.read_all())
-        self.assertIn(NOT_SERVING, health.read_all())
-        self.assertEqual(server.wait(), EX_SOFTWARE)
-        self.assertIn('"device_lost"', server.log_text())
-
-    def test_r12_one_in_the_load_at_the_start_does_so(self):
-        result = subprocess.run(
-            [processes.BIN / "lost_device_server", "--lost", "--listen",
-             "127.0.0.1:0", "--metrics-listen", "", "--model",
-             f"tiny={TINY_MODEL}"], capture_output=True, encoding="utf-8",
-            timeout=PATIENCE_S, check=False)
-        # Not that of a bad configuration: a restart may help.
-        self.assertEqual(result.returncode, EX_SOFTWARE, result.stderr)
-        self.assertIn('"device_lost"', result.stderr)
-
-    # --- soak
-
-    def round(self, connection, rng, messages, count):
-        """So many calls: good ones, bad ones, cancelled ones."""
-        for _ in range(count // 50):
-            streams = set()
-            for _ in range(50):
-                stream = connection.start(ANALYZE, rng.choice(messages))
-                if rng.random() < 0.2:
-                    connection.cancel(stream)
-                else:
-                    streams.add(stream)
-            while streams:
-                kind, flags, stream, payload = connection.read()
-                if kind == DATA and payload:
-                    connection.take(len(payload))
-                if flags & END_STREAM and kind in (DATA, HEADERS):
-                    streams.discard(stream)
-
-    def sample(self, server):
-        values = self.await_idle(server)
-        pid = server.process.pid
-        return Sample(sum(values["qkscope_rpc_handled_total"].values()),
-                      resident_bytes(pid), open_files(pid), threads(pid))
-
-    def test_r15_nothing_grows(self):
-        # One heap is what a leak shows in best: with one for each thread,
-        # pages come and go by the MiB.
-        server = self.start(
-            environment={**os.environ, "MALLOC_ARENA_MAX": "1"})
-        rng = random.Random(15)
-        messages = [request(tokens, "form: NORM_PER_TOKEN", arms)
-                    for tokens, arms in [(3, 1), (20, 2), (60, 1)]]
-        messages += [request(3, "", model="nobodys"), b"\xff\xff"]
-        samples = []
-        for _ in range(WARM_UP_ROUNDS + ROUNDS):
-            connection = self.connection(server)
-            self.round(connection, rng, messages, 1000)
-            connection.close()
-            samples.append(self.sample(server))
-        del samples[:WARM_UP_ROUNDS]
-        print(f"R15: {slope(samples) * 10_000 / MIB:.2f} MiB in 10,000 calls, "
-              f"of {samples[-1].calls - samples[0].calls:.0f}; files "
-              f"{samples[0].files} to {samples[-1].files}, threads "
-              f"{samples[0].tasks} to {samples[-1].tasks}")
-        self.assertEqual(what_grows(samples), [])
-        # The same with leaks of 500 bytes a call and of a thread a round.
-        self.assertEqual(
-            what_grows([Sample(s.calls, s.resident + 500 * s.calls, s.files,
-                               s.tasks + i) for i, s in enumerate(samples)]),
-            ["resident bytes", "tasks"])
-        # Where nothing else moves, the limit is sharp.
-        for leak, expected in [(100, []), (110, ["resident bytes"])]:
-            self.assertEqual(what_grows(
-                [Sample(i, leak * i, 10, 20) for i in range(12)]), expected)
-        # Descriptors that the server does keep: of clients that stay.
-        kept = []
-        for _ in samples:
-            self.connection(server).read()
-            self.round(self.connection(server), rng, messages, 50)
-            kept.append(self.sample(server))
-        self.assertIn("files", what_grows(kept))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,112 @@
+"""A test case with servers of its own, requests for them, and raw connections."""
+
+import json
+import pathlib
+import resource
+import subprocess
+import time
+import unittest
+
+from processes import (PATIENCE_S, ROOT, TINY_MODEL, Server, metrics, qkctl,
+                       scratch_folder)
+from raw_grpc import Connection, connect
+
+ANALYZE = "/qkscope.v1.Analysis/Analyze"
+SMALL = ["analyze", "--model", "tiny", "--token-ids", "3,1,41,59"]
+MIB = 1 << 20
+
+
+def encoded(text):
+    """An AnalyzeRequest, given as text proto."""
+    return subprocess.run(
+        ["protoc", "-I", ROOT / "proto", "--encode=qkscope.v1.AnalyzeRequest",
+         ROOT / "proto/qkscope/v1/analysis.proto"], input=text.encode(),
+        capture_output=True, check=True).stdout
+
+
+def request(tokens, capture, arms=1, model="tiny"):
+    ids = " ".join(f"ids: {1 + i % 90}" for i in range(tokens))
+    names = " ".join(f"arms {{name: 'a{i}'}}" for i in range(arms))
+    return encoded(f"model: '{model}' input {{token_ids {{{ids}}}}} {names} "
+                   f"capture {{{capture}}}")
+
+
+class ServerCase(unittest.TestCase):
+
+    @classmethod
+    def setUpClass(cls):
+        # For a thousand connections here, and as many in the server.
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+    def setUp(self):
+        folder = scratch_folder()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def start(self, config="", models=None, **more):
+        file = self.folder / "q.conf"
+        file.write_text(config)
+        server = Server(models or {"tiny": TINY_MODEL}, "--config", file,
+                        **more)
+        self.addCleanup(server.stop)
+        return server
+
+    def connection(self, server):
+        out = Connection(connect(server.address))
+        self.addCleanup(out.close)
+        return out
+
+    def await_metrics(self, server, what, done):
+        until = time.monotonic() + PATIENCE_S
+        while not done(values := metrics(server)):
+            self.assertLess(time.monotonic(), until, f"hangs: {what}")
+            time.sleep(0.02)
+        return values
+
+    def await_idle(self, server):
+        """Until every call has ended and nothing of any is left."""
+        return self.await_metrics(server, "calls", lambda values: (
+            sum(values["qkscope_rpc_started_total"].values())
+            == sum(values["qkscope_rpc_handled_total"].values())
+            and not any(values[gauge][""] for gauge in [
+                "qkscope_queued_requests", "qkscope_running_requests",
+                "qkscope_stream_buffered_bytes",
+                "qkscope_stream_reserved_bytes"])))
+
+    def await_device(self, server):
+        """Until the engine is through with all requests."""
+        return self.await_metrics(server, "the engine", lambda values: (
+            values["qkscope_queued_requests"][""] == 0
+            and values["qkscope_running_requests"][""] == 0))
+
+    def await_call(self, server, code):
+        """Until the log has a call that ended so."""
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            ended = [entry for entry in map(json.loads, list(server.log))
+                     if entry["event"] == "rpc" and entry["code"] == code]
+            if ended:
+                return ended[0]
+            self.assertLess(time.monotonic(), until, server.log_text())
+            time.sleep(0.01)
+
+    def live(self, values):
+        return (sum(values["qkscope_rpc_started_total"].values())
+                - sum(values["qkscope_rpc_handled_total"].values()))
+
+    def stalled_readers(self, server, count, message, headers=()):
+        """Connections that have each read the beginning of an answer, and
+        their streams."""
+        out = []
+        for _ in range(count):
+            connection = self.connection(server)
+            out.append((connection, connection.start(ANALYZE, message,
+                                                     headers)))
+        for connection, _ in out:
+            connection.await_data()
+        return out
+
+    def serves(self, server, token=None):
+        result = qkctl(server, *SMALL, token=token)
+        self.assertEqual(result.returncode, 0, result.stderr)
