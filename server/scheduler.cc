@@ -18,6 +18,8 @@ constexpr int kTellAtOnce = 32;
 // a part of the time that the request will take. As often as somebody comes.
 constexpr double kGatherPart = 0.01;
 constexpr int kGatherTimes = 8;
+// Less than this cannot be slept.
+constexpr absl::Duration kLeastGather = absl::Microseconds(50);
 
 }  // namespace
 
@@ -94,8 +96,9 @@ void Scheduler::Loop() {
     const bool idle = active_.empty();
     for (int i = 0; idle && i < kGatherTimes && arrivals_ != seen; ++i) {
       seen = arrivals_;
-      changed_.wait_for(lock, absl::ToChronoNanoseconds(GatherTime()),
-                        stopping);
+      const absl::Duration gather = GatherTime();
+      if (gather < kLeastGather) break;
+      changed_.wait_for(lock, absl::ToChronoNanoseconds(gather), stopping);
     }
     seen = arrivals_;
     // Cancelled runs still have to be told.
