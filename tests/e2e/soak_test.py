@@ -4,7 +4,8 @@ request gets alone, and when they have gone nothing of them is left.
 SOAK_SECONDS (default 10) is how long; SOAK_MODEL, where it is set, is the model
 instead of the tiny one, and then somebody's prompt of 8,000 tokens is always in
 flight. SOAK_CLIENTS (default 64). SOAK_NICE (default 5): clients have machines
-of their own, here they take what the server leaves.
+of their own, here they take what the server leaves; with SOAK_APART=1 the
+server has one core, with one thread, and the clients have another.
 """
 
 import json
@@ -22,6 +23,11 @@ KINDS = ["good", "flood", "stalled", "killed", "long", "probe"]
 SECONDS = int(os.environ.get("SOAK_SECONDS", "10"))
 CLIENTS = int(os.environ.get("SOAK_CLIENTS", "64"))
 NICE = os.environ.get("SOAK_NICE", "5")
+APART = os.environ.get("SOAK_APART") == "1"
+
+
+def on_core(core, command):
+    return ["taskset", "-c", str(core), *command] if APART else command
 
 
 class SoakTest(unittest.TestCase):
@@ -39,16 +45,20 @@ class SoakTest(unittest.TestCase):
         real = os.environ.get("SOAK_MODEL")
         self.long_tokens = 8000 if real else 250
         self.server = processes.Server(
-            {"m": real or processes.TINY_MODEL}, "--users-file", users)
+            {"m": real or processes.TINY_MODEL}, "--users-file", users,
+            *(["--threads", "1"] if APART else []),
+            wrap=lambda command: on_core(0, command))
         self.addCleanup(self.server.stop)
 
     def soak(self, seconds, clients):
         driven = subprocess.run(
-            ["nice", "-n", NICE, processes.BIN / "soak",
-             "--server", self.server.address, "--model", "m",
-             "--seconds", str(seconds), "--tokens", self.folder,
-             "--clients", str(clients), "--long-tokens", str(self.long_tokens),
-             "--qkctl", processes.BIN / "qkctl"],
+            on_core(1, [
+                "nice", "-n", NICE, processes.BIN / "soak",
+                "--server", self.server.address, "--model", "m",
+                "--seconds", str(seconds), "--tokens", self.folder,
+                "--clients", str(clients),
+                "--long-tokens", str(self.long_tokens),
+                "--qkctl", processes.BIN / "qkctl"]),
             capture_output=True, encoding="utf-8", check=False,
             timeout=seconds + processes.PATIENCE_S)
         self.assertEqual(driven.returncode, 0, driven.stderr + driven.stdout)
