@@ -1,3 +1,4 @@
+#include "google/protobuf/stubs/logging.h"
 #include "server/options.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -58,6 +59,7 @@ void CheckOptions(const qk::ServerOptions& options) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  google::protobuf::SetLogHandler(nullptr);  // as the server does
   const auto options =
       Read(std::string(reinterpret_cast<const char*>(data), size));
   if (!options.ok()) {

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/crc32c.h"
+#include "google/protobuf/stubs/logging.h"
 #include "server/spool_file.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -96,6 +97,7 @@ void Check(const std::string& bytes) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  google::protobuf::SetLogHandler(nullptr);  // as the server does
   const std::string file(reinterpret_cast<const char*>(data), size);
   Check(file);
   Check(WithChecksums(file));
