@@ -350,9 +350,13 @@ TEST(ConfigFamiliesTest, CapsThatAreOff) {
 }
 
 TEST(ConfigFamiliesTest, FusedRowsOfTheMostAndLargestHeads) {
-  const auto a = Read("phi3", "num_attention_heads",
-                      "1048576, \"head_dim\": 1024, "
-                      "\"num_key_value_heads\": 1048576");
+  const auto config = JsonDocument::Parse("config", R"({"model_type": "phi3",
+      "num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 53,
+      "vocab_size": 97, "num_attention_heads": 1048576,
+      "num_key_value_heads": 1048576, "head_dim": 1024})",
+                                          {});
+  ASSERT_TRUE(config.ok()) << config.status();
+  const auto a = ArchitectureFromConfig(config->root());
   ASSERT_TRUE(a.ok()) << a.status();
   EXPECT_EQ(a->layers[0].v_proj.fused_rows, int64_t{3} << 30);
   EXPECT_EQ(a->layers[0].v_proj.first_row, int64_t{2} << 30);

@@ -42,6 +42,7 @@ TEST(TextTest, StripPaths) {
 TEST(TextTest, NearestName) {
   EXPECT_EQ(NearestName("lisen", {"listen", "threads"}), "listen");
   EXPECT_EQ(NearestName("zzzzzzz", {"listen", "threads"}), "");
+  EXPECT_EQ(NearestName(std::string(1 << 20, 'z'), {"listen"}), "");
 }
 
 }  // namespace
