@@ -1,14 +1,10 @@
+// Read as a configuration and as a users file.
 #include "google/protobuf/stubs/logging.h"
 #include "server/options.h"
+#include "server/users_config.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace {
-
-// As a process that starts does it, but for the files that it reads.
-absl::StatusOr<qk::ServerOptions> Read(const std::string& text) {
-  QK_ASSIGN_OR_RETURN(const auto config, qk::ParseConfig(text, "config"));
-  return qk::OptionsFromConfig(config, "config");
-}
 
 void CheckLimits(const qk::Limits& limits) {
   for (const int64_t limit :
@@ -29,8 +25,15 @@ void CheckUsers(const std::vector<qk::UserEntry>& entries) {
     QK_CHECK(!entry.token_sha256.empty() || !entry.subject.empty());
     QK_CHECK(entry.user.weight > 0 && entry.user.weight <= 1000);
   }
-  const auto users = qk::Users::Create(entries);
-  QK_CHECK(users.ok() && users->size() == entries.size());
+}
+
+void CheckUsersFile(const std::string& text) {
+  const auto entries = qk::ParseUsersFile(text, "users");
+  if (!entries.ok()) return qk::fuzz::CheckMessage(entries.status());
+  CheckUsers(*entries);
+  const auto users = qk::Users::Create(*entries);
+  if (!users.ok()) return qk::fuzz::CheckMessage(users.status());
+  QK_CHECK(users->size() == entries->size());
 }
 
 void CheckOptions(const qk::ServerOptions& options) {
@@ -56,18 +59,22 @@ void CheckOptions(const qk::ServerOptions& options) {
   QK_CHECK(options.model_admin.max_bytes >= 0);
 }
 
+// As a process that starts does it, but for the files that it reads.
+absl::Status ReadConfig(const std::string& text) {
+  QK_ASSIGN_OR_RETURN(const auto config, qk::ParseConfig(text, "config"));
+  QK_ASSIGN_OR_RETURN(const auto options,
+                      qk::OptionsFromConfig(config, "config"));
+  CheckOptions(options);
+  return qk::CheckAccess(options);
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   google::protobuf::SetLogHandler(nullptr);  // as the server does
-  const auto options =
-      Read(std::string(reinterpret_cast<const char*>(data), size));
-  if (!options.ok()) {
-    qk::fuzz::CheckMessage(options.status());
-    return 0;
-  }
-  CheckOptions(*options);
-  const absl::Status access = qk::CheckAccess(*options);
-  if (!access.ok()) qk::fuzz::CheckMessage(access);
+  const std::string text(reinterpret_cast<const char*>(data), size);
+  const absl::Status status = ReadConfig(text);
+  if (!status.ok()) qk::fuzz::CheckMessage(status);
+  CheckUsersFile(text);
   return 0;
 }
