@@ -38,8 +38,7 @@ class Folder {
   const std::string& path() const { return path_; }
 
  private:
-  std::string path_ =
-      std::filesystem::temp_directory_path() / "qk_fuzz_XXXXXX";
+  std::string path_ = std::filesystem::temp_directory_path() / "qk_fuzz_XXXXXX";
   int fd_ = -1;
 };
 
