@@ -16,7 +16,7 @@ namespace {
 constexpr char kId[] = "0123456789abcdef";
 constexpr size_t kHead = 9;  // of a record: type, length, CRC-32C
 
-// A folder with one file, the result kId. TMPDIR=/dev/shm is the fastest place.
+// A folder with one file, the result kId.
 class Folder {
  public:
   Folder() {
@@ -32,8 +32,8 @@ class Folder {
 
   void Write(const std::string& bytes) const {
     const auto size = static_cast<ssize_t>(bytes.size());
-    QK_CHECK(ftruncate(fd_, 0) == 0);
     QK_CHECK(pwrite(fd_, bytes.data(), bytes.size(), 0) == size);
+    QK_CHECK(ftruncate(fd_, size) == 0);
   }
   const std::string& path() const { return path_; }
 
