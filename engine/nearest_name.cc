@@ -28,6 +28,11 @@ std::string NearestName(absl::string_view word,
   // Further away than this is another word, not a slip.
   size_t best_distance = std::max<size_t>(2, word.size() / 3) + 1;
   for (const std::string& candidate : candidates) {
+    const size_t longer = std::max(word.size(), candidate.size());
+    // At least as far away as their lengths differ.
+    if (longer - std::min(word.size(), candidate.size()) >= best_distance) {
+      continue;
+    }
     const size_t distance = EditDistance(word, candidate);
     if (distance < best_distance) {
       best_distance = distance;

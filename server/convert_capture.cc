@@ -20,7 +20,7 @@ absl::Status ConvertPlaces(const pb::Capture& in, const ModelConfig& config,
   QK_ASSIGN_OR_RETURN(out->layers,
                       ConvertLayers("capture.layers", in.layers(), config,
                                     limits.max_list_entries, kOutside));
-  int heads = std::numeric_limits<int>::max();
+  int heads = out->layers.empty() ? 0 : std::numeric_limits<int>::max();
   for (int layer : out->layers) {
     heads = std::min(heads, config.layers[layer].attention.num_heads);
   }

@@ -41,7 +41,7 @@ absl::StatusOr<Image> FromFile(absl::string_view field, const pb::Image& in,
                     absl::StrFormat("must be ascending in [1, %d], got %d, %d",
                                     kMostPixels, min, max));
   }
-  const absl::StatusOr<Pixels> pixels = DecodeImage(file);
+  absl::StatusOr<Pixels> pixels = DecodeImage(file);
   if (!pixels.ok()) return InImage(field, pixels.status());
   const int factor = config.patch_size * config.merge_size;
   const absl::StatusOr<ImageSize> size =
@@ -55,7 +55,7 @@ absl::StatusOr<Image> FromFile(absl::string_view field, const pb::Image& in,
                                "of %d leaves %d",
                                rows, model.config->context_length, rows_left));
   }
-  return MakePatches(ResizeBicubic(*pixels, *size), config);
+  return MakePatches(ResizeBicubic(*std::move(pixels), *size), config);
 }
 
 absl::StatusOr<Image> FromPatches(absl::string_view field,

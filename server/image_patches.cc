@@ -97,10 +97,13 @@ absl::StatusOr<ImageSize> SmartResize(ImageSize size, int factor,
   return ImageSize{static_cast<int>(width), static_cast<int>(height)};
 }
 
-Pixels ResizeBicubic(const Pixels& pixels, ImageSize size) {
-  Pixels wide = pixels;
-  if (size.width != pixels.width) {
+Pixels ResizeBicubic(Pixels pixels, ImageSize size) {
+  Pixels wide;
+  if (size.width == pixels.width) {
+    wide = std::move(pixels);
+  } else {
     wide.width = size.width;
+    wide.height = pixels.height;
     wide.rgb.resize(int64_t{3} * size.width * pixels.height);
     Resample(pixels.rgb.data(), 3, int64_t{3} * pixels.width, pixels.height,
              MakeTaps(pixels.width, size.width), wide.rgb.data(), 3,

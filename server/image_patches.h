@@ -23,7 +23,7 @@ absl::StatusOr<ImageSize> SmartResize(ImageSize size, int factor,
                                       int64_t min_pixels, int64_t max_pixels);
 
 // Bicubic (a = -0.5), widened where it shrinks, in fixed point: PIL's bytes.
-Pixels ResizeBicubic(const Pixels& pixels, ImageSize size);
+Pixels ResizeBicubic(Pixels pixels, ImageSize size);
 
 // One frame, repeated to fill a patch in time; normalised with the mean and
 // deviation of config.processing. Sides must be multiples of patch_size x

@@ -74,9 +74,9 @@ class FirstError : public google::protobuf::io::ErrorCollector {
     }
     const std::string key = line < 0 ? "" : KeyOfLine(lines_[line]);
     const std::string problem =
-        absl::AsciiStrToLower(message.substr(0, 1)) +
-        message.substr(std::min<size_t>(1, message.size()));
-    return key.empty() ? problem : absl::StrCat(key, ": ", problem);
+        Printable(absl::AsciiStrToLower(message.substr(0, 1)) +
+                  message.substr(std::min<size_t>(1, message.size())));
+    return key.empty() ? problem : absl::StrCat(Echo(key), ": ", problem);
   }
 
   const std::vector<std::string> lines_;

@@ -43,8 +43,10 @@ struct RuleConverter {
   std::string Sub(absl::string_view name) const {
     return absl::StrCat(field, ".", name);
   }
-  // The smallest size over the chosen layers.
+  // The smallest size over the chosen layers; 0 where the model has none with
+  // attention.
   int Over(const std::function<int(const AttentionConfig&)>& size) const {
+    if (out.layers.empty()) return 0;
     int smallest = std::numeric_limits<int>::max();
     for (int layer : out.layers) {
       smallest = std::min(smallest, size(config.attention(out.vision, layer)));

@@ -11,6 +11,7 @@ namespace qk {
 namespace {
 
 constexpr size_t kMaxEcho = 64;
+constexpr size_t kMaxPrintable = 200;
 
 }  // namespace
 
@@ -19,6 +20,17 @@ std::string Echo(absl::string_view text) {
   const bool cut = text.size() > kMaxEcho || escaped.size() > kMaxEcho;
   if (escaped.size() > kMaxEcho) escaped.resize(kMaxEcho);
   return cut ? escaped + "..." : escaped;
+}
+
+std::string Printable(absl::string_view message) {
+  std::string out;
+  for (const char& c : message.substr(0, kMaxPrintable)) {
+    const absl::string_view byte(&c, 1);
+    absl::StrAppend(&out, absl::ascii_isprint(static_cast<unsigned char>(c))
+                              ? std::string(byte)
+                              : absl::CHexEscape(byte));
+  }
+  return message.size() > kMaxPrintable ? out + "..." : out;
 }
 
 std::string HumanBytes(int64_t bytes) {

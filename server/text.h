@@ -14,6 +14,10 @@ namespace qk {
 // longer text ends in "...".
 std::string Echo(absl::string_view text);
 
+// A library's message: what is not printable ASCII is escaped, at most 200
+// bytes of it; a longer one ends in "...".
+std::string Printable(absl::string_view message);
+
 // 64 hex digits of either case.
 bool IsSha256(absl::string_view text);
 

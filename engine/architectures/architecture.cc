@@ -8,6 +8,7 @@
 #include "engine/architectures/hf_config.h"
 #include "engine/architectures/hf_packing.h"
 #include "engine/check.h"
+#include "engine/formats/excerpt.h"
 
 namespace qk {
 namespace {
@@ -127,7 +128,7 @@ absl::StatusOr<Architecture> ArchitectureFromGguf(const GgufFile& file) {
     return a;
   }
   return absl::UnimplementedError(absl::StrCat(
-      "general.architecture: '", type,
+      "general.architecture: '", Excerpt(type),
       "' is not implemented (implemented: ", Names(kGgufFamilies), ")"));
 }
 

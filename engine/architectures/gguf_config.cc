@@ -8,6 +8,7 @@
 #include "engine/architectures/hf_config.h"
 #include "engine/architectures/rope_scaling.h"
 #include "engine/check.h"
+#include "engine/formats/excerpt.h"
 
 namespace qk {
 namespace {
@@ -189,7 +190,7 @@ absl::StatusOr<RopeConfig> GgufReader::ReadRope(
     ApplyYarn(yarn, &rope);
   } else if (kind != "none" && kind != "linear" && kind != "longrope") {
     return absl::UnimplementedError(absl::StrCat(
-        Key("rope.scaling.type"), ": '", kind,
+        Key("rope.scaling.type"), ": '", Excerpt(kind),
         "' is not implemented (implemented: none, linear, yarn, longrope)"));
   }
   QK_ASSIGN_OR_RETURN(const double attention_factor,

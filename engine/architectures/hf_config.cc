@@ -5,6 +5,7 @@
 #include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "engine/check.h"
+#include "engine/formats/excerpt.h"
 
 namespace qk {
 namespace {
@@ -232,7 +233,7 @@ absl::Status Unimplemented(const JsonValue& object, absl::string_view key,
                            absl::string_view message) {
   const std::string path = object.Path();
   return absl::UnimplementedError(absl::StrCat(
-      "config: ", path, path.empty() ? "" : ".", key, ": ", message));
+      "config: ", path, path.empty() ? "" : ".", Excerpt(key), ": ", message));
 }
 
 absl::StatusOr<Activation> ReadActivation(const JsonValue& config,

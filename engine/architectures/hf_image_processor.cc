@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
 #include "engine/check.h"
+#include "engine/formats/excerpt.h"
 
 namespace qk {
 namespace {
@@ -32,7 +33,7 @@ constexpr absl::string_view kNeutral[] = {
 absl::Status Refuse(const JsonValue& object, absl::string_view key,
                     absl::string_view message) {
   return absl::UnimplementedError(
-      object.Error(absl::StrCat(key, ": ", message)).message());
+      object.Error(absl::StrCat(Excerpt(key), ": ", message)).message());
 }
 
 absl::Status CheckFields(const JsonValue& json,

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/architectures/hf_config.h"
 #include "engine/check.h"
+#include "engine/formats/excerpt.h"
 
 namespace qk {
 namespace {
@@ -109,7 +110,8 @@ absl::StatusOr<Packing> ReadAwq(const JsonValue& object) {
   if (format != "gemm") {
     return Unimplemented(
         object, object.Find("version").has_value() ? "version" : "format",
-        absl::StrCat("'", format, "' is not implemented (implemented: gemm)"));
+        absl::StrCat("'", Excerpt(format),
+                     "' is not implemented (implemented: gemm)"));
   }
   QK_RETURN_IF_ERROR(ReadSizes(object, &packing));
   QK_ASSIGN_OR_RETURN(packing.zero_point, object.GetBoolOr("zero_point", true));
@@ -131,7 +133,7 @@ absl::StatusOr<Packing> ReadGptq(const JsonValue& object) {
         object,
         object.Find("checkpoint_format").has_value() ? "checkpoint_format"
                                                      : "format",
-        absl::StrCat("'", format,
+        absl::StrCat("'", Excerpt(format),
                      "' is not implemented (implemented: gptq, gptq_v2)"));
   }
   packing.v2 = format == "gptq_v2";

@@ -11,6 +11,7 @@
 #include "engine/architectures/hf_rope_kinds.h"
 #include "engine/architectures/rope_scaling.h"
 #include "engine/check.h"
+#include "engine/formats/excerpt.h"
 
 namespace qk {
 namespace {
@@ -90,8 +91,8 @@ absl::StatusOr<std::string> Reader::Kind() const {
   const bool has_sections = !fields_.default_sections.empty();
   if (object_->Find("type").has_value() && kind != type &&
       !(has_sections && type == "mrope" && kind == "default")) {
-    return object_->Error(
-        absl::StrCat("rope_type: '", kind, "', but type is '", type, "'"));
+    return object_->Error(absl::StrCat("rope_type: '", Excerpt(kind),
+                                       "', but type is '", Excerpt(type), "'"));
   }
   if (has_sections && kind == "mrope") kind = "default";
   if (fields_.yarn_is_longrope && (kind == "su" || kind == "yarn")) {
@@ -271,6 +272,12 @@ absl::Status SetRope(const JsonValue& config, const RopeFields& fields,
                                        " positions, limit ", kMaxContext));
     }
     model->context_length = static_cast<int>(context);
+    const double slowest = rope.FrequenciesFor(model->context_length).back();
+    if (!(slowest > 0)) {
+      return config.Error(absl::StrCat("factor: gives a frequency of ", slowest,
+                                       " at ", model->context_length,
+                                       " positions"));
+    }
   }
   return absl::OkStatus();
 }

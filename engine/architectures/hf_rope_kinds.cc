@@ -7,6 +7,7 @@
 #include "engine/architectures/hf_config.h"
 #include "engine/architectures/rope_scaling.h"
 #include "engine/check.h"
+#include "engine/formats/excerpt.h"
 
 namespace qk {
 namespace {
@@ -120,7 +121,7 @@ absl::Status ApplyRopeKind(const JsonValue& object, const std::string& kind,
   }
   return Unimplemented(
       object, object.Find("rope_type").has_value() ? "rope_type" : "type",
-      absl::StrCat("'", kind,
+      absl::StrCat("'", Excerpt(kind),
                    "' is not implemented (implemented: default, linear, "
                    "dynamic, llama3, yarn, longrope)"));
 }

@@ -7,6 +7,7 @@
 #include "engine/architectures/hf_config.h"
 #include "engine/architectures/weight_map.h"
 #include "engine/check.h"
+#include "engine/formats/excerpt.h"
 
 namespace qk {
 namespace {
@@ -61,7 +62,8 @@ absl::StatusOr<RopeConfig> ReadAxialRope(const JsonValue& config,
     if (type != "axial") {
       return Unimplemented(
           *object, "rope_type",
-          absl::StrCat("'", type, "' is not implemented (implemented: axial)"));
+          absl::StrCat("'", Excerpt(type),
+                       "' is not implemented (implemented: axial)"));
     }
     QK_ASSIGN_OR_RETURN(theta, ReadPositiveOr(*object, "rope_theta", theta));
   }

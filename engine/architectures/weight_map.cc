@@ -83,7 +83,7 @@ void Mapper::FusedQkv(const AttentionConfig& c, LayerWeightRefs* refs) const {
     *biases[i] = Bias(c.qkv_bias, names_.qkv, sizes[i]);
     for (WeightRef* ref : {parts[i], biases[i]}) {
       if (ref->name.empty()) continue;
-      ref->fused_rows = c.q_size() + 2 * c.kv_size();
+      ref->fused_rows = c.q_size() + int64_t{2} * c.kv_size();
       ref->first_row = first;
       if (names_.qkv_per_head) {
         ref->block_rows = c.head_dim;

@@ -229,11 +229,15 @@ TEST(GgufFamiliesTest, BadKeysAreNamed) {
   Maker("qwen2")
       .Key("rope.scaling.type", GgufType::kString, GgufString("ntk"))
       .Expect(kUnimplemented, "qwen2.rope.scaling.type: 'ntk' is not");
+  Maker("qwen2")
+      .Key("rope.scaling.type", GgufType::kString, GgufString("n\ntk"))
+      .Expect(kUnimplemented, "qwen2.rope.scaling.type: 'n\\ntk' is not");
   Maker("gemma2")
       .Float("final_logit_softcapping", 0)
       .Expect(kInvalid, "gemma2.final_logit_softcapping: must be > 0");
   Maker("gptneox").Expect(kInvalid, "gptneox.use_parallel_residual");
   Maker("mamba").Expect(kUnimplemented, "general.architecture: 'mamba'");
+  Maker("\n").Expect(kUnimplemented, "general.architecture: '\\n'");
 }
 
 // Names and shapes of a real file, all of them and no others.

@@ -254,6 +254,12 @@ const Bad kBad[] = {
      "{\"quant_method\": \"awq\", \"bits\": 4, \"version\": \"gemv\"}",
      "quantization_config.version: 'gemv' is not", kUnimplemented},
     {"llama", "quantization_config",
+     "{\"quant_method\": \"awq\", \"bits\": 4, \"format\": \"\\n\"}",
+     "quantization_config.format: '\\n' is not", kUnimplemented},
+    {"llama", "quantization_config",
+     "{\"quant_method\": \"gptq\", \"bits\": 4, \"format\": \"\\n\"}",
+     "quantization_config.format: '\\n' is not", kUnimplemented},
+    {"llama", "quantization_config",
      "{\"quant_method\": \"awq\", \"bits\": 4, \"group_size\": 100}",
      "quantization_config: group_size: must be -1 or a multiple of 32"},
     {"llama", "quantization_config",
@@ -341,6 +347,19 @@ TEST(ConfigFamiliesTest, CapsThatAreOff) {
                 .layers[0]
                 .attention.softcap,
             0.0f);
+}
+
+TEST(ConfigFamiliesTest, FusedRowsOfTheMostAndLargestHeads) {
+  const auto config = JsonDocument::Parse("config", R"({"model_type": "phi3",
+      "num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 53,
+      "vocab_size": 97, "num_attention_heads": 1048576,
+      "num_key_value_heads": 1048576, "head_dim": 1024})",
+                                          {});
+  ASSERT_TRUE(config.ok()) << config.status();
+  const auto a = ArchitectureFromConfig(config->root());
+  ASSERT_TRUE(a.ok()) << a.status();
+  EXPECT_EQ(a->layers[0].v_proj.fused_rows, int64_t{3} << 30);
+  EXPECT_EQ(a->layers[0].v_proj.first_row, int64_t{2} << 30);
 }
 
 TEST(ConfigFamiliesTest, Packing) {

@@ -122,6 +122,7 @@ const BadConfig kBad[] = {
      "quantization_config.quant_method: missing"},
     {"partial_rotary_factor", "0.5", "partial_rotary_factor", kUnimplemented},
     {"num_experts", "8", "num_experts", kUnimplemented},
+    {"caf\xC3\xA9", "8", "config: caf\\303\\251: a field", kUnimplemented},
     {"model_type", "", "model_type"},
     {"model_type", "\"mamba\"", "model_type: \"mamba\" is not implemented",
      kUnimplemented},

@@ -106,6 +106,7 @@ TEST(ImageProcessorTest, BadFieldsAreNamed) {
            {R"({"do_center_crop": true})",
             "preprocessor_config: do_center_crop: a field that is not "
             "implemented, got true"},
+           {R"({"do_\n": true})", R"(do_\n: a field that is not implemented)"},
            {R"({"image_processor_type": "CLIPImageProcessor"})",
             "image_processor_type: \"CLIPImageProcessor\" is not implemented"},
            {"[]", "preprocessor_config"},

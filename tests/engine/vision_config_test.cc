@@ -105,6 +105,8 @@ TEST(VisionConfigTest, BadFieldsAreNamed) {
            {"\"num_heads\": 2, \"rope_parameters\": 3", "rope_parameters"},
            {"\"num_heads\": 2, \"rope_parameters\": {\"rope_type\": \"yarn\"}",
             "rope_parameters.rope_type: 'yarn' is not implemented"},
+           {"\"num_heads\": 2, \"rope_parameters\": {\"rope_type\": \"\\n\"}",
+            "rope_parameters.rope_type: '\\n' is not implemented"},
            {"\"num_heads\": 2, \"rope_parameters\": {\"rope_theta\": 0}",
             "rope_theta: must be > 0"},
        }) {

@@ -16,6 +16,7 @@ namespace qk::fuzz {
 inline void CheckMessage(const absl::Status& status) {
   QK_CHECK(!status.ok());
   QK_CHECK(status.code() != absl::StatusCode::kInternal);
+  QK_CHECK(status.code() != absl::StatusCode::kUnknown);
   QK_CHECK(!status.message().empty() && status.message().size() <= 1024);
   for (const char c : status.message()) QK_CHECK(c >= 0x20 && c < 0x7F);
 }

@@ -11,7 +11,8 @@ import struct
 import zlib
 
 CORPUS = pathlib.Path(__file__).parent / "corpus"
-IMAGES = pathlib.Path(__file__).parents[1] / "goldens" / "images"
+GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
+IMAGES = GOLDENS / "images"
 
 
 def write(target, name, content):
@@ -138,7 +139,32 @@ def make_image():
     write("image", "interlaced", png(2, 8, 0, [b"a", b"b", b"cd"], True))
 
 
+# What the published configurations do not have.
+CONFIGS = [
+    "awq_g32", "gemma3_layer_types", "gemma3_vl", "gptq_g32_sym_desc",
+    "jamba_dense", "llama3_rope", "llama_dynamic", "llama_linear",
+    "llama_yarn_mscale", "opt_post_norm", "phi3_partial", "qwen2_window"]
+PROCESSOR = {
+    "image_processor_type": "Qwen2VLImageProcessor", "do_resize": True,
+    "resample": 3, "rescale_factor": 1 / 255, "patch_size": 4,
+    "merge_size": 2, "min_pixels": 64, "max_pixels": 4096,
+    "size": {"shortest_edge": 64, "longest_edge": 4096},
+    "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+
+
+def make_config():
+    for path in (GOLDENS / "published").glob("*.json"):
+        write("config_json", path.stem, path.read_bytes())
+    for name in CONFIGS:
+        write("config_json", name,
+              (GOLDENS / f"tiny_{name}" / "config.json").read_bytes())
+    images = GOLDENS / "tiny_qwen2_vl_image" / "config.json"
+    write("config_json", "processor",
+          images.read_bytes() + b"\0" + json.dumps(PROCESSOR).encode())
+
+
 if __name__ == "__main__":
+    make_config()
     make_safetensors()
     make_index()
     make_json()

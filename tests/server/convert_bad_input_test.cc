@@ -43,6 +43,14 @@ TEST_P(ConvertBadInput, HasCodeAndMessage) {
       }(),
       nullptr);
   models.Add("other_layers", testing::SmallConfig(5), nullptr);
+  models.Add(
+      "mamba",
+      [] {
+        ModelConfig config = testing::SmallConfig();
+        for (LayerConfig& layer : config.layers) layer.attention = {};
+        return config;
+      }(),
+      nullptr);
   pb::AnalyzeRequest request;
   std::string text = GetParam().request;
   if (text.rfind("model:", 0) != 0) text += " model: 'm'";
@@ -335,6 +343,22 @@ INSTANTIATE_TEST_SUITE_P(
                 ".stat_span.end: 5 is outside [0, 4]"),
         BadRule("span_begin", "top_k {k: 1} positions {begin: -1}",
                 ".positions.begin: -1 is outside [0, 4]")),
+    Name);
+
+// All layers of a model that has none with attention are no layers.
+const std::string kMamba = "model: 'mamba' input {token_ids {ids: [1, 2]}} ";
+
+INSTANTIATE_TEST_SUITE_P(
+    NoAttention, ConvertBadInput,
+    ::testing::Values(
+        BadInput{"captured_head", kMamba + "capture {heads: 0}",
+                 Code::kOutOfRange, "capture.heads[0]: 0 is outside [0, 0)"},
+        Bad("rule_head", kMamba + Arm("top_k {} heads: 0"),
+            "arms[0].disruptions[0].heads[0]: 0 is outside [0, 0) of Q"),
+        Bad("dims",
+            kMamba + Arm("random_k {k: 2147483647 exclude_top: 2147483647}"),
+            "arms[0].disruptions[0].random_k.k: 2147483647 is over head_dim "
+            "0")),
     Name);
 
 const std::string kTop = "disruptions {top_k {k: 1}}";

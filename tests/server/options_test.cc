@@ -61,6 +61,12 @@ TEST(ConfigTest, BadFilesNameLineKeyAndValue) {
             "q.conf:1: threads: expected integer, got: 'two'");
   EXPECT_THAT(ConfigError("limits {\n  kv_cache_bytes: 8GiB\n}"),
               HasSubstr("q.conf:2: "));
+  EXPECT_EQ(ConfigError("'\xc3'"),
+            "q.conf:1: expected identifier, got: '\\xc3'");
+  EXPECT_EQ(
+      ConfigError(std::string(999, 'k') + " 'cut"),
+      "q.conf:1: " + std::string(64, 'k') + "...: unexpected end of string.");
+  EXPECT_LE(ConfigError("threads: " + std::string(999, 'x')).size(), 300u);
   EXPECT_THAT(ConfigError("threads: 99999999999"), HasSubstr("q.conf:1: "));
   EXPECT_THAT(ConfigError("models {"), HasSubstr("q.conf:1: "));
 }

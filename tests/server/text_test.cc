@@ -16,6 +16,13 @@ TEST(TextTest, EchoEscapesAndCuts) {
   EXPECT_LE(Echo(std::string(64, '\xff')).size(), 67u);
 }
 
+TEST(TextTest, PrintableEscapesAndCuts) {
+  EXPECT_EQ(Printable("expected \"a\""), "expected \"a\"");
+  EXPECT_EQ(Printable("a\n\xc3"), "a\\n\\xc3");
+  EXPECT_EQ(Printable(std::string(200, 'a')), std::string(200, 'a'));
+  EXPECT_EQ(Printable(std::string(201, 'a')), std::string(200, 'a') + "...");
+}
+
 TEST(TextTest, HumanBytes) {
   EXPECT_EQ(HumanBytes(0), "0 B");
   EXPECT_EQ(HumanBytes(1023), "1023 B");
@@ -35,6 +42,7 @@ TEST(TextTest, StripPaths) {
 TEST(TextTest, NearestName) {
   EXPECT_EQ(NearestName("lisen", {"listen", "threads"}), "listen");
   EXPECT_EQ(NearestName("zzzzzzz", {"listen", "threads"}), "");
+  EXPECT_EQ(NearestName(std::string(1 << 20, 'z'), {"listen"}), "");
 }
 
 }  // namespace
