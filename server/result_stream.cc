@@ -118,8 +118,28 @@ void ResultStream::Pump() {
     Finish(*finish);
   } else {
     DelayPoint("write");
+    const auto self = shared_from_this();  // the call may be over by ReadAhead
     StartWrite(&message_);
+    ReadAhead();
   }
+}
+
+void ResultStream::ReadAhead() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (ahead_.has_value() || end_.has_value() || detached_) return;
+  auto next = Get();
+  if (next.ok() && next->kind == KeptResult::Next::kEvent) {
+    ahead_ = std::move(next->event);
+    ++seq_;
+  }
+}
+
+absl::StatusOr<KeptResult::Next> ResultStream::Get() {
+  return result_->Get(seq_, [core = core_, weak = weak_from_this()] {
+    core->executor->Post([weak] {
+      if (auto stream = weak.lock()) stream->Pump();
+    });
+  });
 }
 
 bool ResultStream::NextMessage() {
@@ -133,11 +153,11 @@ bool ResultStream::NextMessage() {
     end_ = absl::OkStatus();
     return false;
   }
-  auto next = result_->Get(seq_, [core = core_, weak = weak_from_this()] {
-    core->executor->Post([weak] {
-      if (auto stream = weak.lock()) stream->Pump();
-    });
-  });
+  if (ahead_.has_value()) {
+    message_ = RawOf(*std::exchange(ahead_, std::nullopt));
+    return true;
+  }
+  auto next = Get();
   if (!next.ok()) {
     end_ = next.status();
   } else if (next->kind == KeptResult::Next::kEnd) {

@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
@@ -42,13 +43,18 @@ class ResultStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   void Pump() override;
   // Makes message_; false: nothing now. Sets end_ at the end. With mutex_ held.
   bool NextMessage();
+  // The next event, or that there is none yet: then Pump will be called.
+  absl::StatusOr<KeptResult::Next> Get();
+  // Reads the next event while one is being written.
+  void ReadAhead();
 
   std::shared_ptr<ResultStream> self_;
   CallRecord call_;
   std::shared_ptr<KeptResult> result_;
   bool accepted_ = true;  // has been told, or need not be
   bool detached_ = false;
-  int64_t seq_ = 0;
+  int64_t seq_ = 0;  // of the event that is read next
+  std::optional<std::string> ahead_;
   grpc::ByteBuffer message_;  // in flight
   bool finished_ = false;
   std::optional<absl::Status> end_;
