@@ -58,7 +58,7 @@ void FairShare::SetActive(Flow* flow, bool active) {
     if (least < std::numeric_limits<double>::infinity()) {
       floor_ = std::max(floor_, least);
     }
-    flow->fresh = flow->virtual_time < floor_;
+    flow->fresh = true;
     flow->virtual_time = std::max(flow->virtual_time, floor_);
     flow->turn_began = flow->virtual_time;
   }
@@ -77,6 +77,10 @@ void FairShare::Charge(Flow* flow, double cost) {
   floor_ = std::max(floor_, least < std::numeric_limits<double>::infinity()
                                 ? least
                                 : flow->virtual_time);
+}
+
+double FairShare::Rank(const Flow& flow) const {
+  return flow.fresh ? flow.turn_began - turn_ * Pace(flow) : flow.turn_began;
 }
 
 double FairShare::ShareOf(const Flow& flow) const {

@@ -3,8 +3,10 @@
 // a virtual time that its cost over its weight moves on. A flow's turn is some
 // device time that it may take in one go, so that a short request is not torn
 // up among others' long ones; the flow whose turn began least far on goes next.
-// A flow that comes back after a pause starts where the others are, ahead of
-// them: nobody saves up time, and one flow alone gets everything.
+// A flow that comes back after a pause starts where the others are, or where it
+// was if that is further on, with a head start of one turn: nobody saves up
+// time, nobody is ahead of his share by more than that, and one flow alone gets
+// everything.
 #ifndef QKSCOPE_SERVER_FAIR_SHARE_H_
 #define QKSCOPE_SERVER_FAIR_SHARE_H_
 
@@ -59,6 +61,8 @@ class FairShare {
 
   void SetActive(Flow* flow, bool active);
   void Charge(Flow* flow, double cost);
+  // The least goes next.
+  double Rank(const Flow& flow) const;
   // Virtual seconds per second of cost. A user with flows of both classes has
   // no more in all than with the better one alone.
   static double Pace(const Flow& flow);

@@ -182,10 +182,9 @@ class Scheduler {
     LivePass* pass = nullptr;   // that ran longest ago
     bool has_long_pass = false;
     double virtual_time = 0;  // with what the plan will cost
-    double turn_began = 0;
-    bool fresh = false;
-    double pace = 1;    // virtual seconds a second
-    uint64_t last = 0;  // turn
+    double rank = 0;          // the least goes next
+    double pace = 1;          // virtual seconds a second
+    uint64_t last = 0;        // turn
   };
   using Work = std::map<Flow*, FlowWork>;
   // A flow's turns, in a count over all slices.

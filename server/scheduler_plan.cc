@@ -1,6 +1,5 @@
 // What runs next: the choice among flows, and what goes into a new pass.
 #include <algorithm>
-#include <tuple>
 #include <utility>
 
 #include "server/scheduler.h"
@@ -75,8 +74,7 @@ Scheduler::Work Scheduler::FindWork(absl::Time* wake) {
   }
   for (auto& [flow, found] : work) {
     found.virtual_time = flow->virtual_time;
-    found.turn_began = flow->turn_began;
-    found.fresh = flow->fresh;
+    found.rank = share_.Rank(*flow);
     found.pace = FairShare::Pace(*flow);
     found.last = turns_[flow].last;
   }
@@ -93,7 +91,7 @@ Scheduler::LivePass* Scheduler::ChoosePass(absl::Time* wake) {
     const auto least = std::min_element(
         work.begin(), work.end(), [](const auto& a, const auto& b) {
           const auto key = [](const FlowWork& found) {
-            return std::tuple(found.turn_began, !found.fresh, found.last);
+            return std::pair(found.rank, found.last);
           };
           return key(a.second) < key(b.second);
         });
