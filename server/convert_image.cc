@@ -74,6 +74,7 @@ absl::StatusOr<Image> FromPatches(absl::string_view field,
   image.rows = in.patches().rows();
   image.columns = in.patches().columns();
   image.values.resize(values.size() / sizeof(float));
+  if (values.empty()) return image;  // no address to copy to
   std::memcpy(image.values.data(), values.data(), values.size());
   return image;
 }

@@ -146,6 +146,14 @@ TEST(ConvertVision, TheExpandedRequestIsTheSameRequest) {
             converted->expanded.SerializeAsString());
 }
 
+TEST(ConvertVision, PatchesWithoutValuesAreRefused) {
+  const auto converted = Convert(
+      "input {token_ids {ids: 200} "
+      "images {patches {frames: 1 rows: 2 columns: 2}}}");
+  EXPECT_EQ(converted.status().message(),
+            "images[0]: patches: expected 4 values (4 patches of 1), got 0");
+}
+
 TEST(ConvertVision, OfRequestsThatDoNotAskNothingIsCaptured) {
   const auto converted = Convert(kOneImage);
   ASSERT_TRUE(converted.ok()) << converted.status();
