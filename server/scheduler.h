@@ -7,8 +7,10 @@
 // not make it much longer.
 //
 // Slices: a pass runs for at most `slice` (or one step) before the choice is
-// made anew. A long prompt is thus parked between two steps while others pass;
-// a parked pass holds its hidden rows and nothing of the device.
+// made anew; one that was to be over by then gets as long again, for its rest
+// would wait for everybody's turn. A long prompt is thus parked between two
+// steps while others pass; a parked pass holds its hidden rows and nothing of
+// the device.
 //
 // Cancellation and deadlines are looked at between steps, for parked passes
 // too. Knows nothing of gRPC: tests run it with a made-up device, clock and

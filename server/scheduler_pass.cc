@@ -9,6 +9,8 @@ namespace {
 
 // Weight of the newest pass in the running mean of seconds per row.
 constexpr double kNewest = 0.2;
+// What was to fit into a slice and nearly did is not parked for its rest.
+constexpr double kGrace = 2;
 // Passes of fewer rows are bound by the reading of the weights.
 constexpr int kManyRows = 16;
 
@@ -18,7 +20,8 @@ void Scheduler::RunSlice(LivePass* live) {
   live->turn = ++turn_;
   const double start = clock_->Seconds();
   const uint64_t arrivals = arrivals_;
-  const double slice = absl::ToDoubleSeconds(options_.slice);
+  double slice = absl::ToDoubleSeconds(options_.slice);
+  if (!live->long_one) slice *= kGrace;
   while (!live->pass->done()) {
     live->pass->RunStep();
     Sweep();
