@@ -15,7 +15,7 @@ namespace qk {
 ResultStream::ResultStream(const ServerCore* core,
                            grpc::CallbackServerContext* context,
                            const char* method)
-    : StreamCall(core, context), call_(core, context, method) {}
+    : EventStream(core, context, method) {}
 
 ResultStream* ResultStream::Start(std::shared_ptr<ResultStream> stream,
                                   const absl::Status& begun) {
@@ -92,36 +92,12 @@ void ResultStream::OnWriteDone(bool ok) {
   Pump();
 }
 
-bool ResultStream::End(const absl::Status& reason) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (end_.has_value()) return false;
-  end_ = reason;
-  return true;
-}
-
-void ResultStream::Pump() {
-  std::optional<grpc::Status> finish;
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (watch_.writing() || finished_) return;
-    if (!end_.has_value() && NextMessage()) {
-      watch_.Begin();
-    } else if (end_.has_value()) {
-      finished_ = true;
-      finish = call_.Finish(*end_);
-    } else {
-      return;
+void ResultStream::PrepareNext() {
+  core_->executor->Post([weak = weak_from_this()] {
+    if (auto stream = weak.lock()) {
+      static_cast<ResultStream*>(stream.get())->ReadAhead();
     }
-  }
-  if (finish.has_value()) {
-    DelayPoint("finish");
-    Finish(*finish);
-  } else {
-    DelayPoint("write");
-    const auto self = shared_from_this();  // the call may be over by ReadAhead
-    StartWrite(&message_);
-    ReadAhead();
-  }
+  });
 }
 
 void ResultStream::ReadAhead() {

@@ -10,15 +10,12 @@
 
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
-#include "server/call_record.h"
+#include "server/event_stream.h"
 #include "server/result_store.h"
-#include "server/stream_call.h"
 
 namespace qk {
 
-class ResultStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
-                     public StreamCall,
-                     public std::enable_shared_from_this<ResultStream> {
+class ResultStream : public EventStream {
  public:
   static ResultStream* GetResult(const ServerCore* core,
                                  grpc::CallbackServerContext* context,
@@ -29,7 +26,6 @@ class ResultStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                                const pb::AnalyzeRequest& request);
 
   void OnWriteDone(bool ok) override;
-  void OnCancel() override { EndCancelled(); }
   void OnDone() override { self_.reset(); }
 
  private:
@@ -39,25 +35,18 @@ class ResultStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                              const absl::Status& begun);
   absl::Status BeginResult(const grpc::ByteBuffer& bytes);
   absl::Status BeginAnalyze(const pb::AnalyzeRequest& request);
-  bool End(const absl::Status& reason) override;
-  void Pump() override;
-  // Makes message_; false: nothing now. Sets end_ at the end. With mutex_ held.
-  bool NextMessage();
+  bool NextMessage() override;
   // The next event, or that there is none yet: then Pump will be called.
   absl::StatusOr<KeptResult::Next> Get();
+  void PrepareNext() override;
   // Reads the next event while one is being written.
   void ReadAhead();
 
-  std::shared_ptr<ResultStream> self_;
-  CallRecord call_;
   std::shared_ptr<KeptResult> result_;
   bool accepted_ = true;  // has been told, or need not be
   bool detached_ = false;
   int64_t seq_ = 0;  // of the event that is read next
   std::optional<std::string> ahead_;
-  grpc::ByteBuffer message_;  // in flight
-  bool finished_ = false;
-  std::optional<absl::Status> end_;
 };
 
 }  // namespace qk

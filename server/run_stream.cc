@@ -15,9 +15,7 @@ namespace qk {
 RunStream::RunStream(const ServerCore* core,
                      grpc::CallbackServerContext* context, const char* method,
                      Translate translate)
-    : StreamCall(core, context),
-      translate_(translate),
-      call_(core, context, method) {}
+    : EventStream(core, context, method), translate_(translate) {}
 
 RunStream* RunStream::Start(const ServerCore* core,
                             grpc::CallbackServerContext* context,
@@ -83,42 +81,15 @@ void RunStream::OnWriteDone(bool ok) {
 }
 
 void RunStream::OnDone() {
-  const std::shared_ptr<RunStream> last = std::move(self_);
+  const std::shared_ptr<EventStream> last = std::move(self_);
   if (queue_ != nullptr) queue_->Discard();
 }
 
 bool RunStream::End(const absl::Status& reason) {
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (end_.has_value()) return false;
-    end_ = reason;
-  }
+  if (!EventStream::End(reason)) return false;
   if (request_ != nullptr) request_->Cancel(reason);
   if (queue_ != nullptr) queue_->Discard();
   return true;
-}
-
-void RunStream::Pump() {
-  std::optional<grpc::Status> finish;
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (watch_.writing() || finished_) return;
-    if (!end_.has_value() && NextMessage()) {
-      watch_.Begin();
-    } else if (end_.has_value()) {
-      finished_ = true;
-      finish = FinishRecord();
-    } else {
-      return;
-    }
-  }
-  if (finish.has_value()) {
-    DelayPoint("finish");
-    Finish(*finish);
-  } else {
-    DelayPoint("write");
-    StartWrite(&message_);
-  }
 }
 
 bool RunStream::NextMessage() {

@@ -1,5 +1,5 @@
-// The answer to a call that runs one run: a stream of events, one write in
-// flight, from the run's queue through an encoder.
+// The answer to a call that runs one run: a stream of events from the run's
+// queue through an encoder.
 #ifndef QKSCOPE_SERVER_RUN_STREAM_H_
 #define QKSCOPE_SERVER_RUN_STREAM_H_
 
@@ -12,17 +12,14 @@
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
-#include "server/call_record.h"
 #include "server/convert.h"
 #include "server/event_encoder.h"
+#include "server/event_stream.h"
 #include "server/server_core.h"
-#include "server/stream_call.h"
 
 namespace qk {
 
-class RunStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
-                  public StreamCall,
-                  public std::enable_shared_from_this<RunStream> {
+class RunStream : public EventStream {
  public:
   using Convert = std::function<absl::StatusOr<ConvertedRequest>(
       const ConvertContext& context)>;
@@ -37,7 +34,6 @@ class RunStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                           const pb::Input& input, const Convert& convert);
 
   void OnWriteDone(bool ok) override;
-  void OnCancel() override { EndCancelled(); }
   void OnDone() override;
 
  private:
@@ -46,24 +42,17 @@ class RunStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
 
   absl::Status Begin(const pb::Input& input, const Convert& convert);
   bool End(const absl::Status& reason) override;
-  void Pump() override;
-  // Makes message_; false: nothing to write now. Sets end_ at the end.
-  bool NextMessage();
-  grpc::Status FinishRecord();
+  bool NextMessage() override;
+  grpc::Status FinishRecord() override;
 
   const Translate translate_;
-  std::shared_ptr<RunStream> self_;
 
   // Set by Begin.
   pb::AnalyzeRequest expanded_;
   std::shared_ptr<FrameQueue> queue_;
   std::shared_ptr<ScheduledRequest> request_;
 
-  CallRecord call_;
   std::optional<EventEncoder> encoder_;
-  grpc::ByteBuffer message_;  // in flight
-  bool finished_ = false;
-  std::optional<absl::Status> end_;
 };
 
 }  // namespace qk
