@@ -50,19 +50,6 @@ void SetOption(int fd, int level, int name, T value) {
   setsockopt(fd, level, name, &value, sizeof(value));
 }
 
-// Family, port and address: what tells one end from all others.
-std::string KeyOf(const sockaddr_storage& address) {
-  if (address.ss_family == AF_INET) {
-    const auto& v4 = reinterpret_cast<const sockaddr_in&>(address);
-    return absl::StrCat("4 ", v4.sin_port, " ", v4.sin_addr.s_addr);
-  }
-  const auto& v6 = reinterpret_cast<const sockaddr_in6&>(address);
-  return absl::StrCat(
-      "6 ", v6.sin6_port, " ",
-      absl::string_view(reinterpret_cast<const char*>(&v6.sin6_addr),
-                        sizeof(v6.sin6_addr)));
-}
-
 void SetPort(int port, sockaddr* address) {
   if (address->sa_family == AF_INET) {
     reinterpret_cast<sockaddr_in*>(address)->sin_port = htons(port);
@@ -201,7 +188,7 @@ bool Acceptor::AcceptAll(int listener) {
     bool probe = false;
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      probe = probes_.erase(KeyOf(peer)) > 0;
+      probe = probes_.erase(NameOf(peer)) > 0;
     }
     if (probe) {
       on_probe_(listener, fd);
@@ -246,7 +233,7 @@ absl::StatusOr<int> Acceptor::ConnectProbe(absl::Duration timeout) {
       getsockname(fd, reinterpret_cast<sockaddr*>(&from), &from_size) != 0) {
     return SystemError("bind");
   }
-  const std::string key = KeyOf(from);
+  const std::string key = NameOf(from);
   {
     std::lock_guard<std::mutex> lock(mutex_);
     probes_.insert(key);

@@ -76,7 +76,7 @@ class Acceptor {
   int64_t shed_ = 0;  // since it was last logged
   absl::Time shed_logged_ = absl::InfinitePast();
   std::mutex mutex_;
-  std::set<std::string> probes_;  // their own addresses, as bytes
+  std::set<std::string> probes_;  // their own addresses, by NameOf
   std::thread thread_;
 };
 

@@ -17,7 +17,20 @@
 namespace qk {
 namespace {
 
-// "ADDRESS:PORT", without brackets or a scope.
+// The same of gRPC's "ipv4:1.2.3.4:5" or "ipv6:%5B::1%25eth0%5D:5".
+std::string NameOfPeer(const std::string& peer) {
+  std::string name = peer.substr(peer.find(':') + 1);
+  name = absl::StrReplaceAll(name,
+                             {{"%5B", ""}, {"%5D", ""}, {"[", ""}, {"]", ""}});
+  const size_t scope = name.find('%');
+  if (scope != std::string::npos) {
+    name.erase(scope, name.rfind(':') - scope);
+  }
+  return name;
+}
+
+}  // namespace
+
 std::string NameOf(const sockaddr_storage& address) {
   char text[INET6_ADDRSTRLEN] = "";
   if (address.ss_family == AF_INET) {
@@ -35,20 +48,6 @@ std::string NameOf(const sockaddr_storage& address) {
   return absl::StrCat(text, ":", port);
 }
 
-// The same of gRPC's "ipv4:1.2.3.4:5" or "ipv6:%5B::1%25eth0%5D:5".
-std::string NameOf(const std::string& peer) {
-  std::string name = peer.substr(peer.find(':') + 1);
-  name = absl::StrReplaceAll(name,
-                             {{"%5B", ""}, {"%5D", ""}, {"[", ""}, {"]", ""}});
-  const size_t scope = name.find('%');
-  if (scope != std::string::npos) {
-    name.erase(scope, name.rfind(':') - scope);
-  }
-  return name;
-}
-
-}  // namespace
-
 void Connections::Add(int fd, const sockaddr_storage& peer) {
   std::string name = NameOf(peer);
   std::lock_guard<std::mutex> lock(mutex_);
@@ -60,7 +59,7 @@ void Connections::Add(int fd, const sockaddr_storage& peer) {
 }
 
 int Connections::Duplicate(const std::string& peer) const {
-  const std::string name = NameOf(peer);
+  const std::string name = NameOfPeer(peer);
   int fd = -1;
   {
     std::lock_guard<std::mutex> lock(mutex_);

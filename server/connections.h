@@ -19,6 +19,9 @@
 
 namespace qk {
 
+// "ADDRESS:PORT", without brackets or a scope: what tells one end from others.
+std::string NameOf(const sockaddr_storage& address);
+
 // Thread-safe.
 class Connections {
  public:
