@@ -6,6 +6,10 @@
 namespace qk {
 namespace {
 
+// Turns that who comes from a pause is ahead of the others: his next requests
+// come before everybody else has had a turn.
+constexpr double kHeadStart = 2;
+
 double ClassShare(Priority priority) {
   return priority == Priority::kBatch ? kBatchShare : 1.0;
 }
@@ -51,18 +55,23 @@ double FairShare::LeastTurn() const {
   return least;
 }
 
+void FairShare::RaiseFloor(const Flow& last) {
+  const double least = LeastTurn();
+  // With nobody active, the next to come starts where the last one stopped.
+  floor_ = std::max(floor_, least < std::numeric_limits<double>::infinity()
+                                ? least
+                                : last.virtual_time);
+}
+
 void FairShare::SetActive(Flow* flow, bool active) {
   if (flow->active == active) return;
   if (active) {
-    const double least = LeastTurn();
-    if (least < std::numeric_limits<double>::infinity()) {
-      floor_ = std::max(floor_, least);
-    }
     flow->fresh = true;
     flow->virtual_time = std::max(flow->virtual_time, floor_);
     flow->turn_began = flow->virtual_time;
   }
   flow->active = active;
+  RaiseFloor(*flow);
 }
 
 void FairShare::Charge(Flow* flow, double cost) {
@@ -72,15 +81,15 @@ void FairShare::Charge(Flow* flow, double cost) {
     flow->turn_began = flow->virtual_time;
     flow->fresh = false;
   }
-  const double least = LeastTurn();
-  // With nobody active, the next to come starts where the last one stopped.
-  floor_ = std::max(floor_, least < std::numeric_limits<double>::infinity()
-                                ? least
-                                : flow->virtual_time);
+  RaiseFloor(*flow);
 }
 
-double FairShare::Rank(const Flow& flow) const {
-  return flow.fresh ? flow.turn_began - turn_ * Pace(flow) : flow.turn_began;
+double FairShare::Rank(const Flow& flow, double wanted) const {
+  const double pace = Pace(flow);
+  const double turn = turn_ * pace;
+  const double had = flow.virtual_time - flow.turn_began;
+  const double end = flow.turn_began + std::min(turn, had + wanted * pace);
+  return flow.fresh ? end - kHeadStart * turn : end;
 }
 
 double FairShare::ShareOf(const Flow& flow) const {

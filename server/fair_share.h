@@ -1,12 +1,15 @@
-// Who is to have the device next: start-time fair queueing (Goyal et al. 1996)
-// by measured cost, in turns. Every flow, one user's requests of one class, has
-// a virtual time that its cost over its weight moves on. A flow's turn is some
-// device time that it may take in one go, so that a short request is not torn
-// up among others' long ones; the flow whose turn began least far on goes next.
+// Who is to have the device next: fair queueing by measured cost, in turns.
+// Every flow, one user's requests of one class, has a virtual time that its cost
+// over its weight moves on. A flow's turn is some device time that it may take
+// in one go, so that a short request is not torn up among others' long ones.
+// The flow goes next that would be through first, with its turn or, if that is
+// less, with all that it wants (Demers, Keshav and Shenker 1989): of several
+// that had as much as one another the one with little to do does not wait for
+// everybody's turn.
 // A flow that comes back after a pause starts where the others are, or where it
-// was if that is further on, with a head start of one turn: nobody saves up
-// time, nobody is ahead of his share by more than that, and one flow alone gets
-// everything.
+// was if that is further on (Goyal et al. 1996), with a head start of one turn:
+// nobody saves up time, nobody is ahead of his share by more than two turns,
+// and one flow alone gets everything.
 #ifndef QKSCOPE_SERVER_FAIR_SHARE_H_
 #define QKSCOPE_SERVER_FAIR_SHARE_H_
 
@@ -54,6 +57,8 @@ class FairShare {
   // `turn`: device seconds.
   explicit FairShare(double turn) : turn_(turn) {}
 
+  double turn() const { return turn_; }
+
   // The user's account, made if it is new; takes the user's present weight and
   // budget.
   Account* Of(const User& user);
@@ -61,8 +66,9 @@ class FairShare {
 
   void SetActive(Flow* flow, bool active);
   void Charge(Flow* flow, double cost);
-  // The least goes next.
-  double Rank(const Flow& flow) const;
+  // The least goes next. `wanted`: seconds of the device that would do for all
+  // of the flow's requests.
+  double Rank(const Flow& flow, double wanted) const;
   // Virtual seconds per second of cost. A user with flows of both classes has
   // no more in all than with the better one alone.
   static double Pace(const Flow& flow);
@@ -71,6 +77,8 @@ class FairShare {
 
  private:
   double LeastTurn() const;
+  // To where the active ones are.
+  void RaiseFloor(const Flow& last);
 
   std::map<std::string, Account> accounts_;
   const double turn_;

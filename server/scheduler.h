@@ -2,7 +2,8 @@
 // and users alike) and calls passes step by step.
 //
 // Fair share: the flow (a user's requests of one class) that has had least for
-// its weight goes next (fair_share.h); within a flow first come first served,
+// its weight, and would be through first, goes next (fair_share.h); within a
+// flow first come first served,
 // one run of each request in turn. Others' runs join a pass as long as they do
 // not make it much longer.
 //
@@ -154,6 +155,7 @@ class Scheduler {
   struct Active {
     Entry* entry;
     ScheduledRun scheduled;
+    double seconds = 0;  // of the device, so far
     bool in_pass = false;
   };
   struct PassPlan {
@@ -183,6 +185,7 @@ class Scheduler {
     std::deque<Entry*> fronts;  // of its queue, the first few
     LivePass* pass = nullptr;   // that ran longest ago
     bool has_long_pass = false;
+    double wanted = 0;        // seconds, about, up to where it matters no more
     double virtual_time = 0;  // with what the plan will cost
     double rank = 0;          // the least goes next
     double pace = 1;          // virtual seconds a second
@@ -245,11 +248,13 @@ class Scheduler {
   bool AddSequences(Active* active, int limit, PassPlan* plan);
   // Rows that a slice is enough for.
   int SliceRows() const;
+  // Of the device, for all of it, about; 0 before anything was measured.
+  double SecondsOf(const ScheduledRun& run) const;
 
   // --- scheduler_pass.cc
   void RunSlice(LivePass* live);
   void Charge(const PassPlan& plan, double seconds);
-  void ChargeRun(Entry* entry, double seconds);
+  void ChargeRun(Active* active, double seconds);
   void FinishPass(LivePass* live, const absl::Status& status);
 
   const SchedulerOptions options_;

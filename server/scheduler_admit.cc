@@ -50,9 +50,7 @@ absl::Status Scheduler::CheckAdmission(Account* account,
         kSoon);
   }
   Usage more;
-  for (const ScheduledRun& run : runs) {
-    more.device_seconds += run.prefill_rows * seconds_per_row_;
-  }
+  for (const ScheduledRun& run : runs) more.device_seconds += SecondsOf(run);
   const absl::Time now = clock_->Now();
   const absl::Time fits = account->usage.WhenFits(now, budget, more);
   if (fits <= now) return absl::OkStatus();

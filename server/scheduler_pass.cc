@@ -51,12 +51,14 @@ void Scheduler::Charge(const PassPlan& plan, double seconds) {
   for (const PassPlan::Part& part : plan.parts) rows += part.rows;
   std::lock_guard<std::mutex> lock(mutex_);
   for (const PassPlan::Part& part : plan.parts) {
-    ChargeRun(part.active->entry, seconds * part.rows / std::max(1, rows));
+    ChargeRun(part.active, seconds * part.rows / std::max(1, rows));
   }
 }
 
 // With mutex_ held.
-void Scheduler::ChargeRun(Entry* entry, double seconds) {
+void Scheduler::ChargeRun(Active* active, double seconds) {
+  active->seconds += seconds;
+  Entry* entry = active->entry;
   Account& account = *entry->flow->account;
   account.device_seconds += seconds;
   account.usage.Add(clock_->Now(), account.budget, {seconds, 0});
@@ -94,7 +96,7 @@ void Scheduler::FinishPass(LivePass* live, const absl::Status& status) {
                   live->seconds * part.rows / std::max(1, plan.rows));
     const double seconds = clock_->Seconds() - start;
     std::lock_guard<std::mutex> lock(mutex_);
-    ChargeRun(part.active->entry, seconds);
+    ChargeRun(part.active, seconds);
   }
 }
 

@@ -35,12 +35,18 @@ int Scheduler::SliceRows() const {
       rows, kFewRows, std::max(kFewRows, options_.max_rows_per_pass)));
 }
 
+double Scheduler::SecondsOf(const ScheduledRun& run) const {
+  return static_cast<double>(run.prefill_rows) * seconds_per_row_;
+}
+
 Scheduler::Work Scheduler::FindWork(absl::Time* wake) {
   Work work;
   for (auto& active : active_) {
     const Run& run = *active->scheduled.run;
-    if (active->in_pass || run.finished() || run.cancelled()) continue;
-    work[active->entry->flow].idle.push_back(active.get());
+    if (run.finished() || run.cancelled()) continue;
+    FlowWork& flow = work[active->entry->flow];
+    flow.wanted += std::max(0.0, SecondsOf(active->scheduled) - active->seconds);
+    if (!active->in_pass) flow.idle.push_back(active.get());
   }
   for (LivePass& live : passes_) {
     for (const PassPlan::Part& part : live.plan.parts) {
@@ -62,7 +68,14 @@ Scheduler::Work Scheduler::FindWork(absl::Time* wake) {
       continue;
     }
     const size_t size = std::min(queue.size(), kFronts);
-    work[flow].fronts.assign(queue.begin(), queue.begin() + size);
+    FlowWork& found = work[flow];
+    found.fronts.assign(queue.begin(), queue.begin() + size);
+    for (const Entry* entry : found.fronts) {
+      for (const ScheduledRun& run : entry->waiting) {
+        if (found.wanted >= share_.turn()) break;
+        found.wanted += SecondsOf(run);
+      }
+    }
   }
   *wake = std::min(*wake, next_deadline_.load());
   for (const bool active : {false, true}) {
@@ -74,7 +87,7 @@ Scheduler::Work Scheduler::FindWork(absl::Time* wake) {
   }
   for (auto& [flow, found] : work) {
     found.virtual_time = flow->virtual_time;
-    found.rank = share_.Rank(*flow);
+    found.rank = share_.Rank(*flow, found.wanted);
     found.pace = FairShare::Pace(*flow);
     found.last = turns_[flow].last;
   }

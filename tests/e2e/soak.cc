@@ -1,22 +1,26 @@
 // Clients of several kinds against one server, for a time: well-behaved ones
 // whose answers are compared with the same request's answer alone, ones that
 // flood, ones that stop reading, ones that are killed, somebody whose very long
-// prompt is always in flight, and somebody who asks short questions and waits.
+// prompt is always in flight, and, in a process of his own, somebody who asks
+// short questions and waits.
 //
 //   soak --server ADDR --model NAME --seconds N --tokens FOLDER
-//        [--clients N] [--long-tokens N] [--qkctl PATH]
+//        [--clients N] [--long-tokens N] [--qkctl PATH] [--nice N]
 //
 // FOLDER holds a file KIND.token for each kind: good, flood, stalled, killed,
-// long, probe. Prints one JSON object. Exit status 1: wrong bytes, or an error
-// that no load excuses.
+// long, probe. --nice is for all but the one who waits. Prints one JSON object.
+// Exit status 1: wrong bytes, or an error that no load excuses.
 #include <grpcpp/grpcpp.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <functional>
 #include <map>
 #include <mutex>
@@ -27,7 +31,9 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "client/analysis_client.h"
 #include "client/file_io.h"
@@ -40,7 +46,7 @@ namespace v1 = qkscope::v1;
 
 struct Options {
   std::string server, model, tokens, qkctl;
-  int seconds = 10, clients = 64, long_tokens = 0;
+  int seconds = 10, clients = 64, long_tokens = 0, nice = 0;
 };
 
 // What all threads count.
@@ -108,12 +114,49 @@ std::string Difference(const Lines& got, const Lines& expected) {
   return "";
 }
 
+// Two processes that wait for one another.
+class Rendezvous {
+ public:
+  Rendezvous() {
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends_) != 0) std::abort();
+  }
+  // After the fork.
+  void Become(int side) {
+    side_ = side;
+    close(ends_[1 - side]);
+  }
+  void Tell(absl::string_view text) const {
+    send(ends_[side_], text.data(), text.size(), MSG_NOSIGNAL);
+  }
+  // At least a byte; empty: the other is no more.
+  std::string Await() const {
+    char buffer[1024];
+    const ssize_t size = read(ends_[side_], buffer, sizeof(buffer));
+    return std::string(buffer, std::max<ssize_t>(0, size));
+  }
+
+ private:
+  int ends_[2];
+  int side_ = 0;
+};
+
 class Soak {
  public:
   explicit Soak(Options options) : options_(std::move(options)) {}
 
+  // The crowd. gRPC must not have been used before.
   int Run() {
-    MeasureAlone();
+    const pid_t probe = fork();
+    if (probe == 0) {
+      rendezvous_.Become(1);
+      _exit(RunProbe());
+    }
+    rendezvous_.Become(0);
+    errno = 0;
+    if (nice(options_.nice) == -1 && errno != 0) return 2;
+    MeasureAlone(kVariants);
+    rendezvous_.Tell(".");  // the server is yours
+    rendezvous_.Await();    // and is no longer
     end_ = absl::Now() + absl::Seconds(options_.seconds);
     std::vector<std::thread> threads;
     const int each = options_.clients / 4;
@@ -126,10 +169,12 @@ class Soak {
       }
     }
     if (options_.long_tokens > 0) threads.emplace_back([this] { Long(); });
-    Probe(&under_load_);
     for (std::thread& thread : threads) thread.join();
-    Print();
-    return counts_.wrong == 0 && counts_.errors.empty() ? 0 : 1;
+    const std::string report = rendezvous_.Await();
+    int status = 0;
+    waitpid(probe, &status, 0);
+    Print(report);
+    return status == 0 && Clean() ? 0 : 1;
   }
 
  private:
@@ -152,9 +197,9 @@ class Soak {
 
   bool over() const { return absl::Now() >= end_; }
 
-  void MeasureAlone() {
+  void MeasureAlone(int variants) {
     const auto client = Client("good");
-    for (int i = 0; i < kVariants; ++i) {
+    for (int i = 0; i < variants; ++i) {
       const auto result = client->Analyze(RequestOf(options_.model, i));
       if (!result.ok()) {
         std::fprintf(stderr, "alone: %s\n", result.status().ToString().c_str());
@@ -162,22 +207,35 @@ class Soak {
       }
       alone_.push_back(Fingerprint(*result));
     }
-    end_ = absl::Now() + absl::Seconds(std::max(1, options_.seconds / 10));
-    Probe(&alone_times_);
+  }
+
+  int RunProbe() {
+    if (rendezvous_.Await().empty()) return 1;
+    MeasureAlone(kProbeVariant + 1);
+    const auto alone = Probe(std::max(1, options_.seconds / 10));
+    rendezvous_.Tell(".");
+    const auto under_load = Probe(options_.seconds);
+    PrintErrors();
+    rendezvous_.Tell(absl::StrCat("\"probe_alone_ms\": ", Summary(alone),
+                                  ", \"probe_ms\": ", Summary(under_load)));
+    return Clean() ? 0 : 1;
   }
 
   // One who asks, reads, thinks, and asks again: less than a sixth of the
-  // device, which is a user's share here.
-  void Probe(std::vector<double>* times) {
+  // device, which is a user's share here. Milliseconds of each.
+  std::vector<double> Probe(int seconds) {
+    end_ = absl::Now() + absl::Seconds(seconds);
+    std::vector<double> times;
     const auto client = Client("probe");
     while (!over()) {
       const absl::Time start = absl::Now();
       const auto result =
           client->Analyze(RequestOf(options_.model, kProbeVariant));
+      times.push_back(absl::ToDoubleMilliseconds(absl::Now() - start));
       Judge("probe", kProbeVariant, result);
-      times->push_back(absl::ToDoubleMilliseconds(absl::Now() - start));
       absl::SleepFor(absl::Milliseconds(600));
     }
+    return times;
   }
 
   void Judge(const char* kind, int variant,
@@ -318,31 +376,31 @@ class Soak {
     }
   }
 
-  static double Percentile(std::vector<double> times, double p) {
-    if (times.empty()) return 0;
+  static std::string Summary(std::vector<double> times) {
     std::sort(times.begin(), times.end());
-    return times[std::min(
-        times.size() - 1,
-        static_cast<size_t>(p * static_cast<double>(times.size())))];
+    const auto percentile = [&times](double p) {
+      if (times.empty()) return 0.0;
+      const auto i = static_cast<size_t>(p * static_cast<double>(times.size()));
+      return times[std::min(times.size() - 1, i)];
+    };
+    return absl::StrFormat(
+        "{\"count\": %d, \"p50\": %.2f, \"p99\": %.2f, \"max\": %.2f}",
+        times.size(), percentile(0.5), percentile(0.99), percentile(1));
   }
 
-  void Print() {
-    std::printf(
-        "{\"good\": %lld, \"wrong\": %lld, \"refused\": %lld, \"flooded\": "
-        "%lld, \"stalled\": %lld, \"killed\": %lld, \"long\": %lld, "
-        "\"probe_alone_ms\": {\"count\": %zu, \"p50\": %.2f, \"p99\": %.2f}, "
-        "\"probe_ms\": {\"count\": %zu, \"p50\": %.2f, \"p99\": %.2f, \"max\": "
-        "%.2f}}\n",
-        static_cast<long long>(counts_.good),
-        static_cast<long long>(counts_.wrong),
-        static_cast<long long>(counts_.refused),
-        static_cast<long long>(counts_.flooded),
-        static_cast<long long>(counts_.stalled),
-        static_cast<long long>(counts_.killed),
-        static_cast<long long>(counts_.long_ones), alone_times_.size(),
-        Percentile(alone_times_, 0.5), Percentile(alone_times_, 0.99),
-        under_load_.size(), Percentile(under_load_, 0.5),
-        Percentile(under_load_, 0.99), Percentile(under_load_, 1.0));
+  bool Clean() const { return counts_.wrong == 0 && counts_.errors.empty(); }
+
+  void Print(const std::string& probe) {
+    absl::PrintF(
+        "{\"good\": %d, \"wrong\": %d, \"refused\": %d, \"flooded\": %d, "
+        "\"stalled\": %d, \"killed\": %d, \"long\": %d, %s}\n",
+        counts_.good.load(), counts_.wrong.load(), counts_.refused.load(),
+        counts_.flooded.load(), counts_.stalled.load(), counts_.killed.load(),
+        counts_.long_ones.load(), probe);
+    PrintErrors();
+  }
+
+  void PrintErrors() const {
     for (const auto& [error, count] : counts_.errors) {
       std::fprintf(stderr, "%d x %s\n", count, error.c_str());
     }
@@ -351,8 +409,8 @@ class Soak {
   const Options options_;
   Counts counts_;
   std::vector<Lines> alone_;
-  std::vector<double> alone_times_, under_load_;
   absl::Time end_;
+  Rendezvous rendezvous_;
 };
 
 int Main(int argc, char** argv) {
@@ -365,7 +423,8 @@ int Main(int argc, char** argv) {
   const std::map<std::string, int*> numbers = {
       {"--seconds", &options.seconds},
       {"--clients", &options.clients},
-      {"--long-tokens", &options.long_tokens}};
+      {"--long-tokens", &options.long_tokens},
+      {"--nice", &options.nice}};
   for (int i = 1; i + 1 < argc; i += 2) {
     if (const auto text = texts.find(argv[i]); text != texts.end()) {
       *text->second = argv[i + 1];

@@ -4,8 +4,9 @@ request gets alone, and when they have gone nothing of them is left.
 SOAK_SECONDS (default 10) is how long; SOAK_MODEL, where it is set, is the model
 instead of the tiny one, and then somebody's prompt of 8,000 tokens is always in
 flight. SOAK_CLIENTS (default 64). SOAK_NICE (default 5): clients have machines
-of their own, here they take what the server leaves; with SOAK_APART=1 the
-server has one core, with one thread, and the clients have another.
+of their own, here they take what the server and the one who is timed leave;
+with SOAK_APART=1 the server has one core, with one thread, and the clients have
+another.
 """
 
 import json
@@ -53,7 +54,7 @@ class SoakTest(unittest.TestCase):
     def soak(self, seconds, clients):
         driven = subprocess.run(
             on_core(1, [
-                "nice", "-n", NICE, processes.BIN / "soak",
+                processes.BIN / "soak", "--nice", NICE,
                 "--server", self.server.address, "--model", "m",
                 "--seconds", str(seconds), "--tokens", self.folder,
                 "--clients", str(clients),
