@@ -27,6 +27,14 @@ grpc::ByteBuffer RawOf(std::string bytes) {
   return grpc::ByteBuffer(&slice, 1);
 }
 
+grpc::ByteBuffer RawOf(Bytes bytes) {
+  const size_t size = bytes.size();
+  const grpc::Slice slice(bytes.Release(), size, [](void* data) {
+    delete[] static_cast<char*>(data);
+  });
+  return grpc::ByteBuffer(&slice, 1);
+}
+
 grpc::ByteBuffer RawOf(const google::protobuf::Message& message) {
   return RawOf(message.SerializeAsString());
 }

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "google/protobuf/message.h"
 #include "grpcpp/support/byte_buffer.h"
+#include "server/bytes.h"
 
 namespace qk {
 
@@ -17,6 +18,7 @@ absl::Status ParseRaw(const grpc::ByteBuffer& bytes,
 
 // The buffer takes the bytes over.
 grpc::ByteBuffer RawOf(std::string bytes);
+grpc::ByteBuffer RawOf(Bytes bytes);
 grpc::ByteBuffer RawOf(const google::protobuf::Message& message);
 
 }  // namespace qk

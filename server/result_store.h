@@ -36,7 +36,7 @@ class KeptResult {
 
   struct Next {
     enum Kind { kEvent, kWait, kEnd } kind = kWait;
-    std::string event;    // kEvent
+    Bytes event;          // kEvent
     absl::Status status;  // kEnd: the request's
   };
   // Event `seq`, or that there is none yet: then `wake` is called once when

@@ -46,7 +46,7 @@ class ResultStream : public EventStream {
   bool accepted_ = true;  // has been told, or need not be
   bool detached_ = false;
   int64_t seq_ = 0;  // of the event that is read next
-  std::optional<std::string> ahead_;
+  std::optional<Bytes> ahead_;
 };
 
 }  // namespace qk

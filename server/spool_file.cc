@@ -153,13 +153,13 @@ absl::Status SpoolFile::Complete(const ::qkscope::v1::SpoolEnd& end) {
   return synced ? absl::OkStatus() : Failed("sync the directory");
 }
 
-absl::StatusOr<std::string> SpoolFile::Read(int64_t offset) const {
+absl::StatusOr<Bytes> SpoolFile::Read(int64_t offset) const {
   char head[kHead];
   if (!ReadAll(fd_, offset, kHead, head) || head[0] != kEvent ||
       Get32(head + 1) > kMaxPayload) {
     return Damaged(id_, "no event", offset);
   }
-  std::string payload(Get32(head + 1), '\0');
+  Bytes payload(Get32(head + 1));
   if (!ReadAll(fd_, offset + static_cast<int64_t>(kHead), payload.size(),
                payload.data())) {
     return Damaged(id_, "the event is cut off", offset);

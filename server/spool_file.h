@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "qkscope/v1/spool.pb.h"
+#include "server/bytes.h"
 
 namespace qk {
 
@@ -41,7 +42,7 @@ class SpoolFile {
   // Writes the end, waits for the disk, renames.
   absl::Status Complete(const ::qkscope::v1::SpoolEnd& end);
   // DATA_LOSS when its checksum is wrong.
-  absl::StatusOr<std::string> Read(int64_t offset) const;
+  absl::StatusOr<Bytes> Read(int64_t offset) const;
   // Of a file that was opened.
   const std::vector<int64_t>& offsets() const { return offsets_; }
   const ::qkscope::v1::SpoolHeader& header() const { return header_; }

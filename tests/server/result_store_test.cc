@@ -60,7 +60,7 @@ class ResultStoreTest : public ::testing::Test {
       auto next = result->Get(static_cast<int64_t>(out.size()), [] {});
       EXPECT_TRUE(next.ok()) << next.status();
       if (!next.ok() || next->kind != KeptResult::Next::kEvent) return out;
-      out.push_back(next->event);
+      out.emplace_back(next->event.view());
     }
   }
 
@@ -140,7 +140,7 @@ TEST_F(ResultStoreTest, DamagedFilesGiveErrorsOnly) {
     for (size_t i = 0; i < good.size(); ++i) {
       const auto next = (*found)->Get(static_cast<int64_t>(i), [] {});
       if (next.ok()) {
-        EXPECT_EQ(next->event, good[i]) << at;
+        EXPECT_EQ(next->event.view(), good[i]) << at;
       } else {
         EXPECT_TRUE(absl::IsDataLoss(next.status())) << next.status();
       }
@@ -235,7 +235,7 @@ TEST_F(ResultStoreTest, ReadersAreWokenAsEventsCome) {
         ASSERT_TRUE(next.ok());
         if (next->kind == KeptResult::Next::kEnd) return;
         if (next->kind == KeptResult::Next::kEvent) {
-          EXPECT_EQ(next->event, absl::StrCat("event ", seq++));
+          EXPECT_EQ(next->event.view(), absl::StrCat("event ", seq++));
           ++read;
         } else {
           changed.wait(lock, [&] { return news; });
