@@ -45,7 +45,8 @@ Scheduler::Work Scheduler::FindWork(absl::Time* wake) {
     const Run& run = *active->scheduled.run;
     if (run.finished() || run.cancelled()) continue;
     FlowWork& flow = work[active->entry->flow];
-    flow.wanted += std::max(0.0, SecondsOf(active->scheduled) - active->seconds);
+    flow.wanted +=
+        std::max(0.0, SecondsOf(active->scheduled) - active->seconds);
     if (!active->in_pass) flow.idle.push_back(active.get());
   }
   for (LivePass& live : passes_) {
@@ -71,8 +72,9 @@ Scheduler::Work Scheduler::FindWork(absl::Time* wake) {
     FlowWork& found = work[flow];
     found.fronts.assign(queue.begin(), queue.begin() + size);
     for (const Entry* entry : found.fronts) {
+      // A turn is as good as more.
+      if (found.wanted >= share_.turn()) break;
       for (const ScheduledRun& run : entry->waiting) {
-        if (found.wanted >= share_.turn()) break;
         found.wanted += SecondsOf(run);
       }
     }
@@ -158,11 +160,16 @@ Scheduler::LivePass* Scheduler::StartPass(Flow* first, Work* work) {
   plan.model = ChooseModel((*work)[first]);
   if (plan.model == nullptr) return nullptr;
   const double row_cost = std::max(1e-6, seconds_per_row_);
-  std::vector<Flow*> flows;
-  for (auto& [flow, found] : *work) flows.push_back(flow);
-  Flow* flow = first;
+  std::vector<std::pair<Flow*, FlowWork*>> flows;  // that may add more
+  for (auto& [flow, found] : *work) flows.emplace_back(flow, &found);
+  const auto had_less = [](const auto& a, const auto& b) {
+    return a.second->virtual_time < b.second->virtual_time;
+  };
+  auto next = std::find_if(flows.begin(), flows.end(),
+                           [first](const auto& f) { return f.first == first; });
   bool shared = false;
   while (true) {
+    const auto [flow, found] = *next;
     shared |= flow != first;
     int limit = options_.max_rows_per_pass;
     if (!plan.parts.empty()) {
@@ -170,18 +177,14 @@ Scheduler::LivePass* Scheduler::StartPass(Flow* first, Work* work) {
       if (shared) limit = std::min(limit, SliceRows());
     }
     const int before = plan.rows;
-    FlowWork& found = (*work)[flow];
-    if (PlanNext(flow, limit, &found, &plan)) {
-      found.virtual_time += (plan.rows - before) * row_cost * found.pace;
+    if (PlanNext(flow, limit, found, &plan)) {
+      found->virtual_time += (plan.rows - before) * row_cost * found->pace;
     } else {
-      std::erase(flows, flow);
+      flows.erase(next);
       if (plan.parts.empty()) break;
     }
     if (flows.empty() || plan.rows >= options_.max_rows_per_pass) break;
-    flow =
-        *std::min_element(flows.begin(), flows.end(), [work](Flow* a, Flow* b) {
-          return (*work)[a].virtual_time < (*work)[b].virtual_time;
-        });
+    next = std::min_element(flows.begin(), flows.end(), had_less);
   }
   if (plan.parts.empty()) return nullptr;
   if (last_served_.size() > 64) last_served_.clear();

@@ -501,6 +501,44 @@ TEST(SchedulerSimulationTest, AShortRequestIsNotTornUpAmongLongOnes) {
   }
 }
 
+// All had as much, so all have a turn to come; who had the device to himself
+// before owes nobody anything for it.
+TEST(SchedulerSimulationTest, AShortRequestDoesNotWaitForEverybodyAtTheStart) {
+  std::vector<SimulatedUser> users(6);
+  std::vector<Arrival> arrivals;
+  users[5].name = "short";
+  const auto ask = [&arrivals](double time) {
+    Arrival request;
+    request.user = 5;
+    request.rows = 20;
+    request.passes = 2;
+    request.time = time;
+    arrivals.push_back(request);
+  };
+  for (int i = 0; i < 10; ++i) ask(0.3 * i);  // alone
+  constexpr double kStart = 5;
+  for (int user = 0; user < 5; ++user) {
+    users[user].name = std::string("long") + static_cast<char>('a' + user);
+    for (int i = 0; i < 10; ++i) {
+      Arrival prompt;
+      prompt.user = user;
+      prompt.rows = kContext;
+      prompt.time = kStart;
+      arrivals.push_back(prompt);
+    }
+  }
+  ask(kStart);
+  ask(kStart + 1.2);  // everybody has had a turn
+  Simulation simulation(users, false);
+  simulation.Run(arrivals);
+  for (const Pending& pending : simulation.all()) {
+    if (pending.arrival.user != 5) continue;
+    EXPECT_LE(pending.finished - pending.arrival.time,
+              Alone(pending.arrival) + kLongestLayer + 0.1 + 1e-9)
+        << "arrived at " << pending.arrival.time;
+  }
+}
+
 TEST(SchedulerSimulationTest, AShortRequestWaitsForOneSliceOfALongOne) {
   std::vector<SimulatedUser> users(2);
   users[0].name = "long";
