@@ -89,7 +89,8 @@ double FairShare::Rank(const Flow& flow, double wanted) const {
   const double turn = turn_ * pace;
   const double had = flow.virtual_time - flow.turn_began;
   const double end = flow.turn_began + std::min(turn, had + wanted * pace);
-  return flow.fresh ? end - kHeadStart * turn : end;
+  const bool ahead = flow.fresh && flow.priority == Priority::kInteractive;
+  return ahead ? end - kHeadStart * turn : end;
 }
 
 double FairShare::ShareOf(const Flow& flow) const {

@@ -7,9 +7,10 @@
 // that had as much as one another the one with little to do does not wait for
 // everybody's turn.
 // A flow that comes back after a pause starts where the others are, or where it
-// was if that is further on (Goyal et al. 1996), with a head start of one turn:
-// nobody saves up time, nobody is ahead of his share by more than two turns,
-// and one flow alone gets everything.
+// was if that is further on (Goyal et al. 1996), an interactive one with a head
+// start of two turns: nobody saves up time, nobody is ahead of his share by more
+// than that and the turn he is in, and one flow alone gets everything. With
+// nobody active all are level again.
 #ifndef QKSCOPE_SERVER_FAIR_SHARE_H_
 #define QKSCOPE_SERVER_FAIR_SHARE_H_
 

@@ -440,6 +440,32 @@ TEST(SchedulerSimulationTest, BatchWorkGivesWayButGoesOn) {
   EXPECT_LE(ShareError(users, false, &random), 0.05);
 }
 
+TEST(SchedulerSimulationTest, BatchWorkDoesNotComeFirstForHavingPaused) {
+  std::vector<SimulatedUser> users(2);
+  users[0].name = "batch";
+  users[0].priority = Priority::kBatch;
+  users[1].name = "interactive";
+  std::vector<Arrival> arrivals;
+  for (int i = 0; i < 10; ++i) {
+    for (int user = 0; user < 2; ++user) {  // in this order
+      Arrival prompt;
+      prompt.user = user;
+      prompt.rows = 400;  // done before batch work has its eighth
+      prompt.time = 10.0 * i;
+      arrivals.push_back(prompt);
+    }
+  }
+  Simulation simulation(users, false);
+  simulation.Run(arrivals);
+  for (const Pending& pending : simulation.all()) {
+    // The first time nobody knows what a row costs.
+    if (pending.arrival.user == 0 || pending.arrival.time == 0) continue;
+    EXPECT_LE(pending.finished - pending.arrival.time,
+              Alone(pending.arrival) + 1e-9)
+        << "arrived at " << pending.arrival.time;
+  }
+}
+
 TEST(SchedulerSimulationTest, OneUserAloneGetsEverything) {
   std::mt19937 random(2);
   std::vector<SimulatedUser> users(1);
