@@ -9,6 +9,8 @@ namespace {
 
 // Of a flow's queue, looked through for runs that still fit into a pass.
 constexpr size_t kFronts = 64;
+// Whose queue is longer wants a turn in any case.
+constexpr size_t kFew = 8;
 // Rows that cost little beside the reading of the weights.
 constexpr int kFewRows = 32;
 constexpr int kRowsBeforeMeasured = 64;
@@ -71,6 +73,7 @@ Scheduler::Work Scheduler::FindWork(absl::Time* wake) {
     const size_t size = std::min(queue.size(), kFronts);
     FlowWork& found = work[flow];
     found.fronts.assign(queue.begin(), queue.begin() + size);
+    if (size > kFew) found.wanted = share_.turn();
     for (const Entry* entry : found.fronts) {
       // A turn is as good as more.
       if (found.wanted >= share_.turn()) break;
