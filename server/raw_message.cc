@@ -1,5 +1,6 @@
 #include "server/raw_message.h"
 
+#include <cstdint>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -19,14 +20,6 @@ absl::Status ParseRaw(const grpc::ByteBuffer& bytes,
       "the message is not a ", message->GetDescriptor()->full_name()));
 }
 
-grpc::ByteBuffer RawOf(std::string bytes) {
-  auto* const owner = new std::string(std::move(bytes));
-  const grpc::Slice slice(
-      owner->data(), owner->size(),
-      [](void* string) { delete static_cast<std::string*>(string); }, owner);
-  return grpc::ByteBuffer(&slice, 1);
-}
-
 grpc::ByteBuffer RawOf(Bytes bytes) {
   const size_t size = bytes.size();
   const grpc::Slice slice(bytes.Release(), size, [](void* data) {
@@ -36,7 +29,10 @@ grpc::ByteBuffer RawOf(Bytes bytes) {
 }
 
 grpc::ByteBuffer RawOf(const google::protobuf::Message& message) {
-  return RawOf(message.SerializeAsString());
+  Bytes bytes(message.ByteSizeLong());
+  message.SerializeWithCachedSizesToArray(
+      reinterpret_cast<uint8_t*>(bytes.data()));
+  return RawOf(std::move(bytes));
 }
 
 }  // namespace qk

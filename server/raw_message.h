@@ -3,8 +3,6 @@
 #ifndef QKSCOPE_SERVER_RAW_MESSAGE_H_
 #define QKSCOPE_SERVER_RAW_MESSAGE_H_
 
-#include <string>
-
 #include "absl/status/status.h"
 #include "google/protobuf/message.h"
 #include "grpcpp/support/byte_buffer.h"
@@ -17,7 +15,6 @@ absl::Status ParseRaw(const grpc::ByteBuffer& bytes,
                       google::protobuf::Message* message);
 
 // The buffer takes the bytes over.
-grpc::ByteBuffer RawOf(std::string bytes);
 grpc::ByteBuffer RawOf(Bytes bytes);
 grpc::ByteBuffer RawOf(const google::protobuf::Message& message);
 

@@ -105,17 +105,19 @@ void ResultStream::ReadAhead() {
   if (ahead_.has_value() || end_.has_value() || detached_) return;
   auto next = Get();
   if (next.ok() && next->kind == KeptResult::Next::kEvent) {
-    ahead_ = std::move(next->event);
-    ++seq_;
+    ahead_ = *std::move(next);
   }
 }
 
 absl::StatusOr<KeptResult::Next> ResultStream::Get() {
-  return result_->Get(seq_, [core = core_, weak = weak_from_this()] {
+  if (ahead_.has_value()) return *std::exchange(ahead_, std::nullopt);
+  auto next = result_->Get(seq_, [core = core_, weak = weak_from_this()] {
     core->executor->Post([weak] {
       if (auto stream = weak.lock()) stream->Pump();
     });
   });
+  if (next.ok() && next->kind == KeptResult::Next::kEvent) ++seq_;
+  return next;
 }
 
 bool ResultStream::NextMessage() {
@@ -129,10 +131,6 @@ bool ResultStream::NextMessage() {
     end_ = absl::OkStatus();
     return false;
   }
-  if (ahead_.has_value()) {
-    message_ = RawOf(*std::exchange(ahead_, std::nullopt));
-    return true;
-  }
   auto next = Get();
   if (!next.ok()) {
     end_ = next.status();
@@ -140,7 +138,6 @@ bool ResultStream::NextMessage() {
     end_ = next->status;
   } else if (next->kind == KeptResult::Next::kEvent) {
     message_ = RawOf(std::move(next->event));
-    ++seq_;
     return true;
   }
   return false;

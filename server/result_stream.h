@@ -6,7 +6,6 @@
 
 #include <memory>
 #include <optional>
-#include <string>
 
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
@@ -36,7 +35,8 @@ class ResultStream : public EventStream {
   absl::Status BeginResult(const grpc::ByteBuffer& bytes);
   absl::Status BeginAnalyze(const pb::AnalyzeRequest& request);
   bool NextMessage() override;
-  // The next event, or that there is none yet: then Pump will be called.
+  // The next event, the one that was read ahead if there is one; or that there
+  // is none yet: then Pump will be called.
   absl::StatusOr<KeptResult::Next> Get();
   void PrepareNext() override;
   // Reads the next event while one is being written.
@@ -46,7 +46,7 @@ class ResultStream : public EventStream {
   bool accepted_ = true;  // has been told, or need not be
   bool detached_ = false;
   int64_t seq_ = 0;  // of the event that is read next
-  std::optional<Bytes> ahead_;
+  std::optional<KeptResult::Next> ahead_;
 };
 
 }  // namespace qk

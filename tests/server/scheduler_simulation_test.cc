@@ -448,11 +448,8 @@ TEST(SchedulerSimulationTest, BatchWorkDoesNotComeFirstForHavingPaused) {
   std::vector<Arrival> arrivals;
   for (int i = 0; i < 10; ++i) {
     for (int user = 0; user < 2; ++user) {  // in this order
-      Arrival prompt;
-      prompt.user = user;
-      prompt.rows = 400;  // done before batch work has its eighth
-      prompt.time = 10.0 * i;
-      arrivals.push_back(prompt);
+      // Done before batch work has its eighth.
+      arrivals.push_back({.time = 10.0 * i, .user = user, .rows = 400});
     }
   }
   Simulation simulation(users, false);
@@ -497,72 +494,58 @@ TEST(SchedulerSimulationTest, BudgetsAreNeverExceeded) {
   EXPECT_GT(waited, 0);
 }
 
-TEST(SchedulerSimulationTest, AShortRequestIsNotTornUpAmongLongOnes) {
-  std::vector<SimulatedUser> users(6);
-  std::vector<Arrival> arrivals;
-  for (int user = 0; user < 5; ++user) {
-    users[user].name = std::string("long") + static_cast<char>('a' + user);
-    for (int i = 0; i < 10; ++i) {
-      Arrival prompt;
-      prompt.user = user;
-      prompt.rows = kContext;
-      arrivals.push_back(prompt);
+// Five users with ten long prompts each, from `time` on, and a sixth, "short".
+struct Crowd {
+  explicit Crowd(double time) : users(6) {
+    for (int user = 0; user < 5; ++user) {
+      users[user].name = std::string("long") + static_cast<char>('a' + user);
+      for (int i = 0; i < 10; ++i) {
+        arrivals.push_back({.time = time, .user = user, .rows = kContext});
+      }
     }
+    users[kShort].name = "short";
   }
-  users[5].name = "short";
-  for (int i = 0; i < 40; ++i) {
-    Arrival request;  // a pass, and its comparison
-    request.user = 5;
-    request.rows = 20;
-    request.passes = 2;
-    request.time = 1 + 1.7 * i;
-    arrivals.push_back(request);
+  // A pass, and its comparison.
+  void Ask(double time) {
+    arrivals.push_back({.time = time, .user = kShort, .rows = 20, .passes = 2});
   }
-  Simulation simulation(users, false);
-  simulation.Run(arrivals);
+
+  static constexpr int kShort = 5;
+  std::vector<SimulatedUser> users;
+  std::vector<Arrival> arrivals;
+};
+
+void ExpectOneSliceOfOthersAtMost(const Simulation& simulation, int user) {
   for (const Pending& pending : simulation.all()) {
-    if (pending.arrival.user != 5) continue;
+    if (pending.arrival.user != user) continue;
     EXPECT_LE(pending.finished - pending.arrival.time,
-              Alone(pending.arrival) + kLongestLayer + 0.1 + 1e-9);
+              Alone(pending.arrival) + kLongestLayer + 0.1 + 1e-9)
+        << "arrived at " << pending.arrival.time;
   }
+}
+
+TEST(SchedulerSimulationTest, AShortRequestIsNotTornUpAmongLongOnes) {
+  Crowd crowd(0);
+  for (int i = 0; i < 40; ++i) crowd.Ask(1 + 1.7 * i);
+  Simulation simulation(crowd.users, false);
+  simulation.Run(crowd.arrivals);
+  ExpectOneSliceOfOthersAtMost(simulation, Crowd::kShort);
 }
 
 // All had as much, so all have a turn to come; who had the device to himself
 // before owes nobody anything for it.
 TEST(SchedulerSimulationTest, AShortRequestDoesNotWaitForEverybodyAtTheStart) {
-  std::vector<SimulatedUser> users(6);
-  std::vector<Arrival> arrivals;
-  users[5].name = "short";
-  const auto ask = [&arrivals](double time) {
-    Arrival request;
-    request.user = 5;
-    request.rows = 20;
-    request.passes = 2;
-    request.time = time;
-    arrivals.push_back(request);
-  };
-  for (int i = 0; i < 10; ++i) ask(0.3 * i);  // alone
   constexpr double kStart = 5;
-  for (int user = 0; user < 5; ++user) {
-    users[user].name = std::string("long") + static_cast<char>('a' + user);
-    for (int i = 0; i < 10; ++i) {
-      Arrival prompt;
-      prompt.user = user;
-      prompt.rows = kContext;
-      prompt.time = kStart;
-      arrivals.push_back(prompt);
-    }
-  }
-  ask(kStart);
-  ask(kStart + 1.2);  // everybody has had a turn
-  Simulation simulation(users, false);
-  simulation.Run(arrivals);
-  for (const Pending& pending : simulation.all()) {
-    if (pending.arrival.user != 5) continue;
-    EXPECT_LE(pending.finished - pending.arrival.time,
-              Alone(pending.arrival) + kLongestLayer + 0.1 + 1e-9)
-        << "arrived at " << pending.arrival.time;
-  }
+  Crowd crowd(kStart);
+  crowd.Ask(kStart);
+  crowd.Ask(kStart + 1.2);                          // everybody has had a turn
+  for (int i = 0; i < 10; ++i) crowd.Ask(0.3 * i);  // alone
+  std::stable_sort(
+      crowd.arrivals.begin(), crowd.arrivals.end(),
+      [](const Arrival& a, const Arrival& b) { return a.time < b.time; });
+  Simulation simulation(crowd.users, false);
+  simulation.Run(crowd.arrivals);
+  ExpectOneSliceOfOthersAtMost(simulation, Crowd::kShort);
 }
 
 TEST(SchedulerSimulationTest, AShortRequestWaitsForOneSliceOfALongOne) {
@@ -570,24 +553,12 @@ TEST(SchedulerSimulationTest, AShortRequestWaitsForOneSliceOfALongOne) {
   users[0].name = "long";
   users[1].name = "short";
   Simulation simulation(users, false);
-  std::vector<Arrival> arrivals;
-  Arrival prompt;
-  prompt.user = 0;
-  prompt.rows = kContext;
-  arrivals.push_back(prompt);
+  std::vector<Arrival> arrivals = {{.user = 0, .rows = kContext}};
   for (int i = 0; i < 5; ++i) {
-    Arrival request;
-    request.user = 1;
-    request.rows = 20;
-    request.time = 0.05 + 0.3 * i;
-    arrivals.push_back(request);
+    arrivals.push_back({.time = 0.05 + 0.3 * i, .user = 1, .rows = 20});
   }
   simulation.Run(arrivals);
-  for (const Pending& pending : simulation.all()) {
-    if (pending.arrival.user == 0) continue;
-    EXPECT_LE(pending.finished - pending.arrival.time,
-              Alone(pending.arrival) + kLongestLayer + 0.1 + 1e-9);
-  }
+  ExpectOneSliceOfOthersAtMost(simulation, 1);
 }
 
 }  // namespace
