@@ -4,8 +4,8 @@
 #include <utility>
 
 #include "absl/algorithm/container.h"
-#include "engine/check.h"
-#include "engine/rope_rows.h"
+#include "engine/base/check.h"
+#include "engine/types/rope_rows.h"
 
 namespace qk {
 

@@ -9,11 +9,11 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
-#include "engine/backend.h"
-#include "engine/model.h"
-#include "engine/pass_step.h"
+#include "engine/backend/backend.h"
+#include "engine/model/model.h"
+#include "engine/model/workspace.h"
 #include "engine/sequence.h"
-#include "engine/workspace.h"
+#include "engine/types/pass_step.h"
 
 namespace qk {
 

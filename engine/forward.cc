@@ -6,11 +6,10 @@
 #include <algorithm>
 #include <vector>
 
+#include "engine/base/check.h"
 #include "engine/batch.h"
-#include "engine/check.h"
 #include "engine/head.h"
-#include "engine/out_of_memory.h"
-#include "engine/weights.h"
+#include "engine/model/weights.h"
 
 namespace qk {
 namespace {
@@ -171,6 +170,8 @@ Steps MlpHalf(const LayerWeights& w, const MlpConfig& c, Batch& batch) {
   }
 }
 
+}  // namespace
+
 // hidden += Attention(norm(hidden)); hidden += Mlp(norm(hidden)); or both of
 // the same hidden (parallel_residual). A Mamba mixer may stand for attention.
 Steps Block(int layer, Batch& batch) {
@@ -240,82 +241,5 @@ void PlaceImages(Batch& batch) {
     }
   }
 }
-
-}  // namespace
-
-Pass::Pass(const Model& model, absl::Span<Sequence* const> sequences)
-    : model_(model) {
-  Guard([&] {
-    batch_ = std::make_unique<Batch>(model, sequences);
-    rows_ = batch_->rows();
-    if (batch_->status().ok()) Embed(*batch_);
-  });
-}
-
-Pass::~Pass() = default;
-
-template <typename Step>
-void Pass::Guard(const Step& step) {
-  const absl::Status status = WithoutBadAlloc(step);
-  if (status.ok()) return;
-  // What the device still reads and writes goes with the pass.
-  status_ = model_.backend()->Synchronize();
-  if (status_.ok()) status_ = status;
-}
-
-bool Pass::done() const {
-  return !status_.ok() || !batch_->status().ok() || !batch_->alive() ||
-         (head_ != nullptr && head_->done());
-}
-
-void Pass::RunStep() {
-  QK_CHECK(!done());
-  Guard([this] { RunNext(); });
-}
-
-void Pass::RunNext() {
-  batch_->DropCancelled(layer_.paused());
-  if (!batch_->alive()) return;
-  if (head_ != nullptr) {
-    head_->RunTile();
-    return;
-  }
-  if (Vision* vision = batch_->next_vision(); vision != nullptr) {
-    vision->RunLayer();
-  } else {
-    if (next_layer_ == 0 && !layer_.paused()) PlaceImages(*batch_);
-    if (!layer_.paused()) layer_ = Block(next_layer_, *batch_);
-    if (!layer_.Next()) ++next_layer_;
-  }
-  if (next_layer_ == model_.config().num_layers()) {
-    batch_->DropCancelled(layer_.paused());
-    head_ = std::make_unique<Head>(*batch_);
-  }
-  for (Batch::Entry& entry : batch_->entries()) {
-    if (entry.sequence != nullptr) entry.sequence->Deliver();
-  }
-}
-
-void Pass::DropCancelled() {
-  if (!status_.ok()) return;
-  Guard([this] { batch_->DropCancelled(layer_.paused()); });
-}
-
-absl::Status Pass::Finish() {
-  if (status_.ok() && !batch_->status().ok()) return batch_->status();
-  DropCancelled();
-  if (!status_.ok()) return status_;
-  const absl::Status status = batch_->backend().Synchronize();
-  Guard([&] {
-    for (Batch::Entry& entry : batch_->entries()) {
-      if (entry.sequence == nullptr) continue;
-      entry.sequence->Deliver();
-      entry.sequence->Advance(entry.step);
-    }
-  });
-  return status.ok() ? status_ : status;
-}
-
-int Pass::rows() const { return rows_; }
 
 }  // namespace qk

@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include "engine/weights.h"
+#include "engine/model/weights.h"
 
 namespace qk {
 namespace {

@@ -7,7 +7,7 @@
 
 #include "absl/types/span.h"
 #include "engine/batch.h"
-#include "engine/model.h"
+#include "engine/model/model.h"
 
 namespace qk {
 

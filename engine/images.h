@@ -7,9 +7,9 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
-#include "engine/model_config.h"
-#include "engine/rope_rows.h"
-#include "engine/spec.h"
+#include "engine/types/model_config.h"
+#include "engine/types/rope_rows.h"
+#include "engine/types/spec.h"
 
 namespace qk {
 

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "absl/algorithm/container.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
 #include "engine/images.h"
 
 namespace qk {

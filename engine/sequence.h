@@ -10,17 +10,17 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "engine/backend.h"
-#include "engine/capture.h"
-#include "engine/disrupt.h"
-#include "engine/kv_cache.h"
-#include "engine/model.h"
-#include "engine/pass_step.h"
-#include "engine/rope_rows.h"
-#include "engine/run.h"
-#include "engine/spec.h"
+#include "engine/backend/backend.h"
+#include "engine/hooks/capture.h"
+#include "engine/hooks/disrupt.h"
+#include "engine/model/kv_cache.h"
+#include "engine/model/model.h"
+#include "engine/model/workspace.h"
+#include "engine/run/run.h"
+#include "engine/types/pass_step.h"
+#include "engine/types/rope_rows.h"
+#include "engine/types/spec.h"
 #include "engine/vision.h"
-#include "engine/workspace.h"
 
 namespace qk {
 

@@ -6,11 +6,11 @@
 #include <algorithm>
 #include <utility>
 
-#include "engine/check.h"
+#include "engine/base/check.h"
 #include "engine/images.h"
-#include "engine/rope_rows.h"
-#include "engine/weights.h"
-#include "engine/workspace.h"
+#include "engine/model/weights.h"
+#include "engine/model/workspace.h"
+#include "engine/types/rope_rows.h"
 
 namespace qk {
 namespace {

@@ -9,9 +9,9 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
-#include "engine/backend.h"
-#include "engine/model.h"
-#include "engine/spec.h"
+#include "engine/backend/backend.h"
+#include "engine/model/model.h"
+#include "engine/types/spec.h"
 
 namespace qk {
 

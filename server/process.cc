@@ -14,13 +14,14 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
-#include "engine/check.h"
-#include "server/file_watch.h"
-#include "server/flags.h"
-#include "server/log.h"
-#include "server/options.h"
+#include "engine/base/check.h"
+#include "server/common/file_watch.h"
+#include "server/common/log.h"
+#include "server/config/flags.h"
+#include "server/config/options.h"
+#include "server/net/addresses.h"
+#include "server/net/systemd.h"
 #include "server/server.h"
-#include "server/systemd.h"
 
 namespace qk {
 namespace {
@@ -45,7 +46,7 @@ absl::StatusOr<ServerOptions> ReadOptions(const Flags& flags) {
   QK_ASSIGN_OR_RETURN(ServerOptions options,
                       OptionsFromConfig(config, "flags"));
   options.version = QK_VERSION;
-  if (file_has_users) options.config_file = *flags.config_file;
+  if (file_has_users) options.access.config_file = *flags.config_file;
   QK_RETURN_IF_ERROR(CheckAccess(options));
   return options;
 }
@@ -64,7 +65,8 @@ absl::Status CheckAddresses(const ServerOptions& options) {
 }
 
 int CheckConfig(const ServerOptions& options) {
-  std::vector<std::string> problems = CheckModelFiles(options);
+  std::vector<std::string> problems =
+      CheckModelFiles(options.models, options.model_admin);
   const absl::Status access = CheckAccessFiles(options);
   if (!access.ok()) problems.emplace_back(access.message());
   for (const std::string& problem : problems) {

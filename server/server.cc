@@ -8,17 +8,16 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "engine/check.h"
-#include "engine/cpu/cpu_backend.h"
-#include "engine/model.h"
+#include "engine/base/check.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/impl/server_builder_option.h"
 #include "grpcpp/impl/server_builder_plugin.h"
 #include "grpcpp/server_builder.h"
 #include "prometheus/exposer.h"
-#include "server/delay_point.h"
-#include "server/self_check.h"
+#include "server/common/delay_point.h"
+#include "server/net/addresses.h"
+#include "server/net/self_check.h"
 
 namespace qk {
 namespace {
@@ -103,11 +102,12 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(
 }
 
 absl::Status Server::Start(Log* log) {
-  QK_ASSIGN_OR_RETURN(access_, Access::Create(options_, log));
+  QK_RETURN_IF_ERROR(CheckAccess(options_));
+  QK_ASSIGN_OR_RETURN(const HostPort listen, ParseHostPort(options_.listen));
+  QK_ASSIGN_OR_RETURN(
+      access_, Access::Create(options_.access, IsLoopback(listen.host), log));
   if (backend_ == nullptr) {
-    CpuBackendOptions backend_options;
-    backend_options.threads = options_.threads;
-    backend_ = CreateCpuBackend(backend_options);
+    QK_ASSIGN_OR_RETURN(backend_, CreateBackend({.threads = options_.threads}));
   }
 
   Metrics::Options metrics_options;
@@ -129,22 +129,22 @@ absl::Status Server::Start(Log* log) {
   executor_ = std::make_unique<Executor>(kStreamThreads);
   QK_RETURN_IF_ERROR(OpenResults(log));
   core_ = {
-      options_.version,
-      options_.limits,
-      backend_->info(),
-      &registry_,
-      scheduler_.get(),
-      &budget_,
-      &buffered_,
-      executor_.get(),
-      metrics_.get(),
-      log,
-      calls_.get(),
-      access_->identity(),
-      options_.log_prompts,
-      results_.get(),
-      spool_executor_.get(),
-      &connections_,
+      .version = options_.version,
+      .limits = options_.limits,
+      .backend = backend_->info(),
+      .registry = &registry_,
+      .scheduler = scheduler_.get(),
+      .budget = &budget_,
+      .buffered = &buffered_,
+      .executor = executor_.get(),
+      .metrics = metrics_.get(),
+      .log = log,
+      .calls = calls_.get(),
+      .identity = access_->identity(),
+      .log_prompts = options_.log_prompts,
+      .results = results_.get(),
+      .spool_executor = spool_executor_.get(),
+      .connections = &connections_,
   };
   service_ = std::make_unique<AnalysisService>(&core_);
   admin_service_ =
@@ -187,7 +187,7 @@ absl::Status Server::Listen(Log* log) {
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
-  if (!options_.reflection.value_or(!options_.has_users())) {
+  if (!options_.reflection.value_or(!options_.access.has_users())) {
     builder.SetOption(std::make_unique<WithoutReflection>());
   }
   // A peer that does not answer pings gets as long.

@@ -2,8 +2,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "client/file_io.h"
-#include "client/qkctl/connection_flags.h"
+#include "client/files/file_io.h"
+#include "client/qkctl/flags/connection_flags.h"
 
 namespace qk::client {
 namespace {

@@ -9,10 +9,10 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "client/analysis_client.h"
-#include "client/qkctl/console.h"
-#include "client/qkctl/exit_code.h"
-#include "client/qkctl/flags.h"
+#include "client/cpp/analysis_client.h"
+#include "client/qkctl/flags/flags.h"
+#include "client/qkctl/output/console.h"
+#include "client/qkctl/output/exit_code.h"
 
 namespace qk::client {
 

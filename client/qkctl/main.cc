@@ -13,9 +13,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "client/qkctl/command.h"
-#include "client/qkctl/connection_flags.h"
-#include "client/text_parse.h"
-#include "engine/nearest_name.h"
+#include "client/qkctl/flags/connection_flags.h"
+#include "client/qkctl/flags/text_parse.h"
+#include "engine/base/nearest_name.h"
 #include "grpc/support/log.h"
 
 namespace qk::client {

@@ -7,7 +7,7 @@
 #include "engine/architectures/families.h"
 #include "engine/architectures/hf_config.h"
 #include "engine/architectures/hf_packing.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
 #include "engine/formats/excerpt.h"
 
 namespace qk {

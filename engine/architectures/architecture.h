@@ -12,7 +12,7 @@
 #include "engine/formats/gguf.h"
 #include "engine/formats/json.h"
 #include "engine/formats/tensor_source.h"
-#include "engine/model_config.h"
+#include "engine/types/model_config.h"
 
 namespace qk {
 

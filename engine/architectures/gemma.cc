@@ -9,7 +9,7 @@
 #include "engine/architectures/hf_rope.h"
 #include "engine/architectures/rope_scaling.h"
 #include "engine/architectures/weight_map.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
 
 namespace qk {
 namespace {

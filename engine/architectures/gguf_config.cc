@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/architectures/hf_config.h"
 #include "engine/architectures/rope_scaling.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
 #include "engine/formats/excerpt.h"
 
 namespace qk {

@@ -11,7 +11,7 @@
 #include "absl/types/span.h"
 #include "engine/architectures/weight_map.h"
 #include "engine/formats/gguf.h"
-#include "engine/model_config.h"
+#include "engine/types/model_config.h"
 
 namespace qk {
 

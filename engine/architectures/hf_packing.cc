@@ -4,7 +4,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "engine/architectures/hf_config.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
 #include "engine/formats/excerpt.h"
 
 namespace qk {

@@ -10,7 +10,7 @@
 #include "engine/architectures/hf_config.h"
 #include "engine/architectures/hf_rope_kinds.h"
 #include "engine/architectures/rope_scaling.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
 #include "engine/formats/excerpt.h"
 
 namespace qk {

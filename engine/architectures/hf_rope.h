@@ -7,7 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/formats/json.h"
-#include "engine/model_config.h"
+#include "engine/types/model_config.h"
 
 namespace qk {
 

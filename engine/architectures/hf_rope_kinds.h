@@ -6,7 +6,7 @@
 
 #include "absl/status/status.h"
 #include "engine/formats/json.h"
-#include "engine/model_config.h"
+#include "engine/types/model_config.h"
 
 namespace qk {
 

@@ -5,7 +5,7 @@
 #include "engine/architectures/hf_config.h"
 #include "engine/architectures/hf_rope.h"
 #include "engine/architectures/weight_map.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
 
 namespace qk {
 namespace {

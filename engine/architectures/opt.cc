@@ -2,7 +2,7 @@
 #include "engine/architectures/families.h"
 #include "engine/architectures/hf_config.h"
 #include "engine/architectures/weight_map.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
 
 namespace qk {
 namespace {

@@ -6,7 +6,7 @@
 #include "engine/architectures/hf_rope.h"
 #include "engine/architectures/hf_vision.h"
 #include "engine/architectures/weight_map.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
 
 namespace qk {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
-#include "engine/model_config.h"
+#include "engine/types/model_config.h"
 
 namespace qk {
 

@@ -7,9 +7,9 @@
 #include <limits>
 #include <vector>
 
+#include "engine/base/half.h"
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/tile-inl.h"
-#include "engine/half.h"
 #include "hwy/aligned_allocator.h"
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"

@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "engine/base/half.h"
 #include "engine/cpu/kernels.h"
-#include "engine/half.h"
 
 namespace qk::cpu {
 

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "engine/backend.h"
+#include "engine/backend/backend.h"
 #include "engine/cpu/thread_pool.h"
 
 namespace qk::cpu {

@@ -1,7 +1,7 @@
 #include <algorithm>
 
+#include "engine/base/half.h"
 #include "engine/cpu/kernels.h"
-#include "engine/half.h"
 
 namespace qk::cpu {
 namespace {

@@ -7,10 +7,10 @@
 #include <type_traits>
 #include <vector>
 
-#include "engine/check.h"
+#include "engine/base/check.h"
+#include "engine/base/half.h"
 #include "engine/cpu/matmul.h"
 #include "engine/cpu/tile-inl.h"
-#include "engine/half.h"
 #include "hwy/aligned_allocator.h"
 #include "hwy/highway.h"
 

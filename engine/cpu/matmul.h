@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/backend.h"
+#include "engine/backend/backend.h"
 #include "engine/cpu/thread_pool.h"
 
 namespace qk::cpu {

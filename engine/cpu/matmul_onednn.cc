@@ -7,9 +7,9 @@
 #include <random>
 
 #include "absl/strings/str_cat.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
+#include "engine/base/half.h"
 #include "engine/cpu/matmul.h"
-#include "engine/half.h"
 
 // oneDNN's primitives are made for one thread and run by our own: how many
 // threads there are can then not change a sum. A weight is cut into slices of

@@ -4,8 +4,8 @@
 #include <numeric>
 #include <vector>
 
+#include "engine/base/philox.h"
 #include "engine/cpu/kernels.h"
-#include "engine/philox.h"
 
 namespace qk::cpu {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <cstdlib>
 
-#include "engine/check.h"
+#include "engine/base/check.h"
 #include "engine/formats/quant_blocks.h"
 
 namespace qk {

@@ -4,11 +4,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
+#include "engine/base/sha256.h"
 #include "engine/formats/byte_reader.h"
 #include "engine/formats/excerpt.h"
 #include "engine/formats/gguf_types.h"
-#include "engine/sha256.h"
 
 namespace qk {
 

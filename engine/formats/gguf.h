@@ -12,7 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
-#include "engine/flat_hash.h"
+#include "engine/base/flat_hash.h"
 #include "engine/formats/mapped_file.h"
 #include "engine/formats/tensor_source.h"
 

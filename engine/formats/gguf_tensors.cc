@@ -4,8 +4,8 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "engine/check.h"
-#include "engine/flat_hash.h"
+#include "engine/base/check.h"
+#include "engine/base/flat_hash.h"
 #include "engine/formats/dequantize.h"
 #include "engine/formats/excerpt.h"
 #include "engine/formats/gguf_parser.h"

@@ -6,8 +6,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "engine/check.h"
-#include "engine/flat_hash.h"
+#include "engine/base/check.h"
+#include "engine/base/flat_hash.h"
+#include "engine/base/utf8.h"
 #include "engine/formats/excerpt.h"
 #include "engine/formats/json.h"
 #include "engine/formats/json_internal.h"

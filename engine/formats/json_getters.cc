@@ -1,6 +1,6 @@
 // JsonValue's Get*: Get and As* in one, so that a field costs one line.
 #include "absl/strings/str_cat.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
 #include "engine/formats/json.h"
 
 namespace qk {

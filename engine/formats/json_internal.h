@@ -9,7 +9,7 @@
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
 #include "engine/formats/json.h"
 
 namespace qk {

@@ -13,9 +13,6 @@ namespace qk {
 // `text` if it ends too early; nullopt if the syntax is right.
 std::optional<int64_t> FindJsonSyntaxError(absl::string_view text);
 
-// Offset of the first byte that is not UTF-8; nullopt if all is.
-std::optional<int64_t> FindInvalidUtf8(absl::string_view text);
-
 }  // namespace qk
 
 #endif  // QKSCOPE_ENGINE_FORMATS_JSON_SYNTAX_H_

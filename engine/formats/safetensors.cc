@@ -6,11 +6,11 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "engine/check.h"
-#include "engine/flat_hash.h"
+#include "engine/base/check.h"
+#include "engine/base/flat_hash.h"
+#include "engine/base/sha256.h"
 #include "engine/formats/excerpt.h"
 #include "engine/formats/mapped_file.h"
-#include "engine/sha256.h"
 
 namespace qk {
 namespace {

@@ -7,7 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
 #include "engine/formats/dequantize.h"
 #include "engine/formats/excerpt.h"
 #include "engine/formats/json.h"

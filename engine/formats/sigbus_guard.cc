@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <mutex>
 
-#include "engine/check.h"
+#include "engine/base/check.h"
 
 namespace qk {
 

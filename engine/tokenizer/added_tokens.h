@@ -12,7 +12,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/strings/string_view.h"
-#include "engine/flat_hash.h"
+#include "engine/base/flat_hash.h"
 
 namespace qk {
 

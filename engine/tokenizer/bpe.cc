@@ -6,7 +6,7 @@
 #include <queue>
 #include <utility>
 
-#include "engine/flat_hash.h"
+#include "engine/base/flat_hash.h"
 
 namespace qk {
 namespace {

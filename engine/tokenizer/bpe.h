@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
-#include "engine/flat_hash.h"
+#include "engine/base/flat_hash.h"
 
 namespace qk {
 

@@ -6,8 +6,8 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "engine/check.h"
-#include "engine/formats/json_syntax.h"
+#include "engine/base/check.h"
+#include "engine/base/utf8.h"
 #include "engine/tokenizer/unicode.h"
 
 namespace qk {

@@ -2,7 +2,7 @@
 #include <cstdint>
 #include <utility>
 
-#include "engine/flat_hash.h"
+#include "engine/base/flat_hash.h"
 #include "engine/tokenizer/bpe_tokenizer.h"
 #include "engine/tokenizer/byte_level.h"
 #include "engine/tokenizer/unicode.h"

@@ -7,7 +7,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
 #include "engine/formats/excerpt.h"
 
 namespace qk {

@@ -8,9 +8,9 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
+#include "engine/base/utf8.h"
 #include "engine/formats/excerpt.h"
-#include "engine/formats/json_syntax.h"
 #include "engine/tokenizer/chat_format_table.h"
 #include "engine/tokenizer/unicode.h"
 

@@ -5,10 +5,10 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
+#include "engine/base/sha256.h"
+#include "engine/base/utf8.h"
 #include "engine/formats/excerpt.h"
-#include "engine/formats/json_syntax.h"
-#include "engine/sha256.h"
 
 namespace qk {
 namespace {

@@ -4,8 +4,8 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "engine/check.h"
-#include "engine/flat_hash.h"
+#include "engine/base/check.h"
+#include "engine/base/flat_hash.h"
 #include "engine/formats/excerpt.h"
 #include "engine/tokenizer/json_model.h"
 

@@ -18,8 +18,8 @@ absl::Status ReadJsonModel(const JsonValue& root, TokenIndex* index,
 // Enters the tokens of `vocab`, {text: id}.
 absl::Status ReadVocab(const JsonValue& vocab, TokenIndex* index);
 
-// spec->tokens of all that `index` holds; `root` is what errors are of. Every id
-// from 0 on must belong to one token. Memory is taken for as many tokens as
+// spec->tokens of all that `index` holds; `root` is what errors are of. Every
+// id from 0 on must belong to one token. Memory is taken for as many tokens as
 // there are, never for the largest id.
 absl::Status FillTokens(const JsonValue& root, const TokenIndex& index,
                         BpeTokenizerSpec* spec);

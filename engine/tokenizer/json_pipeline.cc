@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
 #include "engine/tokenizer/json_decoder.h"
 #include "engine/tokenizer/json_steps.h"
 #include "engine/tokenizer/json_words.h"

@@ -1,7 +1,7 @@
 #include "engine/tokenizer/json_steps.h"
 
 #include "absl/strings/str_cat.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
 #include "engine/formats/excerpt.h"
 
 namespace qk {

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
 #include "engine/tokenizer/json_steps.h"
 
 namespace qk {

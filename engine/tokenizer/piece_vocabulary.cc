@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
 #include "engine/tokenizer/scored_merges.h"
 
 namespace qk {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "engine/flat_hash.h"
+#include "engine/base/flat_hash.h"
 #include "engine/tokenizer/bpe.h"
 
 namespace qk {

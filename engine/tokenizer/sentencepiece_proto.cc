@@ -5,10 +5,10 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
-#include "engine/check.h"
-#include "engine/flat_hash.h"
+#include "engine/base/check.h"
+#include "engine/base/flat_hash.h"
+#include "engine/base/utf8.h"
 #include "engine/formats/excerpt.h"
-#include "engine/formats/json_syntax.h"
 #include "engine/tokenizer/piece_vocabulary.h"
 #include "engine/tokenizer/vocabulary.h"
 #include "engine/tokenizer/wire_format.h"

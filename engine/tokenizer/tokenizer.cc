@@ -1,6 +1,6 @@
 #include "engine/tokenizer/tokenizer.h"
 
-#include "engine/check.h"
+#include "engine/base/check.h"
 
 namespace qk {
 

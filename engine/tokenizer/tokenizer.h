@@ -88,8 +88,8 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromJson(
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromSentencePiece(
     absl::string_view model, absl::string_view tokenizer_config_json);
 
-// `vocab_json`, `merges`: the bytes of vocab.json and merges.txt, which only the
-// class GPT2Tokenizer of tokenizer_config.json is read from. Of the config
+// `vocab_json`, `merges`: the bytes of vocab.json and merges.txt, which only
+// the class GPT2Tokenizer of tokenizer_config.json is read from. Of the config
 // count the special tokens, add_bos_token, add_prefix_space and
 // added_tokens_decoder.
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromVocabAndMerges(

@@ -3,10 +3,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "engine/check.h"
+#include "engine/base/check.h"
+#include "engine/base/sha256.h"
 #include "engine/formats/excerpt.h"
 #include "engine/formats/json.h"
-#include "engine/sha256.h"
 #include "engine/tokenizer/bpe_tokenizer.h"
 #include "engine/tokenizer/json_config.h"
 #include "engine/tokenizer/json_model.h"

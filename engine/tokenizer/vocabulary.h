@@ -9,7 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "engine/flat_hash.h"
+#include "engine/base/flat_hash.h"
 #include "engine/tokenizer/bpe.h"
 
 namespace qk {

@@ -20,9 +20,9 @@
 #include <vector>
 
 #include "engine/cpu/cpu_backend.h"
-#include "engine/forward.h"
-#include "engine/model.h"
-#include "engine/run.h"
+#include "engine/model/model.h"
+#include "engine/pass.h"
+#include "engine/run/run.h"
 #include "engine/sequence.h"
 
 namespace qk {

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "server/scheduler.h"
-#include "tests/server/scheduler_testing.h"
+#include "server/schedule/scheduler.h"
+#include "tests/server/schedule/scheduler_testing.h"
 
 namespace qk {
 namespace {

@@ -13,8 +13,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "client/analysis_client.h"
-#include "client/file_io.h"
+#include "client/cpp/analysis_client.h"
+#include "client/files/file_io.h"
 
 namespace qk::client {
 namespace {

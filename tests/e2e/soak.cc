@@ -35,8 +35,8 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
-#include "client/analysis_client.h"
-#include "client/file_io.h"
+#include "client/cpp/analysis_client.h"
+#include "client/files/file_io.h"
 #include "qkscope/v1/analysis.grpc.pb.h"
 
 namespace qk::client {

@@ -1,29 +1,29 @@
-qk_test(crc32c_test SOURCES crc32c_test.cc LIBS qk_base)
+qk_test(crc32c_test SOURCES base/crc32c_test.cc LIBS qk_base)
 qk_test(golden_test SOURCES golden_test.cc LIBS qk_core)
-qk_test(disruption_test SOURCES disruption_test.cc LIBS qk_core)
-qk_test(estimate_test SOURCES estimate_test.cc LIBS qk_core)
+qk_test(disruption_test SOURCES hooks/disruption_test.cc LIBS qk_core)
+qk_test(estimate_test SOURCES run/estimate_test.cc LIBS qk_core)
 qk_test(identity_test SOURCES identity_test.cc LIBS qk_core)
-qk_test(config_test SOURCES config_test.cc config_families_test.cc
-        config_rope_test.cc gemma3_folder_test.cc LIBS qk_core)
-qk_test(config_mutation_test SOURCES config_mutation_test.cc
-        config_mutation_tables.cc config_variants.cc LIBS qk_core)
+qk_test(config_test SOURCES architectures/config_test.cc architectures/config_families_test.cc
+        architectures/config_rope_test.cc model/gemma3_folder_test.cc LIBS qk_core)
+qk_test(config_mutation_test SOURCES architectures/config_mutation_test.cc
+        architectures/config_mutation_tables.cc architectures/config_variants.cc LIBS qk_core)
 qk_test(families_identity_test SOURCES families_identity_test.cc LIBS qk_core)
 qk_test(gguf_golden_test SOURCES gguf_golden_test.cc LIBS qk_core)
-qk_test(architectures_test SOURCES architectures_test.cc
-        architectures_gguf_test.cc LIBS qk_core)
-qk_test(packed_model_test SOURCES packed_model_test.cc
-        packed_model_bad_test.cc LIBS qk_core)
+qk_test(architectures_test SOURCES architectures/architectures_test.cc
+        architectures/architectures_gguf_test.cc LIBS qk_core)
+qk_test(packed_model_test SOURCES model/packed_model_test.cc
+        model/packed_model_bad_test.cc LIBS qk_core)
 # Its operator new is its own: a binary for itself.
 qk_test(out_of_memory_test SOURCES out_of_memory_test.cc LIBS qk_core)
-qk_test(philox_test SOURCES philox_test.cc LIBS qk_core)
-qk_test(sampler_test SOURCES sampler_test.cc LIBS qk_core)
-qk_test(text_stream_test SOURCES text_stream_test.cc LIBS qk_core)
-qk_test(thread_pool_test SOURCES thread_pool_test.cc LIBS qk_core)
-qk_test(statistics_test SOURCES statistics_test.cc LIBS qk_core)
-qk_test(backend_conformance_test SOURCES backend_conformance_test.cc
-        attention_conformance_test.cc disrupt_conformance_test.cc
-        hooks_conformance_test.cc logits_conformance_test.cc
-        matmul_conformance_test.cc mixers_conformance_test.cc LIBS qk_core)
+qk_test(philox_test SOURCES base/philox_test.cc LIBS qk_core)
+qk_test(sampler_test SOURCES run/sampler_test.cc LIBS qk_core)
+qk_test(text_stream_test SOURCES tokenizer/text_stream_test.cc LIBS qk_core)
+qk_test(thread_pool_test SOURCES cpu/thread_pool_test.cc LIBS qk_core)
+qk_test(statistics_test SOURCES types/statistics_test.cc LIBS qk_core)
+qk_test(backend_conformance_test SOURCES backend/backend_conformance_test.cc
+        backend/attention_conformance_test.cc backend/disrupt_conformance_test.cc
+        backend/hooks_conformance_test.cc backend/logits_conformance_test.cc
+        backend/matmul_conformance_test.cc backend/mixers_conformance_test.cc LIBS qk_core)
 
 # The real models are not in this repository: deploy/fetch_model.sh gets the
 # first.

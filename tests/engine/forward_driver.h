@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "engine/check.h"
+#include "engine/base/check.h"
 #include "engine/formats/json.h"
 #include "engine/formats/mapped_file.h"
 #include "tests/engine/test_util.h"

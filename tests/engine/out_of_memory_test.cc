@@ -1,7 +1,7 @@
 // The host has no memory: every operator new of a load and of a run fails once,
 // each in a try of its own. What failed says RESOURCE_EXHAUSTED and leaves
 // nothing behind; the next try is good.
-#include "engine/out_of_memory.h"
+#include "engine/base/out_of_memory.h"
 
 #include <algorithm>
 #include <cstdint>
@@ -14,7 +14,7 @@
 
 #include "tests/engine/failing_new.h"
 #include "tests/engine/forward_driver.h"
-#include "tests/engine/tokenizer_testing.h"
+#include "tests/engine/tokenizer/tokenizer_testing.h"
 
 namespace qk::testing {
 namespace {

@@ -15,9 +15,9 @@
 #include "engine/cpu/cpu_backend.h"
 #include "engine/formats/dequantize.h"
 #include "engine/formats/safetensors.h"
-#include "engine/forward.h"
-#include "engine/model.h"
-#include "engine/run.h"
+#include "engine/model/model.h"
+#include "engine/pass.h"
+#include "engine/run/run.h"
 #include "engine/sequence.h"
 #include "gtest/gtest.h"
 

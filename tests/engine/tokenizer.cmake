@@ -1,9 +1,9 @@
 foreach(piece bad_json bad_spm chat chat_golden gguf gguf_spm golden hostile
               sentencepiece)
-  qk_test(tokenizer_${piece}_test SOURCES tokenizer_${piece}_test.cc
+  qk_test(tokenizer_${piece}_test SOURCES tokenizer/tokenizer_${piece}_test.cc
           LIBS qk_tokenizer)
 endforeach()
-qk_test(tokenizer_test SOURCES tokenizer_test.cc LIBS qk_tokenizer)
+qk_test(tokenizer_test SOURCES tokenizer/tokenizer_test.cc LIBS qk_tokenizer)
 
-add_executable(tokenizer_driver tokenizer_driver.cc)
+add_executable(tokenizer_driver tokenizer/tokenizer_driver.cc)
 target_link_libraries(tokenizer_driver PRIVATE qk_flags qk_tokenizer)

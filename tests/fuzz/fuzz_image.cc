@@ -4,7 +4,7 @@
 #include <string>
 
 #include "absl/strings/match.h"
-#include "server/image_decode.h"
+#include "server/convert/image_decode.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace {

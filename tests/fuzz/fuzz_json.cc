@@ -1,5 +1,6 @@
 // JSON: every value read as every type, every path found.
 #include "absl/strings/string_view.h"
+#include "engine/base/utf8.h"
 #include "engine/formats/json.h"
 #include "engine/formats/json_syntax.h"
 #include "tests/fuzz/fuzz.h"

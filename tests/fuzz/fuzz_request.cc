@@ -4,14 +4,14 @@
 #include <string>
 
 #include "engine/cpu/cpu_backend.h"
-#include "engine/model.h"
+#include "engine/model/model.h"
 #include "google/protobuf/stubs/logging.h"
-#include "server/convert.h"
-#include "server/image_decode.h"
-#include "server/run_cost.h"
+#include "server/calls/run_cost.h"
+#include "server/convert/convert.h"
+#include "server/convert/image_decode.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/fuzz_spec.h"
-#include "tests/server/convert_testing.h"
+#include "tests/server/convert/convert_testing.h"
 
 namespace qk {
 namespace {

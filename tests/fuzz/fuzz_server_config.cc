@@ -1,7 +1,7 @@
 // Read as a configuration and as a users file.
 #include "google/protobuf/stubs/logging.h"
-#include "server/options.h"
-#include "server/users_config.h"
+#include "server/access/users_config.h"
+#include "server/config/options.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace {
@@ -45,7 +45,7 @@ void CheckOptions(const qk::ServerOptions& options) {
   }
   QK_CHECK(options.threads >= 0);
   CheckLimits(options.limits);
-  CheckUsers(options.users);
+  CheckUsers(options.access.users);
   QK_CHECK(options.shutdown_grace >= absl::ZeroDuration());
   QK_CHECK(options.keepalive > absl::ZeroDuration());
   QK_CHECK(options.keepalive_timeout > absl::ZeroDuration());

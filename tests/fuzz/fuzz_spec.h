@@ -9,10 +9,10 @@
 #include <limits>
 #include <vector>
 
-#include "engine/check.h"
+#include "engine/base/check.h"
 #include "engine/images.h"
-#include "engine/model_config.h"
-#include "engine/spec.h"
+#include "engine/types/model_config.h"
+#include "engine/types/spec.h"
 
 namespace qk::fuzz {
 

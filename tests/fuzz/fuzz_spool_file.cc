@@ -6,9 +6,9 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "engine/crc32c.h"
+#include "engine/base/crc32c.h"
 #include "google/protobuf/stubs/logging.h"
-#include "server/spool_file.h"
+#include "server/results/spool_file.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace {

@@ -7,11 +7,11 @@
 #include <string>
 #include <utility>
 
-#include "client/health.grpc.pb.h"
+#include "client/cpp/health.grpc.pb.h"
 #include "qkscope/v1/admin.grpc.pb.h"
 #include "tests/server/await.h"
 #include "tests/server/faulty_backend.h"
-#include "tests/server/metric_samples.h"
+#include "tests/server/observe/metric_samples.h"
 #include "tests/server/server_testing.h"
 
 namespace qk {
@@ -55,7 +55,7 @@ class DeviceFaultsTest : public ServerTest {
  protected:
   void SetUp() override {
     ServerOptions options = TinyOptions();
-    options.users = {
+    options.access.users = {
         testing::UserWithToken("root", UserRole::kOperator, kToken)};
     options.model_admin.enabled = true;
     options.model_admin.root = testing::GoldenModel("");

@@ -8,7 +8,7 @@
 #include <memory>
 #include <utility>
 
-#include "engine/backend.h"
+#include "engine/backend/backend.h"
 #include "engine/cpu/cpu_backend.h"
 
 namespace qk::testing {

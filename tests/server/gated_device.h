@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "absl/time/clock.h"
-#include "server/engine_device.h"
+#include "server/schedule/engine_device.h"
 
 namespace qk::testing {
 

@@ -13,9 +13,9 @@
 #include <vector>
 
 #include "absl/time/clock.h"
-#include "server/acceptor.h"
-#include "server/self_check.h"
-#include "server/systemd.h"
+#include "server/net/acceptor.h"
+#include "server/net/self_check.h"
+#include "server/net/systemd.h"
 #include "tests/server/server_testing.h"
 
 namespace qk {

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "engine/sha256.h"
+#include "engine/base/sha256.h"
 #include "google/protobuf/text_format.h"
 #include "grpcpp/create_channel.h"
 #include "gtest/gtest.h"

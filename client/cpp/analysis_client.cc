@@ -1,0 +1,263 @@
+#include "client/cpp/analysis_client.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "client/cpp/analyze_stream.h"
+#include "client/cpp/client_call.h"
+#include "client/cpp/many_stream.h"
+#include "client/cpp/retry.h"
+
+namespace qk::client {
+namespace {
+
+namespace v1 = qkscope::v1;
+
+// Tokenize of a long text and Finished of a long prompt pass gRPC's 4 MiB.
+constexpr int kMaxReceiveBytes = 256 << 20;
+
+std::shared_ptr<grpc::ChannelCredentials> Credentials(
+    const ClientOptions& options) {
+  if (!options.tls.has_value()) return grpc::InsecureChannelCredentials();
+  grpc::SslCredentialsOptions ssl;
+  ssl.pem_root_certs = options.tls->ca;
+  ssl.pem_cert_chain = options.tls->certificate;
+  ssl.pem_private_key = options.tls->key;
+  return grpc::SslCredentials(ssl);
+}
+
+std::string FromEnvironmentOr(const char* name, std::string fallback) {
+  const char* value = std::getenv(name);
+  return value == nullptr || *value == '\0' ? std::move(fallback) : value;
+}
+
+}  // namespace
+
+ClientOptions ClientOptions::FromEnvironment() {
+  ClientOptions options;
+  options.server = FromEnvironmentOr("QKSCOPE_SERVER", options.server);
+  options.token = FromEnvironmentOr("QKSCOPE_TOKEN", "");
+  return options;
+}
+
+bool IsSendableToken(const std::string& token) {
+  return !token.empty() && std::all_of(token.begin(), token.end(), [](char c) {
+    return c > ' ' && c <= '~';
+  });
+}
+
+AnalysisClient::AnalysisClient(std::unique_ptr<ClientStubs> stubs)
+    : stubs_(std::move(stubs)) {}
+
+AnalysisClient::~AnalysisClient() = default;
+
+std::unique_ptr<AnalysisClient> AnalysisClient::Create(
+    const ClientOptions& options) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(kMaxReceiveBytes);
+  if (options.tls.has_value() && !options.tls->server_name.empty()) {
+    arguments.SetSslTargetNameOverride(options.tls->server_name);
+  }
+  const std::shared_ptr<grpc::Channel> channel = grpc::CreateCustomChannel(
+      options.server, Credentials(options), arguments);
+  auto stubs = std::make_unique<ClientStubs>();
+  stubs->token = options.token;
+  stubs->analysis = v1::Analysis::NewStub(channel);
+  stubs->admin = v1::ModelAdmin::NewStub(channel);
+  stubs->health = grpc::health::v1::Health::NewStub(channel);
+  return std::unique_ptr<AnalysisClient>(new AnalysisClient(std::move(stubs)));
+}
+
+absl::StatusOr<AnalysisResult> AnalysisClient::Analyze(
+    const v1::AnalyzeRequest& request, const AnalyzeObserver& observer,
+    const CallOptions& options) {
+  return WithRetries(options, [&] {
+    return AnalyzeStream(*stubs_, observer, options).Analyze(request);
+  });
+}
+
+absl::StatusOr<AnalysisResult> AnalysisClient::FetchResult(
+    const std::string& request_id, const AnalyzeObserver& observer,
+    const CallOptions& options) {
+  return WithRetries(options, [&] {
+    return AnalyzeStream(*stubs_, observer, options).Resume(request_id);
+  });
+}
+
+absl::StatusOr<ManyResult> AnalysisClient::AnalyzeMany(
+    const v1::AnalyzeManySpec& spec,
+    const std::vector<v1::AnalyzeManyPrompt>& prompts,
+    const ManyObserver& observer, const CallOptions& options) {
+  return WithRetries(options, [&] {
+    return ManyStream(*stubs_, spec, prompts, observer, options).Run();
+  });
+}
+
+absl::StatusOr<std::string> AnalysisClient::Detach(v1::AnalyzeRequest request,
+                                                   const CallOptions& options) {
+  request.set_detach(true);
+  return WithRetries(options, [&]() -> absl::StatusOr<std::string> {
+    ClientCall call(*stubs_, options);
+    const auto reader = stubs_->analysis->Analyze(call.context(), request);
+    v1::AnalyzeEvent event;
+    std::string id;
+    while (reader->Read(&event)) {
+      if (event.has_accepted()) id = event.accepted().request_id();
+    }
+    const grpc::Status status = reader->Finish();
+    if (!status.ok()) return ToStatus(status);
+    if (id.empty()) return BrokenOff(status, 0);
+    return id;
+  });
+}
+
+absl::StatusOr<v1::GetUsageResponse> AnalysisClient::GetUsage(
+    bool all_users, const CallOptions& options) {
+  v1::GetUsageRequest request;
+  request.set_all_users(all_users);
+  return ClientCall(*stubs_, options)
+      .Unary(stubs_->analysis.get(), &v1::Analysis::Stub::GetUsage, request);
+}
+
+absl::StatusOr<v1::ListRequestsResponse> AnalysisClient::ListRequests(
+    bool all_users, const CallOptions& options) {
+  v1::ListRequestsRequest request;
+  request.set_all_users(all_users);
+  return ClientCall(*stubs_, options)
+      .Unary(stubs_->analysis.get(), &v1::Analysis::Stub::ListRequests,
+             request);
+}
+
+absl::StatusOr<v1::CancelResponse> AnalysisClient::Cancel(
+    const std::string& request_id, const CallOptions& options) {
+  v1::CancelRequest request;
+  request.set_request_id(request_id);
+  return ClientCall(*stubs_, options)
+      .Unary(stubs_->analysis.get(), &v1::Analysis::Stub::Cancel, request);
+}
+
+absl::StatusOr<v1::GenerateFinished> AnalysisClient::Generate(
+    const v1::GenerateRequest& request,
+    const std::function<void(const v1::Token&)>& on_token,
+    const CallOptions& options) {
+  ClientCall call(*stubs_, options);
+  auto reader = stubs_->analysis->Generate(call.context(), request);
+  v1::GenerateEvent event;
+  int64_t events = 0;
+  std::optional<v1::GenerateFinished> finished;
+  while (reader->Read(&event)) {
+    ++events;
+    if (event.has_token() && on_token) on_token(event.token());
+    if (event.has_finished()) finished = event.finished();
+  }
+  const grpc::Status status = reader->Finish();
+  if (finished.has_value()) return *std::move(finished);
+  if (events > 0 || status.ok()) return BrokenOff(status, events);
+  return ToStatus(status);
+}
+
+absl::StatusOr<v1::ServerInfo> AnalysisClient::GetServerInfo(
+    const CallOptions& options) {
+  return ClientCall(*stubs_, options)
+      .Unary(stubs_->analysis.get(), &v1::Analysis::Stub::GetServerInfo,
+             v1::GetServerInfoRequest());
+}
+
+absl::StatusOr<v1::ListModelsResponse> AnalysisClient::ListModels(
+    const CallOptions& options) {
+  return ClientCall(*stubs_, options)
+      .Unary(stubs_->analysis.get(), &v1::Analysis::Stub::ListModels,
+             v1::ListModelsRequest());
+}
+
+absl::StatusOr<v1::ModelInfo> AnalysisClient::GetModel(
+    const std::string& model, const CallOptions& options) {
+  v1::GetModelRequest request;
+  request.set_model(model);
+  return ClientCall(*stubs_, options)
+      .Unary(stubs_->analysis.get(), &v1::Analysis::Stub::GetModel, request);
+}
+
+absl::StatusOr<v1::EstimateResponse> AnalysisClient::Estimate(
+    const v1::AnalyzeRequest& request, const CallOptions& options) {
+  return ClientCall(*stubs_, options)
+      .Unary(stubs_->analysis.get(), &v1::Analysis::Stub::Estimate, request);
+}
+
+absl::StatusOr<v1::ScoreResponse> AnalysisClient::Score(
+    const v1::ScoreRequest& request, const CallOptions& options) {
+  return ClientCall(*stubs_, options)
+      .Unary(stubs_->analysis.get(), &v1::Analysis::Stub::Score, request);
+}
+
+absl::StatusOr<v1::TokenizeResponse> AnalysisClient::Tokenize(
+    const v1::TokenizeRequest& request, const CallOptions& options) {
+  return ClientCall(*stubs_, options)
+      .Unary(stubs_->analysis.get(), &v1::Analysis::Stub::Tokenize, request);
+}
+
+absl::StatusOr<v1::DetokenizeResponse> AnalysisClient::Detokenize(
+    const v1::DetokenizeRequest& request, const CallOptions& options) {
+  return ClientCall(*stubs_, options)
+      .Unary(stubs_->analysis.get(), &v1::Analysis::Stub::Detokenize, request);
+}
+
+absl::StatusOr<v1::ModelInfo> AnalysisClient::LoadModel(
+    const v1::LoadModelRequest& request,
+    const std::function<void(const v1::LoadProgress&)>& on_progress,
+    const CallOptions& options) {
+  ClientCall call(*stubs_, options);
+  const auto reader = stubs_->admin->LoadModel(call.context(), request);
+  v1::LoadModelEvent event;
+  int64_t events = 0;
+  std::optional<v1::ModelInfo> model;
+  while (reader->Read(&event)) {
+    ++events;
+    if (event.has_progress() && on_progress) on_progress(event.progress());
+    if (event.has_model()) model = event.model();
+  }
+  const grpc::Status status = reader->Finish();
+  if (model.has_value()) return *std::move(model);
+  return status.ok() ? BrokenOff(status, events) : ToStatus(status);
+}
+
+absl::Status AnalysisClient::UnloadModel(const std::string& model,
+                                         const CallOptions& options) {
+  v1::UnloadModelRequest request;
+  request.set_name(model);
+  return ClientCall(*stubs_, options)
+      .Unary(stubs_->admin.get(), &v1::ModelAdmin::Stub::UnloadModel, request)
+      .status();
+}
+
+absl::StatusOr<v1::ReloadConfigResponse> AnalysisClient::ReloadConfig(
+    const CallOptions& options) {
+  return ClientCall(*stubs_, options)
+      .Unary(stubs_->admin.get(), &v1::ModelAdmin::Stub::ReloadConfig,
+             v1::ReloadConfigRequest());
+}
+
+absl::Status AnalysisClient::CheckHealth(const std::string& model,
+                                         const CallOptions& options) {
+  grpc::health::v1::HealthCheckRequest request;
+  request.set_service(model);
+  const auto response =
+      ClientCall(*stubs_, options)
+          .Unary(stubs_->health.get(), &grpc::health::v1::Health::Stub::Check,
+                 request);
+  if (!response.ok()) return response.status();
+  if (response->status() == grpc::health::v1::HealthCheckResponse::SERVING) {
+    return absl::OkStatus();
+  }
+  return absl::UnavailableError(
+      absl::StrCat("the server says ",
+                   grpc::health::v1::HealthCheckResponse::ServingStatus_Name(
+                       response->status())));
+}
+
+}  // namespace qk::client

@@ -1,0 +1,41 @@
+// The events of one Analyze, over one call or several.
+#ifndef QKSCOPE_CLIENT_CPP_ANALYZE_STREAM_H_
+#define QKSCOPE_CLIENT_CPP_ANALYZE_STREAM_H_
+
+#include <string>
+
+#include "client/cpp/client_call.h"
+#include "client/cpp/result_builder.h"
+
+namespace qk::client {
+
+class AnalyzeStream {
+ public:
+  // All outlive the stream.
+  AnalyzeStream(const ClientStubs& stubs, const AnalyzeObserver& observer,
+                const CallOptions& options)
+      : stubs_(stubs), options_(options), builder_(observer) {}
+
+  absl::StatusOr<AnalysisResult> Analyze(
+      const qkscope::v1::AnalyzeRequest& request);
+  // From the event that is missing.
+  absl::StatusOr<AnalysisResult> Resume(const std::string& request_id);
+
+ private:
+  // True: the stream broke off, and may be taken up.
+  bool Read(ClientCall* call,
+            grpc::ClientReader<qkscope::v1::AnalyzeEvent>* reader);
+  absl::StatusOr<AnalysisResult> End();
+  void Cancel();
+
+  const ClientStubs& stubs_;
+  const CallOptions& options_;
+  ResultBuilder builder_;
+  bool begun_ = false;
+  absl::Status broken_promise_;
+  grpc::Status status_;
+};
+
+}  // namespace qk::client
+
+#endif  // QKSCOPE_CLIENT_CPP_ANALYZE_STREAM_H_

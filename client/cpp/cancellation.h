@@ -1,0 +1,39 @@
+// Ends calls from another thread: Ctrl-C, a window that was closed.
+#ifndef QKSCOPE_CLIENT_CPP_CANCELLATION_H_
+#define QKSCOPE_CLIENT_CPP_CANCELLATION_H_
+
+#include <functional>
+#include <map>
+#include <mutex>
+
+namespace qk::client {
+
+class Cancellation {
+ public:
+  // Runs `callback` at Cancel(), or at once if that was before; never after
+  // the destructor.
+  class Registration {
+   public:
+    Registration(Cancellation* cancellation, std::function<void()> callback);
+    ~Registration();
+    Registration(const Registration&) = delete;
+    Registration& operator=(const Registration&) = delete;
+
+   private:
+    Cancellation* cancellation_;  // may be null: never cancelled
+    int id_ = 0;
+  };
+
+  void Cancel();
+  bool cancelled() const;
+
+ private:
+  mutable std::mutex mutex_;
+  bool cancelled_ = false;
+  int next_id_ = 0;
+  std::map<int, std::function<void()>> callbacks_;
+};
+
+}  // namespace qk::client
+
+#endif  // QKSCOPE_CLIENT_CPP_CANCELLATION_H_

@@ -1,0 +1,73 @@
+// Checks the promises of an Analyze stream, event by event: sequence numbers
+// without gaps, the guaranteed order, whole tensors with right checksums, and
+// at the end that all of the manifest's digests match what came.
+//
+// DATA_LOSS names the first broken promise.
+#ifndef QKSCOPE_CLIENT_CPP_STREAM_CHECKER_H_
+#define QKSCOPE_CLIENT_CPP_STREAM_CHECKER_H_
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <tuple>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "client/cpp/analysis_result.h"
+#include "engine/base/sha256.h"
+
+namespace qk::client {
+
+class StreamChecker {
+ public:
+  // Takes the next event. Gives a tensor when the event completed one; the
+  // event's data are moved out of it.
+  absl::StatusOr<std::optional<Tensor>> Add(qkscope::v1::AnalyzeEvent* event);
+
+  bool started() const { return started_; }
+  bool finished() const { return finished_; }
+  // Events with a sequence number so far.
+  int64_t events() const { return next_seq_; }
+
+ private:
+  // (arm, image, phase, layer, point, stage): what a digest of the manifest
+  // covers; image is -1 of the text.
+  using DigestKey = std::tuple<std::string, int, int, int, int, int>;
+  // (arm, image, phase, step); step is -1 where there is none.
+  using StepKey = std::tuple<std::string, int, int, int>;
+
+  struct Digest {
+    int64_t bytes = 0;
+    uint32_t crc32c = 0;
+    Sha256 sha256;
+  };
+
+  absl::Status CheckStarted(const qkscope::v1::Started& started);
+  absl::Status CheckArm(const std::string& arm) const;
+  absl::Status CheckToken(const qkscope::v1::Token& token);
+  absl::Status CheckOrder(const qkscope::v1::Layer& layer);
+  absl::StatusOr<std::optional<Tensor>> AddChunk(qkscope::v1::Layer* layer);
+  absl::Status CheckFinished(const qkscope::v1::AnalyzeEvent& event);
+  absl::Status CheckDigest(const qkscope::v1::PayloadDigest& digest);
+  void AddToDigest(const Tensor& tensor);
+
+  int64_t next_seq_ = 0;
+  bool started_ = false;
+  bool finished_ = false;
+  bool hash_payloads_ = true;
+  int images_ = 0;  // of the request
+  std::set<std::string> arms_;
+  std::set<std::string> compared_;         // arms whose Comparison came
+  std::map<std::string, int> last_token_;  // step, by arm
+  std::map<StepKey, int> last_layer_;
+  std::map<std::string, Tensor> partial_;  // by name
+  std::set<std::string> complete_;         // names
+  std::map<DigestKey, Digest> digests_;
+  int64_t payload_bytes_ = 0;
+};
+
+}  // namespace qk::client
+
+#endif  // QKSCOPE_CLIENT_CPP_STREAM_CHECKER_H_

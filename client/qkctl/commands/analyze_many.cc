@@ -1,0 +1,253 @@
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "client/files/json_writer.h"
+#include "client/qkctl/command.h"
+#include "client/qkctl/flags/arm_spec.h"
+#include "client/qkctl/flags/jsonl.h"
+#include "client/qkctl/flags/request_flags.h"
+#include "client/qkctl/output/analyze_view.h"
+
+namespace qk::client {
+namespace {
+
+namespace v1 = qkscope::v1;
+
+absl::Status ReadPrompts(const std::string& path,
+                         std::vector<v1::AnalyzeManyPrompt>* prompts) {
+  return ReadJsonLines(
+      path, [&](int number, const google::protobuf::Struct& line) {
+        v1::AnalyzeManyPrompt prompt;
+        const auto id = line.fields().find("id");
+        prompt.set_id(id == line.fields().end() ? absl::StrCat(number)
+                                                : id->second.string_value());
+        if (prompt.id().empty()) {
+          return absl::InvalidArgumentError("\"id\" must be a text");
+        }
+        absl::Status status = InputOf(line, "prompt", prompt.mutable_input());
+        if (status.ok()) prompts->push_back(std::move(prompt));
+        return status;
+      });
+}
+
+ManyObserver JsonObserver(Console* console) {
+  const auto print = [console](const std::string& id, const char* kind,
+                               const std::string& json) {
+    console->Print(absl::StrCat("{\"id\":", JsonString(id), ",\"", kind,
+                                "\":", json, "}\n"));
+  };
+  ManyObserver observer;
+  observer.on_event = [print](const std::string& id,
+                              const v1::AnalyzeEvent& event) {
+    print(id, "event", ToJson(event));
+  };
+  observer.on_tensor = [print](const std::string& id, int64_t seq,
+                               const Tensor& tensor) {
+    print(id, "event", JsonOfTensor(seq, tensor));
+  };
+  observer.on_prompt = [print](const std::string& id,
+                               absl::StatusOr<AnalysisResult> result) {
+    if (result.ok()) return;
+    v1::ManyPromptError error;
+    error.set_id(id);
+    error.set_code(result.status().raw_code());
+    error.set_message(std::string(result.status().message()));
+    print(id, "error", ToJson(error));
+  };
+  return observer;
+}
+
+// A line per prompt and arm.
+class PromptTable {
+ public:
+  PromptTable(const v1::AnalyzeRequest& request,
+              const std::vector<v1::AnalyzeManyPrompt>& prompts,
+              Console* console)
+      : console_(console), prompts_(prompts.size()) {
+    for (const v1::AnalyzeManyPrompt& prompt : prompts) {
+      id_width_ =
+          std::max(id_width_, static_cast<int>(Printable(prompt.id()).size()));
+    }
+    for (const v1::Arm& arm : request.arms()) {
+      arm_width_ = std::max(arm_width_, static_cast<int>(arm.name().size()));
+    }
+    console_->Print(
+        console_->Bold(absl::StrFormat("%-*s  %6s  %s", id_width_, "prompt",
+                                       "tokens", ArmHeading(arm_width_))) +
+        "\n");
+  }
+
+  void Add(const std::string& id,
+           const absl::StatusOr<AnalysisResult>& result) {
+    std::string name = absl::StrFormat("%-*s", id_width_, Printable(id));
+    if (result.ok()) {
+      const v1::Started& started = result->started;
+      std::string lines;
+      for (const v1::Arm& arm : started.expanded().arms()) {
+        absl::StrAppendFormat(&lines, "%s  %6d  %s", name,
+                              started.token_ids_size(),
+                              ArmLine(*result, arm, arm_width_));
+      }
+      console_->Print(lines);
+    } else {
+      console_->Print(absl::StrCat(
+          name, "  ",
+          console_->Bad(absl::StrCat(
+              "failed: ", Printable(std::string(result.status().message())))),
+          "\n"));
+    }
+    console_->Progress(absl::StrCat(++through_, " of ", prompts_, " prompts"));
+  }
+
+ private:
+  Console* console_;
+  size_t prompts_, through_ = 0;
+  int id_width_ = 6, arm_width_ = 3;
+};
+
+std::string MeanAndDeviation(const v1::Moments& moments) {
+  return absl::StrFormat("%.1f +-%.1f", moments.mean(),
+                         std::sqrt(std::max(0.0, moments.variance())));
+}
+
+// A line per arm, layer and point.
+std::string AggregateTable(const std::vector<v1::AggregateEntry>& entries,
+                           const Console& console) {
+  int arm_width = 3;
+  for (const v1::AggregateEntry& entry : entries) {
+    arm_width = std::max(arm_width, static_cast<int>(entry.arm().size()));
+  }
+  std::string table =
+      absl::StrCat("\n",
+                   console.Bold(absl::StrFormat(
+                       "%-*s  %8s  %-20s  %7s  %16s  %16s", arm_width, "arm",
+                       "layer", "point", "count", "massive", "ratio")),
+                   "\n");
+  for (const v1::AggregateEntry& entry : entries) {
+    std::string point =
+        absl::AsciiStrToLower(v1::HookPoint_Name(entry.point()));
+    if (entry.stage() == v1::AFTER) point += ".after";
+    absl::StrAppendFormat(
+        &table, "%-*s  %8s  %-20s  %7d  %16s  %16s\n", arm_width, entry.arm(),
+        absl::StrCat(entry.vision() ? "vision." : "", entry.layer()), point,
+        entry.count(), MeanAndDeviation(entry.massive_count()),
+        MeanAndDeviation(entry.ratio()));
+  }
+  absl::StrAppend(
+      &table, console.Dim("massive, ratio: mean and standard deviation over "
+                          "the prompts.\n"));
+  return table;
+}
+
+struct ManyFlags {
+  RequestFlags request{RequestFlags::Prompt::kNone};
+  std::optional<std::string> jsonl;
+  bool aggregate = false, json = false;
+
+  void AddTo(FlagSet* flags) {
+    flags->Section("Prompts");
+    flags->Add("jsonl", "FILE", "a prompt per line, - is standard input",
+               &jsonl);
+    flags->Add("aggregate",
+               "means and variances over all prompts instead of each prompt's "
+               "own values",
+               &aggregate);
+    request.AddTo(flags);
+    flags->Section("Output");
+    flags->Add("json", "a JSON line per event instead of the table", &json);
+  }
+
+  absl::Status Build(v1::AnalyzeManySpec* spec,
+                     std::vector<v1::AnalyzeManyPrompt>* prompts) const {
+    absl::StatusOr<v1::AnalyzeRequest> built = request.Build();
+    if (!built.ok()) return built.status();
+    *spec->mutable_request() = *std::move(built);
+    if (aggregate) spec->set_aggregate(true);
+    if (!jsonl.has_value()) {
+      return absl::InvalidArgumentError("give the prompts: --jsonl FILE");
+    }
+    return ReadPrompts(*jsonl, prompts);
+  }
+};
+
+void PrintEnd(const ManyResult& result, size_t prompts, bool json,
+              Console* console) {
+  if (json) {
+    for (const v1::AggregateEntry& entry : result.aggregate) {
+      console->Print(absl::StrCat("{\"aggregate\":", ToJson(entry), "}\n"));
+    }
+    v1::ManyFinished finished;
+    finished.set_prompts(static_cast<int64_t>(prompts));
+    finished.set_failed(result.failed);
+    console->Print(absl::StrCat("{\"finished\":", ToJson(finished), "}\n"));
+    return;
+  }
+  if (!result.aggregate.empty()) {
+    console->Print(AggregateTable(result.aggregate, *console));
+  }
+  console->Print(absl::StrCat(prompts,
+                              prompts == 1 ? " prompt, " : " prompts, ",
+                              result.failed, " failed\n"));
+}
+
+ExitCode RunAnalyzeMany(const std::vector<std::string>& arguments,
+                        Context* context) {
+  CommandLine line(kAnalyzeManyCommand.text, context);
+  ManyFlags flags;
+  flags.AddTo(line.flags());
+  if (auto over = line.Parse(arguments, 0)) return *over;
+  v1::AnalyzeManySpec spec;
+  std::vector<v1::AnalyzeManyPrompt> prompts;
+  const absl::Status built = flags.Build(&spec, &prompts);
+  if (!built.ok()) return context->FailUsage(built);
+
+  const std::unique_ptr<AnalysisClient> client = context->Connect();
+  if (auto failed = ChooseModel(client.get(), context,
+                                spec.mutable_request()->mutable_model())) {
+    return *failed;
+  }
+  std::optional<PromptTable> table;
+  if (!flags.json) table.emplace(spec.request(), prompts, &context->console);
+  ManyObserver observer;
+  if (flags.json) observer = JsonObserver(&context->console);
+  absl::Status first_failure;
+  observer.on_prompt = [&, print = observer.on_prompt](
+                           const std::string& id,
+                           absl::StatusOr<AnalysisResult> result) {
+    first_failure.Update(result.status());
+    if (table.has_value()) table->Add(id, result);
+    if (print) print(id, std::move(result));
+  };
+  observer.keep_tensors = false;
+  const absl::StatusOr<ManyResult> result =
+      client->AnalyzeMany(spec, prompts, observer, context->Call());
+  if (!result.ok()) return context->Fail(result.status());
+  PrintEnd(*result, prompts.size(), flags.json, &context->console);
+  return ExitCodeOf(first_failure);
+}
+
+}  // namespace
+
+const Command kAnalyzeManyCommand = {
+    {"analyze-many", "", "Run many prompts through every arm, in one call",
+     "A line of --jsonl: {\"prompt\": TEXT} or {\"prompt_ids\": [IDS]}, and "
+     "\"id\": NAME if the\nline's number is not name enough. The server runs "
+     "them together. A prompt that\nfails is told and the others go on; the "
+     "exit code is then that of the first\nfailure.\n\n"
+     "--json: {\"id\": NAME, \"event\": AnalyzeEvent} as of analyze --json, "
+     "{\"id\": NAME,\n\"error\": ManyPromptError}, {\"aggregate\": "
+     "AggregateEntry} and {\"finished\": ...}.\n\nExamples:\n"
+     "  qkctl analyze-many --jsonl prompts.jsonl --arm clean --arm top_k:1\n"
+     "  qkctl analyze-many --jsonl prompts.jsonl --aggregate --json\n"},
+    &RunAnalyzeMany};
+
+}  // namespace qk::client

@@ -1,0 +1,89 @@
+#include "client/qkctl/commands/analyze_output.h"
+
+#include "absl/strings/str_cat.h"
+#include "client/files/json_writer.h"
+#include "client/files/saved_analysis.h"
+#include "client/qkctl/output/analyze_view.h"
+
+namespace qk::client {
+namespace {
+
+namespace v1 = qkscope::v1;
+
+AnalyzeObserver JsonObserver(Console* console) {
+  AnalyzeObserver observer;
+  observer.on_event = [console](const v1::AnalyzeEvent& event) {
+    console->Print(ToJson(event) + "\n");
+  };
+  observer.on_tensor = [console](int64_t seq, const Tensor& tensor) {
+    console->Print(JsonOfTensor(seq, tensor) + "\n");
+  };
+  return observer;
+}
+
+AnalyzeObserver TableObserver(AnalyzeView* view) {
+  AnalyzeObserver observer;
+  observer.on_event = [view](const v1::AnalyzeEvent& event) {
+    view->OnEvent(event);
+  };
+  observer.on_tensor = [view](int64_t, const Tensor& tensor) {
+    view->OnTensor(tensor);
+  };
+  return observer;
+}
+
+void PrintGenerated(const AnalysisResult& result, Console* console) {
+  for (const v1::ArmSummary& arm : result.finished.arms()) {
+    if (arm.generated_tokens() == 0) continue;
+    console->Print(
+        absl::StrCat("\n",
+                     console->Bold(absl::StrCat(
+                         arm.arm(), ", ", arm.generated_tokens(), " tokens")),
+                     ": ", Printable(arm.generated_text()), "\n"));
+  }
+}
+
+absl::Status Save(const AnalysisResult& result,
+                  const AnalyzeOutput::Files& output) {
+  if (output.out.has_value()) {
+    absl::Status status = WriteSafetensors(result, *output.out);
+    if (!status.ok()) return status;
+  }
+  if (output.manifest.has_value()) {
+    return WriteManifest(result.finished.manifest(), *output.manifest);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AnalyzeOutput::AddTo(FlagSet* flags) {
+  flags->Section("Output");
+  flags->Add("all-arms", "rows of every arm, not of the first only",
+             &all_arms_);
+  flags->Add("explain", "end with two sentences on what the numbers say",
+             &explain_);
+  flags->Add("json", "a JSON line per event instead of the table", &json_);
+  flags->Add("out", "FILE", "save tensors and manifest as .safetensors",
+             &files_.out);
+  flags->Add("manifest", "FILE", "save the manifest as JSON, for replay",
+             &files_.manifest);
+}
+
+ExitCode AnalyzeOutput::Run(Context* context, const Call& call) const {
+  AnalyzeView view({.all_arms = all_arms_}, &context->console);
+  AnalyzeObserver observer =
+      json_ ? JsonObserver(&context->console) : TableObserver(&view);
+  observer.keep_tensors = files_.out.has_value() || explain_;
+  const absl::StatusOr<AnalysisResult> result = call(observer);
+  if (!result.ok()) return context->Fail(result.status());
+  if (!json_) {
+    view.Finish(*result);
+    PrintGenerated(*result, &context->console);
+    if (explain_) context->console.Print("\n" + Explain(*result));
+  }
+  const absl::Status saved = Save(*result, files_);
+  return saved.ok() ? kExitOk : context->Fail(saved);
+}
+
+}  // namespace qk::client

@@ -1,0 +1,33 @@
+// What analyze and result do with the events of a request.
+#ifndef QKSCOPE_CLIENT_QKCTL_COMMANDS_ANALYZE_OUTPUT_H_
+#define QKSCOPE_CLIENT_QKCTL_COMMANDS_ANALYZE_OUTPUT_H_
+
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "client/qkctl/command.h"
+
+namespace qk::client {
+
+class AnalyzeOutput {
+ public:
+  struct Files {
+    std::optional<std::string> out, manifest;
+  };
+  using Call = std::function<absl::StatusOr<AnalysisResult>(
+      const AnalyzeObserver& observer)>;
+
+  void AddTo(FlagSet* flags);
+  // Makes the call; shows and saves what comes.
+  ExitCode Run(Context* context, const Call& call) const;
+
+ private:
+  bool all_arms_ = false, json_ = false, explain_ = false;
+  Files files_;
+};
+
+}  // namespace qk::client
+
+#endif  // QKSCOPE_CLIENT_QKCTL_COMMANDS_ANALYZE_OUTPUT_H_

@@ -1,0 +1,285 @@
+#include <cmath>
+#include <limits>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "client/files/json_writer.h"
+#include "client/files/norm_statistics.h"
+#include "client/files/saved_analysis.h"
+#include "client/qkctl/command.h"
+#include "client/qkctl/flags/request_flags.h"
+
+namespace qk::client {
+namespace {
+
+namespace v1 = qkscope::v1;
+
+// (image, phase, step, layer, point, stage); image and step: -1 without.
+using Place = std::tuple<int, int, int, int, int, int>;
+
+// One arm of one run.
+struct Side {
+  std::string title;
+  double lambda = 5;
+  std::map<Place, Tensor> tensors;
+  std::optional<double> mean_logprob;
+};
+
+// One point of one layer, of both sides.
+struct Pair {
+  NormStatistics a, b;
+  bool norms = false;  // else the statistics have no meaning
+  double change = 0;   // |a - b| / |a|, as vectors
+};
+
+absl::StatusOr<Side> SideOf(const SavedAnalysis& saved, const std::string& arm,
+                            const std::string& title) {
+  Side side;
+  side.title = title;
+  if (saved.manifest.expanded().statistics().has_lambda()) {
+    side.lambda = saved.manifest.expanded().statistics().lambda();
+  }
+  for (const Tensor& tensor : saved.tensors) {
+    const v1::Layer& header = tensor.header;
+    if (header.arm() != arm) continue;
+    side.tensors[{header.has_image() ? header.image() : -1, header.phase(),
+                  header.has_step() ? header.step() : -1, header.layer(),
+                  header.point(), header.stage()}] = tensor;
+  }
+  for (const v1::Comparison& comparison : saved.comparisons) {
+    if (comparison.arm() == arm) side.mean_logprob = comparison.mean_logprob();
+  }
+  if (side.tensors.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(title, ": there is no tensor of arm '", arm, "'"));
+  }
+  return side;
+}
+
+double RelativeChange(const std::vector<float>& a,
+                      const std::vector<float>& b) {
+  double distance = 0, norm = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const double difference = static_cast<double>(a[i]) - b[i];
+    distance += difference * difference;
+    norm += static_cast<double>(a[i]) * a[i];
+  }
+  if (distance == 0) return 0;
+  return norm == 0 ? std::numeric_limits<double>::infinity()
+                   : std::sqrt(distance / norm);
+}
+
+absl::StatusOr<Pair> ComparePlace(const Tensor& a, const Tensor& b,
+                                  double lambda) {
+  absl::StatusOr<std::vector<float>> values_a =
+      TensorValues(a.header.dtype(), a.data);
+  absl::StatusOr<std::vector<float>> values_b =
+      TensorValues(b.header.dtype(), b.data);
+  if (!values_a.ok()) return values_a.status();
+  if (!values_b.ok()) return values_b.status();
+  if (values_a->size() != values_b->size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(TensorName(a.header), " has ", values_a->size(),
+                     " values on one side, ", values_b->size(),
+                     " on the other: compare runs of one model and prompt "
+                     "length"));
+  }
+  Pair pair;
+  pair.change = RelativeChange(*values_a, *values_b);
+  pair.norms = a.header.form() == v1::NORM_OVER_TOKENS &&
+               a.header.shape_size() == 2 && a.header.shape(1) > 0;
+  if (pair.norms) {
+    pair.a = ComputeNormStatistics(*values_a, a.header.shape(1), lambda);
+    pair.b = ComputeNormStatistics(*values_b, b.header.shape(1), lambda);
+  }
+  return pair;
+}
+
+// "before"/"after" and the phase, for rows that are not the plain prefill.
+std::string RowLabel(const Place& place) {
+  const auto& [image, phase, step, layer, point, stage] = place;
+  std::string label = absl::StrCat(layer);
+  if (image >= 0) absl::StrAppend(&label, " of image ", image);
+  if (phase == v1::DECODE) absl::StrAppend(&label, " decode");
+  if (step >= 0) absl::StrAppend(&label, " step ", step);
+  if (stage == v1::AFTER) absl::StrAppend(&label, " after");
+  return label;
+}
+
+std::string PairJson(const Place& place, const Pair& pair) {
+  const auto& [image, phase, step, layer, point, stage] = place;
+  return absl::StrCat(
+      "{", image >= 0 ? absl::StrCat("\"image\":", image, ",") : "",
+      "\"layer\":", layer, ",\"point\":\"",
+      v1::HookPoint_Name(static_cast<v1::HookPoint>(point)), "\",\"stage\":\"",
+      v1::Stage_Name(static_cast<v1::Stage>(stage)), "\",\"phase\":\"",
+      v1::Phase_Name(static_cast<v1::Phase>(phase)), "\",\"step\":", step,
+      ",\"massive\":[", pair.a.massive_count, ",", pair.b.massive_count,
+      "],\"ratio\":[", pair.a.ratio, ",", pair.b.ratio, "],\"change\":",
+      std::isfinite(pair.change) ? absl::StrCat(pair.change) : "null", "}\n");
+}
+
+std::string PairLine(const Place& place, const Pair& pair) {
+  const std::string point = absl::AsciiStrToLower(
+      v1::HookPoint_Name(static_cast<v1::HookPoint>(std::get<4>(place))));
+  const std::string change = absl::StrFormat("%.2f %%", 100 * pair.change);
+  if (!pair.norms) {
+    return absl::StrFormat("%-18s %-11s %8s %8s %8s %8s %10s\n",
+                           RowLabel(place), point, "-", "-", "-", "-", change);
+  }
+  return absl::StrFormat("%-18s %-11s %8d %8d %8.1f %8.1f %10s\n",
+                         RowLabel(place), point, pair.a.massive_count,
+                         pair.b.massive_count, pair.a.ratio, pair.b.ratio,
+                         change);
+}
+
+absl::Status PrintComparison(const Side& a, const Side& b, bool json,
+                             Console* console) {
+  std::string table;
+  if (!json) {
+    table = absl::StrCat(
+        "A: ", a.title, "\nB: ", b.title, "\n",
+        console->Bold(absl::StrFormat("%-18s %-11s %8s %8s %8s %8s %10s",
+                                      "layer", "point", "massive", "massive",
+                                      "ratio", "ratio", "change")),
+        "\n",
+        console->Bold(absl::StrFormat("%-18s %-11s %8s %8s %8s %8s %10s", "",
+                                      "", "A", "B", "A", "B", "|A-B|/|A|")),
+        "\n");
+  }
+  int pairs = 0;
+  for (const auto& [place, tensor] : a.tensors) {
+    const auto other = b.tensors.find(place);
+    if (other == b.tensors.end()) continue;
+    absl::StatusOr<Pair> pair = ComparePlace(tensor, other->second, a.lambda);
+    if (!pair.ok()) return pair.status();
+    ++pairs;
+    table += json ? PairJson(place, *pair) : PairLine(place, *pair);
+  }
+  if (pairs == 0) {
+    return absl::InvalidArgumentError("the two sides have no tensor in common");
+  }
+  console->Print(table);
+  if (!json && a.mean_logprob.has_value() && b.mean_logprob.has_value()) {
+    console->Print(
+        absl::StrFormat("\nmean log-probability of the prompt: A %.4f, B %.4f "
+                        "(a disrupted prompt's has seen later tokens)\n",
+                        *a.mean_logprob, *b.mean_logprob));
+  }
+  return absl::OkStatus();
+}
+
+// The sides of one or two saved files, arms by name or the first of each.
+absl::StatusOr<std::pair<Side, Side>> SidesOfFiles(
+    const std::vector<std::string>& files,
+    const std::vector<std::string>& arms) {
+  if (arms.size() > 2 || (files.size() == 1 && arms.size() != 2)) {
+    return absl::InvalidArgumentError(
+        "name two arms of the file: --arm NAME --arm NAME");
+  }
+  std::vector<Side> sides;
+  for (size_t i = 0; i < 2; ++i) {
+    const std::string& file = files[files.size() == 1 ? 0 : i];
+    absl::StatusOr<SavedAnalysis> saved = ReadSavedAnalysis(file);
+    if (!saved.ok()) return saved.status();
+    if (saved->tensors.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          file, " has no tensors: compare files of analyze --out"));
+    }
+    const auto& expanded = saved->manifest.expanded().arms();
+    std::string arm = expanded.empty() ? "clean" : expanded[0].name();
+    if (!arms.empty()) arm = arms[arms.size() == 1 ? 0 : i];
+    absl::StatusOr<Side> side =
+        SideOf(*saved, arm, absl::StrCat(arm, " of ", file));
+    if (!side.ok()) return side.status();
+    sides.push_back(*std::move(side));
+  }
+  return std::make_pair(std::move(sides[0]), std::move(sides[1]));
+}
+
+ExitCode CompareFiles(const std::vector<std::string>& files,
+                      const std::vector<std::string>& arms, bool json,
+                      Context* context) {
+  absl::StatusOr<std::pair<Side, Side>> sides = SidesOfFiles(files, arms);
+  absl::Status status = sides.status();
+  if (status.ok()) {
+    status =
+        PrintComparison(sides->first, sides->second, json, &context->console);
+  }
+  if (status.ok()) return kExitOk;
+  return status.code() == absl::StatusCode::kInvalidArgument
+             ? context->FailUsage(status)
+             : context->Fail(status);
+}
+
+ExitCode CompareArms(v1::AnalyzeRequest request, bool json, Context* context) {
+  if (request.arms_size() != 2) {
+    return context->FailUsage(absl::InvalidArgumentError(
+        absl::StrCat("compare takes two arms, got ", request.arms_size(),
+                     ": --arm clean --arm top_k:1")));
+  }
+  // What attention gets to see is where arms differ from layer 0 on.
+  if (!request.capture().has_stage()) {
+    request.mutable_capture()->set_stage(v1::AFTER);
+  }
+  const std::unique_ptr<AnalysisClient> client = context->Connect();
+  if (auto failed =
+          ChooseModel(client.get(), context, request.mutable_model())) {
+    return *failed;
+  }
+  absl::StatusOr<AnalysisResult> result =
+      client->Analyze(request, {}, context->Call());
+  if (!result.ok()) return context->Fail(result.status());
+  SavedAnalysis run;
+  run.tensors = std::move(result->tensors);
+  run.comparisons = std::move(result->comparisons);
+  run.manifest = std::move(*result->finished.mutable_manifest());
+  absl::StatusOr<Side> a =
+      SideOf(run, request.arms(0).name(), request.arms(0).name());
+  absl::StatusOr<Side> b =
+      SideOf(run, request.arms(1).name(), request.arms(1).name());
+  absl::Status status = a.ok() ? b.status() : a.status();
+  if (status.ok()) status = PrintComparison(*a, *b, json, &context->console);
+  return status.ok() ? kExitOk : context->Fail(status);
+}
+
+ExitCode RunCompare(const std::vector<std::string>& arguments,
+                    Context* context) {
+  CommandLine line(kCompareCommand.text, context);
+  RequestFlags request_flags;
+  bool json = false;
+  request_flags.AddTo(line.flags());
+  line.flags()->Section("Output");
+  line.flags()->Add("json", "a JSON line per layer and point", &json);
+  if (auto over = line.Parse(arguments, 2)) return *over;
+  if (!line.words().empty()) {
+    return CompareFiles(line.words(), request_flags.arms(), json, context);
+  }
+  absl::StatusOr<v1::AnalyzeRequest> request = request_flags.Build();
+  if (!request.ok()) return context->FailUsage(request.status());
+  return CompareArms(*std::move(request), json, context);
+}
+
+}  // namespace
+
+const Command kCompareCommand = {
+    {"compare", "[FILE [FILE]]",
+     "Put two arms, or two saved analyses, side by side per layer",
+     "With two arms it runs them, and shows values after the disruption "
+     "(--stage says\notherwise). With files of analyze --out it runs nothing; "
+     "there --arm NAME chooses\namong a file's arms (default: its first).\n\n"
+     "Examples:\n"
+     "  qkctl compare --prompt 'The city of Paris' --arm clean --arm top_k:1\n"
+     "  qkctl compare p.safetensors --arm clean --arm top_k:1\n"
+     "  qkctl compare f32.safetensors bf16.safetensors\n"},
+    &RunCompare};
+
+}  // namespace qk::client

@@ -1,0 +1,92 @@
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "client/files/file_io.h"
+#include "client/files/replay.h"
+#include "client/qkctl/command.h"
+
+namespace qk::client {
+namespace {
+
+namespace v1 = qkscope::v1;
+
+// A manifest has an image's digest and sizes; `files` have its bytes.
+absl::Status FillImages(const std::vector<std::string>& files,
+                        v1::Input* input) {
+  if (static_cast<int>(files.size()) != input->images_size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--image: the run had ", input->images_size(),
+                     " images, got ", files.size(), " files"));
+  }
+  for (size_t i = 0; i < files.size(); ++i) {
+    absl::StatusOr<std::string> content = ReadFile(files[i]);
+    if (!content.ok()) return content.status();
+    v1::Image* image = input->mutable_images(static_cast<int>(i));
+    if (image->has_patches()) {
+      image->mutable_patches()->set_values(*std::move(content));
+    } else {
+      image->set_encoded(*std::move(content));
+    }
+  }
+  return absl::OkStatus();
+}
+
+ExitCode RunReplay(const std::vector<std::string>& arguments,
+                   Context* context) {
+  CommandLine line(kReplayCommand.text, context);
+  std::optional<std::string> model;
+  line.flags()->Section("Request");
+  line.flags()->Add("model", "NAME",
+                    "the model's name on this server (default: as in FILE)",
+                    &model);
+  std::vector<std::string> images;
+  line.flags()->Add("image", "FILE",
+                    "the run's images, in their order (patches: their float32 "
+                    "values)",
+                    &images);
+  if (auto over = line.Parse(arguments, 1)) return *over;
+  if (line.words().empty()) {
+    return context->FailUsage(absl::InvalidArgumentError(
+        "replay needs a file: of --manifest or --out"));
+  }
+  absl::StatusOr<SavedAnalysis> saved = ReadSavedAnalysis(line.words()[0]);
+  if (!saved.ok()) return context->Fail(saved.status());
+  v1::AnalyzeRequest request = ReplayRequest(saved->manifest);
+  if (model.has_value()) request.set_model(*model);
+  absl::Status filled = FillImages(images, request.mutable_input());
+  if (!filled.ok()) return context->FailUsage(filled);
+
+  AnalyzeObserver observer;
+  observer.keep_tensors = !saved->tensors.empty();
+  absl::StatusOr<AnalysisResult> result =
+      context->Connect()->Analyze(request, observer, context->Call());
+  if (!result.ok()) return context->Fail(result.status());
+  const ReplayReport report = CompareRuns(*saved, *result);
+  for (const std::string& text : report.lines) {
+    context->console.Print(text + "\n");
+  }
+  switch (report.verdict) {
+    case ReplayVerdict::kIdentical:
+      return kExitOk;
+    case ReplayVerdict::kDiffers:
+      return kExitReplayDiffers;
+    case ReplayVerdict::kNotComparable:
+      return kExitNotComparable;
+  }
+  return kExitOther;
+}
+
+}  // namespace
+
+const Command kReplayCommand = {
+    {"replay", "FILE", "Run a saved analysis again and compare every byte",
+     "FILE is of analyze --manifest or --out; the latter holds the values, so "
+     "that a\ndifference can be shown in numbers. Bytes may be expected to "
+     "agree on the same\nweights, compute type, backend and kernels only.\n\n"
+     "Examples:\n  qkctl replay p.json\n  qkctl replay p.safetensors\n"
+     "  qkctl replay cat.json --image cat.png\n"},
+    &RunReplay};
+
+}  // namespace qk::client

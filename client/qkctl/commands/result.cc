@@ -1,0 +1,38 @@
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "client/qkctl/command.h"
+#include "client/qkctl/commands/analyze_output.h"
+
+namespace qk::client {
+namespace {
+
+ExitCode RunResult(const std::vector<std::string>& arguments,
+                   Context* context) {
+  CommandLine line(kResultCommand.text, context);
+  AnalyzeOutput output;
+  output.AddTo(line.flags());
+  if (auto over = line.Parse(arguments, 1)) return *over;
+  if (line.words().empty()) {
+    return context->FailUsage(
+        absl::InvalidArgumentError("result needs a request's id"));
+  }
+  const std::unique_ptr<AnalysisClient> client = context->Connect();
+  return output.Run(context, [&](const AnalyzeObserver& observer) {
+    return client->FetchResult(line.words()[0], observer, context->Call());
+  });
+}
+
+}  // namespace
+
+const Command kResultCommand = {
+    {"result", "ID", "Show a request that was sent with analyze --detach",
+     "Waits for what has yet to come. qkctl queue shows how long results are "
+     "kept.\n\nExamples:\n"
+     "  id=$(qkctl analyze --prompt 'The city of Paris is in' --detach)\n"
+     "  qkctl result $id\n"
+     "  qkctl result $id --out p.safetensors\n"},
+    &RunResult};
+
+}  // namespace qk::client

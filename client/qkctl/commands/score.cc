@@ -1,0 +1,165 @@
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "client/files/json_writer.h"
+#include "client/qkctl/command.h"
+#include "client/qkctl/flags/arm_spec.h"
+#include "client/qkctl/flags/jsonl.h"
+
+namespace qk::client {
+namespace {
+
+namespace v1 = qkscope::v1;
+
+// Pairs per call: below the server's default limit, and small enough that a
+// deadline means something.
+constexpr int kPairsPerCall = 256;
+
+struct ScoreFlags {
+  std::optional<std::string> model, jsonl;
+  std::vector<std::string> contexts, continuations, arms;
+  bool json = false;
+
+  void AddTo(FlagSet* flags) {
+    flags->Section("Request");
+    flags->Add("model", "NAME", "default: the server's only model", &model);
+    flags->Add("context", "TEXT", "what stands before, repeatable", &contexts);
+    flags->Add("continuation", "TEXT",
+               "what is scored; one per --context, or several of one",
+               &continuations);
+    flags->Add("jsonl", "FILE", "pairs from a file, - is standard input",
+               &jsonl);
+    flags->Add("arm", "[NAME=]SPEC",
+               "score under this arm, repeatable (default: clean)", &arms);
+    flags->Section("Output");
+    flags->Add("json", "a JSON line per pair and arm", &json);
+  }
+};
+
+absl::Status ReadPairs(const std::string& path,
+                       std::vector<v1::ScorePair>* pairs) {
+  return ReadJsonLines(path, [&](int, const google::protobuf::Struct& line) {
+    v1::ScorePair pair;
+    absl::Status status = InputOf(line, "context", pair.mutable_context());
+    if (status.ok()) {
+      status = InputOf(line, "continuation", pair.mutable_continuation());
+    }
+    if (status.ok()) pairs->push_back(std::move(pair));
+    return status;
+  });
+}
+
+absl::StatusOr<std::vector<v1::ScorePair>> BuildPairs(const ScoreFlags& flags) {
+  std::vector<v1::ScorePair> pairs;
+  if (flags.jsonl.has_value()) {
+    absl::Status status = ReadPairs(*flags.jsonl, &pairs);
+    if (!status.ok()) return status;
+  }
+  const size_t contexts = flags.contexts.size();
+  const size_t continuations = flags.continuations.size();
+  if (contexts != continuations && contexts != 1) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        contexts, " --context and ", continuations,
+        " --continuation: give as many of each, or one --context"));
+  }
+  for (size_t i = 0; i < continuations; ++i) {
+    v1::ScorePair pair;
+    pair.mutable_context()->set_text(flags.contexts[contexts == 1 ? 0 : i]);
+    pair.mutable_continuation()->set_text(flags.continuations[i]);
+    pairs.push_back(std::move(pair));
+  }
+  if (pairs.empty()) {
+    return absl::InvalidArgumentError(
+        "nothing to score: give --context and --continuation, or --jsonl");
+  }
+  return pairs;
+}
+
+void PrintResult(const std::string& arm, size_t pair,
+                 const v1::ScoreResult& result, bool json, Console* console) {
+  if (json) {
+    console->Print(absl::StrCat("{\"arm\":", JsonString(arm), ",\"pair\":",
+                                pair, ",\"result\":", ToJson(result), "}\n"));
+    return;
+  }
+  console->Print(absl::StrFormat(
+      "%-20s %6d  %12.4f  %-6s  %6d\n", arm, pair, result.logprob(),
+      result.is_greedy() ? "yes" : "no", result.continuation_tokens()));
+}
+
+absl::Status ScoreArm(AnalysisClient* client, const std::string& model,
+                      const v1::Arm& arm,
+                      const std::vector<v1::ScorePair>& pairs, bool json,
+                      Context* context) {
+  for (size_t begin = 0; begin < pairs.size(); begin += kPairsPerCall) {
+    const size_t end = std::min(pairs.size(), begin + kPairsPerCall);
+    v1::ScoreRequest request;
+    request.set_model(model);
+    *request.mutable_arm() = arm;
+    for (size_t i = begin; i < end; ++i) *request.add_pairs() = pairs[i];
+    absl::StatusOr<v1::ScoreResponse> response =
+        client->Score(request, context->Call());
+    if (!response.ok()) return response.status();
+    if (static_cast<size_t>(response->results_size()) != end - begin) {
+      return absl::InternalError(
+          absl::StrCat("the server sent ", response->results_size(),
+                       " results for ", end - begin, " pairs"));
+    }
+    for (size_t i = begin; i < end; ++i) {
+      PrintResult(arm.name(), i, response->results(static_cast<int>(i - begin)),
+                  json, &context->console);
+    }
+  }
+  return absl::OkStatus();
+}
+
+ExitCode RunScore(const std::vector<std::string>& arguments, Context* context) {
+  CommandLine line(kScoreCommand.text, context);
+  ScoreFlags flags;
+  flags.AddTo(line.flags());
+  if (auto over = line.Parse(arguments, 0)) return *over;
+  absl::StatusOr<std::vector<v1::ScorePair>> pairs = BuildPairs(flags);
+  if (!pairs.ok()) return context->FailUsage(pairs.status());
+  if (flags.arms.empty()) flags.arms.push_back("clean");
+  std::vector<v1::Arm> arms;
+  for (const std::string& text : flags.arms) {
+    absl::StatusOr<v1::Arm> arm = ParseArm(text);
+    if (!arm.ok()) return context->FailUsage(arm.status());
+    arms.push_back(*std::move(arm));
+  }
+  const std::unique_ptr<AnalysisClient> client = context->Connect();
+  std::string model = flags.model.value_or("");
+  if (auto failed = ChooseModel(client.get(), context, &model)) return *failed;
+  if (!flags.json) {
+    context->console.Print(context->console.Bold(absl::StrFormat(
+                               "%-20s %6s  %12s  %-6s  %6s", "arm", "pair",
+                               "log-prob", "greedy", "tokens")) +
+                           "\n");
+  }
+  for (const v1::Arm& arm : arms) {
+    absl::Status status =
+        ScoreArm(client.get(), model, arm, *pairs, flags.json, context);
+    if (!status.ok()) return context->Fail(status);
+  }
+  return kExitOk;
+}
+
+}  // namespace
+
+const Command kScoreCommand = {
+    {"score", "", "Log-probabilities of continuations, clean or disrupted",
+     "A line of --jsonl: {\"context\": TEXT, \"continuation\": TEXT}, or "
+     "context_ids and\ncontinuation_ids with token ids. log-prob is the sum "
+     "over the continuation's\ntokens, in nats; greedy: each of them was the "
+     "most likely one.\n\nExamples:\n"
+     "  qkctl score --context 'The city of Paris is in' "
+     "--continuation ' France'\n"
+     "  qkctl score --jsonl pairs.jsonl --arm clean --arm top_k:1 --json\n"},
+    &RunScore};
+
+}  // namespace qk::client

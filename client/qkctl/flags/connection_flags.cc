@@ -1,0 +1,74 @@
+#include "client/qkctl/flags/connection_flags.h"
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "client/files/file_io.h"
+#include "engine/base/check.h"
+
+namespace qk::client {
+
+void ConnectionFlags::AddTo(const ClientOptions& client,
+                            std::optional<double>* timeout_s,
+                            std::optional<int32_t>* retries, FlagSet* flags) {
+  flags->Section("Common flags");
+  flags->Add(
+      "server", "ADDR",
+      absl::StrCat("default ", client.server, " (environment: QKSCOPE_SERVER)"),
+      &server);
+  flags->Add("timeout", "SECONDS", "give up after this (default: never)",
+             timeout_s);
+  flags->Add("retries", "N",
+             "analyze, result: try again this often when the server is busy or "
+             "away (default 0)",
+             retries);
+  flags->Add("token-file", "FILE",
+             "the bearer token (environment: QKSCOPE_TOKEN, the token itself)",
+             &token_file);
+  flags->Add("tls", "TLS, with the system's authorities", &tls);
+  flags->Add("tls-ca", "FILE", "TLS; the server's authority (PEM)", &tls_ca);
+  flags->Add("tls-cert", "FILE", "TLS; the certificate to show (PEM)",
+             &tls_cert);
+  flags->Add("tls-key", "FILE", "its key", &tls_key);
+  flags->Add("tls-server-name", "NAME",
+             "the name in the server's certificate, where it is not that of "
+             "--server",
+             &tls_server_name);
+  flags->Add("help", "this text", &help);
+}
+
+absl::Status ConnectionFlags::Apply(ClientOptions* client) const {
+  if (server.has_value()) client->server = *server;
+  if (token_file.has_value()) {
+    QK_ASSIGN_OR_RETURN(const std::string text, ReadFile(*token_file));
+    client->token = std::string(absl::StripAsciiWhitespace(text));
+    if (!IsSendableToken(client->token)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--token-file: ", *token_file, " holds no token"));
+    }
+  }
+  if (!client->token.empty() && !IsSendableToken(client->token)) {
+    return absl::InvalidArgumentError(
+        "QKSCOPE_TOKEN: must be a token, of printable ASCII without spaces");
+  }
+  if (tls_cert.has_value() != tls_key.has_value()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(tls_cert.has_value() ? "--tls-key" : "--tls-cert",
+                     ": must be given, too"));
+  }
+  if (!tls && !tls_ca.has_value() && !tls_cert.has_value() &&
+      !tls_server_name.has_value()) {
+    return absl::OkStatus();
+  }
+  if (!client->tls.has_value()) client->tls.emplace();
+  if (tls_ca.has_value()) {
+    QK_ASSIGN_OR_RETURN(client->tls->ca, ReadFile(*tls_ca));
+  }
+  if (tls_cert.has_value()) {
+    QK_ASSIGN_OR_RETURN(client->tls->certificate, ReadFile(*tls_cert));
+    QK_ASSIGN_OR_RETURN(client->tls->key, ReadFile(*tls_key));
+  }
+  if (tls_server_name.has_value()) client->tls->server_name = *tls_server_name;
+  return absl::OkStatus();
+}
+
+}  // namespace qk::client

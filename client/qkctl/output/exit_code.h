@@ -1,0 +1,33 @@
+// What qkctl's exit status says; scripts rely on the numbers.
+#ifndef QKSCOPE_CLIENT_QKCTL_OUTPUT_EXIT_CODE_H_
+#define QKSCOPE_CLIENT_QKCTL_OUTPUT_EXIT_CODE_H_
+
+#include "absl/status/status.h"
+
+namespace qk::client {
+
+enum ExitCode {
+  kExitOk = 0,
+  kExitOther = 1,           // anything else: a bug here or in the server
+  kExitUsage = 2,           // wrong flags
+  kExitUnavailable = 3,     // no connection, or the server is not serving
+  kExitBadRequest = 4,      // the server refused the request's content
+  kExitNotFound = 5,        // no such model
+  kExitExhausted = 6,       // over a limit, or the queue is full
+  kExitIncomplete = 7,      // the stream broke off or broke a promise
+  kExitCancelled = 8,       // Ctrl-C, or cancelled at the server
+  kExitDeadline = 9,        // --timeout, or the server's own limit
+  kExitReplayDiffers = 10,  // replay: other bytes
+  kExitNotComparable = 11,  // replay: other weights, kernels, backend
+  kExitDenied = 12,         // no token, or a token without the right
+  kExitFile = 13,           // a local file cannot be read or written
+};
+
+ExitCode ExitCodeOf(const absl::Status& status);
+
+// The table of exit codes for --help.
+extern const char kExitCodeHelp[];
+
+}  // namespace qk::client
+
+#endif  // QKSCOPE_CLIENT_QKCTL_OUTPUT_EXIT_CODE_H_

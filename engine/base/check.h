@@ -1,0 +1,36 @@
+// QK_CHECK: stops the process when one of our own invariants is broken. Never
+// for input: bad input gets an absl::Status.
+#ifndef QKSCOPE_ENGINE_BASE_CHECK_H_
+#define QKSCOPE_ENGINE_BASE_CHECK_H_
+
+#include <cstdio>
+#include <cstdlib>
+
+#define QK_CHECK(condition)                                                 \
+  do {                                                                      \
+    if (!(condition)) [[unlikely]] {                                        \
+      std::fprintf(stderr, "%s:%d: check failed: %s\n", __FILE__, __LINE__, \
+                   #condition);                                             \
+      std::abort();                                                         \
+    }                                                                       \
+  } while (false)
+
+// Returns from the caller with the status of an expression that failed.
+#define QK_RETURN_IF_ERROR(expression)       \
+  do {                                       \
+    absl::Status qk_status_ = (expression);  \
+    if (!qk_status_.ok()) return qk_status_; \
+  } while (false)
+
+#define QK_CONCAT_INNER_(a, b) a##b
+#define QK_CONCAT_(a, b) QK_CONCAT_INNER_(a, b)
+
+// QK_ASSIGN_OR_RETURN(auto x, ExpressionOfStatusOr());
+#define QK_ASSIGN_OR_RETURN(lhs, expression) \
+  QK_ASSIGN_OR_RETURN_IMPL_(QK_CONCAT_(qk_or_, __LINE__), lhs, expression)
+#define QK_ASSIGN_OR_RETURN_IMPL_(tmp, lhs, expression) \
+  auto tmp = (expression);                              \
+  if (!tmp.ok()) return tmp.status();                   \
+  lhs = *std::move(tmp)
+
+#endif  // QKSCOPE_ENGINE_BASE_CHECK_H_

@@ -1,0 +1,30 @@
+// SHA-256 (OpenSSL's), for weights, tokenizers and manifests.
+#ifndef QKSCOPE_ENGINE_BASE_SHA256_H_
+#define QKSCOPE_ENGINE_BASE_SHA256_H_
+
+#include <cstddef>
+#include <memory>
+#include <string>
+
+struct evp_md_ctx_st;
+
+namespace qk {
+
+class Sha256 {
+ public:
+  Sha256();
+  ~Sha256();
+  Sha256(Sha256&&) noexcept;
+  Sha256& operator=(Sha256&&) noexcept;
+
+  void Update(const void* data, size_t bytes);
+  // The digest of all data so far, 64 lower-case hex digits. Call once.
+  std::string FinishHex();
+
+ private:
+  evp_md_ctx_st* context_;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_BASE_SHA256_H_

@@ -1,0 +1,370 @@
+#include "engine/hooks/disrupt.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "engine/base/check.h"
+
+namespace qk {
+namespace {
+
+using Rule = DisruptionRule;
+
+HookPoint PointOf(const Rule& rule, Qkv tensor) {
+  const bool pre = rule.point == Rule::Point::kPreRope;
+  switch (tensor) {
+    case Qkv::kQ:
+      return pre ? HookPoint::kQ : HookPoint::kRotQ;
+    case Qkv::kK:
+      return pre ? HookPoint::kK : HookPoint::kRotK;
+    case Qkv::kV:
+      return HookPoint::kV;
+  }
+  return HookPoint::kV;
+}
+
+bool Contains(const std::vector<int>& sorted, int x) {
+  return std::binary_search(sorted.begin(), sorted.end(), x);
+}
+
+// Whether the query heads of a group would read different keys: then each
+// needs its own.
+bool CopiesDiffer(const Rule& rule, Qkv tensor, const AttentionConfig& c) {
+  if (tensor == Qkv::kQ || rule.kv_grouping == Rule::KvGrouping::kKvHead ||
+      c.group_size() == 1) {
+    return false;
+  }
+  const bool per_head = rule.axis == Rule::Axis::kPerHead;
+  if (rule.select == Rule::Select::kExplicit ||
+      (rule.select == Rule::Select::kRandomK && per_head)) {
+    return true;
+  }
+  if (rule.heads.empty()) return false;
+  for (int first = 0; first < c.num_heads; first += c.group_size()) {
+    int active = 0;
+    for (int h = first; h < first + c.group_size(); ++h) {
+      active += Contains(rule.heads, h);
+    }
+    if (active != 0 && active != c.group_size()) return true;
+  }
+  return false;
+}
+
+// How the rule sees `physical` heads of a tensor.
+std::vector<HeadRole> Roles(const Rule& rule, Qkv tensor,
+                            const AttentionConfig& c, int physical) {
+  std::vector<HeadRole> roles(physical);
+  const int group = c.group_size();
+  const bool by_query =
+      tensor == Qkv::kQ || rule.kv_grouping == Rule::KvGrouping::kQueryHead;
+  for (int h = 0; h < physical; ++h) {
+    // Number of this head in the rule's counting; a KV head stands for its
+    // group's first query head.
+    int id = h;
+    if (tensor != Qkv::kQ && physical == c.num_heads && !by_query) {
+      id = h / group;
+    } else if (tensor != Qkv::kQ && physical == c.num_kv_heads && by_query) {
+      id = h * group;
+    }
+    roles[h] = {rule.heads.empty() || Contains(rule.heads, id), id};
+  }
+  return roles;
+}
+
+std::vector<int> Offsets(Range range, const PassStep& pass) {
+  const int begin = std::max(range.begin, pass.first_position);
+  const int end = std::min(range.end, pass.first_position + pass.rows);
+  std::vector<int> rows(std::max(0, end - begin));
+  std::iota(rows.begin(), rows.end(), begin - pass.first_position);
+  return rows;
+}
+
+}  // namespace
+
+Qkv TensorOf(HookPoint point) {
+  switch (point) {
+    case HookPoint::kK:
+    case HookPoint::kRotK:
+      return Qkv::kK;
+    case HookPoint::kV:
+      return Qkv::kV;
+    default:
+      return Qkv::kQ;
+  }
+}
+
+Disruptor::Disruptor(const ModelConfig& config, const std::vector<Rule>& rules,
+                     int positions, int arm, int image)
+    : rules_(rules),
+      positions_(positions),
+      arm_(arm),
+      image_(image),
+      layouts_(config.num_layers(image >= 0), KvLayout::kShared),
+      by_layer_(layouts_.size()) {
+  const bool of_vision = image >= 0;
+  for (const Rule& rule : rules) {
+    if (rule.vision != of_vision) continue;
+    for (int layer : rule.layers) {
+      const AttentionConfig& c = config.attention(of_vision, layer);
+      for (Qkv tensor : rule.tensors) {
+        if (tensor == Qkv::kQ || rule.kv_cache == Rule::KvCache::kPersist) {
+          continue;
+        }
+        const KvLayout wanted = CopiesDiffer(rule, tensor, c)
+                                    ? KvLayout::kExpanded
+                                    : KvLayout::kCopied;
+        layouts_[layer] = std::max(layouts_[layer], wanted);
+        needs_copy_ = true;
+      }
+    }
+  }
+  for (size_t layer = 0; layer < layouts_.size(); ++layer) {
+    if (layouts_[layer] == KvLayout::kShared) continue;
+    const AttentionConfig& c =
+        config.attention(of_vision, static_cast<int>(layer));
+    copy_heads_ = std::max(copy_heads_, layouts_[layer] == KvLayout::kExpanded
+                                            ? c.num_heads
+                                            : c.num_kv_heads);
+  }
+  for (size_t i = 0; i < rules.size(); ++i) {
+    if (rules[i].vision != of_vision) continue;
+    for (int layer : rules[i].layers) {
+      for (Qkv tensor : rules[i].tensors) {
+        const int index = static_cast<int>(i);
+        AddState(config, index, tensor, layer, false);
+        if (tensor != Qkv::kQ && layouts_[layer] != KvLayout::kShared &&
+            rules[i].kv_cache == Rule::KvCache::kPersist) {
+          AddState(config, index, tensor, layer, true);
+        }
+      }
+    }
+  }
+}
+
+void Disruptor::AddState(const ModelConfig& config, int rule_index, Qkv tensor,
+                         int layer, bool on_cache) {
+  const AttentionConfig& c = config.attention(image_ >= 0, layer);
+  State state;
+  state.rule = &rules_[rule_index];
+  state.rule_index = rule_index;
+  state.tensor = tensor;
+  state.point = PointOf(*state.rule, tensor);
+  state.layer = layer;
+  state.on_cache = on_cache;
+  state.head_dim = c.head_dim;
+  int heads = tensor == Qkv::kQ ? c.num_heads : c.num_kv_heads;
+  if (tensor != Qkv::kQ && !on_cache &&
+      layouts_[layer] == KvLayout::kExpanded) {
+    heads = c.num_heads;
+  }
+  state.heads = Roles(*state.rule, tensor, c, heads);
+  state.counted_heads = tensor == Qkv::kQ || state.rule->kv_grouping ==
+                                                 Rule::KvGrouping::kQueryHead
+                            ? c.num_heads
+                            : c.num_kv_heads;
+  if (state.rule->axis == Rule::Axis::kPerHead) {
+    state.offset = state_bytes_;
+    // squares, sums, values, mask
+    state_bytes_ += (int64_t{state.size()} * (8 + 8 + 4 + 1) + 63) / 64 * 64;
+  } else {
+    token_mask_bytes_ = std::max<int64_t>(token_mask_bytes_,
+                                          int64_t{positions_} * state.size());
+  }
+  by_layer_[layer].push_back(static_cast<int>(states_.size()));
+  states_.push_back(std::move(state));
+}
+
+int64_t Disruptor::bytes() const {
+  if (states_.empty()) return 0;
+  return state_bytes_ + token_mask_bytes_ + int64_t{4} * positions_;
+}
+
+absl::Status Disruptor::Reserve(Backend* backend) {
+  backend_ = backend;
+  if (states_.empty()) return absl::OkStatus();
+  QK_ASSIGN_OR_RETURN(memory_, backend->Allocate(state_bytes_));
+  backend->Zero(memory_.as<void>(), state_bytes_);
+  QK_ASSIGN_OR_RETURN(token_masks_, backend->Allocate(token_mask_bytes_));
+  QK_ASSIGN_OR_RETURN(token_values_,
+                      backend->Allocate(int64_t{4} * positions_));
+  for (State& s : states_) {
+    if (s.rule->axis == Rule::Axis::kPerToken) continue;
+    uint8_t* base = memory_.as<uint8_t>() + s.offset;
+    const int64_t n = s.size();
+    s.moments.squares = reinterpret_cast<double*>(base);
+    s.moments.sums = s.moments.squares + n;
+    s.choice.values = reinterpret_cast<float*>(s.moments.sums + n);
+    s.choice.mask = reinterpret_cast<uint8_t*>(s.choice.values + n);
+  }
+  return absl::OkStatus();
+}
+
+void Disruptor::Apply(HookPoint point, int layer, const PassStep& pass,
+                      const HeadRows& x) {
+  RunStates(point, layer, false, pass, x);
+}
+
+void Disruptor::ApplyToCache(HookPoint point, int layer, const PassStep& pass,
+                             const HeadRows& x) {
+  RunStates(point, layer, true, pass, x);
+}
+
+void Disruptor::RunStates(HookPoint point, int layer, bool on_cache,
+                          const PassStep& pass, const HeadRows& x) {
+  for (int i : by_layer_[layer]) {
+    State& state = states_[i];
+    if (state.point == point && state.on_cache == on_cache) {
+      Run(state, pass, x);
+    }
+  }
+}
+
+void Disruptor::Run(State& state, const PassStep& pass, const HeadRows& x) {
+  QK_CHECK(x.heads == static_cast<int>(state.heads.size()));
+  // In decode the row is a generated token: always among the changed.
+  std::vector<int> rows = {0};
+  if (pass.phase == Phase::kPrefill) {
+    rows = Offsets(state.rule->positions, pass);
+  }
+  if (state.rule->axis == Rule::Axis::kPerHead) {
+    RunPerHead(state, pass, x, rows);
+  } else if (Has(state.rule->phase, pass.phase)) {
+    RunPerToken(state, pass, x, rows);
+  }
+}
+
+void Disruptor::RunPerHead(State& state, const PassStep& pass,
+                           const HeadRows& x, const std::vector<int>& rows) {
+  const Rule& rule = *state.rule;
+  const bool prefill = pass.phase == Phase::kPrefill;
+  const bool acts = Has(rule.phase, pass.phase);
+  if (!acts && !(prefill && Has(rule.phase, Phase::kDecode))) return;
+  // Statistics are of undisrupted values, so they come first.
+  const bool choose = prefill || rule.reselect;
+  if (choose) {
+    const std::vector<int> counted =
+        prefill ? Offsets(rule.stat_span, pass) : std::vector<int>{0};
+    backend_->AddMoments(x, counted, state.moments);
+    state.count += static_cast<int64_t>(counted.size());
+    const Selection selection = {&rule, state.tensor, state.layer,
+                                 prefill ? 0 : 1 + pass.step, state.heads};
+    backend_->SelectDims(selection, state.moments, state.count, state.head_dim,
+                         state.choice);
+  }
+  if (acts) backend_->ReplaceDims(rule, state.choice, rows, x);
+  if (choose && !state.on_cache) {
+    AddReport(state, pass, {}, acts ? static_cast<int64_t>(rows.size()) : 0);
+  }
+}
+
+void Disruptor::RunPerToken(State& state, const PassStep& pass,
+                            const HeadRows& x, const std::vector<int>& rows) {
+  const Choice choice = {token_masks_.as<uint8_t>(), token_values_.as<float>()};
+  const Selection selection = {
+      state.rule, state.tensor, state.layer,
+      pass.phase == Phase::kPrefill ? 0 : 1 + pass.step, state.heads};
+  backend_->DisruptPerToken(selection, rows, x, choice);
+  if (state.on_cache) return;
+  std::vector<int> positions;
+  for (int row : rows) positions.push_back(pass.first_position + row);
+  AddReport(state, pass, std::move(positions), 0);
+}
+
+void Disruptor::AddReport(const State& state, const PassStep& pass,
+                          std::vector<int> positions, int64_t rows) {
+  Report& report = reports_.emplace_back();
+  report.applied.arm = arm_;
+  report.applied.rule = state.rule_index;
+  report.applied.layer = state.layer;
+  report.applied.tensor = state.tensor;
+  report.applied.phase = pass.phase;
+  report.applied.step = pass.step;
+  report.applied.image = image_;
+  report.state = &state;
+  report.positions = std::move(positions);
+  report.rows = rows;
+  const bool per_head = state.rule->axis == Rule::Axis::kPerHead;
+  const int64_t n = state.size();
+  const int64_t tokens = static_cast<int64_t>(report.positions.size());
+  report.mask.resize(per_head ? n : tokens * n);
+  report.values.resize(per_head ? n : tokens);
+  const uint8_t* mask =
+      per_head ? state.choice.mask : token_masks_.as<uint8_t>();
+  const float* values =
+      per_head ? state.choice.values : token_values_.as<float>();
+  backend_->Download(report.mask.data(), mask, report.mask.size());
+  backend_->Download(report.values.data(), values,
+                     report.values.size() * sizeof(float));
+  report.mark = backend_->MarkDownloads();
+}
+
+namespace {
+
+AppliedDims DimsOf(const Rule& rule, int index, const uint8_t* mask, int dims,
+                   const float* values, bool one_value) {
+  AppliedDims chosen;
+  chosen.index = index;
+  for (int d = 0; d < dims; ++d) {
+    if (!mask[d]) continue;
+    chosen.dims.push_back(d);
+    if (rule.replace == Rule::Replace::kScale) continue;
+    if (!one_value || chosen.values.empty()) {
+      chosen.values.push_back(one_value && rule.axis == Rule::Axis::kPerToken
+                                  ? values[0]
+                                  : values[d]);
+    }
+  }
+  return chosen;
+}
+
+}  // namespace
+
+void Disruptor::Fill(const Report& report, AppliedRule* applied) {
+  const State& state = *report.state;
+  const Rule& rule = *state.rule;
+  const int dims = state.head_dim;
+  const int heads = static_cast<int>(state.heads.size());
+  if (rule.axis == Rule::Axis::kPerHead) {
+    const bool pooled = rule.replace == Rule::Replace::kPooledMean;
+    // Told in the rule's own counting of heads: a KV head that stands for a
+    // group comes once per query head, a group's copies of a KV head once.
+    for (int h = 0; h < state.counted_heads; ++h) {
+      const int physical = h * heads / state.counted_heads;
+      if (!state.heads[physical].active) continue;
+      AppliedDims chosen =
+          DimsOf(rule, h, report.mask.data() + physical * dims, dims,
+                 report.values.data() + physical * dims, pooled);
+      applied->replaced +=
+          static_cast<int64_t>(chosen.dims.size()) * report.rows;
+      applied->chosen.push_back(std::move(chosen));
+    }
+    return;
+  }
+  const int64_t set =
+      std::count(report.mask.begin(), report.mask.end(), uint8_t{1});
+  applied->replaced = set * state.counted_heads / heads;
+  for (size_t i = 0; i < report.positions.size(); ++i) {
+    // All heads of the rule share a token's dims.
+    std::vector<uint8_t> any(dims, 0);
+    for (int h = 0; h < heads; ++h) {
+      const uint8_t* mask = report.mask.data() + (i * heads + h) * dims;
+      for (int d = 0; d < dims; ++d) any[d] |= mask[d];
+    }
+    applied->chosen.push_back(DimsOf(rule, report.positions[i], any.data(),
+                                     dims, report.values.data() + i, true));
+  }
+}
+
+std::vector<AppliedRule> Disruptor::TakeReports() {
+  std::vector<AppliedRule> done;
+  size_t i = 0;
+  for (; i < reports_.size() && backend_->DownloadsArrived(reports_[i].mark);
+       ++i) {
+    Fill(reports_[i], &reports_[i].applied);
+    done.push_back(std::move(reports_[i].applied));
+  }
+  reports_.erase(reports_.begin(), reports_.begin() + i);
+  return done;
+}
+
+}  // namespace qk

@@ -1,0 +1,120 @@
+// Applies the disruption rules of one sequence (arXiv:2502.01563, section 4;
+// exact meaning: proto/qkscope/v1/spec.proto). Everything runs as backend ops.
+#ifndef QKSCOPE_ENGINE_HOOKS_DISRUPT_H_
+#define QKSCOPE_ENGINE_HOOKS_DISRUPT_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/backend/backend.h"
+#include "engine/types/model_config.h"
+#include "engine/types/pass_step.h"
+#include "engine/types/results.h"
+#include "engine/types/spec.h"
+
+namespace qk {
+
+// How the K and V that attention reads in a layer relate to those the cache
+// keeps.
+enum class KvLayout {
+  kShared,    // they are the same
+  kCopied,    // attention reads its own copy, of the model's KV heads
+  kExpanded,  // attention reads its own copy, one head per query head
+};
+
+// The tensor that a hook point shows; the rules of a point act on it.
+Qkv TensorOf(HookPoint point);
+
+class Disruptor {
+ public:
+  // Of the text's rules among `rules` and its `positions` in prefill; or, with
+  // an image, of the vision tower's and that image's patches.
+  Disruptor(const ModelConfig& config, const std::vector<DisruptionRule>& rules,
+            int positions, int arm, int image = -1);
+
+  // Device memory that Reserve takes, bytes.
+  int64_t bytes() const;
+  absl::Status Reserve(Backend* backend);
+
+  bool empty() const { return states_.empty(); }
+  KvLayout layout(int layer) const { return layouts_[layer]; }
+  bool needs_copy() const { return needs_copy_; }
+  // Most heads of a copy over all layers.
+  int copy_heads() const { return copy_heads_; }
+
+  // Applies the rules of `point` to what attention reads.
+  void Apply(HookPoint point, int layer, const PassStep& pass,
+             const HeadRows& x);
+  // Applies those of them that persist to what the cache keeps, in a layer
+  // whose layout is not kShared.
+  void ApplyToCache(HookPoint point, int layer, const PassStep& pass,
+                    const HeadRows& x);
+
+  // What was chosen since the last call, as far as it has arrived on the host.
+  std::vector<AppliedRule> TakeReports();
+
+ private:
+  // One rule on one tensor of one layer, in one layout.
+  struct State {
+    const DisruptionRule* rule = nullptr;
+    int rule_index = 0;
+    HookPoint point = HookPoint::kQ;
+    Qkv tensor = Qkv::kQ;
+    int layer = 0;
+    bool on_cache = false;  // works on what the cache keeps, reports nothing
+    int head_dim = 0;
+    std::vector<HeadRole> heads;  // physical
+    int counted_heads = 0;        // in the rule's own counting
+    int64_t offset = 0;           // of its memory
+    Moments moments;
+    Choice choice;
+    int64_t count = 0;  // positions in the moments
+    int size() const { return static_cast<int>(heads.size()) * head_dim; }
+  };
+  struct Report {
+    AppliedRule applied;
+    const State* state = nullptr;
+    std::vector<int> positions;  // per_token: of each row of the mask
+    std::vector<uint8_t> mask;
+    std::vector<float> values;
+    int64_t rows = 0;  // rows written, per_head
+    int64_t mark = 0;
+  };
+
+  void AddState(const ModelConfig& config, int rule_index, Qkv tensor,
+                int layer, bool on_cache);
+  void RunStates(HookPoint point, int layer, bool on_cache,
+                 const PassStep& pass, const HeadRows& x);
+  void Run(State& state, const PassStep& pass, const HeadRows& x);
+  void RunPerHead(State& state, const PassStep& pass, const HeadRows& x,
+                  const std::vector<int>& rows);
+  void RunPerToken(State& state, const PassStep& pass, const HeadRows& x,
+                   const std::vector<int>& rows);
+  void AddReport(const State& state, const PassStep& pass,
+                 std::vector<int> positions, int64_t rows);
+  static void Fill(const Report& report, AppliedRule* applied);
+
+  const std::vector<DisruptionRule>& rules_;
+  int positions_;
+  int arm_;
+  int image_;
+  Backend* backend_ = nullptr;
+  std::vector<KvLayout> layouts_;  // (layers)
+  bool needs_copy_ = false;
+  int copy_heads_ = 0;
+  std::vector<State> states_;
+  std::vector<std::vector<int>> by_layer_;  // states of each layer
+  int64_t state_bytes_ = 0;                 // of per_head rules
+  int64_t token_mask_bytes_ = 0;            // of the largest per_token rule
+  DeviceBuffer memory_;
+  DeviceBuffer token_masks_;   // (positions, widest heads, head_dim)
+  DeviceBuffer token_values_;  // (positions)
+  std::vector<Report> reports_;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_HOOKS_DISRUPT_H_

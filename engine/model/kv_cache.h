@@ -1,0 +1,77 @@
+// The KV cache: pages of kPageSize positions, each with the keys and values of
+// all layers, taken from a pool with a budget.
+#ifndef QKSCOPE_ENGINE_MODEL_KV_CACHE_H_
+#define QKSCOPE_ENGINE_MODEL_KV_CACHE_H_
+
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/backend/backend.h"
+#include "engine/types/model_config.h"
+
+namespace qk {
+
+// Pages of one sequence; they go back to the pool with the object.
+class PagePool;
+class PageList {
+ public:
+  PageList() = default;
+  PageList(PageList&& other) noexcept { *this = std::move(other); }
+  PageList& operator=(PageList&& other) noexcept {
+    std::swap(pool_, other.pool_);
+    std::swap(pages_, other.pages_);
+    return *this;
+  }
+  ~PageList();
+
+  int size() const { return static_cast<int>(pages_.size()); }
+  // One layer's part of page `i`.
+  KvPage Layer(int i, int layer) const;
+
+ private:
+  friend class PagePool;
+  PagePool* pool_ = nullptr;
+  std::vector<DeviceBuffer> pages_;
+};
+
+class PagePool {
+ public:
+  // `backend` must outlive the pool, and the pool its lists.
+  PagePool(const ModelConfig& config, ComputeType type, int64_t budget_bytes,
+           Backend* backend);
+
+  // FAILED_PRECONDITION: more than the whole budget. RESOURCE_EXHAUSTED: not
+  // now. Any thread.
+  absl::StatusOr<PageList> Take(int64_t pages);
+
+  int64_t page_bytes() const { return page_bytes_; }
+  int64_t budget_pages() const { return budget_pages_; }
+  int64_t used_pages() const;
+  static int64_t PagesFor(int64_t positions) {
+    return (positions + kPageSize - 1) / kPageSize;
+  }
+
+ private:
+  friend class PageList;
+  void GiveBack(std::vector<DeviceBuffer> pages);
+
+  struct LayerPart {
+    int64_t k_offset = 0;
+    int64_t v_offset = 0;
+    int heads = 0;
+  };
+
+  Backend* backend_;
+  std::vector<LayerPart> layers_;
+  int64_t page_bytes_ = 0;
+  int64_t budget_pages_ = 0;
+  mutable std::mutex mutex_;
+  int64_t used_ = 0;
+  std::vector<DeviceBuffer> free_;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_MODEL_KV_CACHE_H_

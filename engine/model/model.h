@@ -1,0 +1,105 @@
+// A loaded model: configuration, packed weights, tokenizer and KV page pool on
+// one backend.
+#ifndef QKSCOPE_ENGINE_MODEL_MODEL_H_
+#define QKSCOPE_ENGINE_MODEL_MODEL_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/backend/backend.h"
+#include "engine/tokenizer/tokenizer.h"
+#include "engine/types/model_config.h"
+
+namespace qk {
+
+class PagePool;
+class Workspace;
+struct Weights;
+
+struct ModelOptions {
+  ComputeType compute = ComputeType::kF32;
+  int64_t kv_cache_bytes = int64_t{1} << 30;
+  // Largest number of rows of one pass; sizes the scratch memory.
+  int max_rows_per_pass = 4096;
+  // Checked against the weights' when not empty; DATA_LOSS if it differs.
+  std::string expected_sha256;
+  // Called from the loading thread with a share in [0, 1].
+  std::function<void(double)> progress;
+};
+
+// What a model's files say, without its weights.
+struct ModelDescription {
+  ModelConfig config;
+  std::string weights_dtype;  // e.g. "Q4_1,Q8_0,F32", most bytes first
+  int64_t file_bytes = 0;
+  int64_t parameters = 0;
+  int64_t host_bytes_estimate = 0;  // resident after load
+};
+
+// Checks everything about a model that can be checked without reading its
+// weights: formats, configuration, names, shapes, tokenizer. `path`: a .gguf
+// file, a .safetensors file beside its config.json, or a folder.
+absl::StatusOr<ModelDescription> DescribeModel(const std::string& path,
+                                               ComputeType compute);
+
+// Passes keep their model alive themselves (shared_from_this): their runs may
+// end first.
+class Model : public std::enable_shared_from_this<Model> {
+ public:
+  // INVALID_ARGUMENT: bad content (`file: reason`). UNIMPLEMENTED: a feature
+  // of the model that the engine does not have, named. NOT_FOUND,
+  // PERMISSION_DENIED, DATA_LOSS (checksum), RESOURCE_EXHAUSTED (size).
+  // `backend` must outlive the model.
+  static absl::StatusOr<std::shared_ptr<const Model>> Load(
+      const std::string& path, const ModelOptions& options, Backend* backend);
+  ~Model();
+
+  const ModelConfig& config() const { return description_.config; }
+  const ModelDescription& description() const { return description_; }
+  // nullptr when the folder has no tokenizer.json.
+  const Tokenizer* tokenizer() const { return tokenizer_.get(); }
+  ComputeType compute() const { return compute_; }
+  Backend* backend() const { return backend_; }
+  const std::string& weights_sha256() const { return weights_sha256_; }
+  int64_t host_bytes() const { return host_bytes_; }
+  int64_t device_bytes() const { return device_bytes_; }
+  double load_seconds() const { return load_seconds_; }
+  const Weights& weights() const { return *weights_; }
+  // The different RoPEs of the layers, and which of them a layer has; -1: none.
+  const std::vector<RopeConfig>& ropes() const { return ropes_; }
+  int rope_of_layer(int layer) const { return rope_of_layer_[layer]; }
+  PagePool& pages() const { return *pages_; }
+  // Used by the device's scheduler thread alone.
+  Workspace& workspace() const { return *workspace_; }
+  int max_rows_per_pass() const { return max_rows_per_pass_; }
+
+ private:
+  Model();
+  static absl::StatusOr<std::shared_ptr<const Model>> Read(
+      const std::string& path, const ModelOptions& options, Backend* backend);
+  void FindRopes();
+
+  ModelDescription description_;
+  ComputeType compute_ = ComputeType::kF32;
+  Backend* backend_ = nullptr;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<Weights> weights_;
+  std::vector<RopeConfig> ropes_;
+  std::vector<int> rope_of_layer_;
+  std::unique_ptr<PagePool> pages_;
+  std::unique_ptr<Workspace> workspace_;
+  std::string weights_sha256_;
+  int64_t host_bytes_ = 0;
+  int64_t device_bytes_ = 0;
+  double load_seconds_ = 0;
+  int max_rows_per_pass_ = 0;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_MODEL_MODEL_H_

@@ -1,0 +1,52 @@
+// Where a weight's rows come from: a tensor as it is, one that is stored
+// transposed, a part of a fused one, or one packed into 4-bit integers.
+#ifndef QKSCOPE_ENGINE_MODEL_WEIGHT_READER_H_
+#define QKSCOPE_ENGINE_MODEL_WEIGHT_READER_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/architectures/architecture.h"
+#include "engine/formats/packed_int4.h"
+#include "engine/formats/tensor_source.h"
+
+namespace qk {
+
+class WeightReader {
+ public:
+  // `ref` must have a name. INVALID_ARGUMENT: `missing 'NAME'; expected [..]`,
+  // `'NAME': expected [..], got [..]`. The source must outlive the result.
+  static absl::StatusOr<WeightReader> Open(const WeightRef& ref,
+                                           const Packing& packing,
+                                           const TensorSource& source);
+
+  // Rows [begin, end) as float32, (end - begin, width), in the engine's order.
+  // A weight of one dimension has rows of one element.
+  void Read(int64_t begin, int64_t end, float* out) const;
+
+  // Elements of a row.
+  int64_t width() const { return width_; }
+  // What it reads in the file, and a bias of zeros that a packed layer carries
+  // and the model has no use for.
+  std::vector<std::string> tensor_names() const;
+
+ private:
+  explicit WeightReader(const WeightRef& ref);
+  absl::Status FindTensor(const TensorSource& source);
+  absl::Status OpenPacked(const Packing& packing, const TensorSource& source);
+  int64_t FileRow(int64_t row) const;
+  void ReadFileRows(int64_t first, int64_t rows, float* out) const;
+  void ReadColumns(int64_t first, int64_t columns, float* out) const;
+
+  WeightRef ref_;
+  int64_t width_ = 1;
+  const TensorInfo* tensor_ = nullptr;  // where it is not packed
+  std::optional<PackedInt4> packed_;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_MODEL_WEIGHT_READER_H_

@@ -1,0 +1,112 @@
+// Whether a file holds a configuration's weights, all of them and no others.
+#include <functional>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "absl/algorithm/container.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "engine/base/check.h"
+#include "engine/formats/dequantize.h"
+#include "engine/formats/packed_int4.h"
+#include "engine/model/weight_reader.h"
+#include "engine/model/weights.h"
+
+namespace qk {
+namespace {
+
+using Names = std::set<std::string, std::less<>>;
+
+// Whether no number depends on it.
+bool IsDerived(const TensorInfo& tensor, const Architecture& a) {
+  // Integers outside of packed layers are position ids and masks.
+  if (tensor.dtype == DType::kI32) return !IsPackedInt4Name(tensor.name);
+  return absl::EndsWith(tensor.name, ".rotary_emb.inv_freq") ||
+         (a.config.tied_head && tensor.name == "lm_head.weight") ||
+         absl::c_any_of(a.ignored, [&](const std::string& ending) {
+           return absl::EndsWith(tensor.name, ending);
+         });
+}
+
+// Whether it is of a part of the checkpoint that is not served.
+bool IsOfOtherPart(const TensorInfo& tensor, const Architecture& a) {
+  return absl::c_any_of(a.ignored_prefixes, [&](const std::string& beginning) {
+    return absl::StartsWith(tensor.name, beginning);
+  });
+}
+
+// A tied model's file may hold the head once more; another one would be the
+// head that was meant.
+absl::Status CheckSpareHead(const TensorInfo& tensor, const Architecture& a,
+                            const TensorSource& source) {
+  if (!a.config.tied_head || !absl::EndsWith(tensor.name, "lm_head.weight")) {
+    return absl::OkStatus();
+  }
+  const TensorInfo* embedding = source.Find(a.embedding.name);
+  if (embedding != nullptr && tensor.dtype == embedding->dtype &&
+      tensor.shape == embedding->shape && tensor.data == embedding->data) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("'", tensor.name, "': differs from '", a.embedding.name,
+                   "', but tie_word_embeddings is true"));
+}
+
+// GPTQ's writers give every layer that they pack a bias, of zeros where the
+// model has none.
+bool IsSpareBias(const TensorInfo& tensor, const Names& known) {
+  absl::string_view module = tensor.name;
+  if (!absl::ConsumeSuffix(&module, ".bias") || tensor.shape.size() != 1 ||
+      known.count(absl::StrCat(module, ".qweight")) == 0) {
+    return false;
+  }
+  std::vector<float> values(tensor.shape[0]);
+  Dequantize(tensor.dtype, tensor.data.data(), tensor.shape[0], values.data());
+  return absl::c_all_of(values, [](float value) { return value == 0.0f; });
+}
+
+}  // namespace
+
+absl::Status CheckWeights(const Architecture& architecture,
+                          const TensorSource& source) {
+  Names known;
+  for (const WeightRef* ref : AllWeights(architecture)) {
+    QK_ASSIGN_OR_RETURN(const WeightReader reader,
+                        WeightReader::Open(*ref, architecture.packing, source));
+    for (std::string& name : reader.tensor_names()) {
+      known.insert(std::move(name));
+    }
+  }
+  if (architecture.packing.method != Packing::Method::kNone &&
+      absl::c_none_of(known, [](const std::string& name) {
+        return absl::EndsWith(name, ".qweight");
+      })) {
+    return absl::InvalidArgumentError(
+        "config: quantization_config: no weight of the file is packed");
+  }
+  // A tensor that nobody reads may be a layer or a bias that the configuration
+  // does not know of: the numbers would be wrong without it.
+  for (const TensorInfo& tensor : source.tensors()) {
+    QK_RETURN_IF_ERROR(CheckSpareHead(tensor, architecture, source));
+    if (known.count(tensor.name) == 0 && !IsDerived(tensor, architecture) &&
+        !IsOfOtherPart(tensor, architecture) && !IsSpareBias(tensor, known)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "extra '", tensor.name, "': not a tensor of this configuration"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+int64_t CountElements(const Architecture& architecture) {
+  int64_t total = 0;
+  for (const WeightRef* ref : AllWeights(architecture)) {
+    int64_t elements = 1;
+    for (int64_t dim : ref->shape) elements *= dim;
+    total += elements;
+  }
+  return total;
+}
+
+}  // namespace qk

@@ -1,0 +1,130 @@
+#include "engine/model/workspace.h"
+
+#include <algorithm>
+
+#include "engine/base/check.h"
+
+namespace qk {
+namespace {
+
+// A tile of logits holds about this many bytes: enough rows to pay for reading
+// the head's weights once, without a buffer of the whole prompt.
+constexpr int64_t kLogitsBytes = int64_t{24} << 20;
+constexpr int64_t kMaxLogitsRows = 128;
+
+struct Widest {
+  int64_t q = 0, kv = 0, intermediate = 0, experts = 0;
+  int64_t inner = 0, state = 0, dt_rank = 0;
+};
+
+Widest WidestLayer(const ModelConfig& config) {
+  Widest w;
+  for (const LayerConfig& layer : config.layers) {
+    w.q = std::max<int64_t>(w.q, layer.attention.q_size());
+    w.kv = std::max<int64_t>(w.kv, layer.attention.kv_size());
+    w.intermediate =
+        std::max<int64_t>(w.intermediate, layer.mlp.intermediate_size);
+    if (layer.mlp.num_experts > 1) {
+      w.experts = std::max<int64_t>(w.experts, layer.mlp.num_experts);
+    }
+    w.inner = std::max<int64_t>(w.inner, layer.mamba.inner_size);
+    w.state = std::max<int64_t>(w.state, layer.mamba.state_size);
+    w.dt_rank = std::max<int64_t>(w.dt_rank, layer.mamba.dt_rank);
+  }
+  return w;
+}
+
+}  // namespace
+
+Workspace::Workspace(const ModelConfig& config, Backend* backend)
+    : config_(config), backend_(backend) {
+  logits_rows_ = static_cast<int>(std::clamp<int64_t>(
+      kLogitsBytes / (4 * int64_t{config.vocab_size}), 1, kMaxLogitsRows));
+}
+
+int64_t Workspace::BytesForRows(const ModelConfig& config, int64_t rows) {
+  const Widest w = WidestLayer(config);
+  const int64_t hidden = std::max(config.hidden_size, config.embedding_size);
+  return rows *
+         (hidden + 2 * w.q + 2 * w.kv + 3 * w.inner + 2 * w.state + w.dt_rank) *
+         4;
+}
+
+int64_t Workspace::WidestQuery(const ModelConfig& config) {
+  return WidestLayer(config).q;
+}
+
+int64_t Workspace::WidestHidden(const ModelConfig& config) {
+  return std::max(config.hidden_size, config.embedding_size);
+}
+
+absl::Status Workspace::Grow(DeviceBuffer* buffer, int64_t floats) {
+  const int64_t bytes = floats * static_cast<int64_t>(sizeof(float));
+  if (buffer->bytes() >= bytes) return absl::OkStatus();
+  absl::StatusOr<DeviceBuffer> larger = backend_->Allocate(bytes);
+  if (!larger.ok()) return larger.status();
+  *buffer = *std::move(larger);
+  return absl::OkStatus();
+}
+
+absl::Status Workspace::Reserve(int64_t rows) {
+  rows_ = std::max(rows_, rows);
+  const Widest w = WidestLayer(config_);
+  const int64_t hidden = std::max(config_.hidden_size, config_.embedding_size);
+  QK_RETURN_IF_ERROR(Grow(&normed_, rows_ * hidden));
+  QK_RETURN_IF_ERROR(Grow(&q_, rows_ * w.q));
+  QK_RETURN_IF_ERROR(Grow(&k_, rows_ * w.kv));
+  QK_RETURN_IF_ERROR(Grow(&v_, rows_ * w.kv));
+  QK_RETURN_IF_ERROR(Grow(&z_, rows_ * w.q));
+  for (DeviceBuffer* inner : {&mamba_x_, &mamba_gate_, &mamba_dt_}) {
+    QK_RETURN_IF_ERROR(Grow(inner, rows_ * w.inner));
+  }
+  QK_RETURN_IF_ERROR(Grow(&mamba_dt_low_, rows_ * w.dt_rank));
+  QK_RETURN_IF_ERROR(Grow(&mamba_b_, rows_ * w.state));
+  QK_RETURN_IF_ERROR(Grow(&mamba_c_, rows_ * w.state));
+  QK_RETURN_IF_ERROR(Grow(&router_, kMlpRows * w.experts));
+  if (w.experts > 0) {
+    QK_RETURN_IF_ERROR(Grow(&expert_in_, kMlpRows * hidden));
+    QK_RETURN_IF_ERROR(Grow(&expert_out_, kMlpRows * hidden));
+  }
+  QK_RETURN_IF_ERROR(Grow(&mlp_in_, kMlpRows * hidden));
+  QK_RETURN_IF_ERROR(Grow(&mlp_out_, kMlpRows * hidden));
+  QK_RETURN_IF_ERROR(Grow(&gate_, kMlpRows * w.intermediate));
+  QK_RETURN_IF_ERROR(Grow(&up_, kMlpRows * w.intermediate));
+  for (DeviceBuffer& tile : logits_) {
+    QK_RETURN_IF_ERROR(Grow(&tile, int64_t{logits_rows_} * config_.vocab_size));
+  }
+  QK_RETURN_IF_ERROR(Grow(&head_normed_, logits_rows_ * hidden));
+  return Grow(&head_rows_, logits_rows_ * hidden);
+}
+
+int64_t Workspace::bytes() const {
+  int64_t total = 0;
+  for (const DeviceBuffer* b : {&normed_,
+                                &q_,
+                                &k_,
+                                &v_,
+                                &z_,
+                                &mlp_in_,
+                                &mlp_out_,
+                                &gate_,
+                                &up_,
+                                &logits_[0],
+                                &logits_[1],
+                                &head_rows_,
+                                &head_normed_,
+                                &mamba_x_,
+                                &mamba_gate_,
+                                &mamba_dt_,
+                                &mamba_dt_low_,
+                                &mamba_b_,
+                                &mamba_c_,
+                                &router_,
+                                &expert_in_,
+                                &expert_out_}) {
+    total += b->bytes();
+  }
+  return total;
+}
+
+}  // namespace qk

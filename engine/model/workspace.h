@@ -1,0 +1,77 @@
+// Scratch memory of a model's passes: what lives within one layer, or within
+// one tile of logits. Used by one thread at a time.
+#ifndef QKSCOPE_ENGINE_MODEL_WORKSPACE_H_
+#define QKSCOPE_ENGINE_MODEL_WORKSPACE_H_
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "engine/backend/backend.h"
+#include "engine/types/model_config.h"
+
+namespace qk {
+
+class Workspace {
+ public:
+  // Rows of the MLP that are in work at once: their intermediate values stay
+  // in the cache.
+  static constexpr int kMlpRows = 256;
+
+  Workspace(const ModelConfig& config, Backend* backend);
+
+  // Room for passes of `rows` rows. Not within a layer. RESOURCE_EXHAUSTED.
+  absl::Status Reserve(int64_t rows);
+  // Rows that fit.
+  int64_t rows() const { return rows_; }
+  // Rows of a tile of logits.
+  int logits_rows() const { return logits_rows_; }
+
+  static int64_t BytesForRows(const ModelConfig& config, int64_t rows);
+  // The most floats of a row's q, and of its hidden values or embedding.
+  static int64_t WidestQuery(const ModelConfig& config);
+  static int64_t WidestHidden(const ModelConfig& config);
+  int64_t bytes() const;
+
+  float* normed() const { return normed_.as<float>(); }  // (rows, hidden)
+  float* q() const { return q_.as<float>(); }  // (rows, heads, head_dim)
+  float* k() const { return k_.as<float>(); }  // (rows, kv_heads, head_dim)
+  float* v() const { return v_.as<float>(); }  // (rows, kv_heads, head_dim)
+  float* z() const { return z_.as<float>(); }  // (rows, heads, head_dim)
+  float* mlp_in() const { return mlp_in_.as<float>(); }    // (kMlpRows, hidden)
+  float* mlp_out() const { return mlp_out_.as<float>(); }  // (kMlpRows, hidden)
+  float* gate() const { return gate_.as<float>(); }        // (kMlpRows, inter)
+  float* up() const { return up_.as<float>(); }            // (kMlpRows, inter)
+  // Mamba layers: (rows, inner), (rows, dt_rank) and (rows, state).
+  float* mamba_x() const { return mamba_x_.as<float>(); }
+  float* mamba_gate() const { return mamba_gate_.as<float>(); }
+  float* mamba_dt() const { return mamba_dt_.as<float>(); }
+  float* mamba_dt_low() const { return mamba_dt_low_.as<float>(); }
+  float* mamba_b() const { return mamba_b_.as<float>(); }
+  float* mamba_c() const { return mamba_c_.as<float>(); }
+  // Experts: (kMlpRows, num_experts), (kMlpRows, hidden) twice.
+  float* router() const { return router_.as<float>(); }
+  float* expert_in() const { return expert_in_.as<float>(); }
+  float* expert_out() const { return expert_out_.as<float>(); }
+  // Two tiles (logits_rows, vocab), and the rows (logits_rows, hidden) of a
+  // tile, before and after the final norm.
+  float* logits(int i) const { return logits_[i].as<float>(); }
+  float* head_rows() const { return head_rows_.as<float>(); }
+  float* head_normed() const { return head_normed_.as<float>(); }
+
+ private:
+  absl::Status Grow(DeviceBuffer* buffer, int64_t floats);
+
+  const ModelConfig& config_;
+  Backend* backend_;
+  int64_t rows_ = 0;
+  int logits_rows_ = 0;
+  DeviceBuffer normed_, q_, k_, v_, z_, mlp_in_, mlp_out_, gate_, up_;
+  DeviceBuffer mamba_x_, mamba_gate_, mamba_dt_, mamba_dt_low_, mamba_b_,
+      mamba_c_;
+  DeviceBuffer router_, expert_in_, expert_out_;
+  DeviceBuffer logits_[2], head_rows_, head_normed_;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_MODEL_WORKSPACE_H_

@@ -1,0 +1,44 @@
+// Compares arms position by position: KL divergence, top-1 flips, and the
+// log-probability of the given tokens.
+#ifndef QKSCOPE_ENGINE_RUN_COMPARE_H_
+#define QKSCOPE_ENGINE_RUN_COMPARE_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "engine/run/run.h"
+#include "engine/sequence.h"
+
+namespace qk {
+
+// One comparison, a tile of rows at a time: logits exist within a tile only, so
+// that other work may use the device in between.
+class Comparison {
+ public:
+  // All `arms` have kept the hidden rows of the same `tokens`; arms[baseline]
+  // is compared with. Both outlive the comparison.
+  Comparison(absl::Span<const int32_t> tokens, std::vector<Sequence*> arms,
+             int baseline);
+
+  bool done() const { return next_ == static_cast<int>(tokens_.size()); }
+  // The next rows of all arms.
+  void RunTile();
+  // Of RunTile, so far.
+  double seconds() const { return seconds_; }
+  // Once done: waits for the device; one result per arm, in order.
+  absl::StatusOr<std::vector<ComparisonResult>> Finish();
+
+ private:
+  const absl::Span<const int32_t> tokens_;
+  const std::vector<Sequence*> arms_;
+  const int baseline_;
+  int next_ = 0;  // row
+  double seconds_ = 0;
+  std::vector<ComparisonResult> results_;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_RUN_COMPARE_H_

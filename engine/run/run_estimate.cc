@@ -1,0 +1,174 @@
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/check.h"
+#include "engine/batch.h"
+#include "engine/hooks/capture.h"
+#include "engine/model/kv_cache.h"
+#include "engine/model/model.h"
+#include "engine/model/workspace.h"
+#include "engine/run/run.h"
+#include "engine/sequence.h"
+
+namespace qk {
+namespace {
+
+// int64 arithmetic that remembers an overflow.
+class Checked {
+ public:
+  Checked(int64_t value = 0) : value_(value) {}  // NOLINT: converts on purpose
+  Checked operator*(Checked other) const {
+    Checked r;
+    r.bad_ = bad_ || other.bad_ ||
+             __builtin_mul_overflow(value_, other.value_, &r.value_);
+    return r;
+  }
+  Checked operator+(Checked other) const {
+    Checked r;
+    r.bad_ = bad_ || other.bad_ ||
+             __builtin_add_overflow(value_, other.value_, &r.value_);
+    return r;
+  }
+  bool bad() const { return bad_; }
+  int64_t value() const { return value_; }
+
+ private:
+  int64_t value_;
+  bool bad_ = false;
+};
+
+// Heads of a point's frame, as many as there can be.
+int64_t FrameHeads(const CaptureSpec& c, const AttentionConfig& a,
+                   HookPoint point, KvLayout layout) {
+  const bool is_kv = point == HookPoint::kK || point == HookPoint::kRotK ||
+                     point == HookPoint::kV;
+  const int physical =
+      is_kv && layout != KvLayout::kExpanded ? a.num_kv_heads : a.num_heads;
+  return static_cast<int64_t>(Capture::HeadsOf(c, a, point, physical).size());
+}
+
+// Payload of one layer, point and stage, over all phases and steps.
+Checked FrameBytes(const RunSpec& spec, const AttentionConfig& a,
+                   HookPoint point, int64_t heads) {
+  const CaptureSpec& c = spec.capture;
+  const int64_t tokens = static_cast<int64_t>(spec.tokens.size());
+  const int64_t rows =
+      c.positions.empty() ? tokens : static_cast<int64_t>(c.positions.size());
+  const bool prefill = Has(c.phase, Phase::kPrefill);
+  const bool decode = Has(c.phase, Phase::kDecode) && spec.generate.has_value();
+  const int64_t steps = decode ? spec.generate->max_new_tokens : 0;
+  if (c.form == CaptureForm::kNormOverTokens) {
+    return Checked(prefill + (steps > 0)) * heads * a.head_dim * 4;
+  }
+  const Checked all = Checked(prefill ? rows : 0) + steps;
+  if (c.form == CaptureForm::kNormPerToken) return all * heads * 4;
+  if (point == HookPoint::kPattern) {
+    return Checked(prefill ? rows : 0) * heads * tokens * 4 +
+           Checked(steps) * heads * (tokens + steps) * 4;
+  }
+  return all * heads * a.head_dim * (c.raw_dtype == RawDtype::kF32 ? 4 : 2);
+}
+
+// Payload of all frames of a vision tower.
+Checked VisionBytes(const RunSpec& spec, const AttentionConfig& a) {
+  const CaptureSpec& c = spec.capture;
+  Checked each;
+  for (const Image& image : spec.images) {
+    switch (c.form) {
+      case CaptureForm::kNormOverTokens:
+        each = each + Checked(a.q_size()) * 4;
+        break;
+      case CaptureForm::kNormPerToken:
+        each = each + Checked(image.patches()) * a.num_heads * 4;
+        break;
+      case CaptureForm::kRaw:
+        each = each + Checked(image.patches()) * a.q_size() *
+                          (c.raw_dtype == RawDtype::kF32 ? 4 : 2);
+        break;
+    }
+  }
+  const int stages = Has(c.stage, Stage::kBefore) + Has(c.stage, Stage::kAfter);
+  return each * static_cast<int64_t>(c.vision_layers.size()) *
+         static_cast<int64_t>(c.points.size()) * stages;
+}
+
+Checked StreamBytes(const RunSpec& spec, int arm, const Disruptor& rules) {
+  Checked total;
+  if (spec.capture.off) return total;
+  const ModelConfig& config = spec.arms[arm].model->config();
+  total = VisionBytes(spec, config.vision.attention);
+  for (int layer : spec.capture.layers) {
+    const AttentionConfig& a = config.layers[layer].attention;
+    for (HookPoint point : spec.capture.points) {
+      for (Stage stage : {Stage::kBefore, Stage::kAfter}) {
+        const bool once = point == HookPoint::kPattern;
+        if (once ? stage == Stage::kAfter : !Has(spec.capture.stage, stage)) {
+          continue;
+        }
+        total = total + FrameBytes(spec, a, point,
+                                   FrameHeads(spec.capture, a, point,
+                                              rules.layout(layer)));
+      }
+    }
+  }
+  return total;
+}
+
+// Of a row's cos and sin, over the model's ropes.
+int64_t RopeFloats(const Model& model) {
+  int64_t floats = 0;
+  for (const RopeConfig& rope : model.ropes()) floats += rope.rotary_dims;
+  return floats;
+}
+
+}  // namespace
+
+absl::StatusOr<RunEstimate> Run::Estimate(const RunSpec& spec) {
+  const std::atomic<bool> never{false};
+  Checked stream, pages, extra, rows;
+  int64_t patches = 0;
+  for (const Image& image : spec.images) {
+    patches += image.patches();
+    extra = extra + Checked(image.values.size()) * 4;
+  }
+  const int64_t tokens = static_cast<int64_t>(spec.tokens.size());
+  const int64_t new_tokens =
+      spec.generate.has_value() ? spec.generate->max_new_tokens : 0;
+  for (size_t i = 0; i < spec.arms.size(); ++i) {
+    const int arm = static_cast<int>(i);
+    const Sequence sequence(spec, arm, never, nullptr);
+    const int64_t arm_pages = PagePool::PagesFor(tokens + new_tokens);
+    stream = stream + StreamBytes(spec, arm, sequence.disruptor());
+    pages = pages + arm_pages;
+    rows = rows + tokens;
+    const ModelConfig& config = spec.arms[i].model->config();
+    if (sequence.vision() != nullptr &&
+        Sequence::ArmOfTower(spec, arm) == arm) {
+      extra = extra + sequence.vision()->bytes();
+      rows = rows + patches;
+    }
+    extra =
+        extra + sequence.extra_bytes() +
+        Checked(arm_pages) * spec.arms[i].model->pages().page_bytes() +
+        Checked(tokens) * config.hidden_size * 4 +
+        // cos and sin, on their way to the device, too.
+        Checked(tokens) * RopeFloats(*spec.arms[i].model) * 8 +
+        Workspace::BytesForRows(
+            config, std::max<int64_t>(
+                        0, tokens - spec.arms[i].model->max_rows_per_pass()));
+  }
+  // A pass of many rows has buffers of its own.
+  for (const ArmSpec& arm : spec.arms) {
+    if (rows.value() <= Batch::kStepRows) break;
+    extra = extra + Checked(tokens) * Batch::OwnBytes(arm.model->config(), 1);
+  }
+  extra = extra + stream;
+  if (stream.bad() || pages.bad() || extra.bad() || rows.bad()) {
+    return absl::ResourceExhaustedError(
+        "the request's size overflows; reduce layers/heads/positions");
+  }
+  return RunEstimate{stream.value(), pages.value(), extra.value(),
+                     rows.value()};
+}
+
+}  // namespace qk

@@ -1,0 +1,114 @@
+// What comes out of a run, as plain data, and who receives it.
+#ifndef QKSCOPE_ENGINE_TYPES_RESULTS_H_
+#define QKSCOPE_ENGINE_TYPES_RESULTS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/types/spec.h"
+#include "engine/types/statistics.h"
+
+namespace qk {
+
+// One captured tensor, whole.
+struct LayerFrame {
+  int arm = 0;
+  int layer = 0;
+  HookPoint point = HookPoint::kQ;
+  Stage stage = Stage::kBefore;
+  Phase phase = Phase::kPrefill;
+  int step = -1;      // decode step; -1: none
+  int position = -1;  // of a decode step's row; -1: the spec's
+  CaptureForm form = CaptureForm::kNormOverTokens;
+  RawDtype dtype = RawDtype::kF32;
+  std::vector<int> shape;  // as in spec.proto's CaptureForm
+  std::vector<int> heads;  // of the tensor, that the frame holds
+  bool no_rope = false;    // a post-RoPE point of a layer that has none
+  int image = -1;    // of the vision tower over this image; -1: the text's
+  std::string data;  // row-major little-endian
+  std::optional<Statistics> statistics;
+};
+
+struct AppliedDims {
+  int index = 0;  // head, or absolute position (per_token)
+  std::vector<int> dims;
+  std::vector<float> values;  // written; empty for kScale
+};
+
+struct AppliedRule {
+  int arm = 0;
+  int rule = 0;
+  int layer = 0;
+  Qkv tensor = Qkv::kQ;
+  Phase phase = Phase::kPrefill;
+  int step = -1;
+  std::vector<AppliedDims> chosen;
+  int64_t replaced = 0;  // scalar values written
+  int image = -1;        // as in LayerFrame
+};
+
+struct TokenEvent {
+  int arm = 0;
+  int step = 0;
+  int32_t id = 0;
+  std::string text;  // what the token completed, whole characters
+  float logprob = 0;
+};
+
+struct ComparisonResult {
+  int arm = 0;
+  std::vector<float> kl;             // (tokens), nats, KL(P_base || P_arm)
+  std::vector<int32_t> top1;         // (tokens), this arm's
+  std::vector<bool> top1_flip;       // (tokens)
+  std::vector<float> token_logprob;  // (tokens), [0] is 0
+};
+
+struct PositionLogits {
+  int position = 0;
+  std::vector<int32_t> ids;  // most likely first
+  std::vector<float> logprobs;
+};
+
+struct ScoreResult {
+  int arm = 0;
+  std::vector<float> token_logprob;  // (score.size())
+  std::vector<bool> greedy;          // (score.size())
+};
+
+struct ArmSummary {
+  int generated_tokens = 0;
+  std::string text;
+  std::string stop_reason;  // "length", "stop_token", "stop_string" or empty
+};
+
+struct RunTimes {  // seconds of the device, shared passes by share of rows
+  double prefill = 0;
+  double decode = 0;
+  double capture = 0;
+  double compare = 0;
+};
+
+// Receives a run's results on the scheduler's thread, in the order that
+// AnalyzeEvent promises (analysis.proto). Must not block and must not call back
+// into the run.
+class RunSink {
+ public:
+  virtual ~RunSink() = default;
+  virtual void OnLayer(LayerFrame frame) = 0;
+  virtual void OnApplied(AppliedRule applied) = 0;
+  virtual void OnToken(TokenEvent token) = 0;
+  virtual void OnComparison(ComparisonResult comparison) = 0;
+  virtual void OnLogits(int arm, std::vector<PositionLogits> logits) = 0;
+  virtual void OnScore(ScoreResult score) = 0;
+  // The last call. OK, or why the run ended early.
+  virtual void OnFinished(const absl::Status& status,
+                          const std::vector<ArmSummary>& arms,
+                          const RunTimes& times) = 0;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_TYPES_RESULTS_H_

@@ -1,0 +1,27 @@
+// What the server is told of who may call.
+#ifndef QKSCOPE_SERVER_ACCESS_ACCESS_OPTIONS_H_
+#define QKSCOPE_SERVER_ACCESS_ACCESS_OPTIONS_H_
+
+#include <string>
+#include <vector>
+
+#include "server/access/tls_files.h"
+#include "server/access/users.h"
+
+namespace qk {
+
+struct AccessOptions {
+  std::vector<UserEntry> users;
+  // Of a configuration file with users: its path, for they are read again.
+  std::string config_file;
+  std::string users_file;  // empty: none
+  // Whether others than this machine may call without credentials.
+  bool allow_anonymous_network = false;
+  TlsOptions tls;
+
+  bool has_users() const { return !users.empty() || !users_file.empty(); }
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_ACCESS_ACCESS_OPTIONS_H_

@@ -1,0 +1,65 @@
+// Who a call is, from what it shows. No gRPC.
+#ifndef QKSCOPE_SERVER_ACCESS_IDENTITY_H_
+#define QKSCOPE_SERVER_ACCESS_IDENTITY_H_
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "server/access/users.h"
+
+namespace qk {
+
+struct Credentials {
+  // Values of all `authorization` headers.
+  std::vector<absl::string_view> authorization;
+  // Common name of the client certificate that TLS has verified.
+  std::optional<std::string> subject;
+};
+
+// Thread-safe.
+class Identity {
+ public:
+  using Load = std::function<absl::StatusOr<std::vector<UserEntry>>()>;
+
+  // Asks nobody: all are `anonymous`, with the role of a user.
+  static std::unique_ptr<Identity> Anonymous();
+  // Knows the users that `load` gives, now and at each Reload; none: nobody
+  // gets in.
+  static absl::StatusOr<std::unique_ptr<Identity>> Create(Load load);
+
+  // UNAUTHENTICATED `missing or invalid token`. Where there is an
+  // authorization header it must be exactly one, `Bearer TOKEN`, and right,
+  // whatever the certificate says; without one the certificate counts.
+  absl::StatusOr<std::shared_ptr<const User>> Authenticate(
+      const Credentials& credentials) const;
+
+  // On failure the users stay as they were. Calls in progress keep the user
+  // they began with.
+  // `changed`: whether they are other users now.
+  absl::Status Reload(bool* changed = nullptr);
+
+  bool asks() const { return load_ != nullptr; }
+  size_t size() const;
+
+ private:
+  explicit Identity(Load load);
+
+  std::shared_ptr<const Users> users() const;
+
+  const Load load_;
+  const std::shared_ptr<const User> anonymous_;
+  std::mutex reload_mutex_;
+  mutable std::mutex mutex_;
+  std::shared_ptr<const Users> users_ = std::make_shared<Users>();
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_ACCESS_IDENTITY_H_

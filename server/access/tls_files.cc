@@ -1,0 +1,124 @@
+#include "server/access/tls_files.h"
+
+#include <openssl/bio.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+#include <sys/stat.h>
+
+#include <ctime>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "engine/base/check.h"
+#include "server/common/file_watch.h"
+
+namespace qk {
+namespace {
+
+using Certificate = std::unique_ptr<X509, decltype(&X509_free)>;
+using PrivateKey = std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)>;
+using Bio = std::unique_ptr<BIO, decltype(&BIO_free)>;
+
+absl::Status Bad(const char* key, const std::string& file,
+                 absl::string_view problem) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("tls.", key, ": ", file, ": ", problem));
+}
+
+absl::StatusOr<std::string> Read(const char* key, const std::string& file) {
+  auto text = ReadTextFile(file);
+  if (!text.ok()) return Bad(key, file, "cannot be read");
+  return text;
+}
+
+Bio Over(const std::string& pem) {
+  return Bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())),
+             BIO_free);
+}
+
+Certificate FirstCertificate(const std::string& pem) {
+  const Bio bio = Over(pem);
+  Certificate out(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr),
+                  X509_free);
+  ERR_clear_error();
+  return out;
+}
+
+// Without a password; OpenSSL would ask for it on the terminal.
+PrivateKey ReadKey(const std::string& pem) {
+  const Bio bio = Over(pem);
+  const auto no_password = [](char*, int, int, void*) { return -1; };
+  PrivateKey out(
+      PEM_read_bio_PrivateKey(bio.get(), nullptr, no_password, nullptr),
+      EVP_PKEY_free);
+  ERR_clear_error();
+  return out;
+}
+
+absl::Time ToTime(const ASN1_TIME* time) {
+  std::tm tm = {};
+  QK_CHECK(ASN1_TIME_to_tm(time, &tm) == 1);
+  return absl::FromTM(tm, absl::UTCTimeZone());
+}
+
+absl::Status CheckKeyMode(const std::string& file) {
+  struct stat s = {};
+  if (stat(file.c_str(), &s) != 0) {
+    return Bad("key_file", file, "cannot be read");
+  }
+  if ((s.st_mode & (S_IROTH | S_IWOTH)) == 0) return absl::OkStatus();
+  return Bad("key_file", file,
+             absl::StrFormat("everybody can read or write it (mode %04o); "
+                             "chmod o-rw it",
+                             s.st_mode & 07777));
+}
+
+}  // namespace
+
+std::vector<std::string> TlsOptions::Files() const {
+  std::vector<std::string> files;
+  for (const std::string& file : {certificate_file, key_file, client_ca_file}) {
+    if (!file.empty()) files.push_back(file);
+  }
+  return files;
+}
+
+absl::StatusOr<TlsMaterial> ReadTlsFiles(const TlsOptions& options) {
+  TlsMaterial out;
+  QK_ASSIGN_OR_RETURN(out.certificate,
+                      Read("certificate_file", options.certificate_file));
+  const Certificate certificate = FirstCertificate(out.certificate);
+  if (certificate == nullptr) {
+    return Bad("certificate_file", options.certificate_file,
+               "has no certificate in PEM");
+  }
+  QK_RETURN_IF_ERROR(CheckKeyMode(options.key_file));
+  QK_ASSIGN_OR_RETURN(out.key, Read("key_file", options.key_file));
+  const PrivateKey key = ReadKey(out.key);
+  if (key == nullptr) {
+    return Bad("key_file", options.key_file,
+               "has no private key in PEM, without a password");
+  }
+  const bool fits = X509_check_private_key(certificate.get(), key.get()) == 1;
+  ERR_clear_error();
+  if (!fits) {
+    return Bad("key_file", options.key_file,
+               absl::StrCat("is not the key of ", options.certificate_file));
+  }
+  if (options.asks_clients()) {
+    QK_ASSIGN_OR_RETURN(out.client_ca,
+                        Read("client_ca_file", options.client_ca_file));
+    if (FirstCertificate(out.client_ca) == nullptr) {
+      return Bad("client_ca_file", options.client_ca_file,
+                 "has no certificate in PEM");
+    }
+  }
+  out.not_before = ToTime(X509_get0_notBefore(certificate.get()));
+  out.not_after = ToTime(X509_get0_notAfter(certificate.get()));
+  return out;
+}
+
+}  // namespace qk

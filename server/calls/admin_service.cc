@@ -1,0 +1,69 @@
+#include "server/calls/admin_service.h"
+
+#include <memory>
+#include <utility>
+
+#include "engine/base/check.h"
+#include "google/protobuf/descriptor.h"
+#include "server/calls/answer.h"
+#include "server/calls/call_record.h"
+#include "server/calls/load_model_call.h"
+#include "server/common/model_name.h"
+#include "server/common/text.h"
+#include "server/convert/convert_fields.h"
+
+namespace qk {
+
+std::vector<std::string> AdminService::Methods() {
+  std::vector<std::string> names;
+  const auto* service = pb::LoadModelRequest::descriptor()->file()->service(0);
+  for (int i = 0; i < service->method_count(); ++i) {
+    names.push_back(service->method(i)->name());
+  }
+  return names;
+}
+
+grpc::ServerWriteReactor<pb::LoadModelEvent>* AdminService::LoadModel(
+    Context* context, const pb::LoadModelRequest* request) {
+  return LoadModelCall::Start(core_, models_, context, *request);
+}
+
+grpc::ServerUnaryReactor* AdminService::UnloadModel(
+    Context* context, const pb::UnloadModelRequest* request,
+    pb::UnloadModelResponse*) {
+  const auto call = std::make_shared<CallRecord>(core_, context, "UnloadModel");
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  // Once, whoever comes first; the reactor ends with it.
+  const auto finish = [call, reactor](const absl::Status& status) {
+    reactor->Finish(call->Finish(status));
+  };
+  const absl::Status status = [&]() -> absl::Status {
+    QK_RETURN_IF_ERROR(call->Open(DeadlineRule::kClient));
+    QK_RETURN_IF_ERROR(CheckAdminOn(*models_));
+    QK_RETURN_IF_ERROR(CheckModelName("name", request->name()));
+    QK_RETURN_IF_ERROR(CheckMayManage(*call->user(), request->name()));
+    call->model = request->name();
+    return models_->StartUnload(request->name(), finish);
+  }();
+  if (!status.ok()) finish(status);
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* AdminService::ReloadConfig(
+    Context* context, const pb::ReloadConfigRequest*,
+    pb::ReloadConfigResponse* response) {
+  return Answer(*core_, context, "ReloadConfig",
+                [&](CallRecord*) -> absl::Status {
+                  QK_RETURN_IF_ERROR(CheckAdminOn(*models_));
+                  for (const Access::Reloaded& part : access_->Reload()) {
+                    pb::ReloadConfigResponse::Part* out = response->add_parts();
+                    out->set_name(part.part);
+                    out->set_changed(part.changed);
+                    out->set_text(part.text);
+                    out->set_failure(StripPaths(part.failure.message()));
+                  }
+                  return absl::OkStatus();
+                });
+}
+
+}  // namespace qk

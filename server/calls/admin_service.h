@@ -1,0 +1,43 @@
+// The ModelAdmin service.
+#ifndef QKSCOPE_SERVER_CALLS_ADMIN_SERVICE_H_
+#define QKSCOPE_SERVER_CALLS_ADMIN_SERVICE_H_
+
+#include <string>
+#include <vector>
+
+#include "qkscope/v1/admin.grpc.pb.h"
+#include "server/access/access.h"
+#include "server/calls/server_core.h"
+#include "server/models/model_manager.h"
+
+namespace qk {
+
+class AdminService final : public pb::ModelAdmin::CallbackService {
+ public:
+  // All outlive the service.
+  AdminService(const ServerCore* core, ModelManager* models, Access* access)
+      : core_(core), models_(models), access_(access) {}
+
+  // The methods' names, for the metrics.
+  static std::vector<std::string> Methods();
+
+  using Context = grpc::CallbackServerContext;
+
+  grpc::ServerWriteReactor<pb::LoadModelEvent>* LoadModel(
+      Context* context, const pb::LoadModelRequest* request) override;
+  grpc::ServerUnaryReactor* UnloadModel(
+      Context* context, const pb::UnloadModelRequest* request,
+      pb::UnloadModelResponse* response) override;
+  grpc::ServerUnaryReactor* ReloadConfig(
+      Context* context, const pb::ReloadConfigRequest* request,
+      pb::ReloadConfigResponse* response) override;
+
+ private:
+  const ServerCore* const core_;
+  ModelManager* const models_;
+  Access* const access_;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_CALLS_ADMIN_SERVICE_H_

@@ -1,0 +1,183 @@
+// The Analysis service's RPCs about requests: who uses what, what runs, ending
+// it, and fetching what is kept.
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "engine/base/check.h"
+#include "server/calls/analysis_service.h"
+#include "server/calls/answer.h"
+#include "server/calls/result_stream.h"
+
+namespace qk {
+namespace {
+
+absl::Status CheckAllUsers(bool all_users, const User& user) {
+  if (!all_users || user.role == UserRole::kOperator) return absl::OkStatus();
+  return absl::PermissionDeniedError("all_users: only an operator may ask");
+}
+
+pb::UserUsage UsageToProto(const Scheduler::UserState& user) {
+  pb::UserUsage out;
+  out.set_user(user.alias);
+  out.set_weight(user.weight);
+  out.set_device_ms(user.window.device_seconds * 1e3);
+  out.set_streamed_bytes(user.window.bytes);
+  out.set_window_s(user.budget.window_s);
+  out.set_total_device_ms(user.device_seconds * 1e3);
+  out.set_total_streamed_bytes(user.bytes);
+  out.set_requests_in_flight(user.in_flight);
+  out.set_requests_queued(user.queued);
+  out.set_share(user.share);
+  const UserBudget& budget = user.budget;
+  if (budget.device_ms_per_window > 0) {
+    out.set_device_ms_budget(budget.device_ms_per_window);
+  }
+  if (budget.bytes_per_window > 0)
+    out.set_bytes_budget(budget.bytes_per_window);
+  if (budget.max_in_flight > 0) {
+    out.set_max_requests_in_flight(budget.max_in_flight);
+  }
+  if (budget.max_queued > 0) out.set_max_requests_queued(budget.max_queued);
+  return out;
+}
+
+pb::ListedRequest ListedToProto(const Scheduler::Listed& listed) {
+  pb::ListedRequest out;
+  out.set_request_id(listed.info.id);
+  out.set_user(listed.info.user->alias);
+  out.set_method(listed.info.method);
+  out.set_model(listed.info.model);
+  out.set_state(listed.streaming ? pb::ListedRequest::STREAMING
+                : listed.running ? pb::ListedRequest::RUNNING
+                                 : pb::ListedRequest::QUEUED);
+  out.set_priority(listed.info.priority == Priority::kBatch ? pb::BATCH
+                                                            : pb::INTERACTIVE);
+  out.set_queue_position(listed.position);
+  out.set_arms(listed.info.arms);
+  out.set_prompt_tokens(listed.info.prompt_tokens);
+  out.set_age_ms(absl::ToInt64Milliseconds(absl::Now() - listed.submitted));
+  out.set_device_ms(listed.device_seconds * 1e3);
+  return out;
+}
+
+pb::ListedRequest KeptToProto(const KeptResult& result, absl::Duration ttl) {
+  const ::qkscope::v1::SpoolHeader& header = result.header();
+  const KeptResult::State state = result.state();
+  const absl::Time now = absl::Now();
+  pb::ListedRequest out;
+  out.set_request_id(header.request_id());
+  out.set_user(header.user());
+  out.set_method(header.method());
+  out.set_model(header.model());
+  out.set_state(pb::ListedRequest::FINISHED);
+  out.set_arms(header.arms());
+  out.set_prompt_tokens(header.prompt_tokens());
+  out.set_age_ms(absl::ToUnixMillis(now) - header.created_unix_ms());
+  out.set_events(state.events);
+  out.set_expires_in_ms(
+      absl::ToInt64Milliseconds(state.finished_at + ttl - now));
+  out.set_code(static_cast<int>(state.status.code()));
+  return out;
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* AnalysisService::GetUsage(
+    Context* context, const pb::GetUsageRequest* request,
+    pb::GetUsageResponse* response) {
+  return Answer(
+      *core_, context, "GetUsage", [&](CallRecord* call) -> absl::Status {
+        const User& user = *call->user();
+        QK_RETURN_IF_ERROR(CheckAllUsers(request->all_users(), user));
+        // The caller has a line whether it has sent anything or not.
+        Scheduler::UserState own;
+        own.alias = user.alias;
+        own.weight = user.weight;
+        own.budget = user.budget;
+        std::vector<Scheduler::UserState> others;
+        for (Scheduler::UserState& state : core_->scheduler->Users()) {
+          if (state.alias == user.alias) {
+            own = std::move(state);
+          } else {
+            others.push_back(std::move(state));
+          }
+        }
+        *response->add_users() = UsageToProto(own);
+        if (!request->all_users()) return absl::OkStatus();
+        for (const Scheduler::UserState& state : others) {
+          *response->add_users() = UsageToProto(state);
+        }
+        return absl::OkStatus();
+      });
+}
+
+grpc::ServerUnaryReactor* AnalysisService::ListRequests(
+    Context* context, const pb::ListRequestsRequest* request,
+    pb::ListRequestsResponse* response) {
+  return Answer(
+      *core_, context, "ListRequests", [&](CallRecord* call) -> absl::Status {
+        const User& user = *call->user();
+        QK_RETURN_IF_ERROR(CheckAllUsers(request->all_users(), user));
+        std::map<std::string, int64_t> events;  // of kept ones that go on
+        if (core_->results != nullptr) {
+          const std::string whose = request->all_users() ? "" : user.alias;
+          for (const auto& result : core_->results->List(whose)) {
+            const KeptResult::State state = result->state();
+            if (state.finished) {
+              *response->add_requests() =
+                  KeptToProto(*result, core_->results->ttl());
+            } else {
+              events[result->header().request_id()] = state.events;
+            }
+          }
+        }
+        for (const Scheduler::Listed& listed : core_->scheduler->List()) {
+          if (!request->all_users() && listed.info.user->alias != user.alias) {
+            continue;
+          }
+          pb::ListedRequest* out = response->add_requests();
+          *out = ListedToProto(listed);
+          const auto it = events.find(out->request_id());
+          if (it != events.end()) out->set_events(it->second);
+        }
+        return absl::OkStatus();
+      });
+}
+
+grpc::ServerUnaryReactor* AnalysisService::Cancel(
+    Context* context, const pb::CancelRequest* request,
+    pb::CancelResponse* response) {
+  return Answer(
+      *core_, context, "Cancel", [&](CallRecord* call) -> absl::Status {
+        const User& user = *call->user();
+        const std::string& id = request->request_id();
+        const auto running = core_->scheduler->Find(id);
+        const bool may =
+            running != nullptr && (running->info().user->alias == user.alias ||
+                                   user.role == UserRole::kOperator);
+        if (may) {
+          running->Cancel(
+              absl::CancelledError(absl::StrCat("cancelled by ", user.alias)));
+          response->set_was_running(true);
+        }
+        bool kept = false;
+        if (core_->results != nullptr) {
+          for (const auto& result : core_->results->List(
+                   user.role == UserRole::kOperator ? "" : user.alias)) {
+            kept |= result->header().request_id() == id;
+          }
+        }
+        if (kept) core_->results->Drop(id);
+        return may || kept ? absl::OkStatus()
+                           : absl::NotFoundError("request_id: no such request");
+      });
+}
+
+AnalysisService::RawStream* AnalysisService::GetResult(
+    Context* context, const grpc::ByteBuffer* bytes) {
+  return ResultStream::GetResult(core_, context, *bytes);
+}
+
+}  // namespace qk

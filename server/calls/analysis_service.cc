@@ -1,0 +1,206 @@
+#include "server/calls/analysis_service.h"
+
+#include <optional>
+#include <utility>
+
+#include "engine/base/check.h"
+#include "google/protobuf/descriptor.h"
+#include "server/calls/answer.h"
+#include "server/calls/call_record.h"
+#include "server/calls/many_call.h"
+#include "server/calls/model_info.h"
+#include "server/calls/result_stream.h"
+#include "server/calls/run_cost.h"
+#include "server/calls/run_stream.h"
+#include "server/calls/score_call.h"
+#include "server/common/model_name.h"
+#include "server/convert/convert.h"
+#include "server/convert/convert_fields.h"
+#include "server/events/raw_message.h"
+
+namespace qk {
+namespace {
+
+// A model that can tokenize.
+absl::StatusOr<ModelView> FindTokenizing(const std::string& name,
+                                         CallRecord* call) {
+  QK_ASSIGN_OR_RETURN(ModelView model,
+                      FindModel(name, call->convert_context()));
+  call->model = model.name;
+  if (model.tokenizer == nullptr) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("model '", model.name, "' has no tokenizer"));
+  }
+  return model;
+}
+
+std::optional<grpc::ByteBuffer> AsItIs(pb::AnalyzeEvent* event) {
+  return RawOf(*event);
+}
+
+// Generate's client sees tokens and the end.
+std::optional<grpc::ByteBuffer> ToGenerateEvent(pb::AnalyzeEvent* event) {
+  pb::GenerateEvent to;
+  if (event->has_token()) {
+    *to.mutable_token() = std::move(*event->mutable_token());
+    return RawOf(to);
+  }
+  if (!event->has_finished()) return std::nullopt;
+  pb::Finished& finished = *event->mutable_finished();
+  pb::GenerateFinished* out = to.mutable_finished();
+  out->set_prompt_tokens(finished.prompt_tokens());
+  if (!finished.arms().empty()) {
+    *out->mutable_summary() = std::move(*finished.mutable_arms(0));
+  }
+  *out->mutable_times() = std::move(*finished.mutable_times());
+  return RawOf(to);
+}
+
+}  // namespace
+
+std::vector<std::string> AnalysisService::Methods() {
+  std::vector<std::string> names;
+  const auto* service = pb::AnalyzeRequest::descriptor()->file()->service(0);
+  for (int i = 0; i < service->method_count(); ++i) {
+    names.push_back(service->method(i)->name());
+  }
+  return names;
+}
+
+grpc::ServerUnaryReactor* AnalysisService::GetServerInfo(
+    Context* context, const pb::GetServerInfoRequest*,
+    pb::ServerInfo* response) {
+  return Answer(*core_, context, "GetServerInfo", [&](CallRecord*) {
+    *response = ServerInfoOf(*core_);
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* AnalysisService::ListModels(
+    Context* context, const pb::ListModelsRequest*,
+    pb::ListModelsResponse* response) {
+  return Answer(*core_, context, "ListModels", [&](CallRecord* call) {
+    for (const ModelEntry& entry : core_->registry->List(*call->user())) {
+      *response->add_models() = ModelInfoOf(*core_, entry);
+    }
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* AnalysisService::GetModel(
+    Context* context, const pb::GetModelRequest* request,
+    pb::ModelInfo* response) {
+  return Answer(*core_, context, "GetModel",
+                [&](CallRecord* call) -> absl::Status {
+                  QK_RETURN_IF_ERROR(CheckModelName("model", request->model()));
+                  QK_ASSIGN_OR_RETURN(
+                      const ModelEntry entry,
+                      core_->registry->Get(request->model(), *call->user()));
+                  call->model = entry.name;
+                  *response = ModelInfoOf(*core_, entry);
+                  return absl::OkStatus();
+                });
+}
+
+AnalysisService::RawStream* AnalysisService::Analyze(
+    Context* context, const grpc::ByteBuffer* bytes) {
+  pb::AnalyzeRequest request;
+  // The caller is known before it is told.
+  const absl::Status parsed = ParseRaw(*bytes, &request);
+  if (request.detach() || request.resumable()) {
+    return ResultStream::Analyze(core_, context, request);
+  }
+  return RunStream::Start(
+      core_, context, "Analyze", AsItIs, request.input(),
+      [&](const ConvertContext& known) -> absl::StatusOr<ConvertedRequest> {
+        QK_RETURN_IF_ERROR(parsed);
+        return ConvertAnalyze(request, known);
+      });
+}
+
+grpc::ServerBidiReactor<pb::AnalyzeManyRequest, pb::AnalyzeManyEvent>*
+AnalysisService::AnalyzeMany(Context* context) {
+  return ManyCall::Start(core_, context);
+}
+
+grpc::ServerUnaryReactor* AnalysisService::Score(
+    Context* context, const pb::ScoreRequest* request,
+    pb::ScoreResponse* response) {
+  return ScoreCall::Start(core_, context, *request, response);
+}
+
+AnalysisService::RawStream* AnalysisService::Generate(
+    Context* context, const grpc::ByteBuffer* bytes) {
+  pb::GenerateRequest request;
+  const absl::Status parsed = ParseRaw(*bytes, &request);
+  return RunStream::Start(
+      core_, context, "Generate", ToGenerateEvent, request.input(),
+      [&](const ConvertContext& known) -> absl::StatusOr<ConvertedRequest> {
+        QK_RETURN_IF_ERROR(parsed);
+        return ConvertGenerate(request, known);
+      });
+}
+
+grpc::ServerUnaryReactor* AnalysisService::Estimate(
+    Context* context, const pb::AnalyzeRequest* request,
+    pb::EstimateResponse* response) {
+  return Answer(
+      *core_, context, "Estimate", [&](CallRecord* call) -> absl::Status {
+        call->KeepPrompt(request->input());
+        QK_ASSIGN_OR_RETURN(ConvertedRequest converted,
+                            ConvertAnalyze(*request, call->convert_context()));
+        call->model = converted.model.name;
+        QK_ASSIGN_OR_RETURN(
+            const RunCost cost,
+            CostOf(converted.spec, converted.expanded, core_->limits));
+        *response->mutable_estimate() =
+            EstimatesOf(cost, static_cast<int>(converted.spec.tokens.size()),
+                        core_->scheduler->state());
+        *response->mutable_expanded() = std::move(converted.expanded);
+        return absl::OkStatus();
+      });
+}
+
+grpc::ServerUnaryReactor* AnalysisService::Tokenize(
+    Context* context, const pb::TokenizeRequest* request,
+    pb::TokenizeResponse* response) {
+  return Answer(
+      *core_, context, "Tokenize", [&](CallRecord* call) -> absl::Status {
+        call->KeepPrompt(request->input());
+        QK_ASSIGN_OR_RETURN(const ModelView model,
+                            FindTokenizing(request->model(), call));
+        QK_ASSIGN_OR_RETURN(const auto tokens,
+                            ConvertInput(request->input(), "", model,
+                                         core_->limits, std::nullopt));
+        for (const TokenSpan& token : tokens) {
+          pb::TokenPiece* piece = response->add_tokens();
+          piece->set_id(token.id);
+          if (token.id < model.tokenizer->vocab_size()) {
+            piece->set_piece(model.tokenizer->Piece(token.id));
+            piece->set_special(model.tokenizer->IsSpecial(token.id));
+          }
+          piece->set_begin(static_cast<int>(token.begin));
+          piece->set_end(static_cast<int>(token.end));
+        }
+        return absl::OkStatus();
+      });
+}
+
+grpc::ServerUnaryReactor* AnalysisService::Detokenize(
+    Context* context, const pb::DetokenizeRequest* request,
+    pb::DetokenizeResponse* response) {
+  return Answer(
+      *core_, context, "Detokenize", [&](CallRecord* call) -> absl::Status {
+        QK_ASSIGN_OR_RETURN(const ModelView model,
+                            FindTokenizing(request->model(), call));
+        QK_ASSIGN_OR_RETURN(const auto ids,
+                            CheckTokenIds(request->token_ids(), "",
+                                          model.tokenizer->vocab_size()));
+        QK_ASSIGN_OR_RETURN(
+            *response->mutable_text(),
+            model.tokenizer->Decode(ids, request->keep_special()));
+        return absl::OkStatus();
+      });
+}
+
+}  // namespace qk

@@ -1,0 +1,27 @@
+// A call that is answered at once.
+#ifndef QKSCOPE_SERVER_CALLS_ANSWER_H_
+#define QKSCOPE_SERVER_CALLS_ANSWER_H_
+
+#include "absl/status/status.h"
+#include "grpcpp/support/server_callback.h"
+#include "server/calls/call_record.h"
+#include "server/calls/server_core.h"
+
+namespace qk {
+
+// Opens the call, lets `handle(CallRecord*)` make its response, and ends it.
+template <typename Handle>
+grpc::ServerUnaryReactor* Answer(const ServerCore& core,
+                                 grpc::CallbackServerContext* context,
+                                 const char* method, const Handle& handle) {
+  CallRecord call(&core, context, method);
+  absl::Status status = call.Open();
+  if (status.ok()) status = handle(&call);
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(call.Finish(status));
+  return reactor;
+}
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_CALLS_ANSWER_H_

@@ -1,0 +1,231 @@
+#include "server/calls/call_record.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/random/random.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "engine/base/check.h"
+#include "grpc/grpc_security_constants.h"
+#include "grpc/support/time.h"
+#include "grpcpp/security/auth_context.h"
+#include "server/common/delay_point.h"
+#include "server/common/grpc_status.h"
+#include "server/common/refusal.h"
+
+namespace qk {
+namespace {
+
+// A deadline travels as a rounded duration, and may seem later than it is.
+constexpr absl::Duration kRounding = absl::Seconds(1);
+constexpr char kRequestIdKey[] = "x-qkscope-request-id";
+constexpr size_t kMaxLoggedPrompt = 4096;
+
+std::string RandomId() {
+  absl::BitGen random;
+  return absl::StrFormat("%016x", absl::Uniform<uint64_t>(random));
+}
+
+std::vector<absl::string_view> Headers(
+    const grpc::CallbackServerContext& context, const char* key) {
+  std::vector<absl::string_view> out;
+  const auto [begin, end] = context.client_metadata().equal_range(key);
+  for (auto it = begin; it != end; ++it) {
+    out.emplace_back(it->second.data(), it->second.size());
+  }
+  return out;
+}
+
+std::optional<TraceParent> TraceOf(const grpc::CallbackServerContext& context) {
+  const std::vector<absl::string_view> headers =
+      Headers(context, "traceparent");
+  return headers.size() == 1 ? ParseTraceParent(headers[0]) : std::nullopt;
+}
+
+// Only of a certificate that TLS has verified; headers count for nothing here.
+std::optional<std::string> VerifiedSubject(
+    const grpc::CallbackServerContext& context) {
+  const auto auth = context.auth_context();
+  if (auth == nullptr || !auth->IsPeerAuthenticated()) return std::nullopt;
+  const auto names = auth->FindPropertyValues(GRPC_X509_CN_PROPERTY_NAME);
+  if (names.size() != 1) return std::nullopt;
+  return std::string(names[0].data(), names[0].size());
+}
+
+void AppendBounded(absl::string_view text, std::string* out) {
+  if (!out->empty()) *out += '\n';
+  const size_t room =
+      kMaxLoggedPrompt - std::min(kMaxLoggedPrompt, out->size());
+  out->append(text.data(), std::min(room, text.size()));
+}
+
+}  // namespace
+
+CallRecord::CallRecord(const ServerCore* core,
+                       grpc::CallbackServerContext* context, const char* method)
+    : core_(core),
+      context_(context),
+      method_(method),
+      id_(RandomId()),
+      start_(absl::Now()),
+      trace_(TraceOf(*context)) {
+  context_->AddTrailingMetadata(kRequestIdKey, id_);
+  core_->calls->CallStarted();
+  core_->metrics->RpcStarted(method_);
+}
+
+CallRecord::~CallRecord() {
+  if (!finished_) Finish(absl::InternalError("the call was lost"));
+  core_->calls->CallEnded();
+}
+
+absl::Status CallRecord::Open(DeadlineRule rule) {
+  DelayPoint("accept.before");
+  QK_RETURN_IF_ERROR(core_->calls->CheckOpen());
+  QK_RETURN_IF_ERROR(Authenticate());
+  QK_RETURN_IF_ERROR(SetDeadline(rule));
+  DelayPoint("accept.after");
+  return absl::OkStatus();
+}
+
+absl::Status CallRecord::Authenticate() {
+  Credentials credentials;
+  credentials.authorization = Headers(*context_, "authorization");
+  credentials.subject = VerifiedSubject(*context_);
+  QK_ASSIGN_OR_RETURN(user_, core_->identity->Authenticate(credentials));
+  if (RequiredRole(method_) == UserRole::kOperator &&
+      user_->role != UserRole::kOperator) {
+    return absl::PermissionDeniedError(
+        absl::StrFormat("token may not call %s", method_));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CallRecord::SetDeadline(DeadlineRule rule) {
+  const absl::Time now = absl::Now();
+  const absl::Duration longest =
+      absl::Milliseconds(core_->limits.max_deadline_ms);
+  const gpr_timespec raw = context_->raw_deadline();
+  const bool given = gpr_time_cmp(raw, gpr_inf_future(raw.clock_type)) != 0;
+  if (given) {
+    deadline_ = absl::FromChrono(context_->deadline());
+  } else if (rule == DeadlineRule::kServer) {
+    deadline_ = now + longest;
+  }
+  if (deadline_ <= now) {
+    return absl::DeadlineExceededError("deadline exceeded before execution");
+  }
+  if (rule == DeadlineRule::kServer && deadline_ > now + longest + kRounding) {
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "deadline: %d s from now, limit %d s",
+        absl::ToInt64Seconds(deadline_ - now), absl::ToInt64Seconds(longest)));
+  }
+  return absl::OkStatus();
+}
+
+const std::shared_ptr<const User>& CallRecord::user() const {
+  QK_CHECK(user_ != nullptr);
+  return user_;
+}
+
+ConvertContext CallRecord::convert_context() const {
+  return {[registry = core_->registry, user = user()](const std::string& name) {
+            return registry->Find(name, *user);
+          },
+          core_->limits};
+}
+
+void CallRecord::KeepPrompt(const pb::Input& input) {
+  if (!core_->log_prompts || prompt_.size() >= kMaxLoggedPrompt) return;
+  AppendBounded(input.text(), &prompt_);
+  for (const pb::ChatMessage& message : input.chat().messages()) {
+    AppendBounded(message.content(), &prompt_);
+  }
+}
+
+std::shared_ptr<ScheduledRequest> CallRecord::MakeRequest(
+    Priority priority, std::function<void(int)> on_position) const {
+  RequestInfo info;
+  info.id = id_;
+  info.method = method_;
+  info.model = model;
+  info.user = user();
+  info.priority = priority;
+  info.arms = static_cast<int>(arms);
+  info.prompt_tokens = prompt_tokens;
+  return std::make_shared<ScheduledRequest>(std::move(info), deadline_,
+                                            std::move(on_position));
+}
+
+grpc::Status CallRecord::Finish(const absl::Status& status) {
+  ConvertedStatus converted = ToGrpcStatus(
+      status.ok() && user_ == nullptr
+          ? absl::InternalError("the call ended well without being opened")
+          : status,
+      id_);
+  if (finished_) return converted.status;
+  finished_ = true;
+  const double seconds = absl::ToDoubleSeconds(absl::Now() - start_);
+  core_->metrics->RpcHandled(method_, converted.status.error_code(), seconds);
+  if (const auto reason = RefusalOf(status)) {
+    core_->metrics->CountRefusal(*reason);
+  }
+  core_->metrics->Streamed(streamed_bytes);
+  core_->metrics->Tokens(model, prompt_tokens, generated_tokens);
+  WriteLog(status, converted, seconds);
+  return converted.status;
+}
+
+void CallRecord::WriteLog(const absl::Status& status,
+                          const ConvertedStatus& converted, double seconds) {
+  const bool ours = !converted.reference.empty();
+  // Messages of bad requests echo what was sent, so they stay out of the log.
+  const bool echoes = absl::IsInvalidArgument(status) ||
+                      absl::IsOutOfRange(status) || absl::IsNotFound(status);
+  std::vector<LogField> fields = {
+      {"id", id_},
+      {"alias", user_ == nullptr ? std::string() : user_->alias},
+      {"method", std::string(method_)},
+      {"model", model},
+      {"code", std::string(CodeName(converted.status.error_code()))},
+      {"reason", ours     ? converted.detail
+                 : echoes ? "bad request"
+                          : converted.status.error_message()},
+      {"ref", converted.reference},
+      {"prompt_tokens", prompt_tokens},
+      {"generated_tokens", generated_tokens},
+      {"arms", arms},
+      {"bytes", streamed_bytes},
+      {"queue_ms", queue_seconds * 1e3},
+      {"total_ms", seconds * 1e3}};
+  if (trace_.has_value()) {
+    fields.push_back({"trace_id", trace_->trace_id});
+    fields.push_back({"parent_id", trace_->parent_id});
+  }
+  if (!prompt_.empty()) fields.push_back({"prompt", prompt_});
+  core_->log->Write(ours ? LogLevel::kError : LogLevel::kInfo, "rpc", fields);
+}
+
+UserRole RequiredRole(const std::string& method) {
+  const auto* analysis =
+      pb::AnalyzeRequest::descriptor()->file()->FindServiceByName("Analysis");
+  return analysis->FindMethodByName(method) == nullptr ? UserRole::kOperator
+                                                       : UserRole::kUser;
+}
+
+absl::Status CancelledReason(const grpc::CallbackServerContext& context) {
+  if (absl::FromChrono(context.deadline()) <= absl::Now()) {
+    return absl::DeadlineExceededError("deadline exceeded");
+  }
+  return absl::CancelledError("cancelled by the client");
+}
+
+CancelReason CancelReasonOf(const absl::Status& reason) {
+  return absl::IsDeadlineExceeded(reason) ? CancelReason::kDeadline
+                                          : CancelReason::kClient;
+}
+
+}  // namespace qk

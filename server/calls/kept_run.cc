@@ -1,0 +1,117 @@
+#include "server/calls/kept_run.h"
+
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "engine/base/check.h"
+#include "server/common/grpc_status.h"
+#include "server/common/refusal.h"
+
+namespace qk {
+namespace {
+
+// Of a file's records around the events.
+constexpr int64_t kFileOverhead = 4096;
+
+::qkscope::v1::SpoolHeader HeaderOf(const CallRecord& call,
+                                    const ConvertedRequest& request) {
+  ::qkscope::v1::SpoolHeader header;
+  header.set_request_id(call.id());
+  header.set_user(call.user()->alias);
+  header.set_method("Analyze");
+  header.set_model(request.model.name);
+  header.set_arms(static_cast<int>(request.spec.arms.size()));
+  header.set_prompt_tokens(static_cast<int64_t>(request.spec.tokens.size()));
+  header.set_created_unix_ms(absl::ToUnixMillis(call.start()));
+  return header;
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<KeptResult>> KeptRun::Start(
+    const ServerCore* core, const CallRecord& call, ConvertedRequest request) {
+  if (core->results == nullptr) {
+    return absl::FailedPreconditionError(
+        "detach: the server keeps no results (spool in the config)");
+  }
+  std::shared_ptr<KeptRun> run(new KeptRun(core));
+  core->calls->CallStarted();  // until the run's end: a drain waits for it
+  run->id_ = call.id();
+  run->user_ = call.user();
+  run->expanded_ = request.expanded;
+  run->priority_ = PriorityOf(request.expanded.priority());
+  const ::qkscope::v1::SpoolHeader header = HeaderOf(call, request);
+  // The queue keeps the run, and the run the queue, until Finish.
+  const auto wake = [core, run] {
+    core->spool_executor->Post([run] { run->Drain(); });
+  };
+  QK_ASSIGN_OR_RETURN(PreparedRun prepared,
+                      PrepareRun(*core, std::move(request), wake));
+  auto result =
+      core->results->Create(header, prepared.buffer_bytes + kFileOverhead);
+  if (!result.ok()) return Refused(Refusal::kStreamBuffers, result.status());
+  run->queue_ = prepared.queue;
+  run->result_ = *result;
+  run->request_ = call.MakeRequest(run->priority_, [](int) {});
+  BelongsTo(run->request_, call.id(), &prepared.encoder);
+  run->encoder_.emplace(std::move(prepared.encoder));
+  std::vector<ScheduledRun> runs;
+  runs.push_back(std::move(prepared.scheduled));
+  const absl::Status status = SubmitRuns(*core, run->request_, std::move(runs));
+  if (!status.ok()) {
+    run->queue_.reset();
+    core->results->Drop(call.id());
+    return status;
+  }
+  wake();
+  return *result;
+}
+
+KeptRun::~KeptRun() { core_->calls->CallEnded(); }
+
+void KeptRun::Drain() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  pb::AnalyzeEvent event;
+  while (!finished_) {
+    while (!finished_ && encoder_->Next(&event)) {
+      if (event.has_accepted()) continue;
+      const std::string bytes = event.SerializeAsString();
+      const absl::Status written = result_->Append(bytes);
+      queue_->Release(static_cast<int64_t>(bytes.size()));
+      if (written.ok()) continue;
+      request_->Cancel(written);
+      Finish(written);
+    }
+    if (encoder_->done()) Finish(absl::OkStatus());
+    if (finished_) return;
+    std::optional<StreamItem> item = queue_->Pop();
+    if (!item.has_value()) return;
+    if (const auto* end = std::get_if<RunEnd>(&*item);
+        end != nullptr && !end->status.ok()) {
+      Finish(EndStatus(end->status));
+      return;
+    }
+    if (const auto* frame = std::get_if<LayerFrame>(&*item)) {
+      CountStatistics(*core_, expanded_, *frame);
+    }
+    encoder_->Feed(*std::move(item));
+  }
+}
+
+void KeptRun::Finish(const absl::Status& status) {
+  if (finished_) return;
+  finished_ = true;
+  queue_->Discard();
+  queue_.reset();
+  result_->Finish(status);
+  const ConvertedStatus converted = ToGrpcStatus(status, id_);
+  core_->log->Info(
+      "kept_run_ended",
+      {{"id", id_},
+       {"alias", user_->alias},
+       {"code", std::string(CodeName(converted.status.error_code()))},
+       {"device_ms", request_->device_seconds() * 1e3},
+       {"bytes", encoder_->streamed_bytes()}});
+}
+
+}  // namespace qk

@@ -1,0 +1,179 @@
+#include "server/calls/load_model_call.h"
+
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "engine/base/check.h"
+#include "server/access/users.h"
+#include "server/calls/model_info.h"
+#include "server/common/model_name.h"
+#include "server/common/text.h"
+#include "server/convert/convert_fields.h"
+
+namespace qk {
+namespace {
+
+absl::StatusOr<ModelToLoad> Convert(const pb::LoadModelRequest& request) {
+  ModelToLoad out;
+  QK_RETURN_IF_ERROR(CheckModelName("name", request.name()));
+  out.name = request.name();
+  out.path = request.path();
+  if (request.compute() == "bf16") {
+    out.compute = ComputeType::kBF16;
+  } else if (request.has_compute() && request.compute() != "f32") {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "compute: must be f32 or bf16, got '", Echo(request.compute()), "'"));
+  }
+  if (request.has_sha256() && !IsSha256(request.sha256())) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "sha256: must be 64 hex digits, got '", Echo(request.sha256()), "'"));
+  }
+  out.sha256 = absl::AsciiStrToLower(request.sha256());
+  return out;
+}
+
+pb::LoadProgress::Phase PhaseOf(ModelManager::Phase phase) {
+  switch (phase) {
+    case ModelManager::Phase::kWaiting:
+      return pb::LoadProgress::WAITING;
+    case ModelManager::Phase::kChecking:
+      return pb::LoadProgress::CHECKING;
+    case ModelManager::Phase::kReading:
+      return pb::LoadProgress::READING;
+    case ModelManager::Phase::kWarmingUp:
+      return pb::LoadProgress::WARMING_UP;
+  }
+  return pb::LoadProgress::PHASE_UNSPECIFIED;
+}
+
+}  // namespace
+
+absl::Status CheckAdminOn(const ModelManager& models) {
+  if (models.admin_enabled()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "ModelAdmin is off (model_admin in the config)");
+}
+
+absl::Status CheckMayManage(const User& user, const std::string& model) {
+  if (MayUseModel(user, model)) return absl::OkStatus();
+  return absl::PermissionDeniedError(absl::StrCat(
+      "name: '", Echo(model), "' is not among the user's allowed_models"));
+}
+
+LoadModelCall* LoadModelCall::Start(const ServerCore* core,
+                                    ModelManager* models,
+                                    grpc::CallbackServerContext* context,
+                                    const pb::LoadModelRequest& request) {
+  auto call = std::shared_ptr<LoadModelCall>(new LoadModelCall(core, context));
+  call->self_ = call;
+  const absl::Status status = call->Begin(models, request);
+  if (!status.ok()) call->End(status);
+  call->Pump();
+  return call.get();
+}
+
+LoadModelCall::LoadModelCall(const ServerCore* core,
+                             grpc::CallbackServerContext* context)
+    : StreamCall(core, context), call_(core, context, "LoadModel") {}
+
+absl::Status LoadModelCall::Begin(ModelManager* models,
+                                  const pb::LoadModelRequest& request) {
+  QK_RETURN_IF_ERROR(call_.Open(DeadlineRule::kClient));
+  deadline_ = call_.deadline();
+  QK_RETURN_IF_ERROR(CheckAdminOn(*models));
+  ModelManager::LoadRequest load;
+  QK_ASSIGN_OR_RETURN(load.model, Convert(request));
+  QK_RETURN_IF_ERROR(CheckMayManage(*call_.user(), request.name()));
+  call_.model = load.model.name;
+  load.replace = request.replace();
+  load.id = call_.id();
+  load.user = call_.user();
+  const std::weak_ptr<LoadModelCall> weak = weak_from_this();
+  load.on_progress = [weak](const ModelManager::Progress& progress) {
+    if (const auto call = weak.lock()) call->Push(progress);
+  };
+  load.on_done = [weak](const absl::StatusOr<ModelEntry>& entry) {
+    if (const auto call = weak.lock()) call->Loaded(entry);
+  };
+  core_->calls->Register(weak);
+  // Who registers after the last Abort would be forgotten.
+  QK_RETURN_IF_ERROR(core_->calls->CheckOpen());
+  return models->StartLoad(std::move(load));
+}
+
+void LoadModelCall::Push(const ModelManager::Progress& progress) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (end_.has_value()) return;
+    const pb::LoadProgress::Phase phase = PhaseOf(progress.phase);
+    // A slow reader is told of the newest state of a phase only.
+    const bool same =
+        !waiting_.empty() && waiting_.back().progress().phase() == phase;
+    if (!same) waiting_.emplace_back();
+    pb::LoadProgress* out = waiting_.back().mutable_progress();
+    out->Clear();
+    out->set_phase(phase);
+    out->set_bytes_read(progress.bytes_read);
+    out->set_bytes_total(progress.bytes_total);
+    for (const std::string& name : progress.evicted) out->add_evicted(name);
+  }
+  Pump();
+}
+
+void LoadModelCall::Loaded(const absl::StatusOr<ModelEntry>& entry) {
+  if (!entry.ok()) {
+    End(entry.status());
+  } else {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (end_.has_value()) return;
+    *waiting_.emplace_back().mutable_model() = ModelInfoOf(*core_, *entry);
+    loaded_ = true;
+  }
+  Pump();
+}
+
+bool LoadModelCall::End(const absl::Status& reason) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (end_.has_value()) return false;
+  end_ = reason;
+  return true;
+}
+
+void LoadModelCall::Pump() {
+  std::optional<grpc::Status> finish;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (watch_.writing() || finished_) return;
+    if (!end_.has_value() && !waiting_.empty()) {
+      event_ = std::move(waiting_.front());
+      waiting_.pop_front();
+      watch_.Begin();
+    } else {
+      if (!end_.has_value() && loaded_) end_ = absl::OkStatus();
+      if (!end_.has_value()) return;
+      finished_ = true;
+      finish = call_.Finish(*end_);
+    }
+  }
+  if (finish.has_value()) {
+    Finish(*finish);
+  } else {
+    StartWrite(&event_);
+  }
+}
+
+void LoadModelCall::OnWriteDone(bool ok) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    watch_.End();
+    if (!ok && !end_.has_value()) end_ = CancelledReason(*context_);
+  }
+  Pump();
+}
+
+void LoadModelCall::OnDone() {
+  const std::shared_ptr<LoadModelCall> last = std::move(self_);
+}
+
+}  // namespace qk

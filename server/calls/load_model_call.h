@@ -1,0 +1,57 @@
+// The answer to LoadModel: how far the load is, and its end.
+#ifndef QKSCOPE_SERVER_CALLS_LOAD_MODEL_CALL_H_
+#define QKSCOPE_SERVER_CALLS_LOAD_MODEL_CALL_H_
+
+#include <deque>
+#include <memory>
+#include <optional>
+
+#include "grpcpp/support/server_callback.h"
+#include "qkscope/v1/admin.pb.h"
+#include "server/calls/call_record.h"
+#include "server/calls/stream_call.h"
+#include "server/models/model_manager.h"
+
+namespace qk {
+
+// FAILED_PRECONDITION where ModelAdmin is off.
+absl::Status CheckAdminOn(const ModelManager& models);
+// PERMISSION_DENIED for a model that does not exist for the user.
+absl::Status CheckMayManage(const User& user, const std::string& model);
+
+class LoadModelCall : public grpc::ServerWriteReactor<pb::LoadModelEvent>,
+                      public StreamCall,
+                      public std::enable_shared_from_this<LoadModelCall> {
+ public:
+  // The reactor lives until gRPC is done with it; the load, longer.
+  static LoadModelCall* Start(const ServerCore* core, ModelManager* models,
+                              grpc::CallbackServerContext* context,
+                              const pb::LoadModelRequest& request);
+
+  void OnWriteDone(bool ok) override;
+  void OnCancel() override { EndCancelled(); }
+  void OnDone() override;
+
+ private:
+  LoadModelCall(const ServerCore* core, grpc::CallbackServerContext* context);
+
+  absl::Status Begin(ModelManager* models, const pb::LoadModelRequest& request);
+  void Push(const ModelManager::Progress& progress);
+  void Loaded(const absl::StatusOr<ModelEntry>& entry);
+
+  bool End(const absl::Status& reason) override;
+  void Pump() override;
+
+  std::shared_ptr<LoadModelCall> self_;
+  CallRecord call_;
+  // With mutex_.
+  std::deque<pb::LoadModelEvent> waiting_;
+  pb::LoadModelEvent event_;
+  bool loaded_ = false;  // the last event waits, or is written
+  bool finished_ = false;
+  std::optional<absl::Status> end_;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_CALLS_LOAD_MODEL_CALL_H_

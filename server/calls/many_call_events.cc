@@ -1,0 +1,118 @@
+// What an AnalyzeMany writes: the events of its prompts in order, then the
+// aggregate and the summary.
+#include <utility>
+
+#include "server/calls/many_call.h"
+#include "server/calls/prepared_run.h"
+#include "server/common/grpc_status.h"
+#include "server/common/refusal.h"
+#include "server/convert/convert_fields.h"
+
+namespace qk {
+
+// Makes event_; false: nothing to write now. Sets end_ at the end.
+bool ManyCall::NextEvent() {
+  event_.Clear();
+  while (!prompts_.empty()) {
+    switch (StepFront()) {
+      case Step::kWrite:
+        return true;
+      case Step::kWait:
+        return false;
+      case Step::kThrough:
+        break;
+    }
+  }
+  return NextAtEnd();
+}
+
+ManyCall::Step ManyCall::StepFront() {
+  for (;;) {
+    Prompt& prompt = prompts_.front();
+    if (!prompt.error.ok()) {
+      const grpc::Status status = ToGrpcStatus(prompt.error, call_.id()).status;
+      if (const auto reason = RefusalOf(prompt.error)) {
+        core_->metrics->CountRefusal(*reason);
+      }
+      pb::ManyPromptError* error = event_.mutable_error();
+      error->set_id(prompt.id);
+      error->set_code(status.error_code());
+      error->set_message(status.error_message());
+      ++failed_prompts_;
+      PopFront();
+      return Step::kWrite;
+    }
+    if (prompt.encoder->Next(&analyze_event_)) {
+      event_.mutable_prompt()->set_id(prompt.id);
+      *event_.mutable_prompt()->mutable_event() = std::move(analyze_event_);
+      writing_queue_ = prompt.queue.get();
+      return Step::kWrite;
+    }
+    if (prompt.encoder->done()) {
+      ++finished_prompts_;
+      aggregator_.Add(prompt.frames);
+      last_expanded_ = std::move(prompt.expanded);
+      call_.streamed_bytes += prompt.encoder->streamed_bytes();
+      call_.generated_tokens += prompt.encoder->generated_tokens();
+      PopFront();
+      return Step::kThrough;
+    }
+    std::optional<StreamItem> item = prompt.queue->Pop();
+    if (!item.has_value()) return Step::kWait;
+    Feed(&prompt, *std::move(item));
+  }
+}
+
+void ManyCall::Feed(Prompt* prompt, StreamItem item) {
+  if (const auto* end = std::get_if<RunEnd>(&item);
+      end != nullptr && !end->status.ok()) {
+    prompt->error = EndStatus(end->status);
+    return;
+  }
+  if (auto* frame = std::get_if<LayerFrame>(&item)) {
+    CountStatistics(*core_, prompt->expanded, *frame);
+    if (spec_->aggregate()) {
+      prompt->frames.push_back(std::move(*frame));
+      return;
+    }
+  }
+  prompt->encoder->Feed(std::move(item));
+}
+
+void ManyCall::PopFront() {
+  prompts_.pop_front();
+  if (!held_.has_value()) return;
+  const pb::AnalyzeManyPrompt message = *held_;
+  TakePrompt(message);
+}
+
+// All prompts are through: what comes after the last of them.
+bool ManyCall::NextAtEnd() {
+  if (closing_.has_value()) {
+    end_ = *closing_;
+    return false;
+  }
+  if (!reads_done_) return false;
+  if (!spec_.has_value()) {
+    end_ = BadField("spec", "must be in the first message");
+    return false;
+  }
+  if (spec_->aggregate() && !aggregates_.has_value()) {
+    const auto parts = aggregator_.ToProto(last_expanded_, kMaxEventBytes);
+    aggregates_.emplace(parts.begin(), parts.end());
+  }
+  if (aggregates_.has_value() && !aggregates_->empty()) {
+    *event_.mutable_aggregate() = std::move(aggregates_->front());
+    aggregates_->pop_front();
+    return true;
+  }
+  if (!std::exchange(summary_sent_, true)) {
+    event_.mutable_finished()->set_prompts(finished_prompts_ + failed_prompts_);
+    event_.mutable_finished()->set_failed(failed_prompts_);
+    return true;
+  }
+  end_ = absl::OkStatus();
+  return false;
+}
+
+}  // namespace qk

@@ -1,0 +1,165 @@
+#include "server/calls/model_info.h"
+
+#include <algorithm>
+
+#include "engine/model/model.h"
+#include "engine/tokenizer/chat_formats.h"
+#include "server/common/grpc_status.h"
+#include "server/common/text.h"
+#include "server/convert/presets.h"
+
+namespace qk {
+namespace {
+
+bool SameRope(const RopeConfig& a, const RopeConfig& b) {
+  return a.theta == b.theta && a.rotary_dims == b.rotary_dims &&
+         a.scaling == b.scaling && a.frequencies == b.frequencies;
+}
+
+pb::RopeInfo RopeInfoOf(const RopeConfig& rope) {
+  pb::RopeInfo out;
+  out.set_theta(rope.theta);
+  out.set_rotary_dims(rope.rotary_dims);
+  out.set_scaling(rope.scaling);
+  for (double wavelength : rope.Wavelengths()) out.add_wavelengths(wavelength);
+  return out;
+}
+
+void SetLayers(const ModelConfig& config, pb::ModelInfo* out) {
+  std::vector<const RopeConfig*> ropes;
+  for (const LayerConfig& layer : config.layers) {
+    const AttentionConfig& attention = layer.attention;
+    pb::LayerInfo* info = out->add_layers();
+    if (layer.mamba.inner_size > 0) {
+      info->set_kind("mamba");
+      continue;
+    }
+    info->set_kind("attention");
+    info->set_num_heads(attention.num_heads);
+    info->set_num_kv_heads(attention.num_kv_heads);
+    info->set_head_dim(attention.head_dim);
+    if (attention.sliding_window.has_value()) {
+      info->set_sliding_window(*attention.sliding_window);
+    }
+    if (attention.rope.frequencies.empty()) continue;
+    const auto known =
+        std::find_if(ropes.begin(), ropes.end(), [&](const RopeConfig* rope) {
+          return SameRope(*rope, attention.rope);
+        });
+    info->set_rope(static_cast<int>(known - ropes.begin()));
+    if (known == ropes.end()) {
+      ropes.push_back(&attention.rope);
+      *out->add_rope() = RopeInfoOf(attention.rope);
+    }
+  }
+}
+
+pb::VisionInfo VisionInfoOf(const ModelConfig& config) {
+  const VisionConfig& vision = config.vision;
+  pb::VisionInfo out;
+  out.set_num_layers(vision.num_layers);
+  out.set_num_heads(vision.attention.num_heads);
+  out.set_head_dim(vision.attention.head_dim);
+  out.set_hidden_size(vision.hidden_size);
+  out.set_output_size(config.hidden_size);
+  out.set_patch_size(vision.patch_size);
+  out.set_temporal_patch_size(vision.temporal_patch_size);
+  out.set_merge_size(vision.merge_size);
+  out.set_channels(vision.channels);
+  out.set_image_token(vision.image_token);
+  out.set_min_pixels(vision.processing.min_pixels);
+  out.set_max_pixels(vision.processing.max_pixels);
+  return out;
+}
+
+pb::ModelInfo::State StateOf(ModelState state) {
+  switch (state) {
+    case ModelState::kLoading:
+      return pb::ModelInfo::LOADING;
+    case ModelState::kReady:
+      return pb::ModelInfo::READY;
+    case ModelState::kUnloading:
+      return pb::ModelInfo::UNLOADING;
+    case ModelState::kFailed:
+      return pb::ModelInfo::FAILED;
+  }
+  return pb::ModelInfo::STATE_UNSPECIFIED;
+}
+
+void SetLimits(const Limits& limits, pb::Limits* out) {
+  out->set_max_text_bytes(limits.max_text_bytes);
+  out->set_max_arms(limits.max_arms);
+  out->set_max_rules_per_arm(limits.max_rules_per_arm);
+  out->set_max_list_entries(limits.max_list_entries);
+  out->set_max_new_tokens(limits.max_new_tokens);
+  out->set_max_queued_requests(limits.max_queued_requests);
+  out->set_max_response_bytes(limits.max_response_bytes);
+  out->set_max_deadline_ms(limits.max_deadline_ms);
+  out->set_max_score_pairs(limits.max_score_pairs);
+  out->set_max_chunk_bytes(kMaxChunkBytes);
+}
+
+}  // namespace
+
+const char* ComputeName(ComputeType type) {
+  return type == ComputeType::kF32 ? "f32" : "bf16";
+}
+
+pb::ModelInfo ModelInfoOf(const ServerCore& core, const ModelEntry& entry) {
+  const ModelConfig& config = entry.description.config;
+  pb::ModelInfo out;
+  out.set_name(entry.name);
+  out.set_state(StateOf(entry.state));
+  if (!entry.failure.ok()) {
+    out.set_failure(StripPaths(entry.failure.message()));
+  }
+  out.set_architecture(config.architecture);
+  out.set_num_layers(config.num_layers());
+  out.set_hidden_size(config.hidden_size);
+  out.set_vocab_size(config.vocab_size);
+  out.set_context_length(config.context_length);
+  out.set_weights_dtype(entry.description.weights_dtype);
+  out.set_compute_type(ComputeName(entry.compute));
+  out.set_backend(core.backend.name);
+  out.set_parameters(entry.description.parameters);
+  SetLayers(config, &out);
+  if (config.vision.num_layers > 0) {
+    *out.mutable_vision() = VisionInfoOf(config);
+  }
+  if (entry.model == nullptr) return out;
+  out.set_host_bytes(entry.model->host_bytes());
+  out.set_device_bytes(entry.model->device_bytes());
+  out.set_weights_sha256(entry.model->weights_sha256());
+  if (entry.model->tokenizer() != nullptr) {
+    out.set_tokenizer_sha256(entry.model->tokenizer()->sha256_hex());
+  }
+  out.set_load_ms(static_cast<int64_t>(entry.model->load_seconds() * 1e3));
+  return out;
+}
+
+pb::ServerInfo ServerInfoOf(const ServerCore& core) {
+  pb::ServerInfo out;
+  out.set_version(core.version);
+  SetLimits(core.limits, out.mutable_limits());
+  if (core.results != nullptr) {
+    out.mutable_limits()->set_result_ttl_s(
+        absl::ToInt64Seconds(core.results->ttl()));
+  }
+  pb::BackendInfo* backend = out.add_backends();
+  backend->set_name(core.backend.name);
+  backend->set_device(core.backend.device);
+  backend->set_threads(core.backend.threads);
+  for (const std::string& id : core.backend.kernel_ids) {
+    backend->add_kernel_ids(id);
+  }
+  for (absl::string_view format : ChatFormatNames()) {
+    out.add_chat_formats(std::string(format));
+  }
+  for (const std::string& preset : PresetNames()) out.add_presets(preset);
+  for (const auto& [name, version] : core.backend.library_versions) {
+    (*out.mutable_library_versions())[name] = version;
+  }
+  return out;
+}
+
+}  // namespace qk

@@ -1,0 +1,114 @@
+#include "server/calls/prepared_run.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "engine/base/check.h"
+#include "engine/model/model.h"
+#include "server/calls/model_info.h"
+#include "server/common/delay_point.h"
+#include "server/common/grpc_status.h"
+#include "server/common/refusal.h"
+
+namespace qk {
+namespace {
+
+pb::Manifest ManifestOf(const ServerCore& core,
+                        const ConvertedRequest& request) {
+  const Model& model = *request.model.model;
+  pb::Manifest out;
+  out.set_server_version(core.version);
+  out.set_model(request.model.name);
+  out.set_weights_sha256(model.weights_sha256());
+  if (model.tokenizer() != nullptr) {
+    out.set_tokenizer_sha256(model.tokenizer()->sha256_hex());
+  }
+  out.set_compute_type(ComputeName(model.compute()));
+  out.set_backend(core.backend.name);
+  for (const std::string& id : core.backend.kernel_ids) out.add_kernel_ids(id);
+  for (const auto& [name, version] : core.backend.library_versions) {
+    (*out.mutable_library_versions())[name] = version;
+  }
+  out.mutable_token_ids()->Assign(request.spec.tokens.begin(),
+                                  request.spec.tokens.end());
+  *out.mutable_expanded() = request.expanded;
+  out.set_client_tag(request.expanded.client_tag());
+  return out;
+}
+
+}  // namespace
+
+absl::StatusOr<PreparedRun> PrepareRun(const ServerCore& core,
+                                       ConvertedRequest request,
+                                       std::function<void()> wake) {
+  auto cost = CostOf(request.spec, request.expanded, core.limits);
+  if (!cost.ok()) return Refused(Refusal::kResponseSize, cost.status());
+  auto lease = core.budget->Take(cost->buffer_bytes);
+  if (!lease.ok()) {
+    return Refused(absl::IsResourceExhausted(lease.status())
+                       ? Refusal::kStreamBuffers
+                       : Refusal::kResponseSize,
+                   absl::ResourceExhaustedError(lease.status().message()));
+  }
+  PreparedRun out;
+  out.buffer_bytes = cost->buffer_bytes;
+  out.queue = std::make_shared<FrameQueue>(*std::move(lease), core.buffered,
+                                           std::move(wake));
+  out.encoder.manifest = ManifestOf(core, request);
+  out.encoder.estimate =
+      EstimatesOf(*cost, static_cast<int>(request.spec.tokens.size()),
+                  core.scheduler->state());
+  out.scheduled.prefill_rows = cost->engine.prefill_rows;
+  out.scheduled.keep_alive = out.queue;
+  QK_ASSIGN_OR_RETURN(out.scheduled.run,
+                      Run::Create(std::move(request.spec), out.queue.get()));
+  return out;
+}
+
+void BelongsTo(std::shared_ptr<ScheduledRequest> request, std::string id,
+               EventEncoder::Options* encoder) {
+  encoder->request_id = std::move(id);
+  // A request of many runs may have started long ago.
+  encoder->queue_seconds = [request = std::move(request), now = absl::Now()] {
+    return std::max(0.0, absl::ToDoubleSeconds(request->started() - now));
+  };
+}
+
+absl::Status SubmitRuns(const ServerCore& core,
+                        const std::shared_ptr<ScheduledRequest>& request,
+                        std::vector<ScheduledRun> runs) {
+  DelayPoint("enqueue");  // AnalyzeMany: under the call's lock
+  const absl::Status status = core.scheduler->Submit(request, std::move(runs));
+  if (const auto retry = BudgetRetryDelay(status)) {
+    return Refused(Refusal::kUserBudget, *retry < absl::InfiniteDuration()
+                                             ? WithRetryAfter(status, *retry)
+                                             : status);
+  }
+  if (absl::IsResourceExhausted(status)) {
+    return Refused(Refusal::kQueueFull, status);
+  }
+  if (absl::IsUnavailable(status)) return Refused(Refusal::kDraining, status);
+  return status;
+}
+
+absl::Status EndStatus(const absl::Status& end) {
+  if (absl::IsResourceExhausted(end)) return Refused(Refusal::kMemory, end);
+  if (absl::IsFailedPrecondition(end)) {
+    return Refused(Refusal::kNeverFits,
+                   absl::ResourceExhaustedError(end.message()));
+  }
+  return end;
+}
+
+void CountStatistics(const ServerCore& core, const pb::AnalyzeRequest& expanded,
+                     const LayerFrame& frame) {
+  const pb::Arm& arm = expanded.arms(frame.arm);
+  if (arm.disruptions().empty() && frame.phase == Phase::kPrefill &&
+      frame.stage == Stage::kBefore && frame.image < 0) {
+    core.metrics->LayerStatistics(
+        arm.has_model() ? arm.model() : expanded.model(), frame);
+  }
+}
+
+}  // namespace qk

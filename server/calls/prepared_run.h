@@ -1,0 +1,52 @@
+// From a checked request to a run that can be submitted: estimate, admission,
+// queue, manifest.
+#ifndef QKSCOPE_SERVER_CALLS_PREPARED_RUN_H_
+#define QKSCOPE_SERVER_CALLS_PREPARED_RUN_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/calls/run_cost.h"
+#include "server/calls/server_core.h"
+#include "server/events/event_encoder.h"
+#include "server/events/frame_queue.h"
+
+namespace qk {
+
+struct PreparedRun {
+  std::shared_ptr<FrameQueue> queue;
+  ScheduledRun scheduled;
+  int64_t buffer_bytes = 0;  // of all its events, at most
+  // Lacks what BelongsTo gives it.
+  EventEncoder::Options encoder;
+};
+
+// Gives the encoder what it says of its request: the id, and how long it has
+// waited from now on.
+void BelongsTo(std::shared_ptr<ScheduledRequest> request, std::string id,
+               EventEncoder::Options* encoder);
+
+// RESOURCE_EXHAUSTED: over the response's or the buffers' limit. `wake`: of
+// the queue.
+absl::StatusOr<PreparedRun> PrepareRun(const ServerCore& core,
+                                       ConvertedRequest request,
+                                       std::function<void()> wake);
+
+// As Scheduler::Submit; errors carry their reason.
+absl::Status SubmitRuns(const ServerCore& core,
+                        const std::shared_ptr<ScheduledRequest>& request,
+                        std::vector<ScheduledRun> runs);
+
+// How a run's end is told: memory that was not there carries its reason.
+absl::Status EndStatus(const absl::Status& end);
+
+// Statistics of the text's layers in undisrupted prompts go to the metrics.
+void CountStatistics(const ServerCore& core, const pb::AnalyzeRequest& expanded,
+                     const LayerFrame& frame);
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_CALLS_PREPARED_RUN_H_

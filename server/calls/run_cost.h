@@ -1,0 +1,34 @@
+// What a request will cost, before anything is allocated.
+#ifndef QKSCOPE_SERVER_CALLS_RUN_COST_H_
+#define QKSCOPE_SERVER_CALLS_RUN_COST_H_
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "engine/run/run.h"
+#include "engine/types/spec.h"
+#include "qkscope/v1/analysis.pb.h"
+#include "server/common/limits.h"
+#include "server/common/pb.h"
+#include "server/schedule/scheduler.h"
+
+namespace qk {
+
+struct RunCost {
+  RunEstimate engine;
+  // Payloads and all other events, at most, as they wait for the reader.
+  int64_t buffer_bytes = 0;
+};
+
+// RESOURCE_EXHAUSTED: `capture needs 9.1 GiB, limit 2 GiB; reduce
+// layers/heads/positions`, or a summary that would not fit into one message.
+absl::StatusOr<RunCost> CostOf(const RunSpec& spec,
+                               const pb::AnalyzeRequest& expanded,
+                               const Limits& limits);
+
+pb::Estimates EstimatesOf(const RunCost& cost, int prompt_tokens,
+                          const Scheduler::State& state);
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_CALLS_RUN_COST_H_

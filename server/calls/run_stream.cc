@@ -1,0 +1,134 @@
+#include "server/calls/run_stream.h"
+
+#include <mutex>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "engine/base/check.h"
+#include "server/calls/prepared_run.h"
+#include "server/common/delay_point.h"
+
+namespace qk {
+
+RunStream::RunStream(const ServerCore* core,
+                     grpc::CallbackServerContext* context, const char* method,
+                     Translate translate)
+    : EventStream(core, context, method), translate_(translate) {}
+
+RunStream* RunStream::Start(const ServerCore* core,
+                            grpc::CallbackServerContext* context,
+                            const char* method, Translate translate,
+                            const pb::Input& input, const Convert& convert) {
+  std::shared_ptr<RunStream> stream(
+      new RunStream(core, context, method, translate));
+  stream->self_ = stream;
+  const absl::Status status = stream->Begin(input, convert);
+  if (!status.ok()) stream->Abort(status);
+  stream->Pump();
+  return stream.get();
+}
+
+absl::Status RunStream::Begin(const pb::Input& input, const Convert& convert) {
+  QK_RETURN_IF_ERROR(call_.Open());
+  deadline_ = call_.deadline();
+  call_.KeepPrompt(input);
+  QK_ASSIGN_OR_RETURN(ConvertedRequest request,
+                      convert(call_.convert_context()));
+  call_.model = request.model.name;
+  call_.arms = static_cast<int64_t>(request.spec.arms.size());
+  call_.prompt_tokens = static_cast<int64_t>(request.spec.tokens.size());
+  expanded_ = request.expanded;
+  const auto pump = [core = core_, weak = weak_from_this()] {
+    core->executor->Post([weak] {
+      if (auto stream = weak.lock()) stream->Pump();
+    });
+  };
+  QK_ASSIGN_OR_RETURN(PreparedRun prepared,
+                      PrepareRun(*core_, std::move(request), pump));
+  queue_ = prepared.queue;
+  request_ =
+      call_.MakeRequest(PriorityOf(expanded_.priority()),
+                        [queue = queue_](int p) { queue->PushPosition(p); });
+  request_->SetOnCancel(
+      [core = core_, weak = weak_from_this()](const absl::Status& why) {
+        core->executor->Post([weak, why] {
+          if (auto stream = weak.lock()) stream->Abort(why);
+        });
+      });
+  BelongsTo(request_, call_.id(), &prepared.encoder);
+  encoder_.emplace(std::move(prepared.encoder));
+  core_->calls->Register(weak_from_this());
+  std::vector<ScheduledRun> runs;
+  runs.push_back(std::move(prepared.scheduled));
+  return SubmitRuns(*core_, request_, std::move(runs));
+}
+
+void RunStream::OnWriteDone(bool ok) {
+  DelayPoint("write_done");
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    watch_.End();
+    const int64_t bytes = static_cast<int64_t>(message_.Length());
+    message_.Clear();
+    queue_->Release(bytes);
+    core_->scheduler->ChargeBytes(*call_.user(), request_->info().priority,
+                                  bytes);
+  }
+  // What is left of the run is to end, too.
+  ok ? Pump() : EndCancelled();
+}
+
+void RunStream::OnDone() {
+  const std::shared_ptr<EventStream> last = std::move(self_);
+  if (queue_ != nullptr) queue_->Discard();
+}
+
+bool RunStream::End(const absl::Status& reason) {
+  if (!EventStream::End(reason)) return false;
+  if (request_ != nullptr) request_->Cancel(reason);
+  if (queue_ != nullptr) queue_->Discard();
+  return true;
+}
+
+bool RunStream::NextMessage() {
+  pb::AnalyzeEvent event;
+  for (;;) {
+    while (encoder_->Next(&event)) {
+      std::optional<grpc::ByteBuffer> message = translate_(&event);
+      if (!message.has_value()) continue;
+      message_ = *std::move(message);
+      return true;
+    }
+    if (encoder_->done()) {
+      end_ = absl::OkStatus();
+      return false;
+    }
+    std::optional<StreamItem> item = queue_->Pop();
+    if (!item.has_value()) return false;
+    if (const auto* end = std::get_if<RunEnd>(&*item);
+        end != nullptr && !end->status.ok()) {
+      end_ = EndStatus(end->status);
+      return false;
+    }
+    if (const auto* frame = std::get_if<LayerFrame>(&*item)) {
+      CountStatistics(*core_, expanded_, *frame);
+    }
+    encoder_->Feed(*std::move(item));
+  }
+}
+
+grpc::Status RunStream::FinishRecord() {
+  if (encoder_.has_value()) {
+    call_.streamed_bytes = encoder_->streamed_bytes();
+    call_.generated_tokens = encoder_->generated_tokens();
+  }
+  if (request_ != nullptr && request_->started() < absl::InfiniteFuture()) {
+    call_.queue_seconds =
+        absl::ToDoubleSeconds(request_->started() - call_.start());
+  }
+  return call_.Finish(*end_);
+}
+
+}  // namespace qk

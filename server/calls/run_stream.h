@@ -1,0 +1,60 @@
+// The answer to a call that runs one run: a stream of events from the run's
+// queue through an encoder.
+#ifndef QKSCOPE_SERVER_CALLS_RUN_STREAM_H_
+#define QKSCOPE_SERVER_CALLS_RUN_STREAM_H_
+
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "grpcpp/server_context.h"
+#include "grpcpp/support/byte_buffer.h"
+#include "grpcpp/support/server_callback.h"
+#include "server/calls/event_stream.h"
+#include "server/calls/server_core.h"
+#include "server/convert/convert.h"
+#include "server/events/event_encoder.h"
+
+namespace qk {
+
+class RunStream : public EventStream {
+ public:
+  using Convert = std::function<absl::StatusOr<ConvertedRequest>(
+      const ConvertContext& context)>;
+  // The message that is sent for an event of the encoder's; nullopt: none is.
+  using Translate =
+      std::optional<grpc::ByteBuffer> (*)(pb::AnalyzeEvent* event);
+
+  // The reactor lives until gRPC is done with it.
+  static RunStream* Start(const ServerCore* core,
+                          grpc::CallbackServerContext* context,
+                          const char* method, Translate translate,
+                          const pb::Input& input, const Convert& convert);
+
+  void OnWriteDone(bool ok) override;
+  void OnDone() override;
+
+ private:
+  RunStream(const ServerCore* core, grpc::CallbackServerContext* context,
+            const char* method, Translate translate);
+
+  absl::Status Begin(const pb::Input& input, const Convert& convert);
+  bool End(const absl::Status& reason) override;
+  bool NextMessage() override;
+  grpc::Status FinishRecord() override;
+
+  const Translate translate_;
+
+  // Set by Begin.
+  pb::AnalyzeRequest expanded_;
+  std::shared_ptr<FrameQueue> queue_;
+  std::shared_ptr<ScheduledRequest> request_;
+
+  std::optional<EventEncoder> encoder_;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_CALLS_RUN_STREAM_H_

@@ -1,0 +1,147 @@
+#include "server/calls/score_call.h"
+
+#include <utility>
+
+#include "engine/base/check.h"
+#include "server/calls/prepared_run.h"
+#include "server/common/delay_point.h"
+#include "server/convert/convert.h"
+
+namespace qk {
+
+// Keeps the one result of a pair's run.
+class ScoreCall::PairSink : public RunSink {
+ public:
+  PairSink(const ServerCore* core, std::weak_ptr<ScoreCall> call, size_t index)
+      : core_(core), call_(std::move(call)), index_(index) {}
+
+  void OnLayer(LayerFrame) override {}
+  void OnApplied(AppliedRule) override {}
+  void OnToken(TokenEvent) override {}
+  void OnComparison(ComparisonResult) override {}
+  void OnLogits(int, std::vector<PositionLogits>) override {}
+  void OnScore(ScoreResult score) override { score_ = std::move(score); }
+  void OnFinished(const absl::Status& status, const std::vector<ArmSummary>&,
+                  const RunTimes&) override {
+    core_->executor->Post([call = call_, index = index_,
+                           end = EndStatus(status), score = std::move(score_)] {
+      if (auto c = call.lock()) c->PairDone(index, end, score);
+    });
+  }
+
+ private:
+  const ServerCore* const core_;
+  const std::weak_ptr<ScoreCall> call_;
+  const size_t index_;
+  ScoreResult score_;
+};
+
+ScoreCall::ScoreCall(const ServerCore* core,
+                     grpc::CallbackServerContext* context,
+                     pb::ScoreResponse* response)
+    : core_(core),
+      context_(context),
+      response_(response),
+      call_(core, context, "Score") {}
+
+ScoreCall* ScoreCall::Start(const ServerCore* core,
+                            grpc::CallbackServerContext* context,
+                            const pb::ScoreRequest& request,
+                            pb::ScoreResponse* response) {
+  auto call =
+      std::shared_ptr<ScoreCall>(new ScoreCall(core, context, response));
+  call->self_ = call;
+  const absl::Status status = call->Begin(request);
+  if (!status.ok()) call->End(status);
+  return call.get();
+}
+
+absl::Status ScoreCall::Begin(const pb::ScoreRequest& request) {
+  QK_RETURN_IF_ERROR(call_.Open());
+  for (const pb::ScorePair& pair : request.pairs()) {
+    call_.KeepPrompt(pair.context());
+    call_.KeepPrompt(pair.continuation());
+  }
+  QK_ASSIGN_OR_RETURN(ConvertedScore score,
+                      ConvertScore(request, call_.convert_context()));
+  call_.model = score.model.name;
+  call_.arms = static_cast<int64_t>(score.specs.size());
+  results_.resize(score.specs.size());
+  left_ = score.specs.size();
+  std::vector<ScheduledRun> runs;
+  for (size_t i = 0; i < score.specs.size(); ++i) {
+    RunSpec& spec = score.specs[i];
+    results_[i].set_context_tokens(score.context_tokens[i]);
+    call_.prompt_tokens += static_cast<int64_t>(spec.tokens.size());
+    ScheduledRun& run = runs.emplace_back();
+    run.prefill_rows = static_cast<int64_t>(spec.tokens.size());
+    auto sink = std::make_shared<PairSink>(core_, weak_from_this(), i);
+    QK_ASSIGN_OR_RETURN(run.run, Run::Create(std::move(spec), sink.get()));
+    run.keep_alive = std::move(sink);
+  }
+  request_ = call_.MakeRequest(score.priority, [](int) {});
+  core_->calls->Register(weak_from_this());
+  return SubmitRuns(*core_, request_, std::move(runs));
+}
+
+void ScoreCall::PairDone(size_t index, const absl::Status& status,
+                         const ScoreResult& result) {
+  if (!status.ok()) {
+    End(status);
+    return;
+  }
+  bool last = false;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    pb::ScoreResult& out = results_[index];
+    double sum = 0;
+    bool greedy = true;
+    for (float logprob : result.token_logprob) {
+      sum += logprob;
+      out.add_token_logprobs(logprob);
+    }
+    for (bool token : result.greedy) {
+      greedy = greedy && token;
+      out.add_token_greedy(token);
+    }
+    out.set_logprob(sum);
+    out.set_is_greedy(greedy);
+    out.set_continuation_tokens(static_cast<int>(result.greedy.size()));
+    last = --left_ == 0;
+  }
+  if (last) End(absl::OkStatus());
+}
+
+bool ScoreCall::End(const absl::Status& status) {
+  grpc::Status converted;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (std::exchange(finished_, true)) return false;
+    if (status.ok()) {
+      for (pb::ScoreResult& result : results_) {
+        *response_->add_results() = std::move(result);
+      }
+      call_.streamed_bytes = static_cast<int64_t>(response_->ByteSizeLong());
+    }
+    if (request_ != nullptr && request_->started() < absl::InfiniteFuture()) {
+      call_.queue_seconds =
+          absl::ToDoubleSeconds(request_->started() - call_.start());
+    }
+    converted = call_.Finish(status);
+  }
+  if (!status.ok() && request_ != nullptr) request_->Cancel(status);
+  DelayPoint("finish");
+  Finish(converted);
+  return true;
+}
+
+void ScoreCall::OnCancel() {
+  DelayPoint("cancel");
+  const absl::Status reason = CancelledReason(*context_);
+  if (!End(reason)) return;
+  core_->metrics->Cancelled(CancelReasonOf(reason));
+}
+
+void ScoreCall::OnDone() { std::shared_ptr<ScoreCall> last = std::move(self_); }
+
+}  // namespace qk

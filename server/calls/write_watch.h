@@ -1,0 +1,60 @@
+// Notices a reader that takes nothing, or a stream past its deadline, while a
+// write is in flight. Not thread-safe: under its stream's lock.
+#ifndef QKSCOPE_SERVER_CALLS_WRITE_WATCH_H_
+#define QKSCOPE_SERVER_CALLS_WRITE_WATCH_H_
+
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "grpc/grpc.h"
+#include "grpcpp/server_context.h"
+#include "server/observe/metrics.h"
+
+namespace qk {
+
+class WriteWatch {
+ public:
+  struct Verdict {
+    CancelReason reason;
+    std::string message;
+  };
+
+  void Begin() { started_ = absl::Now(); }
+  void End() { started_.reset(); }
+  bool writing() const { return started_.has_value(); }
+
+  std::optional<Verdict> Check(absl::Time now, absl::Duration stall,
+                               absl::Time deadline) const {
+    if (!writing()) return std::nullopt;
+    if (now > deadline) {
+      return Verdict{CancelReason::kDeadline, "deadline exceeded"};
+    }
+    if (now - *started_ < stall) return std::nullopt;
+    return Verdict{
+        CancelReason::kStalled,
+        absl::StrCat("the reader took nothing for ",
+                     absl::ToInt64Milliseconds(now - *started_), " ms")};
+  }
+
+  // A status that is set this way reaches the client without waiting for its
+  // flow control. The pending write keeps the call alive, and ends with it.
+  void CancelCall(grpc::CallbackServerContext* context,
+                  const absl::Status& reason) const {
+    if (!writing()) return;
+    // absl's codes are gRPC's.
+    grpc_call_cancel_with_status(
+        context->c_call(), static_cast<grpc_status_code>(reason.code()),
+        std::string(reason.message()).c_str(), nullptr);
+  }
+
+ private:
+  std::optional<absl::Time> started_;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_CALLS_WRITE_WATCH_H_

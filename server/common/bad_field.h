@@ -1,0 +1,19 @@
+// The one form of errors that name a field.
+#ifndef QKSCOPE_SERVER_COMMON_BAD_FIELD_H_
+#define QKSCOPE_SERVER_COMMON_BAD_FIELD_H_
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+
+namespace qk {
+
+// "field: problem", INVALID_ARGUMENT.
+inline absl::Status BadField(absl::string_view field,
+                             absl::string_view problem) {
+  return absl::InvalidArgumentError(absl::StrCat(field, ": ", problem));
+}
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_COMMON_BAD_FIELD_H_

@@ -1,0 +1,36 @@
+// A few threads that run closures. Streams are written here, so that neither
+// the device's thread nor gRPC's pollers do the work of encoding.
+#ifndef QKSCOPE_SERVER_COMMON_EXECUTOR_H_
+#define QKSCOPE_SERVER_COMMON_EXECUTOR_H_
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace qk {
+
+class Executor {
+ public:
+  explicit Executor(int threads);
+  // Runs what was posted, then joins.
+  ~Executor();
+
+  // Any thread. Tasks run in order of posting, on several threads at once.
+  void Post(std::function<void()> task);
+
+ private:
+  void Loop();
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::function<void()>> tasks_;
+  bool stopping_ = false;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_COMMON_EXECUTOR_H_

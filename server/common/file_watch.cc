@@ -1,0 +1,73 @@
+#include "server/common/file_watch.h"
+
+#include <sys/stat.h>
+
+#include <chrono>
+#include <fstream>
+#include <iterator>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace qk {
+namespace {
+
+constexpr auto kInterval = std::chrono::seconds(1);
+
+}  // namespace
+
+FileWatch::FileWatch(std::vector<std::string> files)
+    : files_(std::move(files)), seen_(Look()) {}
+
+FileWatch::~FileWatch() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+void FileWatch::Start(std::function<void()> on_change) {
+  thread_ = std::thread(
+      [this, on_change = std::move(on_change)] { Loop(on_change); });
+}
+
+std::string FileWatch::Look() const {
+  std::string out;
+  for (const std::string& file : files_) {
+    struct stat s = {};
+    if (stat(file.c_str(), &s) != 0) s = {};
+    absl::StrAppend(&out, s.st_dev, " ", s.st_ino, " ", s.st_size, " ",
+                    s.st_mtim.tv_sec, ".", s.st_mtim.tv_nsec, " ",
+                    s.st_ctim.tv_sec, ".", s.st_ctim.tv_nsec, "\n");
+  }
+  return out;
+}
+
+void FileWatch::Loop(const std::function<void()>& on_change) {
+  for (;;) {
+    {
+      std::unique_lock<std::mutex> lock(mutex_);
+      changed_.wait_for(lock, kInterval, [this] { return stopping_; });
+      if (stopping_) return;
+    }
+    std::string now = Look();
+    if (now == seen_) continue;
+    // Taken before the files are read: what comes later is a change again.
+    seen_ = std::move(now);
+    on_change();
+  }
+}
+
+absl::StatusOr<std::string> ReadTextFile(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::string text((std::istreambuf_iterator<char>(in)),
+                   std::istreambuf_iterator<char>());
+  if (!in.good() && !in.eof()) {
+    return absl::NotFoundError(absl::StrCat(path, ": cannot be read"));
+  }
+  return text;
+}
+
+}  // namespace qk

@@ -1,0 +1,30 @@
+// qkscoped's command line.
+#ifndef QKSCOPE_SERVER_CONFIG_FLAGS_H_
+#define QKSCOPE_SERVER_CONFIG_FLAGS_H_
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "qkscope/v1/config.pb.h"
+
+namespace qk {
+
+struct Flags {
+  ::qkscope::v1::ServerConfig config;  // what flags set
+  std::optional<std::string> config_file;
+  bool check_config = false;
+  bool anonymous_network = false;
+  bool help = false;
+  bool version = false;
+};
+
+// `arguments`: without the program's name. Errors name the flag.
+absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments);
+
+extern const char kHelp[];
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_CONFIG_FLAGS_H_

@@ -1,0 +1,333 @@
+#include "server/config/options.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <map>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "engine/base/check.h"
+#include "server/access/users_config.h"
+#include "server/common/model_name.h"
+#include "server/common/text.h"
+#include "server/net/addresses.h"
+
+namespace qk {
+namespace {
+
+using ::qkscope::v1::LimitsConfig;
+using ::qkscope::v1::ServerConfig;
+
+constexpr int kMaxThreads = 1024;
+constexpr int kMaxSeconds = 24 * 3600;
+
+// Errors of one source (a file, or the flags).
+class Checker {
+ public:
+  explicit Checker(std::string source) : source_(std::move(source)) {}
+
+  absl::Status Bad(const std::string& key, const std::string& problem) const {
+    return absl::InvalidArgumentError(
+        absl::StrCat(source_, ": ", key, ": ", problem));
+  }
+
+  // In lower case.
+  absl::StatusOr<std::string> Sha256(const std::string& key,
+                                     const std::string& value) const {
+    if (IsSha256(value)) return absl::AsciiStrToLower(value);
+    return Bad(key,
+               absl::StrCat("must be 64 hex digits, got '", Echo(value), "'"));
+  }
+
+  // A limit that is set must be in [1, max].
+  template <typename T>
+  absl::Status Limit(const std::string& key, bool is_set, int64_t value,
+                     T* out) const {
+    if (!is_set) return absl::OkStatus();
+    if (value < 1) {
+      return Bad(key, absl::StrCat("must be > 0, got ", value));
+    }
+    *out = static_cast<T>(value);
+    return absl::OkStatus();
+  }
+
+  // A time that is set must be in [min, a day].
+  absl::Status Seconds(const std::string& key, bool is_set, int min, int value,
+                       absl::Duration* out) const {
+    if (!is_set) return absl::OkStatus();
+    if (value < min || value > kMaxSeconds) {
+      return Bad(key, absl::StrCat("must be in [", min, ", ", kMaxSeconds,
+                                   "], got ", value));
+    }
+    *out = absl::Seconds(value);
+    return absl::OkStatus();
+  }
+
+ private:
+  const std::string source_;
+};
+
+absl::Status SetLimits(const LimitsConfig& in, const Checker& check,
+                       Limits* out) {
+#define QK_LIMIT(name) \
+  QK_RETURN_IF_ERROR(  \
+      check.Limit("limits." #name, in.has_##name(), in.name(), &out->name))
+  QK_LIMIT(max_text_bytes);
+  QK_LIMIT(max_arms);
+  QK_LIMIT(max_rules_per_arm);
+  QK_LIMIT(max_list_entries);
+  QK_LIMIT(max_new_tokens);
+  QK_LIMIT(max_queued_requests);
+  QK_LIMIT(max_response_bytes);
+  QK_LIMIT(max_deadline_ms);
+  QK_LIMIT(max_score_pairs);
+  QK_LIMIT(max_rows_per_pass);
+  QK_LIMIT(kv_cache_bytes);
+  QK_LIMIT(max_buffered_bytes);
+  QK_LIMIT(write_stall_timeout_ms);
+#undef QK_LIMIT
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ModelToLoad> ConvertModel(const ::qkscope::v1::ModelConfig& in,
+                                         const std::string& key,
+                                         const Checker& check) {
+  ModelToLoad out;
+  out.name = in.name();
+  out.path = in.path();
+  const absl::Status name = CheckModelName(key + ".name", in.name());
+  if (!name.ok())
+    return check.Bad(key + ".name",
+                     in.name().empty()
+                         ? "must not be empty"
+                         : absl::StrCat("invalid name '", Echo(in.name()),
+                                        "' (allowed [A-Za-z0-9._-]{1,128})"));
+  if (in.path().empty()) return check.Bad(key + ".path", "must not be empty");
+  if (in.has_compute() && in.compute() != "f32" && in.compute() != "bf16") {
+    return check.Bad(
+        key + ".compute",
+        absl::StrCat("must be f32 or bf16, got '", Echo(in.compute()), "'"));
+  }
+  out.compute = in.compute() == "bf16" ? ComputeType::kBF16 : ComputeType::kF32;
+  if (in.has_sha256()) {
+    QK_ASSIGN_OR_RETURN(out.sha256, check.Sha256(key + ".sha256", in.sha256()));
+  }
+  return out;
+}
+
+absl::Status SetModels(const ServerConfig& config, const Checker& check,
+                       ServerOptions* out) {
+  std::map<std::string, int> used;
+  for (int i = 0; i < config.models_size(); ++i) {
+    const std::string key = absl::StrCat("models[", i, "]");
+    QK_ASSIGN_OR_RETURN(ModelToLoad model,
+                        ConvertModel(config.models(i), key, check));
+    const auto [it, inserted] = used.emplace(model.name, i);
+    if (!inserted) {
+      return check.Bad(key + ".name",
+                       absl::StrCat("'", model.name, "' is used by models[",
+                                    it->second, "]"));
+    }
+    out->models.push_back(std::move(model));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SetAddresses(const ServerConfig& config, const Checker& check,
+                          ServerOptions* out) {
+  if (config.has_listen()) out->listen = config.listen();
+  if (config.has_metrics_listen()) {
+    out->metrics_listen = config.metrics_listen();
+  }
+  const auto listen = ParseHostPort(out->listen);
+  if (!listen.ok()) {
+    return check.Bad("listen", std::string(listen.status().message()));
+  }
+  if (out->metrics_listen.empty()) return absl::OkStatus();
+  const auto metrics = ParseHostPort(out->metrics_listen);
+  if (!metrics.ok()) {
+    return check.Bad("metrics_listen", std::string(metrics.status().message()));
+  }
+  if (listen->port != 0 && listen->port == metrics->port) {
+    return check.Bad("metrics_listen",
+                     absl::StrCat("port ", metrics->port, " is listen's, too"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SetLogLevel(const ServerConfig& config, const Checker& check,
+                         ServerOptions* out) {
+  static const auto& kLevels =
+      *new std::map<std::string, LogLevel>{{"debug", LogLevel::kDebug},
+                                           {"info", LogLevel::kInfo},
+                                           {"warn", LogLevel::kWarn},
+                                           {"error", LogLevel::kError}};
+  if (!config.has_log_level()) return absl::OkStatus();
+  const auto it = kLevels.find(config.log_level());
+  if (it == kLevels.end()) {
+    return check.Bad("log_level",
+                     absl::StrCat("must be debug, info, warn or error, got '",
+                                  Echo(config.log_level()), "'"));
+  }
+  out->log_level = it->second;
+  return absl::OkStatus();
+}
+
+absl::Status SetAccess(const ServerConfig& config, const std::string& source,
+                       const Checker& check, ServerOptions* out) {
+  QK_ASSIGN_OR_RETURN(
+      out->access.users,
+      UsersFromConfig(config.users(), [&](int) { return source; }));
+  QK_RETURN_IF_ERROR(Users::Create(out->access.users).status());
+  if (config.has_users_file() && config.users_file().empty()) {
+    return check.Bad("users_file", "must not be empty");
+  }
+  out->access.users_file = config.users_file();
+  out->access.allow_anonymous_network = config.allow_anonymous_network();
+  if (config.has_reflection()) out->reflection = config.reflection();
+  out->log_prompts = config.log_prompts();
+  return absl::OkStatus();
+}
+
+absl::Status SetSpool(const ::qkscope::v1::SpoolConfig& in,
+                      const Checker& check, ServerOptions* out) {
+  if (in.directory().empty()) {
+    return check.Bad("spool.directory", "must not be empty");
+  }
+  ResultStore::Options spool;
+  spool.directory = in.directory();
+  QK_RETURN_IF_ERROR(check.Limit("spool.max_bytes", in.has_max_bytes(),
+                                 in.max_bytes(), &spool.max_bytes));
+  int64_t ttl = absl::ToInt64Seconds(spool.ttl);
+  QK_RETURN_IF_ERROR(
+      check.Limit("spool.ttl_s", in.has_ttl_s(), in.ttl_s(), &ttl));
+  spool.ttl = absl::Seconds(ttl);
+  out->spool = spool;
+  return absl::OkStatus();
+}
+
+absl::Status SetModelAdmin(const ::qkscope::v1::ModelAdminConfig& in,
+                           const Checker& check, ModelAdminOptions* out) {
+  using ::qkscope::v1::ModelAdminConfig;
+  out->enabled = in.enabled();
+  out->root = in.root();
+  if (in.enabled() && in.root().empty()) {
+    return check.Bad("model_admin.root", "must not be empty");
+  }
+  for (int i = 0; i < in.allowed_sha256_size(); ++i) {
+    QK_ASSIGN_OR_RETURN(
+        std::string sha256,
+        check.Sha256(absl::StrCat("model_admin.allowed_sha256[", i, "]"),
+                     in.allowed_sha256(i)));
+    out->allowed_sha256.push_back(std::move(sha256));
+  }
+  switch (in.eviction()) {
+    case ModelAdminConfig::LRU:
+      out->eviction = ModelAdminOptions::Eviction::kLru;
+      break;
+    case ModelAdminConfig::MANUAL:
+      out->eviction = ModelAdminOptions::Eviction::kManual;
+      break;
+    default:
+      out->eviction = ModelAdminOptions::Eviction::kNever;
+  }
+  QK_RETURN_IF_ERROR(check.Limit("model_admin.max_models", in.has_max_models(),
+                                 in.max_models(), &out->max_models));
+  return check.Limit("model_admin.max_bytes", in.has_max_bytes(),
+                     in.max_bytes(), &out->max_bytes);
+}
+
+absl::Status SetTimes(const ServerConfig& config, const Checker& check,
+                      ServerOptions* out) {
+  QK_RETURN_IF_ERROR(
+      check.Seconds("shutdown_grace_s", config.has_shutdown_grace_s(), 0,
+                    config.shutdown_grace_s(), &out->shutdown_grace));
+  QK_RETURN_IF_ERROR(check.Seconds("keepalive_s", config.has_keepalive_s(), 1,
+                                   config.keepalive_s(), &out->keepalive));
+  return check.Seconds("keepalive_timeout_s", config.has_keepalive_timeout_s(),
+                       1, config.keepalive_timeout_s(),
+                       &out->keepalive_timeout);
+}
+
+absl::Status SetTls(const ::qkscope::v1::TlsConfig& in, const Checker& check,
+                    TlsOptions* out) {
+  if (in.certificate_file().empty()) {
+    return check.Bad("tls.certificate_file", "must not be empty");
+  }
+  if (in.key_file().empty()) {
+    return check.Bad("tls.key_file", "must not be empty");
+  }
+  if (in.has_client_ca_file() && in.client_ca_file().empty()) {
+    return check.Bad("tls.client_ca_file", "must not be empty");
+  }
+  *out = {in.certificate_file(), in.key_file(), in.client_ca_file()};
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<ServerOptions> OptionsFromConfig(const ServerConfig& config,
+                                                const std::string& source) {
+  const Checker check(source);
+  ServerOptions out;
+  QK_RETURN_IF_ERROR(SetAddresses(config, check, &out));
+  QK_RETURN_IF_ERROR(SetModels(config, check, &out));
+  QK_RETURN_IF_ERROR(SetLimits(config.limits(), check, &out.limits));
+  QK_RETURN_IF_ERROR(SetLogLevel(config, check, &out));
+  if (config.has_spool()) {
+    QK_RETURN_IF_ERROR(SetSpool(config.spool(), check, &out));
+  }
+  if (config.has_threads()) {
+    out.threads = config.threads();
+    if (out.threads < 1 || out.threads > kMaxThreads) {
+      return check.Bad("threads", absl::StrCat("must be in [1, ", kMaxThreads,
+                                               "], got ", out.threads));
+    }
+  }
+  QK_RETURN_IF_ERROR(SetTimes(config, check, &out));
+  QK_RETURN_IF_ERROR(SetAccess(config, source, check, &out));
+  if (config.has_tls())
+    QK_RETURN_IF_ERROR(SetTls(config.tls(), check, &out.access.tls));
+  QK_RETURN_IF_ERROR(
+      SetModelAdmin(config.model_admin(), check, &out.model_admin));
+  return out;
+}
+
+absl::Status CheckAccess(const ServerOptions& options) {
+  for (const UserEntry& user : options.access.users) {
+    if (user.subject.empty() || options.access.tls.asks_clients()) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(user.where, ".subject: needs tls.client_ca_file"));
+  }
+  if (options.model_admin.enabled && !options.access.has_users()) {
+    return absl::InvalidArgumentError(
+        "model_admin: needs users or users_file: without them nobody is an "
+        "operator");
+  }
+  QK_ASSIGN_OR_RETURN(const HostPort listen, ParseHostPort(options.listen));
+  const bool open =
+      !options.access.has_users() && !options.access.tls.asks_clients();
+  if (open && !IsLoopback(listen.host) &&
+      !options.access.allow_anonymous_network) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "listen: '", Echo(options.listen),
+        "' can be reached by others, and nobody is asked for credentials; set "
+        "users, users_file or tls.client_ca_file, or "
+        "allow_anonymous_network: true"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckAccessFiles(const ServerOptions& options) {
+  if (options.access.tls.enabled()) {
+    QK_RETURN_IF_ERROR(ReadTlsFiles(options.access.tls).status());
+  }
+  QK_ASSIGN_OR_RETURN(
+      std::vector<UserEntry> users,
+      ReadUsers(options.access.config_file, options.access.users,
+                options.access.users_file));
+  return Users::Create(std::move(users)).status();
+}
+
+}  // namespace qk

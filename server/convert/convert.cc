@@ -1,0 +1,237 @@
+#include "server/convert/convert.h"
+
+#include "absl/strings/str_format.h"
+#include "engine/base/check.h"
+#include "engine/images.h"
+#include "server/convert/convert_arms.h"
+#include "server/convert/convert_capture.h"
+#include "server/convert/convert_fields.h"
+#include "server/convert/convert_generate.h"
+#include "server/convert/convert_image.h"
+
+namespace qk {
+namespace {
+
+constexpr int kMaxClientTag = 256;
+
+// The prompt's tokens and images.
+absl::StatusOr<ConvertedImages> ConvertPromptInput(const pb::Input& input,
+                                                   const ModelView& model,
+                                                   const Limits& limits) {
+  QK_ASSIGN_OR_RETURN(const auto spans,
+                      ConvertInput(input, "", model, limits, std::nullopt));
+  if (spans.empty()) {
+    return absl::InvalidArgumentError(
+        "prompt has 0 tokens, at least 1 is needed");
+  }
+  std::vector<int32_t> tokens;
+  tokens.reserve(spans.size());
+  for (const TokenSpan& span : spans) tokens.push_back(span.id);
+  QK_ASSIGN_OR_RETURN(ConvertedImages prompt,
+                      ConvertImages(input, std::move(tokens), model));
+  const int context = model.config->context_length;
+  if (static_cast<int64_t>(prompt.tokens.size()) > context) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("prompt has %d tokens, model context is %d",
+                        prompt.tokens.size(), context));
+  }
+  return prompt;
+}
+
+bool SameTower(const VisionConfig& a, const VisionConfig& b) {
+  return a.num_layers == b.num_layers &&
+         a.attention.num_heads == b.attention.num_heads &&
+         a.attention.head_dim == b.attention.head_dim;
+}
+
+// An arm may be of another model than the request.
+absl::Status CheckImagesOfArm(const ConvertedRequest& request,
+                              const ModelView& variant, int arm) {
+  if (request.spec.images.empty() || variant.model == request.model.model) {
+    return absl::OkStatus();
+  }
+  const std::string field = absl::StrFormat("arms[%d].model", arm);
+  const VisionConfig& vision = variant.config->vision;
+  const absl::Status status =
+      CheckImages(request.spec.images, request.spec.tokens, vision);
+  if (!status.ok()) return BadField(field, status.message());
+  if (!SameTower(vision, request.model.config->vision)) {
+    return BadField(field, "its vision tower has other layers or heads");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckTowerRules(const ConvertedRequest& request) {
+  if (!request.spec.images.empty()) return absl::OkStatus();
+  for (size_t i = 0; i < request.spec.arms.size(); ++i) {
+    const std::vector<DisruptionRule>& rules = request.spec.arms[i].rules;
+    for (size_t j = 0; j < rules.size(); ++j) {
+      if (!rules[j].vision) continue;
+      return BadField(absl::StrFormat("arms[%d].disruptions[%d].tower", i, j),
+                      "the input has no images");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SetArms(const pb::AnalyzeRequest& request,
+                     const ConvertContext& context, ConvertedRequest* out) {
+  QK_ASSIGN_OR_RETURN(
+      auto arms,
+      ConvertArms(request.arms(), out->model,
+                  static_cast<int>(out->spec.tokens.size()), context));
+  for (ConvertedArm& arm : arms) {
+    QK_RETURN_IF_ERROR(
+        CheckImagesOfArm(*out, arm.model, out->expanded.arms_size()));
+    *out->expanded.add_arms() = std::move(arm.expanded);
+    out->spec.arms.push_back(std::move(arm.spec));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SetGenerate(const pb::GenerateSpec& generate,
+                         const ConvertContext& context, ConvertedRequest* out) {
+  QK_ASSIGN_OR_RETURN(
+      ConvertedGenerate converted,
+      ConvertGenerateSpec(generate, out->model,
+                          static_cast<int>(out->spec.tokens.size()),
+                          context.limits));
+  out->spec.generate = std::move(converted.spec);
+  *out->expanded.mutable_generate() = std::move(converted.expanded);
+  return absl::OkStatus();
+}
+
+absl::Status SetViews(const pb::AnalyzeRequest& request,
+                      const ConvertContext& context, ConvertedRequest* out) {
+  const ModelConfig& config = *out->model.config;
+  const int tokens = static_cast<int>(out->spec.tokens.size());
+  RunSpec& spec = out->spec;
+  QK_ASSIGN_OR_RETURN(
+      spec.capture, ConvertCapture(request.capture(), config, tokens,
+                                   static_cast<int>(spec.images.size()),
+                                   spec.generate.has_value(), context.limits));
+  *out->expanded.mutable_capture() =
+      CaptureToProto(spec.capture, request.capture().raw_sha256());
+  QK_ASSIGN_OR_RETURN(spec.statistics,
+                      ConvertStatistics(request.statistics(), context.limits));
+  out->expanded.mutable_statistics()->set_lambda(spec.statistics.lambda);
+  out->expanded.mutable_statistics()->set_top_n(spec.statistics.top_n);
+  if (request.has_compare()) {
+    QK_ASSIGN_OR_RETURN(spec.baseline,
+                        ConvertCompare(request.compare(), spec.arms));
+    out->expanded.mutable_compare()->set_baseline(
+        spec.arms[*spec.baseline].name);
+  }
+  if (request.has_logits()) {
+    QK_ASSIGN_OR_RETURN(spec.logits, ConvertLogits(request.logits(), config,
+                                                   tokens, context.limits));
+    pb::LogitsSpec* logits = out->expanded.mutable_logits();
+    logits->set_top_n(spec.logits->top_n);
+    logits->mutable_positions()->Assign(spec.logits->positions.begin(),
+                                        spec.logits->positions.end());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckEnvelope(const pb::AnalyzeRequest& request) {
+  if (request.strict()) QK_RETURN_IF_ERROR(CheckNoUnknownFields(request));
+  if (request.client_tag().size() > kMaxClientTag) {
+    return BadField("client_tag", absl::StrFormat("%d bytes, limit %d",
+                                                  request.client_tag().size(),
+                                                  kMaxClientTag));
+  }
+  return CheckPriority(request.priority());
+}
+
+absl::StatusOr<ConvertedRequest> Convert(const pb::AnalyzeRequest& request,
+                                         const pb::Input& input,
+                                         const ConvertContext& context) {
+  ConvertedRequest out;
+  QK_RETURN_IF_ERROR(CheckEnvelope(request));
+  QK_ASSIGN_OR_RETURN(out.model, FindModel(request.model(), context));
+  QK_ASSIGN_OR_RETURN(ConvertedImages prompt,
+                      ConvertPromptInput(input, out.model, context.limits));
+  out.spec.tokens = std::move(prompt.tokens);
+  out.spec.images = std::move(prompt.images);
+  out.expanded.set_model(request.model());
+  out.expanded.set_client_tag(request.client_tag());
+  out.expanded.set_strict(request.strict());
+  out.expanded.set_priority(PriorityOf(request.priority()) == Priority::kBatch
+                                ? pb::BATCH
+                                : pb::INTERACTIVE);
+  out.expanded.mutable_input()->mutable_token_ids()->mutable_ids()->Assign(
+      out.spec.tokens.begin(), out.spec.tokens.end());
+  for (pb::Image& image : prompt.expanded) {
+    *out.expanded.mutable_input()->add_images() = std::move(image);
+  }
+  QK_RETURN_IF_ERROR(SetArms(request, context, &out));
+  QK_RETURN_IF_ERROR(CheckTowerRules(out));
+  if (request.has_generate()) {
+    QK_RETURN_IF_ERROR(SetGenerate(request.generate(), context, &out));
+  }
+  QK_RETURN_IF_ERROR(SetViews(request, context, &out));
+  return out;
+}
+
+}  // namespace
+
+absl::Status CheckPriority(pb::Priority priority) {
+  if (pb::Priority_IsValid(priority)) return absl::OkStatus();
+  return BadField("priority", absl::StrFormat("unknown value %d", priority));
+}
+
+Priority PriorityOf(pb::Priority priority) {
+  return priority == pb::BATCH ? Priority::kBatch : Priority::kInteractive;
+}
+
+absl::StatusOr<ConvertedRequest> ConvertAnalyze(
+    const pb::AnalyzeRequest& request, const ConvertContext& context) {
+  return Convert(request, request.input(), context);
+}
+
+absl::Status CheckManySpec(const pb::AnalyzeManySpec& spec,
+                           const ConvertContext& context) {
+  const pb::AnalyzeRequest& request = spec.request();
+  if (request.has_input()) {
+    return BadField("spec.request.input",
+                    "must be empty; prompts come in messages of their own");
+  }
+  QK_RETURN_IF_ERROR(CheckEnvelope(request));
+  if (request.detach() || request.resumable()) {
+    return BadField(
+        request.detach() ? "spec.request.detach" : "spec.request.resumable",
+        "is not for AnalyzeMany");
+  }
+  if (request.has_generate() && spec.aggregate()) {
+    return BadField("spec.aggregate", "cannot be combined with generate");
+  }
+  const int form = request.capture().form();
+  if (spec.aggregate() && form != pb::CAPTURE_FORM_UNSPECIFIED &&
+      form != pb::NORM_OVER_TOKENS) {
+    return BadField("spec.aggregate", "needs capture.form NORM_OVER_TOKENS");
+  }
+  return FindModel(request.model(), context).status();
+}
+
+absl::StatusOr<ConvertedRequest> ConvertPrompt(const pb::AnalyzeManySpec& spec,
+                                               const pb::Input& input,
+                                               const ConvertContext& context) {
+  return Convert(spec.request(), input, context);
+}
+
+absl::StatusOr<ConvertedRequest> ConvertGenerate(
+    const pb::GenerateRequest& request, const ConvertContext& context) {
+  pb::AnalyzeRequest as_analyze;
+  as_analyze.set_model(request.model());
+  *as_analyze.mutable_generate() = request.generate();
+  if (request.has_priority()) as_analyze.set_priority(request.priority());
+  as_analyze.mutable_capture()->set_off(true);
+  if (request.has_arm()) {
+    pb::Arm* arm = as_analyze.add_arms();
+    *arm = request.arm();
+    if (arm->name().empty()) arm->set_name("arm");
+  }
+  return Convert(as_analyze, request.input(), context);
+}
+
+}  // namespace qk

@@ -1,0 +1,72 @@
+// Checks that many fields of a request share. Every message names the field,
+// what was got and what is allowed.
+#ifndef QKSCOPE_SERVER_CONVERT_CONVERT_FIELDS_H_
+#define QKSCOPE_SERVER_CONVERT_CONVERT_FIELDS_H_
+
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "engine/types/model_config.h"
+#include "google/protobuf/message.h"
+#include "google/protobuf/repeated_field.h"
+#include "server/common/bad_field.h"
+
+namespace qk {
+
+// "field: 5000, limit 64" when there are too many.
+absl::Status CheckCount(absl::string_view field, int64_t count, int64_t limit);
+
+// "field: must be finite and > 0, got nan".
+absl::Status CheckPositive(absl::string_view field, double value);
+absl::Status CheckFinite(absl::string_view field, double value);
+
+// "field[3]: 12 is outside [0, 12)" with code `outside`; INVALID_ARGUMENT for a
+// value given twice and for more than `limit` values. Returns them ascending.
+absl::StatusOr<std::vector<int>> ConvertIndices(
+    absl::string_view field,
+    const google::protobuf::RepeatedField<int32_t>& values, int size,
+    int64_t limit, absl::StatusCode outside);
+
+// Layers of a request: none given means all that have attention. One without
+// attention is INVALID_ARGUMENT, one out of range has `outside`.
+absl::StatusOr<std::vector<int>> ConvertLayers(
+    absl::string_view field,
+    const google::protobuf::RepeatedField<int32_t>& values,
+    const ModelConfig& config, int64_t limit, absl::StatusCode outside);
+
+// A field number that this server does not know, anywhere in the message.
+absl::Status CheckNoUnknownFields(const google::protobuf::Message& message);
+
+// A proto3 enum is open: any number may arrive. 0 stands for the default.
+template <typename To, size_t kSize>
+absl::StatusOr<To> ConvertEnum(
+    absl::string_view field, int value, To default_value,
+    const std::array<std::pair<int, To>, kSize>& known) {
+  if (value == 0) return default_value;
+  for (const auto& [number, result] : known) {
+    if (number == value) return result;
+  }
+  return BadField(field, absl::StrCat("unknown value ", value));
+}
+
+// The other way; `value` must be in `known`.
+template <typename From, size_t kSize>
+int EnumNumber(From value,
+               const std::array<std::pair<int, From>, kSize>& known) {
+  for (const auto& [number, result] : known) {
+    if (result == value) return number;
+  }
+  return 0;
+}
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_CONVERT_CONVERT_FIELDS_H_

@@ -1,0 +1,127 @@
+#include "absl/strings/str_format.h"
+#include "engine/base/check.h"
+#include "server/convert/convert.h"
+#include "server/convert/convert_arms.h"
+#include "server/convert/convert_fields.h"
+
+namespace qk {
+namespace {
+
+// A Score is one prefill of context and continuation. "Decode" means the
+// continuation's rows there, so a rule's phase becomes a range of positions.
+absl::Status PlaceRule(absl::string_view field, int context, int total,
+                       DisruptionRule* rule) {
+  if (rule->vision) {
+    return BadField(absl::StrCat(field, ".tower"), "Score takes no images");
+  }
+  if (rule->reselect) {
+    return BadField(absl::StrCat(field, ".reselect"),
+                    "has no meaning in Score");
+  }
+  const bool on_context = Has(rule->phase, Phase::kPrefill);
+  const bool on_continuation = Has(rule->phase, Phase::kDecode);
+  if (on_continuation) {
+    if (on_context && rule->positions.end != context) {
+      return BadField(absl::StrCat(field, ".positions"),
+                      absl::StrFormat("must end at %d, the end of the context, "
+                                      "when phase is BOTH",
+                                      context));
+    }
+    if (!on_context) rule->positions.begin = context;
+    rule->positions.end = total;
+  }
+  rule->phase = static_cast<unsigned>(Phase::kPrefill);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<int32_t>> Tokens(const pb::Input& input,
+                                            const std::string& prefix,
+                                            const ModelView& model,
+                                            const Limits& limits,
+                                            std::optional<bool> add_special) {
+  if (!input.images().empty()) {
+    return BadField(absl::StrCat(prefix, ".images"), "Score takes none");
+  }
+  QK_ASSIGN_OR_RETURN(const auto spans,
+                      ConvertInput(input, absl::StrCat(prefix, "."), model,
+                                   limits, add_special));
+  if (spans.empty()) return BadField(prefix, "has 0 tokens");
+  std::vector<int32_t> ids;
+  for (const TokenSpan& span : spans) ids.push_back(span.id);
+  return ids;
+}
+
+struct ConvertedPair {
+  RunSpec spec;
+  int context = 0;
+};
+
+absl::StatusOr<ConvertedPair> ConvertPair(const pb::ScorePair& pair,
+                                          const pb::Arm* shared, int index,
+                                          const ModelView& model,
+                                          const ConvertContext& context) {
+  const Limits& limits = context.limits;
+  const std::string field = absl::StrFormat("pairs[%d]", index);
+  ConvertedPair out;
+  QK_ASSIGN_OR_RETURN(out.spec.tokens,
+                      Tokens(pair.context(), absl::StrCat(field, ".context"),
+                             model, limits, std::nullopt));
+  // A continuation goes on where the context ends: no BOS in between.
+  QK_ASSIGN_OR_RETURN(
+      const auto continuation,
+      Tokens(pair.continuation(), absl::StrCat(field, ".continuation"), model,
+             limits, false));
+  const size_t total = out.spec.tokens.size() + continuation.size();
+  if (total > static_cast<size_t>(model.config->context_length)) {
+    return BadField(field,
+                    absl::StrFormat("has %d tokens, model context is %d", total,
+                                    model.config->context_length));
+  }
+  out.context = static_cast<int>(out.spec.tokens.size());
+  out.spec.tokens.insert(out.spec.tokens.end(), continuation.begin(),
+                         continuation.end());
+  pb::Arm arm;
+  if (pair.has_arm()) {
+    arm = pair.arm();
+  } else if (shared != nullptr) {
+    arm = *shared;
+  }
+  if (arm.name().empty()) arm.set_name("arm");
+  const std::string arm_field =
+      pair.has_arm() ? absl::StrCat(field, ".arm") : "arm";
+  QK_ASSIGN_OR_RETURN(ConvertedArm converted,
+                      ConvertArm(arm, arm_field, model, out.context, context));
+  for (size_t i = 0; i < converted.spec.rules.size(); ++i) {
+    QK_RETURN_IF_ERROR(PlaceRule(
+        absl::StrFormat("%s.disruptions[%d]", arm_field, i), out.context,
+        static_cast<int>(total), &converted.spec.rules[i]));
+  }
+  out.spec.arms.push_back(std::move(converted.spec));
+  out.spec.capture.off = true;
+  out.spec.score = Range{out.context, static_cast<int>(total)};
+  return out;
+}
+
+}  // namespace
+
+absl::StatusOr<ConvertedScore> ConvertScore(const pb::ScoreRequest& request,
+                                            const ConvertContext& context) {
+  ConvertedScore out;
+  QK_RETURN_IF_ERROR(CheckPriority(request.priority()));
+  out.priority = PriorityOf(request.priority());
+  QK_ASSIGN_OR_RETURN(out.model, FindModel(request.model(), context));
+  if (request.pairs().empty()) return BadField("pairs", "must not be empty");
+  QK_RETURN_IF_ERROR(CheckCount("pairs", request.pairs_size(),
+                                context.limits.max_score_pairs));
+  const pb::Arm* shared = request.has_arm() ? &request.arm() : nullptr;
+  for (int i = 0; i < request.pairs_size(); ++i) {
+    QK_ASSIGN_OR_RETURN(
+        ConvertedPair pair,
+        ConvertPair(request.pairs(i), shared, i, out.model, context));
+    out.specs.push_back(std::move(pair.spec));
+    out.context_tokens.push_back(pair.context);
+  }
+  return out;
+}
+
+}  // namespace qk

@@ -1,0 +1,56 @@
+// Mean and variance over prompts of every norm and statistic, in float64 and in
+// the order of the prompts, so that a stream gives the same bytes every time.
+#ifndef QKSCOPE_SERVER_EVENTS_AGGREGATE_H_
+#define QKSCOPE_SERVER_EVENTS_AGGREGATE_H_
+
+#include <compare>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "engine/types/results.h"
+#include "qkscope/v1/analysis.pb.h"
+#include "server/common/pb.h"
+
+namespace qk {
+
+// Welford's running mean and sum of squared differences.
+struct RunningMoments {
+  int64_t count = 0;
+  double mean = 0;
+  double squares = 0;
+
+  void Add(double value);
+  pb::Moments ToProto() const;
+};
+
+class Aggregator {
+ public:
+  // Norms over tokens of one prompt, all of its frames in order.
+  void Add(const std::vector<LayerFrame>& frames);
+
+  // Cut into messages of at most about `max_bytes`. `spec`: expanded.
+  std::vector<pb::Aggregate> ToProto(const pb::AnalyzeRequest& spec,
+                                     int64_t max_bytes) const;
+
+ private:
+  struct Key {
+    int arm, phase;
+    bool vision;
+    int layer, point, stage;
+    auto operator<=>(const Key&) const = default;
+  };
+  struct Entry {
+    std::vector<int> shape;
+    std::vector<double> mean, squares;  // of each norm
+    int64_t count = 0;
+    RunningMoments massive_count, ratio, max, low_frequency_share;
+  };
+
+  std::map<Key, Entry> entries_;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_EVENTS_AGGREGATE_H_

@@ -1,0 +1,147 @@
+#include "server/events/frame_queue.h"
+
+#include <new>
+#include <utility>
+
+namespace qk {
+namespace {
+
+// Of an event's own fields, over its payload.
+constexpr int64_t kItemOverhead = 256;
+
+struct PayloadBytes {
+  int64_t operator()(const QueuePosition&) const { return 0; }
+  int64_t operator()(const LayerFrame& frame) const {
+    int64_t bytes = static_cast<int64_t>(frame.data.size());
+    if (frame.statistics.has_value()) {
+      bytes += frame.statistics->top.size() * sizeof(MassiveEntry);
+    }
+    return bytes;
+  }
+  int64_t operator()(const AppliedRule& applied) const {
+    int64_t bytes = 0;
+    for (const AppliedDims& chosen : applied.chosen) {
+      bytes += sizeof(chosen) + chosen.dims.size() * sizeof(int) +
+               chosen.values.size() * sizeof(float);
+    }
+    return bytes;
+  }
+  int64_t operator()(const TokenEvent& token) const {
+    return static_cast<int64_t>(token.text.size());
+  }
+  int64_t operator()(const ComparisonResult& comparison) const {
+    return comparison.kl.size() * (3 * sizeof(float) + 1);
+  }
+  int64_t operator()(const ArmLogits& logits) const {
+    int64_t bytes = 0;
+    for (const PositionLogits& position : logits.logits) {
+      bytes += sizeof(position) + position.ids.size() * 2 * sizeof(float);
+    }
+    return bytes;
+  }
+  int64_t operator()(const ScoreResult& score) const {
+    return score.token_logprob.size() * (sizeof(float) + 1);
+  }
+  int64_t operator()(const RunEnd& end) const {
+    int64_t bytes = 0;
+    for (const ArmSummary& arm : end.arms) bytes += arm.text.size();
+    return bytes;
+  }
+};
+
+}  // namespace
+
+int64_t ItemBytes(const StreamItem& item) {
+  return kItemOverhead + std::visit(PayloadBytes(), item);
+}
+
+FrameQueue::FrameQueue(BufferLease lease, std::atomic<int64_t>* buffered,
+                       std::function<void()> wake)
+    : buffered_(buffered), wake_(std::move(wake)), lease_(std::move(lease)) {}
+
+FrameQueue::~FrameQueue() { *buffered_ -= bytes_; }
+
+void FrameQueue::PushPosition(int position) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    // Only the newest position is of interest.
+    if (!items_.empty()) {
+      if (auto* last = std::get_if<QueuePosition>(&items_.back())) {
+        last->position = position;
+        return;
+      }
+    }
+  }
+  Push(QueuePosition{position});
+}
+
+void FrameQueue::OnLayer(LayerFrame frame) { Push(std::move(frame)); }
+void FrameQueue::OnApplied(AppliedRule applied) { Push(std::move(applied)); }
+void FrameQueue::OnToken(TokenEvent token) { Push(std::move(token)); }
+void FrameQueue::OnComparison(ComparisonResult comparison) {
+  Push(std::move(comparison));
+}
+void FrameQueue::OnLogits(int arm, std::vector<PositionLogits> logits) {
+  Push(ArmLogits{arm, std::move(logits)});
+}
+void FrameQueue::OnScore(ScoreResult score) { Push(std::move(score)); }
+void FrameQueue::OnFinished(const absl::Status& status,
+                            const std::vector<ArmSummary>& arms,
+                            const RunTimes& times) {
+  Push(RunEnd{status, arms, times});
+}
+
+void FrameQueue::Push(StreamItem item) {
+  bool wake = false;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (discarded_) return;
+    const int64_t bytes = ItemBytes(item);
+    items_.push_back(std::move(item));
+    bytes_ += bytes;
+    *buffered_ += bytes;
+    wake = std::exchange(reader_waits_, false);
+  }
+  if (!wake) return;
+  try {
+    wake_();
+  } catch (const std::bad_alloc&) {
+    // The run will end with that, and try again to wake its reader.
+    std::lock_guard<std::mutex> lock(mutex_);
+    reader_waits_ = true;
+    throw;
+  }
+}
+
+std::optional<StreamItem> FrameQueue::Pop() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  // The reader comes when it is through with the last one.
+  bytes_ -= in_hand_;
+  *buffered_ -= std::exchange(in_hand_, 0);
+  if (items_.empty()) {
+    reader_waits_ = !discarded_;
+    return std::nullopt;
+  }
+  StreamItem item = std::move(items_.front());
+  items_.pop_front();
+  in_hand_ = ItemBytes(item);
+  return item;
+}
+
+void FrameQueue::Release(int64_t bytes) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  lease_.Release(bytes);
+}
+
+void FrameQueue::Discard() {
+  std::deque<StreamItem> dropped;
+  std::lock_guard<std::mutex> lock(mutex_);
+  discarded_ = true;
+  reader_waits_ = false;
+  dropped.swap(items_);
+  in_hand_ = 0;
+  *buffered_ -= std::exchange(bytes_, 0);
+  lease_.Release(lease_.bytes());
+}
+
+}  // namespace qk

@@ -1,0 +1,87 @@
+// What a run sends, on its way from the scheduler's thread to a reader. Pushing
+// never blocks and never fails: the bytes were taken from the budget before the
+// run started. Checksums, digests and messages are made on the reader's side
+// (event_encoder.h), so the device's thread only moves pointers.
+#ifndef QKSCOPE_SERVER_EVENTS_FRAME_QUEUE_H_
+#define QKSCOPE_SERVER_EVENTS_FRAME_QUEUE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/types/results.h"
+#include "server/events/buffer_budget.h"
+
+namespace qk {
+
+struct QueuePosition {
+  int position = 0;
+};
+struct ArmLogits {
+  int arm = 0;
+  std::vector<PositionLogits> logits;
+};
+struct RunEnd {
+  absl::Status status;
+  std::vector<ArmSummary> arms;
+  RunTimes times;
+};
+
+using StreamItem =
+    std::variant<QueuePosition, LayerFrame, AppliedRule, TokenEvent,
+                 ComparisonResult, ArmLogits, ScoreResult, RunEnd>;
+
+// Rough size in memory.
+int64_t ItemBytes(const StreamItem& item);
+
+class FrameQueue : public RunSink {
+ public:
+  // `buffered`: bytes that wait in all queues together, or are in a reader's
+  // hands, kept up to date.
+  // `wake`: called once after Pop found nothing and something came; under no
+  // lock, on the pushing thread, so it should only post a task.
+  FrameQueue(BufferLease lease, std::atomic<int64_t>* buffered,
+             std::function<void()> wake);
+  ~FrameQueue() override;
+
+  void PushPosition(int position);
+  void OnLayer(LayerFrame frame) override;
+  void OnApplied(AppliedRule applied) override;
+  void OnToken(TokenEvent token) override;
+  void OnComparison(ComparisonResult comparison) override;
+  void OnLogits(int arm, std::vector<PositionLogits> logits) override;
+  void OnScore(ScoreResult score) override;
+  void OnFinished(const absl::Status& status,
+                  const std::vector<ArmSummary>& arms,
+                  const RunTimes& times) override;
+
+  // The oldest item; nullopt: `wake` will be called. One reader at a time.
+  std::optional<StreamItem> Pop();
+  // The reader is done with that many bytes: they go back to the budget.
+  void Release(int64_t bytes);
+  // Nobody reads any more: what waits and what comes is dropped.
+  void Discard();
+
+ private:
+  void Push(StreamItem item);
+
+  std::atomic<int64_t>* const buffered_;
+  const std::function<void()> wake_;
+  std::mutex mutex_;
+  BufferLease lease_;
+  std::deque<StreamItem> items_;
+  int64_t bytes_ = 0;    // of items_ and of the item popped last
+  int64_t in_hand_ = 0;  // the latter's
+  bool reader_waits_ = false;
+  bool discarded_ = false;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_EVENTS_FRAME_QUEUE_H_

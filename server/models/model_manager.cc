@@ -1,0 +1,350 @@
+#include "server/models/model_manager.h"
+
+#include <algorithm>
+#include <future>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "engine/base/check.h"
+#include "server/common/refusal.h"
+#include "server/common/text.h"
+
+namespace qk {
+namespace {
+
+// How often it is looked whether a model's memory is free.
+constexpr auto kLook = std::chrono::milliseconds(20);
+
+absl::Status ShuttingDown() {
+  return Refused(Refusal::kDraining,
+                 absl::UnavailableError("server is shutting down"));
+}
+
+// A run whose results nobody wants.
+class IgnoringSink : public RunSink {
+ public:
+  void OnLayer(LayerFrame) override {}
+  void OnApplied(AppliedRule) override {}
+  void OnToken(TokenEvent) override {}
+  void OnComparison(ComparisonResult) override {}
+  void OnLogits(int, std::vector<PositionLogits>) override {}
+  void OnScore(ScoreResult) override {}
+  void OnFinished(const absl::Status& status, const std::vector<ArmSummary>&,
+                  const RunTimes&) override {
+    end_.set_value(status);
+  }
+  std::future<absl::Status> end() { return end_.get_future(); }
+
+ private:
+  std::promise<absl::Status> end_;
+};
+
+}  // namespace
+
+ModelManager::ModelManager(Parts parts) : parts_(std::move(parts)) {}
+
+absl::StatusOr<std::unique_ptr<ModelManager>> ModelManager::Create(
+    Parts parts) {
+  std::unique_ptr<ModelManager> manager(new ModelManager(std::move(parts)));
+  if (manager->parts_.admin.enabled) {
+    QK_ASSIGN_OR_RETURN(manager->root_,
+                        ModelRoot::Open(manager->parts_.admin.root));
+    manager->loader_ = std::make_unique<Executor>(1);
+    manager->watcher_ = std::thread([m = manager.get()] { m->Watch(); });
+  }
+  return manager;
+}
+
+ModelManager::~ModelManager() {
+  Stop();
+  loader_.reset();
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    ended_ = true;
+  }
+  changed_.notify_all();
+  if (watcher_.joinable()) watcher_.join();
+}
+
+absl::Status ModelManager::Describe(const ModelToLoad& model) {
+  QK_ASSIGN_OR_RETURN(ModelDescription description,
+                      DescribeModel(model.path, model.compute));
+  parts_.metrics->AddModel(model.name, description.config.num_layers());
+  parts_.registry->AddLoading(model.name, std::move(description),
+                              model.compute);
+  return absl::OkStatus();
+}
+
+absl::Status ModelManager::Load(const ModelToLoad& model) {
+  std::lock_guard<std::mutex> lock(load_mutex_);
+  auto loaded = Read(model, model.path, nullptr);
+  if (!loaded.ok()) {
+    parts_.registry->SetFailed(model.name, loaded.status());
+    return loaded.status();
+  }
+  SetReady(model.name, *loaded);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<const Model>> ModelManager::Read(
+    const ModelToLoad& model, const std::string& path,
+    std::function<void(double)> progress) {
+  ModelOptions options;
+  options.compute = model.compute;
+  options.kv_cache_bytes = parts_.limits.kv_cache_bytes;
+  options.max_rows_per_pass = parts_.limits.max_rows_per_pass;
+  options.expected_sha256 = model.sha256;
+  options.progress = std::move(progress);
+  return Model::Load(path, options, parts_.backend);
+}
+
+void ModelManager::SetReady(const std::string& name,
+                            const std::shared_ptr<const Model>& model) {
+  parts_.metrics->ModelLoaded(
+      name, model,
+      {model->load_seconds(), model->host_bytes(), model->device_bytes()});
+  parts_.log->Info("model_ready", {{"model", name},
+                                   {"seconds", model->load_seconds()},
+                                   {"host_bytes", model->host_bytes()},
+                                   {"sha256", model->weights_sha256()}});
+  parts_.registry->SetReady(name, model);
+  parts_.set_health(name, true);
+}
+
+absl::Status ModelManager::CheckAllowed(const std::string& sha256) const {
+  const std::vector<std::string>& allowed = parts_.admin.allowed_sha256;
+  if (allowed.empty() ||
+      std::find(allowed.begin(), allowed.end(), sha256) != allowed.end()) {
+    return absl::OkStatus();
+  }
+  return absl::PermissionDeniedError(
+      absl::StrCat("weights with SHA-256 ", sha256,
+                   " are not in model_admin.allowed_sha256"));
+}
+
+absl::Status ModelManager::StartLoad(LoadRequest request) {
+  if (!request.model.sha256.empty()) {
+    QK_RETURN_IF_ERROR(CheckAllowed(request.model.sha256));
+  }
+  QK_RETURN_IF_ERROR(
+      parts_.registry->BeginLoad(request.model.name, request.replace));
+  request.on_progress({});
+  loader_->Post([this, request = std::move(request)] {
+    absl::StatusOr<ModelEntry> entry = RunLoad(request);
+    parts_.registry->EndLoad(request.model.name);
+    request.on_done(entry);
+  });
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ModelEntry> ModelManager::RunLoad(const LoadRequest& request) {
+  std::lock_guard<std::mutex> lock(load_mutex_);
+  {
+    std::lock_guard<std::mutex> stop_lock(mutex_);
+    if (stopping_) return ShuttingDown();
+  }
+  const std::string& name = request.model.name;
+  Progress progress;
+  progress.phase = Phase::kChecking;
+  request.on_progress(progress);
+  QK_ASSIGN_OR_RETURN(const auto pinned, root_->Pin(request.model.path));
+  QK_ASSIGN_OR_RETURN(ModelDescription description,
+                      DescribeModel(pinned->path(), request.model.compute));
+  QK_RETURN_IF_ERROR(
+      MakeRoom(name, description.host_bytes_estimate, &progress.evicted));
+  ModelEntry old;
+  for (ModelEntry& entry : parts_.registry->Loaded()) {
+    if (entry.name == name) old = std::move(entry);
+  }
+  parts_.metrics->AddModel(name, description.config.num_layers());
+  if (old.model == nullptr) {
+    parts_.registry->AddLoading(name, description, request.model.compute);
+  }
+  auto model = LoadPinned(request, pinned->path(), description, progress);
+  if (!model.ok()) {
+    if (old.model == nullptr) {
+      parts_.registry->SetFailed(name, model.status());
+    }
+    return model.status();
+  }
+  SetReady(name, *model);
+  if (old.model != nullptr) Retire({name, old.model, old.bytes, false, {}});
+  ModelEntry entry;
+  for (ModelEntry& loaded : parts_.registry->Loaded()) {
+    if (loaded.name == name) entry = std::move(loaded);
+  }
+  return entry;
+}
+
+absl::StatusOr<std::shared_ptr<const Model>> ModelManager::LoadPinned(
+    const LoadRequest& request, const std::string& path,
+    const ModelDescription& description, const Progress& checked) {
+  Progress progress = checked;
+  progress.phase = Phase::kReading;
+  progress.bytes_total = description.file_bytes;
+  request.on_progress(progress);
+  const auto on_share = [&](double share) {
+    progress.bytes_read =
+        static_cast<int64_t>(share * static_cast<double>(progress.bytes_total));
+    request.on_progress(progress);
+  };
+  QK_ASSIGN_OR_RETURN(auto model, Read(request.model, path, on_share));
+  QK_RETURN_IF_ERROR(CheckAllowed(model->weights_sha256()));
+  progress.phase = Phase::kWarmingUp;
+  progress.bytes_read = progress.bytes_total;
+  request.on_progress(progress);
+  QK_RETURN_IF_ERROR(WarmUp(request, model));
+  return model;
+}
+
+absl::Status ModelManager::WarmUp(const LoadRequest& request,
+                                  const std::shared_ptr<const Model>& model) {
+  RunSpec spec;
+  spec.tokens = {model->config().vision.image_token == 0 ? 1 : 0};
+  spec.arms.resize(1);
+  spec.arms[0].model = model;
+  spec.capture.off = true;
+  spec.logits.emplace();
+  spec.logits->top_n = 1;
+  spec.logits->positions = {0};
+  auto sink = std::make_shared<IgnoringSink>();
+  std::future<absl::Status> end = sink->end();
+  ScheduledRun run;
+  run.prefill_rows = 1;
+  run.keep_alive = sink;
+  QK_ASSIGN_OR_RETURN(run.run, Run::Create(std::move(spec), sink.get()));
+  RequestInfo info;
+  info.id = request.id;
+  info.method = "LoadModel";
+  info.model = request.model.name;
+  info.user = request.user;
+  info.arms = 1;
+  info.prompt_tokens = 1;
+  const auto scheduled = std::make_shared<ScheduledRequest>(
+      std::move(info), absl::InfiniteFuture(), [](int) {});
+  std::vector<ScheduledRun> runs;
+  runs.push_back(std::move(run));
+  QK_RETURN_IF_ERROR(parts_.scheduler->Submit(scheduled, std::move(runs)));
+  return end.get();
+}
+
+absl::Status ModelManager::MakeRoom(const std::string& name, int64_t bytes,
+                                    std::vector<std::string>* evicted) {
+  const ModelAdminOptions& admin = parts_.admin;
+  for (;;) {
+    int count = 1;
+    int64_t used = RetiredBytes();
+    std::vector<std::string> others;
+    for (const ModelEntry& entry : parts_.registry->Loaded()) {
+      if (entry.state != ModelState::kUnloading) used += entry.bytes;
+      if (entry.name == name || entry.state == ModelState::kFailed) continue;
+      ++count;
+      if (entry.state != ModelState::kReady) continue;
+      others.push_back(absl::StrCat("'", entry.name, "' (",
+                                    HumanBytes(entry.bytes),
+                                    entry.idle ? ", idle)" : ", in use)"));
+    }
+    std::string problem;
+    if (admin.max_models > 0 && count > admin.max_models) {
+      problem = absl::StrCat("max_models is ", admin.max_models);
+    } else if (admin.max_bytes > 0 && bytes > admin.max_bytes - used) {
+      problem = absl::StrCat("the model needs about ", HumanBytes(bytes), "; ",
+                             HumanBytes(used), " of max_bytes ",
+                             HumanBytes(admin.max_bytes), " are taken");
+    }
+    if (problem.empty()) return absl::OkStatus();
+    std::string victim;
+    std::shared_ptr<const Model> model;
+    if (admin.eviction == ModelAdminOptions::Eviction::kLru) {
+      model = parts_.registry->TakeIdle(&victim);
+    }
+    if (model == nullptr) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          problem, others.empty()
+                       ? "; there is nothing to unload"
+                       : "; unload one of: " + absl::StrJoin(others, ", ")));
+    }
+    parts_.set_health(victim, false);
+    parts_.metrics->ModelUnloaded(victim);
+    parts_.log->Info("model_unloaded", {{"model", victim}, {"for", name}});
+    evicted->push_back(victim);
+  }
+}
+
+absl::Status ModelManager::StartUnload(
+    const std::string& name, std::function<void(const absl::Status&)> on_done) {
+  QK_ASSIGN_OR_RETURN(const std::shared_ptr<const Model> model,
+                      parts_.registry->BeginUnload(name));
+  parts_.set_health(name, false);
+  parts_.metrics->ModelUnloaded(name);
+  if (model == nullptr) {
+    on_done(absl::OkStatus());
+    return absl::OkStatus();
+  }
+  parts_.log->Info("model_unloading", {{"model", name}});
+  Retire({name, model, model->host_bytes(), true, std::move(on_done)});
+  return absl::OkStatus();
+}
+
+void ModelManager::Retire(Retired retired) {
+  std::function<void(const absl::Status&)> refused;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (stopping_) std::swap(refused, retired.on_done);
+    retired_.push_back(std::move(retired));
+  }
+  changed_.notify_all();
+  if (refused != nullptr) refused(ShuttingDown());
+}
+
+int64_t ModelManager::RetiredBytes() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  int64_t bytes = 0;
+  for (const Retired& retired : retired_) {
+    if (!retired.model.expired()) bytes += retired.bytes;
+  }
+  return bytes;
+}
+
+void ModelManager::Stop() {
+  std::vector<Retired> waited;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    stopping_ = true;
+    for (Retired& retired : retired_) {
+      if (retired.on_done == nullptr) continue;
+      waited.push_back(retired);
+      retired.on_done = nullptr;
+    }
+  }
+  for (const Retired& retired : waited) retired.on_done(ShuttingDown());
+}
+
+void ModelManager::Watch() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  while (!ended_) {
+    if (retired_.empty()) {
+      changed_.wait(lock);
+    } else {
+      changed_.wait_for(lock, kLook);
+    }
+    const auto gone = std::partition(
+        retired_.begin(), retired_.end(),
+        [](const Retired& retired) { return !retired.model.expired(); });
+    std::vector<Retired> done(gone, retired_.end());
+    retired_.erase(gone, retired_.end());
+    lock.unlock();
+    for (const Retired& retired : done) {
+      if (retired.unloading) {
+        parts_.registry->EndUnload(retired.name);
+        parts_.log->Info("model_unloaded", {{"model", retired.name}});
+      }
+      if (retired.on_done != nullptr) retired.on_done(absl::OkStatus());
+    }
+    lock.lock();
+  }
+}
+
+}  // namespace qk

@@ -1,0 +1,127 @@
+// Models that come and go: loading, replacing, unloading, and making room.
+#ifndef QKSCOPE_SERVER_MODELS_MODEL_MANAGER_H_
+#define QKSCOPE_SERVER_MODELS_MODEL_MANAGER_H_
+
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/model/model.h"
+#include "server/common/executor.h"
+#include "server/common/limits.h"
+#include "server/common/log.h"
+#include "server/models/model_options.h"
+#include "server/models/model_registry.h"
+#include "server/models/model_root.h"
+#include "server/observe/metrics.h"
+#include "server/schedule/scheduler.h"
+
+namespace qk {
+
+// Thread-safe.
+class ModelManager {
+ public:
+  // All outlive the manager. `set_health`: whether a model serves, by name.
+  struct Parts {
+    Limits limits;
+    ModelAdminOptions admin;
+    Backend* backend = nullptr;
+    ModelRegistry* registry = nullptr;
+    Scheduler* scheduler = nullptr;
+    Metrics* metrics = nullptr;
+    Log* log = nullptr;
+    std::function<void(const std::string& name, bool serving)> set_health;
+  };
+  // Errors: the root of models cannot be opened.
+  static absl::StatusOr<std::unique_ptr<ModelManager>> Create(Parts parts);
+  // Waits for the load in progress.
+  ~ModelManager();
+
+  bool admin_enabled() const { return parts_.admin.enabled; }
+
+  // Of the configuration: Describe all, then Load each.
+  absl::Status Describe(const ModelToLoad& model);
+  absl::Status Load(const ModelToLoad& model);
+
+  enum class Phase { kWaiting, kChecking, kReading, kWarmingUp };
+  struct Progress {
+    Phase phase = Phase::kWaiting;
+    int64_t bytes_read = 0;
+    int64_t bytes_total = 0;
+    std::vector<std::string> evicted;
+  };
+  struct LoadRequest {
+    ModelToLoad model;  // its path is below the root
+    bool replace = false;
+    std::string id;                    // of the call
+    std::shared_ptr<const User> user;  // whose the first pass is
+    // Mostly on a thread of the manager's; `on_done` once, last.
+    std::function<void(const Progress&)> on_progress;
+    std::function<void(const absl::StatusOr<ModelEntry>&)> on_done;
+  };
+  // Errors that can be told at once, else `on_done` tells.
+  absl::Status StartLoad(LoadRequest request);
+
+  // The model is found no more when it returns OK; then `on_done`, once, when
+  // its memory is free.
+  absl::Status StartUnload(const std::string& name,
+                           std::function<void(const absl::Status&)> on_done);
+
+  // Loads that have not begun are refused, and nobody waits for unloads.
+  void Stop();
+
+ private:
+  // A model that was unloaded, evicted or replaced, until its memory is free.
+  struct Retired {
+    std::string name;
+    std::weak_ptr<const Model> model;
+    int64_t bytes = 0;
+    bool unloading = false;  // listed as such
+    std::function<void(const absl::Status&)> on_done;
+  };
+
+  explicit ModelManager(Parts parts);
+
+  absl::StatusOr<ModelEntry> RunLoad(const LoadRequest& request);
+  absl::StatusOr<std::shared_ptr<const Model>> LoadPinned(
+      const LoadRequest& request, const std::string& path,
+      const ModelDescription& description, const Progress& progress);
+  absl::StatusOr<std::shared_ptr<const Model>> Read(
+      const ModelToLoad& model, const std::string& path,
+      std::function<void(double)> progress);
+  absl::Status CheckAllowed(const std::string& sha256) const;
+  // For a model of that name and size: evicts, or says what could be unloaded.
+  absl::Status MakeRoom(const std::string& name, int64_t bytes,
+                        std::vector<std::string>* evicted);
+  absl::Status WarmUp(const LoadRequest& request,
+                      const std::shared_ptr<const Model>& model);
+  void SetReady(const std::string& name,
+                const std::shared_ptr<const Model>& model);
+  void Retire(Retired retired);
+  int64_t RetiredBytes();
+  void Watch();
+
+  const Parts parts_;
+  std::unique_ptr<ModelRoot> root_;
+  std::mutex load_mutex_;  // one load at a time
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<Retired> retired_;
+  bool stopping_ = false;  // nobody is to wait
+  bool ended_ = false;
+
+  std::thread watcher_;
+  std::unique_ptr<Executor> loader_;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_MODELS_MODEL_MANAGER_H_

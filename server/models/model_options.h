@@ -1,0 +1,39 @@
+// What the server is told of its models.
+#ifndef QKSCOPE_SERVER_MODELS_MODEL_OPTIONS_H_
+#define QKSCOPE_SERVER_MODELS_MODEL_OPTIONS_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/types/compute_type.h"
+
+namespace qk {
+
+struct ModelToLoad {
+  std::string name;
+  std::string path;
+  ComputeType compute = ComputeType::kF32;
+  std::string sha256;  // expected; empty: any
+};
+
+// The service ModelAdmin.
+struct ModelAdminOptions {
+  enum class Eviction { kNever, kLru, kManual };
+
+  bool enabled = false;
+  std::string root;
+  std::vector<std::string> allowed_sha256;  // lower case; empty: any
+  Eviction eviction = Eviction::kNever;
+  int max_models = 0;     // 0: no limit
+  int64_t max_bytes = 0;  // 0: no limit
+};
+
+// Reads every model's files but not its weights: one line per model that could
+// not be served.
+std::vector<std::string> CheckModelFiles(const std::vector<ModelToLoad>& models,
+                                         const ModelAdminOptions& admin);
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_MODELS_MODEL_OPTIONS_H_

@@ -1,0 +1,201 @@
+#include "server/models/model_registry.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/access/users.h"
+#include "server/common/grpc_status.h"
+#include "server/common/refusal.h"
+#include "server/common/text.h"
+
+namespace qk {
+namespace {
+
+constexpr absl::Duration kLoadingRetry = absl::Seconds(2);
+
+absl::Status Changing(const std::string& name, absl::string_view what) {
+  return Refused(
+      Refusal::kModelState,
+      WithRetryAfter(absl::UnavailableError(absl::StrCat(
+                         "model '", name, "' is ", what, " (retry in ",
+                         absl::ToInt64Seconds(kLoadingRetry), " s)")),
+                     kLoadingRetry));
+}
+
+// With the registry's lock: only there new shares of a model are made.
+bool IsIdle(const ModelEntry& entry) {
+  return entry.state == ModelState::kReady && entry.model.use_count() == 1;
+}
+
+}  // namespace
+
+void ModelRegistry::AddLoading(const std::string& name,
+                               ModelDescription description,
+                               ComputeType compute) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  ModelEntry& entry = entries_[name];
+  entry.name = name;
+  entry.state = ModelState::kLoading;
+  entry.failure = absl::OkStatus();
+  entry.description = std::move(description);
+  entry.compute = compute;
+}
+
+void ModelRegistry::SetReady(const std::string& name,
+                             std::shared_ptr<const Model> model) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  ModelEntry& entry = entries_[name];
+  entry.state = ModelState::kReady;
+  entry.failure = absl::OkStatus();
+  entry.description = model->description();
+  entry.compute = model->compute();
+  entry.bytes = model->host_bytes();
+  entry.used = ++finds_;
+  // What a replaced model still holds goes after the lock.
+  std::swap(entry.model, model);
+  lock.unlock();
+}
+
+void ModelRegistry::SetFailed(const std::string& name,
+                              const absl::Status& failure) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  ModelEntry& entry = entries_[name];
+  entry.state = ModelState::kFailed;
+  entry.failure = failure;
+}
+
+absl::StatusOr<ModelEntry> ModelRegistry::Get(const std::string& name,
+                                              const User& user) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto it = entries_.find(name);
+  if (it == entries_.end() || !MayUseModel(user, name)) {
+    return absl::NotFoundError(
+        absl::StrCat("model '", Echo(name), "' is not loaded; see ListModels"));
+  }
+  return it->second;
+}
+
+std::vector<ModelEntry> ModelRegistry::ListIf(
+    const std::function<bool(const std::string&)>& wanted) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::vector<ModelEntry> out;
+  for (const auto& [name, entry] : entries_) {
+    if (!wanted(name)) continue;
+    const bool idle = IsIdle(entry);
+    out.push_back(entry);
+    out.back().idle = idle;
+  }
+  return out;
+}
+
+std::vector<ModelEntry> ModelRegistry::List(const User& user) const {
+  return ListIf(
+      [&](const std::string& name) { return MayUseModel(user, name); });
+}
+
+std::vector<ModelEntry> ModelRegistry::Loaded() const {
+  return ListIf([](const std::string&) { return true; });
+}
+
+absl::Status ModelRegistry::BeginLoad(const std::string& name, bool replace) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto it = entries_.find(name);
+  const bool known = it != entries_.end();
+  if (loading_.contains(name) ||
+      (known && it->second.state == ModelState::kLoading)) {
+    return absl::AlreadyExistsError(
+        absl::StrCat("model '", name, "' is loading"));
+  }
+  if (known && it->second.state == ModelState::kUnloading) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("model '", name, "' is unloading"));
+  }
+  if (known && it->second.state == ModelState::kReady && !replace) {
+    return absl::AlreadyExistsError(absl::StrCat(
+        "model '", name, "' is loaded; to load another in its place: replace"));
+  }
+  loading_.insert(name);
+  return absl::OkStatus();
+}
+
+void ModelRegistry::EndLoad(const std::string& name) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  loading_.erase(name);
+}
+
+absl::StatusOr<std::shared_ptr<const Model>> ModelRegistry::BeginUnload(
+    const std::string& name) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto it = entries_.find(name);
+  if (loading_.contains(name) ||
+      (it != entries_.end() && it->second.state == ModelState::kLoading)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("model '", name, "' is loading"));
+  }
+  if (it == entries_.end()) {
+    return absl::NotFoundError(
+        absl::StrCat("model '", Echo(name), "' is not loaded; see ListModels"));
+  }
+  ModelEntry& entry = it->second;
+  if (entry.state == ModelState::kUnloading) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("model '", name, "' is unloading"));
+  }
+  std::shared_ptr<const Model> model = std::move(entry.model);
+  entry.model = nullptr;
+  entry.state = ModelState::kUnloading;
+  if (model == nullptr) entries_.erase(it);
+  return model;
+}
+
+void ModelRegistry::EndUnload(const std::string& name) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  entries_.erase(name);
+}
+
+std::shared_ptr<const Model> ModelRegistry::TakeIdle(std::string* name) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  auto oldest = entries_.end();
+  for (auto it = entries_.begin(); it != entries_.end(); ++it) {
+    if (!IsIdle(it->second) || loading_.contains(it->first)) continue;
+    if (oldest == entries_.end() || it->second.used < oldest->second.used) {
+      oldest = it;
+    }
+  }
+  if (oldest == entries_.end()) return nullptr;
+  *name = oldest->first;
+  std::shared_ptr<const Model> model = std::move(oldest->second.model);
+  entries_.erase(oldest);
+  return model;
+}
+
+absl::StatusOr<ModelView> ModelRegistry::Find(const std::string& name,
+                                              const User& user) const {
+  auto entry = Get(name, user);
+  if (!entry.ok()) return entry.status();
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (const auto it = entries_.find(name); it != entries_.end()) {
+      it->second.used = ++finds_;
+    }
+  }
+  switch (entry->state) {
+    case ModelState::kLoading:
+      return Changing(name, "loading");
+    case ModelState::kUnloading:
+      return Changing(name, "unloading");
+    case ModelState::kFailed:
+      return absl::FailedPreconditionError(
+          absl::StrCat("model '", name, "' failed to load; see GetModel"));
+    case ModelState::kReady:
+      break;
+  }
+  ModelView view;
+  view.name = name;
+  view.config = &entry->model->config();
+  view.tokenizer = entry->model->tokenizer();
+  view.model = std::move(entry->model);
+  return view;
+}
+
+}  // namespace qk

@@ -1,0 +1,200 @@
+#include "server/models/model_root.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "engine/base/check.h"
+#include "server/common/text.h"
+
+namespace qk {
+namespace {
+
+// Each takes a descriptor.
+constexpr size_t kMaxFiles = 512;
+
+absl::string_view BaseName(absl::string_view path) {
+  return path.substr(path.rfind('/') + 1);  // npos + 1 is 0
+}
+
+absl::Status OpenError(const std::string& path, int error) {
+  const std::string name = Echo(BaseName(path));
+  switch (error) {
+    case EXDEV:
+    case ELOOP:
+      return absl::PermissionDeniedError(
+          absl::StrCat("path: '", name, "' leads out of the models' root"));
+    case EACCES:
+    case EPERM:
+      return absl::PermissionDeniedError(
+          absl::StrCat("path: '", name, "': permission denied"));
+    case ENOENT:
+    case ENOTDIR:
+      return absl::NotFoundError(
+          absl::StrCat("path: '", name, "': no such file or folder"));
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM:
+      return absl::ResourceExhaustedError(
+          absl::StrCat("path: '", name, "': ", std::strerror(error)));
+    case EAGAIN:
+      return absl::UnavailableError(
+          absl::StrCat("path: '", name, "' was changed while it was opened"));
+    case ENOSYS:
+      return absl::UnimplementedError("LoadModel needs Linux 5.6 or later");
+    default:
+      return absl::InvalidArgumentError(
+          absl::StrCat("path: '", name, "': ", std::strerror(error)));
+  }
+}
+
+absl::Status CheckPath(absl::string_view path) {
+  const auto bad = [&](absl::string_view problem) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("path: ", problem, ", got '", Echo(path), "'"));
+  };
+  if (path.empty()) return bad("must not be empty");
+  if (path.find('\0') != absl::string_view::npos) return bad("has a NUL");
+  if (path.front() == '/') {
+    return absl::PermissionDeniedError(absl::StrCat(
+        "path: must be relative to the models' root, got '", Echo(path), "'"));
+  }
+  for (absl::string_view part : absl::StrSplit(path, '/')) {
+    if (part.empty()) return bad("has an empty component");
+    if (part == "..") {
+      return absl::PermissionDeniedError(
+          absl::StrCat("path: must not have '..', got '", Echo(path), "'"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// What the loader may read of a folder.
+bool IsModelFile(absl::string_view name) {
+  return absl::EndsWith(name, ".json") ||
+         absl::EndsWith(name, ".safetensors") || absl::EndsWith(name, ".model");
+}
+
+absl::StatusOr<mode_t> ModeOf(int fd, const std::string& path) {
+  struct stat info;
+  if (fstat(fd, &info) != 0) return OpenError(path, errno);
+  return info.st_mode;
+}
+
+}  // namespace
+
+PinnedModel::~PinnedModel() {
+  for (const std::string& link : links_) unlink(link.c_str());
+  if (!folder_.empty()) rmdir(folder_.c_str());
+  for (int fd : fds_) close(fd);
+}
+
+absl::StatusOr<std::unique_ptr<ModelRoot>> ModelRoot::Open(
+    const std::string& directory) {
+  const int fd = open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "model_admin.root: '", directory, "': ", std::strerror(errno)));
+  }
+  return std::unique_ptr<ModelRoot>(new ModelRoot(fd));
+}
+
+ModelRoot::~ModelRoot() { close(fd_); }
+
+absl::StatusOr<int> ModelRoot::OpenBeneath(const std::string& path) const {
+  open_how how = {};
+  how.flags = O_PATH | O_CLOEXEC;
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
+  const long fd = syscall(SYS_openat2, fd_, path.c_str(), &how, sizeof(how));
+  if (fd < 0) return OpenError(path, errno);
+  return static_cast<int>(fd);
+}
+
+absl::Status ModelRoot::PinFile(const std::string& path,
+                                PinnedModel* out) const {
+  QK_ASSIGN_OR_RETURN(const int fd, OpenBeneath(path));
+  out->fds_.push_back(fd);
+  QK_ASSIGN_OR_RETURN(const mode_t mode, ModeOf(fd, path));
+  if (!S_ISREG(mode)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "path: '", Echo(BaseName(path)), "' is not a regular file"));
+  }
+  const std::string link = absl::StrCat(out->folder_, "/", BaseName(path));
+  if (symlink(absl::StrCat("/proc/self/fd/", fd).c_str(), link.c_str()) != 0) {
+    return OpenError(path, errno);
+  }
+  out->links_.push_back(link);
+  return absl::OkStatus();
+}
+
+absl::Status ModelRoot::PinFolder(const std::string& path,
+                                  PinnedModel* out) const {
+  QK_ASSIGN_OR_RETURN(const int fd, OpenBeneath(path));
+  const int listed = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const int error = errno;
+  close(fd);
+  if (listed < 0) return OpenError(path, error);
+  DIR* const folder = fdopendir(listed);
+  absl::Cleanup close_folder = [folder] { closedir(folder); };
+  while (const dirent* entry = readdir(folder)) {
+    if (!IsModelFile(entry->d_name)) continue;
+    if (out->links_.size() == kMaxFiles) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("path: more than ", kMaxFiles, " files of models"));
+    }
+    const absl::Status status =
+        PinFile(absl::StrCat(path, "/", entry->d_name), out);
+    // A broken link counts only if the model needs it.
+    if (!status.ok() && !absl::IsNotFound(status)) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<PinnedModel>> ModelRoot::Pin(
+    const std::string& path) const {
+  std::string clean = path;
+  if (clean.size() > 1 && clean.back() == '/') clean.pop_back();
+  QK_RETURN_IF_ERROR(CheckPath(clean));
+  QK_ASSIGN_OR_RETURN(const int fd, OpenBeneath(clean));
+  const absl::StatusOr<mode_t> mode = ModeOf(fd, clean);
+  close(fd);
+  if (!mode.ok()) return mode.status();
+  auto out = std::make_unique<PinnedModel>();
+  std::error_code ignored;
+  std::string folder =
+      std::filesystem::temp_directory_path(ignored) / "qkscoped_XXXXXX";
+  if (mkdtemp(folder.data()) == nullptr) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("no temporary folder: ", std::strerror(errno)));
+  }
+  out->folder_ = folder;
+  if (S_ISDIR(*mode)) {
+    out->path_ = folder;
+    QK_RETURN_IF_ERROR(PinFolder(clean, out.get()));
+    return out;
+  }
+  out->path_ = absl::StrCat(folder, "/", BaseName(clean));
+  if (absl::EndsWith(clean, ".safetensors") || absl::EndsWith(clean, ".json")) {
+    const size_t slash = clean.rfind('/');
+    QK_RETURN_IF_ERROR(PinFolder(
+        slash == std::string::npos ? "." : clean.substr(0, slash), out.get()));
+  } else {
+    QK_RETURN_IF_ERROR(PinFile(clean, out.get()));
+  }
+  return out;
+}
+
+}  // namespace qk

@@ -1,0 +1,256 @@
+#include "server/net/acceptor.h"
+
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "engine/base/check.h"
+#include "server/common/text.h"
+#include "server/net/addresses.h"
+
+namespace qk {
+namespace {
+
+// Between two tries while there are no descriptors.
+constexpr int kRetryMs = 10;
+constexpr absl::Duration kLogEvery = absl::Seconds(1);
+
+// Descriptors are given out from the lowest free number on, so one's number
+// says how many there are. Model files, results and probes need some, too.
+int HighestDescriptor() {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 ||
+      limit.rlim_cur > std::numeric_limits<int>::max()) {
+    return std::numeric_limits<int>::max();
+  }
+  const int all = static_cast<int>(limit.rlim_cur);
+  return all - std::clamp(all / 4, 8, 128);
+}
+
+absl::Status SystemError(const char* what) {
+  return absl::UnavailableError(absl::StrCat(what, ": ", std::strerror(errno)));
+}
+
+template <typename T>
+void SetOption(int fd, int level, int name, T value) {
+  setsockopt(fd, level, name, &value, sizeof(value));
+}
+
+void SetPort(int port, sockaddr* address) {
+  if (address->sa_family == AF_INET) {
+    reinterpret_cast<sockaddr_in*>(address)->sin_port = htons(port);
+  } else if (address->sa_family == AF_INET6) {
+    reinterpret_cast<sockaddr_in6*>(address)->sin6_port = htons(port);
+  }
+}
+
+int PortOf(const sockaddr_storage& address) {
+  return ntohs(address.ss_family == AF_INET
+                   ? reinterpret_cast<const sockaddr_in&>(address).sin_port
+                   : reinterpret_cast<const sockaddr_in6&>(address).sin6_port);
+}
+
+// From this machine, any address is reached at loopback.
+void ReplaceWildcard(sockaddr_storage* address) {
+  if (address->ss_family == AF_INET) {
+    in_addr& v4 = reinterpret_cast<sockaddr_in*>(address)->sin_addr;
+    if (v4.s_addr == htonl(INADDR_ANY)) v4.s_addr = htonl(INADDR_LOOPBACK);
+  } else {
+    in6_addr& v6 = reinterpret_cast<sockaddr_in6*>(address)->sin6_addr;
+    if (IN6_IS_ADDR_UNSPECIFIED(&v6)) v6 = in6addr_loopback;
+  }
+}
+
+absl::Status AwaitConnected(int fd, absl::Duration timeout) {
+  pollfd connecting = {fd, POLLOUT, 0};
+  const int ready = poll(&connecting, 1,
+                         static_cast<int>(absl::ToInt64Milliseconds(timeout)));
+  if (ready == 0) return absl::DeadlineExceededError("connect: no answer");
+  int error = 0;
+  socklen_t size = sizeof(error);
+  getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
+  if (ready > 0 && error == 0) return absl::OkStatus();
+  errno = error;
+  return SystemError("connect");
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Listen(
+    const Options& options, Connections* connections, Log* log) {
+  QK_ASSIGN_OR_RETURN(const HostPort where, ParseHostPort(options.address));
+  QK_ASSIGN_OR_RETURN(const AddressList found,
+                      ResolveListening(options.address));
+  std::unique_ptr<Acceptor> acceptor(new Acceptor(connections, log));
+  acceptor->port_ = where.port;
+  acceptor->highest_ = HighestDescriptor();
+  acceptor->wake_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (acceptor->wake_ < 0) return SystemError("eventfd");
+  absl::Status status;
+  for (const addrinfo* one = found.get(); one != nullptr; one = one->ai_next) {
+    // One port for all.
+    SetPort(acceptor->port_, one->ai_addr);
+    const absl::Status bound =
+        acceptor->Bind(one->ai_addr, one->ai_addrlen, options.peer_timeout);
+    if (status.ok()) status = bound;
+  }
+  // A name may have addresses that this machine does not.
+  if (!acceptor->listeners_.empty()) return acceptor;
+  return absl::UnavailableError(absl::StrCat(
+      "cannot bind '", Echo(options.address), "': ", status.message()));
+}
+
+absl::Status Acceptor::Bind(const sockaddr* address, socklen_t size,
+                            absl::Duration peer_timeout) {
+  const int fd =
+      socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return absl::UnavailableError(std::strerror(errno));
+  absl::Cleanup close_fd = [fd] { close(fd); };
+  SetOption(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+  // Both are inherited by the connections.
+  SetOption(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+  SetOption(fd, IPPROTO_TCP, TCP_USER_TIMEOUT,
+            static_cast<int>(absl::ToInt64Milliseconds(peer_timeout)));
+  if (address->sa_family == AF_INET6) {
+    SetOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+  }
+  sockaddr_storage bound = {};
+  socklen_t bound_size = sizeof(bound);
+  if (bind(fd, address, size) != 0 || listen(fd, SOMAXCONN) != 0 ||
+      getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &bound_size) != 0) {
+    return absl::UnavailableError(std::strerror(errno));
+  }
+  port_ = PortOf(bound);
+  listeners_.push_back(fd);
+  std::move(close_fd).Cancel();
+  return absl::OkStatus();
+}
+
+Acceptor::~Acceptor() {
+  Stop();
+  if (wake_ >= 0) close(wake_);
+}
+
+void Acceptor::Start(Handle on_connection, Handle on_probe) {
+  on_connection_ = std::move(on_connection);
+  on_probe_ = std::move(on_probe);
+  thread_ = std::thread([this] { Loop(); });
+}
+
+void Acceptor::Stop() {
+  if (wake_ >= 0) eventfd_write(wake_, 1);
+  if (thread_.joinable()) thread_.join();
+  std::lock_guard<std::mutex> lock(mutex_);
+  for (int fd : listeners_) close(fd);
+  listeners_.clear();
+}
+
+void Acceptor::Loop() {
+  std::vector<pollfd> polled = {{wake_, POLLIN, 0}};
+  for (int fd : listeners_) polled.push_back({fd, POLLIN, 0});
+  for (;;) {
+    poll(polled.data(), polled.size(), -1);
+    bool short_of_descriptors = false;
+    for (size_t i = 1; i < polled.size(); ++i) {
+      if (polled[i].revents != 0) {
+        short_of_descriptors |= !AcceptAll(polled[i].fd);
+      }
+    }
+    if (short_of_descriptors) poll(polled.data(), 1, kRetryMs);
+    if (polled[0].revents != 0) return;
+  }
+}
+
+bool Acceptor::AcceptAll(int listener) {
+  for (;;) {
+    sockaddr_storage peer = {};
+    socklen_t size = sizeof(peer);
+    const int fd = accept4(listener, reinterpret_cast<sockaddr*>(&peer), &size,
+                           SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0) {
+      if (errno == EINTR || errno == ECONNABORTED) continue;
+      return errno == EAGAIN;
+    }
+    bool probe = false;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      probe = probes_.erase(NameOf(peer)) > 0;
+    }
+    if (probe) {
+      on_probe_(listener, fd);
+    } else if (fd < highest_) {
+      connections_->Add(fd, peer);
+      on_connection_(listener, fd);
+    } else {
+      close(fd);
+      CountShed();
+    }
+  }
+}
+
+void Acceptor::CountShed() {
+  ++shed_;
+  const absl::Time now = absl::Now();
+  if (now - shed_logged_ < kLogEvery) return;
+  log_->Warn("connections_shed",
+             {{"count", shed_}, {"reason", "too many open descriptors"}});
+  shed_logged_ = now;
+  shed_ = 0;
+}
+
+absl::StatusOr<int> Acceptor::ConnectProbe(absl::Duration timeout) {
+  sockaddr_storage to = {}, from = {};
+  socklen_t size = sizeof(to);
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (listeners_.empty()) return absl::UnavailableError("not listening");
+    getsockname(listeners_[0], reinterpret_cast<sockaddr*>(&to), &size);
+  }
+  ReplaceWildcard(&to);
+  from = to;
+  SetPort(0, reinterpret_cast<sockaddr*>(&from));
+  const int fd =
+      socket(to.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return SystemError("socket");
+  absl::Cleanup close_fd = [fd] { close(fd); };
+  // Bound first, so that the address is known before the connection is.
+  socklen_t from_size = size;
+  if (bind(fd, reinterpret_cast<sockaddr*>(&from), size) != 0 ||
+      getsockname(fd, reinterpret_cast<sockaddr*>(&from), &from_size) != 0) {
+    return SystemError("bind");
+  }
+  const std::string key = NameOf(from);
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    probes_.insert(key);
+  }
+  absl::Status status;
+  if (connect(fd, reinterpret_cast<sockaddr*>(&to), size) != 0) {
+    status = errno == EINPROGRESS ? AwaitConnected(fd, timeout)
+                                  : SystemError("connect");
+  }
+  if (status.ok()) {
+    std::move(close_fd).Cancel();
+    return fd;
+  }
+  // Nobody else may come from this address while the socket is bound.
+  std::lock_guard<std::mutex> lock(mutex_);
+  probes_.erase(key);
+  return status;
+}
+
+}  // namespace qk

@@ -1,0 +1,309 @@
+#include "server/observe/metrics.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "server/common/grpc_status.h"
+
+namespace qk {
+namespace {
+
+using prometheus::Histogram;
+
+// Models that get a label of their own.
+constexpr size_t kMaxModels = 50;
+constexpr char kOther[] = "other";
+
+const Histogram::BucketBoundaries& RpcSeconds() {
+  static const auto& buckets = *new Histogram::BucketBoundaries{
+      0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 60, 600};
+  return buckets;
+}
+
+const Histogram::BucketBoundaries& PassSeconds() {
+  static const auto& buckets = *new Histogram::BucketBoundaries{
+      0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10};
+  return buckets;
+}
+
+const Histogram::BucketBoundaries& PowersOfFour() {
+  static const auto& buckets =
+      *new Histogram::BucketBoundaries{1, 4, 16, 64, 256, 1024, 4096};
+  return buckets;
+}
+
+Histogram& OneHistogram(prometheus::Registry& registry, const char* name,
+                        const char* help,
+                        const Histogram::BucketBoundaries& buckets) {
+  return prometheus::BuildHistogram()
+      .Name(name)
+      .Help(help)
+      .Register(registry)
+      .Add({}, buckets);
+}
+
+const char* CancelName(CancelReason reason) {
+  switch (reason) {
+    case CancelReason::kClient:
+      return "client";
+    case CancelReason::kDeadline:
+      return "deadline";
+    case CancelReason::kStalled:
+      return "stalled";
+    case CancelReason::kShutdown:
+      return "shutdown";
+  }
+  return kOther;
+}
+
+// The tensor whose entries the paper counts; nullptr: none of them.
+const char* TensorLabel(HookPoint point) {
+  switch (point) {
+    case HookPoint::kRotQ:
+      return "q";
+    case HookPoint::kRotK:
+      return "k";
+    case HookPoint::kV:
+      return "v";
+    default:
+      return nullptr;
+  }
+}
+
+}  // namespace
+
+prometheus::Family<prometheus::Counter>& Metrics::Counter(const char* name,
+                                                          const char* help) {
+  return prometheus::BuildCounter().Name(name).Help(help).Register(registry_);
+}
+
+prometheus::Family<prometheus::Gauge>& Metrics::Gauge(const char* name,
+                                                      const char* help) {
+  return prometheus::BuildGauge().Name(name).Help(help).Register(registry_);
+}
+
+Metrics::Metrics(const Options& options)
+    : options_(options),
+      rpc_started_(Counter("qkscope_rpc_started_total",
+                           "Calls that reached a handler, by method.")),
+      rpc_handled_(Counter("qkscope_rpc_handled_total",
+                           "Calls that ended, by method and status code.")),
+      rpc_duration_(prometheus::BuildHistogram()
+                        .Name("qkscope_rpc_duration_seconds")
+                        .Help("Time from a call's start to its status.")
+                        .Register(registry_)),
+      refused_(Counter("qkscope_refused_total",
+                       "Requests turned away before they ran, by reason.")),
+      cancelled_(Counter("qkscope_cancelled_total",
+                         "Calls ended before their work was done.")),
+      queued_(
+          Gauge("qkscope_queued_requests", "Requests that wait for the device.")
+              .Add({})),
+      running_(Gauge("qkscope_running_requests",
+                     "Requests that hold memory of the device.")
+                   .Add({})),
+      buffered_(Gauge("qkscope_stream_buffered_bytes",
+                      "Results that wait for readers.")
+                    .Add({})),
+      reserved_(Gauge("qkscope_stream_reserved_bytes",
+                      "Room for results set aside by running requests.")
+                    .Add({})),
+      streamed_(Counter("qkscope_streamed_bytes_total",
+                        "Payload bytes handed to the transport.")
+                    .Add({})),
+      pass_rows_(OneHistogram(registry_, "qkscope_pass_rows", "Rows of a pass.",
+                              PowersOfFour())),
+      pass_sequences_(OneHistogram(registry_, "qkscope_pass_sequences",
+                                   "Sequences of a pass.", PowersOfFour())),
+      pass_duration_(OneHistogram(registry_, "qkscope_pass_duration_seconds",
+                                  "Time of a pass.", PassSeconds())),
+      cancel_to_idle_(OneHistogram(
+          registry_, "qkscope_cancel_to_idle_seconds",
+          "Time from a request's cancellation until its memory is free.",
+          PassSeconds())),
+      massive_entries_(
+          Counter("qkscope_massive_entries_total",
+                  "Massive entries of captured norms of undisrupted prompts.")),
+      massive_ratio_(
+          Counter("qkscope_massive_ratio_total",
+                  "Sum of the largest ratios of an entry to its head's mean.")),
+      massive_frames_(Counter(
+          "qkscope_massive_frames_total",
+          "Matrices of norms that the other massive_ counters are over.")) {
+  Gauge("qkscope_build_info", "1; the version is a label.")
+      .Add({{"version", options.version}})
+      .Set(1);
+  for (const std::string& method : options.methods) {
+    rpc_started_.Add({{"method", method}});
+    rpc_handled_.Add({{"method", method}, {"code", "OK"}});
+    rpc_duration_.Add({{"method", method}}, RpcSeconds());
+  }
+  for (int i = 0; i <= static_cast<int>(Refusal::kUserBudget); ++i) {
+    refused_.Add({{"reason", RefusalName(static_cast<Refusal>(i))}});
+  }
+  for (int i = 0; i <= static_cast<int>(CancelReason::kShutdown); ++i) {
+    cancelled_.Add({{"reason", CancelName(static_cast<CancelReason>(i))}});
+  }
+}
+
+void Metrics::AddModel(const std::string& name, int num_layers) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto known = models_.find(name);
+  const std::string label = known != models_.end()        ? known->second.label
+                            : models_.size() < kMaxModels ? name
+                                                          : kOther;
+  const prometheus::Labels labels = {{"model", label}};
+  ModelMetrics m;
+  m.passes = &Counter("qkscope_passes_total", "Passes of a model.").Add(labels);
+  m.failed_passes =
+      &Counter("qkscope_failed_passes_total", "Passes that ended in an error.")
+           .Add(labels);
+  m.rows =
+      &Counter("qkscope_pass_rows_total", "Rows of all passes.").Add(labels);
+  m.pass_seconds =
+      &Counter("qkscope_pass_seconds_total", "Time of all passes.").Add(labels);
+  m.prompt_tokens =
+      &Counter("qkscope_prompt_tokens_total", "Prompt tokens of requests.")
+           .Add(labels);
+  m.generated_tokens =
+      &Counter("qkscope_generated_tokens_total", "Tokens generated.")
+           .Add(labels);
+  m.ready =
+      &Gauge("qkscope_model_ready", "1 when the model serves.").Add(labels);
+  m.label = label;
+  // Series that a model of this name had before count once.
+  const int had = known != models_.end() ? known->second.layer_series : 0;
+  const int series = std::max(had, 3 * num_layers);  // q, k, v
+  if (label == name &&
+      layer_series_ - had + series <= options_.max_layer_series) {
+    m.layer_series = series;
+    layer_series_ += series - had;
+  } else {
+    layer_series_ -= had;
+  }
+  models_[name] = m;
+}
+
+void Metrics::ModelLoaded(const std::string& name,
+                          const std::shared_ptr<const Model>& model,
+                          const ModelCost& cost) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::erase_if(names_,
+                [](const auto& named) { return named.second.model.expired(); });
+  names_[model.get()] = {model, name};
+  const ModelMetrics& m = models_.at(name);
+  m.ready->Set(1);
+  // Of "other" the last one loaded is seen.
+  Gauge("qkscope_model_load_seconds", "Time it took to load the model.")
+      .Add({{"model", m.label}})
+      .Set(cost.load_seconds);
+  SetMemory(m.label, static_cast<double>(cost.host_bytes),
+            static_cast<double>(cost.device_bytes));
+}
+
+void Metrics::ModelUnloaded(const std::string& name) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto it = models_.find(name);
+  if (it == models_.end() || it->second.label != name) return;
+  it->second.ready->Set(0);
+  SetMemory(name, 0, 0);
+}
+
+void Metrics::SetMemory(const std::string& label, double host, double device) {
+  auto& memory =
+      Gauge("qkscope_model_memory_bytes", "Memory of the model's weights.");
+  memory.Add({{"model", label}, {"memory", "host"}}).Set(host);
+  memory.Add({{"model", label}, {"memory", "device"}}).Set(device);
+}
+
+std::optional<Metrics::ModelMetrics> Metrics::Find(
+    const std::string& model) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto it = models_.find(model);
+  if (it == models_.end()) return std::nullopt;
+  return it->second;
+}
+
+void Metrics::RpcStarted(const std::string& method) {
+  rpc_started_.Add({{"method", method}}).Increment();
+}
+
+void Metrics::RpcHandled(const std::string& method, grpc::StatusCode code,
+                         double seconds) {
+  rpc_handled_.Add({{"method", method}, {"code", CodeName(code)}}).Increment();
+  rpc_duration_.Add({{"method", method}}, RpcSeconds()).Observe(seconds);
+}
+
+void Metrics::CountRefusal(Refusal reason) {
+  refused_.Add({{"reason", RefusalName(reason)}}).Increment();
+}
+
+void Metrics::Cancelled(CancelReason reason) {
+  cancelled_.Add({{"reason", CancelName(reason)}}).Increment();
+}
+
+void Metrics::Tokens(const std::string& model, int64_t prompt,
+                     int64_t generated) {
+  const std::optional<ModelMetrics> m = Find(model);
+  if (!m.has_value()) return;
+  m->prompt_tokens->Increment(static_cast<double>(prompt));
+  m->generated_tokens->Increment(static_cast<double>(generated));
+}
+
+void Metrics::Streamed(int64_t bytes) {
+  streamed_.Increment(static_cast<double>(bytes));
+}
+
+void Metrics::LayerStatistics(const std::string& model,
+                              const LayerFrame& frame) {
+  const char* tensor = TensorLabel(frame.point);
+  const std::optional<ModelMetrics> m = Find(model);
+  if (tensor == nullptr || !m.has_value() || !frame.statistics.has_value()) {
+    return;
+  }
+  const prometheus::Labels labels = {
+      {"model", m->layer_series > 0 ? model : kOther},
+      {"layer", m->layer_series > 0 ? absl::StrCat(frame.layer) : "all"},
+      {"tensor", tensor}};
+  massive_entries_.Add(labels).Increment(frame.statistics->massive_count);
+  massive_ratio_.Add(labels).Increment(frame.statistics->ratio);
+  massive_frames_.Add(labels).Increment();
+}
+
+void Metrics::OnPass(const Model& model, int rows, int sequences,
+                     double seconds, const absl::Status& status) {
+  pass_rows_.Observe(rows);
+  pass_sequences_.Observe(sequences);
+  pass_duration_.Observe(seconds);
+  std::string name;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    const auto it = names_.find(&model);
+    if (it != names_.end()) name = it->second.name;
+  }
+  const std::optional<ModelMetrics> m = Find(name);
+  if (!m.has_value()) return;
+  m->passes->Increment();
+  if (!status.ok()) m->failed_passes->Increment();
+  m->rows->Increment(rows);
+  m->pass_seconds->Increment(seconds);
+}
+
+void Metrics::OnQueue(int waiting_requests, int running_requests) {
+  queued_.Set(waiting_requests);
+  running_.Set(running_requests);
+}
+
+void Metrics::OnCancelled(double seconds) { cancel_to_idle_.Observe(seconds); }
+
+std::vector<prometheus::MetricFamily> Metrics::Collect() const {
+  if (options_.buffered != nullptr) {
+    buffered_.Set(static_cast<double>(options_.buffered->load()));
+  }
+  if (options_.budget != nullptr) {
+    reserved_.Set(static_cast<double>(options_.budget->taken()));
+  }
+  return registry_.Collect();
+}
+
+}  // namespace qk

@@ -1,0 +1,131 @@
+// What Prometheus sees. Labels come from closed sets: methods, codes, reasons,
+// the first models loaded, and layers within a budget of series; never a
+// request's id, tag, text or address.
+#ifndef QKSCOPE_SERVER_OBSERVE_METRICS_H_
+#define QKSCOPE_SERVER_OBSERVE_METRICS_H_
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "engine/types/results.h"
+#include "engine/types/spec.h"
+#include "grpcpp/support/status.h"
+#include "prometheus/collectable.h"
+#include "prometheus/counter.h"
+#include "prometheus/family.h"
+#include "prometheus/gauge.h"
+#include "prometheus/histogram.h"
+#include "prometheus/registry.h"
+#include "server/common/cancel_reason.h"
+#include "server/common/refusal.h"
+#include "server/events/buffer_budget.h"
+#include "server/schedule/scheduler.h"
+
+namespace qk {
+
+class Metrics : public prometheus::Collectable, public SchedulerObserver {
+ public:
+  struct Options {
+    std::string version;
+    std::vector<std::string> methods;
+    // At most this many label sets for statistics of single layers; models
+    // beyond it count under layer "all".
+    int max_layer_series = 400;
+    const BufferBudget* budget = nullptr;
+    const std::atomic<int64_t>* buffered = nullptr;
+  };
+  explicit Metrics(const Options& options);
+
+  // Before any request uses them; in this order models get their layers. Again
+  // for a name that is loaded again.
+  void AddModel(const std::string& name, int num_layers);
+  struct ModelCost {
+    double load_seconds = 0;
+    int64_t host_bytes = 0;
+    int64_t device_bytes = 0;
+  };
+  void ModelLoaded(const std::string& name,
+                   const std::shared_ptr<const Model>& model,
+                   const ModelCost& cost);
+  // Its series stay, at 0 where they are of the present.
+  void ModelUnloaded(const std::string& name);
+
+  void RpcStarted(const std::string& method);
+  void RpcHandled(const std::string& method, grpc::StatusCode code,
+                  double seconds);
+  void CountRefusal(Refusal reason);
+  void Cancelled(CancelReason reason);
+  void Tokens(const std::string& model, int64_t prompt, int64_t generated);
+  void Streamed(int64_t bytes);
+  // Of an undisrupted arm's prefill.
+  void LayerStatistics(const std::string& model, const LayerFrame& frame);
+
+  void OnPass(const Model& model, int rows, int sequences, double seconds,
+              const absl::Status& status) override;
+  void OnQueue(int waiting_requests, int running_requests) override;
+  void OnCancelled(double seconds) override;
+
+  std::vector<prometheus::MetricFamily> Collect() const override;
+
+ private:
+  template <typename Metric>
+  using Family = prometheus::Family<Metric>;
+  struct ModelMetrics {
+    prometheus::Counter* passes;
+    prometheus::Counter* failed_passes;
+    prometheus::Counter* rows;
+    prometheus::Counter* pass_seconds;
+    prometheus::Counter* prompt_tokens;
+    prometheus::Counter* generated_tokens;
+    prometheus::Gauge* ready;
+    std::string label;     // the model's name, or "other"
+    int layer_series = 0;  // of its own for single layers
+  };
+  struct LoadedModel {
+    std::weak_ptr<const Model> model;
+    std::string name;
+  };
+
+  std::optional<ModelMetrics> Find(const std::string& model) const;
+  // With mutex_ held.
+  void SetMemory(const std::string& label, double host, double device);
+  Family<prometheus::Counter>& Counter(const char* name, const char* help);
+  Family<prometheus::Gauge>& Gauge(const char* name, const char* help);
+
+  const Options options_;
+  prometheus::Registry registry_;
+  Family<prometheus::Counter>& rpc_started_;
+  Family<prometheus::Counter>& rpc_handled_;
+  Family<prometheus::Histogram>& rpc_duration_;
+  Family<prometheus::Counter>& refused_;
+  Family<prometheus::Counter>& cancelled_;
+  prometheus::Gauge& queued_;
+  prometheus::Gauge& running_;
+  prometheus::Gauge& buffered_;
+  prometheus::Gauge& reserved_;
+  prometheus::Counter& streamed_;
+  prometheus::Histogram& pass_rows_;
+  prometheus::Histogram& pass_sequences_;
+  prometheus::Histogram& pass_duration_;
+  prometheus::Histogram& cancel_to_idle_;
+  Family<prometheus::Counter>& massive_entries_;
+  Family<prometheus::Counter>& massive_ratio_;
+  Family<prometheus::Counter>& massive_frames_;
+
+  mutable std::mutex mutex_;
+  std::map<std::string, ModelMetrics> models_;
+  // Passes of a model that was unloaded or replaced still count for its name.
+  std::map<const Model*, LoadedModel> names_;
+  int layer_series_ = 0;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_OBSERVE_METRICS_H_

@@ -1,0 +1,122 @@
+// Results that outlive their streams: of detached and resumable requests, on
+// disk, within a budget of bytes and for a time after the request's end. They
+// outlive the process, too, once they are whole.
+#ifndef QKSCOPE_SERVER_RESULTS_RESULT_STORE_H_
+#define QKSCOPE_SERVER_RESULTS_RESULT_STORE_H_
+
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/results/spool_file.h"
+
+namespace qk {
+
+// One request's events, written by one thread and read by any. Thread-safe.
+class KeptResult {
+ public:
+  explicit KeptResult(std::unique_ptr<SpoolFile> file);
+
+  const ::qkscope::v1::SpoolHeader& header() const { return file_->header(); }
+
+  // The next event, serialised.
+  absl::Status Append(absl::string_view event);
+  // Nothing more comes. What cannot be written to its end is still readable
+  // until the process ends.
+  void Finish(const absl::Status& status);
+
+  struct Next {
+    enum Kind { kEvent, kWait, kEnd } kind = kWait;
+    Bytes event;          // kEvent
+    absl::Status status;  // kEnd: the request's
+  };
+  // Event `seq`, or that there is none yet: then `wake` is called once when
+  // there is news, on the writer's thread. OUT_OF_RANGE past the end.
+  absl::StatusOr<Next> Get(int64_t seq, const std::function<void()>& wake);
+
+  struct State {
+    int64_t events = 0;
+    int64_t bytes = 0;
+    bool finished = false;
+    absl::Time finished_at;
+    absl::Status status;
+  };
+  State state() const;
+
+ private:
+  friend class ResultStore;
+  void Wake();
+
+  const std::unique_ptr<SpoolFile> file_;
+  mutable std::mutex mutex_;
+  std::vector<int64_t> offsets_;
+  bool finished_ = false;
+  absl::Time finished_at_;
+  absl::Status status_;
+  std::vector<std::function<void()>> waiting_;
+};
+
+class ResultStore {
+ public:
+  struct Options {
+    std::string directory;
+    int64_t max_bytes = int64_t{4} << 30;
+    absl::Duration ttl = absl::Hours(1);
+  };
+
+  // Takes the directory for this process, removes what is not whole and finds
+  // what is; what is damaged is removed and named in `damaged`.
+  static absl::StatusOr<std::unique_ptr<ResultStore>> Open(
+      const Options& options, std::vector<std::string>* damaged);
+  ~ResultStore();
+
+  // Sets `bytes` aside until the result is finished. RESOURCE_EXHAUSTED when
+  // they are not there.
+  absl::StatusOr<std::shared_ptr<KeptResult>> Create(
+      const ::qkscope::v1::SpoolHeader& header, int64_t bytes);
+  // NOT_FOUND `request_id: no such result`, the same whether it is unknown,
+  // expired or somebody else's.
+  absl::StatusOr<std::shared_ptr<KeptResult>> Find(
+      const std::string& id, const std::string& user) const;
+  // By time of creation. `user` empty: everybody's.
+  std::vector<std::shared_ptr<KeptResult>> List(const std::string& user) const;
+  void Drop(const std::string& id);
+
+  absl::Duration ttl() const { return options_.ttl; }
+  int64_t bytes() const;
+
+ private:
+  struct Kept {
+    std::shared_ptr<KeptResult> result;
+    int64_t reserved = 0;  // before it is finished
+  };
+
+  explicit ResultStore(const Options& options) : options_(options) {}
+  absl::Status Lock();
+  absl::Status Recover(std::vector<std::string>* damaged);
+  void Loop();
+  // With mutex_ held.
+  void Expire(absl::Time now);
+  int64_t BytesLocked() const;
+
+  const Options options_;
+  int lock_fd_ = -1;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  bool stopping_ = false;
+  std::map<std::string, Kept> results_;  // by id
+  std::thread thread_;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_RESULTS_RESULT_STORE_H_

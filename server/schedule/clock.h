@@ -1,0 +1,33 @@
+// The scheduler's time, so that a simulation can have its own.
+#ifndef QKSCOPE_SERVER_SCHEDULE_CLOCK_H_
+#define QKSCOPE_SERVER_SCHEDULE_CLOCK_H_
+
+#include <chrono>
+
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+
+namespace qk {
+
+class Clock {
+ public:
+  virtual ~Clock() = default;
+  // Of the day: deadlines, windows.
+  virtual absl::Time Now() const = 0;
+  // For durations: never goes back. Seconds since some moment.
+  virtual double Seconds() const = 0;
+};
+
+class SystemClock : public Clock {
+ public:
+  absl::Time Now() const override { return absl::Now(); }
+  double Seconds() const override {
+    return std::chrono::duration<double>(
+               std::chrono::steady_clock::now().time_since_epoch())
+        .count();
+  }
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_SCHEDULE_CLOCK_H_

@@ -1,0 +1,38 @@
+// What the scheduler needs of a device: passes, step by step. The real one
+// (engine_device.h) uses qk::Pass; tests have their own.
+#ifndef QKSCOPE_SERVER_SCHEDULE_DEVICE_H_
+#define QKSCOPE_SERVER_SCHEDULE_DEVICE_H_
+
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+
+namespace qk {
+
+class Model;
+class Sequence;
+
+// As qk::Pass: RunStep until done, then Finish.
+class DevicePass {
+ public:
+  virtual ~DevicePass() = default;
+  virtual void RunStep() = 0;
+  virtual void DropCancelled() = 0;
+  virtual bool done() const = 0;
+  virtual absl::Status Finish() = 0;
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  // `sequences`: not empty, all of `model`; they outlive the pass.
+  virtual std::unique_ptr<DevicePass> StartPass(
+      const Model& model, absl::Span<Sequence* const> sequences) = 0;
+  // Rows that the sequence takes in its next pass.
+  virtual int Rows(const Sequence& sequence) const = 0;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_SCHEDULE_DEVICE_H_

@@ -1,0 +1,58 @@
+#include "server/schedule/scheduled_request.h"
+
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "engine/base/check.h"
+
+namespace qk {
+
+ScheduledRequest::~ScheduledRequest() {
+  if (listener_ != nullptr) listener_->OnGone(this);
+}
+
+void ScheduledRequest::SetOnCancel(
+    std::function<void(const absl::Status&)> on_cancel) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (cancelled_.ok()) {
+      on_cancel_ = std::move(on_cancel);
+      return;
+    }
+  }
+  on_cancel(cancelled());
+}
+
+void ScheduledRequest::Cancel(const absl::Status& reason) {
+  QK_CHECK(!reason.ok());
+  std::shared_ptr<RequestListener> listener;
+  std::function<void(const absl::Status&)> on_cancel;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!cancelled_.ok()) return;
+    cancelled_ = reason;
+    cancelled_at_ = absl::Now();
+    for (Run* run : runs_) run->Cancel(reason);
+    listener = listener_;
+    on_cancel.swap(on_cancel_);
+  }
+  if (listener != nullptr) listener->OnCancel(this);
+  if (on_cancel) on_cancel(reason);
+}
+
+absl::Status ScheduledRequest::cancelled() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return cancelled_;
+}
+
+absl::Time ScheduledRequest::cancelled_at() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return cancelled_at_;
+}
+
+absl::Time ScheduledRequest::started() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return started_;
+}
+
+}  // namespace qk

@@ -1,0 +1,149 @@
+#include "tests/client/cpp/fake_service.h"
+
+#include <chrono>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace qk::client {
+
+namespace v1 = qkscope::v1;
+
+FakeService::FakeService() {
+  grpc::EnableDefaultHealthCheckService(true);
+  int port = 0;
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(),
+                           &port);
+  builder.RegisterService(this);
+  server_ = builder.BuildAndStart();
+  address_ = absl::StrCat("127.0.0.1:", port);
+}
+
+FakeService::~FakeService() {
+  server_->Shutdown(std::chrono::system_clock::now());
+}
+
+v1::AnalyzeRequest FakeService::last_request() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return last_request_;
+}
+
+std::string FakeService::last_authorization() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return last_authorization_;
+}
+
+template <typename Event, typename Writer>
+grpc::Status FakeService::Play(grpc::ServerContext* context,
+                               std::vector<Event> sent, Writer* writer) const {
+  const bool wait = hang;
+  const grpc::Status end = status;
+  for (const Event& event : sent) writer->Write(event);
+  while (wait && !context->IsCancelled()) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return end;
+}
+
+grpc::Status FakeService::Analyze(
+    grpc::ServerContext* context, const v1::AnalyzeRequest* request,
+    grpc::ServerWriter<v1::AnalyzeEvent>* writer) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    last_request_ = *request;
+    const auto& metadata = context->client_metadata();
+    const auto found = metadata.find("authorization");
+    last_authorization_ =
+        found == metadata.end()
+            ? ""
+            : std::string(found->second.data(), found->second.size());
+  }
+  return Play(context, events, writer);
+}
+
+std::vector<v1::AnalyzeManyRequest> FakeService::last_many_requests() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return last_many_requests_;
+}
+
+grpc::Status FakeService::AnalyzeMany(
+    grpc::ServerContext* context,
+    grpc::ServerReaderWriter<v1::AnalyzeManyEvent, v1::AnalyzeManyRequest>*
+        stream) {
+  std::vector<v1::AnalyzeManyRequest> requests;
+  v1::AnalyzeManyRequest request;
+  while (stream->Read(&request)) requests.push_back(request);
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    last_many_requests_ = std::move(requests);
+  }
+  return Play(context, many_events, stream);
+}
+
+grpc::Status FakeService::ListModels(grpc::ServerContext*,
+                                     const v1::ListModelsRequest*,
+                                     v1::ListModelsResponse* response) {
+  v1::ModelInfo* model = response->add_models();
+  model->set_name("fake");
+  model->set_state(v1::ModelInfo::READY);
+  model->set_num_layers(2);
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeService::Generate(
+    grpc::ServerContext*, const v1::GenerateRequest* request,
+    grpc::ServerWriter<v1::GenerateEvent>* writer) {
+  for (int i = 0; i < request->generate().max_new_tokens(); ++i) {
+    v1::GenerateEvent event;
+    event.mutable_token()->set_step(i);
+    event.mutable_token()->set_text(absl::StrCat(" w", i, "\033[2J"));
+    writer->Write(event);
+  }
+  if (status.ok()) {
+    v1::GenerateEvent event;
+    event.mutable_finished()->set_prompt_tokens(3);
+    writer->Write(event);
+  }
+  return status;
+}
+
+grpc::Status FakeService::Score(grpc::ServerContext*,
+                                const v1::ScoreRequest* request,
+                                v1::ScoreResponse* response) {
+  for (const v1::ScorePair& pair : request->pairs()) {
+    v1::ScoreResult* result = response->add_results();
+    result->set_logprob(-0.5 * (1 + request->arm().disruptions_size()));
+    result->set_is_greedy(true);
+    result->set_continuation_tokens(
+        pair.continuation().has_token_ids()
+            ? pair.continuation().token_ids().ids_size()
+            : static_cast<int>(pair.continuation().text().size()));
+  }
+  return status;
+}
+
+grpc::Status FakeService::Tokenize(grpc::ServerContext*,
+                                   const v1::TokenizeRequest* request,
+                                   v1::TokenizeResponse* response) {
+  int at = 0;
+  for (const char c : request->input().text()) {
+    v1::TokenPiece* token = response->add_tokens();
+    token->set_id(static_cast<unsigned char>(c));
+    token->set_piece(std::string(1, c));
+    token->set_begin(at);
+    token->set_end(++at);
+  }
+  return status;
+}
+
+grpc::Status FakeService::Estimate(grpc::ServerContext*,
+                                   const v1::AnalyzeRequest* request,
+                                   v1::EstimateResponse* response) {
+  response->mutable_estimate()->set_prompt_tokens(
+      request->input().token_ids().ids_size());
+  return status;
+}
+
+}  // namespace qk::client

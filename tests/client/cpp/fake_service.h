@@ -1,0 +1,80 @@
+// An in-process Analysis service that answers with what a test gives it.
+#ifndef QKSCOPE_TESTS_CLIENT_CPP_FAKE_SERVICE_H_
+#define QKSCOPE_TESTS_CLIENT_CPP_FAKE_SERVICE_H_
+
+#include <grpcpp/grpcpp.h>
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "qkscope/v1/analysis.grpc.pb.h"
+
+namespace qk::client {
+
+class FakeService : public qkscope::v1::Analysis::Service {
+ public:
+  // Listens on a free loopback port.
+  FakeService();
+  ~FakeService() override;
+
+  const std::string& address() const { return address_; }
+
+  // What Analyze sends, and how it ends then. A call takes what it finds before
+  // it sends: when its client has returned, a test may change all this though
+  // the call still runs.
+  std::vector<qkscope::v1::AnalyzeEvent> events;
+  grpc::Status status;
+  // Analyze waits for its cancellation after the events.
+  bool hang = false;
+
+  // What AnalyzeMany sends once it has read all prompts.
+  std::vector<qkscope::v1::AnalyzeManyEvent> many_events;
+
+  // Of the last call.
+  qkscope::v1::AnalyzeRequest last_request();
+  std::string last_authorization();
+  std::vector<qkscope::v1::AnalyzeManyRequest> last_many_requests();
+
+  grpc::Status Analyze(
+      grpc::ServerContext* context, const qkscope::v1::AnalyzeRequest* request,
+      grpc::ServerWriter<qkscope::v1::AnalyzeEvent>* writer) override;
+  grpc::Status AnalyzeMany(
+      grpc::ServerContext* context,
+      grpc::ServerReaderWriter<qkscope::v1::AnalyzeManyEvent,
+                               qkscope::v1::AnalyzeManyRequest>* stream)
+      override;
+  grpc::Status ListModels(grpc::ServerContext* context,
+                          const qkscope::v1::ListModelsRequest* request,
+                          qkscope::v1::ListModelsResponse* response) override;
+  grpc::Status Generate(
+      grpc::ServerContext* context, const qkscope::v1::GenerateRequest* request,
+      grpc::ServerWriter<qkscope::v1::GenerateEvent>* writer) override;
+  grpc::Status Score(grpc::ServerContext* context,
+                     const qkscope::v1::ScoreRequest* request,
+                     qkscope::v1::ScoreResponse* response) override;
+  grpc::Status Tokenize(grpc::ServerContext* context,
+                        const qkscope::v1::TokenizeRequest* request,
+                        qkscope::v1::TokenizeResponse* response) override;
+  grpc::Status Estimate(grpc::ServerContext* context,
+                        const qkscope::v1::AnalyzeRequest* request,
+                        qkscope::v1::EstimateResponse* response) override;
+
+ private:
+  // Copies what it plays.
+  template <typename Event, typename Writer>
+  grpc::Status Play(grpc::ServerContext* context, std::vector<Event> sent,
+                    Writer* writer) const;
+
+  std::mutex mutex_;
+  qkscope::v1::AnalyzeRequest last_request_;
+  std::string last_authorization_;
+  std::vector<qkscope::v1::AnalyzeManyRequest> last_many_requests_;
+  std::string address_;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+}  // namespace qk::client
+
+#endif  // QKSCOPE_TESTS_CLIENT_CPP_FAKE_SERVICE_H_

@@ -1,0 +1,37 @@
+// A made-up but valid Analyze stream, for tests to send as it is or to break.
+#ifndef QKSCOPE_TESTS_CLIENT_CPP_FAKE_STREAM_H_
+#define QKSCOPE_TESTS_CLIENT_CPP_FAKE_STREAM_H_
+
+#include <string>
+#include <vector>
+
+#include "qkscope/v1/analysis.pb.h"
+
+namespace qk::client {
+
+struct FakeStreamOptions {
+  std::vector<std::string> arms = {"clean", "top_k:1"};
+  int layers = 2;
+  // Each with one layer of a vision tower, before the text's layers.
+  int images = 0;
+  int heads = 2, head_dim = 4;
+  // Bytes per chunk of a payload.
+  size_t chunk_bytes = 1 << 20;
+  // Added to every value, so that two runs differ.
+  float shift = 0;
+  std::vector<std::string> kernel_ids = {"fake-kernel"};
+  qkscope::v1::CaptureForm form = qkscope::v1::NORM_OVER_TOKENS;
+};
+
+// Accepted, Started, layers of hook_rot_q, hook_rot_k, hook_v per arm, Applied,
+// Comparison, Finished with a manifest. In head 0 of Q, dim 3 is massive.
+std::vector<qkscope::v1::AnalyzeEvent> FakeStream(
+    const FakeStreamOptions& options = {});
+
+// The index of the first event of this kind.
+size_t IndexOf(const std::vector<qkscope::v1::AnalyzeEvent>& events,
+               qkscope::v1::AnalyzeEvent::EventCase kind);
+
+}  // namespace qk::client
+
+#endif  // QKSCOPE_TESTS_CLIENT_CPP_FAKE_STREAM_H_

@@ -1,0 +1,200 @@
+// KV pages and attention against naive loops in float64.
+#include "tests/engine/backend/attention_conformance.h"
+
+#include <algorithm>
+
+namespace qk::testing {
+namespace {
+
+class AttentionTest : public ConformanceTest {};
+
+INSTANTIATE_TEST_SUITE_P(Backends, AttentionTest,
+                         ::testing::ValuesIn(AllBackends()), BackendName);
+
+const char* NameOf(ComputeType type) {
+  return type == ComputeType::kF32 ? " f32" : " bf16";
+}
+
+TEST_P(AttentionTest, AppendKvWritesItsSlotsOnly) {
+  Random random(1);
+  const AttentionCase c = {"append", 4, 2, 24, {}, {{60, 75}}};
+  for (ComputeType type : {ComputeType::kF32, ComputeType::kBF16}) {
+    const AttentionData data = MakeData(c, type, random);
+    FilledPages filled(backend(), c, data, type);
+    for (int p = 0; p < 3; ++p) {
+      const std::vector<float> k = filled.pages(0).K(p, type);
+      const std::vector<float> v = filled.pages(0).V(p, type);
+      for (int i = 0; i < 2 * 24 * kPageSize; ++i) {
+        const int head = i / (24 * kPageSize);
+        const int slot = i % kPageSize, d = i / kPageSize % 24;
+        const float got_k = k[i];
+        const float got_v = v[(head * kPageSize + slot) * 24 + d];
+        const int position = p * kPageSize + slot;
+        if (position >= 135) {
+          EXPECT_TRUE(std::isnan(got_k) && std::isnan(got_v));
+          continue;
+        }
+        EXPECT_EQ(got_k, data.k[0][(position * 2 + head) * 24 + d]);
+        EXPECT_EQ(got_v, data.v[0][(position * 2 + head) * 24 + d]);
+      }
+    }
+  }
+}
+
+TEST_P(AttentionTest, CopyKvPageCopiesToEachHeadOfItsGroup) {
+  Random random(2);
+  const AttentionCase c = {"copy", 2, 2, 16, {}, {{0, 64}}};
+  for (ComputeType type : {ComputeType::kF32, ComputeType::kBF16}) {
+    const AttentionData data = MakeData(c, type, random);
+    FilledPages filled(backend(), c, data, type);
+    for (int group : {1, 3}) {
+      for (int positions : {0, 1, 33, 64}) {
+        Pages to(backend(), 1, 2 * group, 16, type);
+        backend().CopyKvPage(filled.pages(0).get()[0], to.get()[0], positions,
+                             16, type);
+        const std::vector<float> k = to.K(0, type), v = to.V(0, type);
+        for (int i = 0; i < 2 * group * 16 * kPageSize; ++i) {
+          const int head = i / (16 * kPageSize), slot = i % kPageSize;
+          const int d = i / kPageSize % 16;
+          const float got_v = v[(head * kPageSize + slot) * 16 + d];
+          const size_t from = (slot * 2 + head / group) * 16 + d;
+          if (slot < positions) {
+            EXPECT_EQ(k[i], data.k[0][from]);
+            EXPECT_EQ(got_v, data.v[0][from]);
+          } else {
+            EXPECT_TRUE(std::isnan(k[i]) && std::isnan(got_v));
+          }
+        }
+      }
+    }
+  }
+}
+
+// Scores, weights and sums each round; exp passes the score's error on.
+double Bound(const AttentionCase& c) {
+  int keys = 0;
+  for (const Span& s : c.sequences) keys = std::max(keys, s.end());
+  return 16 * kEpsilon * kEpsilon * (c.head_dim + keys + 16);
+}
+
+TEST_P(AttentionTest, Attention) {
+  Random random(3);
+  for (const AttentionCase& c : AttentionCases()) {
+    for (ComputeType type : {ComputeType::kF32, ComputeType::kBF16}) {
+      const AttentionData data = MakeData(c, type, random);
+      FilledPages filled(backend(), c, data, type);
+      ExpectNmse(filled.Run(data.q.size()), AttentionOracle(c, data), Bound(c),
+                 c.name + NameOf(type));
+    }
+  }
+}
+
+TEST_P(AttentionTest, AttentionTakesLargeScores) {
+  Random random(4);
+  const AttentionCase c = {"large", 3, 1, 64, {}, {{0, 130}}};
+  AttentionData data = MakeData(c, ComputeType::kF32, random);
+  for (float& x : data.q) x *= 1000.0f;  // softmax picks one key
+  FilledPages filled(backend(), c, data, ComputeType::kF32);
+  ExpectNmse(filled.Run(data.q.size()), AttentionOracle(c, data), 1e-6, c.name);
+}
+
+TEST_P(AttentionTest, AttentionPattern) {
+  Random random(5);
+  for (const AttentionCase& c : AttentionCases()) {
+    for (ComputeType type : {ComputeType::kF32, ComputeType::kBF16}) {
+      const AttentionData data = MakeData(c, type, random);
+      FilledPages filled(backend(), c, data, type);
+      size_t q_row = 0;
+      for (size_t s = 0; s < c.sequences.size(); ++s) {
+        const Span& sequence = c.sequences[s];
+        const std::vector<int> rows = {sequence.rows / 2, sequence.rows - 1};
+        const std::vector<int> heads = {c.heads - 1, 0};
+        const int keys = sequence.end() + 3;  // beyond the last: 0
+        std::vector<double> want;
+        for (int row : rows) {
+          for (int head : heads) {
+            std::vector<double> p = Probabilities(
+                data, &data.q[((q_row + row) * c.heads + head) * c.head_dim],
+                head, sequence.first_position + row, data.k[s]);
+            p.resize(keys, 0.0);
+            want.insert(want.end(), p.begin(), p.end());
+          }
+        }
+        const std::vector<float> got = filled.Pattern(s, rows, heads, keys);
+        ExpectNmse(got, want, Bound(c), c.name + NameOf(type));
+        for (size_t i = 0; i < got.size(); ++i) {
+          if (want[i] == 0) {
+            EXPECT_EQ(got[i], 0.0f) << c.name;
+          }
+        }
+        q_row += sequence.rows;
+      }
+    }
+  }
+}
+
+// A NaN in a key or a value at `bad`: rows that do not see it keep their bytes.
+TEST_P(AttentionTest, ANanReachesTheRowsThatSeeItOnly) {
+  Random random(6);
+  for (const AttentionCase& c :
+       {AttentionCase{"nan", 3, 1, 24, {}, {{0, 150}, {0, 70}}},
+        AttentionCase{"nan_window", 4, 2, 16, 40, {{0, 150}, {0, 70}}},
+        AttentionCase{
+            "nan_own_keys", 4, 2, 16, {}, {{0, 150}, {0, 70}}, true}}) {
+    for (ComputeType type : {ComputeType::kF32, ComputeType::kBF16}) {
+      for (int bad : {0, 1, 63, 64, 100, 149}) {
+        const AttentionData clean = MakeData(c, type, random);
+        for (bool in_key : {true, false}) {
+          AttentionData data = clean;
+          std::vector<float>& tensor = in_key ? data.k[0] : data.v[0];
+          // All of the position's heads; values: one dim of each.
+          const int width = data.page_heads * c.head_dim;
+          for (int d = 0; d < width; d += in_key ? 5 : c.head_dim) {
+            tensor[bad * width + d] = kNaN;
+          }
+          FilledPages with(backend(), c, data, type),
+              without(backend(), c, clean, type);
+          const std::vector<float> got = with.Run(data.q.size());
+          const std::vector<float> want = without.Run(data.q.size());
+          const int out_width = c.heads * c.head_dim;
+          for (size_t i = 0; i < got.size(); ++i) {
+            const int row = static_cast<int>(i) / out_width;
+            const bool sees =
+                row < 150 && row >= bad && row - bad < c.window.value_or(1000);
+            const bool hit = in_key || i % c.head_dim == 0;
+            ASSERT_TRUE(sees && hit ? std::isnan(got[i]) : got[i] == want[i])
+                << c.name << NameOf(type) << " NaN at " << bad << " of "
+                << (in_key ? "keys" : "values") << ", row " << row << ": "
+                << got[i] << " for " << want[i];
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(AttentionTest, ARowsAttentionIsTheSameInAnySplit) {
+  Random random(7);
+  const AttentionCase whole = {"whole", 3, 1, 24, {}, {{0, 150}}};
+  for (ComputeType type : {ComputeType::kF32, ComputeType::kBF16}) {
+    const AttentionData data = MakeData(whole, type, random);
+    FilledPages all(backend(), whole, data, type);
+    const std::vector<float> want = all.Run(data.q.size());
+    const size_t width = 3 * 24;
+    for (const Span& part : {Span{149, 1}, Span{64, 30}, Span{7, 90}}) {
+      AttentionCase split = whole;
+      split.sequences = {part};
+      AttentionData some = data;
+      some.q.assign(data.q.begin() + part.first_position * width,
+                    data.q.begin() + part.end() * width);
+      FilledPages filled(backend(), split, some, type);
+      ExpectSame(filled.Run(some.q.size()),
+                 {want.begin() + part.first_position * width,
+                  want.begin() + part.end() * width},
+                 absl::StrCat("from ", part.first_position));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace qk::testing

@@ -1,0 +1,155 @@
+// Ops on logits against naive loops in float64.
+#include <algorithm>
+#include <numeric>
+
+#include "tests/engine/backend/conformance.h"
+
+namespace qk::testing {
+namespace {
+
+class LogitsTest : public ConformanceTest {};
+INSTANTIATE_TEST_SUITE_P(Backends, LogitsTest,
+                         ::testing::ValuesIn(AllBackends()), BackendName);
+
+// Of a log-sum of float32 exponentials, nats: a lane of the narrowest vectors
+// sums 256 terms, which rounds like a walk of 16 steps.
+constexpr double kSumTolerance = 2 * 16 * kEpsilon;
+
+const int kVocabs[] = {1, 5, 7, 11, 13, 33, 257, 1024, 1025, 49152};
+
+double LogSumExp(const float* x, int n) {
+  const double max = *std::max_element(x, x + n);
+  double sum = 0;
+  for (int i = 0; i < n; ++i) sum += std::exp(x[i] - max);
+  return max + std::log(sum);
+}
+
+TEST_P(LogitsTest, ReduceLogits) {
+  Random random(1);
+  for (int vocab : kVocabs) {
+    for (float scale : {0.0f, 3.0f, 50.0f}) {
+      const int n = 5;
+      std::vector<float> x = random.Normal(n * vocab, scale);
+      for (int i = 0; i < vocab; ++i) x[vocab + i] += 4e4f;  // exp overflows
+      const DeviceVector<float> logits(backend(), x);
+      std::vector<LogitsRow> rows(n);
+      for (LogitsRow& row : rows) row.target = random.Below(vocab);
+      rows[2].target = -1;
+      backend().ReduceLogits(logits.data(), vocab, absl::MakeSpan(rows));
+      ASSERT_TRUE(backend().Synchronize().ok());
+      for (int r = 0; r < n; ++r) {
+        const float* row = &x[r * vocab];
+        const int top1 =
+            static_cast<int>(std::max_element(row, row + vocab) - row);
+        const double sum = LogSumExp(row, vocab);
+        const double target =
+            rows[r].target < 0 ? 0 : row[rows[r].target] - sum;
+        EXPECT_EQ(rows[r].top1, top1) << vocab;  // ties: the first
+        EXPECT_TRUE(std::abs(rows[r].log_sum_exp - sum) <= kSumTolerance)
+            << vocab;
+        EXPECT_TRUE(std::abs(rows[r].top1_logprob - (row[top1] - sum)) <=
+                    kSumTolerance + kEpsilon * 2 * std::abs(row[top1] - sum));
+        EXPECT_TRUE(std::abs(rows[r].target_logprob - target) <=
+                    kSumTolerance + kEpsilon * 2 * std::abs(target));
+      }
+    }
+  }
+}
+
+TEST_P(LogitsTest, RowsThatAreNotFiniteSaySo) {
+  for (int vocab : {1, 7, 33, 1025}) {
+    for (float bad : {kNaN, kInf}) {
+      for (int at : {0, vocab / 2, vocab - 1}) {
+        std::vector<float> x(2 * vocab, 0.0f);
+        x[vocab + at] = bad;
+        const DeviceVector<float> logits(backend(), x);
+        std::vector<LogitsRow> rows(2);
+        rows[0].target = rows[1].target = 0;
+        backend().ReduceLogits(logits.data(), vocab, absl::MakeSpan(rows));
+        float kl[2] = {0, 0};
+        backend().KlDivergence(logits.data(), logits.data(), vocab, rows, rows,
+                               kl);
+        ASSERT_TRUE(backend().Synchronize().ok());
+        EXPECT_TRUE(std::isfinite(rows[0].log_sum_exp));
+        EXPECT_TRUE(std::isnan(rows[1].log_sum_exp));
+        EXPECT_TRUE(std::isnan(rows[1].target_logprob));
+        EXPECT_TRUE(std::isnan(rows[1].top1_logprob));
+        EXPECT_TRUE(0 <= rows[1].top1 && rows[1].top1 < vocab);
+        EXPECT_EQ(kl[0], 0.0f);
+        EXPECT_TRUE(std::isnan(kl[1]));
+      }
+    }
+  }
+}
+
+TEST_P(LogitsTest, TopLogits) {
+  Random random(2);
+  for (int vocab : kVocabs) {
+    std::vector<float> x;  // many ties
+    for (float v : random.Normal(vocab, 2.0f)) x.push_back(std::round(v));
+    if (vocab > 5) x[3] = kNaN;
+    std::vector<int32_t> order(vocab);
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
+      return !std::isnan(x[a]) && (std::isnan(x[b]) || x[a] > x[b]);
+    });
+    const DeviceVector<float> logits(backend(), x);
+    for (int n : {1, 3, 10, vocab}) {
+      if (n > vocab) continue;
+      std::vector<int32_t> ids(n + 1, -7);
+      std::vector<float> logprobs(n + 1, -7.0f);
+      backend().TopLogits(logits.data(), vocab, n, 1.5, ids.data(),
+                          logprobs.data());
+      ASSERT_TRUE(backend().Synchronize().ok());
+      for (int i = 0; i < n; ++i) {
+        ASSERT_EQ(ids[i], order[i]) << vocab << ", place " << i;
+        if (!std::isnan(x[order[i]])) {
+          ASSERT_EQ(logprobs[i], x[order[i]] - 1.5f);
+        } else {
+          ASSERT_TRUE(std::isnan(logprobs[i]));
+        }
+      }
+      EXPECT_EQ(ids[n], -7);
+      EXPECT_EQ(logprobs[n], -7.0f);
+    }
+  }
+}
+
+TEST_P(LogitsTest, KlDivergence) {
+  Random random(3);
+  for (int vocab : kVocabs) {
+    for (float distance : {0.0f, 0.01f, 1.0f, 60.0f}) {
+      const int n = 3;
+      const std::vector<float> base = random.Normal(n * vocab, 3.0f);
+      const std::vector<float> shift = random.Normal(n * vocab, distance);
+      std::vector<float> arm = base;
+      for (int i = 0; i < n * vocab; ++i) arm[i] += shift[i];
+      const DeviceVector<float> b(backend(), base), a(backend(), arm);
+      std::vector<LogitsRow> base_rows(n), arm_rows(n);
+      backend().ReduceLogits(b.data(), vocab, absl::MakeSpan(base_rows));
+      backend().ReduceLogits(a.data(), vocab, absl::MakeSpan(arm_rows));
+      std::vector<float> kl(n, kNaN);
+      backend().KlDivergence(b.data(), a.data(), vocab, base_rows, arm_rows,
+                             kl.data());
+      ASSERT_TRUE(backend().Synchronize().ok());
+      for (int r = 0; r < n; ++r) {
+        const float *pb = &base[r * vocab], *pa = &arm[r * vocab];
+        const double sum_b = LogSumExp(pb, vocab), sum_a = LogSumExp(pa, vocab);
+        double want = 0;
+        for (int i = 0; i < vocab; ++i) {
+          want += std::exp(pb[i] - sum_b) * ((pb[i] - sum_b) - (pa[i] - sum_a));
+        }
+        EXPECT_TRUE(std::abs(kl[r] - want) <= 2 * kSumTolerance + 1e-6 * want)
+            << vocab << ", distance " << distance << ": got " << kl[r]
+            << ", want " << want;
+        EXPECT_GE(kl[r], 0.0f);
+        if (distance == 0) {
+          EXPECT_EQ(kl[r], 0.0f);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace qk::testing

@@ -1,0 +1,172 @@
+// Ops of state-space mixers and of experts against naive loops in float64.
+#include <algorithm>
+#include <numeric>
+
+#include "tests/engine/backend/conformance.h"
+
+namespace qk::testing {
+namespace {
+
+class MixerOpsTest : public ConformanceTest {};
+
+INSTANTIATE_TEST_SUITE_P(Backends, MixerOpsTest,
+                         ::testing::ValuesIn(AllBackends()), BackendName);
+
+double Silu(double x) { return x / (1 + std::exp(-x)); }
+
+TEST_P(MixerOpsTest, CausalConvSilu) {
+  Random random(1);
+  for (int kernel : {1, 2, 4}) {
+    for (int inner : {1, 5, 33, 257}) {
+      for (int rows : {1, 2, 7, 40}) {
+        const std::vector<float> x = random.Normal(rows * inner);
+        const std::vector<float> weight = random.Normal(inner * kernel);
+        const std::vector<float> bias = random.Normal(inner);
+        const std::vector<float> past = random.Normal(inner * (kernel - 1));
+        std::vector<double> want(x.size());
+        std::vector<float> want_state(past.size());
+        for (int c = 0; c < inner; ++c) {
+          std::vector<float> all(past.begin() + c * (kernel - 1),
+                                 past.begin() + (c + 1) * (kernel - 1));
+          for (int r = 0; r < rows; ++r) all.push_back(x[r * inner + c]);
+          for (int r = 0; r < rows; ++r) {
+            double sum = bias[c];
+            for (int i = 0; i < kernel; ++i) {
+              sum += double{weight[c * kernel + i]} * all[r + i];
+            }
+            want[r * inner + c] = Silu(sum);
+          }
+          std::copy(all.end() - (kernel - 1), all.end(),
+                    want_state.begin() + c * (kernel - 1));
+        }
+        DeviceVector<float> values(backend(), x);
+        DeviceVector<float> state(backend(), past);
+        const DeviceVector<float> w(backend(), weight), b(backend(), bias);
+        backend().CausalConvSilu(values.data(), rows, inner, kernel, w.data(),
+                                 b.data(), state.data());
+        const std::string what =
+            absl::StrCat(rows, " x ", inner, ", kernel ", kernel);
+        ExpectNmse(values.Read(), want, 1e-12, what);
+        ExpectSame(state.Read(), want_state, what);
+      }
+    }
+  }
+}
+
+TEST_P(MixerOpsTest, SelectiveScan) {
+  Random random(2);
+  for (int state_size : {1, 5, 16}) {
+    for (int inner : {1, 7, 33}) {
+      for (int rows : {1, 2, 40}) {
+        const auto values = [&](int n) { return random.Normal(n, 0.7f); };
+        const std::vector<float> x = values(rows * inner),
+                                 dt = values(rows * inner),
+                                 gate = values(rows * inner),
+                                 b = values(rows * state_size),
+                                 c = values(rows * state_size),
+                                 a_log = values(inner * state_size),
+                                 d = values(inner),
+                                 past = values(inner * state_size);
+        std::vector<double> h(past.begin(), past.end());
+        std::vector<double> want(x.size());
+        for (int r = 0; r < rows; ++r) {
+          for (int i = 0; i < inner; ++i) {
+            const int at = r * inner + i;
+            const double step = std::log1p(std::exp(double{dt[at]}));
+            double y = 0;
+            for (int s = 0; s < state_size; ++s) {
+              double& state = h[i * state_size + s];
+              const double a = -std::exp(double{a_log[i * state_size + s]});
+              state = std::exp(a * step) * state +
+                      step * b[r * state_size + s] * x[at];
+              y += state * c[r * state_size + s];
+            }
+            want[at] = (y + double{d[i]} * x[at]) * Silu(gate[at]);
+          }
+        }
+        DeviceVector<float> io(backend(), x), state(backend(), past);
+        const DeviceVector<float> dev_dt(backend(), dt), dev_b(backend(), b),
+            dev_c(backend(), c), dev_gate(backend(), gate),
+            dev_a(backend(), a_log), dev_d(backend(), d);
+        backend().SelectiveScan({dev_dt.data(), dev_b.data(), dev_c.data(),
+                                 dev_gate.data(), dev_a.data(), dev_d.data()},
+                                rows, inner, state_size, state.data(),
+                                io.data());
+        const std::string what =
+            absl::StrCat(rows, " x ", inner, " x ", state_size);
+        ExpectNmse(io.Read(), want, 1e-11, what);
+        ExpectNmse(state.Read(), h, 1e-11, what + ", state");
+      }
+    }
+  }
+}
+
+TEST_P(MixerOpsTest, RouteExperts) {
+  Random random(3);
+  for (int experts : {2, 3, 16}) {
+    for (int chosen : {1, 2}) {
+      const int rows = 9;
+      std::vector<float> logits = random.Normal(rows * experts, 2.0f);
+      logits[1] = logits[0] = 50.0f;  // a tie goes to the lower one
+      const DeviceVector<float> device(backend(), logits);
+      std::vector<int32_t> ids(rows * chosen);
+      std::vector<float> weights(rows * chosen);
+      backend().RouteExperts(device.data(), rows, experts, chosen, ids.data(),
+                             weights.data());
+      ASSERT_TRUE(backend().Synchronize().ok());
+      for (int r = 0; r < rows; ++r) {
+        const float* row = &logits[r * experts];
+        double sum = 0;
+        for (int e = 0; e < experts; ++e) sum += std::exp(double{row[e]});
+        std::vector<int> order(experts);
+        std::iota(order.begin(), order.end(), 0);
+        std::stable_sort(order.begin(), order.end(),
+                         [&](int a, int b) { return row[a] > row[b]; });
+        for (int i = 0; i < chosen; ++i) {
+          EXPECT_EQ(ids[r * chosen + i], order[i]);
+          EXPECT_NEAR(weights[r * chosen + i],
+                      std::exp(double{row[order[i]]}) / sum, 1e-6);
+        }
+      }
+    }
+  }
+}
+
+TEST_P(MixerOpsTest, RouteExpertsPutsNanLast) {
+  const std::vector<float> logits = {kNaN, 1.0f, kNaN, 2.0f};
+  const DeviceVector<float> device(backend(), logits);
+  std::vector<int32_t> ids(2);
+  std::vector<float> weights(2);
+  backend().RouteExperts(device.data(), 1, 4, 2, ids.data(), weights.data());
+  ASSERT_TRUE(backend().Synchronize().ok());
+  EXPECT_EQ(ids, (std::vector<int32_t>{3, 1}));
+  EXPECT_TRUE(std::isnan(weights[0]));  // and is not hidden
+}
+
+TEST_P(MixerOpsTest, GatherAndAddScaledRows) {
+  Random random(4);
+  const int dim = 13;
+  const std::vector<float> x = random.Normal(6 * dim);
+  const std::vector<int> rows = {1, 4, 5};
+  const std::vector<float> factors = {0.5f, -2.0f, 0.25f};
+  const DeviceVector<float> device(backend(), x);
+  DeviceVector<float> gathered(backend(), rows.size() * dim);
+  backend().GatherRows(device.data(), rows, dim, gathered.data());
+  std::vector<float> want;
+  for (int row : rows) {
+    want.insert(want.end(), &x[row * dim], &x[row * dim] + dim);
+  }
+  ExpectSame(gathered.Read(), want, "gathered");
+  DeviceVector<float> sum(backend(), x);
+  backend().AddScaledRows(gathered.data(), rows, factors, dim, sum.data());
+  std::vector<double> want_sum(x.begin(), x.end());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    for (int d = 0; d < dim; ++d) {
+      want_sum[rows[i] * dim + d] += double{factors[i]} * x[rows[i] * dim + d];
+    }
+  }
+  ExpectNmse(sum.Read(), want_sum, 1e-13, "sum");
+}
+
+}  // namespace
+}  // namespace qk::testing

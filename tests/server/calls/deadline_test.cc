@@ -1,0 +1,143 @@
+// Deadlines: how they end calls, and what never runs because of them. A test's
+// name begins with the row of docs/reliability.md that it holds.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "gmock/gmock.h"
+#include "tests/server/calls/load_testing.h"
+
+namespace qk {
+namespace {
+
+using grpc::StatusCode;
+using testing::Analysis;
+using testing::Await;
+using testing::LoadTest;
+using testing::Small;
+using testing::Tokens;
+
+class DeadlineTest : public LoadTest {};
+
+struct Timed {
+  grpc::Status status;
+  // Of the deadline.
+  double late_ms = 0;
+};
+
+Timed CallWithin(pb::Analysis::Stub* stub, std::chrono::milliseconds time,
+                 const pb::AnalyzeRequest& request) {
+  grpc::ClientContext context;
+  const auto deadline = std::chrono::system_clock::now() + time;
+  context.set_deadline(deadline);
+  const auto reader = stub->Analyze(&context, request);
+  pb::AnalyzeEvent event;
+  while (reader->Read(&event)) EXPECT_TRUE(event.has_accepted());
+  Timed out;
+  out.status = reader->Finish();
+  out.late_ms = std::chrono::duration<double, std::milli>(
+                    std::chrono::system_clock::now() - deadline)
+                    .count();
+  return out;
+}
+
+TEST_F(DeadlineTest, R6_DeadlinesEndOnTimeAndQueuedWorkNeverRuns) {
+  Start(TinyOptions());
+  HoldDevice(3);
+  // The shortest meet calls in any state of their beginning.
+  for (const auto& [ms, rounds] : std::vector<std::pair<int, int>>{
+           {1, 200}, {3, 50}, {50, 10}, {200, 5}}) {
+    double worst = 0;
+    for (int i = 0; i < rounds; ++i) {
+      const Timed out =
+          CallWithin(stub_.get(), std::chrono::milliseconds(ms), Small(7));
+      EXPECT_EQ(out.status.error_code(), StatusCode::DEADLINE_EXCEEDED);
+      // Not before its time, but for the library's rounding.
+      EXPECT_GE(out.late_ms, -5);
+      worst = std::max(worst, out.late_ms);
+    }
+    std::printf(
+        "R6: deadline of %d ms, the client's worst of %d: %.1f ms late\n", ms,
+        rounds, worst);
+  }
+  // Only the holder is left, and none of the others ever runs.
+  Await("queued", [this] { return Unfinished() == 1; });
+  gate_->Open();
+  ASSERT_TRUE(Analyze(Small(11)).status.ok());
+  EXPECT_TRUE(HasRun(3));
+  EXPECT_TRUE(HasRun(11));
+  EXPECT_FALSE(HasRun(7));
+}
+
+TEST_F(DeadlineTest, R6_RunningWorkEndsAtItsDeadline) {
+  gate_->Open();
+  gate_->SlowDown(absl::Milliseconds(20));
+  Start(TinyOptions());
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() +
+                       std::chrono::milliseconds(100));
+  // Each of its tokens takes at least two steps.
+  const Analysis out =
+      Read(stub_
+               ->Analyze(&context, testing::Parse<pb::AnalyzeRequest>(
+                                       "model: 'tiny' " + Tokens(3) +
+                                       " generate {max_new_tokens: 200}"
+                                       " capture {off: true}"))
+               .get());
+  EXPECT_EQ(out.status.error_code(), StatusCode::DEADLINE_EXCEEDED);
+  ExpectIdle();
+  EXPECT_LT(gate_->passes().size(), 200u);
+}
+
+TEST_F(DeadlineTest, R6_DeadlinesOfThePastAndOfTheFarFuture) {
+  Start(TinyOptions());
+  HoldDevice(3);
+  for (const int ms : {0, -1, -60'000}) {
+    const Timed out =
+        CallWithin(stub_.get(), std::chrono::milliseconds(ms), Small(7));
+    EXPECT_EQ(out.status.error_code(), StatusCode::DEADLINE_EXCEEDED);
+  }
+  const Timed far =
+      CallWithin(stub_.get(), std::chrono::hours(24 * 365 * 10), Small(7));
+  EXPECT_EQ(far.status.error_code(), StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(
+      far.status.error_message(),
+      ::testing::MatchesRegex("deadline: 9[0-9]+ s from now, limit 600 s"));
+  gate_->Open();
+  ASSERT_TRUE(Analyze(Small(11)).status.ok());
+  EXPECT_FALSE(HasRun(7));
+}
+
+// Also while the device stands: nothing of the engine is waited for.
+TEST_F(DeadlineTest, R6_ACallWithoutADeadlineGetsTheServers) {
+  ServerOptions options = TinyOptions();
+  options.limits.max_deadline_ms = 300;
+  options.limits.write_stall_timeout_ms = 200;  // Four ticks.
+  Start(options);
+  gate_->Shut();
+  std::vector<std::thread> calls;
+  for (int i = 0; i < 2; ++i) {
+    calls.emplace_back([this] {
+      const absl::Time start = absl::Now();
+      const Analysis out = Analyze(Small(7));
+      const absl::Duration took = absl::Now() - start;
+      EXPECT_EQ(out.status.error_code(), StatusCode::DEADLINE_EXCEEDED);
+      EXPECT_EQ(out.status.error_message(), "deadline exceeded");
+      EXPECT_GE(took, absl::Milliseconds(299));
+      std::printf("R6: the server's deadline of 300 ms: %.1f ms late\n",
+                  absl::ToDoubleMilliseconds(took) - 300);
+    });
+  }
+  for (std::thread& call : calls) call.join();
+  gate_->Open();
+  ExpectIdle();
+  // The pass that stood before the gate is the only one there ever was.
+  EXPECT_EQ(gate_->passes().size(), 1u);
+}
+
+}  // namespace
+}  // namespace qk

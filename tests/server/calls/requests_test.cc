@@ -1,0 +1,268 @@
+// Requests that outlive their streams, and who may see and end them.
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "gmock/gmock.h"
+#include "tests/server/server_testing.h"
+
+namespace qk {
+namespace {
+
+namespace fs = std::filesystem;
+using grpc::StatusCode;
+using testing::Analysis;
+using testing::Parse;
+using testing::ServerTest;
+using testing::Tokens;
+
+UserEntry Entry(const std::string& alias, UserRole role) {
+  return testing::UserWithToken(alias, role, alias);
+}
+
+class RequestsTest : public ServerTest {
+ protected:
+  void TearDown() override { server_.reset(); }
+
+  void Start() {
+    ServerOptions options = TinyOptions();
+    options.spool.emplace();
+    options.spool->directory = root_ / "spool";
+    options.access.users = {Entry("ada", UserRole::kUser),
+                            Entry("bob", UserRole::kUser),
+                            Entry("root", UserRole::kOperator)};
+    options.access.users[0].user.budget.max_in_flight = 3;
+    StartServer(options);
+    ASSERT_TRUE(server_->LoadModels().ok());
+  }
+
+  Analysis GetResult(const std::string& user, const std::string& id,
+                     int64_t from_seq = 0) {
+    auto context = As(user);
+    pb::GetResultRequest request;
+    request.set_request_id(id);
+    request.set_from_seq(from_seq);
+    return Read(stub_->GetResult(context.get(), request).get());
+  }
+  grpc::Status Cancel(const std::string& user, const std::string& id,
+                      bool* was_running) {
+    auto context = As(user);
+    pb::CancelRequest request;
+    request.set_request_id(id);
+    pb::CancelResponse response;
+    const grpc::Status status =
+        stub_->Cancel(context.get(), request, &response);
+    *was_running = response.was_running();
+    return status;
+  }
+  std::vector<pb::ListedRequest> List(const std::string& user,
+                                      bool all_users = false) {
+    auto context = As(user);
+    pb::ListRequestsRequest request;
+    request.set_all_users(all_users);
+    pb::ListRequestsResponse response;
+    EXPECT_TRUE(stub_->ListRequests(context.get(), request, &response).ok());
+    return {response.requests().begin(), response.requests().end()};
+  }
+  // What does not end by itself soon: long, and slow to generate.
+  static std::string Long() {
+    return "model: 'tiny' " + Tokens(4) +
+           " generate {max_new_tokens: 250} capture {off: true}";
+  }
+
+  const testing::TempFolder folder_;
+  const fs::path root_ = folder_.path();
+};
+
+// Layer payloads, in order.
+std::vector<std::string> Payloads(const Analysis& analysis) {
+  std::vector<std::string> out;
+  for (const pb::Layer* layer : analysis.layers()) out.push_back(layer->data());
+  return out;
+}
+
+constexpr char kTwoArms[] =
+    " arms {name: 'clean'} arms {name: 'top' disruptions {top_k {k: 1}}}"
+    " compare {}";
+
+TEST_F(RequestsTest, ADetachedRequestIsFetchedLater) {
+  Start();
+  const std::string request = "model: 'tiny' " + Tokens(9) + kTwoArms;
+  const Analysis direct = AnalyzeAs("ada", request);
+  ASSERT_TRUE(direct.status.ok()) << direct.status.error_message();
+  const Analysis detached = AnalyzeAs("ada", request + " detach: true");
+  ASSERT_TRUE(detached.status.ok()) << detached.status.error_message();
+  ASSERT_EQ(detached.events.size(), 1u);
+  const std::string id = detached.events[0].accepted().request_id();
+  const Analysis fetched = GetResult("ada", id);
+  ASSERT_TRUE(fetched.status.ok()) << fetched.status.error_message();
+  ASSERT_NE(fetched.finished(), nullptr);
+  EXPECT_FALSE(Payloads(direct).empty());
+  EXPECT_EQ(Payloads(fetched), Payloads(direct));
+  for (size_t i = 0; i < fetched.events.size(); ++i) {
+    EXPECT_EQ(fetched.events[i].seq(), static_cast<int64_t>(i));
+  }
+  // From a number on, also the last and one after it.
+  const Analysis rest = GetResult("ada", id, 5);
+  ASSERT_EQ(rest.events.size() + 5, fetched.events.size());
+  EXPECT_EQ(rest.events[0].SerializeAsString(),
+            fetched.events[5].SerializeAsString());
+  const int64_t events = static_cast<int64_t>(fetched.events.size());
+  EXPECT_TRUE(GetResult("ada", id, events).status.ok());
+  EXPECT_EQ(GetResult("ada", id, events + 1).status.error_code(),
+            StatusCode::OUT_OF_RANGE);
+  EXPECT_EQ(GetResult("ada", id, -1).status.error_code(),
+            StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(RequestsTest, OthersSeeNothingOfIt) {
+  Start();
+  const Analysis detached =
+      AnalyzeAs("ada", "model: 'tiny' " + Tokens(3) + " detach: true");
+  ASSERT_EQ(detached.events.size(), 1u);
+  const std::string id = detached.events[0].accepted().request_id();
+  ASSERT_TRUE(GetResult("ada", id).status.ok());
+  const Analysis unknown = GetResult("ada", "0123456789abcdef");
+  EXPECT_EQ(unknown.status.error_code(), StatusCode::NOT_FOUND);
+  for (const char* other : {"bob", "root"}) {
+    const Analysis theirs = GetResult(other, id);
+    EXPECT_EQ(theirs.status.error_code(), StatusCode::NOT_FOUND);
+    EXPECT_EQ(theirs.status.error_message(), unknown.status.error_message());
+  }
+  bool was_running = true;
+  EXPECT_EQ(Cancel("bob", id, &was_running).error_code(),
+            StatusCode::NOT_FOUND);
+  EXPECT_TRUE(List("bob").empty());
+  ASSERT_EQ(List("ada").size(), 1u);
+  EXPECT_EQ(List("ada")[0].state(), pb::ListedRequest::FINISHED);
+  EXPECT_EQ(List("ada")[0].code(), 0);
+  EXPECT_EQ(List("root", true).size(), 1u);
+  auto context = As("bob");
+  pb::ListRequestsRequest everybody;
+  everybody.set_all_users(true);
+  pb::ListRequestsResponse response;
+  EXPECT_EQ(
+      stub_->ListRequests(context.get(), everybody, &response).error_code(),
+      StatusCode::PERMISSION_DENIED);
+  // Its owner may drop it.
+  ASSERT_TRUE(Cancel("ada", id, &was_running).ok());
+  EXPECT_FALSE(was_running);
+  EXPECT_EQ(GetResult("ada", id).status.error_code(), StatusCode::NOT_FOUND);
+}
+
+TEST_F(RequestsTest, ABrokenStreamIsTakenUpAgain) {
+  Start();
+  const std::string request =
+      "model: 'tiny' " + Tokens(9) + " generate {max_new_tokens: 100}";
+  const Analysis direct = AnalyzeAs("ada", request);
+  std::string id;
+  std::vector<pb::AnalyzeEvent> events;
+  {
+    auto context = As("ada");
+    auto reader = stub_->Analyze(
+        context.get(), Parse<pb::AnalyzeRequest>(request + " resumable: true"));
+    pb::AnalyzeEvent event;
+    ASSERT_TRUE(reader->Read(&event));
+    id = event.accepted().request_id();
+    while (events.size() < 4 && reader->Read(&event)) events.push_back(event);
+    context->TryCancel();
+    EXPECT_EQ(reader->Finish().error_code(), StatusCode::CANCELLED);
+  }
+  const Analysis rest =
+      GetResult("ada", id, static_cast<int64_t>(events.size()));
+  ASSERT_TRUE(rest.status.ok()) << rest.status.error_message();
+  Analysis both;
+  both.events = events;
+  both.events.insert(both.events.end(), rest.events.begin(), rest.events.end());
+  EXPECT_EQ(Payloads(both), Payloads(direct));
+  ASSERT_NE(both.finished(), nullptr);
+  EXPECT_EQ(both.finished()->arms(0).generated_tokens(), 100);
+  for (size_t i = 0; i < both.events.size(); ++i) {
+    EXPECT_EQ(both.events[i].seq(), static_cast<int64_t>(i));
+  }
+}
+
+TEST_F(RequestsTest, CancelEndsOwnRequestsAndAnOperatorsAny) {
+  Start();
+  for (const char* by : {"ada", "root"}) {
+    const Analysis detached = AnalyzeAs("ada", Long() + " detach: true");
+    ASSERT_EQ(detached.events.size(), 1u) << detached.status.error_message();
+    const std::string id = detached.events[0].accepted().request_id();
+    bool was_running = false;
+    EXPECT_EQ(Cancel("bob", id, &was_running).error_code(),
+              StatusCode::NOT_FOUND);
+    ASSERT_TRUE(Cancel(by, id, &was_running).ok());
+    EXPECT_EQ(GetResult("ada", id).status.error_code(), StatusCode::NOT_FOUND);
+  }
+  // A plain stream, too.
+  auto context = As("ada");
+  auto reader =
+      stub_->Analyze(context.get(), Parse<pb::AnalyzeRequest>(Long()));
+  pb::AnalyzeEvent event;
+  ASSERT_TRUE(reader->Read(&event));
+  bool was_running = false;
+  const std::string id = event.accepted().request_id();
+  const grpc::Status cancelled = Cancel("ada", id, &was_running);
+  while (reader->Read(&event)) {
+  }
+  const grpc::Status status = reader->Finish();
+  if (cancelled.ok()) {
+    EXPECT_EQ(status.error_code(), StatusCode::CANCELLED);
+    EXPECT_EQ(status.error_message(), "cancelled by ada");
+  } else {
+    EXPECT_TRUE(status.ok());  // it was through before
+  }
+}
+
+TEST_F(RequestsTest, UsageAndQuota) {
+  Start();
+  ASSERT_TRUE(AnalyzeAs("ada", "model: 'tiny' " + Tokens(9)).status.ok());
+  auto context = As("ada");
+  pb::GetUsageResponse usage;
+  ASSERT_TRUE(stub_->GetUsage(context.get(), {}, &usage).ok());
+  ASSERT_EQ(usage.users_size(), 1);
+  EXPECT_EQ(usage.users(0).user(), "ada");
+  EXPECT_GT(usage.users(0).device_ms(), 0);
+  EXPECT_GT(usage.users(0).streamed_bytes(), 1000);
+  EXPECT_EQ(usage.users(0).max_requests_in_flight(), 3);
+  EXPECT_FALSE(usage.users(0).has_device_ms_budget());
+  auto operators = As("root");
+  pb::GetUsageRequest everybody;
+  everybody.set_all_users(true);
+  ASSERT_TRUE(stub_->GetUsage(operators.get(), everybody, &usage).ok());
+  EXPECT_EQ(usage.users_size(), 2);  // ada has sent something, bob has not
+  EXPECT_EQ(usage.users(0).user(), "root");
+  auto users = As("bob");
+  EXPECT_EQ(stub_->GetUsage(users.get(), everybody, &usage).error_code(),
+            StatusCode::PERMISSION_DENIED);
+}
+
+TEST_F(RequestsTest, WithoutASpoolNothingIsKept) {
+  StartTiny();
+  const Analysis refused =
+      Analyze("model: 'tiny' " + Tokens(3) + " detach: true");
+  EXPECT_EQ(refused.status.error_code(), StatusCode::FAILED_PRECONDITION);
+  EXPECT_THAT(refused.status.error_message(), ::testing::HasSubstr("spool"));
+}
+
+TEST_F(RequestsTest, ResultsOutliveTheServer) {
+  Start();
+  const Analysis detached =
+      AnalyzeAs("ada", "model: 'tiny' " + Tokens(9) + " detach: true");
+  ASSERT_EQ(detached.events.size(), 1u);
+  const std::string id = detached.events[0].accepted().request_id();
+  const Analysis before = GetResult("ada", id);
+  ASSERT_TRUE(before.status.ok());
+  server_.reset();
+  Start();
+  const Analysis after = GetResult("ada", id);
+  ASSERT_TRUE(after.status.ok()) << after.status.error_message();
+  EXPECT_EQ(Payloads(after), Payloads(before));
+  EXPECT_NE(after.finished(), nullptr);
+}
+
+}  // namespace
+}  // namespace qk

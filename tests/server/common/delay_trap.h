@@ -1,0 +1,74 @@
+// Holds a thread at a delay point of the server in this process, and counts
+// who comes to which.
+#ifndef QKSCOPE_TESTS_SERVER_COMMON_DELAY_TRAP_H_
+#define QKSCOPE_TESTS_SERVER_COMMON_DELAY_TRAP_H_
+
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "server/common/delay_point.h"
+
+namespace qk::testing {
+
+// One at a time. No thread may be at a point any more when it goes.
+class DelayTrap {
+ public:
+  // The first thread at each of `points` stays there.
+  explicit DelayTrap(std::set<std::string> points) : held_(std::move(points)) {
+    trap_ = this;
+    delay_hook = &Hook;
+  }
+  ~DelayTrap() {
+    delay_hook = nullptr;
+    trap_ = nullptr;
+  }
+  DelayTrap(const DelayTrap&) = delete;
+  DelayTrap& operator=(const DelayTrap&) = delete;
+
+  void Release(const std::string& point) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    held_.erase(point);
+    changed_.notify_all();
+  }
+  void ReleaseAll() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    held_.clear();
+    changed_.notify_all();
+  }
+  // Somebody has come to the point by now.
+  bool Reached(const std::string& point) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return hits_[point] > 0;
+  }
+  // Somebody stands there.
+  bool Holds(const std::string& point) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return hits_[point] > 0 && held_.contains(point);
+  }
+
+ private:
+  static void Hook(const char* point) { trap_->Come(point); }
+  void Come(const std::string& point) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    const bool first = ++hits_[point] == 1;
+    changed_.notify_all();
+    if (first) {
+      changed_.wait(lock, [&] { return !held_.contains(point); });
+    }
+  }
+
+  static inline DelayTrap* trap_ = nullptr;
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::set<std::string> held_;
+  std::map<std::string, int> hits_;
+};
+
+}  // namespace qk::testing
+
+#endif  // QKSCOPE_TESTS_SERVER_COMMON_DELAY_TRAP_H_

@@ -1,0 +1,172 @@
+// What /metrics says, and that Prometheus's own checker likes it.
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/time/clock.h"
+#include "gmock/gmock.h"
+#include "prometheus/text_serializer.h"
+#include "tests/server/observe/metric_samples.h"
+#include "tests/server/server_testing.h"
+
+namespace qk {
+namespace {
+
+using testing::ParseSamples;
+using testing::ServerTest;
+using testing::Tokens;
+
+std::string TempPath(const std::string& name) {
+  return ::testing::TempDir() + "/" + name + "." + std::to_string(getpid());
+}
+
+// What promtool has to say; empty is good.
+std::string Promtool(const std::string& text) {
+  const std::string in = TempPath("metrics"), out = TempPath("promtool");
+  std::ofstream(in) << text;
+  const int rc = std::system(
+      ("promtool check metrics < " + in + " > " + out + " 2>&1").c_str());
+  std::ifstream file(out);
+  std::string said((std::istreambuf_iterator<char>(file)),
+                   std::istreambuf_iterator<char>());
+  std::remove(in.c_str());
+  std::remove(out.c_str());
+  return rc == 0 ? said : "exit " + std::to_string(rc) + ": " + said;
+}
+
+class MetricsTest : public ServerTest {
+ protected:
+  void SetUp() override {
+    ServerOptions options = TinyOptions();
+    options.metrics_listen = "127.0.0.1:0";
+    StartServer(options);
+    ASSERT_TRUE(server_->LoadModels().ok());
+  }
+
+  int Connect() const {
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    const std::string& where = server_->metrics_address();
+    address.sin_port = htons(static_cast<uint16_t>(
+        std::atoi(where.substr(where.rfind(':') + 1).c_str())));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    EXPECT_EQ(
+        connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+    return fd;
+  }
+
+  std::string Scrape() const {
+    const int fd = Connect();
+    const std::string request =
+        "GET /metrics HTTP/1.0\r\nConnection: close\r\n\r\n";
+    EXPECT_EQ(send(fd, request.data(), request.size(), 0),
+              static_cast<ssize_t>(request.size()));
+    std::string answer;
+    char buffer[4096];
+    for (ssize_t n; (n = recv(fd, buffer, sizeof(buffer), 0)) > 0;) {
+      answer.append(buffer, static_cast<size_t>(n));
+    }
+    close(fd);
+    const size_t body = answer.find("\r\n\r\n");
+    EXPECT_TRUE(absl::StartsWith(answer, "HTTP/1.1 200")) << answer;
+    return answer.substr(body + 4);
+  }
+};
+
+TEST_F(MetricsTest, CountsAddUpAndPromtoolIsSilent) {
+  EXPECT_TRUE(Analyze("model: 'tiny' " + Tokens(10)).status.ok());
+  EXPECT_TRUE(Analyze("model: 'tiny' " + Tokens(5) +
+                      " arms {name: 'a' disruptions {top_k {k: 1}}}")
+                  .status.ok());
+  EXPECT_FALSE(Analyze("model: 'tiny' input {}").status.ok());
+  EXPECT_FALSE(Analyze("model: 'no-such-model' " + Tokens(1)).status.ok());
+  ASSERT_TRUE(server_->WaitUntilIdle(absl::InfiniteFuture()));
+  const std::string text = Scrape();
+  EXPECT_EQ(Promtool(text), "");
+  auto samples = ParseSamples(text);
+  EXPECT_EQ(samples["qkscope_rpc_started_total{method=\"Analyze\"}"], 4);
+  EXPECT_EQ(
+      samples["qkscope_rpc_handled_total{code=\"OK\",method=\"Analyze\"}"], 2);
+  double started = 0, handled = 0;
+  for (const auto& [name, value] : samples) {
+    if (absl::StartsWith(name, "qkscope_rpc_started_total")) started += value;
+    if (absl::StartsWith(name, "qkscope_rpc_handled_total")) handled += value;
+  }
+  EXPECT_EQ(started, handled);
+  EXPECT_EQ(samples["qkscope_prompt_tokens_total{model=\"tiny\"}"], 15);
+  EXPECT_EQ(samples["qkscope_pass_rows_total{model=\"tiny\"}"], 15);
+  EXPECT_EQ(samples["qkscope_model_ready{model=\"tiny\"}"], 1);
+  EXPECT_GT(
+      samples["qkscope_model_memory_bytes{memory=\"host\",model=\"tiny\"}"], 0);
+  EXPECT_EQ(samples["qkscope_streamed_bytes_total"], 2 * 2 * 64 * 4);
+  EXPECT_EQ(samples["qkscope_stream_buffered_bytes"], 0);
+  EXPECT_EQ(samples["qkscope_stream_reserved_bytes"], 0);
+  EXPECT_EQ(samples["qkscope_queued_requests"], 0);
+  EXPECT_EQ(samples["qkscope_running_requests"], 0);
+  // Of the undisrupted prompt only.
+  EXPECT_EQ(samples["qkscope_massive_frames_total{layer=\"1\",model=\"tiny\","
+                    "tensor=\"q\"}"],
+            1);
+  EXPECT_EQ(text.find("no-such-model"), std::string::npos);
+}
+
+// 100 scrapers that send half a request hold threads of the listener; calls
+// and their counters do not care.
+TEST_F(MetricsTest, SlowScrapersDoNotHoldCalls) {
+  std::vector<int> slow;
+  for (int i = 0; i < 100; ++i) {
+    slow.push_back(Connect());
+    send(slow.back(), "GET /met", 8, 0);
+  }
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_TRUE(Analyze("model: 'tiny' " + Tokens(4)).status.ok());
+  }
+  for (int fd : slow) close(fd);
+  auto samples = ParseSamples(Scrape());
+  EXPECT_EQ(samples["qkscope_rpc_started_total{method=\"Analyze\"}"], 10);
+}
+
+TEST(MetricsSeriesTest, StayBoundedWithManyModels) {
+  Metrics::Options options;
+  options.version = "1";
+  options.methods = AnalysisService::Methods();
+  Metrics metrics(options);
+  for (int i = 0; i < 60; ++i) {
+    metrics.AddModel("model" + std::to_string(i), 80);
+  }
+  for (int i = 0; i < 60; ++i) {
+    const std::string model = "model" + std::to_string(i);
+    metrics.Tokens(model, 1, 1);
+    for (int layer = 0; layer < 80; ++layer) {
+      for (HookPoint point :
+           {HookPoint::kRotQ, HookPoint::kRotK, HookPoint::kV}) {
+        LayerFrame frame;
+        frame.layer = layer;
+        frame.point = point;
+        frame.statistics.emplace();
+        metrics.LayerStatistics(model, frame);
+      }
+    }
+  }
+  for (const std::string& method : options.methods) {
+    for (int code = 0; code <= 16; ++code) {
+      metrics.RpcHandled(method, static_cast<grpc::StatusCode>(code), 1);
+    }
+  }
+  const std::string text =
+      prometheus::TextSerializer().Serialize(metrics.Collect());
+  EXPECT_LE(ParseSamples(text).size(), 2000u);
+  EXPECT_EQ(Promtool(text), "");
+}
+
+}  // namespace
+}  // namespace qk
