@@ -2,6 +2,7 @@
 #include "google/protobuf/stubs/logging.h"
 #include "server/access/users_config.h"
 #include "server/config/options.h"
+#include "server/net/addresses.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace {

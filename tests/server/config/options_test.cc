@@ -8,6 +8,7 @@
 #include "qkscope/v1/error.pb.h"
 #include "server/common/grpc_status.h"
 #include "server/config/flags.h"
+#include "server/net/addresses.h"
 
 namespace qk {
 namespace {
@@ -125,7 +126,7 @@ TEST(ConfigTest, MissingModelFiles) {
   options.models.push_back(
       {"t", std::string(QK_SOURCE_DIR) + "/tests/goldens/tiny_llama_gqa",
        ComputeType::kF32, ""});
-  const auto problems = CheckModelFiles(options);
+  const auto problems = CheckModelFiles(options.models, options.model_admin);
   ASSERT_EQ(problems.size(), 1u);
   EXPECT_THAT(problems[0], HasSubstr("model 'a': "));
 }
