@@ -1,5 +1,5 @@
-// QK_CHECK: stops the process when one of our own invariants is broken. Never
-// for input: bad input gets an absl::Status.
+// QK_CHECK stops the process when one of our own invariants is broken. It is
+// never for input: bad input gets an absl::Status.
 #ifndef QKSCOPE_ENGINE_BASE_CHECK_H_
 #define QKSCOPE_ENGINE_BASE_CHECK_H_
 

@@ -7,7 +7,8 @@
 namespace qk {
 
 uint32_t ExtendCrc32c(uint32_t crc, const void* data, size_t bytes) {
-  // Lengths are ints there; nothing is written, though it does not say so.
+  // The library takes lengths as int. It does not write to its argument,
+  // although its signature is not const.
   constexpr size_t kMost = size_t{1} << 30;
   auto* at = static_cast<unsigned char*>(const_cast<void*>(data));
   while (bytes > 0) {

@@ -8,7 +8,8 @@
 
 namespace qk {
 
-// The checksum of what `crc` covers followed by `data`; start with crc = 0.
+// Extends `crc`, the checksum of the data so far, by `data`; start with crc =
+// 0.
 uint32_t ExtendCrc32c(uint32_t crc, const void* data, size_t bytes);
 
 inline uint32_t Crc32c(const void* data, size_t bytes) {

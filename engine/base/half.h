@@ -1,4 +1,5 @@
-// Rounding to the two 16-bit float types, nearest even; NaN stays NaN.
+// Rounding to the two 16-bit float types: to nearest, ties to even. NaN stays
+// NaN.
 #ifndef QKSCOPE_ENGINE_BASE_HALF_H_
 #define QKSCOPE_ENGINE_BASE_HALF_H_
 

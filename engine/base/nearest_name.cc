@@ -25,11 +25,11 @@ size_t EditDistance(absl::string_view a, absl::string_view b) {
 std::string NearestName(absl::string_view word,
                         const std::vector<std::string>& candidates) {
   std::string best;
-  // Further away than this is another word, not a slip.
+  // A larger distance means another word, not a slip.
   size_t best_distance = std::max<size_t>(2, word.size() / 3) + 1;
   for (const std::string& candidate : candidates) {
     const size_t longer = std::max(word.size(), candidate.size());
-    // At least as far away as their lengths differ.
+    // The distance is at least the difference of the lengths.
     if (longer - std::min(word.size(), candidate.size()) >= best_distance) {
       continue;
     }

@@ -1,4 +1,4 @@
-// "did you mean": for flags, keys of configurations and rules.
+// "Did you mean": suggestions for flags, keys of configurations and rules.
 #ifndef QKSCOPE_ENGINE_BASE_NEAREST_NAME_H_
 #define QKSCOPE_ENGINE_BASE_NEAREST_NAME_H_
 
@@ -9,8 +9,8 @@
 
 namespace qk {
 
-// The candidate that `word` is most likely a slip of, the first of equals;
-// empty when none is near.
+// Returns the candidate that `word` is most likely a slip of, the first among
+// equals; empty if none is near.
 std::string NearestName(absl::string_view word,
                         const std::vector<std::string>& candidates);
 

@@ -1,5 +1,5 @@
-// Where a failed allocation of the host becomes a status. Below these calls
-// std::bad_alloc just passes through: objects clean up after themselves.
+// Turns a failed allocation on the host into a status. Code below these calls
+// lets std::bad_alloc pass through: objects clean up after themselves.
 #ifndef QKSCOPE_ENGINE_BASE_OUT_OF_MEMORY_H_
 #define QKSCOPE_ENGINE_BASE_OUT_OF_MEMORY_H_
 
@@ -10,15 +10,15 @@
 
 namespace qk {
 
-// RESOURCE_EXHAUSTED. Copies of it take no memory, of which there is none.
+// RESOURCE_EXHAUSTED. Copying it takes no memory, because there is none.
 inline const absl::Status& OutOfMemory() {
   static const auto& status = *new absl::Status(
       absl::StatusCode::kResourceExhausted, "the host is out of memory");
   return status;
 }
 
-// What `body` returns, an absl::Status or StatusOr, or OK if it returns
-// nothing; OutOfMemory() when it throws std::bad_alloc.
+// Returns what `body` returns (an absl::Status or StatusOr, or OK for void), or
+// OutOfMemory() if it throws std::bad_alloc.
 template <typename Body>
 auto WithoutBadAlloc(const Body& body) {
   constexpr bool kNothing = std::is_void_v<decltype(body())>;

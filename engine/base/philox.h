@@ -1,6 +1,6 @@
 // Philox4x32-10, the counter-based generator of Salmon et al., "Parallel random
-// numbers: as easy as 1, 2, 3" (SC 2011): a random choice depends on what it is
-// for, never on its place in a batch.
+// numbers: as easy as 1, 2, 3" (SC 2011). A random choice depends on its
+// purpose, never on its place in a batch.
 #ifndef QKSCOPE_ENGINE_BASE_PHILOX_H_
 #define QKSCOPE_ENGINE_BASE_PHILOX_H_
 
@@ -24,10 +24,11 @@ inline std::array<uint32_t, 4> Philox(std::array<uint32_t, 4> counter,
   return counter;
 }
 
-// What a stream of random numbers is for.
+// The purpose of a stream of random numbers.
 enum class RandomPurpose : uint32_t { kRandomK = 1, kSampling = 2 };
 
-// A stream of numbers keyed by (seed, purpose, layer, tensor, head, step).
+// A stream of numbers that (seed, purpose, layer, tensor, head, step)
+// determine.
 class PhiloxStream {
  public:
   PhiloxStream(uint64_t seed, RandomPurpose purpose, uint32_t layer,
@@ -55,7 +56,7 @@ class PhiloxStream {
     return x % n;
   }
 
-  // Uniform in [0, 1) with 53 bits.
+  // Uniform in [0, 1), with 53 bits.
   double Uniform() {
     const uint64_t high = Next() >> 5;
     const uint64_t low = Next() >> 6;

@@ -18,7 +18,7 @@ class Sha256 {
   Sha256& operator=(Sha256&&) noexcept;
 
   void Update(const void* data, size_t bytes);
-  // The digest of all data so far, 64 lower-case hex digits. Call once.
+  // The digest of all data so far as 64 lower-case hex digits. Call it once.
   std::string FinishHex();
 
  private:

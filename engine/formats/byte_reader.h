@@ -30,7 +30,7 @@ class ByteReader {
   uint64_t position() const { return position_; }
   uint64_t left() const { return bytes_.size() - position_; }
 
-  // nullopt, and nothing is consumed, if too few bytes are left.
+  // Returns nullopt and consumes nothing if too few bytes are left.
   template <typename T>
   std::optional<T> Read() {
     const auto raw = Skip(sizeof(T));

@@ -10,7 +10,7 @@ namespace {
 
 using namespace quant;  // NOLINT: one name per DType
 
-// visit(Block()) with the block type of `dtype`.
+// Calls visit(Block()) with the block type of `dtype`.
 template <typename Visitor>
 QK_INLINE auto WithBlock(DType dtype, Visitor visit) {
   switch (dtype) {

@@ -15,8 +15,8 @@ std::string Excerpt(absl::string_view text) {
   std::string escaped;
   size_t fitting = 0;  // bytes of `escaped` that leave room for the dots
   for (size_t i = 0; i < text.size(); ++i) {
-    // One at a time: C escapes of a run depend on what follows only in "\x",
-    // and three octal digits do not.
+    // Escapes one byte at a time: the C escape of a byte depends on the next
+    // byte only after "\x", and octal escapes always have three digits.
     escaped += absl::CEscape(text.substr(i, 1));
     if (escaped.size() <= kMaxBytes - 3) fitting = escaped.size();
     if (escaped.size() > kMaxBytes) return escaped.substr(0, fitting) + "...";

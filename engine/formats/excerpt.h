@@ -1,4 +1,4 @@
-// Foreign bytes made fit for an error message.
+// Makes foreign bytes fit for an error message.
 #ifndef QKSCOPE_ENGINE_FORMATS_EXCERPT_H_
 #define QKSCOPE_ENGINE_FORMATS_EXCERPT_H_
 
@@ -8,12 +8,12 @@
 
 namespace qk {
 
-// The start of `text`, C-escaped to printable ASCII, at most 64 bytes with the
-// `...` that marks a cut.
+// Returns the start of `text`, C-escaped to printable ASCII: at most 64 bytes,
+// including the `...` that marks a cut.
 std::string Excerpt(absl::string_view text);
 
-// The file name without its folders: absolute paths tell strangers about the
-// machine.
+// Returns the file name without its folders: an absolute path would tell
+// strangers about the machine.
 std::string FileNameOf(absl::string_view path);
 
 }  // namespace qk

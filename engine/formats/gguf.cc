@@ -172,7 +172,7 @@ absl::StatusOr<std::vector<absl::string_view>> GgufFile::GetStrings(
   strings.reserve(value->count);
   ByteReader reader(value->data);
   for (uint64_t i = 0; i < value->count; ++i) {
-    // The parser walked the same bytes.
+    // The parser has walked over the same bytes.
     strings.push_back(*reader.ReadText(*reader.Read<uint64_t>()));
   }
   return strings;

@@ -18,7 +18,7 @@
 
 namespace qk {
 
-// Numbers as in the file.
+// The numbers are the file format's.
 enum class GgufType : uint32_t {
   kUint8 = 0,
   kInt8 = 1,
@@ -35,21 +35,23 @@ enum class GgufType : uint32_t {
   kFloat64 = 12,
 };
 
-// One metadata value, checked to lie whole inside the file.
+// One metadata value. The parser has checked that it lies inside the file.
 struct GgufValue {
   GgufType type = GgufType::kUint8;     // kArray: of `element`
   GgufType element = GgufType::kUint8;  // the same as `type` unless an array
   uint64_t count = 0;                   // 1 unless an array
-  // The values as the file has them; a string is 8 bytes of length, then text.
+  // The values as the file stores them; a string is 8 bytes of length, then
+  // text.
   absl::Span<const uint8_t> data;
 };
 
-// All that a file says before the tensors' bytes, as views into it.
+// Everything that the file says before the tensors' bytes, as views into the
+// file.
 struct GgufContents {
   uint32_t version = 0;                 // 2 or 3
   std::vector<absl::string_view> keys;  // in file order
   FlatHashMap<absl::string_view, GgufValue> values;
-  std::vector<TensorInfo> tensors;  // in the order of the file's list
+  std::vector<TensorInfo> tensors;  // in the file's order
 };
 
 absl::StatusOr<GgufContents> ParseGguf(absl::string_view name,
@@ -80,22 +82,23 @@ class GgufFile : public TensorSource {
   bool Has(absl::string_view key) const {
     return contents_.values.contains(key);
   }
-  // Whether `key` is there and holds an array (a few keys are either a number
-  // or an array of one number per layer).
+  // Returns whether `key` exists and holds an array. (A few keys are either a
+  // number or an array with one number per layer.)
   bool IsArray(absl::string_view key) const;
 
-  // Any integer type whose value fits.
+  // Accepts every integer type whose value fits.
   absl::StatusOr<int64_t> GetInt64(absl::string_view key) const;
-  // Both ends are allowed.
+  // The range includes both ends.
   absl::StatusOr<int64_t> GetInt64InRange(absl::string_view key, int64_t min,
                                           int64_t max) const;
-  // float32 or float64, finite.
+  // Accepts float32 or float64; the value must be finite.
   absl::StatusOr<double> GetDouble(absl::string_view key) const;
   absl::StatusOr<bool> GetBool(absl::string_view key) const;
-  // Bytes as they lie in the file: may hold NUL or be no UTF-8.
+  // Returns the bytes as they lie in the file: they may hold NUL and may not be
+  // UTF-8.
   absl::StatusOr<absl::string_view> GetString(absl::string_view key) const;
 
-  // The same with a value to take where the key is missing.
+  // These return `missing` where the key does not exist.
   absl::StatusOr<int64_t> GetInt64Or(absl::string_view key,
                                      int64_t missing) const;
   absl::StatusOr<int64_t> GetInt64InRangeOr(absl::string_view key, int64_t min,
@@ -110,16 +113,16 @@ class GgufFile : public TensorSource {
   absl::StatusOr<std::vector<absl::string_view>> GetStrings(
       absl::string_view key) const;
   absl::StatusOr<std::vector<int64_t>> GetInt64s(absl::string_view key) const;
-  // float32 or float64 (rounded), NaN and infinity as they are.
+  // Accepts float32 or float64 (rounded). NaN and infinity stay as they are.
   absl::StatusOr<std::vector<float>> GetFloats(absl::string_view key) const;
 
-  // INVALID_ARGUMENT `file: key: message`, for checks of the caller's own.
+  // Returns INVALID_ARGUMENT `file: key: message`, for a check of the caller's.
   absl::Status Error(absl::string_view key, absl::string_view message) const;
-  // The file name that starts every error.
+  // The file name with which every error starts.
   const std::string& name() const { return name_; }
-  // 2 or 3.
+  // The version of the format: 2 or 3.
   uint32_t version() const { return contents_.version; }
-  // The encoded value, for hashing; null if the key is missing.
+  // The encoded value, for hashing; null if the key does not exist.
   const GgufValue* FindValue(absl::string_view key) const;
 
  private:

@@ -1,5 +1,5 @@
-// From bytes to GgufContents. Every count is compared with the bytes that are
-// left before anything is allocated or skipped for it.
+// Bytes to GgufContents. Every count is compared with the bytes that are left
+// before anything is allocated or skipped for it.
 #include "engine/formats/gguf_parser.h"
 
 #include <algorithm>
@@ -158,7 +158,7 @@ class Parser {
     return absl::OkStatus();
   }
 
-  // A model in several files names its parts in every one of them.
+  // Each file of a model that is split over several names the number of parts.
   absl::Status CheckSplit() const {
     const auto count = contents_.values.find("split.count");
     if (count == contents_.values.end()) return absl::OkStatus();

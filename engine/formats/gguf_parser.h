@@ -12,8 +12,8 @@
 
 namespace qk {
 
-// `reader` stands after the metadata of `file`; `alignment` is a power of two
-// of the tensors' offsets.
+// `reader` stands after the metadata of `file`. `alignment`, a power of two, is
+// the alignment of the tensors' offsets.
 absl::StatusOr<std::vector<TensorInfo>> ReadGgufTensors(
     absl::Span<const uint8_t> file, uint64_t count, uint64_t alignment,
     GgufReader& reader);

@@ -1,4 +1,4 @@
-// A ByteReader whose failures know the file and the offset.
+// A ByteReader whose errors name the file and the offset.
 #ifndef QKSCOPE_ENGINE_FORMATS_GGUF_READER_H_
 #define QKSCOPE_ENGINE_FORMATS_GGUF_READER_H_
 
@@ -12,7 +12,7 @@ namespace qk {
 
 class GgufReader : public ByteReader {
  public:
-  // `name` of the file must outlive the reader.
+  // `name`, the file's name, must outlive the reader.
   GgufReader(absl::string_view name, absl::Span<const uint8_t> file)
       : ByteReader(file), name_(name) {}
 
@@ -23,7 +23,7 @@ class GgufReader : public ByteReader {
         absl::StrCat(name_, ": ", message, " (offset ", position(), ")"));
   }
 
-  // `where` starts the error: "key #3", "kv 'x'".
+  // `where` starts the error, for example "key #3" or "kv 'x'".
   absl::StatusOr<absl::string_view> ReadString(absl::string_view where) {
     const auto length = Read<uint64_t>();
     if (!length) return Fail(absl::StrCat(where, ": file ends in a string"));

@@ -32,7 +32,7 @@ class TensorParser {
   }
 
  private:
-  // A tensor as listed, before its place in the file is known to be good.
+  // A tensor as the list has it, before its place in the file is checked.
   struct Listed {
     uint64_t offset;  // from the start of the data section
     uint64_t bytes;
@@ -68,7 +68,7 @@ class TensorParser {
     return absl::OkStatus();
   }
 
-  // The file has the innermost dimension first.
+  // The file stores the innermost dimension first.
   absl::StatusOr<std::vector<int64_t>> ReadShape(absl::string_view where) {
     const auto dims = reader_.Read<uint32_t>();
     if (!dims) return reader_.Fail(absl::StrCat(where, ": file ends"));
@@ -161,7 +161,7 @@ class TensorParser {
   uint64_t alignment_;
   GgufReader& reader_;
   FlatHashSet<absl::string_view> names_;
-  std::vector<Listed> listed_;  // of each of tensors_
+  std::vector<Listed> listed_;  // one for each of tensors_
   std::vector<TensorInfo> tensors_;
 };
 

@@ -1,4 +1,4 @@
-// What the numbers in a GGUF file stand for.
+// Tables for the numbers that a GGUF file uses.
 #ifndef QKSCOPE_ENGINE_FORMATS_GGUF_TYPES_H_
 #define QKSCOPE_ENGINE_FORMATS_GGUF_TYPES_H_
 
@@ -12,19 +12,20 @@
 
 namespace qk {
 
-// ggml's tensor types (ggml.h, enum ggml_type); nullopt for those we do not
-// compute with and for numbers that are none.
+// Maps ggml's tensor types (ggml.h, enum ggml_type). Returns nullopt for a
+// number that is no type, and for a type that the engine does not compute with.
 std::optional<DType> DTypeOfGgml(uint32_t type);
 
-// "u32", "string"
+// The type's name, for example "u32" or "string".
 absl::string_view TypeName(GgufType type);
 
-// The fewest bytes one value takes: its size, or for a string its length field.
-// 0 for arrays.
+// The fewest bytes that one value takes: its size, or the length field of a
+// string. 0 for arrays.
 uint64_t MinBytes(GgufType type);
 
-// Element `index` (checked by the caller) of a value of an integer type;
-// nullopt if the element type is no integer or the value is above 2^63 - 1.
+// Element `index` of a value of an integer type; the caller checks the index.
+// Returns nullopt if the element type is not an integer or the value is above
+// 2^63 - 1.
 std::optional<int64_t> IntegerAt(const GgufValue& value, uint64_t index);
 // The same for float32 and float64.
 std::optional<double> FloatAt(const GgufValue& value, uint64_t index);
@@ -32,7 +33,7 @@ std::optional<double> FloatAt(const GgufValue& value, uint64_t index);
 // The text of a value of type kString.
 absl::string_view StringOf(const GgufValue& value);
 
-// The value for a message: `17`, `"abc"`, `an array of 3 f32`.
+// The value as a message shows it: `17`, `"abc"`, `an array of 3 f32`.
 std::string Describe(const GgufValue& value);
 
 }  // namespace qk

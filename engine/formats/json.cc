@@ -29,8 +29,9 @@ std::string PathOfMember(const std::string& path, absl::string_view key) {
   return absl::StrCat(path, path.empty() ? "" : ".", key);
 }
 
-// Two handles are the same value if their bits are: an element is a pointer to
-// the document and an index. Recursion is bounded by JsonLimits::max_depth.
+// Two handles are the same value if their bits are equal: an element is a
+// pointer to the document and an index. JsonLimits::max_depth bounds the
+// recursion.
 bool FindPath(element at, const std::array<uint64_t, 2>& wanted,
               std::string* path) {
   if (std::bit_cast<std::array<uint64_t, 2>>(at) == wanted) return true;

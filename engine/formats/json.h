@@ -33,7 +33,8 @@ struct JsonLimits {
   JsonType root = JsonType::kObject;
 };
 
-// A light handle, 24 bytes, to copy freely. Valid as long as its document.
+// A light handle (24 bytes), cheap to copy. It is valid as long as its
+// document.
 class JsonValue {
  public:
   JsonType type() const;
@@ -43,23 +44,23 @@ class JsonValue {
   bool is_array() const { return type() == JsonType::kArray; }
   bool is_object() const { return type() == JsonType::kObject; }
 
-  // Integers must be written as integers: 1.0 and 1e3 are refused.
+  // An integer must be written as one: 1.0 and 1e3 are refused.
   absl::StatusOr<int64_t> AsInt64() const;
   absl::StatusOr<uint64_t> AsUint64() const;
-  // Integers are converted. Always finite.
+  // Integers are converted. The result is always finite.
   absl::StatusOr<double> AsDouble() const;
   absl::StatusOr<bool> AsBool() const;
-  // Valid UTF-8, may hold NUL. Lives in the document.
+  // The text is valid UTF-8, may hold NUL, and lives in the document.
   absl::StatusOr<absl::string_view> AsString() const;
 
-  // Objects. A member that is null counts as missing, as Hugging Face writes
-  // "rope_scaling": null. The search is linear: to use every member of a large
-  // object, iterate.
+  // Objects. A member that is null counts as missing, because Hugging Face
+  // writes "rope_scaling": null. The search is linear: iterate to use every
+  // member of a large object.
   std::optional<JsonValue> Find(absl::string_view key) const;
   absl::StatusOr<JsonValue> Get(absl::string_view key) const;
 
   absl::StatusOr<int64_t> GetInt64(absl::string_view key) const;
-  // Both ends are allowed.
+  // The range includes both ends.
   absl::StatusOr<int64_t> GetInt64InRange(absl::string_view key, int64_t min,
                                           int64_t max) const;
   absl::StatusOr<double> GetDouble(absl::string_view key) const;
@@ -68,7 +69,7 @@ class JsonValue {
   absl::StatusOr<JsonValue> GetArray(absl::string_view key) const;
   absl::StatusOr<JsonValue> GetObject(absl::string_view key) const;
 
-  // The same with a value to take where the member is missing or null.
+  // These return `missing` where the member is missing or null.
   absl::StatusOr<int64_t> GetInt64Or(absl::string_view key,
                                      int64_t missing) const;
   absl::StatusOr<int64_t> GetInt64InRangeOr(absl::string_view key, int64_t min,
@@ -79,22 +80,25 @@ class JsonValue {
   absl::StatusOr<absl::string_view> GetStringOr(
       absl::string_view key, absl::string_view missing) const;
 
-  // In file order; stops at the first error and returns it. An error too if
-  // this is not an object or not an array.
+  // Visits in file order; stops at the first error and returns it. Returns an
+  // error if this is not an object or not an array.
   absl::Status ForEachMember(
       absl::FunctionRef<absl::Status(absl::string_view key, JsonValue value)>
           visit) const;
   absl::Status ForEachElement(
       absl::FunctionRef<absl::Status(JsonValue element)> visit) const;
-  // Elements of an array or members of an object; 0 for other types.
+  // The number of elements of an array or members of an object; 0 for other
+  // types.
   int64_t size() const;
 
-  // INVALID_ARGUMENT `label: path: message`, for checks this layer cannot know.
-  // Finding the path takes a walk through the document.
+  // Returns INVALID_ARGUMENT `label: path: message`, for checks that this layer
+  // cannot know. Finding the path walks through the document.
   absl::Status Error(absl::string_view message) const;
-  // `model.vocab["\xC4\xA0the"]`, `merges[17][0]`; empty for the root.
+  // The path of the value: `model.vocab["\xC4\xA0the"]`, `merges[17][0]`; empty
+  // for the root.
   std::string Path() const;
-  // The value for a message: `1.5`, `"abc"`, `an array`; at most 64 bytes.
+  // The value as a message shows it: `1.5`, `"abc"`, `an array`; at most 64
+  // bytes.
   std::string Describe() const;
 
  private:
@@ -107,11 +111,11 @@ class JsonValue {
   std::array<uint64_t, 2> element_ = {};  // bits of a simdjson::dom::element
 };
 
-// Owns the parsed values. Moving it keeps handles valid.
+// Owns the parsed values. Moving it keeps the handles valid.
 class JsonDocument {
  public:
-  // `label` starts every error. `bytes` are copied as far as needed and need
-  // not outlive the call.
+  // `label` starts every error. `bytes` are copied where needed and need not
+  // outlive the call.
   static absl::StatusOr<JsonDocument> Parse(absl::string_view label,
                                             absl::string_view bytes,
                                             const JsonLimits& limits);

@@ -1,4 +1,4 @@
-// Parsing, and the checks simdjson leaves to us.
+// Parsing, and the checks that simdjson leaves to its caller.
 #include <simdjson.h>
 
 #include <array>
@@ -19,7 +19,7 @@ namespace {
 
 using simdjson::dom::element;
 
-// Keys of one object, to notice the second of a kind.
+// The keys of one object, to notice a duplicate.
 class KeySet {
  public:
   bool Insert(absl::string_view key) {
@@ -44,7 +44,7 @@ class KeySet {
   FlatHashSet<absl::string_view> large_;
 };
 
-// What simdjson lets pass: depth and duplicate keys.
+// Checks what simdjson accepts and we do not: depth and duplicate keys.
 struct Checker {
   absl::string_view label;
   int max_depth;
@@ -65,7 +65,7 @@ struct Checker {
     return absl::OkStatus();
   }
 
-  // `depth`: of `at`, were it a container.
+  // `depth` is the depth that `at` has if it is a container.
   absl::Status Check(element at, int depth) const {
     simdjson::dom::object object;
     simdjson::dom::array array;

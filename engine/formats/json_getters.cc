@@ -1,4 +1,5 @@
-// JsonValue's Get*: Get and As* in one, so that a field costs one line.
+// JsonValue's Get* functions: each looks a member up and converts it, so that a
+// field costs one line.
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/formats/json.h"

@@ -1,4 +1,4 @@
-// What json*.cc share and simdjson's header must stay out of json.h for.
+// What the json*.cc files share. json.h must not include simdjson's header.
 #ifndef QKSCOPE_ENGINE_FORMATS_JSON_INTERNAL_H_
 #define QKSCOPE_ENGINE_FORMATS_JSON_INTERNAL_H_
 
@@ -14,7 +14,7 @@
 
 namespace qk {
 
-// abseil's string_view is not std's here.
+// abseil's string_view is not the standard one here.
 inline absl::string_view View(std::string_view s) {
   return {s.data(), s.size()};
 }

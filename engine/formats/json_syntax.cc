@@ -9,7 +9,7 @@
 namespace qk {
 namespace {
 
-// Keeps open brackets in a vector, so that depth costs no stack.
+// Keeps the open brackets in a vector, so that depth costs no stack.
 class Scanner {
  public:
   explicit Scanner(absl::string_view text) : text_(text) {}
@@ -39,8 +39,8 @@ class Scanner {
     return AtEnd();
   }
 
-  // A scalar or an empty container whole, or the opening of a container and
-  // the key of its first member.
+  // Reads a whole scalar or an empty container, or else the opening of a
+  // container and the key of its first member.
   bool BeginValue() {
     Space();
     while (At('{') || At('[')) {
@@ -55,7 +55,8 @@ class Scanner {
     return Literal("true") || Literal("false") || Literal("null") || Number();
   }
 
-  // After a value: closing brackets, then a comma where something is open.
+  // After a value: reads closing brackets, then a comma if a container is still
+  // open.
   bool CloseAndSeparate() {
     Space();
     while (!open_.empty() && Eat(open_.back())) {
@@ -126,7 +127,7 @@ class Scanner {
 
   absl::string_view text_;
   size_t pos_ = 0;
-  std::vector<char> open_;  // the brackets that will close what is open
+  std::vector<char> open_;  // the closing brackets of the open containers
 };
 
 }  // namespace

@@ -45,7 +45,7 @@ absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(
   if (path.find('\0') != std::string::npos) {
     return absl::InvalidArgumentError(absl::StrCat(name, ": NUL in the name"));
   }
-  // O_NONBLOCK: opening a FIFO would wait for a writer.
+  // Without O_NONBLOCK, opening a FIFO would wait for a writer.
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return SystemError(name, errno);
   absl::Cleanup close_fd = [fd] { close(fd); };

@@ -20,9 +20,9 @@ namespace qk {
 
 class MappedFile {
  public:
-  // NOT_FOUND, PERMISSION_DENIED, or INVALID_ARGUMENT for what is not a regular
-  // file with something in it. Never blocks on a FIFO. Symbolic links are
-  // followed: model stores are full of them.
+  // Errors: NOT_FOUND, PERMISSION_DENIED, and INVALID_ARGUMENT for anything but
+  // a regular file that is not empty. Opening never blocks on a FIFO. Symbolic
+  // links are followed: model stores are full of them.
   static absl::StatusOr<std::unique_ptr<MappedFile>> Open(
       const std::string& path);
 
@@ -35,18 +35,19 @@ class MappedFile {
     return {reinterpret_cast<const char*>(data_), size_};
   }
   int64_t size() const { return static_cast<int64_t>(size_); }
-  // File name without folders, escaped: what an error may say.
+  // The file name without folders, escaped: all that an error may say.
   const std::string& name() const { return name_; }
 
-  // Gives resident pages back to the kernel; they are read again on demand.
+  // Gives resident pages back to the kernel, which reads them again on demand.
   void DropPages();
 
-  // UNAVAILABLE if the file was changed since it was opened; what shrank reads
-  // as zeros. To ask after the last read and before trusting what was read.
+  // Returns UNAVAILABLE if the file was changed since it was opened; the
+  // missing bytes of a file that shrank read as zeros. Ask after the last read,
+  // before trusting what was read.
   absl::Status ReadStatus() const;
 
  private:
-  // Takes the descriptor.
+  // Takes ownership of the descriptor.
   MappedFile(std::string name, int fd, const struct stat& info,
              const uint8_t* data);
 

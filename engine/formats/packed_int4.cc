@@ -13,12 +13,13 @@
 namespace qk {
 namespace {
 
-// A tile is unpacked to bytes, which stay in the first cache, before its rows
-// are written one by one: the file has inputs and outputs the other way round.
+// A tile is unpacked to bytes, which stay in the first-level cache, before its
+// rows are written one by one: the file has inputs and outputs the other way
+// round.
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kTileInputs = 512;
 
-// The nibble of output 8 c + i in AWQ's word c.
+// The nibble at which AWQ's word c holds output 8 c + i.
 constexpr int kAwqNibble[8] = {0, 4, 1, 5, 2, 6, 3, 7};
 
 uint32_t LoadWord(const TensorInfo& tensor, int64_t index) {
@@ -59,7 +60,7 @@ absl::StatusOr<const TensorInfo*> Find(const TensorSource& source,
   return tensor;
 }
 
-// Eight nibbles to eight bytes, lowest first.
+// Spreads eight nibbles over eight bytes, lowest first.
 QK_INLINE void SpreadWord(uint32_t word, uint8_t* out) {
   uint64_t x = word;
   x = (x | x << 16) & 0x0000FFFF0000FFFFu;
@@ -68,7 +69,7 @@ QK_INLINE void SpreadWord(uint32_t word, uint8_t* out) {
   std::memcpy(out, &x, sizeof(x));
 }
 
-// out[i] = the nibble of words[i] at `shift`.
+// Sets out[i] to the nibble of words[i] at `shift`.
 QK_CLONES void TakeNibbles(const uint32_t* __restrict words, int64_t n,
                            int shift, uint8_t* __restrict out) {
   for (int64_t i = 0; i < n; ++i) {
@@ -83,7 +84,7 @@ QK_CLONES void Scale(const uint8_t* __restrict quants, int64_t n, float zero,
   }
 }
 
-// The same where every input names its group.
+// The same for a layer in which every input names its group.
 QK_CLONES void ScaleByGroup(const uint8_t* __restrict quants, int64_t n,
                             const int32_t* __restrict group,
                             const float* __restrict zeros,
@@ -109,7 +110,7 @@ bool IsPackedInt4Name(absl::string_view tensor) {
          absl::EndsWith(tensor, ".qzeros") || absl::EndsWith(tensor, ".g_idx");
 }
 
-// (kTileRows, groups) each.
+// Zeros and scales, (kTileRows, groups) each.
 struct PackedInt4::Tables {
   std::vector<float> zeros, scales;
 };
@@ -167,7 +168,7 @@ absl::Status PackedInt4::FindTensors(const TensorSource& source,
   return ReadGroupIndex(*group_index);
 }
 
-// A copy: the file may change after the check.
+// This is a copy: the file may change after the check.
 absl::Status PackedInt4::ReadGroupIndex(const TensorInfo& tensor) {
   std::vector<int32_t> group_of(in_);
   bool in_order = true;
@@ -223,7 +224,7 @@ void PackedInt4::ReadTables(int64_t begin, int64_t rows, Tables* tables) const {
   }
 }
 
-// quants (rows, kTileInputs) of 0 to 15.
+// quants (rows, kTileInputs), each from 0 to 15.
 void PackedInt4::Unpack(int64_t begin, int64_t rows, int64_t first_input,
                         int64_t inputs, uint8_t* quants) const {
   const int64_t end = begin + rows;
@@ -250,7 +251,7 @@ void PackedInt4::Unpack(int64_t begin, int64_t rows, int64_t first_input,
   }
 }
 
-// One row of a tile: out (inputs).
+// Writes one row of a tile to out (inputs).
 void PackedInt4::Expand(const uint8_t* quants, const Tables& tables,
                         int64_t row, int64_t first_input, int64_t inputs,
                         float* out) const {

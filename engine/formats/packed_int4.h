@@ -1,6 +1,6 @@
 // Linear layers of 4-bit integers, as AWQ (GEMM) and GPTQ checkpoints hold
-// them. Eight to a 32-bit word; G groups of inputs share a zero and a scale:
-//
+// them. A 32-bit word holds eight integers; G groups of inputs share a zero and
+// a scale:
 //   w[o, i] = (q[i, o] - zero[g, o]) * scale[g, o], g the group of input i
 //
 //   AWQ   qweight (in, out / 8), qzeros (G, out / 8), scales (G, out). A word
@@ -24,26 +24,27 @@ namespace qk {
 struct Int4Format {
   enum class Method { kAwq, kGptq };
   Method method = Method::kAwq;
-  int64_t group_size = 128;  // inputs of a group; -1: all of them
-  // GPTQ: groups are not inputs in order, so g_idx must be there. Where it is
-  // there it is followed in any case.
+  int64_t group_size = 128;  // inputs per group; -1: all inputs
+  // GPTQ: the groups are not consecutive inputs, so g_idx must exist. The
+  // reader follows g_idx wherever it exists.
   bool desc_act = false;
   // GPTQ's first version stores zero - 1. Its nibble 15 is read as 16, as
   // exllama and vLLM do; AutoGPTQ's slow path reads 0.
   bool zeros_minus_one = false;
 };
 
-// Whether the source has any of `base`'s packed tensors.
+// Returns whether the source has any of `base`'s packed tensors.
 bool HasPackedInt4(const TensorSource& source, absl::string_view base);
 
-// Whether a tensor of this name can only be one of a packed layer's.
+// Returns whether a tensor of this name can only belong to a packed layer.
 bool IsPackedInt4Name(absl::string_view tensor);
 
 class PackedInt4 {
  public:
-  // `base`: the module's name ("model.layers.0.mlp.up_proj"). INVALID_ARGUMENT:
-  // `missing 'NAME'; expected [..]`, `'NAME': expected [..], got [..]`, and
-  // entries of g_idx that are no group. The source must outlive the result.
+  // `base` is the module's name ("model.layers.0.mlp.up_proj"). Errors are
+  // INVALID_ARGUMENT: `missing 'NAME'; expected [..]`, `'NAME': expected [..],
+  // got [..]`, and entries of g_idx that are not a group. The source must
+  // outlive the result.
   static absl::StatusOr<PackedInt4> Open(const TensorSource& source,
                                          absl::string_view base,
                                          int64_t out_features,
@@ -51,12 +52,12 @@ class PackedInt4 {
                                          const Int4Format& format);
 
   // Writes rows (outputs) [begin, end) of the weight, (end - begin, in). Scales
-  // are widened to float32 before the product, and where they are 16 bits wide
-  // the product is exact. A NaN scale gives NaN weights.
+  // are widened to float32 before the product; where they are 16 bits wide the
+  // product is exact. A NaN scale gives NaN weights.
   void Read(int64_t begin, int64_t end, float* out) const;
 
   int64_t in_features() const { return in_; }
-  // All that were found.
+  // The packed tensors that were found.
   const std::vector<std::string>& tensor_names() const { return names_; }
 
  private:
@@ -79,7 +80,7 @@ class PackedInt4 {
   const TensorInfo* qweight_ = nullptr;
   const TensorInfo* qzeros_ = nullptr;
   const TensorInfo* scales_ = nullptr;
-  std::vector<int32_t> group_of_;  // (in); empty: groups are inputs in order
+  std::vector<int32_t> group_of_;  // (in); empty: groups are consecutive inputs
   std::vector<std::string> names_;
 };
 

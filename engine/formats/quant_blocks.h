@@ -1,8 +1,8 @@
-// The blocks weights are stored in, as ggml lays them out (ggml-common.h; the
-// Python package gguf, quants.py). Each type is a struct with the elements and
-// bytes of a block and Run(), which makes float32 of one block. Products are
-// rounded in that package's order: a scale times its sub-scale first, then
-// times the quant, then the minimum.
+// The blocks in which weights are stored, as ggml lays them out (ggml-common.h;
+// quants.py of the Python package gguf). Each type is a struct with the
+// elements and bytes of a block and Run(), which converts one block to float32.
+// Products are rounded in that package's order: first a scale times its
+// sub-scale, then times the quant, then minus the minimum.
 #ifndef QKSCOPE_ENGINE_FORMATS_QUANT_BLOCKS_H_
 #define QKSCOPE_ENGINE_FORMATS_QUANT_BLOCKS_H_
 
@@ -10,15 +10,16 @@
 #include <cstdint>
 #include <cstring>
 
-// One body, compiled for several instruction sets and chosen at run time. No
-// fused multiply-add in any (-ffp-contract=off), so they give the same bits.
+// One body is compiled for several instruction sets and chosen at run time.
+// None fuses multiply and add (-ffp-contract=off), so all give the same bits.
 #if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
 #define QK_CLONES __attribute__((target_clones("avx2", "default")))
 #else
 #define QK_CLONES
 #endif
 
-// Must vanish into its caller, which is compiled for several instruction sets.
+// This must be inlined into its caller, which is compiled for several
+// instruction sets.
 #define QK_INLINE __attribute__((always_inline)) inline
 
 namespace qk::quant {
@@ -33,7 +34,7 @@ QK_INLINE uint16_t Load16(const uint8_t* src) {
   return value;
 }
 
-// IEEE binary16 to binary32, without branches so that loops vectorise.
+// Converts IEEE binary16 to binary32 without branches, so that loops vectorise.
 QK_INLINE float HalfToFloat(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
   const uint32_t rest = half & 0x7FFF;
@@ -77,13 +78,13 @@ QK_INLINE void Subtract(int8_t amount, int8_t* quants) {
   }
 }
 
-// 32 quants: low nibbles of 16 bytes, then their high nibbles.
+// 32 quants: first the low nibbles of 16 bytes, then their high nibbles.
 QK_INLINE void UnpackNibbles(const uint8_t* src, int8_t* dst) {
   Unpack<16, 4>(src, 0, dst);
   Unpack<16, 4>(src, 4, dst + 16);
 }
 
-// Adds the fifth bits, bit i of a 32-bit word for quant i.
+// Adds the fifth bits: bit i of a 32-bit word belongs to quant i.
 QK_INLINE void AddFifthBits(const uint8_t* src, int8_t* quants) {
   for (int i = 0; i < 32; ++i) {
     quants[i] =
@@ -145,9 +146,10 @@ struct Q8_0 {
   }
 };
 
-// Of Q4_K and Q5_K: eight 6-bit scales and eight 6-bit minima in 12 bytes. The
-// first four of each lie whole in bytes 0..3 and 4..7; the last four have their
-// low bits in bytes 8..11 and their two high bits on top of the first eight.
+// Unpacks the scales of Q4_K and Q5_K: eight 6-bit scales and eight 6-bit
+// minima in 12 bytes. The first four of each lie whole in bytes 0..3 and 4..7;
+// the last four have their low bits in bytes 8..11 and their two high bits on
+// top of the first eight.
 QK_INLINE void SixBitScale(const uint8_t* packed, int i, float* scale,
                            float* min) {
   if (i < 4) {
@@ -284,7 +286,7 @@ struct F32 {
   }
 };
 
-// Has a size; Dequantize refuses it.
+// This type has a size, but Dequantize refuses it.
 struct I32 {
   static constexpr int kElements = 1, kBytes = 4;
   static QK_INLINE void Run(const uint8_t*, float*) {}

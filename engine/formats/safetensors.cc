@@ -20,7 +20,8 @@ constexpr absl::string_view kIndex = "model.safetensors.index.json";
 
 class SafetensorsSource : public TensorSource {
  public:
-  // `files` in name order; `tensors` point into them, names are unique.
+  // `files` are in the order of their names; `tensors` point into them and have
+  // unique names.
   SafetensorsSource(std::vector<std::unique_ptr<MappedFile>> files,
                     std::vector<TensorInfo> tensors)
       : files_(std::move(files)), tensors_(std::move(tensors)) {
@@ -75,7 +76,7 @@ absl::StatusOr<std::unique_ptr<TensorSource>> OpenSingle(
                                              std::move(contents.tensors));
 }
 
-// Compares what the shards hold with what the index says of them.
+// Compares what the shards hold with what the index claims.
 class ShardMatcher {
  public:
   ShardMatcher(absl::string_view index_name, const ShardIndex& index)
@@ -100,7 +101,7 @@ class ShardMatcher {
     return absl::OkStatus();
   }
 
-  // After all shards.
+  // Call this after all shards.
   absl::Status Finish() const {
     for (const auto& [tensor, file] : index_.tensors) {
       const auto seen = seen_.find(tensor);

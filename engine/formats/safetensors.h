@@ -17,27 +17,28 @@
 
 namespace qk {
 
-// `path`: a .safetensors file, a *.safetensors.index.json, or a folder with
-// model.safetensors or model.safetensors.index.json in it. Tensors of integer
+// `path` is a .safetensors file, a *.safetensors.index.json, or a folder that
+// holds model.safetensors or model.safetensors.index.json. Tensors of integer
 // and boolean types other than I32 (position ids, causal masks) are checked and
 // left out of tensors(). Sha256Hex() covers the tensor files, not the index.
 // Errors: INVALID_ARGUMENT for content, NOT_FOUND, PERMISSION_DENIED; messages
+// start with the name of the file.
 // start with the name of the file.
 absl::StatusOr<std::unique_ptr<TensorSource>> OpenSafetensors(
     const std::string& path);
 
 struct SafetensorsContents {
   std::vector<TensorInfo> tensors;  // in order of offset
-  std::vector<std::string> others;  // names of those left out
+  std::vector<std::string> others;  // names of the tensors left out
 };
 
-// One whole file in memory. The result points into `file`.
+// Parses one whole file in memory. The result points into `file`.
 absl::StatusOr<SafetensorsContents> ParseSafetensors(
     absl::string_view name, absl::Span<const uint8_t> file);
 
 struct ShardIndex {
   std::vector<std::string> files;  // sorted, without folders
-  // Tensor name and index into `files`, sorted by name.
+  // Tensor names with their index into `files`, sorted by name.
   std::vector<std::pair<std::string, size_t>> tensors;
 };
 

@@ -1,5 +1,5 @@
-// The header of one safetensors file: every claim in it is checked against the
-// bytes that are there.
+// Reads the header of one safetensors file and checks every claim in it against
+// the bytes of the file.
 #include <algorithm>
 #include <cstring>
 #include <optional>
@@ -111,7 +111,7 @@ class HeaderReader {
     });
   }
 
-  // Its content is of no use to us, but a wrong type means a wrong writer.
+  // We do not use its content, but a wrong type means a wrong writer.
   absl::Status CheckMetadata(JsonValue value) const {
     if (!value.is_object()) {
       return Fail(absl::StrCat("invalid metadata: must be an object, got ",
@@ -150,7 +150,7 @@ class HeaderReader {
     return absl::OkStatus();
   }
 
-  // Bytes the shape asks for.
+  // The bytes that the shape asks for.
   absl::StatusOr<uint64_t> ReadShape(absl::string_view key, JsonValue value,
                                      Entry* entry) const {
     QK_ASSIGN_OR_RETURN(const JsonValue shape, value.GetArray("shape"));
@@ -187,8 +187,8 @@ class HeaderReader {
     });
   }
 
-  // The tensors must cover the data without gap or overlap, as the format says:
-  // bytes that belong to nothing could be anything.
+  // The format says that the tensors cover the data without gap or overlap:
+  // bytes that belong to no tensor could be anything.
   absl::Status CheckOffsets() {
     std::stable_sort(
         entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) {

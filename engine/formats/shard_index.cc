@@ -1,4 +1,4 @@
-// model.safetensors.index.json: which tensor lies in which file.
+// model.safetensors.index.json says which tensor lies in which file.
 #include <algorithm>
 #include <utility>
 
@@ -18,8 +18,8 @@ constexpr size_t kMaxShards = 1024;
 constexpr int64_t kMaxTensors = 1 << 20;
 constexpr size_t kMaxNameBytes = 255;  // of a Linux file name
 
-// A bare file name: nothing that could lead out of the model's folder, and no
-// index, so that indexes cannot form a cycle.
+// Accepts a bare file name only: nothing may lead out of the model's folder. An
+// index is refused, so that indexes cannot form a cycle.
 bool IsShardName(absl::string_view file) {
   if (file.size() > kMaxNameBytes || !absl::EndsWith(file, ".safetensors") ||
       file.front() == '.') {
@@ -66,7 +66,7 @@ absl::StatusOr<ShardIndex> ParseShardIndex(absl::string_view name,
 
   for (const auto& [file, number] : files) index.files.emplace_back(file);
   std::sort(index.files.begin(), index.files.end());
-  std::vector<size_t> place(files.size());  // by order of appearance
+  std::vector<size_t> place(files.size());  // in the order of appearance
   for (size_t i = 0; i < index.files.size(); ++i) {
     place[files.at(index.files[i])] = i;
   }

@@ -12,8 +12,8 @@
 
 namespace qk {
 
-// A member of a list that only grows, so that the handler can walk it without a
-// lock. `begin` is 0 while nothing is guarded.
+// An entry of a list that only grows, so that the handler can walk it without a
+// lock. `begin` is 0 while the entry guards nothing.
 struct SigbusGuard::Range {
   std::atomic<uintptr_t> begin = 0;
   std::atomic<uintptr_t> end = 0;
@@ -26,8 +26,8 @@ namespace {
 
 using Range = SigbusGuard::Range;
 
-// A signal handler is the process's own and gets no argument of ours.
-std::mutex mutex;  // of everything but the handler
+// A signal handler belongs to the process and gets no argument from us.
+std::mutex mutex;  // guards everything but the handler's reads
 std::atomic<Range*> ranges = nullptr;
 struct sigaction previous;
 
@@ -42,7 +42,7 @@ Range* FindRange(uintptr_t address) {
   return nullptr;
 }
 
-// Only async-signal-safe calls (mmap is a bare system call on Linux).
+// Makes only async-signal-safe calls (mmap is a bare system call on Linux).
 void OnSigbus(int signal, siginfo_t* info, void* context) {
   const auto address = reinterpret_cast<uintptr_t>(info->si_addr);
   Range* range = FindRange(address);
@@ -74,7 +74,7 @@ void InstallHandler() {
   QK_CHECK(sigaction(SIGBUS, &action, &previous) == 0);
 }
 
-// `mutex` held.
+// Call with `mutex` held.
 Range* TakeRange() {
   for (Range* range = ranges.load(); range != nullptr; range = range->next) {
     if (range->taken) continue;

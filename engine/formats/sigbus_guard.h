@@ -1,6 +1,6 @@
-// A file that shrinks while it is mapped turns reads of its lost pages into
-// SIGBUS, which would end the server. Guarded ranges read as zeros instead and
-// remember that it happened.
+// If a mapped file shrinks, reading its lost pages raises SIGBUS, which would
+// end the server. Reads of a guarded range return zeros instead, and the guard
+// remembers that it happened.
 #ifndef QKSCOPE_ENGINE_FORMATS_SIGBUS_GUARD_H_
 #define QKSCOPE_ENGINE_FORMATS_SIGBUS_GUARD_H_
 
@@ -8,9 +8,9 @@
 
 namespace qk {
 
-// Guards a mapping while it lives; destroy it before munmap. The first one
-// installs the process's SIGBUS handler; faults elsewhere go on to the handler
-// that was there before.
+// Guards a mapping for as long as it lives; destroy it before munmap. The first
+// guard installs the process's SIGBUS handler; faults elsewhere go on to the
+// handler that was installed before.
 class SigbusGuard {
  public:
   SigbusGuard(const void* begin, size_t bytes);
@@ -18,7 +18,7 @@ class SigbusGuard {
   SigbusGuard& operator=(const SigbusGuard&) = delete;
   ~SigbusGuard();
 
-  // Whether a read failed since construction, in any thread.
+  // Returns whether a read has failed since construction, in any thread.
   bool faulted() const;
 
   struct Range;  // for the handler

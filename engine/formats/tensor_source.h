@@ -1,5 +1,4 @@
-// What a model file offers, whatever its format: named tensors over mapped
-// bytes.
+// What a model file offers, in any format: named tensors over mapped bytes.
 #ifndef QKSCOPE_ENGINE_FORMATS_TENSOR_SOURCE_H_
 #define QKSCOPE_ENGINE_FORMATS_TENSOR_SOURCE_H_
 
@@ -17,7 +16,7 @@ enum class DType {
   kF32,
   kF16,
   kBF16,
-  kI32,  // packed words and indices: no weight
+  kI32,  // packed words and indices, not weights
   kQ4_0,
   kQ4_1,
   kQ5_0,
@@ -42,18 +41,20 @@ class TensorSource {
  public:
   virtual ~TensorSource() = default;
 
-  // In file order.
+  // The tensors, in the file's order.
   virtual absl::Span<const TensorInfo> tensors() const = 0;
-  // nullptr if there is none of that name.
+  // Returns nullptr if there is no tensor of that name.
   virtual const TensorInfo* Find(absl::string_view name) const = 0;
-  // Gives the mapped pages back to the kernel (they are read again on demand).
+  // Gives the mapped pages back to the kernel, which reads them again on
+  // demand.
   virtual void DropPages() = 0;
-  // UNAVAILABLE if a file was changed or cut short since it was opened, so that
-  // what was read of it is worth nothing. To ask after the last read.
+  // Returns UNAVAILABLE if a file was changed or cut short since it was opened:
+  // what was read from it is then worthless. Ask after the last read.
   virtual absl::Status ReadStatus() const { return absl::OkStatus(); }
-  // SHA-256 over the bytes of all files of the source, in name order; hex.
+  // SHA-256 over the bytes of all files of the source, in the order of their
+  // names; hex.
   virtual std::string Sha256Hex() const = 0;
-  // Size of all files, in bytes.
+  // The size of all files, in bytes.
   virtual int64_t file_bytes() const = 0;
 };
 

@@ -61,7 +61,7 @@ AddedTokenMatcher::AddedTokenMatcher(const std::vector<Entry>& entries) {
       }
       node = child;
     }
-    // Two contents may have the same normalised form: the first one counts.
+    // If two contents have the same normalised form, the first one counts.
     if (tokens_[node] == nullptr) tokens_[node] = entry.token;
   }
 }

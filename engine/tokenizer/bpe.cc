@@ -11,15 +11,15 @@
 namespace qk {
 namespace {
 
-// Up to this many symbols looking at all pairs again after each merge is
-// faster than a heap. Most words have fewer than 10.
+// With this many symbols or fewer, looking at all pairs again after each merge
+// is faster than a heap. Most words have fewer than 10.
 constexpr size_t kShortWord = 24;
 
 constexpr int32_t kNone = -1;
 
 void MergeShort(const BpeMergeTable& table, std::vector<BpeSymbol>* symbols) {
   std::vector<BpeSymbol>& word = *symbols;
-  // targets[i] is of the pair (i, i + 1).
+  // targets[i] belongs to the pair (i, i + 1).
   const BpeMergeTable::Target* targets[kShortWord];
   for (size_t i = 0; i + 1 < word.size(); ++i) {
     targets[i] = table.Find(word[i].id, word[i + 1].id);
@@ -45,8 +45,8 @@ void MergeShort(const BpeMergeTable& table, std::vector<BpeSymbol>* symbols) {
   }
 }
 
-// Places in a long word, to be taken from left to right. They
-// mostly come in that order, and then cost nothing to sort.
+// Places in a long word, taken from left to right. They mostly arrive in that
+// order; then sorting costs nothing.
 class Places {
  public:
   void Add(int32_t at) {
@@ -59,7 +59,7 @@ class Places {
 
   bool empty() const { return next_ == in_order_.size() && late_.empty(); }
 
-  // Not to be called when empty.
+  // Do not call this when empty.
   int32_t TakeFirst() {
     const bool has_in_order = next_ < in_order_.size();
     if (has_in_order && (late_.empty() || in_order_[next_] < late_.top())) {
@@ -76,7 +76,7 @@ class Places {
   std::priority_queue<int32_t, std::vector<int32_t>, std::greater<>> late_;
 };
 
-// A long word as a linked list over its symbols, with the places of each rank's
+// A long word is a linked list over its symbols, with the places of each rank's
 // pairs and a heap of the ranks: O(n log n), and less for a word of few
 // different pairs.
 class LongWord {
@@ -116,19 +116,19 @@ class LongWord {
     int32_t next;
   };
   struct Ranked {
-    bool queued = false;  // is in by_rank_
-    Places places;        // of left symbols; some may be outdated
+    bool queued = false;  // whether it is in by_rank_
+    Places places;        // left symbols; some may be outdated
   };
   using RankAndIndex = std::pair<uint32_t, size_t>;  // index in ranked_
 
-  // Of symbol `at` and the one after it.
+  // Looks up the pair of symbol `at` and the next one.
   const BpeMergeTable::Target* TargetAt(int32_t at) const {
     const int32_t next = links_[at].next;
     if (symbols_[at].id == kNone || next == kNone) return nullptr;
     return table_.Find(symbols_[at].id, symbols_[next].id);
   }
 
-  // Notes the pair of symbol `at` and the one after it, if it has a rank.
+  // Notes the pair of symbol `at` and the next one, if it has a rank.
   void AddPair(int32_t at) {
     const auto* target = TargetAt(at);
     if (target == nullptr) return;

@@ -1,6 +1,6 @@
-// Byte pair encoding: the pair of neighbours with the lowest rank is merged,
-// the leftmost first, until no pair has a rank.
-// Sennrich et al. 2016, arXiv:1508.07909.
+// Byte pair encoding merges the neighbouring pair with the lowest rank, the
+// leftmost first, until no pair has a rank. Sennrich et al. 2016,
+// arXiv:1508.07909.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_BPE_H_
 #define QKSCOPE_ENGINE_TOKENIZER_BPE_H_
 
@@ -12,8 +12,8 @@
 
 namespace qk {
 
-// The pair (left, right) becomes `result`. Pairs of one rank are merged from
-// left to right.
+// The pair (left, right) becomes `result`. Pairs of equal rank merge from left
+// to right.
 struct BpeMerge {
   int32_t left;
   int32_t right;
@@ -28,10 +28,10 @@ class BpeMergeTable {
     int32_t id;
   };
 
-  // Of two merges of one pair the later counts.
+  // If a pair has two merges, the later one counts.
   explicit BpeMergeTable(absl::Span<const BpeMerge> merges);
 
-  // nullptr if the pair is not merged.
+  // Returns nullptr if the pair does not merge.
   const Target* Find(int32_t left, int32_t right) const {
     const auto found = targets_.find(Key(left, right));
     return found == targets_.end() ? nullptr : &found->second;
@@ -46,7 +46,7 @@ class BpeMergeTable {
   FlatHashMap<uint64_t, Target> targets_;
 };
 
-// A token so far, of bytes [begin, end) of its word.
+// A symbol of a word: bytes [begin, end), merged so far.
 struct BpeSymbol {
   int32_t id;
   uint32_t begin;

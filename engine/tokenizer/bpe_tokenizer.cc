@@ -32,22 +32,23 @@ struct BpeTokenizer::Encoding {
   absl::string_view text;
   const Matchers* matchers;
   std::vector<TokenSpan> tokens;
-  std::vector<BpeSymbol> symbols;  // of the word at hand
-  // Of the part at hand, and where it is in `text`.
+  std::vector<BpeSymbol> symbols;  // of the current word
+  // The current part, and where it lies in `text`.
   const EditedText* normalized = nullptr;
   size_t begin = 0;
-  size_t words_begin = 0;  // in the normalised text, of the words at hand
+  size_t words_begin =
+      0;  // where the current words begin in the normalised text
 
   void Add(int32_t id, size_t first, size_t last) {
     tokens.push_back(
         {id, static_cast<uint32_t>(first), static_cast<uint32_t>(last)});
   }
-  // [first, last): bytes of the part's normalised text.
+  // Takes bytes [first, last) of the part's normalised text.
   void AddNormalized(int32_t id, size_t first, size_t last) {
     const auto [from, to] = normalized->ToOriginal(first, last);
     Add(id, begin + from, begin + to);
   }
-  // [first, last): bytes of a word.
+  // Takes bytes [first, last) of a word.
   void AddOfWord(const Word& word, int32_t id, size_t first, size_t last) {
     const auto [from, to] = word.ToText(first, last);
     AddNormalized(id, words_begin + from, words_begin + to);

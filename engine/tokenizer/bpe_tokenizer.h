@@ -1,6 +1,6 @@
-// BPE over the parts of this folder, of bytes (GPT-2's kind) or of characters
-// (SentencePiece's). The readers of tokenizer.json, GGUF and tokenizer.model
-// fill in a BpeTokenizerSpec.
+// The BPE tokenizer, of bytes (as GPT-2) or of characters (as SentencePiece).
+// The readers of tokenizer.json, GGUF and tokenizer.model fill in a
+// BpeTokenizerSpec.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_BPE_TOKENIZER_H_
 #define QKSCOPE_ENGINE_TOKENIZER_BPE_TOKENIZER_H_
 
@@ -25,29 +25,30 @@
 
 namespace qk {
 
-// Everything a file says, checked: all ids are in [0, tokens.size()).
+// Everything that a file says, checked: all ids are in [0, tokens.size()).
 struct BpeTokenizerSpec {
   std::vector<std::string> tokens;  // by id, spelled as in the file; UTF-8
   std::vector<BpeMerge> merges;
   std::vector<AddedToken> added;  // contents are not empty
   Normalizer normalizer;
   PreTokenizer pre_tokenizer;
-  // What merges start from: bytes, which tokens spell in GPT-2's alphabet, or
-  // else characters.
+  // Merges start from bytes, which tokens spell in GPT-2's alphabet, or else
+  // from characters.
   bool byte_level = true;
-  // A word that is a token as it stands is not put together by merges.
+  // A word that is itself a token is not built by merges.
   bool ignore_merges = false;
-  // Characters without a token of their own that may be merged: ids from
+  // Characters that have no token but may be merged: their ids count from
   // tokens.size() on.
   FlatHashMap<char32_t, int32_t> char_ids;
-  // For characters that no token spells,
+  // Stands for characters that no token spells,
   std::optional<ByteTokens> byte_tokens;
-  // or else for these and such bytes; nullopt: they are left out.
+  // or else for these and for bytes without a token; nullopt: they are left
+  // out.
   std::optional<int32_t> unknown_id;
-  // One unknown token for a run of them.
+  // A run of unknown characters becomes one unknown token.
   bool fuse_unknown = false;
   TokenDecoder decoder;
-  // Put before and after the text by add_special_tokens.
+  // add_special_tokens puts these before and after the text.
   std::vector<int32_t> prefix;
   std::vector<int32_t> suffix;
   std::optional<int32_t> bos_id;
@@ -57,7 +58,7 @@ struct BpeTokenizerSpec {
 
 class BpeTokenizer : public Tokenizer {
  public:
-  // A merge that makes a special token or a byte token is left out: text must
+  // Leaves out a merge that makes a special token or a byte token: text must
   // never become one.
   explicit BpeTokenizer(BpeTokenizerSpec spec);
 
@@ -84,9 +85,9 @@ class BpeTokenizer : public Tokenizer {
   const std::string& sha256_hex() const override { return spec_.sha256_hex; }
 
  private:
-  // One Encode call's text and result.
+  // The text and the result of one Encode call.
   struct Encoding;
-  // Which added tokens count: index 1 with special tokens, 0 without.
+  // The added tokens that count: index 1 with special tokens, 0 without.
   struct Matchers {
     AddedTokenMatcher raw;
     AddedTokenMatcher normalized;
@@ -99,11 +100,12 @@ class BpeTokenizer : public Tokenizer {
   void EncodeSection(size_t begin, size_t end, Encoding* encoding) const;
   void EncodePart(size_t begin, size_t end, Encoding* encoding) const;
   void EncodeWord(const Word& word, Encoding* encoding) const;
-  // The symbols merges start from. Those no token spells have the id
+  // The symbols from which merges start. Those that no token spells have the id
   // unknown_symbol().
   void StartSymbols(absl::string_view word,
                     std::vector<BpeSymbol>* symbols) const;
-  // Those no token spells from number `first` on; the number after them.
+  // Handles the symbols from number `first` on that no token spells; returns
+  // the number after them.
   size_t EncodeUnknown(const Word& word, size_t first,
                        Encoding* encoding) const;
   int32_t unknown_symbol() const { return INT32_MAX; }
@@ -114,11 +116,11 @@ class BpeTokenizer : public Tokenizer {
   BpeMergeTable merges_;
   std::array<int32_t, 256> byte_ids_;  // or unknown_symbol()
   FlatHashMap<char32_t, int32_t> char_ids_;
-  // With ignore_merges.
+  // Used with ignore_merges.
   FlatHashMap<std::string, int32_t> whole_words_;
   FlatHashMap<absl::string_view, int32_t> added_ids_;
   FlatHashMap<int32_t, const AddedToken*> added_by_id_;
-  // What decoding makes of a token that comes first, where it differs.
+  // The bytes of a token that comes first in a text, where they differ.
   FlatHashMap<int32_t, std::string> first_pieces_;
   std::array<std::unique_ptr<const Matchers>, 2> matchers_;
 };

@@ -1,4 +1,4 @@
-// What a BpeTokenizer looks up, made once from what the file says.
+// The tables that a BpeTokenizer looks up, built once from the spec.
 #include <cstdint>
 #include <utility>
 
@@ -29,8 +29,9 @@ std::vector<BpeMerge> OrdinaryMerges(const BpeTokenizerSpec& spec) {
   return merges;
 }
 
-// In a byte-level vocabulary added tokens are plain text, the others spell
-// bytes; those with characters outside the alphabet stand for themselves.
+// In a byte-level vocabulary added tokens are plain text and the other tokens
+// spell bytes; tokens with characters outside the alphabet stand for
+// themselves.
 std::vector<std::string> Pieces(const BpeTokenizerSpec& spec) {
   std::vector<std::string> pieces;
   pieces.reserve(spec.tokens.size());

@@ -43,7 +43,7 @@ absl::StatusOr<ByteTokens> FindByteTokens(
   for (size_t id = 0; id < tokens.size(); ++id) {
     if (!LooksLikeByteToken(tokens[id])) continue;
     QK_ASSIGN_OR_RETURN(const uint8_t byte, ByteOfToken(tokens[id]));
-    // In capitals, as files write them, if the other spelling is there too.
+    // Prefers the spelling in capitals, as files write it, if both exist.
     if (ids[byte] < 0 || tokens[id] == absl::StrFormat("<0x%02X>", byte)) {
       ids[byte] = static_cast<int32_t>(id);
     }

@@ -1,5 +1,5 @@
-// Byte tokens, "<0x0A>": what vocabularies of characters have for the bytes of
-// characters they lack.
+// Byte tokens such as "<0x0A>": vocabularies of characters use them for the
+// bytes of characters that they lack.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_BYTE_FALLBACK_H_
 #define QKSCOPE_ENGINE_TOKENIZER_BYTE_FALLBACK_H_
 
@@ -15,15 +15,16 @@ namespace qk {
 
 using ByteTokens = std::array<int32_t, 256>;  // ids by byte
 
-// Whether a token is written like a byte token: <0x and two more characters.
+// Returns whether a token is spelled like a byte token: <0x and two more
+// characters.
 bool LooksLikeByteToken(absl::string_view token);
 
-// The byte; an error (a message without a place, for the caller to wrap) if
-// the token is none.
+// Returns the byte. If the token is not a byte token, the error is a message
+// without a place, for the caller to wrap.
 absl::StatusOr<uint8_t> ByteOfToken(absl::string_view token);
 
-// The byte tokens among `tokens`, those by id. An error like that of
-// ByteOfToken if one is malformed or missing.
+// Returns the byte tokens among `tokens` (indexed by id). Fails as ByteOfToken
+// does if one is malformed or missing.
 absl::StatusOr<ByteTokens> FindByteTokens(
     const std::vector<std::string>& tokens);
 

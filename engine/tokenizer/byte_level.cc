@@ -13,7 +13,7 @@ constexpr bool IsPrintable(int byte) {
          byte >= 0xae;
 }
 
-// The others take the code points from 256 on, in their order.
+// The other bytes take the code points from 256 on, in order.
 constexpr std::array<char32_t, 256> MakeAlphabet() {
   std::array<char32_t, 256> alphabet{};
   char32_t next = 256;

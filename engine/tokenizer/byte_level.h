@@ -11,11 +11,11 @@
 
 namespace qk {
 
-// The character that stands for `byte`, in UTF-8.
+// Returns the character that stands for `byte`, in UTF-8.
 std::string ByteLevelSpelling(uint8_t byte);
 
-// The bytes that `token` spells; nullopt if a character is not of the alphabet.
-// The token must be valid UTF-8.
+// Returns the bytes that `token` (valid UTF-8) spells; nullopt if one of its
+// characters is not in the alphabet.
 std::optional<std::string> ByteLevelBytes(absl::string_view token);
 
 }  // namespace qk

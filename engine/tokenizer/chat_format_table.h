@@ -11,13 +11,15 @@ namespace qk {
 
 enum class ChatPart {
   kSpecial,         // the special token `text`
-  kSpecialOrText,   // the same, or `text` as text where it is no special token
+  kSpecialOrText,   // as kSpecial, or `text` as plain text where it is not a
+                    // special token
   kText,            // `text`
   kRole,            // the message's role
   kContent,         // its content
   kTrimmedContent,  // without outer whitespace
   kSystem,          // the system message before it, as SystemInUser lays it out
-  kTrimmedSystemAndContent,  // both, without outer whitespace
+  kTrimmedSystemAndContent,  // both the system message and the content, without
+                             // outer whitespace
 };
 
 struct ChatPiece {
@@ -31,7 +33,7 @@ struct ChatTurn {
   bool if_not_empty = false;  // left out where the content is empty
 };
 
-// A system message may come first and stands inside the first user message.
+// A system message may come first; it stands inside the first user message.
 struct SystemInUser {
   absl::string_view before;
   absl::string_view after;
@@ -41,9 +43,10 @@ struct ChatFormat {
   absl::string_view name;
   std::vector<ChatPiece> begin = {};  // before the first message
   std::vector<ChatTurn> turns;
-  std::vector<ChatPiece> generation = {};     // the generation prompt
-  std::vector<ChatPiece> no_generation = {};  // where there is none
-  // Messages are the user's and the assistant's by turns, the user's first.
+  std::vector<ChatPiece> generation = {};  // the generation prompt
+  std::vector<ChatPiece> no_generation =
+      {};  // used instead where no generation prompt is asked for
+  // The user and the assistant take turns, the user first.
   bool alternates = false;
   std::optional<SystemInUser> system_in_user = std::nullopt;
 };

@@ -19,8 +19,8 @@ namespace {
 
 constexpr size_t kMaxRoleBytes = 32;
 
-// What Python's str.strip() takes away, as templates do: \s and the separators
-// U+001C to U+001F.
+// Strips what Python's str.strip() strips, as templates do: \s and the
+// separators U+001C to U+001F.
 bool IsStripped(char32_t c) {
   return (CharClasses(c) & kSpace) != 0 || (c >= 0x1c && c <= 0x1f);
 }
@@ -54,8 +54,8 @@ absl::Status CheckMessage(const ChatMessage& message, size_t index) {
   return absl::OkStatus();
 }
 
-// The messages as the format has them: which turn each is, and the system
-// message that stands in the first.
+// The messages as the format arranges them: the kind of turn of each, and the
+// system message that stands in the first.
 struct LaidOutChat {
   std::optional<absl::string_view> system;
   absl::Span<const ChatMessage> messages;
@@ -101,7 +101,7 @@ class ChatWriter {
   ChatWriter(const Tokenizer& tokenizer, const ChatFormat& format)
       : tokenizer_(tokenizer), format_(format) {}
 
-  // `system`: what stands in this message of the system's.
+  // `system` is the part of the system message that stands in this message.
   absl::Status Write(const std::vector<ChatPiece>& pieces,
                      const ChatMessage& message, absl::string_view system) {
     for (const ChatPiece& piece : pieces) {
@@ -151,7 +151,7 @@ class ChatWriter {
     const std::optional<int32_t> id = tokenizer_.FindSpecial(name);
     const auto begin = static_cast<uint32_t>(chat_.text.size());
     absl::StrAppend(&chat_.text, name);
-    // A token that is found in any text would let contents forge a turn.
+    // A token that matches any text would let contents forge a turn.
     if (id.has_value() && tokenizer_.IsSpecial(*id)) {
       special_.push_back(
           {*id, begin, static_cast<uint32_t>(chat_.text.size())});

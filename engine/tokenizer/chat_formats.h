@@ -1,8 +1,9 @@
 // Chat formats as data: named layouts of a conversation. No template language
-// is ever run, and the contents of messages cannot forge a turn: special tokens
-// come from their ids, all other text is encoded as ordinary text. Only where a
-// format's marks are themselves plain text to the tokenizer ([INST] of Llama 2
-// and of Mistral before v0.3) can contents spell them; BOS and EOS they cannot.
+// ever runs, and the contents of messages cannot forge a turn: special tokens
+// come from their ids, and all other text is encoded as ordinary text. Only
+// where a format's marks are themselves plain text to the tokenizer ([INST] of
+// Llama 2 and of Mistral before v0.3) can contents spell them; they can never
+// spell BOS or EOS.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_CHAT_FORMATS_H_
 #define QKSCOPE_ENGINE_TOKENIZER_CHAT_FORMATS_H_
 
@@ -27,7 +28,7 @@ struct EncodedChat {
   std::vector<TokenSpan> tokens;  // with offsets in `text`
 };
 
-// The names that EncodeChat knows, sorted.
+// The names that EncodeChat accepts, sorted.
 std::vector<absl::string_view> ChatFormatNames();
 
 // Writes `messages`, which must not be empty, as `format` lays them out:

@@ -1,4 +1,4 @@
-// The `decoder` of a tokenizer: what becomes of tokens' spellings in text.
+// The tokenizer's `decoder` turns the spellings of tokens into text.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_DECODER_H_
 #define QKSCOPE_ENGINE_TOKENIZER_DECODER_H_
 
@@ -13,26 +13,27 @@ namespace qk {
 struct TokenDecoder {
   enum class Kind {
     kByteLevel,  // GPT-2's byte alphabet
-    kReplace,    // SentencePiece's: below
+    kReplace,    // as SentencePiece does: see below
   };
   Kind kind = Kind::kByteLevel;
 
-  // Of kReplace: `from` becomes `to` in each token, "" for nothing;
+  // The steps of kReplace. In each token `from` becomes `to` ("" removes it);
   std::string from;
   std::string to;
   // byte tokens become their bytes;
   bool byte_fallback = false;
-  // of the whole text up to `strip_left` times `stripped` go from the front;
+  // from the front of the whole text up to `strip_left` times `stripped` is
+  // removed;
   std::string stripped;
   int strip_left = 0;
-  // in the first token `from` is left out.
+  // and `from` is left out of the first token.
   bool first_without = false;
 
-  // The bytes of a token.
+  // Returns the bytes of a token.
   std::string Piece(absl::string_view token) const;
-  // Those of a first token, where they differ.
+  // Returns the bytes of a first token, where they differ.
   std::optional<std::string> FirstPiece(absl::string_view token) const;
-  // The text without what is stripped.
+  // Returns the text without what is stripped.
   std::string Finish(std::string text) const;
 };
 

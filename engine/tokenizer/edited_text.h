@@ -1,4 +1,4 @@
-// A text changed step by step that knows where each of its bytes came from.
+// A text that is changed in steps and knows where each of its bytes came from.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_EDITED_TEXT_H_
 #define QKSCOPE_ENGINE_TOKENIZER_EDITED_TEXT_H_
 
@@ -12,16 +12,16 @@
 namespace qk {
 
 // One pass over a text that makes a new one. Calls go from its begin to its
-// end; places are bytes of the text read.
+// end; places are bytes of the text that is read.
 class TextEdit {
  public:
   // `text` must outlive the edit.
   explicit TextEdit(absl::string_view text) : text_(text) {}
 
-  // Copies all from where the edit is to `at`.
+  // Copies everything up to `at`.
   void CopyTo(size_t at);
   void SkipTo(size_t at) { done_ = at; }
-  // Writes `made`, which came from [begin, end) as a whole.
+  // Writes `made`, all of which came from [begin, end).
   void Make(absl::string_view made, size_t begin, size_t end);
   // Writes `unit` in place of each `from_size` bytes up to `end`.
   void Replace(absl::string_view unit, size_t from_size, size_t end);
@@ -29,9 +29,9 @@ class TextEdit {
  private:
   friend class EditedText;
 
-  // Bytes of made_ from `begin` to the next span's: each `made_unit` of them
-  // came from `text_unit` bytes, the first from those at `text_begin`; or, if
-  // made_unit is 0, all from [text_begin, text_end).
+  // Describes bytes of made_ from `begin` to the next span's begin. Each
+  // `made_unit` of them came from `text_unit` bytes, the first from those at
+  // `text_begin`; or, if made_unit is 0, all came from [text_begin, text_end).
   struct Span {
     size_t begin;
     size_t text_begin;
@@ -43,7 +43,7 @@ class TextEdit {
   bool changed() const { return !spans_.empty(); }
   std::pair<size_t, size_t> ToText(size_t begin, size_t end) const;
 
-  absl::string_view text_;  // after the edit only its size counts
+  absl::string_view text_;  // after the edit only its size matters
   size_t done_ = 0;
   std::string made_;
   std::vector<Span> spans_;
@@ -51,10 +51,10 @@ class TextEdit {
 
 class EditedText {
  public:
-  // `original`: valid UTF-8; must outlive this.
+  // `original` must be valid UTF-8 and outlive this object.
   explicit EditedText(absl::string_view original) : original_(original) {}
 
-  // Views live until the next change.
+  // Views are valid until the next change.
   absl::string_view text() const {
     return edits_.empty() ? original_ : edits_.back().made_;
   }
@@ -62,19 +62,19 @@ class EditedText {
   void Nfc();
   // Puts `prefix` before a text that is not empty.
   void Prepend(absl::string_view prefix);
-  // Every `from`, which is not empty, becomes `to`, which is not empty either.
+  // Replaces every `from` by `to`; neither may be empty.
   void Replace(absl::string_view from, absl::string_view to);
 
-  // The bytes of the original that bytes [begin, end) of text() came from. For
-  // characters that were composed or reordered: all that took part. Prepended
-  // bytes came from none.
+  // Returns the bytes of the original from which bytes [begin, end) of text()
+  // came. Characters that were composed or reordered came from all bytes that
+  // took part. Prepended bytes came from none.
   std::pair<size_t, size_t> ToOriginal(size_t begin, size_t end) const;
 
  private:
   void Keep(TextEdit edit);
 
   absl::string_view original_;
-  std::vector<TextEdit> edits_;  // each of the one before's text
+  std::vector<TextEdit> edits_;  // each edits the text that the one before made
 };
 
 }  // namespace qk

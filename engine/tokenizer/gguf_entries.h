@@ -1,4 +1,4 @@
-// The entries of a GGUF file that all kinds of tokenizers have.
+// The GGUF entries that all kinds of tokenizers have.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_GGUF_ENTRIES_H_
 #define QKSCOPE_ENGINE_TOKENIZER_GGUF_ENTRIES_H_
 
@@ -16,29 +16,30 @@
 
 namespace qk {
 
-// The digest of all tokenizer.* entries in the order of their keys, each as
-// size of key, key, type, element type, count, size of value, value: the
-// numbers as 8 bytes little-endian, the value as it lies in the file. Tensors
-// and the order of the file do not matter.
+// Returns the digest of all tokenizer.* entries in the order of their keys.
+// Each entry contributes the size of the key, the key, the type, the element
+// type, the count, the size of the value and the value: numbers as 8 bytes
+// little-endian, the value as it lies in the file. Tensors and the file's order
+// do not matter.
 std::string GgufTokenizerDigest(const GgufFile& file);
 
 absl::Status ReadGgufTokens(const GgufFile& file, TokenIndex* index,
                             BpeTokenizerSpec* spec);
 
-// The types, of which `last` is the last one allowed. Control tokens become
-// special, and unknown ones where bytes are allowed; user-defined ones are
-// found in any text.
+// Reads the token types; `last` is the largest one allowed. Control tokens
+// become special tokens, and so do unknown ones where the vocabulary has bytes;
+// user-defined tokens match any text.
 absl::StatusOr<std::vector<int64_t>> ReadGgufTokenTypes(const GgufFile& file,
                                                         PieceType last,
                                                         BpeTokenizerSpec* spec);
 
-// The id in the entry tokenizer.ggml.NAME, if there is one.
+// Returns the id in the entry tokenizer.ggml.NAME, if it exists.
 absl::StatusOr<std::optional<int32_t>> ReadGgufId(const GgufFile& file,
                                                   absl::string_view name,
                                                   const BpeTokenizerSpec& spec);
 
-// BOS, EOS, EOT, and which are put in; `adds_bos` unless the
-// file says otherwise.
+// Reads BOS, EOS and EOT and which of them Encode adds. `adds_bos` holds unless
+// the file says otherwise.
 absl::Status ReadGgufSpecialIds(const GgufFile& file, bool adds_bos,
                                 BpeTokenizerSpec* spec);
 

@@ -14,7 +14,8 @@ namespace {
 
 using AddedIndex = FlatHashMap<int32_t, size_t>;  // by id
 
-// One member of added_tokens_decoder: flags of a piece, or a token more.
+// Reads one member of added_tokens_decoder: the flags of a piece, or of an
+// additional token.
 absl::Status AddConfigToken(absl::string_view key, const JsonValue& value,
                             AddedIndex* index, BpeTokenizerSpec* spec) {
   int32_t id;

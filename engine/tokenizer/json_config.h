@@ -1,4 +1,4 @@
-// tokenizer_config.json.
+// Reads tokenizer_config.json.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_JSON_CONFIG_H_
 #define QKSCOPE_ENGINE_TOKENIZER_JSON_CONFIG_H_
 
@@ -14,17 +14,18 @@
 
 namespace qk {
 
-// A special token, written as its text or as an object with the text as
-// `content`; nullopt if the member is missing.
+// Reads a special token, which is written as its text or as an object with the
+// text as `content`. Returns nullopt if the member is missing.
 absl::StatusOr<std::optional<int32_t>> ReadConfigToken(const JsonValue& config,
                                                        absl::string_view key,
                                                        const TokenIndex& index);
 
-// spec->bos_id and the first of spec->stop_ids, where they are named.
+// Sets spec->bos_id and the first of spec->stop_ids, if the file names them.
 absl::Status ReadBosAndEos(const JsonValue& config, const TokenIndex& index,
                            BpeTokenizerSpec* spec);
 
-// The members of "added_tokens_decoder": flags of a token, or a token more.
+// Reads "added_tokens_decoder": each member has the flags of a token, which may
+// be an additional token.
 absl::Status AddConfigTokens(const JsonValue& config, BpeTokenizerSpec* spec);
 
 }  // namespace qk

@@ -10,7 +10,7 @@
 namespace qk {
 namespace {
 
-// The steps in the order in which they may come.
+// The steps, in the order in which they may come.
 enum class Order { kNone, kReplace, kByteFallback, kFuse, kStrip, kAlone };
 
 absl::Status ReadReplace(const JsonValue& step, TokenDecoder* out) {
@@ -35,7 +35,8 @@ absl::Status ReadMetaspace(const JsonValue& step, TokenDecoder* out) {
   return absl::OkStatus();
 }
 
-// One step of a decoder for characters; `at` is where the one before stands.
+// Reads one step of a decoder for characters; `at` is the place in the order
+// that the step before it has.
 absl::Status ReadStep(const JsonValue& step, Order* at, TokenDecoder* out) {
   QK_ASSIGN_OR_RETURN(const absl::string_view type, step.GetString("type"));
   const Order before = *at;

@@ -1,4 +1,4 @@
-// The `decoder` member of tokenizer.json.
+// Reads the `decoder` member of tokenizer.json.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_JSON_DECODER_H_
 #define QKSCOPE_ENGINE_TOKENIZER_JSON_DECODER_H_
 
@@ -8,7 +8,7 @@
 
 namespace qk {
 
-// Fills in the decoder; spec->byte_level must be there.
+// Fills in the decoder; spec->byte_level must be set.
 absl::Status ReadJsonDecoder(const JsonValue& root, BpeTokenizerSpec* spec);
 
 }  // namespace qk

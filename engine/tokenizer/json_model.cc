@@ -11,7 +11,7 @@
 namespace qk {
 namespace {
 
-// Members that change what BPE does in ways the models do not use.
+// Members that change BPE in ways that the supported models do not use.
 absl::Status CheckUnsupported(const JsonValue& model) {
   QK_ASSIGN_OR_RETURN(const double dropout, model.GetDoubleOr("dropout", 0));
   if (dropout != 0) {
@@ -31,7 +31,7 @@ absl::Status CheckUnsupported(const JsonValue& model) {
 }
 
 absl::Status CheckType(const JsonValue& model) {
-  // Files from before the member was written have none.
+  // Files older than this member do not have it.
   const bool looks_like_bpe = model.Find("merges").has_value();
   QK_ASSIGN_OR_RETURN(
       const absl::string_view type,
@@ -41,7 +41,7 @@ absl::Status CheckType(const JsonValue& model) {
       absl::StrCat("unsupported tokenizer model ", Quoted(type)));
 }
 
-// Enters one token; the same id for the same text may come again.
+// Enters one token; the same text may come again with the same id.
 absl::Status Enter(const JsonValue& where, absl::string_view text, int64_t id,
                    TokenIndex* index) {
   if (id < 0 || id > kMaxTokenId) {
@@ -113,7 +113,7 @@ absl::Status ReadMerges(const JsonValue& model, const TokenIndex& index,
   });
 }
 
-// Needs spec->tokens.
+// spec->tokens must be set.
 absl::Status ReadByteFallback(const JsonValue& model, BpeTokenizerSpec* spec) {
   QK_ASSIGN_OR_RETURN(const bool byte_fallback,
                       model.GetBoolOr("byte_fallback", false));
@@ -142,7 +142,7 @@ absl::Status FillTokens(const JsonValue& root, const TokenIndex& index,
   std::vector<const TokenIndex::value_type*> by_id(index.size(), nullptr);
   for (const auto& entry : index) {
     const size_t id = static_cast<size_t>(entry.second);
-    if (id >= by_id.size()) continue;  // leaves a hole, found below
+    if (id >= by_id.size()) continue;  // a hole, which is reported below
     if (by_id[id] != nullptr) {
       const auto [first, second] = std::minmax(by_id[id]->first, entry.first);
       return root.Error(absl::StrCat("vocab: id ", id, " belongs to ",

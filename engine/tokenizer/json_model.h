@@ -1,4 +1,4 @@
-// The `model` and `added_tokens` members of tokenizer.json.
+// Reads the `model` and `added_tokens` members of tokenizer.json.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_JSON_MODEL_H_
 #define QKSCOPE_ENGINE_TOKENIZER_JSON_MODEL_H_
 
@@ -11,20 +11,20 @@
 namespace qk {
 
 // Fills in the tokens, merges, added tokens and settings of the model. `index`
-// gets every token; its keys live in the document of `root`.
+// receives every token; its keys live in the document of `root`.
 absl::Status ReadJsonModel(const JsonValue& root, TokenIndex* index,
                            BpeTokenizerSpec* spec);
 
-// Enters the tokens of `vocab`, {text: id}.
+// Enters the tokens of `vocab`, {text: id}, into `index`.
 absl::Status ReadVocab(const JsonValue& vocab, TokenIndex* index);
 
-// spec->tokens of all that `index` holds; `root` is what errors are of. Every
-// id from 0 on must belong to one token. Memory is taken for as many tokens as
-// there are, never for the largest id.
+// Fills spec->tokens from `index`; errors name `root`. Every id from 0 on must
+// belong to exactly one token. Memory grows with the number of tokens, never
+// with the largest id.
 absl::Status FillTokens(const JsonValue& root, const TokenIndex& index,
                         BpeTokenizerSpec* spec);
 
-// One added token as tokenizer.json and tokenizer_config.json write it; all but
+// One added token as tokenizer.json and tokenizer_config.json write it, without
 // its id.
 absl::StatusOr<AddedToken> ReadAddedToken(const JsonValue& value);
 

@@ -11,7 +11,7 @@
 namespace qk {
 namespace {
 
-// Appends the ids that a template's special token stands for.
+// Appends the ids for which a template's special token stands.
 absl::Status ReadTemplateToken(const JsonValue& processor,
                                const JsonValue& piece, size_t vocab_size,
                                std::vector<int32_t>* ids) {
@@ -35,7 +35,7 @@ absl::Status ReadTemplateToken(const JsonValue& processor,
   });
 }
 
-// The `single` template: special tokens, the text ("A"), special tokens.
+// Reads the `single` template: special tokens, the text ("A"), special tokens.
 absl::Status ReadTemplate(const JsonValue& processor, BpeTokenizerSpec* spec) {
   QK_ASSIGN_OR_RETURN(const JsonValue pieces, processor.GetArray("single"));
   bool text_seen = false;
@@ -66,7 +66,7 @@ absl::Status ReadPostProcessor(const JsonValue& root, BpeTokenizerSpec* spec) {
   bool has_template = false;
   for (const JsonValue& step : steps) {
     QK_ASSIGN_OR_RETURN(const absl::string_view type, step.GetString("type"));
-    if (type == "ByteLevel") continue;  // trims offsets only
+    if (type == "ByteLevel") continue;  // only trims offsets
     if (type != "TemplateProcessing" || has_template) {
       return Unsupported(step, "post_processor", type);
     }

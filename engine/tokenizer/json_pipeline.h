@@ -1,5 +1,5 @@
-// The members of tokenizer.json round the model: normalizer, pre_tokenizer,
-// post_processor, decoder, truncation, padding.
+// Reads the members of tokenizer.json around the model: normalizer,
+// pre_tokenizer, post_processor, decoder, truncation, padding.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_JSON_PIPELINE_H_
 #define QKSCOPE_ENGINE_TOKENIZER_JSON_PIPELINE_H_
 
@@ -9,9 +9,9 @@
 
 namespace qk {
 
-// Fills in what the members say; spec->tokens must be there. Anything that
-// would change the tokens and is not implemented is an error. truncation and
-// padding are checked and not followed: a prompt is never cut in silence.
+// Fills in what the members say; spec->tokens must be set. Anything that would
+// change the tokens and is not implemented is an error. truncation and padding
+// are checked and ignored: a prompt is never cut silently.
 absl::Status ReadJsonPipeline(const JsonValue& root, BpeTokenizerSpec* spec);
 
 }  // namespace qk

@@ -8,7 +8,7 @@ namespace qk {
 namespace {
 
 constexpr int64_t kMaxSteps = 8;
-// Bounds how much longer a replacement makes a text.
+// Bounds how much a replacement can lengthen a text.
 constexpr size_t kMaxShortText = 16;
 
 absl::StatusOr<std::string> CheckShort(const JsonValue& step,

@@ -12,25 +12,27 @@
 
 namespace qk {
 
-// For a message.
+// The step's type, for a message.
 std::string Quoted(absl::string_view text);
 
-// The steps of a member: none if it is missing, those of `list` if it is a
-// Sequence (which must hold no other Sequence), else itself.
+// Returns the steps of a member: none if it is missing, the members of `list`
+// if it is a Sequence (which must not contain another Sequence), else the
+// member itself.
 absl::StatusOr<std::vector<JsonValue>> Steps(const JsonValue& root,
                                              absl::string_view member,
                                              absl::string_view list);
 
-// `unsupported WHAT "TYPE"`
+// Returns the error `unsupported WHAT "TYPE"`.
 absl::Status Unsupported(const JsonValue& step, absl::string_view what,
                          absl::string_view type);
 
-// The String of the step's `pattern`, which must be one and not empty.
+// Returns the String of the step's `pattern`, which must be a String and not
+// empty.
 absl::StatusOr<std::string> StringPattern(const JsonValue& step,
                                           absl::string_view what);
 
-// A short text member; an error if it is over 16 bytes or, unless allowed,
-// empty.
+// Returns a short text member. It is an error if the text is over 16 bytes or,
+// unless allowed, empty.
 absl::StatusOr<std::string> ShortText(const JsonValue& step,
                                       absl::string_view key, bool may_be_empty);
 

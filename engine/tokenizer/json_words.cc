@@ -63,7 +63,7 @@ absl::Status ReadByteLevel(const JsonValue& step, PreTokenizer* out) {
   QK_ASSIGN_OR_RETURN(const bool add_prefix_space,
                       step.GetBoolOr("add_prefix_space", true));
   out->spelling = {" ", add_prefix_space ? Prefix::kAlways : Prefix::kNever};
-  // Of no effect here: offsets always cover all bytes of a token.
+  // This has no effect here: offsets always cover all bytes of a token.
   QK_RETURN_IF_ERROR(step.GetBoolOr("trim_offsets", true).status());
   QK_ASSIGN_OR_RETURN(const bool use_regex, step.GetBoolOr("use_regex", true));
   out->last = use_regex ? NextGpt2 : nullptr;
@@ -123,7 +123,7 @@ absl::Status ReadJsonPreTokenizer(const JsonValue& root,
                       Steps(root, "pre_tokenizer", "pretokenizers"));
   PreTokenizer& out = spec->pre_tokenizer;
   spec->byte_level = false;
-  absl::string_view last;  // the step that must be the last one
+  absl::string_view last;  // the step that must come last
   for (const JsonValue& step : steps) {
     if (!last.empty()) {
       return step.Error(

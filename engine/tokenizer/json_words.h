@@ -1,4 +1,4 @@
-// The `normalizer` and `pre_tokenizer` members of tokenizer.json.
+// Reads the `normalizer` and `pre_tokenizer` members of tokenizer.json.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_JSON_WORDS_H_
 #define QKSCOPE_ENGINE_TOKENIZER_JSON_WORDS_H_
 
@@ -11,12 +11,12 @@ namespace qk {
 
 absl::Status ReadJsonNormalizer(const JsonValue& root, Normalizer* normalizer);
 
-// Fills in the pre-tokenizer and whether the vocabulary is byte-level.
+// Fills in the pre-tokenizer, and whether the vocabulary is byte-level.
 absl::Status ReadJsonPreTokenizer(const JsonValue& root,
                                   BpeTokenizerSpec* spec);
 
-// `prepend_scheme` of Metaspace, or the older `add_prefix_space`; an error too
-// if `replacement` is not kMetaspace.
+// Reads Metaspace's `prepend_scheme`, or the older `add_prefix_space`. It is an
+// error if `replacement` is not kMetaspace.
 absl::StatusOr<PieceSpelling::Prefix> ReadPrependScheme(const JsonValue& step);
 
 }  // namespace qk

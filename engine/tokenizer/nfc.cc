@@ -13,11 +13,11 @@
 namespace qk {
 namespace {
 
-// Characters below this never change and compose with nothing before them, so
-// the text can be cut before each.
+// Characters below this one never change and never compose with what comes
+// before them, so the text can be cut before each.
 constexpr char32_t kFirstCombining = 0x300;
 
-// A character of the decomposed text and the bytes it came from.
+// A character of the decomposed text, with the bytes from which it came.
 struct Unit {
   char32_t code;
   uint8_t combining_class;
@@ -25,8 +25,9 @@ struct Unit {
   size_t end;
 };
 
-// `tokenizers` normalises as of Unicode 9: to it later marks are starters, and
-// the one composite that came later up to utf8proc's Unicode 15 is none.
+// `tokenizers` normalises by Unicode 9: marks that came later count as
+// starters, and the one composite that came later (up to utf8proc's Unicode 15)
+// is not one.
 constexpr char32_t kLaterComposite = 0x11938;
 
 uint8_t CombiningClass(char32_t c) {
@@ -52,7 +53,7 @@ void Decompose(char32_t c, size_t begin, size_t end, std::vector<Unit>* out) {
   }
 }
 
-// Sorts each run of marks by class. utf8proc's own way is quadratic in the
+// Sorts each run of marks by class. utf8proc's own method is quadratic in the
 // length of the run.
 void Reorder(std::vector<Unit>* units) {
   const auto is_mark = [](const Unit& u) { return u.combining_class != 0; };
@@ -65,7 +66,7 @@ void Reorder(std::vector<Unit>* units) {
   }
 }
 
-// The primary composite of two characters, 0 if there is none.
+// Returns the primary composite of two characters, 0 if there is none.
 char32_t Composite(char32_t first, char32_t second) {
   std::array<utf8proc_int32_t, 2> pair = {
       static_cast<utf8proc_int32_t>(first),
@@ -78,7 +79,7 @@ char32_t Composite(char32_t first, char32_t second) {
 }
 
 // UAX #15, D117: a character composes with the last starter unless a character
-// between them has class 0 or a class as high as its own.
+// between them has class 0 or a class at least as high as its own.
 void Compose(std::vector<Unit>* units) {
   size_t kept = 0;
   size_t starter = SIZE_MAX;
@@ -108,7 +109,7 @@ class NfcWriter {
   NfcWriter(absl::string_view text, TextEdit* edit)
       : text_(text), edit_(edit) {}
 
-  // The chunk [begin, end): it can be normalised alone.
+  // The chunk [begin, end), which can be normalised by itself.
   void Write(size_t begin, size_t end) {
     units_.clear();
     for (size_t at = begin; at < end;) {
@@ -142,7 +143,8 @@ class NfcWriter {
 void ApplyNfc(absl::string_view text, TextEdit* edit) {
   NfcWriter writer(text, edit);
   size_t chunk = 0;
-  bool combining = false;  // the chunk holds a character that may change
+  bool combining =
+      false;  // whether the chunk holds a character that may change
   for (size_t at = 0; at < text.size();) {
     const Utf8Char c = Utf8At(text, at);
     if (c.code < kFirstCombining) {

@@ -1,4 +1,4 @@
-// Normalisation form C of Unicode, as of the version `tokenizers` has.
+// Unicode's normalisation form C, in the version that `tokenizers` has.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_NFC_H_
 #define QKSCOPE_ENGINE_TOKENIZER_NFC_H_
 
@@ -7,7 +7,8 @@
 
 namespace qk {
 
-// Writes what NFC changes in `text`, valid UTF-8; `edit` is of this text.
+// Writes what NFC changes in `text` (valid UTF-8) to `edit`, an edit of this
+// text.
 void ApplyNfc(absl::string_view text, TextEdit* edit);
 
 }  // namespace qk

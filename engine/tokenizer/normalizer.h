@@ -1,4 +1,4 @@
-// The `normalizer` of a tokenizer: what is done to a text before it is cut.
+// The tokenizer's `normalizer` changes a text before it is cut into words.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_NORMALIZER_H_
 #define QKSCOPE_ENGINE_TOKENIZER_NORMALIZER_H_
 
@@ -10,13 +10,13 @@
 
 namespace qk {
 
-// What stands for a space in SentencePiece vocabularies: U+2581.
+// The character that stands for a space in SentencePiece vocabularies: U+2581.
 inline constexpr absl::string_view kMetaspace = "\u2581";
 
 struct NormalizerStep {
   enum class Kind {
     kNfc,
-    kPrepend,  // `to` goes before the text
+    kPrepend,  // puts `to` before the text
     kReplace,  // `from` becomes `to`
   };
   Kind kind;
@@ -24,10 +24,11 @@ struct NormalizerStep {
   std::string to;
 };
 
-// In their order; each kind at most once, which bounds how a text can grow.
+// The steps in order. Each kind occurs at most once, which bounds how much a
+// text can grow.
 using Normalizer = std::vector<NormalizerStep>;
 
-// `text`: valid UTF-8; must outlive the result.
+// `text` must be valid UTF-8 and outlive the result.
 EditedText Normalize(const Normalizer& normalizer, absl::string_view text);
 
 }  // namespace qk

@@ -1,5 +1,5 @@
 // Vocabularies of pieces with scores and types, as SentencePiece trains them
-// and as GGUF keeps them.
+// and as GGUF stores them.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_PIECE_VOCABULARY_H_
 #define QKSCOPE_ENGINE_TOKENIZER_PIECE_VOCABULARY_H_
 
@@ -11,7 +11,8 @@
 
 namespace qk {
 
-// Numbers as in tokenizer.model and in GGUF's tokenizer.ggml.token_type.
+// The numbers are those of tokenizer.model and of GGUF's
+// tokenizer.ggml.token_type.
 enum PieceType : int64_t {
   kNormalPiece = 1,
   kUnknownPiece = 2,
@@ -21,18 +22,18 @@ enum PieceType : int64_t {
   kBytePiece = 6,
 };
 
-// Where a space is put in.
+// Where the tokenizer adds a space.
 enum class PrefixSpace {
   kNever,
   kEveryPart,  // before the text and after each added token
-  // Before a text that does not start with one.
+  // Before a text that does not start with a space.
   kFirstPart,
 };
 
-// Fills in the settings of such a vocabulary, and its merges from the `types`
-// and `scores` by id. There must be spec->tokens, spec->added and, unless there
-// are byte tokens, spec->unknown_id. Errors are messages without a place, for
-// the caller to wrap.
+// Fills in the settings of such a vocabulary, and its merges from `types` and
+// `scores` (indexed by id). spec->tokens, spec->added and, unless there are
+// byte tokens, spec->unknown_id must be set. Errors are messages without a
+// place, for the caller to wrap.
 absl::Status FillPieceVocabulary(const std::vector<int64_t>& types,
                                  const std::vector<float>& scores,
                                  PrefixSpace prefix, BpeTokenizerSpec* spec);

@@ -15,7 +15,7 @@ constexpr absl::string_view kQwen2Pattern =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N})"
     R"(| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
-// The walk through one text.
+// Walks through one text.
 class Cutter {
  public:
   Cutter(const PreTokenizer& pre_tokenizer, bool is_first,
@@ -23,7 +23,7 @@ class Cutter {
       : pre_tokenizer_(pre_tokenizer), is_first_(is_first), visit_(visit) {}
 
   // Cuts by the splitters from number `level` on. The depth is the number of
-  // steps in the file's pre_tokenizer, which has a limit.
+  // steps in the file's pre_tokenizer, which is limited.
   void Cut(size_t level, absl::string_view piece, size_t begin) {
     if (level == pre_tokenizer_.splitters.size()) {
       return VisitPiece(piece, begin);
@@ -80,7 +80,7 @@ const GgufPreTokenizer* FindGgufPreTokenizer(absl::string_view name) {
   static const auto* const table = new std::vector<GgufPreTokenizer>{
       {.name = "gpt-2", .splitters = {NextGpt2}},
       {.name = "phi-2", .splitters = {NextGpt2}},
-      // GPT-NeoX's vocabularies.
+      // Used by GPT-NeoX's vocabularies.
       {.name = "mpt", .splitters = {NextGpt2}, .nfc = true},
       {.name = "olmo", .splitters = {NextGpt2}, .nfc = true},
       {.name = "smollm", .splitters = {NextDigit, NextGpt2}},

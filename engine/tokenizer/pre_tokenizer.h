@@ -1,4 +1,4 @@
-// Cuts text into the words within which BPE merges.
+// Cuts text into words; BPE merges within a word only.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_PRE_TOKENIZER_H_
 #define QKSCOPE_ENGINE_TOKENIZER_PRE_TOKENIZER_H_
 
@@ -13,49 +13,51 @@
 
 namespace qk {
 
-// How a piece of text is written before it becomes words.
+// How a piece of text is respelled before it is cut into words.
 struct PieceSpelling {
   enum class Prefix {
     kNever,
-    kFirst,  // before the piece that the whole text begins with
+    kFirst,  // before the piece with which the whole text begins
     kAlways,
   };
-  // What stands for a space: " " or kMetaspace.
+  // The character that stands for a space: " " or kMetaspace.
   absl::string_view space = " ";
-  // Where `space` is put before pieces that do not start with it.
+  // Where `space` is added before pieces that do not start with it.
   Prefix prefix = Prefix::kNever;
 };
 
 struct PreTokenizer {
-  // Each cuts the pieces of the one before.
+  // Each splitter cuts the pieces that the one before it made.
   std::vector<Splitter> splitters;
-  // Then each piece is spelled like this,
+  // Then each piece is respelled like this,
   PieceSpelling spelling;
-  // and cut by this one, unless it is nullptr.
+  // and cut by this splitter, unless it is nullptr.
   Splitter last = nullptr;
 };
 
-// One word, of bytes [begin, begin + bytes.size()) of the piece as spelled.
+// One word: bytes [begin, begin + bytes.size()) of the respelled piece.
 struct Word {
   absl::string_view bytes;
   size_t begin;
   const EditedText* piece;
   size_t piece_begin;  // in the text
 
-  // The bytes of the text that bytes [first, last) of the word came from.
+  // Returns the bytes of the text from which bytes [first, last) of the word
+  // came.
   std::pair<size_t, size_t> ToText(size_t first, size_t last) const {
     const auto [from, to] = piece->ToOriginal(begin + first, begin + last);
     return {piece_begin + from, piece_begin + to};
   }
 };
 
-// Calls `visit` for all words in order. They cover `text`, valid UTF-8. A word
-// lives as long as the call. `is_first`: whether a prompt begins with the text.
+// Calls `visit` for all words in order. The words cover `text` (valid UTF-8). A
+// word is valid during the call only. `is_first` says whether a prompt begins
+// with the text.
 void ForEachWord(const PreTokenizer& pre_tokenizer, absl::string_view text,
                  bool is_first, absl::FunctionRef<void(const Word&)> visit);
 
-// The splitter of a `Split` step in tokenizer.json, by its exact pattern;
-// nullptr if it is none we know.
+// Returns the splitter for a `Split` step of tokenizer.json, by its exact
+// pattern; nullptr if the pattern is not known.
 Splitter SplitterOfPattern(absl::string_view pattern);
 
 // What a GGUF file's `tokenizer.ggml.pre` stands for.
@@ -67,7 +69,7 @@ struct GgufPreTokenizer {
   bool adds_bos = false;  // unless the file says otherwise
 };
 
-// nullptr if the name is none we know.
+// Returns nullptr if the name is not known.
 const GgufPreTokenizer* FindGgufPreTokenizer(absl::string_view name);
 
 }  // namespace qk

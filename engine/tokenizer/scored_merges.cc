@@ -14,7 +14,7 @@
 namespace qk {
 namespace {
 
-// Ranks of scores: equal for equal scores.
+// Ranks the scores; equal scores get equal ranks.
 class Ranks {
  public:
   Ranks(const std::vector<float>& scores, const std::vector<bool>& usable) {
@@ -48,7 +48,7 @@ class Builder {
     }
   }
 
-  // All ways to put `token` together from two neighbours.
+  // Finds all ways to build `token` from two neighbours.
   void Add(absl::string_view token, int32_t id, uint32_t rank) {
     for (size_t at = Utf8At(token, 0).size; at < token.size();
          at += Utf8At(token, at).size) {
@@ -64,7 +64,8 @@ class Builder {
   ScoredMerges Take() { return std::move(out_); }
 
  private:
-  // Of a token or a single character; -1 if the part is neither.
+  // Returns the id of a token or of a single character; -1 if the part is
+  // neither.
   int32_t IdOf(absl::string_view part) {
     const auto found = ids_.find(part);
     if (found != ids_.end()) return found->second;
@@ -90,7 +91,7 @@ absl::StatusOr<ScoredMerges> MergesOfScores(
   Builder builder(tokens, usable);
   for (size_t id = 0; id < tokens.size(); ++id) {
     if (!usable[id] || tokens[id].empty()) continue;
-    // Each way to cut a token takes time in proportion to its length.
+    // Each way to cut a token takes time proportional to its length.
     if (tokens[id].size() > kMaxAddedTokenBytes) {
       return absl::InvalidArgumentError(
           absl::StrCat("id ", id, ": token has ", tokens[id].size(),

@@ -1,6 +1,6 @@
 // Merges of a SentencePiece vocabulary, which lists none: any two neighbours
-// that make a token are merged, the token with the highest score first and of
-// the same score the leftmost.
+// that make a token merge, the token with the highest score first and, at equal
+// scores, the leftmost.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_SCORED_MERGES_H_
 #define QKSCOPE_ENGINE_TOKENIZER_SCORED_MERGES_H_
 
@@ -16,13 +16,14 @@ namespace qk {
 
 struct ScoredMerges {
   std::vector<BpeMerge> merges;
-  // Characters that are no token but part of one: ids from tokens.size() on.
+  // Characters that are part of a token but not a token themselves: their ids
+  // count from tokens.size() on.
   FlatHashMap<char32_t, int32_t> char_ids;
 };
 
-// `tokens`: valid UTF-8; `scores`: finite; `usable`: whether text may become
-// the token. All by id. Tokens that are too long or too many are an error (a
-// message without a place, for the caller to wrap).
+// `tokens` must be valid UTF-8, `scores` finite; `usable` says whether text may
+// become the token. All are indexed by id. It is an error (a message without a
+// place, for the caller to wrap) if tokens are too long or too many.
 absl::StatusOr<ScoredMerges> MergesOfScores(
     const std::vector<std::string>& tokens, const std::vector<float>& scores,
     const std::vector<bool>& usable);

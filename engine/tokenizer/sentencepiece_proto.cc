@@ -33,7 +33,7 @@ absl::Status ForEachField(
   return absl::OkStatus();
 }
 
-// Of one value of a message.
+// Reads one value of a message.
 class FieldReader {
  public:
   FieldReader(absl::string_view message, const WireField& field)

@@ -13,12 +13,12 @@
 
 namespace qk {
 
-// The fields that matter here, with the proto's defaults.
+// The fields that matter here, with the defaults of the proto.
 struct SentencePieceModel {
-  // By id. `pieces` are valid UTF-8, not empty and all different.
+  // Indexed by id. `pieces` are valid UTF-8, not empty and all different.
   std::vector<std::string> pieces;
   std::vector<float> scores;
-  std::vector<int64_t> types;  // of PieceType
+  std::vector<int64_t> types;  // values of PieceType
 
   int64_t model_type = 1;  // 1 Unigram, 2 BPE, 3 word, 4 char
   bool byte_fallback = false;
@@ -26,13 +26,13 @@ struct SentencePieceModel {
   int32_t bos_id = 1;  // -1: none
   int32_t eos_id = 2;
 
-  bool has_charsmap = false;  // rules of normalisation
+  bool has_charsmap = false;  // normalisation rules
   bool add_dummy_prefix = true;
   bool remove_extra_whitespaces = true;
   bool escape_whitespaces = true;
 };
 
-// INVALID_ARGUMENT `tokenizer.model: message`.
+// Errors are INVALID_ARGUMENT `tokenizer.model: message`.
 absl::Status SentencePieceError(absl::string_view message);
 
 absl::StatusOr<SentencePieceModel> ParseSentencePieceModel(

@@ -10,13 +10,13 @@ namespace {
 
 constexpr uint8_t kAnyOfPattern = kLetter | kNumber | kSpace;
 
-// \p{L}, \p{N}, \s or, 0, none of them.
+// Returns \p{L}, \p{N}, \s or, for none of them, 0.
 uint8_t PatternClass(char32_t c) { return CharClasses(c) & kAnyOfPattern; }
 
 bool IsNewline(char c) { return c == '\r' || c == '\n'; }
 
-// The end of the longest run from `at` on, of at most `max_chars` characters,
-// whose classes under `mask` are `classes`.
+// Returns the end of the longest run from `at` on, of at most `max_chars`
+// characters, whose classes under `mask` equal `classes`.
 size_t RunEnd(absl::string_view text, size_t at, uint8_t mask, uint8_t classes,
               size_t max_chars = SIZE_MAX) {
   for (size_t count = 0; at < text.size() && count < max_chars; ++count) {
@@ -27,16 +27,18 @@ size_t RunEnd(absl::string_view text, size_t at, uint8_t mask, uint8_t classes,
   return at;
 }
 
-// \s+(?!\S)|\s+ at a whitespace character: all of the run at the end of the
-// text; else all but its last character, unless that is the only one.
+// Matches \s+(?!\S)
+// \s+ at a whitespace character: the whole run at the end of the text; else all
+// but its last character, unless that is the only one.
 size_t WhitespaceEnd(absl::string_view text, size_t begin, size_t run_end) {
   if (run_end == text.size()) return run_end;
   const size_t last = run_end - Utf8Before(text, run_end).size;
   return last > begin ? last : run_end;
 }
 
-// The letters after the apostrophe of 's 't 're 've 'm 'll 'd: their size in
-// bytes, 0 if there are none. Ignoring case, U+017F (long s) is an s.
+// Returns the size in bytes of the letters after the apostrophe of 's 't 're
+// 've 'm 'll 'd; 0 if they do not match. Ignoring case, U+017F (long s) is an
+// s.
 size_t ContractionSize(absl::string_view rest, bool ignore_case) {
   const auto letter = [&](size_t i) {
     const char c = i < rest.size() ? rest[i] : '\0';
@@ -59,7 +61,9 @@ size_t ContractionSize(absl::string_view rest, bool ignore_case) {
   }
 }
 
-// \s*[\r\n]+|\s+(?!\S)|\s+ at a whitespace character.
+// Matches \s*[\r\n]+
+// \s+(?!\S)
+// \s+ at a whitespace character.
 size_t NewlinesOrWhitespaceEnd(absl::string_view text, size_t begin) {
   const size_t run_end = RunEnd(text, begin, kAnyOfPattern, kSpace);
   for (size_t at = run_end; at > begin; --at) {

@@ -1,6 +1,6 @@
-// Text to token ids and back. One interface over BPE of bytes and of characters
-// read from a tokenizer.json, a SentencePiece tokenizer.model, vocab.json with
-// merges.txt, or a GGUF file.
+// Converts text to token ids and back. One interface serves BPE of bytes and of
+// characters, read from a tokenizer.json, a SentencePiece tokenizer.model,
+// vocab.json with merges.txt, or a GGUF file.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_TOKENIZER_H_
 #define QKSCOPE_ENGINE_TOKENIZER_TOKENIZER_H_
 
@@ -19,18 +19,21 @@ namespace qk {
 class GgufFile;
 
 struct EncodeOptions {
-  // Puts in the special tokens the tokenizer's own template asks for (BOS,
+  // Adds the special tokens that the tokenizer's own template asks for (BOS,
   // EOS). Unset: the tokenizer's own setting.
   std::optional<bool> add_special_tokens;
-  // Whether text that spells a special token ("<|im_start|>") becomes that
-  // token. False for user text: a prompt cannot forge a chat turn.
+  // Whether text that spells a special token ("<
+  // im_start
+  // >") becomes that token. False for user text: a prompt cannot forge a chat
+  // turn.
   bool parse_special = false;
 };
 
 struct TokenSpan {
   int32_t id;
-  // Bytes [begin, end) of the text that the token came from. A token put in by
-  // the tokenizer, or of nothing but a space put in, has begin == end.
+  // The bytes [begin, end) of the text from which the token came. begin == end
+  // for a token that the tokenizer added, and for one that consists of an added
+  // space only.
   uint32_t begin;
   uint32_t end;
 };
@@ -39,59 +42,61 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  // INVALID_ARGUMENT if the text is not UTF-8, naming the byte.
+  // Returns INVALID_ARGUMENT, naming the byte, if the text is not UTF-8.
   virtual absl::StatusOr<std::vector<TokenSpan>> Encode(
       absl::string_view text, const EncodeOptions& options) const = 0;
 
-  // Encodes `text` with special tokens at the places that `special` names, in
-  // their order, and nowhere else: as Encode does where parse_special finds
-  // them just there. They must be added tokens of the vocabulary. Nothing is
-  // put before or after the text.
+  // Encodes `text` with special tokens exactly at the places that `special`
+  // names, in their order, as Encode does where parse_special finds them just
+  // there. They must be added tokens of the vocabulary. Nothing is added before
+  // or after the text.
   virtual absl::StatusOr<std::vector<TokenSpan>> EncodeAround(
       absl::string_view text, absl::Span<const TokenSpan> special) const;
 
-  // The text that the ids spell, without a space that Encode puts in front.
-  // Special tokens are left out unless asked for. Ids outside the vocabulary:
-  // OUT_OF_RANGE naming the index. The bytes may end inside a UTF-8 character,
-  // and byte tokens that are no UTF-8 stay the bytes they are.
+  // Returns the text that the ids spell, without a space that Encode adds in
+  // front. Special tokens are left out unless asked for. An id outside the
+  // vocabulary is OUT_OF_RANGE, naming the index. The bytes may end inside a
+  // UTF-8 character, and byte tokens that are not UTF-8 stay the bytes they
+  // are.
   virtual absl::StatusOr<std::string> Decode(absl::Span<const int32_t> ids,
                                              bool keep_special) const = 0;
 
-  // The bytes of one token, as in the middle of a text; `id` must be in [0,
-  // vocab_size()).
+  // Returns the bytes of one token as they are in the middle of a text; `id`
+  // must be in [0, vocab_size()).
   virtual std::string Piece(int32_t id) const = 0;
   virtual bool IsSpecial(int32_t id) const = 0;
-  // The id of a special or added token by its exact text.
+  // Returns the id of a special or added token by its exact text.
   virtual std::optional<int32_t> FindSpecial(absl::string_view text) const = 0;
 
-  // One more than the largest id.
+  // The largest id plus one.
   virtual int32_t vocab_size() const = 0;
   virtual std::optional<int32_t> bos_id() const = 0;
   // The ids that end a generation (EOS, and EOT where the file names one).
   virtual const std::vector<int32_t>& stop_ids() const = 0;
   virtual bool adds_special_tokens_by_default() const = 0;
-  // Of the tokenizer.json or tokenizer.model file, or of the tokenizer.*
-  // entries of a GGUF file.
+  // The digest of the tokenizer.json or tokenizer.model file, or of the
+  // tokenizer.* entries of a GGUF file.
   virtual const std::string& sha256_hex() const = 0;
 };
 
-// `tokenizer_json`: the bytes of tokenizer.json. `tokenizer_config_json`: those
-// of tokenizer_config.json, or empty (EOS and BOS names are read from it). The
-// model's own config.json may name eos_token_id; the caller adds those.
+// `tokenizer_json` holds the bytes of tokenizer.json, `tokenizer_config_json`
+// those of tokenizer_config.json or nothing (the names of EOS and BOS are read
+// from it). The model's own config.json may name eos_token_id; the caller adds
+// those ids.
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromJson(
     absl::string_view tokenizer_json, absl::string_view tokenizer_config_json);
 
-// `model`: the bytes of a SentencePiece tokenizer.model of type BPE, read as
-// `transformers` converts it. `tokenizer_config_json` as above; of it count
-// too: add_bos_token, add_eos_token, legacy, add_prefix_space and
-// added_tokens_decoder.
+// `model` holds the bytes of a SentencePiece tokenizer.model of type BPE, read
+// as `transformers` converts it. `tokenizer_config_json` is as above;
+// add_bos_token, add_eos_token, legacy, add_prefix_space and
+// added_tokens_decoder count too.
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromSentencePiece(
     absl::string_view model, absl::string_view tokenizer_config_json);
 
-// `vocab_json`, `merges`: the bytes of vocab.json and merges.txt, which only
-// the class GPT2Tokenizer of tokenizer_config.json is read from. Of the config
-// count the special tokens, add_bos_token, add_prefix_space and
-// added_tokens_decoder.
+// `vocab_json` and `merges` hold the bytes of vocab.json and merges.txt. Only
+// the class GPT2Tokenizer of tokenizer_config.json is read from them. The
+// config's special tokens, add_bos_token, add_prefix_space and
+// added_tokens_decoder count.
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromVocabAndMerges(
     absl::string_view vocab_json, absl::string_view merges,
     absl::string_view tokenizer_config_json);

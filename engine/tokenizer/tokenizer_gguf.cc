@@ -42,7 +42,7 @@ absl::Status ReadMerges(const GgufFile& file, const TokenIndex& index,
   return absl::OkStatus();
 }
 
-// Model "gpt2": byte-level BPE.
+// Reads model "gpt2": byte-level BPE.
 absl::StatusOr<BpeTokenizerSpec> ReadGpt2(const GgufFile& file) {
   QK_ASSIGN_OR_RETURN(const absl::string_view pre, file.GetString(kPre));
   const GgufPreTokenizer* known = FindGgufPreTokenizer(pre);
@@ -55,7 +55,7 @@ absl::StatusOr<BpeTokenizerSpec> ReadGpt2(const GgufFile& file) {
     spec.normalizer.push_back({NormalizerStep::Kind::kNfc, "", ""});
   }
   spec.ignore_merges = known->ignore_merges;
-  // As in tokenizer.json, the space goes in before the last pattern.
+  // As in tokenizer.json, the space is added before the last pattern.
   spec.pre_tokenizer.splitters = known->splitters;
   spec.pre_tokenizer.splitters.pop_back();
   spec.pre_tokenizer.last = known->splitters.back();
@@ -72,7 +72,7 @@ absl::StatusOr<BpeTokenizerSpec> ReadGpt2(const GgufFile& file) {
   return spec;
 }
 
-// What the special tokens of Phi-3's tokenizer do is in no entry of the file:
+// No entry of the file says what the special tokens of Phi-3's tokenizer do:
 // all but these take the whitespace on their right.
 void SetPhi3Whitespace(BpeTokenizerSpec* spec) {
   constexpr absl::string_view kOthers[] = {"<unk>", "<s>", "<|endoftext|>"};
@@ -81,7 +81,7 @@ void SetPhi3Whitespace(BpeTokenizerSpec* spec) {
   }
 }
 
-// Model "llama": SentencePiece's BPE.
+// Reads model "llama": SentencePiece's BPE.
 absl::StatusOr<BpeTokenizerSpec> ReadLlama(const GgufFile& file) {
   BpeTokenizerSpec spec;
   TokenIndex index;

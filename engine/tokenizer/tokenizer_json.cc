@@ -1,4 +1,4 @@
-// tokenizer.json (Hugging Face `tokenizers`) and tokenizer_config.json.
+// Reads tokenizer.json (Hugging Face `tokenizers`) and tokenizer_config.json.
 #include <optional>
 #include <utility>
 

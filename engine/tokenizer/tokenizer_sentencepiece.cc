@@ -1,4 +1,4 @@
-// SentencePiece's tokenizer.model.
+// Reads SentencePiece's tokenizer.model.
 #include <optional>
 #include <utility>
 
@@ -19,7 +19,7 @@
 namespace qk {
 namespace {
 
-// What would change the tokens and is not implemented.
+// Refuses what would change the tokens and is not implemented.
 absl::Status CheckSupported(const SentencePieceModel& model) {
   constexpr absl::string_view kTypes[] = {"Unigram", "BPE", "Word", "Char"};
   if (model.model_type != 2) {
@@ -66,7 +66,7 @@ absl::Status AddPieces(const SentencePieceModel& model,
   return absl::OkStatus();
 }
 
-// Of the file's own BOS and EOS and what the config says about them.
+// Combines the file's own BOS and EOS with what the config says about them.
 absl::Status ReadSpecialTokens(const SentencePieceModel& model,
                                const std::optional<JsonValue>& config,
                                BpeTokenizerSpec* spec) {
@@ -133,7 +133,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromSentencePiece(
   }
   QK_RETURN_IF_ERROR(ReadSpecialTokens(model, config, &spec));
   QK_ASSIGN_OR_RETURN(const PrefixSpace prefix, ReadPrefixSpace(model, config));
-  // Tokens of the config are no pieces: text is never merged to one.
+  // Tokens of the config are not pieces: text never merges into one.
   model.types.resize(spec.tokens.size(), kUnusedPiece);
   model.scores.resize(spec.tokens.size(), 0);
   const absl::Status filled =

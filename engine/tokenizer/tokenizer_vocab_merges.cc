@@ -1,6 +1,6 @@
-// vocab.json and merges.txt, GPT-2's own files: what repositories without a
-// tokenizer.json hold (OPT's). Read as `transformers` converts its
-// GPT2Tokenizer.
+// Reads vocab.json and merges.txt, GPT-2's own files, which repositories
+// without a tokenizer.json hold (OPT's, for example), as `transformers`
+// converts its GPT2Tokenizer.
 #include <utility>
 #include <vector>
 
@@ -24,7 +24,7 @@ namespace {
 
 constexpr int64_t kMaxMergesBytes = int64_t{64} << 20;
 
-// Other classes split words in other ways over files of the same names.
+// Other classes split words differently, in files of the same names.
 absl::Status CheckClass(const JsonValue& config) {
   QK_ASSIGN_OR_RETURN(const absl::string_view name,
                       config.GetString("tokenizer_class"));
@@ -63,7 +63,7 @@ absl::Status ReadMergesText(absl::string_view text, const TokenIndex& index,
   return absl::OkStatus();
 }
 
-// Text that spells one of these is that token.
+// Text that spells one of these becomes that token.
 absl::Status AddSpecial(const JsonValue& config, absl::string_view key,
                         const TokenIndex& index, BpeTokenizerSpec* spec) {
   QK_ASSIGN_OR_RETURN(const auto id, ReadConfigToken(config, key, index));

@@ -11,7 +11,7 @@ uint8_t FindClasses(char32_t c) {
   return static_cast<uint8_t>(*(above - 1));
 }
 
-// Most text is Latin: a table spares it the search.
+// Most text is Latin: this table saves it the search.
 constexpr size_t kTableSize = 0x250;
 
 std::array<uint8_t, kTableSize> MakeTable() {

@@ -1,5 +1,5 @@
-// UTF-8 and the character classes that pre-tokenizers ask for. The classes are
-// those of the `tokenizers` package, not of one Unicode version.
+// UTF-8, and the character classes that pre-tokenizers ask for. The classes are
+// those of the `tokenizers` package, not those of one Unicode version.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_UNICODE_H_
 #define QKSCOPE_ENGINE_TOKENIZER_UNICODE_H_
 
@@ -13,14 +13,15 @@
 namespace qk {
 
 // Bits of CharClasses().
-inline constexpr uint8_t kLetter = 1;     // \p{L}
-inline constexpr uint8_t kNumber = 2;     // \p{N}
-inline constexpr uint8_t kSpace = 4;      // \s
-inline constexpr uint8_t kNumeric = 8;    // taken for a digit by Digits
+inline constexpr uint8_t kLetter = 1;   // \p{L}
+inline constexpr uint8_t kNumber = 2;   // \p{N}
+inline constexpr uint8_t kSpace = 4;    // \s
+inline constexpr uint8_t kNumeric = 8;  // counts as a digit for the step Digits
 inline constexpr uint8_t kWordChar = 16;  // \w
-inline constexpr uint8_t kMark = 32;      // put in order by NFC
+inline constexpr uint8_t kMark = 32;      // reordered by NFC
 
-// Each entry: first code point << 8 | classes, until the next entry's.
+// Each entry is first code point << 8
+//  classes; it holds up to the next entry.
 inline constexpr size_t kNumUnicodeRanges = 2117;
 extern const std::array<uint32_t, kNumUnicodeRanges> kUnicodeRanges;
 
@@ -31,8 +32,8 @@ struct Utf8Char {
   size_t size;  // bytes, 1 to 4
 };
 
-// The character at `text[at]`. The text must be valid UTF-8, `at` the start of
-// a character.
+// Returns the character at `text[at]`. The text must be valid UTF-8, and a
+// character must start at `at`.
 inline Utf8Char Utf8At(absl::string_view text, size_t at) {
   const auto byte = [&](size_t i) {
     return static_cast<unsigned char>(text[at + i]);
@@ -49,7 +50,7 @@ inline Utf8Char Utf8At(absl::string_view text, size_t at) {
           4};
 }
 
-// The character that ends right before `end`; `end` > 0.
+// Returns the character that ends right before `end`; `end` > 0.
 Utf8Char Utf8Before(absl::string_view text, size_t end);
 
 void AppendUtf8(char32_t c, std::string* out);

@@ -19,10 +19,10 @@ inline constexpr int64_t kMaxMerges = 2'000'000;
 // Bounds the work at each byte of a text.
 inline constexpr size_t kMaxAddedTokenBytes = 512;
 
-// Ids by spelling.
+// Maps spellings to ids.
 using TokenIndex = FlatHashMap<absl::string_view, int32_t>;
 
-// Of texts by id. It points into `tokens`.
+// Indexes texts by id. It points into `tokens`.
 TokenIndex IndexOf(const std::vector<std::string>& tokens);
 
 class MergeReader {
@@ -30,8 +30,8 @@ class MergeReader {
   // `index` must outlive the reader.
   explicit MergeReader(const TokenIndex& index) : index_(index) {}
 
-  // "left right"; ranks count from 0. Errors are messages without a place, for
-  // the caller to wrap.
+  // Reads "left right"; ranks count from 0. Errors are messages without a
+  // place, for the caller to wrap.
   absl::StatusOr<BpeMerge> Read(absl::string_view merge);
   absl::StatusOr<BpeMerge> Read(absl::string_view left,
                                 absl::string_view right);

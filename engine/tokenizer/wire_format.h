@@ -15,19 +15,19 @@ enum class WireType { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
 struct WireField {
   uint32_t number;
   WireType type;
-  uint64_t value;           // of kVarint, kFixed64 and kFixed32
-  absl::string_view bytes;  // of kBytes; views into the message
+  uint64_t value;           // for kVarint, kFixed64 and kFixed32
+  absl::string_view bytes;  // for kBytes; a view into the message
 };
 
-// The fields of one message, one after another. Groups are refused.
+// Reads the fields of one message, one after another. Groups are refused.
 class WireReader {
  public:
   explicit WireReader(absl::string_view message)
       : message_(message), size_(message.size()) {}
 
   bool done() const { return message_.empty(); }
-  // The next field; not to be called when done. Errors are messages that name
-  // the byte of the message, for the caller to wrap.
+  // Returns the next field; do not call it when done. Errors are messages that
+  // name the byte of the message, for the caller to wrap.
   absl::StatusOr<WireField> Next();
 
  private:
@@ -35,7 +35,7 @@ class WireReader {
   absl::StatusOr<uint64_t> ReadFixed(size_t bytes);
   absl::Status Error(absl::string_view what) const;
 
-  absl::string_view message_;  // what is left of it
+  absl::string_view message_;  // what is left of the message
   size_t size_;
 };
 
