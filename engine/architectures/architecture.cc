@@ -17,8 +17,9 @@ namespace {
 struct HfFamily {
   absl::string_view type;
   FromConfig* read;
-  // What the class names begin with in "auto_map"s of releases from before
-  // transformers had the family: they name the code that it took over.
+  // The beginnings of class names in the "auto_map" of releases that are older
+  // than transformers' support for the family: they name the code that it took
+  // over.
   absl::string_view auto_map_class = {};
 };
 constexpr HfFamily kHfFamilies[] = {
@@ -50,8 +51,8 @@ std::string Names(const Table& families) {
   });
 }
 
-// "configuration_phi3.Phi3Config" is fine for Phi3; code of another repository
-// ("owner/name--module.Class") or of another class is not.
+// Accepts "configuration_phi3.Phi3Config" for Phi3. Code of another repository
+// ("owner/name--module.Class") or of another class is refused.
 absl::Status CheckAutoMap(const JsonValue& config, absl::string_view prefix) {
   const std::optional<JsonValue> map = config.Find("auto_map");
   if (!map.has_value()) return absl::OkStatus();
@@ -147,7 +148,7 @@ std::vector<WeightRef*> AllWeights(Architecture* a) {
 }
 
 std::vector<const WeightRef*> AllWeights(const Architecture& a) {
-  // The refs are looked at alone.
+  // Only the refs are needed.
   const std::vector<WeightRef*> all = AllWeights(const_cast<Architecture*>(&a));
   return {all.begin(), all.end()};
 }

@@ -1,5 +1,5 @@
-// From a family's own names to features: a ModelConfig, and where each weight
-// lies in the file. No tensor code here.
+// Translates a family's own names into features: a ModelConfig, and where each
+// weight lies in the file. There is no tensor code here.
 #ifndef QKSCOPE_ENGINE_ARCHITECTURES_ARCHITECTURE_H_
 #define QKSCOPE_ENGINE_ARCHITECTURES_ARCHITECTURE_H_
 
@@ -16,29 +16,30 @@
 
 namespace qk {
 
-// Where a weight lies in the file. `shape` is the engine's, outermost first;
-// the fields below it say how the file's tensor differs.
+// Where a weight lies in the file. `shape` is the engine's, outermost dimension
+// first; the fields below it say how the file's tensor differs.
 struct WeightRef {
-  std::string name;  // in the file; empty: the model has none
+  std::string name;  // in the file; empty: the model does not have it
   std::vector<int64_t> shape;
-  // GGUF stores Q and K of Llama with each head's rows interleaved (pairs of
-  // RoPE side by side); this many heads are put back. 0: rows as they are.
+  // GGUF stores Llama's Q and K with each head's rows interleaved, so that the
+  // two rows of a RoPE pair are neighbours. The reader restores this many
+  // heads; 0: the rows are in order.
   int interleaved_heads = 0;
-  // The file's tensor is (in, out), as GPT-2's Conv1D has it.
+  // The file's tensor is (in, out), as in GPT-2's Conv1D.
   bool transposed = false;
-  // A part of a fused tensor of `fused_rows` rows (outputs): row r is the
-  // file's row first_row + (r / block_rows) * block_stride + r % block_rows;
-  // block_rows 0: one block. fused_rows 0: not fused.
+  // Set if the weight is part of a fused tensor of `fused_rows` rows (outputs):
+  // row r is the file's row first_row + (r / block_rows) * block_stride + r %
+  // block_rows. block_rows 0 means one block; fused_rows 0 means not fused.
   int64_t fused_rows = 0;
   int64_t first_row = 0;
   int64_t block_rows = 0;
   int64_t block_stride = 0;
-  // Added to every element (Gemma's norms are stored as weight - 1).
+  // This is added to every element (Gemma stores its norms as weight - 1).
   float plus = 0.0f;
 };
 
 struct NormRef {
-  WeightRef weight, bias;  // no bias in an RMS norm
+  WeightRef weight, bias;  // an RMS norm has no bias
 };
 
 struct MlpWeightRefs {
@@ -64,7 +65,7 @@ struct LayerWeightRefs {
   WeightRef q_bias, k_bias, v_bias, o_bias;
   WeightRef q_norm, k_norm;  // (head_dim)
   MambaWeightRefs mamba;
-  WeightRef router;                 // (num_experts, hidden); one expert: none
+  WeightRef router;  // (num_experts, hidden); absent with one expert
   std::vector<MlpWeightRefs> mlps;  // one per expert
 };
 
@@ -75,18 +76,18 @@ struct VisionWeightRefs {
   MlpWeightRefs merger;  // (merged, merged), (text's hidden, merged)
 };
 
-// Linear weights packed into few bits, in a Hugging Face checkpoint.
+// Linear weights packed into a few bits, in a Hugging Face checkpoint.
 struct Packing {
   enum class Method { kNone, kAwq, kGptq };
   Method method = Method::kNone;
   int bits = 0;
   int group_size = 0;      // inputs that share a scale; -1: a whole row
-  bool desc_act = false;   // GPTQ: the groups' inputs are listed in g_idx
-  bool sym = false;        // GPTQ: zero points all in the middle
-  bool zero_point = true;  // AWQ: has zero points
-  bool v2 = false;         // GPTQ: zero points as they are; else stored minus 1
-  // Parts of names of modules that are not packed: whole components, as in
-  // "layers.1" of "model.layers.1.mlp".
+  bool desc_act = false;   // GPTQ: g_idx lists the inputs of the groups
+  bool sym = false;        // GPTQ: all zero points are in the middle
+  bool zero_point = true;  // AWQ: there are zero points
+  bool v2 = false;  // GPTQ: zero points are stored as they are, not minus 1
+  // Modules that are not packed, by parts of their names: whole components,
+  // such as "layers.1" of "model.layers.1.mlp".
   std::vector<std::string> modules_to_not_convert;
 
   bool operator==(const Packing&) const = default;
@@ -95,41 +96,42 @@ struct Packing {
 struct Architecture {
   ModelConfig config;
   Packing packing;
-  WeightRef embedding;                // (vocab, embedding_size)
-  WeightRef positions;                // (position_rows, hidden)
-  WeightRef project_in, project_out;  // (hidden, embedding), its inverse's
+  WeightRef embedding;  // (vocab, embedding_size)
+  WeightRef positions;  // (position_rows, hidden)
+  WeightRef project_in,
+      project_out;  // (hidden, embedding_size), (embedding_size, hidden)
   NormRef final_norm;
   WeightRef lm_head;  // (vocab, embedding_size)
   std::vector<LayerWeightRefs> layers;
   VisionWeightRefs vision;
   // GGUF only: divisors of the RoPE frequencies (Llama 3 scaling), and
-  // longrope's two sets.
+  // LongRoPE's two sets.
   WeightRef rope_factors, rope_factors_long, rope_factors_short;
-  // Endings of the names of tensors that checkpoints of the family carry and
-  // that no number depends on (causal masks, say).
+  // Tensors whose names end like this occur in the family's checkpoints and
+  // change no number (causal masks, for example).
   std::vector<std::string> ignored;
-  // Beginnings of the names of tensors of parts that are not served, such as a
-  // vision tower beside a language model that is.
+  // Tensors whose names begin like this belong to parts that are not served,
+  // such as a vision tower beside the language model.
   std::vector<std::string> ignored_prefixes;
   // Other beginnings that published checkpoints give to names: {ours, theirs}.
   std::vector<std::pair<std::string, std::string>> other_prefixes;
 };
 
-// From a Hugging Face config.json. INVALID_ARGUMENT: a bad value.
-// UNIMPLEMENTED: an architecture, or a field that changes the numbers, that
-// the engine does not have; named.
+// Reads a Hugging Face config.json. INVALID_ARGUMENT: a bad value.
+// UNIMPLEMENTED names an architecture, or a field that changes the numbers,
+// that the engine does not have.
 absl::StatusOr<Architecture> ArchitectureFromConfig(const JsonValue& config);
 
-// From a GGUF file's metadata.
+// Reads a GGUF file's metadata.
 absl::StatusOr<Architecture> ArchitectureFromGguf(const GgufFile& file);
 
-// Every weight that the model has, in no particular order; a tied head is there
+// Returns every weight of the model, in no particular order; a tied head occurs
 // twice.
 std::vector<WeightRef*> AllWeights(Architecture* architecture);
 std::vector<const WeightRef*> AllWeights(const Architecture& architecture);
 
-// Renames the weights to what the file has where it uses one of
-// `other_prefixes`. To be called before the weights are looked for.
+// Renames the weights where the file uses one of `other_prefixes`. Call this
+// before looking for the weights.
 void ResolvePrefixes(const TensorSource& source, Architecture* architecture);
 
 }  // namespace qk

@@ -1,5 +1,5 @@
-// One pair of functions per family; architecture.cc chooses by name. `type` is
-// the name that the file gives, where a file of ours serves several.
+// Each family has a pair of functions; architecture.cc chooses by name. `type`
+// is the name in the file, for files that serve several families.
 #ifndef QKSCOPE_ENGINE_ARCHITECTURES_FAMILIES_H_
 #define QKSCOPE_ENGINE_ARCHITECTURES_FAMILIES_H_
 

@@ -1,5 +1,5 @@
-// Gemma 2 and Gemma 3; of checkpoints of Gemma 3 that take pictures, the
-// language model.
+// Gemma 2 and Gemma 3. Of a Gemma 3 checkpoint that takes pictures, only the
+// language model is served.
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
@@ -39,13 +39,13 @@ constexpr absl::string_view kFields[] = {"_sliding_window_pattern",
                                          "sliding_window_size",
                                          "use_bidirectional_attention"};
 
-// Of the outer part of checkpoints that take pictures.
+// Members of the outer part of checkpoints that take pictures.
 constexpr absl::string_view kOuterFields[] = {
     "boi_token_id",        "boi_token_index", "eoi_token_id",
     "eoi_token_index",     "image_token_id",  "image_token_index",
     "mm_tokens_per_image", "text_config",     "vision_config"};
 
-// null switches the cap off, a missing field does not.
+// null switches the cap off; a missing field does not.
 absl::StatusOr<float> ReadCap(const JsonValue& config, const char* field,
                               double missing) {
   if (IsNull(config, field)) return 0.0f;
@@ -53,7 +53,7 @@ absl::StatusOr<float> ReadCap(const JsonValue& config, const char* field,
   return static_cast<float>(cap);
 }
 
-// All but every `pattern`th layer.
+// All layers but every `pattern`th.
 std::vector<bool> Alternating(int layers, int64_t pattern) {
   std::vector<bool> sliding(layers);
   for (int i = 0; i < layers; ++i) sliding[i] = (i + 1) % pattern != 0;
@@ -109,7 +109,8 @@ absl::Status ReadWindow(const JsonValue& config,
   return absl::OkStatus();
 }
 
-// Gemma 3 has two RoPEs: one of the layers that see all, one of the others.
+// Gemma 3 has two RoPEs: one for the layers without a window, one for the
+// others.
 absl::Status ReadTwoRopes(const JsonValue& config,
                           const std::vector<bool>& sliding,
                           ModelConfig* model) {
@@ -165,7 +166,7 @@ absl::StatusOr<ModelConfig> ReadText(const JsonValue& config, bool third) {
   fields.default_tied = true;
   QK_ASSIGN_OR_RETURN(ModelConfig model, ReadDecoder(config, fields));
   SetStructure(&model);
-  // The code reads hidden_activation only.
+  // transformers reads hidden_activation only.
   QK_ASSIGN_OR_RETURN(
       const Activation other,
       ReadActivation(config, "hidden_act", "gelu_pytorch_tanh"));
@@ -209,7 +210,7 @@ absl::Status CheckInnerText(const JsonValue& text) {
   return absl::OkStatus();
 }
 
-// The language model of a checkpoint that takes pictures, for texts.
+// Reads the language model of a checkpoint that takes pictures.
 absl::StatusOr<Architecture> FromOuter(const JsonValue& config) {
   QK_RETURN_IF_ERROR(RefuseUnknownFields(config, kOuterFields));
   QK_ASSIGN_OR_RETURN(const JsonValue text, config.GetObject("text_config"));
@@ -218,8 +219,9 @@ absl::StatusOr<Architecture> FromOuter(const JsonValue& config) {
   }
   QK_RETURN_IF_ERROR(CheckInnerText(text));
   QK_ASSIGN_OR_RETURN(ModelConfig model, ReadText(text, /*third=*/true));
-  // Not tied where either part says so: transformers 5 goes by the outer field
-  // and writes true into the inner one, 4 went by the inner one alone.
+  // The head is untied if either part says so: transformers 5 goes by the outer
+  // field and writes true into the inner one, transformers 4 went by the inner
+  // field alone.
   QK_ASSIGN_OR_RETURN(const bool tied,
                       config.GetBoolOr("tie_word_embeddings", true));
   model.tied_head &= tied;
@@ -261,8 +263,9 @@ absl::StatusOr<std::vector<bool>> ReadGgufSliding(const GgufReader& reader,
   return Alternating(layers, pattern);
 }
 
-// The files do not hold query_pre_attn_scalar. It is head_dim but for the 27B
-// models, where it is hidden / heads; llama.cpp too tells them by their depth.
+// The files do not hold query_pre_attn_scalar. It equals head_dim except in the
+// 27B models, where it is hidden / heads; llama.cpp tells them apart by their
+// depth too.
 void SetGgufScale(int layers_of_27b, ModelConfig* model) {
   if (model->num_layers() != layers_of_27b) return;
   for (LayerConfig& layer : model->layers) {
@@ -307,7 +310,7 @@ absl::StatusOr<Architecture> GemmaFromGguf(const GgufFile& file,
   QK_ASSIGN_OR_RETURN(
       const double near_theta,
       reader.GetPositiveOr("rope.freq_base_swa", third ? 10000.0 : far.theta));
-  // The scaling is that of the layers that see all.
+  // The scaling belongs to the layers without a window.
   const RopeConfig near = third ? PlainRope(near_theta, far.rotary_dims) : far;
   std::vector<bool> sliding(model.num_layers());
   if (!third || reader.Has("attention.sliding_window")) {
@@ -326,7 +329,7 @@ absl::StatusOr<Architecture> GemmaFromGguf(const GgufFile& file,
   for (LayerConfig& layer : model.layers) {
     layer.mlp.activation = Activation::kGeluTanh;
   }
-  // The converter has added 1 to the norms.
+  // The converter has added 1 to the weights of norms.
   return MapWeights(std::move(model), GgufNames(file));
 }
 

@@ -21,7 +21,7 @@ constexpr absl::string_view kCommonKeys[] = {
     "feed_forward_length", "rope.dimension_count", "rope.freq_base",
     "rope.scale_linear", "rope.scaling.attn_factor", "rope.scaling.factor",
     "rope.scaling.original_context_length", "rope.scaling.type",
-    // Nothing depends on these.
+    // No number depends on these.
     "rope.scaling.finetuned", "tensor_data_layout", "vocab_size"};
 
 bool HasTensor(const GgufFile& file, absl::string_view name) {

@@ -1,5 +1,6 @@
-// What the families' GGUF metadata have in common. llama.cpp defines keys and
-// tensor names (gguf-py/gguf/constants.py) and what its converter folds.
+// What the GGUF metadata of all families have in common. llama.cpp defines the
+// keys and tensor names (gguf-py/gguf/constants.py) and what its converter
+// folds.
 #ifndef QKSCOPE_ENGINE_ARCHITECTURES_GGUF_CONFIG_H_
 #define QKSCOPE_ENGINE_ARCHITECTURES_GGUF_CONFIG_H_
 
@@ -15,7 +16,7 @@
 
 namespace qk {
 
-// A file's keys that begin with its architecture's name.
+// The keys of a file that begin with its architecture's name.
 class GgufReader {
  public:
   GgufReader(const GgufFile& file, absl::string_view type);
@@ -30,17 +31,17 @@ class GgufReader {
   absl::StatusOr<double> GetPositiveOr(absl::string_view rest,
                                        double missing) const;
 
-  // UNIMPLEMENTED for a key of the architecture that is neither one of those
-  // that ReadDecoder and ReadRope read, nor without influence, nor in `known`.
+  // Returns UNIMPLEMENTED for a key of the architecture that ReadDecoder and
+  // ReadRope do not read, that changes a number, and that is not in `known`.
   absl::Status RefuseUnknownKeys(
       absl::Span<const absl::string_view> known) const;
 
-  // A model of equal layers without RoPE: sizes, norm_eps of its kind of norm,
-  // biases of Q, K and V where the file has them, tied_head where it has no
-  // "output.weight", attention scaled by 1 / sqrt(head_dim).
+  // Reads a model of equal layers without RoPE: sizes, norm_eps for its kind of
+  // norm, biases of Q, K and V where the file has them, tied_head where there
+  // is no "output.weight", attention scaled by 1 / sqrt(head_dim).
   absl::StatusOr<ModelConfig> ReadDecoder(NormKind norm) const;
 
-  // Of all layers.
+  // Reads the RoPE of all layers.
   absl::StatusOr<RopeConfig> ReadRope(const ModelConfig& model) const;
 
  private:
@@ -50,8 +51,8 @@ class GgufReader {
   std::string prefix_;
 };
 
-// The names that llama.cpp gives to all families' tensors; `qkv` where the
-// file has one fused.
+// The tensor names that llama.cpp uses for all families; `qkv` is the name of a
+// fused tensor, where the file has one.
 WeightNames GgufNames(const GgufFile& file);
 
 }  // namespace qk

@@ -1,4 +1,4 @@
-// GPT-2: learned positions, layer norms, one fused and transposed projection.
+// GPT-2: learned positions, layer norms, and one fused, transposed projection.
 #include "engine/architectures/families.h"
 #include "engine/architectures/gguf_config.h"
 #include "engine/architectures/hf_config.h"
@@ -12,9 +12,9 @@ constexpr absl::string_view kFields[] = {
     "activation_function", "add_cross_attention", "layer_norm_epsilon",
     "n_embd", "n_head", "n_inner", "n_layer", "n_positions",
     "scale_attn_by_inverse_layer_idx", "scale_attn_weights",
-    // Changes the order of sums only.
+    // Only changes the order of sums.
     "reorder_and_upcast_attn",
-    // Dropouts, another head, an older name of n_positions: change nothing.
+    // Dropouts, another head, and an older name of n_positions change nothing.
     "attn_pdrop", "embd_pdrop", "n_ctx", "resid_pdrop", "summary_activation",
     "summary_first_dropout", "summary_proj_to_labels", "summary_type",
     "summary_use_proj"};
@@ -67,7 +67,8 @@ absl::StatusOr<Architecture> Gpt2FromConfig(const JsonValue& config,
   names.o = "attn.c_proj";
   names.transposed = true;
   Architecture a = MapWeights(std::move(model), names);
-  // Masks that older releases stored; the published files name no base model.
+  // Masks that older releases stored. The published files have no prefix before
+  // these names.
   a.ignored = {".attn.bias", ".attn.masked_bias"};
   a.other_prefixes = {{"transformer.", ""}};
   return a;

@@ -1,4 +1,4 @@
-// GPT-Neo: every second layer sees a window; attention is not scaled.
+// GPT-Neo: every second layer has a window, and attention is not scaled.
 #include "absl/strings/str_cat.h"
 #include "engine/architectures/families.h"
 #include "engine/architectures/hf_config.h"
@@ -12,12 +12,12 @@ constexpr absl::string_view kFields[] = {
     "activation_function", "attention_layers", "attention_types", "hidden_size",
     "intermediate_size", "layer_norm_epsilon", "max_position_embeddings",
     "num_heads", "num_layers", "window_size",
-    // Dropouts and another head: change nothing.
+    // Dropouts and another head change nothing.
     "embed_dropout", "resid_dropout", "summary_activation",
     "summary_first_dropout", "summary_proj_to_labels", "summary_type",
     "summary_use_proj"};
 
-// Appends whether each of the kinds is "local".
+// Appends, for each kind, whether it is "local".
 absl::Status ReadKinds(const JsonValue& kinds, std::vector<bool>* local) {
   return kinds.ForEachElement([&](JsonValue kind) -> absl::Status {
     QK_ASSIGN_OR_RETURN(const absl::string_view name, kind.AsString());
@@ -40,7 +40,7 @@ absl::StatusOr<JsonValue> Element(const JsonValue& array, int64_t wanted) {
   return found;
 }
 
-// [[["global", "local"], 12]]: 12 times these two.
+// [[["global", "local"], 12]] means these two 12 times.
 absl::StatusOr<std::vector<bool>> ReadTypes(const JsonValue& types) {
   std::vector<bool> local;
   QK_RETURN_IF_ERROR(types.ForEachElement([&](JsonValue run) -> absl::Status {
@@ -64,8 +64,8 @@ absl::StatusOr<std::vector<bool>> ReadTypes(const JsonValue& types) {
   return local;
 }
 
-// "attention_types", as transformers, which takes [[["global", "local"], 12]]
-// where it is missing; "attention_layers" must agree.
+// Reads "attention_types" as transformers does, with [[["global", "local"],
+// 12]] as the default; "attention_layers" must agree.
 absl::StatusOr<std::vector<bool>> ReadLocalLayers(const JsonValue& config,
                                                   int layers) {
   std::vector<bool> local(24);

@@ -1,4 +1,5 @@
-// GPT-NeoX and Pythia: part of each head turns, attention and MLP side by side.
+// GPT-NeoX and Pythia: part of each head rotates, and attention and MLP are
+// parallel.
 #include "absl/strings/str_cat.h"
 #include "engine/architectures/families.h"
 #include "engine/architectures/gguf_config.h"
@@ -100,10 +101,10 @@ absl::StatusOr<Architecture> GptNeoxFromGguf(const GgufFile& file,
   QK_ASSIGN_OR_RETURN(const RopeConfig rope, reader.ReadRope(model));
   for (LayerConfig& layer : model.layers) {
     layer.attention.rope = rope;
-    // The files do not say which; llama.cpp takes the tanh form for all.
+    // The files do not say which form; llama.cpp uses the tanh form for all.
     layer.mlp.activation = Activation::kGeluTanh;
   }
-  // The converter has put Q, K and V of all heads one after the other.
+  // The converter has put Q, K and V of all heads one after another.
   return MapWeights(std::move(model), GgufNames(file));
 }
 

@@ -10,8 +10,8 @@
 namespace qk {
 namespace {
 
-// How a model is run, stored, generated with or was trained: nothing that a
-// number of the forward pass depends on.
+// How a model is run, stored, sampled or trained: no number of the forward pass
+// depends on these.
 constexpr absl::string_view kNeutral[] = {
     "_attn_implementation", "_attn_implementation_autoset", "_name_or_path",
     "architectures", "attention_dropout", "attention_probs_dropout_prob",
@@ -34,9 +34,9 @@ constexpr absl::string_view kNeutral[] = {
     "top_k", "top_p", "torch_dtype", "torchscript", "transformers.js_config",
     "transformers_version", "typical_p", "unk_token_id", "unsloth_fixed",
     "unsloth_version", "use_bfloat16", "use_cache",
-    // Read before a family's turn comes.
+    // Read before the family's own reader runs.
     "auto_map", "model_type", "quantization_config",
-    // Read by ReadDecoder for all.
+    // ReadDecoder reads these for all families.
     "tie_word_embeddings", "vocab_size"};
 
 struct NamedActivation {
@@ -44,7 +44,7 @@ struct NamedActivation {
   Activation activation;
 };
 
-// "gelu_fast" rounds sqrt(2 / pi) to ten digits, the same float32.
+// "gelu_fast" rounds sqrt(2 / pi) to ten digits, which is the same float32.
 constexpr NamedActivation kActivations[] = {
     {"silu", Activation::kSilu},
     {"swish", Activation::kSilu},
@@ -66,7 +66,7 @@ absl::StatusOr<int> ReadSize(const JsonValue& config, const char* field,
   return static_cast<int>(size);
 }
 
-// `missing` 0: the field must be there.
+// If `missing` is 0, the field is required.
 absl::StatusOr<int> ReadSizeOr(const JsonValue& config, const char* field,
                                int64_t max, int64_t missing) {
   if (missing == 0) return ReadSize(config, field, max);

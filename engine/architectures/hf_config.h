@@ -1,4 +1,4 @@
-// What the families' config.json files have in common.
+// What the config.json files of all families have in common.
 #ifndef QKSCOPE_ENGINE_ARCHITECTURES_HF_CONFIG_H_
 #define QKSCOPE_ENGINE_ARCHITECTURES_HF_CONFIG_H_
 
@@ -12,15 +12,15 @@
 
 namespace qk {
 
-// Bounds that no real model comes near; products of two fit an int64_t.
+// No real model comes near these bounds; the product of two fits an int64_t.
 inline constexpr int64_t kMaxLayers = 1024;
 inline constexpr int64_t kMaxWidth = int64_t{1} << 20;
 inline constexpr int64_t kMaxHeadDim = 1024;
 inline constexpr int64_t kMaxVocab = int64_t{1} << 24;
 inline constexpr int64_t kMaxContext = int64_t{1} << 24;
 
-// How a family spells the numbers that all have, and what it takes where the
-// file does not say.
+// How a family spells the numbers that every model has, and its defaults for
+// missing fields.
 struct DecoderFields {
   const char* layers = "num_hidden_layers";
   const char* hidden = "hidden_size";
@@ -32,10 +32,10 @@ struct DecoderFields {
   const char* norm_eps = "rms_norm_eps";         // null: always the default
   const char* activation = "hidden_act";
 
-  int default_intermediate_ratio = 0;  // of hidden; 0: the field must be there
-  int64_t default_vocab = 0;           // 0: the field must be there
+  int default_intermediate_ratio = 0;  // of hidden; 0: the field is required
+  int64_t default_vocab = 0;           // 0: the field is required
   int64_t default_context = 2048;
-  int64_t default_heads = 0;     // 0: the field must be there
+  int64_t default_heads = 0;     // 0: the field is required
   int64_t default_kv_heads = 0;  // 0: as many as query heads
   int64_t default_head_dim = 0;  // 0: hidden / heads
   double default_norm_eps = 1e-6;
@@ -43,42 +43,42 @@ struct DecoderFields {
   bool default_tied = false;
 };
 
-// A model of equal layers: sizes, norm_eps, activation, tied_head, and
-// attention scaled by 1 / sqrt(head_dim). RoPE, biases and the rest are the
-// family's to set.
+// Reads a model of equal layers: sizes, norm_eps, activation, tied_head, and
+// attention scaled by 1 / sqrt(head_dim). The family sets RoPE, biases and the
+// rest.
 absl::StatusOr<ModelConfig> ReadDecoder(const JsonValue& config,
                                         const DecoderFields& fields);
 
-// UNIMPLEMENTED for a member that is neither in `known` nor one of those that
-// change no number in any family: it might.
+// Returns UNIMPLEMENTED for a member that might change a number: one that is
+// neither in `known` nor known to change nothing in any family.
 absl::Status RefuseUnknownFields(const JsonValue& config,
                                  absl::Span<const absl::string_view> known);
 
-// UNIMPLEMENTED if one of the fields is there and not false.
+// Returns UNIMPLEMENTED if one of the fields exists and is not false.
 absl::Status RequireFalse(const JsonValue& config,
                           absl::Span<const absl::string_view> fields);
 
-// Whether the member is there and null, which JsonValue::Find takes for
-// missing, but which in some families switches a default off.
+// Returns whether the member exists and is null. JsonValue::Find treats null as
+// missing, but in some families null switches a default off.
 bool IsNull(const JsonValue& config, absl::string_view key);
 
-// > 0, or `missing`.
+// Returns a number > 0, or `missing`.
 absl::StatusOr<double> ReadPositive(const JsonValue& config,
                                     absl::string_view key);
 absl::StatusOr<double> ReadPositiveOr(const JsonValue& config,
                                       absl::string_view key, double missing);
 
-// `config: PATH.KEY: MESSAGE`.
+// Returns the error `config: PATH.KEY: MESSAGE`.
 absl::Status Unimplemented(const JsonValue& object, absl::string_view key,
                            absl::string_view message);
 
-// Hugging Face's name of an activation. UNIMPLEMENTED names `key`.
+// Reads Hugging Face's name of an activation. UNIMPLEMENTED names `key`.
 absl::StatusOr<Activation> ReadActivation(const JsonValue& config,
                                           absl::string_view key,
                                           absl::string_view missing);
 
-// Which layers see a window only: "layer_types" where it is there, else
-// `missing`, of the model's number of layers.
+// Returns which layers have a window: "layer_types" if it exists, else
+// `missing`; one entry per layer.
 absl::StatusOr<std::vector<bool>> ReadSlidingLayers(const JsonValue& config,
                                                     std::vector<bool> missing);
 

@@ -14,7 +14,7 @@
 namespace qk {
 namespace {
 
-constexpr int64_t kBicubic = 3;  // of PIL
+constexpr int64_t kBicubic = 3;  // PIL's number for it
 constexpr double kRescale = 1.0 / 255.0;
 
 constexpr absl::string_view kFields[] = {
@@ -23,13 +23,13 @@ constexpr absl::string_view kFields[] = {
     "image_std",      "max_pixels",   "merge_size",
     "min_pixels",     "patch_size",   "resample",
     "rescale_factor", "size",         "temporal_patch_size"};
-// They change no patch.
+// These change no patch.
 constexpr absl::string_view kNeutral[] = {
     "data_format",      "default_to_square",      "device",
     "disable_grouping", "feature_extractor_type", "input_data_format",
     "processor_class",  "return_tensors"};
 
-// UNIMPLEMENTED `preprocessor_config: KEY: MESSAGE`.
+// Returns UNIMPLEMENTED `preprocessor_config: KEY: MESSAGE`.
 absl::Status Refuse(const JsonValue& object, absl::string_view key,
                     absl::string_view message) {
   return absl::UnimplementedError(
@@ -97,7 +97,8 @@ absl::Status CheckSizes(const JsonValue& json, const VisionConfig& vision) {
   return absl::OkStatus();
 }
 
-// One bound, under its older name or as a member of "size"; both must agree.
+// Reads one bound, which has an older name and a member of "size"; both must
+// agree.
 absl::Status ReadPixels(const JsonValue& json, const char* older,
                         const char* edge, int* pixels) {
   std::optional<int64_t> found;
@@ -155,7 +156,7 @@ absl::StatusOr<ImageProcessing> ReadImageProcessing(
   QK_RETURN_IF_ERROR(ReadColours(json, "image_mean", &out.mean));
   QK_RETURN_IF_ERROR(ReadColours(json, "image_std", &out.deviation));
   for (const double deviation : out.deviation) {
-    // Patches are float32, of pixels in [0, 1].
+    // Patches are float32 and made from pixels in [0, 1].
     if (deviation < 1e-6) {
       return json.Error(
           absl::StrCat("image_std: must be > 1e-6, got ", deviation));

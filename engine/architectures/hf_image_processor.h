@@ -1,5 +1,5 @@
-// preprocessor_config.json of a model that takes images: what transformers'
-// Qwen2VLImageProcessor does to a picture.
+// Reads preprocessor_config.json of a model that takes images: what
+// transformers' Qwen2VLImageProcessor does to a picture.
 #ifndef QKSCOPE_ENGINE_ARCHITECTURES_HF_IMAGE_PROCESSOR_H_
 #define QKSCOPE_ENGINE_ARCHITECTURES_HF_IMAGE_PROCESSOR_H_
 
@@ -9,8 +9,8 @@
 
 namespace qk {
 
-// `vision`: of the model's config.json, which must agree. UNIMPLEMENTED: a
-// field, or a value of it, that would make other patches.
+// `vision` is the tower of the model's config.json, which must agree.
+// UNIMPLEMENTED: a field, or a value of it, that would make other patches.
 absl::StatusOr<ImageProcessing> ReadImageProcessing(const JsonValue& json,
                                                     const VisionConfig& vision);
 

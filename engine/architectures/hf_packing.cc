@@ -10,8 +10,8 @@
 namespace qk {
 namespace {
 
-// How the weights were quantised and which kernels run them: the packed
-// numbers are what they are.
+// How the weights were quantised and which kernels run them; the packed numbers
+// do not depend on it.
 constexpr absl::string_view kNeutral[] = {"act_group_aware",
                                           "backend",
                                           "batch_size",
@@ -63,7 +63,8 @@ absl::Status RefuseUnknownMembers(const JsonValue& object,
   });
 }
 
-// "gemm", say, under either of two names, in any case.
+// Reads a value such as "gemm" under either of two names, in upper or lower
+// case.
 absl::StatusOr<std::string> ReadFormat(const JsonValue& object, const char* key,
                                        const char* older, const char* missing) {
   if (object.Find(older).has_value()) key = older;
@@ -83,7 +84,7 @@ absl::Status ReadSizes(const JsonValue& object, Packing* packing) {
   QK_ASSIGN_OR_RETURN(
       const int64_t group,
       object.GetInt64InRangeOr("group_size", -1, kMaxWidth, 128));
-  // 32 inputs or more, so that whole packed words belong to a group.
+  // At least 32 inputs, so that a packed word belongs to one group.
   if (group != -1 && (group == 0 || group % 32 != 0)) {
     return object.Error(absl::StrCat(
         "group_size: must be -1 or a multiple of 32, got ", group));

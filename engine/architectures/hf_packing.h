@@ -1,4 +1,4 @@
-// "quantization_config" of a config.json.
+// Reads "quantization_config" of a config.json.
 #ifndef QKSCOPE_ENGINE_ARCHITECTURES_HF_PACKING_H_
 #define QKSCOPE_ENGINE_ARCHITECTURES_HF_PACKING_H_
 
@@ -8,7 +8,7 @@
 
 namespace qk {
 
-// Packing::Method::kNone where the config has none. UNIMPLEMENTED names a
+// Returns Packing::Method::kNone if the config has none. UNIMPLEMENTED names a
 // method, or a member that changes the numbers, that the engine does not have.
 absl::StatusOr<Packing> ReadPacking(const JsonValue& config);
 

@@ -51,7 +51,8 @@ class Reader {
  private:
   absl::Status CheckMembers() const;
   absl::StatusOr<std::string> Kind() const;
-  // A number that may stand in the object, beside it, or in both alike.
+  // Reads a number that may stand in the object, beside it, or in both if they
+  // agree.
   absl::StatusOr<double> Number(const char* inside, const char* beside,
                                 double missing) const;
   absl::StatusOr<int> RotaryDims() const;
@@ -264,7 +265,7 @@ absl::Status SetRope(const JsonValue& config, const RopeFields& fields,
   QK_ASSIGN_OR_RETURN(const RopeConfig rope, ReadRope(config, fields, head_dim,
                                                       model->context_length));
   for (LayerConfig& layer : model->layers) layer.attention.rope = rope;
-  // Beyond its context, dynamic NTK is what keeps the model going.
+  // Beyond its context, dynamic NTK keeps the model going.
   if (rope.dynamic_factor > 0) {
     const double context = model->context_length * rope.dynamic_factor;
     if (context > kMaxContext) {

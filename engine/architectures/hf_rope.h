@@ -1,4 +1,4 @@
-// RoPE of a config.json: "rope_theta" and "rope_scaling" beside each other, or
+// Reads the RoPE of a config.json: "rope_theta" beside "rope_scaling", or
 // transformers 5's "rope_parameters", which holds both.
 #ifndef QKSCOPE_ENGINE_ARCHITECTURES_HF_ROPE_H_
 #define QKSCOPE_ENGINE_ARCHITECTURES_HF_ROPE_H_
@@ -13,31 +13,32 @@ namespace qk {
 
 struct RopeFields {
   const char* theta = "rope_theta";
-  // The share of a head's dims that turn; null: all of them do.
+  // The field with the share of a head's dims that rotate; null: all rotate.
   const char* rotary_share = nullptr;
-  // Member of "rope_parameters" that holds what it says of these layers; null:
-  // its own members do.
+  // The member of "rope_parameters" that describes these layers; null: its own
+  // members do.
   const char* layer_type = nullptr;
-  bool reads_scaling = true;  // "rope_scaling" is for these layers
+  bool reads_scaling = true;  // whether "rope_scaling" applies to these layers
 
   double default_theta = 10000.0;
   double default_rotary_share = 1.0;
-  // Where "original_max_position_embeddings" is missing; 0: the model's.
+  // Used if "original_max_position_embeddings" is missing; 0: the model's
+  // context.
   int default_original_context = 0;
-  // The first files of LongRoPE say "su" or "yarn".
+  // The first LongRoPE files say "su" or "yarn".
   bool yarn_is_longrope = false;
-  // {temporal, height, width} pairs of M-RoPE are read, or these taken.
+  // M-RoPE: reads the {temporal, height, width} pairs, or takes these.
   std::vector<int> default_sections;
 };
 
-// Of heads of `head_dim` dims in a model of `context` positions. Both places
-// may be there if they say the same. UNIMPLEMENTED names a kind or a member
-// that the engine does not have.
+// Reads the RoPE for heads of `head_dim` dims in a model of `context`
+// positions. Both places may exist if they say the same. UNIMPLEMENTED names a
+// kind or a member that the engine does not have.
 absl::StatusOr<RopeConfig> ReadRope(const JsonValue& config,
                                     const RopeFields& fields, int head_dim,
                                     int context);
 
-// ReadRope for every layer of the model that has attention.
+// Calls ReadRope for every layer that has attention.
 absl::Status SetRope(const JsonValue& config, const RopeFields& fields,
                      ModelConfig* model);
 

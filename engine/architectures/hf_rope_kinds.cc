@@ -34,7 +34,7 @@ absl::Status ReadYarn(const JsonValue& object, const RopeContext& context,
                       RopeConfig* rope) {
   YarnScaling s;
   s.original_context = context.original;
-  // null says what the two contexts do; it may not be missing.
+  // null means that the two contexts decide; the field may not be missing.
   if (IsNull(object, "factor")) {
     s.factor = context.positions / s.original_context;
   } else {

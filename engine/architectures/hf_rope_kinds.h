@@ -11,12 +11,12 @@
 namespace qk {
 
 struct RopeContext {
-  int positions = 0;  // of the model
-  int original = 0;   // before it was stretched
+  int positions = 0;  // the model's context
+  int original = 0;   // the context before it was stretched
 };
 
-// Applies what `object` says of a scaling of that kind to unscaled RoPE.
-// UNIMPLEMENTED: not one of ours.
+// Applies the scaling of that kind that `object` describes to unscaled RoPE.
+// UNIMPLEMENTED: the kind is not known.
 absl::Status ApplyRopeKind(const JsonValue& object, const std::string& kind,
                            const RopeContext& context, RopeConfig* rope);
 

@@ -16,7 +16,7 @@ constexpr int64_t kMaxPatchSide = 1024;
 constexpr int64_t kMaxChannels = 16;
 constexpr int64_t kMaxMerge = 16;
 constexpr int64_t kMaxRatio = 64;
-constexpr double kNormEps = 1e-6;  // no configuration says another
+constexpr double kNormEps = 1e-6;  // no configuration has another value
 
 constexpr absl::string_view kFields[] = {"depth",
                                          "embed_dim",
@@ -48,7 +48,7 @@ absl::Status RequireSame(const JsonValue& config, const char* key,
                        absl::StrCat("expected ", value, ", got ", got));
 }
 
-// "axial": half of the pairs turn with a patch's row, half with its column.
+// "axial": half of the pairs rotate with a patch's row, half with its column.
 absl::StatusOr<RopeConfig> ReadAxialRope(const JsonValue& config,
                                          int head_dim) {
   double theta = 10000.0;
@@ -190,7 +190,7 @@ absl::Status AddVision(const JsonValue& config, Architecture* architecture) {
   }
   model.vision.image_token = static_cast<int32_t>(token);
   architecture->vision = MapVision(model.vision, model.hidden_size);
-  // transformers 5 writes the text's and the tower's names under "model.".
+  // transformers 5 writes the names of the text and the tower under "model.".
   architecture->other_prefixes.emplace_back("visual.", "model.visual.");
   return absl::OkStatus();
 }

@@ -1,4 +1,4 @@
-// The vision tower of a config.json, "vision_config".
+// Reads the vision tower of a config.json, "vision_config".
 #ifndef QKSCOPE_ENGINE_ARCHITECTURES_HF_VISION_H_
 #define QKSCOPE_ENGINE_ARCHITECTURES_HF_VISION_H_
 
@@ -8,8 +8,8 @@
 
 namespace qk {
 
-// Reads "vision_config" and "image_token_id", and adds the tower and its
-// weights to a text model; without "vision_config" it has none. UNIMPLEMENTED
+// Reads "vision_config" and "image_token_id" and adds the tower and its weights
+// to a text model. Without "vision_config" there is no tower. UNIMPLEMENTED
 // names a member that the engine does not have.
 absl::Status AddVision(const JsonValue& config, Architecture* architecture);
 

@@ -1,5 +1,5 @@
-// Jamba: Mamba layers with an attention layer among several, without
-// positions; some MLPs are a choice of experts.
+// Jamba: mostly Mamba layers, some attention layers without positions, and some
+// MLPs that are a choice of experts.
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
@@ -20,12 +20,12 @@ constexpr absl::string_view kFields[] = {
     "num_experts", "num_experts_per_tok", "num_hidden_layers",
     "num_key_value_heads", "num_local_experts", "rms_norm_eps",
     "sliding_window",
-    // Training, which kernels, an older limit: change nothing.
+    // Training, the choice of kernels, and an older limit change nothing.
     "calc_logits_for_entire_prompt", "n_ctx", "num_logits_to_keep",
     "output_router_logits", "router_aux_loss_coef", "use_associative_scan",
     "use_mamba_kernels", "use_mambapy"};
 
-// Layer i is one of these where i % period == offset.
+// Layer i is of this kind if i % period == offset.
 struct Every {
   int64_t period = 1, offset = 0;
 

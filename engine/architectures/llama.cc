@@ -1,4 +1,4 @@
-// Llama 2 and 3, SmolLM; Mistral, which adds a window.
+// Llama 2 and 3, SmolLM, and Mistral, which adds a window.
 #include "absl/strings/str_cat.h"
 #include "engine/architectures/families.h"
 #include "engine/architectures/gguf_config.h"
@@ -16,7 +16,7 @@ constexpr absl::string_view kFields[] = {
     "num_attention_heads", "num_hidden_layers", "num_key_value_heads",
     "original_max_position_embeddings", "rms_norm_eps", "rope_interleaved",
     "rope_parameters", "rope_scaling", "rope_theta", "sliding_window",
-    // Changes nothing.
+    // This changes nothing.
     "is_llama_config", "pretraining_tp"};
 
 absl::Status ReadWindow(const JsonValue& config, bool has_windows,
@@ -26,7 +26,7 @@ absl::Status ReadWindow(const JsonValue& config, bool has_windows,
     return Unimplemented(config, "sliding_window",
                          "not a field of this architecture");
   }
-  // transformers' default; null says that there is no window.
+  // transformers' default; null means that there is no window.
   if (IsNull(config, "sliding_window")) return absl::OkStatus();
   QK_ASSIGN_OR_RETURN(
       const int64_t window,
@@ -79,7 +79,7 @@ absl::StatusOr<Architecture> LlamaFromGguf(const GgufFile& file,
   WeightNames names = GgufNames(file);
   names.interleaved = true;
   Architecture a = MapWeights(std::move(model), names);
-  // Llama 3.1 and later hold their scaling as a tensor.
+  // Llama 3.1 and later store their scaling as a tensor.
   if (file.Find("rope_freqs.weight") != nullptr) {
     a.rope_factors = {"rope_freqs.weight", {head_dim / 2}};
   }

@@ -1,4 +1,4 @@
-// OPT and Galactica: learned positions from row 2 on.
+// OPT and Galactica: learned positions, from row 2 on.
 #include "engine/architectures/families.h"
 #include "engine/architectures/hf_config.h"
 #include "engine/architectures/weight_map.h"
@@ -12,7 +12,7 @@ constexpr absl::string_view kFields[] = {
     "enable_bias", "ffn_dim", "hidden_size", "layer_norm_elementwise_affine",
     "max_position_embeddings", "num_attention_heads", "num_hidden_layers",
     "word_embed_proj_dim",
-    // Only training drops anything.
+    // Dropouts act in training only.
     "activation_dropout", "dropout", "layerdrop"};
 
 WeightNames OptNames() {

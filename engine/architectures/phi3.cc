@@ -16,7 +16,7 @@ constexpr absl::string_view kFields[] = {
     "num_hidden_layers", "num_key_value_heads",
     "original_max_position_embeddings", "partial_rotary_factor", "rms_norm_eps",
     "rope_parameters", "rope_scaling", "rope_theta", "sliding_window",
-    // Phi-4-mini's; checked to be as if they were not there.
+    // Fields of Phi-4-mini, accepted only with values that change nothing.
     "full_attn_mod", "interpolate_factor", "lm_head_bias", "mlp_bias",
     // Dropouts change nothing.
     "embd_pdrop", "resid_pdrop"};
@@ -67,7 +67,7 @@ absl::StatusOr<Architecture> Phi3FromGguf(const GgufFile& file,
                                        kMaxContext, model.context_length));
   const bool long_rope = file.Find("rope_factors_long.weight") != nullptr;
   if (long_rope) rope.original_context = original;
-  // The converter writes 0 for none.
+  // The converter writes 0 for no window.
   QK_ASSIGN_OR_RETURN(
       const int64_t window,
       file.GetInt64InRangeOr(reader.Key("attention.sliding_window"), 0,

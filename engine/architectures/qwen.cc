@@ -18,16 +18,17 @@ constexpr absl::string_view kFields[] = {
     "num_key_value_heads", "original_max_position_embeddings", "rms_norm_eps",
     "rope_parameters", "rope_scaling", "rope_theta", "sliding_window",
     "use_sliding_window",
-    // Changes nothing: vLLM reads it.
+    // This changes nothing: vLLM reads it.
     "use_mrope"};
 
-// Of the outer part of Qwen2-VL: which ids stand for pictures.
+// Members of the outer part of Qwen2-VL: which ids stand for pictures.
 constexpr absl::string_view kVisionFields[] = {
     "image_token_id",       "text_config",     "video_token_id",
     "vision_config",        "vision_token_id", "vision_end_token_id",
     "vision_start_token_id"};
 
-// Layers from max_window_layers on see a window, unless layer_types says which.
+// Layers from max_window_layers on have a window, unless layer_types says
+// otherwise.
 absl::Status ReadWindow(const JsonValue& config, int64_t default_first,
                         ModelConfig* model) {
   QK_ASSIGN_OR_RETURN(const bool use,
@@ -36,7 +37,7 @@ absl::Status ReadWindow(const JsonValue& config, int64_t default_first,
                       config.GetInt64InRangeOr("max_window_layers", 0,
                                                kMaxContext, default_first));
   const bool has_window = use && !IsNull(config, "sliding_window");
-  // A number even where it is not in use.
+  // The file has a number even if the window is not in use.
   QK_RETURN_IF_ERROR(config.GetInt64Or("sliding_window", 0).status());
   std::vector<bool> sliding(model->num_layers());
   for (int i = 0; i < model->num_layers(); ++i) {
@@ -80,7 +81,7 @@ absl::StatusOr<Architecture> QwenFromConfig(const JsonValue& config,
   QK_ASSIGN_OR_RETURN(ModelConfig model, ReadDecoder(config, fields));
   QK_ASSIGN_OR_RETURN(const bool bias,
                       config.GetBoolOr("attention_bias", !third));
-  // Qwen 2 always has biases of Q, K and V, and none of O.
+  // Qwen 2 always has biases of Q, K and V and never one of O.
   if (!third && !bias) {
     return Unimplemented(config, "attention_bias",
                          "false is not implemented for this architecture");
@@ -95,7 +96,7 @@ absl::StatusOr<Architecture> QwenFromConfig(const JsonValue& config,
   return MapWeights(std::move(model), QwenNames());
 }
 
-// Published files hold the text part's fields beside "vision_config",
+// Published files hold the text part's fields beside "vision_config";
 // transformers 5 writes a "text_config".
 absl::StatusOr<Architecture> QwenVlFromConfig(const JsonValue& config,
                                               absl::string_view) {

@@ -11,7 +11,7 @@
 namespace qk {
 namespace {
 
-// frequencies[i] / factors[i], in float32.
+// Returns frequencies[i] / factors[i], in float32.
 absl::StatusOr<std::vector<double>> Divide(
     const std::vector<double>& frequencies, absl::Span<const float> factors,
     absl::string_view name) {
@@ -31,7 +31,7 @@ absl::StatusOr<std::vector<double>> Divide(
   return divided;
 }
 
-// 0 below `low`, 1 above `high`, straight between; float32.
+// Returns 0 below `low`, 1 above `high`, and a straight line between; float32.
 float Ramp(int pair, double low, double high) {
   if (low == high) high += 0.001;
   const float ramp = (static_cast<float>(pair) - static_cast<float>(low)) /

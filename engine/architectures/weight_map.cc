@@ -8,7 +8,7 @@
 namespace qk {
 namespace {
 
-// Makes the refs of one layer, or of what lies outside the layers.
+// Builds the refs of one layer, or of what lies outside the layers.
 class Mapper {
  public:
   Mapper(const ModelConfig& config, const WeightNames& names,

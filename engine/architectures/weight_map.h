@@ -1,4 +1,5 @@
-// From a model's features and its family's names to where each weight lies.
+// Combines a model's features and its family's names into the place of each
+// weight.
 #ifndef QKSCOPE_ENGINE_ARCHITECTURES_WEIGHT_MAP_H_
 #define QKSCOPE_ENGINE_ARCHITECTURES_WEIGHT_MAP_H_
 
@@ -6,8 +7,8 @@
 
 namespace qk {
 
-// What a family calls its tensors, without ".weight" and ".bias"; null: it has
-// no such tensor.
+// A family's names of its tensors, without ".weight" and ".bias". null: there
+// is no such tensor.
 struct WeightNames {
   const char* embedding = nullptr;
   const char* positions = nullptr;
@@ -16,7 +17,7 @@ struct WeightNames {
   const char* final_norm = nullptr;
   const char* lm_head = nullptr;  // where it is not tied
 
-  // The rest follow this and the layer's number and a dot.
+  // The remaining names follow this prefix, the layer's number and a dot.
   const char* layer = nullptr;
   const char* attention_norm = nullptr;
   const char* mlp_norm = nullptr;
@@ -32,34 +33,35 @@ struct WeightNames {
   const char* up = nullptr;
   const char* down = nullptr;
 
-  // Fused: the rows of q, then of k, then of v; with qkv_per_head of each head
-  // in turn. The rows of gate, then of up.
+  // Fused tensors: the rows of q, then of k, then of v (with qkv_per_head,
+  // those of each head in turn); the rows of gate, then of up.
   const char* qkv = nullptr;
   bool qkv_per_head = false;
   const char* gate_up = nullptr;
 
-  // What gate, up and down begin with; in layers with experts it is `experts`,
-  // a number and a dot.
+  // The prefix of gate, up and down. In layers with experts it is `experts`, a
+  // number and a dot.
   const char* mlp = "";
   const char* router = nullptr;
   const char* experts = nullptr;
-  const char* mamba = nullptr;  // what its tensors begin with
+  const char* mamba = nullptr;  // the prefix of its tensors
 
   bool transposed = false;   // projections are (in, out)
-  bool interleaved = false;  // rows of q and k as in GGUF's Llama
-  float plus = 0.0f;         // added to the norms' weights
+  bool interleaved = false;  // rows of q and k are in the order of GGUF's Llama
+  float plus = 0.0f;         // added to the weights of norms
 };
 
-// Hugging Face's names of Llama, which most of the younger families share.
+// Hugging Face's names for Llama, which most younger families share.
 WeightNames LlamaNames();
-// GPT-2's, but for attention's: GPT-Neo has its own there.
+// GPT-2's names except those of attention, for which GPT-Neo has its own.
 WeightNames Gpt2Names();
 
-// Of one layer of `config`, whose other fields may be a tower's.
+// Returns the refs of one layer of `config`; the config's other fields may
+// describe a tower.
 LayerWeightRefs MapLayer(const ModelConfig& config, const WeightNames& names,
                          int layer);
 
-// One ref for every weight that `config` asks for.
+// Returns one ref for every weight that `config` asks for.
 Architecture MapWeights(ModelConfig config, const WeightNames& names);
 
 }  // namespace qk

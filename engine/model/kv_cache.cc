@@ -46,7 +46,7 @@ absl::StatusOr<PageList> PagePool::Take(int64_t pages) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "needs ", pages, " KV pages, ", budget_pages_ - used_, " are free"));
   }
-  // All there will be: giving pages back must not need memory.
+  // Reserves the final size now, because returning pages must not need memory.
   free_.reserve(used_ + std::max<size_t>(free_.size(), pages));
   list.pages_.reserve(pages);
   for (int64_t i = 0; i < pages; ++i) {

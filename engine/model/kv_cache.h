@@ -13,7 +13,7 @@
 
 namespace qk {
 
-// Pages of one sequence; they go back to the pool with the object.
+// The pages of one sequence; they return to the pool with the object.
 class PagePool;
 class PageList {
  public:
@@ -27,7 +27,7 @@ class PageList {
   ~PageList();
 
   int size() const { return static_cast<int>(pages_.size()); }
-  // One layer's part of page `i`.
+  // Returns one layer's part of page `i`.
   KvPage Layer(int i, int layer) const;
 
  private:
@@ -38,12 +38,12 @@ class PageList {
 
 class PagePool {
  public:
-  // `backend` must outlive the pool, and the pool its lists.
+  // `backend` must outlive the pool, and the pool must outlive its lists.
   PagePool(const ModelConfig& config, ComputeType type, int64_t budget_bytes,
            Backend* backend);
 
-  // FAILED_PRECONDITION: more than the whole budget. RESOURCE_EXHAUSTED: not
-  // now. Any thread.
+  // FAILED_PRECONDITION: the request exceeds the whole budget.
+  // RESOURCE_EXHAUSTED: there is no room now. Any thread may call this.
   absl::StatusOr<PageList> Take(int64_t pages);
 
   int64_t page_bytes() const { return page_bytes_; }

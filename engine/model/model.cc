@@ -58,7 +58,7 @@ std::vector<float> ReadVector(const TensorSource& source,
   return values;
 }
 
-// GGUF files hold some scalings of RoPE as tensors of divisors.
+// GGUF files store some RoPE scalings as tensors of divisors.
 absl::Status ReadRopeFactors(const TensorSource& source, Architecture* a) {
   for (LayerConfig& layer : a->config.layers) {
     RopeConfig& rope = layer.attention.rope;
@@ -113,9 +113,9 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(
   return std::unique_ptr<Tokenizer>();
 }
 
-// "eos_token_id": an id, or a list of them. One over the vocabulary can never
-// come and says nothing. Where a configuration has parts and does not say it
-// itself, its text's part may.
+// Reads "eos_token_id", an id or a list of ids. An id beyond the vocabulary can
+// never occur and is ignored. In a configuration of several parts, the text's
+// part may say it in place of the whole.
 absl::Status AddEosIds(const JsonValue& json, ModelConfig* config) {
   std::optional<JsonValue> eos = json.Find("eos_token_id");
   const std::optional<JsonValue> text = json.Find("text_config");
@@ -189,7 +189,8 @@ absl::StatusOr<OpenModel> Open(const std::string& path) {
   return model;
 }
 
-// "F16", say; the words of packed layers have their method's name.
+// The stored types, for example "F16"; the words of packed layers count under
+// their method's name.
 std::string StoredType(const TensorInfo& tensor, const Packing& packing) {
   if (tensor.dtype != DType::kI32) return std::string(DTypeName(tensor.dtype));
   return packing.method == Packing::Method::kAwq    ? "AWQ"

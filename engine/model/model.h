@@ -24,11 +24,11 @@ struct Weights;
 struct ModelOptions {
   ComputeType compute = ComputeType::kF32;
   int64_t kv_cache_bytes = int64_t{1} << 30;
-  // Largest number of rows of one pass; sizes the scratch memory.
+  // The largest number of rows of one pass; it determines the scratch memory.
   int max_rows_per_pass = 4096;
-  // Checked against the weights' when not empty; DATA_LOSS if it differs.
+  // If not empty, compared with the weights' digest; DATA_LOSS if it differs.
   std::string expected_sha256;
-  // Called from the loading thread with a share in [0, 1].
+  // Called on the loading thread with the share that is done, in [0, 1].
   std::function<void(double)> progress;
 };
 
@@ -38,21 +38,21 @@ struct ModelDescription {
   std::string weights_dtype;  // e.g. "Q4_1,Q8_0,F32", most bytes first
   int64_t file_bytes = 0;
   int64_t parameters = 0;
-  int64_t host_bytes_estimate = 0;  // resident after load
+  int64_t host_bytes_estimate = 0;  // resident after loading
 };
 
 // Checks everything about a model that can be checked without reading its
-// weights: formats, configuration, names, shapes, tokenizer. `path`: a .gguf
+// weights: formats, configuration, names, shapes, tokenizer. `path` is a .gguf
 // file, a .safetensors file beside its config.json, or a folder.
 absl::StatusOr<ModelDescription> DescribeModel(const std::string& path,
                                                ComputeType compute);
 
-// Passes keep their model alive themselves (shared_from_this): their runs may
-// end first.
+// A pass keeps its model alive (shared_from_this), because its runs may end
+// before it does.
 class Model : public std::enable_shared_from_this<Model> {
  public:
-  // INVALID_ARGUMENT: bad content (`file: reason`). UNIMPLEMENTED: a feature
-  // of the model that the engine does not have, named. NOT_FOUND,
+  // INVALID_ARGUMENT: bad content (`file: reason`). UNIMPLEMENTED names a
+  // feature of the model that the engine does not have. NOT_FOUND,
   // PERMISSION_DENIED, DATA_LOSS (checksum), RESOURCE_EXHAUSTED (size).
   // `backend` must outlive the model.
   static absl::StatusOr<std::shared_ptr<const Model>> Load(
@@ -61,7 +61,7 @@ class Model : public std::enable_shared_from_this<Model> {
 
   const ModelConfig& config() const { return description_.config; }
   const ModelDescription& description() const { return description_; }
-  // nullptr when the folder has no tokenizer.json.
+  // nullptr if the files hold no tokenizer.
   const Tokenizer* tokenizer() const { return tokenizer_.get(); }
   ComputeType compute() const { return compute_; }
   Backend* backend() const { return backend_; }
@@ -70,11 +70,12 @@ class Model : public std::enable_shared_from_this<Model> {
   int64_t device_bytes() const { return device_bytes_; }
   double load_seconds() const { return load_seconds_; }
   const Weights& weights() const { return *weights_; }
-  // The different RoPEs of the layers, and which of them a layer has; -1: none.
+  // The distinct RoPEs of the layers, and the index of each layer's own; -1:
+  // none.
   const std::vector<RopeConfig>& ropes() const { return ropes_; }
   int rope_of_layer(int layer) const { return rope_of_layer_[layer]; }
   PagePool& pages() const { return *pages_; }
-  // Used by the device's scheduler thread alone.
+  // Only the device's scheduler thread uses this.
   Workspace& workspace() const { return *workspace_; }
   int max_rows_per_pass() const { return max_rows_per_pass_; }
 

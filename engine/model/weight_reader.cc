@@ -14,7 +14,8 @@
 namespace qk {
 namespace {
 
-// Elements [first, first + n) of a tensor; `first` starts a block of its type.
+// Reads elements [first, first + n) of a tensor; `first` starts a block of its
+// type.
 void ReadElements(const TensorInfo& tensor, int64_t first, int64_t n,
                   float* out) {
   Dequantize(tensor.dtype,
@@ -41,7 +42,8 @@ Int4Format FormatOf(const Packing& packing) {
   return format;
 }
 
-// "model.layers.0.mlp.up_proj" of its weight; empty: not a packed module's.
+// Returns "model.layers.0.mlp.up_proj" for its weight's name; empty if it is
+// not a module's weight.
 absl::string_view PackedModule(const WeightRef& ref, const Packing& packing,
                                const TensorSource& source) {
   absl::string_view module = ref.name;
@@ -51,7 +53,7 @@ absl::string_view PackedModule(const WeightRef& ref, const Packing& packing,
       !HasPackedInt4(source, module)) {
     return "";
   }
-  // Whole components: "layers.1" is not part of "layers.10".
+  // Compares whole components: "layers.1" is not part of "layers.10".
   const std::string dotted = absl::StrCat(".", module, ".");
   const bool excluded = absl::c_any_of(
       packing.modules_to_not_convert, [&](const std::string& part) {
@@ -76,7 +78,7 @@ absl::StatusOr<WeightReader> WeightReader::Open(const WeightRef& ref,
     QK_RETURN_IF_ERROR(reader.FindTensor(source));
     return reader;
   }
-  // Packed layers are (in, out) in any case, so `transposed` says nothing.
+  // Packed layers are always (in, out), so `transposed` does not matter.
   const int64_t out = ref.fused_rows > 0 ? ref.fused_rows : ref.shape[0];
   QK_ASSIGN_OR_RETURN(
       reader.packed_,
@@ -115,7 +117,7 @@ std::vector<std::string> WeightReader::tensor_names() const {
                  : std::vector<std::string>{ref_.name};
 }
 
-// The file's row (output) that is row `row` of the engine's weight.
+// Returns the file's row (output) that is row `row` of the engine's weight.
 int64_t WeightReader::FileRow(int64_t row) const {
   if (ref_.interleaved_heads > 0) {
     // Row r of a head in Hugging Face's order is row 2 i + j in the file, where
@@ -131,12 +133,12 @@ int64_t WeightReader::FileRow(int64_t row) const {
 
 void WeightReader::Read(int64_t begin, int64_t end, float* out) const {
   if (ref_.shape.size() == 1) {
-    // Rows need not start blocks of the tensor's type.
+    // Rows need not start at a block of the tensor's type.
     std::vector<float> file(tensor_->shape[0]);
     ReadElements(*tensor_, 0, tensor_->shape[0], file.data());
     for (int64_t r = begin; r < end; ++r) out[r - begin] = file[FileRow(r)];
   } else {
-    // Rows that follow each other in the file are read at once.
+    // Rows that are neighbours in the file are read at once.
     for (int64_t r = begin; r < end;) {
       const int64_t first = FileRow(r);
       int64_t rows = 1;
@@ -159,7 +161,7 @@ void WeightReader::ReadFileRows(int64_t first, int64_t rows, float* out) const {
   }
 }
 
-// The tensor is (in, out): a row of the weight is its column.
+// The tensor is (in, out): a row of the weight is a column of the tensor.
 void WeightReader::ReadColumns(int64_t first, int64_t columns,
                                float* out) const {
   std::vector<float> part(columns);

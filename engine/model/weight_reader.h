@@ -1,5 +1,5 @@
-// Where a weight's rows come from: a tensor as it is, one that is stored
-// transposed, a part of a fused one, or one packed into 4-bit integers.
+// Reads a weight's rows from a tensor that is stored as it is, transposed, as
+// part of a fused one, or packed into 4-bit integers.
 #ifndef QKSCOPE_ENGINE_MODEL_WEIGHT_READER_H_
 #define QKSCOPE_ENGINE_MODEL_WEIGHT_READER_H_
 
@@ -23,14 +23,14 @@ class WeightReader {
                                            const Packing& packing,
                                            const TensorSource& source);
 
-  // Rows [begin, end) as float32, (end - begin, width), in the engine's order.
-  // A weight of one dimension has rows of one element.
+  // Writes rows [begin, end) as float32, (end - begin, width), in the engine's
+  // order. The rows of a one-dimensional weight have one element each.
   void Read(int64_t begin, int64_t end, float* out) const;
 
-  // Elements of a row.
+  // The number of elements of a row.
   int64_t width() const { return width_; }
-  // What it reads in the file, and a bias of zeros that a packed layer carries
-  // and the model has no use for.
+  // The tensors that the reader uses, including a bias of zeros that a packed
+  // layer carries although the model has none.
   std::vector<std::string> tensor_names() const;
 
  private:
@@ -43,7 +43,7 @@ class WeightReader {
 
   WeightRef ref_;
   int64_t width_ = 1;
-  const TensorInfo* tensor_ = nullptr;  // where it is not packed
+  const TensorInfo* tensor_ = nullptr;  // if it is not packed
   std::optional<PackedInt4> packed_;
 };
 

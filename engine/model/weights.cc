@@ -11,7 +11,7 @@
 namespace qk {
 namespace {
 
-// One load: keeps count, so that progress can be told.
+// One load; counts what it has read, to report progress.
 class Loader {
  public:
   Loader(const TensorSource& source, const Packing& packing, ComputeType type,
@@ -24,7 +24,7 @@ class Loader {
         progress_(progress),
         total_(total) {}
 
-  // Nothing where the model has no such weight.
+  // Does nothing if the model has no such weight.
   absl::Status Load(const WeightRef& ref, const WeightRef& bias_ref,
                     std::unique_ptr<Matrix>* out) {
     if (ref.name.empty()) return absl::OkStatus();
@@ -100,7 +100,7 @@ class Loader {
     return WeightReader::Open(ref, packing_, source_);
   }
 
-  // Empty where the model has no such weight.
+  // Returns nothing if the model has no such weight.
   absl::StatusOr<std::vector<float>> ReadAll(const WeightRef& ref) const {
     std::vector<float> values;
     if (ref.name.empty()) return values;
@@ -136,7 +136,7 @@ absl::Status LoadMlp(const MlpWeightRefs& refs, Loader& loader, MlpWeights* w) {
   return loader.Load(refs.down_proj, refs.down_bias, &w->down_proj);
 }
 
-// Rows [first, first + rows) of a weight that the file holds whole.
+// Refers to rows [first, first + rows) of a weight that the file stores whole.
 WeightRef Part(WeightRef ref, int64_t first, int64_t rows) {
   if (ref.name.empty()) return ref;
   ref.fused_rows = ref.shape[0];
@@ -237,7 +237,8 @@ absl::StatusOr<std::unique_ptr<Weights>> LoadWeights(
   for (size_t i = 0; i < architecture.layers.size(); ++i) {
     QK_RETURN_IF_ERROR(
         LoadLayer(architecture.layers[i], loader, &weights->layers[i]));
-    // What has been packed is not held a second time as the file's pages.
+    // Drops the file's pages of what has been packed, so that it is not held
+    // twice.
     source.DropPages();
   }
   QK_RETURN_IF_ERROR(

@@ -1,5 +1,5 @@
-// The weights of a model on its backend, made uniform: no fused projections,
-// Hugging Face's row order, every shape checked.
+// A model's weights on its backend, made uniform: no fused projections, Hugging
+// Face's row order, every shape checked.
 #ifndef QKSCOPE_ENGINE_MODEL_WEIGHTS_H_
 #define QKSCOPE_ENGINE_MODEL_WEIGHTS_H_
 
@@ -43,9 +43,10 @@ struct LayerWeights {
   std::unique_ptr<Matrix> v_proj;  // (num_kv_heads * head_dim, hidden)
   std::unique_ptr<Matrix> o_proj;  // (hidden, num_heads * head_dim)
   DeviceBuffer q_norm, k_norm;     // (head_dim), qk_norm only
-  MambaWeights mamba;              // where the layer has no attention
-  std::unique_ptr<Matrix> router;  // (num_experts, hidden); one expert: none
-  std::vector<MlpWeights> mlps;    // one per expert
+  MambaWeights mamba;              // for layers without attention
+  std::unique_ptr<Matrix>
+      router;                    // (num_experts, hidden); null with one expert
+  std::vector<MlpWeights> mlps;  // one per expert
 };
 
 struct VisionWeights {
@@ -63,11 +64,12 @@ struct Weights {
   std::vector<LayerWeights> layers;
   NormWeights final_norm;           // (hidden), or none
   std::unique_ptr<Matrix> lm_head;  // (vocab, embedding_size)
-  VisionWeights vision;             // of a model with a tower
-  int64_t bytes = 0;                // of all of it
+  VisionWeights vision;             // for a model with a tower
+  int64_t bytes = 0;                // of all weights together
 };
 
-// out (rows, hidden) = norm of x, of the model's kind; out may be x.
+// Writes the norm of x, of the model's kind, to out (rows, hidden); out may be
+// x.
 void Norm(const ModelConfig& config, const NormWeights& weights, const float* x,
           int rows, float* out, Backend& backend);
 
@@ -76,10 +78,11 @@ void Norm(const ModelConfig& config, const NormWeights& weights, const float* x,
 absl::Status CheckWeights(const Architecture& architecture,
                           const TensorSource& source);
 
-// Of all weights; a tied head's are counted again.
+// The bytes of all weights; a tied head counts twice.
 int64_t CountElements(const Architecture& architecture);
 
-// The weights must have been checked. `progress`: share done, in [0, 1].
+// The weights must have been checked. `progress` gets the share that is done,
+// in [0, 1].
 absl::StatusOr<std::unique_ptr<Weights>> LoadWeights(
     const Architecture& architecture, TensorSource& source, ComputeType type,
     Backend* backend, const std::function<void(double)>& progress);

@@ -1,4 +1,4 @@
-// Whether a file holds a configuration's weights, all of them and no others.
+// Checks that a file holds all weights of a configuration and no others.
 #include <functional>
 #include <set>
 #include <string>
@@ -19,9 +19,9 @@ namespace {
 
 using Names = std::set<std::string, std::less<>>;
 
-// Whether no number depends on it.
+// Returns whether no number depends on the tensor.
 bool IsDerived(const TensorInfo& tensor, const Architecture& a) {
-  // Integers outside of packed layers are position ids and masks.
+  // Integers outside packed layers are position ids and masks.
   if (tensor.dtype == DType::kI32) return !IsPackedInt4Name(tensor.name);
   return absl::EndsWith(tensor.name, ".rotary_emb.inv_freq") ||
          (a.config.tied_head && tensor.name == "lm_head.weight") ||
@@ -30,15 +30,16 @@ bool IsDerived(const TensorInfo& tensor, const Architecture& a) {
          });
 }
 
-// Whether it is of a part of the checkpoint that is not served.
+// Returns whether the tensor belongs to a part of the checkpoint that is not
+// served.
 bool IsOfOtherPart(const TensorInfo& tensor, const Architecture& a) {
   return absl::c_any_of(a.ignored_prefixes, [&](const std::string& beginning) {
     return absl::StartsWith(tensor.name, beginning);
   });
 }
 
-// A tied model's file may hold the head once more; another one would be the
-// head that was meant.
+// A tied model's file may also hold the head; if it differs from the embedding,
+// it is the head that was meant.
 absl::Status CheckSpareHead(const TensorInfo& tensor, const Architecture& a,
                             const TensorSource& source) {
   if (!a.config.tied_head || !absl::EndsWith(tensor.name, "lm_head.weight")) {
@@ -54,8 +55,8 @@ absl::Status CheckSpareHead(const TensorInfo& tensor, const Architecture& a,
                    "', but tie_word_embeddings is true"));
 }
 
-// GPTQ's writers give every layer that they pack a bias, of zeros where the
-// model has none.
+// GPTQ's writers give every packed layer a bias, which is zero where the model
+// has none.
 bool IsSpareBias(const TensorInfo& tensor, const Names& known) {
   absl::string_view module = tensor.name;
   if (!absl::ConsumeSuffix(&module, ".bias") || tensor.shape.size() != 1 ||
@@ -87,7 +88,7 @@ absl::Status CheckWeights(const Architecture& architecture,
         "config: quantization_config: no weight of the file is packed");
   }
   // A tensor that nobody reads may be a layer or a bias that the configuration
-  // does not know of: the numbers would be wrong without it.
+  // does not mention: without it the numbers would be wrong.
   for (const TensorInfo& tensor : source.tensors()) {
     QK_RETURN_IF_ERROR(CheckSpareHead(tensor, architecture, source));
     if (known.count(tensor.name) == 0 && !IsDerived(tensor, architecture) &&

@@ -1,5 +1,5 @@
-// Scratch memory of a model's passes: what lives within one layer, or within
-// one tile of logits. Used by one thread at a time.
+// The scratch memory of a model's passes: what lives within one layer or one
+// tile of logits. One thread at a time uses it.
 #ifndef QKSCOPE_ENGINE_MODEL_WORKSPACE_H_
 #define QKSCOPE_ENGINE_MODEL_WORKSPACE_H_
 
@@ -13,21 +13,23 @@ namespace qk {
 
 class Workspace {
  public:
-  // Rows of the MLP that are in work at once: their intermediate values stay
-  // in the cache.
+  // The number of rows that an MLP works on at once: their intermediate values
+  // stay in the cache.
   static constexpr int kMlpRows = 256;
 
   Workspace(const ModelConfig& config, Backend* backend);
 
-  // Room for passes of `rows` rows. Not within a layer. RESOURCE_EXHAUSTED.
+  // Makes room for passes of `rows` rows. Not to be called within a layer.
+  // RESOURCE_EXHAUSTED: there is no memory.
   absl::Status Reserve(int64_t rows);
-  // Rows that fit.
+  // The number of rows that fit.
   int64_t rows() const { return rows_; }
-  // Rows of a tile of logits.
+  // The number of rows in a tile of logits.
   int logits_rows() const { return logits_rows_; }
 
   static int64_t BytesForRows(const ModelConfig& config, int64_t rows);
-  // The most floats of a row's q, and of its hidden values or embedding.
+  // The largest number of floats in a row of q, and in a row of hidden values
+  // or embedding.
   static int64_t WidestQuery(const ModelConfig& config);
   static int64_t WidestHidden(const ModelConfig& config);
   int64_t bytes() const;

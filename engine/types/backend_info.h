@@ -1,4 +1,4 @@
-// Says what a backend runs on and with which kernels; goes into the manifest.
+// What a backend runs on, and with which kernels. The manifest holds this.
 #ifndef QKSCOPE_ENGINE_TYPES_BACKEND_INFO_H_
 #define QKSCOPE_ENGINE_TYPES_BACKEND_INFO_H_
 
@@ -12,7 +12,8 @@ struct BackendInfo {
   std::string name;    // "cpu"
   std::string device;  // the processor's name
   int threads = 0;
-  // Everything a result's bits may depend on beside model and request.
+  // Everything on which a result's bits may depend, beside the model and the
+  // request.
   std::vector<std::string> kernel_ids;
   std::map<std::string, std::string> library_versions;
 };

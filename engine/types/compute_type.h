@@ -1,4 +1,4 @@
-// The type in which a model keeps its weights and its KV cache and multiplies.
+// The type of a model's weights, of its KV cache and of its products.
 #ifndef QKSCOPE_ENGINE_TYPES_COMPUTE_TYPE_H_
 #define QKSCOPE_ENGINE_TYPES_COMPUTE_TYPE_H_
 

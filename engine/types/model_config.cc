@@ -22,8 +22,8 @@ std::vector<double> RopeConfig::FrequenciesFor(int positions) const {
   }
   if (!long_frequencies.empty()) return long_frequencies;
   if (dynamic_factor == 0) return frequencies;
-  // Dynamic NTK: theta grows so that the slowest pair turns as far over
-  // `positions` as it did over original_context / factor; float32 as in
+  // Dynamic NTK: theta grows so that the slowest pair rotates as far over
+  // `positions` as it did over original_context / factor; float32, as in
   // transformers.
   const float stretch = static_cast<float>(dynamic_factor) *
                             static_cast<float>(positions) /

@@ -1,5 +1,5 @@
 // What a model is, as features. Code tests these fields and never a model's
-// name; engine/architectures/ makes them from config.json or GGUF metadata.
+// name; engine/architectures/ fills them in from config.json or GGUF metadata.
 #ifndef QKSCOPE_ENGINE_TYPES_MODEL_CONFIG_H_
 #define QKSCOPE_ENGINE_TYPES_MODEL_CONFIG_H_
 
@@ -16,7 +16,7 @@ enum class NormKind {
   kLayer,  // (x - mean(x)) / std(x) * weight + bias
 };
 
-// Where a block normalises: f is attention or MLP, n a norm.
+// Where a block normalises; f is attention or MLP, n a norm.
 enum class NormPlacement {
   kPre,       // hidden += f(n(hidden))
   kPost,      // hidden = n(hidden + f(hidden))
@@ -25,36 +25,37 @@ enum class NormPlacement {
 
 enum class Activation { kSilu, kGelu, kGeluTanh, kRelu, kQuickGelu };
 
-// theta ^ (-2 i / rotary_dims) for pair i, in float32 as transformers computes
-// it; size rotary_dims / 2.
+// Returns theta ^ (-2 i / rotary_dims) for each pair i, in float32 as
+// transformers computes it; size rotary_dims / 2.
 std::vector<double> BaseFrequencies(double theta, int rotary_dims);
 
 struct RopeConfig {
   double theta = 10000.0;
-  int rotary_dims = 0;  // the first ones of a head; the others are not rotated
+  int rotary_dims = 0;  // the first dims of a head; the others do not rotate
   // For display: "none", "linear", "dynamic", "llama3", "yarn", "longrope".
   std::string scaling = "none";
-  // Radians per token of each pair of dims (i, i + rotary_dims / 2), scaling
-  // applied; size rotary_dims / 2. Empty: no RoPE.
+  // Radians per token of each pair of dims (i, i + rotary_dims / 2), with the
+  // scaling applied; size rotary_dims / 2. Empty: no RoPE.
   std::vector<double> frequencies;
-  // Multiplies cos and sin (yarn, longrope).
+  // The factor of cos and sin (YaRN, LongRoPE).
   double attention_factor = 1.0;
-  // Scalings that change with the sequence: with more positions than
-  // `original_context` hold `long_frequencies` (longrope), or, when
-  // `dynamic_factor` is set, frequencies of a theta that grows (dynamic NTK).
+  // Scalings that depend on the sequence's length. Beyond `original_context`
+  // positions LongRoPE uses `long_frequencies`; dynamic NTK (`dynamic_factor`
+  // set) uses frequencies of a theta that grows.
   int original_context = 0;
   std::vector<double> long_frequencies;
   double dynamic_factor = 0;
-  // How many pairs, one section after another, turn with each coordinate of a
+  // How many pairs, one section after another, rotate with each coordinate of a
   // position: temporal, height and width (M-RoPE), or height and width (a
-  // vision tower). Empty: all turn with the first.
+  // vision tower). Empty: all rotate with the first.
   std::vector<int> sections;
 
   bool operator==(const RopeConfig&) const = default;
 
-  // The frequencies of a pass after which a sequence has `positions` positions.
+  // The frequencies for a pass after which the sequence has `positions`
+  // positions.
   std::vector<double> FrequenciesFor(int positions) const;
-  // 2 pi / frequency, tokens; same size as `frequencies`.
+  // Returns 2 pi / frequency in tokens for each frequency.
   std::vector<double> Wavelengths() const;
 };
 
@@ -62,12 +63,12 @@ struct AttentionConfig {
   int num_heads = 0;  // 0: the layer has no attention
   int num_kv_heads = 0;
   int head_dim = 0;
-  float scale = 0;    // of QK^T
+  float scale = 0;    // factor of QK^T
   float softcap = 0;  // scores become softcap * tanh(score / softcap); 0: none
   bool qkv_bias = false;
   bool o_bias = false;
   bool qk_norm = false;  // RMS norm of each head of Q and K, before RoPE
-  bool causal = true;    // else every row sees all rows of its sequence
+  bool causal = true;    // false: every row sees all rows of its sequence
   std::optional<int> sliding_window;  // keys seen, the row's own included
   RopeConfig rope;
 
@@ -85,7 +86,7 @@ struct MambaConfig {
   bool conv_bias = false;
   bool proj_bias = false;
 
-  // Floats that a sequence keeps for the layer.
+  // The floats that a sequence keeps for the layer.
   int64_t conv_floats() const {
     return int64_t{inner_size} * (conv_kernel > 0 ? conv_kernel - 1 : 0);
   }
@@ -97,10 +98,10 @@ struct MambaConfig {
 struct MlpConfig {
   int intermediate_size = 0;
   Activation activation = Activation::kSilu;
-  // down(activation(gate(x)) * up(x)); else down(activation(up(x))).
+  // down(activation(gate(x)) * up(x)); false: down(activation(up(x)))
   bool gated = true;
   bool bias = false;
-  // Over 1: each row goes to the `experts_per_token` most probable of these.
+  // Above 1, each row goes to its `experts_per_token` most probable experts.
   int num_experts = 1;
   int experts_per_token = 1;
 };
@@ -111,33 +112,33 @@ struct LayerConfig {
   MlpConfig mlp;
 };
 
-// How files of pixels become patches (preprocessor_config.json).
+// How image files become patches (preprocessor_config.json).
 struct ImageProcessing {
-  // An image is resized to between these.
+  // An image is resized to a number of pixels between these.
   int min_pixels = 56 * 56;
   int max_pixels = 28 * 28 * 1280;
-  // Of red, green and blue in [0, 1]; CLIP's.
+  // Per channel (red, green, blue) in [0, 1]; the defaults are CLIP's.
   std::array<double, 3> mean = {0.48145466, 0.4578275, 0.40821073};
   std::array<double, 3> deviation = {0.26862954, 0.26130258, 0.27577711};
 };
-// What published models ask for at most.
+// Published models ask for no more than this.
 inline constexpr int kMostPixels = 28 * 28 * 16384;
 
 // A vision tower: layers of LayerNorm, attention within a frame, and MLP over
-// patches of pixels; then merge_size x merge_size patches become one row of the
+// patches of pixels; merge_size x merge_size patches then become one row of the
 // text's hidden size.
 struct VisionConfig {
   int num_layers = 0;  // 0: the model has no tower
   int hidden_size = 0;
   int channels = 0;
-  int temporal_patch_size = 0;  // frames of a patch
-  int patch_size = 0;           // its rows and columns of pixels
+  int temporal_patch_size = 0;  // frames per patch
+  int patch_size = 0;           // rows and columns of pixels per patch
   int merge_size = 0;
   float norm_eps = 0;
-  AttentionConfig attention;  // of every layer
-  MlpConfig mlp;              // of every layer
-  MlpConfig merger;           // of merged patches
-  int32_t image_token = 0;    // the id that stands for a row of an image
+  AttentionConfig attention;  // in every layer
+  MlpConfig mlp;              // in every layer
+  MlpConfig merger;           // for merged patches
+  int32_t image_token = 0;    // the id that stands for one row of an image
   ImageProcessing processing;
 
   int patch_values() const {
@@ -151,28 +152,29 @@ struct ModelConfig {
   int hidden_size = 0;
   int vocab_size = 0;
   int context_length = 0;  // tokens
-  // Width of the embedding; other than hidden_size: projected in and out.
+  // The width of the embedding; if it differs from hidden_size, projections
+  // lead in and out.
   int embedding_size = 0;
   float embedding_scale = 1.0f;
-  // Rows of a learned table of positions, of which row position +
-  // position_offset is added to the embedding; 0: no such table.
+  // The rows of a learned table of positions; the embedding adds its row
+  // position + position_offset. 0: there is no table.
   int position_rows = 0;
   int position_offset = 0;
   NormKind norm = NormKind::kRms;
   NormPlacement norm_placement = NormPlacement::kPre;
   float norm_eps = 0;
   bool final_norm = true;
-  // hidden += attention(n(hidden)) + mlp(n'(hidden)).
+  // true: hidden += attention(n(hidden)) + mlp(n'(hidden)).
   bool parallel_residual = false;
-  float logit_softcap = 0;  // of the head's logits; 0: none
+  float logit_softcap = 0;  // cap of the logits; 0: none
   bool tied_head = false;   // lm_head shares the embedding's weights
-  // Tokens that end a generation, beside the tokenizer's own.
+  // Tokens that end a generation, in addition to the tokenizer's own.
   std::vector<int32_t> eos_ids;
   std::vector<LayerConfig> layers;
   VisionConfig vision;
 
   int num_layers() const { return static_cast<int>(layers.size()); }
-  // Of the text, or of the vision tower.
+  // The next two describe the text model, or the vision tower.
   int num_layers(bool of_vision) const {
     return of_vision ? vision.num_layers : num_layers();
   }

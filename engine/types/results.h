@@ -13,7 +13,7 @@
 
 namespace qk {
 
-// One captured tensor, whole.
+// One whole captured tensor.
 struct LayerFrame {
   int arm = 0;
   int layer = 0;
@@ -21,13 +21,14 @@ struct LayerFrame {
   Stage stage = Stage::kBefore;
   Phase phase = Phase::kPrefill;
   int step = -1;      // decode step; -1: none
-  int position = -1;  // of a decode step's row; -1: the spec's
+  int position = -1;  // the position of a decode step's row; -1: see the spec
   CaptureForm form = CaptureForm::kNormOverTokens;
   RawDtype dtype = RawDtype::kF32;
-  std::vector<int> shape;  // as in spec.proto's CaptureForm
-  std::vector<int> heads;  // of the tensor, that the frame holds
-  bool no_rope = false;    // a post-RoPE point of a layer that has none
-  int image = -1;    // of the vision tower over this image; -1: the text's
+  std::vector<int> shape;  // see CaptureForm in spec.proto
+  std::vector<int> heads;  // the tensor's heads that the frame holds
+  bool no_rope =
+      false;       // whether this is a post-RoPE point of a layer without RoPE
+  int image = -1;  // the image that the vision tower saw; -1: the text
   std::string data;  // row-major little-endian
   std::optional<Statistics> statistics;
 };
@@ -35,7 +36,7 @@ struct LayerFrame {
 struct AppliedDims {
   int index = 0;  // head, or absolute position (per_token)
   std::vector<int> dims;
-  std::vector<float> values;  // written; empty for kScale
+  std::vector<float> values;  // the written values; empty for kScale
 };
 
 struct AppliedRule {
@@ -46,7 +47,7 @@ struct AppliedRule {
   Phase phase = Phase::kPrefill;
   int step = -1;
   std::vector<AppliedDims> chosen;
-  int64_t replaced = 0;  // scalar values written
+  int64_t replaced = 0;  // number of scalar values written
   int image = -1;        // as in LayerFrame
 };
 
@@ -54,14 +55,14 @@ struct TokenEvent {
   int arm = 0;
   int step = 0;
   int32_t id = 0;
-  std::string text;  // what the token completed, whole characters
+  std::string text;  // the text that the token completed, in whole characters
   float logprob = 0;
 };
 
 struct ComparisonResult {
   int arm = 0;
   std::vector<float> kl;             // (tokens), nats, KL(P_base || P_arm)
-  std::vector<int32_t> top1;         // (tokens), this arm's
+  std::vector<int32_t> top1;         // (tokens), the arm's own most likely ids
   std::vector<bool> top1_flip;       // (tokens)
   std::vector<float> token_logprob;  // (tokens), [0] is 0
 };
@@ -84,7 +85,8 @@ struct ArmSummary {
   std::string stop_reason;  // "length", "stop_token", "stop_string" or empty
 };
 
-struct RunTimes {  // seconds of the device, shared passes by share of rows
+struct RunTimes {  // seconds of device time; shared passes count by their share
+                   // of rows
   double prefill = 0;
   double decode = 0;
   double capture = 0;
@@ -103,7 +105,7 @@ class RunSink {
   virtual void OnComparison(ComparisonResult comparison) = 0;
   virtual void OnLogits(int arm, std::vector<PositionLogits> logits) = 0;
   virtual void OnScore(ScoreResult score) = 0;
-  // The last call. OK, or why the run ended early.
+  // This is the last call. The status is OK, or why the run ended early.
   virtual void OnFinished(const absl::Status& status,
                           const std::vector<ArmSummary>& arms,
                           const RunTimes& times) = 0;

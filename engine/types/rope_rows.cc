@@ -5,7 +5,7 @@
 
 namespace qk {
 
-// Angles are float32 products, as transformers computes them.
+// Angles are float32 products, as in transformers.
 void FillRopeRow(const RopeConfig& rope, absl::Span<const double> frequencies,
                  const RopePosition& position, float* row) {
   const size_t half = frequencies.size();

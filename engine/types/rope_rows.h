@@ -1,4 +1,4 @@
-// Rows of cos and sin that the Rope op takes.
+// Builds the rows of cos and sin that the Rope op takes.
 #ifndef QKSCOPE_ENGINE_TYPES_ROPE_ROWS_H_
 #define QKSCOPE_ENGINE_TYPES_ROPE_ROWS_H_
 
@@ -9,12 +9,12 @@
 
 namespace qk {
 
-// Where a row stands: the coordinates that RopeConfig::sections turn with. Text
-// has one position, three times; an image's row its frame, row and column.
+// The coordinates of a row, with which RopeConfig::sections rotate. A text row
+// has its position three times; an image row has its frame, row and column.
 using RopePosition = std::array<int, 3>;
 
-// row (2, rotary / 2) = cos and sin at a position. `frequencies`: of each pair,
-// as RopeConfig::FrequenciesFor gives them.
+// Fills row (2, rotary / 2) with cos and sin at a position. `frequencies` has
+// one per pair, from RopeConfig::FrequenciesFor.
 void FillRopeRow(const RopeConfig& rope, absl::Span<const double> frequencies,
                  const RopePosition& position, float* row);
 

@@ -28,7 +28,7 @@ MassiveEntry MakeEntry(int head, int dim, float norm, double mean,
   return entry;
 }
 
-// Mean of the finite entries, 0 if there is none.
+// Returns the mean of the finite entries, 0 if there is none.
 double FiniteMean(absl::Span<const float> row, int64_t* non_finite) {
   double sum = 0;
   int finite = 0;

@@ -1,5 +1,5 @@
-// Statistics of a matrix of norms: how many entries are massive, and where
-// (arXiv:2502.01563, section 3).
+// Statistics of a matrix of norms: how many entries are massive, and where they
+// are (arXiv:2502.01563, section 3).
 #ifndef QKSCOPE_ENGINE_TYPES_STATISTICS_H_
 #define QKSCOPE_ENGINE_TYPES_STATISTICS_H_
 
@@ -21,21 +21,22 @@ struct MassiveEntry {
 
 struct Statistics {
   int massive_count = 0;
-  float ratio = 0;  // max over heads of max / mean
+  float ratio = 0;  // max over heads of (max / mean)
   float max = 0;
   std::optional<int> top_dim;
   std::optional<float> top_dim_share;
   std::optional<float> low_frequency_share;
   int64_t non_finite_count = 0;
-  std::vector<MassiveEntry> top;  // massive ones, largest ratio first
-  MassiveEntry largest;           // largest ratio, massive or not
+  std::vector<MassiveEntry> top;  // massive entries, largest ratio first
+  MassiveEntry largest;  // the entry with the largest ratio, massive or not
 };
 
-// `norms`: (heads, head_dim), row-major. Entries that are not finite count
-// nowhere but in non_finite_count. `head_ids`: the head of each row (captured
-// heads); empty = 0, 1, 2... `wavelengths`: of each frequency index, empty
-// without RoPE; dims d and d + rotary_dims / 2 share index d, where rotary_dims
-// = 2 x wavelengths.size(). `lambda`, `top_n`: of StatisticsSpec.
+// `norms` is (heads, head_dim), row-major. Entries that are not finite count
+// only in non_finite_count. `head_ids` gives the head of each row (of captured
+// heads); empty means 0, 1, 2... `wavelengths` has one entry per frequency
+// index and is empty without RoPE; dims d and d + rotary_dims / 2 share index
+// d, where rotary_dims = 2 x wavelengths.size(). `lambda` and `top_n` are those
+// of StatisticsSpec.
 Statistics ComputeStatistics(absl::Span<const float> norms, int heads,
                              int head_dim, absl::Span<const int> head_ids,
                              absl::Span<const double> wavelengths,
