@@ -1,7 +1,5 @@
 // Finds the tokens that are taken from the text before BPE sees it: special
-// tokens ("<
-// im_start
-// >") and words added to a trained vocabulary.
+// tokens ("<|im_start|>") and words added to a trained vocabulary.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_ADDED_TOKENS_H_
 #define QKSCOPE_ENGINE_TOKENIZER_ADDED_TOKENS_H_
 

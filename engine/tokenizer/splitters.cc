@@ -27,9 +27,8 @@ size_t RunEnd(absl::string_view text, size_t at, uint8_t mask, uint8_t classes,
   return at;
 }
 
-// Matches \s+(?!\S)
-// \s+ at a whitespace character: the whole run at the end of the text; else all
-// but its last character, unless that is the only one.
+// Matches \s+(?!\S)|\s+ at a whitespace character: the whole run at the end of
+// the text; else all but its last character, unless that is the only one.
 size_t WhitespaceEnd(absl::string_view text, size_t begin, size_t run_end) {
   if (run_end == text.size()) return run_end;
   const size_t last = run_end - Utf8Before(text, run_end).size;
@@ -61,9 +60,7 @@ size_t ContractionSize(absl::string_view rest, bool ignore_case) {
   }
 }
 
-// Matches \s*[\r\n]+
-// \s+(?!\S)
-// \s+ at a whitespace character.
+// Matches \s*[\r\n]+|\s+(?!\S)|\s+ at a whitespace character.
 size_t NewlinesOrWhitespaceEnd(absl::string_view text, size_t begin) {
   const size_t run_end = RunEnd(text, begin, kAnyOfPattern, kSpace);
   for (size_t at = run_end; at > begin; --at) {

@@ -22,10 +22,8 @@ struct EncodeOptions {
   // Adds the special tokens that the tokenizer's own template asks for (BOS,
   // EOS). Unset: the tokenizer's own setting.
   std::optional<bool> add_special_tokens;
-  // Whether text that spells a special token ("<
-  // im_start
-  // >") becomes that token. False for user text: a prompt cannot forge a chat
-  // turn.
+  // Whether text that spells a special token ("<|im_start|>") becomes that
+  // token. False for user text: a prompt cannot forge a chat turn.
   bool parse_special = false;
 };
 

@@ -20,8 +20,8 @@ inline constexpr uint8_t kNumeric = 8;  // counts as a digit for the step Digits
 inline constexpr uint8_t kWordChar = 16;  // \w
 inline constexpr uint8_t kMark = 32;      // reordered by NFC
 
-// Each entry is first code point << 8
-//  classes; it holds up to the next entry.
+// Each entry is (first code point << 8 | classes); it holds up to the next
+// entry.
 inline constexpr size_t kNumUnicodeRanges = 2117;
 extern const std::array<uint32_t, kNumUnicodeRanges> kUnicodeRanges;
 
