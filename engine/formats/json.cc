@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/formats/excerpt.h"
@@ -62,6 +63,12 @@ bool FindPath(element at, const std::array<uint64_t, 2>& wanted,
   return false;
 }
 
+// Whether there is a number and it has neither fraction nor exponent.
+bool IsInteger(const std::optional<absl::string_view>& number) {
+  return number.has_value() &&
+         number->find_first_not_of("-0123456789") == absl::string_view::npos;
+}
+
 }  // namespace
 
 JsonType JsonValue::type() const {
@@ -71,7 +78,8 @@ JsonType JsonValue::type() const {
     case element_type::OBJECT:
       return JsonType::kObject;
     case element_type::STRING:
-      return JsonType::kString;
+      return Access::PythonNumber(*this).has_value() ? JsonType::kNumber
+                                                     : JsonType::kString;
     case element_type::BOOL:
       return JsonType::kBool;
     case element_type::NULL_VALUE:
@@ -88,6 +96,11 @@ absl::StatusOr<int64_t> JsonValue::AsInt64() const {
   if (at.is_uint64()) {
     return Access::WrongType(*this, absl::StrCat("at most ", INT64_MAX));
   }
+  if (const auto number = Access::PythonNumber(*this); IsInteger(number)) {
+    return Access::WrongType(*this, number->front() == '-'
+                                        ? absl::StrCat("at least ", INT64_MIN)
+                                        : absl::StrCat("at most ", INT64_MAX));
+  }
   return Access::WrongType(*this, "an integer");
 }
 
@@ -95,12 +108,22 @@ absl::StatusOr<uint64_t> JsonValue::AsUint64() const {
   const element at = Access::Unwrap(*this);
   uint64_t value;
   if (at.get(value) == simdjson::SUCCESS) return value;
+  if (const auto number = Access::PythonNumber(*this); IsInteger(number)) {
+    return Access::WrongType(*this, number->front() == '-'
+                                        ? "at least 0"
+                                        : absl::StrCat("at most ", UINT64_MAX));
+  }
   return Access::WrongType(*this, at.is_int64() ? "at least 0" : "an integer");
 }
 
 absl::StatusOr<double> JsonValue::AsDouble() const {
   double value;
   if (Access::Unwrap(*this).get(value) == simdjson::SUCCESS &&
+      std::isfinite(value)) {
+    return value;
+  }
+  if (const auto number = Access::PythonNumber(*this);
+      IsInteger(number) && absl::SimpleAtod(*number, &value) &&
       std::isfinite(value)) {
     return value;
   }
@@ -115,7 +138,8 @@ absl::StatusOr<bool> JsonValue::AsBool() const {
 
 absl::StatusOr<absl::string_view> JsonValue::AsString() const {
   std::string_view value;
-  if (Access::Unwrap(*this).get(value) == simdjson::SUCCESS) {
+  if (Access::Unwrap(*this).get(value) == simdjson::SUCCESS &&
+      !Access::PythonNumber(*this).has_value()) {
     return View(value);
   }
   return Access::WrongType(*this, "a string");
@@ -192,6 +216,9 @@ absl::Status JsonValue::Error(absl::string_view message) const {
 std::string JsonValue::Describe() const {
   const element at = Access::Unwrap(*this);
   if (at.is_array() || at.is_object()) return std::string(TypeName(type()));
+  if (const auto number = Access::PythonNumber(*this); number.has_value()) {
+    return Excerpt(*number);
+  }
   if (at.is_string()) return absl::StrCat("\"", Excerpt(*AsString()), "\"");
   return simdjson::minify(at);
 }

@@ -25,12 +25,18 @@
 
 namespace qk {
 
+// What a number may look like. Python's json module writes, and reads, what
+// JSON does not have: NaN, Infinity, -Infinity, and integers of any length.
+// Such a number is an error only where it is asked for.
+enum class JsonNumbers { kStrict, kPython };
+
 enum class JsonType { kNull, kBool, kNumber, kString, kArray, kObject };
 
 struct JsonLimits {
   int64_t max_bytes = int64_t{64} << 20;
   int max_depth = 32;  // nested arrays and objects; `{}` has depth 1
   JsonType root = JsonType::kObject;
+  JsonNumbers numbers = JsonNumbers::kPython;
 };
 
 // A light handle (24 bytes), cheap to copy. It is valid as long as its
@@ -47,7 +53,8 @@ class JsonValue {
   // An integer must be written as one: 1.0 and 1e3 are refused.
   absl::StatusOr<int64_t> AsInt64() const;
   absl::StatusOr<uint64_t> AsUint64() const;
-  // Integers are converted. The result is always finite.
+  // Integers are converted, those over 64 bits too. The result is always
+  // finite.
   absl::StatusOr<double> AsDouble() const;
   absl::StatusOr<bool> AsBool() const;
   // The text is valid UTF-8, may hold NUL, and lives in the document.

@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/base/flat_hash.h"
@@ -48,6 +49,9 @@ class KeySet {
 struct Checker {
   absl::string_view label;
   int max_depth;
+  // Counts the strings that begin with this, unless it is empty.
+  absl::string_view mark;
+  int64_t* marked;
 
   absl::Status Fail(absl::string_view message) const {
     return absl::InvalidArgumentError(absl::StrCat(label, ": ", message));
@@ -71,7 +75,14 @@ struct Checker {
     simdjson::dom::array array;
     const bool is_object = at.get(object) == simdjson::SUCCESS;
     const bool is_array = at.get(array) == simdjson::SUCCESS;
-    if (!is_object && !is_array) return absl::OkStatus();
+    if (!is_object && !is_array) {
+      std::string_view text;
+      if (!mark.empty() && at.get(text) == simdjson::SUCCESS &&
+          absl::StartsWith(View(text), mark)) {
+        ++*marked;
+      }
+      return absl::OkStatus();
+    }
     if (depth > max_depth) {
       return Fail(absl::StrCat("nested deeper than ", max_depth, " levels"));
     }
@@ -84,7 +95,8 @@ struct Checker {
 };
 
 absl::Status ParseError(absl::string_view label, absl::string_view bytes,
-                        int max_depth, simdjson::error_code error) {
+                        int max_depth, JsonNumbers numbers,
+                        simdjson::error_code error) {
   std::string reason;
   if (error == simdjson::MEMALLOC) {
     return absl::ResourceExhaustedError(
@@ -94,7 +106,7 @@ absl::Status ParseError(absl::string_view label, absl::string_view bytes,
     reason = absl::StrCat("nested deeper than ", max_depth, " levels");
   } else if (const auto at = FindInvalidUtf8(bytes)) {
     reason = absl::StrCat("invalid UTF-8 at byte ", *at);
-  } else if (const auto at = FindJsonSyntaxError(bytes)) {
+  } else if (const auto at = FindJsonSyntaxError(bytes, numbers)) {
     reason = absl::StrCat("not valid JSON at byte ", *at);
   } else if (error == simdjson::STRING_ERROR) {
     reason = "not valid JSON: a string holds a lone surrogate";
@@ -103,6 +115,17 @@ absl::Status ParseError(absl::string_view label, absl::string_view bytes,
   }
   return absl::InvalidArgumentError(absl::StrCat(label, ": ", reason));
 }
+
+simdjson::error_code ParseInto(absl::string_view bytes,
+                               simdjson::dom::document* document) {
+  simdjson::dom::parser parser;
+  return parser.parse_into_document(*document, bytes.data(), bytes.size())
+      .error();
+}
+
+// Control characters are escaped in JSON: no file has this mark by accident.
+constexpr char kNumberMark[] = "\x01number ";
+constexpr char kQuotedNumberMark[] = "\\u0001number ";
 
 }  // namespace
 
@@ -127,16 +150,29 @@ absl::StatusOr<JsonDocument> JsonDocument::Parse(absl::string_view label,
   }
   auto shared = std::make_unique<JsonValue::Shared>();
   shared->label = std::string(label);
-  simdjson::dom::parser parser;
-  element root;
-  const auto error =
-      parser.parse_into_document(shared->document, bytes.data(), bytes.size())
-          .get(root);
-  if (error != simdjson::SUCCESS) {
-    return ParseError(label, bytes, limits.max_depth, error);
+  auto error = ParseInto(bytes, &shared->document);
+  std::string quoted;
+  int64_t numbers = 0;
+  if (limits.numbers == JsonNumbers::kPython && error != simdjson::SUCCESS &&
+      !FindInvalidUtf8(bytes) &&
+      !FindJsonSyntaxError(bytes, JsonNumbers::kPython)) {
+    shared->number_mark = kNumberMark;
+    quoted = QuotePythonNumbers(bytes, kQuotedNumberMark, &numbers);
+    error = ParseInto(quoted, &shared->document);
   }
-  const Checker checker = {label, limits.max_depth};
-  QK_RETURN_IF_ERROR(checker.Check(root, 1));
+  if (error != simdjson::SUCCESS) {
+    return ParseError(label, bytes, limits.max_depth, limits.numbers, error);
+  }
+  int64_t marked = 0;
+  const Checker checker = {label, limits.max_depth, shared->number_mark,
+                           &marked};
+  QK_RETURN_IF_ERROR(checker.Check(shared->document.root(), 1));
+  if (marked != numbers) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(label, ": a string begins with the control character ",
+                     "U+0001 and \"number \", which is not supported beside ",
+                     "numbers that are out of range"));
+  }
   JsonDocument document(std::move(shared));
   if (document.root().type() != limits.root) {
     return JsonValue::Access::WrongType(document.root(), TypeName(limits.root));

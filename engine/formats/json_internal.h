@@ -5,6 +5,7 @@
 #include <simdjson.h>
 
 #include <bit>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -39,6 +40,9 @@ inline absl::string_view TypeName(JsonType type) {
 
 struct JsonValue::Shared {
   std::string label;
+  // A string that begins with this is a number that simdjson does not hold
+  // (QuotePythonNumbers). Empty: there are none.
+  std::string number_mark;
   simdjson::dom::document document;
 };
 
@@ -52,6 +56,16 @@ struct JsonValue::Access {
   static simdjson::dom::element Unwrap(const JsonValue& value) {
     QK_CHECK(value.shared_ != nullptr);
     return std::bit_cast<simdjson::dom::element>(value.element_);
+  }
+  // The number as the file has it, if it is one that simdjson does not hold.
+  static std::optional<absl::string_view> PythonNumber(const JsonValue& value) {
+    std::string_view text;
+    const std::string& mark = value.shared_->number_mark;
+    if (mark.empty() || Unwrap(value).get(text) != simdjson::SUCCESS ||
+        text.substr(0, mark.size()) != mark) {
+      return std::nullopt;
+    }
+    return View(text.substr(mark.size()));
   }
   static absl::Status WrongType(const JsonValue& value,
                                 absl::string_view expected) {

@@ -1,10 +1,14 @@
 #include "engine/formats/json_syntax.h"
 
+#include <cmath>
 #include <cstddef>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 
 namespace qk {
 namespace {
@@ -12,11 +16,17 @@ namespace {
 // Keeps the open brackets in a vector, so that depth costs no stack.
 class Scanner {
  public:
-  explicit Scanner(absl::string_view text) : text_(text) {}
+  Scanner(absl::string_view text, JsonNumbers numbers)
+      : text_(text), numbers_(numbers) {}
 
   std::optional<int64_t> Run() {
     if (Document()) return std::nullopt;
     return static_cast<int64_t>(pos_);
+  }
+
+  // Where the numbers begin and end.
+  const std::vector<std::pair<size_t, size_t>>& places() const {
+    return places_;
   }
 
  private:
@@ -52,7 +62,11 @@ class Scanner {
       Space();
     }
     if (At('"')) return String();
-    return Literal("true") || Literal("false") || Literal("null") || Number();
+    if (Literal("true") || Literal("false") || Literal("null")) return true;
+    const size_t begin = pos_;
+    if (!Number()) return false;
+    places_.emplace_back(begin, pos_);
+    return true;
   }
 
   // After a value: reads closing brackets, then a comma if a container is still
@@ -88,6 +102,10 @@ class Scanner {
   }
 
   bool Number() {
+    if (numbers_ == JsonNumbers::kPython &&
+        (Literal("NaN") || Literal("Infinity") || Literal("-Infinity"))) {
+      return true;
+    }
     Eat('-');
     if (!Eat('0') && !Digits()) return false;
     if (Eat('.') && !Digits()) return false;
@@ -126,14 +144,47 @@ class Scanner {
   }
 
   absl::string_view text_;
+  JsonNumbers numbers_;
   size_t pos_ = 0;
+  std::vector<std::pair<size_t, size_t>> places_;
   std::vector<char> open_;  // the closing brackets of the open containers
 };
 
+bool FitsSimdjson(absl::string_view number) {
+  int64_t integer;
+  uint64_t unsigned_integer;
+  double real;
+  if (number.find_first_of(".eE") == absl::string_view::npos) {
+    return absl::SimpleAtoi(number, &integer) ||
+           absl::SimpleAtoi(number, &unsigned_integer);
+  }
+  return absl::SimpleAtod(number, &real) && std::isfinite(real);
+}
+
 }  // namespace
 
-std::optional<int64_t> FindJsonSyntaxError(absl::string_view text) {
-  return Scanner(text).Run();
+std::optional<int64_t> FindJsonSyntaxError(absl::string_view text,
+                                           JsonNumbers numbers) {
+  return Scanner(text, numbers).Run();
+}
+
+std::string QuotePythonNumbers(absl::string_view text, absl::string_view mark,
+                               int64_t* count) {
+  Scanner scanner(text, JsonNumbers::kPython);
+  scanner.Run();
+  std::string out;
+  size_t copied = 0;
+  *count = 0;
+  for (const auto& [begin, end] : scanner.places()) {
+    const absl::string_view number = text.substr(begin, end - begin);
+    if (FitsSimdjson(number)) continue;
+    absl::StrAppend(&out, text.substr(copied, begin - copied), "\"", mark,
+                    number, "\"");
+    copied = end;
+    ++*count;
+  }
+  absl::StrAppend(&out, text.substr(copied));
+  return out;
 }
 
 }  // namespace qk

@@ -61,6 +61,7 @@ class HeaderReader {
     JsonLimits limits;
     limits.max_bytes = static_cast<int64_t>(kMaxHeaderBytes);
     limits.max_depth = 4;
+    limits.numbers = JsonNumbers::kStrict;
     QK_ASSIGN_OR_RETURN(
         const JsonDocument document,
         JsonDocument::Parse(absl::StrCat(name_, ": invalid header"), header,

@@ -40,6 +40,7 @@ class JsonBadTextTest : public ::testing::TestWithParam<BadText> {};
 TEST_P(JsonBadTextTest, IsRefused) {
   JsonLimits limits;
   limits.max_bytes = 1000;
+  limits.numbers = JsonNumbers::kStrict;
   const auto document = JsonDocument::Parse("config", GetParam().text, limits);
   ExpectError(document.status(), absl::StrCat("config: ", GetParam().error));
 }
@@ -100,6 +101,79 @@ TEST(JsonTest, DuplicateAmongManyKeys) {
   ExpectError(JsonDocument::Parse("config", text + "\"k20\": 0}", {}).status(),
               "config: duplicate key \"k20\"");
   EXPECT_EQ(Parse(text + "\"k40\": 0}").root().size(), 41);
+}
+
+// What Python 3.11's json.dumps writes, and what its json.loads gives.
+TEST(JsonTest, ReadsNumbersAsPythonWritesThem) {
+  const JsonDocument document =
+      Parse(R"({"length": 1000000000000000019884624838656,)"
+            R"( "low": -9223372036854775809, "over": 18446744073709551616,)"
+            R"( "nan": NaN, "list": [Infinity, -Infinity, 1e999, -1e999, 5],)"
+            R"( "text": "NaN, \"Infinity", "fits": 18446744073709551615})");
+  const JsonValue root = document.root();
+  EXPECT_EQ(*root.GetDouble("length"), 1e30);
+  EXPECT_EQ(*root.GetDouble("low"), -9223372036854775808.0);
+  EXPECT_EQ(*root.GetString("text"), "NaN, \"Infinity");
+  EXPECT_EQ(*root.Get("fits")->AsUint64(), UINT64_MAX);
+  for (const char* key : {"length", "low", "over", "nan"}) {
+    EXPECT_TRUE(root.Get(key)->is_number()) << key;
+    EXPECT_FALSE(root.Get(key)->AsString().ok()) << key;
+  }
+  ExpectError(root.GetInt64("length").status(),
+              "config: length: must be at most 9223372036854775807, got "
+              "1000000000000000019884624838656");
+  ExpectError(root.GetInt64("low").status(),
+              "config: low: must be at least -9223372036854775808, got "
+              "-9223372036854775809");
+  ExpectError(root.Get("over")->AsUint64().status(),
+              "config: over: must be at most 18446744073709551615, got "
+              "18446744073709551616");
+  ExpectError(root.Get("low")->AsUint64().status(),
+              "config: low: must be at least 0, got -9223372036854775809");
+  ExpectError(root.GetDouble("nan").status(),
+              "config: nan: must be a finite number, got NaN");
+  ExpectError(root.GetInt64("nan").status(),
+              "config: nan: must be an integer, got NaN");
+  std::vector<std::string> described;
+  ASSERT_TRUE(root.GetArray("list")
+                  ->ForEachElement([&](JsonValue element) {
+                    described.push_back(element.Describe());
+                    EXPECT_EQ(element.AsDouble().ok(), described.size() == 5);
+                    return absl::OkStatus();
+                  })
+                  .ok());
+  EXPECT_THAT(described, ::testing::ElementsAre("Infinity", "-Infinity",
+                                                "1e999", "-1e999", "5"));
+}
+
+TEST(JsonTest, ReadsIntegersOfAnyLength) {
+  const std::string digits(5000, '9');
+  const JsonDocument document = Parse(absl::StrCat("{\"a\": ", digits, "}"));
+  ExpectError(
+      document.root().GetInt64("a").status(),
+      absl::StrCat("config: a: must be at most 9223372036854775807, got ",
+                   std::string(61, '9'), "..."));
+  ExpectError(document.root().GetDouble("a").status(),
+              absl::StrCat("config: a: must be a finite number, got ",
+                           std::string(61, '9'), "..."));
+}
+
+TEST(JsonTest, PythonsNumbersDoNotHideErrors) {
+  const auto parse = [](absl::string_view text) {
+    return JsonDocument::Parse("config", text, {}).status();
+  };
+  ExpectError(parse(R"({"a": NaN, "b": nan})"),
+              "config: not valid JSON at byte 16");
+  ExpectError(parse(R"({"a": +Infinity})"), "config: not valid JSON at byte 6");
+  ExpectError(parse(R"({"a": NaN, "a": 1})"), "config: duplicate key \"a\"");
+  ExpectError(parse(R"({"a": NaN, "b": "\ud800"})"),
+              "config: not valid JSON: a string holds a lone surrogate");
+  ExpectError(parse("{\"a\": NaN, \"b\": \"\xff\"}"),
+              "config: invalid UTF-8 at byte 17");
+  // A text that looks like what numbers become on the way.
+  EXPECT_FALSE(parse(R"({"a": NaN, "b": "\u0001number 7"})").ok());
+  EXPECT_EQ(*Parse(R"({"b": "\u0001number 7"})").root().GetString("b"),
+            "\x01number 7");
 }
 
 TEST(JsonTest, VeryDeepTextIsAnError) {
