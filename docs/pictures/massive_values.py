@@ -1,0 +1,127 @@
+"""Draws massive_values.png from a saved analysis with three arms:
+
+    qkctl analyze --prompt "$PROMPT" --arm clean --arm top_k:1 \
+        --arm bottom_k:1 --out a.safetensors
+    python docs/pictures/massive_values.py a.safetensors --layer 9
+
+Upper half: one layer's norms of Q, K and V over the prompt's tokens in the
+clean arm, heads x dims, as multiples of their head's mean. Entries above
+lambda times the mean are massive. Lower half: what each arm does to the
+model's predictions.
+"""
+
+import argparse
+import json
+import pathlib
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.patches import Rectangle
+from safetensors import safe_open
+
+TENSORS = (("Q", "hook_rot_q"), ("K", "hook_rot_k"), ("V", "hook_v"))
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+ARMS = (
+    ("clean", "clean", "#7f7f7f"),
+    ("top_k:1", "disrupted: largest dim of each head (top_k:1)", "#D55E00"),
+    ("bottom_k:1", "control: smallest dim of each head (bottom_k:1)",
+     "#0072B2"),
+)
+MASSIVE = "#56B4E9"
+
+
+def draw_norms(axes, name, norms, color_limit, massive_above):
+    ratio = norms / norms.mean(axis=1, keepdims=True)
+    image = axes.imshow(ratio, cmap="inferno", vmin=0, vmax=color_limit,
+                        aspect="auto", interpolation="nearest")
+    massive = np.argwhere(ratio > massive_above)
+    for head, dim in massive:
+        axes.add_patch(Rectangle((dim - 0.5, head - 0.5), 1, 1, fill=False,
+                                 edgecolor=MASSIVE, linewidth=1.6))
+    heads, dims = norms.shape
+    axes.set_yticks(range(heads))
+    axes.set_ylabel(f"{name} head" if heads > 1 else name)
+    axes.set_xticks(sorted({*range(0, dims, 8), dims - 1}))
+    entries = "entry" if len(massive) == 1 else "entries"
+    axes.set_title(f"{name}: {len(massive) or 'no'} massive {entries}, "
+                   f"largest {ratio.max():.1f}x its head's mean",
+                   loc="left", fontsize=10)
+    return image
+
+
+def draw_bars(axes, title, values, labels, base=0.0):
+    places = np.arange(len(ARMS))[::-1]
+    for place, value, label, (_, _, color) in zip(places, values, labels, ARMS):
+        axes.barh(place, value - base, left=base, color=color, height=0.68)
+        axes.annotate(label, (value, place), xytext=(4, 0), va="center",
+                      textcoords="offset points", fontsize=9)
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.set_yticks([])
+    axes.set_xlim(base, base + (max(values) - base) * 1.28)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("analysis", type=pathlib.Path)
+    parser.add_argument("--layer", type=int, default=9)
+    parser.add_argument("--out", type=pathlib.Path,
+                        default=pathlib.Path(__file__).parent
+                        / "massive_values.png")
+    arguments = parser.parse_args()
+
+    with safe_open(arguments.analysis, "numpy") as file:
+        metadata = file.metadata()
+        norms = {name: file.get_tensor(
+            f"clean/layer.{arguments.layer}.{point}")
+            for name, point in TENSORS}
+    manifest = json.loads(metadata["manifest"])
+    massive_above = manifest["expanded"]["statistics"]["lambda"]
+    comparisons = {entry["arm"]: entry
+                   for entry in json.loads(metadata["comparisons"])}
+    tokens = len(manifest["token_ids"])
+
+    plt.rcParams.update({"font.family": "DejaVu Sans", "font.size": 9,
+                         "axes.titleweight": "bold"})
+    figure = plt.figure(figsize=(10, 8.2), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=(5.2, 2.0))
+
+    heights = [norms[name].shape[0] + 1.5 for name, _ in TENSORS]
+    rows = upper.subplots(len(TENSORS), 1, height_ratios=heights)
+    limit = 2.5 * massive_above
+    for axes, (name, _) in zip(rows, TENSORS):
+        image = draw_norms(axes, name, norms[name], limit, massive_above)
+    rows[-1].set_xlabel("dim of the head (RoPE turns dims i and i + "
+                        f"{norms['Q'].shape[1] // 2} together, "
+                        "slower as i grows)")
+    bar = upper.colorbar(image, ax=rows, extend="max", pad=0.01, fraction=0.04)
+    bar.set_label("norm over the prompt's tokens / mean of its head")
+    bar.ax.axhline(massive_above, color=MASSIVE, linewidth=2)
+    bar.ax.set_yticks([0, massive_above, 2 * massive_above],
+                      ["0", f"{massive_above:g}", f"{2 * massive_above:g}"])
+    upper.suptitle(f"{manifest['model']}, layer {arguments.layer}, {tokens} "
+                   "tokens: massive values sit in few dims of Q and K, and "
+                   "hardly in V", fontsize=12, fontweight="bold", x=0.01,
+                   ha="left")
+
+    kl = [comparisons[arm].get("mean_kl", 0.0) for arm, _, _ in ARMS]
+    flips = [comparisons[arm].get("top1_flips", 0) for arm, _, _ in ARMS]
+    left, right = lower.subplots(1, 2)
+    draw_bars(left, "KL divergence from clean, mean over positions (nats)", kl,
+              [f"{value:.2f}" for value in kl])
+    draw_bars(right, f"changed next tokens, of {tokens} positions", flips,
+              [str(value) for value in flips])
+    lower.legend(handles=[Rectangle((0, 0), 1, 1, color=color)
+                          for _, _, color in ARMS],
+                 labels=[label for _, label, _ in ARMS], loc="outside lower left",
+                 ncols=3, frameon=False, fontsize=9)
+    figure.savefig(arguments.out, dpi=160, facecolor="white")
+
+
+if __name__ == "__main__":
+    main()
