@@ -1,7 +1,9 @@
-"""Draws massive_values.png from a saved analysis with three arms:
+r"""Draws massive_values.png from a saved analysis with three arms.
 
-    qkctl analyze --prompt "$PROMPT" --arm clean --arm top_k:1 \
-        --arm bottom_k:1 --out a.safetensors
+    pip install -r docs/pictures/requirements.txt
+    qkctl analyze --arm clean --arm top_k:1 --arm bottom_k:1 --prompt "The \
+city of Paris lies on the river Seine, and the tower that everybody knows was \
+built there for a great world fair." --out a.safetensors
     python docs/pictures/massive_values.py a.safetensors
 
 Upper half: one layer's norms of Q, K and V over the prompt's tokens in the
