@@ -14,21 +14,17 @@ import unittest
 from certificates import Authority
 from documents import (anchors, blocks, commands, documents, links,
                        named_paths)
-from processes import BIN, PATIENCE_S, ROOT, Server, scratch_folder
+from processes import BIN, PATIENCE_S, ROOT, Server, demo_model
+from processes import scratch_folder
 
 # Commands that build, fetch from a registry, or run this test.
 NOT_RUN = {
     "bash deploy/demo.sh",
     "bash tests/run.sh",
+    "cmake --build --preset release --target massive_values_example",
     "python3 -m venv build/python && . build/python/bin/activate"
     " && pip install grpcio-tools numpy",
 }
-
-
-def demo_model():
-    return pathlib.Path(subprocess.run(
-        ["bash", ROOT / "deploy" / "fetch_model.sh"], check=True,
-        stdout=subprocess.PIPE, encoding="utf-8").stdout.strip())
 
 
 class LinksTest(unittest.TestCase):

@@ -12,16 +12,11 @@ import sys
 import unittest
 
 from documents import blocks
-from processes import BIN, PATIENCE_S, ROOT, Server, scratch_folder
+from processes import BIN, PATIENCE_S, ROOT, Server, demo_model
+from processes import scratch_folder
 
 EXAMPLES = ROOT / "docs" / "examples"
 LAYERS, HEADS, DIMS = 30, 9, 64
-
-
-def demo_model():
-    return subprocess.run(
-        ["bash", ROOT / "deploy" / "fetch_model.sh"], check=True,
-        stdout=subprocess.PIPE, encoding="utf-8").stdout.strip()
 
 
 def parse(output):

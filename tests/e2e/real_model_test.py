@@ -5,10 +5,9 @@ How near its numbers are to transformers' is other tests' business.
 
 import json
 import pathlib
-import subprocess
 import unittest
 
-from processes import ROOT, Server, qkctl, scratch_folder
+from processes import Server, demo_model, qkctl, scratch_folder
 
 TEXT = ("The city of Paris lies on the river Seine, and the tower that "
         "everybody knows was built there for a great world fair.")
@@ -19,10 +18,7 @@ class RealModelTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        model = subprocess.run(
-            ["bash", ROOT / "deploy" / "fetch_model.sh"], check=True,
-            stdout=subprocess.PIPE, encoding="utf-8").stdout.strip()
-        cls.server = Server({"smollm2": model})
+        cls.server = Server({"smollm2": demo_model()})
         cls.addClassCleanup(cls.server.stop)
 
     def setUp(self):
