@@ -92,7 +92,7 @@ class CommandsTest(unittest.TestCase):
                      **environment})
             self.assertEqual(result.returncode, 0,
                              result.stdout + result.stderr)
-            return result.stdout
+        return result.stdout
 
     def check_server_command(self, command):
         """That qkscoped would start so."""
