@@ -175,6 +175,13 @@ def scratch_folder():
     return tempfile.TemporaryDirectory(prefix="qkscope_e2e_")
 
 
+def demo_model():
+    """The path of SmolLM2-135M-Instruct, which is fetched if need be."""
+    return pathlib.Path(subprocess.run(
+        ["bash", ROOT / "deploy" / "fetch_model.sh"], check=True,
+        stdout=subprocess.PIPE, encoding="utf-8").stdout.strip())
+
+
 def metrics(server):
     """What /metrics shows: name -> labels -> value."""
     with urllib.request.urlopen(f"http://{server.metrics_address}/metrics",
