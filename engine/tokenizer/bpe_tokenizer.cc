@@ -32,6 +32,7 @@ struct BpeTokenizer::Encoding {
   absl::string_view text;
   const Matchers* matchers;
   std::vector<TokenSpan> tokens;
+  absl::Status status;             // the first error
   std::vector<BpeSymbol> symbols;  // of the current word
   // The current part, and where it lies in `text`.
   const EditedText* normalized = nullptr;
@@ -66,6 +67,7 @@ absl::StatusOr<std::vector<TokenSpan>> BpeTokenizer::Encode(
     for (const int32_t id : spec_.prefix) encoding.Add(id, 0, 0);
   }
   EncodeSection(0, text.size(), &encoding);
+  QK_RETURN_IF_ERROR(encoding.status);
   if (add_special) {
     for (const int32_t id : spec_.suffix) {
       encoding.Add(id, text.size(), text.size());
@@ -95,6 +97,7 @@ absl::StatusOr<std::vector<TokenSpan>> BpeTokenizer::EncodeAround(
     done = end;
   }
   EncodeSection(done, text.size(), &encoding);
+  QK_RETURN_IF_ERROR(encoding.status);
   return std::move(encoding.tokens);
 }
 
@@ -123,10 +126,11 @@ void BpeTokenizer::EncodePart(size_t begin, size_t end,
           return encoding->AddNormalized(token->id, first, last);
         }
         encoding->words_begin = first;
-        ForEachWord(spec_.pre_tokenizer,
-                    normalized.text().substr(first, last - first),
-                    begin == 0 && first == 0,
-                    [&](const Word& word) { EncodeWord(word, encoding); });
+        const absl::Status status = ForEachWord(
+            spec_.pre_tokenizer, normalized.text().substr(first, last - first),
+            begin == 0 && first == 0,
+            [&](const Word& word) { EncodeWord(word, encoding); });
+        if (encoding->status.ok()) encoding->status = status;
       });
   encoding->normalized = nullptr;
 }

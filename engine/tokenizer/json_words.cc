@@ -1,11 +1,14 @@
 #include "engine/tokenizer/json_words.h"
 
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/tokenizer/json_steps.h"
+#include "engine/tokenizer/splitters.h"
 
 namespace qk {
 namespace {
@@ -30,33 +33,50 @@ absl::StatusOr<NormalizerStep> ReadNormalizerStep(const JsonValue& step) {
   return Unsupported(step, "normalizer", type);
 }
 
+absl::StatusOr<SplitBehavior> ReadBehavior(const JsonValue& step) {
+  QK_ASSIGN_OR_RETURN(const absl::string_view name, step.GetString("behavior"));
+  constexpr std::pair<absl::string_view, SplitBehavior> kBehaviors[] = {
+      {"Isolated", SplitBehavior::kIsolated},
+      {"Removed", SplitBehavior::kRemoved},
+      {"MergedWithPrevious", SplitBehavior::kMergedWithPrevious},
+      {"MergedWithNext", SplitBehavior::kMergedWithNext},
+      {"Contiguous", SplitBehavior::kContiguous}};
+  for (const auto& [known, behavior] : kBehaviors) {
+    if (name == known) return behavior;
+  }
+  return Unsupported(step, "pre_tokenizer behavior", name);
+}
+
 absl::StatusOr<Splitter> ReadSplit(const JsonValue& step) {
   QK_ASSIGN_OR_RETURN(const JsonValue pattern, step.GetObject("pattern"));
-  const bool is_regex = pattern.Find("Regex").has_value();
-  Splitter splitter = nullptr;
-  absl::string_view behavior_wanted = "Isolated";
-  if (is_regex) {
+  QK_ASSIGN_OR_RETURN(const SplitBehavior behavior, ReadBehavior(step));
+  QK_ASSIGN_OR_RETURN(const bool invert, step.GetBoolOr("invert", false));
+  absl::StatusOr<std::shared_ptr<const WordPattern>> compiled;
+  if (pattern.Find("Regex").has_value()) {
     QK_ASSIGN_OR_RETURN(const absl::string_view regex,
                         pattern.GetString("Regex"));
-    splitter = SplitterOfPattern(regex);
-    if (splitter == nullptr) {
-      return Unsupported(step, "pre_tokenizer pattern", regex);
+    // Such a pattern matches all of a text: nothing lies between matches.
+    const bool keeps_matches = (behavior == SplitBehavior::kIsolated) ||
+                               (behavior == SplitBehavior::kRemoved && invert);
+    if (const auto scanner = ScannerOfPattern(regex);
+        scanner != nullptr && keeps_matches) {
+      return Splitter(scanner);
     }
+    compiled = WordPattern::Create(regex);
   } else {
     QK_ASSIGN_OR_RETURN(const std::string text,
                         StringPattern(step, "pre_tokenizer"));
-    if (text != " ") return Unsupported(step, "pre_tokenizer pattern", text);
-    splitter = NextAfterSpace;
-    behavior_wanted = "MergedWithPrevious";
+    if (text == " " && behavior == SplitBehavior::kMergedWithPrevious &&
+        !invert) {
+      return Splitter(NextAfterSpace);
+    }
+    compiled = WordPattern::CreateLiteral(text);
   }
-  QK_ASSIGN_OR_RETURN(const absl::string_view behavior,
-                      step.GetString("behavior"));
-  if (behavior != behavior_wanted) {
-    return Unsupported(step, "pre_tokenizer behavior", behavior);
+  if (!compiled.ok()) {
+    const absl::string_view message = compiled.status().message();
+    return step.Error(absl::StrCat("pattern: ", message));
   }
-  QK_ASSIGN_OR_RETURN(const bool invert, step.GetBoolOr("invert", false));
-  if (invert) return step.Error("unsupported pre_tokenizer invert: true");
-  return splitter;
+  return Splitter(*std::move(compiled), behavior, invert);
 }
 
 absl::Status ReadByteLevel(const JsonValue& step, PreTokenizer* out) {
@@ -66,7 +86,7 @@ absl::Status ReadByteLevel(const JsonValue& step, PreTokenizer* out) {
   // This has no effect here: offsets always cover all bytes of a token.
   QK_RETURN_IF_ERROR(step.GetBoolOr("trim_offsets", true).status());
   QK_ASSIGN_OR_RETURN(const bool use_regex, step.GetBoolOr("use_regex", true));
-  out->last = use_regex ? NextGpt2 : nullptr;
+  if (use_regex) out->last = NextGpt2;
   return absl::OkStatus();
 }
 
@@ -74,7 +94,7 @@ absl::Status ReadMetaspace(const JsonValue& step, PreTokenizer* out) {
   QK_ASSIGN_OR_RETURN(const Prefix prefix, ReadPrependScheme(step));
   out->spelling = {kMetaspace, prefix};
   QK_ASSIGN_OR_RETURN(const bool split, step.GetBoolOr("split", true));
-  out->last = split ? NextBeforeMetaspace : nullptr;
+  if (split) out->last = NextBeforeMetaspace;
   return absl::OkStatus();
 }
 
@@ -138,12 +158,12 @@ absl::Status ReadJsonPreTokenizer(const JsonValue& root,
       last = type;
       QK_RETURN_IF_ERROR(ReadMetaspace(step, &out));
     } else if (type == "Split") {
-      QK_ASSIGN_OR_RETURN(const Splitter splitter, ReadSplit(step));
-      out.splitters.push_back(splitter);
+      QK_ASSIGN_OR_RETURN(Splitter splitter, ReadSplit(step));
+      out.splitters.push_back(std::move(splitter));
     } else if (type == "Digits") {
       QK_ASSIGN_OR_RETURN(const bool individual,
                           step.GetBoolOr("individual_digits", false));
-      out.splitters.push_back(individual ? NextDigit : NextDigitRun);
+      out.splitters.emplace_back(individual ? NextDigit : NextDigitRun);
     } else {
       return Unsupported(step, "pre_tokenizer", type);
     }

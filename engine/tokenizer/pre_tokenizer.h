@@ -3,13 +3,16 @@
 #define QKSCOPE_ENGINE_TOKENIZER_PRE_TOKENIZER_H_
 
 #include <cstddef>
+#include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "engine/tokenizer/edited_text.h"
-#include "engine/tokenizer/splitters.h"
+#include "engine/tokenizer/splitter.h"
 
 namespace qk {
 
@@ -31,8 +34,11 @@ struct PreTokenizer {
   std::vector<Splitter> splitters;
   // Then each piece is respelled like this,
   PieceSpelling spelling;
-  // and cut by this splitter, unless it is nullptr.
-  Splitter last = nullptr;
+  // and cut by this splitter.
+  std::optional<Splitter> last;
+
+  // Whether PCRE2 runs a pattern from the file.
+  bool runs_pattern() const;
 };
 
 // One word: bytes [begin, begin + bytes.size()) of the respelled piece.
@@ -50,20 +56,18 @@ struct Word {
   }
 };
 
-// Calls `visit` for all words in order. The words cover `text` (valid UTF-8). A
-// word is valid during the call only. `is_first` says whether a prompt begins
-// with the text.
-void ForEachWord(const PreTokenizer& pre_tokenizer, absl::string_view text,
-                 bool is_first, absl::FunctionRef<void(const Word&)> visit);
-
-// Returns the splitter for a `Split` step of tokenizer.json, by its exact
-// pattern; nullptr if the pattern is not known.
-Splitter SplitterOfPattern(absl::string_view pattern);
+// Calls `visit` for all words in order. The words cover `text` (valid UTF-8)
+// but for what a splitter drops. A word is valid during the call only.
+// `is_first` says whether a prompt begins with the text. Errors:
+// Splitter::ForEachPiece's.
+absl::Status ForEachWord(const PreTokenizer& pre_tokenizer,
+                         absl::string_view text, bool is_first,
+                         absl::FunctionRef<void(const Word&)> visit);
 
 // What a GGUF file's `tokenizer.ggml.pre` stands for.
 struct GgufPreTokenizer {
-  absl::string_view name;
-  std::vector<Splitter> splitters;
+  // Patterns, each of which cuts the pieces that the one before it made.
+  std::vector<absl::string_view> patterns;
   bool nfc = false;
   bool ignore_merges = false;
   bool adds_bos = false;  // unless the file says otherwise

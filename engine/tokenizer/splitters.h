@@ -1,5 +1,5 @@
-// The known word patterns of BPE, each as a hand-written scanner: no pattern
-// from a file ever runs. Each scanner is linear in the piece that it returns.
+// The most common word patterns of BPE, each as a hand-written scanner
+// (Splitter::Scanner), linear in the piece that it returns.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_SPLITTERS_H_
 #define QKSCOPE_ENGINE_TOKENIZER_SPLITTERS_H_
 
@@ -8,10 +8,6 @@
 #include "absl/strings/string_view.h"
 
 namespace qk {
-
-// Returns the end of the piece that starts at `begin` < text.size(). The text
-// must be valid UTF-8; begins and ends lie between characters.
-using Splitter = size_t (*)(absl::string_view text, size_t begin);
 
 // Cuts out every numeric character by itself, and the runs between them.
 size_t NextDigit(absl::string_view text, size_t begin);

@@ -56,9 +56,12 @@ absl::StatusOr<BpeTokenizerSpec> ReadGpt2(const GgufFile& file) {
   }
   spec.ignore_merges = known->ignore_merges;
   // As in tokenizer.json, the space is added before the last pattern.
-  spec.pre_tokenizer.splitters = known->splitters;
+  for (const absl::string_view pattern : known->patterns) {
+    QK_ASSIGN_OR_RETURN(Splitter splitter, SplitterOfPattern(pattern));
+    spec.pre_tokenizer.splitters.push_back(std::move(splitter));
+  }
+  spec.pre_tokenizer.last = std::move(spec.pre_tokenizer.splitters.back());
   spec.pre_tokenizer.splitters.pop_back();
-  spec.pre_tokenizer.last = known->splitters.back();
   QK_ASSIGN_OR_RETURN(const bool add_space_prefix,
                       file.GetBoolOr(kAddSpacePrefix, false));
   if (add_space_prefix) {

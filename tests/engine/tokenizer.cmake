@@ -3,6 +3,8 @@ foreach(piece bad_json bad_spm chat chat_golden gguf gguf_spm golden hostile
   qk_test(tokenizer_${piece}_test SOURCES tokenizer/tokenizer_${piece}_test.cc
           LIBS qk_tokenizer)
 endforeach()
+qk_test(word_pattern_test SOURCES tokenizer/word_pattern_test.cc
+        LIBS qk_tokenizer)
 qk_test(tokenizer_test SOURCES tokenizer/tokenizer_test.cc LIBS qk_tokenizer)
 
 add_executable(tokenizer_driver tokenizer/tokenizer_driver.cc)

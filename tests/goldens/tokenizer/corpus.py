@@ -28,6 +28,53 @@ LLAMA3 = (
 )
 QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 
+_UPPER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
+_LOWER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_SUFFIX = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+_OTHER = r"[^\r\n\p{L}\p{N}]?"
+
+# Families that split by patterns which the engine runs through PCRE2: the
+# steps (pattern, behavior, invert). The first ones are models' own.
+SPLITS = {
+    "tekken": [(f"{_OTHER}{_UPPER}*{_LOWER}+|{_OTHER}{_UPPER}+{_LOWER}*|\\p{{N}}"
+                + _REST, "isolated", False)],
+    "o200k": [(f"{_OTHER}{_UPPER}*{_LOWER}+{_SUFFIX}|{_OTHER}{_UPPER}+{_LOWER}*"
+               f"{_SUFFIX}|\\p{{N}}{{1,3}}" + _REST, "isolated", False)],
+    "llama3_removed": [(LLAMA3, "removed", True)],
+    "qwen35": [(
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
+        r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        "isolated", False)],
+    "deepseek3": [
+        (r"\p{N}{1,3}", "isolated", False),
+        ("[一-龥\u3040-ゟ゠-ヿ]+", "isolated", False),
+        (r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"
+         r"|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*"
+         r"|\s*[\r\n]+|\s+(?!\S)|\s+", "isolated", False)],
+    "deepseek_coder": [
+        ("[\r\n]", "isolated", False), (r"\s?\p{L}+", "isolated", False),
+        (r"\s?\p{P}+", "isolated", False),
+        ("[一-龥ࠀ-一가-퟿]+", "isolated", False),
+        (r"\p{N}", "isolated", False)],
+    "bailing": [(
+        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}"
+        r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
+        "isolated", False)],
+    "superbpe": [(r"\p{N}+", "isolated", False),
+                 (r"(?=(\d{3})+(?!\d))", "isolated", False)],
+    "aya": [(r"\d{1,3}(?=(?:\d{3})*\b)", "isolated", False)],
+    "viking": [(r" ?[^(\s|.,!?…。，、।۔،)]+", "isolated", False)],
+    "words": [(r"\w+|[^\w\s]+", "removed", True)],
+    "not_words": [(r"\W+", "contiguous", False)],
+    "boundaries": [(r"\b", "isolated", False)],
+    "lines": [(r"$", "isolated", False), (r"^\s+", "merged_with_next", False)],
+    "hex": [(r"0x\h+|\H\H", "merged_with_previous", False)],
+    "nobody": [(r"(ab|[^c])+", "isolated", False)],
+    "before": [(r"[\u0020\t]", "merged_with_next", False)],
+    "literal": [("e", "merged_with_previous", True), ("th", "contiguous", True)],
+}
+
 # Article 1 of the Universal Declaration of Human Rights.
 LANGUAGES = {
     "en": "All human beings are born free and equal in dignity and rights. "
@@ -234,6 +281,13 @@ def pipeline(family, tokenizer):
         steps = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(), byte_level(add_prefix_space=True)]
         )
+    elif family in SPLITS:
+        steps = pre_tokenizers.Sequence(
+            [pre_tokenizers.Split(
+                pattern if family == "literal" else Regex(pattern), *how)
+             for pattern, *how in SPLITS[family]]
+            + [byte_level(add_prefix_space=False, use_regex=False)]
+        )  # fmt: skip
     else:
         pattern = LLAMA3 if family == "llama3" else QWEN2
         steps = pre_tokenizers.Sequence(
@@ -263,7 +317,7 @@ def pipeline(family, tokenizer):
 
 
 FAMILIES = ["gpt2", "prefix", "smollm", "digit_runs", "llama3", "qwen2",
-            "flags", "unknown", "neox", "opt"]  # fmt: skip
+            "flags", "unknown", "neox", "opt", *SPLITS]  # fmt: skip
 
 
 def train(family, vocab_size, source_files):
