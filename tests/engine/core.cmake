@@ -1,4 +1,5 @@
-qk_test(crc32c_test SOURCES base/crc32c_test.cc LIBS qk_base)
+qk_test(base_test SOURCES base/crc32c_test.cc base/flag_parser_test.cc
+        base/json_string_test.cc LIBS qk_base)
 qk_test(golden_test SOURCES golden_test.cc LIBS qk_core)
 qk_test(disruption_test SOURCES hooks/disruption_test.cc LIBS qk_core)
 qk_test(estimate_test SOURCES run/estimate_test.cc LIBS qk_core)

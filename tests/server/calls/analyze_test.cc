@@ -14,8 +14,15 @@ namespace {
 using testing::Analysis;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Pointwise;
 using testing::ServerTest;
 using testing::Tokens;
+
+// Of a pair of messages.
+MATCHER(SameMessage, "") {
+  return google::protobuf::util::MessageDifferencer::Equals(std::get<0>(arg),
+                                                            std::get<1>(arg));
+}
 
 class AnalyzeTest : public ServerTest {
  protected:
@@ -105,9 +112,18 @@ TEST_F(AnalyzeTest, SameRequestSameDigests) {
   const Analysis a = Analyze(request), b = Analyze(request);
   ASSERT_NE(a.finished(), nullptr);
   ASSERT_NE(b.finished(), nullptr);
-  for (int i = 0; i < a.finished()->manifest().digests_size(); ++i) {
-    EXPECT_EQ(a.finished()->manifest().digests(i).sha256(),
-              b.finished()->manifest().digests(i).sha256());
+  const auto& digests = a.finished()->manifest().digests();
+  EXPECT_EQ(digests.size(), 6);  // two layers; Q, K and V
+  for (const auto& digest : digests) EXPECT_EQ(digest.sha256().size(), 64u);
+  EXPECT_THAT(b.finished()->manifest().digests(),
+              Pointwise(SameMessage(), digests));
+  // Digests that say nothing of the content would be equal, too.
+  const Analysis other = Analyze("model: 'tiny' " + Tokens(13));
+  ASSERT_NE(other.finished(), nullptr);
+  ASSERT_EQ(other.finished()->manifest().digests_size(), 6);
+  for (int i = 0; i < 6; ++i) {
+    EXPECT_NE(other.finished()->manifest().digests(i).sha256(),
+              digests[i].sha256());
   }
 }
 
