@@ -130,6 +130,7 @@ class QkctlTest(unittest.TestCase):
         self.assertIn("top_k:1/layer.1.hook_rot_k.after", raw)
         for name, values in raw.items():
             self.assertEqual(values.shape[0], len(IDS))
+            self.assertTrue(np.isfinite(values).all(), name)
             expected = np.sqrt(np.sum(values.astype(np.float64) ** 2, axis=0))
             np.testing.assert_allclose(norms[name], expected, rtol=1e-6,
                                        err_msg=name)

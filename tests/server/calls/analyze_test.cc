@@ -156,13 +156,14 @@ TEST_F(AnalyzeTest, ComparisonAppliedAndLogitsCome) {
   }
   EXPECT_EQ(applied, 2 * 2);  // layers, Q and K
   EXPECT_EQ(logits, 2);
-  EXPECT_TRUE(compared.contains("top"));
+  EXPECT_THAT(compared, ElementsAre("clean", "top"));
 }
 
 TEST_F(AnalyzeTest, CapturedHeadsAreNamed) {
   const Analysis out = Analyze("model: 'tiny' " + Tokens(5) +
                                " capture {heads: [1, 3] positions: [0, 4]}");
   ASSERT_TRUE(out.status.ok()) << out.status.error_message();
+  EXPECT_EQ(out.layers().size(), 6u);
   for (const pb::Layer* layer : out.layers()) {
     EXPECT_THAT(layer->positions(), ElementsAre(0, 4));
     if (layer->point() == pb::HOOK_ROT_Q) {
@@ -207,6 +208,7 @@ TEST_F(AnalyzeTest, EstimateIsWhatComes) {
   EXPECT_EQ(response.estimate().queue_position(), 0);
   const Analysis out = Analyze(request);
   ASSERT_NE(out.finished(), nullptr);
+  EXPECT_GT(out.finished()->streamed_bytes(), 0);
   EXPECT_EQ(out.finished()->streamed_bytes(),
             response.estimate().streamed_bytes());
 }
@@ -228,6 +230,7 @@ TEST_F(AnalyzeTest, DecodeCaptureAndTokens) {
     }
   }
   EXPECT_EQ(tokens, 3);
+  EXPECT_EQ(steps, 2);  // of the last token nothing is computed
   EXPECT_EQ(out.finished()->arms(0).generated_tokens(), 3);
   EXPECT_EQ(out.finished()->arms(0).stop_reason(), "length");
 }
