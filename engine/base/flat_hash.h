@@ -21,6 +21,7 @@ template <typename Table>
 class GrownTable : private Table {
  public:
   using Key = typename Table::key_type;
+  using typename Table::value_type;
 
   GrownTable() = default;
   GrownTable(GrownTable&& other) noexcept { *this = std::move(other); }
@@ -31,6 +32,8 @@ class GrownTable : private Table {
   }
 
   using Table::begin;
+  using Table::contains;
+  using Table::empty;
   using Table::end;
   using Table::find;
   using Table::size;
@@ -69,9 +72,9 @@ class GrownTable : private Table {
   template <typename K, typename... Args>
   static constexpr void CheckNothrow() {
     static_assert(std::is_nothrow_constructible_v<Key, K>);
-    if constexpr (!std::is_same_v<Key, typename Table::value_type>) {
-      static_assert(std::is_nothrow_constructible_v<
-                    typename Table::value_type::second_type, Args...>);
+    if constexpr (!std::is_same_v<Key, value_type>) {
+      static_assert(std::is_nothrow_constructible_v<typename Table::mapped_type,
+                                                    Args...>);
     }
   }
 

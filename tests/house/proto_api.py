@@ -28,6 +28,8 @@ PACKAGE = "qkscope.v1"
 LIST = "proto/api.txt"
 CHANGELOG = "CHANGELOG.md"
 UNRELEASED = "unreleased"
+# What the list began with: nothing of it was an addition.
+FIRST = "0.1.0"
 COMMAND = "build/venv/bin/python tests/house/proto_api.py"
 HEADER = f"""\
 # The whole API: the release that each part came with, its kind, name and type.
@@ -258,8 +260,6 @@ def not_in_changelog(listed, changelog):
         title = re.match(r"\[([^\]]+)\]", section)
         if title:
             sections[title[1].lower()] = section
-    # All of the first release is new: it has no list of additions.
-    first = list(sections)[-1] if sections else ""
     found = []
     for part in listed.values():
         for release, verb in ((part.since, "is new"), (part.until, "is gone")):
@@ -267,7 +267,7 @@ def not_in_changelog(listed, changelog):
                 listed[kind, part.parent].since == release
                 for kind in ("message", "enum", "service")
                 if (kind, part.parent) in listed)
-            if release in ("", first) or (inside and verb == "is new"):
+            if release in ("", FIRST) or (inside and verb == "is new"):
                 continue
             name = rf"(?<![\w.]){re.escape(part.name)}(?![\w.]*\w)"
             if not re.search(name, sections.get(release, "")):

@@ -208,6 +208,15 @@ class ChangesTest(unittest.TestCase):
                                   + "- `A.more` is more.\n")
         self.assert_asks("field A.more is new")
 
+    def test_additions_to_a_first_release_to_come(self):
+        self.changelog.write_text("# Changes\n\n## [Unreleased]\n\nAll.\n")
+        self.assertEqual(proto_api.problems(self.root), [])
+        self.edit("int32 x = 1;", "int32 x = 1; string more = 7;")
+        self.assertEqual(proto_api.update(self.root), [])
+        self.assert_asks("field A.more is new", "[Unreleased]")
+        self.note("`A.more` is more.")
+        self.assertEqual(proto_api.problems(self.root), [])
+
     def test_what_cannot_be_read_is_said(self):
         self.edit("int32 x = 1;", "int32 x = 3;")  # b's number
         with self.assertRaisesRegex(proto_api.CannotRead, "protoc"):
