@@ -6,7 +6,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
+#include "engine/base/json_string.h"
 #include "engine/base/utf8.h"
 #include "google/protobuf/descriptor.h"
 
@@ -134,25 +134,6 @@ bool IsLayerData(const FieldDescriptor* field) {
 }
 
 }  // namespace
-
-std::string JsonString(const std::string& text) {
-  std::string json = "\"";
-  for (size_t at = 0; at < text.size();) {
-    const size_t bytes = Utf8CharacterBytes(absl::string_view(text).substr(at));
-    const char c = text[at];
-    if (bytes == 0) {
-      json += "\\ufffd";
-    } else if (c == '"' || c == '\\') {
-      json += {'\\', c};
-    } else if (bytes == 1 && (static_cast<unsigned char>(c) < 0x20)) {
-      absl::StrAppendFormat(&json, "\\u%04x", c);
-    } else {
-      json.append(text, at, bytes);
-    }
-    at += bytes == 0 ? 1 : bytes;
-  }
-  return json + "\"";
-}
 
 std::string ToJson(const Message& message) {
   std::string json = "{";

@@ -24,9 +24,6 @@ std::string ToJson(const google::protobuf::Message& message);
 // "-Infinity"); raw values as base64 `data`, little-endian in `dtype`.
 std::string JsonOfTensor(int64_t seq, const Tensor& tensor);
 
-// `text` as a JSON string, quotes included. Invalid UTF-8 becomes U+FFFD.
-std::string JsonString(const std::string& text);
-
 }  // namespace qk::client
 
 #endif  // QKSCOPE_CLIENT_FILES_JSON_WRITER_H_

@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "engine/base/half.h"
+#include "engine/cpu/aligned_array.h"
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/tile-inl.h"
-#include "hwy/aligned_allocator.h"
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 
@@ -46,11 +46,11 @@ struct AttentionTask {
 
 // Per-thread memory, grown to the largest head_dim seen.
 struct AttentionScratch {
-  hwy::AlignedFreeUniquePtr<float[]> data;
+  AlignedArray<float> data;
   size_t size = 0;
   float* Get(size_t n) {
     if (n > size) {
-      data = hwy::AllocateAligned<float>(n);
+      data = AllocateAligned<float>(n);
       size = n;
     }
     return data.get();

@@ -4,14 +4,15 @@
 //
 #include <algorithm>
 #include <cstring>
+#include <new>
 #include <type_traits>
 #include <vector>
 
 #include "engine/base/check.h"
 #include "engine/base/half.h"
+#include "engine/cpu/aligned_array.h"
 #include "engine/cpu/matmul.h"
 #include "engine/cpu/tile-inl.h"
-#include "hwy/aligned_allocator.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -237,19 +238,16 @@ class PackedMatrix final : public CpuMatrix {
   ComputeType type_;
   std::vector<float> bias_;
   // (panels, k, width): one of the two.
-  hwy::AlignedFreeUniquePtr<float[]> f32_;
-  hwy::AlignedFreeUniquePtr<uint16_t[]> bf16_;
+  AlignedArray<float> f32_;
+  AlignedArray<uint16_t> bf16_;
 };
 
-absl::Status PackedMatrix::Pack(const RowReader& rows, ThreadPool& pool) {
+absl::Status PackedMatrix::Pack(const RowReader& rows, ThreadPool& pool) try {
   const int64_t total = panels_ * width_ * k_;
   if (type_ == ComputeType::kF32) {
-    f32_ = hwy::AllocateAligned<float>(total);
+    f32_ = AllocateAligned<float>(total);
   } else {
-    bf16_ = hwy::AllocateAligned<uint16_t>(total);
-  }
-  if (f32_ == nullptr && bf16_ == nullptr) {
-    return absl::ResourceExhaustedError("no memory for packed weights");
+    bf16_ = AllocateAligned<uint16_t>(total);
   }
   std::vector<std::vector<float>> sources(pool.size());
   pool.For(panels_, [&](int64_t p, int thread) {
@@ -265,12 +263,14 @@ absl::Status PackedMatrix::Pack(const RowReader& rows, ThreadPool& pool) {
      bf16_ == nullptr ? nullptr : bf16_.get() + base);
   });
   return absl::OkStatus();
+} catch (const std::bad_alloc&) {
+  return absl::ResourceExhaustedError("no memory for packed weights");
 }
 
 void PackedMatrix::Block(const float* x, int64_t rows, int64_t first_panel,
                          int64_t last_panel, float* out) const {
-  thread_local hwy::AlignedFreeUniquePtr<float[]> wide =
-      hwy::AllocateAligned<float>(kBlockingAvx512.k * kMaxPanelWidth);
+  thread_local const AlignedArray<float> wide =
+      AllocateAligned<float>(kBlockingAvx512.k * kMaxPanelWidth);
   // Few rows read each panel once, from end to end.
   const int64_t step = rows <= kFewRows ? k_ : blocking_.k;
   for (int64_t k = 0; k < k_; k += step) {

@@ -50,10 +50,6 @@ class Log {
 // messages that it could not parse: any client could fill the log with them.
 void RouteLibraryLogs();
 
-// The text with JSON's escapes, without quotes. Bytes that are not UTF-8
-// become U+FFFD.
-std::string JsonEscape(absl::string_view text);
-
 }  // namespace qk
 
 #endif  // QKSCOPE_SERVER_COMMON_LOG_H_

@@ -73,7 +73,9 @@ class QkctlImagesTest(unittest.TestCase):
         self.qkctl("analyze", *PROMPT, *TOWER, "--form", "raw", "--out", raw)
         norms, raw = load_file(norms), load_file(raw)
         self.assertEqual(sorted(norms), sorted(raw))
+        self.assertEqual(len(raw), 2 * 6)  # layers of text and tower; Q, K, V
         for name, values in raw.items():
+            self.assertTrue(np.isfinite(values).all(), name)
             if ".vision." in name:
                 self.assertEqual(values.shape, (54 * 4, HEADS, DIMS))
             want = np.linalg.norm(values.astype(np.float64), axis=0)

@@ -58,9 +58,13 @@ class FlagsTest(unittest.TestCase):
         self.assertEqual(
             self.refused("--modle", "a=b"),
             "qkscoped: unknown flag '--modle'; did you mean '--model'?\n")
-        self.assertEqual(self.refused("--threads", "0"),
-                         "qkscoped: flags: threads: must be in [1, 1024], "
-                         "got 0\n")
+        self.assertEqual(
+            self.refused("--listen", "127.0.0.1:0", "--listen=127.0.0.1:0"),
+            "qkscoped: --listen is given twice\n")
+        for threads in ("0", "-1"):
+            self.assertEqual(self.refused("--threads", threads),
+                             "qkscoped: flags: threads: must be in [1, 1024], "
+                             f"got {threads}\n")
         self.assertIn("models[1].name: 'a' is used by models[0]",
                       self.refused("--model", f"a={TINY_MODEL}",
                                    "--model", f"a={TINY_MODEL}"))

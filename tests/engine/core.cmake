@@ -1,4 +1,5 @@
-qk_test(crc32c_test SOURCES base/crc32c_test.cc LIBS qk_base)
+qk_test(base_test SOURCES base/crc32c_test.cc base/flag_parser_test.cc
+        base/json_string_test.cc LIBS qk_base)
 qk_test(golden_test SOURCES golden_test.cc LIBS qk_core)
 qk_test(disruption_test SOURCES hooks/disruption_test.cc LIBS qk_core)
 qk_test(estimate_test SOURCES run/estimate_test.cc LIBS qk_core)
@@ -13,7 +14,8 @@ qk_test(architectures_test SOURCES architectures/architectures_test.cc
         architectures/architectures_gguf_test.cc LIBS qk_core)
 qk_test(packed_model_test SOURCES model/packed_model_test.cc
         model/packed_model_bad_test.cc LIBS qk_core)
-# Its operator new is its own: a binary for itself.
+# Their operator new is their own: a binary each.
+qk_test(flat_hash_test SOURCES base/flat_hash_test.cc LIBS qk_base)
 qk_test(out_of_memory_test SOURCES out_of_memory_test.cc LIBS qk_core)
 qk_test(philox_test SOURCES base/philox_test.cc LIBS qk_core)
 qk_test(sampler_test SOURCES run/sampler_test.cc LIBS qk_core)

@@ -36,6 +36,8 @@ class GgufGoldenTest : public ::testing::TestWithParam<Case> {
   void CompareFrames(const std::string& prompt, const Recorder& recorder) {
     const char* const kPoints[] = {"hook_q",     "hook_k",     "hook_v",
                                    "hook_rot_q", "hook_rot_k", "hook_z"};
+    // Of the prefill and three steps.
+    EXPECT_EQ(recorder.frames.size(), 4u * 6 * layers_);
     for (const LayerFrame& frame : recorder.frames) {
       const std::string phase = frame.phase == Phase::kPrefill
                                     ? "prefill"
@@ -52,6 +54,7 @@ class GgufGoldenTest : public ::testing::TestWithParam<Case> {
     Driven driven(model,
                   ReadPrompt(json_.root().Get("prompts")->Get(name).value()),
                   {}, CaptureAll(model->config()));
+    layers_ = model->config().num_layers();
     const int tokens = static_cast<int>(driven.prompt().ids.size());
     std::vector<int> positions(tokens);
     std::iota(positions.begin(), positions.end(), 0);
@@ -71,6 +74,7 @@ class GgufGoldenTest : public ::testing::TestWithParam<Case> {
   const std::unique_ptr<Backend> backend_;
   const std::unique_ptr<TensorSource> golden_;
   const JsonDocument json_;
+  int layers_ = 0;
   // Logits and each hook point: all that was got, and all that is right.
   std::map<std::string, std::pair<std::vector<float>, std::vector<float>>>
       compared_;

@@ -55,34 +55,42 @@ class IdentityTest : public ::testing::TestWithParam<Case> {
     return spec;
   }
 
+  template <typename T>
+  static std::string RawBytes(const std::vector<T>& values) {
+    return {reinterpret_cast<const char*>(values.data()),
+            values.size() * sizeof(T)};
+  }
+
   // Everything of a recording that must be equal, as bytes.
   static std::string Bytes(const Recorder& r, bool frames) {
     std::map<std::string, std::string> parts;
+    const auto add = [&parts](const std::string& name,
+                              const std::string& bytes) {
+      EXPECT_FALSE(bytes.empty()) << name;
+      EXPECT_TRUE(parts.emplace(name, bytes).second) << name << " twice";
+    };
     for (const LayerFrame& f : r.frames) {
       if (!frames) break;
-      parts[absl::StrCat("frame ", f.arm, " ", f.layer, " ",
-                         static_cast<int>(f.point), " ",
-                         static_cast<int>(f.stage), " ", f.step)] = f.data;
+      add(absl::StrCat("frame ", f.arm, " ", f.layer, " ",
+                       static_cast<int>(f.point), " ",
+                       static_cast<int>(f.stage), " ", f.step),
+          f.data);
     }
     for (const TokenEvent& t : r.tokens) {
-      parts[absl::StrCat("token ", t.arm, " ", t.step)] =
-          absl::StrCat(t.id, " ") +
-          std::string(reinterpret_cast<const char*>(&t.logprob), 4);
+      add(absl::StrCat("token ", t.arm, " ", t.step),
+          absl::StrCat(t.id, " ") + RawBytes(std::vector{t.logprob}));
     }
     for (const ComparisonResult& c : r.comparisons) {
-      parts[absl::StrCat("compare ", c.arm)] =
-          std::string(reinterpret_cast<const char*>(c.kl.data()),
-                      4 * c.kl.size()) +
-          std::string(reinterpret_cast<const char*>(c.token_logprob.data()),
-                      4 * c.token_logprob.size());
+      add(absl::StrCat("compare ", c.arm),
+          RawBytes(c.kl) + RawBytes(c.top1) + RawBytes(c.token_logprob));
     }
     for (const auto& [arm, rows] : r.logits) {
       for (const PositionLogits& row : rows) {
-        parts[absl::StrCat("logits ", arm, " ", row.position)] =
-            std::string(reinterpret_cast<const char*>(row.logprobs.data()),
-                        4 * row.logprobs.size());
+        add(absl::StrCat("logits ", arm, " ", row.position),
+            RawBytes(row.ids) + RawBytes(row.logprobs));
       }
     }
+    EXPECT_FALSE(parts.empty());
     std::string all;
     for (const auto& [key, value] : parts) absl::StrAppend(&all, key, value);
     return all;
@@ -155,6 +163,7 @@ TEST_P(IdentityTest, CancelledNeighboursLeaveAndChangeNothing) {
   EXPECT_EQ(gone.finished, 1);
   EXPECT_TRUE(kept.final_status.ok()) << kept.final_status;
   EXPECT_EQ(alone, Bytes(kept, true));
+  EXPECT_FALSE(gone.frames.empty());
   for (const LayerFrame& f : gone.frames) EXPECT_EQ(f.layer, 0);
   EXPECT_EQ(model->pages().used_pages(), 0);
 }
@@ -210,7 +219,6 @@ TEST_P(IdentityTest, PassesThatTakeTurnsWithinTheirLayers) {
         if (rule.layers.empty()) rule.layers = {1};
       }
     }
-    const std::string alone = Bytes(RunAlone(spec), true);
     const int arms = 1 + Batch::kStepRows / tokens * 2;
     LongRun a(spec, arms), b(spec, arms);
     ASSERT_TRUE(a.run->Reserve().ok() && b.run->Reserve().ok());
@@ -228,13 +236,15 @@ TEST_P(IdentityTest, PassesThatTakeTurnsWithinTheirLayers) {
     LongRun undisturbed(spec, 2);
     RunTogether({undisturbed.run.get()});
     const auto expected = FramesByArm(undisturbed.recorder);
+    ASSERT_EQ(expected.size(), 2u);
     for (const LongRun* run : {&a, &b}) {
       EXPECT_TRUE(run->recorder.final_status.ok()) << name;
-      for (const auto& [arm, bytes] : FramesByArm(run->recorder)) {
+      const auto frames = FramesByArm(run->recorder);
+      EXPECT_EQ(static_cast<int>(frames.size()), arms);
+      for (const auto& [arm, bytes] : frames) {
         EXPECT_EQ(bytes, expected.at(arm % 2)) << name << " arm " << arm;
       }
     }
-    EXPECT_FALSE(alone.empty());
   }
 }
 

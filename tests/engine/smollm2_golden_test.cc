@@ -241,6 +241,9 @@ TEST_P(SmolLm2Test, Comparisons) {
     }
     const std::vector<int32_t> top1 = Ids(golden.Get("top1_id").value());
     const std::vector<double> margin = Doubles(golden.Get("margin").value());
+    ASSERT_FALSE(top1.empty());
+    ASSERT_EQ(margin.size(), top1.size());
+    ASSERT_EQ(recorder.comparisons[0].top1.size(), top1.size());
     int decided = 0;
     for (size_t i = 0; i < top1.size(); ++i) {
       if (margin[i] <= GetParam().margin) continue;

@@ -27,10 +27,11 @@ inline std::string GoldenPath(const std::string& name) {
   return std::string(QK_SOURCE_DIR) + "/tests/goldens/" + name;
 }
 
-// Sum of squared differences over sum of squares; NaN if anything is.
+// Sum of squared differences over sum of squares; NaN if anything is, and where
+// there is nothing to compare.
 inline double Nmse(const std::vector<float>& got,
                    const std::vector<float>& want) {
-  if (got.size() != want.size()) return std::nan("");
+  if (got.size() != want.size() || want.empty()) return std::nan("");
   double error = 0;
   double power = 0;
   for (size_t i = 0; i < got.size(); ++i) {

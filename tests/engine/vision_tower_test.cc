@@ -78,7 +78,9 @@ TEST_P(VisionTowerTest, AnImagesRowsAreTheSameBesideOthers) {
     joined.embeddings.insert(joined.embeddings.end(), alone.embeddings.begin(),
                              alone.embeddings.end());
   }
+  EXPECT_EQ(all.hooks.size(), 2u * 6u);
   EXPECT_TRUE(joined.hooks == all.hooks);
+  EXPECT_FALSE(all.embeddings.empty());
   EXPECT_TRUE(joined.embeddings == all.embeddings);
 }
 
@@ -96,8 +98,9 @@ TEST_P(VisionTowerTest, AFrameSeesNoOtherFrame) {
                       {whole.values.begin() + i * size,
                        whole.values.begin() + (i + 1) * size}});
   }
-  EXPECT_TRUE(RunTower(*model, {whole}).embeddings ==
-              RunTower(*model, frames).embeddings);
+  const std::vector<float> together = RunTower(*model, {whole}).embeddings;
+  EXPECT_FALSE(together.empty());
+  EXPECT_TRUE(together == RunTower(*model, frames).embeddings);
 }
 
 }  // namespace

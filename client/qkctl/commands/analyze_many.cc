@@ -16,6 +16,7 @@
 #include "client/qkctl/flags/jsonl.h"
 #include "client/qkctl/flags/request_flags.h"
 #include "client/qkctl/output/analyze_view.h"
+#include "engine/base/json_string.h"
 
 namespace qk::client {
 namespace {

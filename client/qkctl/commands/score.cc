@@ -10,6 +10,7 @@
 #include "client/qkctl/command.h"
 #include "client/qkctl/flags/arm_spec.h"
 #include "client/qkctl/flags/jsonl.h"
+#include "engine/base/json_string.h"
 
 namespace qk::client {
 namespace {

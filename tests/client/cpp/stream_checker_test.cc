@@ -79,6 +79,8 @@ TEST(StreamChecker, NamesWhatIsWrongWithATowersTensor) {
 
 TEST(StreamChecker, PutsChunksTogether) {
   const auto whole = Check(FakeStream());
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  ASSERT_EQ(whole->size(), 12u);
   for (const size_t bytes : {1u, 5u, 31u, 32u}) {
     FakeStreamOptions options;
     options.chunk_bytes = bytes;

@@ -16,16 +16,6 @@ namespace {
 namespace v1 = qkscope::v1;
 using ::testing::HasSubstr;
 
-TEST(JsonString, EscapesAndRepairs) {
-  EXPECT_EQ(JsonString("a\"b\\c\n"), "\"a\\\"b\\\\c\\u000a\"");
-  EXPECT_EQ(JsonString(std::string("\0", 1)), "\"\\u0000\"");
-  EXPECT_EQ(JsonString("Zürich €𝄞"), "\"Zürich €𝄞\"");
-  EXPECT_EQ(JsonString("\xff"), "\"\\ufffd\"");
-  EXPECT_EQ(JsonString("\xc0\xaf"), "\"\\ufffd\\ufffd\"");  // overlong
-  EXPECT_EQ(JsonString("\xed\xa0\x80"), "\"\\ufffd\\ufffd\\ufffd\"");  // D800
-  EXPECT_EQ(JsonString("\xe2\x82"), "\"\\ufffd\\ufffd\"");             // cut
-}
-
 TEST(ToJson, ProtobufParsersReadItBack) {
   for (const v1::AnalyzeEvent& event : FakeStream()) {
     v1::AnalyzeEvent expected = event;

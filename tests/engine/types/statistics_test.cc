@@ -234,6 +234,10 @@ TEST_F(StatisticsTest, EveryComparisonEqualsTheReference) {
         const auto want_kl = Doubles(expected.Get("kl").value());
         const auto want = Doubles(expected.Get("token_logprob").value());
         const auto top1 = Ids(expected.Get("top1_id").value());
+        ASSERT_FALSE(ids.empty());
+        ASSERT_EQ(want_kl.size(), ids.size());
+        ASSERT_EQ(want.size(), ids.size());
+        ASSERT_EQ(top1.size(), ids.size());
         for (size_t t = 0; t < ids.size(); ++t) {
           EXPECT_TRUE(std::abs(kl[t] - want_kl[t]) <=
                       kKlTolerance + 1e-5 * want_kl[t])

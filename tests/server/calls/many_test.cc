@@ -88,11 +88,14 @@ TEST_F(ManyTest, TheSameDigestsAsAlone) {
     }
   }
   const Analysis alone = Analyze("model: 'tiny' " + Tokens(9));
+  ASSERT_NE(alone.finished(), nullptr);
   std::string expected;
   for (const auto& digest : alone.finished()->manifest().digests()) {
     expected += digest.sha256();
   }
+  EXPECT_EQ(expected.size(), 6u * 64);
   EXPECT_EQ(digests["p1"], expected);
+  EXPECT_NE(digests["p2"], expected);
 }
 
 TEST_F(ManyTest, ABadPromptFailsAlone) {
@@ -174,6 +177,9 @@ TEST_F(ManyTest, AggregateIsMeanAndVarianceOverPrompts) {
   EXPECT_EQ(entry.massive_count().count(), 3);
   const std::vector<float> mean = Floats(entry.mean());
   const std::vector<float> variance = Floats(entry.variance());
+  ASSERT_EQ(mean.size(), 2u * 8);  // heads and dims
+  ASSERT_EQ(variance.size(), mean.size());
+  for (const auto& n : norms) ASSERT_EQ(n.size(), mean.size());
   for (size_t i = 0; i < mean.size(); ++i) {
     double m = 0, v = 0;
     for (const auto& n : norms) m += n[i] / 3.0;

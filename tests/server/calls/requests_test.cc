@@ -177,6 +177,7 @@ TEST_F(RequestsTest, ABrokenStreamIsTakenUpAgain) {
   Analysis both;
   both.events = events;
   both.events.insert(both.events.end(), rest.events.begin(), rest.events.end());
+  EXPECT_EQ(Payloads(direct).size(), 6u);
   EXPECT_EQ(Payloads(both), Payloads(direct));
   ASSERT_NE(both.finished(), nullptr);
   EXPECT_EQ(both.finished()->arms(0).generated_tokens(), 100);
@@ -260,6 +261,7 @@ TEST_F(RequestsTest, ResultsOutliveTheServer) {
   Start();
   const Analysis after = GetResult("ada", id);
   ASSERT_TRUE(after.status.ok()) << after.status.error_message();
+  EXPECT_EQ(Payloads(before).size(), 6u);
   EXPECT_EQ(Payloads(after), Payloads(before));
   EXPECT_NE(after.finished(), nullptr);
 }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <set>
+#include <utility>
 
 #include "gmock/gmock.h"
 #include "tests/server/convert/images_testing.h"
@@ -130,7 +132,7 @@ TEST_F(ImagesTest, WhatARuleOfTheTowerChoseIsToldForEachImage) {
   const Analysis out = Analyze(BrokenTower(Golden("p1")));
   ASSERT_TRUE(out.status.ok()) << out.status.error_message();
   const std::vector<Image> images = GoldenImages(kVisionModel, "p1");
-  int told = 0;
+  std::set<std::pair<int, int>> told;  // image, tensor
   for (const pb::AnalyzeEvent& event : out.events) {
     if (!event.has_applied()) continue;
     const pb::Applied& applied = event.applied();
@@ -146,11 +148,12 @@ TEST_F(ImagesTest, WhatARuleOfTheTowerChoseIsToldForEachImage) {
     for (int h = 0; h < kVisionHeads; ++h) {
       const TopDim top = FindTop(rows, h);
       EXPECT_THAT(applied.chosen(h).dims(), ::testing::ElementsAre(top.dim));
+      ASSERT_EQ(applied.chosen(h).values_size(), 1);
       EXPECT_NEAR(applied.chosen(h).values(0), top.mean, 1e-5);
     }
-    ++told;
+    EXPECT_TRUE(told.insert({applied.image(), applied.tensor()}).second);
   }
-  EXPECT_EQ(told, 2 * 2);  // Q and K of two images
+  EXPECT_EQ(told.size(), 2u * 2);  // Q and K of two images
 }
 
 TEST_F(ImagesTest, ABrokenTowerIsItsArmsAlone) {
@@ -164,8 +167,9 @@ TEST_F(ImagesTest, ABrokenTowerIsItsArmsAlone) {
       kl[event.comparison().arm()] = event.comparison().mean_kl();
     }
   }
-  EXPECT_EQ(kl["clean"], 0.0f);
-  EXPECT_GT(kl["broken"], 1e-6f);
+  ASSERT_EQ(kl.size(), 2u);
+  EXPECT_EQ(kl.at("clean"), 0.0f);
+  EXPECT_GT(kl.at("broken"), 1e-6f);
   pb::AnalyzeRequest alone = request;
   alone.mutable_arms()->DeleteSubrange(0, 1);
   const Analysis clean = Analyze(alone);

@@ -120,6 +120,7 @@ TEST_P(VisionTest, TheEstimateIsWhatIsStreamed) {
   for (const pb::Layer* layer : out.layers()) {
     bytes += static_cast<int64_t>(layer->data().size());
   }
+  EXPECT_GT(bytes, 0);
   grpc::ClientContext context;
   pb::EstimateResponse estimate;
   ASSERT_TRUE(stub_->Estimate(&context, request, &estimate).ok());
@@ -136,6 +137,7 @@ TEST_P(VisionTest, TheManifestHasADigestForEachFrame) {
     digests[{digest.image(), digest.layer(), digest.point()}] = &digest;
   }
   const std::vector<const pb::Layer*> frames = TowerFrames(out);
+  EXPECT_EQ(frames.size(), 2u * 2 * std::size(kVisionPoints));
   EXPECT_EQ(digests.size(), frames.size());
   for (const pb::Layer* frame : frames) {
     const auto* digest =

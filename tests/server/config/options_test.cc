@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "qkscope/v1/error.pb.h"
@@ -314,11 +315,32 @@ TEST(FlagsTest, BadFlags) {
   EXPECT_EQ(FlagError({"--zzzzzzzzzzzzz"}),
             "unknown flag '--zzzzzzzzzzzzz'; see --help");
   EXPECT_EQ(FlagError({"model"}), "unexpected argument 'model'; see --help");
-  EXPECT_EQ(FlagError({"--threads"}), "--threads: needs a value");
+  EXPECT_EQ(FlagError({"-h"}), "unexpected argument '-h'; see --help");
+  EXPECT_EQ(FlagError({"--", "x"}), "unexpected argument 'x'; see --help");
+  EXPECT_EQ(FlagError({"--threads"}), "--threads needs a value: N");
   EXPECT_EQ(FlagError({"--threads", "two"}),
             "--threads: must be a number, got 'two'");
   EXPECT_EQ(FlagError({"--model", "a"}), "--model: must be NAME=PATH, got 'a'");
-  EXPECT_EQ(FlagError({"--help=yes"}), "--help: takes no value");
+  EXPECT_EQ(FlagError({"--help=perhaps"}),
+            "--help: 'perhaps' is not true or false");
+}
+
+TEST(FlagsTest, OnlyModelsMayComeTwice) {
+  for (const char* name :
+       {"config", "listen", "metrics-listen", "users-file", "tls-cert",
+        "tls-key", "tls-client-ca", "spool", "log-level", "threads"}) {
+    const std::string flag = absl::StrCat("--", name);
+    EXPECT_EQ(FlagError({flag, "1", flag + "=1"}), flag + " is given twice");
+  }
+  EXPECT_EQ(FlagError({"--check-config", "--check-config"}),
+            "--check-config is given twice");
+  EXPECT_EQ(FlagError({"--model", "a=x", "--model", "b=y"}), "");
+}
+
+TEST(FlagsTest, NegativeNumbersAreValues) {
+  const auto flags = ParseFlags({"--threads", "-1"});
+  ASSERT_TRUE(flags.ok()) << flags.status().message();
+  EXPECT_EQ(flags->config.threads(), -1);  // ReadOptions refuses it
 }
 
 TEST(GrpcStatusTest, InternalErrorsTellNothing) {
@@ -353,14 +375,6 @@ TEST(GrpcStatusTest, RetryInfoSurvives) {
   ASSERT_TRUE(request.ParseFromString(details.details(1).value()));
   EXPECT_EQ(request.request_id(), "4711");
   EXPECT_THAT(details.details(0).type_url(), HasSubstr("google.rpc.RetryInfo"));
-}
-
-TEST(LogTest, JsonEscape) {
-  EXPECT_EQ(JsonEscape("a\"b\\c\n\x01"), "a\\\"b\\\\c\\u000a\\u0001");
-  EXPECT_EQ(JsonEscape("\xff"
-                       "a\xc3\xa9"),
-            "\xef\xbf\xbd"
-            "a\xc3\xa9");
 }
 
 }  // namespace

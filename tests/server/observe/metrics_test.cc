@@ -92,30 +92,33 @@ TEST_F(MetricsTest, CountsAddUpAndPromtoolIsSilent) {
   ASSERT_TRUE(server_->WaitUntilIdle(absl::InfiniteFuture()));
   const std::string text = Scrape();
   EXPECT_EQ(Promtool(text), "");
-  auto samples = ParseSamples(text);
-  EXPECT_EQ(samples["qkscope_rpc_started_total{method=\"Analyze\"}"], 4);
+  const auto samples = ParseSamples(text);
+  EXPECT_EQ(samples.at("qkscope_rpc_started_total{method=\"Analyze\"}"), 4);
   EXPECT_EQ(
-      samples["qkscope_rpc_handled_total{code=\"OK\",method=\"Analyze\"}"], 2);
+      samples.at("qkscope_rpc_handled_total{code=\"OK\",method=\"Analyze\"}"),
+      2);
   double started = 0, handled = 0;
   for (const auto& [name, value] : samples) {
     if (absl::StartsWith(name, "qkscope_rpc_started_total")) started += value;
     if (absl::StartsWith(name, "qkscope_rpc_handled_total")) handled += value;
   }
   EXPECT_EQ(started, handled);
-  EXPECT_EQ(samples["qkscope_prompt_tokens_total{model=\"tiny\"}"], 15);
-  EXPECT_EQ(samples["qkscope_pass_rows_total{model=\"tiny\"}"], 15);
-  EXPECT_EQ(samples["qkscope_model_ready{model=\"tiny\"}"], 1);
+  EXPECT_EQ(samples.at("qkscope_prompt_tokens_total{model=\"tiny\"}"), 15);
+  EXPECT_EQ(samples.at("qkscope_pass_rows_total{model=\"tiny\"}"), 15);
+  EXPECT_EQ(samples.at("qkscope_model_ready{model=\"tiny\"}"), 1);
   EXPECT_GT(
-      samples["qkscope_model_memory_bytes{memory=\"host\",model=\"tiny\"}"], 0);
-  EXPECT_EQ(samples["qkscope_streamed_bytes_total"], 2 * 2 * 64 * 4);
-  EXPECT_EQ(samples["qkscope_stream_buffered_bytes"], 0);
-  EXPECT_EQ(samples["qkscope_stream_reserved_bytes"], 0);
-  EXPECT_EQ(samples["qkscope_queued_requests"], 0);
-  EXPECT_EQ(samples["qkscope_running_requests"], 0);
+      samples.at("qkscope_model_memory_bytes{memory=\"host\",model=\"tiny\"}"),
+      0);
+  EXPECT_EQ(samples.at("qkscope_streamed_bytes_total"), 2 * 2 * 64 * 4);
+  EXPECT_EQ(samples.at("qkscope_stream_buffered_bytes"), 0);
+  EXPECT_EQ(samples.at("qkscope_stream_reserved_bytes"), 0);
+  EXPECT_EQ(samples.at("qkscope_queued_requests"), 0);
+  EXPECT_EQ(samples.at("qkscope_running_requests"), 0);
   // Of the undisrupted prompt only.
-  EXPECT_EQ(samples["qkscope_massive_frames_total{layer=\"1\",model=\"tiny\","
-                    "tensor=\"q\"}"],
-            1);
+  EXPECT_EQ(
+      samples.at("qkscope_massive_frames_total{layer=\"1\",model=\"tiny\","
+                 "tensor=\"q\"}"),
+      1);
   EXPECT_EQ(text.find("no-such-model"), std::string::npos);
 }
 

@@ -2,6 +2,7 @@
 // device whose clock only work and idleness move: no thread, no model. What
 // each user got is counted by the device, not by the scheduler.
 #include <algorithm>
+#include <cmath>
 #include <deque>
 #include <map>
 #include <memory>
@@ -411,6 +412,7 @@ double ShareError(const std::vector<SimulatedUser>& users, bool one_flow,
         simulation.device().SecondsOf(user.name, 0, kSeconds * 2) / served;
     // The slice that the time ends in is somebody's.
     const double slice = (0.1 + kLongestLayer) / kSeconds;
+    EXPECT_TRUE(std::isfinite(got)) << user.name;
     error = std::max(error, (std::abs(got - fair) - slice) / fair);
   }
   EXPECT_NEAR(simulation.device().busy(), simulation.now(), 1e-6)
@@ -454,13 +456,17 @@ TEST(SchedulerSimulationTest, BatchWorkDoesNotComeFirstForHavingPaused) {
   }
   Simulation simulation(users, false);
   simulation.Run(arrivals);
+  int looked_at = 0;
   for (const Pending& pending : simulation.all()) {
     // The first time nobody knows what a row costs.
     if (pending.arrival.user == 0 || pending.arrival.time == 0) continue;
+    ++looked_at;
+    ASSERT_GE(pending.finished, pending.arrival.time);
     EXPECT_LE(pending.finished - pending.arrival.time,
               Alone(pending.arrival) + 1e-9)
         << "arrived at " << pending.arrival.time;
   }
+  EXPECT_EQ(looked_at, 9);
 }
 
 TEST(SchedulerSimulationTest, OneUserAloneGetsEverything) {
@@ -516,12 +522,16 @@ struct Crowd {
 };
 
 void ExpectOneSliceOfOthersAtMost(const Simulation& simulation, int user) {
+  int looked_at = 0;
   for (const Pending& pending : simulation.all()) {
     if (pending.arrival.user != user) continue;
+    ++looked_at;
+    ASSERT_GE(pending.finished, pending.arrival.time);
     EXPECT_LE(pending.finished - pending.arrival.time,
               Alone(pending.arrival) + kLongestLayer + 0.1 + 1e-9)
         << "arrived at " << pending.arrival.time;
   }
+  EXPECT_GE(looked_at, 5);
 }
 
 TEST(SchedulerSimulationTest, AShortRequestIsNotTornUpAmongLongOnes) {
