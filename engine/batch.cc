@@ -6,6 +6,7 @@
 #include "absl/algorithm/container.h"
 #include "engine/base/check.h"
 #include "engine/types/rope_rows.h"
+#include "engine/types/rule_shape.h"
 
 namespace qk {
 

@@ -4,94 +4,33 @@
 #include <numeric>
 
 #include "engine/base/check.h"
+#include "engine/types/rule_shape.h"
 
 namespace qk {
 namespace {
 
 using Rule = DisruptionRule;
 
-HookPoint PointOf(const Rule& rule, Qkv tensor) {
-  const bool pre = rule.point == Rule::Point::kPreRope;
-  switch (tensor) {
-    case Qkv::kQ:
-      return pre ? HookPoint::kQ : HookPoint::kRotQ;
-    case Qkv::kK:
-      return pre ? HookPoint::kK : HookPoint::kRotK;
-    case Qkv::kV:
-      return HookPoint::kV;
-  }
-  return HookPoint::kV;
-}
-
-bool Contains(const std::vector<int>& sorted, int x) {
-  return std::binary_search(sorted.begin(), sorted.end(), x);
-}
-
-// Whether the query heads of a group would read different keys: then each
-// needs its own.
-bool CopiesDiffer(const Rule& rule, Qkv tensor, const AttentionConfig& c) {
-  if (tensor == Qkv::kQ || rule.kv_grouping == Rule::KvGrouping::kKvHead ||
-      c.group_size() == 1) {
-    return false;
-  }
-  const bool per_head = rule.axis == Rule::Axis::kPerHead;
-  if (rule.select == Rule::Select::kExplicit ||
-      (rule.select == Rule::Select::kRandomK && per_head)) {
-    return true;
-  }
-  if (rule.heads.empty()) return false;
-  for (int first = 0; first < c.num_heads; first += c.group_size()) {
-    int active = 0;
-    for (int h = first; h < first + c.group_size(); ++h) {
-      active += Contains(rule.heads, h);
-    }
-    if (active != 0 && active != c.group_size()) return true;
-  }
-  return false;
-}
-
-// How the rule sees `physical` heads of a tensor.
-std::vector<HeadRole> Roles(const Rule& rule, Qkv tensor,
-                            const AttentionConfig& c, int physical) {
+// How the rule sees `physical` heads of a tensor of which it counts `counted`.
+// Where one of them stands for several that the rule counts, it has the number
+// of the first.
+std::vector<HeadRole> Roles(const Rule& rule, int physical, int counted) {
   std::vector<HeadRole> roles(physical);
-  const int group = c.group_size();
-  const bool by_query =
-      tensor == Qkv::kQ || rule.kv_grouping == Rule::KvGrouping::kQueryHead;
   for (int h = 0; h < physical; ++h) {
-    // Number of this head in the rule's counting; a KV head stands for its
-    // group's first query head.
-    int id = h;
-    if (tensor != Qkv::kQ && physical == c.num_heads && !by_query) {
-      id = h / group;
-    } else if (tensor != Qkv::kQ && physical == c.num_kv_heads && by_query) {
-      id = h * group;
-    }
-    roles[h] = {rule.heads.empty() || Contains(rule.heads, id), id};
+    const int id = h * counted / physical;
+    roles[h] = {ActsOnHead(rule, id), id};
   }
   return roles;
 }
 
-std::vector<int> Offsets(Range range, const PassStep& pass) {
-  const int begin = std::max(range.begin, pass.first_position);
-  const int end = std::min(range.end, pass.first_position + pass.rows);
-  std::vector<int> rows(std::max(0, end - begin));
-  std::iota(rows.begin(), rows.end(), begin - pass.first_position);
+// The rows of a pass at these positions.
+std::vector<int> RowsAt(Range positions, const PassStep& pass) {
+  std::vector<int> rows(positions.size());
+  std::iota(rows.begin(), rows.end(), positions.begin - pass.first_position);
   return rows;
 }
 
 }  // namespace
-
-Qkv TensorOf(HookPoint point) {
-  switch (point) {
-    case HookPoint::kK:
-    case HookPoint::kRotK:
-      return Qkv::kK;
-    case HookPoint::kV:
-      return Qkv::kV;
-    default:
-      return Qkv::kQ;
-  }
-}
 
 Disruptor::Disruptor(const ModelConfig& config, const std::vector<Rule>& rules,
                      int positions, int arm, int image)
@@ -157,11 +96,8 @@ void Disruptor::AddState(const ModelConfig& config, int rule_index, Qkv tensor,
       layouts_[layer] == KvLayout::kExpanded) {
     heads = c.num_heads;
   }
-  state.heads = Roles(*state.rule, tensor, c, heads);
-  state.counted_heads = tensor == Qkv::kQ || state.rule->kv_grouping ==
-                                                 Rule::KvGrouping::kQueryHead
-                            ? c.num_heads
-                            : c.num_kv_heads;
+  state.counted_heads = RuleHeads(*state.rule, tensor, c);
+  state.heads = Roles(*state.rule, heads, state.counted_heads);
   if (state.rule->axis == Rule::Axis::kPerHead) {
     state.offset = state_bytes_;
     // squares, sums, values, mask
@@ -221,11 +157,8 @@ void Disruptor::RunStates(HookPoint point, int layer, bool on_cache,
 
 void Disruptor::Run(State& state, const PassStep& pass, const HeadRows& x) {
   QK_CHECK(x.heads == static_cast<int>(state.heads.size()));
-  // In decode the row is a generated token: always among the changed.
-  std::vector<int> rows = {0};
-  if (pass.phase == Phase::kPrefill) {
-    rows = Offsets(state.rule->positions, pass);
-  }
+  const std::vector<int> rows =
+      RowsAt(ChangedPositions(*state.rule, pass), pass);
   if (state.rule->axis == Rule::Axis::kPerHead) {
     RunPerHead(state, pass, x, rows);
   } else if (Has(state.rule->phase, pass.phase)) {
@@ -240,10 +173,9 @@ void Disruptor::RunPerHead(State& state, const PassStep& pass,
   const bool acts = Has(rule.phase, pass.phase);
   if (!acts && !(prefill && Has(rule.phase, Phase::kDecode))) return;
   // Statistics are of undisrupted values, so they come first.
-  const bool choose = prefill || rule.reselect;
+  const bool choose = Has(ChoosingPhases(rule), pass.phase);
   if (choose) {
-    const std::vector<int> counted =
-        prefill ? Offsets(rule.stat_span, pass) : std::vector<int>{0};
+    const std::vector<int> counted = RowsAt(CountedPositions(rule, pass), pass);
     backend_->AddMoments(x, counted, state.moments);
     state.count += static_cast<int64_t>(counted.size());
     const Selection selection = {&rule, state.tensor, state.layer,
@@ -300,19 +232,20 @@ void Disruptor::AddReport(const State& state, const PassStep& pass,
 
 namespace {
 
+// What a mask (dims) chose of a head or a token. `values`: (dims), or the
+// token's one.
 AppliedDims DimsOf(const Rule& rule, int index, const uint8_t* mask, int dims,
-                   const float* values, bool one_value) {
+                   const float* values) {
+  const bool per_token = rule.axis == Rule::Axis::kPerToken;
+  const bool pooled = rule.replace == Rule::Replace::kPooledMean;
   AppliedDims chosen;
   chosen.index = index;
   for (int d = 0; d < dims; ++d) {
     if (!mask[d]) continue;
     chosen.dims.push_back(d);
     if (rule.replace == Rule::Replace::kScale) continue;
-    if (!one_value || chosen.values.empty()) {
-      chosen.values.push_back(one_value && rule.axis == Rule::Axis::kPerToken
-                                  ? values[0]
-                                  : values[d]);
-    }
+    if (pooled && !chosen.values.empty()) continue;
+    chosen.values.push_back(per_token ? *values : values[d]);
   }
   return chosen;
 }
@@ -325,15 +258,13 @@ void Disruptor::Fill(const Report& report, AppliedRule* applied) {
   const int dims = state.head_dim;
   const int heads = static_cast<int>(state.heads.size());
   if (rule.axis == Rule::Axis::kPerHead) {
-    const bool pooled = rule.replace == Rule::Replace::kPooledMean;
     // Told in the rule's own counting of heads: a KV head that stands for a
     // group comes once per query head, a group's copies of a KV head once.
     for (int h = 0; h < state.counted_heads; ++h) {
+      if (!ActsOnHead(rule, h)) continue;
       const int physical = h * heads / state.counted_heads;
-      if (!state.heads[physical].active) continue;
-      AppliedDims chosen =
-          DimsOf(rule, h, report.mask.data() + physical * dims, dims,
-                 report.values.data() + physical * dims, pooled);
+      AppliedDims chosen = DimsOf(rule, h, report.mask.data() + physical * dims,
+                                  dims, report.values.data() + physical * dims);
       applied->replaced +=
           static_cast<int64_t>(chosen.dims.size()) * report.rows;
       applied->chosen.push_back(std::move(chosen));
@@ -351,7 +282,7 @@ void Disruptor::Fill(const Report& report, AppliedRule* applied) {
       for (int d = 0; d < dims; ++d) any[d] |= mask[d];
     }
     applied->chosen.push_back(DimsOf(rule, report.positions[i], any.data(),
-                                     dims, report.values.data() + i, true));
+                                     dims, report.values.data() + i));
   }
 }
 

@@ -25,9 +25,6 @@ enum class KvLayout {
   kExpanded,  // attention reads its own copy, one head per query head
 };
 
-// The tensor that a hook point shows; the rules of a point act on it.
-Qkv TensorOf(HookPoint point);
-
 class Disruptor {
  public:
   // Of the text's rules among `rules` and its `positions` in prefill; or, with

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/model/model.h"
+#include "engine/types/rule_shape.h"
 #include "server/common/text.h"
 
 namespace qk {
@@ -67,9 +68,8 @@ double AppliedBytes(const RunSpec& spec, const DisruptionRule& rule,
       rule.vision ? static_cast<double>(spec.images.size()) : 1;
   const double positions = rule.vision ? patches : rule.positions.size();
   const bool per_token = rule.axis == DisruptionRule::Axis::kPerToken;
-  const bool in_decode = Has(rule.phase, Phase::kDecode);
   const double steps =
-      in_decode && (per_token || rule.reselect) ? NewTokens(spec) : 0;
+      Has(ChoosingPhases(rule), Phase::kDecode) ? NewTokens(spec) : 0;
   for (int layer : rule.layers) {
     const AttentionConfig& attention = config.attention(rule.vision, layer);
     const bool counted = rule.select == DisruptionRule::Select::kTopK ||

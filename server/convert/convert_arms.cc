@@ -6,6 +6,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_format.h"
 #include "engine/base/check.h"
+#include "engine/types/rule_shape.h"
 #include "server/common/model_name.h"
 #include "server/common/text.h"
 #include "server/convert/convert_fields.h"

@@ -27,10 +27,6 @@ pb::DisruptionRule RuleToProto(const DisruptionRule& rule);
 absl::StatusOr<Range> ConvertSpan(const pb::Span& span, absl::string_view field,
                                   Range whole, int tokens);
 
-// Heads that `tensor` has in the rule's own counting.
-int RuleHeads(const DisruptionRule& rule, Qkv tensor,
-              const AttentionConfig& attention);
-
 const char* QkvName(Qkv tensor);
 
 }  // namespace qk

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "engine/types/model_config.h"
+#include "engine/types/rule_shape.h"
 #include "engine/types/spec.h"
 #include "qkscope/v1/spec.pb.h"
 #include "server/common/limits.h"
@@ -61,7 +62,6 @@ struct RuleConverter {
     return Over(
         [&](const AttentionConfig& a) { return RuleHeads(out, tensor, a); });
   }
-  bool CopiesDiffer(const AttentionConfig& attention) const;
 };
 
 }  // namespace qk

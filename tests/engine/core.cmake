@@ -2,6 +2,8 @@ qk_test(base_test SOURCES base/crc32c_test.cc base/flag_parser_test.cc
         base/json_string_test.cc LIBS qk_base)
 qk_test(golden_test SOURCES golden_test.cc LIBS qk_core)
 qk_test(disruption_test SOURCES hooks/disruption_test.cc LIBS qk_core)
+qk_test(rule_product_test SOURCES hooks/rule_product_test.cc
+        hooks/rule_reference.cc TIMEOUT 900 LIBS qk_core)
 qk_test(estimate_test SOURCES run/estimate_test.cc LIBS qk_core)
 qk_test(identity_test SOURCES identity_test.cc LIBS qk_core)
 qk_test(config_test SOURCES architectures/config_test.cc architectures/config_families_test.cc
@@ -21,6 +23,7 @@ qk_test(philox_test SOURCES base/philox_test.cc LIBS qk_core)
 qk_test(sampler_test SOURCES run/sampler_test.cc LIBS qk_core)
 qk_test(text_stream_test SOURCES tokenizer/text_stream_test.cc LIBS qk_core)
 qk_test(thread_pool_test SOURCES cpu/thread_pool_test.cc LIBS qk_core)
+qk_test(rule_shape_test SOURCES types/rule_shape_test.cc LIBS qk_types)
 qk_test(statistics_test SOURCES types/statistics_test.cc LIBS qk_core)
 qk_test(backend_conformance_test SOURCES backend/backend_conformance_test.cc
         backend/attention_conformance_test.cc backend/disrupt_conformance_test.cc
