@@ -109,8 +109,8 @@ TEST_F(ManyTest, ABadPromptFailsAlone) {
               ::testing::ElementsAre(
                   "token_ids[0]: 97 is outside [0, 97)",
                   "prompt.id: 'p0' is used twice",
-                  "input: exactly one of text, token_ids, chat must be set",
-                  "prompt has 300 tokens, model context is 256"));
+                  "input: exactly one of text, token_ids and chat must be set",
+                  "prompt: 300 tokens exceed the model's context of 256"));
   EXPECT_EQ(out.events.back().finished().prompts(), 6);
   EXPECT_EQ(out.events.back().finished().failed(), 4);
 }
