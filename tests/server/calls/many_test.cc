@@ -120,8 +120,8 @@ TEST_F(ManyTest, BadStreams) {
             grpc::StatusCode::NOT_FOUND);
   EXPECT_EQ(Run("request {model: 'tiny' input {text: 'a'}}", {Tokens(1)})
                 .status.error_message(),
-            "spec.request.input: must be empty; prompts come in messages of "
-            "their own");
+            "spec.request.input: must not be set; send each prompt in its own "
+            "message");
   grpc::ClientContext context;
   auto stream = stub_->AnalyzeMany(&context);
   pb::AnalyzeManyRequest first;

@@ -202,8 +202,8 @@ TEST(ConvertManyTest, ChecksTheSpecBeforeAnyPrompt) {
   };
   EXPECT_TRUE(check("request {model: 'm'} aggregate: true").ok());
   EXPECT_EQ(check("request {model: 'm' input {text: 'a'}}").message(),
-            "spec.request.input: must be empty; prompts come in messages of "
-            "their own");
+            "spec.request.input: must not be set; send each prompt in its own "
+            "message");
   EXPECT_EQ(check("request {model: 'x'}").code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(check("request {model: 'm' capture {form: RAW}} aggregate: true")
                 .message(),
