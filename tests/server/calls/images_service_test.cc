@@ -113,7 +113,8 @@ TEST_F(ImagesTest, BadPatchesAreRefused) {
     return request.mutable_input()->mutable_images(1)->mutable_patches();
   };
   patches()->mutable_values()->pop_back();
-  ExpectRefused(request, kInvalid, "images[1].patches.values: 12287 bytes are");
+  ExpectRefused(request, kInvalid,
+                "images[1].patches.values: must be a multiple of 4");
   request = Golden("p1");
   patches()->set_frames(1 << 30);
   patches()->set_rows(1 << 30);
@@ -124,7 +125,7 @@ TEST_F(ImagesTest, BadPatchesAreRefused) {
   ExpectRefused(request, kInvalid, "images[1]: grid: expected");
   request = Golden("p1");
   request.mutable_input()->mutable_images(1)->set_min_pixels(5);
-  ExpectRefused(request, kInvalid, "images[1]: min_pixels and max_pixels do");
+  ExpectRefused(request, kInvalid, "images[1]: min_pixels and max_pixels must");
 }
 
 TEST_F(ImagesTest, TheModelsFolderSaysHowImagesAreResized) {
