@@ -234,7 +234,8 @@ class StartTest(WithFolder):
     def test_others_cannot_reach_a_server_that_asks_nobody(self):
         for address in ("0.0.0.0:0", "[::]:0"):
             text = self.refused("--listen", address)
-            self.assertIn(f"listen: '{address}' can be reached by other machines",
+            self.assertIn(f"listen: '{address}' can be reached by other "
+                          "machines",
                           text)
         with Server({"tiny": TINY_MODEL}, "--listen", "0.0.0.0:0",
                     "--allow-anonymous-network") as server:

@@ -255,7 +255,8 @@ class TlsTest(unittest.TestCase):
 
     def test_s3_files_that_stop_the_start(self):
         cert, key = self.server_pair.cert, self.server_pair.key
-        self.assertIn(f"tls.key_file: {self.bob.key}: does not match the certificate in {cert}",
+        self.assertIn(f"tls.key_file: {self.bob.key}: does not match the "
+                      f"certificate in {cert}",
                       self.refused(cert, self.bob.key))
         garbage = self.folder / "garbage"
         garbage.write_text("not PEM at all\n")
