@@ -240,9 +240,9 @@ ExitCode RunAnalyzeMany(const std::vector<std::string>& arguments,
 const Command kAnalyzeManyCommand = {
     {"analyze-many", "", "Run many prompts through every arm, in one call",
      "Each line of --jsonl is {\"prompt\": TEXT} or {\"prompt_ids\": [IDS]}, "
-     "with an optional\n\"id\": NAME (default: the line's number). The server "
-     "runs the prompts together. If a\nprompt fails, its error is shown and "
-     "the others continue; the exit code is that of\nthe first failure.\n\n"
+     "with an\noptional \"id\": NAME (default: the line's number). The server "
+     "runs the prompts\ntogether. If a prompt fails, its error is shown and "
+     "the others continue; the exit\ncode is that of the first failure.\n\n"
      "--json: {\"id\": NAME, \"event\": AnalyzeEvent} as in analyze --json, "
      "{\"id\": NAME,\n\"error\": ManyPromptError}, {\"aggregate\": "
      "AggregateEntry} and {\"finished\": ...}.\n\nExamples:\n"

@@ -275,8 +275,8 @@ const Command kCompareCommand = {
     {"compare", "[FILE [FILE]]",
      "Compare two arms, or two saved analyses, layer by layer",
      "Given two arms, runs them and compares values after the disruption "
-     "(change this with\n--stage). Given files saved with analyze --out, runs "
-     "nothing; --arm NAME then chooses\nan arm of a file (default: the "
+     "(change this\nwith --stage). Given files saved with analyze --out, runs "
+     "nothing; --arm NAME\nthen chooses an arm of a file (default: the "
      "first).\n\n"
      "Examples:\n"
      "  qkctl compare --prompt 'The city of Paris' --arm clean --arm top_k:1\n"

@@ -126,10 +126,10 @@ const Command kModelCommand = {
     {"model", "load NAME PATH | unload NAME | reload-config",
      "Load and unload models while the server runs",
      "For operators, if the server's configuration enables model_admin. PATH "
-     "is relative to\nthe server's model_admin.root. Requests in progress keep "
-     "the model they began with;\nunload returns when the last of them has "
-     "ended. reload-config reads users and TLS files\nagain. Ctrl-C only stops "
-     "waiting; it does not stop the load or unload.\n\n"
+     "is\nrelative to the server's model_admin.root. Requests in progress keep "
+     "the model\nthey began with; unload returns when the last of them has "
+     "ended. reload-config\nreads users and TLS files again. Ctrl-C only stops "
+     "waiting; it does not stop the\nload or unload.\n\n"
      "Examples:\n  qkctl model load smollm2 SmolLM2-135M-Instruct.gguf\n"
      "  qkctl model load smollm2 smollm2-new --compute bf16 --replace\n"
      "  qkctl model unload smollm2\n"},

@@ -84,8 +84,8 @@ ExitCode RunReplay(const std::vector<std::string>& arguments,
 const Command kReplayCommand = {
     {"replay", "FILE", "Run a saved analysis again and compare every byte",
      "FILE was saved with analyze --manifest or --out. A file from --out has "
-     "the values, so\nreplay can also show how much they differ. Bytes can "
-     "only be expected to agree with\nthe same weights, compute type, backend "
+     "the\nvalues, so replay can also show how much they differ. Bytes can "
+     "only be expected\nto agree with the same weights, compute type, backend "
      "and kernels.\n\n"
      "Examples:\n  qkctl replay p.json\n  qkctl replay p.safetensors\n"
      "  qkctl replay cat.json --image cat.png\n"},

@@ -29,7 +29,7 @@ ExitCode RunResult(const std::vector<std::string>& arguments,
 const Command kResultCommand = {
     {"result", "ID", "Show the results of analyze --detach or --resumable",
      "Waits for results that are still to come. qkctl queue shows how long "
-     "results are kept.\n\nExamples:\n"
+     "results are\nkept.\n\nExamples:\n"
      "  id=$(qkctl analyze --prompt 'The city of Paris is in' --detach)\n"
      "  qkctl result $id\n"
      "  qkctl result $id --out p.safetensors\n"},

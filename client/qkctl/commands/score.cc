@@ -157,9 +157,9 @@ ExitCode RunScore(const std::vector<std::string>& arguments, Context* context) {
 const Command kScoreCommand = {
     {"score", "", "Score continuations by log-probability",
      "Each line of --jsonl is {\"context\": TEXT, \"continuation\": TEXT}, or "
-     "has context_ids\nand continuation_ids with token ids. log-prob is the "
-     "sum over the continuation's\ntokens, in nats. greedy says whether each "
-     "of them was the most likely token.\n\nExamples:\n"
+     "has\ncontext_ids and continuation_ids with token ids. log-prob is the "
+     "sum over the\ncontinuation's tokens, in nats. greedy says whether each "
+     "of them was the most\nlikely token.\n\nExamples:\n"
      "  qkctl score --context 'The city of Paris is in' "
      "--continuation ' France'\n"
      "  qkctl score --jsonl pairs.jsonl --arm clean --arm top_k:1 --json\n"},

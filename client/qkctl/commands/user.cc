@@ -125,10 +125,10 @@ ExitCode RunUser(const std::vector<std::string>& arguments, Context* context) {
 const Command kUserCommand = {
     {"user", "add ALIAS | list | remove ALIAS",
      "Manage who may call a server, in its users file",
-     "add prints a new token on standard output, once; the file keeps only its "
-     "SHA-256.\nWithout --users-file, add also prints the entry for the file. "
-     "A running server applies\nchanges of the file within seconds. remove "
-     "rewrites the file without its comments.\n\nExamples:\n"
+     "add prints a new token on standard output, once; the file keeps only "
+     "its\nSHA-256. Without --users-file, add also prints the entry for the "
+     "file. A running\nserver applies changes of the file within seconds. "
+     "remove rewrites the file\nwithout its comments.\n\nExamples:\n"
      "  qkctl user add ada --users-file users.conf > ada.token\n"
      "  qkctl user add ops --users-file users.conf --role operator --weight 2\n"
      "  qkctl user list --users-file users.conf\n"},
