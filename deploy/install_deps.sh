@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Installs the Debian 12 packages that are missing; does nothing when none is.
+# Installs missing Debian 12 packages; does nothing if none are missing.
 #
-#   bash deploy/install_deps.sh          what the build and the demo need
-#   bash deploy/install_deps.sh tests    and what the tests need besides
+#   bash deploy/install_deps.sh          for the build and the demo
+#   bash deploy/install_deps.sh tests    also for the tests
 set -euo pipefail
 
 packages=(
@@ -34,15 +34,15 @@ fi
 sudo=()
 if ((EUID != 0)); then
   if ! command -v sudo >/dev/null; then
-    echo "These packages are missing, and there is neither root nor sudo to" \
-         "install them: ${missing[*]}" >&2
+    echo "These packages are missing and must be installed by root (or with" \
+         "sudo): ${missing[*]}" >&2
     exit 1
   fi
   sudo=(sudo)
 fi
 
-# A package that brings a service must not start it here: this is Debian's own
-# way to say so, and it is taken back at the end.
+# Keeps packages from starting their services, with Debian's own mechanism. The
+# policy is removed at the end.
 policy=/usr/sbin/policy-rc.d
 if [[ ! -e "$policy" ]]; then
   printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" tee "$policy" >/dev/null

@@ -26,13 +26,14 @@
 namespace qk {
 namespace {
 
-// sysexits.h's EX_CONFIG; systemd's RestartPreventExitStatus knows it.
+// EX_CONFIG of sysexits.h; the systemd unit lists it in
+// RestartPreventExitStatus.
 constexpr int kExitConfig = 78;
 // EX_SOFTWARE: the device is lost. A new process may find it again.
 constexpr int kExitDevice = 70;
 
-// The file's configuration with the flags over it, checked each for itself so
-// that an error names where the value came from.
+// Reads the configuration file and lets flags override it. The file is first
+// checked alone, so that an error names where the value came from.
 absl::StatusOr<ServerOptions> ReadOptions(const Flags& flags) {
   ::qkscope::v1::ServerConfig config;
   if (flags.config_file.has_value()) {
@@ -73,13 +74,13 @@ int CheckConfig(const ServerOptions& options) {
     std::fprintf(stderr, "qkscoped: %s\n", problem.c_str());
   }
   if (!problems.empty()) return kExitConfig;
-  std::printf("configuration is good: %zu model%s\n", options.models.size(),
+  std::printf("configuration is valid: %zu model%s\n", options.models.size(),
               options.models.size() == 1 ? "" : "s");
   return 0;
 }
 
-// The signals that end the process. SIGUSR1, from within: a model could not be
-// loaded, or the device is lost.
+// The signals that end the process. It sends SIGUSR1 to itself if a model could
+// not be loaded or the device is lost.
 sigset_t EndSignals() {
   sigset_t set;
   sigemptyset(&set);
@@ -89,7 +90,8 @@ sigset_t EndSignals() {
   return set;
 }
 
-// Those and SIGHUP, blocked in this thread and all later ones.
+// Blocks those signals and SIGHUP in this thread and all threads that it
+// starts.
 sigset_t BlockSignals() {
   sigset_t set = EndSignals();
   sigaddset(&set, SIGHUP);
@@ -167,18 +169,18 @@ int Serve(const ServerOptions& options, std::unique_ptr<Backend> backend) {
     Drain(server->get(), options.shutdown_grace);
   }
   (*server)->Stop();
-  // A load cannot be broken off.
+  // A load cannot be interrupted.
   if (!loading) loader.join();
   int status = 0;
   if (lost) {
-    status = kExitDevice;  // a load that failed for it, too
+    status = kExitDevice;  // even if a load failed because of it
   } else if (!loading && !loaded.ok()) {
     status = fail(loaded);
   } else {
     log.Info("stopped", {});
   }
-  // Nothing outlives the process, and destructors would take their time: the
-  // metrics' listener looks every 2 s whether it is to stop.
+  // Destructors are skipped, because they would take time: the metrics'
+  // listener checks only every 2 s whether it should stop.
   std::fflush(nullptr);
   std::_Exit(status);
 }
@@ -187,7 +189,7 @@ int Serve(const ServerOptions& options, std::unique_ptr<Backend> backend) {
 
 int RunProcess(const std::vector<std::string>& arguments,
                std::unique_ptr<Backend> backend) {
-  // Debian's gRPC is built to look for lock cycles at every lock, and to abort.
+  // Debian's build of gRPC checks for lock cycles at every lock, and aborts.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   const auto flags = ParseFlags(arguments);
   const auto fail = [](const absl::Status& status) {

@@ -1,5 +1,5 @@
-// qkscoped's process: flags, configuration, signals, and how it exits. The only
-// place with flags and signals.
+// The process of qkscoped: flags, configuration, signals and exit. No other
+// place handles flags and signals.
 #ifndef QKSCOPE_SERVER_PROCESS_H_
 #define QKSCOPE_SERVER_PROCESS_H_
 
@@ -11,8 +11,8 @@
 
 namespace qk {
 
-// The exit status; one that has served exits at once. `backend`: nullptr is the
-// CPU's.
+// Returns the exit status; a process that has served calls _Exit instead.
+// `backend`: nullptr stands for the CPU's.
 int RunProcess(const std::vector<std::string>& arguments,
                std::unique_ptr<Backend> backend = nullptr);
 

@@ -25,13 +25,13 @@ namespace {
 constexpr char kServiceName[] = "qkscope.v1.Analysis";
 constexpr int kStreamThreads = 2;
 constexpr int kScrapeThreads = 4;
-// Clients that ping more often than this are sent away.
+// Connections of clients that ping more often than this are closed.
 constexpr int kMinPingIntervalMs = 10'000;
 constexpr int kMaxStreamsPerConnection = 1024;
-// Of a call's headers together: twice gRPC's default, so that it is we who
-// answer to a token that is too long.
+// Limit on all headers of a call: twice gRPC's default, so that the server's
+// own error answers a token that is too long.
 constexpr int kMaxMetadataBytes = 16 * 1024;
-// For statuses to leave once the calls have ended.
+// Time for statuses to be sent once the calls have ended.
 constexpr auto kFlush = std::chrono::milliseconds(300);
 
 void SetChannelArguments(const ServerOptions& options,
@@ -51,7 +51,7 @@ void SetChannelArguments(const ServerOptions& options,
   builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
 }
 
-Acceptor::Handle HandOver(
+Acceptor::ConnectionHandler HandOver(
     std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> to) {
   return [to = std::shared_ptr(std::move(to))](int listener, int connection) {
     grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters p;
@@ -61,8 +61,8 @@ Acceptor::Handle HandOver(
   };
 }
 
-// Takes the reflection service away again: linking gRPC's library of it gives
-// it to every server of the process, asked for or not.
+// Removes the reflection service, which gRPC adds to every server of a process
+// that links its library.
 class WithoutReflection : public grpc::ServerBuilderOption {
  public:
   void UpdateArguments(grpc::ChannelArguments*) override {}
@@ -190,7 +190,7 @@ absl::Status Server::Listen(Log* log) {
   if (!options_.reflection.value_or(!options_.access.has_users())) {
     builder.SetOption(std::make_unique<WithoutReflection>());
   }
-  // A peer that does not answer pings gets as long.
+  // The acceptor uses the same timeout as gRPC's keepalive pings.
   auto acceptor = Acceptor::Listen(
       {options_.listen, options_.keepalive_timeout}, &connections_, log);
   if (!acceptor.ok()) {
@@ -203,9 +203,10 @@ absl::Status Server::Listen(Log* log) {
         grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
         std::move(credentials)));
   };
-  const Acceptor::Handle on_connection = add(access_->credentials());
-  // This process has no certificate to show to itself.
-  const Acceptor::Handle on_probe = add(grpc::InsecureServerCredentials());
+  const Acceptor::ConnectionHandler on_connection = add(access_->credentials());
+  // The self-check has no client certificate, so it connects without TLS.
+  const Acceptor::ConnectionHandler on_probe =
+      add(grpc::InsecureServerCredentials());
   builder.RegisterService(service_.get());
   builder.RegisterService(admin_service_.get());
   SetChannelArguments(options_, &builder);
@@ -262,7 +263,7 @@ absl::Status Server::LoadModels() {
 
 void Server::BeginDrain() {
   calls_->StopAdmission();
-  // For good: a load may end later.
+  // Shutdown is final, so a load that ends later cannot set SERVING again.
   grpc_server_->GetHealthCheckService()->Shutdown();
   scheduler_->StopAdmission();
 }
@@ -296,12 +297,12 @@ Server::~Server() {
     Stop();
   }
   if (backend_ != nullptr) backend_->SetOnLost(nullptr);  // runs may still end
-  // A load in progress uses all that follows.
+  // A load in progress uses everything that is destroyed after it.
   models_.reset();
   grpc_server_.reset();
   exposer_.reset();
-  // Runs may still post to the executor, whose tasks need nothing but their
-  // calls.
+  // Runs may still post to the executor, so it goes last. Its tasks use only
+  // their own calls.
   scheduler_.reset();
   spool_executor_.reset();
   executor_.reset();

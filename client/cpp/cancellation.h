@@ -1,4 +1,4 @@
-// Ends calls from another thread: Ctrl-C, a window that was closed.
+// Cancels calls from another thread, for example on Ctrl-C.
 #ifndef QKSCOPE_CLIENT_CPP_CANCELLATION_H_
 #define QKSCOPE_CLIENT_CPP_CANCELLATION_H_
 
@@ -10,8 +10,8 @@ namespace qk::client {
 
 class Cancellation {
  public:
-  // Runs `callback` at Cancel(), or at once if that was before; never after
-  // the destructor.
+  // Runs `callback` on Cancel(), or at once if Cancel() was called before.
+  // Never runs it after the destructor.
   class Registration {
    public:
     Registration(Cancellation* cancellation, std::function<void()> callback);

@@ -1,4 +1,4 @@
-// Who a call is, from what it shows. No gRPC.
+// Finds the user that a call's credentials belong to. Has no gRPC in it.
 #ifndef QKSCOPE_SERVER_ACCESS_IDENTITY_H_
 #define QKSCOPE_SERVER_ACCESS_IDENTITY_H_
 
@@ -17,7 +17,7 @@
 namespace qk {
 
 struct Credentials {
-  // Values of all `authorization` headers.
+  // The values of all `authorization` headers.
   std::vector<absl::string_view> authorization;
   // Common name of the client certificate that TLS has verified.
   std::optional<std::string> subject;
@@ -28,24 +28,24 @@ class Identity {
  public:
   using Load = std::function<absl::StatusOr<std::vector<UserEntry>>()>;
 
-  // Asks nobody: all are `anonymous`, with the role of a user.
+  // Needs no credentials: every caller is `anonymous`, with the role of a user.
   static std::unique_ptr<Identity> Anonymous();
-  // Knows the users that `load` gives, now and at each Reload; none: nobody
-  // gets in.
+  // Knows the users that `load` returns, now and at each Reload. If it returns
+  // none, nobody can call.
   static absl::StatusOr<std::unique_ptr<Identity>> Create(Load load);
 
-  // UNAUTHENTICATED `missing or invalid token`. Where there is an
-  // authorization header it must be exactly one, `Bearer TOKEN`, and right,
-  // whatever the certificate says; without one the certificate counts.
+  // UNAUTHENTICATED `missing or invalid token`. If there is an authorization
+  // header, there must be exactly one, it must be `Bearer TOKEN` with a known
+  // token, and the certificate is ignored. Without one, the certificate
+  // decides.
   absl::StatusOr<std::shared_ptr<const User>> Authenticate(
       const Credentials& credentials) const;
 
   // On failure the users stay as they were. Calls in progress keep the user
-  // they began with.
-  // `changed`: whether they are other users now.
+  // they began with. `changed`: whether the users differ from before.
   absl::Status Reload(bool* changed = nullptr);
 
-  bool asks() const { return load_ != nullptr; }
+  bool requires_credentials() const { return load_ != nullptr; }
   size_t size() const;
 
  private:

@@ -18,7 +18,7 @@ absl::StatusOr<std::shared_ptr<TlsCredentials>> TlsCredentials::Create(
 TlsCredentials::TlsCredentials(const TlsOptions& options, TlsMaterial material)
     : options_(options), material_(std::move(material)) {
   const auto request =
-      options.asks_clients()
+      options.requires_client_certificate()
           ? GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY
           : GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE;
   credentials_ = grpc_ssl_server_credentials_create_with_options(
@@ -57,8 +57,8 @@ grpc_ssl_certificate_config_reload_status TlsCredentials::Fetch(
   const TlsMaterial& material = credentials->material_;
   const grpc_ssl_pem_key_cert_pair pair = {material.key.c_str(),
                                            material.certificate.c_str()};
-  // gRPC wants authorities even where it asks clients for nothing; then it does
-  // not look at them.
+  // gRPC requires authorities even if it does not ask clients for certificates;
+  // it then ignores them.
   const std::string& authorities =
       material.client_ca.empty() ? material.certificate : material.client_ca;
   *config =

@@ -1,8 +1,9 @@
-// gRPC's credentials of a listener whose certificate can be replaced while it
-// runs: new connections get the new one, those that there are keep theirs.
+// gRPC credentials of a listener whose certificate can be replaced while the
+// server runs: new connections get the new certificate, existing connections
+// keep theirs.
 //
-// Not grpc::experimental::TlsServerCredentials with its file watcher: that one
-// refuses all connections while the files do not fit together.
+// grpc::experimental::TlsServerCredentials and its file watcher are not used,
+// because they refuse all connections while the files do not fit together.
 #ifndef QKSCOPE_SERVER_ACCESS_TLS_CREDENTIALS_H_
 #define QKSCOPE_SERVER_ACCESS_TLS_CREDENTIALS_H_
 
@@ -20,17 +21,17 @@ namespace qk {
 
 class TlsCredentials : public grpc::ServerCredentials {
  public:
-  // Errors of ReadTlsFiles. The server holds the credentials by shared_ptr as
-  // long as it listens.
+  // Fails as ReadTlsFiles does. The server must hold the shared_ptr as long as
+  // it listens.
   static absl::StatusOr<std::shared_ptr<TlsCredentials>> Create(
       const TlsOptions& options);
   ~TlsCredentials() override;
 
-  // Takes the files as they are now. On failure the certificate in use stays.
+  // Reads the files again. On failure the certificate in use stays.
   absl::Status Reload();
   TlsMaterial material() const;
 
-  // Calls are authenticated by CallRecord.
+  // CallRecord authenticates the calls.
   void SetAuthMetadataProcessor(
       const std::shared_ptr<grpc::AuthMetadataProcessor>&) override {}
 
@@ -38,7 +39,7 @@ class TlsCredentials : public grpc::ServerCredentials {
   TlsCredentials(const TlsOptions& options, TlsMaterial material);
 
   int AddPortToServer(const std::string& address, grpc_server* server) override;
-  // gRPC asks before each handshake.
+  // gRPC calls it before each handshake.
   static grpc_ssl_certificate_config_reload_status Fetch(
       void* self, grpc_ssl_server_certificate_config** config);
 

@@ -55,7 +55,7 @@ grpc::ServerUnaryReactor* AdminService::ReloadConfig(
   return Answer(*core_, context, "ReloadConfig",
                 [&](CallRecord*) -> absl::Status {
                   QK_RETURN_IF_ERROR(CheckAdminOn(*models_));
-                  for (const Access::Reloaded& part : access_->Reload()) {
+                  for (const Access::ReloadResult& part : access_->Reload()) {
                     pb::ReloadConfigResponse::Part* out = response->add_parts();
                     out->set_name(part.part);
                     out->set_changed(part.changed);

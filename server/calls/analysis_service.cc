@@ -35,7 +35,7 @@ absl::StatusOr<ModelView> FindTokenizing(const std::string& name,
 }
 
 std::optional<grpc::ByteBuffer> AsItIs(pb::AnalyzeEvent* event) {
-  return RawOf(*event);
+  return ToByteBuffer(*event);
 }
 
 // Generate's client sees tokens and the end.
@@ -43,7 +43,7 @@ std::optional<grpc::ByteBuffer> ToGenerateEvent(pb::AnalyzeEvent* event) {
   pb::GenerateEvent to;
   if (event->has_token()) {
     *to.mutable_token() = std::move(*event->mutable_token());
-    return RawOf(to);
+    return ToByteBuffer(to);
   }
   if (!event->has_finished()) return std::nullopt;
   pb::Finished& finished = *event->mutable_finished();
@@ -53,7 +53,7 @@ std::optional<grpc::ByteBuffer> ToGenerateEvent(pb::AnalyzeEvent* event) {
     *out->mutable_summary() = std::move(*finished.mutable_arms(0));
   }
   *out->mutable_times() = std::move(*finished.mutable_times());
-  return RawOf(to);
+  return ToByteBuffer(to);
 }
 
 }  // namespace

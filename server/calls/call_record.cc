@@ -173,8 +173,8 @@ grpc::Status CallRecord::Finish(const absl::Status& status) {
   if (const auto reason = RefusalOf(status)) {
     core_->metrics->CountRefusal(*reason);
   }
-  core_->metrics->Streamed(streamed_bytes);
-  core_->metrics->Tokens(model, prompt_tokens, generated_tokens);
+  core_->metrics->CountStreamedBytes(streamed_bytes);
+  core_->metrics->CountTokens(model, prompt_tokens, generated_tokens);
   WriteLog(status, converted, seconds);
   return converted.status;
 }

@@ -106,7 +106,7 @@ void CountStatistics(const ServerCore& core, const pb::AnalyzeRequest& expanded,
   const pb::Arm& arm = expanded.arms(frame.arm);
   if (arm.disruptions().empty() && frame.phase == Phase::kPrefill &&
       frame.stage == Stage::kBefore && frame.image < 0) {
-    core.metrics->LayerStatistics(
+    core.metrics->AddLayerStatistics(
         arm.has_model() ? arm.model() : expanded.model(), frame);
   }
 }

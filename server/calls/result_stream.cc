@@ -124,7 +124,7 @@ bool ResultStream::NextMessage() {
   if (!std::exchange(accepted_, true)) {
     pb::AnalyzeEvent event;
     event.mutable_accepted()->set_request_id(call_.id());
-    message_ = RawOf(event);
+    message_ = ToByteBuffer(event);
     return true;
   }
   if (detached_) {
@@ -137,7 +137,7 @@ bool ResultStream::NextMessage() {
   } else if (next->kind == KeptResult::Next::kEnd) {
     end_ = next->status;
   } else if (next->kind == KeptResult::Next::kEvent) {
-    message_ = RawOf(std::move(next->event));
+    message_ = ToByteBuffer(std::move(next->event));
     return true;
   }
   return false;

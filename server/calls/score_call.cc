@@ -139,7 +139,7 @@ void ScoreCall::OnCancel() {
   DelayPoint("cancel");
   const absl::Status reason = CancelledReason(*context_);
   if (!End(reason)) return;
-  core_->metrics->Cancelled(CancelReasonOf(reason));
+  core_->metrics->CountCancelled(CancelReasonOf(reason));
 }
 
 void ScoreCall::OnDone() { std::shared_ptr<ScoreCall> last = std::move(self_); }

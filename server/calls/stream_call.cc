@@ -21,7 +21,7 @@ void StreamCall::Tick(absl::Time now) {
     CutIfStuck(now, stall);
     return;
   }
-  core_->metrics->Cancelled(verdict->reason);
+  core_->metrics->CountCancelled(verdict->reason);
   lock.lock();
   watch_.CancelCall(context_, reason);
   lock.unlock();
@@ -30,7 +30,8 @@ void StreamCall::Tick(absl::Time now) {
 
 void StreamCall::CutIfStuck(absl::Time now, absl::Duration patience) {
   std::lock_guard<std::mutex> lock(mutex_);
-  if (watch_.writing() && stuck_.Cut(*core_->connections, now, patience)) {
+  if (watch_.writing() &&
+      stuck_.ShutDownIfStuck(*core_->connections, now, patience)) {
     core_->log->Warn("connection_cut", {{"reason", "its peer takes nothing"}});
   }
 }
@@ -47,7 +48,7 @@ void StreamCall::Abort(const absl::Status& reason) {
 void StreamCall::EndCancelled() {
   DelayPoint("cancel");
   const absl::Status reason = CancelledReason(*context_);
-  if (End(reason)) core_->metrics->Cancelled(CancelReasonOf(reason));
+  if (End(reason)) core_->metrics->CountCancelled(CancelReasonOf(reason));
   Pump();
 }
 

@@ -1,5 +1,5 @@
-// A few threads that run closures. Streams are written here, so that neither
-// the device's thread nor gRPC's pollers do the work of encoding.
+// A few threads that run closures. Streams are encoded and written on them, so
+// that neither the device's thread nor gRPC's pollers have to do it.
 #ifndef QKSCOPE_SERVER_COMMON_EXECUTOR_H_
 #define QKSCOPE_SERVER_COMMON_EXECUTOR_H_
 
@@ -15,10 +15,11 @@ namespace qk {
 class Executor {
  public:
   explicit Executor(int threads);
-  // Runs what was posted, then joins.
+  // Runs the tasks that were posted, then joins the threads.
   ~Executor();
 
-  // Any thread. Tasks run in order of posting, on several threads at once.
+  // May be called on any thread. Tasks start in the order of posting, and run
+  // on several threads at once.
   void Post(std::function<void()> task);
 
  private:

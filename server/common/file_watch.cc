@@ -17,7 +17,7 @@ constexpr auto kInterval = std::chrono::seconds(1);
 }  // namespace
 
 FileWatch::FileWatch(std::vector<std::string> files)
-    : files_(std::move(files)), seen_(Look()) {}
+    : files_(std::move(files)), last_fingerprint_(Fingerprint()) {}
 
 FileWatch::~FileWatch() {
   {
@@ -33,7 +33,7 @@ void FileWatch::Start(std::function<void()> on_change) {
       [this, on_change = std::move(on_change)] { Loop(on_change); });
 }
 
-std::string FileWatch::Look() const {
+std::string FileWatch::Fingerprint() const {
   std::string out;
   for (const std::string& file : files_) {
     struct stat s = {};
@@ -52,10 +52,11 @@ void FileWatch::Loop(const std::function<void()>& on_change) {
       changed_.wait_for(lock, kInterval, [this] { return stopping_; });
       if (stopping_) return;
     }
-    std::string now = Look();
-    if (now == seen_) continue;
-    // Taken before the files are read: what comes later is a change again.
-    seen_ = std::move(now);
+    std::string now = Fingerprint();
+    if (now == last_fingerprint_) continue;
+    // The fingerprint was taken before the files are read, so a later change is
+    // detected again.
+    last_fingerprint_ = std::move(now);
     on_change();
   }
 }

@@ -1,5 +1,5 @@
-// One JSON object per line on stderr. Never a token, and a prompt only
-// where `log_prompts` asks for it.
+// The log: one JSON object per line on stderr. It never contains a token, and
+// contains prompts only if `log_prompts` is set.
 #ifndef QKSCOPE_SERVER_COMMON_LOG_H_
 #define QKSCOPE_SERVER_COMMON_LOG_H_
 

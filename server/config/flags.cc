@@ -8,37 +8,39 @@
 namespace qk {
 
 const char kHelp[] =
-    R"(qkscoped - serves language models and shows massive values of Q and K
+    R"(qkscoped - serves language models and reports massive values of Q and K
 
 Usage: qkscoped [--config FILE] [--model NAME=PATH]... [flags]
 
   --model NAME=PATH[,compute=f32|bf16][,sha256=HEX]
-                         a model to serve; may be given several times. PATH is
-                         a .gguf file, a .safetensors file beside its
-                         config.json, or a folder
-  --config FILE          configuration, as text proto (proto/qkscope/v1/
+                         a model to serve; may be repeated. PATH is a .gguf
+                         file, a .safetensors file beside its config.json, or
+                         a folder
+  --config FILE          configuration file, a text proto (proto/qkscope/v1/
                          config.proto); flags override it
-  --listen HOST:PORT     gRPC (default 127.0.0.1:7461; port 0: any free one)
+  --listen HOST:PORT     gRPC address (default 127.0.0.1:7461; port 0: any
+                         free port)
   --metrics-listen HOST:PORT
-                         Prometheus (default 127.0.0.1:9461; "" for none)
-  --spool DIR            keep results of detached and resumable requests there
-  --users-file FILE      who may call, as qkctl user add writes it; read again
-                         when it changes, and on SIGHUP
+                         Prometheus address (default 127.0.0.1:9461; "": off)
+  --spool DIR            keep results of detached and resumable requests in DIR
+  --users-file FILE      users who may call (see qkctl user add); read again
+                         when it changes and on SIGHUP
   --allow-anonymous-network
-                         listen where others can reach it although nobody is
-                         asked for credentials
+                         listen on an address that other machines can reach
+                         although no credentials are required
   --tls-cert FILE --tls-key FILE
-                         TLS with this certificate (PEM); read again when they
-                         change
-  --tls-client-ca FILE   clients must show a certificate that this one signed
-  --threads N            threads of the CPU backend (default: the cores)
+                         use TLS with this certificate and key (PEM); read
+                         again when they change
+  --tls-client-ca FILE   require client certificates signed by this authority
+  --threads N            threads of the CPU backend (default: one per core)
   --log-level LEVEL      debug, info, warn or error
-  --check-config         say what is wrong with flags, configuration and model
-                         files, start nothing; exit 0 when all is well, else 78
+  --check-config         check flags, configuration and model files without
+                         starting; exit 0 if all are valid, else 78
   --help, --version
 
-Logs are JSON lines on stderr. SIGTERM: no new calls, calls in progress finish
-within the grace period, exit 0; a second SIGTERM ends them at once.
+Logs are JSON lines on stderr. On SIGTERM the server refuses new calls, lets
+calls in progress finish within the grace period, and exits with 0; a second
+SIGTERM ends them at once.
 
 Examples:
   qkscoped --model smollm2=SmolLM2-135M-Instruct.gguf

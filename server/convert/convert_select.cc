@@ -1,4 +1,4 @@
-// Which dims a rule chooses.
+// Converts the part of a rule that selects dims.
 #include <algorithm>
 #include <set>
 #include <utility>
@@ -71,7 +71,7 @@ absl::Status RuleConverter::Explicit() {
     }
     out.entries.push_back({head, dim});
   }
-  // The other heads are not touched, and are free for other rules.
+  // The rule leaves all other heads to other rules.
   out.heads.clear();
   for (const auto& [head, dim] : seen) {
     if (out.heads.empty() || out.heads.back() != head) {

@@ -6,7 +6,7 @@
 namespace qk {
 namespace {
 
-// Of an event's own fields, over its payload.
+// Bytes of an item's own fields, in addition to its payload.
 constexpr int64_t kItemOverhead = 256;
 
 struct PayloadBytes {
@@ -64,7 +64,7 @@ FrameQueue::~FrameQueue() { *buffered_ -= bytes_; }
 void FrameQueue::PushPosition(int position) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    // Only the newest position is of interest.
+    // Only the newest position matters.
     if (!items_.empty()) {
       if (auto* last = std::get_if<QueuePosition>(&items_.back())) {
         last->position = position;
@@ -106,7 +106,7 @@ void FrameQueue::Push(StreamItem item) {
   try {
     wake_();
   } catch (const std::bad_alloc&) {
-    // The run will end with that, and try again to wake its reader.
+    // The run ends with this failure and then tries to wake its reader again.
     std::lock_guard<std::mutex> lock(mutex_);
     reader_waits_ = true;
     throw;
@@ -115,7 +115,7 @@ void FrameQueue::Push(StreamItem item) {
 
 std::optional<StreamItem> FrameQueue::Pop() {
   std::lock_guard<std::mutex> lock(mutex_);
-  // The reader comes when it is through with the last one.
+  // The reader has finished with the previous item.
   bytes_ -= in_hand_;
   *buffered_ -= std::exchange(in_hand_, 0);
   if (items_.empty()) {

@@ -14,15 +14,15 @@
 namespace qk {
 namespace {
 
-// How often it is looked whether a model's memory is free.
-constexpr auto kLook = std::chrono::milliseconds(20);
+// Pause between checks whether a retired model's memory is free.
+constexpr auto kPollInterval = std::chrono::milliseconds(20);
 
 absl::Status ShuttingDown() {
   return Refused(Refusal::kDraining,
                  absl::UnavailableError("server is shutting down"));
 }
 
-// A run whose results nobody wants.
+// Ignores the results of a run; only its end counts.
 class IgnoringSink : public RunSink {
  public:
   void OnLayer(LayerFrame) override {}
@@ -120,8 +120,8 @@ absl::Status ModelManager::CheckAllowed(const std::string& sha256) const {
     return absl::OkStatus();
   }
   return absl::PermissionDeniedError(
-      absl::StrCat("weights with SHA-256 ", sha256,
-                   " are not in model_admin.allowed_sha256"));
+      absl::StrCat("sha256: the weights' SHA-256 ", sha256,
+                   " is not in model_admin.allowed_sha256"));
 }
 
 absl::Status ModelManager::StartLoad(LoadRequest request) {
@@ -155,7 +155,7 @@ absl::StatusOr<ModelEntry> ModelManager::RunLoad(const LoadRequest& request) {
   QK_RETURN_IF_ERROR(
       MakeRoom(name, description.host_bytes_estimate, &progress.evicted));
   ModelEntry old;
-  for (ModelEntry& entry : parts_.registry->Loaded()) {
+  for (ModelEntry& entry : parts_.registry->All()) {
     if (entry.name == name) old = std::move(entry);
   }
   parts_.metrics->AddModel(name, description.config.num_layers());
@@ -172,7 +172,7 @@ absl::StatusOr<ModelEntry> ModelManager::RunLoad(const LoadRequest& request) {
   SetReady(name, *model);
   if (old.model != nullptr) Retire({name, old.model, old.bytes, false, {}});
   ModelEntry entry;
-  for (ModelEntry& loaded : parts_.registry->Loaded()) {
+  for (ModelEntry& loaded : parts_.registry->All()) {
     if (loaded.name == name) entry = std::move(loaded);
   }
   return entry;
@@ -237,7 +237,7 @@ absl::Status ModelManager::MakeRoom(const std::string& name, int64_t bytes,
     int count = 1;
     int64_t used = RetiredBytes();
     std::vector<std::string> others;
-    for (const ModelEntry& entry : parts_.registry->Loaded()) {
+    for (const ModelEntry& entry : parts_.registry->All()) {
       if (entry.state != ModelState::kUnloading) used += entry.bytes;
       if (entry.name == name || entry.state == ModelState::kFailed) continue;
       ++count;
@@ -263,7 +263,7 @@ absl::Status ModelManager::MakeRoom(const std::string& name, int64_t bytes,
     if (model == nullptr) {
       return absl::ResourceExhaustedError(absl::StrCat(
           problem, others.empty()
-                       ? "; there is nothing to unload"
+                       ? "; there is no model to unload"
                        : "; unload one of: " + absl::StrJoin(others, ", ")));
     }
     parts_.set_health(victim, false);
@@ -328,7 +328,7 @@ void ModelManager::Watch() {
     if (retired_.empty()) {
       changed_.wait(lock);
     } else {
-      changed_.wait_for(lock, kLook);
+      changed_.wait_for(lock, kPollInterval);
     }
     const auto gone = std::partition(
         retired_.begin(), retired_.end(),

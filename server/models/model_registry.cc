@@ -13,16 +13,16 @@ namespace {
 
 constexpr absl::Duration kLoadingRetry = absl::Seconds(2);
 
-absl::Status Changing(const std::string& name, absl::string_view what) {
+absl::Status NotReady(const std::string& name, absl::string_view state) {
   return Refused(
       Refusal::kModelState,
       WithRetryAfter(absl::UnavailableError(absl::StrCat(
-                         "model '", name, "' is ", what, " (retry in ",
+                         "model '", name, "' is ", state, " (retry in ",
                          absl::ToInt64Seconds(kLoadingRetry), " s)")),
                      kLoadingRetry));
 }
 
-// With the registry's lock: only there new shares of a model are made.
+// Needs the registry's lock, because references are only copied under it.
 bool IsIdle(const ModelEntry& entry) {
   return entry.state == ModelState::kReady && entry.model.use_count() == 1;
 }
@@ -50,8 +50,8 @@ void ModelRegistry::SetReady(const std::string& name,
   entry.description = model->description();
   entry.compute = model->compute();
   entry.bytes = model->host_bytes();
-  entry.used = ++finds_;
-  // What a replaced model still holds goes after the lock.
+  entry.last_used = ++finds_;
+  // A replaced model may be freed here, so it is released after the lock.
   std::swap(entry.model, model);
   lock.unlock();
 }
@@ -93,7 +93,7 @@ std::vector<ModelEntry> ModelRegistry::List(const User& user) const {
       [&](const std::string& name) { return MayUseModel(user, name); });
 }
 
-std::vector<ModelEntry> ModelRegistry::Loaded() const {
+std::vector<ModelEntry> ModelRegistry::All() const {
   return ListIf([](const std::string&) { return true; });
 }
 
@@ -112,7 +112,7 @@ absl::Status ModelRegistry::BeginLoad(const std::string& name, bool replace) {
   }
   if (known && it->second.state == ModelState::kReady && !replace) {
     return absl::AlreadyExistsError(absl::StrCat(
-        "model '", name, "' is loaded; to load another in its place: replace"));
+        "model '", name, "' is already loaded; set replace to replace it"));
   }
   loading_.insert(name);
   return absl::OkStatus();
@@ -158,7 +158,8 @@ std::shared_ptr<const Model> ModelRegistry::TakeIdle(std::string* name) {
   auto oldest = entries_.end();
   for (auto it = entries_.begin(); it != entries_.end(); ++it) {
     if (!IsIdle(it->second) || loading_.contains(it->first)) continue;
-    if (oldest == entries_.end() || it->second.used < oldest->second.used) {
+    if (oldest == entries_.end() ||
+        it->second.last_used < oldest->second.last_used) {
       oldest = it;
     }
   }
@@ -176,14 +177,14 @@ absl::StatusOr<ModelView> ModelRegistry::Find(const std::string& name,
   {
     std::lock_guard<std::mutex> lock(mutex_);
     if (const auto it = entries_.find(name); it != entries_.end()) {
-      it->second.used = ++finds_;
+      it->second.last_used = ++finds_;
     }
   }
   switch (entry->state) {
     case ModelState::kLoading:
-      return Changing(name, "loading");
+      return NotReady(name, "loading");
     case ModelState::kUnloading:
-      return Changing(name, "unloading");
+      return NotReady(name, "unloading");
     case ModelState::kFailed:
       return absl::FailedPreconditionError(
           absl::StrCat("model '", name, "' failed to load; see GetModel"));

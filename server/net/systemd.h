@@ -1,4 +1,4 @@
-// What systemd wants to hear, without its library: sd_notify(3).
+// Notifies systemd as sd_notify(3) does, without libsystemd.
 #ifndef QKSCOPE_SERVER_NET_SYSTEMD_H_
 #define QKSCOPE_SERVER_NET_SYSTEMD_H_
 
@@ -17,13 +17,13 @@ namespace qk {
 
 class Systemd {
  public:
-  // As the environment says: NOTIFY_SOCKET (a path, or "@" and an abstract
-  // name), WATCHDOG_USEC and WATCHDOG_PID. Says nothing where there is none.
+  // Reads NOTIFY_SOCKET (a path, or "@" and an abstract name), WATCHDOG_USEC
+  // and WATCHDOG_PID. Without a socket, Notify does nothing.
   static Systemd FromEnvironment();
 
-  // "READY=1". What cannot be sent is lost.
+  // Sends a state such as "READY=1". Failures are ignored.
   void Notify(const std::string& state) const;
-  // In which systemd wants to hear a WATCHDOG=1; ZeroDuration: it does not.
+  // The interval in which systemd expects a WATCHDOG=1. ZeroDuration: none.
   absl::Duration watchdog() const { return watchdog_; }
 
  private:
@@ -31,12 +31,12 @@ class Systemd {
   absl::Duration watchdog_ = absl::ZeroDuration();
 };
 
-// Twice in systemd's time: sends WATCHDOG=1 if `check` finds all well.
+// Runs `check` twice per watchdog interval, and sends WATCHDOG=1 if it is OK.
 class Watchdog {
  public:
   using Check = std::function<absl::Status(absl::Duration timeout)>;
 
-  // `log` and what `check` uses outlive it.
+  // `log` and what `check` uses must outlive the watchdog.
   Watchdog(const Systemd& systemd, Check check, Log* log);
   ~Watchdog();
 

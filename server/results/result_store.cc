@@ -79,8 +79,8 @@ absl::StatusOr<KeptResult::Next> KeptResult::Get(
         return next;
       }
       if (seq > events) {
-        return absl::OutOfRangeError(
-            absl::StrFormat("from_seq: %d is past the end, %d", seq, events));
+        return absl::OutOfRangeError(absl::StrFormat(
+            "from_seq: must be in [0, %d], got %d", events, seq));
       }
       next.kind = Next::kEnd;
       next.status = status_;
@@ -131,7 +131,7 @@ absl::Status ResultStore::Lock() {
       open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (lock_fd_ < 0) return bad(std::strerror(errno));
   if (flock(lock_fd_, LOCK_EX | LOCK_NB) != 0) {
-    return bad("another server uses it");
+    return bad("in use by another server");
   }
   return absl::OkStatus();
 }
@@ -163,11 +163,11 @@ absl::Status ResultStore::Recover(std::vector<std::string>* damaged) {
 }
 
 void ResultStore::Loop() {
-  const auto every = std::chrono::milliseconds(std::clamp<int64_t>(
+  const auto interval = std::chrono::milliseconds(std::clamp<int64_t>(
       absl::ToInt64Milliseconds(options_.ttl / 4), 50, 10'000));
   std::unique_lock<std::mutex> lock(mutex_);
   while (!stopping_) {
-    changed_.wait_for(lock, every);
+    changed_.wait_for(lock, interval);
     Expire(absl::Now());
   }
 }
@@ -186,10 +186,10 @@ void ResultStore::Expire(absl::Time now) {
 
 int64_t ResultStore::BytesLocked() const {
   int64_t bytes = 0;
-  for (const auto& [id, kept] : results_) {
-    const KeptResult::State state = kept.result->state();
+  for (const auto& [id, entry] : results_) {
+    const KeptResult::State state = entry.result->state();
     bytes +=
-        state.finished ? state.bytes : std::max(kept.reserved, state.bytes);
+        state.finished ? state.bytes : std::max(entry.reserved, state.bytes);
   }
   return bytes;
 }
@@ -206,15 +206,15 @@ absl::StatusOr<std::shared_ptr<KeptResult>> ResultStore::Create(
   const int64_t left = options_.max_bytes - BytesLocked();
   if (bytes > left) {
     return absl::ResourceExhaustedError(absl::StrFormat(
-        "the result needs %s of the spool, %s are free; reduce "
-        "layers/heads/positions, or end old requests",
+        "spool: the result needs %s, %s free; reduce layers/heads/positions, "
+        "or cancel old requests",
         HumanBytes(bytes), HumanBytes(std::max<int64_t>(0, left))));
   }
   QK_ASSIGN_OR_RETURN(auto file, SpoolFile::Create(options_.directory, header));
-  Kept& kept = results_[header.request_id()];
-  kept.result = std::make_shared<KeptResult>(std::move(file));
-  kept.reserved = bytes;
-  return kept.result;
+  Entry& entry = results_[header.request_id()];
+  entry.result = std::make_shared<KeptResult>(std::move(file));
+  entry.reserved = bytes;
+  return entry.result;
 }
 
 absl::StatusOr<std::shared_ptr<KeptResult>> ResultStore::Find(
@@ -235,9 +235,9 @@ std::vector<std::shared_ptr<KeptResult>> ResultStore::List(
   std::vector<std::shared_ptr<KeptResult>> out;
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    for (const auto& [id, kept] : results_) {
-      if (user.empty() || kept.result->header().user() == user) {
-        out.push_back(kept.result);
+    for (const auto& [id, entry] : results_) {
+      if (user.empty() || entry.result->header().user() == user) {
+        out.push_back(entry.result);
       }
     }
   }

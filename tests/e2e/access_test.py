@@ -144,7 +144,7 @@ class TokenTest(WithFolder):
             file.write_text(bad)
             result = qkctl(server, "models", "--token-file", file)
             self.assertEqual(result.returncode, 2)
-            self.assertIn("holds no token", result.stderr)
+            self.assertIn("contains no token", result.stderr)
         result = qkctl(server, "models", token="qks_wr\u00f6ng")
         self.assertEqual(result.returncode, 2)
         self.assertIn("QKSCOPE_TOKEN", result.stderr)
@@ -234,7 +234,8 @@ class StartTest(WithFolder):
     def test_others_cannot_reach_a_server_that_asks_nobody(self):
         for address in ("0.0.0.0:0", "[::]:0"):
             text = self.refused("--listen", address)
-            self.assertIn(f"listen: '{address}' can be reached by others",
+            self.assertIn(f"listen: '{address}' can be reached by other "
+                          "machines",
                           text)
         with Server({"tiny": TINY_MODEL}, "--listen", "0.0.0.0:0",
                     "--allow-anonymous-network") as server:

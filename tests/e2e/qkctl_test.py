@@ -301,8 +301,8 @@ class QkctlTest(unittest.TestCase):
 
     def test_many_prompts_that_cannot_be_read(self):
         for text, why in (("{", "not a JSON object"),
-                          ('{"prompt": 1}', 'needs "prompt"'),
-                          ('{"prompt_ids": [1.5]}', "must hold token ids"),
+                          ('{"prompt": 1}', 'must have "prompt"'),
+                          ('{"prompt_ids": [1.5]}', "a list of token ids"),
                           ('{"id": 3, "prompt": "x"}', '"id" must be')):
             result = self.qkctl("analyze-many", "--model", "tiny", "--jsonl",
                                 "-", expect=2, text="\n" + text)

@@ -65,7 +65,7 @@ class FlagsTest(unittest.TestCase):
             self.assertEqual(self.refused("--threads", threads),
                              "qkscoped: flags: threads: must be in [1, 1024], "
                              f"got {threads}\n")
-        self.assertIn("models[1].name: 'a' is used by models[0]",
+        self.assertIn("models[1].name: 'a' is already used by models[0]",
                       self.refused("--model", f"a={TINY_MODEL}",
                                    "--model", f"a={TINY_MODEL}"))
 
@@ -86,7 +86,7 @@ class FlagsTest(unittest.TestCase):
     def test_check_config_looks_at_the_models(self):
         good = qkscoped("--check-config", "--model", f"a={TINY_MODEL}")
         self.assertEqual(good.returncode, 0, good.stderr)
-        self.assertEqual(good.stdout, "configuration is good: 1 model\n")
+        self.assertEqual(good.stdout, "configuration is valid: 1 model\n")
         bad = self.folder / "bad.gguf"
         bad.write_bytes(b"not a model at all, but long enough to be read")
         text = self.refused("--check-config", "--model", f"a={TINY_MODEL}",

@@ -138,7 +138,7 @@ class SharedUseTest(unittest.TestCase):
         self.assertEqual([entry["request_id"] for entry in listed], [name])
         self.assertEqual(listed[0]["state"], "FINISHED")
         self.assertIn(name, self.ok(server, "top", "--once"))
-        self.assertIn("dropped", self.ok(server, "cancel", name))
+        self.assertIn("deleted", self.ok(server, "cancel", name))
         self.assertEqual(qkctl(server, "result", name).returncode, 5)
         self.assertEqual(qkctl(server, "cancel", name).returncode, 5)
         self.assertIn("no requests", self.ok(server, "queue"))

@@ -255,16 +255,17 @@ class TlsTest(unittest.TestCase):
 
     def test_s3_files_that_stop_the_start(self):
         cert, key = self.server_pair.cert, self.server_pair.key
-        self.assertIn(f"tls.key_file: {self.bob.key}: is not the key of {cert}",
+        self.assertIn(f"tls.key_file: {self.bob.key}: does not match the "
+                      f"certificate in {cert}",
                       self.refused(cert, self.bob.key))
         garbage = self.folder / "garbage"
         garbage.write_text("not PEM at all\n")
         garbage.chmod(0o600)
-        self.assertIn(f"tls.key_file: {garbage}: has no private key",
+        self.assertIn(f"tls.key_file: {garbage}: has no PEM private key",
                       self.refused(cert, garbage))
-        self.assertIn(f"tls.certificate_file: {garbage}: has no certificate",
+        self.assertIn(f"tls.certificate_file: {garbage}: has no PEM certificate",
                       self.refused(garbage, key))
-        self.assertIn(f"tls.client_ca_file: {garbage}: has no certificate",
+        self.assertIn(f"tls.client_ca_file: {garbage}: has no PEM certificate",
                       self.refused(cert, key, "--tls-client-ca", garbage))
         none = self.folder / "none"
         self.assertIn(f"tls.key_file: {none}: cannot be read",
@@ -274,14 +275,14 @@ class TlsTest(unittest.TestCase):
         locked = self.folder / "locked"
         encrypt_key(key, locked)
         locked.chmod(0o600)
-        self.assertIn(f"tls.key_file: {locked}: has no private key",
+        self.assertIn(f"tls.key_file: {locked}: has no PEM private key",
                       self.refused(cert, locked))
         shown = self.folder / "shown"
         shutil.copy(key, shown)
         shown.chmod(0o644)
-        self.assertIn(f"tls.key_file: {shown}: everybody can read",
+        self.assertIn(f"tls.key_file: {shown}: must be neither world-readable",
                       self.refused(cert, shown))
-        self.assertIn(f"tls.key_file: {shown}: everybody can read",
+        self.assertIn(f"tls.key_file: {shown}: must be neither world-readable",
                       self.refused(cert, shown, "--check-config"))
 
     # --- certificates that change
@@ -313,7 +314,7 @@ class TlsTest(unittest.TestCase):
             next_pair = self.ours.issue("next", "y", HERE)
             self.replace(live.cert, next_pair.cert)
             self.await_log(server, "tls_not_reloaded", 1)
-            self.assertIn("is not the key of", server.log_text())
+            self.assertIn("does not match the certificate in", server.log_text())
             self.assertEqual(self.serial(server), first)
             self.replace(live.key, next_pair.key)
             self.await_log(server, "tls_reloaded", 1)

@@ -95,7 +95,7 @@ absl::StatusOr<std::pair<std::string, std::string>> SplitPair(
   return std::make_pair(text.substr(0, equals), text.substr(equals + 1));
 }
 
-// One RULE, `clean` or preset, with its keys.
+// Parses one RULE, `clean` or preset, with its keys.
 absl::Status ParseRule(const std::string& text, v1::Arm* arm) {
   const std::vector<std::string> parts = absl::StrSplit(text, ',');
   std::set<std::string> given;  // keys of this rule
@@ -139,8 +139,8 @@ bool IsNameCharacter(char c) {
   return absl::ascii_isalnum(c) || c == '_' || c == '-';
 }
 
-// Where the spec begins: behind "NAME=", or 0. No spec has only a name's
-// characters before its first '=', so the two cannot be confused.
+// The offset where the spec begins: after "NAME=", or 0 without a name. No spec
+// has only name characters before its first '=', so this is unambiguous.
 size_t SpecBegin(const std::string& text) {
   const size_t equals = text.find('=');
   if (equals == std::string::npos || equals == 0) return 0;
@@ -175,7 +175,7 @@ absl::StatusOr<v1::Arm> ParseNamedArm(const std::string& text) {
   if (arm.name().size() > kMaxNameBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("its name is longer than ", kMaxNameBytes,
-                     " characters; give it a shorter one: NAME=SPEC"));
+                     " characters; set a shorter name with NAME=SPEC"));
   }
   return arm;
 }

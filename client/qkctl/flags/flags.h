@@ -14,8 +14,8 @@ namespace qk::client {
 
 class FlagSet {
  public:
-  // A flag of `--name VALUE`. `target` must outlive Parse; a vector collects
-  // the values of a flag given several times, elsewhere twice is an error.
+  // Adds a flag `--name VALUE`. `target` must outlive Parse. A vector collects
+  // the values of a repeated flag; any other flag may be given only once.
   void Add(const std::string& name, const std::string& value_name,
            const std::string& help, std::optional<std::string>* target);
   void Add(const std::string& name, const std::string& value_name,
@@ -26,9 +26,9 @@ class FlagSet {
            const std::string& help, std::optional<uint64_t>* target);
   void Add(const std::string& name, const std::string& value_name,
            const std::string& help, std::optional<double>* target);
-  // A switch: `--name`.
+  // Adds a switch `--name`.
   void Add(const std::string& name, const std::string& help, bool* target);
-  // The flags added from here on stand under this title in Help().
+  // Help() lists the flags added after this call under the title.
   void Section(const std::string& title);
 
   // As FlagParser::Parse.

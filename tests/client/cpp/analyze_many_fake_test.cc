@@ -135,16 +135,16 @@ TEST_F(AnalyzeManyFakeTest, APromptWithoutItsEndIsIncomplete) {
   SendPrompt("a");
   service_.many_events.pop_back();
   SendPrompt("b");
-  ExpectBroken("prompt 'a' is due, got 'b'");
+  ExpectBroken("expected prompt 'a', got 'b'");
   EXPECT_THAT(ends_, IsEmpty());
 }
 
 TEST_F(AnalyzeManyFakeTest, EventsOfNoPromptAreABrokenPromise) {
   SendPrompt("x");
-  ExpectBroken("prompt 'a' is due, got 'x'");
+  ExpectBroken("expected prompt 'a', got 'x'");
   service_.many_events.clear();
   for (const char* id : {"a", "b", "c", "a"}) SendPrompt(id);
-  ExpectBroken("prompt 'a' comes after the last one");
+  ExpectBroken("got prompt 'a' after the last one");
 }
 
 TEST_F(AnalyzeManyFakeTest, TheSummaryMustCountRight) {

@@ -164,7 +164,7 @@ const BreakCase kBreakCases[] = {
      [](Events* e) {
        (*e)[IndexOf(*e, Kind::kLayer) + 1].mutable_layer()->add_heads(1);
      },
-     "chunks disagree"},
+     "chunks have different fields"},
     {"AnEmptyChunk",
      [](Events* e) {
        FirstLayer(e)->clear_data();

@@ -142,7 +142,7 @@ const BadCase kBadCases[] = {
     {"top_k:1;clean", "cannot be joined"},
     {"top_k:1;preset:x", "cannot be joined"},
     {"top_k:1,tensors=q+k,axis=per_head,replace=zero,phase=prefill,layers=0",
-     "give it a shorter one: NAME=SPEC"},
+     "set a shorter name with NAME=SPEC"},
 };
 
 INSTANTIATE_TEST_SUITE_P(All, BadArm, ::testing::ValuesIn(kBadCases));

@@ -329,7 +329,7 @@ TEST_F(QkctlFakeTest, ScoreTakesFlagsAndFiles) {
   EXPECT_THAT(out_, HasSubstr("\"continuation_tokens\":3"));
   const std::string bad = File("bad.jsonl", "{\"context\": \"a\"}\n");
   EXPECT_EQ(Qkctl(kScoreCommand, {"--jsonl", bad}), kExitUsage);
-  EXPECT_THAT(err_, HasSubstr("bad.jsonl:1: needs \"continuation\""));
+  EXPECT_THAT(err_, HasSubstr("bad.jsonl:1: must have \"continuation\""));
   EXPECT_EQ(Qkctl(kScoreCommand, {"--context", "a"}), kExitUsage);
 }
 

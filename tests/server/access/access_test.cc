@@ -211,8 +211,9 @@ TEST_F(AccessTest, AServerThatOthersReachNeedsCredentials) {
   ServerOptions options = TinyOptions();
   options.listen = "0.0.0.0:0";
   const auto refused = Server::Create(options, &log_);
-  EXPECT_THAT(std::string(refused.status().message()),
-              HasSubstr("listen: '0.0.0.0:0' can be reached by others"));
+  EXPECT_THAT(
+      std::string(refused.status().message()),
+      HasSubstr("listen: '0.0.0.0:0' can be reached by other machines"));
 }
 
 // A users file that loses a user while that user's stream runs.

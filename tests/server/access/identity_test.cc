@@ -62,7 +62,7 @@ std::string Who(const Identity& identity,
 
 TEST(IdentityTest, WithoutUsersEverybodyIsAnonymous) {
   const auto identity = Identity::Anonymous();
-  EXPECT_FALSE(identity->asks());
+  EXPECT_FALSE(identity->requires_credentials());
   for (const auto& header : {"", "Bearer x", "nonsense"}) {
     const auto user = identity->Authenticate({{header}, "some subject"});
     ASSERT_TRUE(user.ok());
@@ -123,7 +123,7 @@ TEST(IdentityTest, ReloadTakesNewUsersAndKeepsOldOnesOnFailure) {
   next = absl::InvalidArgumentError("u.conf:3: broken");
   EXPECT_EQ((*identity)->Reload().message(), "u.conf:3: broken");
   EXPECT_EQ(Who(**identity, {"Bearer b"}), "bob");
-  // The last one gone, nobody gets in.
+  // Once the last user is gone, nobody can call.
   next = std::vector<UserEntry>{};
   EXPECT_TRUE((*identity)->Reload().ok());
   EXPECT_EQ(Who(**identity, {"Bearer b"}), "missing or invalid token");
@@ -196,9 +196,9 @@ TEST_F(FilesTest, UsersOfConfigurationAndFileAreOneTable) {
   Write("u.conf", "users { alias: 'b' token_sha256: '" + a + "' }");
   read = ReadUsers(config, {}, users);
   ASSERT_TRUE(read.ok());
-  EXPECT_EQ(
-      Users::Create(*std::move(read)).status().message(),
-      users + ":1: users[0].token_sha256: is 'a's at " + config + ": users[0]");
+  EXPECT_EQ(Users::Create(*std::move(read)).status().message(),
+            users + ":1: users[0].token_sha256: already belongs to 'a' at " +
+                config + ": users[0]");
   std::filesystem::remove(users);
   EXPECT_EQ(ReadUsers(config, {}, users).status().message(),
             users + ": cannot be read");

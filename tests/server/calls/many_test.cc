@@ -112,8 +112,8 @@ TEST_F(ManyTest, ABadPromptFailsAlone) {
               ::testing::ElementsAre(
                   "token_ids[0]: 97 is outside [0, 97)",
                   "prompt.id: 'p0' is used twice",
-                  "input: exactly one of text, token_ids, chat must be set",
-                  "prompt has 300 tokens, model context is 256"));
+                  "input: exactly one of text, token_ids and chat must be set",
+                  "prompt: 300 tokens exceed the model's context of 256"));
   EXPECT_EQ(out.events.back().finished().prompts(), 6);
   EXPECT_EQ(out.events.back().finished().failed(), 4);
 }
@@ -123,8 +123,8 @@ TEST_F(ManyTest, BadStreams) {
             grpc::StatusCode::NOT_FOUND);
   EXPECT_EQ(Run("request {model: 'tiny' input {text: 'a'}}", {Tokens(1)})
                 .status.error_message(),
-            "spec.request.input: must be empty; prompts come in messages of "
-            "their own");
+            "spec.request.input: must not be set; send each prompt in its own "
+            "message");
   grpc::ClientContext context;
   auto stream = stub_->AnalyzeMany(&context);
   pb::AnalyzeManyRequest first;

@@ -86,7 +86,7 @@ TEST(ConfigTest, BadValuesNameKeyAndValue) {
             "q.conf: listen: an IPv6 host needs brackets, got '::1:80' "
             "(expected HOST:PORT)");
   EXPECT_EQ(ConfigError("listen: 'a:80' metrics_listen: 'a:80'"),
-            "q.conf: metrics_listen: port 80 is listen's, too");
+            "q.conf: metrics_listen: port 80 is already used by listen");
   EXPECT_EQ(ConfigError("limits { max_arms: 0 }"),
             "q.conf: limits.max_arms: must be > 0, got 0");
   EXPECT_EQ(ConfigError("limits { max_buffered_bytes: -5 }"),
@@ -114,7 +114,7 @@ TEST(ConfigTest, BadModels) {
             "q.conf: models[0].path: must not be empty");
   EXPECT_EQ(ConfigError("models { name: 'a' path: 'x' } "
                         "models { name: 'a' path: 'y' }"),
-            "q.conf: models[1].name: 'a' is used by models[0]");
+            "q.conf: models[1].name: 'a' is already used by models[0]");
   EXPECT_EQ(ConfigError("models { name: 'a' path: 'x' compute: 'f64' }"),
             "q.conf: models[0].compute: must be f32 or bf16, got 'f64'");
   EXPECT_EQ(ConfigError("models { name: 'a' path: 'x' sha256: 'zz' }"),
@@ -168,7 +168,7 @@ TEST(ConfigTest, Users) {
   EXPECT_EQ(options->access.users[1].user.role, UserRole::kUser);
   EXPECT_EQ(options->access.users[1].user.weight, 1);
   EXPECT_EQ(options->access.users_file, "u.conf");
-  EXPECT_TRUE(options->access.tls.asks_clients());
+  EXPECT_TRUE(options->access.tls.requires_client_certificate());
   EXPECT_TRUE(options->log_prompts);
 }
 
@@ -183,8 +183,9 @@ TEST(ConfigTest, BadUsers) {
   EXPECT_THAT(error("alias: 'anonymous'" + sha), HasSubstr("invalid alias"));
   EXPECT_THAT(error("alias: '" + std::string(65, 'a') + "'" + sha),
               HasSubstr("invalid alias"));
-  EXPECT_EQ(error("alias: 'a'"),
-            "q.conf: users[0].token_sha256: it or subject must be set");
+  EXPECT_EQ(
+      error("alias: 'a'"),
+      "q.conf: users[0].token_sha256: token_sha256 or subject must be set");
   // A token in the wrong place is not shown.
   EXPECT_EQ(error("alias: 'a' token_sha256: 'qks_secret'"),
             "q.conf: users[0].token_sha256: must be 64 hex digits, got 10 "
@@ -205,10 +206,12 @@ TEST(ConfigTest, BadUsers) {
   EXPECT_EQ(error("alias: 'a' budget { window_s: 0 }" + sha),
             "q.conf: users[0].budget.window_s: must be in [1, 2678400], got 0");
   const std::string a = "users { alias: 'a' " + sha + "}";
-  EXPECT_EQ(ConfigError(a + a),
-            "q.conf: users[1].alias: is 'a's at q.conf: users[0]");
+  EXPECT_EQ(
+      ConfigError(a + a),
+      "q.conf: users[1].alias: already belongs to 'a' at q.conf: users[0]");
   EXPECT_EQ(ConfigError(a + "users { alias: 'b'" + sha + "}"),
-            "q.conf: users[1].token_sha256: is 'a's at q.conf: users[0]");
+            "q.conf: users[1].token_sha256: already belongs to 'a' at q.conf: "
+            "users[0]");
   EXPECT_EQ(ConfigError("tls { key_file: 'k' }"),
             "q.conf: tls.certificate_file: must not be empty");
   EXPECT_EQ(ConfigError("tls { certificate_file: 'k' }"),
@@ -245,9 +248,10 @@ TEST(ConfigTest, ModelAdmin) {
   EXPECT_EQ(options->model_admin.max_bytes, 5);
   EXPECT_EQ(options->model_admin.allowed_sha256,
             std::vector<std::string>{std::string(64, 'a')});
-  EXPECT_EQ(CheckAccess(*options).message(),
-            "model_admin: needs users or users_file: without them nobody is "
-            "an operator");
+  EXPECT_EQ(
+      CheckAccess(*options).message(),
+      "model_admin: needs users or users_file, because only operators may "
+      "use it");
   EXPECT_EQ(parse("model_admin { enabled: true }").status().message(),
             "f: model_admin.root: must not be empty");
   EXPECT_EQ(parse("model_admin { max_models: 0 }").status().message(),
@@ -268,9 +272,9 @@ TEST(ConfigTest, OnlyLoopbackWithoutCredentials) {
         "localhost.example.com", "[fe80::1]", "127.1", "[::ffff:10.0.0.1]"}) {
     ServerOptions options;
     options.listen = std::string(host) + ":7461";
-    EXPECT_THAT(
-        std::string(CheckAccess(options).message()),
-        HasSubstr("listen: '" + options.listen + "' can be reached by others"));
+    EXPECT_THAT(std::string(CheckAccess(options).message()),
+                HasSubstr("listen: '" + options.listen +
+                          "' can be reached by other machines"));
     options.access.allow_anonymous_network = true;
     EXPECT_TRUE(CheckAccess(options).ok()) << host;
     options.access.allow_anonymous_network = false;

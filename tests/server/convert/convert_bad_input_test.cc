@@ -108,7 +108,7 @@ INSTANTIATE_TEST_SUITE_P(
     Input, ConvertBadInput,
     ::testing::Values(
         Bad("none", "input {}",
-            "input: exactly one of text, token_ids, chat must be set"),
+            "input: exactly one of text, token_ids and chat must be set"),
         Bad("not_utf8", "input {text: 'ab\\377'}",
             "text: invalid UTF-8 at byte 2"),
         Bad("surrogate", "input {text: 'a\\355\\240\\200'}",
@@ -118,13 +118,13 @@ INSTANTIATE_TEST_SUITE_P(
         Bad("cut", "input {text: 'abc\\342\\202'}",
             "text: invalid UTF-8 at byte 3"),
         Bad("too_many_bytes", "input {text: '" + std::string(101, 'a') + "'}",
-            "text: 101 bytes, limit 100"),
+            "text: got 101 bytes, limit 100"),
         Bad("empty_text", "input {text: ''}",
-            "prompt has 0 tokens, at least 1 is needed"),
+            "prompt: must have at least 1 token, got 0"),
         Bad("empty_ids", "input {token_ids {}}",
-            "prompt has 0 tokens, at least 1 is needed"),
+            "prompt: must have at least 1 token, got 0"),
         Bad("too_long", "input {text: '" + std::string(65, 'a') + "'}",
-            "prompt has 65 tokens, model context is 64"),
+            "prompt: 65 tokens exceed the model's context of 64"),
         BadInput{"id_too_large", "input {token_ids {ids: 1 ids: 257}}",
                  Code::kOutOfRange, "token_ids[1]: 257 is outside [0, 257)"},
         BadInput{"id_negative", "input {token_ids {ids: -1}}",
@@ -133,7 +133,7 @@ INSTANTIATE_TEST_SUITE_P(
                  Code::kFailedPrecondition,
                  "text: model 'bare' has no tokenizer; send token_ids"},
         Bad("client_tag", "client_tag: '" + std::string(257, 'a') + "'",
-            "client_tag: 257 bytes, limit 256")),
+            "client_tag: got 257 bytes, limit 256")),
     Name);
 
 constexpr char kHello[] = "messages {role: 'user' content: 'hello'}";
@@ -158,11 +158,12 @@ INSTANTIATE_TEST_SUITE_P(
         Bad("special",
             std::string("input {parse_special: true chat {format: 'chatml' ") +
                 kHello + "}}",
-            "chat: add_special_tokens and parse_special do not go with chat"),
+            "chat: add_special_tokens and parse_special must not be set with "
+            "chat"),
         Bad("too_many_messages",
             std::string("input {chat {format: 'chatml' ") + kHello + kHello +
                 kHello + kHello + kHello + kHello + "}}",
-            "chat.messages: 6, limit 5"),
+            "chat.messages: got 6, limit 5"),
         BadInput{"unfit_tokenizer",
                  std::string("input {chat {format: 'chatml' ") + kHello + "}}",
                  Code::kFailedPrecondition,
@@ -183,14 +184,14 @@ INSTANTIATE_TEST_SUITE_P(
         Bad("negative_length", "generate {max_new_tokens: -3}",
             "max_new_tokens: must be at least 1, got -3"),
         Bad("over_limit", "generate {max_new_tokens: 41}",
-            "max_new_tokens: 41, limit 40"),
+            "max_new_tokens: got 41, limit 40"),
         Bad("huge", "generate {max_new_tokens: 2147483647}",
-            "max_new_tokens: 2147483647, limit 40"),
+            "max_new_tokens: got 2147483647, limit 40"),
         Bad("over_context",
             "generate {max_new_tokens: 30} input {text: '" +
                 std::string(35, 'a') + "'}",
-            "max_new_tokens: 30 and 35 prompt tokens are over the model "
-            "context of 64"),
+            "max_new_tokens: 30 and 35 prompt tokens exceed the "
+            "model's context of 64"),
         Bad("temperature_nan",
             "generate {max_new_tokens: 1 sampling {temperature: nan}}",
             "sampling.temperature: must be finite and >= 0, got nan"),
@@ -209,7 +210,7 @@ INSTANTIATE_TEST_SUITE_P(
         Bad("top_k", "generate {max_new_tokens: 1 sampling {top_k: -1}}",
             "sampling.top_k: must be >= 0, got -1"),
         Bad("empty_stop", "generate {max_new_tokens: 1 stop_strings: ''}",
-            "stop_strings[0]: 0 bytes, must be 1 to 1024"),
+            "stop_strings[0]: must be 1 to 1024 bytes, got 0"),
         BadInput{"stop_id", "generate {max_new_tokens: 1 stop_token_ids: 257}",
                  Code::kOutOfRange,
                  "stop_token_ids[0]: 257 is outside [0, 257)"},
@@ -237,7 +238,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{"position", "capture {positions: 4}", Code::kOutOfRange,
                  "capture.positions[0]: 4 is outside [0, 4)"},
         Bad("too_many", "capture {positions: [0, 1, 2, 3, 4, 5]}",
-            "capture.positions: 6, limit 5"),
+            "capture.positions: got 6, limit 5"),
         Bad("point_unknown", "capture {points: 99}",
             "capture.points[0]: unknown value 99"),
         Bad("point_zero", "capture {points: HOOK_POINT_UNSPECIFIED}",
@@ -262,7 +263,7 @@ INSTANTIATE_TEST_SUITE_P(
         Bad("lambda_zero", "statistics {lambda: 0}",
             "statistics.lambda: must be finite and > 0, got 0"),
         Bad("top_n", "statistics {top_n: -1}",
-            "statistics.top_n: -1 is negative"),
+            "statistics.top_n: must be >= 0, got -1"),
         Bad("logits_top_n", "logits {top_n: 0}",
             "logits.top_n: 0 is outside [1, 5]"),
         BadInput{"logits_position", "logits {top_n: 1 positions: 4}",
@@ -378,10 +379,10 @@ INSTANTIATE_TEST_SUITE_P(
         Bad("too_many",
             "arms {name: 'a'} arms {name: 'b'} arms {name: 'c'} "
             "arms {name: 'd'} arms {name: 'e'}",
-            "arms: 5, limit 4"),
+            "arms: got 5, limit 4"),
         Bad("too_many_rules",
             "arms {name: 'a' " + kTop + kTop + kTop + kTop + "}",
-            "arms[0].disruptions: 4, limit 3"),
+            "arms[0].disruptions: got 4, limit 3"),
         Bad("overlap", "arms {name: 'a' " + kTop + kTop + "}",
             "arms[0].disruptions[1] overlaps disruptions[0] at layer 0, Q, "
             "head 0"),
@@ -417,8 +418,8 @@ INSTANTIATE_TEST_SUITE_P(
             "arms[0].model: 'other_layers' and 'bare' differ in layers or "
             "heads"),
         Bad("no_baseline", "compare {} arms {name: 'a' " + kTop + "}",
-            "compare: no arm without disruptions to compare with; add one or "
-            "name a baseline"),
+            "compare: there is no undisrupted arm to compare with; add one or "
+            "set baseline"),
         Bad("baseline", "compare {baseline: 'x'}",
             "compare.baseline: no arm is named 'x'")),
     Name);

@@ -144,7 +144,7 @@ TEST_F(ImageTest, LargeFilesAreRefusedBeforeTheyAreDecoded) {
   ASSERT_NE(sof, std::string::npos);
   jpeg.replace(sof + 5, 4, std::string("\x40\x00\x40\x00", 4));
   EXPECT_EQ(DecodeImage(jpeg).status().message(),
-            "16384 x 16384 pixels, limit 16777216 and sides of 16384");
+            "got 16384 x 16384 pixels, limit 16777216 and sides of 16384");
 }
 
 }  // namespace

@@ -100,10 +100,11 @@ TEST(StuckConnectionTest, IsCutWhenItsPeerTakesNothing) {
   const Pair pair(&connections), other(&connections);
   pair.Fill();
   StuckConnection stuck(pair.peer());
-  EXPECT_FALSE(stuck.Cut(connections, kStart, kSecond));
-  EXPECT_FALSE(stuck.Cut(connections, kStart + kSecond / 2, kSecond));
+  EXPECT_FALSE(stuck.ShutDownIfStuck(connections, kStart, kSecond));
+  EXPECT_FALSE(
+      stuck.ShutDownIfStuck(connections, kStart + kSecond / 2, kSecond));
   EXPECT_FALSE(IsCut(pair.server));
-  EXPECT_TRUE(stuck.Cut(connections, kStart + kSecond, kSecond));
+  EXPECT_TRUE(stuck.ShutDownIfStuck(connections, kStart + kSecond, kSecond));
   EXPECT_TRUE(IsCut(pair.server));
   EXPECT_FALSE(IsCut(other.server));
 }
@@ -114,7 +115,8 @@ TEST(StuckConnectionTest, IsLeftWhileItsPeerTakesSomething) {
   StuckConnection stuck(pair.peer());
   for (int i = 0; i < 3; ++i) {
     pair.Fill();
-    EXPECT_FALSE(stuck.Cut(connections, kStart + i * kSecond, kSecond));
+    EXPECT_FALSE(
+        stuck.ShutDownIfStuck(connections, kStart + i * kSecond, kSecond));
     pair.ReadSome();
   }
   EXPECT_FALSE(IsCut(pair.server));
@@ -125,7 +127,8 @@ TEST(StuckConnectionTest, IsLeftWhenItHasNothingToSend) {
   const Pair pair(&connections);
   StuckConnection stuck(pair.peer());
   for (int i = 0; i < 3; ++i) {
-    EXPECT_FALSE(stuck.Cut(connections, kStart + i * kSecond, kSecond));
+    EXPECT_FALSE(
+        stuck.ShutDownIfStuck(connections, kStart + i * kSecond, kSecond));
   }
   EXPECT_FALSE(IsCut(pair.server));
 }

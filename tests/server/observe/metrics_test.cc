@@ -148,7 +148,7 @@ TEST(MetricsSeriesTest, StayBoundedWithManyModels) {
   }
   for (int i = 0; i < 60; ++i) {
     const std::string model = "model" + std::to_string(i);
-    metrics.Tokens(model, 1, 1);
+    metrics.CountTokens(model, 1, 1);
     for (int layer = 0; layer < 80; ++layer) {
       for (HookPoint point :
            {HookPoint::kRotQ, HookPoint::kRotK, HookPoint::kV}) {
@@ -156,7 +156,7 @@ TEST(MetricsSeriesTest, StayBoundedWithManyModels) {
         frame.layer = layer;
         frame.point = point;
         frame.statistics.emplace();
-        metrics.LayerStatistics(model, frame);
+        metrics.AddLayerStatistics(model, frame);
       }
     }
   }

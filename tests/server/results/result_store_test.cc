@@ -210,7 +210,7 @@ TEST_F(ResultStoreTest, OneServerAtATime) {
   Open();
   const auto second = ResultStore::Open(options_, &damaged_);
   EXPECT_EQ(second.status(), absl::FailedPreconditionError(
-                                 "spool.directory: another server uses it"));
+                                 "spool.directory: in use by another server"));
 }
 
 TEST_F(ResultStoreTest, ReadersAreWokenAsEventsCome) {
@@ -251,7 +251,7 @@ TEST_F(ResultStoreTest, ReadersAreWokenAsEventsCome) {
   for (std::thread& reader : readers) reader.join();
   EXPECT_EQ(read, 4 * 200);
   EXPECT_EQ(result->Get(201, [] {}).status(),
-            absl::OutOfRangeError("from_seq: 201 is past the end, 200"));
+            absl::OutOfRangeError("from_seq: must be in [0, 200], got 201"));
 }
 
 }  // namespace
