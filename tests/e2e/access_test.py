@@ -101,8 +101,8 @@ class UserCommandTest(WithFolder):
         add_user(self.users, "bob")
         result = qkctl("", "user", "remove", "ada", "--users-file", self.users)
         self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertNotIn("ada", self.users.read_text())
-        self.assertIn("bob", self.users.read_text())
+        self.assertNotIn('"ada"', self.users.read_text())
+        self.assertIn('"bob"', self.users.read_text())
 
 
 class TokenTest(WithFolder):
