@@ -10,13 +10,9 @@
 #include <cstdint>
 #include <cstring>
 
-// One body, compiled for several instruction sets and chosen at run time. No
-// fused multiply-add in any (-ffp-contract=off), so they give the same bits.
-#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
-#define QK_CLONES __attribute__((target_clones("avx2", "default")))
-#else
-#define QK_CLONES
-#endif
+#include "engine/base/target_clones.h"
+
+#define QK_CLONES QK_TARGET_CLONES("avx2", "default")
 
 // Must vanish into its caller, which is compiled for several instruction sets.
 #define QK_INLINE __attribute__((always_inline)) inline

@@ -71,12 +71,29 @@ std::vector<HeadRole> Roles(const Rule& rule, Qkv tensor,
   return roles;
 }
 
-std::vector<int> Offsets(Range range, const PassStep& pass) {
+// The pass's rows at positions of a range.
+RowSet RowsAt(Range range, const PassStep& pass) {
   const int begin = std::max(range.begin, pass.first_position);
   const int end = std::min(range.end, pass.first_position + pass.rows);
-  std::vector<int> rows(std::max(0, end - begin));
-  std::iota(rows.begin(), rows.end(), begin - pass.first_position);
-  return rows;
+  return {begin - pass.first_position, std::max(0, end - begin)};
+}
+
+// A generated token's.
+constexpr RowSet kDecodeRow = {0, 1};
+
+// A copy of `values` in device memory.
+template <typename T>
+absl::StatusOr<DeviceBuffer> UploadAll(const std::vector<T>& values,
+                                       Backend* backend) {
+  const int64_t bytes = static_cast<int64_t>(values.size() * sizeof(T));
+  QK_ASSIGN_OR_RETURN(DeviceBuffer buffer, backend->Allocate(bytes));
+  backend->Upload(buffer.as<void>(), values.data(), bytes);
+  return buffer;
+}
+
+// Which of a rule's random choices it is.
+int ChoiceStep(const PassStep& pass) {
+  return pass.phase == Phase::kPrefill ? 0 : 1 + pass.step;
 }
 
 }  // namespace
@@ -128,6 +145,7 @@ Disruptor::Disruptor(const ModelConfig& config, const std::vector<Rule>& rules,
   }
   for (size_t i = 0; i < rules.size(); ++i) {
     if (rules[i].vision != of_vision) continue;
+    num_entries_ += static_cast<int64_t>(rules[i].entries.size());
     for (int layer : rules[i].layers) {
       for (Qkv tensor : rules[i].tensors) {
         const int index = static_cast<int>(i);
@@ -170,13 +188,16 @@ void Disruptor::AddState(const ModelConfig& config, int rule_index, Qkv tensor,
     token_mask_bytes_ = std::max<int64_t>(token_mask_bytes_,
                                           int64_t{positions_} * state.size());
   }
+  num_roles_ += heads;
   by_layer_[layer].push_back(static_cast<int>(states_.size()));
   states_.push_back(std::move(state));
 }
 
 int64_t Disruptor::bytes() const {
   if (states_.empty()) return 0;
-  return state_bytes_ + token_mask_bytes_ + int64_t{4} * positions_;
+  return state_bytes_ + token_mask_bytes_ + int64_t{4} * positions_ +
+         num_roles_ * int64_t{sizeof(HeadRole)} +
+         num_entries_ * int64_t{sizeof(HeadDim)};
 }
 
 absl::Status Disruptor::Reserve(Backend* backend) {
@@ -187,6 +208,7 @@ absl::Status Disruptor::Reserve(Backend* backend) {
   QK_ASSIGN_OR_RETURN(token_masks_, backend->Allocate(token_mask_bytes_));
   QK_ASSIGN_OR_RETURN(token_values_,
                       backend->Allocate(int64_t{4} * positions_));
+  QK_RETURN_IF_ERROR(MakePlainRules());
   for (State& s : states_) {
     if (s.rule->axis == Rule::Axis::kPerToken) continue;
     uint8_t* base = memory_.as<uint8_t>() + s.offset;
@@ -195,6 +217,42 @@ absl::Status Disruptor::Reserve(Backend* backend) {
     s.moments.sums = s.moments.squares + n;
     s.choice.values = reinterpret_cast<float*>(s.moments.sums + n);
     s.choice.mask = reinterpret_cast<uint8_t*>(s.choice.values + n);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Disruptor::MakePlainRules() {
+  std::vector<HeadRole> roles;
+  std::vector<HeadDim> entries;
+  std::vector<int64_t> first_entry(rules_.size());
+  for (size_t i = 0; i < rules_.size(); ++i) {
+    if (rules_[i].vision != (image_ >= 0)) continue;
+    first_entry[i] = static_cast<int64_t>(entries.size());
+    entries.insert(entries.end(), rules_[i].entries.begin(),
+                   rules_[i].entries.end());
+  }
+  for (const State& s : states_) {
+    roles.insert(roles.end(), s.heads.begin(), s.heads.end());
+  }
+  QK_ASSIGN_OR_RETURN(roles_, UploadAll(roles, backend_));
+  QK_ASSIGN_OR_RETURN(entries_, UploadAll(entries, backend_));
+  const HeadRole* heads = roles_.as<HeadRole>();
+  for (State& s : states_) {
+    const Rule& rule = *s.rule;
+    s.plain = {.select = rule.select,
+               .k = rule.k,
+               .exclude_top = rule.exclude_top,
+               .seed = rule.seed,
+               .lambda = rule.lambda,
+               .num_entries = static_cast<int>(rule.entries.size()),
+               .entries = entries_.as<HeadDim>() + first_entry[s.rule_index],
+               .replace = rule.replace,
+               .factor = rule.factor,
+               .tensor = s.tensor,
+               .layer = s.layer,
+               .num_heads = static_cast<int>(s.heads.size()),
+               .heads = heads};
+    heads += s.heads.size();
   }
   return absl::OkStatus();
 }
@@ -221,11 +279,10 @@ void Disruptor::RunStates(HookPoint point, int layer, bool on_cache,
 
 void Disruptor::Run(State& state, const PassStep& pass, const HeadRows& x) {
   QK_CHECK(x.heads == static_cast<int>(state.heads.size()));
-  // In decode the row is a generated token: always among the changed.
-  std::vector<int> rows = {0};
-  if (pass.phase == Phase::kPrefill) {
-    rows = Offsets(state.rule->positions, pass);
-  }
+  // A generated token is always among the changed.
+  const RowSet rows = pass.phase == Phase::kPrefill
+                          ? RowsAt(state.rule->positions, pass)
+                          : kDecodeRow;
   if (state.rule->axis == Rule::Axis::kPerHead) {
     RunPerHead(state, pass, x, rows);
   } else if (Has(state.rule->phase, pass.phase)) {
@@ -234,7 +291,7 @@ void Disruptor::Run(State& state, const PassStep& pass, const HeadRows& x) {
 }
 
 void Disruptor::RunPerHead(State& state, const PassStep& pass,
-                           const HeadRows& x, const std::vector<int>& rows) {
+                           const HeadRows& x, const RowSet& rows) {
   const Rule& rule = *state.rule;
   const bool prefill = pass.phase == Phase::kPrefill;
   const bool acts = Has(rule.phase, pass.phase);
@@ -242,31 +299,31 @@ void Disruptor::RunPerHead(State& state, const PassStep& pass,
   // Statistics are of undisrupted values, so they come first.
   const bool choose = prefill || rule.reselect;
   if (choose) {
-    const std::vector<int> counted =
-        prefill ? Offsets(rule.stat_span, pass) : std::vector<int>{0};
-    backend_->AddMoments(x, counted, state.moments);
-    state.count += static_cast<int64_t>(counted.size());
-    const Selection selection = {&rule, state.tensor, state.layer,
-                                 prefill ? 0 : 1 + pass.step, state.heads};
-    backend_->SelectDims(selection, state.moments, state.count, state.head_dim,
-                         state.choice);
+    const RowSet counted = prefill ? RowsAt(rule.stat_span, pass) : kDecodeRow;
+    state.count += counted.count;
+    backend_->AddMoments({MomentsJob{x, counted, state.moments}});
+    backend_->SelectDims(
+        {SelectJob{state.plain, ChoiceStep(pass), state.moments, state.count,
+                   state.head_dim, state.choice}});
   }
-  if (acts) backend_->ReplaceDims(rule, state.choice, rows, x);
+  if (acts) {
+    backend_->ReplaceDims(
+        {ReplaceJob{x, rows, state.choice, rule.replace, rule.factor}});
+  }
   if (choose && !state.on_cache) {
-    AddReport(state, pass, {}, acts ? static_cast<int64_t>(rows.size()) : 0);
+    AddReport(state, pass, {}, acts ? rows.count : 0);
   }
 }
 
 void Disruptor::RunPerToken(State& state, const PassStep& pass,
-                            const HeadRows& x, const std::vector<int>& rows) {
+                            const HeadRows& x, const RowSet& rows) {
   const Choice choice = {token_masks_.as<uint8_t>(), token_values_.as<float>()};
-  const Selection selection = {
-      state.rule, state.tensor, state.layer,
-      pass.phase == Phase::kPrefill ? 0 : 1 + pass.step, state.heads};
-  backend_->DisruptPerToken(selection, rows, x, choice);
+  backend_->DisruptPerToken(
+      {TokenRuleJob{state.plain, ChoiceStep(pass), x, rows, choice}});
   if (state.on_cache) return;
-  std::vector<int> positions;
-  for (int row : rows) positions.push_back(pass.first_position + row);
+  std::vector<int> positions(rows.count);
+  std::iota(positions.begin(), positions.end(),
+            pass.first_position + rows.begin);
   AddReport(state, pass, std::move(positions), 0);
 }
 

@@ -21,12 +21,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::unique_ptr<Backend> TwoThreads() {
-  CpuBackendOptions options;
-  options.threads = 2;
-  return CreateCpuBackend(options);
-}
-
 class OutOfMemoryTest : public ::testing::Test {
  protected:
   // Once without failures, so that what lives as long as the process is there;
@@ -82,7 +76,7 @@ class OutOfMemoryTest : public ::testing::Test {
            (tokenizer == nullptr ? "no tokenizer" : tokenizer->sha256_hex());
   }
 
-  const std::unique_ptr<Backend> backend_ = TwoThreads();
+  const std::unique_ptr<Backend> backend_ = MakeTestBackend(2);
   std::string whole_;
   int64_t calls_ = 0;
 };

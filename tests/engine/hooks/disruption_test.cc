@@ -169,7 +169,7 @@ void CheckApplied(const JsonValue& expected,
 class DisruptionTest : public ::testing::Test {
  protected:
   DisruptionTest()
-      : backend_(CreateCpuBackend({})),
+      : backend_(MakeTestBackend()),
         json_(ReadJson(GoldenPath("disruption/cases.json"))),
         outputs_(OpenSafetensors(GoldenPath("disruption/outputs.safetensors"))
                      .value()) {}
