@@ -12,7 +12,7 @@
 namespace qk {
 
 // The exit status; one that has served exits at once. `backend`: nullptr is the
-// CPU's.
+// one that the arguments name.
 int RunProcess(const std::vector<std::string>& arguments,
                std::unique_ptr<Backend> backend = nullptr);
 

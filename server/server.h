@@ -34,7 +34,8 @@ class Server {
  public:
   // Describes the models, then listens; health says NOT_SERVING until
   // LoadModels is through. Errors name the key of the configuration. `log`
-  // outlives the server. `backend`: nullptr is the CPU's.
+  // outlives the server. `backend`: nullptr is the one that
+  // the options name.
   static absl::StatusOr<std::unique_ptr<Server>> Create(
       const ServerOptions& options, Log* log,
       std::unique_ptr<Device> device = std::make_unique<EngineDevice>(),

@@ -147,6 +147,11 @@ const std::map<std::string, SetValue>& ValueFlags() {
          out->config.set_log_level(value);
          return absl::OkStatus();
        }},
+      {"backend",
+       [](const std::string& value, Flags* out) {
+         out->config.set_backend(value);
+         return absl::OkStatus();
+       }},
       {"threads",
        [](const std::string& value, Flags* out) {
          int threads = 0;

@@ -25,7 +25,8 @@ struct ServerOptions {
   std::string listen = "127.0.0.1:7461";
   std::string metrics_listen = "127.0.0.1:9461";  // empty: none
   std::vector<ModelToLoad> models;
-  int threads = 0;  // 0: the cores
+  std::string backend = "auto";  // CheckBackendName (create_backend.h) knows
+  int threads = 0;               // of the CPU backend; 0: the cores
   Limits limits;
   absl::Duration shutdown_grace = absl::Seconds(30);
   absl::Duration keepalive = absl::Seconds(20);
