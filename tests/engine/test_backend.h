@@ -33,6 +33,8 @@ struct TestBackend {
   // threads 0: as many as its name says, or else as there are cores.
   std::function<std::unique_ptr<Backend>(int threads)> make;
   bool has_bf16 = true;
+  // Its library loses memory of its own when it gets no more.
+  bool leaks_out_of_memory = false;
   // Those that it chooses from, each of which it may be told to take.
   std::vector<std::string> kernels = {};
 };
@@ -54,7 +56,9 @@ inline std::vector<TestBackend> AllTestBackends() {
           {.name = "cpu-own", .make = cpu(MatMulKernel::kOwn)},
           {.name = "cpu-onednn",
            .make = cpu(MatMulKernel::kOneDnn),
-           .has_bf16 = cpu::OneDnnSupports(ComputeType::kBF16)}};
+           .has_bf16 = cpu::OneDnnSupports(ComputeType::kBF16),
+           // 2.6: dnnl_primitive_desc_iterator_create does.
+           .leaks_out_of_memory = true}};
 }
 
 // By "NAME" or "NAME:THREADS". A name that there is not ends the process: the

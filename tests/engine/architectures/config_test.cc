@@ -8,6 +8,7 @@
 #include "engine/architectures/architecture.h"
 #include "engine/model/model.h"
 #include "tests/engine/formats/testing.h"
+#include "tests/engine/test_backend.h"
 
 namespace qk::testing {
 namespace {
