@@ -163,16 +163,18 @@ HeadRows Batch::Seen(const Entry& entry, HookPoint point,
 void Batch::BeginAttention(int layer) {
   PlanAttention();
   const AttentionConfig& c = model_.config().layers[layer].attention;
+  std::vector<ExpandJob> copies;
   for (Entry& entry : entries_) {
     if (entry.sequence == nullptr) continue;
     entry.layout = entry.sequence->disruptor().layout(layer);
     if (entry.layout == KvLayout::kShared) continue;
     const int heads = Seen(entry, HookPoint::kK, c).heads;
-    backend().ExpandHeads(View(entry, work().k(), c.num_kv_heads, c.head_dim),
-                          heads, entry.sequence->k_copy());
-    backend().ExpandHeads(View(entry, work().v(), c.num_kv_heads, c.head_dim),
-                          heads, entry.sequence->v_copy());
+    copies.push_back({View(entry, work().k(), c.num_kv_heads, c.head_dim),
+                      heads, entry.sequence->k_copy()});
+    copies.push_back({View(entry, work().v(), c.num_kv_heads, c.head_dim),
+                      heads, entry.sequence->v_copy()});
   }
+  if (!copies.empty()) backend().ExpandHeads(copies);
 }
 
 void Batch::Hook(HookPoint point, int layer) {

@@ -6,17 +6,20 @@
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "engine/backend/backend.h"
 
 namespace qk {
 
 struct BackendOptions {
-  std::string name = "auto";  // "auto": the best that this machine has
+  std::string name = "auto";  // "auto": the best that this machine can run
   int threads = 0;            // of the CPU's; 0: the number of cores
 };
 
-// INVALID_ARGUMENT: there is no such backend in this build.
+// INVALID_ARGUMENT: there is no such backend, or not in this build.
+absl::Status CheckBackendName(absl::string_view name);
 absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(
     const BackendOptions& options);
 

@@ -7,17 +7,18 @@
 namespace qk {
 namespace {
 
-// Hands one row's results to its sequence.
-void Answer(const HeadRequest& request, const LogitsRow& reduced,
+// Sends one row's results to its sequence, which keeps `result` where it is
+// until the pass has ended.
+void Answer(const HeadRequest& request, const LogitsRow* reduced,
             const float* logits, const Model& model, HeadResult* result) {
   Backend& backend = *model.backend();
   const int vocab = model.config().vocab_size;
-  result->row = reduced;
+  backend.Download(&result->row, reduced, sizeof(LogitsRow));
   if (request.top_n > 0) {
     result->ids.resize(request.top_n);
     result->logprobs.resize(request.top_n);
-    backend.TopLogits(logits, vocab, request.top_n, reduced.log_sum_exp,
-                      result->ids.data(), result->logprobs.data());
+    backend.TopLogits(logits, vocab, reduced, request.top_n, result->ids.data(),
+                      result->logprobs.data());
   }
   if (request.want_logits) {
     result->logits.resize(vocab);
@@ -41,13 +42,19 @@ void HeadRowsOf(const Model& model, const float* hidden, int n, float* scratch,
   if (w.project_out != nullptr) b.MatMul(normed, *w.project_out, n, out);
 }
 
-void Logits(const Model& model, const float* rows, int n, float* logits) {
+void LogitsTile(const Model& model, const float* rows,
+                absl::Span<const int32_t> targets, const Workspace& work,
+                int tile) {
   const ModelConfig& c = model.config();
   Backend& b = *model.backend();
+  const int n = static_cast<int>(targets.size());
+  float* logits = work.logits(tile);
   b.MatMul(rows, *model.weights().lm_head, n, logits);
   if (c.logit_softcap > 0) {
     b.Softcap(logits, int64_t{n} * c.vocab_size, c.logit_softcap);
   }
+  b.Upload(work.targets(), targets.data(), int64_t{4} * n);
+  b.ReduceLogits(logits, c.vocab_size, n, work.targets(), work.reduced(tile));
 }
 
 Head::Head(Batch& batch) : batch_(batch) {
@@ -89,24 +96,23 @@ void Head::Compute(absl::Span<const Row> rows) {
   Backend& backend = batch_.backend();
   const int64_t width = model.config().hidden_size;
   const int n = static_cast<int>(rows.size());
-  float* hidden = batch_.work().head_rows();
-  std::vector<LogitsRow> reduced(n);
+  const Workspace& work = batch_.work();
+  float* hidden = work.head_rows();
+  std::vector<int32_t> targets;
   for (int i = 0; i < n; ++i) {
     const Asked& asked = rows[i].asked;
     backend.CopyOnDevice(hidden + i * width,
                          batch_.hidden() + rows[i].row * width, 4 * width);
-    reduced[i].target = asked.sequence->head_requests[asked.request].target;
+    targets.push_back(asked.sequence->head_requests[asked.request].target);
   }
-  HeadRowsOf(model, hidden, n, batch_.work().head_normed(), hidden);
-  float* logits = batch_.work().logits(0);
-  Logits(model, hidden, n, logits);
+  HeadRowsOf(model, hidden, n, work.head_normed(), hidden);
+  LogitsTile(model, hidden, targets, work, 0);
   const int64_t vocab = model.config().vocab_size;
-  backend.ReduceLogits(logits, vocab, absl::MakeSpan(reduced));
   for (int i = 0; i < n; ++i) {
     Sequence& sequence = *rows[i].asked.sequence;
     const size_t request = rows[i].asked.request;
-    Answer(sequence.head_requests[request], reduced[i], logits + i * vocab,
-           model, &sequence.head_results[request]);
+    Answer(sequence.head_requests[request], work.reduced(0) + i,
+           work.logits(0) + i * vocab, model, &sequence.head_results[request]);
   }
 }
 

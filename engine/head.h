@@ -3,11 +3,13 @@
 #define QKSCOPE_ENGINE_HEAD_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "absl/types/span.h"
 #include "engine/batch.h"
 #include "engine/model/model.h"
+#include "engine/model/workspace.h"
 
 namespace qk {
 
@@ -17,8 +19,11 @@ namespace qk {
 void HeadRowsOf(const Model& model, const float* hidden, int n, float* scratch,
                 float* out);
 
-// logits (n, vocab) = softcap(rows (n, embedding_size) lm_head^T).
-void Logits(const Model& model, const float* rows, int n, float* logits);
+// work.logits(tile) = softcap(rows (targets.size(), embedding_size) lm_head^T),
+// and work.reduced(tile) = what they reduce to.
+void LogitsTile(const Model& model, const float* rows,
+                absl::Span<const int32_t> targets, const Workspace& work,
+                int tile);
 
 // The end of a pass: keeps rows where a sequence keeps them, and answers every
 // head request, a tile of logits at a time.

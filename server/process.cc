@@ -15,6 +15,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "engine/base/check.h"
+#include "engine/create_backend.h"
 #include "server/common/file_watch.h"
 #include "server/common/log.h"
 #include "server/config/flags.h"
@@ -32,6 +33,15 @@ constexpr int kExitConfig = 78;
 // EX_SOFTWARE: the device is lost. A new process may find it again.
 constexpr int kExitDevice = 70;
 
+absl::StatusOr<ServerOptions> CheckedOptions(
+    const ::qkscope::v1::ServerConfig& config, const std::string& source) {
+  QK_ASSIGN_OR_RETURN(ServerOptions options, OptionsFromConfig(config, source));
+  const absl::Status backend = CheckBackendName(options.backend);
+  if (backend.ok()) return options;
+  return absl::Status(backend.code(),
+                      absl::StrCat(source, ": ", backend.message()));
+}
+
 // Reads the configuration file and lets flags override it. The file is first
 // checked alone, so that an error names where the value came from.
 absl::StatusOr<ServerOptions> ReadOptions(const Flags& flags) {
@@ -40,12 +50,11 @@ absl::StatusOr<ServerOptions> ReadOptions(const Flags& flags) {
     QK_ASSIGN_OR_RETURN(const std::string text,
                         ReadTextFile(*flags.config_file));
     QK_ASSIGN_OR_RETURN(config, ParseConfig(text, *flags.config_file));
-    QK_RETURN_IF_ERROR(OptionsFromConfig(config, *flags.config_file).status());
+    QK_RETURN_IF_ERROR(CheckedOptions(config, *flags.config_file).status());
   }
   const bool file_has_users = !config.users().empty();
   config.MergeFrom(flags.config);
-  QK_ASSIGN_OR_RETURN(ServerOptions options,
-                      OptionsFromConfig(config, "flags"));
+  QK_ASSIGN_OR_RETURN(ServerOptions options, CheckedOptions(config, "flags"));
   options.version = QK_VERSION;
   if (file_has_users) options.access.config_file = *flags.config_file;
   QK_RETURN_IF_ERROR(CheckAccess(options));

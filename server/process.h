@@ -12,7 +12,7 @@
 namespace qk {
 
 // Returns the exit status; a process that has served calls _Exit instead.
-// `backend`: nullptr stands for the CPU's.
+// `backend`: nullptr stands for the one that the arguments name.
 int RunProcess(const std::vector<std::string>& arguments,
                std::unique_ptr<Backend> backend = nullptr);
 

@@ -107,7 +107,8 @@ absl::Status Server::Start(Log* log) {
   QK_ASSIGN_OR_RETURN(
       access_, Access::Create(options_.access, IsLoopback(listen.host), log));
   if (backend_ == nullptr) {
-    QK_ASSIGN_OR_RETURN(backend_, CreateBackend({.threads = options_.threads}));
+    QK_ASSIGN_OR_RETURN(backend_, CreateBackend({.name = options_.backend,
+                                                 .threads = options_.threads}));
   }
 
   Metrics::Options metrics_options;

@@ -34,7 +34,7 @@ class Server {
  public:
   // Describes the models, then listens. Health is NOT_SERVING until LoadModels
   // has finished. Errors name the configuration's key. `log` must outlive the
-  // server. `backend`: nullptr stands for the CPU's.
+  // server. `backend`: nullptr stands for the one that the options name.
   static absl::StatusOr<std::unique_ptr<Server>> Create(
       const ServerOptions& options, Log* log,
       std::unique_ptr<Device> device = std::make_unique<EngineDevice>(),

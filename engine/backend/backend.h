@@ -5,6 +5,11 @@
 // Synchronize() returns it. All float tensors are float32, row-major and dense;
 // shapes are written (rows, heads, head_dim). Ops of one backend are called by
 // one thread at a time.
+//
+// A device may work long after an op has returned. An op reads its arguments,
+// spans and other host memory before it returns, so they may go then. What it
+// writes to host memory is there after Synchronize, and whoever asked keeps
+// that memory where it is until then.
 #ifndef QKSCOPE_ENGINE_BACKEND_BACKEND_H_
 #define QKSCOPE_ENGINE_BACKEND_BACKEND_H_
 
@@ -18,6 +23,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "engine/backend/jobs.h"
 #include "engine/types/backend_info.h"
 #include "engine/types/compute_type.h"
 #include "engine/types/model_config.h"
@@ -26,10 +32,6 @@
 namespace qk {
 
 class Backend;
-
-// Positions of one KV page, of one tile of attention's keys, and of one block
-// of a sum over tokens: all start at absolute position 0.
-inline constexpr int kPageSize = 64;
 
 // Device memory, freed with the object. Movable.
 class DeviceBuffer {
@@ -71,78 +73,6 @@ class Matrix {
 // Called from several threads at once.
 using RowReader = std::function<void(int64_t begin, int64_t end, float* out)>;
 
-// One layer's part of 64 positions of keys and values, in the compute type.
-// k is transposed, so that scores of neighbouring keys lie side by side.
-struct KvPage {
-  void* k = nullptr;  // (heads, head_dim, kPageSize)
-  void* v = nullptr;  // (heads, kPageSize, head_dim)
-  int heads = 0;      // the model's KV heads, or its query heads where each
-                      // query head reads keys of its own
-};
-
-// One sequence's part of an attention op.
-struct AttentionRows {
-  int row_begin = 0;  // in q and out
-  int rows = 0;
-  int first_position = 0;         // of its first row
-  const KvPage* pages = nullptr;  // host memory; page p: positions 64 p on
-};
-
-// A view of one sequence's rows: (rows, heads, head_dim), dense.
-struct HeadRows {
-  float* data = nullptr;
-  int rows = 0;
-  int heads = 0;
-  int head_dim = 0;
-  int first_position = 0;
-};
-
-// Sums over tokens of each (head, dim), float64: (heads, head_dim) each.
-struct Moments {
-  double* squares = nullptr;
-  double* sums = nullptr;  // may be nullptr: not wanted
-};
-
-// How a rule sees one physical head of a tensor.
-struct HeadRole {
-  bool active = false;
-  int id = 0;  // head number in the rule's own counting (for random choices)
-};
-
-// A DisruptionRule as it acts on one tensor of one layer at one step.
-struct Selection {
-  const DisruptionRule* rule = nullptr;
-  Qkv tensor = Qkv::kQ;
-  int layer = 0;
-  int step = 0;                      // 0: prefill; 1 + decode step
-  absl::Span<const HeadRole> heads;  // one per physical head
-};
-
-// What SelectDims chose: (heads, head_dim) each.
-struct Choice {
-  uint8_t* mask = nullptr;  // 1 = chosen
-  float* values = nullptr;  // what is written there; unused for kScale
-};
-
-// What a selective scan (Mamba, arXiv:2312.00752, algorithm 2) reads.
-struct ScanInputs {
-  const float* dt = nullptr;     // (rows, inner), before softplus
-  const float* b = nullptr;      // (rows, state)
-  const float* c = nullptr;      // (rows, state)
-  const float* gate = nullptr;   // (rows, inner)
-  const float* a_log = nullptr;  // (inner, state); A = -exp(a_log)
-  const float* d = nullptr;      // (inner)
-};
-
-// Per row of a vocabulary-sized tensor of logits.
-struct LogitsRow {
-  int32_t target = -1;       // in: id whose log-probability is wanted, or -1
-  float target_logprob = 0;  // out
-  int32_t top1 = 0;          // out; ties to the lowest id
-  float top1_logprob = 0;    // out
-  double log_sum_exp = 0;    // out
-};
-
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -163,7 +93,6 @@ class Backend {
   virtual absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) = 0;
   virtual void Free(void* data, int64_t bytes) = 0;
   virtual void Upload(void* device, const void* host, int64_t bytes) = 0;
-  // `host` holds the data after Synchronize.
   virtual void Download(void* host, const void* device, int64_t bytes) = 0;
   virtual void CopyOnDevice(void* to, const void* from, int64_t bytes) = 0;
   virtual void Zero(void* device, int64_t bytes) = 0;
@@ -212,13 +141,12 @@ class Backend {
   virtual void Attention(const float* q, const AttentionConfig& config,
                          absl::Span<const AttentionRows> sequences,
                          ComputeType type, float* out) = 0;
-  // Probabilities of chosen rows: out (rows, heads chosen, keys), 0 after the
-  // row's own position. `rows`: offsets into the sequence's rows.
+  // Probabilities of some of the sequence's rows: out (rows chosen, heads
+  // chosen, keys), 0 after the row's own position.
   virtual void AttentionPattern(const float* q, const AttentionConfig& config,
                                 const AttentionRows& sequence,
-                                absl::Span<const int> rows,
-                                absl::Span<const int> heads, int keys,
-                                ComputeType type, float* out) = 0;
+                                const RowSet& rows, const HeadSet& heads,
+                                int keys, ComputeType type, float* out) = 0;
   // x (n) = activation(x), times `times` (n) unless that is nullptr.
   virtual void Activate(float* x, const float* times, int64_t n,
                         Activation activation) = 0;
@@ -252,48 +180,34 @@ class Backend {
                              absl::Span<const float> factors, int dim,
                              float* out) = 0;
 
-  // --- hooks
-  // Adds x[row, h, d]^2 (and x) of the chosen rows to the moments, summed in
-  // blocks of kPageSize absolute positions. `rows`: ascending offsets.
-  virtual void AddMoments(const HeadRows& x, absl::Span<const int> rows,
-                          const Moments& moments) = 0;
-  // Chooses dims within each head from moments over `count` positions.
-  virtual void SelectDims(const Selection& selection, const Moments& moments,
-                          int64_t count, int head_dim,
-                          const Choice& choice) = 0;
-  // Writes a choice into the rows.
-  virtual void ReplaceDims(const DisruptionRule& rule, const Choice& choice,
-                           absl::Span<const int> rows, const HeadRows& x) = 0;
-  // A per_token rule: chooses and writes row by row. mask (chosen rows,
-  // heads, head_dim) and values (chosen rows) tell what it did.
-  virtual void DisruptPerToken(const Selection& selection,
-                               absl::Span<const int> rows, const HeadRows& x,
-                               const Choice& choice) = 0;
-  // out (rows, to_heads, head_dim): each head repeated to its group.
-  virtual void ExpandHeads(const HeadRows& x, int to_heads, float* out) = 0;
-  // out (heads chosen, head_dim) = sqrt(squares).
-  virtual void FinishNorms(const double* squares, absl::Span<const int> heads,
-                           int head_dim, float* out) = 0;
-  // out (rows chosen, heads chosen) = L2 norm over head_dim.
-  virtual void TokenNorms(const HeadRows& x, absl::Span<const int> rows,
-                          absl::Span<const int> heads, float* out) = 0;
-  // out (rows chosen, heads chosen, head_dim), in `dtype`.
-  virtual void CopyOut(const HeadRows& x, absl::Span<const int> rows,
-                       absl::Span<const int> heads, RawDtype dtype,
-                       void* out) = 0;
+  // --- hooks: each op over jobs that do not touch each other's memory, of one
+  // sequence or of many (jobs.h says what each does)
+  // Sums in blocks of kPageSize absolute positions.
+  virtual void AddMoments(absl::Span<const MomentsJob> jobs) = 0;
+  virtual void SelectDims(absl::Span<const SelectJob> jobs) = 0;
+  virtual void ReplaceDims(absl::Span<const ReplaceJob> jobs) = 0;
+  virtual void DisruptPerToken(absl::Span<const TokenRuleJob> jobs) = 0;
+  virtual void ExpandHeads(absl::Span<const ExpandJob> jobs) = 0;
+  virtual void FinishNorms(absl::Span<const NormsJob> jobs) = 0;
+  virtual void TokenNorms(absl::Span<const TokenNormsJob> jobs) = 0;
+  virtual void CopyOut(absl::Span<const CopyOutJob> jobs) = 0;
 
-  // --- logits; results are in host memory after Synchronize
-  // Fills the out fields from logits (rows, vocab).
-  virtual void ReduceLogits(const float* logits, int vocab,
-                            absl::Span<LogitsRow> rows) = 0;
-  // The n most likely ids of one row, ties to the lowest id.
-  virtual void TopLogits(const float* logits, int vocab, int n,
-                         double log_sum_exp, int32_t* ids, float* logprobs) = 0;
-  // kl (rows) = KL(P_base || P_arm), nats.
+  // --- logits
+  // out (rows) = what logits (rows, vocab) reduce to. targets (rows): the id
+  // whose log-probability is wanted, or -1.
+  virtual void ReduceLogits(const float* logits, int vocab, int rows,
+                            const int32_t* targets, LogitsRow* out) = 0;
+  // The n most likely ids of one row, ties to the lowest id, and their
+  // log-probabilities: (n) each, in host memory after Synchronize. `reduced`:
+  // the row's.
+  virtual void TopLogits(const float* logits, int vocab,
+                         const LogitsRow* reduced, int n, int32_t* ids,
+                         float* logprobs) = 0;
+  // kl (rows) = KL(P_base || P_arm), nats, in host memory after Synchronize.
+  // base_rows and arm_rows (rows): what ReduceLogits made of them.
   virtual void KlDivergence(const float* base, const float* arm, int vocab,
-                            absl::Span<const LogitsRow> base_rows,
-                            absl::Span<const LogitsRow> arm_rows,
-                            float* kl) = 0;
+                            int rows, const LogitsRow* base_rows,
+                            const LogitsRow* arm_rows, float* kl) = 0;
 
  protected:
   // UNAVAILABLE: what Synchronize returns of a device that has gone for good,

@@ -317,17 +317,19 @@ float ReadKv(const void* data, int64_t index, ComputeType type) {
 }  // namespace
 
 void AttentionPattern(const float* q, const AttentionConfig& config,
-                      const AttentionRows& sequence, absl::Span<const int> rows,
-                      absl::Span<const int> heads, int keys, ComputeType type,
+                      const AttentionRows& sequence, const RowSet& rows,
+                      const HeadSet& heads, int keys, ComputeType type,
                       float* out) {
   const int dim = config.head_dim;
-  for (int row : rows) {
+  for (int r = 0; r < rows.count; ++r) {
+    const int row = static_cast<int>(RowAt(rows, r));
     const int position = sequence.first_position + row;
     const int begin = std::max(
         0, position + 1 - config.sliding_window.value_or(position + 1));
     const int end =
         config.causal ? position + 1 : sequence.first_position + sequence.rows;
-    for (int head : heads) {
+    for (int h = 0; h < heads.count; ++h) {
+      const int head = HeadAt(heads, h);
       const float* query =
           q +
           (static_cast<int64_t>(sequence.row_begin) + row) * config.q_size() +

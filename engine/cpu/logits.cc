@@ -100,11 +100,12 @@ HWY_EXPORT(SumExp);
 HWY_EXPORT(MaxOf);
 HWY_EXPORT(WeightedDifference);
 
-void ReduceLogits(const float* logits, int vocab, absl::Span<LogitsRow> rows,
-                  ThreadPool& pool) {
-  pool.For(static_cast<int64_t>(rows.size()), [&](int64_t r, int) {
+void ReduceLogits(const float* logits, int vocab, int rows,
+                  const int32_t* targets, LogitsRow* out, ThreadPool& pool) {
+  pool.For(rows, [&](int64_t r, int) {
     const float* x = logits + r * vocab;
-    LogitsRow& row = rows[r];
+    const int32_t target = targets[r];
+    LogitsRow& row = out[r];
     const float max = HWY_DYNAMIC_DISPATCH(MaxOf)(x, vocab);
     if (!std::isfinite(max)) {
       // No distribution: say so in every number.
@@ -119,12 +120,11 @@ void ReduceLogits(const float* logits, int vocab, absl::Span<LogitsRow> rows,
         max + std::log(HWY_DYNAMIC_DISPATCH(SumExp)(x, vocab, max, nullptr));
     row.top1_logprob = static_cast<float>(max - row.log_sum_exp);
     row.target_logprob =
-        row.target < 0 ? 0.0f
-                       : static_cast<float>(x[row.target] - row.log_sum_exp);
+        target < 0 ? 0.0f : static_cast<float>(x[target] - row.log_sum_exp);
   });
 }
 
-void TopLogits(const float* logits, int vocab, int n, double log_sum_exp,
+void TopLogits(const float* logits, int vocab, const LogitsRow* reduced, int n,
                int32_t* ids, float* logprobs) {
   std::vector<int32_t> order(vocab);
   for (int i = 0; i < vocab; ++i) order[i] = i;
@@ -139,15 +139,14 @@ void TopLogits(const float* logits, int vocab, int n, double log_sum_exp,
   std::partial_sort(order.begin(), order.begin() + n, order.end(), more_likely);
   for (int i = 0; i < n; ++i) {
     ids[i] = order[i];
-    logprobs[i] = static_cast<float>(logits[order[i]] - log_sum_exp);
+    logprobs[i] = static_cast<float>(logits[order[i]] - reduced->log_sum_exp);
   }
 }
 
-void KlDivergence(const float* base, const float* arm, int vocab,
-                  absl::Span<const LogitsRow> base_rows,
-                  absl::Span<const LogitsRow> arm_rows, float* kl,
-                  ThreadPool& pool) {
-  pool.For(static_cast<int64_t>(base_rows.size()), [&](int64_t r, int) {
+void KlDivergence(const float* base, const float* arm, int vocab, int rows,
+                  const LogitsRow* base_rows, const LogitsRow* arm_rows,
+                  float* kl, ThreadPool& pool) {
+  pool.For(rows, [&](int64_t r, int) {
     const float* b = base + r * vocab;
     const float* a = arm + r * vocab;
     const double lse_base = base_rows[r].log_sum_exp;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <numeric>
+#include <utility>
 
 #include "absl/algorithm/container.h"
 #include "engine/base/check.h"
@@ -20,6 +21,23 @@ bool IsQueryPoint(HookPoint point) {
 bool HasRope(HookPoint point) {
   return point == HookPoint::kQ || point == HookPoint::kK ||
          point == HookPoint::kRotQ || point == HookPoint::kRotK;
+}
+
+// How many query heads a head of a tensor of `physical` heads stands for.
+int GroupOf(const AttentionConfig& attention, HookPoint point, int physical) {
+  return IsQueryPoint(point) || physical == attention.num_heads
+             ? 1
+             : attention.group_size();
+}
+
+std::vector<int> HeadsOfGroups(const std::vector<int>& query_heads, int group) {
+  std::vector<int> heads;
+  for (int head : query_heads) {
+    if (heads.empty() || heads.back() != head / group) {
+      heads.push_back(head / group);
+    }
+  }
+  return heads;
 }
 
 int64_t Product(absl::Span<const int> shape) {
@@ -64,8 +82,11 @@ Capture::Capture(const ModelConfig& config, const RunSpec& spec, int arm)
       tokens + (spec.generate.has_value() ? spec.generate->max_new_tokens : 0);
   const bool pattern =
       absl::c_linear_search(spec.capture.points, HookPoint::kPattern);
+  lists_ = spec.capture.positions;
   for (int layer : spec.capture.layers) {
     const AttentionConfig& a = config.layers[layer].attention;
+    AddHeadList(1);
+    AddHeadList(a.group_size());
     MakeRoom(a, rows);
     if (pattern) {
       staging_bytes_ = std::max(staging_bytes_, rows * a.num_heads * last * 4);
@@ -91,7 +112,8 @@ void Capture::MakeRoom(const AttentionConfig& attention, int64_t rows) {
 
 int64_t Capture::bytes() const {
   if (spec_.capture.off) return 0;
-  int64_t bytes = 8 * widest_ + staging_bytes_;
+  int64_t bytes =
+      8 * widest_ + staging_bytes_ + 4 * static_cast<int64_t>(lists_.size());
   if (Has(spec_.capture.phase, Phase::kDecode) &&
       spec_.capture.form == CaptureForm::kNormOverTokens) {
     bytes += 8 * widest_ * static_cast<int64_t>(spec_.capture.layers.size()) *
@@ -105,7 +127,10 @@ absl::Status Capture::Reserve(Backend* backend) {
   if (spec_.capture.off) return absl::OkStatus();
   QK_ASSIGN_OR_RETURN(squares_, backend->Allocate(8 * widest_));
   QK_ASSIGN_OR_RETURN(staging_, backend->Allocate(staging_bytes_));
-  const int64_t decode = bytes() - 8 * widest_ - staging_bytes_;
+  const int64_t lists = 4 * static_cast<int64_t>(lists_.size());
+  QK_ASSIGN_OR_RETURN(device_lists_, backend->Allocate(lists));
+  backend->Upload(device_lists_.as<void>(), lists_.data(), lists);
+  const int64_t decode = bytes() - 8 * widest_ - staging_bytes_ - lists;
   if (decode > 0) {
     QK_ASSIGN_OR_RETURN(decode_, backend->Allocate(decode));
     backend->Zero(decode_.as<void>(), decode);
@@ -123,23 +148,27 @@ std::vector<int> Capture::HeadsOf(const CaptureSpec& spec,
     std::iota(heads.begin(), heads.end(), 0);
     return heads;
   }
-  const int group = IsQueryPoint(point) || physical == attention.num_heads
-                        ? 1
-                        : attention.group_size();
-  for (int head : spec.heads) {
-    if (heads.empty() || heads.back() != head / group) {
-      heads.push_back(head / group);
-    }
-  }
-  return heads;
+  return HeadsOfGroups(spec.heads, GroupOf(attention, point, physical));
 }
 
-std::vector<int> Capture::ChosenHeads(HookPoint point, int layer,
-                                      const PassStep& pass,
-                                      int physical) const {
-  if (pass.image >= 0) return HeadsOf({}, {}, point, physical);
-  return HeadsOf(spec_.capture, config_.layers[layer].attention, point,
-                 physical);
+void Capture::AddHeadList(int group) {
+  if (spec_.capture.heads.empty() || head_lists_.contains(group)) return;
+  const std::vector<int> heads = HeadsOfGroups(spec_.capture.heads, group);
+  const int begin = static_cast<int>(lists_.size());
+  lists_.insert(lists_.end(), heads.begin(), heads.end());
+  head_lists_[group] = {begin, static_cast<int>(lists_.size())};
+}
+
+Capture::ChosenHeads Capture::HeadsFor(HookPoint point, int layer,
+                                       const PassStep& pass,
+                                       int physical) const {
+  if (pass.image >= 0 || spec_.capture.heads.empty()) {
+    return {HeadsOf({}, {}, point, physical), {physical}};
+  }
+  const AttentionConfig& attention = config_.layers[layer].attention;
+  const Range at = head_lists_.at(GroupOf(attention, point, physical));
+  return {{lists_.begin() + at.begin, lists_.begin() + at.end},
+          {at.size(), device_lists_.as<int32_t>() + at.begin}};
 }
 
 bool Capture::Wants(HookPoint point, int layer, Stage stage,
@@ -153,18 +182,13 @@ bool Capture::Wants(HookPoint point, int layer, Stage stage,
                          : layer_index_[layer] >= 0;
 }
 
-std::vector<int> Capture::RowsOf(const PassStep& pass) const {
-  std::vector<int> rows;
-  if (pass.phase == Phase::kDecode) return {0};
-  if (spec_.capture.positions.empty() || pass.image >= 0) {
-    rows.resize(pass.rows);
-    std::iota(rows.begin(), rows.end(), 0);
-    return rows;
+RowSet Capture::RowsOf(const PassStep& pass) const {
+  const std::vector<int>& positions = spec_.capture.positions;
+  if (pass.phase == Phase::kDecode || pass.image >= 0 || positions.empty()) {
+    return {0, pass.rows};
   }
-  for (int position : spec_.capture.positions) {
-    rows.push_back(position - pass.first_position);
-  }
-  return rows;
+  return {-pass.first_position, static_cast<int>(positions.size()),
+          device_lists_.as<int32_t>()};
 }
 
 LayerFrame& Capture::Add(HookPoint point, int layer, Stage stage,
@@ -201,11 +225,12 @@ void Capture::Send(const void* device, LayerFrame* frame) {
 void Capture::EmitNorms(HookPoint point, int layer, Stage stage,
                         const PassStep& pass, const double* squares, int heads,
                         int head_dim) {
-  const std::vector<int> chosen = ChosenHeads(point, layer, pass, heads);
+  ChosenHeads chosen = HeadsFor(point, layer, pass, heads);
   LayerFrame& frame =
-      Add(point, layer, stage, pass,
-          {static_cast<int>(chosen.size()), head_dim}, RawDtype::kF32, chosen);
-  backend_->FinishNorms(squares, chosen, head_dim, staging_.as<float>());
+      Add(point, layer, stage, pass, {chosen.set.count, head_dim},
+          RawDtype::kF32, std::move(chosen.ids));
+  backend_->FinishNorms(
+      {NormsJob{squares, chosen.set, head_dim, staging_.as<float>()}});
   Send(staging_.as<void>(), &frame);
 }
 
@@ -223,34 +248,34 @@ void Capture::Record(HookPoint point, int layer, Stage stage,
                      const PassStep& pass, const HeadRows& x) {
   if (!Wants(point, layer, stage, pass)) return;
   const Stopwatch watch(&seconds_);
-  const std::vector<int> rows = RowsOf(pass);
-  const int count = static_cast<int>(rows.size());
+  const RowSet rows = RowsOf(pass);
   if (spec_.capture.form == CaptureForm::kNormOverTokens) {
     if (pass.phase == Phase::kDecode) {
-      backend_->AddMoments(x, rows,
-                           {DecodeSum(point, layer, stage, x.heads), nullptr});
+      backend_->AddMoments({MomentsJob{
+          x, rows, {DecodeSum(point, layer, stage, x.heads), nullptr}}});
       return;
     }
-    backend_->Zero(squares_.as<void>(), int64_t{8} * x.heads * x.head_dim);
-    backend_->AddMoments(x, rows, {squares_.as<double>(), nullptr});
-    EmitNorms(point, layer, stage, pass, squares_.as<double>(), x.heads,
-              x.head_dim);
+    double* squares = squares_.as<double>();
+    backend_->AddMoments(
+        {MomentsJob{x, rows, {squares, nullptr}, /*from_zero=*/true}});
+    EmitNorms(point, layer, stage, pass, squares, x.heads, x.head_dim);
     return;
   }
-  const std::vector<int> heads = ChosenHeads(point, layer, pass, x.heads);
-  const int chosen = static_cast<int>(heads.size());
+  ChosenHeads heads = HeadsFor(point, layer, pass, x.heads);
   if (spec_.capture.form == CaptureForm::kNormPerToken) {
     LayerFrame& frame =
-        Add(point, layer, stage, pass, {count, chosen}, RawDtype::kF32, heads);
-    backend_->TokenNorms(x, rows, heads, staging_.as<float>());
+        Add(point, layer, stage, pass, {rows.count, heads.set.count},
+            RawDtype::kF32, std::move(heads.ids));
+    backend_->TokenNorms(
+        {TokenNormsJob{x, rows, heads.set, staging_.as<float>()}});
     Send(staging_.as<void>(), &frame);
     return;
   }
   LayerFrame& frame =
-      Add(point, layer, stage, pass, {count, chosen, x.head_dim},
-          spec_.capture.raw_dtype, heads);
-  backend_->CopyOut(x, rows, heads, spec_.capture.raw_dtype,
-                    staging_.as<void>());
+      Add(point, layer, stage, pass, {rows.count, heads.set.count, x.head_dim},
+          spec_.capture.raw_dtype, std::move(heads.ids));
+  backend_->CopyOut({CopyOutJob{x, rows, heads.set, spec_.capture.raw_dtype,
+                                staging_.as<void>()}});
   Send(staging_.as<void>(), &frame);
 }
 
@@ -263,16 +288,14 @@ void Capture::RecordPattern(int layer, const PassStep& pass, const float* q,
                             const AttentionRows& rows, ComputeType type) {
   const Stopwatch watch(&seconds_);
   const AttentionConfig& a = config_.layers[layer].attention;
-  const std::vector<int> chosen = RowsOf(pass);
+  const RowSet chosen = RowsOf(pass);
   const int keys = pass.first_position + pass.rows;
   // One stage: no rule acts on the pattern.
-  const std::vector<int> heads =
-      ChosenHeads(HookPoint::kPattern, layer, pass, a.num_heads);
-  LayerFrame& frame = Add(
-      HookPoint::kPattern, layer, Stage::kBefore, pass,
-      {static_cast<int>(chosen.size()), static_cast<int>(heads.size()), keys},
-      RawDtype::kF32, heads);
-  backend_->AttentionPattern(q, a, rows, chosen, heads, keys, type,
+  ChosenHeads heads = HeadsFor(HookPoint::kPattern, layer, pass, a.num_heads);
+  LayerFrame& frame = Add(HookPoint::kPattern, layer, Stage::kBefore, pass,
+                          {chosen.count, heads.set.count, keys}, RawDtype::kF32,
+                          std::move(heads.ids));
+  backend_->AttentionPattern(q, a, rows, chosen, heads.set, keys, type,
                              staging_.as<float>());
   Send(staging_.as<void>(), &frame);
 }
@@ -296,10 +319,9 @@ bool Capture::FinishDecode() {
 
 std::vector<LayerFrame> Capture::TakeFrames() {
   std::vector<LayerFrame> done;
-  size_t i = 0;
-  for (; i < pending_.size() && backend_->DownloadsArrived(pending_[i].mark);
-       ++i) {
-    LayerFrame& frame = pending_[i].frame;
+  for (; !pending_.empty() && backend_->DownloadsArrived(pending_.front().mark);
+       pending_.pop_front()) {
+    LayerFrame& frame = pending_.front().frame;
     if (frame.form == CaptureForm::kNormOverTokens) {
       const Stopwatch watch(&seconds_);
       const auto* norms = reinterpret_cast<const float*>(frame.data.data());
@@ -315,7 +337,6 @@ std::vector<LayerFrame> Capture::TakeFrames() {
     }
     done.push_back(std::move(frame));
   }
-  pending_.erase(pending_.begin(), pending_.begin() + i);
   return done;
 }
 

@@ -1,10 +1,12 @@
-// Records what a sequence's hooks see (api.md's capture forms) and hands out
+// Records what a sequence's hooks see (spec.proto's CaptureForm) and hands out
 // finished frames. Everything runs as backend ops; results reach the host by
 // copies that nothing waits for.
 #ifndef QKSCOPE_ENGINE_HOOKS_CAPTURE_H_
 #define QKSCOPE_ENGINE_HOOKS_CAPTURE_H_
 
 #include <cstdint>
+#include <deque>
+#include <map>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -49,10 +51,17 @@ class Capture {
     int64_t mark = 0;
   };
 
+  // Heads of a tensor: for the frame, and for ops.
+  struct ChosenHeads {
+    std::vector<int> ids;
+    HeadSet set;
+  };
+
   bool Wants(HookPoint point, int layer, Stage stage,
              const PassStep& pass) const;
-  std::vector<int> ChosenHeads(HookPoint point, int layer, const PassStep& pass,
-                               int physical) const;
+  void AddHeadList(int group);
+  ChosenHeads HeadsFor(HookPoint point, int layer, const PassStep& pass,
+                       int physical) const;
   void MakeRoom(const AttentionConfig& attention, int64_t rows);
   double* DecodeSum(HookPoint point, int layer, Stage stage, int heads);
   LayerFrame& Add(HookPoint point, int layer, Stage stage, const PassStep& pass,
@@ -60,7 +69,7 @@ class Capture {
                   std::vector<int> heads);
   void EmitNorms(HookPoint point, int layer, Stage stage, const PassStep& pass,
                  const double* squares, int heads, int head_dim);
-  std::vector<int> RowsOf(const PassStep& pass) const;
+  RowSet RowsOf(const PassStep& pass) const;
   void Send(const void* device, LayerFrame* frame);
 
   const ModelConfig& config_;
@@ -74,7 +83,14 @@ class Capture {
   int64_t staging_bytes_ = 0;
   DeviceBuffer decode_;            // (wanted layers, points, stages, widest)
   std::vector<int> decode_heads_;  // by the same index; 0: nothing summed
-  std::vector<Pending> pending_;
+  // The spec's positions and then its heads, as far as it lists any: the heads
+  // once for each number of query heads that a head of a tensor stands for.
+  std::vector<int32_t> lists_;
+  std::map<int, Range> head_lists_;  // in lists_, by that number
+  DeviceBuffer device_lists_;        // a copy
+  // A frame's bytes are written while others are added and taken: it stays
+  // where it is, as a deque's elements do.
+  std::deque<Pending> pending_;
   double seconds_ = 0;
 };
 

@@ -24,10 +24,23 @@ std::vector<HeadRole> Roles(const Rule& rule, int physical, int counted) {
 }
 
 // The rows of a pass at these positions.
-std::vector<int> RowsAt(Range positions, const PassStep& pass) {
-  std::vector<int> rows(positions.size());
-  std::iota(rows.begin(), rows.end(), positions.begin - pass.first_position);
-  return rows;
+RowSet RowsAt(Range positions, const PassStep& pass) {
+  return {positions.begin - pass.first_position, positions.size()};
+}
+
+// Copies `values` to device memory.
+template <typename T>
+absl::StatusOr<DeviceBuffer> UploadAll(const std::vector<T>& values,
+                                       Backend* backend) {
+  const int64_t bytes = static_cast<int64_t>(values.size() * sizeof(T));
+  QK_ASSIGN_OR_RETURN(DeviceBuffer buffer, backend->Allocate(bytes));
+  backend->Upload(buffer.as<void>(), values.data(), bytes);
+  return buffer;
+}
+
+// The number of a rule's random choice in this pass.
+int ChoiceStep(const PassStep& pass) {
+  return pass.phase == Phase::kPrefill ? 0 : 1 + pass.step;
 }
 
 }  // namespace
@@ -67,6 +80,7 @@ Disruptor::Disruptor(const ModelConfig& config, const std::vector<Rule>& rules,
   }
   for (size_t i = 0; i < rules.size(); ++i) {
     if (rules[i].vision != of_vision) continue;
+    num_entries_ += static_cast<int64_t>(rules[i].entries.size());
     for (int layer : rules[i].layers) {
       for (Qkv tensor : rules[i].tensors) {
         const int index = static_cast<int>(i);
@@ -106,13 +120,16 @@ void Disruptor::AddState(const ModelConfig& config, int rule_index, Qkv tensor,
     token_mask_bytes_ = std::max<int64_t>(token_mask_bytes_,
                                           int64_t{positions_} * state.size());
   }
+  num_roles_ += heads;
   by_layer_[layer].push_back(static_cast<int>(states_.size()));
   states_.push_back(std::move(state));
 }
 
 int64_t Disruptor::bytes() const {
   if (states_.empty()) return 0;
-  return state_bytes_ + token_mask_bytes_ + int64_t{4} * positions_;
+  return state_bytes_ + token_mask_bytes_ + int64_t{4} * positions_ +
+         num_roles_ * int64_t{sizeof(HeadRole)} +
+         num_entries_ * int64_t{sizeof(HeadDim)};
 }
 
 absl::Status Disruptor::Reserve(Backend* backend) {
@@ -123,6 +140,7 @@ absl::Status Disruptor::Reserve(Backend* backend) {
   QK_ASSIGN_OR_RETURN(token_masks_, backend->Allocate(token_mask_bytes_));
   QK_ASSIGN_OR_RETURN(token_values_,
                       backend->Allocate(int64_t{4} * positions_));
+  QK_RETURN_IF_ERROR(MakePlainRules());
   for (State& s : states_) {
     if (s.rule->axis == Rule::Axis::kPerToken) continue;
     uint8_t* base = memory_.as<uint8_t>() + s.offset;
@@ -131,6 +149,42 @@ absl::Status Disruptor::Reserve(Backend* backend) {
     s.moments.sums = s.moments.squares + n;
     s.choice.values = reinterpret_cast<float*>(s.moments.sums + n);
     s.choice.mask = reinterpret_cast<uint8_t*>(s.choice.values + n);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Disruptor::MakePlainRules() {
+  std::vector<HeadRole> roles;
+  std::vector<HeadDim> entries;
+  std::vector<int64_t> first_entry(rules_.size());
+  for (size_t i = 0; i < rules_.size(); ++i) {
+    if (rules_[i].vision != (image_ >= 0)) continue;
+    first_entry[i] = static_cast<int64_t>(entries.size());
+    entries.insert(entries.end(), rules_[i].entries.begin(),
+                   rules_[i].entries.end());
+  }
+  for (const State& s : states_) {
+    roles.insert(roles.end(), s.heads.begin(), s.heads.end());
+  }
+  QK_ASSIGN_OR_RETURN(roles_, UploadAll(roles, backend_));
+  QK_ASSIGN_OR_RETURN(entries_, UploadAll(entries, backend_));
+  const HeadRole* heads = roles_.as<HeadRole>();
+  for (State& s : states_) {
+    const Rule& rule = *s.rule;
+    s.plain = {.select = rule.select,
+               .k = rule.k,
+               .exclude_top = rule.exclude_top,
+               .seed = rule.seed,
+               .lambda = rule.lambda,
+               .num_entries = static_cast<int>(rule.entries.size()),
+               .entries = entries_.as<HeadDim>() + first_entry[s.rule_index],
+               .replace = rule.replace,
+               .factor = rule.factor,
+               .tensor = s.tensor,
+               .layer = s.layer,
+               .num_heads = static_cast<int>(s.heads.size()),
+               .heads = heads};
+    heads += s.heads.size();
   }
   return absl::OkStatus();
 }
@@ -157,8 +211,7 @@ void Disruptor::RunStates(HookPoint point, int layer, bool on_cache,
 
 void Disruptor::Run(State& state, const PassStep& pass, const HeadRows& x) {
   QK_CHECK(x.heads == static_cast<int>(state.heads.size()));
-  const std::vector<int> rows =
-      RowsAt(ChangedPositions(*state.rule, pass), pass);
+  const RowSet rows = RowsAt(ChangedPositions(*state.rule, pass), pass);
   if (state.rule->axis == Rule::Axis::kPerHead) {
     RunPerHead(state, pass, x, rows);
   } else if (Has(state.rule->phase, pass.phase)) {
@@ -167,7 +220,7 @@ void Disruptor::Run(State& state, const PassStep& pass, const HeadRows& x) {
 }
 
 void Disruptor::RunPerHead(State& state, const PassStep& pass,
-                           const HeadRows& x, const std::vector<int>& rows) {
+                           const HeadRows& x, const RowSet& rows) {
   const Rule& rule = *state.rule;
   const bool prefill = pass.phase == Phase::kPrefill;
   const bool acts = Has(rule.phase, pass.phase);
@@ -175,30 +228,31 @@ void Disruptor::RunPerHead(State& state, const PassStep& pass,
   // Statistics are of undisrupted values, so they come first.
   const bool choose = Has(ChoosingPhases(rule), pass.phase);
   if (choose) {
-    const std::vector<int> counted = RowsAt(CountedPositions(rule, pass), pass);
-    backend_->AddMoments(x, counted, state.moments);
-    state.count += static_cast<int64_t>(counted.size());
-    const Selection selection = {&rule, state.tensor, state.layer,
-                                 prefill ? 0 : 1 + pass.step, state.heads};
-    backend_->SelectDims(selection, state.moments, state.count, state.head_dim,
-                         state.choice);
+    const RowSet counted = RowsAt(CountedPositions(rule, pass), pass);
+    state.count += counted.count;
+    backend_->AddMoments({MomentsJob{x, counted, state.moments}});
+    backend_->SelectDims(
+        {SelectJob{state.plain, ChoiceStep(pass), state.moments, state.count,
+                   state.head_dim, state.choice}});
   }
-  if (acts) backend_->ReplaceDims(rule, state.choice, rows, x);
+  if (acts) {
+    backend_->ReplaceDims(
+        {ReplaceJob{x, rows, state.choice, rule.replace, rule.factor}});
+  }
   if (choose && !state.on_cache) {
-    AddReport(state, pass, {}, acts ? static_cast<int64_t>(rows.size()) : 0);
+    AddReport(state, pass, {}, acts ? rows.count : 0);
   }
 }
 
 void Disruptor::RunPerToken(State& state, const PassStep& pass,
-                            const HeadRows& x, const std::vector<int>& rows) {
+                            const HeadRows& x, const RowSet& rows) {
   const Choice choice = {token_masks_.as<uint8_t>(), token_values_.as<float>()};
-  const Selection selection = {
-      state.rule, state.tensor, state.layer,
-      pass.phase == Phase::kPrefill ? 0 : 1 + pass.step, state.heads};
-  backend_->DisruptPerToken(selection, rows, x, choice);
+  backend_->DisruptPerToken(
+      {TokenRuleJob{state.plain, ChoiceStep(pass), x, rows, choice}});
   if (state.on_cache) return;
-  std::vector<int> positions;
-  for (int row : rows) positions.push_back(pass.first_position + row);
+  std::vector<int> positions(rows.count);
+  std::iota(positions.begin(), positions.end(),
+            pass.first_position + rows.begin);
   AddReport(state, pass, std::move(positions), 0);
 }
 

@@ -65,6 +65,7 @@ class Disruptor {
     int head_dim = 0;
     std::vector<HeadRole> heads;  // physical
     int counted_heads = 0;        // in the rule's own counting
+    TensorRule plain;             // what ops are given of all this
     int64_t offset = 0;           // of its memory
     Moments moments;
     Choice choice;
@@ -75,6 +76,8 @@ class Disruptor {
     AppliedRule applied;
     const State* state = nullptr;
     std::vector<int> positions;  // per_token: of each row of the mask
+    // On their way from the device: a vector's elements stay where they are
+    // when the report moves.
     std::vector<uint8_t> mask;
     std::vector<float> values;
     int64_t rows = 0;  // rows written, per_head
@@ -83,13 +86,14 @@ class Disruptor {
 
   void AddState(const ModelConfig& config, int rule_index, Qkv tensor,
                 int layer, bool on_cache);
+  absl::Status MakePlainRules();
   void RunStates(HookPoint point, int layer, bool on_cache,
                  const PassStep& pass, const HeadRows& x);
   void Run(State& state, const PassStep& pass, const HeadRows& x);
   void RunPerHead(State& state, const PassStep& pass, const HeadRows& x,
-                  const std::vector<int>& rows);
+                  const RowSet& rows);
   void RunPerToken(State& state, const PassStep& pass, const HeadRows& x,
-                   const std::vector<int>& rows);
+                   const RowSet& rows);
   void AddReport(const State& state, const PassStep& pass,
                  std::vector<int> positions, int64_t rows);
   static void Fill(const Report& report, AppliedRule* applied);
@@ -104,8 +108,12 @@ class Disruptor {
   int copy_heads_ = 0;
   std::vector<State> states_;
   std::vector<std::vector<int>> by_layer_;  // states of each layer
+  int64_t num_roles_ = 0;                   // of all states' heads
+  int64_t num_entries_ = 0;                 // of all rules
   int64_t state_bytes_ = 0;                 // of per_head rules
   int64_t token_mask_bytes_ = 0;            // of the largest per_token rule
+  DeviceBuffer roles_;                      // HeadRole (num_roles_)
+  DeviceBuffer entries_;                    // HeadDim (num_entries_)
   DeviceBuffer memory_;
   DeviceBuffer token_masks_;   // (positions, widest heads, head_dim)
   DeviceBuffer token_values_;  // (positions)

@@ -3,11 +3,13 @@
 #ifndef QKSCOPE_ENGINE_RUN_COMPARE_H_
 #define QKSCOPE_ENGINE_RUN_COMPARE_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "engine/model/workspace.h"
 #include "engine/run/run.h"
 #include "engine/sequence.h"
 
@@ -31,12 +33,17 @@ class Comparison {
   absl::StatusOr<std::vector<ComparisonResult>> Finish();
 
  private:
+  // Rows [begin, begin + rows) of an arm: work's logits, and what they reduce
+  // to, which goes to rows_, too.
+  void RunArm(size_t arm, int begin, int rows, const Workspace& work, int tile);
+
   const absl::Span<const int32_t> tokens_;
   const std::vector<Sequence*> arms_;
   const int baseline_;
   int next_ = 0;  // row
   double seconds_ = 0;
   std::vector<ComparisonResult> results_;
+  std::vector<std::vector<LogitsRow>> rows_;  // (arms, tokens)
 };
 
 }  // namespace qk

@@ -234,7 +234,7 @@ void RunImpl::SendScore(const Arm& arm) {
   for (int i = 0; i < spec_.score->size(); ++i) {
     const LogitsRow& row = arm.sequence->head_results[i].row;
     result.token_logprob.push_back(row.target_logprob);
-    result.greedy.push_back(row.top1 == row.target);
+    result.greedy.push_back(row.top1 == spec_.tokens[spec_.score->begin + i]);
   }
   sink_->OnScore(std::move(result));
 }

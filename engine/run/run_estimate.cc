@@ -151,6 +151,8 @@ absl::StatusOr<RunEstimate> Run::Estimate(const RunSpec& spec) {
         extra + sequence.extra_bytes() +
         Checked(arm_pages) * spec.arms[i].model->pages().page_bytes() +
         Checked(tokens) * config.hidden_size * 4 +
+        (spec.baseline.has_value() ? Checked(tokens) * sizeof(LogitsRow)
+                                   : Checked(0)) +
         // cos and sin, on their way to the device, too.
         Checked(tokens) * RopeFloats(*spec.arms[i].model) * 8 +
         Workspace::BytesForRows(

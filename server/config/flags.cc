@@ -32,6 +32,8 @@ Usage: qkscoped [--config FILE] [--model NAME=PATH]... [flags]
                          use TLS with this certificate and key (PEM); read
                          again when they change
   --tls-client-ca FILE   require client certificates signed by this authority
+  --backend NAME         auto (the default: the best that this machine has) or
+                         cpu
   --threads N            threads of the CPU backend (default: one per core)
   --log-level LEVEL      debug, info, warn or error
   --check-config         check flags, configuration and model files without
@@ -129,6 +131,8 @@ absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments) {
   });
   add_text("spool", "DIR",
            [=](auto& value) { config->mutable_spool()->set_directory(value); });
+  add_text("backend", "NAME",
+           [=](auto& value) { config->set_backend(value); });
   add_text("log-level", "LEVEL",
            [=](auto& value) { config->set_log_level(value); });
   parser.AddValue("threads", "N", [=](const std::string& value) {

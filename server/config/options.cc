@@ -280,6 +280,7 @@ absl::StatusOr<ServerOptions> OptionsFromConfig(const ServerConfig& config,
   if (config.has_spool()) {
     QK_RETURN_IF_ERROR(SetSpool(config.spool(), check, &out));
   }
+  if (config.has_backend()) out.backend = config.backend();
   if (config.has_threads()) {
     out.threads = config.threads();
     if (out.threads < 1 || out.threads > kMaxThreads) {

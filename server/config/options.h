@@ -24,7 +24,8 @@ struct ServerOptions {
   std::string listen = "127.0.0.1:7461";
   std::string metrics_listen = "127.0.0.1:9461";  // empty: none
   std::vector<ModelToLoad> models;
-  int threads = 0;  // 0: one per core
+  std::string backend = "auto";  // one of CheckBackendName's
+  int threads = 0;               // of the CPU backend; 0: one per core
   Limits limits;
   absl::Duration shutdown_grace = absl::Seconds(30);
   absl::Duration keepalive = absl::Seconds(20);

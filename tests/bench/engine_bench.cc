@@ -1,7 +1,8 @@
 // Speed of the engine on a real model, one JSON line per measurement:
 //
-//   engine_bench MODEL f32|bf16 THREADS [own|onednn|auto [MEASUREMENT...]]
+//   engine_bench MODEL f32|bf16 THREADS [BACKEND [MEASUREMENT...]]
 //
+// BACKEND: a name of tests/engine/test_backend.h; cpu when there is none.
 // MEASUREMENT: prefill, prefill512, arms, together, decode; all when none is
 // named.
 // tests/bench/compare_peers.py runs it beside its peers. Times are the best of
@@ -19,11 +20,11 @@
 #include <utility>
 #include <vector>
 
-#include "engine/cpu/cpu_backend.h"
 #include "engine/model/model.h"
 #include "engine/pass.h"
 #include "engine/run/run.h"
 #include "engine/sequence.h"
+#include "tests/engine/test_backend.h"
 
 namespace qk {
 namespace {
@@ -236,15 +237,11 @@ int main(int argc, char** argv) {
   if (argc < 4) {
     std::fprintf(stderr,
                  "usage: engine_bench MODEL f32|bf16 THREADS "
-                 "[own|onednn|auto [MEASUREMENT...]]\n");
+                 "[BACKEND [MEASUREMENT...]]\n");
     return 2;
   }
-  qk::CpuBackendOptions backend_options;
-  backend_options.threads = std::atoi(argv[3]);
-  const std::string kernel = argc > 4 ? argv[4] : "auto";
-  if (kernel == "own") backend_options.matmul = qk::MatMulKernel::kOwn;
-  if (kernel == "onednn") backend_options.matmul = qk::MatMulKernel::kOneDnn;
-  const auto backend = qk::CreateCpuBackend(backend_options);
+  const auto backend = qk::testing::TestBackendNamed(argc > 4 ? argv[4] : "cpu")
+                           .make(std::atoi(argv[3]));
   qk::ModelOptions options;
   if (std::string(argv[2]) == "bf16") options.compute = qk::ComputeType::kBF16;
   const double before = qk::ResidentMiB();

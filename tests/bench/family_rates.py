@@ -162,7 +162,7 @@ def measure(arguments: argparse.Namespace, family, kind: str) -> None:
         write_model(folder, config, tensors)
         lines = run_lines(
             [str(arguments.bin / "engine_bench"), name, kind,
-             str(arguments.threads), "auto", "prefill512"], arguments.threads)
+             str(arguments.threads), "cpu", "prefill512"], arguments.threads)
     passed = next(line for line in lines if line["what"] == "prefill")
     shapes = ",".join(f"{n}x{k}" for n, k in gemms)
     limit = run_lines(

@@ -65,6 +65,12 @@ class FlagsTest(unittest.TestCase):
             self.assertEqual(self.refused("--threads", threads),
                              "qkscoped: flags: threads: must be in [1, 1024], "
                              f"got {threads}\n")
+        self.assertEqual(self.refused("--backend", "cuda"),
+                         "qkscoped: flags: backend: 'cuda' is not in this "
+                         "build, which has: cpu\n")
+        self.assertEqual(self.refused("--backend=gpu"),
+                         "qkscoped: flags: backend: must be one of auto, cpu, "
+                         "cuda; got 'gpu'\n")
         self.assertIn("models[1].name: 'a' is already used by models[0]",
                       self.refused("--model", f"a={TINY_MODEL}",
                                    "--model", f"a={TINY_MODEL}"))
@@ -80,11 +86,17 @@ class FlagsTest(unittest.TestCase):
             self.refused("--config", path),
             f"qkscoped: {path}:2: unknown key 'max_arm'; did you mean "
             "'max_arms'?\n")
+        path = self.config("backend: 'cuda'\n")
+        self.assertEqual(
+            self.refused("--config", path, "--check-config"),
+            f"qkscoped: {path}: backend: 'cuda' is not in this build, which "
+            "has: cpu\n")
         self.assertEqual(self.refused("--config", self.folder / "none"),
                          f"qkscoped: {self.folder / 'none'}: cannot be read\n")
 
     def test_check_config_looks_at_the_models(self):
-        good = qkscoped("--check-config", "--model", f"a={TINY_MODEL}")
+        good = qkscoped("--check-config", "--backend", "auto",
+                        "--model", f"a={TINY_MODEL}")
         self.assertEqual(good.returncode, 0, good.stderr)
         self.assertEqual(good.stdout, "configuration is valid: 1 model\n")
         bad = self.folder / "bad.gguf"

@@ -5,6 +5,8 @@ qk_test(disruption_test SOURCES hooks/disruption_test.cc LIBS qk_core)
 qk_test(rule_product_test SOURCES hooks/rule_product_test.cc
         hooks/rule_reference.cc TIMEOUT 900 LIBS qk_core)
 qk_test(estimate_test SOURCES run/estimate_test.cc LIBS qk_core)
+qk_test(test_backend_test SOURCES test_backend_test.cc LIBS qk_core)
+qk_test(create_backend_test SOURCES create_backend_test.cc LIBS qk_core)
 qk_test(identity_test SOURCES identity_test.cc LIBS qk_core)
 qk_test(config_test SOURCES architectures/config_test.cc architectures/config_families_test.cc
         architectures/config_rope_test.cc model/gemma3_folder_test.cc LIBS qk_core)

@@ -13,12 +13,6 @@ struct Case {
   ComputeType compute;
 };
 
-std::unique_ptr<Backend> MakeBackend(int threads) {
-  CpuBackendOptions options;
-  options.threads = threads;
-  return CreateCpuBackend(options);
-}
-
 // Logits of all rows and frames of a sequence, in the order they came.
 class Recording {
  public:
@@ -105,7 +99,7 @@ class FamiliesIdentityTest : public ::testing::TestWithParam<Case> {
 };
 
 TEST_P(FamiliesIdentityTest, AloneInABatchOnOtherThreadsAndWithoutCapture) {
-  const auto two = MakeBackend(2), one = MakeBackend(1);
+  const auto two = MakeTestBackend(2), one = MakeTestBackend(1);
   const auto model =
       LoadGolden(GetParam().golden, GetParam().compute, two.get());
   const auto model_one =

@@ -18,7 +18,7 @@ struct Case {
 class GgufGoldenTest : public ::testing::TestWithParam<Case> {
  protected:
   GgufGoldenTest()
-      : backend_(CreateCpuBackend({})),
+      : backend_(MakeTestBackend()),
         golden_(OpenSafetensors(
                     GoldenPath(GetParam().golden + "/golden.safetensors"))
                     .value()),

@@ -8,7 +8,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/batch.h"
-#include "engine/cpu/matmul.h"
 #include "tests/engine/forward_driver.h"
 
 namespace qk::testing {
@@ -16,16 +15,13 @@ namespace {
 
 struct Case {
   ComputeType compute;
-  MatMulKernel kernel;
+  TestBackend backend;
 };
 
 class IdentityTest : public ::testing::TestWithParam<Case> {
  protected:
   std::unique_ptr<Backend> MakeBackend(int threads) {
-    CpuBackendOptions options;
-    options.threads = threads;
-    options.matmul = GetParam().kernel;
-    return CreateCpuBackend(options);
+    return GetParam().backend.make(threads);
   }
 
   static std::vector<int32_t> RandomTokens(int n, uint32_t seed) {
@@ -282,22 +278,22 @@ TEST_P(IdentityTest, ACancelledRunLeavesWithinALayer) {
 }
 
 std::vector<Case> Cases() {
-  std::vector<Case> cases = {{ComputeType::kF32, MatMulKernel::kAuto},
-                             {ComputeType::kF32, MatMulKernel::kOneDnn},
-                             {ComputeType::kBF16, MatMulKernel::kAuto}};
-  if (cpu::OneDnnSupports(ComputeType::kBF16)) {
-    cases.push_back({ComputeType::kBF16, MatMulKernel::kOneDnn});
+  std::vector<Case> cases;
+  for (const TestBackend& kernel : TestKernels()) {
+    cases.push_back({ComputeType::kF32, kernel});
+    if (kernel.has_bf16) cases.push_back({ComputeType::kBF16, kernel});
   }
   return cases;
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Kernels, IdentityTest, ::testing::ValuesIn(Cases()),
-    [](const ::testing::TestParamInfo<Case>& info) {
-      return absl::StrCat(
-          info.param.compute == ComputeType::kF32 ? "f32" : "bf16",
-          info.param.kernel == MatMulKernel::kOneDnn ? "_onednn" : "");
-    });
+INSTANTIATE_TEST_SUITE_P(Kernels, IdentityTest, ::testing::ValuesIn(Cases()),
+                         [](const ::testing::TestParamInfo<Case>& info) {
+                           return absl::StrCat(
+                               info.param.compute == ComputeType::kF32
+                                   ? "f32_"
+                                   : "bf16_",
+                               InTestName(info.param.backend));
+                         });
 
 }  // namespace
 }  // namespace qk::testing

@@ -63,7 +63,7 @@ std::vector<std::vector<double>> Rows(const JsonValue& array) {
 class SmolLm2Test : public ::testing::TestWithParam<Tolerances> {
  protected:
   SmolLm2Test()
-      : backend_(CreateCpuBackend({})),
+      : backend_(MakeTestBackend()),
         json_(ReadJson(GoldenPath("smollm2/golden.json"))) {}
 
   void SetUp() override {

@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "engine/cpu/cpu_backend.h"
 #include "engine/formats/dequantize.h"
 #include "engine/formats/safetensors.h"
 #include "engine/model/model.h"
@@ -20,6 +19,7 @@
 #include "engine/run/run.h"
 #include "engine/sequence.h"
 #include "gtest/gtest.h"
+#include "tests/engine/test_backend.h"
 
 namespace qk::testing {
 

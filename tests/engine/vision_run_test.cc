@@ -13,7 +13,7 @@ namespace {
 class VisionRunTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    backend_ = CreateCpuBackend({});
+    backend_ = MakeTestBackend();
     model_ = LoadGolden(kVisionModel, ComputeType::kF32, backend_.get());
     ASSERT_NE(model_, nullptr);
   }

@@ -7,12 +7,6 @@
 namespace qk::testing {
 namespace {
 
-std::unique_ptr<Backend> MakeBackend(int threads) {
-  CpuBackendOptions options;
-  options.threads = threads;
-  return CreateCpuBackend(options);
-}
-
 class VisionTowerTest : public ::testing::TestWithParam<ComputeType> {};
 
 INSTANTIATE_TEST_SUITE_P(Types, VisionTowerTest,
@@ -25,7 +19,7 @@ INSTANTIATE_TEST_SUITE_P(Types, VisionTowerTest,
 
 TEST_P(VisionTowerTest, HooksAndEmbeddingsEqualTransformers) {
   const double bound = GetParam() == ComputeType::kF32 ? 1e-10 : 1e-4;
-  const auto backend = MakeBackend(2);
+  const auto backend = MakeTestBackend(2);
   const auto model = LoadGolden(kVisionModel, GetParam(), backend.get());
   ASSERT_NE(model, nullptr);
   const auto golden =
@@ -60,7 +54,7 @@ Image LargeImage(const VisionConfig& config, int frames) {
 }
 
 TEST_P(VisionTowerTest, AnImagesRowsAreTheSameBesideOthers) {
-  const auto one = MakeBackend(1), two = MakeBackend(2);
+  const auto one = MakeTestBackend(1), two = MakeTestBackend(2);
   const auto model = LoadGolden(kVisionModel, GetParam(), one.get());
   const auto other = LoadGolden(kVisionModel, GetParam(), two.get());
   ASSERT_NE(model, nullptr);
@@ -85,7 +79,7 @@ TEST_P(VisionTowerTest, AnImagesRowsAreTheSameBesideOthers) {
 }
 
 TEST_P(VisionTowerTest, AFrameSeesNoOtherFrame) {
-  const auto backend = MakeBackend(2);
+  const auto backend = MakeTestBackend(2);
   const auto model = LoadGolden(kVisionModel, GetParam(), backend.get());
   ASSERT_NE(model, nullptr);
   const Image whole = LargeImage(model->config().vision, 3);

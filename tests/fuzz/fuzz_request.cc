@@ -3,12 +3,12 @@
 #include <memory>
 #include <string>
 
-#include "engine/cpu/cpu_backend.h"
 #include "engine/model/model.h"
 #include "google/protobuf/stubs/logging.h"
 #include "server/calls/run_cost.h"
 #include "server/convert/convert.h"
 #include "server/convert/image_decode.h"
+#include "tests/engine/test_backend.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/fuzz_spec.h"
 #include "tests/server/convert/convert_testing.h"
@@ -66,8 +66,7 @@ class Models {
     return config;
   }
 
-  const std::unique_ptr<Backend> backend_ =
-      CreateCpuBackend({.threads = 1, .matmul = MatMulKernel::kOwn});
+  const std::unique_ptr<Backend> backend_ = testing::MakeTestBackend(1);
   const testing::ByteTokenizer tokenizer_;
   std::map<std::string, ModelConfig> configs_;
   std::map<std::string, ModelView> views_;

@@ -49,7 +49,7 @@ std::set<const Excuse*> used;
 
 class ConfigMutationTest : public ::testing::TestWithParam<std::string> {
  protected:
-  ConfigMutationTest() : backend_(MakeBackend()) {
+  ConfigMutationTest() : backend_(MakeTestBackend(1)) {
     folder_ = fs::path(::testing::TempDir()) /
               absl::StrCat("config_mutation_", ::getpid(), "_", GetParam());
     fs::create_directories(folder_);
@@ -61,13 +61,6 @@ class ConfigMutationTest : public ::testing::TestWithParam<std::string> {
     }
   }
   ~ConfigMutationTest() override { fs::remove_all(folder_); }
-
-  static std::unique_ptr<Backend> MakeBackend() {
-    CpuBackendOptions options;
-    options.threads = 1;
-    options.matmul = MatMulKernel::kOwn;
-    return CreateCpuBackend(options);
-  }
 
   absl::StatusOr<std::shared_ptr<const Model>> Load(const std::string& config) {
     std::ofstream(folder_ / "config.json") << config;

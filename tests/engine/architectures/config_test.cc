@@ -6,9 +6,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "engine/architectures/architecture.h"
-#include "engine/cpu/cpu_backend.h"
 #include "engine/model/model.h"
 #include "tests/engine/formats/testing.h"
+#include "tests/engine/test_backend.h"
 
 namespace qk::testing {
 namespace {
@@ -311,7 +311,7 @@ TEST_F(ModelFolderTest, MissingFiles) {
 }
 
 TEST_F(ModelFolderTest, Sha256IsChecked) {
-  const auto backend = CreateCpuBackend({1});
+  const auto backend = MakeTestBackend(1);
   ModelOptions options;
   options.kv_cache_bytes = 1 << 20;
   options.max_rows_per_pass = 16;

@@ -227,9 +227,14 @@ class FilledPages {
   }
   std::vector<float> Pattern(size_t sequence, const std::vector<int>& rows,
                              const std::vector<int>& heads, int keys) {
+    const DeviceVector<int32_t> row_list(backend_, rows);
+    const DeviceVector<int32_t> head_list(backend_, heads);
     DeviceVector<float> out(backend_, rows.size() * heads.size() * keys);
-    backend_.AttentionPattern(q_.data(), config_, sequences_[sequence], rows,
-                              heads, keys, type_, out.data());
+    backend_.AttentionPattern(
+        q_.data(), config_, sequences_[sequence],
+        {0, static_cast<int>(rows.size()), row_list.data()},
+        {static_cast<int>(heads.size()), head_list.data()}, keys, type_,
+        out.data());
     return out.Read();
   }
   Pages& pages(size_t s) { return *pages_[s]; }

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <ostream>
@@ -16,9 +17,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/half.h"
-#include "engine/cpu/cpu_backend.h"
-#include "engine/cpu/matmul.h"
 #include "gtest/gtest.h"
+#include "tests/engine/test_backend.h"
 
 namespace qk::testing {
 
@@ -29,18 +29,20 @@ inline constexpr double kEpsilon = 1.0 / (1 << 24);  // rounding to float32
 // One backend that the table of cases runs on.
 struct BackendCase {
   std::string name;
-  CpuBackendOptions options;
+  std::function<std::unique_ptr<Backend>()> make;
 };
 
 inline void PrintTo(const BackendCase& c, std::ostream* out) { *out << c.name; }
 
 inline std::vector<BackendCase> AllBackends() {
-  return {{"cpu_1_thread", {1, MatMulKernel::kAuto}},
-          {"cpu_2_threads", {2, MatMulKernel::kAuto}}};
-}
-
-inline std::unique_ptr<Backend> Create(const BackendCase& c) {
-  return CreateCpuBackend(c.options);
+  std::vector<BackendCase> cases;
+  const TestBackend backend = ChosenTestBackend();
+  for (int threads : {1, 2}) {
+    cases.push_back({absl::StrCat(InTestName(backend), "_", threads,
+                                  threads == 1 ? "_thread" : "_threads"),
+                     [backend, threads] { return backend.make(threads); }});
+  }
+  return cases;
 }
 
 // Device memory between two bands. All of it starts as bytes 0xFF, a NaN in
@@ -177,7 +179,7 @@ void ExpectSame(const std::vector<T>& got, const std::vector<T>& want,
 
 class ConformanceTest : public ::testing::TestWithParam<BackendCase> {
  protected:
-  ConformanceTest() : backend_(Create(GetParam())) {}
+  ConformanceTest() : backend_(GetParam().make()) {}
   Backend& backend() { return *backend_; }
 
  private:

@@ -226,7 +226,7 @@ void CheckApplied(const JsonValue& expected, const std::vector<Rule>& rules,
 class DisruptionTest : public ::testing::Test {
  protected:
   DisruptionTest()
-      : backend_(CreateCpuBackend({})),
+      : backend_(MakeTestBackend()),
         json_(ReadJson(GoldenPath("disruption/cases.json"))),
         outputs_(OpenSafetensors(GoldenPath("disruption/outputs.safetensors"))
                      .value()) {}

@@ -13,7 +13,7 @@ namespace {
 class TwinsTest : public ::testing::TestWithParam<PackedCase> {};
 
 TEST_P(TwinsTest, ArmsOfBothAreEqualBitForBit) {
-  const auto backend = CreateCpuBackend({});
+  const auto backend = MakeTestBackend();
   Twins twins(GetParam());
   ASSERT_GE(twins.layers(), 2u);
   for (const ComputeType type : {ComputeType::kF32, ComputeType::kBF16}) {
@@ -102,7 +102,7 @@ INSTANTIATE_TEST_SUITE_P(All, TwinsTest, ::testing::ValuesIn(Cases()),
                          [](const auto& info) { return info.param.name; });
 
 TEST(QuantizedArmTest, IsComparedWithTheFullModel) {
-  const auto backend = CreateCpuBackend({});
+  const auto backend = MakeTestBackend();
   Twins twins(kPhi3Awq);
   const auto full = LoadGolden("tiny_phi3", ComputeType::kF32, backend.get());
   const auto packed = twins.LoadPacked(ComputeType::kF32, backend.get());

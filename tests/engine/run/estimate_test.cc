@@ -6,7 +6,6 @@
 #include <atomic>
 #include <random>
 
-#include "engine/cpu/cpu_backend.h"
 #include "tests/engine/test_util.h"
 
 namespace {
@@ -58,7 +57,7 @@ TEST(EstimateTest, R11_IsEnoughAndNotFarTooMuch) {
   std::mt19937 random(5);
   double worst = 0, least = 10;
   for (int i = 0; i < 50; ++i) {
-    const std::unique_ptr<Backend> backend = CreateCpuBackend({});
+    const std::unique_ptr<Backend> backend = MakeTestBackend();
     ModelOptions options;
     options.max_rows_per_pass = 2048;
     options.kv_cache_bytes = 64 << 20;

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/engine/backend/device_rule.h"
 #include "tests/engine/forward_driver.h"
 
 namespace qk::testing {
@@ -168,7 +169,7 @@ DisruptionRule SelectionRule(const JsonValue& select, int* cases_of_kind) {
 }
 
 TEST_F(StatisticsTest, EverySelectionEqualsTheReference) {
-  const std::unique_ptr<Backend> backend = CreateCpuBackend({});
+  const std::unique_ptr<Backend> backend = MakeTestBackend();
   int kinds = 0;
   const int cases = ForEachCase("selections", [&](const JsonValue& c,
                                                   const std::string& name) {
@@ -176,17 +177,12 @@ TEST_F(StatisticsTest, EverySelectionEqualsTheReference) {
     const std::vector<float> norms = Tensor(c, "norms", &shape);
     const int dims = static_cast<int>(shape[1]);
     const DisruptionRule rule = SelectionRule(c.Get("select").value(), &kinds);
-    Selection selection;
-    selection.rule = &rule;
     std::vector<HeadRole> roles;
     std::vector<double> squares, sums(norms.size(), 0.0);
     for (float norm : norms) squares.push_back(double{norm} * norm);
     for (int h = 0; h < shape[0]; ++h) roles.push_back({true, h});
-    selection.heads = roles;
-    std::vector<uint8_t> mask(norms.size(), 9);
-    std::vector<float> values(norms.size());
-    backend->SelectDims(selection, {squares.data(), sums.data()}, 1, dims,
-                        {mask.data(), values.data()});
+    const std::vector<uint8_t> mask =
+        Select(*backend, rule, roles, squares, sums, 1).mask;
     size_t head = 0;
     const auto status =
         c.GetArray("expected")
@@ -207,29 +203,36 @@ TEST_F(StatisticsTest, EverySelectionEqualsTheReference) {
   EXPECT_EQ(kinds, 16);
 }
 
-std::vector<LogitsRow> Reduced(Backend& backend,
-                               const std::vector<float>& logits, int vocab,
-                               const std::vector<int32_t>& ids) {
-  std::vector<LogitsRow> rows(ids.size());
-  for (size_t t = 0; t + 1 < ids.size(); ++t) rows[t].target = ids[t + 1];
-  backend.ReduceLogits(logits.data(), vocab, absl::MakeSpan(rows));
+// Each row's target is the next id.
+DeviceVector<LogitsRow> Reduced(Backend& backend,
+                                const DeviceVector<float>& logits, int vocab,
+                                const std::vector<int32_t>& ids) {
+  std::vector<int32_t> targets(ids.begin() + 1, ids.end());
+  targets.push_back(-1);
+  const DeviceVector<int32_t> wanted(backend, targets);
+  DeviceVector<LogitsRow> rows(backend, ids.size());
+  backend.ReduceLogits(logits.data(), vocab, static_cast<int>(ids.size()),
+                       wanted.data(), rows.data());
   return rows;
 }
 
 TEST_F(StatisticsTest, EveryComparisonEqualsTheReference) {
-  const std::unique_ptr<Backend> backend = CreateCpuBackend({});
+  const std::unique_ptr<Backend> backend = MakeTestBackend();
   const int cases = ForEachCase(
       "comparisons", [&](const JsonValue& c, const std::string& name) {
         std::vector<int64_t> shape;
-        const std::vector<float> base = Tensor(c, "base", &shape);
-        const std::vector<float> arm = Tensor(c, "arm", &shape);
+        const DeviceVector<float> base(*backend, Tensor(c, "base", &shape));
+        const DeviceVector<float> arm(*backend, Tensor(c, "arm", &shape));
         const int vocab = static_cast<int>(shape[1]);
         const std::vector<int32_t> ids = Ids(c.Get("ids").value());
-        const auto base_rows = Reduced(*backend, base, vocab, ids);
-        const auto arm_rows = Reduced(*backend, arm, vocab, ids);
+        const DeviceVector<LogitsRow> base_rows =
+            Reduced(*backend, base, vocab, ids);
+        DeviceVector<LogitsRow> reduced = Reduced(*backend, arm, vocab, ids);
         std::vector<float> kl(ids.size());
-        backend->KlDivergence(base.data(), arm.data(), vocab, base_rows,
-                              arm_rows, kl.data());
+        backend->KlDivergence(base.data(), arm.data(), vocab,
+                              static_cast<int>(ids.size()), base_rows.data(),
+                              reduced.data(), kl.data());
+        const std::vector<LogitsRow> arm_rows = reduced.Read();
         const JsonValue expected = c.Get("expected").value();
         const auto want_kl = Doubles(expected.Get("kl").value());
         const auto want = Doubles(expected.Get("token_logprob").value());

@@ -27,6 +27,7 @@ TEST(ConfigTest, GoodFile) {
       listen: "[::1]:0"
       metrics_listen: ""
       models { name: "a" path: "/m/a.gguf" compute: "bf16" }
+      backend: "cpu"
       threads: 3
       limits { max_arms: 5 kv_cache_bytes: 1048576 }
       shutdown_grace_s: 7
@@ -42,6 +43,7 @@ TEST(ConfigTest, GoodFile) {
   EXPECT_EQ(options->metrics_listen, "");
   ASSERT_EQ(options->models.size(), 1u);
   EXPECT_EQ(options->models[0].compute, ComputeType::kBF16);
+  EXPECT_EQ(options->backend, "cpu");
   EXPECT_EQ(options->threads, 3);
   EXPECT_EQ(options->limits.max_arms, 5);
   EXPECT_EQ(options->limits.max_rules_per_arm, 64);
@@ -293,11 +295,11 @@ std::string FlagError(const std::vector<std::string>& arguments) {
 }
 
 TEST(FlagsTest, GoodFlags) {
-  const auto flags =
-      ParseFlags({"--model", "a=/m/a,b.gguf,compute=bf16", "--model=b=x",
-                  "--listen=127.0.0.1:0", "--threads", "2", "--check-config",
-                  "--users-file", "u", "--allow-anonymous-network",
-                  "--tls-cert=c", "--tls-key=k", "--tls-client-ca=a"});
+  const auto flags = ParseFlags(
+      {"--model", "a=/m/a,b.gguf,compute=bf16", "--model=b=x",
+       "--listen=127.0.0.1:0", "--threads", "2", "--backend=cpu",
+       "--check-config", "--users-file", "u", "--allow-anonymous-network",
+       "--tls-cert=c", "--tls-key=k", "--tls-client-ca=a"});
   ASSERT_TRUE(flags.ok()) << flags.status().message();
   EXPECT_TRUE(flags->check_config);
   ASSERT_EQ(flags->config.models_size(), 2);
@@ -306,6 +308,7 @@ TEST(FlagsTest, GoodFlags) {
   EXPECT_EQ(flags->config.models(1).path(), "x");
   EXPECT_FALSE(flags->config.models(1).has_compute());
   EXPECT_EQ(flags->config.threads(), 2);
+  EXPECT_EQ(flags->config.backend(), "cpu");
   EXPECT_EQ(flags->config.users_file(), "u");
   EXPECT_TRUE(flags->config.allow_anonymous_network());
   EXPECT_EQ(flags->config.tls().certificate_file(), "c");
