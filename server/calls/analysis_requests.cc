@@ -18,7 +18,7 @@ absl::Status CheckAllUsers(bool all_users, const User& user) {
   return absl::PermissionDeniedError("all_users: only an operator may ask");
 }
 
-pb::UserUsage UsageToProto(const Scheduler::UserState& user) {
+pb::UserUsage UsageToProto(const UserState& user) {
   pb::UserUsage out;
   out.set_user(user.alias);
   out.set_weight(user.weight);
@@ -43,7 +43,7 @@ pb::UserUsage UsageToProto(const Scheduler::UserState& user) {
   return out;
 }
 
-pb::ListedRequest ListedToProto(const Scheduler::Listed& listed) {
+pb::ListedRequest ListedToProto(const ListedRequest& listed) {
   pb::ListedRequest out;
   out.set_request_id(listed.info.id);
   out.set_user(listed.info.user->alias);
@@ -87,30 +87,30 @@ pb::ListedRequest KeptToProto(const KeptResult& result, absl::Duration ttl) {
 grpc::ServerUnaryReactor* AnalysisService::GetUsage(
     Context* context, const pb::GetUsageRequest* request,
     pb::GetUsageResponse* response) {
-  return Answer(
-      *core_, context, "GetUsage", [&](CallRecord* call) -> absl::Status {
-        const User& user = *call->user();
-        QK_RETURN_IF_ERROR(CheckAllUsers(request->all_users(), user));
-        // The caller has a line whether it has sent anything or not.
-        Scheduler::UserState own;
-        own.alias = user.alias;
-        own.weight = user.weight;
-        own.budget = user.budget;
-        std::vector<Scheduler::UserState> others;
-        for (Scheduler::UserState& state : core_->scheduler->Users()) {
-          if (state.alias == user.alias) {
-            own = std::move(state);
-          } else {
-            others.push_back(std::move(state));
-          }
-        }
-        *response->add_users() = UsageToProto(own);
-        if (!request->all_users()) return absl::OkStatus();
-        for (const Scheduler::UserState& state : others) {
-          *response->add_users() = UsageToProto(state);
-        }
-        return absl::OkStatus();
-      });
+  return Answer(*core_, context, "GetUsage",
+                [&](CallRecord* call) -> absl::Status {
+                  const User& user = *call->user();
+                  QK_RETURN_IF_ERROR(CheckAllUsers(request->all_users(), user));
+                  // The caller has a line whether it has sent anything or not.
+                  UserState own;
+                  own.alias = user.alias;
+                  own.weight = user.weight;
+                  own.budget = user.budget;
+                  std::vector<UserState> others;
+                  for (UserState& state : core_->scheduler->Users()) {
+                    if (state.alias == user.alias) {
+                      own = std::move(state);
+                    } else {
+                      others.push_back(std::move(state));
+                    }
+                  }
+                  *response->add_users() = UsageToProto(own);
+                  if (!request->all_users()) return absl::OkStatus();
+                  for (const UserState& state : others) {
+                    *response->add_users() = UsageToProto(state);
+                  }
+                  return absl::OkStatus();
+                });
 }
 
 grpc::ServerUnaryReactor* AnalysisService::ListRequests(
@@ -133,7 +133,7 @@ grpc::ServerUnaryReactor* AnalysisService::ListRequests(
             }
           }
         }
-        for (const Scheduler::Listed& listed : core_->scheduler->List()) {
+        for (const ListedRequest& listed : core_->scheduler->List()) {
           if (!request->all_users() && listed.info.user->alias != user.alias) {
             continue;
           }

@@ -10,6 +10,7 @@
 #include "server/common/delay_point.h"
 #include "server/common/grpc_status.h"
 #include "server/common/refusal.h"
+#include "server/schedule/admission.h"
 
 namespace qk {
 namespace {

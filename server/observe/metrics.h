@@ -26,7 +26,7 @@
 #include "server/common/cancel_reason.h"
 #include "server/common/refusal.h"
 #include "server/events/buffer_budget.h"
-#include "server/schedule/scheduler.h"
+#include "server/schedule/scheduler_observer.h"
 
 namespace qk {
 
