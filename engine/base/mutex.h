@@ -50,6 +50,7 @@ class ABSL_SCOPED_LOCKABLE MutexLock {
 // ABSL_NO_THREAD_SAFETY_ANALYSIS.
 class CondVar {
  public:
+  void NotifyOne() { changed_.notify_one(); }
   void NotifyAll() { changed_.notify_all(); }
 
   template <typename Predicate>

@@ -32,14 +32,14 @@ TlsCredentials::~TlsCredentials() {
 
 absl::Status TlsCredentials::Reload() {
   QK_ASSIGN_OR_RETURN(TlsMaterial material, ReadTlsFiles(options_));
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   material_ = std::move(material);
   fetched_ = false;
   return absl::OkStatus();
 }
 
 TlsMaterial TlsCredentials::material() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   return material_;
 }
 
@@ -51,7 +51,7 @@ int TlsCredentials::AddPortToServer(const std::string& address,
 grpc_ssl_certificate_config_reload_status TlsCredentials::Fetch(
     void* self, grpc_ssl_server_certificate_config** config) {
   auto* const credentials = static_cast<TlsCredentials*>(self);
-  std::lock_guard<std::mutex> lock(credentials->mutex_);
+  MutexLock lock(&credentials->mutex_);
   if (credentials->fetched_)
     return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
   const TlsMaterial& material = credentials->material_;

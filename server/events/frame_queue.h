@@ -9,12 +9,13 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <mutex>
 #include <optional>
 #include <variant>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "engine/base/mutex.h"
 #include "engine/types/results.h"
 #include "server/events/buffer_budget.h"
 
@@ -73,13 +74,14 @@ class FrameQueue : public RunSink {
 
   std::atomic<int64_t>* const buffered_;
   const std::function<void()> wake_;
-  std::mutex mutex_;
-  BufferLease lease_;
-  std::deque<StreamItem> items_;
-  int64_t bytes_ = 0;    // of items_ and of the item popped last
-  int64_t in_hand_ = 0;  // the latter's
-  bool reader_waits_ = false;
-  bool discarded_ = false;
+  Mutex mutex_;
+  BufferLease lease_ ABSL_GUARDED_BY(mutex_);
+  std::deque<StreamItem> items_ ABSL_GUARDED_BY(mutex_);
+  // Of items_ and of the item popped last.
+  int64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t in_hand_ ABSL_GUARDED_BY(mutex_) = 0;  // of the latter
+  bool reader_waits_ ABSL_GUARDED_BY(mutex_) = false;
+  bool discarded_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace qk

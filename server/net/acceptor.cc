@@ -109,7 +109,7 @@ absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Listen(
     if (status.ok()) status = bound;
   }
   // A name may have addresses that this machine does not.
-  if (!acceptor->listeners_.empty()) return acceptor;
+  if (acceptor->listening()) return acceptor;
   return absl::UnavailableError(absl::StrCat(
       "cannot bind '", Echo(options.address), "': ", status.message()));
 }
@@ -135,6 +135,7 @@ absl::Status Acceptor::Bind(const sockaddr* address, socklen_t size,
     return absl::UnavailableError(std::strerror(errno));
   }
   port_ = PortOf(bound);
+  MutexLock lock(&mutex_);
   listeners_.push_back(fd);
   std::move(close_fd).Cancel();
   return absl::OkStatus();
@@ -154,14 +155,22 @@ void Acceptor::Start(Handle on_connection, Handle on_probe) {
 void Acceptor::Stop() {
   if (wake_ >= 0) eventfd_write(wake_, 1);
   if (thread_.joinable()) thread_.join();
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   for (int fd : listeners_) close(fd);
   listeners_.clear();
 }
 
+bool Acceptor::listening() const {
+  MutexLock lock(&mutex_);
+  return !listeners_.empty();
+}
+
 void Acceptor::Loop() {
   std::vector<pollfd> polled = {{wake_, POLLIN, 0}};
-  for (int fd : listeners_) polled.push_back({fd, POLLIN, 0});
+  {
+    MutexLock lock(&mutex_);
+    for (int fd : listeners_) polled.push_back({fd, POLLIN, 0});
+  }
   for (;;) {
     poll(polled.data(), polled.size(), -1);
     bool short_of_descriptors = false;
@@ -187,7 +196,7 @@ bool Acceptor::AcceptAll(int listener) {
     }
     bool probe = false;
     {
-      std::lock_guard<std::mutex> lock(mutex_);
+      MutexLock lock(&mutex_);
       probe = probes_.erase(NameOf(peer)) > 0;
     }
     if (probe) {
@@ -216,7 +225,7 @@ absl::StatusOr<int> Acceptor::ConnectProbe(absl::Duration timeout) {
   sockaddr_storage to = {}, from = {};
   socklen_t size = sizeof(to);
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     if (listeners_.empty()) return absl::UnavailableError("not listening");
     getsockname(listeners_[0], reinterpret_cast<sockaddr*>(&to), &size);
   }
@@ -235,7 +244,7 @@ absl::StatusOr<int> Acceptor::ConnectProbe(absl::Duration timeout) {
   }
   const std::string key = NameOf(from);
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     probes_.insert(key);
   }
   absl::Status status;
@@ -248,7 +257,7 @@ absl::StatusOr<int> Acceptor::ConnectProbe(absl::Duration timeout) {
     return fd;
   }
   // Nobody else may come from this address while the socket is bound.
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   probes_.erase(key);
   return status;
 }

@@ -10,12 +10,13 @@
 
 #include <cstdint>
 #include <map>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/time/time.h"
+#include "engine/base/mutex.h"
 
 namespace qk {
 
@@ -26,16 +27,16 @@ std::string NameOf(const sockaddr_storage& address);
 class Connections {
  public:
   // gRPC owns `fd` from now on; it is never used without a look at its peer.
-  void Add(int fd, const sockaddr_storage& peer);
+  void Add(int fd, const sockaddr_storage& peer) ABSL_LOCKS_EXCLUDED(mutex_);
   // A descriptor of the connection with `peer`, as grpc::ServerContext::peer()
   // has it, for the caller to close; -1: there is none.
-  int Duplicate(const std::string& peer) const;
+  int Duplicate(const std::string& peer) const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  mutable std::mutex mutex_;
+  mutable Mutex mutex_;
   // Both ways; a descriptor's number stays until a later connection has it.
-  std::map<std::string, int> descriptors_;
-  std::map<int, std::string> peers_;
+  std::map<std::string, int> descriptors_ ABSL_GUARDED_BY(mutex_);
+  std::map<int, std::string> peers_ ABSL_GUARDED_BY(mutex_);
 };
 
 // Looks again and again at the connection of a call that has ended, but for a

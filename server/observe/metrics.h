@@ -8,12 +8,13 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/string_view.h"
+#include "engine/base/mutex.h"
 #include "engine/types/results.h"
 #include "engine/types/spec.h"
 #include "grpcpp/support/status.h"
@@ -119,11 +120,11 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
   Family<prometheus::Counter>& massive_ratio_;
   Family<prometheus::Counter>& massive_frames_;
 
-  mutable std::mutex mutex_;
-  std::map<std::string, ModelMetrics> models_;
+  mutable Mutex mutex_;
+  std::map<std::string, ModelMetrics> models_ ABSL_GUARDED_BY(mutex_);
   // Passes of a model that was unloaded or replaced still count for its name.
-  std::map<const Model*, LoadedModel> names_;
-  int layer_series_ = 0;
+  std::map<const Model*, LoadedModel> names_ ABSL_GUARDED_BY(mutex_);
+  int layer_series_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace qk
