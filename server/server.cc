@@ -135,30 +135,34 @@ absl::Status Server::Start(Log* log) {
 
 void Server::MakeServices(Log* log) {
   description_ = {.version = options_.version, .backend = backend_->info()};
-  const CallParts call = {
-      .limits = &options_.limits,
-      .calls = calls_.get(),
-      .identity = access_->identity(),
-      .registry = &registry_,
-      .connections = &connections_,
-      .metrics = metrics_.get(),
-      .log = log,
-      .log_prompts = options_.log_prompts,
+  core_ = {
+      .call =
+          {
+              .limits = &options_.limits,
+              .calls = calls_.get(),
+              .identity = access_->identity(),
+              .registry = &registry_,
+              .connections = &connections_,
+              .metrics = metrics_.get(),
+              .log = log,
+              .log_prompts = options_.log_prompts,
+          },
+      .run =
+          {
+              .limits = &options_.limits,
+              .server = &description_,
+              .scheduler = scheduler_.get(),
+              .budget = &budget_,
+              .buffered = &buffered_,
+              .executor = executor_.get(),
+              .metrics = metrics_.get(),
+          },
+      .results =
+          {
+              .store = results_.get(),
+              .executor = spool_executor_.get(),
+          },
   };
-  const RunParts run = {
-      .limits = &options_.limits,
-      .server = &description_,
-      .scheduler = scheduler_.get(),
-      .budget = &budget_,
-      .buffered = &buffered_,
-      .executor = executor_.get(),
-      .metrics = metrics_.get(),
-  };
-  const ResultParts results = {
-      .store = results_.get(),
-      .executor = spool_executor_.get(),
-  };
-  core_ = {.call = call, .run = run, .results = results};
   service_ = std::make_unique<AnalysisService>(&core_);
   admin_service_ = std::make_unique<AdminService>(&core_.call, &description_,
                                                   models_.get(), access_.get());

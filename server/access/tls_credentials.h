@@ -42,6 +42,8 @@ class TlsCredentials : public grpc::ServerCredentials {
   // gRPC asks before each handshake.
   static grpc_ssl_certificate_config_reload_status Fetch(
       void* self, grpc_ssl_server_certificate_config** config);
+  grpc_ssl_certificate_config_reload_status FetchConfig(
+      grpc_ssl_server_certificate_config** config) ABSL_LOCKS_EXCLUDED(mutex_);
 
   const TlsOptions options_;
   mutable Mutex mutex_;

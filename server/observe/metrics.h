@@ -94,9 +94,10 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
     std::string name;
   };
 
-  std::optional<ModelMetrics> Find(const std::string& model) const;
-  // With mutex_ held.
-  void SetMemory(const std::string& label, double host, double device);
+  std::optional<ModelMetrics> Find(const std::string& model) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  void SetMemory(const std::string& label, double host, double device)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Family<prometheus::Counter>& Counter(const char* name, const char* help);
   Family<prometheus::Gauge>& Gauge(const char* name, const char* help);
 
