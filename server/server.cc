@@ -129,29 +129,44 @@ absl::Status Server::Start(Log* log) {
   QK_RETURN_IF_ERROR(DescribeModels(log));
   executor_ = std::make_unique<Executor>(kStreamThreads);
   QK_RETURN_IF_ERROR(OpenResults(log));
-  core_ = {
-      .version = options_.version,
-      .limits = options_.limits,
-      .backend = backend_->info(),
-      .registry = &registry_,
-      .scheduler = scheduler_.get(),
-      .budget = &budget_,
-      .buffered = &buffered_,
-      .executor = executor_.get(),
-      .metrics = metrics_.get(),
-      .log = log,
-      .calls = calls_.get(),
-      .identity = access_->identity(),
-      .log_prompts = options_.log_prompts,
-      .results = results_.get(),
-      .spool_executor = spool_executor_.get(),
-      .connections = &connections_,
-  };
-  service_ = std::make_unique<AnalysisService>(&core_);
-  admin_service_ =
-      std::make_unique<AdminService>(&core_, models_.get(), access_.get());
+  MakeServices(log);
   QK_RETURN_IF_ERROR(ExposeMetrics());
   return Listen(log);
+}
+
+void Server::MakeServices(Log* log) {
+  description_ = {.version = options_.version, .backend = backend_->info()};
+  core_ = {
+      .call =
+          {
+              .limits = &options_.limits,
+              .calls = calls_.get(),
+              .identity = access_->identity(),
+              .registry = &registry_,
+              .connections = &connections_,
+              .metrics = metrics_.get(),
+              .log = log,
+              .log_prompts = options_.log_prompts,
+          },
+      .run =
+          {
+              .limits = &options_.limits,
+              .server = &description_,
+              .scheduler = scheduler_.get(),
+              .budget = &budget_,
+              .buffered = &buffered_,
+              .executor = executor_.get(),
+              .metrics = metrics_.get(),
+          },
+      .results =
+          {
+              .store = results_.get(),
+              .executor = spool_executor_.get(),
+          },
+  };
+  service_ = std::make_unique<AnalysisService>(&core_);
+  admin_service_ = std::make_unique<AdminService>(&core_.call, &description_,
+                                                  models_.get(), access_.get());
 }
 
 absl::Status Server::DescribeModels(Log* log) {

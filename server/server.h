@@ -81,6 +81,7 @@ class Server {
   absl::Status Start(Log* log);
   absl::Status OpenResults(Log* log);
   absl::Status DescribeModels(Log* log);
+  void MakeServices(Log* log);
   absl::Status Listen(Log* log);
   absl::Status ExposeMetrics();
   void SetHealth(const std::string& service, bool serving);
@@ -100,6 +101,7 @@ class Server {
   std::unique_ptr<Executor> executor_;
   std::unique_ptr<Executor> spool_executor_;
   std::unique_ptr<Access> access_;
+  ServerDescription description_;
   ServerCore core_;
   std::unique_ptr<ModelManager> models_;
   std::unique_ptr<AnalysisService> service_;

@@ -4,7 +4,9 @@
 
 #include <functional>
 #include <map>
-#include <mutex>
+
+#include "absl/base/thread_annotations.h"
+#include "engine/base/mutex.h"
 
 namespace qk::client {
 
@@ -28,10 +30,10 @@ class Cancellation {
   bool cancelled() const;
 
  private:
-  mutable std::mutex mutex_;
-  bool cancelled_ = false;
-  int next_id_ = 0;
-  std::map<int, std::function<void()>> callbacks_;
+  mutable Mutex mutex_;
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+  int next_id_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::map<int, std::function<void()>> callbacks_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace qk::client

@@ -16,14 +16,15 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "engine/backend/jobs.h"
+#include "engine/base/mutex.h"
 #include "engine/types/backend_info.h"
 #include "engine/types/compute_type.h"
 #include "engine/types/model_config.h"
@@ -84,7 +85,7 @@ class Backend {
   // so. On any thread: it may neither wait nor call the backend. nullptr: from
   // now on nobody is told.
   void SetOnLost(std::function<void(const absl::Status&)> on_lost) {
-    std::lock_guard<std::mutex> lock(lost_mutex_);
+    MutexLock lock(&lost_mutex_);
     on_lost_ = std::move(on_lost);
   }
 
@@ -214,14 +215,15 @@ class Backend {
   // and from then on everything that has a status.
   absl::Status Lost(absl::string_view message) {
     const absl::Status status = absl::UnavailableError(message);
-    std::lock_guard<std::mutex> lock(lost_mutex_);
+    MutexLock lock(&lost_mutex_);
     if (on_lost_ != nullptr) std::exchange(on_lost_, nullptr)(status);
     return status;
   }
 
  private:
-  std::mutex lost_mutex_;
-  std::function<void(const absl::Status&)> on_lost_;
+  Mutex lost_mutex_;
+  std::function<void(const absl::Status&)> on_lost_
+      ABSL_GUARDED_BY(lost_mutex_);
 };
 
 inline DeviceBuffer::~DeviceBuffer() {

@@ -32,17 +32,17 @@ ThreadPool::ThreadPool(int threads) {
 
 ThreadPool::~ThreadPool() {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     stop_ = true;
   }
-  wake_.notify_all();
+  wake_.NotifyAll();
   for (std::thread& worker : workers_) worker.join();
 }
 
 void ThreadPool::For(int64_t n, const std::function<void(int64_t, int)>& task) {
   if (n <= 0) return;
   QK_CHECK(n < static_cast<int64_t>(kMaxTasks));
-  std::lock_guard<std::mutex> caller(caller_mutex_);
+  MutexLock caller(&caller_mutex_);
   if (n == 1 || workers_.empty()) {
     for (int64_t i = 0; i < n; ++i) task(i, 0);
     return;
@@ -51,10 +51,10 @@ void ThreadPool::For(int64_t n, const std::function<void(int64_t, int)>& task) {
   task_ = &task;
   finished_ = 0;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     left_ = (left_ / kMaxTasks + 1) * kMaxTasks + static_cast<uint64_t>(n);
   }
-  wake_.notify_all();
+  wake_.NotifyAll();
   RunTasks(0);
   for (int spins = 0; finished_ != n; ++spins) {
     if (spins < kSpins) {
@@ -63,8 +63,12 @@ void ThreadPool::For(int64_t n, const std::function<void(int64_t, int)>& task) {
       std::this_thread::yield();
     }
   }
-  // All tasks have ended, and whoever kept an error said so afterwards.
-  if (error_ != nullptr) std::rethrow_exception(std::exchange(error_, nullptr));
+  std::exception_ptr error;
+  {
+    MutexLock lock(&mutex_);
+    error = std::exchange(error_, nullptr);
+  }
+  if (error != nullptr) std::rethrow_exception(error);
 }
 
 bool ThreadPool::Claim(int64_t* task) {
@@ -90,7 +94,7 @@ void ThreadPool::RunTask(int64_t task, int thread) {
   } catch (...) {
     // Thrown on a worker it would end the process, on the caller's thread its
     // task while workers still use it.
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     if (error_ == nullptr) error_ = std::current_exception();
   }
 }
@@ -100,8 +104,8 @@ void ThreadPool::Work(int thread) {
   while (true) {
     for (int spins = 0; spins < kSpins && !has_work(); ++spins) CpuRelax();
     if (!has_work()) {
-      std::unique_lock<std::mutex> lock(mutex_);
-      wake_.wait(lock, has_work);
+      MutexLock lock(&mutex_);
+      wake_.Wait(&mutex_, has_work);
     }
     if (stop_) return;
     RunTasks(thread);

@@ -3,13 +3,14 @@
 #define QKSCOPE_ENGINE_CPU_THREAD_POOL_H_
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <exception>
 #include <functional>
-#include <mutex>
 #include <thread>
 #include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "engine/base/mutex.h"
 
 namespace qk {
 
@@ -38,9 +39,9 @@ class ThreadPool {
   // Takes the next task of whatever loop is running: false if none is left.
   bool Claim(int64_t* task);
 
-  std::mutex caller_mutex_;  // one loop at a time
-  std::mutex mutex_;
-  std::condition_variable wake_;
+  Mutex caller_mutex_;  // one loop at a time
+  Mutex mutex_;
+  CondVar wake_;
   // Loop number above, tasks not yet taken below. A task taken here belongs to
   // a loop whose caller waits for it, so count_ and task_ are that loop's; a
   // thread that wakes late finds nothing to take and holds nobody up.
@@ -48,7 +49,7 @@ class ThreadPool {
   std::atomic<int64_t> finished_{0};
   std::atomic<int64_t> count_{0};
   std::atomic<const std::function<void(int64_t, int)>*> task_{nullptr};
-  std::exception_ptr error_;  // of the present loop; tasks under mutex_
+  std::exception_ptr error_ ABSL_GUARDED_BY(mutex_);  // of the present loop
   std::atomic<bool> stop_{false};
   std::vector<std::thread> workers_;
 };

@@ -6,11 +6,20 @@
 
 #include <atomic>
 #include <cstdint>
-#include <mutex>
 
+#include "absl/base/thread_annotations.h"
 #include "engine/base/check.h"
+#include "engine/base/mutex.h"
 
 namespace qk {
+
+namespace {
+
+// Guards everything but the handler's reads. Global, because a signal handler
+// belongs to the process and gets no argument from us.
+Mutex mutex;
+
+}  // namespace
 
 // An entry of a list that only grows, so that the handler can walk it without a
 // lock. `begin` is 0 while the entry guards nothing.
@@ -18,7 +27,7 @@ struct SigbusGuard::Range {
   std::atomic<uintptr_t> begin = 0;
   std::atomic<uintptr_t> end = 0;
   std::atomic<bool> faulted = false;
-  bool taken = true;
+  bool taken ABSL_GUARDED_BY(mutex) = true;
   Range* next = nullptr;
 };
 
@@ -26,8 +35,6 @@ namespace {
 
 using Range = SigbusGuard::Range;
 
-// A signal handler belongs to the process and gets no argument from us.
-std::mutex mutex;  // guards everything but the handler's reads
 std::atomic<Range*> ranges = nullptr;
 struct sigaction previous;
 
@@ -74,8 +81,7 @@ void InstallHandler() {
   QK_CHECK(sigaction(SIGBUS, &action, &previous) == 0);
 }
 
-// Call with `mutex` held.
-Range* TakeRange() {
+Range* TakeRange() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
   for (Range* range = ranges.load(); range != nullptr; range = range->next) {
     if (range->taken) continue;
     range->taken = true;
@@ -91,7 +97,7 @@ Range* TakeRange() {
 }  // namespace
 
 SigbusGuard::SigbusGuard(const void* begin, size_t bytes) {
-  const std::lock_guard lock(mutex);
+  MutexLock lock(&mutex);
   range_ = TakeRange();
   const auto address = reinterpret_cast<uintptr_t>(begin);
   range_->faulted.store(false);
@@ -100,7 +106,7 @@ SigbusGuard::SigbusGuard(const void* begin, size_t bytes) {
 }
 
 SigbusGuard::~SigbusGuard() {
-  const std::lock_guard lock(mutex);
+  MutexLock lock(&mutex);
   range_->begin.store(0);
   range_->taken = false;
 }

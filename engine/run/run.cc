@@ -1,11 +1,12 @@
 #include "engine/run/run.h"
 
 #include <algorithm>
-#include <mutex>
 #include <utility>
 
 #include "absl/algorithm/container.h"
+#include "absl/base/thread_annotations.h"
 #include "engine/base/check.h"
+#include "engine/base/mutex.h"
 #include "engine/base/out_of_memory.h"
 #include "engine/images.h"
 #include "engine/run/compare.h"
@@ -67,8 +68,8 @@ class RunImpl final : public Run {
   const std::vector<std::string> no_stop_strings_;
   std::vector<Arm> arms_;
   std::atomic<bool> cancelled_{false};
-  std::mutex reason_mutex_;
-  absl::Status reason_;
+  Mutex reason_mutex_;
+  absl::Status reason_ ABSL_GUARDED_BY(reason_mutex_);
   std::unique_ptr<Comparison> comparison_;
   bool compared_ = false;  // or being compared
   bool finished_ = false;
@@ -334,7 +335,7 @@ void RunImpl::EndComparison() {
 }
 
 void RunImpl::Cancel(absl::Status reason) {
-  std::lock_guard<std::mutex> lock(reason_mutex_);
+  MutexLock lock(&reason_mutex_);
   if (cancelled_) return;
   reason_ = std::move(reason);
   cancelled_ = true;
@@ -344,7 +345,7 @@ void RunImpl::FinishCancelled() {
   if (finished_ || !cancelled_) return;
   absl::Status reason;
   {
-    std::lock_guard<std::mutex> lock(reason_mutex_);
+    MutexLock lock(&reason_mutex_);
     reason = reason_;
   }
   Guard([&] { Finish(reason); });

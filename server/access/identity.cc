@@ -65,11 +65,11 @@ absl::StatusOr<std::shared_ptr<const User>> Identity::Authenticate(
 
 absl::Status Identity::Reload(bool* changed) {
   if (!requires_credentials()) return absl::OkStatus();
-  std::lock_guard<std::mutex> reloading(reload_mutex_);
+  MutexLock reloading(&reload_mutex_);
   QK_ASSIGN_OR_RETURN(std::vector<UserEntry> entries, load_());
   QK_ASSIGN_OR_RETURN(Users users, Users::Create(std::move(entries)));
   auto table = std::make_shared<const Users>(std::move(users));
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   if (changed != nullptr) *changed = !(*table == *users_);
   users_ = std::move(table);
   return absl::OkStatus();
@@ -78,7 +78,7 @@ absl::Status Identity::Reload(bool* changed) {
 size_t Identity::size() const { return users()->size(); }
 
 std::shared_ptr<const Users> Identity::users() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   return users_;
 }
 

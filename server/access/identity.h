@@ -4,14 +4,15 @@
 
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "engine/base/mutex.h"
 #include "server/access/users.h"
 
 namespace qk {
@@ -55,9 +56,11 @@ class Identity {
 
   const Load load_;
   const std::shared_ptr<const User> anonymous_;
-  std::mutex reload_mutex_;
-  mutable std::mutex mutex_;
-  std::shared_ptr<const Users> users_ = std::make_shared<Users>();
+  // One reload at a time.
+  Mutex reload_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
+  mutable Mutex mutex_;
+  std::shared_ptr<const Users> users_ ABSL_GUARDED_BY(mutex_) =
+      std::make_shared<Users>();
 };
 
 }  // namespace qk

@@ -8,11 +8,12 @@
 #define QKSCOPE_SERVER_ACCESS_TLS_CREDENTIALS_H_
 
 #include <memory>
-#include <mutex>
 #include <string>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/base/mutex.h"
 #include "grpc/grpc_security.h"
 #include "grpcpp/security/server_credentials.h"
 #include "server/access/tls_files.h"
@@ -42,11 +43,13 @@ class TlsCredentials : public grpc::ServerCredentials {
   // gRPC calls it before each handshake.
   static grpc_ssl_certificate_config_reload_status Fetch(
       void* self, grpc_ssl_server_certificate_config** config);
+  grpc_ssl_certificate_config_reload_status FetchConfig(
+      grpc_ssl_server_certificate_config** config) ABSL_LOCKS_EXCLUDED(mutex_);
 
   const TlsOptions options_;
-  mutable std::mutex mutex_;
-  TlsMaterial material_;
-  bool fetched_ = false;  // material_ is what gRPC has
+  mutable Mutex mutex_;
+  TlsMaterial material_ ABSL_GUARDED_BY(mutex_);
+  bool fetched_ ABSL_GUARDED_BY(mutex_) = false;  // material_ is what gRPC has
   grpc_server_credentials* credentials_ = nullptr;
 };
 

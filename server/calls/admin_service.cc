@@ -25,13 +25,14 @@ std::vector<std::string> AdminService::Methods() {
 
 grpc::ServerWriteReactor<pb::LoadModelEvent>* AdminService::LoadModel(
     Context* context, const pb::LoadModelRequest* request) {
-  return LoadModelCall::Start(core_, models_, context, *request);
+  return LoadModelCall::Start(parts_, server_, models_, context, *request);
 }
 
 grpc::ServerUnaryReactor* AdminService::UnloadModel(
     Context* context, const pb::UnloadModelRequest* request,
     pb::UnloadModelResponse*) {
-  const auto call = std::make_shared<CallRecord>(core_, context, "UnloadModel");
+  const auto call =
+      std::make_shared<CallRecord>(parts_, context, "UnloadModel");
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   // Once, whoever comes first; the reactor ends with it.
   const auto finish = [call, reactor](const absl::Status& status) {
@@ -52,7 +53,7 @@ grpc::ServerUnaryReactor* AdminService::UnloadModel(
 grpc::ServerUnaryReactor* AdminService::ReloadConfig(
     Context* context, const pb::ReloadConfigRequest*,
     pb::ReloadConfigResponse* response) {
-  return Answer(*core_, context, "ReloadConfig",
+  return Answer(*parts_, context, "ReloadConfig",
                 [&](CallRecord*) -> absl::Status {
                   QK_RETURN_IF_ERROR(CheckAdminOn(*models_));
                   for (const Access::ReloadResult& part : access_->Reload()) {

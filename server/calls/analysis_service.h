@@ -17,6 +17,7 @@ class AnalysisService final
               pb::Analysis::WithRawCallbackMethod_GetResult<
                   pb::Analysis::CallbackService>>> {
  public:
+  // `core` outlives the service and its calls.
   explicit AnalysisService(const ServerCore* core) : core_(core) {}
 
   // The methods' names, for the metrics.

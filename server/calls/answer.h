@@ -11,10 +11,10 @@ namespace qk {
 
 // Opens the call, lets `handle(CallRecord*)` make its response, and ends it.
 template <typename Handle>
-grpc::ServerUnaryReactor* Answer(const ServerCore& core,
+grpc::ServerUnaryReactor* Answer(const CallParts& parts,
                                  grpc::CallbackServerContext* context,
                                  const char* method, const Handle& handle) {
-  CallRecord call(&core, context, method);
+  CallRecord call(&parts, context, method);
   absl::Status status = call.Open();
   if (status.ok()) status = handle(&call);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();

@@ -29,7 +29,7 @@ enum class DeadlineRule {
 class CallRecord {
  public:
   // `method` is an RPC's name without its service.
-  CallRecord(const ServerCore* core, grpc::CallbackServerContext* context,
+  CallRecord(const CallParts* parts, grpc::CallbackServerContext* context,
              const char* method);
   // Counts the call as ended. A call without Finish was lost: INTERNAL.
   ~CallRecord();
@@ -75,7 +75,7 @@ class CallRecord {
   void WriteLog(const absl::Status& status, const ConvertedStatus& converted,
                 double seconds);
 
-  const ServerCore* const core_;
+  const CallParts* const parts_;
   grpc::CallbackServerContext* const context_;
   const char* const method_;
   const std::string id_;

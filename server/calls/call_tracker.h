@@ -4,14 +4,14 @@
 #define QKSCOPE_SERVER_CALLS_CALL_TRACKER_H_
 
 #include <atomic>
-#include <condition_variable>
 #include <memory>
-#include <mutex>
 #include <thread>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "engine/base/mutex.h"
 
 namespace qk {
 
@@ -49,11 +49,11 @@ class CallTracker {
 
   const absl::Duration tick_;
   std::atomic<bool> draining_ = false;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  int active_ = 0;
-  bool stopping_ = false;
-  std::vector<std::weak_ptr<LiveCall>> calls_;
+  Mutex mutex_;
+  CondVar changed_;
+  int active_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::vector<std::weak_ptr<LiveCall>> calls_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;
 };
 

@@ -24,7 +24,9 @@ class LoadModelCall : public grpc::ServerWriteReactor<pb::LoadModelEvent>,
                       public std::enable_shared_from_this<LoadModelCall> {
  public:
   // The reactor lives until gRPC is done with it; the load, longer.
-  static LoadModelCall* Start(const ServerCore* core, ModelManager* models,
+  static LoadModelCall* Start(const CallParts* parts,
+                              const ServerDescription* server,
+                              ModelManager* models,
                               grpc::CallbackServerContext* context,
                               const pb::LoadModelRequest& request);
 
@@ -33,23 +35,30 @@ class LoadModelCall : public grpc::ServerWriteReactor<pb::LoadModelEvent>,
   void OnDone() override;
 
  private:
-  LoadModelCall(const ServerCore* core, grpc::CallbackServerContext* context);
+  LoadModelCall(const CallParts* parts, const ServerDescription* server,
+                grpc::CallbackServerContext* context);
 
-  absl::Status Begin(ModelManager* models, const pb::LoadModelRequest& request);
+  absl::Status Begin(ModelManager* models, const pb::LoadModelRequest& request)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // The load that `request` asks for.
+  absl::StatusOr<ModelManager::LoadRequest> Prepare(
+      const ModelManager& models, const pb::LoadModelRequest& request)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   void Push(const ModelManager::Progress& progress);
   void Loaded(const absl::StatusOr<ModelEntry>& entry);
 
   bool End(const absl::Status& reason) override;
   void Pump() override;
 
+  const ServerDescription* const server_;
   std::shared_ptr<LoadModelCall> self_;
-  CallRecord call_;
-  // With mutex_.
-  std::deque<pb::LoadModelEvent> waiting_;
-  pb::LoadModelEvent event_;
-  bool loaded_ = false;  // the last event waits, or is written
-  bool finished_ = false;
-  std::optional<absl::Status> end_;
+  CallRecord call_ ABSL_GUARDED_BY(mutex_);
+  std::deque<pb::LoadModelEvent> waiting_ ABSL_GUARDED_BY(mutex_);
+  pb::LoadModelEvent event_ ABSL_GUARDED_BY(mutex_);  // in flight
+  // The last event waits, or is written.
+  bool loaded_ ABSL_GUARDED_BY(mutex_) = false;
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace qk

@@ -28,7 +28,7 @@ class ManyCall : public grpc::ServerBidiReactor<pb::AnalyzeManyRequest,
                  public StreamCall,
                  public std::enable_shared_from_this<ManyCall> {
  public:
-  static ManyCall* Start(const ServerCore* core,
+  static ManyCall* Start(const CallParts* call_parts, const RunParts* run_parts,
                          grpc::CallbackServerContext* context);
 
   void OnReadDone(bool ok) override;
@@ -49,51 +49,59 @@ class ManyCall : public grpc::ServerBidiReactor<pb::AnalyzeManyRequest,
   // What came of the first prompt: an event, nothing yet, or its end.
   enum class Step { kWrite, kWait, kThrough };
 
-  ManyCall(const ServerCore* core, grpc::CallbackServerContext* context);
-  absl::Status Begin();
+  ManyCall(const CallParts* call_parts, const RunParts* run_parts,
+           grpc::CallbackServerContext* context);
+  absl::Status Begin() ABSL_LOCKS_EXCLUDED(mutex_);
   bool End(const absl::Status& reason) override;
   void Pump() override;
 
-  // With mutex_ held.
-  void TakeMessage();
-  void TakePrompt(const pb::AnalyzeManyPrompt& message);
-  absl::Status Submit(const pb::AnalyzeManyPrompt& message, Prompt* prompt);
-  bool WantsRead() const;
-  bool NextEvent();
-  Step StepFront();
-  void Feed(Prompt* prompt, StreamItem item);
-  void PopFront();
-  bool NextAtEnd();
-  grpc::Status FinishRecord();
+  void TakeMessage() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TakePrompt(const pb::AnalyzeManyPrompt& message)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status Submit(const pb::AnalyzeManyPrompt& message, Prompt* prompt)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool WantsRead() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Makes event_; false: nothing to write now. Sets end_ at the end.
+  bool NextEvent() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Step StepFront() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Feed(Prompt* prompt, StreamItem item)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void PopFront() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // All prompts are done: what comes after the last of them.
+  bool NextAtEnd() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  grpc::Status FinishRecord() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  const RunParts* const run_parts_;
   std::shared_ptr<ManyCall> self_;
-  std::shared_ptr<ScheduledRequest> request_;
+  std::shared_ptr<ScheduledRequest> request_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<std::atomic<int>> position_ =
       std::make_shared<std::atomic<int>>(0);
 
-  CallRecord call_;
-  pb::AnalyzeManyRequest read_;
-  bool reading_ = false;
-  bool reads_done_ = false;
-  std::optional<pb::AnalyzeManySpec> spec_;
-  std::set<std::string> ids_;
-  std::deque<Prompt> prompts_;
+  CallRecord call_ ABSL_GUARDED_BY(mutex_);
+  pb::AnalyzeManyRequest read_ ABSL_GUARDED_BY(mutex_);
+  bool reading_ ABSL_GUARDED_BY(mutex_) = false;
+  bool reads_done_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<pb::AnalyzeManySpec> spec_ ABSL_GUARDED_BY(mutex_);
+  std::set<std::string> ids_ ABSL_GUARDED_BY(mutex_);
+  std::deque<Prompt> prompts_ ABSL_GUARDED_BY(mutex_);
   // Refused for lack of room while others run: tried again as they end.
-  std::optional<pb::AnalyzeManyPrompt> held_;
+  std::optional<pb::AnalyzeManyPrompt> held_ ABSL_GUARDED_BY(mutex_);
   // The server drains: ends the stream once its prompts are through.
-  std::optional<absl::Status> closing_;
+  std::optional<absl::Status> closing_ ABSL_GUARDED_BY(mutex_);
 
-  pb::AnalyzeEvent analyze_event_;
-  pb::AnalyzeManyEvent event_;
-  FrameQueue* writing_queue_ = nullptr;  // whose event is being written
-  Aggregator aggregator_;
-  std::optional<std::deque<pb::Aggregate>> aggregates_;
-  pb::AnalyzeRequest last_expanded_;  // arm names for the aggregate
-  int64_t finished_prompts_ = 0;
-  int64_t failed_prompts_ = 0;
-  bool summary_sent_ = false;
-  std::optional<absl::Status> end_;
-  bool finished_ = false;
+  pb::AnalyzeEvent analyze_event_ ABSL_GUARDED_BY(mutex_);
+  pb::AnalyzeManyEvent event_ ABSL_GUARDED_BY(mutex_);
+  // The queue of the event that is being written.
+  FrameQueue* writing_queue_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  Aggregator aggregator_ ABSL_GUARDED_BY(mutex_);
+  std::optional<std::deque<pb::Aggregate>> aggregates_ ABSL_GUARDED_BY(mutex_);
+  // Has the arms' names, for the aggregate.
+  pb::AnalyzeRequest last_expanded_ ABSL_GUARDED_BY(mutex_);
+  int64_t finished_prompts_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t failed_prompts_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool summary_sent_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace qk

@@ -10,7 +10,6 @@
 
 namespace qk {
 
-// Makes event_; false: nothing to write now. Sets end_ at the end.
 bool ManyCall::NextEvent() {
   event_.Clear();
   while (!prompts_.empty()) {
@@ -32,7 +31,7 @@ ManyCall::Step ManyCall::StepFront() {
     if (!prompt.error.ok()) {
       const grpc::Status status = ToGrpcStatus(prompt.error, call_.id()).status;
       if (const auto reason = RefusalOf(prompt.error)) {
-        core_->metrics->CountRefusal(*reason);
+        call_parts_->metrics->CountRefusal(*reason);
       }
       pb::ManyPromptError* error = event_.mutable_error();
       error->set_id(prompt.id);
@@ -70,7 +69,7 @@ void ManyCall::Feed(Prompt* prompt, StreamItem item) {
     return;
   }
   if (auto* frame = std::get_if<LayerFrame>(&item)) {
-    CountStatistics(*core_, prompt->expanded, *frame);
+    CountStatistics(prompt->expanded, *frame, run_parts_->metrics);
     if (spec_->aggregate()) {
       prompt->frames.push_back(std::move(*frame));
       return;
@@ -86,7 +85,6 @@ void ManyCall::PopFront() {
   TakePrompt(message);
 }
 
-// All prompts are through: what comes after the last of them.
 bool ManyCall::NextAtEnd() {
   if (closing_.has_value()) {
     end_ = *closing_;

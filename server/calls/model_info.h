@@ -10,8 +10,11 @@ namespace qk {
 
 const char* ComputeName(ComputeType type);  // "f32", "bf16"
 
-pb::ModelInfo ModelInfoOf(const ServerCore& core, const ModelEntry& entry);
-pb::ServerInfo ServerInfoOf(const ServerCore& core);
+// `backend`: the name of the one that runs it.
+pb::ModelInfo ModelInfoOf(const ModelEntry& entry, const std::string& backend);
+// `store`: nullptr if the server keeps no results.
+pb::ServerInfo ServerInfoOf(const ServerDescription& server,
+                            const Limits& limits, const ResultStore* store);
 
 }  // namespace qk
 

@@ -31,12 +31,12 @@ void BelongsTo(std::shared_ptr<ScheduledRequest> request, std::string id,
 
 // RESOURCE_EXHAUSTED: over the response's or the buffers' limit. `wake`: of
 // the queue.
-absl::StatusOr<PreparedRun> PrepareRun(const ServerCore& core,
+absl::StatusOr<PreparedRun> PrepareRun(const RunParts& parts,
                                        ConvertedRequest request,
                                        std::function<void()> wake);
 
 // As Scheduler::Submit; errors carry their reason.
-absl::Status SubmitRuns(const ServerCore& core,
+absl::Status SubmitRuns(Scheduler* scheduler,
                         const std::shared_ptr<ScheduledRequest>& request,
                         std::vector<ScheduledRun> runs);
 
@@ -44,8 +44,8 @@ absl::Status SubmitRuns(const ServerCore& core,
 absl::Status EndStatus(const absl::Status& end);
 
 // Statistics of the text's layers in undisrupted prompts go to the metrics.
-void CountStatistics(const ServerCore& core, const pb::AnalyzeRequest& expanded,
-                     const LayerFrame& frame);
+void CountStatistics(const pb::AnalyzeRequest& expanded,
+                     const LayerFrame& frame, Metrics* metrics);
 
 }  // namespace qk
 

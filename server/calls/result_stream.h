@@ -32,21 +32,25 @@ class ResultStream : public EventStream {
                const char* method);
   static ResultStream* Start(std::shared_ptr<ResultStream> stream,
                              const absl::Status& begun);
-  absl::Status BeginResult(const grpc::ByteBuffer& bytes);
-  absl::Status BeginAnalyze(const pb::AnalyzeRequest& request);
-  bool NextMessage() override;
+  absl::Status BeginResult(const grpc::ByteBuffer& bytes)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status BeginAnalyze(const pb::AnalyzeRequest& request)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  bool NextMessage() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) override;
   // The next event, the one that was read ahead if there is one; or that there
   // is none yet: then Pump will be called.
-  absl::StatusOr<KeptResult::Next> Get();
+  absl::StatusOr<KeptResult::Next> Get() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void PrepareNext() override;
   // Reads the next event while one is being written.
-  void ReadAhead();
+  void ReadAhead() ABSL_LOCKS_EXCLUDED(mutex_);
 
-  std::shared_ptr<KeptResult> result_;
-  bool accepted_ = true;  // has been told, or need not be
-  bool detached_ = false;
-  int64_t seq_ = 0;  // of the event that is read next
-  std::optional<KeptResult::Next> ahead_;
+  const ServerCore* const core_;
+  std::shared_ptr<KeptResult> result_ ABSL_GUARDED_BY(mutex_);
+  // The client has been told the id, or need not be.
+  bool accepted_ ABSL_GUARDED_BY(mutex_) = true;
+  bool detached_ ABSL_GUARDED_BY(mutex_) = false;
+  int64_t seq_ ABSL_GUARDED_BY(mutex_) = 0;  // of the event that is read next
+  std::optional<KeptResult::Next> ahead_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace qk

@@ -140,7 +140,7 @@ absl::StatusOr<RunCost> CostOf(const RunSpec& spec,
 }
 
 pb::Estimates EstimatesOf(const RunCost& cost, int prompt_tokens,
-                          const Scheduler::State& state) {
+                          const SchedulerState& state) {
   pb::Estimates out;
   out.set_prompt_tokens(prompt_tokens);
   out.set_streamed_bytes(cost.engine.stream_bytes);

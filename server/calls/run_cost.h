@@ -10,7 +10,7 @@
 #include "qkscope/v1/analysis.pb.h"
 #include "server/common/limits.h"
 #include "server/common/pb.h"
-#include "server/schedule/scheduler.h"
+#include "server/schedule/listing.h"
 
 namespace qk {
 
@@ -27,7 +27,7 @@ absl::StatusOr<RunCost> CostOf(const RunSpec& spec,
                                const Limits& limits);
 
 pb::Estimates EstimatesOf(const RunCost& cost, int prompt_tokens,
-                          const Scheduler::State& state);
+                          const SchedulerState& state);
 
 }  // namespace qk
 

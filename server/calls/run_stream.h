@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -28,7 +29,8 @@ class RunStream : public EventStream {
       std::optional<grpc::ByteBuffer> (*)(pb::AnalyzeEvent* event);
 
   // The reactor lives until gRPC is done with it.
-  static RunStream* Start(const ServerCore* core,
+  static RunStream* Start(const CallParts* call_parts,
+                          const RunParts* run_parts,
                           grpc::CallbackServerContext* context,
                           const char* method, Translate translate,
                           const pb::Input& input, const Convert& convert);
@@ -37,22 +39,29 @@ class RunStream : public EventStream {
   void OnDone() override;
 
  private:
-  RunStream(const ServerCore* core, grpc::CallbackServerContext* context,
-            const char* method, Translate translate);
+  RunStream(const CallParts* call_parts, const RunParts* run_parts,
+            grpc::CallbackServerContext* context, const char* method,
+            Translate translate);
 
-  absl::Status Begin(const pb::Input& input, const Convert& convert);
+  absl::Status Begin(const pb::Input& input, const Convert& convert)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Everything but the submission of `runs`.
+  absl::Status Prepare(const pb::Input& input, const Convert& convert,
+                       std::vector<ScheduledRun>* runs)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   bool End(const absl::Status& reason) override;
-  bool NextMessage() override;
-  grpc::Status FinishRecord() override;
+  bool NextMessage() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) override;
+  grpc::Status FinishRecord() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) override;
 
+  const RunParts* const run_parts_;
   const Translate translate_;
 
-  // Set by Begin.
+  // Set by Prepare, before other threads know the call.
   pb::AnalyzeRequest expanded_;
   std::shared_ptr<FrameQueue> queue_;
   std::shared_ptr<ScheduledRequest> request_;
 
-  std::optional<EventEncoder> encoder_;
+  std::optional<EventEncoder> encoder_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace qk

@@ -3,10 +3,10 @@
 #ifndef QKSCOPE_SERVER_CALLS_STREAM_CALL_H_
 #define QKSCOPE_SERVER_CALLS_STREAM_CALL_H_
 
-#include <mutex>
-
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "engine/base/mutex.h"
 #include "grpcpp/server_context.h"
 #include "server/calls/call_tracker.h"
 #include "server/calls/server_core.h"
@@ -20,29 +20,30 @@ class StreamCall : public LiveCall {
   void Abort(const absl::Status& reason) final;
 
  protected:
-  StreamCall(const ServerCore* core, grpc::CallbackServerContext* context)
-      : core_(core), context_(context), stuck_(context->peer()) {}
+  StreamCall(const CallParts* parts, grpc::CallbackServerContext* context)
+      : call_parts_(parts), context_(context), stuck_(context->peer()) {}
 
   // For the reactor's OnCancel.
-  void EndCancelled();
+  void EndCancelled() ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Ends the call with an error, unless it has ended. True: it did.
-  virtual bool End(const absl::Status& reason) = 0;
+  virtual bool End(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mutex_) = 0;
   // Starts the next write, or finishes, if there is something to do and no
   // write is in flight. Any thread.
-  virtual void Pump() = 0;
+  virtual void Pump() ABSL_LOCKS_EXCLUDED(mutex_) = 0;
 
-  const ServerCore* const core_;
+  const CallParts* const call_parts_;
   grpc::CallbackServerContext* const context_;
   absl::Time deadline_ = absl::InfiniteFuture();  // set before the call runs
 
-  std::mutex mutex_;
-  WriteWatch watch_;
+  Mutex mutex_;
+  WriteWatch watch_ ABSL_GUARDED_BY(mutex_);
 
  private:
-  void CutIfStuck(absl::Time now, absl::Duration patience);
+  void CutIfStuck(absl::Time now, absl::Duration patience)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
-  StuckConnection stuck_;  // under mutex_
+  StuckConnection stuck_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace qk

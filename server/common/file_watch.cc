@@ -2,17 +2,17 @@
 
 #include <sys/stat.h>
 
-#include <chrono>
 #include <fstream>
 #include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 
 namespace qk {
 namespace {
 
-constexpr auto kInterval = std::chrono::seconds(1);
+constexpr absl::Duration kInterval = absl::Seconds(1);
 
 }  // namespace
 
@@ -21,10 +21,10 @@ FileWatch::FileWatch(std::vector<std::string> files)
 
 FileWatch::~FileWatch() {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     stopping_ = true;
   }
-  changed_.notify_all();
+  changed_.NotifyAll();
   if (thread_.joinable()) thread_.join();
 }
 
@@ -48,9 +48,11 @@ std::string FileWatch::Fingerprint() const {
 void FileWatch::Loop(const std::function<void()>& on_change) {
   for (;;) {
     {
-      std::unique_lock<std::mutex> lock(mutex_);
-      changed_.wait_for(lock, kInterval, [this] { return stopping_; });
-      if (stopping_) return;
+      MutexLock lock(&mutex_);
+      const bool stopping = changed_.WaitFor(
+          &mutex_, kInterval,
+          [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_; });
+      if (stopping) return;
     }
     std::string now = Fingerprint();
     if (now == last_fingerprint_) continue;

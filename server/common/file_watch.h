@@ -3,14 +3,14 @@
 #ifndef QKSCOPE_SERVER_COMMON_FILE_WATCH_H_
 #define QKSCOPE_SERVER_COMMON_FILE_WATCH_H_
 
-#include <condition_variable>
 #include <functional>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
+#include "engine/base/mutex.h"
 
 namespace qk {
 
@@ -29,10 +29,10 @@ class FileWatch {
   void Loop(const std::function<void()>& on_change);
 
   const std::vector<std::string> files_;
-  std::string last_fingerprint_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool stopping_ = false;
+  std::string last_fingerprint_;  // the thread's own
+  Mutex mutex_;
+  CondVar changed_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
 

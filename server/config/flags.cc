@@ -131,8 +131,7 @@ absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments) {
   });
   add_text("spool", "DIR",
            [=](auto& value) { config->mutable_spool()->set_directory(value); });
-  add_text("backend", "NAME",
-           [=](auto& value) { config->set_backend(value); });
+  add_text("backend", "NAME", [=](auto& value) { config->set_backend(value); });
   add_text("log-level", "LEVEL",
            [=](auto& value) { config->set_log_level(value); });
   parser.AddValue("threads", "N", [=](const std::string& value) {

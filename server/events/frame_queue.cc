@@ -63,7 +63,7 @@ FrameQueue::~FrameQueue() { *buffered_ -= bytes_; }
 
 void FrameQueue::PushPosition(int position) {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     // Only the newest position matters.
     if (!items_.empty()) {
       if (auto* last = std::get_if<QueuePosition>(&items_.back())) {
@@ -94,7 +94,7 @@ void FrameQueue::OnFinished(const absl::Status& status,
 void FrameQueue::Push(StreamItem item) {
   bool wake = false;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     if (discarded_) return;
     const int64_t bytes = ItemBytes(item);
     items_.push_back(std::move(item));
@@ -107,14 +107,14 @@ void FrameQueue::Push(StreamItem item) {
     wake_();
   } catch (const std::bad_alloc&) {
     // The run ends with this failure and then tries to wake its reader again.
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     reader_waits_ = true;
     throw;
   }
 }
 
 std::optional<StreamItem> FrameQueue::Pop() {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   // The reader has finished with the previous item.
   bytes_ -= in_hand_;
   *buffered_ -= std::exchange(in_hand_, 0);
@@ -129,13 +129,13 @@ std::optional<StreamItem> FrameQueue::Pop() {
 }
 
 void FrameQueue::Release(int64_t bytes) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   lease_.Release(bytes);
 }
 
 void FrameQueue::Discard() {
   std::deque<StreamItem> dropped;
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   discarded_ = true;
   reader_waits_ = false;
   dropped.swap(items_);

@@ -9,12 +9,13 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <mutex>
 #include <optional>
 #include <variant>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "engine/base/mutex.h"
 #include "engine/types/results.h"
 #include "server/events/buffer_budget.h"
 
@@ -75,13 +76,15 @@ class FrameQueue : public RunSink {
 
   std::atomic<int64_t>* const buffered_;
   const std::function<void()> wake_;
-  std::mutex mutex_;
-  BufferLease lease_;
-  std::deque<StreamItem> items_;
-  int64_t bytes_ = 0;    // of items_ and the item that was popped last
-  int64_t in_hand_ = 0;  // of the item that was popped last
-  bool reader_waits_ = false;
-  bool discarded_ = false;
+  Mutex mutex_;
+  BufferLease lease_ ABSL_GUARDED_BY(mutex_);
+  std::deque<StreamItem> items_ ABSL_GUARDED_BY(mutex_);
+  // The bytes of items_ and of the item that was popped last.
+  int64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  // The bytes of the item that was popped last.
+  int64_t in_hand_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool reader_waits_ ABSL_GUARDED_BY(mutex_) = false;
+  bool discarded_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace qk

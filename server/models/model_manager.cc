@@ -15,7 +15,7 @@ namespace qk {
 namespace {
 
 // Pause between checks whether a retired model's memory is free.
-constexpr auto kPollInterval = std::chrono::milliseconds(20);
+constexpr absl::Duration kPollInterval = absl::Milliseconds(20);
 
 absl::Status ShuttingDown() {
   return Refused(Refusal::kDraining,
@@ -61,10 +61,10 @@ ModelManager::~ModelManager() {
   Stop();
   loader_.reset();
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     ended_ = true;
   }
-  changed_.notify_all();
+  changed_.NotifyAll();
   if (watcher_.joinable()) watcher_.join();
 }
 
@@ -78,7 +78,7 @@ absl::Status ModelManager::Describe(const ModelToLoad& model) {
 }
 
 absl::Status ModelManager::Load(const ModelToLoad& model) {
-  std::lock_guard<std::mutex> lock(load_mutex_);
+  MutexLock lock(&load_mutex_);
   auto loaded = Read(model, model.path, nullptr);
   if (!loaded.ok()) {
     parts_.registry->SetFailed(model.name, loaded.status());
@@ -140,9 +140,9 @@ absl::Status ModelManager::StartLoad(LoadRequest request) {
 }
 
 absl::StatusOr<ModelEntry> ModelManager::RunLoad(const LoadRequest& request) {
-  std::lock_guard<std::mutex> lock(load_mutex_);
+  MutexLock lock(&load_mutex_);
   {
-    std::lock_guard<std::mutex> stop_lock(mutex_);
+    MutexLock stop_lock(&mutex_);
     if (stopping_) return ShuttingDown();
   }
   const std::string& name = request.model.name;
@@ -291,16 +291,16 @@ absl::Status ModelManager::StartUnload(
 void ModelManager::Retire(Retired retired) {
   std::function<void(const absl::Status&)> refused;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     if (stopping_) std::swap(refused, retired.on_done);
     retired_.push_back(std::move(retired));
   }
-  changed_.notify_all();
+  changed_.NotifyAll();
   if (refused != nullptr) refused(ShuttingDown());
 }
 
 int64_t ModelManager::RetiredBytes() {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   int64_t bytes = 0;
   for (const Retired& retired : retired_) {
     if (!retired.model.expired()) bytes += retired.bytes;
@@ -311,7 +311,7 @@ int64_t ModelManager::RetiredBytes() {
 void ModelManager::Stop() {
   std::vector<Retired> waited;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     stopping_ = true;
     for (Retired& retired : retired_) {
       if (retired.on_done == nullptr) continue;
@@ -322,28 +322,35 @@ void ModelManager::Stop() {
   for (const Retired& retired : waited) retired.on_done(ShuttingDown());
 }
 
+std::vector<ModelManager::Retired> ModelManager::TakeFreed(bool* ended) {
+  MutexLock lock(&mutex_);
+  const size_t known = retired_.size();
+  const auto changed = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return ended_ || retired_.size() != known;
+  };
+  if (known == 0) {
+    changed_.Wait(&mutex_, changed);
+  } else {
+    changed_.WaitFor(&mutex_, kPollInterval, changed);
+  }
+  *ended = ended_;
+  const auto gone = std::partition(
+      retired_.begin(), retired_.end(),
+      [](const Retired& retired) { return !retired.model.expired(); });
+  std::vector<Retired> freed(gone, retired_.end());
+  retired_.erase(gone, retired_.end());
+  return freed;
+}
+
 void ModelManager::Watch() {
-  std::unique_lock<std::mutex> lock(mutex_);
-  while (!ended_) {
-    if (retired_.empty()) {
-      changed_.wait(lock);
-    } else {
-      changed_.wait_for(lock, kPollInterval);
-    }
-    const auto gone = std::partition(
-        retired_.begin(), retired_.end(),
-        [](const Retired& retired) { return !retired.model.expired(); });
-    std::vector<Retired> done(gone, retired_.end());
-    retired_.erase(gone, retired_.end());
-    lock.unlock();
-    for (const Retired& retired : done) {
+  for (bool ended = false; !ended;) {
+    for (const Retired& retired : TakeFreed(&ended)) {
       if (retired.unloading) {
         parts_.registry->EndUnload(retired.name);
         parts_.log->Info("model_unloaded", {{"model", retired.name}});
       }
       if (retired.on_done != nullptr) retired.on_done(absl::OkStatus());
     }
-    lock.lock();
   }
 }
 

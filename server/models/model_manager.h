@@ -2,17 +2,17 @@
 #ifndef QKSCOPE_SERVER_MODELS_MODEL_MANAGER_H_
 #define QKSCOPE_SERVER_MODELS_MODEL_MANAGER_H_
 
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/base/mutex.h"
 #include "engine/model/model.h"
 #include "server/common/executor.h"
 #include "server/common/limits.h"
@@ -107,18 +107,23 @@ class ModelManager {
   void SetReady(const std::string& name,
                 const std::shared_ptr<const Model>& model);
   void Retire(Retired retired);
-  int64_t RetiredBytes();
+  int64_t RetiredBytes() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Waits for retired models; those whose memory is free leave `retired_`.
+  // `*ended`: no more waits.
+  std::vector<Retired> TakeFreed(bool* ended) ABSL_LOCKS_EXCLUDED(mutex_);
   void Watch();
 
   const Parts parts_;
   std::unique_ptr<ModelRoot> root_;
-  std::mutex load_mutex_;  // one load at a time
+  // One load at a time.
+  Mutex load_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::vector<Retired> retired_;
-  bool stopping_ = false;  // refuse loads, do not wait for unloads
-  bool ended_ = false;     // stop the watcher
+  Mutex mutex_;
+  CondVar changed_;
+  std::vector<Retired> retired_ ABSL_GUARDED_BY(mutex_);
+  // Loads are refused, and nobody waits for unloads.
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;  // the watcher stops
 
   std::thread watcher_;
   std::unique_ptr<Executor> loader_;

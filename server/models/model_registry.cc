@@ -32,7 +32,7 @@ bool IsIdle(const ModelEntry& entry) {
 void ModelRegistry::AddLoading(const std::string& name,
                                ModelDescription description,
                                ComputeType compute) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   ModelEntry& entry = entries_[name];
   entry.name = name;
   entry.state = ModelState::kLoading;
@@ -43,7 +43,7 @@ void ModelRegistry::AddLoading(const std::string& name,
 
 void ModelRegistry::SetReady(const std::string& name,
                              std::shared_ptr<const Model> model) {
-  std::unique_lock<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   ModelEntry& entry = entries_[name];
   entry.state = ModelState::kReady;
   entry.failure = absl::OkStatus();
@@ -53,12 +53,11 @@ void ModelRegistry::SetReady(const std::string& name,
   entry.last_used = ++finds_;
   // A replaced model may be freed here, so it is released after the lock.
   std::swap(entry.model, model);
-  lock.unlock();
 }
 
 void ModelRegistry::SetFailed(const std::string& name,
                               const absl::Status& failure) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   ModelEntry& entry = entries_[name];
   entry.state = ModelState::kFailed;
   entry.failure = failure;
@@ -66,7 +65,7 @@ void ModelRegistry::SetFailed(const std::string& name,
 
 absl::StatusOr<ModelEntry> ModelRegistry::Get(const std::string& name,
                                               const User& user) const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   const auto it = entries_.find(name);
   if (it == entries_.end() || !MayUseModel(user, name)) {
     return absl::NotFoundError(
@@ -77,7 +76,7 @@ absl::StatusOr<ModelEntry> ModelRegistry::Get(const std::string& name,
 
 std::vector<ModelEntry> ModelRegistry::ListIf(
     const std::function<bool(const std::string&)>& wanted) const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   std::vector<ModelEntry> out;
   for (const auto& [name, entry] : entries_) {
     if (!wanted(name)) continue;
@@ -98,7 +97,7 @@ std::vector<ModelEntry> ModelRegistry::All() const {
 }
 
 absl::Status ModelRegistry::BeginLoad(const std::string& name, bool replace) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   const auto it = entries_.find(name);
   const bool known = it != entries_.end();
   if (loading_.contains(name) ||
@@ -119,13 +118,13 @@ absl::Status ModelRegistry::BeginLoad(const std::string& name, bool replace) {
 }
 
 void ModelRegistry::EndLoad(const std::string& name) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   loading_.erase(name);
 }
 
 absl::StatusOr<std::shared_ptr<const Model>> ModelRegistry::BeginUnload(
     const std::string& name) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   const auto it = entries_.find(name);
   if (loading_.contains(name) ||
       (it != entries_.end() && it->second.state == ModelState::kLoading)) {
@@ -149,12 +148,12 @@ absl::StatusOr<std::shared_ptr<const Model>> ModelRegistry::BeginUnload(
 }
 
 void ModelRegistry::EndUnload(const std::string& name) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   entries_.erase(name);
 }
 
 std::shared_ptr<const Model> ModelRegistry::TakeIdle(std::string* name) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   auto oldest = entries_.end();
   for (auto it = entries_.begin(); it != entries_.end(); ++it) {
     if (!IsIdle(it->second) || loading_.contains(it->first)) continue;
@@ -175,7 +174,7 @@ absl::StatusOr<ModelView> ModelRegistry::Find(const std::string& name,
   auto entry = Get(name, user);
   if (!entry.ok()) return entry.status();
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     if (const auto it = entries_.find(name); it != entries_.end()) {
       it->second.last_used = ++finds_;
     }

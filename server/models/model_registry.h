@@ -6,15 +6,16 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/base/mutex.h"
 #include "engine/model/model.h"
 #include "server/common/user.h"
 #include "server/convert/convert.h"
@@ -77,10 +78,10 @@ class ModelRegistry {
   std::vector<ModelEntry> ListIf(
       const std::function<bool(const std::string&)>& wanted) const;
 
-  mutable std::mutex mutex_;
-  mutable std::map<std::string, ModelEntry> entries_;
-  mutable uint64_t finds_ = 0;
-  std::set<std::string> loading_;
+  mutable Mutex mutex_;
+  mutable std::map<std::string, ModelEntry> entries_ ABSL_GUARDED_BY(mutex_);
+  mutable uint64_t finds_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::set<std::string> loading_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace qk

@@ -109,7 +109,7 @@ absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Listen(
     if (status.ok()) status = bound;
   }
   // A name may resolve to addresses that this machine does not have.
-  if (!acceptor->listeners_.empty()) return acceptor;
+  if (acceptor->listening()) return acceptor;
   return absl::UnavailableError(absl::StrCat(
       "cannot bind '", Echo(options.address), "': ", status.message()));
 }
@@ -135,6 +135,7 @@ absl::Status Acceptor::Bind(const sockaddr* address, socklen_t size,
     return absl::UnavailableError(std::strerror(errno));
   }
   port_ = PortOf(bound);
+  MutexLock lock(&mutex_);
   listeners_.push_back(fd);
   std::move(close_fd).Cancel();
   return absl::OkStatus();
@@ -155,14 +156,22 @@ void Acceptor::Start(ConnectionHandler on_connection,
 void Acceptor::Stop() {
   if (stop_event_ >= 0) eventfd_write(stop_event_, 1);
   if (thread_.joinable()) thread_.join();
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   for (int fd : listeners_) close(fd);
   listeners_.clear();
 }
 
+bool Acceptor::listening() const {
+  MutexLock lock(&mutex_);
+  return !listeners_.empty();
+}
+
 void Acceptor::Loop() {
   std::vector<pollfd> polled = {{stop_event_, POLLIN, 0}};
-  for (int fd : listeners_) polled.push_back({fd, POLLIN, 0});
+  {
+    MutexLock lock(&mutex_);
+    for (int fd : listeners_) polled.push_back({fd, POLLIN, 0});
+  }
   for (;;) {
     poll(polled.data(), polled.size(), -1);
     bool short_of_descriptors = false;
@@ -188,7 +197,7 @@ bool Acceptor::AcceptAll(int listener) {
     }
     bool probe = false;
     {
-      std::lock_guard<std::mutex> lock(mutex_);
+      MutexLock lock(&mutex_);
       probe = probes_.erase(EndpointName(peer)) > 0;
     }
     if (probe) {
@@ -217,7 +226,7 @@ absl::StatusOr<int> Acceptor::ConnectProbe(absl::Duration timeout) {
   sockaddr_storage to = {}, from = {};
   socklen_t size = sizeof(to);
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     if (listeners_.empty()) return absl::UnavailableError("not listening");
     getsockname(listeners_[0], reinterpret_cast<sockaddr*>(&to), &size);
   }
@@ -237,7 +246,7 @@ absl::StatusOr<int> Acceptor::ConnectProbe(absl::Duration timeout) {
   }
   const std::string key = EndpointName(from);
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     probes_.insert(key);
   }
   absl::Status status;
@@ -250,7 +259,7 @@ absl::StatusOr<int> Acceptor::ConnectProbe(absl::Duration timeout) {
     return fd;
   }
   // The socket is still bound, so no other connection can have this address.
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   probes_.erase(key);
   return status;
 }

@@ -11,15 +11,16 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/base/mutex.h"
 #include "server/common/log.h"
 #include "server/net/connections.h"
 
@@ -60,6 +61,7 @@ class Acceptor {
 
   absl::Status Bind(const sockaddr* address, socklen_t size,
                     absl::Duration peer_timeout);
+  bool listening() const ABSL_LOCKS_EXCLUDED(mutex_);
   void Loop();
   // Returns false if there are no descriptors left; try again later.
   bool AcceptAll(int listener);
@@ -70,13 +72,17 @@ class Acceptor {
   int port_ = 0;
   int stop_event_ = -1;     // eventfd
   int first_reserved_ = 0;  // descriptors from this one on are reserved
-  std::vector<int> listeners_;
   ConnectionHandler on_connection_;
   ConnectionHandler on_probe_;
+  // The thread's own.
   int64_t shed_ = 0;  // since the last log line
   absl::Time shed_logged_ = absl::InfinitePast();
-  std::mutex mutex_;
-  std::set<std::string> probes_;  // EndpointName of their own ends
+
+  mutable Mutex mutex_;
+  std::vector<int> listeners_ ABSL_GUARDED_BY(mutex_);
+  // The probes' own ends, by EndpointName.
+  std::set<std::string> probes_ ABSL_GUARDED_BY(mutex_);
+
   std::thread thread_;
 };
 

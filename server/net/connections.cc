@@ -50,7 +50,7 @@ std::string EndpointName(const sockaddr_storage& address) {
 
 void Connections::Add(int fd, const sockaddr_storage& peer) {
   std::string name = EndpointName(peer);
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   std::string& known = peers_[fd];
   const auto old = descriptors_.find(known);
   if (old != descriptors_.end() && old->second == fd) descriptors_.erase(old);
@@ -62,7 +62,7 @@ int Connections::Duplicate(const std::string& peer) const {
   const std::string name = PeerEndpointName(peer);
   int fd = -1;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     const auto found = descriptors_.find(name);
     if (found == descriptors_.end()) return -1;
     fd = found->second;

@@ -11,12 +11,13 @@
 
 #include <cstdint>
 #include <map>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/time/time.h"
+#include "engine/base/mutex.h"
 
 namespace qk {
 
@@ -29,18 +30,18 @@ class Connections {
  public:
   // gRPC owns `fd` from now on and may close it, so its peer is checked before
   // each use.
-  void Add(int fd, const sockaddr_storage& peer);
+  void Add(int fd, const sockaddr_storage& peer) ABSL_LOCKS_EXCLUDED(mutex_);
   // Duplicates the descriptor of the connection with `peer`, which has the form
   // of grpc::ServerContext::peer(). The caller must close it. -1: there is no
   // such connection.
-  int Duplicate(const std::string& peer) const;
+  int Duplicate(const std::string& peer) const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  mutable std::mutex mutex_;
+  mutable Mutex mutex_;
   // Maps in both directions. A descriptor stays until a later connection has
   // the same number.
-  std::map<std::string, int> descriptors_;
-  std::map<int, std::string> peers_;
+  std::map<std::string, int> descriptors_ ABSL_GUARDED_BY(mutex_);
+  std::map<int, std::string> peers_ ABSL_GUARDED_BY(mutex_);
 };
 
 // Watches the connection of a call that has ended except for one write. Not

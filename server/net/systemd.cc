@@ -59,28 +59,31 @@ Watchdog::Watchdog(const Systemd& systemd, Check check, Log* log)
 
 Watchdog::~Watchdog() {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     stopping_ = true;
   }
-  changed_.notify_all();
+  changed_.NotifyAll();
   if (thread_.joinable()) thread_.join();
 }
 
 void Watchdog::Loop() {
   const absl::Duration interval = systemd_.watchdog() / 2;
-  std::unique_lock<std::mutex> lock(mutex_);
-  while (!stopping_) {
-    lock.unlock();
+  absl::Duration wait = absl::ZeroDuration();
+  while (!WaitForStop(std::exchange(wait, interval))) {
     const absl::Status status = check_(interval);
     if (status.ok()) {
       systemd_.Notify("WATCHDOG=1");
     } else {
       log_->Error("watchdog", {{"reason", std::string(status.message())}});
     }
-    lock.lock();
-    changed_.wait_for(lock, absl::ToChronoNanoseconds(interval),
-                      [this] { return stopping_; });
   }
+}
+
+bool Watchdog::WaitForStop(absl::Duration timeout) {
+  MutexLock lock(&mutex_);
+  return changed_.WaitFor(
+      &mutex_, timeout,
+      [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_; });
 }
 
 }  // namespace qk

@@ -2,15 +2,15 @@
 #ifndef QKSCOPE_SERVER_NET_SYSTEMD_H_
 #define QKSCOPE_SERVER_NET_SYSTEMD_H_
 
-#include <condition_variable>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <thread>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "engine/base/mutex.h"
 #include "server/common/log.h"
 
 namespace qk {
@@ -42,13 +42,15 @@ class Watchdog {
 
  private:
   void Loop();
+  // False: not within `timeout`.
+  bool WaitForStop(absl::Duration timeout) ABSL_LOCKS_EXCLUDED(mutex_);
 
   const Systemd systemd_;
   const Check check_;
   Log* const log_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool stopping_ = false;
+  Mutex mutex_;
+  CondVar changed_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
 

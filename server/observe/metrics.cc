@@ -150,7 +150,7 @@ Metrics::Metrics(const Options& options)
 }
 
 void Metrics::AddModel(const std::string& name, int num_layers) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   const auto known = models_.find(name);
   const std::string label = known != models_.end()        ? known->second.label
                             : models_.size() < kMaxModels ? name
@@ -192,7 +192,7 @@ void Metrics::AddModel(const std::string& name, int num_layers) {
 void Metrics::ModelLoaded(const std::string& name,
                           const std::shared_ptr<const Model>& model,
                           const ModelCost& cost) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   std::erase_if(names_,
                 [](const auto& named) { return named.second.model.expired(); });
   names_[model.get()] = {model, name};
@@ -207,7 +207,7 @@ void Metrics::ModelLoaded(const std::string& name,
 }
 
 void Metrics::ModelUnloaded(const std::string& name) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   const auto it = models_.find(name);
   if (it == models_.end() || it->second.label != name) return;
   it->second.ready->Set(0);
@@ -223,7 +223,7 @@ void Metrics::SetMemory(const std::string& label, double host, double device) {
 
 std::optional<Metrics::ModelMetrics> Metrics::Find(
     const std::string& model) const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   const auto it = models_.find(model);
   if (it == models_.end()) return std::nullopt;
   return it->second;
@@ -282,7 +282,7 @@ void Metrics::OnPass(const Model& model, int rows, int sequences,
   pass_duration_.Observe(seconds);
   std::string name;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     const auto it = names_.find(&model);
     if (it != names_.end()) name = it->second.name;
   }

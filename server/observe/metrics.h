@@ -8,12 +8,13 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/string_view.h"
+#include "engine/base/mutex.h"
 #include "engine/types/results.h"
 #include "engine/types/spec.h"
 #include "grpcpp/support/status.h"
@@ -26,7 +27,7 @@
 #include "server/common/cancel_reason.h"
 #include "server/common/refusal.h"
 #include "server/events/buffer_budget.h"
-#include "server/schedule/scheduler.h"
+#include "server/schedule/scheduler_observer.h"
 
 namespace qk {
 
@@ -93,9 +94,10 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
     std::string name;
   };
 
-  std::optional<ModelMetrics> Find(const std::string& model) const;
-  // Needs mutex_ held.
-  void SetMemory(const std::string& label, double host, double device);
+  std::optional<ModelMetrics> Find(const std::string& model) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  void SetMemory(const std::string& label, double host, double device)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Family<prometheus::Counter>& Counter(const char* name, const char* help);
   Family<prometheus::Gauge>& Gauge(const char* name, const char* help);
 
@@ -119,11 +121,11 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
   Family<prometheus::Counter>& massive_ratio_;
   Family<prometheus::Counter>& massive_frames_;
 
-  mutable std::mutex mutex_;
-  std::map<std::string, ModelMetrics> models_;
+  mutable Mutex mutex_;
+  std::map<std::string, ModelMetrics> models_ ABSL_GUARDED_BY(mutex_);
   // Passes of an unloaded or replaced model still count under its name.
-  std::map<const Model*, LoadedModel> names_;
-  int layer_series_ = 0;
+  std::map<const Model*, LoadedModel> names_ ABSL_GUARDED_BY(mutex_);
+  int layer_series_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace qk

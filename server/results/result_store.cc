@@ -33,7 +33,7 @@ KeptResult::KeptResult(std::unique_ptr<SpoolFile> file)
 absl::Status KeptResult::Append(absl::string_view event) {
   QK_ASSIGN_OR_RETURN(const int64_t offset, file_->Append(event));
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     offsets_.push_back(offset);
   }
   Wake();
@@ -46,10 +46,13 @@ void KeptResult::Finish(const absl::Status& status) {
   end.set_finished_unix_ms(absl::ToUnixMillis(now));
   end.set_code(static_cast<int>(status.code()));
   end.set_message(std::string(status.message()));
-  end.set_events(static_cast<int64_t>(offsets_.size()));
+  {
+    MutexLock lock(&mutex_);
+    end.set_events(static_cast<int64_t>(offsets_.size()));
+  }
   const absl::Status complete = file_->Complete(end);
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     finished_ = true;
     finished_at_ = now;
     status_ = status.ok() ? complete : status;
@@ -60,7 +63,7 @@ void KeptResult::Finish(const absl::Status& status) {
 void KeptResult::Wake() {
   std::vector<std::function<void()>> waiting;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     waiting.swap(waiting_);
   }
   for (const auto& wake : waiting) wake();
@@ -71,7 +74,7 @@ absl::StatusOr<KeptResult::Next> KeptResult::Get(
   Next next;
   int64_t offset = 0;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     const int64_t events = static_cast<int64_t>(offsets_.size());
     if (seq >= events) {
       if (!finished_) {
@@ -94,7 +97,7 @@ absl::StatusOr<KeptResult::Next> KeptResult::Get(
 }
 
 KeptResult::State KeptResult::state() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   return {static_cast<int64_t>(offsets_.size()), file_->bytes(), finished_,
           finished_at_, status_};
 }
@@ -110,10 +113,10 @@ absl::StatusOr<std::unique_ptr<ResultStore>> ResultStore::Open(
 
 ResultStore::~ResultStore() {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     stopping_ = true;
   }
-  changed_.notify_all();
+  changed_.NotifyAll();
   if (thread_.joinable()) thread_.join();
   if (lock_fd_ >= 0) close(lock_fd_);
 }
@@ -144,6 +147,7 @@ absl::Status ResultStore::Recover(std::vector<std::string>* damaged) {
   std::vector<std::string> names;
   while (const dirent* entry = readdir(folder)) names.push_back(entry->d_name);
   closedir(folder);
+  MutexLock lock(&mutex_);
   for (const std::string& name : names) {
     const std::string path = absl::StrCat(options_.directory, "/", name);
     const std::string id = name.substr(0, name.find('.'));
@@ -163,11 +167,14 @@ absl::Status ResultStore::Recover(std::vector<std::string>* damaged) {
 }
 
 void ResultStore::Loop() {
-  const auto interval = std::chrono::milliseconds(std::clamp<int64_t>(
-      absl::ToInt64Milliseconds(options_.ttl / 4), 50, 10'000));
-  std::unique_lock<std::mutex> lock(mutex_);
+  const absl::Duration interval =
+      std::clamp(options_.ttl / 4, absl::Milliseconds(50), absl::Seconds(10));
+  const auto stopping = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return stopping_;
+  };
+  MutexLock lock(&mutex_);
   while (!stopping_) {
-    changed_.wait_for(lock, interval);
+    changed_.WaitFor(&mutex_, interval, stopping);
     Expire(absl::Now());
   }
 }
@@ -195,13 +202,13 @@ int64_t ResultStore::BytesLocked() const {
 }
 
 int64_t ResultStore::bytes() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   return BytesLocked();
 }
 
 absl::StatusOr<std::shared_ptr<KeptResult>> ResultStore::Create(
     const ::qkscope::v1::SpoolHeader& header, int64_t bytes) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   Expire(absl::Now());
   const int64_t left = options_.max_bytes - BytesLocked();
   if (bytes > left) {
@@ -219,7 +226,7 @@ absl::StatusOr<std::shared_ptr<KeptResult>> ResultStore::Create(
 
 absl::StatusOr<std::shared_ptr<KeptResult>> ResultStore::Find(
     const std::string& id, const std::string& user) const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   const auto it = results_.find(id);
   if (it != results_.end() && it->second.result->header().user() == user) {
     const KeptResult::State state = it->second.result->state();
@@ -231,12 +238,12 @@ absl::StatusOr<std::shared_ptr<KeptResult>> ResultStore::Find(
 }
 
 std::vector<std::shared_ptr<KeptResult>> ResultStore::List(
-    const std::string& user) const {
+    const std::optional<std::string>& user) const {
   std::vector<std::shared_ptr<KeptResult>> out;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     for (const auto& [id, entry] : results_) {
-      if (user.empty() || entry.result->header().user() == user) {
+      if (!user.has_value() || entry.result->header().user() == *user) {
         out.push_back(entry.result);
       }
     }
@@ -248,7 +255,7 @@ std::vector<std::shared_ptr<KeptResult>> ResultStore::List(
 }
 
 void ResultStore::Drop(const std::string& id) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   const auto it = results_.find(id);
   if (it == results_.end()) return;
   it->second.result->file_->Remove();

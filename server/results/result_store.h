@@ -4,19 +4,20 @@
 #ifndef QKSCOPE_SERVER_RESULTS_RESULT_STORE_H_
 #define QKSCOPE_SERVER_RESULTS_RESULT_STORE_H_
 
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/base/mutex.h"
 #include "server/results/spool_file.h"
 
 namespace qk {
@@ -58,12 +59,12 @@ class KeptResult {
   void Wake();
 
   const std::unique_ptr<SpoolFile> file_;
-  mutable std::mutex mutex_;
-  std::vector<int64_t> offsets_;
-  bool finished_ = false;
-  absl::Time finished_at_;
-  absl::Status status_;
-  std::vector<std::function<void()>> waiting_;
+  mutable Mutex mutex_;
+  std::vector<int64_t> offsets_ ABSL_GUARDED_BY(mutex_);
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Time finished_at_ ABSL_GUARDED_BY(mutex_);
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::function<void()>> waiting_ ABSL_GUARDED_BY(mutex_);
 };
 
 class ResultStore {
@@ -89,8 +90,9 @@ class ResultStore {
   // unknown, expired or another user's.
   absl::StatusOr<std::shared_ptr<KeptResult>> Find(
       const std::string& id, const std::string& user) const;
-  // Lists results in order of creation. An empty `user` stands for all users.
-  std::vector<std::shared_ptr<KeptResult>> List(const std::string& user) const;
+  // Lists results in order of creation. nullopt stands for all users.
+  std::vector<std::shared_ptr<KeptResult>> List(
+      const std::optional<std::string>& user) const;
   void Drop(const std::string& id);
 
   absl::Duration ttl() const { return options_.ttl; }
@@ -106,16 +108,15 @@ class ResultStore {
   absl::Status Lock();
   absl::Status Recover(std::vector<std::string>* damaged);
   void Loop();
-  // Both need mutex_ held.
-  void Expire(absl::Time now);
-  int64_t BytesLocked() const;
+  void Expire(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  int64_t BytesLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Options options_;
   int lock_fd_ = -1;
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  bool stopping_ = false;
-  std::map<std::string, Entry> results_;  // by id
+  mutable Mutex mutex_;
+  CondVar changed_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::map<std::string, Entry> results_ ABSL_GUARDED_BY(mutex_);  // by id
   std::thread thread_;
 };
 

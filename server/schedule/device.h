@@ -1,5 +1,5 @@
-// What the scheduler needs of a device: passes, step by step. The real one
-// (engine_device.h) uses qk::Pass; tests have their own.
+// What the scheduler needs of a device: passes that run step by step. The real
+// device (engine_device.h) uses qk::Pass; tests have their own.
 #ifndef QKSCOPE_SERVER_SCHEDULE_DEVICE_H_
 #define QKSCOPE_SERVER_SCHEDULE_DEVICE_H_
 
@@ -29,7 +29,7 @@ class Device {
   // `sequences`: not empty, all of `model`; they outlive the pass.
   virtual std::unique_ptr<DevicePass> StartPass(
       const Model& model, absl::Span<Sequence* const> sequences) = 0;
-  // Rows that the sequence takes in its next pass.
+  // How many rows the sequence has in its next pass.
   virtual int Rows(const Sequence& sequence) const = 0;
 };
 

@@ -32,8 +32,8 @@ class EngineDevice : public Device {
     absl::Status Finish() override { return pass_.Finish(); }
 
    private:
-    // The last run may be cancelled, and its model unloaded, before the pass
-    // ends.
+    // Keeps the model: its last run may be cancelled, and the model unloaded,
+    // before the pass ends.
     const std::shared_ptr<const Model> model_;
     Pass pass_;
   };

@@ -1,4 +1,4 @@
-// What a user has taken of late: device time and streamed bytes in a sliding
+// What a user has used lately: device time and streamed bytes in a sliding
 // window, and whether that is within the user's budget.
 #ifndef QKSCOPE_SERVER_SCHEDULE_USAGE_WINDOW_H_
 #define QKSCOPE_SERVER_SCHEDULE_USAGE_WINDOW_H_
@@ -21,12 +21,13 @@ class UsageWindow {
  public:
   void Add(absl::Time now, const UserBudget& budget, const Usage& used);
 
-  // Used in the window that ends now. Kept in steps of a sixteenth of the
-  // window, so up to that much older use is counted, too: never too little.
+  // What was used in the window that ends now. Use is recorded in steps of a
+  // sixteenth of the window, so the sum may include use up to that much older,
+  // but never misses any.
   Usage Sum(absl::Time now, const UserBudget& budget);
-  // When `more` will fit into the budget again: `now` if it does,
-  // InfiniteFuture if it never can. A request that is not measured yet has
-  // `more` zero and needs only some budget left.
+  // When `more` will fit into the budget: `now` if it does already,
+  // InfiniteFuture if it never will. If the cost of a request is not known,
+  // `more` is zero and any budget left is enough.
   absl::Time WhenFits(absl::Time now, const UserBudget& budget,
                       const Usage& more);
 

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -168,7 +169,7 @@ TEST_F(ResultStoreTest, OnlyItsOwnerFindsIt) {
   EXPECT_EQ(store_->Find(Id(2), "ada").status(), none);
   EXPECT_EQ(store_->Find("../../etc/passwd", "ada").status(), none);
   EXPECT_THAT(store_->List("bob"), IsEmpty());
-  EXPECT_THAT(store_->List(""), SizeIs(1));
+  EXPECT_THAT(store_->List(std::nullopt), SizeIs(1));
 }
 
 TEST_F(ResultStoreTest, ItGoesWhenItsTimeIsUp) {

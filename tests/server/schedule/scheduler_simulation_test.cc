@@ -12,6 +12,7 @@
 
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
+#include "server/schedule/admission.h"
 #include "server/schedule/scheduler.h"
 #include "tests/server/schedule/scheduler_testing.h"
 

@@ -339,6 +339,25 @@ TEST_F(SchedulerTest, WaitsForMemoryOfOthers) {
                           ElementsAre("a", "c")));
 }
 
+TEST_F(SchedulerTest, CancelledWhileItFindsNoMemory) {
+  Start();
+  const Submitted blocker = Block();
+  const Submitted b = Submit(Named("b"));  // holds memory when a asks for some
+  std::shared_ptr<ScheduledRequest> request;
+  FakeRunOptions options = Named("a");
+  options.reserve = [&request] {
+    request->Cancel(absl::CancelledError("client left"));
+    return absl::ResourceExhaustedError("no pages");
+  };
+  const Submitted a = Submit(options);
+  request = a.request;
+  const Submitted c = Submit(Named("c"));
+  device_.gate.Open();
+  EXPECT_EQ(a.Await(), absl::CancelledError("client left"));
+  EXPECT_TRUE(c.Await().ok());  // the model is not blocked
+  EXPECT_TRUE(scheduler_->WaitUntilIdle(absl::InfiniteFuture()));
+}
+
 TEST_F(SchedulerTest, WhatCanNeverFitIsRefused) {
   Start();
   FakeRunOptions a = Named("a");
