@@ -13,7 +13,14 @@ constexpr int kSpins = 4000;
 
 constexpr uint64_t kMaxTasks = uint64_t{1} << 32;
 
-inline void Pause() { __builtin_ia32_pause(); }
+// Tells the core that this thread waits.
+inline void CpuRelax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
 
 }  // namespace
 
@@ -51,7 +58,7 @@ void ThreadPool::For(int64_t n, const std::function<void(int64_t, int)>& task) {
   RunTasks(0);
   for (int spins = 0; finished_ != n; ++spins) {
     if (spins < kSpins) {
-      Pause();
+      CpuRelax();
     } else {
       std::this_thread::yield();
     }
@@ -91,7 +98,7 @@ void ThreadPool::RunTask(int64_t task, int thread) {
 void ThreadPool::Work(int thread) {
   const auto has_work = [this] { return stop_ || left_ % kMaxTasks != 0; };
   while (true) {
-    for (int spins = 0; spins < kSpins && !has_work(); ++spins) Pause();
+    for (int spins = 0; spins < kSpins && !has_work(); ++spins) CpuRelax();
     if (!has_work()) {
       std::unique_lock<std::mutex> lock(mutex_);
       wake_.wait(lock, has_work);
