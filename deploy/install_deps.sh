@@ -2,8 +2,15 @@
 # Installs the Debian 12 packages that are missing; does nothing when none is.
 #
 #   bash deploy/install_deps.sh          what the build and the demo need
-#   bash deploy/install_deps.sh tests    and what the tests need besides
+#   bash deploy/install_deps.sh tests    and what tests/run.sh needs besides
+#   bash deploy/install_deps.sh check    and what tests/check.sh needs besides
 set -euo pipefail
+
+purpose=${1:-}
+if [[ ! "$purpose" =~ ^(tests|check)?$ ]]; then
+  echo "usage: install_deps.sh [tests|check]" >&2
+  exit 2
+fi
 
 packages=(
   g++ cmake ninja-build ccache pkg-config
@@ -16,10 +23,15 @@ packages=(
   libgtest-dev libgmock-dev libbenchmark-dev
   python3 python3-venv ca-certificates
 )
-if [[ "${1:-}" == tests ]]; then
+if [[ -n "$purpose" ]]; then
   # promtool checks the rules and dashboards; openssl makes certificates;
   # haproxy runs with the configuration of deploy/haproxy.
-  packages+=(git openssl prometheus haproxy)
+  packages+=(git openssl prometheus haproxy clang-format-14)
+  # The compiler of the cross build, which only this kind of machine does.
+  [[ "$(uname -m)" != x86_64 ]] || packages+=(g++-aarch64-linux-gnu)
+fi
+if [[ "$purpose" == check ]]; then
+  packages+=(clang-14 clang-tidy-14)
 fi
 
 missing=()
