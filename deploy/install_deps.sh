@@ -2,8 +2,15 @@
 # Installs missing Debian 12 packages; does nothing if none are missing.
 #
 #   bash deploy/install_deps.sh          for the build and the demo
-#   bash deploy/install_deps.sh tests    also for the tests
+#   bash deploy/install_deps.sh tests    also for tests/run.sh
+#   bash deploy/install_deps.sh check    also for tests/check.sh
 set -euo pipefail
+
+purpose=${1:-}
+if [[ ! "$purpose" =~ ^(tests|check)?$ ]]; then
+  echo "usage: install_deps.sh [tests|check]" >&2
+  exit 2
+fi
 
 packages=(
   g++ cmake ninja-build ccache pkg-config
@@ -16,10 +23,15 @@ packages=(
   libgtest-dev libgmock-dev libbenchmark-dev
   python3 python3-venv ca-certificates
 )
-if [[ "${1:-}" == tests ]]; then
+if [[ -n "$purpose" ]]; then
   # promtool checks the rules and dashboards; openssl makes certificates;
   # haproxy runs with the configuration of deploy/haproxy.
-  packages+=(git openssl prometheus haproxy)
+  packages+=(git openssl prometheus haproxy clang-format-14)
+  # The compiler of the cross build, which only this kind of machine does.
+  [[ "$(uname -m)" != x86_64 ]] || packages+=(g++-aarch64-linux-gnu)
+fi
+if [[ "$purpose" == check ]]; then
+  packages+=(clang-14 clang-tidy-14)
 fi
 
 missing=()

@@ -269,7 +269,7 @@ absl::StatusOr<std::vector<bool>> ReadGgufSliding(const GgufReader& reader,
 void SetGgufScale(int layers_of_27b, ModelConfig* model) {
   if (model->num_layers() != layers_of_27b) return;
   for (LayerConfig& layer : model->layers) {
-    const double scalar = model->hidden_size / layer.attention.num_heads;
+    const int scalar = model->hidden_size / layer.attention.num_heads;
     layer.attention.scale = static_cast<float>(1 / std::sqrt(scalar));
   }
 }

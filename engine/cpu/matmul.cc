@@ -93,7 +93,7 @@ HWY_ATTR void Block(const float* a, size_t a_stride, size_t rows,
     float* c = out + p * width;
     if constexpr (!std::is_same_v<W, float>) {
       // Widened once for all tiles of rows.
-      if (rows > static_cast<size_t>(3 * kTileRows)) {
+      if (rows > size_t{3} * kTileRows) {
         for (size_t i = 0; i < range.depth * width; i += hn::Lanes(d)) {
           hn::Store(Load(panel + i), d, wide + i);
         }

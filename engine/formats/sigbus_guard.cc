@@ -55,10 +55,11 @@ void OnSigbus(int signal, siginfo_t* info, void* context) {
   Range* range = FindRange(address);
   if (range != nullptr) {
     const auto page_bytes = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-    const uintptr_t page = address / page_bytes * page_bytes;
+    const uintptr_t into_page = address % page_bytes;
     range->faulted.store(true);
     // What follows in the file is gone as well.
-    if (mmap(reinterpret_cast<void*>(page), range->end.load() - page, PROT_READ,
+    if (mmap(static_cast<char*>(info->si_addr) - into_page,
+             range->end.load() - (address - into_page), PROT_READ,
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED) {
       return;
     }

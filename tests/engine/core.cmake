@@ -24,7 +24,8 @@ qk_test(out_of_memory_test SOURCES out_of_memory_test.cc LIBS qk_core)
 qk_test(philox_test SOURCES base/philox_test.cc LIBS qk_core)
 qk_test(sampler_test SOURCES run/sampler_test.cc LIBS qk_core)
 qk_test(text_stream_test SOURCES tokenizer/text_stream_test.cc LIBS qk_core)
-qk_test(thread_pool_test SOURCES cpu/thread_pool_test.cc LIBS qk_core)
+qk_test(thread_pool_test SOURCES cpu/thread_pool_test.cc LIBS qk_core
+        LABELS threads)
 qk_test(rule_shape_test SOURCES types/rule_shape_test.cc LIBS qk_types)
 qk_test(statistics_test SOURCES types/statistics_test.cc LIBS qk_core)
 qk_test(backend_conformance_test SOURCES backend/backend_conformance_test.cc

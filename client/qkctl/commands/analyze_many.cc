@@ -56,7 +56,7 @@ ManyObserver JsonObserver(Console* console) {
     print(id, "event", JsonOfTensor(seq, tensor));
   };
   observer.on_prompt = [print](const std::string& id,
-                               absl::StatusOr<AnalysisResult> result) {
+                               const absl::StatusOr<AnalysisResult>& result) {
     if (result.ok()) return;
     v1::ManyPromptError error;
     error.set_id(id);
