@@ -8,13 +8,15 @@
 #include <vector>
 
 #include "engine/create_backend.h"
+#include "server/schedule/engine_device.h"
 
 namespace qk {
 
 // The exit status; one that has served exits at once. `backend`: nullptr is the
 // CPU's.
 int RunProcess(const std::vector<std::string>& arguments,
-               std::unique_ptr<Backend> backend = nullptr);
+               std::unique_ptr<Backend> backend = nullptr,
+               std::unique_ptr<Device> device = std::make_unique<EngineDevice>());
 
 }  // namespace qk
 

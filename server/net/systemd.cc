@@ -4,10 +4,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/numbers.h"
 
@@ -67,19 +69,25 @@ Watchdog::~Watchdog() {
 }
 
 void Watchdog::Loop() {
-  const absl::Duration interval = systemd_.watchdog() / 2;
+  const absl::Duration interval = systemd_.watchdog() / kChecks;
+  bool failed = false;
   std::unique_lock<std::mutex> lock(mutex_);
   while (!stopping_) {
     lock.unlock();
+    const auto next =
+        std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(interval);
     const absl::Status status = check_(interval);
     if (status.ok()) {
       systemd_.Notify("WATCHDOG=1");
     } else {
-      log_->Error("watchdog", {{"reason", std::string(status.message())}});
+      const std::vector<LogField> fields = {
+          {"reason", std::string(status.message())}};
+      failed ? log_->Error("watchdog", fields)
+             : log_->Warn("watchdog_late", fields);
     }
+    failed = !status.ok();
     lock.lock();
-    changed_.wait_for(lock, absl::ToChronoNanoseconds(interval),
-                      [this] { return stopping_; });
+    changed_.wait_until(lock, next, [this] { return stopping_; });
   }
 }
 

@@ -31,10 +31,14 @@ class Systemd {
   absl::Duration watchdog_ = absl::ZeroDuration();
 };
 
-// Twice in systemd's time: sends WATCHDOG=1 if `check` finds all well.
+// Sends WATCHDOG=1 if `check` finds all well, kChecks times in systemd's period.
+// A check may take as long as the time from one to the next, so three fit into
+// the period that begins with a good one: an answer that is late once, on a
+// busy machine, does not end the process.
 class Watchdog {
  public:
   using Check = std::function<absl::Status(absl::Duration timeout)>;
+  static constexpr int kChecks = 4;
 
   // `log` and what `check` uses outlive it.
   Watchdog(const Systemd& systemd, Check check, Log* log);

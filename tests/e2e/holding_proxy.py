@@ -1,0 +1,108 @@
+"""A TCP proxy that holds a server's answer back in the middle."""
+
+import socket
+import threading
+
+
+class HoldingProxy:
+    """Forwards connections to `address`. `limits`: once so many bytes of the
+    server's have gone through a connection, it holds the rest back until
+    release() or cut(). Each limit holds once, in their order; one connection
+    at a time has traffic.
+    """
+
+    def __init__(self, address, limits):
+        host, port = address.rsplit(":", 1)
+        self._target = host, int(port)
+        self._limits = list(limits)
+        self._changed = threading.Condition()
+        self._held = None  # Both ends of the connection that is held.
+        self._closed = False
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def await_held(self, patience_s):
+        """Whether a connection is held by then."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._held is not None,
+                                          patience_s)
+
+    def release(self):
+        """What is held goes on."""
+        with self._changed:
+            self._held = None
+            self._changed.notify_all()
+
+    def cut(self):
+        """Closes the connection that is held, to both sides."""
+        with self._changed:
+            ends, self._held = self._held, None
+            for end in ends:
+                _shut_down(end)
+            self._changed.notify_all()
+
+    def close(self):
+        self._listener.close()
+        with self._changed:
+            self._closed = True
+            self._limits.clear()
+            self._changed.notify_all()
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                server = socket.create_connection(self._target)
+            except OSError:
+                client.close()
+                continue
+            for copy, source, sink in [(self._copy, client, server),
+                                       (self._copy_and_hold, server, client)]:
+                threading.Thread(target=copy, daemon=True,
+                                 args=(source, sink)).start()
+
+    @staticmethod
+    def _copy(source, sink):
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+        except OSError:
+            pass
+        _shut_down(source)
+        _shut_down(sink)
+
+    def _copy_and_hold(self, source, sink):
+        passed = 0
+        try:
+            while data := source.recv(4096):
+                while self._limits and passed + len(data) > self._limits[0]:
+                    begin = max(0, self._limits.pop(0) - passed)
+                    sink.sendall(data[:begin])
+                    passed += begin
+                    data = data[begin:]
+                    self._hold(source, sink)
+                sink.sendall(data)
+                passed += len(data)
+        except OSError:
+            pass
+        _shut_down(source)
+        _shut_down(sink)
+        source.close()
+
+    def _hold(self, source, sink):
+        with self._changed:
+            self._held = source, sink
+            self._changed.notify_all()
+            self._changed.wait_for(
+                lambda: self._held is None or self._closed)
+
+
+def _shut_down(end):
+    try:
+        end.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
