@@ -1,5 +1,6 @@
 """A TCP proxy that holds a server's answer back in the middle."""
 
+import select
 import socket
 import threading
 
@@ -60,10 +61,16 @@ class HoldingProxy:
             except OSError:
                 client.close()
                 continue
-            for copy, source, sink in [(self._copy, client, server),
-                                       (self._copy_and_hold, server, client)]:
-                threading.Thread(target=copy, daemon=True,
-                                 args=(source, sink)).start()
+            threading.Thread(target=self._forward, daemon=True,
+                             args=(client, server)).start()
+
+    def _forward(self, client, server):
+        back = threading.Thread(target=self._copy_and_hold, daemon=True,
+                                args=(server, client))
+        with client, server:
+            back.start()
+            self._copy(client, server)
+            back.join()
 
     @staticmethod
     def _copy(source, sink):
@@ -78,27 +85,39 @@ class HoldingProxy:
     def _copy_and_hold(self, source, sink):
         passed = 0
         try:
-            while data := source.recv(4096):
+            while data := source.recv(65536):
                 while self._limits and passed + len(data) > self._limits[0]:
                     begin = max(0, self._limits.pop(0) - passed)
                     sink.sendall(data[:begin])
                     passed += begin
-                    data = data[begin:]
-                    self._hold(source, sink)
+                    data = data[begin:] + self._hold(source, sink)
                 sink.sendall(data)
                 passed += len(data)
         except OSError:
             pass
         _shut_down(source)
         _shut_down(sink)
-        source.close()
 
     def _hold(self, source, sink):
+        """Until it is over; gives what has come meanwhile. The server's socket
+        never fills: what stops it is the client's flow control."""
         with self._changed:
             self._held = source, sink
             self._changed.notify_all()
-            self._changed.wait_for(
-                lambda: self._held is None or self._closed)
+        came = []
+        while True:
+            with self._changed:
+                if self._held is None or self._closed:
+                    return b"".join(came)
+            readable, _, _ = select.select([source], [], [], 0.01)
+            if readable:
+                data = source.recv(65536)
+                if data:
+                    came.append(data)
+                else:
+                    with self._changed:
+                        self._changed.wait_for(
+                            lambda: self._held is None or self._closed)
 
 
 def _shut_down(end):

@@ -13,6 +13,7 @@ from processes import (TINY_MODEL, Client, Server, Stalled, metrics, qkctl,
                        scratch_folder, wait_until)
 
 IDS = ",".join(str(1 + i % 90) for i in range(40))
+# Some 14 KB of answer.
 ANALYZE = ["analyze", "--model", "tiny", "--token-ids", IDS, "--arm", "clean",
            "--arm", "top_k:1", "--form", "raw"]
 
@@ -57,7 +58,10 @@ class SharedUseTest(unittest.TestCase):
         first not before it has shown an event."""
         proxy = HoldingProxy(server.address, cuts)
         self.addCleanup(proxy.close)
-        client = Client(proxy.address, *ANALYZE, "--json", *flags)
+        # More arms, so that each connection has more to give than its limit.
+        arms = [word for seed in range(6)
+                for word in ("--arm", f"random_k:1,seed={seed}")]
+        client = Client(proxy.address, *ANALYZE, *arms, "--json", *flags)
         self.addCleanup(client.__exit__)
         self.assertTrue(client.read_until("accepted"))
         for _ in cuts:
