@@ -17,7 +17,8 @@ class HoldingProxy:
         self._target = host, int(port)
         self._limits = list(limits)
         self._changed = threading.Condition()
-        self._held = None  # Both ends of the connection that is held.
+        self._held = None  # The server's and the client's end.
+        self._cut = None  # The server's end of the last that was cut.
         self._closed = False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
@@ -39,6 +40,7 @@ class HoldingProxy:
         """Closes the connection that is held, to both sides."""
         with self._changed:
             ends, self._held = self._held, None
+            self._cut = ends[0]
             for end in ends:
                 _shut_down(end)
             self._changed.notify_all()
@@ -107,6 +109,8 @@ class HoldingProxy:
         came = []
         while True:
             with self._changed:
+                if self._cut is source:
+                    raise ConnectionError("cut")
                 if self._held is None or self._closed:
                     return b"".join(came)
             readable, _, _ = select.select([source], [], [], 0.01)
