@@ -126,8 +126,8 @@ int Serve(const ServerOptions& options, std::unique_ptr<Backend> backend,
   if (!access.ok()) return fail(access);
   const absl::Status addresses = CheckAddresses(options);
   if (!addresses.ok()) return fail(addresses);
-  auto server = Server::Create(options, &log, std::move(device),
-                               std::move(backend));
+  auto server =
+      Server::Create(options, &log, std::move(device), std::move(backend));
   if (!server.ok()) return fail(server.status());
   log.Info("listening", {{"listen", (*server)->address()},
                          {"metrics", (*server)->metrics_address()},
@@ -208,9 +208,9 @@ int RunProcess(const std::vector<std::string>& arguments,
   }
   const auto options = ReadOptions(*flags);
   if (!options.ok()) return fail(options.status());
-  return flags->check_config ? CheckConfig(*options)
-                             : Serve(*options, std::move(backend),
-                                     std::move(device));
+  return flags->check_config
+             ? CheckConfig(*options)
+             : Serve(*options, std::move(backend), std::move(device));
 }
 
 }  // namespace qk

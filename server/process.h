@@ -14,9 +14,10 @@ namespace qk {
 
 // The exit status; one that has served exits at once. `backend`: nullptr is the
 // CPU's.
-int RunProcess(const std::vector<std::string>& arguments,
-               std::unique_ptr<Backend> backend = nullptr,
-               std::unique_ptr<Device> device = std::make_unique<EngineDevice>());
+int RunProcess(
+    const std::vector<std::string>& arguments,
+    std::unique_ptr<Backend> backend = nullptr,
+    std::unique_ptr<Device> device = std::make_unique<EngineDevice>());
 
 }  // namespace qk
 

@@ -31,10 +31,10 @@ class Systemd {
   absl::Duration watchdog_ = absl::ZeroDuration();
 };
 
-// Sends WATCHDOG=1 if `check` finds all well, kChecks times in systemd's period.
-// A check may take as long as the time from one to the next, so three fit into
-// the period that begins with a good one: an answer that is late once, on a
-// busy machine, does not end the process.
+// Sends WATCHDOG=1 if `check` finds all well, kChecks times in systemd's
+// period. A check may take as long as the time from one to the next, so three
+// fit into the period that begins with a good one: an answer that is late once,
+// on a busy machine, does not end the process.
 class Watchdog {
  public:
   using Check = std::function<absl::Status(absl::Duration timeout)>;

@@ -81,6 +81,4 @@ int Main(std::vector<std::string> arguments) {
 }  // namespace
 }  // namespace qk
 
-int main(int argc, char** argv) {
-  return qk::Main({argv + 1, argv + argc});
-}
+int main(int argc, char** argv) { return qk::Main({argv + 1, argv + argc}); }

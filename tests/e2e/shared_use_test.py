@@ -104,7 +104,14 @@ class SharedUseTest(unittest.TestCase):
 
         self.assertEqual(tensors(kept), tensors(direct))
         self.assertGreater(len(tensors(kept)), 10)
-        listed = json.loads(self.ok(server, "queue", "--json"))["requests"]
+        def listed_once():
+            requests = json.loads(self.ok(server, "queue", "--json"))
+            return (requests["requests"] if len(requests["requests"]) == 1
+                    else None)
+
+        # Until its run has gone, which is after its last event, it is listed
+        # as that, too.
+        listed = wait_until(listed_once, "the run")
         self.assertEqual([entry["request_id"] for entry in listed], [name])
         self.assertEqual(listed[0]["state"], "FINISHED")
         self.assertIn(name, self.ok(server, "top", "--once"))
