@@ -3,6 +3,7 @@
 #
 #   bash deploy/install_deps.sh          what the build and the demo need
 #   bash deploy/install_deps.sh tests    and what the tests need besides
+#   bash deploy/install_deps.sh stress   and what tests/stress.sh needs besides
 set -euo pipefail
 
 packages=(
@@ -16,10 +17,13 @@ packages=(
   libgtest-dev libgmock-dev libbenchmark-dev
   python3 python3-venv ca-certificates
 )
-if [[ "${1:-}" == tests ]]; then
+if [[ "${1:-}" == tests || "${1:-}" == stress ]]; then
   # promtool checks the rules and dashboards; openssl makes certificates;
   # haproxy runs with the configuration of deploy/haproxy.
   packages+=(git openssl prometheus haproxy)
+fi
+if [[ "${1:-}" == stress ]]; then
+  packages+=(stress-ng)
 fi
 
 missing=()
