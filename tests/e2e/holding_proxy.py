@@ -31,8 +31,9 @@ class HoldingProxy:
                                           patience_s)
 
     def release(self):
-        """What is held goes on."""
+        """What is held goes on, and nothing is held from here on."""
         with self._changed:
+            self._limits.clear()
             self._held = None
             self._changed.notify_all()
 
@@ -88,8 +89,8 @@ class HoldingProxy:
         passed = 0
         try:
             while data := source.recv(65536):
-                while self._limits and passed + len(data) > self._limits[0]:
-                    begin = max(0, self._limits.pop(0) - passed)
+                while (limit := self._reached(passed + len(data))) is not None:
+                    begin = max(0, limit - passed)
                     sink.sendall(data[:begin])
                     passed += begin
                     data = data[begin:] + self._hold(source, sink)
@@ -100,13 +101,22 @@ class HoldingProxy:
         _shut_down(source)
         _shut_down(sink)
 
+    def _reached(self, passed):
+        """The limit that a connection comes to with so many bytes, if any."""
+        with self._changed:
+            return (self._limits[0] if self._limits
+                    and passed > self._limits[0] else None)
+
     def _hold(self, source, sink):
         """Until it is over; gives what has come meanwhile. The server's socket
         never fills: what stops it is the client's flow control."""
+        came = []
         with self._changed:
+            if not self._limits:  # Released just now.
+                return b""
+            self._limits.pop(0)
             self._held = source, sink
             self._changed.notify_all()
-        came = []
         while True:
             with self._changed:
                 if self._cut is source:
