@@ -101,7 +101,9 @@ TEST_F(DeadlineTest, R6_RunningWorkEndsAtItsDeadline) {
     ExpectIdle();
     // No more passes than those.
     EXPECT_LE(gate_->passes().size(), before + kPasses + 1);
-    if (running) EXPECT_EQ(gate_->passes().size(), before + kPasses + 1);
+    if (running) {
+      EXPECT_EQ(gate_->passes().size(), before + kPasses + 1);
+    }
   }
 }
 
