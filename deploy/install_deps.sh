@@ -4,11 +4,12 @@
 #   bash deploy/install_deps.sh          for the build and the demo
 #   bash deploy/install_deps.sh tests    also for tests/run.sh
 #   bash deploy/install_deps.sh check    also for tests/check.sh
+#   bash deploy/install_deps.sh stress   also for tests/stress.sh
 set -euo pipefail
 
 purpose=${1:-}
-if [[ ! "$purpose" =~ ^(tests|check)?$ ]]; then
-  echo "usage: install_deps.sh [tests|check]" >&2
+if [[ ! "$purpose" =~ ^(tests|check|stress)?$ ]]; then
+  echo "usage: install_deps.sh [tests|check|stress]" >&2
   exit 2
 fi
 
@@ -32,6 +33,9 @@ if [[ -n "$purpose" ]]; then
 fi
 if [[ "$purpose" == check ]]; then
   packages+=(clang-14 clang-tidy-14)
+fi
+if [[ "$purpose" == stress ]]; then
+  packages+=(stress-ng)
 fi
 
 missing=()

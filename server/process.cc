@@ -124,7 +124,8 @@ void Drain(Server* server, absl::Duration grace) {
   }
 }
 
-int Serve(const ServerOptions& options, std::unique_ptr<Backend> backend) {
+int Serve(const ServerOptions& options, std::unique_ptr<Backend> backend,
+          std::unique_ptr<Device> device) {
   const sigset_t signals = BlockSignals();
   Log log(options.log_level);
   RouteLibraryLogs();
@@ -136,8 +137,8 @@ int Serve(const ServerOptions& options, std::unique_ptr<Backend> backend) {
   if (!access.ok()) return fail(access);
   const absl::Status addresses = CheckAddresses(options);
   if (!addresses.ok()) return fail(addresses);
-  auto server = Server::Create(options, &log, std::make_unique<EngineDevice>(),
-                               std::move(backend));
+  auto server =
+      Server::Create(options, &log, std::move(device), std::move(backend));
   if (!server.ok()) return fail(server.status());
   log.Info("listening", {{"listen", (*server)->address()},
                          {"metrics", (*server)->metrics_address()},
@@ -197,7 +198,8 @@ int Serve(const ServerOptions& options, std::unique_ptr<Backend> backend) {
 }  // namespace
 
 int RunProcess(const std::vector<std::string>& arguments,
-               std::unique_ptr<Backend> backend) {
+               std::unique_ptr<Backend> backend,
+               std::unique_ptr<Device> device) {
   // Debian's build of gRPC checks for lock cycles at every lock, and aborts.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   const auto flags = ParseFlags(arguments);
@@ -217,8 +219,9 @@ int RunProcess(const std::vector<std::string>& arguments,
   }
   const auto options = ReadOptions(*flags);
   if (!options.ok()) return fail(options.status());
-  return flags->check_config ? CheckConfig(*options)
-                             : Serve(*options, std::move(backend));
+  return flags->check_config
+             ? CheckConfig(*options)
+             : Serve(*options, std::move(backend), std::move(device));
 }
 
 }  // namespace qk

@@ -8,13 +8,16 @@
 #include <vector>
 
 #include "engine/create_backend.h"
+#include "server/schedule/engine_device.h"
 
 namespace qk {
 
 // Returns the exit status; a process that has served calls _Exit instead.
 // `backend`: nullptr stands for the one that the arguments name.
-int RunProcess(const std::vector<std::string>& arguments,
-               std::unique_ptr<Backend> backend = nullptr);
+int RunProcess(
+    const std::vector<std::string>& arguments,
+    std::unique_ptr<Backend> backend = nullptr,
+    std::unique_ptr<Device> device = std::make_unique<EngineDevice>());
 
 }  // namespace qk
 

@@ -4,10 +4,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/numbers.h"
 
@@ -67,15 +69,24 @@ Watchdog::~Watchdog() {
 }
 
 void Watchdog::Loop() {
-  const absl::Duration interval = systemd_.watchdog() / 2;
+  const absl::Duration interval = systemd_.watchdog() / kChecks;
   absl::Duration wait = absl::ZeroDuration();
-  while (!WaitForStop(std::exchange(wait, interval))) {
+  bool failed = false;
+  while (!WaitForStop(wait)) {
+    const auto begun = std::chrono::steady_clock::now();
     const absl::Status status = check_(interval);
     if (status.ok()) {
       systemd_.Notify("WATCHDOG=1");
     } else {
-      log_->Error("watchdog", {{"reason", std::string(status.message())}});
+      const std::vector<LogField> fields = {
+          {"reason", std::string(status.message())}};
+      failed ? log_->Error("watchdog", fields)
+             : log_->Warn("watchdog_late", fields);
     }
+    failed = !status.ok();
+    wait = std::max(
+        absl::ZeroDuration(),
+        interval - absl::FromChrono(std::chrono::steady_clock::now() - begun));
   }
 }
 

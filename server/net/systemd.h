@@ -31,10 +31,14 @@ class Systemd {
   absl::Duration watchdog_ = absl::ZeroDuration();
 };
 
-// Runs `check` twice per watchdog interval, and sends WATCHDOG=1 if it is OK.
+// Sends WATCHDOG=1 when `check` is OK, kChecks times per watchdog interval of
+// systemd. A check may take until the next one is due, so three checks fit
+// between two signals: one late answer on a busy machine does not end the
+// process.
 class Watchdog {
  public:
   using Check = std::function<absl::Status(absl::Duration timeout)>;
+  static constexpr int kChecks = 4;
 
   // `log` and what `check` uses must outlive the watchdog.
   Watchdog(const Systemd& systemd, Check check, Log* log);

@@ -5,14 +5,13 @@ holds.
 
 import os
 import random
-import signal
 import statistics
 import subprocess
 import unittest
 
 import processes
-from processes import (PATIENCE_S, TINY_MODEL, metrics, open_files,
-                       resident_bytes, threads)
+from processes import (PATIENCE_S, TINY_MODEL, GatedServer, metrics,
+                       open_files, resident_bytes, threads)
 from raw_grpc import DATA, END_STREAM, HEADERS, UNAVAILABLE
 from server_case import ANALYZE, MIB, ServerCase, encoded, request
 
@@ -64,17 +63,18 @@ def what_grows(samples):
 class LostDeviceTest(ServerCase):
 
     def test_r12_a_simulated_loss_of_the_device_ends_the_process(self):
-        server = self.start(wrap=lambda command: [
-            processes.BIN / "lost_device_server", *command[1:]])
+        server = self.start(server_class=GatedServer)
         health = self.connection(server)
         health.start(WATCH_HEALTH)
         health.await_data()
         message = encoded("model: 'tiny' input {token_ids {ids: 3}} "
                           "generate {max_new_tokens: 240}")
+        server.shut()
         calls = [connection for connection, _
                  in self.stalled_readers(server, 8, message)]
         self.assertEqual(self.live(metrics(server)), 8)
-        server.send_signal(signal.SIGUSR2)
+        server.lose_device()
+        server.open()
         for call in calls:
             self.assertIn(UNAVAILABLE, call.read_all())
         self.assertIn(NOT_SERVING, health.read_all())
@@ -83,7 +83,7 @@ class LostDeviceTest(ServerCase):
 
     def test_r12_one_in_the_load_at_the_start_does_so(self):
         result = subprocess.run(
-            [processes.BIN / "lost_device_server", "--lost", "--listen",
+            [processes.BIN / "gated_server", "--lost", "--listen",
              "127.0.0.1:0", "--metrics-listen", "", "--model",
              f"tiny={TINY_MODEL}"], capture_output=True, encoding="utf-8",
             timeout=PATIENCE_S, check=False)

@@ -15,7 +15,8 @@ OK = b"\x0bgrpc-status\x010"
 RESOURCE_EXHAUSTED = b"\x0bgrpc-status\x018"
 UNAVAILABLE = b"\x0bgrpc-status\x0214"
 
-PATIENCE_S = 60
+# Longer than anything here takes.
+PATIENCE_S = 300
 
 
 class SentAway(ConnectionError):
@@ -85,9 +86,17 @@ def read_frame(connection):
     return head[3], head[4], stream, _read_exactly(connection, size)
 
 
-def connect(address):
+def connect(address, receive_buffer=None):
+    """`receive_buffer`: bytes that the kernel takes while nobody reads, as far
+    as that can be told to it."""
     host, port = address.rsplit(":", 1)
-    return socket.create_connection((host, int(port)), PATIENCE_S)
+    connection = socket.socket()
+    if receive_buffer is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF,
+                              receive_buffer)
+    connection.settimeout(PATIENCE_S)
+    connection.connect((host, int(port)))
+    return connection
 
 
 class Connection:

@@ -4,11 +4,10 @@ import json
 import pathlib
 import resource
 import subprocess
-import time
 import unittest
 
-from processes import (PATIENCE_S, ROOT, TINY_MODEL, Server, metrics, qkctl,
-                       scratch_folder)
+from processes import (PATIENT, ROOT, TINY_MODEL, Server, metrics, qkctl,
+                       scratch_folder, wait_until)
 from raw_grpc import Connection, connect
 
 ANALYZE = "/qkscope.v1.Analysis/Analyze"
@@ -44,11 +43,11 @@ class ServerCase(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
 
-    def start(self, config="", models=None, **more):
+    def start(self, config=PATIENT, models=None, server_class=Server, **more):
         file = self.folder / "q.conf"
         file.write_text(config)
-        server = Server(models or {"tiny": TINY_MODEL}, "--config", file,
-                        **more)
+        server = server_class(models or {"tiny": TINY_MODEL}, "--config", file,
+                              **more)
         self.addCleanup(server.stop)
         return server
 
@@ -58,11 +57,10 @@ class ServerCase(unittest.TestCase):
         return out
 
     def await_metrics(self, server, what, done):
-        until = time.monotonic() + PATIENCE_S
-        while not done(values := metrics(server)):
-            self.assertLess(time.monotonic(), until, f"hangs: {what}")
-            time.sleep(0.02)
-        return values
+        def values_when_done():
+            values = metrics(server)
+            return values if done(values) else None
+        return wait_until(values_when_done, what)
 
     def await_idle(self, server):
         """Until every call has ended and nothing of any is left."""
@@ -82,14 +80,11 @@ class ServerCase(unittest.TestCase):
 
     def await_call(self, server, code):
         """Until the log has a call that ended so."""
-        until = time.monotonic() + PATIENCE_S
-        while True:
-            ended = [entry for entry in map(json.loads, list(server.log))
-                     if entry["event"] == "rpc" and entry["code"] == code]
-            if ended:
-                return ended[0]
-            self.assertLess(time.monotonic(), until, server.log_text())
-            time.sleep(0.01)
+        def ended():
+            return next((entry for entry in map(json.loads, list(server.log))
+                         if entry["event"] == "rpc" and entry["code"] == code),
+                        None)
+        return wait_until(ended, server.log_text)
 
     def live(self, values):
         return (sum(values["qkscope_rpc_started_total"].values())

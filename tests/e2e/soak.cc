@@ -195,7 +195,9 @@ class Soak {
     return options;
   }
 
+  // All that go on until then do so once at least.
   bool over() const { return absl::Now() >= end_; }
+  bool answered() const { return counts_.good + counts_.wrong > 0; }
 
   void MeasureAlone(int variants) {
     const auto client = Client("good");
@@ -227,14 +229,14 @@ class Soak {
     end_ = absl::Now() + absl::Seconds(seconds);
     std::vector<double> times;
     const auto client = Client("probe");
-    while (!over()) {
+    do {
       const absl::Time start = absl::Now();
       const auto result =
           client->Analyze(RequestOf(options_.model, kProbeVariant));
       times.push_back(absl::ToDoubleMilliseconds(absl::Now() - start));
       Judge("probe", kProbeVariant, result);
       absl::SleepFor(absl::Milliseconds(600));
-    }
+    } while (!over());
     return times;
   }
 
@@ -259,7 +261,7 @@ class Soak {
   void Good(int seed) {
     const auto client = Client("good");
     std::mt19937 random(static_cast<unsigned>(seed));
-    while (!over()) {
+    while (!over() || !answered()) {
       const int variant = static_cast<int>(random() % kVariants);
       Judge("good", variant,
             client->Analyze(RequestOf(options_.model, variant)));
@@ -272,7 +274,7 @@ class Soak {
     const auto stub = v1::Analysis::NewStub(grpc::CreateChannel(
         connection.server, grpc::InsecureChannelCredentials()));
     std::mt19937 random(static_cast<unsigned>(seed) + 1000);
-    while (!over()) {
+    do {
       std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
       std::vector<std::unique_ptr<grpc::ClientReader<v1::AnalyzeEvent>>>
           readers;
@@ -292,7 +294,7 @@ class Soak {
         readers[i]->Finish();
         ++counts_.flooded;
       }
-    }
+    } while (!over());
   }
 
   // Asks for much, takes a little, and stands still.
@@ -300,7 +302,7 @@ class Soak {
     const ClientOptions connection = Connection("stalled");
     const auto stub = v1::Analysis::NewStub(grpc::CreateChannel(
         connection.server, grpc::InsecureChannelCredentials()));
-    while (!over()) {
+    do {
       v1::AnalyzeRequest request = RequestOf(options_.model, 40 + seed);
       request.mutable_capture()->set_form(v1::RAW);
       grpc::ClientContext context;
@@ -317,7 +319,7 @@ class Soak {
       }
       reader->Finish();
       ++counts_.stalled;
-    }
+    } while (!over());
   }
 
   // A process of its own, killed at a random moment.
@@ -337,7 +339,7 @@ class Soak {
     std::vector<char*> arguments;
     for (std::string& word : words) arguments.push_back(word.data());
     arguments.push_back(nullptr);
-    while (!over()) {
+    do {
       const pid_t child = fork();
       if (child == 0) {
         if (std::freopen("/dev/null", "w", stdout) == nullptr ||
@@ -354,7 +356,7 @@ class Soak {
       ++counts_.killed;
       // Starting processes takes the processors that the server computes on.
       absl::SleepFor(absl::Milliseconds(500 + random() % 1000));
-    }
+    } while (!over());
   }
 
   void Long() {
@@ -364,7 +366,7 @@ class Soak {
     for (int i = 0; i < options_.long_tokens; ++i) {
       request.mutable_input()->mutable_token_ids()->add_ids(1 + i % 90);
     }
-    while (!over()) {
+    do {
       CallOptions call;
       // It need not be waited for when the time is over.
       call.timeout = std::max(absl::Seconds(1), end_ - absl::Now());
@@ -373,7 +375,7 @@ class Soak {
         counts_.Error("long", result.status());
       }
       ++counts_.long_ones;
-    }
+    } while (!over());
   }
 
   static std::string Summary(std::vector<double> times) {

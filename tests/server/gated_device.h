@@ -1,5 +1,5 @@
-// A device that a test holds between two layers, or slows, and that remembers
-// the passes it was asked for.
+// A device that a test holds between two layers, and that remembers the passes
+// it was asked for.
 #ifndef QKSCOPE_TESTS_SERVER_GATED_DEVICE_H_
 #define QKSCOPE_TESTS_SERVER_GATED_DEVICE_H_
 
@@ -9,7 +9,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/time/clock.h"
 #include "server/schedule/engine_device.h"
 
 namespace qk::testing {
@@ -26,21 +25,32 @@ class Gate {
   void LetThrough(size_t passes) {
     std::lock_guard<std::mutex> lock(mutex_);
     let_through_ = passes;
+    changed_.notify_all();
+  }
+  // So many more passes than have started go through however it is.
+  void LetThroughMore(size_t passes) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    let_through_ = passes_.size() + passes;
+    changed_.notify_all();
   }
   void Shut() {
     std::lock_guard<std::mutex> lock(mutex_);
     open_ = false;
     arrived_ = false;
   }
-  // Each step takes that much longer.
-  void SlowDown(absl::Duration step) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    step_ = step;
-  }
   // Until a pass stands before the gate, or has gone through it.
   void AwaitPass() {
     std::unique_lock<std::mutex> lock(mutex_);
     changed_.wait(lock, [this] { return arrived_; });
+  }
+  // Until a pass stands before the gate.
+  void AwaitHeld() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait(lock, [this] { return held_; });
+  }
+  bool holds() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return held_;
   }
   // Steps that have begun.
   int steps() const {
@@ -57,14 +67,15 @@ class Gate {
   friend class GatedDevice;
   void Pass() {
     std::unique_lock<std::mutex> lock(mutex_);
+    const auto may_go = [this] {
+      return open_ || passes_.size() <= let_through_;
+    };
     arrived_ = true;
+    held_ = !may_go();
     changed_.notify_all();
-    changed_.wait(lock,
-                  [this] { return open_ || passes_.size() <= let_through_; });
+    changed_.wait(lock, may_go);
+    held_ = false;
     ++steps_;
-    const absl::Duration step = step_;
-    lock.unlock();
-    absl::SleepFor(step);
   }
   void Start(std::vector<int> rows) {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -75,8 +86,8 @@ class Gate {
   std::condition_variable changed_;
   bool open_ = false;
   bool arrived_ = false;
+  bool held_ = false;
   size_t let_through_ = 0;
-  absl::Duration step_;
   int steps_ = 0;
   std::vector<std::vector<int>> passes_;
 };

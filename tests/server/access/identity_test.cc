@@ -213,7 +213,7 @@ TEST_F(FilesTest, WatchNoticesEveryKindOfChange) {
   std::atomic<int> changes = 0;
   watch.Start([&] { ++changes; });
   const auto await = [&](int count) {
-    for (int i = 0; i < 600 && changes < count; ++i) {
+    for (int i = 0; i < 6000 && changes < count; ++i) {
       absl::SleepFor(absl::Milliseconds(50));
     }
     EXPECT_EQ(changes, count);

@@ -124,7 +124,32 @@ double Quantile(const Samples& samples, const std::string& name, double q) {
   return best;
 }
 
-TEST_F(LoadTest, R5_CancelsAtAnyMomentLeaveNothing) {
+class CancelTest : public LoadTest {
+ protected:
+  // Cancels so many calls that are certainly in progress: they have been
+  // accepted, and the device stands.
+  void CancelAccepted(int calls) {
+    const auto cancelled = [this] {
+      return Total(Metrics(), "qkscope_cancelled_total");
+    };
+    const double before = cancelled();
+    gate_->Shut();
+    for (int i = 0; i < calls; ++i) {
+      grpc::ClientContext context;
+      const auto reader = stub_->Analyze(&context, Small(7));
+      pb::AnalyzeEvent event;
+      EXPECT_TRUE(reader->Read(&event));
+      context.TryCancel();
+      while (reader->Read(&event)) {
+      }
+      EXPECT_EQ(reader->Finish().error_code(), StatusCode::CANCELLED);
+    }
+    Await("cancels", [&] { return cancelled() == before + calls; });
+    gate_->Open();
+  }
+};
+
+TEST_F(CancelTest, R5_CancelsAtAnyMomentLeaveNothing) {
   constexpr int kThreads = 8, kCalls = 125;
   gate_->Open();
   Start(TinyOptions());
@@ -138,6 +163,8 @@ TEST_F(LoadTest, R5_CancelsAtAnyMomentLeaveNothing) {
   }
   for (std::thread& thread : threads) thread.join();
   for (const auto& count : counts) EXPECT_GT(count, 100);
+  ExpectIdle();
+  CancelAccepted(251);
   ExpectIdle();
   const Samples samples = Metrics();
   // Those that were cancelled at once may never have come.
@@ -226,7 +253,6 @@ TEST_F(LoadTest, R14_ASingleRequestPassesAFlood) {
   }
   Await("flood", [this] { return Unfinished() == kFlood; });
   gate_->AwaitPass();
-  std::atomic<int> left_of_flood = 0;
   threads_.emplace_back([&] {
     grpc::ClientContext context;
     context.AddMetadata("authorization", "Bearer of-bob");
@@ -234,7 +260,6 @@ TEST_F(LoadTest, R14_ASingleRequestPassesAFlood) {
     const auto stub = pb::Analysis::NewStub(channel);
     const Analysis out = Read(stub->Analyze(&context, Small(17)).get());
     EXPECT_TRUE(out.status.ok()) << out.status.error_message();
-    left_of_flood = kFlood - ended;
   });
   Await("bob", [this] { return Unfinished() == kFlood + 1; });
   const size_t before = gate_->passes().size();
@@ -252,10 +277,16 @@ TEST_F(LoadTest, R14_ASingleRequestPassesAFlood) {
   ASSERT_LT(mine, passes.size());
   // The pass in progress counts, too.
   const int waited = static_cast<int>(mine - (before - 1));
+  // Of the flood, what had its only pass by then.
+  int begun = 0;
+  for (size_t i = 0; i <= mine; ++i) {
+    begun +=
+        static_cast<int>(std::count(passes[i].begin(), passes[i].end(), 250));
+  }
   std::printf("R14: waited for %d of the flood's passes, %d requests left\n",
-              waited, left_of_flood.load());
+              waited, kFlood - begun);
   EXPECT_LE(waited, 2);
-  EXPECT_GT(left_of_flood, kFlood / 2);
+  EXPECT_GT(kFlood - begun, kFlood / 2);
   for (auto& call : flood) call->Cancel();
   Await("cancelled flood", [&] { return ended == kFlood; });
   ExpectIdle();
@@ -343,7 +374,11 @@ TEST_F(LoadTest, R16_AmongManyARequestGetsItsOwnBytesOnly) {
       EXPECT_EQ(text.find(canaries[j].word) != std::string::npos, i == j);
     }
   };
-  for (int round = 0; round < kRounds; ++round) {
+  // They do share the device: as many rounds as that takes, for how many go
+  // into a pass depends on how long a row has taken.
+  size_t most = 0;
+  for (int round = 0; round < kRounds || most <= 16; ++round) {
+    ASSERT_LT(round, 1000) << "they never share a pass";
     gate_->Shut();
     std::vector<std::thread> threads;
     for (int i = 0; i < kClients; ++i) {
@@ -355,11 +390,8 @@ TEST_F(LoadTest, R16_AmongManyARequestGetsItsOwnBytesOnly) {
     Await("clients", [this] { return Unfinished() == kClients; });
     gate_->Open();
     for (std::thread& thread : threads) thread.join();
+    for (const auto& pass : gate_->passes()) most = std::max(most, pass.size());
   }
-  // They did share the device.
-  size_t most = 0;
-  for (const auto& pass : gate_->passes()) most = std::max(most, pass.size());
-  EXPECT_GT(most, 16u);
   std::printf("R16: up to %zu sequences in a pass\n", most);
 }
 

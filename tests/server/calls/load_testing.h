@@ -25,7 +25,7 @@ inline pb::AnalyzeRequest Small(int tokens) {
 }
 
 // Longer than anything here takes.
-inline constexpr absl::Duration kPatience = absl::Seconds(100);
+inline constexpr absl::Duration kPatience = absl::Seconds(300);
 
 inline void Await(const char* what, const std::function<bool()>& done) {
   ASSERT_TRUE(Await(done, kPatience)) << "hangs: " << what;
@@ -45,7 +45,7 @@ class LoadTest : public ServerTest {
 
   // A connection that no other client has.
   std::shared_ptr<grpc::Channel> NewChannel(int id) const {
-    grpc::ChannelArguments arguments;
+    grpc::ChannelArguments arguments = ChannelArguments();
     arguments.SetInt("client", id);
     return grpc::CreateCustomChannel(
         server_->address(), grpc::InsecureChannelCredentials(), arguments);

@@ -14,6 +14,7 @@
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "prometheus/text_serializer.h"
+#include "tests/server/await.h"
 #include "tests/server/observe/metric_samples.h"
 #include "tests/server/server_testing.h"
 
@@ -90,6 +91,14 @@ TEST_F(MetricsTest, CountsAddUpAndPromtoolIsSilent) {
   EXPECT_FALSE(Analyze("model: 'tiny' input {}").status.ok());
   EXPECT_FALSE(Analyze("model: 'no-such-model' " + Tokens(1)).status.ok());
   ASSERT_TRUE(server_->WaitUntilIdle(absl::InfiniteFuture()));
+  // Runs go after their calls.
+  ASSERT_TRUE(testing::Await(
+      [this] {
+        const auto now = testing::SamplesOf(*server_);
+        return now.at("qkscope_queued_requests") == 0 &&
+               now.at("qkscope_running_requests") == 0;
+      },
+      absl::Minutes(5)));
   const std::string text = Scrape();
   EXPECT_EQ(Promtool(text), "");
   const auto samples = ParseSamples(text);

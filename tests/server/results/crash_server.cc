@@ -11,11 +11,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <string>
 
 #include "absl/time/time.h"
 #include "server/common/delay_point.h"
 #include "server/server.h"
+#include "tests/server/gated_device.h"
 
 namespace qk {
 namespace {
@@ -31,6 +33,14 @@ void DieAt(const char* point) {
 }
 
 int Serve(const std::string& goldens, const std::string& spool, int ttl_ms) {
+  const auto gate = std::make_shared<testing::Gate>();
+  // A request that is to die of its cancellation is not to end before: the
+  // device stands after the first pass.
+  if (deadly_point == std::string("cancel")) {
+    gate->LetThrough(1);
+  } else {
+    gate->Open();
+  }
   ServerOptions options;
   options.version = "test";
   options.listen = "127.0.0.1:0";
@@ -42,7 +52,8 @@ int Serve(const std::string& goldens, const std::string& spool, int ttl_ms) {
   options.models.push_back(
       {"tiny", goldens + "/tiny_llama_gqa", ComputeType::kF32, ""});
   Log log(LogLevel::kError);
-  auto server = Server::Create(options, &log);
+  auto server = Server::Create(options, &log,
+                               std::make_unique<testing::GatedDevice>(gate));
   absl::Status status = server.status();
   if (status.ok()) status = (*server)->LoadModels();
   if (!status.ok()) {
