@@ -23,7 +23,7 @@ BIN = pathlib.Path(os.environ["QK_BIN_DIR"])
 TINY_MODEL = ROOT / "tests" / "goldens" / "tiny_llama_gqa"
 
 # Longer than anything here takes; a test that reaches it hangs.
-PATIENCE_S = 300
+PATIENCE_S = 1200
 
 # Configuration of a server whose clients may stand still, or be slow, for as
 # long as they like.

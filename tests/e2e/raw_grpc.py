@@ -16,7 +16,7 @@ RESOURCE_EXHAUSTED = b"\x0bgrpc-status\x018"
 UNAVAILABLE = b"\x0bgrpc-status\x0214"
 
 # Longer than anything here takes.
-PATIENCE_S = 300
+PATIENCE_S = 1200
 
 
 class SentAway(ConnectionError):

@@ -293,7 +293,7 @@ class ReliabilityTest(ServerCase):
         self.serves(server)
 
     def kill_some(self, server, seed, count, moment):
-        """Kills so many clients of a call of seconds, after `moment`."""
+        """Kills so many clients, each after `moment`."""
         rng = random.Random(seed)
         arms = [word for i in range(20)
                 for word in ("--arm", f"random_k:1,seed={i}")]
