@@ -3,6 +3,13 @@
 
 #include "engine/cpu/kernels.h"
 
+// One body, compiled for several instruction sets and chosen at run time.
+#if defined(__x86_64__)
+#define QK_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define QK_CLONES
+#endif
+
 namespace qk::cpu {
 namespace {
 
@@ -11,16 +18,14 @@ constexpr int kColumns = 64;
 
 // One row's columns into the block's sums. No multiply-add is contracted, so
 // every clone gives the same bits.
-__attribute__((target_clones("avx512f", "avx2", "default"))) void AddSquares(
-    const float* x, int n, double* squares) {
+QK_CLONES void AddSquares(const float* x, int n, double* squares) {
   for (int i = 0; i < n; ++i) {
     const double v = x[i];
     squares[i] += v * v;
   }
 }
 
-__attribute__((target_clones("avx512f", "avx2", "default"))) void AddValues(
-    const float* x, int n, double* sums) {
+QK_CLONES void AddValues(const float* x, int n, double* sums) {
   for (int i = 0; i < n; ++i) sums[i] += x[i];
 }
 

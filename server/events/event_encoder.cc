@@ -43,7 +43,9 @@ const std::string& EventEncoder::ArmName(int arm) const {
 }
 
 void EventEncoder::Feed(StreamItem item) {
-  std::visit([this](auto&& value) { Take(std::move(value)); }, std::move(item));
+  std::visit(
+      [this](auto&& value) { Take(std::forward<decltype(value)>(value)); },
+      std::move(item));
 }
 
 // Every event but Accepted has a number.
@@ -171,7 +173,7 @@ void EventEncoder::Take(ArmLogits logits) {
 }
 
 // Analyze and Generate ask for no scores.
-void EventEncoder::Take(ScoreResult) {}
+void EventEncoder::Take(const ScoreResult&) {}
 
 void EventEncoder::Take(RunEnd end) {
   Start();
