@@ -17,6 +17,7 @@ namespace qk {
 std::vector<std::string> AdminService::Methods() {
   std::vector<std::string> names;
   const auto* service = pb::LoadModelRequest::descriptor()->file()->service(0);
+  names.reserve(service->method_count());
   for (int i = 0; i < service->method_count(); ++i) {
     names.push_back(service->method(i)->name());
   }

@@ -61,6 +61,7 @@ std::optional<grpc::ByteBuffer> ToGenerateEvent(pb::AnalyzeEvent* event) {
 std::vector<std::string> AnalysisService::Methods() {
   std::vector<std::string> names;
   const auto* service = pb::AnalyzeRequest::descriptor()->file()->service(0);
+  names.reserve(service->method_count());
   for (int i = 0; i < service->method_count(); ++i) {
     names.push_back(service->method(i)->name());
   }

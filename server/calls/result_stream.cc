@@ -17,7 +17,7 @@ ResultStream::ResultStream(const ServerCore* core,
                            const char* method)
     : EventStream(&core->call, context, method), core_(core) {}
 
-ResultStream* ResultStream::Start(std::shared_ptr<ResultStream> stream,
+ResultStream* ResultStream::Start(const std::shared_ptr<ResultStream>& stream,
                                   const absl::Status& begun) {
   stream->self_ = stream;
   stream->call_parts_->calls->Register(stream);

@@ -30,7 +30,7 @@ class ResultStream : public EventStream {
  private:
   ResultStream(const ServerCore* core, grpc::CallbackServerContext* context,
                const char* method);
-  static ResultStream* Start(std::shared_ptr<ResultStream> stream,
+  static ResultStream* Start(const std::shared_ptr<ResultStream>& stream,
                              const absl::Status& begun);
   absl::Status BeginResult(const grpc::ByteBuffer& bytes)
       ABSL_LOCKS_EXCLUDED(mutex_);

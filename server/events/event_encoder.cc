@@ -43,7 +43,9 @@ const std::string& EventEncoder::ArmName(int arm) const {
 }
 
 void EventEncoder::Feed(StreamItem item) {
-  std::visit([this](auto&& value) { Take(std::move(value)); }, std::move(item));
+  std::visit(
+      [this](auto&& value) { Take(std::forward<decltype(value)>(value)); },
+      std::move(item));
 }
 
 // Appends an event with a sequence number, which every event but Accepted has.
@@ -171,7 +173,7 @@ void EventEncoder::Take(ArmLogits logits) {
 }
 
 // Analyze and Generate request no scores.
-void EventEncoder::Take(ScoreResult) {}
+void EventEncoder::Take(const ScoreResult&) {}
 
 void EventEncoder::Take(RunEnd end) {
   Start();

@@ -67,7 +67,7 @@ class EventEncoder {
   void Take(TokenEvent token);
   void Take(ComparisonResult comparison);
   void Take(ArmLogits logits);
-  void Take(ScoreResult score);
+  void Take(const ScoreResult& score);
   void Take(RunEnd end);
   void Start();
   pb::AnalyzeEvent* Append();

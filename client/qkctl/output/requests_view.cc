@@ -49,8 +49,8 @@ std::string HumanSize(double bytes) {
   static constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
   int unit = 0;
   for (; bytes >= 1024 && unit < 4; ++unit) bytes /= 1024;
-  return absl::StrFormat(unit == 0 ? "%.0f %s" : "%.1f %s", bytes,
-                         kUnits[unit]);
+  return unit == 0 ? absl::StrFormat("%.0f %s", bytes, kUnits[unit])
+                   : absl::StrFormat("%.1f %s", bytes, kUnits[unit]);
 }
 
 std::string HumanTime(double milliseconds) {
