@@ -20,8 +20,8 @@ struct QueuedRequest {
   int active = 0;            // runs that hold memory of the device
   bool reserving = false;    // its next run is asking for memory
   bool waits = false;        // counted as waiting: none of its runs is active
-  bool ended = false;        // counted no more; its last runs may still go
-  bool maybe_empty = false;  // in RequestQueue::maybe_empty_
+  bool ended = false;        // cancelled or done: it counts no more
+  bool maybe_empty = false;  // in RequestTable::maybe_empty_
   int position = -1;         // as last told
   std::list<QueuedRequest>::iterator self;
 };
