@@ -133,8 +133,7 @@ AppliedDims ReadChosen(const JsonValue& json, const Rule& rule) {
   chosen.dims.assign(dims.begin(), dims.end());
   const std::vector<double> values = Doubles(json.Get("values").value());
   chosen.values.assign(values.begin(), values.end());
-  if (rule.replace == Rule::Replace::kZero &&
-      rule.axis == Rule::Axis::kPerHead) {
+  if (rule.replace == Rule::Replace::kZero) {
     chosen.values.assign(dims.size(), 0.0f);
   }
   return chosen;
