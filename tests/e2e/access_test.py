@@ -227,12 +227,12 @@ class StartTest(WithFolder):
             self.assertIn(f"listen: '{address}' can be reached by other "
                           "machines",
                           text)
-        with Server({"tiny": TINY_MODEL}, "--listen", "0.0.0.0:0",
-                    "--allow-anonymous-network") as server:
+        with Server({"tiny": TINY_MODEL}, "--allow-anonymous-network",
+                    listen="0.0.0.0:0") as server:
             self.assertEqual(qkctl(server, "models").returncode, 0)
         token = add_user(self.users, "ada")
-        with Server({"tiny": TINY_MODEL}, "--listen", "0.0.0.0:0",
-                    "--users-file", self.users) as server:
+        with Server({"tiny": TINY_MODEL}, "--users-file", self.users,
+                    listen="0.0.0.0:0") as server:
             self.assertEqual(qkctl(server, "models").returncode, EXIT_DENIED)
             self.assertEqual(qkctl(server, "models", token=token).returncode,
                              0)

@@ -97,7 +97,7 @@ class CommandsTest(unittest.TestCase):
     def check_server_command(self, command):
         """That qkscoped would start so."""
         out = self.run_command(command.removesuffix(" &") + " --check-config")
-        self.assertIn("configuration is good", out)
+        self.assertIn("configuration is valid", out)
 
     def run_document(self, name, least):
         shown = [command for command in commands(self.texts[name])

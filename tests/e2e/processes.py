@@ -44,14 +44,14 @@ class Server:
     STDIN = subprocess.DEVNULL
 
     def __init__(self, models, *flags, client_flags=(), environment=None,
-                 wrap=list):
+                 wrap=list, listen="127.0.0.1:0"):
         self.client_flags = list(client_flags)
         self._folder = scratch_folder()
         if "--config" not in flags:
             config = pathlib.Path(self._folder.name) / "q.conf"
             config.write_text(PATIENT)
             flags = ["--config", config, *flags]
-        command = [BIN / self.PROGRAM, "--listen", "127.0.0.1:0",
+        command = [BIN / self.PROGRAM, "--listen", listen,
                    "--metrics-listen", "127.0.0.1:0", *flags]
         for name, path in models.items():
             command += ["--model", f"{name}={path}"]
