@@ -1,4 +1,5 @@
-// Malformed tokenizer.json and tokenizer_config.json: each has its message.
+// Tests malformed tokenizer.json and tokenizer_config.json, each with its
+// message.
 #include <string>
 
 #include "absl/strings/str_cat.h"
