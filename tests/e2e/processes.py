@@ -1,6 +1,6 @@
 """Real processes for the end-to-end tests: qkscoped and qkctl.
 
-Servers listen on free loopback ports; the tests end them by process ID.
+Servers listen on free loopback ports; the tests end them by process id.
 """
 
 import json

@@ -140,7 +140,7 @@ TEST_P(IdentityTest, CancelledNeighboursLeaveAndChangeNothing) {
   auto stays = qk::Run::Create(spec, &kept).value();
   auto leaves =
       qk::Run::Create(MakeSpec(model, RandomTokens(70, 2), 0), &gone).value();
-  // a scheduler asks for this first
+  // A scheduler asks for this first.
   EXPECT_EQ(leaves->next_model(), model.get());
   ASSERT_TRUE(leaves->Reserve().ok());
   ASSERT_TRUE(stays->Reserve().ok());

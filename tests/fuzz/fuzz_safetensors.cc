@@ -1,4 +1,5 @@
-// Safetensors: parse, touch what is there, read what looks like packed layers.
+// Safetensors: parses, touches all data, and reads what looks like packed
+// layers.
 #include <algorithm>
 #include <string>
 #include <utility>

@@ -1,4 +1,5 @@
-"""Which RoPE frequencies each pass used, where they depend on the sequence."""
+"""Records which RoPE frequencies each pass used if they depend on the
+sequence."""
 
 import torch
 
@@ -30,7 +31,7 @@ class RopeNotes:
         self._attention_factor = 1.0
 
     def add(self, prompt: str, part: str, model: torch.nn.Module) -> None:
-        """After the pass."""
+        """Records the frequencies; a caller adds each pass after it has run."""
         if self._rope_type not in _NOTES:
             return
         rotary = model.model.rotary_emb
@@ -39,7 +40,7 @@ class RopeNotes:
         self._attention_factor = float(rotary.attention_scaling)
 
     def json(self) -> dict:
-        """The members for golden.json; none for other kinds of RoPE."""
+        """Returns the members for golden.json; none for other kinds of RoPE."""
         if not self._passes:
             return {}
         return {

@@ -144,7 +144,7 @@ class ServerTest : public ::testing::Test {
   std::unique_ptr<pb::Analysis::Stub> stub_;
 };
 
-// Returns a prompt of `count` token IDs, as text proto.
+// Returns a prompt of `count` token ids, as text proto.
 inline std::string Tokens(int count) {
   std::string ids;
   for (int i = 0; i < count; ++i) {

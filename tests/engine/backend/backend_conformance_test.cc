@@ -151,7 +151,7 @@ TEST_P(RowOpsTest, Rope) {
     const std::vector<float> got = device.Read();
     ExpectNmse(got, want, 8 * kEpsilon * kEpsilon,
                absl::StrCat("head_dim ", c.head_dim));
-    // dims beyond rotary do not change
+    // Dims beyond rotary do not change.
     for (size_t i = 0; i < got.size(); ++i) {
       if (static_cast<int>(i) % c.head_dim >= c.rotary) {
         EXPECT_EQ(got[i], x[i]);

@@ -86,7 +86,7 @@ TEST(ThreadPoolTest, CallersWaitForEachOther) {
       for (int loop = 0; loop < 500; ++loop) {
         std::vector<int64_t> parts(6, 0);
         pool.For(6, [&](int64_t i, int) {
-          // never more than the number of threads
+          // There are never more tasks at once than threads.
           EXPECT_LE(inside.fetch_add(1), 1);
           parts[i] = i;
           inside.fetch_sub(1);

@@ -25,7 +25,7 @@ std::vector<int> Draw(const std::vector<float>& logits,
 }
 
 // Compares counts with softmax(logits / temperature) over the `kept` ids; no
-// other ID may come.
+// other id may come.
 void ExpectDistribution(const std::vector<float>& logits,
                         const std::set<int>& kept,
                         const SamplingSpec& sampling) {
@@ -94,7 +94,7 @@ TEST(SamplerTest, TopPCountsWhatTopKLeft) {
 }
 
 TEST(SamplerTest, TopPIsTakenAfterTemperature) {
-  // A tiny temperature puts nearly all mass on one ID; a huge one spreads it.
+  // A tiny temperature puts nearly all mass on one id; a huge one spreads it.
   const std::vector<float> logits = {1.0f, 2.0f, 0.0f, 1.5f};
   ExpectDistribution(logits, {1}, Spec(0.05, 0, 0.9, 15));
   ExpectDistribution(logits, {0, 1, 2, 3}, Spec(1000.0, 0, 0.9, 16));

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes chats.json beside this file: conversations as the models' published
-templates lay them out, rendered by `transformers`, with the ids of the small
-tokenizers that make_goldens.py leaves here. Checked by
-tests/engine/tokenizer_chat_golden_test.cc.
+"""Writes chats.json beside this file: conversations in the layout of the
+models' published templates, rendered by `transformers`, with the ids of the
+small tokenizers that make_goldens.py leaves here.
+tests/engine/tokenizer/tokenizer_chat_golden_test.cc checks them.
 """
 
 import json

@@ -1,5 +1,5 @@
 // Every RPC asks for credentials. Also tests what a user may see, and request
-// IDs.
+// ids.
 #include <algorithm>
 #include <filesystem>
 #include <fstream>

@@ -266,7 +266,7 @@ class FaultsTest : public ServerTest,
   const testing::TempFolder folder_;
   const std::shared_ptr<Gate> gate_ = std::make_shared<Gate>();
   std::unique_ptr<DelayTrap> trap_;
-  std::string kept_;  // the ID of the result that GetResult asks for
+  std::string kept_;  // the id of the result that GetResult asks for
   grpc::ClientContext context_;
   std::thread client_, stopper_;
   std::atomic<bool> ended_ = false, stopped_ = false;

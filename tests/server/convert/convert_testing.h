@@ -14,7 +14,7 @@
 
 namespace qk::testing {
 
-// The ID is byte + 1; ID 0 is the special token "<s>", added in front on
+// The id is byte + 1; id 0 is the special token "<s>", added in front on
 // request.
 class ByteTokenizer : public Tokenizer {
  public:

@@ -174,7 +174,7 @@ class CrashTest : public ::testing::Test {
 
   std::string Spool() const { return root_ / "spool"; }
 
-  // Returns IDs by the extensions of their files.
+  // Returns ids by the extensions of their files.
   std::multimap<std::string, std::string> Files() const {
     std::multimap<std::string, std::string> out;
     for (const auto& entry : fs::directory_iterator(Spool())) {
@@ -184,7 +184,7 @@ class CrashTest : public ::testing::Test {
     return out;
   }
 
-  // Lets a server die; returns the IDs of the requests it had accepted by then.
+  // Lets a server die; returns the ids of the requests it had accepted by then.
   std::vector<std::string> Die(const Crash& crash) {
     const bool erase = crash.point == "spool.erase.before";
     Process process(Spool(), erase ? 100 : kLongTtlMs, crash.point, crash.hit);
