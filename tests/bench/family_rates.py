@@ -126,8 +126,7 @@ def gpt_neox() -> tuple[dict, dict, list]:
 
 
 def write_model(folder: pathlib.Path, config: dict, tensors: dict) -> None:
-    """Writes config.json and a safetensors file of bf16 values in +-[2^-7,
-    2^-6)."""
+    """Writes config.json and bf16 weights in +-[2^-7, 2^-6) as safetensors."""
     random = np.random.default_rng(1)
     header, offset = {}, 0
     for name, shape in tensors.items():

@@ -105,8 +105,7 @@ def memory(pid):
 
 
 def load(binaries, folder, compute):
-    """Returns the seconds until it serves, the log's load time, and the memory
-    peaks."""
+    """Returns the seconds to serve, the log's load time, and memory peaks."""
     start = time.monotonic()
     server = subprocess.Popen(
         [binaries / "qkscoped", "--listen", "127.0.0.1:0", "--metrics-listen",

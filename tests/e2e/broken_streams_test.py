@@ -66,8 +66,7 @@ class BrokenStreamsTest(unittest.TestCase):
         while True:
             client = self.stalled("--timeout", str(seconds))
             in_the_middle = any("layer" in event for event in client.events)
-            # Nothing more arrives, so the stream cannot end before its
-            # deadline.
+            # Nothing more arrives: the stream cannot end before its deadline.
             code, events, err = client.finish()
             self.assertEqual(code, 9, err)
             self.assertFalse(any("finished" in event for event in events))

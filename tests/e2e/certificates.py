@@ -51,8 +51,7 @@ class Authority(Pair):
             """)
 
     def issue(self, name, common_name, hosts="", days=(-1, 7)):
-        """`days`: valid from and until, relative to now; `hosts`:
-        DNS:x,IP:y."""
+        """`days`: valid from and until, from now; `hosts`: DNS:x,IP:y."""
         pair = Pair(self.cert.parent, name)
         request = self._folder / f"{name}.csr"
         extensions = self._folder / f"{name}.ext"
@@ -82,8 +81,7 @@ def client_flags(authority, pair=None):
 
 
 def client_context(authority, pair=None, **settings):
-    """Returns an SSLContext that does the same; `settings` are its
-    attributes."""
+    """Returns an SSLContext that does so; `settings` are its attributes."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(authority.cert)
     context.set_alpn_protocols(["h2"])

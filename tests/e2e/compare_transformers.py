@@ -379,8 +379,7 @@ def check_norms(
 def check_choices(
     row: Row, answer: Answer, oracle: disruption_oracle.ArmRun, layers: int
 ) -> None:
-    """Compares the server's dims and values with an oracle forced to those
-    dims."""
+    """Compares the server's dims and values with an oracle forced to them."""
     largest = ARMS[row.arm] == "top_k"
     row.require(len(oracle.applied) == 2 * layers, "Applied events are missing")
     for entry in oracle.applied:

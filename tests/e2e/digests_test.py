@@ -67,8 +67,7 @@ def payloads_of(layers):
 
 
 def check_digests(payloads, digests, with_sha256):
-    """Checks that every payload has one matching digest, and no digest is left
-    over."""
+    """Checks that each payload has one matching digest and none is left."""
     keys = [key_of(digest) for digest in digests]
     if sorted(map(repr, keys)) != sorted(map(repr, payloads)):
         raise AssertionError(f"digests of {keys}, payloads of "
@@ -106,8 +105,7 @@ class DigestsTest(unittest.TestCase):
         return layers, events[-1].finished.manifest
 
     def check(self, text_or_request, digests, with_sha256=True):
-        """Checks a whole stream with this many digests; returns its
-        payloads."""
+        """Checks a stream with this many digests; returns its payloads."""
         layers, manifest = self.analyze(text_or_request)
         payloads = payloads_of(layers)
         self.assertEqual(len(payloads), digests)

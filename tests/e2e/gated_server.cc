@@ -71,8 +71,7 @@ int Main(std::vector<std::string> arguments) {
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_BLOCK, &all, &before);
-  // The thread reads until the process exits, and shares ownership of all it
-  // uses.
+  // The thread reads until the process exits, and shares all that it uses.
   std::thread([gate, faults] { Obey(gate.get(), faults.get()); }).detach();
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return RunProcess(arguments, std::make_unique<testing::FaultyBackend>(faults),

@@ -102,8 +102,7 @@ class HoldingProxy:
         _shut_down(sink)
 
     def _reached(self, passed):
-        """Returns the limit that a connection reaches with this many bytes, if
-        any."""
+        """Returns the limit that this many bytes have reached, if any."""
         with self._changed:
             return (self._limits[0] if self._limits
                     and passed > self._limits[0] else None)

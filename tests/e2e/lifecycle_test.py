@@ -46,8 +46,7 @@ class NotifySocket:
         return {**os.environ, "NOTIFY_SOCKET": self.name, **more}
 
     def await_state(self, state, times=1, patience=PATIENCE_S):
-        """Returns whether the server has sent the state `times` times in
-        time."""
+        """Returns whether the server has sent the state often enough."""
         deadline = time.monotonic() + patience
         while self.told.count(state) < times:
             self.socket.settimeout(max(0.01, deadline - time.monotonic()))
@@ -66,14 +65,12 @@ class NotifySocket:
 
 class FloodTest(unittest.TestCase):
     def flood(self, server):
-        """Opens 300 connections that send nothing; then the server must serve
-        again."""
+        """Opens 300 silent connections; then the server must serve again."""
         flood = connect_many(server.address, 300)
         server.await_log("connections_shed")
         for connection in flood:
             connection.close()
-        # A new connection may be shed too, until the server notices that they
-        # are gone.
+        # New connections may be shed until the server notices this.
         wait_until(lambda: qkctl(server, "analyze", *IDS).returncode == 0,
                    server.log_text)
 
@@ -157,8 +154,7 @@ class SystemdTest(unittest.TestCase):
             with Server({"tiny": TINY_MODEL}, "--tls-cert", pair.cert,
                         "--tls-key", pair.key, "--tls-client-ca",
                         authority.cert,
-                        # The first check has 100 s, which is more than it ever
-                        # takes.
+                        # The first check has 100 s, more than it ever takes.
                         environment=notify.environment(
                             WATCHDOG_USEC="400000000"),
                         client_flags=["--tls-ca", authority.cert,
@@ -213,8 +209,7 @@ class StoppingTest(unittest.TestCase):
                     Stalled(server) as stream:
                 start = time.monotonic()
                 server.send_signal(signal.SIGTERM)
-                # The server does not wait for the stream, which would never
-                # end.
+                # The server does not wait for the endless stream.
                 self.assertEqual(server.wait(), 0)
                 self.assertGreaterEqual(time.monotonic() - start, 2)
                 stream.release()
@@ -248,8 +243,7 @@ class KilledTest(unittest.TestCase):
             finished = []
             for _ in range(10):
                 with self.start(spool) as server:
-                    # A result that was finished before the kill is still there,
-                    # whole.
+                    # The result finished before the kill is still whole.
                     for request, text in finished[-1:]:
                         result = qkctl(server, "result", request, "--json")
                         self.assertEqual(result.returncode, 0, result.stderr)

@@ -87,8 +87,7 @@ class LostDeviceTest(ServerCase):
              "127.0.0.1:0", "--metrics-listen", "", "--model",
              f"tiny={TINY_MODEL}"], capture_output=True, encoding="utf-8",
             timeout=PATIENCE_S, check=False)
-        # The status differs from that of a bad configuration: a restart may
-        # help.
+        # A bad configuration has another status: a restart may help.
         self.assertEqual(result.returncode, EX_SOFTWARE, result.stderr)
         self.assertIn('"device_lost"', result.stderr)
 
@@ -139,8 +138,7 @@ class SoakTest(ServerCase):
               f"{samples[0].files} to {samples[-1].files}, threads "
               f"{samples[0].tasks} to {samples[-1].tasks}")
         self.assertEqual(what_grows(samples), [])
-        # The same samples with leaks of 500 bytes a call and one thread a
-        # round.
+        # The same samples, leaking 500 bytes a call and a thread a round.
         self.assertEqual(
             what_grows([Sample(s.calls, s.resident + 500 * s.calls, s.files,
                                s.tasks + i) for i, s in enumerate(samples)]),

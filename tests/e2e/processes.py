@@ -95,8 +95,7 @@ class Server:
                    lambda: f"{text} in the log:\n" + self.log_text())
 
     def rpcs(self, count=0):
-        """Waits until the log has `count` lines of ended calls; returns them
-        all."""
+        """Waits until the log has `count` lines of ended calls; returns all."""
         def lines():
             return [entry for entry in map(json.loads, list(self.log))
                     if entry["event"] == "rpc"]
@@ -232,8 +231,7 @@ class Client:
         self.events = []
 
     def read_until(self, key):
-        """Reads JSON lines up to the first with the key; returns whether there
-        is one."""
+        """Reads JSON lines up to the first with the key; true if found."""
         for line in self.process.stdout:
             self.events.append(json.loads(line))
             if key in self.events[-1]:
@@ -241,8 +239,7 @@ class Client:
         return False
 
     def finish(self):
-        """Reads the rest; returns the exit status, all events, and standard
-        error."""
+        """Reads the rest; returns exit status, events and standard error."""
         self.events += [json.loads(line) for line in self.process.stdout]
         err = self.process.stderr.read()
         return self.process.wait(PATIENCE_S), self.events, err

@@ -175,8 +175,7 @@ class ProxyTest(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result.stderr)
 
     def calls(self):
-        """Returns the server's calls that anything but health checks has
-        started."""
+        """Returns how many calls the server has had, besides health checks."""
         return sum(metrics(self.server)["qkscope_rpc_started_total"].values())
 
     def test_s2_headers_that_unpack_to_gigabytes(self):
@@ -244,8 +243,7 @@ class ProxyTest(unittest.TestCase):
                 connection = None
         if connection is not None:
             connection.close()
-        # The flooding client is shut out for a moment; then everything works as
-        # before.
+        # The flooding client is shut out for a moment; then all is as before.
         wait_until(
             lambda: self.models(*self.flags(self.client)).returncode == 0,
             "no call gets through after the flood")

@@ -119,8 +119,7 @@ class Connection:
         return stream
 
     def take(self, size, *streams):
-        """Lets this many more bytes come, on the connection and on each
-        stream."""
+        """Lets the connection and each stream take this many more bytes."""
         self.socket.sendall(b"".join(
             frame(WINDOW_UPDATE, 0, stream, struct.pack(">I", size))
             for stream in (0, *streams)))

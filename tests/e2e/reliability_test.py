@@ -32,8 +32,7 @@ CHUNK = 256 * 1024  # Payload bytes of a Layer event, at most.
 # This is more than a connection ever receives.
 ALL = 1 << 30
 
-# Raw values of all points, some 280 KiB an arm: a stalled reader blocks the
-# stream.
+# Raw values of all points, some 280 KiB an arm: a stalled reader stops it.
 EVERYTHING = ("form: RAW stage: BEFORE_AND_AFTER points: [HOOK_Q, HOOK_K, "
               "HOOK_V, HOOK_ROT_Q, HOOK_ROT_K, HOOK_Z]")
 
@@ -99,8 +98,7 @@ class ReliabilityTest(ServerCase):
                          {'{code="OK",method="Analyze"}': 256}, handled)
 
     def start_wide(self):
-        """Starts a server for ada and bob that also has a model of large
-        results."""
+        """Starts a server for ada and bob, with a model of large results."""
         model = self.folder / "wide"
         model.mkdir()
         make_wide_model(model)
@@ -118,8 +116,7 @@ class ReliabilityTest(ServerCase):
             [(b"authorization", b"Bearer of-ada")])
 
     def stall(self, tokens, layers):
-        """Returns the MiB that 256 such readers cost, and the MiB that the
-        gauge shows."""
+        """Returns the MiB that 256 such readers cost, and the gauge's MiB."""
         server = self.start_wide()
 
         def cost():
@@ -140,8 +137,7 @@ class ReliabilityTest(ServerCase):
         return after[0] - before[0], after[1] - before[1]
 
     def times_of_bob(self, server, count):
-        """Returns the milliseconds of bob's small requests, one after the
-        other."""
+        """Returns the milliseconds of bob's small requests in sequence."""
         connection = self.connection(server)
         connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.take(ALL)
@@ -161,8 +157,7 @@ class ReliabilityTest(ServerCase):
         server = self.start_wide()
         self.times_of_bob(server, 500)  # Warms up.
         times = {0: [], 256: []}
-        # The two cases alternate, so that other load on the machine affects
-        # both.
+        # The cases alternate, so that the machine's load affects both.
         for _ in range(R2_ROUNDS):
             for count, of in times.items():
                 readers = self.stalled_adas(server, count, 128, 1)
@@ -329,8 +324,7 @@ class ReliabilityTest(ServerCase):
         self.kill_many(
             server, lambda _, rng: time.sleep(rng.uniform(0, within)))
         before = self.await_idle(server)
-        # The kills come during the call: it has been accepted, and the device
-        # is held.
+        # The kills come during the call, while the device is held.
         server.shut()
 
         def await_accepted(client, _):

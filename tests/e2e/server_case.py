@@ -34,8 +34,7 @@ class ServerCase(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        # A thousand connections need descriptors here, and as many in the
-        # server.
+        # This process and the server need a thousand connections each.
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 

@@ -109,8 +109,7 @@ class SharedUseTest(unittest.TestCase):
             return (requests["requests"] if len(requests["requests"]) == 1
                     else None)
 
-        # It is also listed as running until its run is gone, which is after its
-        # last event.
+        # It is also listed as running until its run is gone.
         listed = wait_until(listed_once, "the run")
         self.assertEqual([entry["request_id"] for entry in listed], [name])
         self.assertEqual(listed[0]["state"], "FINISHED")

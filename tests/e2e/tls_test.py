@@ -1,5 +1,4 @@
-"""Tests TLS with real processes: who gets through, and changing
-certificates."""
+"""Tests TLS with real processes: who gets through, changing certificates."""
 
 import hashlib
 import json
@@ -301,8 +300,7 @@ class TlsTest(unittest.TestCase):
                             client_flags=self.flags(self.alice))
         first = self.serial(server)
         with Stalled(server) as stream:
-            # A certificate and key that do not match leave the old certificate
-            # in use.
+            # A mismatched certificate leaves the old one in use.
             next_pair = self.ours.issue("next", "y", HERE)
             self.replace(live.cert, next_pair.cert)
             server.await_log("tls_not_reloaded", 1)
@@ -312,8 +310,7 @@ class TlsTest(unittest.TestCase):
             server.await_log("tls_reloaded", 1)
             self.assertNotEqual(self.serial(server), first)
             self.assertEqual(qkctl(server, "models").returncode, 0)
-            # Other clients are trusted from here on; the stream's connection
-            # stays.
+            # Other clients are trusted now; the stream's connection stays.
             self.replace(authorities, self.theirs.cert)
             server.await_log("tls_reloaded", 2)
             self.assert_no_connection(*self.flags(self.alice), server=server)

@@ -50,8 +50,7 @@ struct FailingNew {
 
 }  // namespace qk::testing
 
-// These stay out of line: if inlined, the compiler sees memory of new go to
-// free().
+// If inlined, the compiler would see memory of new go to free().
 #define QK_OUT_OF_LINE __attribute__((noinline))
 
 QK_OUT_OF_LINE void* operator new(size_t size) {

@@ -166,8 +166,7 @@ TEST_P(IdentityTest, CancelledNeighboursLeaveAndChangeNothing) {
   EXPECT_EQ(model->pages().used_pages(), 0);
 }
 
-// Several prompts of one run, with more rows than one pass may keep the device
-// for.
+// Several prompts of one run: more rows than a pass may keep the device for.
 struct LongRun {
   LongRun(const RunSpec& spec, int arms) {
     RunSpec of_many = spec;

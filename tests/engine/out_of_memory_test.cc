@@ -146,8 +146,7 @@ RunSpec FullSpec(const std::shared_ptr<const Model>& model) {
   return spec;
 }
 
-// Records the end only after copying everything: a sink that throws is called
-// again.
+// Records the end once all is copied: a sink that throws is called again.
 class CarefulRecorder : public Recorder {
  public:
   void OnFinished(const absl::Status& status,
@@ -158,8 +157,7 @@ class CarefulRecorder : public Recorder {
   }
 };
 
-// Drives a run like a scheduler; the caller has allocated the scheduler's own
-// memory.
+// Drives a run like a scheduler, with memory that the caller allocated.
 void Drive(::qk::Run* run, std::vector<Sequence*>* ready) {
   while (!run->finished()) {
     if (run->comparing()) {

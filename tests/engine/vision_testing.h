@@ -1,5 +1,4 @@
-// Reads images of the goldens (tests/goldens/hf_vision.py), and runs towers
-// alone.
+// Reads the goldens' images (tests/goldens/hf_vision.py), runs towers alone.
 #ifndef QKSCOPE_TESTS_ENGINE_VISION_TESTING_H_
 #define QKSCOPE_TESTS_ENGINE_VISION_TESTING_H_
 
@@ -20,8 +19,7 @@ inline const char* const kVisionModel = "tiny_qwen2_vl_image";
 inline const char* const kPointNames[] = {"hook_q",     "hook_k",     "hook_v",
                                           "hook_rot_q", "hook_rot_k", "hook_z"};
 
-// Reads an I64 tensor of a .safetensors file; no weight of a model has this
-// type.
+// Reads an I64 tensor of a .safetensors file; no model weight has this type.
 inline std::vector<int> ReadIntegers(const std::string& path,
                                      const std::string& name) {
   const auto file = MappedFile::Open(path).value();

@@ -42,8 +42,7 @@ TEST_P(VisionTowerTest, HooksAndEmbeddingsEqualTransformers) {
   }
 }
 
-// Makes an image of random patches, larger than an attention tile and an MLP
-// tile.
+// Makes a random image, larger than an attention tile and an MLP tile.
 Image LargeImage(const VisionConfig& config, int frames) {
   std::mt19937 random(7);
   std::normal_distribution<float> normal;

@@ -1,5 +1,4 @@
-// Safetensors: parses, touches all data, and reads what looks like packed
-// layers.
+// Safetensors: parses, touches all data, reads what looks like packed layers.
 #include <algorithm>
 #include <string>
 #include <utility>

@@ -60,8 +60,7 @@ void CheckOptions(const qk::ServerOptions& options) {
   QK_CHECK(options.model_admin.max_bytes >= 0);
 }
 
-// Checks the configuration like a starting process, without reading other
-// files.
+// Checks the configuration as at a start, without reading other files.
 absl::Status ReadConfig(const std::string& text) {
   QK_ASSIGN_OR_RETURN(const auto config, qk::ParseConfig(text, "config"));
   QK_ASSIGN_OR_RETURN(const auto options,

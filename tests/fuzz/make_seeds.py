@@ -117,8 +117,7 @@ def make_gguf():
 
 
 def png(height, bits, colour, rows, interlaced=False):
-    """Makes an image 2 pixels wide; if interlaced, `rows` are those of the
-    passes."""
+    """Makes an image 2 pixels wide; `rows` are the passes', if interlaced."""
     def chunk(kind, data):
         return (struct.pack(">I", len(data)) + kind + data
                 + struct.pack(">I", zlib.crc32(kind + data)))

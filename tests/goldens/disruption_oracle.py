@@ -74,8 +74,7 @@ class Edit:
 
 
 def _ranked(norms: np.ndarray, largest_first: bool) -> list[int]:
-    """Ranks dims by norm; ties go to the lowest dim, non-finite norms come
-    last."""
+    """Ranks dims by norm; ties go to the lowest dim, non-finite ones last."""
     sign = -1.0 if largest_first else 1.0
     return sorted(
         range(len(norms)),
@@ -198,8 +197,7 @@ class ArmRun:
         return rule["stat_span"] or [0, self._prompt_rows]
 
     def _replacement(self, rule: dict, x: np.ndarray, dims: list[int]) -> list:
-        """Returns values for dims from x (rows, heads that share a value,
-        D)."""
+        """Returns dims' values from x (rows, heads that share a value, D)."""
         if not dims or rule["replace"] == "scale":
             return []
         if rule["replace"] == "zero":
@@ -212,8 +210,7 @@ class ArmRun:
     def _choose_per_head(
         self, rule: dict, x: np.ndarray, layer: int, tensor: str, step: int
     ) -> dict[int, Chosen]:
-        """Returns choices by head from the rows x (rows of S, heads of the
-        view, D)."""
+        """Returns choices by head from x (rows of S, heads of the view, D)."""
         norms = np.sqrt((x * x).sum(axis=0))
         out = {}
         for head in self._heads(rule, x):
@@ -278,8 +275,7 @@ class ArmRun:
         view: np.ndarray,
         current: Pass,
     ) -> Edit:
-        """Returns what rule `index` changes in view (T, heads of the view,
-        D)."""
+        """Returns rule `index`'s changes to view (T, heads of the view, D)."""
         rule = self._rules[index]
         edit = Edit(np.zeros(view.shape, dtype=bool), view.copy())
         rows = self._positions(rule, current)

@@ -14,8 +14,7 @@ _PROJECTIONS = ("q_proj", "qkv_proj", "c_attn", "query_key_value")
 
 
 def attention_by_layer(model: nn.Module) -> dict[int, nn.Module]:
-    """Returns the text model's attention modules; layers without one are
-    absent."""
+    """Returns the text model's attention modules by layer; some have none."""
     found = {}
     for name, module in model.named_modules():
         match = re.search(r"(?:^|\.)(?:layers|h)\.(\d+)\.", name)

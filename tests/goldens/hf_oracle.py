@@ -78,8 +78,7 @@ def _record(module, query, key, value, output, pattern, scaling) -> None:
 def _recording_attention(
     module, query, key, value, attention_mask, scaling=None, **kwargs
 ):
-    """Runs the family's own eager attention; keeps inputs and results on
-    `module`."""
+    """Runs the family's eager attention; records its tensors on `module`."""
     family = sys.modules[type(module).__module__]
     output, pattern = family.eager_attention_forward(
         module, query, key, value, attention_mask, scaling=scaling, **kwargs

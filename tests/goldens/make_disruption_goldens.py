@@ -158,8 +158,7 @@ def _rule_cases() -> list[dict]:
             _rule(_bottom(2), heads=[1], replace="zero"),
             _rule(_random(2), heads=[2, 3], tensors=["q"], point="pre_rope"),
         ),
-        # Spans leave BOS out of the statistics, out of the changes, or out of
-        # both.
+        # BOS is left out of the statistics, of the changes, or of both.
         _case("stat_no_bos", _rule(_top(1), stat_span=[1, 13])),
         _case("positions_no_bos", _rule(_top(1), positions=[1, 13])),
         _case(

@@ -92,8 +92,7 @@ def _check_what_matters(
     prompts: golden_run.Prompts,
     tensors: Tensors,
 ) -> None:
-    """Checks that each feature matters; otherwise its golden would test
-    nothing."""
+    """Checks that each feature matters; else its golden tests nothing."""
     want = torch.cat(
         [tensors[f"p1/{part}/logits"] for part in golden_run.PARTS]
     )

@@ -65,8 +65,7 @@ POINTS = ("hook_rot_q", "hook_rot_k", "hook_v")
 
 
 def _gap(norms: np.ndarray, largest: bool) -> float:
-    """Returns the relative distance of the first two candidates of norms
-    (D,)."""
+    """Returns the relative gap of the first two candidates of norms (D,)."""
     first, second = np.sort(-norms if largest else norms)[:2]
     return float(abs(first - second) / max(abs(first), abs(second)))
 

@@ -35,8 +35,7 @@ def _wavelengths(rotary_dims: int, theta: float = 10000.0) -> list[float]:
 
 
 def _norms(random: np.random.Generator) -> dict[str, np.ndarray]:
-    """Makes matrices (heads, head_dim) as attention gives them, and odd
-    ones."""
+    """Makes matrices (heads, head_dim) like attention's, and odd ones."""
     massive = random.gamma(4.0, 1.0, (9, 64))
     massive[:, 30] *= 14.0
     massive[2:7, 61] *= 11.0

@@ -49,8 +49,7 @@ def words(
 
 
 def uniform(source: Iterator[int], count: int) -> int:
-    """Draws an unbiased integer in [0, count): words over the limit are
-    dropped."""
+    """Draws an unbiased integer in [0, count); drops words over the limit."""
     limit = 2**32 - 2**32 % count
     while True:
         word = next(source)

@@ -38,8 +38,7 @@ def _replace_by_pooled_mean(x: torch.Tensor, k: int, largest: bool) -> None:
 def _replace_random(
     x: torch.Tensor, seed: int, layer: int, tensor: int
 ) -> None:
-    """Replaces one dim other than the top one in each head of x (heads, T,
-    D)."""
+    """Replaces a dim other than the top one in each head of x (heads, T, D)."""
     for index, head in enumerate(x):
         top = head.norm(dim=0).argmax().item()
         others = [d for d in range(head.shape[1]) if d != top]
@@ -49,8 +48,7 @@ def _replace_random(
 
 
 def _gemma2(x: torch.Tensor, control: bool) -> None:
-    """Replaces 22 dims of each token of x (heads, T, D) in all heads, in
-    place."""
+    """Replaces 22 dims per token of x (heads, T, D), in place in all heads."""
     for t in range(x.shape[1]):
         norms = x[:, t].norm(dim=0)
         dims = torch.topk(norms, 22, largest=not control).indices
@@ -135,8 +133,7 @@ class PresetLlama:
     def run(
         self, name: str, seed: int, ids: list[int], decode_ids: list[int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns prefill logits (T, vocab) and decode logits (steps,
-        vocab)."""
+        """Returns prefill logits (T, vocab), decode logits (steps, vocab)."""
         assert len(ids) > 1
         family, _, control = name.removeprefix("rope_with_llm/").partition("/")
         for layer in self._model.model.layers:

@@ -1,5 +1,4 @@
-"""Records which RoPE frequencies each pass used if they depend on the
-sequence."""
+"""Records each pass's RoPE frequencies if they depend on the sequence."""
 
 import torch
 

@@ -92,8 +92,7 @@ def _rule(folder, line, text, lower):
 
 
 def _check_names(root, rule, rules):
-    """Checks that every folder in a row has a row and sources, and that files
-    exist."""
+    """Checks that each folder in a row has a row and sources; files exist."""
     for folder in sorted(rule.folders - set(rules)):
         raise _bad(rule.line, f"{rule.folder} may include {folder}, which has "
                    "no row of its own")
@@ -108,8 +107,7 @@ def _check_names(root, rule, rules):
 
 
 def violations(root, rules):
-    """Returns lines "FILE:LINE: ...", one for each include that is not
-    allowed."""
+    """Returns lines "FILE:LINE: ...", one for each forbidden include."""
     found = []
     for top in TOPS:
         for path in sorted((root / top).rglob("*")):

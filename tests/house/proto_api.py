@@ -230,8 +230,7 @@ def _said(type_):
 
 
 def _outermost_missing(part, listed, api):
-    """Returns the outermost of `part` and its parents that the API lacks
-    now."""
+    """Returns the outermost of `part` and its parents now missing."""
     words = part.name.split(".")
     for end in range(1, len(words) + 1):
         for kind in ("message", "enum", "service", part.kind):
@@ -242,8 +241,7 @@ def _outermost_missing(part, listed, api):
 
 
 def updated(listed, api):
-    """Returns the parts that the list should have, in order. `breaks` must be
-    empty."""
+    """Returns the parts of the new list, in order. `breaks` must be empty."""
     parts = []
     for key, part in api.parts.items():
         old = listed.get(key, part)
@@ -256,8 +254,7 @@ def updated(listed, api):
 
 
 def not_in_changelog(listed, changelog):
-    """Returns additions and removals that their release's section does not
-    name."""
+    """Returns changes that their release's section does not name."""
     sections = {}
     for section in re.split(r"^## ", changelog, flags=re.MULTILINE)[1:]:
         title = re.match(r"\[([^\]]+)\]", section)
@@ -300,8 +297,7 @@ def problems(root):
 
 
 def update(root):
-    """Writes the list anew, unless the API breaks it; then returns the
-    breaks."""
+    """Writes the list anew, unless the API breaks it; returns the breaks."""
     api = read_protos(root)
     listed = read_list(root)
     found = breaks(listed, api)

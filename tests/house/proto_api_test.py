@@ -1,5 +1,4 @@
-"""Tests that the API keeps its promises, and that breaking changes are noticed
-in a copy."""
+"""Tests that the API keeps its promises and that breaches are noticed."""
 
 import pathlib
 import re
@@ -69,8 +68,7 @@ class ChangesTest(unittest.TestCase):
             "[Unreleased]\n", f"[Unreleased]\n\n- {line}\n", 1))
 
     def assert_breaks(self, part, *words):
-        """Checks that both report a forbidden change of `part`, and the list
-        stays."""
+        """Checks that both report the breach of `part`; the list stays."""
         before = self.list.read_text()
         for found in (proto_api.problems(self.root),
                       proto_api.update(self.root)):

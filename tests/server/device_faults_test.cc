@@ -127,8 +127,7 @@ class DeviceFaultsTest : public ServerTest {
   const std::shared_ptr<Faults> faults_ = std::make_shared<Faults>();
   std::atomic<int> lost_ = 0;
   std::atomic<const Model*> model_ = nullptr;
-  // This is called on the scheduler's thread; a test sets it while nothing
-  // runs.
+  // Called on the scheduler's thread; a test sets it while nothing runs.
   std::function<void()> on_pass_;
   std::string good_;
 };
@@ -182,8 +181,7 @@ TEST_F(DeviceFaultsTest, R12_ADeviceThatGivesNoMemoryDoesSo) {
 
 TEST_F(DeviceFaultsTest, R12_ADeviceLostToACancelledCallDoesSo) {
   const auto context = As(kToken);
-  // When the device is lost, the call is over, and nobody waits for its run to
-  // end.
+  // When the device is lost, the call is over; nobody awaits its run's end.
   on_pass_ = [&] {
     context->TryCancel();
     EXPECT_TRUE(testing::Await(

@@ -86,8 +86,7 @@ TEST(TensorValues, ReadsHalfAndBfloat) {
 }
 
 TEST(ComputeNormStatistics, CountsPerHead) {
-  // Head 0 has mean 2 and one entry above 2 x mean; head 1 is all zero; head 2
-  // is even.
+  // Head 0 has mean 2 and one entry above 2 x mean; 1 is all zero; 2 is even.
   const std::vector<float> norms = {1, 1, 1, 5, 0, 0, 0, 0, 3, 3, 3, 3};
   const NormStatistics statistics = ComputeNormStatistics(norms, 4, 2.0);
   EXPECT_EQ(statistics.massive_count, 1);

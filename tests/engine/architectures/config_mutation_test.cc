@@ -70,8 +70,7 @@ class ConfigMutationTest : public ::testing::TestWithParam<std::string> {
     return Model::Load(folder_.string(), options, backend_.get());
   }
 
-  // Returns the logits of both prompts at all positions; none if the images do
-  // not fit.
+  // Returns both prompts' logits at all positions; none if images do not fit.
   std::vector<float> Logits(const std::shared_ptr<const Model>& model) const {
     std::vector<std::unique_ptr<Driven>> driven;
     std::vector<Driven*> batch;

@@ -11,8 +11,7 @@
 namespace qk::testing {
 namespace {
 
-// Allows a few units in the last place of float32: pow() of torch and of libm
-// differ.
+// Allows a few float32 ulps: pow() of torch and of libm differ.
 constexpr double kRelative = 4e-7;
 
 absl::Status CheckPass(const std::string& name, const ModelConfig& config,

@@ -1,5 +1,4 @@
-// Makes every small change of a config.json: one field, one kind of change
-// each.
+// Makes every small change of a config.json, one field at a time.
 #ifndef QKSCOPE_TESTS_ENGINE_ARCHITECTURES_CONFIG_VARIANTS_H_
 #define QKSCOPE_TESTS_ENGINE_ARCHITECTURES_CONFIG_VARIANTS_H_
 

@@ -133,8 +133,7 @@ TEST_P(AttentionTest, AttentionPattern) {
   }
 }
 
-// Puts a NaN into a key or a value at `bad`: rows that do not see it keep their
-// bytes.
+// Puts a NaN into a key or value at `bad`: only rows that see it change.
 TEST_P(AttentionTest, ANanReachesTheRowsThatSeeItOnly) {
   Random random(6);
   for (const AttentionCase& c :

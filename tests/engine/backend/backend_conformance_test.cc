@@ -1,5 +1,4 @@
-// Compares ops of the forward pass, except attention, with naive loops in
-// float64.
+// Compares the forward pass's ops, except attention, with float64 loops.
 #include <algorithm>
 
 #include "tests/engine/backend/conformance.h"

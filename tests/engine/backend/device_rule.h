@@ -1,5 +1,4 @@
-// A disruption rule in the form that ops take, with the device memory that it
-// points to.
+// A disruption rule as ops take it, with the device memory it points to.
 #ifndef QKSCOPE_TESTS_ENGINE_BACKEND_DEVICE_RULE_H_
 #define QKSCOPE_TESTS_ENGINE_BACKEND_DEVICE_RULE_H_
 

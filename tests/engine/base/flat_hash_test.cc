@@ -177,8 +177,7 @@ TYPED_TEST(FlatHashTest, R13_AFailedInsertionChangesNothing) {
       ASSERT_LT(reached, kElements) << "allocation " << n << " did not fail";
       TestFixture::ExpectHas(table, reached);
       if (this->HasFatalFailure()) FAIL() << "allocation " << n;
-      // A table destroyed here leaves nothing behind; this one is filled
-      // further.
+      // A table destroyed here leaves nothing; this one is filled further.
       Table moved = std::move(table);
       ASSERT_EQ(TestFixture::Fill(moved, reached, 0), kElements);
       TestFixture::ExpectHas(moved, kElements);

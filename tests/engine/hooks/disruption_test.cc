@@ -181,8 +181,7 @@ void CheckReport(const JsonValue& expected, const Rule& rule,
           << got.values[j] << " for " << value;
     }
   }
-  // For per-token rules, `dims` already sums over the rows, but not over the
-  // heads.
+  // Per token, `dims` already sums over the rows, but not over the heads.
   const int64_t times = rule.axis == Rule::Axis::kPerHead
                             ? RowsWritten(rule, report.step)
                             : HeadsOf(rule, report.tensor, config);

@@ -88,8 +88,7 @@ inline std::vector<Refusal> Refusals() {
       ".kv_cache: PERSIST cannot keep copies of K or V that differ inside a "
       "group (kv_grouping QUERY_HEAD); use ATTENTION_ONLY";
   return {
-      // An image's patches are one prefill, and the tower keeps nothing of
-      // them.
+      // An image's patches are one prefill, and the tower has no cache.
       {[](const Combination& c) { return c.rule.vision && c.rule.reselect; },
        ".reselect: has no meaning in tower VISION"},
       // A token has no mean over S.

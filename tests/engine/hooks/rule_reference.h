@@ -73,8 +73,7 @@ class RuleReference {
   std::vector<int> Choose(const std::vector<double>& norms, int place,
                           int step) const;
   std::map<int, Chosen> ChooseForHeads(const Rows& counted, int step) const;
-  // `view` and `written` are (rows, counted heads, dims); unwritten entries
-  // stay NaN.
+  // `view`, `written`: (rows, counted heads, dims); unwritten entries stay NaN.
   void PerHead(const Rows& view, int step, Rows* written);
   void PerToken(const Rows& view, int start, int step, Rows* written);
   void Write(const Chosen& chosen, const Rows& view, int row, int head,

@@ -93,8 +93,7 @@ TEST(TextStreamTest, StopStringAcrossTokens) {
 TEST(TextStreamTest, APrefixThatGoesElsewhereIsReleased) {
   EXPECT_THAT(Stream({"STOP"}, {"a ST", "AR"}), ElementsAre("a ", "STAR", ""));
   EXPECT_THAT(Stream({"STOP"}, {"a STO"}), ElementsAre("a ", "STO"));
-  // "aab" against "aaab": the first a is released, the others may still begin a
-  // match.
+  // "aab" against "aaab": the first a is free, the others may begin a match.
   EXPECT_THAT(Stream({"aab"}, {"a", "a", "a", "b"}),
               ElementsAre("", "", "a", ""));
 }
@@ -102,8 +101,7 @@ TEST(TextStreamTest, APrefixThatGoesElsewhereIsReleased) {
 TEST(TextStreamTest, TheFirstOfSeveralStopStringsCounts) {
   EXPECT_THAT(Stream({"xyz", "y"}, {"axyz"}), ElementsAre("a"));
   EXPECT_THAT(Stream({"later", "b"}, {"a", "b later"}), ElementsAre("a", ""));
-  // The stop string that is complete first in the text wins over a longer
-  // candidate.
+  // The stop string that is complete first wins over a longer candidate.
   EXPECT_THAT(Stream({"abcd", "bc"}, {"ab", "c"}), ElementsAre("", "a"));
 }
 

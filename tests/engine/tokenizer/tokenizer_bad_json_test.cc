@@ -1,5 +1,4 @@
-// Tests malformed tokenizer.json and tokenizer_config.json, each with its
-// message.
+// Tests the messages for bad tokenizer.json and tokenizer_config.json files.
 #include <string>
 
 #include "absl/strings/str_cat.h"

@@ -51,8 +51,7 @@ std::string Text(const Hostile& hostile, size_t bytes) {
   return text + hostile.end;
 }
 
-// Returns processor time: encoding takes one thread, and other processes may
-// delay it.
+// Returns processor time, because other processes may delay the thread.
 double EncodeSeconds(const Tokenizer& tokenizer, const std::string& text) {
   EncodeOptions options;
   options.parse_special = true;

@@ -41,8 +41,7 @@ def round_to_q8_0(tensors: Tensors) -> Tensors:
 
 _LLAMA = llama.FAMILIES["tiny_llama_gqa"]
 
-# The keys are the folders' names; the second value is the converter's
-# --outtype.
+# Folder name to model, and the converter's --outtype.
 GGUF_FAMILIES: dict[str, tuple[Family, str]] = {
     "gemma2": (
         _changed(

@@ -38,8 +38,7 @@ def _gpt2(**changes) -> dict:
 
 
 def _as_published(tensors: Tensors) -> Tensors:
-    """Removes the prefix `transformer.` and adds each layer's mask as
-    attn.bias."""
+    """Removes `transformer.` and adds each layer's mask as attn.bias."""
     mask = torch.ones(_POSITIONS, _POSITIONS).tril()[None, None]
     out = {n.removeprefix("transformer."): t for n, t in tensors.items()}
     for layer in range(2):

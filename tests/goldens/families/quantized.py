@@ -23,8 +23,7 @@ def _llama(**changes) -> dict:
 
 
 def _wide() -> dict:
-    """Suits groups of 128 inputs: two groups, and one in o_proj and
-    down_proj."""
+    """Gives groups of 128 inputs: two, but one in o_proj and down_proj."""
     return _llama(
         hidden_size=256,
         intermediate_size=128,

@@ -54,8 +54,7 @@ def main():
         rng = np.random.default_rng(int(kind) + 1)
         blocks = random_blocks(rng, count, block_bytes, halves)
         if name == "F16":
-            # Half of the values cover the whole range, not only typical
-            # weights.
+            # Half of the values cover the whole range, not only typical ones.
             blocks[count // 2:] = rng.integers(0, 256, (count // 2, 2))
         with np.errstate(all="ignore"):
             values = gguf.dequantize(blocks.reshape(-1), kind)

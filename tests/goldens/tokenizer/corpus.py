@@ -175,8 +175,7 @@ def every_code_point():
 
 
 def every_mark():
-    """Yields each code point between marks that NFC reorders, and
-    decomposed."""
+    """Yields each code point, and decomposed, between marks to reorder."""
     points = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
     for i in range(0, len(points), 12):
         yield "".join(

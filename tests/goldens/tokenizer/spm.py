@@ -131,8 +131,7 @@ def steps(family, tokenizer):
 
 
 def convert(family, model):
-    """Converts a tokenizer.model like `transformers`, with the family's
-    steps."""
+    """Converts a tokenizer.model like `transformers`; adds the steps."""
     proto = parse(model)
     vocab = {p.piece: i for i, p in enumerate(proto.pieces)}
     scores = {p.piece: p.score for p in proto.pieces}

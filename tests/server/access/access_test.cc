@@ -1,5 +1,4 @@
-// Every RPC asks for credentials. Also tests what a user may see, and request
-// ids.
+// Tests that every RPC needs credentials; what a user may see; request ids.
 #include <algorithm>
 #include <filesystem>
 #include <fstream>

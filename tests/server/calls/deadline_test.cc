@@ -48,8 +48,7 @@ Timed CallWithin(pb::Analysis::Stub* stub, std::chrono::milliseconds time,
 TEST_F(DeadlineTest, R6_DeadlinesEndOnTimeAndQueuedWorkNeverRuns) {
   Start(TinyOptions());
   HoldDevice(3);
-  // The shortest deadlines hit calls that are still being set up, in every
-  // state.
+  // The shortest deadlines hit calls in every state of being set up.
   for (const auto& [ms, rounds] : std::vector<std::pair<int, int>>{
            {1, 200}, {3, 50}, {50, 10}, {200, 5}}) {
     double worst = 0;
@@ -127,8 +126,7 @@ TEST_F(DeadlineTest, R6_DeadlinesOfThePastAndOfTheFarFuture) {
   EXPECT_FALSE(HasRun(7));
 }
 
-// This works even while the device is held: the call waits for nothing from the
-// engine.
+// This works even while the device is held: no call waits for the engine.
 TEST_F(DeadlineTest, R6_ACallWithoutADeadlineGetsTheServers) {
   // The deadline grows until the first call is with the device by then.
   int64_t deadline_ms = 300;

@@ -87,8 +87,7 @@ void AwaitMoment(Moment moment, const Gate& gate, std::mt19937* random,
   std::this_thread::sleep_for(std::chrono::microseconds((*random)() % 500));
 }
 
-// Makes `calls` calls, cancels each at a random moment, and counts them by
-// moment.
+// Makes `calls` calls, cancels each at a random moment; counts by moment.
 void CancelSome(pb::Analysis::Stub* stub, const Gate& gate, unsigned seed,
                 int calls, std::atomic<int>* counts) {
   std::mt19937 random(seed);

@@ -1,5 +1,4 @@
-// Tests the queue over the wire, with a device that a test holds between two
-// layers.
+// Tests the queue over the wire, with a device held between two layers.
 #include <atomic>
 #include <memory>
 #include <string>

@@ -1,5 +1,4 @@
-// Compares the vision tower's Q, K and V over the wire with transformers in
-// float64.
+// Compares the vision tower's Q, K and V with transformers in float64.
 #include <cmath>
 #include <map>
 #include <thread>

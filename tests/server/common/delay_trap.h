@@ -14,8 +14,7 @@
 
 namespace qk::testing {
 
-// Only one may exist at a time. No thread may be at a point when it is
-// destroyed.
+// One may exist at a time. No thread may be at a point when it is destroyed.
 class DelayTrap {
  public:
   // Holds the first thread that reaches each of `points`.

@@ -1,5 +1,4 @@
-// Tests what good requests become: defaults, resolved ranges, expanded
-// requests.
+// Tests what good requests become: defaults, ranges, expanded requests.
 #include "server/convert/convert.h"
 
 #include <string>

@@ -14,8 +14,7 @@
 
 namespace qk::testing {
 
-// The id is byte + 1; id 0 is the special token "<s>", added in front on
-// request.
+// The id is byte + 1; id 0 is "<s>", which comes first if asked for.
 class ByteTokenizer : public Tokenizer {
  public:
   explicit ByteTokenizer(std::string sha256 = "aa") : sha256_(sha256) {}
@@ -96,8 +95,7 @@ inline ModelConfig SmallVisionConfig() {
   return config;
 }
 
-// Models by name: "m" has a tokenizer, "bare" has none, and a test may add
-// others.
+// Models by name: "m" has a tokenizer, "bare" has none; tests may add others.
 class FakeModels {
  public:
   FakeModels() {

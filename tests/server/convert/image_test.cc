@@ -127,8 +127,7 @@ TEST_F(ImageTest, DamagedFilesAreRefused) {
     for (size_t size = 0; size + 2 < file.size(); ++size) {
       EXPECT_FALSE(DecodeImage(file.substr(0, size)).ok()) << name << size;
     }
-    // Changes one byte after another: each gives an error or a picture, never a
-    // crash.
+    // Changes byte after byte: this gives an error or a picture, never a crash.
     for (size_t i = 0; i < file.size(); ++i) {
       std::string flipped = file;
       flipped[i] = static_cast<char>(flipped[i] ^ 0x41);

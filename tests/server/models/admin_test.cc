@@ -1,5 +1,4 @@
-// Tests ModelAdmin on a real server: models are loaded and unloaded under
-// requests.
+// Tests ModelAdmin on a real server: models change under running requests.
 #include <atomic>
 #include <filesystem>
 #include <fstream>
@@ -82,8 +81,7 @@ class Brake {
   std::atomic<bool> stands_ = false;
 };
 
-// The steps of a stopped pass do nothing: the scheduler lets others run between
-// them.
+// A stopped pass's steps do nothing: the scheduler lets others run meanwhile.
 class BrakeDevice : public EngineDevice {
  public:
   explicit BrakeDevice(std::shared_ptr<Brake> brake)

@@ -173,8 +173,7 @@ TEST_F(ResultStoreTest, OnlyItsOwnerFindsIt) {
 }
 
 TEST_F(ResultStoreTest, ItGoesWhenItsTimeIsUp) {
-  // The result is found until it expires: the TTL grows until the lookup fits
-  // into it.
+  // The result is found until it expires: the TTL grows to fit the lookup.
   std::shared_ptr<KeptResult> going_on;
   for (options_.ttl = absl::Milliseconds(200);; options_.ttl *= 2) {
     Open();

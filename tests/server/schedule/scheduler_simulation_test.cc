@@ -25,8 +25,7 @@ using testing::NullObserver;
 using testing::Outcome;
 
 constexpr int kLayers = 10;
-// A layer takes kLayerSeconds to read the weights, plus kRowSeconds for each
-// row.
+// A layer takes kLayerSeconds for the weights, plus kRowSeconds per row.
 constexpr double kLayerSeconds = 0.002;
 constexpr double kRowSeconds = 0.0002;
 constexpr int kContext = 1000;
@@ -162,8 +161,7 @@ class Simulation {
       }
       NoteFinished();
       if (left.empty() && unfinished_ == 0) break;  // the last was refused
-      // The scheduler is work-conserving: nothing ran, so nothing could have
-      // run.
+      // The scheduler is work-conserving: nothing ran, so nothing can run.
       EXPECT_TRUE(NothingCanRun()) << "idle at " << clock_.Seconds();
       absl::Time next =
           left.empty() ? absl::InfiniteFuture()
@@ -271,8 +269,7 @@ class Simulation {
     });
   }
 
-  // Returns whether every waiting user has used up its budget, as the device
-  // counted.
+  // Returns whether each waiting user has used up its budget on the device.
   bool NothingCanRun() {
     for (size_t i : open_) {
       const SimulatedUser& user = users_[all_[i].arrival.user];
