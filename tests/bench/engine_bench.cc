@@ -1,13 +1,12 @@
-// Speed of the engine on a real model, one JSON line per measurement:
+// Measures the engine's speed on a real model, one JSON line per measurement:
 //
 //   engine_bench MODEL f32|bf16 THREADS [BACKEND [MEASUREMENT...]]
 //
-// BACKEND: a name of tests/engine/test_backend.h; cpu when there is none.
-// MEASUREMENT: prefill, prefill512, arms, together, decode; all when none is
-// named.
+// BACKEND: a name of tests/engine/test_backend.h; cpu by default. MEASUREMENT:
+// prefill, prefill512, arms, together, decode; all by default.
 // tests/bench/compare_peers.py runs it beside its peers. Times are the best of
-// several runs, and what is compared takes turns; tokens are drawn at random,
-// since none of this depends on them.
+// several runs, and compared measurements alternate; tokens are random, since
+// none of this depends on them.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -85,14 +84,14 @@ class Bench {
     }
     spec.capture.off = !capture;
     for (int l = 0; l < layers; ++l) spec.capture.layers.push_back(l);
-    // The last row's logits, as a peer computes them.
+    // A peer computes the last row's logits too.
     spec.logits.emplace();
     spec.logits->top_n = 1;
     spec.logits->positions = {tokens - 1};
     return spec;
   }
 
-  // Seconds of all passes of some runs together.
+  // Returns the seconds of all passes of some runs together.
   double Run(const std::vector<RunSpec>& specs, double* first_frame = nullptr,
              double* layer = nullptr) {
     std::vector<std::unique_ptr<NullSink>> sinks;
@@ -140,7 +139,8 @@ class Bench {
     return best;
   }
 
-  // The best of each, taken in turns: the speed of a shared machine drifts.
+  // Returns the best of each; the two alternate, because a shared machine's
+  // speed drifts.
   std::pair<double, double> BestInTurns(int times,
                                         const std::function<double()>& a,
                                         const std::function<double()>& b) {

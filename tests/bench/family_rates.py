@@ -126,7 +126,7 @@ def gpt_neox() -> tuple[dict, dict, list]:
 
 
 def write_model(folder: pathlib.Path, config: dict, tensors: dict) -> None:
-    """config.json and a safetensors file of bf16 values in +-[2^-7, 2^-6)."""
+    """Writes config.json and bf16 weights in +-[2^-7, 2^-6) as safetensors."""
     random = np.random.default_rng(1)
     header, offset = {}, 0
     for name, shape in tensors.items():
@@ -154,7 +154,7 @@ def run_lines(command: list[str], threads: int) -> list[dict]:
 
 
 def measure(arguments: argparse.Namespace, family, kind: str) -> None:
-    """One row: the pass, the limit, their ratio."""
+    """Prints one row: the pass, the limit, and their ratio."""
     config, tensors, gemms = family()
     tokens = 512
     with tempfile.TemporaryDirectory() as name:

@@ -1,4 +1,4 @@
-"""Users, tokens and request logs, with real processes."""
+"""Tests users, tokens and request logs with real processes."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ REFUSED = b"missing or invalid token"
 
 
 def add_user(path, alias, *flags):
-    """The new user's token."""
+    """Adds a user; returns the user's token."""
     result = qkctl("", "user", "add", alias, "--users-file", path, *flags)
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()
@@ -129,7 +129,7 @@ class TokenTest(WithFolder):
         for place in (["--token-file", file, "models"],
                       ["models", "--token-file", file]):
             self.assertEqual(qkctl(server, *place).returncode, 0)
-        # The file goes before the environment.
+        # The file takes precedence over the environment.
         self.assertEqual(qkctl(server, "models", "--token-file", file,
                                token="qks_wrong").returncode, 0)
         for bad in ("", "two words\n"):
@@ -151,7 +151,7 @@ class TokenTest(WithFolder):
         self.assertEqual(qkctl(server, "models", token=ada).returncode, 0)
         qkctl("", "user", "remove", "ada", "--users-file", self.users)
         self.await_code(server, ada, EXIT_DENIED)
-        # A broken file changes nothing, and the log says where it is broken.
+        # A broken file changes nothing, and the log says where the fault is.
         good = self.users.read_text()
         write_whole(self.users, good + "users {\n  alias: 'x'\n}\n")
         server.await_log("users_not_reloaded")
@@ -260,13 +260,13 @@ class LogTest(WithFolder):
                     self.users) as server:
             ids = ["analyze", "--model", "tiny", "--token-ids", "3,1,41,59",
                    "--arm", "clean", "--arm", "top_k:1"]
-            # Lines come after their answers: each is waited for, so that they
-            # have the calls' order.
+            # Log lines follow their answers: the test waits for each line, so
+            # that the lines are in the order of the calls.
             self.assertEqual(qkctl(server, *ids, token=token).returncode, 0)
             server.rpcs(1)
             qkctl(server, *ids, token="qks_wrong-token")
             server.rpcs(2)
-            # The model has no tokenizer: the error must not show the text.
+            # The model has no tokenizer; the error must not show the text.
             bad = qkctl(server, "analyze", "--model", "tiny", "--prompt",
                         self.CANARY, token=token)
             self.assertEqual(bad.returncode, 4)

@@ -1,4 +1,4 @@
-"""Streams that end in the middle: cancel, kill, drain, deadline."""
+"""Tests streams that end in the middle: cancel, kill, drain, deadline."""
 
 import pathlib
 import signal
@@ -15,7 +15,7 @@ class BrokenStreamsTest(unittest.TestCase):
     def setUp(self):
         folder = scratch_folder()
         self.addCleanup(folder.cleanup)
-        # Of --out: nothing else is in it.
+        # The folder for --out; it holds nothing else.
         self.folder = pathlib.Path(folder.name) / "out"
         self.folder.mkdir()
         config = pathlib.Path(folder.name) / "q.conf"
@@ -36,7 +36,7 @@ class BrokenStreamsTest(unittest.TestCase):
         self.assertNotIn("finished", events[-1])
         self.assertIn("cancelled", err)
         self.assertEqual(list(self.folder.iterdir()), [])
-        # The server is not the worse for it.
+        # The server still works as before.
         self.assertEqual(qkctl(self.server, *SHORT).returncode, 0)
 
     def test_server_killed_in_the_middle(self):
@@ -61,12 +61,12 @@ class BrokenStreamsTest(unittest.TestCase):
         self.assertEqual(self.server.wait(), 0, self.server.log_text())
 
     def test_deadline_in_the_middle(self):
-        # Long enough for the first layer to come before it.
+        # The deadline grows until the first layer comes before it.
         seconds = 2
         while True:
             client = self.stalled("--timeout", str(seconds))
             in_the_middle = any("layer" in event for event in client.events)
-            # Nothing more comes, so the stream cannot end before its deadline.
+            # Nothing more arrives: the stream cannot end before its deadline.
             code, events, err = client.finish()
             self.assertEqual(code, 9, err)
             self.assertFalse(any("finished" in event for event in events))

@@ -1,8 +1,8 @@
-"""Checksums and digests of a real server's streams, by other implementations:
-hashlib's SHA-256 and PyPI's crc32c.
+"""Checks the checksums and digests of a real server's streams with other
+implementations: hashlib's SHA-256 and PyPI's crc32c.
 
-What they cover is written at Layer.crc32c and at PayloadDigest in
-proto/qkscope/v1/analysis.proto.
+The comments at Layer.crc32c and PayloadDigest in
+proto/qkscope/v1/analysis.proto say what they cover.
 """
 
 import collections
@@ -33,15 +33,15 @@ def request(text):
 
 
 def key_of(message):
-    """What a PayloadDigest is of; `message` is one, or a Layer."""
+    """Returns what a PayloadDigest, or a Layer, refers to."""
     image = message.image if message.HasField("image") else None
     return (message.arm, image, message.phase, message.layer, message.point,
             message.stage)
 
 
 def payloads_of(layers):
-    """{key: [payload of each step, in step order]} of Layer events; checks
-    their chunks."""
+    """Returns {key: [payload of each step, in step order]} of Layer events;
+    checks their chunks."""
     parts = collections.defaultdict(bytearray)  # by key and step
     totals = {}
     for layer in layers:
@@ -67,7 +67,7 @@ def payloads_of(layers):
 
 
 def check_digests(payloads, digests, with_sha256):
-    """Every payload has one digest, and it fits; no digest is left over."""
+    """Checks that each payload has one matching digest and none is left."""
     keys = [key_of(digest) for digest in digests]
     if sorted(map(repr, keys)) != sorted(map(repr, payloads)):
         raise AssertionError(f"digests of {keys}, payloads of "
@@ -91,7 +91,7 @@ class DigestsTest(unittest.TestCase):
         cls.stub = analysis_grpc.AnalysisStub(channel)
 
     def analyze(self, text_or_request):
-        """The Layer events and the manifest."""
+        """Returns the Layer events and the manifest."""
         if isinstance(text_or_request, str):
             text_or_request = request(text_or_request)
         events = list(self.stub.Analyze(text_or_request, timeout=PATIENCE_S))
@@ -105,7 +105,7 @@ class DigestsTest(unittest.TestCase):
         return layers, events[-1].finished.manifest
 
     def check(self, text_or_request, digests, with_sha256=True):
-        """Checks a whole stream, of that many digests; its payloads."""
+        """Checks a stream with this many digests; returns its payloads."""
         layers, manifest = self.analyze(text_or_request)
         payloads = payloads_of(layers)
         self.assertEqual(len(payloads), digests)
@@ -174,7 +174,7 @@ class DigestsTest(unittest.TestCase):
         for name in ("rgb.png", "yuv444.jpg"):
             image = message.input.images.add()
             image.encoded = (GOLDENS / "images" / name).read_bytes()
-        # 2 layers and 3 points, of 2 images and of the text.
+        # 2 layers and 3 points, for each of 2 images and the text.
         _, payloads = self.check(message, digests=18)
         self.assertEqual({key[1] for key in payloads}, {None, 0, 1})
 

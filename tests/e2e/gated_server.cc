@@ -1,10 +1,10 @@
-// qkscoped with a device that a test holds between two passes and can lose,
-// which the CPU's cannot be: a request is certainly in progress while it does.
+// qkscoped with a device that a test can hold, so that a request is certainly
+// in progress, and can lose, which is impossible with the CPU.
 //
 //   gated_server [--lost] FLAGS_OF_QKSCOPED...
 //
-// --lost: the device is lost from the start. The gate is open at first. A
-// command is a line on stdin; a line of JSON on stderr says that it is done:
+// --lost: the device is lost from the start. The gate is open at first. Each
+// line on stdin is a command; a line of JSON on stderr confirms it:
 //
 //   shut      holds every pass before its next step
 //   let N     lets N more passes through
@@ -32,7 +32,7 @@ namespace qk {
 namespace {
 
 void Obey(testing::Gate* gate, testing::Faults* faults) {
-  // Not stdin itself: at its end the process waits for who reads that.
+  // At exit, the process would wait for a thread that reads stdin itself.
   std::ifstream commands("/dev/stdin");
   for (std::string line; std::getline(commands, line);) {
     std::istringstream words(line);
@@ -67,11 +67,11 @@ int Main(std::vector<std::string> arguments) {
     faults->lost_to_ops = true;
     arguments.erase(arguments.begin());
   }
-  // Signals are for the threads of qkscoped.
+  // Only the threads of qkscoped handle signals.
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_BLOCK, &all, &before);
-  // It reads until the process exits, and shares all that it uses.
+  // The thread reads until the process exits, and shares all that it uses.
   std::thread([gate, faults] { Obey(gate.get(), faults.get()); }).detach();
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return RunProcess(arguments, std::make_unique<testing::FaultyBackend>(faults),

@@ -1,4 +1,4 @@
-"""A TCP proxy that holds a server's answer back in the middle."""
+"""A TCP proxy that holds back a server's answer in the middle."""
 
 import select
 import socket
@@ -6,10 +6,10 @@ import threading
 
 
 class HoldingProxy:
-    """Forwards connections to `address`. `limits`: once so many bytes of the
-    server's have gone through a connection, it holds the rest back until
-    release() or cut(). Each limit holds once, in their order; one connection
-    at a time has traffic.
+    """Forwards connections to `address`. `limits`: once this many bytes from
+    the server have passed through a connection, the proxy holds back the rest
+    until release() or cut(). Each limit holds once, in order; only one
+    connection at a time may have traffic.
     """
 
     def __init__(self, address, limits):
@@ -18,27 +18,27 @@ class HoldingProxy:
         self._limits = list(limits)
         self._changed = threading.Condition()
         self._held = None  # The server's and the client's end.
-        self._cut = None  # The server's end of the last that was cut.
+        self._cut = None  # The server's end of the last cut connection.
         self._closed = False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def await_held(self, patience_s):
-        """Whether a connection is held by then."""
+        """Returns whether a connection is held within this time."""
         with self._changed:
             return self._changed.wait_for(lambda: self._held is not None,
                                           patience_s)
 
     def release(self):
-        """What is held goes on, and nothing is held from here on."""
+        """Lets the held connection continue, and holds nothing from here on."""
         with self._changed:
             self._limits.clear()
             self._held = None
             self._changed.notify_all()
 
     def cut(self):
-        """Closes the connection that is held, to both sides."""
+        """Closes the held connection on both sides."""
         with self._changed:
             ends, self._held = self._held, None
             self._cut = ends[0]
@@ -102,17 +102,18 @@ class HoldingProxy:
         _shut_down(sink)
 
     def _reached(self, passed):
-        """The limit that a connection comes to with so many bytes, if any."""
+        """Returns the limit that this many bytes have reached, if any."""
         with self._changed:
             return (self._limits[0] if self._limits
                     and passed > self._limits[0] else None)
 
     def _hold(self, source, sink):
-        """Until it is over; gives what has come meanwhile. The server's socket
-        never fills: what stops it is the client's flow control."""
+        """Waits until the hold is over; returns what has arrived meanwhile. The
+        server's socket never fills, because the client's flow control stops the
+        server."""
         came = []
         with self._changed:
-            if not self._limits:  # Released just now.
+            if not self._limits:  # The proxy has just been released.
                 return b""
             self._limits.pop(0)
             self._held = source, sink

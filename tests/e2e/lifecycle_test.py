@@ -1,4 +1,4 @@
-"""A server's life as its surroundings see it: floods, systemd, signals, kills."""
+"""Tests a server's life from outside: floods, systemd, signals, kills."""
 
 import json
 import os
@@ -28,12 +28,12 @@ def connect_many(address, count):
 
 
 def with_few_descriptors(command):
-    """The command under a limit of 64 descriptors."""
+    """Returns the command, to run under a limit of 64 descriptors."""
     return ["bash", "-c", "ulimit -n 64; exec \"$0\" \"$@\"", *command]
 
 
 class NotifySocket:
-    """What systemd would listen on."""
+    """The socket that systemd would listen on."""
 
     def __init__(self, address):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -46,7 +46,7 @@ class NotifySocket:
         return {**os.environ, "NOTIFY_SOCKET": self.name, **more}
 
     def await_state(self, state, times=1, patience=PATIENCE_S):
-        """Whether the server has said it so often, within the time."""
+        """Returns whether the server has sent the state often enough."""
         deadline = time.monotonic() + patience
         while self.told.count(state) < times:
             self.socket.settimeout(max(0.01, deadline - time.monotonic()))
@@ -65,13 +65,12 @@ class NotifySocket:
 
 class FloodTest(unittest.TestCase):
     def flood(self, server):
-        """300 connections that say nothing; then the server serves again."""
+        """Opens 300 silent connections; then the server must serve again."""
         flood = connect_many(server.address, 300)
         server.await_log("connections_shed")
         for connection in flood:
             connection.close()
-        # Until it has noticed that they are gone, a new connection may be
-        # shed, too.
+        # New connections may be shed until the server notices this.
         wait_until(lambda: qkctl(server, "analyze", *IDS).returncode == 0,
                    server.log_text)
 
@@ -124,7 +123,7 @@ class SystemdTest(unittest.TestCase):
             with Server({"tiny": TINY_MODEL}, wrap=with_few_descriptors,
                         environment=environment) as server:
                 self.assertTrue(notify.await_state("WATCHDOG=1", 3))
-                # A flood does not get a working server killed.
+                # A flood must not get a working server killed.
                 flood = connect_many(server.address, 300)
                 server.await_log("connections_shed")
                 seen = notify.told.count("WATCHDOG=1")
@@ -143,7 +142,7 @@ class SystemdTest(unittest.TestCase):
                 server.send_signal(signal.SIGTERM)
                 self.assertTrue(notify.await_state("STOPPING=1"))
                 self.assertEqual(server.wait(), 0)
-                # A first check would have come before READY.
+                # The first check would have come before READY.
                 self.assertNotIn("WATCHDOG=1", notify.told)
 
     def test_with_client_certificates(self):
@@ -163,7 +162,7 @@ class SystemdTest(unittest.TestCase):
                                       "--tls-key", mine.key]) as server:
                 self.assertTrue(notify.await_state("WATCHDOG=1"))
                 self.assertNotIn('"watchdog', server.log_text())
-                # Nobody else comes in without one.
+                # A client without a certificate is still refused.
                 plain = qkctl(server.address, "health")
                 self.assertNotEqual(plain.returncode, 0)
 
@@ -197,7 +196,7 @@ class StoppingTest(unittest.TestCase):
                 server.send_signal(signal.SIGTERM)
                 server.await_log('"draining"')
                 self.assertEqual(qkctl(server, "health").returncode, 3)
-                # It is health that says so, not a process that is gone.
+                # Health itself says so; the process is still running.
                 self.assertIsNone(server.process.poll())
                 stream.release()
                 self.assertEqual(stream.finish()[0], 0)
@@ -210,7 +209,7 @@ class StoppingTest(unittest.TestCase):
                     Stalled(server) as stream:
                 start = time.monotonic()
                 server.send_signal(signal.SIGTERM)
-                # Not forever: the stream would be.
+                # The server does not wait for the endless stream.
                 self.assertEqual(server.wait(), 0)
                 self.assertGreaterEqual(time.monotonic() - start, 2)
                 stream.release()
@@ -244,7 +243,7 @@ class KilledTest(unittest.TestCase):
             finished = []
             for _ in range(10):
                 with self.start(spool) as server:
-                    # What was finished before the kill is still there, whole.
+                    # The result finished before the kill is still whole.
                     for request, text in finished[-1:]:
                         result = qkctl(server, "result", request, "--json")
                         self.assertEqual(result.returncode, 0, result.stderr)
@@ -255,7 +254,7 @@ class KilledTest(unittest.TestCase):
                     result = qkctl(server, "result", request, "--json")
                     self.assertEqual(result.returncode, 0, result.stderr)
                     finished.append((request, self.layers(result.stdout)))
-                    # Six frames, and the manifest's digests of them.
+                    # There are six frames, and the manifest with their digests.
                     self.assertEqual(len(finished[-1][1]), 6 + 1)
                     half = [self.detach(server, 200) for _ in range(4)]
                     with Stalled(server):
@@ -267,7 +266,7 @@ class KilledTest(unittest.TestCase):
                         if result.returncode != 0:
                             self.assertNotIn('"finished"', result.stdout)
                             continue
-                        # It was through before the kill.
+                        # The request was finished before the kill.
                         self.assertIn('"finished"', result.stdout)
             self.assertEqual(len(finished), 10)
 

@@ -1,6 +1,6 @@
 """Real processes for the end-to-end tests: qkscoped and qkctl.
 
-Servers listen on free loopback ports and are ended by their process id.
+Servers listen on free loopback ports; the tests end them by process id.
 """
 
 import json
@@ -22,11 +22,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ["QK_BIN_DIR"])
 TINY_MODEL = ROOT / "tests" / "goldens" / "tiny_llama_gqa"
 
-# Longer than anything here takes; a test that reaches it hangs.
+# This is longer than anything here takes; a test that reaches it hangs.
 PATIENCE_S = 1200
 
-# Configuration of a server whose clients may stand still, or be slow, for as
-# long as they like.
+# The configuration of a server whose clients may stall or be slow for as long
+# as they like.
 PATIENT_LIMITS = "write_stall_timeout_ms: 3600000 max_deadline_ms: 7200000 "
 PATIENT_KEEPALIVE = "keepalive_s: 3600 keepalive_timeout_s: 3600 "
 PATIENT = PATIENT_KEEPALIVE + f"limits {{{PATIENT_LIMITS}}} "
@@ -35,8 +35,8 @@ PATIENT = PATIENT_KEEPALIVE + f"limits {{{PATIENT_LIMITS}}} "
 class Server:
     """A qkscoped with the given models (name -> path), until stop().
 
-    Without a --config it has PATIENT. `client_flags`: what qkctl needs to reach
-    it. `wrap` makes of the command another one that runs it, in the same
+    Without a --config it uses PATIENT. `client_flags`: what qkctl needs to
+    reach it. `wrap` turns the command into another one that runs it in the same
     process.
     """
 
@@ -90,12 +90,12 @@ class Server:
         return "".join(self.log)
 
     def await_log(self, text, times=1):
-        """Until the log has it so often."""
+        """Waits until the log contains the text `times` times."""
         wait_until(lambda: self.log_text().count(text) >= times,
                    lambda: f"{text} in the log:\n" + self.log_text())
 
     def rpcs(self, count=0):
-        """The log's lines of calls that have ended, once there are so many."""
+        """Waits until the log has `count` lines of ended calls; returns all."""
         def lines():
             return [entry for entry in map(json.loads, list(self.log))
                     if entry["event"] == "rpc"]
@@ -106,7 +106,7 @@ class Server:
         self.process.send_signal(number)
 
     def wait(self):
-        """The exit status."""
+        """Waits for the process; returns its exit status."""
         return self.process.wait(PATIENCE_S)
 
     def stop(self, number=signal.SIGTERM):
@@ -131,8 +131,8 @@ class Server:
 
 
 class GatedServer(Server):
-    """One whose device stands still where a test wants it to, so that a request
-    is certainly in progress: gated_server.cc."""
+    """A server whose device a test can hold, so that a request is certainly in
+    progress: gated_server.cc."""
 
     PROGRAM = "gated_server"
     STDIN = subprocess.PIPE
@@ -148,15 +148,15 @@ class GatedServer(Server):
         return sum('"event":"gate"' in line for line in list(self.log))
 
     def shut(self):
-        """Every pass waits before its next step."""
+        """Makes every pass wait before its next step."""
         self._gate("shut")
 
     def let(self, passes):
-        """So many more passes go through."""
+        """Lets this many more passes through."""
         self._gate(f"let {passes}")
 
     def await_held(self):
-        """Until a pass waits."""
+        """Waits until a pass is held."""
         self._gate("await")
 
     def open(self):
@@ -167,8 +167,8 @@ class GatedServer(Server):
 
 
 def wait_until(done, what):
-    """Until `done` gives what is true, and returns that. `what` says, as a text
-    or a call that makes one, what hangs otherwise."""
+    """Waits until `done` returns something true, and returns that. `what`, a
+    text or a call that makes one, says what hangs otherwise."""
     until = time.monotonic() + PATIENCE_S
     while not (result := done()):
         if time.monotonic() > until:
@@ -179,7 +179,7 @@ def wait_until(done, what):
 
 
 def write_whole(path, text):
-    """Nobody ever sees a part of the file."""
+    """Writes a file so that no reader ever sees a part of it."""
     path = pathlib.Path(path)
     temporary = path.with_name(path.name + ".new")
     temporary.write_text(text)
@@ -202,7 +202,7 @@ def qkctl(server, *arguments, text=None, token=None):
 
 
 def qkctl_on_terminal(server, *arguments, environment=None):
-    """Runs qkctl on a pseudo-terminal; its exit status and what it showed."""
+    """Runs qkctl on a pseudo-terminal; returns its exit status and output."""
     controller, terminal = pty.openpty()
     process = subprocess.Popen(
         _command(server, arguments), stdin=subprocess.DEVNULL, stdout=terminal,
@@ -212,7 +212,7 @@ def qkctl_on_terminal(server, *arguments, environment=None):
     while True:
         try:
             part = os.read(controller, 65536)
-        except OSError:  # How Linux says that the other side is closed.
+        except OSError:  # Linux reports a closed terminal so.
             break
         if not part:
             break
@@ -231,8 +231,7 @@ class Client:
         self.events = []
 
     def read_until(self, key):
-        """Reads JSON lines up to the first with the key; whether there is
-        one."""
+        """Reads JSON lines up to the first with the key; true if found."""
         for line in self.process.stdout:
             self.events.append(json.loads(line))
             if key in self.events[-1]:
@@ -240,13 +239,13 @@ class Client:
         return False
 
     def finish(self):
-        """Reads on; the exit status, all events, and standard error."""
+        """Reads the rest; returns exit status, events and standard error."""
         self.events += [json.loads(line) for line in self.process.stdout]
         err = self.process.stderr.read()
         return self.process.wait(PATIENCE_S), self.events, err
 
     def stop(self):
-        """SIGSTOP, and until it has stopped."""
+        """Sends SIGSTOP, and waits until the process has stopped."""
         self.process.send_signal(signal.SIGSTOP)
         wait_until(lambda: _state(self.process.pid) in "TZ", "SIGSTOP")
 
@@ -271,13 +270,13 @@ MUCH = ["--token-ids", _ids, "--form", "raw", "--json", "--arm", "clean",
 class Stalled(Client):
     """A qkctl in the middle of a stream of many megabytes.
 
-    It has the first layer; a proxy holds back all but the stream's beginning.
-    Flow control stops the server, for nothing that does not arrive makes the
-    client ask for more, and the stream stays unfinished for as long as the test
-    likes.
+    The client has the first layer; a proxy holds back everything but the
+    beginning of the stream. Flow control stops the server, because the client
+    asks for more only when data arrives, so the stream stays unfinished for as
+    long as the test likes.
     """
 
-    # The first layer is in it.
+    # This part contains the first layer.
     BEGINNING = 256 * 1024
 
     def __init__(self, server, *flags, model="tiny"):
@@ -289,7 +288,7 @@ class Stalled(Client):
         self.read_until("layer")
 
     def release(self):
-        """From here on it gets everything."""
+        """Lets the client have everything from here on."""
         self.proxy.release()
 
     def __exit__(self, *unused):
@@ -302,14 +301,14 @@ def scratch_folder():
 
 
 def demo_model():
-    """The path of SmolLM2-135M-Instruct, which is fetched if need be."""
+    """Returns the path of SmolLM2-135M-Instruct; fetches it if necessary."""
     return pathlib.Path(subprocess.run(
         ["bash", ROOT / "deploy" / "fetch_model.sh"], check=True,
         stdout=subprocess.PIPE, encoding="utf-8").stdout.strip())
 
 
 def metrics(server):
-    """What /metrics shows: name -> labels -> value."""
+    """Returns what /metrics shows: name -> labels -> value."""
     with urllib.request.urlopen(f"http://{server.metrics_address}/metrics",
                                 timeout=PATIENCE_S) as answer:
         text = answer.read().decode()
@@ -322,7 +321,7 @@ def metrics(server):
 
 
 def status_bytes(pid, key):
-    """A size in /proc/PID/status."""
+    """Returns a size in /proc/PID/status, in bytes."""
     for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(key + ":"):
             return int(line.split()[1]) * 1024
@@ -334,7 +333,7 @@ def resident_bytes(pid):
 
 
 def _state(pid):
-    """As /proc/PID/stat has it: T is stopped, Z has ended."""
+    """Returns the state in /proc/PID/stat: T is stopped, Z has ended."""
     text = pathlib.Path(f"/proc/{pid}/stat").read_text()
     return text[text.rindex(")") + 2]
 

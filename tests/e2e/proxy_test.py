@@ -1,4 +1,4 @@
-"""qkscoped behind HAProxy with the configuration that deploy/haproxy ships: who
+"""Tests qkscoped behind HAProxy with the configuration in deploy/haproxy: who
 gets through, what headers do, and floods that must not reach the server."""
 
 import os
@@ -148,7 +148,7 @@ class ProxyTest(unittest.TestCase):
             self.assertIn(b"\x08\x01", answer.messages)
 
     def test_s3_tls_1_1(self):
-        # tls_test.py shows that this client could speak it.
+        # tls_test.py shows that this client can speak TLS 1.1 to the server.
         context = old_client_context(self.ours, self.client)
         with self.assertRaises((ssl.SSLError, ConnectionError)):
             with self.connect(context) as connection:
@@ -163,7 +163,7 @@ class ProxyTest(unittest.TestCase):
             with self.connect() as connection:
                 answer = raw_grpc.call(connection, INFO, headers)
             self.assertEqual(answer.messages != b"", known)
-            # And straight to the server, over loopback.
+            # The same call goes straight to the server, over loopback.
             with raw_grpc.connect(self.server.address) as connection:
                 direct = raw_grpc.call(connection, INFO, headers)
             self.assertEqual(direct.messages != b"", known)
@@ -175,14 +175,14 @@ class ProxyTest(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result.stderr)
 
     def calls(self):
-        """Calls of the server that anybody but health checks has begun."""
+        """Returns how many calls the server has had, besides health checks."""
         return sum(metrics(self.server)["qkscope_rpc_started_total"].values())
 
     def test_s2_headers_that_unpack_to_gigabytes(self):
         before = cpu_seconds(self.server.process.pid)
         calls = self.calls()
-        # A header of 4,000 bytes goes into the table, then thousands of
-        # references of one byte follow: 64 MB out of a frame of 16 KiB.
+        # A header of 4,000 bytes goes into the table, and thousands of
+        # references of one byte follow: a frame of 16 KiB expands to 64 MB.
         bomb = (b"\x40" + raw_grpc.string(b"x-bomb")
                 + raw_grpc.string(b"b" * 4000) + b"\xbe" * 12_000)
         refused = 0
@@ -205,7 +205,7 @@ class ProxyTest(unittest.TestCase):
                 except ConnectionError:
                     refused += 1
         self.assertEqual(refused, 50)
-        # None of it has reached the server.
+        # No call has reached the server.
         self.assertEqual(self.calls(), calls)
         spent = cpu_seconds(self.server.process.pid) - before
         print(f"S2: 50 bombs cost the server {spent:.2f} s")
@@ -243,7 +243,7 @@ class ProxyTest(unittest.TestCase):
                 connection = None
         if connection is not None:
             connection.close()
-        # Who floods is shut out for a moment; then all is as before.
+        # The flooding client is shut out for a moment; then all is as before.
         wait_until(
             lambda: self.models(*self.flags(self.client)).returncode == 0,
             "no call gets through after the flood")

@@ -1,4 +1,4 @@
-"""The real qkctl on a real server with a tiny model (no tokenizer)."""
+"""Tests the real qkctl on a real server with a tiny model (no tokenizer)."""
 
 import json
 import pathlib
@@ -352,7 +352,7 @@ class QkctlTest(unittest.TestCase):
                 result = self.qkctl("analyze", *PROMPT, *flags, expect=2)
                 self.assertEqual(result.stderr, f"qkctl: {error}\n"
                                  "See qkctl analyze --help\n")
-        # A negative number is a value; that it is none here, the server says.
+        # A negative number is parsed as a value; the server refuses it.
         result = self.qkctl("analyze", *PROMPT, "--top-n", "-1", expect=4)
         self.assertIn("top_n", result.stderr)
 

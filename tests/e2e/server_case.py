@@ -1,4 +1,4 @@
-"""A test case with servers of its own, requests for them, and raw connections."""
+"""A test case with its own servers, requests for them, and raw connections."""
 
 import json
 import pathlib
@@ -16,7 +16,7 @@ MIB = 1 << 20
 
 
 def encoded(text):
-    """An AnalyzeRequest, given as text proto."""
+    """Encodes an AnalyzeRequest that is given as text proto."""
     return subprocess.run(
         ["protoc", "-I", ROOT / "proto", "--encode=qkscope.v1.AnalyzeRequest",
          ROOT / "proto/qkscope/v1/analysis.proto"], input=text.encode(),
@@ -34,7 +34,7 @@ class ServerCase(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        # For a thousand connections here, and as many in the server.
+        # This process and the server need a thousand connections each.
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
@@ -63,7 +63,7 @@ class ServerCase(unittest.TestCase):
         return wait_until(values_when_done, what)
 
     def await_idle(self, server):
-        """Until every call has ended and nothing of any is left."""
+        """Waits until every call has ended and left nothing behind."""
         return self.await_metrics(server, "calls", lambda values: (
             sum(values["qkscope_rpc_started_total"].values())
             == sum(values["qkscope_rpc_handled_total"].values())
@@ -73,13 +73,13 @@ class ServerCase(unittest.TestCase):
                 "qkscope_stream_reserved_bytes"])))
 
     def await_device(self, server):
-        """Until the engine is through with all requests."""
+        """Waits until the engine has finished all requests."""
         return self.await_metrics(server, "the engine", lambda values: (
             values["qkscope_queued_requests"][""] == 0
             and values["qkscope_running_requests"][""] == 0))
 
     def await_call(self, server, code):
-        """Until the log has a call that ended so."""
+        """Waits until the log has a call that ended with this code."""
         def ended():
             return next((entry for entry in map(json.loads, list(server.log))
                          if entry["event"] == "rpc" and entry["code"] == code),
@@ -91,8 +91,8 @@ class ServerCase(unittest.TestCase):
                 - sum(values["qkscope_rpc_handled_total"].values()))
 
     def stalled_readers(self, server, count, message, headers=()):
-        """Connections that have each read the beginning of an answer, and
-        their streams."""
+        """Returns connections that have each read the beginning of an answer,
+        and their streams."""
         out = []
         for _ in range(count):
             connection = self.connection(server)

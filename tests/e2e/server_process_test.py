@@ -1,4 +1,4 @@
-"""qkscoped as a process: flags, configuration, signals, logs."""
+"""Tests qkscoped as a process: flags, configuration, signals, logs."""
 
 import json
 import os
@@ -35,7 +35,7 @@ class FlagsTest(unittest.TestCase):
         return path
 
     def refused(self, *arguments):
-        """Standard error of a start that must fail."""
+        """Returns the standard error of a start that must fail."""
         result = qkscoped(*arguments)
         self.assertEqual(result.returncode, EX_CONFIG, result.stderr)
         return result.stderr
@@ -177,7 +177,7 @@ class SignalsTest(unittest.TestCase):
             server.send_signal(signal.SIGTERM)
             server.await_log("draining")
             server.send_signal(signal.SIGTERM)
-            # Neither the stream nor the grace period would be over by then.
+            # Neither the stream nor the grace period would have ended by then.
             self.assertEqual(server.wait(), 0)
             stream.release()
             self.assertNotEqual(stream.finish()[0], 0)

@@ -1,5 +1,5 @@
-"""One server for several people: requests that outlive their streams, streams
-that break off on the way, budgets, and who sees what."""
+"""Tests one server for several people: requests that outlive their streams,
+streams that are cut, budgets, and who sees what."""
 
 import json
 import pathlib
@@ -13,7 +13,7 @@ from processes import (TINY_MODEL, Client, Server, Stalled, metrics, qkctl,
                        scratch_folder, wait_until)
 
 IDS = ",".join(str(1 + i % 90) for i in range(40))
-# Some 14 KB of answer.
+# The answer has some 14 KB.
 ANALYZE = ["analyze", "--model", "tiny", "--token-ids", IDS, "--arm", "clean",
            "--arm", "top_k:1", "--form", "raw"]
 
@@ -37,7 +37,7 @@ class SharedUseTest(unittest.TestCase):
         return result.stdout
 
     def users(self, **budgets):
-        """Tokens of users, and the file that knows them."""
+        """Returns the users' tokens, and the users file."""
         file = self.folder / "users.conf"
         tokens = {}
         for alias, budget in budgets.items():
@@ -54,11 +54,11 @@ class SharedUseTest(unittest.TestCase):
         return tokens, file
 
     def analyze_through_cuts(self, server, cuts, *flags):
-        """A qkctl whose connections are cut after so many bytes each, but the
-        first not before it has shown an event."""
+        """Runs a qkctl whose connections are cut after this many bytes each,
+        the first only after it has shown an event."""
         proxy = HoldingProxy(server.address, cuts)
         self.addCleanup(proxy.close)
-        # More arms, so that each connection has more to give than its limit.
+        # With more arms, each connection has more to send than its limit.
         arms = [word for seed in range(6)
                 for word in ("--arm", f"random_k:1,seed={seed}")]
         client = Client(proxy.address, *ANALYZE, *arms, "--json", *flags)
@@ -82,13 +82,13 @@ class SharedUseTest(unittest.TestCase):
             self.assertIn("finished", events[-1])
             same = qkctl(server, "replay", out)
             self.assertEqual(same.returncode, 0, same.stdout + same.stderr)
-            # It went on with the request that it had.
+            # The client continued with the request that it had.
             after = metrics(server)["qkscope_rpc_started_total"]
             self.assertEqual(
                 [after.get(method, 0) - before.get(method, 0) for method in
                  ('{method="Analyze"}', '{method="GetResult"}')],
                 [2, len(cuts)])  # The replay is an Analyze, too.
-        # Without leave to go on the request is over, and says so.
+        # Without permission to resume, the request ends, and qkctl says so.
         code, _, err = self.analyze_through_cuts(server, [6000])
         self.assertEqual(code, 7, err)
 
@@ -109,8 +109,7 @@ class SharedUseTest(unittest.TestCase):
             return (requests["requests"] if len(requests["requests"]) == 1
                     else None)
 
-        # Until its run has gone, which is after its last event, it is listed
-        # as that, too.
+        # It is also listed as running until its run is gone.
         listed = wait_until(listed_once, "the run")
         self.assertEqual([entry["request_id"] for entry in listed], [name])
         self.assertEqual(listed[0]["state"], "FINISHED")
@@ -125,7 +124,7 @@ class SharedUseTest(unittest.TestCase):
         name = self.ok(server, *ANALYZE, "--detach").strip()
         before = self.ok(server, "result", name, "--json")
         server.stop(signal.SIGKILL)
-        # What a killed server was writing.
+        # A killed server leaves a file that it was writing.
         (self.spool / "00000000000000aa.part").write_bytes(b"half a file")
         server = self.start()
         self.assertEqual(self.ok(server, "result", name, "--json"), before)
@@ -143,7 +142,7 @@ class SharedUseTest(unittest.TestCase):
         refused = qkctl(server, *ANALYZE)
         self.assertEqual(refused.returncode, 6, refused.stderr)
         self.assertIn("client quota: 1 requests in flight", refused.stderr)
-        # An operator sees it, and can end it.
+        # An operator can see the request and end it.
         server.client_flags = []
         listed = json.loads(self.ok(server, "queue", "--all-users", "--json",
                                     token=tokens["root"]))["requests"]

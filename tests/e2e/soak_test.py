@@ -1,12 +1,12 @@
-"""Many clients of all kinds at once: every answer is the one that the same
-request gets alone, and when they have gone nothing of them is left.
+"""Tests many clients of all kinds at once: every answer equals the one that the
+same request gets alone, and nothing is left of clients that have gone.
 
-SOAK_SECONDS (default 10) is how long; SOAK_MODEL, where it is set, is the model
-instead of the tiny one, and then somebody's prompt of 8,000 tokens is always in
-flight. SOAK_CLIENTS (default 64). SOAK_NICE (default 5): clients have machines
-of their own, here they take what the server and the one who is timed leave;
-with SOAK_APART=1 the server has one core, with one thread, and the clients have
-another.
+SOAK_SECONDS (default 10) is the duration. SOAK_MODEL, if set, replaces the tiny
+model, and then a prompt of 8,000 tokens is always in flight. SOAK_CLIENTS
+defaults to 64. SOAK_NICE (default 5) exists because real clients have machines
+of their own; here they take what the server and the timed probe leave. With
+SOAK_APART=1 the server has one core and one thread, and the clients have
+another core.
 """
 
 import json
@@ -65,7 +65,7 @@ class SoakTest(unittest.TestCase):
         return json.loads(driven.stdout)
 
     def await_idle(self):
-        """Until no call is left, and no run; the metrics then."""
+        """Waits until no call and no run is left; returns the metrics then."""
         def idle():
             values = metrics(self.server)
             started = sum(values["qkscope_rpc_started_total"].values())
@@ -89,15 +89,15 @@ class SoakTest(unittest.TestCase):
             self.assertGreater(report[kind], 0, kind)
         self.assertGreater(report["probe_ms"]["count"], 0)
         values = self.await_idle()
-        # Requests are cancelled before their end, in the end.
+        # Sooner or later some requests are cancelled before they end.
         while values["qkscope_cancel_to_idle_seconds_count"][""] == 0:
             self.soak(SECONDS, CLIENTS)
             values = self.await_idle()
         print("cancel to idle, mean s:",
               values["qkscope_cancel_to_idle_seconds_sum"][""]
               / values["qkscope_cancel_to_idle_seconds_count"][""])
-        # Descriptors of clients that have gone are closed soon, and threads of
-        # gRPC's pollers come and go.
+        # The descriptors of clients that have gone are closed soon, and the
+        # threads of gRPC's pollers come and go.
         processes.wait_until(lambda: open_files(pid) <= before[1] + 16,
                              "open files")
         processes.wait_until(lambda: threads(pid) <= before[2] + 16,

@@ -1,4 +1,4 @@
-"""TLS with real processes: who gets through, and certificates that change."""
+"""Tests TLS with real processes: who gets through, changing certificates."""
 
 import hashlib
 import json
@@ -72,8 +72,8 @@ class TlsTest(unittest.TestCase):
         return tls_connect((server or self.mutual).address, context)
 
     def lines(self, alias, answer=None):
-        """How many of the log's calls have this alias, of all or of the one
-        that `answer` came of."""
+        """Returns how many calls in the log have this alias: all, or only the
+        one with the answer `answer`."""
         return sum(line["alias"] == alias for line in self.mutual.rpcs()
                    if answer is None or line["id"].encode() in answer.headers)
 
@@ -120,7 +120,7 @@ class TlsTest(unittest.TestCase):
         text = self.assert_no_connection(*self.flags())
         self.assertIn("see --tls-ca, --tls-server-name, --tls-cert "
                       "and --tls-key", text)
-        # Nor does a token help.
+        # A token does not help either.
         result = self.models(*self.flags(), token=TOKEN)
         self.assertEqual(result.returncode, EXIT_UNAVAILABLE)
 
@@ -141,7 +141,7 @@ class TlsTest(unittest.TestCase):
 
     def test_s3_client_trusts_another_authority(self):
         self.assert_no_connection(*self.flags(self.alice, ca=self.theirs))
-        # Nor do the system's authorities know ours.
+        # The system's authorities do not know ours either.
         self.assert_no_connection("--tls", "--tls-cert", self.alice.cert,
                                   "--tls-key", self.alice.key)
 
@@ -179,7 +179,7 @@ class TlsTest(unittest.TestCase):
                             client_flags=self.flags())
         self.assertEqual(qkctl(server, "models", token=TOKEN).returncode, 0)
         self.assertEqual(qkctl(server, "models").returncode, EXIT_DENIED)
-        # A certificate that nobody asked for says nothing.
+        # A certificate that the server did not ask for has no effect.
         result = self.models(*self.flags(self.alice), server=server)
         self.assertEqual(result.returncode, EXIT_DENIED)
 
@@ -300,7 +300,7 @@ class TlsTest(unittest.TestCase):
                             client_flags=self.flags(self.alice))
         first = self.serial(server)
         with Stalled(server) as stream:
-            # Files that do not fit together leave the old certificate in use.
+            # A mismatched certificate leaves the old one in use.
             next_pair = self.ours.issue("next", "y", HERE)
             self.replace(live.cert, next_pair.cert)
             server.await_log("tls_not_reloaded", 1)
@@ -310,7 +310,7 @@ class TlsTest(unittest.TestCase):
             server.await_log("tls_reloaded", 1)
             self.assertNotEqual(self.serial(server), first)
             self.assertEqual(qkctl(server, "models").returncode, 0)
-            # Other clients from here on; the stream's connection stays.
+            # Other clients are trusted now; the stream's connection stays.
             self.replace(authorities, self.theirs.cert)
             server.await_log("tls_reloaded", 2)
             self.assert_no_connection(*self.flags(self.alice), server=server)

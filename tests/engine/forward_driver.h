@@ -43,7 +43,7 @@ inline JsonDocument ReadJson(const std::string& path) {
   return JsonDocument::Parse("golden", (*file)->text(), {}).value();
 }
 
-// A sequence that is driven step by step. Not a Run: tokens are forced.
+// A sequence that is driven step by step. It is not a Run: tokens are forced.
 class Driven {
  public:
   Driven(std::shared_ptr<const Model> model, GoldenPrompt prompt,
@@ -75,7 +75,7 @@ class Driven {
   Sequence* sequence() { return sequence_.get(); }
   const GoldenPrompt& prompt() const { return prompt_; }
 
-  // All of the requests' logits, one row after another.
+  // Returns the logits of all requests, one row after another.
   std::vector<float> Logits() const {
     std::vector<float> all;
     for (const HeadResult& result : sequence_->head_results) {

@@ -1,6 +1,6 @@
-// The forward pass against transformers in float64 (tests/goldens/
-// make_goldens.py): logits and hook points, prefill (two prompts of different
-// length in one batch) and three decode steps.
+// Compares the forward pass with transformers in float64
+// (tests/goldens/make_goldens.py): logits and hook points, prefill (two prompts
+// of different length in one batch) and three decode steps.
 #include <map>
 #include <numeric>
 #include <tuple>
@@ -19,8 +19,9 @@ struct Case {
 
 class GoldenTest : public ::testing::TestWithParam<Case> {
  protected:
-  // Each hook point of each layer as one tensor over prefill, decode steps and
-  // prompts: a single row may nearly cancel, and then says little in bf16.
+  // Compares each hook point of each layer as one tensor over prefill, decode
+  // steps and prompts: a single row may nearly cancel, and then says little in
+  // bf16.
   void CheckFrames(const std::vector<Driven*>& batch, double bound) {
     std::map<std::pair<int, int>,
              std::pair<std::vector<float>, std::vector<float>>>
@@ -111,13 +112,13 @@ TEST_P(GoldenTest, LogitsAndHooksEqualTransformers) {
   CheckFrames(batch, bound);
   for (Driven* d : batch) {
     for (int64_t fired : d->sequence()->hooks_fired()) {
-      EXPECT_EQ(fired, layers_ * 4);  // passes of the sequence
+      EXPECT_EQ(fired, layers_ * 4);  // the sequence's passes
     }
   }
 }
 
-// The Llamas run with every kernel; the families, which differ in what stands
-// between the GEMMs, with the one that the backend chooses.
+// The Llamas run with every kernel. The families, which differ between the
+// GEMMs, run with the kernel that the backend chooses.
 std::vector<Case> Cases() {
   const TestBackend chosen = ChosenTestBackend();
   std::vector<Case> cases;

@@ -1,5 +1,5 @@
-// Same bytes, always: a sequence's results do not depend on what else is in the
-// batch, on threads, or on whether anything is captured.
+// The bytes are always the same: a sequence's results do not depend on what
+// else is in the batch, on threads, or on whether anything is captured.
 #include <map>
 #include <memory>
 #include <random>
@@ -58,7 +58,7 @@ class IdentityTest : public ::testing::TestWithParam<Case> {
             values.size() * sizeof(T)};
   }
 
-  // Everything of a recording that must be equal, as bytes.
+  // Returns everything in a recording that must be equal, as bytes.
   static std::string Bytes(const Recorder& r, bool frames) {
     std::map<std::string, std::string> parts;
     const auto add = [&parts](const std::string& name,
@@ -107,7 +107,7 @@ TEST_P(IdentityTest, AloneInABatchOnOtherThreadsAndWithoutCapture) {
     EXPECT_EQ(alone, Bytes(RunAlone(MakeSpec(model, tokens, 5)), true));
     EXPECT_EQ(alone, Bytes(RunAlone(MakeSpec(model_one, tokens, 5)), true));
 
-    // Among 16 others of random lengths, at different stages of decode.
+    // Runs among 16 others of random lengths, at different stages of decode.
     std::vector<std::unique_ptr<Recorder>> recorders;
     std::vector<std::unique_ptr<qk::Run>> runs;
     std::vector<qk::Run*> together;
@@ -140,7 +140,8 @@ TEST_P(IdentityTest, CancelledNeighboursLeaveAndChangeNothing) {
   auto stays = qk::Run::Create(spec, &kept).value();
   auto leaves =
       qk::Run::Create(MakeSpec(model, RandomTokens(70, 2), 0), &gone).value();
-  EXPECT_EQ(leaves->next_model(), model.get());  // a scheduler asks this first
+  // A scheduler asks for this first.
+  EXPECT_EQ(leaves->next_model(), model.get());
   ASSERT_TRUE(leaves->Reserve().ok());
   ASSERT_TRUE(stays->Reserve().ok());
   std::vector<Sequence*> sequences;

@@ -1,6 +1,6 @@
 // The host has no memory: every operator new of a load and of a run fails once,
-// each in a try of its own. What failed says RESOURCE_EXHAUSTED and leaves
-// nothing behind; the next try is good.
+// each in a separate try. The failed try returns RESOURCE_EXHAUSTED and leaves
+// nothing behind; the next try succeeds.
 #include "engine/base/out_of_memory.h"
 
 #include <algorithm>
@@ -24,9 +24,10 @@ namespace fs = std::filesystem;
 
 class OutOfMemoryTest : public ::testing::Test {
  protected:
-  // Once without failures, so that what lives as long as the process is there;
-  // then with one after another. attempt(n) is to arm itself with n (0: nothing
-  // fails) and to leave the calls in calls_; it keeps nothing.
+  // Tries without failures first, so that memory with the process's lifetime is
+  // allocated; then one allocation after another fails. attempt(n) must arm
+  // FailingNew with n (0: nothing fails), leave the number of calls in calls_,
+  // and keep nothing.
   template <typename Attempt>
   void FailEach(const char* what, const Attempt& attempt, int threads = 2) {
     ASSERT_EQ(OutOfMemory().code(), absl::StatusCode::kResourceExhausted);
@@ -35,7 +36,7 @@ class OutOfMemoryTest : public ::testing::Test {
     const int64_t total = calls_;
     ASSERT_GT(total, 100);
     int64_t tries = 0, failed = 0;
-    // All of the first thousand, then every seventh.
+    // Tests each of the first thousand, then every seventh.
     for (int64_t n = 1; n <= total; n += n < 1000 ? 1 : 7, ++tries) {
       const int64_t before = FailingNew::live;
       {
@@ -54,7 +55,7 @@ class OutOfMemoryTest : public ::testing::Test {
     std::printf("%s: %lld allocations; %lld of %lld that failed ended it\n",
                 what, static_cast<long long>(total),
                 static_cast<long long>(failed), static_cast<long long>(tries));
-    // Two threads do not always allocate alike.
+    // Two threads do not always allocate in the same way.
     EXPECT_GE(failed, threads == 1 ? tries : tries * 9 / 10);
   }
 
@@ -67,7 +68,7 @@ class OutOfMemoryTest : public ::testing::Test {
     const auto model = Model::Load(path, options, backend_.get());
     calls_ = FailingNew::Disarm();
     if (!model.ok()) return model.status();
-    // Good is only what is whole.
+    // A model that loads must be whole.
     if (n == 0 && whole_.empty()) whole_ = Describe(**model);
     EXPECT_EQ(Describe(**model), whole_) << "allocation " << n;
     return model.status();
@@ -122,7 +123,7 @@ TEST_F(OutOfMemoryTest, R13_LargerTokenizers) {
   });
 }
 
-// All of a run: arms with rules, every form of result, several passes.
+// The run covers arms with rules, every form of result, and several passes.
 RunSpec FullSpec(const std::shared_ptr<const Model>& model) {
   RunSpec spec;
   for (int i = 0; i < 9; ++i) spec.tokens.push_back(3 + 7 * i);
@@ -145,7 +146,7 @@ RunSpec FullSpec(const std::shared_ptr<const Model>& model) {
   return spec;
 }
 
-// Knows of the end once it has all of it: a sink that throws is called again.
+// Records the end once all is copied: a sink that throws is called again.
 class CarefulRecorder : public Recorder {
  public:
   void OnFinished(const absl::Status& status,
@@ -156,7 +157,7 @@ class CarefulRecorder : public Recorder {
   }
 };
 
-// As a scheduler does; what it holds itself is there before.
+// Drives a run like a scheduler, with memory that the caller allocated.
 void Drive(::qk::Run* run, std::vector<Sequence*>* ready) {
   while (!run->finished()) {
     if (run->comparing()) {
@@ -174,8 +175,8 @@ void Drive(::qk::Run* run, std::vector<Sequence*>* ready) {
 
 class OutOfMemoryRunTest : public OutOfMemoryTest {
  protected:
-  // A run of FullSpec whose n-th allocation fails. Runs without a failure all
-  // have the frames of the first.
+  // Runs FullSpec; its n-th allocation fails. All runs without a failure must
+  // have the first one's frames.
   absl::Status RunOnce(const std::shared_ptr<const Model>& model, int64_t n) {
     CarefulRecorder recorder;
     std::vector<Sequence*> ready;
@@ -215,8 +216,8 @@ TEST_F(OutOfMemoryRunTest, R13_ARunEndsAndTheNextIsGood) {
   FailEach("run", [&](int64_t n) { return RunOnce(model, n); });
 }
 
-// The kernels keep scratch memory for each thread. Every attempt has a thread
-// that has none yet.
+// The kernels keep scratch memory for each thread. Every attempt has a new
+// thread, which has none yet.
 TEST_F(OutOfMemoryRunTest, R13_TheScratchOfAThread) {
   for (const ComputeType type : {ComputeType::kF32, ComputeType::kBF16}) {
     const std::unique_ptr<Backend> backend = test_backend_.make(1);
@@ -233,7 +234,7 @@ TEST_F(OutOfMemoryRunTest, R13_TheScratchOfAThread) {
     const int64_t without_scratch = calls_;
     ASSERT_TRUE(on_a_new_thread(0).ok());
     ASSERT_TRUE(on_a_new_thread(0).ok());
-    // Attention's and the matrix product's.
+    // Attention and the matrix product have scratch memory.
     EXPECT_GE(calls_, without_scratch + 2);
     FailEach("run on a new thread", on_a_new_thread, 1);
   }

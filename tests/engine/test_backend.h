@@ -1,10 +1,10 @@
-// The backend that the engine's tests run on: QK_TEST_BACKEND names it, so that
-// one variable runs the whole suite, goldens included, on another one.
+// The backend on which the engine's tests run. QK_TEST_BACKEND names it, so
+// that one variable runs the whole suite, goldens included, on another backend.
 //
 //   QK_TEST_BACKEND=cpu-own ctest --preset release
 //
-// cpu (the default), or cpu-own or cpu-onednn for one of its kernels alone;
-// "cpu:3" has 3 threads where a test does not ask for a number itself.
+// The values are cpu (the default), and cpu-own or cpu-onednn for one of its
+// kernels alone; "cpu:3" has 3 threads unless a test asks for a number itself.
 #ifndef QKSCOPE_TESTS_ENGINE_TEST_BACKEND_H_
 #define QKSCOPE_TESTS_ENGINE_TEST_BACKEND_H_
 
@@ -30,12 +30,12 @@ namespace qk::testing {
 // A backend that tests can make.
 struct TestBackend {
   std::string name;
-  // threads 0: as many as its name says, or else as there are cores.
+  // With 0 threads, the backend's name decides, or else the number of cores.
   std::function<std::unique_ptr<Backend>(int threads)> make;
   bool has_bf16 = true;
-  // Its library loses memory of its own when it gets no more.
+  // Its library leaks memory of its own when an allocation fails.
   bool leaks_out_of_memory = false;
-  // Those that it chooses from, each of which it may be told to take.
+  // The kernels that it chooses from; each can be selected by name.
   std::vector<std::string> kernels = {};
 };
 
@@ -57,12 +57,12 @@ inline std::vector<TestBackend> AllTestBackends() {
           {.name = "cpu-onednn",
            .make = cpu(MatMulKernel::kOneDnn),
            .has_bf16 = cpu::OneDnnSupports(ComputeType::kBF16),
-           // 2.6: dnnl_primitive_desc_iterator_create does.
+           // dnnl_primitive_desc_iterator_create leaks in oneDNN 2.6.
            .leaks_out_of_memory = true}};
 }
 
-// By "NAME" or "NAME:THREADS". A name that there is not ends the process: the
-// tests would say nothing about what they were meant for.
+// Finds a backend by "NAME" or "NAME:THREADS". An unknown name ends the
+// process, because the tests would say nothing about the intended backend.
 inline TestBackend TestBackendNamed(absl::string_view name) {
   const std::vector<std::string> parts = absl::StrSplit(name, ':');
   int threads = 0;
@@ -96,7 +96,8 @@ inline std::unique_ptr<Backend> MakeTestBackend(int threads = 0) {
   return ChosenTestBackend().make(threads);
 }
 
-// The chosen one's kernels, each by itself; it alone if it has but one.
+// Returns the chosen backend's kernels, each by itself, or only the backend if
+// it has just one.
 inline std::vector<TestBackend> TestKernels() {
   const TestBackend chosen = ChosenTestBackend();
   std::vector<TestBackend> kernels;
@@ -107,7 +108,7 @@ inline std::vector<TestBackend> TestKernels() {
   return kernels;
 }
 
-// As a part of a test's name.
+// Returns the name in a form that a test's name can contain.
 inline std::string InTestName(const TestBackend& backend) {
   return absl::StrReplaceAll(backend.name, {{"-", "_"}});
 }

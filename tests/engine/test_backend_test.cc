@@ -1,5 +1,5 @@
-// QK_TEST_BACKEND chooses what the suite runs on, and never silently something
-// else.
+// QK_TEST_BACKEND chooses the suite's backend; the suite never silently runs on
+// another.
 #include "tests/engine/test_backend.h"
 
 #include "gmock/gmock.h"
@@ -11,7 +11,7 @@ namespace {
 using ::testing::ExitedWithCode;
 using ::testing::HasSubstr;
 
-// With QK_TEST_BACKEND set to `name` while it lives.
+// Sets QK_TEST_BACKEND to `name` for its own lifetime.
 class Environment {
  public:
   explicit Environment(const char* name) {

@@ -1,5 +1,5 @@
-// Runs with images: positions as transformers counts them, arms that share the
-// tower, the same bytes beside others, what is refused.
+// Tests runs with images: positions as in transformers, arms that share the
+// tower, the same bytes beside other runs, and what is refused.
 #include <bit>
 #include <cstdint>
 
@@ -42,7 +42,7 @@ class VisionRunTest : public ::testing::Test {
     return rule;
   }
 
-  // Frames and tokens of one arm, as bytes.
+  // Returns the frames and tokens of one arm, as bytes.
   static std::string Bytes(const Recorder& r, int arm) {
     std::map<std::string, std::string> parts;
     for (const LayerFrame& f : r.frames) {
@@ -137,14 +137,14 @@ TEST_F(VisionRunTest, TheEstimateCountsTowersAndImages) {
   const int64_t values = 4 * patches * model_->config().vision.patch_values();
   EXPECT_EQ(one.peak_extra_bytes - without.peak_extra_bytes,
             vision.bytes() + values);
-  // A second arm shares the tower unless its rule is of it.
+  // A second arm shares the tower unless its rule is for the tower.
   spec.arms.push_back({"top", model_, {Rule(spec)}});
   EXPECT_EQ(qk::Run::Estimate(spec)->prefill_rows, 2 * tokens + patches);
   DisruptionRule& rule = spec.arms[1].rules[0];
   rule.vision = true;
   rule.stat_span = rule.positions = kAllPatches;
   EXPECT_EQ(qk::Run::Estimate(spec)->prefill_rows, 2 * (tokens + patches));
-  // Captured raw, the larger image needs room for its rows.
+  // If captured raw, the larger image needs room for its rows.
   spec = Spec("p1");
   spec.capture.vision_layers = {0};
   EXPECT_EQ(qk::Run::Estimate(spec)->stream_bytes - one.stream_bytes,

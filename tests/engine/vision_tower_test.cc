@@ -1,5 +1,5 @@
-// The vision tower against transformers in float64, and the independence of an
-// image's rows.
+// Compares the vision tower with transformers in float64, and tests that an
+// image's rows are independent of other images.
 #include <random>
 
 #include "tests/engine/vision_testing.h"
@@ -42,7 +42,7 @@ TEST_P(VisionTowerTest, HooksAndEmbeddingsEqualTransformers) {
   }
 }
 
-// An image of random patches, larger than an attention tile and an MLP tile.
+// Makes a random image, larger than an attention tile and an MLP tile.
 Image LargeImage(const VisionConfig& config, int frames) {
   std::mt19937 random(7);
   std::normal_distribution<float> normal;

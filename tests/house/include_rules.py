@@ -49,7 +49,7 @@ def read_rules(root):
 
 
 def _tables(lines):
-    """The rows (line, folder, what it may include) of each table."""
+    """Returns the rows (line, folder, what it may include) of each table."""
     tables = []
     inside = False
     for number, line in enumerate(lines, 1):
@@ -92,7 +92,7 @@ def _rule(folder, line, text, lower):
 
 
 def _check_names(root, rule, rules):
-    """Every folder that a row names has a row and sources; files exist."""
+    """Checks that each folder in a row has a row and sources; files exist."""
     for folder in sorted(rule.folders - set(rules)):
         raise _bad(rule.line, f"{rule.folder} may include {folder}, which has "
                    "no row of its own")
@@ -107,7 +107,7 @@ def _check_names(root, rule, rules):
 
 
 def violations(root, rules):
-    """Lines "FILE:LINE: ...", one for each include that is not allowed."""
+    """Returns lines "FILE:LINE: ...", one for each forbidden include."""
     found = []
     for top in TOPS:
         for path in sorted((root / top).rglob("*")):

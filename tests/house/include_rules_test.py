@@ -1,4 +1,4 @@
-"""The tree keeps the include rules, and a breach of them is noticed."""
+"""Tests that the tree keeps the include rules, and that a breach is noticed."""
 
 import pathlib
 import shutil
@@ -9,7 +9,7 @@ import include_rules
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-# The folders of the small tree. Every include in them names one of them.
+# The small tree's folders. Every include in them is from one of them.
 COPIED = ("engine/types", "engine/base", "engine/backend")
 
 TABLE = """# Folders

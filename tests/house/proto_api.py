@@ -28,7 +28,7 @@ PACKAGE = "qkscope.v1"
 LIST = "proto/api.txt"
 CHANGELOG = "CHANGELOG.md"
 UNRELEASED = "unreleased"
-# What the list began with: nothing of it was an addition.
+# The release with which the list began: its parts were not additions.
 FIRST = "0.1.0"
 COMMAND = "build/venv/bin/python tests/house/proto_api.py"
 HEADER = f"""\
@@ -77,7 +77,7 @@ class Api:
     reserved: dict  # by message or enum: its reserved names and numbers
 
     def is_reserved(self, part):
-        """Whether the name and the number of a field or value are."""
+        """Returns whether a field's or value's name and number are reserved."""
         names, ranges = self.reserved.get(part.parent, (set(), []))
         number = int(re.match(r" = (-?\d+)", part.type)[1])
         return (part.name.rpartition(".")[2] in names
@@ -87,7 +87,7 @@ class Api:
 # ---------------------------------------------------------------- proto/
 
 def read_protos(root):
-    """The Api as root/proto has it."""
+    """Returns the Api in root/proto."""
     protos = sorted(str(path) for path in root.glob("proto/qkscope/v1/*.proto"))
     googles = pathlib.Path(grpc_tools.__file__).parent / "_proto"
     with tempfile.TemporaryDirectory() as folder:
@@ -174,7 +174,7 @@ def _rpc_type(rpc):
 # ---------------------------------------------------------------- the list
 
 def read_list(root):
-    """The parts of root's api.txt, by key."""
+    """Returns the parts in root's api.txt, by key."""
     parts = {}
     for number, line in enumerate((root / LIST).read_text().splitlines(), 1):
         if line.startswith("#"):
@@ -198,7 +198,7 @@ def write_list(root, parts):
 # ---------------------------------------------------------------- the rules
 
 def breaks(listed, api):
-    """Changes that no program of a released version would survive."""
+    """Returns changes that would break programs of a released version."""
     found = []
     for part in listed.values():
         now = api.parts.get(part.key)
@@ -230,7 +230,7 @@ def _said(type_):
 
 
 def _outermost_missing(part, listed, api):
-    """Of `part` and what it is in, the outermost that the API lacks now."""
+    """Returns the outermost of `part` and its parents now missing."""
     words = part.name.split(".")
     for end in range(1, len(words) + 1):
         for kind in ("message", "enum", "service", part.kind):
@@ -241,7 +241,7 @@ def _outermost_missing(part, listed, api):
 
 
 def updated(listed, api):
-    """The parts that the list should have, in order. Needs `breaks` empty."""
+    """Returns the parts of the new list, in order. `breaks` must be empty."""
     parts = []
     for key, part in api.parts.items():
         old = listed.get(key, part)
@@ -254,7 +254,7 @@ def updated(listed, api):
 
 
 def not_in_changelog(listed, changelog):
-    """What came or went without being named in its release's section."""
+    """Returns changes that their release's section does not name."""
     sections = {}
     for section in re.split(r"^## ", changelog, flags=re.MULTILINE)[1:]:
         title = re.match(r"\[([^\]]+)\]", section)
@@ -279,7 +279,7 @@ def not_in_changelog(listed, changelog):
 
 
 def problems(root):
-    """Lines, each saying what is wrong and what to do."""
+    """Returns lines, each saying what is wrong and what to do."""
     api = read_protos(root)
     listed = read_list(root)
     found = breaks(listed, api)
@@ -297,7 +297,7 @@ def problems(root):
 
 
 def update(root):
-    """Writes the list anew, unless the API breaks it: then, what breaks."""
+    """Writes the list anew, unless the API breaks it; returns the breaks."""
     api = read_protos(root)
     listed = read_list(root)
     found = breaks(listed, api)
@@ -307,8 +307,8 @@ def update(root):
 
 
 def release(root, version):
-    """Gives what is unreleased a version, in the list and in the changelog;
-    returns what is wrong instead."""
+    """Gives the unreleased parts a version, in the list and the changelog; if
+    something is wrong, returns that instead."""
     found = problems(root)
     if found:
         return found

@@ -1,5 +1,4 @@
-"""The API keeps its promises; and changes that break them are noticed, in a
-copy."""
+"""Tests that the API keeps its promises and that breaches are noticed."""
 
 import pathlib
 import re
@@ -69,7 +68,7 @@ class ChangesTest(unittest.TestCase):
             "[Unreleased]\n", f"[Unreleased]\n\n- {line}\n", 1))
 
     def assert_breaks(self, part, *words):
-        """`part` has changed as it must not, and --update does not hide it."""
+        """Checks that both report the breach of `part`; the list stays."""
         before = self.list.read_text()
         for found in (proto_api.problems(self.root),
                       proto_api.update(self.root)):
@@ -80,7 +79,7 @@ class ChangesTest(unittest.TestCase):
         self.assertEqual(self.list.read_text(), before)
 
     def assert_asks(self, *words):
-        """One problem, with these words in it."""
+        """Checks that there is one problem, with these words in it."""
         found = proto_api.problems(self.root)
         self.assertEqual(len(found), 1, found)
         for word in words:
@@ -137,7 +136,7 @@ class ChangesTest(unittest.TestCase):
         self.assert_asks("field A.x is gone", "[Unreleased]", "`A.x`")
         self.note("`A.x` is gone.")
         self.assertEqual(proto_api.problems(self.root), [])
-        # For ever.
+        # The reservation must stay for ever.
         self.assertEqual(proto_api.release(self.root, "0.2.0"), [])
         self.edit('reserved 1; reserved "x";', "")
         self.assert_breaks("field A.x", "reserved 1")
@@ -183,7 +182,7 @@ class ChangesTest(unittest.TestCase):
                          "CHANGELOG.md", "`A.more`")
         self.note("`A.more` is more.")
         self.assertEqual(proto_api.problems(self.root), [])
-        # Until it has been in a release, it may change, and go.
+        # A part may change and be removed until it has been in a release.
         self.edit("string more = 7", "bytes more = 8")
         self.assert_asks("not up to date")
         self.assertEqual(proto_api.update(self.root), [])

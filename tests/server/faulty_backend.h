@@ -1,5 +1,5 @@
-// The tests' backend with one failure, made to order: of an allocation, of an
-// op, or of the whole device.
+// The tests' backend with one injected failure: of an allocation, of an op, or
+// of the whole device.
 #ifndef QKSCOPE_TESTS_SERVER_FAULTY_BACKEND_H_
 #define QKSCOPE_TESTS_SERVER_FAULTY_BACKEND_H_
 
@@ -13,7 +13,7 @@
 
 namespace qk::testing {
 
-// What a test and its backend, which the server owns, share.
+// The state that a test shares with its backend, which the server owns.
 struct Faults {
   std::atomic<int64_t> allocations{0};  // so far
   std::atomic<int64_t> ops{0};
@@ -184,7 +184,7 @@ class FaultyBackend : public Backend {
   }
 
  private:
-  // Whether the next op is done: not from the first failure on.
+  // Returns whether the next op runs; none runs after the first failure.
   bool Run() {
     if (++faults_->ops == faults_->fail_op) {
       status_ = absl::InternalError("injected: bad op");

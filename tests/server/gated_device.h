@@ -1,5 +1,4 @@
-// A device that a test holds between two layers, and that remembers the passes
-// it was asked for.
+// A device that a test holds between two layers, and that records its passes.
 #ifndef QKSCOPE_TESTS_SERVER_GATED_DEVICE_H_
 #define QKSCOPE_TESTS_SERVER_GATED_DEVICE_H_
 
@@ -13,7 +12,7 @@
 
 namespace qk::testing {
 
-// Holds passes before each step while it is shut. Thread-safe.
+// Holds passes before each step while the gate is shut. Thread-safe.
 class Gate {
  public:
   void Open() {
@@ -21,13 +20,13 @@ class Gate {
     open_ = true;
     changed_.notify_all();
   }
-  // The first so many passes go through however it is.
+  // Lets the first `passes` passes through even while the gate is shut.
   void LetThrough(size_t passes) {
     std::lock_guard<std::mutex> lock(mutex_);
     let_through_ = passes;
     changed_.notify_all();
   }
-  // So many more passes than have started go through however it is.
+  // Lets this many more passes through even while the gate is shut.
   void LetThroughMore(size_t passes) {
     std::lock_guard<std::mutex> lock(mutex_);
     let_through_ = passes_.size() + passes;
@@ -38,12 +37,12 @@ class Gate {
     open_ = false;
     arrived_ = false;
   }
-  // Until a pass stands before the gate, or has gone through it.
+  // Waits until a pass has reached the gate or has gone through it.
   void AwaitPass() {
     std::unique_lock<std::mutex> lock(mutex_);
     changed_.wait(lock, [this] { return arrived_; });
   }
-  // Until a pass stands before the gate.
+  // Waits until a pass is held at the gate.
   void AwaitHeld() {
     std::unique_lock<std::mutex> lock(mutex_);
     changed_.wait(lock, [this] { return held_; });
@@ -52,12 +51,12 @@ class Gate {
     std::lock_guard<std::mutex> lock(mutex_);
     return held_;
   }
-  // Steps that have begun.
+  // Returns the number of steps that have begun.
   int steps() const {
     std::lock_guard<std::mutex> lock(mutex_);
     return steps_;
   }
-  // The rows of each sequence of each pass, as they started.
+  // Returns the rows of each sequence of each pass that has started.
   std::vector<std::vector<int>> passes() const {
     std::lock_guard<std::mutex> lock(mutex_);
     return passes_;

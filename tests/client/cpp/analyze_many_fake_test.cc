@@ -1,4 +1,4 @@
-// AnalyzeMany of the client library against a fake, in-process service.
+// Tests AnalyzeMany of the client library against a fake, in-process service.
 #include <string>
 #include <vector>
 
@@ -53,7 +53,7 @@ class AnalyzeManyFakeTest : public ::testing::Test {
     service_.many_events.push_back(event);
   }
 
-  // Of prompts a, b and c; what came of each is in ends_.
+  // Calls AnalyzeMany with prompts a, b and c; ends_ lists how each ended.
   absl::StatusOr<ManyResult> Call(ManyObserver observer = {},
                                   const CallOptions& options = {}) {
     std::vector<v1::AnalyzeManyPrompt> prompts(3);

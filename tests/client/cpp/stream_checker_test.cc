@@ -17,7 +17,7 @@ using ::testing::HasSubstr;
 using Events = std::vector<v1::AnalyzeEvent>;
 using Kind = v1::AnalyzeEvent;
 
-// Feeds all events; the tensors, or the first error.
+// Feeds all events; returns the tensors, or the first error.
 absl::StatusOr<std::vector<Tensor>> Check(Events events,
                                           bool* finished = nullptr) {
   StreamChecker checker;
@@ -245,7 +245,7 @@ const BreakCase kBreakCases[] = {
 INSTANTIATE_TEST_SUITE_P(All, BrokenStream, ::testing::ValuesIn(kBreakCases),
                          [](const auto& info) { return info.param.name; });
 
-// Frames of a decode step and its token, by seq.
+// Makes the frames of a decode step and its token, by seq.
 v1::AnalyzeEvent DecodeLayer(int64_t seq, int step) {
   v1::AnalyzeEvent event = FakeStream()[2];
   event.set_seq(seq);

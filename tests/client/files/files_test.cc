@@ -1,4 +1,4 @@
-// Files of --out and --manifest.
+// Tests the files of --out and --manifest.
 #include <dirent.h>
 #include <sys/stat.h>
 #include <unistd.h>

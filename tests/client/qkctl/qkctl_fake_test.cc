@@ -1,4 +1,4 @@
-// qkctl's subcommands against a fake, in-process service.
+// Tests qkctl's subcommands against a fake, in-process service.
 #include <unistd.h>
 
 #include <algorithm>
@@ -91,7 +91,7 @@ TEST_F(QkctlFakeTest, AnalyzeFillsTheRequest) {
 }
 
 TEST_F(QkctlFakeTest, AnalyzeComparesByItself) {
-  // The request that comes of `flags`.
+  // Returns the request that results from `flags`.
   const auto request = [this](std::vector<std::string> flags) {
     flags.insert(flags.begin(), {"--prompt", "x"});
     EXPECT_EQ(Qkctl(kAnalyzeCommand, flags), kExitOk) << err_;
@@ -145,7 +145,7 @@ TEST_F(QkctlFakeTest, JsonIsALinePerEvent) {
   options.chunk_bytes = 8;
   service_.events = FakeStream(options);
   EXPECT_EQ(Qkctl(kAnalyzeCommand, {"--prompt", "x", "--json"}), kExitOk);
-  // Accepted, Started, 12 tensors, 2 Applied, 2 Comparison, Finished.
+  // There are Accepted, Started, 12 tensors, 2 Applied, 2 Comparison, Finished.
   EXPECT_EQ(std::count(out_.begin(), out_.end(), '\n'), 19);
   EXPECT_THAT(out_, HasSubstr("\"point\":\"HOOK_ROT_Q\""));
   EXPECT_THAT(out_, HasSubstr("\"values\":[1,1,1,40,1,1,1,1]"));
@@ -289,7 +289,7 @@ TEST_F(QkctlFakeTest, CompareReadsFiles) {
   service_.events = FakeStream(options);
   Qkctl(kAnalyzeCommand, {"--prompt", "x", "--out", b});
   EXPECT_EQ(Qkctl(kCompareCommand, {a, b}), kExitOk) << err_;
-  // V: all values go from 1 to 2.
+  // All values of V go from 1 to 2.
   EXPECT_THAT(out_, HasSubstr("100.00 %"));
   EXPECT_EQ(Qkctl(kCompareCommand, {a, "--arm", "clean", "--arm", "top_k:1"}),
             kExitOk)

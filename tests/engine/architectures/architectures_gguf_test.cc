@@ -1,5 +1,5 @@
-// GGUF metadata of every family that llama.cpp defines; two real files where
-// they are at hand.
+// Tests the GGUF metadata of every family that llama.cpp defines, and two real
+// files if they are available.
 #include <cmath>
 #include <string>
 #include <vector>
@@ -11,8 +11,8 @@
 namespace qk::testing {
 namespace {
 
-// A file of one architecture with the metadata that all have, and tensors that
-// only say that they are there.
+// A file of one architecture with the metadata that every file has; its tensors
+// only state that they exist.
 class Maker {
  public:
   explicit Maker(std::string type) : type_(std::move(type)) {
@@ -240,7 +240,7 @@ TEST(GgufFamiliesTest, BadKeysAreNamed) {
   Maker("\n").Expect(kUnimplemented, "general.architecture: '\\n'");
 }
 
-// Names and shapes of a real file, all of them and no others.
+// Checks that a real file has all expected names and shapes, and no others.
 [[maybe_unused]] void ExpectWhole(const char* path, int64_t parameters) {
   const auto file = GgufFile::Open(path);
   ASSERT_TRUE(file.ok()) << file.status();

@@ -1,4 +1,4 @@
-// What tensors a file must have for an architecture.
+// The tensors that a file must have for an architecture.
 #ifndef QKSCOPE_TESTS_ENGINE_ARCHITECTURES_ARCHITECTURES_TESTING_H_
 #define QKSCOPE_TESTS_ENGINE_ARCHITECTURES_ARCHITECTURES_TESTING_H_
 
@@ -19,7 +19,7 @@ inline int64_t Elements(const std::vector<int64_t>& shape) {
   return elements;
 }
 
-// A file's tensors as far as the names and shapes of an architecture say.
+// A file's tensors, as far as an architecture's names and shapes define them.
 using Tensors = std::map<std::string, std::vector<int64_t>>;
 
 inline Tensors FileTensors(Architecture architecture) {

@@ -1,6 +1,6 @@
-// A wrong model must not load: whatever is changed in a config.json, the model
-// is refused, or its logits or its context change. What changes nothing is in
-// config_mutation_tables.cc, with the reason.
+// A wrong model must not load: whatever changes in a config.json, the model is
+// refused, or its logits or its context change. config_mutation_tables.cc lists
+// the changes without effect, with the reason.
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -70,7 +70,7 @@ class ConfigMutationTest : public ::testing::TestWithParam<std::string> {
     return Model::Load(folder_.string(), options, backend_.get());
   }
 
-  // Of both prompts, at all positions; none if the images do not fit.
+  // Returns both prompts' logits at all positions; none if images do not fit.
   std::vector<float> Logits(const std::shared_ptr<const Model>& model) const {
     std::vector<std::unique_ptr<Driven>> driven;
     std::vector<Driven*> batch;
@@ -160,7 +160,7 @@ INSTANTIATE_TEST_SUITE_P(Goldens, ConfigMutationTest,
                          ::testing::ValuesIn(Goldens()),
                          [](const auto& info) { return info.param; });
 
-// Runs last: an excuse that nothing needs is a hole.
+// This runs last: an excuse that nothing needs is a hole.
 class AllExcusesAreNeeded : public ::testing::Environment {
   void TearDown() override {
     total.Print("all goldens");

@@ -1,4 +1,4 @@
-// A disruption rule as ops take it, with the device memory it points at.
+// A disruption rule as ops take it, with the device memory it points to.
 #ifndef QKSCOPE_TESTS_ENGINE_BACKEND_DEVICE_RULE_H_
 #define QKSCOPE_TESTS_ENGINE_BACKEND_DEVICE_RULE_H_
 
@@ -39,7 +39,7 @@ struct Chosen {
   std::vector<float> values;
 };
 
-// What SelectDims makes of moments (roles.size(), head_dim).
+// Returns what SelectDims makes of moments (roles.size(), head_dim).
 inline Chosen Select(Backend& backend, const DisruptionRule& rule,
                      const std::vector<HeadRole>& roles,
                      const std::vector<double>& squares,

@@ -1,5 +1,5 @@
-// The ops that choose dims and write them, against naive loops in float64. What
-// each kind of rule chooses is in statistics_test and disruption_test too.
+// Compares the ops that choose dims and write them with naive loops in float64.
+// statistics_test and disruption_test also test what each kind of rule chooses.
 #include <algorithm>
 #include <numeric>
 
@@ -31,7 +31,7 @@ TEST_P(DisruptTest, SelectDimsTiesNanAndInf) {
   rule.k = 0;
   ExpectSame(mask(), {0, 0, 0, 0, 0, 0, 0, 0}, "none");
   rule.select = Rule::Select::kThreshold;
-  rule.lambda = 1.0;  // mean norm of the finite ones: 13 / 6
+  rule.lambda = 1.0;  // mean of the finite norms: 13 / 6
   ExpectSame(mask(), {0, 1, 1, 0, 0, 0, 1, 0}, "threshold");
   rule.select = Rule::Select::kExplicit;
   rule.entries = {{0, 3}, {0, 4}, {1, 0}};
@@ -41,7 +41,7 @@ TEST_P(DisruptTest, SelectDimsTiesNanAndInf) {
 TEST_P(DisruptTest, SelectDimsValues) {
   const std::vector<double> squares = {1, 9, 4, 1, 9, 4, 1, 9, 4};
   const std::vector<double> sums = {1, 2, 3, 10, 20, 30, 5, 6, 7};
-  // Head 1 is not the rule's; head 2 is its number 0.
+  // Head 1 is not in the rule; head 2 has number 0 in it.
   const std::vector<HeadRole> roles = {{true, 1}, {false, 9}, {true, 0}};
   Rule rule;
   rule.k = 2;
@@ -133,8 +133,8 @@ TEST_P(DisruptTest, ReplaceDims) {
   }
 }
 
-// One row (heads, dims) by a per_token rule that takes the `k` largest norms
-// over the active heads.
+// Applies a per_token rule that takes the `k` largest norms over the active
+// heads to one row (heads, dims).
 void TopForToken(const Rule& rule, const std::vector<HeadRole>& roles, int dims,
                  float* x, uint8_t* mask, float* value) {
   std::vector<double> squares(dims, 0.0);

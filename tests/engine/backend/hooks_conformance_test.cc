@@ -1,4 +1,4 @@
-// Ops of hooks and disruption against naive loops in float64.
+// Compares the ops of hooks and disruption with naive loops in float64.
 #include <algorithm>
 #include <numeric>
 
@@ -25,14 +25,14 @@ HeadRows View(const DeviceVector<float>& x, const Shape& s) {
   return {x.data(), s.rows, s.heads, s.head_dim, s.first_position};
 }
 
-// Some rows, and the same as an op takes them.
+// Some rows, and the same rows in the form that an op takes.
 struct Rows {
   // A range.
   Rows(Backend& backend, int begin, int count)
       : chosen(count), list(backend, 0), set{begin, count} {
     std::iota(chosen.begin(), chosen.end(), begin);
   }
-  // A list, of positions that are `shift` more than the rows.
+  // A list of positions, which are the rows plus `shift`.
   Rows(Backend& backend, const std::vector<int>& rows, int shift)
       : chosen(rows),
         list(backend, Shifted(rows, shift)),
@@ -48,7 +48,7 @@ struct Rows {
   RowSet set;
 };
 
-// All rows, all but the first, every third, the last alone, and none.
+// Returns all rows, all but the first, every third, only the last, and none.
 std::vector<Rows> RowChoices(Backend& backend, int rows) {
   std::vector<int> third;
   for (int i = 0; i < rows; i += 3) third.push_back(i);
@@ -61,9 +61,9 @@ std::vector<Rows> RowChoices(Backend& backend, int rows) {
   return choices;
 }
 
-// Some heads, and the same as an op takes them.
+// Some heads, and the same heads in the form that an op takes.
 struct Heads {
-  // The first ones.
+  // The first `count` heads.
   Heads(Backend& backend, int count)
       : chosen(count), list(backend, 0), set{count} {
     std::iota(chosen.begin(), chosen.end(), 0);
@@ -126,7 +126,7 @@ TEST_P(HooksTest, AddMoments) {
   }
 }
 
-// An op over several jobs gives the bytes of one op for each.
+// An op over several jobs gives the same bytes as one op for each.
 TEST_P(HooksTest, JobsAreIndependent) {
   Random random(6);
   std::vector<DeviceVector<float>> inputs;
@@ -188,8 +188,8 @@ TEST_P(HooksTest, JobsAreIndependent) {
   }
 }
 
-// Blocks of 64 absolute positions: a prompt cut at any of their edges gives the
-// same bytes.
+// Moments are summed in blocks of 64 absolute positions: a prompt that is split
+// at any of their edges gives the same bytes.
 TEST_P(HooksTest, MomentsDoNotDependOnTheSplitOfAPrompt) {
   Random random(2);
   const Shape whole = {200, 3, 24, 10};
@@ -312,9 +312,9 @@ TEST_P(HooksTest, CopyOutChoosesRowsAndHeads) {
   }
 }
 
-// The value of a 16-bit float with `mantissa` bits, and where its sign's
-// exponents begin, by definition. Codes from the infinity on: 2^(max + 1),
-// which is where rounding to infinity is decided.
+// Returns the value of a 16-bit float with `mantissa` bits of mantissa, by
+// definition. A code from infinity on has the value 2^(max + 1), which decides
+// the rounding to infinity.
 double ValueOf(int code, int mantissa) {
   const int bias = mantissa == 10 ? 15 : 127;
   const int exponent = code >> mantissa;

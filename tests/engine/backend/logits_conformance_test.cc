@@ -1,4 +1,4 @@
-// Ops on logits against naive loops in float64.
+// Compares ops on logits with naive loops in float64.
 #include <algorithm>
 #include <numeric>
 
@@ -11,8 +11,8 @@ class LogitsTest : public ConformanceTest {};
 INSTANTIATE_TEST_SUITE_P(Backends, LogitsTest,
                          ::testing::ValuesIn(AllBackends()), BackendName);
 
-// Of a log-sum of float32 exponentials, nats: a lane of the narrowest vectors
-// sums 256 terms, which rounds like a walk of 16 steps.
+// The tolerance of a log-sum of float32 exponentials, nats: a lane of the
+// narrowest vectors sums 256 terms, which rounds like a walk of 16 steps.
 constexpr double kSumTolerance = 2 * 16 * kEpsilon;
 
 DeviceVector<LogitsRow> Reduce(Backend& backend,

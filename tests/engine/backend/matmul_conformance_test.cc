@@ -1,4 +1,4 @@
-// MatMul of every kernel and type against naive loops in float64.
+// Compares MatMul of every kernel and type with naive loops in float64.
 #include <algorithm>
 
 #include "tests/engine/backend/conformance.h"
@@ -20,8 +20,8 @@ std::string NameOf(const MatMulCase& c) {
 
 void PrintTo(const MatMulCase& c, std::ostream* out) { *out << NameOf(c); }
 
-// A kernel's bf16 stands here only where the device has it; the list of tests
-// shows whether it does.
+// A kernel's bf16 is in this list only if the device has it; the names of the
+// tests show whether it does.
 std::vector<MatMulCase> MatMulCases() {
   std::vector<MatMulCase> cases;
   for (int threads : {1, 2}) {

@@ -1,5 +1,5 @@
-// Every allocation of filling a table fails once, whatever the table is of and
-// however it is filled: what was in it stays, and it can be filled on.
+// Each allocation during the filling of a table fails once, for every kind of
+// table and every way to fill it: the contents stay, and filling can continue.
 #include "engine/base/flat_hash.h"
 
 #include <cstdint>
@@ -17,12 +17,12 @@ namespace {
 
 constexpr int kElements = 300;
 
-// Longer than what a std::string holds without memory of its own.
+// The text is longer than a std::string holds without memory of its own.
 std::string LongText(int i) {
   return absl::StrCat("an element of the table, number ", i);
 }
 
-// What lives as long as the test, for views.
+// Returns a view of a text that lives as long as the process.
 absl::string_view View(int i) {
   static const auto* const texts = [] {
     auto* texts = new std::string[kElements];
@@ -32,8 +32,8 @@ absl::string_view View(int i) {
   return texts[i];
 }
 
-// Ways to fill a table. Add puts in element i; Has tells whether it is there
-// and right.
+// Ways to fill a table. Add inserts element i; Has returns whether element i is
+// there and right.
 
 struct EmplacedViews {
   using Table = FlatHashMap<absl::string_view, int64_t>;
@@ -73,8 +73,8 @@ struct EmplacedTextKeys : TextKeys {
   static void Add(Table& table, int i) { table.emplace(LongText(i), i); }
 };
 
-// A value that was not assigned, for want of memory, is an empty one, and goes
-// with the next try.
+// If memory runs out before the value is assigned, the element stays empty, and
+// the next try assigns it.
 struct TextValues {
   using Table = FlatHashMap<int32_t, std::string>;
   static void Add(Table& table, int i) {
@@ -127,7 +127,7 @@ class FlatHashTest : public ::testing::Test {
  protected:
   using Table = typename Way::Table;
 
-  // Exactly the first `count`.
+  // Checks that the table has exactly the first `count` elements.
   static void ExpectHas(const Table& table, int count) {
     ASSERT_EQ(table.size(), static_cast<size_t>(count));
     for (int i = 0; i < kElements; ++i) {
@@ -139,7 +139,7 @@ class FlatHashTest : public ::testing::Test {
   }
 
   // Fills the table from `begin` on while the n-th allocation fails; returns
-  // where it ended.
+  // the element at which it stopped.
   static int Fill(Table& table, int begin, int64_t n) {
     int i = begin;
     FailingNew::Arm(n);
@@ -177,7 +177,7 @@ TYPED_TEST(FlatHashTest, R13_AFailedInsertionChangesNothing) {
       ASSERT_LT(reached, kElements) << "allocation " << n << " did not fail";
       TestFixture::ExpectHas(table, reached);
       if (this->HasFatalFailure()) FAIL() << "allocation " << n;
-      // A table that goes now leaves nothing; this one is filled on.
+      // A table destroyed here leaves nothing; this one is filled further.
       Table moved = std::move(table);
       ASSERT_EQ(TestFixture::Fill(moved, reached, 0), kElements);
       TestFixture::ExpectHas(moved, kElements);

@@ -238,7 +238,7 @@ TEST(JsonTest, LongValuesAreCut) {
   EXPECT_LE(status.message().size(), 200u);
 }
 
-// A tokenizer.json of the largest size we serve; about 0.2 s.
+// A tokenizer.json of the largest size that we serve; it takes about 0.2 s.
 TEST(JsonTest, LargeVocabulary) {
   std::string text = R"({"vocab": {)";
   for (int i = 0; i < 250000; ++i) {
@@ -274,7 +274,7 @@ TEST(JsonTest, LargeVocabulary) {
   RecordProperty("seconds", absl::StrCat(spent.count()));
 }
 
-// simdjson decides; the scanner must agree wherever it is asked.
+// simdjson decides; the scanner must agree wherever it is used.
 TEST(JsonSyntaxTest, AgreesWithSimdjsonOnMutations) {
   const std::string good =
       R"({"a": [1, -2.5e+3, "x\n\u00e9", true, false, null, {}, []], "b": 0})";

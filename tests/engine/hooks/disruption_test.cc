@@ -1,5 +1,5 @@
-// Every kind of rule and every preset against plain float64 references
-// (tests/goldens/make_disruption_goldens.py): logits of prefill and of three
+// Compares every kind of rule and every preset with plain float64 references
+// (tests/goldens/make_disruption_goldens.py): logits of prefill and three
 // decode steps, chosen dims and written values.
 #include <algorithm>
 #include <map>
@@ -124,8 +124,8 @@ std::vector<double> Doubles(const JsonValue& array) {
   return out;
 }
 
-// The golden's dims and values of one head or position. It has a single 0 for
-// all dims that ZERO writes.
+// Returns the golden's dims and values for one head or position. The golden has
+// a single 0 for all dims that ZERO writes.
 AppliedDims ReadChosen(const JsonValue& json, const Rule& rule) {
   AppliedDims chosen;
   chosen.index = static_cast<int>(json.GetInt64("index").value());
@@ -139,7 +139,7 @@ AppliedDims ReadChosen(const JsonValue& json, const Rule& rule) {
   return chosen;
 }
 
-// How many rows of a pass the rule writes.
+// Returns how many rows of a pass the rule writes.
 int64_t RowsWritten(const Rule& rule, int step) {
   if (step >= 0) return rule.phase & 2 ? 1 : 0;
   return rule.phase & 1 ? rule.positions.end - rule.positions.begin : 0;
@@ -152,7 +152,7 @@ int64_t HeadsOf(const Rule& rule, Qkv tensor, const AttentionConfig& config) {
   return query_heads ? config.num_heads : config.num_kv_heads;
 }
 
-// One of the engine's reports against the golden's.
+// Compares one of the engine's reports with the golden's.
 void CheckReport(const JsonValue& expected, const Rule& rule,
                  const AttentionConfig& config, const AppliedRule& report) {
   std::vector<AppliedDims> want;
@@ -180,15 +180,15 @@ void CheckReport(const JsonValue& expected, const Rule& rule,
           << got.values[j] << " for " << value;
     }
   }
-  // Per token, `dims` has been summed over the rows and not over the heads.
+  // Per token, `dims` already sums over the rows, but not over the heads.
   const int64_t times = rule.axis == Rule::Axis::kPerHead
                             ? RowsWritten(rule, report.step)
                             : HeadsOf(rule, report.tensor, config);
   EXPECT_EQ(report.replaced, dims * times);
 }
 
-// The golden's list of what was chosen, against the engine's reports: one
-// report for each entry, and no other.
+// Compares the golden's list of choices with the engine's reports: there must
+// be one report for each entry, and no other.
 void CheckApplied(const JsonValue& expected, const std::vector<Rule>& rules,
                   const AttentionConfig& config,
                   const std::vector<AppliedRule>& applied) {
@@ -353,7 +353,7 @@ TEST_F(DisruptionTest, AllDimsAndMeanLeaveNoVariance) {
     const int heads = f.shape[1], dim = f.shape[2];
     ASSERT_EQ(x.size(), static_cast<size_t>(8 * heads * dim));
     for (size_t i = 0; i < x.size(); ++i) {
-      EXPECT_EQ(x[i], x[i / dim % heads * dim]);  // its head's first value
+      EXPECT_EQ(x[i], x[i / dim % heads * dim]);  // the first value of its head
     }
   }
 }

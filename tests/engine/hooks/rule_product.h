@@ -1,6 +1,6 @@
-// Every combination of what a disruption rule can say, and the list of those
-// that are refused. The list is written by hand from the API's definition of a
-// rule: nothing here calls engine/types/rule_shape.
+// Every combination of a disruption rule's fields, and the list of those that
+// are refused. The list is written by hand from the API's definition of a rule:
+// nothing here calls engine/types/rule_shape.
 #ifndef QKSCOPE_TESTS_ENGINE_HOOKS_RULE_PRODUCT_H_
 #define QKSCOPE_TESTS_ENGINE_HOOKS_RULE_PRODUCT_H_
 
@@ -13,14 +13,14 @@
 
 namespace qk::testing {
 
-// Of models whose query heads are 4 on 2 KV heads of head_dim 8.
+// The models have 4 query heads on 2 KV heads of head_dim 8.
 inline constexpr int kProductHeads = 4;
 inline constexpr int kProductKvHeads = 2;
 inline constexpr int kProductHeadDim = 8;
 
 enum class HeadChoice { kAll, kWholeGroup, kPartOfGroups };
 
-// How dims are chosen. Two of the draws leave nothing to chance.
+// How a rule chooses dims. Two of the draws leave nothing to chance.
 enum class Choice {
   kTop,
   kTopNone,  // k = 0
@@ -33,7 +33,7 @@ enum class Choice {
 };
 
 struct Combination {
-  DisruptionRule rule;  // layers and spans are the test's
+  DisruptionRule rule;  // the test sets layers and spans
   Choice choice;
   HeadChoice heads;
 
@@ -75,8 +75,8 @@ inline std::ostream& operator<<(std::ostream& os, const Combination& c) {
   return os;
 }
 
-// A combination is refused for the first of these that holds. `message` comes
-// after the rule's path.
+// A combination is refused for the first of these that holds. `message` follows
+// the rule's path.
 struct Refusal {
   bool (*holds)(const Combination&);
   std::string message;
@@ -88,7 +88,7 @@ inline std::vector<Refusal> Refusals() {
       ".kv_cache: PERSIST cannot keep copies of K or V that differ inside a "
       "group (kv_grouping QUERY_HEAD); use ATTENTION_ONLY";
   return {
-      // An image's patches are one prefill, and nothing is kept of them.
+      // An image's patches are one prefill, and the tower has no cache.
       {[](const Combination& c) { return c.rule.vision && c.rule.reselect; },
        ".reselect: has no meaning in tower VISION"},
       // A token has no mean over S.
@@ -96,7 +96,7 @@ inline std::vector<Refusal> Refusals() {
          return c.per_token() && c.rule.replace == Rule::Replace::kPerDimMean;
        },
        ".replace: PER_DIM_MEAN needs axis PER_HEAD, got PER_TOKEN"},
-      // An entry is of one head; per_token changes a dim in all of them.
+      // An entry names one head; per_token changes a dim in all heads.
       {[](const Combination& c) {
          return c.per_token() && c.choice == Choice::kExplicit;
        },
@@ -121,8 +121,8 @@ inline std::vector<Refusal> Refusals() {
                 c.ActsOnKv() && c.choice == Choice::kRandom && !c.per_token();
        },
        copies_differ},
-      // Over all heads, the explicit list below names dims of heads 0 and 1
-      // that are not the same.
+      // With all heads, the explicit list below names different dims for heads
+      // 0 and 1.
       {[](const Combination& c) {
          return !c.rule.vision && c.persist() && c.query_head() &&
                 c.ActsOnKv() && c.choice == Choice::kExplicit &&
@@ -132,7 +132,7 @@ inline std::vector<Refusal> Refusals() {
   };
 }
 
-// Null: the combination is accepted. `refusals`: Refusals().
+// Returns null if the combination is accepted. `refusals`: Refusals().
 inline const Refusal* RefusalOf(const Combination& combination,
                                 const std::vector<Refusal>& refusals) {
   for (const Refusal& refusal : refusals) {
@@ -143,7 +143,8 @@ inline const Refusal* RefusalOf(const Combination& combination,
 
 inline void SetHeads(bool counts_query_heads, Combination* c) {
   DisruptionRule& rule = c->rule;
-  // Counted in KV heads (or in a tower's, which has 2), one is a whole group.
+  // If KV heads count (or a tower's heads, of which there are 2), one is a
+  // whole group.
   const bool whole = c->heads == HeadChoice::kWholeGroup;
   if (counts_query_heads) {
     rule.heads = whole ? std::vector<int>{2, 3} : std::vector<int>{1, 2};
@@ -198,13 +199,13 @@ inline void SetChoice(DisruptionRule* rule, Choice choice) {
   }
 }
 
-// The combinations of one choice of dims.
+// Returns the combinations for one choice of dims.
 inline std::vector<Combination> RuleProduct(Choice choice, bool vision) {
   using Rule = DisruptionRule;
   const Qkv q = Qkv::kQ, k = Qkv::kK, v = Qkv::kV;
   const std::vector<std::vector<Qkv>> tensors = {
       {q}, {k}, {v}, {q, k}, {q, v}, {k, v}, {q, k, v}};
-  // One bit or two of `index` for each of the fields that have few values.
+  // Each field of few values takes one or two bits of `index`.
   constexpr int kFewValues = 1 << 7;
   std::vector<Combination> all;
   for (int index = 0; index < kFewValues; ++index) {

@@ -1,6 +1,6 @@
-// Every rule that validation accepts runs on a model with grouped queries, and
-// its dims, values, reports, and the K and V that attention reads in prefill
-// and in decode, are those of a plain float64 reference.
+// Every rule that validation accepts runs on a model with grouped queries. Its
+// dims, values and reports, and the K and V that attention reads in prefill and
+// decode, must match a plain float64 reference.
 #include "tests/engine/hooks/rule_product.h"
 
 #include <algorithm>
@@ -20,18 +20,18 @@ using Rule = DisruptionRule;
 
 constexpr double kTheta = 10000;  // the model's rope_theta
 constexpr int kPrompt = 5, kSteps = 2;
-// Float32 against float64; the values are of order 1.
+// Compares float32 with float64; the values are of order 1.
 constexpr double kTolerance = 2e-6;
 
-// One sequence under some rules, beside what the reference makes of it. The
-// reference starts from the projections q, k and v that were captured.
+// One sequence under some rules, compared with the reference. The reference
+// starts from the captured projections q, k and v.
 class CheckedRun {
  public:
   CheckedRun(std::shared_ptr<const Model> model, std::vector<Rule> rules,
              const std::vector<int>& layers)
       : rules_(std::move(rules)), layers_(layers), config_(model->config()) {
     for (Rule& rule : rules_) {
-      // Neither span is the whole prompt, and they differ.
+      // Neither span is the whole prompt, and the two differ.
       rule.stat_span = {1, kPrompt};
       rule.positions = {0, kPrompt - 1};
       rule.layers = layers;
@@ -77,7 +77,7 @@ class CheckedRun {
     bool operator<(const Place& other) const { return key() < other.key(); }
   };
 
-  // Every tensor is held as if it had the model's query heads.
+  // Every tensor is expanded to the model's query heads.
   Rows Captured(const Place& place) const {
     return frames_.at(place).Expanded(kProductHeads);
   }
@@ -95,8 +95,8 @@ class CheckedRun {
     }
   }
 
-  // The rules of `tensor` at a point: what they leave of `used`, which
-  // attention reads, and of `kept`, which the cache keeps.
+  // Applies the rules of `tensor` at a point to `used`, which attention reads,
+  // and to `kept`, which the cache keeps.
   void RunRules(std::vector<RuleReference>* references, Qkv tensor, bool pre,
                 const Rows& clean, int start, int step, Rows* used,
                 Rows* kept) {
@@ -119,8 +119,8 @@ class CheckedRun {
     }
   }
 
-  // A pass's rows of one tensor as attention reads them; `cache` are those of
-  // all passes as they are kept.
+  // Returns a pass's rows of one tensor as attention reads them; `cache` has
+  // the kept rows of all passes.
   Rows CheckTensor(int layer, Qkv tensor, int step,
                    std::vector<RuleReference>* references, Rows* cache) {
     const int start = step < 0 ? 0 : kPrompt + step;
@@ -137,8 +137,8 @@ class CheckedRun {
         kept = Rope(kept, start, kTheta);
       }
       ExpectCaptured({layer, point, Stage::kBefore, step}, used);
-      // Choices are made from the engine's own float32, so that none hangs on
-      // its rounding.
+      // The reference chooses from the engine's own float32, so that no choice
+      // depends on its rounding.
       const Rows clean = Captured({layer, point, Stage::kBefore, step});
       used = clean;
       RunRules(references, tensor, before_rope, clean, start, step, &used,
@@ -221,7 +221,7 @@ class RuleProductTest : public ::testing::TestWithParam<Choice> {
         model_(
             LoadGolden("tiny_llama_gqa", ComputeType::kF32, backend_.get())) {}
 
-  // Runs and checks these lists of rules, many in a pass.
+  // Runs and checks these lists of rules, many in one pass.
   template <typename Describe>
   void RunAll(const std::vector<std::vector<Rule>>& lists,
               const std::vector<int>& layers, Describe describe) {
@@ -272,7 +272,7 @@ TEST_P(RuleProductTest, WhatIsAcceptedEqualsTheReference) {
          [&](size_t i) { return ::testing::PrintToString(accepted[i]); });
 }
 
-// Query heads of a tensor that a rule acts on, a bit each.
+// Returns the query heads of a tensor that a rule acts on, one bit each.
 unsigned HeadsOf(const Combination& c, Qkv tensor) {
   if (!c.ActsOn(tensor)) return 0;
   if (c.rule.heads.empty()) return 0b1111;
@@ -291,15 +291,15 @@ bool Overlap(const Combination& a, const Combination& b) {
   return false;
 }
 
-// From the last group, or KV head, to the first.
+// Moves the rule from the last group, or KV head, to the first.
 void MoveToFirstGroup(Combination* c) {
   const int by = c->rule.heads.front();
   for (int& head : c->rule.heads) head -= by;
   for (HeadDim& entry : c->rule.entries) entry.head -= by;
 }
 
-// Two rules of an arm share the layer's copies of K and V, whatever each alone
-// would ask for.
+// Two rules of an arm share the layer's copies of K and V, whatever each would
+// need alone.
 TEST_P(RuleProductTest, TwoRulesOfAnArmEqualTheReference) {
   std::vector<Combination> all;
   for (Choice choice : kChoices) {

@@ -85,7 +85,7 @@ Rows CausalAttention(const Rows& q, const Rows& k, const Rows& v,
 }
 
 void RuleReference::Run(const Rows& clean, int start, int step, Rows* changed) {
-  // Under kv_head the rule sees, and counts, the model's KV heads.
+  // Under kv_head, the rule sees and counts the model's KV heads.
   const Rows view = clean.FirstOfGroups(counted_heads_);
   Rows written(view.rows, view.heads, view.dims);
   std::fill(written.values.begin(), written.values.end(), std::nan(""));
@@ -107,7 +107,7 @@ std::vector<int> RuleReference::Heads() const {
   return all;
 }
 
-// `place`: the head, or the position of a token.
+// `place`: the head, or a token's position.
 std::vector<int> RuleReference::Choose(const std::vector<double>& norms,
                                        int place, int step) const {
   const int dims = static_cast<int>(norms.size());
@@ -124,7 +124,7 @@ std::vector<int> RuleReference::Choose(const std::vector<double>& norms,
       chosen.assign(ranking.begin(), ranking.begin() + rule_.k);
       break;
     case Rule::Select::kRandomK: {
-      // A partial Fisher-Yates shuffle of the allowed dims.
+      // This is a partial Fisher-Yates shuffle of the allowed dims.
       std::vector<int> allowed(ranking.begin() + rule_.exclude_top,
                                ranking.end());
       std::sort(allowed.begin(), allowed.end());
@@ -253,7 +253,7 @@ void RuleReference::PerToken(const Rows& view, int start, int step,
   Report(step, by_position, static_cast<int64_t>(heads.size()));
 }
 
-// `times`: how often each of the chosen dims was written.
+// `times`: how often each chosen dim was written.
 void RuleReference::Report(int step, const std::map<int, Chosen>& chosen,
                            int64_t times) {
   AppliedRule& report = reports_.emplace_back();

@@ -1,7 +1,6 @@
 // Disruption rules in float64, written plainly from the API's definition of a
-// rule: K and V are expanded to the query heads before anything is done to
-// them, and sums run over whole columns. It knows neither engine/types/
-// rule_shape nor the backends.
+// rule: K and V are expanded to the query heads first, and sums run over whole
+// columns. This code knows neither engine/types/rule_shape nor the backends.
 #ifndef QKSCOPE_TESTS_ENGINE_HOOKS_RULE_REFERENCE_H_
 #define QKSCOPE_TESTS_ENGINE_HOOKS_RULE_REFERENCE_H_
 
@@ -25,20 +24,21 @@ struct Rows {
   double at(int t, int h, int d) const {
     return values[(t * heads + h) * dims + d];
   }
-  // Each head repeated until there are `to_heads`.
+  // Repeats each head until there are `to_heads`.
   Rows Expanded(int to_heads) const;
-  // Every group's first head.
+  // Returns the first head of every group.
   Rows FirstOfGroups(int to_heads) const;
   void Append(const Rows& more);
 };
 
-// Turns pairs (i, i + dims / 2) of the rows from `position` on.
+// Rotates the pairs (i, i + dims / 2) of the rows; the first row is at
+// `position`.
 Rows Rope(const Rows& x, int position, double theta);
 
-// softmax(scale q K^T) V of the last q.rows positions, causal.
+// Computes causal softmax(scale q K^T) V of the last q.rows positions.
 Rows CausalAttention(const Rows& q, const Rows& k, const Rows& v, double scale);
 
-// What a rule does to one tensor of one layer, pass after pass.
+// Applies a rule to one tensor of one layer, pass after pass.
 class RuleReference {
  public:
   RuleReference(const DisruptionRule& rule, int index, int layer, Qkv tensor,
@@ -50,13 +50,13 @@ class RuleReference {
         num_heads_(num_heads),
         counted_heads_(CountsQueryHeads() ? num_heads : num_kv_heads) {}
 
-  // One pass: `clean` are its rows (rows, query heads, dims), untouched by this
-  // rule, from absolute position `start`; `step` -1 is the prompt. Writes the
-  // chosen entries of `changed`, the same rows as other rules may have left
-  // them.
+  // Runs one pass. `clean` has its rows (rows, query heads, dims), untouched by
+  // this rule, from absolute position `start`; `step` -1 is the prompt.
+  // `changed` has the same rows as other rules left them; Run writes the chosen
+  // entries.
   void Run(const Rows& clean, int start, int step, Rows* changed);
 
-  // A Run's reports, in its order.
+  // Returns the reports that a qk::Run sends, in the same order.
   const std::vector<AppliedRule>& reports() const { return reports_; }
 
  private:
@@ -73,8 +73,7 @@ class RuleReference {
   std::vector<int> Choose(const std::vector<double>& norms, int place,
                           int step) const;
   std::map<int, Chosen> ChooseForHeads(const Rows& counted, int step) const;
-  // `view` and `written`: (rows, counted heads, dims); what is not written
-  // stays NaN.
+  // `view`, `written`: (rows, counted heads, dims); unwritten entries stay NaN.
   void PerHead(const Rows& view, int step, Rows* written);
   void PerToken(const Rows& view, int start, int step, Rows* written);
   void Write(const Chosen& chosen, const Rows& view, int row, int head,
@@ -85,7 +84,7 @@ class RuleReference {
   const int index_, layer_;
   const Qkv tensor_;
   const int num_heads_, counted_heads_;
-  Rows counted_;                  // S, and all generated tokens
+  Rows counted_;                  // rows of S and all generated tokens
   std::map<int, Chosen> prompt_;  // by head
   std::vector<AppliedRule> reports_;
 };

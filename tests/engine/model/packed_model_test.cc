@@ -1,4 +1,4 @@
-// Models with packed layers against the same models with those layers plain:
+// Compares models with packed layers with the same models with plain layers:
 // arms of one request, equal bit for bit.
 #include <map>
 #include <string>
@@ -70,7 +70,7 @@ std::vector<PackedCase> Cases() {
       absl::StrCat(kGptqConfig, R"("group_size":32,)",
                    R"("checkpoint_format":"gptq_v2")"),
       absl::StrCat(kGptqConfig, R"("group_size":-1,"desc_act":true)"),
-      // Of "self_attn.q_proj" only whole components count.
+      // Only whole components of "self_attn.q_proj" count.
       absl::StrCat(kAwqConfig,
                    R"(,"modules_to_not_convert":["mlp","proj","attn.q"])")};
   return {
@@ -119,7 +119,7 @@ TEST(QuantizedArmTest, IsComparedWithTheFullModel) {
       for (float value : comparison.kl) kl += value;
     }
   }
-  EXPECT_GT(kl, 0);  // other weights, so other numbers
+  EXPECT_GT(kl, 0);  // other weights give other numbers
 }
 
 }  // namespace

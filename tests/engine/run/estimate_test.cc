@@ -1,5 +1,5 @@
-// What a run is estimated to need against what it takes, for random shapes:
-// admission relies on the estimate being enough, and not far too much.
+// Compares a run's estimated needs with what it takes, for random shapes:
+// admission relies on an estimate that is enough, but not far too much.
 #include <malloc.h>
 
 #include <algorithm>
@@ -12,8 +12,8 @@ namespace {
 std::atomic<int64_t> g_taken = 0;
 }  // namespace
 
-// The CPU backend's buffers come from here. Counts what is taken, not what is
-// given back: without decode a run holds its buffers to its end.
+// The CPU backend allocates its buffers here. The counter ignores freed memory:
+// without decode a run holds its buffers until it ends.
 extern "C" void* aligned_alloc(size_t alignment, size_t size) {
   g_taken += static_cast<int64_t>(size);
   return memalign(alignment, size);

@@ -1,4 +1,4 @@
-// Text made to be slow: work must grow with its size, not with its square.
+// Encodes text made to be slow: work must grow with its size, not its square.
 #include <algorithm>
 #include <cstdio>
 #include <ctime>
@@ -51,8 +51,7 @@ std::string Text(const Hostile& hostile, size_t bytes) {
   return text + hostile.end;
 }
 
-// Of processor time: encoding takes one thread, and other processes may keep it
-// waiting.
+// Returns processor time, because other processes may delay the thread.
 double EncodeSeconds(const Tokenizer& tokenizer, const std::string& text) {
   EncodeOptions options;
   options.parse_special = true;
@@ -63,8 +62,8 @@ double EncodeSeconds(const Tokenizer& tokenizer, const std::string& text) {
   return static_cast<double>(elapsed) / CLOCKS_PER_SEC;
 }
 
-// Other processes can still make a run slower (by the caches they share): the
-// fastest of a few counts.
+// Other processes can still slow down a run (through shared caches), so the
+// fastest of a few runs counts.
 constexpr int kTries = 5;
 
 double FastestEncode(const Tokenizer& tokenizer, const std::string& text) {
@@ -77,9 +76,9 @@ double FastestEncode(const Tokenizer& tokenizer, const std::string& text) {
 
 class HostileTextTest : public ::testing::TestWithParam<std::string> {};
 
-// 16 times the text takes 16 times as long, or a little more; were a step
-// quadratic, it would be 256 times. The limit lies between the two, far from
-// both. What is too short to measure counts as 5 ms.
+// 16 times the text takes 16 times as long, or a little more; a quadratic step
+// would take 256 times as long. The limit is between the two, far from both. A
+// time too short to measure counts as 5 ms.
 TEST_P(HostileTextTest, TimeGrowsWithSize) {
   constexpr size_t kTimes = 16;
   const auto tokenizer = testing::LoadGolden(GetParam());

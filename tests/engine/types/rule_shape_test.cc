@@ -1,5 +1,6 @@
-// What the product of rules (tests/engine/hooks/rule_product_test.cc) cannot
-// show: groups of another size, single heads, and passes that start anywhere.
+// Tests what the product of rules (tests/engine/hooks/rule_product_test.cc)
+// cannot show: groups of another size, single heads, and passes that start
+// anywhere.
 #include "engine/types/rule_shape.h"
 
 #include <utility>
@@ -12,7 +13,7 @@ namespace {
 
 using Rule = DisruptionRule;
 
-// `heads` query heads on 2 KV heads of 4 dims.
+// Returns `heads` query heads on 2 KV heads of 4 dims.
 AttentionConfig Heads(int heads) {
   AttentionConfig c;
   c.num_heads = heads;

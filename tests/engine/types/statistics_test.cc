@@ -1,4 +1,4 @@
-// Statistics, choices and comparisons against references in float64
+// Compares statistics, choices and comparisons with references in float64
 // (tests/goldens/make_statistics_goldens.py).
 #include "engine/types/statistics.h"
 
@@ -14,7 +14,7 @@ namespace qk::testing {
 namespace {
 
 constexpr double kTolerance = 1e-6;  // relative: float32 fields
-// Two log-sums of float32 exponentials, nats.
+// The tolerance covers two log-sums of float32 exponentials, nats.
 constexpr double kKlTolerance = 4e-7;
 
 // NaN fails.
@@ -68,7 +68,7 @@ class StatisticsTest : public ::testing::Test {
     return cases;
   }
 
-  // The tensor that a field of a case names: (shape[0], shape[1]).
+  // Returns the tensor that a field of a case names: (shape[0], shape[1]).
   std::vector<float> Tensor(const JsonValue& c, const char* field,
                             std::vector<int64_t>* shape) {
     const std::string name(c.GetString(field).value());

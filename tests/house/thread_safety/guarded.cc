@@ -1,4 +1,4 @@
-// Compiled by CMakeLists.txt beside it, with and without each mistake.
+// The CMakeLists.txt beside it compiles this with and without each mistake.
 #include "engine/base/mutex.h"
 
 namespace qk {

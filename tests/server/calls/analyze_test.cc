@@ -1,4 +1,4 @@
-// Analyze, Estimate and the calls about models, over the wire.
+// Tests Analyze, Estimate and the calls about models over the wire.
 #include <set>
 #include <string>
 
@@ -18,7 +18,7 @@ using ::testing::Pointwise;
 using testing::ServerTest;
 using testing::Tokens;
 
-// Of a pair of messages.
+// Compares the two messages of a pair.
 MATCHER(SameMessage, "") {
   return google::protobuf::util::MessageDifferencer::Equals(std::get<0>(arg),
                                                             std::get<1>(arg));
@@ -51,7 +51,7 @@ TEST_F(AnalyzeTest, EventsComeInOrderAndWithoutGaps) {
   ASSERT_NE(out.finished(), nullptr);
   EXPECT_EQ(out.finished()->events(), out.events.back().seq());
   EXPECT_EQ(out.finished()->prompt_tokens(), 10);
-  // Two layers; Q with 4 heads of 8, K and V with 2.
+  // The model has two layers; Q has 4 heads of 8 dims, K and V have 2.
   ASSERT_EQ(out.layers().size(), 6u);
   for (const pb::Layer* layer : out.layers()) {
     EXPECT_THAT(layer->shape(),
@@ -117,7 +117,7 @@ TEST_F(AnalyzeTest, SameRequestSameDigests) {
   for (const auto& digest : digests) EXPECT_EQ(digest.sha256().size(), 64u);
   EXPECT_THAT(b.finished()->manifest().digests(),
               Pointwise(SameMessage(), digests));
-  // Digests that say nothing of the content would be equal, too.
+  // Digests that do not depend on the content would be equal too.
   const Analysis other = Analyze("model: 'tiny' " + Tokens(13));
   ASSERT_NE(other.finished(), nullptr);
   ASSERT_EQ(other.finished()->manifest().digests_size(), 6);
@@ -230,7 +230,7 @@ TEST_F(AnalyzeTest, DecodeCaptureAndTokens) {
     }
   }
   EXPECT_EQ(tokens, 3);
-  EXPECT_EQ(steps, 2);  // of the last token nothing is computed
+  EXPECT_EQ(steps, 2);  // nothing is computed from the last token
   EXPECT_EQ(out.finished()->arms(0).generated_tokens(), 3);
   EXPECT_EQ(out.finished()->arms(0).stop_reason(), "length");
 }

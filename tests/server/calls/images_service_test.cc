@@ -1,4 +1,4 @@
-// Images over the wire, with the tiny Qwen2-VL of the goldens.
+// Tests images over the wire, with the tiny Qwen2-VL of the goldens.
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -41,7 +41,7 @@ TEST_F(ImagesTest, OnePlaceholderIsRepeated) {
   ASSERT_EQ(input.images_size(), 1);
   EXPECT_EQ(input.images(0).sha256().size(), 64u);
   EXPECT_EQ(input.images(0).source_case(), pb::Image::SOURCE_NOT_SET);
-  // The expanded request with its image put back is the same request.
+  // The expanded request with its image put back equals the original request.
   pb::AnalyzeRequest again = started.expanded();
   again.mutable_input()->mutable_images(0)->set_encoded(
       WithFile("rgb.png").input().images(0).encoded());
@@ -58,7 +58,7 @@ TEST_F(ImagesTest, OnePlaceholderIsRepeated) {
   EXPECT_NE(other.layers()[0]->data(), out.layers()[0]->data());
 }
 
-// Its file has a vision tower, which is passed over.
+// Its file has a vision tower, which the loader ignores.
 TEST_F(ImagesTest, Gemma3TakesTextsOnly) {
   ServerOptions options = TinyOptions();
   options.models.push_back(
@@ -156,7 +156,7 @@ TEST_F(ImagesTest, TheModelsFolderSaysHowImagesAreResized) {
             15);
   EXPECT_EQ(started.expanded().input().images(0).min_pixels(), 64);
   EXPECT_EQ(started.expanded().input().images(0).max_pixels(), 1024);
-  // A request may say otherwise.
+  // A request may override this limit.
   request.mutable_input()->mutable_images(0)->set_max_pixels(1 << 20);
   const Analysis large = Analyze(request);
   ASSERT_TRUE(large.status.ok()) << large.status.error_message();

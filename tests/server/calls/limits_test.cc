@@ -1,4 +1,4 @@
-// Deadlines, cancellation, readers that stand still, buffers, shutdown.
+// Tests deadlines, cancellation, stalled readers, buffers and shutdown.
 #include <chrono>
 #include <memory>
 #include <string>
@@ -24,7 +24,7 @@ using ::testing::HasSubstr;
 using testing::ServerTest;
 using testing::Tokens;
 
-// Megabytes of raw values from a model of kilobytes.
+// Asks for megabytes of raw values from a model of kilobytes.
 std::string Large(int arms) {
   std::string request = "model: 'tiny' " + Tokens(250) +
                         " capture {form: RAW stage: BEFORE_AND_AFTER points: "
@@ -170,7 +170,7 @@ TEST_F(LimitsTest, AReaderThatStandsStillIsLetGo) {
   pb::AnalyzeEvent event;
   EXPECT_TRUE(reader->Read(&event));
   gate->Open();
-  // Reads nothing until the server has given up on it.
+  // The client reads nothing until the server has given up on it.
   EXPECT_TRUE(server_->WaitUntilIdle(absl::InfiniteFuture()));
   bool finished = false;
   while (reader->Read(&event)) finished |= event.has_finished();
@@ -292,7 +292,7 @@ TEST_F(LimitsTest, StopEndsWhatIsLeft) {
   EXPECT_FALSE(stalled->Finish().ok());
 }
 
-// Reflection has no generated code here: ListServices is one field.
+// There is no generated code for reflection here: ListServices is one field.
 TEST_F(LimitsTest, ReflectionListsTheService) {
   Start(TinyOptions().limits);
   grpc::GenericStub stub(channel_);

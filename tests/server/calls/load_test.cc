@@ -1,6 +1,6 @@
-// What a server promises to many clients at once: cancels, fairness, the same
-// bytes. A test's name begins with the row of docs/reliability.md that it
-// holds.
+// Tests what a server promises to many clients at once: cancellation, fairness
+// and identical bytes. A test's name begins with the row of docs/reliability.md
+// that it covers.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -36,8 +36,8 @@ using Reader = grpc::ClientReader<pb::AnalyzeEvent>;
 
 // --- R5
 
-// More than a connection takes without its reader: such a call cannot end well
-// on its own.
+// The result is more than a connection takes without its reader, so the call
+// cannot finish successfully on its own.
 pb::AnalyzeRequest Large(int tokens) {
   return testing::Parse<pb::AnalyzeRequest>(
       "model: 'tiny' " + Tokens(tokens) +
@@ -49,7 +49,7 @@ pb::AnalyzeRequest Large(int tokens) {
 enum class Moment { kQueued, kPrefill, kMidLayer, kMidWrite, kAtFinish };
 constexpr int kMoments = 5;
 
-// Reads until the request is the device's, or was.
+// Reads until the request is, or was, on the device.
 void AwaitRunning(Reader* reader) {
   pb::AnalyzeEvent event;
   while (reader->Read(&event)) {
@@ -69,7 +69,7 @@ void AwaitMoment(Moment moment, const Gate& gate, std::mt19937* random,
       break;
     case Moment::kMidLayer: {
       AwaitRunning(reader);
-      // None may come: others wait, too.
+      // No step may come, because other requests wait too.
       const int steps = gate.steps() + 1 + static_cast<int>((*random)() % 4);
       const absl::Time end = absl::Now() + absl::Milliseconds(20);
       while (gate.steps() < steps && absl::Now() < end) {
@@ -87,8 +87,7 @@ void AwaitMoment(Moment moment, const Gate& gate, std::mt19937* random,
   std::this_thread::sleep_for(std::chrono::microseconds((*random)() % 500));
 }
 
-// `calls` of them, each cancelled at a random moment; counts what became of
-// each kind.
+// Makes `calls` calls, cancels each at a random moment; counts by moment.
 void CancelSome(pb::Analysis::Stub* stub, const Gate& gate, unsigned seed,
                 int calls, std::atomic<int>* counts) {
   std::mt19937 random(seed);
@@ -112,7 +111,7 @@ void CancelSome(pb::Analysis::Stub* stub, const Gate& gate, unsigned seed,
   }
 }
 
-// Upper bound of the bucket that holds the quantile.
+// Returns the upper bound of the bucket that holds the quantile.
 double Quantile(const Samples& samples, const std::string& name, double q) {
   const double count = samples.at(name + "_count");
   double best = std::numeric_limits<double>::infinity();
@@ -126,8 +125,8 @@ double Quantile(const Samples& samples, const std::string& name, double q) {
 
 class CancelTest : public LoadTest {
  protected:
-  // Cancels so many calls that are certainly in progress: they have been
-  // accepted, and the device stands.
+  // Cancels this many calls that are certainly in progress: they have been
+  // accepted, and the device is held.
   void CancelAccepted(int calls) {
     const auto cancelled = [this] {
       return Total(Metrics(), "qkscope_cancelled_total");
@@ -167,7 +166,7 @@ TEST_F(CancelTest, R5_CancelsAtAnyMomentLeaveNothing) {
   CancelAccepted(251);
   ExpectIdle();
   const Samples samples = Metrics();
-  // Those that were cancelled at once may never have come.
+  // A call that was cancelled at once may never have reached the server.
   EXPECT_GT(Total(samples, "qkscope_rpc_started_total"), kThreads * kCalls / 2);
   const std::string name = "qkscope_cancel_to_idle_seconds";
   const double cancelled = samples.at(name + "_count");
@@ -178,7 +177,7 @@ TEST_F(CancelTest, R5_CancelsAtAnyMomentLeaveNothing) {
   EXPECT_TRUE(Analyze(Small(3)).status.ok());
 }
 
-// Nobody but the calls' own ends takes them out of the queue.
+// Only the end of a call takes it out of the queue.
 TEST_F(LoadTest, R5_CancelledCallsLeaveAQueueThatStands) {
   constexpr int kThreads = 4, kCalls = 50;
   Start(TinyOptions());
@@ -245,7 +244,7 @@ TEST_F(LoadTest, R14_ASingleRequestPassesAFlood) {
   gate_->Shut();
   std::atomic<int> ended = 0;
   std::vector<std::unique_ptr<FloodCall>> flood;
-  // A pass takes two of them.
+  // Two of these prompts fit into a pass.
   const pb::AnalyzeRequest long_prompt = Small(250);
   for (int i = 0; i < kFlood; ++i) {
     flood.push_back(std::make_unique<FloodCall>(stub_.get(), long_prompt,
@@ -275,9 +274,9 @@ TEST_F(LoadTest, R14_ASingleRequestPassesAFlood) {
     ++mine;
   }
   ASSERT_LT(mine, passes.size());
-  // The pass in progress counts, too.
+  // The pass in progress counts too.
   const int waited = static_cast<int>(mine - (before - 1));
-  // Of the flood, what had its only pass by then.
+  // Counts the flood's requests whose only pass had started by then.
   int begun = 0;
   for (size_t i = 0; i <= mine; ++i) {
     begun +=
@@ -294,7 +293,7 @@ TEST_F(LoadTest, R14_ASingleRequestPassesAFlood) {
 
 // --- R16
 
-// A client's request, and the words and numbers that only it sends.
+// A client's request, with a word and numbers that only this client sends.
 struct Canary {
   std::string word;
   pb::AnalyzeRequest request;
@@ -305,7 +304,7 @@ Canary CanaryOf(int client) {
   Canary out;
   out.word = absl::StrCat("canary-", client, "-of-many");
   std::string ids;
-  // Different in length from its neighbours, so that batches are ragged.
+  // The length differs from its neighbours', so that batches are ragged.
   for (int i = 0; i < 5 + client % 23; ++i) {
     absl::StrAppend(&ids, " ids: ", 3 + random() % 90);
   }
@@ -318,7 +317,7 @@ Canary CanaryOf(int client) {
   return out;
 }
 
-// SHA-256 of all payloads, tokens and digests, in the order of each arm.
+// Returns the SHA-256 of all payloads, tokens and digests, in each arm's order.
 std::string Fingerprint(const Analysis& analysis) {
   std::map<std::string, std::string> arms;
   for (const pb::AnalyzeEvent& event : analysis.events) {
@@ -374,8 +373,8 @@ TEST_F(LoadTest, R16_AmongManyARequestGetsItsOwnBytesOnly) {
       EXPECT_EQ(text.find(canaries[j].word) != std::string::npos, i == j);
     }
   };
-  // They do share the device: as many rounds as that takes, for how many go
-  // into a pass depends on how long a row has taken.
+  // Clients must share the device. This takes a varying number of rounds,
+  // because the number of rows in a pass depends on how long a row has taken.
   size_t most = 0;
   for (int round = 0; round < kRounds || most <= 16; ++round) {
     ASSERT_LT(round, 1000) << "they never share a pass";

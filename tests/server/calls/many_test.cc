@@ -1,4 +1,4 @@
-// AnalyzeMany, Score, Generate and the token calls, over the wire.
+// Tests AnalyzeMany, Score, Generate and the token calls over the wire.
 #include <cmath>
 #include <cstring>
 #include <map>
@@ -25,7 +25,7 @@ class ManyTest : public ServerTest {
     grpc::Status status;
   };
 
-  // `spec`, then prompts p0, p1, ... with these inputs.
+  // Sends `spec`, then prompts p0, p1, ... with these inputs.
   Many Run(const std::string& spec, const std::vector<std::string>& inputs) {
     grpc::ClientContext context;
     auto stream = stub_->AnalyzeMany(&context);

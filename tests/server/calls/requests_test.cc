@@ -1,4 +1,4 @@
-// Requests that outlive their streams, and who may see and end them.
+// Tests requests that outlive their streams, and who may see and end them.
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -73,7 +73,7 @@ class RequestsTest : public ServerTest {
     EXPECT_TRUE(stub_->ListRequests(context.get(), request, &response).ok());
     return {response.requests().begin(), response.requests().end()};
   }
-  // Of many passes.
+  // A request that takes many passes.
   static std::string Long() {
     return "model: 'tiny' " + Tokens(4) +
            " generate {max_new_tokens: 250} capture {off: true}";
@@ -85,7 +85,7 @@ class RequestsTest : public ServerTest {
       std::make_shared<testing::Gate>();
 };
 
-// Layer payloads, in order.
+// Returns the layer payloads in order.
 std::vector<std::string> Payloads(const Analysis& analysis) {
   std::vector<std::string> out;
   for (const pb::Layer* layer : analysis.layers()) out.push_back(layer->data());
@@ -113,7 +113,7 @@ TEST_F(RequestsTest, ADetachedRequestIsFetchedLater) {
   for (size_t i = 0; i < fetched.events.size(); ++i) {
     EXPECT_EQ(fetched.events[i].seq(), static_cast<int64_t>(i));
   }
-  // From a number on, also the last and one after it.
+  // A client may start at any event, including the last and one past it.
   const Analysis rest = GetResult("ada", id, 5);
   ASSERT_EQ(rest.events.size() + 5, fetched.events.size());
   EXPECT_EQ(rest.events[0].SerializeAsString(),
@@ -144,8 +144,8 @@ TEST_F(RequestsTest, OthersSeeNothingOfIt) {
   EXPECT_EQ(Cancel("bob", id, &was_running).error_code(),
             StatusCode::NOT_FOUND);
   EXPECT_TRUE(List("bob").empty());
-  // The scheduler lists its run until that has gone, which is after its last
-  // event.
+  // The scheduler lists the request as well until its run is gone, which is
+  // after the last event.
   EXPECT_TRUE(testing::Await([&] { return List("ada").size() == 1; },
                              absl::Minutes(5)));
   EXPECT_EQ(List("ada")[0].state(), pb::ListedRequest::FINISHED);
@@ -158,7 +158,7 @@ TEST_F(RequestsTest, OthersSeeNothingOfIt) {
   EXPECT_EQ(
       stub_->ListRequests(context.get(), everybody, &response).error_code(),
       StatusCode::PERMISSION_DENIED);
-  // Its owner may drop it.
+  // The owner may drop the result.
   ASSERT_TRUE(Cancel("ada", id, &was_running).ok());
   EXPECT_FALSE(was_running);
   EXPECT_EQ(GetResult("ada", id).status.error_code(), StatusCode::NOT_FOUND);
@@ -169,8 +169,8 @@ TEST_F(RequestsTest, ABrokenStreamIsTakenUpAgain) {
   const std::string request =
       "model: 'tiny' " + Tokens(9) + " generate {max_new_tokens: 100}";
   const Analysis direct = AnalyzeAs("ada", request);
-  // The stream breaks while the request goes on: the device stands after a few
-  // of its passes.
+  // The stream breaks while the request continues: the device is held after the
+  // first few passes.
   gate_->Shut();
   gate_->LetThroughMore(3);
   std::string id;
@@ -217,7 +217,7 @@ TEST_F(RequestsTest, CancelEndsOwnRequestsAndAnOperatorsAny) {
     EXPECT_TRUE(was_running);
     EXPECT_EQ(GetResult("ada", id).status.error_code(), StatusCode::NOT_FOUND);
   }
-  // A plain stream, too.
+  // This also works for a plain stream.
   auto context = As("ada");
   auto reader =
       stub_->Analyze(context.get(), Parse<pb::AnalyzeRequest>(Long()));
@@ -251,7 +251,7 @@ TEST_F(RequestsTest, UsageAndQuota) {
   pb::GetUsageRequest everybody;
   everybody.set_all_users(true);
   ASSERT_TRUE(stub_->GetUsage(operators.get(), everybody, &usage).ok());
-  EXPECT_EQ(usage.users_size(), 2);  // ada has sent something, bob has not
+  EXPECT_EQ(usage.users_size(), 2);  // ada has sent a request, bob has not
   EXPECT_EQ(usage.users(0).user(), "root");
   auto users = As("bob");
   EXPECT_EQ(stub_->GetUsage(users.get(), everybody, &usage).error_code(),

@@ -1,5 +1,5 @@
-// Rules of the vision tower, against the rule and attention written out here
-// over transformers' own Q, K and V.
+// Compares rules of the vision tower with the rule and attention as written out
+// here, over transformers' own Q, K and V.
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -24,7 +24,7 @@ std::vector<float> ToFloats(const Rows& rows) {
   return {rows.begin(), rows.end()};
 }
 
-// The dim of the largest norm of a head, which gets its mean.
+// The dim with a head's largest norm, which is replaced with its mean.
 struct TopDim {
   int dim = 0;
   double mean = 0;
@@ -54,7 +54,7 @@ Rows Disrupted(Rows x) {
   return x;
 }
 
-// softmax(q k^T / sqrt(dims)) v of each head, each frame on its own.
+// Computes softmax(q k^T / sqrt(dims)) v for each head, one frame at a time.
 Rows Attend(const Rows& q, const Rows& k, const Rows& v, int frame_patches) {
   const int patches = static_cast<int>(q.size()) / kVisionWidth;
   Rows z(q.size());
@@ -83,7 +83,8 @@ Rows Attend(const Rows& q, const Rows& k, const Rows& v, int frame_patches) {
   return z;
 }
 
-// Arms "broken", whose rule is of the tower's layer 0, and "clean" behind it.
+// Adds the arm "broken", whose rule is for the tower's layer 0, and then the
+// arm "clean".
 pb::AnalyzeRequest BrokenTower(pb::AnalyzeRequest request) {
   *request.mutable_arms() =
       Parse<pb::AnalyzeRequest>(

@@ -1,4 +1,4 @@
-// Configuration files and flags: what is refused, and with which words.
+// Tests configuration files and flags: what is refused, and the exact messages.
 #include "server/config/options.h"
 
 #include <string>
@@ -138,7 +138,7 @@ TEST(ConfigTest, AddressesThatCannotBeBound) {
   EXPECT_TRUE(ProbeAddress("127.0.0.1:0").ok());
   EXPECT_THAT(std::string(ProbeAddress("no-such-host.invalid:1").message()),
               HasSubstr("cannot resolve 'no-such-host.invalid:1'"));
-  // TEST-NET-1 is nobody's.
+  // No machine has an address in TEST-NET-1.
   EXPECT_THAT(std::string(ProbeAddress("192.0.2.1:0").message()),
               HasSubstr("cannot bind '192.0.2.1:0'"));
 }
@@ -188,7 +188,7 @@ TEST(ConfigTest, BadUsers) {
   EXPECT_EQ(
       error("alias: 'a'"),
       "q.conf: users[0].token_sha256: token_sha256 or subject must be set");
-  // A token in the wrong place is not shown.
+  // A token in the wrong place does not appear in the error.
   EXPECT_EQ(error("alias: 'a' token_sha256: 'qks_secret'"),
             "q.conf: users[0].token_sha256: must be 64 hex digits, got 10 "
             "bytes");

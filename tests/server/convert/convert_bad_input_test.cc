@@ -1,4 +1,4 @@
-// Every bad input of an Analyze: its code and its exact message.
+// Tests the code and the exact message of every bad input to Analyze.
 #include <functional>
 #include <string>
 #include <vector>
@@ -15,7 +15,7 @@ using testing::FakeModels;
 
 struct BadInput {
   const char* name;
-  // Text proto, merged over a good request with model "m".
+  // Text proto that is merged over a good request for model "m".
   std::string request;
   Code code;
   std::string message;
@@ -62,7 +62,7 @@ TEST_P(ConvertBadInput, HasCodeAndMessage) {
   EXPECT_EQ(std::string(converted.status().message()), GetParam().message);
 }
 
-// An arm with one rule, which gets `rule` added.
+// An arm with one rule, to which `rule` is added.
 std::string Arm(const std::string& rule) {
   return "arms {name: 'a' disruptions {" + rule + "}}";
 }
@@ -346,7 +346,7 @@ INSTANTIATE_TEST_SUITE_P(
                 ".positions.begin: -1 is outside [0, 4]")),
     Name);
 
-// All layers of a model that has none with attention are no layers.
+// "All layers" selects no layer of a model without attention.
 const std::string kMamba = "model: 'mamba' input {token_ids {ids: [1, 2]}} ";
 
 INSTANTIATE_TEST_SUITE_P(

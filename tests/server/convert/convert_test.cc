@@ -1,4 +1,4 @@
-// What good requests become: defaults, resolved ranges, expanded requests.
+// Tests what good requests become: defaults, ranges, expanded requests.
 #include "server/convert/convert.h"
 
 #include <string>
@@ -62,7 +62,8 @@ TEST(ConvertTest, SpansBecomeAbsolute) {
   const DisruptionRule& a = out.spec.arms[0].rules[0];
   EXPECT_EQ(a.stat_span.begin, 1);
   EXPECT_EQ(a.stat_span.end, 6);
-  EXPECT_EQ(a.positions.begin, 1);  // stat_span's, so BOS is left alone
+  // stat_span begins at 1, so BOS is left alone.
+  EXPECT_EQ(a.positions.begin, 1);
   EXPECT_EQ(a.positions.end, 6);
   const DisruptionRule& b = out.spec.arms[1].rules[0];
   EXPECT_EQ(b.stat_span.end, 4);

@@ -1,4 +1,4 @@
-// What a request may ask of the vision tower: captures and rules, good and bad.
+// Tests good and bad captures and rules for the vision tower.
 #include <string>
 #include <vector>
 

@@ -1,5 +1,5 @@
-// What ConvertAnalyze takes and refuses over the whole product of a rule's
-// fields, against the list of refusals in rule_product.h.
+// Compares what ConvertAnalyze accepts and refuses, over the whole product of a
+// rule's fields, with the list of refusals in rule_product.h.
 #include "tests/engine/hooks/rule_product.h"
 
 #include <string>
@@ -42,8 +42,8 @@ void SetSelect(const Combination& c, Proto* out) {
   }
 }
 
-// The message that asks for a combination. The enums' numbers are one more than
-// the engine's.
+// Returns the message that asks for a combination. The proto enums' numbers are
+// one more than the engine's.
 Proto Message(const Combination& c) {
   const Rule& rule = c.rule;
   Proto out;
@@ -146,8 +146,8 @@ TEST_P(RuleProductTest, IsTakenOrRefusedAsTheListSays) {
   EXPECT_GT(accepted, 1000);
 }
 
-// A refusal that holds for nothing, or only where an earlier one does, would be
-// dead text.
+// A refusal that never applies, or applies only where an earlier one does,
+// would be dead text.
 TEST(RuleProductTest, EveryRefusalHappens) {
   const std::vector<testing::Refusal> refusals = testing::Refusals();
   std::vector<int> times(refusals.size(), 0);

@@ -1,4 +1,4 @@
-// ModelAdmin against a real server: models come and go under requests.
+// Tests ModelAdmin on a real server: models change under running requests.
 #include <atomic>
 #include <filesystem>
 #include <fstream>
@@ -42,7 +42,8 @@ UserEntry Entry(const std::string& alias, UserRole role) {
 // Stops one model while others run.
 class Brake {
  public:
-  // Of the model that is next to have a pass, so many passes go through.
+  // Stops the model that has the next pass, once `passes` of its passes have
+  // gone through.
   void StopNextAfter(int passes) {
     std::lock_guard<std::mutex> lock(mutex_);
     on_ = true;
@@ -54,18 +55,18 @@ class Brake {
     std::lock_guard<std::mutex> lock(mutex_);
     on_ = false;
   }
-  // Until a pass is stopped.
+  // Waits until a pass is stopped.
   void AwaitStop() {
     while (!stands_) absl::SleepFor(absl::Milliseconds(1));
   }
-  // Whether a new pass of the model is to be stopped.
+  // Returns whether a new pass of the model must stop.
   bool Stops(const Model& model) {
     std::lock_guard<std::mutex> lock(mutex_);
     if (!on_) return false;
     if (model_ == nullptr) model_ = &model;
     return model_ == &model && left_-- <= 0;
   }
-  // For a pass that is: whether it still stands.
+  // For a stopped pass: returns whether it must still wait.
   bool Stand() {
     std::lock_guard<std::mutex> lock(mutex_);
     stands_ = on_;
@@ -80,8 +81,7 @@ class Brake {
   std::atomic<bool> stands_ = false;
 };
 
-// The steps of a pass that is stopped do nothing: the scheduler lets others
-// run between them.
+// A stopped pass's steps do nothing: the scheduler lets others run meanwhile.
 class BrakeDevice : public EngineDevice {
  public:
   explicit BrakeDevice(std::shared_ptr<Brake> brake)
@@ -122,7 +122,7 @@ struct Load {
   grpc::Status status;
 };
 
-// What a request streams, as bytes.
+// Returns the bytes that a request streams.
 std::vector<std::string> Content(const Analysis& analysis) {
   std::vector<std::string> out;
   for (const pb::AnalyzeEvent& event : analysis.events) {
@@ -205,7 +205,7 @@ class AdminTest : public ServerTest {
                                   "model: '" + model + "' " + Tokens(5) + rest))
                     .get());
   }
-  // Name -> state, as a user sees it.
+  // Maps each name to its state, as a user sees it.
   std::map<std::string, pb::ModelInfo::State> States() {
     auto context = As("ada");
     pb::ListModelsResponse response;
@@ -284,7 +284,7 @@ TEST_F(AdminTest, LoadsServesAndUnloads) {
   EXPECT_TRUE(Run("new").status.ok());
   EXPECT_TRUE(Serving("new"));
   EXPECT_THAT(Metrics(), ::testing::HasSubstr("model_ready{model=\"new\"} 1"));
-  // The first pass's row, and the request's five.
+  // The sum is the first pass's one row and the request's five.
   EXPECT_THAT(Metrics(), ::testing::HasSubstr("qkscope_pass_rows_sum 6\n"));
 
   EXPECT_TRUE(Unload("new").ok());
@@ -294,7 +294,7 @@ TEST_F(AdminTest, LoadsServesAndUnloads) {
   EXPECT_EQ(States().count("new"), 0u);
   EXPECT_THAT(Metrics(), ::testing::HasSubstr("model_ready{model=\"new\"} 0"));
   EXPECT_EQ(Unload("new").error_code(), StatusCode::NOT_FOUND);
-  // Models of the configuration are as others.
+  // Models of the configuration behave like others.
   EXPECT_TRUE(Unload("tiny").ok());
   EXPECT_TRUE(States().empty());
   MustLoad("name: 'tiny' path: 'gqa'");
@@ -463,7 +463,7 @@ TEST_F(AdminTest, TheLeastRecentlyUsedIdleModelMakesRoom) {
   EXPECT_THAT(progress.evicted(), ::testing::ElementsAre("b"));
   EXPECT_EQ(States().count("b"), 0u);
   EXPECT_FALSE(Serving("b"));
-  // Replacing needs no room, and a model in use stays.
+  // Replacing needs no room, and a model in use is not evicted.
   MustLoad("name: 'c' path: 'tied' replace: true");
   brake_->StopNextAfter(5);
   auto context = As("ada");
@@ -543,7 +543,7 @@ TEST_F(AdminTest, ALoadGoesOnWithoutItsClient) {
   EXPECT_TRUE(Run("a").status.ok());
 }
 
-// Everything at once: whatever a request gets, it is all of one model.
+// Everything happens at once; whatever a request gets comes from one model.
 TEST_F(AdminTest, RequestsNeverSeeTwoModels) {
   Start(Options());
   const std::string rest = " generate {max_new_tokens: 12}";
@@ -558,7 +558,7 @@ TEST_F(AdminTest, RequestsNeverSeeTwoModels) {
   for (int u = 0; u < 3; ++u) {
     users.emplace_back([&, u] {
       for (int i = 0; !over; ++i) {
-        if (i % 4 == u) {  // and some leave early
+        if (i % 4 == u) {  // some clients leave early
           auto context = As("ada");
           const auto reader = stub_->Analyze(
               context.get(),

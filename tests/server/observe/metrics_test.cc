@@ -1,4 +1,4 @@
-// What /metrics says, and that Prometheus's own checker likes it.
+// Tests what /metrics says, and that Prometheus's own checker accepts it.
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -29,7 +29,7 @@ std::string TempPath(const std::string& name) {
   return ::testing::TempDir() + "/" + name + "." + std::to_string(getpid());
 }
 
-// What promtool has to say; empty is good.
+// Returns promtool's complaints; empty if there are none.
 std::string Promtool(const std::string& text) {
   const std::string in = TempPath("metrics"), out = TempPath("promtool");
   std::ofstream(in) << text;
@@ -91,7 +91,7 @@ TEST_F(MetricsTest, CountsAddUpAndPromtoolIsSilent) {
   EXPECT_FALSE(Analyze("model: 'tiny' input {}").status.ok());
   EXPECT_FALSE(Analyze("model: 'no-such-model' " + Tokens(1)).status.ok());
   ASSERT_TRUE(server_->WaitUntilIdle(absl::InfiniteFuture()));
-  // Runs go after their calls.
+  // A run is destroyed after its call has ended.
   ASSERT_TRUE(testing::Await(
       [this] {
         const auto now = testing::SamplesOf(*server_);
@@ -123,7 +123,7 @@ TEST_F(MetricsTest, CountsAddUpAndPromtoolIsSilent) {
   EXPECT_EQ(samples.at("qkscope_stream_reserved_bytes"), 0);
   EXPECT_EQ(samples.at("qkscope_queued_requests"), 0);
   EXPECT_EQ(samples.at("qkscope_running_requests"), 0);
-  // Of the undisrupted prompt only.
+  // Only the undisrupted prompt counts.
   EXPECT_EQ(
       samples.at("qkscope_massive_frames_total{layer=\"1\",model=\"tiny\","
                  "tensor=\"q\"}"),
@@ -131,8 +131,8 @@ TEST_F(MetricsTest, CountsAddUpAndPromtoolIsSilent) {
   EXPECT_EQ(text.find("no-such-model"), std::string::npos);
 }
 
-// 100 scrapers that send half a request hold threads of the listener; calls
-// and their counters do not care.
+// 100 scrapers that send half a request hold threads of the listener; calls and
+// their counters are not affected.
 TEST_F(MetricsTest, SlowScrapersDoNotHoldCalls) {
   std::vector<int> slow;
   for (int i = 0; i < 100; ++i) {

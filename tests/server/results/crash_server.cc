@@ -1,9 +1,9 @@
-// A server that dies, as by kill -9, when it comes to a delay point for the
-// n-th time: for crash_test.cc.
+// A server that dies, as by kill -9, the n-th time it reaches a delay point;
+// for crash_test.cc.
 //
 //   crash_server GOLDENS SPOOL TTL_MS [POINT N]
 //
-// Writes its address and a newline to stdout once it serves.
+// The server writes its address and a newline to stdout once it serves.
 #include <signal.h>
 #include <unistd.h>
 
@@ -28,14 +28,14 @@ std::atomic<int> hits_left{0};
 void DieAt(const char* point) {
   if (std::strcmp(point, deadly_point) == 0 && --hits_left == 0) {
     kill(getpid(), SIGKILL);
-    pause();  // the signal may come to another thread first
+    pause();  // another thread may receive the signal first
   }
 }
 
 int Serve(const std::string& goldens, const std::string& spool, int ttl_ms) {
   const auto gate = std::make_shared<testing::Gate>();
-  // A request that is to die of its cancellation is not to end before: the
-  // device stands after the first pass.
+  // A request that must die during its cancellation must not end before: the
+  // device is held after the first pass.
   if (deadly_point == std::string("cancel")) {
     gate->LetThrough(1);
   } else {

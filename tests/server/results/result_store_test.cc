@@ -1,4 +1,4 @@
-// Kept results on disk: what is whole is found again, what is not is never
+// Tests kept results on disk: whole results are found again, others are never
 // served.
 #include "server/results/result_store.h"
 
@@ -104,7 +104,7 @@ TEST_F(ResultStoreTest, AHalfFileIsNeverServed) {
   Open();
   auto result = Create(1);
   ASSERT_TRUE(result->Append("one").ok());
-  // As a killed process leaves it.
+  // A killed process leaves such a file.
   const fs::path copy = root_ / "copy";
   fs::copy(options_.directory, copy);
   result->Finish(absl::OkStatus());
@@ -115,8 +115,8 @@ TEST_F(ResultStoreTest, AHalfFileIsNeverServed) {
   EXPECT_FALSE(fs::exists(File(1, kSpoolPart)));
 }
 
-// A result cut off after every byte, and with every byte changed: dropped, or
-// an error where it is read; never other events.
+// A result is cut off after every byte, and every byte is changed: the store
+// drops it, or reading it gives an error; it never gives other events.
 TEST_F(ResultStoreTest, DamagedFilesGiveErrorsOnly) {
   Open();
   auto result = Create(1);
@@ -173,7 +173,7 @@ TEST_F(ResultStoreTest, OnlyItsOwnerFindsIt) {
 }
 
 TEST_F(ResultStoreTest, ItGoesWhenItsTimeIsUp) {
-  // Until its time is up it is there: as much time as that look takes.
+  // The result is found until it expires: the TTL grows to fit the lookup.
   std::shared_ptr<KeptResult> going_on;
   for (options_.ttl = absl::Milliseconds(200);; options_.ttl *= 2) {
     Open();
@@ -194,7 +194,7 @@ TEST_F(ResultStoreTest, ItGoesWhenItsTimeIsUp) {
   going_on.reset();
   store_.reset();
   absl::SleepFor(options_.ttl + absl::Milliseconds(50));
-  Open();  // and no restart brings it back
+  Open();  // a restart does not bring it back
   EXPECT_FALSE(store_->Find(Id(1), "ada").ok());
 }
 
@@ -206,7 +206,7 @@ TEST_F(ResultStoreTest, TheSpoolIsBounded) {
   header.set_request_id(Id(2));
   EXPECT_TRUE(
       absl::IsResourceExhausted(store_->Create(header, 6'000).status()));
-  // What is finished counts as long as it is.
+  // A finished result counts with its actual size.
   ASSERT_TRUE(first->Append(std::string(1'000, 'x')).ok());
   first->Finish(absl::OkStatus());
   EXPECT_LT(store_->bytes(), 1'200);

@@ -1,5 +1,5 @@
-// The scheduler with a made-up device and runs: no model, no gRPC. Also built
-// with ThreadSanitizer.
+// Tests the scheduler with a simulated device and runs: no model, no gRPC. Also
+// built with ThreadSanitizer.
 #include "server/schedule/scheduler.h"
 
 #include <atomic>
@@ -27,8 +27,8 @@ using testing::NullObserver;
 using testing::Outcome;
 using testing::Submitted;
 
-// A device as fast as can be, however busy the machine is, and a time of day
-// that the test sets.
+// The device seems to be as fast as possible, however busy the machine is, and
+// the test sets the time of day.
 class TestClock : public Clock {
  public:
   absl::Time Now() const override {
@@ -44,7 +44,7 @@ class TestClock : public Clock {
   std::atomic<int64_t> passed_ms_ = 0;
 };
 
-// A device that takes 1,000 s a step, as far as the scheduler can see.
+// The scheduler sees a device that takes 1,000 s a step.
 class SlowDeviceClock : public SystemClock {
  public:
   double Seconds() const override { return 1000 * ++looks_; }
@@ -84,7 +84,7 @@ class SchedulerTest : public ::testing::Test {
     return scheduler_->Submit(request, std::move(runs));
   }
 
-  // A request that holds the device inside its first layer.
+  // Submits a request that holds the device inside its first layer.
   Submitted Block(int rows = 1) {
     device_.gate.Shut();
     FakeRunOptions options;
@@ -137,20 +137,20 @@ TEST_F(SchedulerTest, WhatWaitsGoesIntoOneBatch) {
 }
 
 TEST_F(SchedulerTest, AnIdleDeviceWaitsForWhoComesTogether) {
-  // Long enough for b to come.
+  // max_gather grows until b comes in time.
   SchedulerOptions options;
   options.max_gather = absl::Milliseconds(500);
   for (bool came = false; !came; options.max_gather *= 2) {
     scheduler_ = std::make_unique<Scheduler>(options, &device_, &observer_,
                                              &slow_clock_);
-    // How long a row takes is not known yet: no wait.
+    // The time per row is not known yet, so there is no wait.
     EXPECT_TRUE(Submit(Named("first", {16})).Await().ok());
     const size_t before = device_.passes().size();
     const auto start = std::chrono::steady_clock::now();
     const Submitted a = Submit(Named("a"));
     absl::SleepFor(absl::Milliseconds(5));
     const Submitted b = Submit(Named("b"));
-    // The device began to wait after the start.
+    // The device began to wait after `start`.
     came = std::chrono::steady_clock::now() - start <
            absl::ToChronoNanoseconds(options.max_gather);
     EXPECT_TRUE(a.Await().ok());
@@ -170,7 +170,7 @@ TEST_F(SchedulerTest, ABatchIsBoundedByRows) {
   const Submitted c = Submit(Named("c", {4}));
   device_.gate.Open();
   for (const Submitted& s : {a, b, c}) EXPECT_TRUE(s.Await().ok());
-  // c fits beside a while b has to wait.
+  // c fits beside a, while b has to wait.
   EXPECT_THAT(device_.passes(),
               ElementsAre(ElementsAre("blocker"), ElementsAre("a", "c"),
                           ElementsAre("b")));
@@ -371,7 +371,8 @@ TEST_F(SchedulerTest, WaitsForMemoryOfOthers) {
 TEST_F(SchedulerTest, CancelledWhileItFindsNoMemory) {
   Start();
   const Submitted blocker = Block();
-  const Submitted b = Submit(Named("b"));  // holds memory when a asks for some
+  // b holds memory when a asks for some.
+  const Submitted b = Submit(Named("b"));
   std::shared_ptr<ScheduledRequest> request;
   FakeRunOptions options = Named("a");
   options.reserve = [&request] {
@@ -435,7 +436,7 @@ TEST_F(SchedulerTest, OthersRunBetweenTheTilesOfAComparison) {
   cancelled.Notify();
   EXPECT_EQ(a.Await(), absl::CancelledError("enough"));
   EXPECT_LT(tiles, 1000);
-  // One that goes to its end, and on to the next pass.
+  // This run goes to its end, and on to the next pass.
   FakeRunOptions whole = Named("whole", {1}, 2);
   whole.tiles = 5;
   whole.on_tile = [&] { ++tiles; };
@@ -444,7 +445,7 @@ TEST_F(SchedulerTest, OthersRunBetweenTheTilesOfAComparison) {
   EXPECT_EQ(tiles, 5);
 }
 
-// A parked pass gives its cancelled run's memory back before it goes on.
+// A parked pass returns its cancelled run's memory before it continues.
 TEST_F(SchedulerTest, CancelledWhileParked) {
   Start(256, /*max_rows=*/1000);
   const Submitted parked = Block(/*rows=*/900);
@@ -503,7 +504,7 @@ TEST_F(SchedulerTest, DestructionEndsEverything) {
   EXPECT_TRUE(queued.outcome->destroyed);
 }
 
-// While the scheduler chooses among what waits, all of it goes away.
+// All waiting requests are cancelled while the scheduler chooses among them.
 TEST_F(SchedulerTest, CancelledWhileOthersAreChosen) {
   constexpr int kRounds = 2000, kWaiting = 16;
   Start();
