@@ -8,7 +8,7 @@
 
 #include "engine/base/check.h"
 #include "engine/batch.h"
-#include "engine/head.h"
+#include "engine/lm_head.h"
 #include "engine/model/weights.h"
 
 namespace qk {
@@ -70,7 +70,7 @@ void Mamba(const float* x, const MambaWeights& w, const MambaConfig& c,
   b.MatMul(x, *w.gate_proj, rows, work.mamba_gate());
   for (Batch::Entry& entry : batch.entries()) {
     b.CausalConvSilu(u + int64_t{entry.row_begin} * c.inner_size,
-                     entry.step.rows, c.inner_size, c.conv_kernel,
+                     entry.span.rows, c.inner_size, c.conv_kernel,
                      w.conv.as<float>(), w.conv_bias.as<float>(),
                      entry.sequence->mamba_state(layer).conv);
   }
@@ -89,7 +89,7 @@ void Mamba(const float* x, const MambaWeights& w, const MambaConfig& c,
     b.SelectiveScan(
         {dt + inner, work.mamba_b() + state, work.mamba_c() + state,
          work.mamba_gate() + inner, w.a_log.as<float>(), w.d.as<float>()},
-        entry.step.rows, c.inner_size, c.state_size,
+        entry.span.rows, c.inner_size, c.state_size,
         entry.sequence->mamba_state(layer).scan, u + inner);
   }
   b.MatMul(u, *w.out_proj, rows, out);

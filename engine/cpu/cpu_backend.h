@@ -11,7 +11,7 @@ namespace qk {
 
 // Who multiplies matrices. kAuto: oneDNN for bf16 where there is AMX, else our
 // own kernel, which is as fast and may use any row tile.
-enum class MatMulKernel { kAuto, kOwn, kOneDnn };
+enum class MatMulKernel { kAuto, kHighway, kOneDnn };
 
 struct CpuBackendOptions {
   int threads = 0;  // 0: the number of cores

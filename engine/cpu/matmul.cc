@@ -325,7 +325,7 @@ void PackedMatrix::Multiply(const float* x, int rows, float* out,
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Matrix>> PackOwn(
+absl::StatusOr<std::unique_ptr<Matrix>> PackHighway(
     int64_t out_features, int64_t in_features, ComputeType type,
     const RowReader& rows, const float* bias, ThreadPool& pool) {
   auto matrix =
@@ -334,7 +334,7 @@ absl::StatusOr<std::unique_ptr<Matrix>> PackOwn(
   return matrix;
 }
 
-std::string OwnKernelTarget() {
+std::string HighwayTarget() {
   HWY_DYNAMIC_DISPATCH(PanelWidth)();  // chooses the target
   const int64_t supported = hwy::SupportedTargets();
   return hwy::TargetName(supported & -supported);

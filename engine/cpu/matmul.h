@@ -25,11 +25,11 @@ class CpuMatrix : public Matrix {
 
 // Our own kernel; bf16 weights are widened in registers, bf16 compute rounds x
 // first and sums in float32.
-absl::StatusOr<std::unique_ptr<Matrix>> PackOwn(
+absl::StatusOr<std::unique_ptr<Matrix>> PackHighway(
     int64_t out_features, int64_t in_features, ComputeType type,
     const RowReader& rows, const float* bias, ThreadPool& pool);
 // Name of the instruction set the kernel uses, e.g. "AVX2".
-std::string OwnKernelTarget();
+std::string HighwayTarget();
 
 // Whether oneDNN has a kernel of this type for this processor's AVX-512 or AMX.
 bool OneDnnSupports(ComputeType type);

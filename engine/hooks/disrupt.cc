@@ -24,8 +24,8 @@ std::vector<HeadRole> Roles(const Rule& rule, int physical, int counted) {
 }
 
 // The rows of a pass at these positions.
-RowSet RowsAt(Range positions, const PassStep& pass) {
-  return {positions.begin - pass.first_position, positions.size()};
+RowSet RowsAt(Range positions, const RowSpan& span) {
+  return {positions.begin - span.first_position, positions.size()};
 }
 
 // Copies `values` to device memory.
@@ -39,8 +39,8 @@ absl::StatusOr<DeviceBuffer> UploadAll(const std::vector<T>& values,
 }
 
 // The number of a rule's random choice in this pass.
-int ChoiceStep(const PassStep& pass) {
-  return pass.phase == Phase::kPrefill ? 0 : 1 + pass.step;
+int ChoiceStep(const RowSpan& span) {
+  return span.phase == Phase::kPrefill ? 0 : 1 + span.step;
 }
 
 }  // namespace
@@ -189,50 +189,50 @@ absl::Status Disruptor::MakePlainRules() {
   return absl::OkStatus();
 }
 
-void Disruptor::Apply(HookPoint point, int layer, const PassStep& pass,
+void Disruptor::Apply(HookPoint point, int layer, const RowSpan& span,
                       const HeadRows& x) {
-  RunStates(point, layer, false, pass, x);
+  RunStates(point, layer, false, span, x);
 }
 
-void Disruptor::ApplyToCache(HookPoint point, int layer, const PassStep& pass,
+void Disruptor::ApplyToCache(HookPoint point, int layer, const RowSpan& span,
                              const HeadRows& x) {
-  RunStates(point, layer, true, pass, x);
+  RunStates(point, layer, true, span, x);
 }
 
 void Disruptor::RunStates(HookPoint point, int layer, bool on_cache,
-                          const PassStep& pass, const HeadRows& x) {
+                          const RowSpan& span, const HeadRows& x) {
   for (int i : by_layer_[layer]) {
     State& state = states_[i];
     if (state.point == point && state.on_cache == on_cache) {
-      Run(state, pass, x);
+      Run(state, span, x);
     }
   }
 }
 
-void Disruptor::Run(State& state, const PassStep& pass, const HeadRows& x) {
+void Disruptor::Run(State& state, const RowSpan& span, const HeadRows& x) {
   QK_CHECK(x.heads == static_cast<int>(state.heads.size()));
-  const RowSet rows = RowsAt(ChangedPositions(*state.rule, pass), pass);
+  const RowSet rows = RowsAt(ChangedPositions(*state.rule, span), span);
   if (state.rule->axis == Rule::Axis::kPerHead) {
-    RunPerHead(state, pass, x, rows);
-  } else if (Has(state.rule->phase, pass.phase)) {
-    RunPerToken(state, pass, x, rows);
+    RunPerHead(state, span, x, rows);
+  } else if (Has(state.rule->phase, span.phase)) {
+    RunPerToken(state, span, x, rows);
   }
 }
 
-void Disruptor::RunPerHead(State& state, const PassStep& pass,
-                           const HeadRows& x, const RowSet& rows) {
+void Disruptor::RunPerHead(State& state, const RowSpan& span, const HeadRows& x,
+                           const RowSet& rows) {
   const Rule& rule = *state.rule;
-  const bool prefill = pass.phase == Phase::kPrefill;
-  const bool acts = Has(rule.phase, pass.phase);
+  const bool prefill = span.phase == Phase::kPrefill;
+  const bool acts = Has(rule.phase, span.phase);
   if (!acts && !(prefill && Has(rule.phase, Phase::kDecode))) return;
   // Statistics are of undisrupted values, so they come first.
-  const bool choose = Has(ChoosingPhases(rule), pass.phase);
+  const bool choose = Has(ChoosingPhases(rule), span.phase);
   if (choose) {
-    const RowSet counted = RowsAt(CountedPositions(rule, pass), pass);
+    const RowSet counted = RowsAt(CountedPositions(rule, span), span);
     state.count += counted.count;
     backend_->AddMoments({MomentsJob{x, counted, state.moments}});
     backend_->SelectDims(
-        {SelectJob{state.plain, ChoiceStep(pass), state.moments, state.count,
+        {SelectJob{state.plain, ChoiceStep(span), state.moments, state.count,
                    state.head_dim, state.choice}});
   }
   if (acts) {
@@ -240,31 +240,31 @@ void Disruptor::RunPerHead(State& state, const PassStep& pass,
         {ReplaceJob{x, rows, state.choice, rule.replace, rule.factor}});
   }
   if (choose && !state.on_cache) {
-    AddReport(state, pass, {}, acts ? rows.count : 0);
+    AddReport(state, span, {}, acts ? rows.count : 0);
   }
 }
 
-void Disruptor::RunPerToken(State& state, const PassStep& pass,
+void Disruptor::RunPerToken(State& state, const RowSpan& span,
                             const HeadRows& x, const RowSet& rows) {
   const Choice choice = {token_masks_.as<uint8_t>(), token_values_.as<float>()};
   backend_->DisruptPerToken(
-      {TokenRuleJob{state.plain, ChoiceStep(pass), x, rows, choice}});
+      {TokenRuleJob{state.plain, ChoiceStep(span), x, rows, choice}});
   if (state.on_cache) return;
   std::vector<int> positions(rows.count);
   std::iota(positions.begin(), positions.end(),
-            pass.first_position + rows.begin);
-  AddReport(state, pass, std::move(positions), 0);
+            span.first_position + rows.begin);
+  AddReport(state, span, std::move(positions), 0);
 }
 
-void Disruptor::AddReport(const State& state, const PassStep& pass,
+void Disruptor::AddReport(const State& state, const RowSpan& span,
                           std::vector<int> positions, int64_t rows) {
   Report& report = reports_.emplace_back();
   report.applied.arm = arm_;
   report.applied.rule = state.rule_index;
   report.applied.layer = state.layer;
   report.applied.tensor = state.tensor;
-  report.applied.phase = pass.phase;
-  report.applied.step = pass.step;
+  report.applied.phase = span.phase;
+  report.applied.step = span.step;
   report.applied.image = image_;
   report.state = &state;
   report.positions = std::move(positions);

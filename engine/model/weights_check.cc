@@ -24,7 +24,7 @@ bool IsDerived(const TensorInfo& tensor, const Architecture& a) {
   // Integers outside packed layers are position ids and masks.
   if (tensor.dtype == DType::kI32) return !IsPackedInt4Name(tensor.name);
   return absl::EndsWith(tensor.name, ".rotary_emb.inv_freq") ||
-         (a.config.tied_head && tensor.name == "lm_head.weight") ||
+         (a.config.tied_lm_head && tensor.name == "lm_head.weight") ||
          absl::c_any_of(a.ignored, [&](const std::string& ending) {
            return absl::EndsWith(tensor.name, ending);
          });
@@ -42,7 +42,8 @@ bool IsOfOtherPart(const TensorInfo& tensor, const Architecture& a) {
 // it is the head that was meant.
 absl::Status CheckSpareHead(const TensorInfo& tensor, const Architecture& a,
                             const TensorSource& source) {
-  if (!a.config.tied_head || !absl::EndsWith(tensor.name, "lm_head.weight")) {
+  if (!a.config.tied_lm_head ||
+      !absl::EndsWith(tensor.name, "lm_head.weight")) {
     return absl::OkStatus();
   }
   const TensorInfo* embedding = source.Find(a.embedding.name);

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "engine/base/check.h"
-#include "engine/head.h"
+#include "engine/lm_head.h"
 #include "engine/model/workspace.h"
 
 namespace qk {

@@ -50,13 +50,13 @@ class RunImpl final : public Run {
   template <typename Step>
   void Guard(const Step& step);
   void MakeArms();
-  void RequestHead(Arm& arm);
+  void RequestLogits(Arm& arm);
   void AfterGoodPass(absl::Span<Sequence* const> ran, double seconds);
   void AfterPrefill(Arm& arm);
   void AfterDecode(Arm& arm);
   void SendLogits(const Arm& arm);
   void SendScore(const Arm& arm);
-  void TakeToken(Arm& arm, const HeadResult& head);
+  void TakeToken(Arm& arm, const LogitsResult& result);
   void Stop(Arm& arm, const char* reason);
   void StartComparison();
   void EndComparison();
@@ -98,7 +98,7 @@ void RunImpl::MakeArms() {
                                       ? spec_.generate->stop_strings
                                       : no_stop_strings_);
     const int index = static_cast<int>(i);
-    const int owner = Sequence::ArmOfTower(spec_, index);
+    const int owner = Sequence::TowerOwner(spec_, index);
     arm.sequence = std::make_unique<Sequence>(
         spec_, index, cancelled_, sink_,
         owner == index ? nullptr : arms_[owner].sequence->vision());
@@ -110,7 +110,7 @@ absl::Status RunImpl::Reserve() {
     MakeArms();
     for (Arm& arm : arms_) {
       QK_RETURN_IF_ERROR(arm.sequence->Reserve());
-      RequestHead(arm);
+      RequestLogits(arm);
     }
     return absl::OkStatus();
   });
@@ -120,31 +120,31 @@ absl::Status RunImpl::Reserve() {
 
 // The order of an arm's requests: score, logits, then the last row for what is
 // generated. AfterPrefill reads the results in the same order.
-void RunImpl::RequestHead(Arm& arm) {
-  std::vector<HeadRequest>& requests = arm.sequence->head_requests;
+void RunImpl::RequestLogits(Arm& arm) {
+  std::vector<LogitsRequest>& requests = arm.sequence->logits_requests;
   requests.clear();
   const int last = arm.sequence->prompt_tokens() - 1;
   if (arm.sequence->in_prefill()) {
     if (spec_.score.has_value()) {
       for (int t = spec_.score->begin; t < spec_.score->end; ++t) {
-        HeadRequest& request = requests.emplace_back();
+        LogitsRequest& request = requests.emplace_back();
         request.position = t - 1;
         request.target = spec_.tokens[t];
       }
     }
     if (spec_.logits.has_value()) {
       for (int position : spec_.logits->positions) {
-        HeadRequest& request = requests.emplace_back();
+        LogitsRequest& request = requests.emplace_back();
         request.position = position;
         request.top_n = spec_.logits->top_n;
       }
     }
   }
   if (spec_.generate.has_value() && spec_.generate->max_new_tokens > 0) {
-    HeadRequest& request = requests.emplace_back();
+    LogitsRequest& request = requests.emplace_back();
     request.position = arm.sequence->in_prefill()
                            ? last
-                           : arm.sequence->NextStep().first_position;
+                           : arm.sequence->NextSpan().first_position;
     request.want_logits = spec_.generate->sampling.temperature > 0;
   }
 }
@@ -221,11 +221,11 @@ void RunImpl::AfterPrefill(Arm& arm) {
     Stop(arm, "length");
     return;
   }
-  TakeToken(arm, arm.sequence->head_results.back());
+  TakeToken(arm, arm.sequence->logits_results.back());
 }
 
 void RunImpl::AfterDecode(Arm& arm) {
-  TakeToken(arm, arm.sequence->head_results.back());
+  TakeToken(arm, arm.sequence->logits_results.back());
 }
 
 void RunImpl::SendScore(const Arm& arm) {
@@ -233,7 +233,7 @@ void RunImpl::SendScore(const Arm& arm) {
   ScoreResult result;
   result.arm = arm.sequence->arm();
   for (int i = 0; i < spec_.score->size(); ++i) {
-    const LogitsRow& row = arm.sequence->head_results[i].row;
+    const LogitsRow& row = arm.sequence->logits_results[i].row;
     result.token_logprob.push_back(row.target_logprob);
     result.greedy.push_back(row.top1 == spec_.tokens[spec_.score->begin + i]);
   }
@@ -245,24 +245,24 @@ void RunImpl::SendLogits(const Arm& arm) {
   const size_t first = spec_.score.has_value() ? spec_.score->size() : 0;
   std::vector<PositionLogits> logits;
   for (size_t i = 0; i < spec_.logits->positions.size(); ++i) {
-    const HeadResult& head = arm.sequence->head_results[first + i];
-    logits.push_back({spec_.logits->positions[i], head.ids, head.logprobs});
+    const LogitsResult& result = arm.sequence->logits_results[first + i];
+    logits.push_back({spec_.logits->positions[i], result.ids, result.logprobs});
   }
   sink_->OnLogits(arm.sequence->arm(), std::move(logits));
 }
 
-void RunImpl::TakeToken(Arm& arm, const HeadResult& head) {
+void RunImpl::TakeToken(Arm& arm, const LogitsResult& result) {
   const GenerateSpec& spec = *spec_.generate;
   const int step = arm.summary.generated_tokens;
   TokenEvent token;
   token.arm = arm.sequence->arm();
   token.step = step;
-  token.id = head.row.top1;
-  token.logprob = head.row.top1_logprob;
+  token.id = result.row.top1;
+  token.logprob = result.row.top1_logprob;
   if (spec.sampling.temperature > 0) {
-    token.id = Sample(head.logits, spec.sampling, step);
+    token.id = Sample(result.logits, spec.sampling, step);
     token.logprob =
-        static_cast<float>(head.logits[token.id] - head.row.log_sum_exp);
+        static_cast<float>(result.logits[token.id] - result.row.log_sum_exp);
   }
   ++arm.summary.generated_tokens;
   if (absl::c_linear_search(spec.stop_ids, token.id)) {
@@ -285,7 +285,7 @@ void RunImpl::TakeToken(Arm& arm, const HeadResult& head) {
     Stop(arm, "length");
   } else {
     arm.sequence->AppendToken(id);
-    RequestHead(arm);
+    RequestLogits(arm);
   }
 }
 

@@ -143,7 +143,7 @@ absl::StatusOr<RunEstimate> Run::Estimate(const RunSpec& spec) {
     rows = rows + tokens;
     const ModelConfig& config = spec.arms[i].model->config();
     if (sequence.vision() != nullptr &&
-        Sequence::ArmOfTower(spec, arm) == arm) {
+        Sequence::TowerOwner(spec, arm) == arm) {
       extra = extra + sequence.vision()->bytes();
       rows = rows + patches;
     }
@@ -162,7 +162,8 @@ absl::StatusOr<RunEstimate> Run::Estimate(const RunSpec& spec) {
   // A pass of many rows has buffers of its own.
   for (const ArmSpec& arm : spec.arms) {
     if (rows.value() <= Batch::kStepRows) break;
-    extra = extra + Checked(tokens) * Batch::OwnBytes(arm.model->config(), 1);
+    extra =
+        extra + Checked(tokens) * Batch::PausableBytes(arm.model->config(), 1);
   }
   extra = extra + stream;
   if (stream.bad() || pages.bad() || extra.bad() || rows.bad()) {

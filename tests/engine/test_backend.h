@@ -53,7 +53,7 @@ inline std::vector<TestBackend> AllTestBackends() {
   return {{.name = "cpu",
            .make = cpu(MatMulKernel::kAuto),
            .kernels = {"cpu-own", "cpu-onednn"}},
-          {.name = "cpu-own", .make = cpu(MatMulKernel::kOwn)},
+          {.name = "cpu-own", .make = cpu(MatMulKernel::kHighway)},
           {.name = "cpu-onednn",
            .make = cpu(MatMulKernel::kOneDnn),
            .has_bf16 = cpu::OneDnnSupports(ComputeType::kBF16),
