@@ -121,7 +121,7 @@ void Batch::DropCancelled(bool within_layer) {
     entry.sequence = nullptr;
     entry.pages.clear();
   }
-  if (within_layer) return;  // the buffers' rows stand where they are
+  if (within_layer) return;  // rows must not move within a layer
   std::vector<Entry> kept;
   rows_ = 0;
   for (Entry& entry : entries_) {
@@ -141,7 +141,7 @@ HeadRows Batch::RowsIn(const Entry& entry, const float* base, int heads,
       entry.span.rows, heads, head_dim, entry.span.first_position};
 }
 
-// What attention reads of a sequence at a hook point.
+// The rows that attention reads from a sequence at a hook point.
 HeadRows Batch::HookInput(const Entry& entry, HookPoint point,
                           const AttentionConfig& c) const {
   const bool is_k = point == HookPoint::kK || point == HookPoint::kRotK;
@@ -248,7 +248,7 @@ void Batch::PlanAttention() {
   if (parts_.back() < rows_) parts_.push_back(rows_);
 }
 
-// The part's rows of each sequence.
+// Each sequence's rows in the part.
 std::vector<AttentionRows> Batch::attention_rows(int part) const {
   const int begin = parts_[part], end = parts_[part + 1];
   std::vector<AttentionRows> rows;

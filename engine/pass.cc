@@ -23,7 +23,7 @@ template <typename Step>
 void Pass::Guard(const Step& step) {
   const absl::Status status = WithoutBadAlloc(step);
   if (status.ok()) return;
-  // What the device still reads and writes goes with the pass.
+  // The device must be done with the pass's memory before the pass goes.
   status_ = model_.backend()->Synchronize();
   if (status_.ok()) status_ = status;
 }

@@ -55,7 +55,7 @@ class Pass {
   int next_layer_ = 0;
   Steps layer_;  // the layer in progress
   int rows_ = 0;
-  absl::Status status_;  // of Guard
+  absl::Status status_;  // the first error that Guard met
 };
 
 }  // namespace qk

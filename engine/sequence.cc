@@ -49,7 +49,7 @@ void Sequence::SetImages() {
   const std::vector<DisruptionRule>& rules = spec_.arms[arm_].rules;
   const VisionConfig& config = model().config().vision;
   if (vision_ == nullptr) vision_ = std::make_shared<Vision>(model(), images);
-  // Other arms may run the tower's layers, long before this one is in a pass.
+  // Another arm may run the tower's layers long before this one is in a pass.
   vision_->AddHook(
       [this](int image, HookPoint point, int layer, const HeadRows& x) {
         HookVision(image, point, layer, x);

@@ -53,7 +53,7 @@ class CpuBackend final : public Backend {
     return DeviceBuffer(data, bytes, this);
   }
   void Free(void* data, int64_t) override { std::free(data); }
-  // The pointers of no bytes may be null, which memcpy does not allow.
+  // Pointers may be null if bytes is 0, which memcpy does not allow.
   void Upload(void* device, const void* host, int64_t bytes) override {
     if (bytes > 0) std::memcpy(device, host, bytes);
   }

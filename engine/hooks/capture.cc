@@ -23,7 +23,7 @@ bool HasRope(HookPoint point) {
          point == HookPoint::kRotQ || point == HookPoint::kRotK;
 }
 
-// How many query heads a head of a tensor of `physical` heads stands for.
+// How many query heads one head stands for, in a tensor of `physical` heads.
 int GroupOf(const AttentionConfig& attention, HookPoint point, int physical) {
   return IsQueryPoint(point) || physical == attention.num_heads
              ? 1
@@ -46,7 +46,7 @@ int64_t Product(absl::Span<const int> shape) {
   return n;
 }
 
-// Adds the time until it goes out of scope.
+// Adds its lifetime to *seconds.
 class Stopwatch {
  public:
   explicit Stopwatch(double* seconds)
@@ -98,7 +98,7 @@ Capture::Capture(const ModelConfig& config, const RunSpec& spec, int arm)
   }
 }
 
-// For frames of a layer's Q, K, V and Z, of `rows` rows.
+// Makes the buffers large enough for `rows` rows of a layer's Q, K, V and Z.
 void Capture::MakeRoom(const AttentionConfig& attention, int64_t rows) {
   widest_ = std::max<int64_t>(widest_, attention.q_size());
   int64_t bytes = int64_t{4} * attention.q_size();
@@ -290,7 +290,7 @@ void Capture::RecordPattern(int layer, const RowSpan& span, const float* q,
   const AttentionConfig& a = config_.layers[layer].attention;
   const RowSet chosen = RowsOf(span);
   const int keys = span.first_position + span.rows;
-  // One stage: no rule acts on the pattern.
+  // No rule acts on the pattern, so it has one stage.
   ChosenHeads heads = HeadsFor(HookPoint::kPattern, layer, span, a.num_heads);
   LayerFrame& frame = Add(HookPoint::kPattern, layer, Stage::kBefore, span,
                           {chosen.count, heads.set.count, keys}, RawDtype::kF32,
@@ -325,7 +325,8 @@ std::vector<LayerFrame> Capture::TakeFrames() {
     if (frame.form == CaptureForm::kNormOverTokens) {
       const Stopwatch watch(&seconds_);
       const auto* norms = reinterpret_cast<const float*>(frame.data.data());
-      // The two coordinates of a tower's RoPE have no wavelength in tokens.
+      // The vision tower's RoPE counts rows and columns of patches, so it has
+      // no wavelengths in tokens.
       const std::vector<double> wavelengths =
           HasRope(frame.point) && frame.image < 0
               ? config_.layers[frame.layer].attention.rope.Wavelengths()

@@ -77,7 +77,7 @@ class Capture {
   int arm_;
   Backend* backend_ = nullptr;
   int64_t widest_ = 0;            // heads * head_dim
-  std::vector<int> layer_index_;  // (layers): place in spec, or -1
+  std::vector<int> layer_index_;  // (layers): index in the spec, or -1
   DeviceBuffer squares_;          // (widest) f64
   DeviceBuffer staging_;          // one frame's payload
   int64_t staging_bytes_ = 0;

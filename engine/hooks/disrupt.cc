@@ -11,9 +11,9 @@ namespace {
 
 using Rule = DisruptionRule;
 
-// How the rule sees `physical` heads of a tensor of which it counts `counted`.
-// Where one of them stands for several that the rule counts, it has the number
-// of the first.
+// The roles of a tensor's `physical` heads under a rule that counts `counted`
+// heads in it. A head that stands for several counted heads has the number of
+// the first.
 std::vector<HeadRole> Roles(const Rule& rule, int physical, int counted) {
   std::vector<HeadRole> roles(physical);
   for (int h = 0; h < physical; ++h) {
@@ -23,7 +23,7 @@ std::vector<HeadRole> Roles(const Rule& rule, int physical, int counted) {
   return roles;
 }
 
-// The rows of a pass at these positions.
+// The rows of the span at these positions.
 RowSet RowsAt(Range positions, const RowSpan& span) {
   return {positions.begin - span.first_position, positions.size()};
 }
@@ -38,7 +38,7 @@ absl::StatusOr<DeviceBuffer> UploadAll(const std::vector<T>& values,
   return buffer;
 }
 
-// The number of a rule's random choice in this pass.
+// The step that a rule's random choice in this span is keyed by.
 int ChoiceStep(const RowSpan& span) {
   return span.phase == Phase::kPrefill ? 0 : 1 + span.step;
 }
@@ -114,7 +114,7 @@ void Disruptor::AddState(const ModelConfig& config, int rule_index, Qkv tensor,
   state.heads = Roles(*state.rule, heads, state.counted_heads);
   if (state.rule->axis == Rule::Axis::kPerHead) {
     state.offset = state_bytes_;
-    // squares, sums, values, mask
+    // A dim has its square, sum (float64), value (float32) and mask (a byte).
     state_bytes_ += (int64_t{state.size()} * (8 + 8 + 4 + 1) + 63) / 64 * 64;
   } else {
     token_mask_bytes_ = std::max<int64_t>(token_mask_bytes_,
@@ -225,7 +225,7 @@ void Disruptor::RunPerHead(State& state, const RowSpan& span, const HeadRows& x,
   const bool prefill = span.phase == Phase::kPrefill;
   const bool acts = Has(rule.phase, span.phase);
   if (!acts && !(prefill && Has(rule.phase, Phase::kDecode))) return;
-  // Statistics are of undisrupted values, so they come first.
+  // Statistics come first, because they are taken from undisrupted values.
   const bool choose = Has(ChoosingPhases(rule), span.phase);
   if (choose) {
     const RowSet counted = RowsAt(CountedPositions(rule, span), span);
@@ -286,8 +286,8 @@ void Disruptor::AddReport(const State& state, const RowSpan& span,
 
 namespace {
 
-// What a mask (dims) chose of a head or a token. `values`: (dims), or the
-// token's one.
+// The dims that a mask (dims) chose in a head or for a token. `values`: (dims),
+// or, for a token, its single value.
 AppliedDims DimsOf(const Rule& rule, int index, const uint8_t* mask, int dims,
                    const float* values) {
   const bool per_token = rule.axis == Rule::Axis::kPerToken;
@@ -312,8 +312,9 @@ void Disruptor::Fill(const Report& report, AppliedRule* applied) {
   const int dims = state.head_dim;
   const int heads = static_cast<int>(state.heads.size());
   if (rule.axis == Rule::Axis::kPerHead) {
-    // Told in the rule's own counting of heads: a KV head that stands for a
-    // group comes once per query head, a group's copies of a KV head once.
+    // The report counts heads as the rule does: a KV head that stands for a
+    // group appears once per query head, and a group's copies of a KV head
+    // appear once.
     for (int h = 0; h < state.counted_heads; ++h) {
       if (!ActsOnHead(rule, h)) continue;
       const int physical = h * heads / state.counted_heads;

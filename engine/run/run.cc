@@ -17,7 +17,7 @@
 namespace qk {
 namespace {
 
-// What one arm is doing.
+// One arm and its progress.
 struct Arm {
   explicit Arm(const std::vector<std::string>& stop_strings)
       : text(stop_strings) {}
@@ -46,7 +46,7 @@ class RunImpl final : public Run {
   const RunSpec& spec() const override { return spec_; }
 
  private:
-  // Runs `step`, which ends the run if the host is out of memory.
+  // Runs `step`, and ends the run if the host is out of memory.
   template <typename Step>
   void Guard(const Step& step);
   void MakeArms();
@@ -71,9 +71,9 @@ class RunImpl final : public Run {
   Mutex reason_mutex_;
   absl::Status reason_ ABSL_GUARDED_BY(reason_mutex_);
   std::unique_ptr<Comparison> comparison_;
-  bool compared_ = false;  // or being compared
+  bool compared_ = false;  // a comparison has started
   bool finished_ = false;
-  absl::Status arm_status_;  // the first failure of an arm's last captures
+  absl::Status arm_status_;  // the first error of a FinishDecodeCapture
   RunTimes times_;
 };
 
@@ -86,8 +86,8 @@ void RunImpl::Guard(const Step& step) {
   if (status.ok()) return;
   finished_ = true;
   comparison_.reset();
-  arms_.clear();  // first: the word of the end needs memory, too
-  // Maybe for the second time: that the first threw, the sink knows.
+  arms_.clear();  // first, because OnFinished needs memory, too
+  // This may be the second call: the sink knows that the first one threw.
   sink_->OnFinished(status, {}, times_);
 }
 
@@ -114,12 +114,12 @@ absl::Status RunImpl::Reserve() {
     }
     return absl::OkStatus();
   });
-  if (!status.ok()) arms_.clear();  // nothing is held while it waits
+  if (!status.ok()) arms_.clear();  // a run that waits holds no memory
   return status;
 }
 
-// The order of an arm's requests: score, logits, then the last row for what is
-// generated. AfterPrefill reads the results in the same order.
+// An arm's requests are in this order: score, logits, then the last row for
+// generation. AfterPrefill reads the results in the same order.
 void RunImpl::RequestLogits(Arm& arm) {
   std::vector<LogitsRequest>& requests = arm.sequence->logits_requests;
   requests.clear();
@@ -360,7 +360,7 @@ void RunImpl::Finish(const absl::Status& status) {
     times_.capture += arm.sequence->capture_seconds();
     summaries.push_back(arm.summary);
   }
-  arms_.clear();  // gives pages and buffers back now, not with the object
+  arms_.clear();  // frees pages and buffers now, before the run is destroyed
   sink_->OnFinished(status, summaries, times_);
 }
 
