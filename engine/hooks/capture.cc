@@ -191,9 +191,9 @@ RowSet Capture::RowsOf(const RowSpan& span) const {
           device_lists_.as<int32_t>()};
 }
 
-LayerFrame& Capture::Add(HookPoint point, int layer, Stage stage,
-                         const RowSpan& span, std::vector<int> shape,
-                         RawDtype dtype, std::vector<int> heads) {
+LayerFrame& Capture::AddFrame(HookPoint point, int layer, Stage stage,
+                              const RowSpan& span, std::vector<int> shape,
+                              RawDtype dtype, std::vector<int> heads) {
   Pending& pending = pending_.emplace_back();
   LayerFrame& frame = pending.frame;
   frame.heads = std::move(heads);
@@ -216,7 +216,7 @@ LayerFrame& Capture::Add(HookPoint point, int layer, Stage stage,
   return frame;
 }
 
-void Capture::Send(const void* device, LayerFrame* frame) {
+void Capture::DownloadFrame(const void* device, LayerFrame* frame) {
   backend_->Download(frame->data.data(), device,
                      static_cast<int64_t>(frame->data.size()));
   pending_.back().mark = backend_->MarkDownloads();
@@ -227,11 +227,11 @@ void Capture::EmitNorms(HookPoint point, int layer, Stage stage,
                         int head_dim) {
   ChosenHeads chosen = HeadsFor(point, layer, span, heads);
   LayerFrame& frame =
-      Add(point, layer, stage, span, {chosen.set.count, head_dim},
-          RawDtype::kF32, std::move(chosen.ids));
+      AddFrame(point, layer, stage, span, {chosen.set.count, head_dim},
+               RawDtype::kF32, std::move(chosen.ids));
   backend_->FinishNorms(
       {NormsJob{squares, chosen.set, head_dim, staging_.as<float>()}});
-  Send(staging_.as<void>(), &frame);
+  DownloadFrame(staging_.as<void>(), &frame);
 }
 
 double* Capture::DecodeSum(HookPoint point, int layer, Stage stage, int heads) {
@@ -264,19 +264,19 @@ void Capture::Record(HookPoint point, int layer, Stage stage,
   ChosenHeads heads = HeadsFor(point, layer, span, x.heads);
   if (spec_.capture.form == CaptureForm::kNormPerToken) {
     LayerFrame& frame =
-        Add(point, layer, stage, span, {rows.count, heads.set.count},
-            RawDtype::kF32, std::move(heads.ids));
+        AddFrame(point, layer, stage, span, {rows.count, heads.set.count},
+                 RawDtype::kF32, std::move(heads.ids));
     backend_->TokenNorms(
         {TokenNormsJob{x, rows, heads.set, staging_.as<float>()}});
-    Send(staging_.as<void>(), &frame);
+    DownloadFrame(staging_.as<void>(), &frame);
     return;
   }
-  LayerFrame& frame =
-      Add(point, layer, stage, span, {rows.count, heads.set.count, x.head_dim},
-          spec_.capture.raw_dtype, std::move(heads.ids));
+  LayerFrame& frame = AddFrame(point, layer, stage, span,
+                               {rows.count, heads.set.count, x.head_dim},
+                               spec_.capture.raw_dtype, std::move(heads.ids));
   backend_->CopyOut({CopyOutJob{x, rows, heads.set, spec_.capture.raw_dtype,
                                 staging_.as<void>()}});
-  Send(staging_.as<void>(), &frame);
+  DownloadFrame(staging_.as<void>(), &frame);
 }
 
 bool Capture::WantsPattern(int layer, const RowSpan& span) const {
@@ -292,12 +292,12 @@ void Capture::RecordPattern(int layer, const RowSpan& span, const float* q,
   const int keys = span.first_position + span.rows;
   // No rule acts on the pattern, so it has one stage.
   ChosenHeads heads = HeadsFor(HookPoint::kPattern, layer, span, a.num_heads);
-  LayerFrame& frame = Add(HookPoint::kPattern, layer, Stage::kBefore, span,
-                          {chosen.count, heads.set.count, keys}, RawDtype::kF32,
-                          std::move(heads.ids));
+  LayerFrame& frame = AddFrame(HookPoint::kPattern, layer, Stage::kBefore, span,
+                               {chosen.count, heads.set.count, keys},
+                               RawDtype::kF32, std::move(heads.ids));
   backend_->AttentionPattern(q, a, rows, chosen, heads.set, keys, type,
                              staging_.as<float>());
-  Send(staging_.as<void>(), &frame);
+  DownloadFrame(staging_.as<void>(), &frame);
 }
 
 bool Capture::FinishDecode() {

@@ -64,13 +64,13 @@ class Capture {
                        int physical) const;
   void MakeRoom(const AttentionConfig& attention, int64_t rows);
   double* DecodeSum(HookPoint point, int layer, Stage stage, int heads);
-  LayerFrame& Add(HookPoint point, int layer, Stage stage, const RowSpan& span,
-                  std::vector<int> shape, RawDtype dtype,
-                  std::vector<int> heads);
+  LayerFrame& AddFrame(HookPoint point, int layer, Stage stage,
+                       const RowSpan& span, std::vector<int> shape,
+                       RawDtype dtype, std::vector<int> heads);
   void EmitNorms(HookPoint point, int layer, Stage stage, const RowSpan& span,
                  const double* squares, int heads, int head_dim);
   RowSet RowsOf(const RowSpan& span) const;
-  void Send(const void* device, LayerFrame* frame);
+  void DownloadFrame(const void* device, LayerFrame* frame);
 
   const ModelConfig& config_;
   const RunSpec& spec_;

@@ -140,7 +140,7 @@ absl::Status Disruptor::Reserve(Backend* backend) {
   QK_ASSIGN_OR_RETURN(token_masks_, backend->Allocate(token_mask_bytes_));
   QK_ASSIGN_OR_RETURN(token_values_,
                       backend->Allocate(int64_t{4} * positions_));
-  QK_RETURN_IF_ERROR(MakePlainRules());
+  QK_RETURN_IF_ERROR(MakeTensorRules());
   for (State& s : states_) {
     if (s.rule->axis == Rule::Axis::kPerToken) continue;
     uint8_t* base = memory_.as<uint8_t>() + s.offset;
@@ -153,7 +153,7 @@ absl::Status Disruptor::Reserve(Backend* backend) {
   return absl::OkStatus();
 }
 
-absl::Status Disruptor::MakePlainRules() {
+absl::Status Disruptor::MakeTensorRules() {
   std::vector<HeadRole> roles;
   std::vector<HeadDim> entries;
   std::vector<int64_t> first_entry(rules_.size());
@@ -171,19 +171,20 @@ absl::Status Disruptor::MakePlainRules() {
   const HeadRole* heads = roles_.as<HeadRole>();
   for (State& s : states_) {
     const Rule& rule = *s.rule;
-    s.plain = {.select = rule.select,
-               .k = rule.k,
-               .exclude_top = rule.exclude_top,
-               .seed = rule.seed,
-               .lambda = rule.lambda,
-               .num_entries = static_cast<int>(rule.entries.size()),
-               .entries = entries_.as<HeadDim>() + first_entry[s.rule_index],
-               .replace = rule.replace,
-               .factor = rule.factor,
-               .tensor = s.tensor,
-               .layer = s.layer,
-               .num_heads = static_cast<int>(s.heads.size()),
-               .heads = heads};
+    s.tensor_rule = {
+        .select = rule.select,
+        .k = rule.k,
+        .exclude_top = rule.exclude_top,
+        .seed = rule.seed,
+        .lambda = rule.lambda,
+        .num_entries = static_cast<int>(rule.entries.size()),
+        .entries = entries_.as<HeadDim>() + first_entry[s.rule_index],
+        .replace = rule.replace,
+        .factor = rule.factor,
+        .tensor = s.tensor,
+        .layer = s.layer,
+        .num_heads = static_cast<int>(s.heads.size()),
+        .heads = heads};
     heads += s.heads.size();
   }
   return absl::OkStatus();
@@ -204,12 +205,12 @@ void Disruptor::RunStates(HookPoint point, int layer, bool on_cache,
   for (int i : by_layer_[layer]) {
     State& state = states_[i];
     if (state.point == point && state.on_cache == on_cache) {
-      Run(state, span, x);
+      RunState(state, span, x);
     }
   }
 }
 
-void Disruptor::Run(State& state, const RowSpan& span, const HeadRows& x) {
+void Disruptor::RunState(State& state, const RowSpan& span, const HeadRows& x) {
   QK_CHECK(x.heads == static_cast<int>(state.heads.size()));
   const RowSet rows = RowsAt(ChangedPositions(*state.rule, span), span);
   if (state.rule->axis == Rule::Axis::kPerHead) {
@@ -232,8 +233,8 @@ void Disruptor::RunPerHead(State& state, const RowSpan& span, const HeadRows& x,
     state.count += counted.count;
     backend_->AddMoments({MomentsJob{x, counted, state.moments}});
     backend_->SelectDims(
-        {SelectJob{state.plain, ChoiceStep(span), state.moments, state.count,
-                   state.head_dim, state.choice}});
+        {SelectJob{state.tensor_rule, ChoiceStep(span), state.moments,
+                   state.count, state.head_dim, state.choice}});
   }
   if (acts) {
     backend_->ReplaceDims(
@@ -248,7 +249,7 @@ void Disruptor::RunPerToken(State& state, const RowSpan& span,
                             const HeadRows& x, const RowSet& rows) {
   const Choice choice = {token_masks_.as<uint8_t>(), token_values_.as<float>()};
   backend_->DisruptPerToken(
-      {TokenRuleJob{state.plain, ChoiceStep(span), x, rows, choice}});
+      {TokenRuleJob{state.tensor_rule, ChoiceStep(span), x, rows, choice}});
   if (state.on_cache) return;
   std::vector<int> positions(rows.count);
   std::iota(positions.begin(), positions.end(),
@@ -306,7 +307,7 @@ AppliedDims DimsOf(const Rule& rule, int index, const uint8_t* mask, int dims,
 
 }  // namespace
 
-void Disruptor::Fill(const Report& report, AppliedRule* applied) {
+void Disruptor::FillReport(const Report& report, AppliedRule* applied) {
   const State& state = *report.state;
   const Rule& rule = *state.rule;
   const int dims = state.head_dim;
@@ -346,7 +347,7 @@ std::vector<AppliedRule> Disruptor::TakeReports() {
   size_t i = 0;
   for (; i < reports_.size() && backend_->DownloadsArrived(reports_[i].mark);
        ++i) {
-    Fill(reports_[i], &reports_[i].applied);
+    FillReport(reports_[i], &reports_[i].applied);
     done.push_back(std::move(reports_[i].applied));
   }
   reports_.erase(reports_.begin(), reports_.begin() + i);

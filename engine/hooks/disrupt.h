@@ -67,7 +67,7 @@ class Disruptor {
     int head_dim = 0;
     std::vector<HeadRole> heads;  // physical
     int counted_heads = 0;        // as the rule counts them
-    TensorRule plain;             // the form that ops take
+    TensorRule tensor_rule;       // the form that ops take
     int64_t offset = 0;           // in memory_
     Moments moments;
     Choice choice;
@@ -88,17 +88,17 @@ class Disruptor {
 
   void AddState(const ModelConfig& config, int rule_index, Qkv tensor,
                 int layer, bool on_cache);
-  absl::Status MakePlainRules();
+  absl::Status MakeTensorRules();
   void RunStates(HookPoint point, int layer, bool on_cache, const RowSpan& span,
                  const HeadRows& x);
-  void Run(State& state, const RowSpan& span, const HeadRows& x);
+  void RunState(State& state, const RowSpan& span, const HeadRows& x);
   void RunPerHead(State& state, const RowSpan& span, const HeadRows& x,
                   const RowSet& rows);
   void RunPerToken(State& state, const RowSpan& span, const HeadRows& x,
                    const RowSet& rows);
   void AddReport(const State& state, const RowSpan& span,
                  std::vector<int> positions, int64_t rows);
-  static void Fill(const Report& report, AppliedRule* applied);
+  static void FillReport(const Report& report, AppliedRule* applied);
 
   const std::vector<DisruptionRule>& rules_;
   int positions_;
