@@ -28,16 +28,16 @@ Batch::Batch(const Model& model, absl::Span<Sequence* const> sequences)
   status_ = hidden.status();
   if (!hidden.ok()) return;
   hidden_ = *std::move(hidden);
-  if (rows_ > kStepRows) status_ = ReservePausable();
+  if (rows_ > kStepRows) status_ = AllocatePauseBuffers();
   if (status_.ok()) status_ = BuildRopeTables();
 }
 
-int64_t Batch::PausableBytes(const ModelConfig& config, int64_t rows) {
+int64_t Batch::PauseBufferBytes(const ModelConfig& config, int64_t rows) {
   return 4 * rows *
          (2 * Workspace::WidestQuery(config) + Workspace::WidestHidden(config));
 }
 
-absl::Status Batch::ReservePausable() {
+absl::Status Batch::AllocatePauseBuffers() {
   auto buffers = std::make_unique<PauseBuffers>();
   const int64_t row = 4 * int64_t{rows_};
   const int64_t heads = row * Workspace::WidestQuery(model_.config());
@@ -142,8 +142,8 @@ HeadRows Batch::RowsIn(const Entry& entry, const float* base, int heads,
 }
 
 // The rows that attention reads from a sequence at a hook point.
-HeadRows Batch::HookInput(const Entry& entry, HookPoint point,
-                          const AttentionConfig& c) const {
+HeadRows Batch::AttentionInput(const Entry& entry, HookPoint point,
+                               const AttentionConfig& c) const {
   const bool is_k = point == HookPoint::kK || point == HookPoint::kRotK;
   if (is_k || point == HookPoint::kV) {
     if (entry.layout == KvLayout::kShared) {
@@ -168,7 +168,7 @@ void Batch::BeginAttention(int layer) {
     if (entry.sequence == nullptr) continue;
     entry.layout = entry.sequence->disruptor().layout(layer);
     if (entry.layout == KvLayout::kShared) continue;
-    const int heads = HookInput(entry, HookPoint::kK, c).heads;
+    const int heads = AttentionInput(entry, HookPoint::kK, c).heads;
     copies.push_back({RowsIn(entry, work().k(), c.num_kv_heads, c.head_dim),
                       heads, entry.sequence->k_copy()});
     copies.push_back({RowsIn(entry, work().v(), c.num_kv_heads, c.head_dim),
@@ -181,7 +181,8 @@ void Batch::Hook(HookPoint point, int layer) {
   const AttentionConfig& c = model_.config().layers[layer].attention;
   for (Entry& entry : entries_) {
     if (entry.sequence == nullptr) continue;
-    entry.sequence->Hook(point, layer, entry.span, HookInput(entry, point, c));
+    entry.sequence->Hook(point, layer, entry.span,
+                         AttentionInput(entry, point, c));
     if (entry.layout == KvLayout::kShared || TensorOf(point) == Qkv::kQ) {
       continue;
     }
@@ -197,7 +198,7 @@ void Batch::NormCopies(const AttentionConfig& c, const float* weight,
   for (Entry& entry : entries_) {
     if (entry.sequence == nullptr) continue;
     if (entry.layout == KvLayout::kShared) continue;
-    const HeadRows k = HookInput(entry, HookPoint::kK, c);
+    const HeadRows k = AttentionInput(entry, HookPoint::kK, c);
     backend().RmsNorm(k.data, weight, eps, k.rows * k.heads, k.head_dim,
                       k.data);
   }
@@ -207,7 +208,7 @@ void Batch::RopeCopies(const AttentionConfig& c, const float* table) {
   for (Entry& entry : entries_) {
     if (entry.sequence == nullptr) continue;
     if (entry.layout == KvLayout::kShared) continue;
-    const HeadRows k = HookInput(entry, HookPoint::kK, c);
+    const HeadRows k = AttentionInput(entry, HookPoint::kK, c);
     backend().Rope(k.data, k.rows, k.heads, k.head_dim, c.rope.rotary_dims,
                    table + int64_t{entry.row_begin} * c.rope.rotary_dims);
   }
@@ -223,9 +224,9 @@ void Batch::Append(int layer) {
                        RowsIn(entry, work().v(), c.num_kv_heads, c.head_dim),
                        type, entry.pages.data());
     if (entry.layout == KvLayout::kShared) continue;
-    const HeadRows k = HookInput(entry, HookPoint::kK, c);
+    const HeadRows k = AttentionInput(entry, HookPoint::kK, c);
     entry.pages = entry.sequence->FreshPages(layer, k.heads, entry.span);
-    backend().AppendKv(k, HookInput(entry, HookPoint::kV, c), type,
+    backend().AppendKv(k, AttentionInput(entry, HookPoint::kV, c), type,
                        entry.pages.data());
   }
 }

@@ -24,8 +24,8 @@ class Batch {
   // kStepRows * kStepKeys keys.
   static constexpr int kStepRows = 512;
   static constexpr int kStepKeys = 2048;
-  // The size of the PauseBuffers of a batch of `rows` rows.
-  static int64_t PausableBytes(const ModelConfig& config, int64_t rows);
+  // Bytes of the buffers that a batch of `rows` rows takes to be able to pause.
+  static int64_t PauseBufferBytes(const ModelConfig& config, int64_t rows);
 
   struct Entry {
     Sequence* sequence = nullptr;  // nullptr: cancelled within a layer
@@ -93,12 +93,12 @@ class Batch {
  private:
   HeadRows RowsIn(const Entry& entry, const float* base, int heads,
                   int head_dim) const;
-  HeadRows HookInput(const Entry& entry, HookPoint point,
-                     const AttentionConfig& config) const;
+  HeadRows AttentionInput(const Entry& entry, HookPoint point,
+                          const AttentionConfig& config) const;
   struct PauseBuffers {
     DeviceBuffer q, z, x;
   };
-  absl::Status ReservePausable();
+  absl::Status AllocatePauseBuffers();
   void PlanAttention();
   absl::Status BuildRopeTables();
   void MoveRows(int from, int to, int rows);

@@ -162,8 +162,8 @@ absl::StatusOr<RunEstimate> Run::Estimate(const RunSpec& spec) {
   // A pass of many rows has buffers of its own.
   for (const ArmSpec& arm : spec.arms) {
     if (rows.value() <= Batch::kStepRows) break;
-    extra =
-        extra + Checked(tokens) * Batch::PausableBytes(arm.model->config(), 1);
+    extra = extra +
+            Checked(tokens) * Batch::PauseBufferBytes(arm.model->config(), 1);
   }
   extra = extra + stream;
   if (stream.bad() || pages.bad() || extra.bad() || rows.bad()) {
