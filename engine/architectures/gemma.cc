@@ -219,7 +219,7 @@ absl::StatusOr<Architecture> FromOuter(const JsonValue& config) {
   }
   QK_RETURN_IF_ERROR(CheckInnerText(text));
   QK_ASSIGN_OR_RETURN(ModelConfig model, ReadText(text, /*third=*/true));
-  // The head is untied if either part says so: transformers 5 goes by the outer
+  // lm_head is untied if either part says so: transformers 5 goes by the outer
   // field and writes true into the inner one, transformers 4 went by the inner
   // field alone.
   QK_ASSIGN_OR_RETURN(const bool tied,

@@ -7,8 +7,8 @@
 namespace qk {
 namespace {
 
-// A tile of logits holds about this many bytes: enough rows to make reading the
-// head's weights worthwhile, without a buffer for the whole prompt.
+// A tile of logits holds about this many bytes: enough rows to make reading
+// lm_head's weights worthwhile, without a buffer for the whole prompt.
 constexpr int64_t kLogitsBytes = int64_t{24} << 20;
 constexpr int64_t kMaxLogitsRows = 128;
 
