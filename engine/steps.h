@@ -44,7 +44,7 @@ class Steps {
   }
 
   // Runs to the next pause. False: the computation has ended instead. An
-  // exception ends it, and Next throws it on.
+  // exception ends it, and Next rethrows it.
   bool Next() {
     handle_.resume();
     if (handle_.promise().error != nullptr) {
