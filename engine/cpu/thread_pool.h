@@ -26,8 +26,8 @@ class ThreadPool {
 
   // Runs task(i, thread) for each i in [0, n), started in ascending order;
   // `thread` is in [0, size()). Returns when all tasks are done. Calls from
-  // different threads wait for each other. The call rethrows the first exception
-  // of a task, once all tasks have ended.
+  // different threads wait for each other. The call rethrows the first
+  // exception of a task, once all tasks have ended.
   void For(int64_t n, const std::function<void(int64_t, int)>& task);
 
  private:
