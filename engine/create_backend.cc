@@ -12,7 +12,7 @@ namespace qk {
 namespace {
 
 constexpr absl::string_view kBackends[] = {"cpu"};  // best first
-constexpr absl::string_view kOfOtherBuilds[] = {"cuda"};
+constexpr absl::string_view kNotInThisBuild[] = {"cuda"};
 
 }  // namespace
 
@@ -20,7 +20,7 @@ absl::Status CheckBackendName(absl::string_view name) {
   if (name == "auto" || absl::c_linear_search(kBackends, name)) {
     return absl::OkStatus();
   }
-  if (absl::c_linear_search(kOfOtherBuilds, name)) {
+  if (absl::c_linear_search(kNotInThisBuild, name)) {
     return absl::InvalidArgumentError(absl::StrCat(
         "backend: '", name,
         "' is not in this build, which has: ", absl::StrJoin(kBackends, ", ")));
@@ -28,7 +28,7 @@ absl::Status CheckBackendName(absl::string_view name) {
   constexpr size_t kShown = 64;
   return absl::InvalidArgumentError(absl::StrCat(
       "backend: must be one of auto, ", absl::StrJoin(kBackends, ", "), ", ",
-      absl::StrJoin(kOfOtherBuilds, ", "), "; got '",
+      absl::StrJoin(kNotInThisBuild, ", "), "; got '",
       absl::CHexEscape(name.substr(0, kShown)), "'"));
 }
 

@@ -1,15 +1,15 @@
-// What the forward pass needs of a device. Two implementations have the same
-// files in the same order: cpu/*.cc and cuda/*.cu.
+// The ops that the forward pass needs from a device. A backend's folder has one
+// file per kind of op.
 //
-// Ops return nothing. The first failure sticks, later ops do nothing, and
-// Synchronize() returns it. All float tensors are float32, row-major and dense;
-// shapes are written (rows, heads, head_dim). Ops of one backend are called by
-// one thread at a time.
+// Ops return nothing. After a failure later ops do nothing, and Synchronize()
+// returns the first failure. All float tensors are float32, row-major and
+// dense; shapes are written (rows, heads, head_dim). Ops of one backend are
+// called by one thread at a time.
 //
-// A device may work long after an op has returned. An op reads its arguments,
-// spans and other host memory before it returns, so they may go then. What it
-// writes to host memory is there after Synchronize, and whoever asked keeps
-// that memory where it is until then.
+// A device may still be working long after an op has returned. An op reads its
+// arguments, spans and other host memory before it returns, so the caller may
+// free them then. Results in host memory are there after Synchronize; the
+// caller keeps that memory in place until then.
 #ifndef QKSCOPE_ENGINE_BACKEND_BACKEND_H_
 #define QKSCOPE_ENGINE_BACKEND_BACKEND_H_
 
@@ -80,32 +80,33 @@ class Backend {
 
   virtual BackendInfo info() const = 0;
 
-  // `on_lost` is told once of a device that has gone for good (a driver that
-  // fell over, a card off the bus), whatever becomes of the status that says
-  // so. On any thread: it may neither wait nor call the backend. nullptr: from
-  // now on nobody is told.
+  // Sets a function that is called once when the device is lost for good (a
+  // driver that crashed, a card off the bus), even if nobody reads the status
+  // that says so. It is called on any thread, and may neither wait nor call the
+  // backend. nullptr: no function is called from now on.
   void SetOnLost(std::function<void(const absl::Status&)> on_lost) {
     MutexLock lock(&lost_mutex_);
     on_lost_ = std::move(on_lost);
   }
 
   // --- memory
-  // RESOURCE_EXHAUSTED when there is none. Contents are undefined.
+  // RESOURCE_EXHAUSTED: too little memory is free. Contents are undefined.
   virtual absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) = 0;
   virtual void Free(void* data, int64_t bytes) = 0;
   virtual void Upload(void* device, const void* host, int64_t bytes) = 0;
   virtual void Download(void* host, const void* device, int64_t bytes) = 0;
   virtual void CopyOnDevice(void* to, const void* from, int64_t bytes) = 0;
   virtual void Zero(void* device, int64_t bytes) = 0;
-  // A mark after the Downloads so far, and whether they have arrived: results
-  // go out while the pass runs, and nothing waits for them.
+  // MarkDownloads returns a mark after the Downloads so far, DownloadsArrived
+  // whether those before a mark have arrived. So results go out while the pass
+  // runs, and nothing waits for them.
   virtual int64_t MarkDownloads() = 0;
   virtual bool DownloadsArrived(int64_t mark) = 0;
-  // Waits; the first failure since the last call.
+  // Waits for the device; returns the first failure since the last call.
   virtual absl::Status Synchronize() = 0;
 
   // --- weights
-  // `bias` (out) or nullptr.
+  // `bias`: (out) or nullptr.
   virtual absl::StatusOr<std::unique_ptr<Matrix>> PackMatrix(
       int64_t out_features, int64_t in_features, ComputeType type,
       const RowReader& rows, const float* bias) = 0;
@@ -133,17 +134,17 @@ class Backend {
   // Stores k, v (rows, heads, head_dim) of one sequence into its pages.
   virtual void AppendKv(const HeadRows& k, const HeadRows& v, ComputeType type,
                         const KvPage* pages) = 0;
-  // Copies the first `positions` of a page; to.heads may be a multiple of
-  // from.heads, each head then copied to its group.
+  // Copies the first `positions` of a page. If to.heads is a multiple of
+  // from.heads, each head is copied to its group.
   virtual void CopyKvPage(const KvPage& from, const KvPage& to, int positions,
                           int head_dim, ComputeType type) = 0;
   // out (rows, heads, head_dim) = softmax(softcap(scale q K^T), causal, window)
-  // V. Not causal: a row sees all positions up to its sequence's last one.
+  // V. Without causal a row sees all positions up to its sequence's last one.
   virtual void Attention(const float* q, const AttentionConfig& config,
                          absl::Span<const AttentionRows> sequences,
                          ComputeType type, float* out) = 0;
-  // Probabilities of some of the sequence's rows: out (rows chosen, heads
-  // chosen, keys), 0 after the row's own position.
+  // out (rows chosen, heads chosen, keys) = attention probabilities of some of
+  // the sequence's rows, 0 after the row's own position.
   virtual void AttentionPattern(const float* q, const AttentionConfig& config,
                                 const AttentionRows& sequence,
                                 const RowSet& rows, const HeadSet& heads,
@@ -160,17 +161,18 @@ class Backend {
 
   // x (rows, inner) of one sequence = silu(causal depthwise convolution of x +
   // bias). weight (inner, kernel); bias (inner) or nullptr; state
-  // (inner, kernel - 1): the inputs before these rows, oldest first, updated.
+  // (inner, kernel - 1): the inputs before these rows, oldest first; the op
+  // updates it.
   virtual void CausalConvSilu(float* x, int rows, int inner, int kernel,
                               const float* weight, const float* bias,
                               float* state) = 0;
   // x (rows, inner) of one sequence = (scan(x) + d * x) * silu(gate). state
-  // (inner, state_size): before these rows, updated.
+  // (inner, state_size): the state before these rows; the op updates it.
   virtual void SelectiveScan(const ScanInputs& in, int rows, int inner,
                              int state_size, float* state, float* x) = 0;
-  // Per row the `chosen` most probable experts, most probable first, ties to
-  // the lowest, and their softmax probabilities: (rows, chosen) each, in host
-  // memory after Synchronize. logits (rows, experts).
+  // Finds each row's `chosen` most probable experts, most probable first, ties
+  // to the lowest, and their softmax probabilities: (rows, chosen) each, in
+  // host memory after Synchronize. logits (rows, experts).
   virtual void RouteExperts(const float* logits, int rows, int experts,
                             int chosen, int32_t* ids, float* weights) = 0;
   // out (rows.size(), dim) = those rows of x.
@@ -181,9 +183,9 @@ class Backend {
                              absl::Span<const float> factors, int dim,
                              float* out) = 0;
 
-  // --- hooks: each op over jobs that do not touch each other's memory, of one
-  // sequence or of many (jobs.h says what each does)
-  // Sums in blocks of kPageSize absolute positions.
+  // --- hooks: jobs.h says what each op does. A call's jobs, from one sequence
+  // or several, do not touch each other's memory.
+  // AddMoments sums in blocks of kPageSize absolute positions.
   virtual void AddMoments(absl::Span<const MomentsJob> jobs) = 0;
   virtual void SelectDims(absl::Span<const SelectJob> jobs) = 0;
   virtual void ReplaceDims(absl::Span<const ReplaceJob> jobs) = 0;
@@ -194,25 +196,25 @@ class Backend {
   virtual void CopyOut(absl::Span<const CopyOutJob> jobs) = 0;
 
   // --- logits
-  // out (rows) = what logits (rows, vocab) reduce to. targets (rows): the id
+  // out (rows) = logits (rows, vocab), each row reduced. targets (rows): the id
   // whose log-probability is wanted, or -1.
   virtual void ReduceLogits(const float* logits, int vocab, int rows,
                             const int32_t* targets, LogitsRow* out) = 0;
-  // The n most likely ids of one row, ties to the lowest id, and their
+  // Finds the n most likely ids of one row, ties to the lowest id, and their
   // log-probabilities: (n) each, in host memory after Synchronize. `reduced`:
-  // the row's.
+  // the row's LogitsRow.
   virtual void TopLogits(const float* logits, int vocab,
                          const LogitsRow* reduced, int n, int32_t* ids,
                          float* logprobs) = 0;
   // kl (rows) = KL(P_base || P_arm), nats, in host memory after Synchronize.
-  // base_rows and arm_rows (rows): what ReduceLogits made of them.
+  // base_rows and arm_rows (rows): ReduceLogits's results for base and arm.
   virtual void KlDivergence(const float* base, const float* arm, int vocab,
                             int rows, const LogitsRow* base_rows,
                             const LogitsRow* arm_rows, float* kl) = 0;
 
  protected:
-  // UNAVAILABLE: what Synchronize returns of a device that has gone for good,
-  // and from then on everything that has a status.
+  // Reports that the device is lost for good. Returns UNAVAILABLE, which
+  // Synchronize and everything else that has a status return from then on.
   absl::Status Lost(absl::string_view message) {
     const absl::Status status = absl::UnavailableError(message);
     MutexLock lock(&lost_mutex_);

@@ -1,5 +1,5 @@
-// What ops are given, as plain data: it can travel with a kernel's launch.
-// Pointers are to device memory but where said otherwise.
+// The arguments of ops, as plain data that can travel with a kernel's launch.
+// Pointers are to device memory unless a comment says otherwise.
 #ifndef QKSCOPE_ENGINE_BACKEND_JOBS_H_
 #define QKSCOPE_ENGINE_BACKEND_JOBS_H_
 
@@ -10,18 +10,18 @@
 
 namespace qk {
 
-// Positions of one KV page, of one tile of attention's keys, and of one block
-// of a sum over tokens: all start at absolute position 0.
+// One KV page, one tile of attention's keys and one block of a sum over tokens
+// have this many positions. The first of each starts at absolute position 0.
 inline constexpr int kPageSize = 64;
 
 // --- views
 
-// One layer's part of 64 positions of keys and values, in the compute type.
-// k is transposed, so that scores of neighbouring keys lie side by side.
+// One layer's keys and values at 64 positions, in the compute type. k is
+// transposed, so that scores of neighbouring keys lie side by side.
 struct KvPage {
   void* k = nullptr;  // (heads, head_dim, kPageSize)
   void* v = nullptr;  // (heads, kPageSize, head_dim)
-  int heads = 0;      // the model's KV heads, or its query heads where each
+  int heads = 0;      // the model's KV heads, or its query heads if each
                       // query head reads keys of its own
 };
 
@@ -29,8 +29,8 @@ struct KvPage {
 struct AttentionRows {
   int row_begin = 0;  // in q and out
   int rows = 0;
-  int first_position = 0;         // of its first row
-  const KvPage* pages = nullptr;  // host memory; page p: positions 64 p on
+  int first_position = 0;         // absolute, of the first row
+  const KvPage* pages = nullptr;  // host memory; page p starts at 64 p
 };
 
 // A view of one sequence's rows: (rows, heads, head_dim), dense.
@@ -42,8 +42,8 @@ struct HeadRows {
   int first_position = 0;
 };
 
-// Some rows of a HeadRows, ascending: the i-th is row begin + i, or with a list
-// row begin + list[i].
+// Some rows of a HeadRows, ascending. The i-th is row begin + i, or, with a
+// list, row begin + list[i].
 struct RowSet {
   int begin = 0;
   int count = 0;
@@ -56,7 +56,7 @@ struct HeadSet {
   const int32_t* list = nullptr;  // (count), ascending
 };
 
-// What a selective scan (Mamba, arXiv:2312.00752, algorithm 2) reads.
+// The inputs of a selective scan (Mamba, arXiv:2312.00752, algorithm 2).
 struct ScanInputs {
   const float* dt = nullptr;     // (rows, inner), before softplus
   const float* b = nullptr;      // (rows, state)
@@ -68,27 +68,27 @@ struct ScanInputs {
 
 // --- hooks
 
-// Sums over tokens of each (head, dim), float64: (heads, head_dim) each.
+// Sums over tokens for each head and dim, float64: (heads, head_dim) each.
 struct Moments {
   double* squares = nullptr;
   double* sums = nullptr;  // nullptr: not wanted
 };
 
-// What a rule chose: (heads, head_dim) each; by a per_token rule mask
-// (rows, heads, head_dim) and values (rows).
+// The dims that a rule chose: mask and values (heads, head_dim). A per_token
+// rule has mask (rows, heads, head_dim) and values (rows).
 struct Choice {
   uint8_t* mask = nullptr;  // 1 = chosen
-  float* values = nullptr;  // what is written there; unused for kScale
+  float* values = nullptr;  // written into chosen dims; unused for kScale
 };
 
 // How a rule sees one physical head of a tensor.
 struct HeadRole {
   bool active = false;
-  int id = 0;  // head number in the rule's own counting (for random choices)
+  int id = 0;  // the head's number as the rule counts (for random choices)
 };
 
-// A DisruptionRule as it acts on one tensor of one layer, made once for a
-// sequence.
+// A DisruptionRule as it acts on one tensor of one layer. Each sequence makes
+// it once.
 struct TensorRule {
   DisruptionRule::Select select = DisruptionRule::Select::kTopK;
   int k = 0;
@@ -105,7 +105,8 @@ struct TensorRule {
   const HeadRole* heads = nullptr;  // (num_heads)
 };
 
-// Adds x[row, h, d]^2 (and x) of the rows to moments, or to zeros.
+// Adds x[row, h, d]^2 of the rows to to.squares, and x to to.sums. With
+// from_zero the sums start from 0.
 struct MomentsJob {
   HeadRows x;
   RowSet rows;
@@ -132,7 +133,7 @@ struct ReplaceJob {
   double factor = 0;  // kScale
 };
 
-// A per_token rule: chooses and writes row by row, and tells what it did.
+// Applies a per_token rule row by row, and stores its choice in `to`.
 struct TokenRuleJob {
   TensorRule rule;
   int step = 0;  // as in SelectJob
@@ -141,7 +142,7 @@ struct TokenRuleJob {
   Choice to;
 };
 
-// to (rows, to_heads, head_dim): each head repeated to its group.
+// to (rows, to_heads, head_dim) = x, each head repeated for its group.
 struct ExpandJob {
   HeadRows x;
   int to_heads = 0;
@@ -156,7 +157,7 @@ struct NormsJob {
   float* to = nullptr;
 };
 
-// to (rows chosen, heads chosen) = L2 norm over head_dim.
+// to (rows chosen, heads chosen) = the L2 norms over head_dim.
 struct TokenNormsJob {
   HeadRows x;
   RowSet rows;
@@ -164,7 +165,7 @@ struct TokenNormsJob {
   float* to = nullptr;
 };
 
-// to (rows chosen, heads chosen, head_dim), in `dtype`.
+// to (rows chosen, heads chosen, head_dim) = x, converted to `dtype`.
 struct CopyOutJob {
   HeadRows x;
   RowSet rows;
@@ -175,7 +176,7 @@ struct CopyOutJob {
 
 // --- logits
 
-// What a row of a vocabulary-sized tensor of logits reduces to.
+// One row of logits (vocab), reduced.
 struct LogitsRow {
   float target_logprob = 0;  // 0: no target
   int32_t top1 = 0;          // ties to the lowest id

@@ -1,4 +1,4 @@
-// Scratch memory and weights of the kernels, aligned for any vector size.
+// Memory for the kernels' scratch and weights, aligned for any vector size.
 #ifndef QKSCOPE_ENGINE_CPU_ALIGNED_ARRAY_H_
 #define QKSCOPE_ENGINE_CPU_ALIGNED_ARRAY_H_
 
@@ -12,11 +12,11 @@ namespace qk::cpu {
 template <typename T>
 using AlignedArray = hwy::AlignedFreeUniquePtr<T[]>;
 
-// hwy::AllocateAligned on operator new, so that it fails as every other
-// allocation does: with std::bad_alloc. hwy's own answer is nullptr.
+// Allocates through operator new, so that a failure throws std::bad_alloc like
+// every other allocation. hwy::AllocateAligned alone would return nullptr.
 template <typename T>
 AlignedArray<T> AllocateAligned(size_t n) {
-  // hwy may be built without exceptions: none passes through it.
+  // hwy may be built without exceptions, so none may pass through it.
   const auto allocate = [](void*, size_t bytes) -> void* {
     try {
       return ::operator new(bytes);

@@ -35,7 +35,7 @@ void ExpandHeads(absl::Span<const ExpandJob> jobs) {
 
 namespace {
 
-// One head's values in `dtype`; returns where the next ones go.
+// Copies one head's values to `to` as `dtype`; returns the end of the copy.
 void* CopyAs(const float* v, int n, RawDtype dtype, void* to) {
   uint16_t* half = static_cast<uint16_t*>(to);
   switch (dtype) {

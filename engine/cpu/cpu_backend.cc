@@ -53,7 +53,7 @@ class CpuBackend final : public Backend {
     return DeviceBuffer(data, bytes, this);
   }
   void Free(void* data, int64_t) override { std::free(data); }
-  // The pointers of no bytes may be null, which memcpy does not allow.
+  // Pointers may be null if bytes is 0, which memcpy does not allow.
   void Upload(void* device, const void* host, int64_t bytes) override {
     if (bytes > 0) std::memcpy(device, host, bytes);
   }
@@ -73,7 +73,7 @@ class CpuBackend final : public Backend {
   absl::StatusOr<std::unique_ptr<Matrix>> PackMatrix(
       int64_t out_features, int64_t in_features, ComputeType type,
       const RowReader& rows, const float* bias) override {
-    auto* pack = UsesOneDnn(type) ? &cpu::PackOneDnn : &cpu::PackOwn;
+    auto* pack = UsesOneDnn(type) ? &cpu::PackOneDnn : &cpu::PackHighway;
     return pack(out_features, in_features, type, rows, bias, pool_);
   }
 
@@ -207,7 +207,7 @@ BackendInfo CpuBackend::info() const {
   info.name = "cpu";
   info.device = ProcessorName();
   info.threads = pool_.size();
-  const std::string target = cpu::OwnKernelTarget();
+  const std::string target = cpu::HighwayTarget();
   const auto matmul = [&](ComputeType type) {
     return UsesOneDnn(type) ? absl::StrCat("onednn-", cpu::OneDnnVersion())
                             : absl::StrCat("own-", target);

@@ -1,5 +1,5 @@
-// Which dims a disruption rule chooses, and what is written there (exact
-// meaning: proto/qkscope/v1/spec.proto).
+// Chooses a disruption rule's dims and writes their new values.
+// proto/qkscope/v1/spec.proto defines the exact meaning.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -13,7 +13,7 @@ namespace {
 
 using Rule = DisruptionRule;
 
-// The dims of one head or one token, by their squared norms.
+// Ranks the dims of one head or one token by their squared norms.
 class Ranker {
  public:
   explicit Ranker(int dims) : order_(dims), allowed_(dims) {}
@@ -150,8 +150,9 @@ void Write(const ReplaceJob& job) {
   }
 }
 
-// mask (heads, head_dim) of one token: the dims chosen by the norm over the
-// rule's heads, in all of them; with an explicit list just its entries.
+// Sets one token's mask (heads, head_dim). The norm over the rule's heads
+// chooses dims, which are set in all of these heads; an explicit list sets its
+// own entries only.
 void ChooseForToken(const TensorRule& rule, int step, Ranker& ranker,
                     int position, const float* x, int dims,
                     std::vector<double>& squares, uint8_t* mask) {

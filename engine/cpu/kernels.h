@@ -1,4 +1,5 @@
-// The CPU kernels behind CpuBackend, one file each. Arguments as in backend.h.
+// The CPU kernels behind CpuBackend, one file per kind. Arguments are as in
+// backend.h.
 #ifndef QKSCOPE_ENGINE_CPU_KERNELS_H_
 #define QKSCOPE_ENGINE_CPU_KERNELS_H_
 
@@ -9,7 +10,7 @@
 
 namespace qk::cpu {
 
-// The i-th of a set.
+// The i-th row of a set.
 inline int64_t RowAt(const RowSet& rows, int i) {
   return rows.begin + (rows.list == nullptr ? i : rows.list[i]);
 }
@@ -17,7 +18,7 @@ inline int HeadAt(const HeadSet& heads, int i) {
   return heads.list == nullptr ? i : heads.list[i];
 }
 
-// One head of one row: (head_dim).
+// The values (head_dim) of one head in one row.
 inline float* HeadOf(const HeadRows& x, int64_t row, int head) {
   return x.data + (row * x.heads + head) * x.head_dim;
 }

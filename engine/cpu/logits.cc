@@ -24,7 +24,8 @@ HWY_BEFORE_NAMESPACE();
 namespace qk::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Sum of exp(x[i] - max) over n ids; weights (n), if wanted, gets the terms.
+// The sum of exp(x[i] - max) over n ids. weights (n), unless null, gets the
+// terms.
 HWY_ATTR double SumExp(const float* x, int n, float max, float* weights) {
   const hn::ScalableTag<float> d;
   const int lanes = static_cast<int>(hn::Lanes(d));
@@ -53,7 +54,7 @@ HWY_ATTR float MaxOf(const float* x, int n) {
   const int lanes = static_cast<int>(hn::Lanes(d));
   float max = -std::numeric_limits<float>::infinity();
   auto top = hn::Set(d, max);
-  auto nan = hn::Zero(d);  // becomes NaN with the first one seen
+  auto nan = hn::Zero(d);  // becomes NaN at the first NaN
   int i = 0;
   for (; i + lanes <= n; i += lanes) {
     const auto v = hn::LoadU(d, x + i);
@@ -69,7 +70,7 @@ HWY_ATTR float MaxOf(const float* x, int n) {
   return flag == 0.0f ? max : std::numeric_limits<float>::quiet_NaN();
 }
 
-// Sum of weights[i] * ((base[i] - arm[i]) - shift).
+// The sum of weights[i] * ((base[i] - arm[i]) - shift).
 HWY_ATTR double WeightedDifference(const float* weights, const float* base,
                                    const float* arm, int n, double shift) {
   const hn::ScalableTag<double> d;
@@ -108,7 +109,8 @@ void ReduceLogits(const float* logits, int vocab, int rows,
     LogitsRow& row = out[r];
     const float max = HWY_DYNAMIC_DISPATCH(MaxOf)(x, vocab);
     if (!std::isfinite(max)) {
-      // No distribution: say so in every number.
+      // The row has a NaN, +inf or only -inf: it is no distribution, so every
+      // number is NaN.
       row.top1 = 0;
       row.log_sum_exp = std::numeric_limits<double>::quiet_NaN();
       row.target_logprob = std::numeric_limits<float>::quiet_NaN();
@@ -129,7 +131,7 @@ void TopLogits(const float* logits, int vocab, const LogitsRow* reduced, int n,
   std::vector<int32_t> order(vocab);
   for (int i = 0; i < vocab; ++i) order[i] = i;
   const auto more_likely = [&](int32_t a, int32_t b) {
-    // NaN last, so that the order stays a strict one.
+    // NaNs come last, so that the order is a strict weak one.
     const bool nan_a = std::isnan(logits[a]);
     const bool nan_b = std::isnan(logits[b]);
     if (nan_a != nan_b) return nan_b;

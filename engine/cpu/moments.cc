@@ -7,10 +7,10 @@
 namespace qk::cpu {
 namespace {
 
-// Columns that one task sums; their float64 sums stay in the L1 cache.
+// The number of columns per task. Their float64 sums stay in the L1 cache.
 constexpr int kColumns = 64;
 
-// One row's columns into the block's sums. No multiply-add is contracted, so
+// Adds one row's columns to the block's sums. No multiply-add is contracted, so
 // every clone gives the same bits.
 QK_TARGET_CLONES("avx512f", "avx2", "default")
 void AddSquares(const float* x, int n, double* squares) {

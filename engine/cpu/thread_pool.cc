@@ -7,13 +7,13 @@
 namespace qk {
 namespace {
 
-// Loops of a pass follow each other within microseconds: a worker looks for
-// the next one for about this many pauses before it sleeps.
+// A pass's loops follow each other within microseconds, so a worker looks for
+// the next loop for about this many pauses before it sleeps.
 constexpr int kSpins = 4000;
 
 constexpr uint64_t kMaxTasks = uint64_t{1} << 32;
 
-// Tells the processor that this thread only waits for memory to change.
+// Tells the processor that this thread is waiting for memory to change.
 inline void CpuRelax() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -92,8 +92,8 @@ void ThreadPool::RunTask(int64_t task, int thread) {
   try {
     (*task_)(task, thread);
   } catch (...) {
-    // Thrown on a worker it would end the process, on the caller's thread its
-    // task while workers still use it.
+    // If it went on, it would end the process on a worker's thread; on the
+    // caller's thread it would destroy `task` while workers still use it.
     MutexLock lock(&mutex_);
     if (error_ == nullptr) error_ = std::current_exception();
   }

@@ -23,7 +23,7 @@ bool HasRope(HookPoint point) {
          point == HookPoint::kRotQ || point == HookPoint::kRotK;
 }
 
-// How many query heads a head of a tensor of `physical` heads stands for.
+// How many query heads one head stands for, in a tensor of `physical` heads.
 int GroupOf(const AttentionConfig& attention, HookPoint point, int physical) {
   return IsQueryPoint(point) || physical == attention.num_heads
              ? 1
@@ -46,7 +46,7 @@ int64_t Product(absl::Span<const int> shape) {
   return n;
 }
 
-// Adds the time until it goes out of scope.
+// Adds its lifetime to *seconds.
 class Stopwatch {
  public:
   explicit Stopwatch(double* seconds)
@@ -98,7 +98,7 @@ Capture::Capture(const ModelConfig& config, const RunSpec& spec, int arm)
   }
 }
 
-// For frames of a layer's Q, K, V and Z, of `rows` rows.
+// Makes the buffers large enough for `rows` rows of a layer's Q, K, V and Z.
 void Capture::MakeRoom(const AttentionConfig& attention, int64_t rows) {
   widest_ = std::max<int64_t>(widest_, attention.q_size());
   int64_t bytes = int64_t{4} * attention.q_size();
@@ -160,9 +160,9 @@ void Capture::AddHeadList(int group) {
 }
 
 Capture::ChosenHeads Capture::HeadsFor(HookPoint point, int layer,
-                                       const PassStep& pass,
+                                       const RowSpan& span,
                                        int physical) const {
-  if (pass.image >= 0 || spec_.capture.heads.empty()) {
+  if (span.image >= 0 || spec_.capture.heads.empty()) {
     return {HeadsOf({}, {}, point, physical), {physical}};
   }
   const AttentionConfig& attention = config_.layers[layer].attention;
@@ -172,42 +172,42 @@ Capture::ChosenHeads Capture::HeadsFor(HookPoint point, int layer,
 }
 
 bool Capture::Wants(HookPoint point, int layer, Stage stage,
-                    const PassStep& pass) const {
+                    const RowSpan& span) const {
   const CaptureSpec& c = spec_.capture;
-  if (c.off || !Has(c.stage, stage) || !Has(c.phase, pass.phase) ||
+  if (c.off || !Has(c.stage, stage) || !Has(c.phase, span.phase) ||
       !absl::c_linear_search(c.points, point)) {
     return false;
   }
-  return pass.image >= 0 ? absl::c_binary_search(c.vision_layers, layer)
+  return span.image >= 0 ? absl::c_binary_search(c.vision_layers, layer)
                          : layer_index_[layer] >= 0;
 }
 
-RowSet Capture::RowsOf(const PassStep& pass) const {
+RowSet Capture::RowsOf(const RowSpan& span) const {
   const std::vector<int>& positions = spec_.capture.positions;
-  if (pass.phase == Phase::kDecode || pass.image >= 0 || positions.empty()) {
-    return {0, pass.rows};
+  if (span.phase == Phase::kDecode || span.image >= 0 || positions.empty()) {
+    return {0, span.rows};
   }
-  return {-pass.first_position, static_cast<int>(positions.size()),
+  return {-span.first_position, static_cast<int>(positions.size()),
           device_lists_.as<int32_t>()};
 }
 
-LayerFrame& Capture::Add(HookPoint point, int layer, Stage stage,
-                         const PassStep& pass, std::vector<int> shape,
-                         RawDtype dtype, std::vector<int> heads) {
+LayerFrame& Capture::AddFrame(HookPoint point, int layer, Stage stage,
+                              const RowSpan& span, std::vector<int> shape,
+                              RawDtype dtype, std::vector<int> heads) {
   Pending& pending = pending_.emplace_back();
   LayerFrame& frame = pending.frame;
   frame.heads = std::move(heads);
   frame.no_rope =
       (point == HookPoint::kRotQ || point == HookPoint::kRotK) &&
-      config_.attention(pass.image >= 0, layer).rope.frequencies.empty();
+      config_.attention(span.image >= 0, layer).rope.frequencies.empty();
   frame.arm = arm_;
   frame.layer = layer;
   frame.point = point;
   frame.stage = stage;
-  frame.phase = pass.phase;
-  frame.step = pass.step;
-  frame.position = pass.phase == Phase::kDecode ? pass.first_position : -1;
-  frame.image = pass.image;
+  frame.phase = span.phase;
+  frame.step = span.step;
+  frame.position = span.phase == Phase::kDecode ? span.first_position : -1;
+  frame.image = span.image;
   frame.form = spec_.capture.form;
   frame.dtype = dtype;
   frame.shape = std::move(shape);
@@ -216,22 +216,22 @@ LayerFrame& Capture::Add(HookPoint point, int layer, Stage stage,
   return frame;
 }
 
-void Capture::Send(const void* device, LayerFrame* frame) {
+void Capture::DownloadFrame(const void* device, LayerFrame* frame) {
   backend_->Download(frame->data.data(), device,
                      static_cast<int64_t>(frame->data.size()));
   pending_.back().mark = backend_->MarkDownloads();
 }
 
 void Capture::EmitNorms(HookPoint point, int layer, Stage stage,
-                        const PassStep& pass, const double* squares, int heads,
+                        const RowSpan& span, const double* squares, int heads,
                         int head_dim) {
-  ChosenHeads chosen = HeadsFor(point, layer, pass, heads);
+  ChosenHeads chosen = HeadsFor(point, layer, span, heads);
   LayerFrame& frame =
-      Add(point, layer, stage, pass, {chosen.set.count, head_dim},
-          RawDtype::kF32, std::move(chosen.ids));
+      AddFrame(point, layer, stage, span, {chosen.set.count, head_dim},
+               RawDtype::kF32, std::move(chosen.ids));
   backend_->FinishNorms(
       {NormsJob{squares, chosen.set, head_dim, staging_.as<float>()}});
-  Send(staging_.as<void>(), &frame);
+  DownloadFrame(staging_.as<void>(), &frame);
 }
 
 double* Capture::DecodeSum(HookPoint point, int layer, Stage stage, int heads) {
@@ -245,12 +245,12 @@ double* Capture::DecodeSum(HookPoint point, int layer, Stage stage, int heads) {
 }
 
 void Capture::Record(HookPoint point, int layer, Stage stage,
-                     const PassStep& pass, const HeadRows& x) {
-  if (!Wants(point, layer, stage, pass)) return;
+                     const RowSpan& span, const HeadRows& x) {
+  if (!Wants(point, layer, stage, span)) return;
   const Stopwatch watch(&seconds_);
-  const RowSet rows = RowsOf(pass);
+  const RowSet rows = RowsOf(span);
   if (spec_.capture.form == CaptureForm::kNormOverTokens) {
-    if (pass.phase == Phase::kDecode) {
+    if (span.phase == Phase::kDecode) {
       backend_->AddMoments({MomentsJob{
           x, rows, {DecodeSum(point, layer, stage, x.heads), nullptr}}});
       return;
@@ -258,46 +258,46 @@ void Capture::Record(HookPoint point, int layer, Stage stage,
     double* squares = squares_.as<double>();
     backend_->AddMoments(
         {MomentsJob{x, rows, {squares, nullptr}, /*from_zero=*/true}});
-    EmitNorms(point, layer, stage, pass, squares, x.heads, x.head_dim);
+    EmitNorms(point, layer, stage, span, squares, x.heads, x.head_dim);
     return;
   }
-  ChosenHeads heads = HeadsFor(point, layer, pass, x.heads);
+  ChosenHeads heads = HeadsFor(point, layer, span, x.heads);
   if (spec_.capture.form == CaptureForm::kNormPerToken) {
     LayerFrame& frame =
-        Add(point, layer, stage, pass, {rows.count, heads.set.count},
-            RawDtype::kF32, std::move(heads.ids));
+        AddFrame(point, layer, stage, span, {rows.count, heads.set.count},
+                 RawDtype::kF32, std::move(heads.ids));
     backend_->TokenNorms(
         {TokenNormsJob{x, rows, heads.set, staging_.as<float>()}});
-    Send(staging_.as<void>(), &frame);
+    DownloadFrame(staging_.as<void>(), &frame);
     return;
   }
-  LayerFrame& frame =
-      Add(point, layer, stage, pass, {rows.count, heads.set.count, x.head_dim},
-          spec_.capture.raw_dtype, std::move(heads.ids));
+  LayerFrame& frame = AddFrame(point, layer, stage, span,
+                               {rows.count, heads.set.count, x.head_dim},
+                               spec_.capture.raw_dtype, std::move(heads.ids));
   backend_->CopyOut({CopyOutJob{x, rows, heads.set, spec_.capture.raw_dtype,
                                 staging_.as<void>()}});
-  Send(staging_.as<void>(), &frame);
+  DownloadFrame(staging_.as<void>(), &frame);
 }
 
-bool Capture::WantsPattern(int layer, const PassStep& pass) const {
-  return Wants(HookPoint::kPattern, layer, Stage::kBefore, pass) ||
-         Wants(HookPoint::kPattern, layer, Stage::kAfter, pass);
+bool Capture::WantsPattern(int layer, const RowSpan& span) const {
+  return Wants(HookPoint::kPattern, layer, Stage::kBefore, span) ||
+         Wants(HookPoint::kPattern, layer, Stage::kAfter, span);
 }
 
-void Capture::RecordPattern(int layer, const PassStep& pass, const float* q,
+void Capture::RecordPattern(int layer, const RowSpan& span, const float* q,
                             const AttentionRows& rows, ComputeType type) {
   const Stopwatch watch(&seconds_);
   const AttentionConfig& a = config_.layers[layer].attention;
-  const RowSet chosen = RowsOf(pass);
-  const int keys = pass.first_position + pass.rows;
-  // One stage: no rule acts on the pattern.
-  ChosenHeads heads = HeadsFor(HookPoint::kPattern, layer, pass, a.num_heads);
-  LayerFrame& frame = Add(HookPoint::kPattern, layer, Stage::kBefore, pass,
-                          {chosen.count, heads.set.count, keys}, RawDtype::kF32,
-                          std::move(heads.ids));
+  const RowSet chosen = RowsOf(span);
+  const int keys = span.first_position + span.rows;
+  // No rule acts on the pattern, so it has one stage.
+  ChosenHeads heads = HeadsFor(HookPoint::kPattern, layer, span, a.num_heads);
+  LayerFrame& frame = AddFrame(HookPoint::kPattern, layer, Stage::kBefore, span,
+                               {chosen.count, heads.set.count, keys},
+                               RawDtype::kF32, std::move(heads.ids));
   backend_->AttentionPattern(q, a, rows, chosen, heads.set, keys, type,
                              staging_.as<float>());
-  Send(staging_.as<void>(), &frame);
+  DownloadFrame(staging_.as<void>(), &frame);
 }
 
 bool Capture::FinishDecode() {
@@ -307,7 +307,7 @@ bool Capture::FinishDecode() {
     any = true;
     const HookPoint point = static_cast<HookPoint>(i / 2 % kNumHookPoints);
     const int layer = spec_.capture.layers[i / 2 / kNumHookPoints];
-    PassStep all;
+    RowSpan all;
     all.phase = Phase::kDecode;
     EmitNorms(point, layer, i % 2 == 1 ? Stage::kAfter : Stage::kBefore, all,
               decode_.as<double>() + i * widest_, decode_heads_[i],
@@ -325,7 +325,8 @@ std::vector<LayerFrame> Capture::TakeFrames() {
     if (frame.form == CaptureForm::kNormOverTokens) {
       const Stopwatch watch(&seconds_);
       const auto* norms = reinterpret_cast<const float*>(frame.data.data());
-      // The two coordinates of a tower's RoPE have no wavelength in tokens.
+      // The vision tower's RoPE counts rows and columns of patches, so it has
+      // no wavelengths in tokens.
       const std::vector<double> wavelengths =
           HasRope(frame.point) && frame.image < 0
               ? config_.layers[frame.layer].attention.rope.Wavelengths()

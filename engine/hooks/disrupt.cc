@@ -11,9 +11,9 @@ namespace {
 
 using Rule = DisruptionRule;
 
-// How the rule sees `physical` heads of a tensor of which it counts `counted`.
-// Where one of them stands for several that the rule counts, it has the number
-// of the first.
+// The roles of a tensor's `physical` heads under a rule that counts `counted`
+// heads in it. A head that stands for several counted heads has the number of
+// the first.
 std::vector<HeadRole> Roles(const Rule& rule, int physical, int counted) {
   std::vector<HeadRole> roles(physical);
   for (int h = 0; h < physical; ++h) {
@@ -23,14 +23,14 @@ std::vector<HeadRole> Roles(const Rule& rule, int physical, int counted) {
   return roles;
 }
 
-// The rows of a pass at these positions.
-RowSet RowsAt(Range positions, const PassStep& pass) {
-  return {positions.begin - pass.first_position, positions.size()};
+// The rows of the span at these positions.
+RowSet RowsAt(Range positions, const RowSpan& span) {
+  return {positions.begin - span.first_position, positions.size()};
 }
 
-// The number of a rule's random choice in this pass.
-int ChoiceStep(const PassStep& pass) {
-  return pass.phase == Phase::kPrefill ? 0 : 1 + pass.step;
+// The step that a rule's random choice in this span is keyed by.
+int ChoiceStep(const RowSpan& span) {
+  return span.phase == Phase::kPrefill ? 0 : 1 + span.step;
 }
 
 }  // namespace
@@ -104,7 +104,7 @@ void Disruptor::AddState(const ModelConfig& config, int rule_index, Qkv tensor,
   state.heads = Roles(*state.rule, heads, state.counted_heads);
   if (state.rule->axis == Rule::Axis::kPerHead) {
     state.offset = state_bytes_;
-    // squares, sums, values, mask
+    // A dim has its square, sum (float64), value (float32) and mask (a byte).
     state_bytes_ += (int64_t{state.size()} * (8 + 8 + 4 + 1) + 63) / 64 * 64;
   } else {
     token_mask_bytes_ = std::max<int64_t>(token_mask_bytes_,
@@ -115,82 +115,82 @@ void Disruptor::AddState(const ModelConfig& config, int rule_index, Qkv tensor,
   states_.push_back(std::move(state));
 }
 
-void Disruptor::Apply(HookPoint point, int layer, const PassStep& pass,
+void Disruptor::Apply(HookPoint point, int layer, const RowSpan& span,
                       const HeadRows& x) {
-  RunStates(point, layer, false, pass, x);
+  RunStates(point, layer, false, span, x);
 }
 
-void Disruptor::ApplyToCache(HookPoint point, int layer, const PassStep& pass,
+void Disruptor::ApplyToCache(HookPoint point, int layer, const RowSpan& span,
                              const HeadRows& x) {
-  RunStates(point, layer, true, pass, x);
+  RunStates(point, layer, true, span, x);
 }
 
 void Disruptor::RunStates(HookPoint point, int layer, bool on_cache,
-                          const PassStep& pass, const HeadRows& x) {
+                          const RowSpan& span, const HeadRows& x) {
   for (int i : by_layer_[layer]) {
     State& state = states_[i];
     if (state.point == point && state.on_cache == on_cache) {
-      Run(state, pass, x);
+      RunState(state, span, x);
     }
   }
 }
 
-void Disruptor::Run(State& state, const PassStep& pass, const HeadRows& x) {
+void Disruptor::RunState(State& state, const RowSpan& span, const HeadRows& x) {
   QK_CHECK(x.heads == static_cast<int>(state.heads.size()));
-  const RowSet rows = RowsAt(ChangedPositions(*state.rule, pass), pass);
+  const RowSet rows = RowsAt(ChangedPositions(*state.rule, span), span);
   if (state.rule->axis == Rule::Axis::kPerHead) {
-    RunPerHead(state, pass, x, rows);
-  } else if (Has(state.rule->phase, pass.phase)) {
-    RunPerToken(state, pass, x, rows);
+    RunPerHead(state, span, x, rows);
+  } else if (Has(state.rule->phase, span.phase)) {
+    RunPerToken(state, span, x, rows);
   }
 }
 
-void Disruptor::RunPerHead(State& state, const PassStep& pass,
-                           const HeadRows& x, const RowSet& rows) {
+void Disruptor::RunPerHead(State& state, const RowSpan& span, const HeadRows& x,
+                           const RowSet& rows) {
   const Rule& rule = *state.rule;
-  const bool prefill = pass.phase == Phase::kPrefill;
-  const bool acts = Has(rule.phase, pass.phase);
+  const bool prefill = span.phase == Phase::kPrefill;
+  const bool acts = Has(rule.phase, span.phase);
   if (!acts && !(prefill && Has(rule.phase, Phase::kDecode))) return;
-  // Statistics are of undisrupted values, so they come first.
-  const bool choose = Has(ChoosingPhases(rule), pass.phase);
+  // Statistics come first, because they are taken from undisrupted values.
+  const bool choose = Has(ChoosingPhases(rule), span.phase);
   if (choose) {
-    const RowSet counted = RowsAt(CountedPositions(rule, pass), pass);
+    const RowSet counted = RowsAt(CountedPositions(rule, span), span);
     state.count += counted.count;
     backend_->AddMoments({MomentsJob{x, counted, state.moments}});
     backend_->SelectDims(
-        {SelectJob{state.plain, ChoiceStep(pass), state.moments, state.count,
-                   state.head_dim, state.choice}});
+        {SelectJob{state.tensor_rule, ChoiceStep(span), state.moments,
+                   state.count, state.head_dim, state.choice}});
   }
   if (acts) {
     backend_->ReplaceDims(
         {ReplaceJob{x, rows, state.choice, rule.replace, rule.factor}});
   }
   if (choose && !state.on_cache) {
-    AddReport(state, pass, {}, acts ? rows.count : 0);
+    AddReport(state, span, {}, acts ? rows.count : 0);
   }
 }
 
-void Disruptor::RunPerToken(State& state, const PassStep& pass,
+void Disruptor::RunPerToken(State& state, const RowSpan& span,
                             const HeadRows& x, const RowSet& rows) {
   const Choice choice = {token_masks_.as<uint8_t>(), token_values_.as<float>()};
   backend_->DisruptPerToken(
-      {TokenRuleJob{state.plain, ChoiceStep(pass), x, rows, choice}});
+      {TokenRuleJob{state.tensor_rule, ChoiceStep(span), x, rows, choice}});
   if (state.on_cache) return;
   std::vector<int> positions(rows.count);
   std::iota(positions.begin(), positions.end(),
-            pass.first_position + rows.begin);
-  AddReport(state, pass, std::move(positions), 0);
+            span.first_position + rows.begin);
+  AddReport(state, span, std::move(positions), 0);
 }
 
-void Disruptor::AddReport(const State& state, const PassStep& pass,
+void Disruptor::AddReport(const State& state, const RowSpan& span,
                           std::vector<int> positions, int64_t rows) {
   Report& report = reports_.emplace_back();
   report.applied.arm = arm_;
   report.applied.rule = state.rule_index;
   report.applied.layer = state.layer;
   report.applied.tensor = state.tensor;
-  report.applied.phase = pass.phase;
-  report.applied.step = pass.step;
+  report.applied.phase = span.phase;
+  report.applied.step = span.step;
   report.applied.image = image_;
   report.state = &state;
   report.positions = std::move(positions);
@@ -212,8 +212,8 @@ void Disruptor::AddReport(const State& state, const PassStep& pass,
 
 namespace {
 
-// What a mask (dims) chose of a head or a token. `values`: (dims), or the
-// token's one.
+// The dims that a mask (dims) chose in a head or for a token. `values`: (dims),
+// or, for a token, its single value.
 AppliedDims DimsOf(const Rule& rule, int index, const uint8_t* mask, int dims,
                    const float* values) {
   const bool per_token = rule.axis == Rule::Axis::kPerToken;
@@ -232,14 +232,15 @@ AppliedDims DimsOf(const Rule& rule, int index, const uint8_t* mask, int dims,
 
 }  // namespace
 
-void Disruptor::Fill(const Report& report, AppliedRule* applied) {
+void Disruptor::FillReport(const Report& report, AppliedRule* applied) {
   const State& state = *report.state;
   const Rule& rule = *state.rule;
   const int dims = state.head_dim;
   const int heads = static_cast<int>(state.heads.size());
   if (rule.axis == Rule::Axis::kPerHead) {
-    // Told in the rule's own counting of heads: a KV head that stands for a
-    // group comes once per query head, a group's copies of a KV head once.
+    // The report counts heads as the rule does: a KV head that stands for a
+    // group appears once per query head, and a group's copies of a KV head
+    // appear once.
     for (int h = 0; h < state.counted_heads; ++h) {
       if (!ActsOnHead(rule, h)) continue;
       const int physical = h * heads / state.counted_heads;
@@ -271,7 +272,7 @@ std::vector<AppliedRule> Disruptor::TakeReports() {
   size_t i = 0;
   for (; i < reports_.size() && backend_->DownloadsArrived(reports_[i].mark);
        ++i) {
-    Fill(reports_[i], &reports_[i].applied);
+    FillReport(reports_[i], &reports_[i].applied);
     done.push_back(std::move(reports_[i].applied));
   }
   reports_.erase(reports_.begin(), reports_.begin() + i);

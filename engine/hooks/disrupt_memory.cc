@@ -36,7 +36,7 @@ absl::Status Disruptor::Reserve(Backend* backend) {
   QK_ASSIGN_OR_RETURN(token_masks_, backend->Allocate(token_mask_bytes_));
   QK_ASSIGN_OR_RETURN(token_values_,
                       backend->Allocate(int64_t{4} * positions_));
-  QK_RETURN_IF_ERROR(MakePlainRules());
+  QK_RETURN_IF_ERROR(MakeTensorRules());
   for (State& s : states_) {
     if (s.rule->axis == Rule::Axis::kPerToken) continue;
     uint8_t* base = memory_.as<uint8_t>() + s.offset;
@@ -49,7 +49,7 @@ absl::Status Disruptor::Reserve(Backend* backend) {
   return absl::OkStatus();
 }
 
-absl::Status Disruptor::MakePlainRules() {
+absl::Status Disruptor::MakeTensorRules() {
   std::vector<HeadRole> roles;
   std::vector<HeadDim> entries;
   std::vector<int64_t> first_entry(rules_.size());
@@ -67,7 +67,7 @@ absl::Status Disruptor::MakePlainRules() {
   const HeadRole* heads = roles_.as<HeadRole>();
   for (State& s : states_) {
     const Rule& rule = *s.rule;
-    s.plain = {.select = rule.select,
+    s.tensor_rule = {.select = rule.select,
                .k = rule.k,
                .exclude_top = rule.exclude_top,
                .seed = rule.seed,

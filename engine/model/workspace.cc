@@ -7,8 +7,8 @@
 namespace qk {
 namespace {
 
-// A tile of logits holds about this many bytes: enough rows to make reading the
-// head's weights worthwhile, without a buffer for the whole prompt.
+// A tile of logits holds about this many bytes: enough rows to make reading
+// lm_head's weights worthwhile, without a buffer for the whole prompt.
 constexpr int64_t kLogitsBytes = int64_t{24} << 20;
 constexpr int64_t kMaxLogitsRows = 128;
 
@@ -99,18 +99,37 @@ absl::Status Workspace::Reserve(int64_t rows) {
     QK_RETURN_IF_ERROR(Grow(&rows, logits_rows_ * kReducedFloats));
   }
   QK_RETURN_IF_ERROR(Grow(&targets_, logits_rows_));
-  QK_RETURN_IF_ERROR(Grow(&head_normed_, logits_rows_ * hidden));
-  return Grow(&head_rows_, logits_rows_ * hidden);
+  QK_RETURN_IF_ERROR(Grow(&lm_head_normed_, logits_rows_ * hidden));
+  return Grow(&lm_head_rows_, logits_rows_ * hidden);
 }
 
 int64_t Workspace::bytes() const {
   int64_t total = 0;
-  for (const DeviceBuffer* b :
-       {&normed_,      &q_,          &k_,          &v_,         &z_,
-        &mlp_in_,      &mlp_out_,    &gate_,       &up_,        &logits_[0],
-        &logits_[1],   &reduced_[0], &reduced_[1], &targets_,   &head_rows_,
-        &head_normed_, &mamba_x_,    &mamba_gate_, &mamba_dt_,  &mamba_dt_low_,
-        &mamba_b_,     &mamba_c_,    &router_,     &expert_in_, &expert_out_}) {
+  for (const DeviceBuffer* b : {&normed_,
+                                &q_,
+                                &k_,
+                                &v_,
+                                &z_,
+                                &mlp_in_,
+                                &mlp_out_,
+                                &gate_,
+                                &up_,
+                                &logits_[0],
+                                &logits_[1],
+                                &reduced_[0],
+                                &reduced_[1],
+                                &targets_,
+                                &lm_head_rows_,
+                                &lm_head_normed_,
+                                &mamba_x_,
+                                &mamba_gate_,
+                                &mamba_dt_,
+                                &mamba_dt_low_,
+                                &mamba_b_,
+                                &mamba_c_,
+                                &router_,
+                                &expert_in_,
+                                &expert_out_}) {
     total += b->bytes();
   }
   return total;

@@ -60,8 +60,8 @@ class Workspace {
   LogitsRow* reduced(int i) const { return reduced_[i].as<LogitsRow>(); }
   int32_t* targets() const { return targets_.as<int32_t>(); }
   // The rows (logits_rows, hidden) of a tile, before and after the final norm.
-  float* head_rows() const { return head_rows_.as<float>(); }
-  float* head_normed() const { return head_normed_.as<float>(); }
+  float* lm_head_rows() const { return lm_head_rows_.as<float>(); }
+  float* lm_head_normed() const { return lm_head_normed_.as<float>(); }
 
  private:
   absl::Status Grow(DeviceBuffer* buffer, int64_t floats);
@@ -74,7 +74,8 @@ class Workspace {
   DeviceBuffer mamba_x_, mamba_gate_, mamba_dt_, mamba_dt_low_, mamba_b_,
       mamba_c_;
   DeviceBuffer router_, expert_in_, expert_out_;
-  DeviceBuffer logits_[2], reduced_[2], targets_, head_rows_, head_normed_;
+  DeviceBuffer logits_[2], reduced_[2], targets_, lm_head_rows_,
+      lm_head_normed_;
 };
 
 }  // namespace qk

@@ -5,14 +5,14 @@
 #include <utility>
 
 #include "engine/base/check.h"
-#include "engine/head.h"
+#include "engine/lm_head.h"
 #include "engine/model/workspace.h"
 
 namespace qk {
 namespace {
 
-void Store(absl::Span<const LogitsRow> base, absl::Span<const LogitsRow> arm,
-           ComparisonResult* result) {
+void FillResult(absl::Span<const LogitsRow> base,
+                absl::Span<const LogitsRow> arm, ComparisonResult* result) {
   for (size_t t = 0; t < arm.size(); ++t) {
     result->top1[t] = arm[t].top1;
     result->top1_flip[t] = arm[t].top1 != base[t].top1;
@@ -80,7 +80,7 @@ absl::StatusOr<std::vector<ComparisonResult>> Comparison::Finish() {
   QK_CHECK(done());
   QK_RETURN_IF_ERROR(arms_[baseline_]->model().backend()->Synchronize());
   for (size_t i = 0; i < arms_.size(); ++i) {
-    Store(rows_[baseline_], rows_[i], &results_[i]);
+    FillResult(rows_[baseline_], rows_[i], &results_[i]);
   }
   return std::move(results_);
 }

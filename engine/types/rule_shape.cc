@@ -30,14 +30,14 @@ bool SplitsAGroup(const Rule& rule, const AttentionConfig& c) {
   return false;
 }
 
-Range Within(Range range, const PassStep& pass) {
-  const int begin = std::max(range.begin, pass.first_position);
-  const int end = std::min(range.end, pass.first_position + pass.rows);
+Range Within(Range range, const RowSpan& span) {
+  const int begin = std::max(range.begin, span.first_position);
+  const int end = std::min(range.end, span.first_position + span.rows);
   return {begin, std::max(begin, end)};
 }
 
-Range AllOf(const PassStep& pass) {
-  return {pass.first_position, pass.first_position + pass.rows};
+Range AllOf(const RowSpan& span) {
+  return {span.first_position, span.first_position + span.rows};
 }
 
 }  // namespace
@@ -99,14 +99,14 @@ PhaseSet ChoosingPhases(const Rule& rule) {
   return rule.reselect ? prefill | rule.phase : prefill;
 }
 
-Range CountedPositions(const Rule& rule, const PassStep& pass) {
-  return pass.phase == Phase::kDecode ? AllOf(pass)
-                                      : Within(rule.stat_span, pass);
+Range CountedPositions(const Rule& rule, const RowSpan& span) {
+  return span.phase == Phase::kDecode ? AllOf(span)
+                                      : Within(rule.stat_span, span);
 }
 
-Range ChangedPositions(const Rule& rule, const PassStep& pass) {
-  return pass.phase == Phase::kDecode ? AllOf(pass)
-                                      : Within(rule.positions, pass);
+Range ChangedPositions(const Rule& rule, const RowSpan& span) {
+  return span.phase == Phase::kDecode ? AllOf(span)
+                                      : Within(rule.positions, span);
 }
 
 }  // namespace qk

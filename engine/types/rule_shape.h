@@ -6,7 +6,7 @@
 #define QKSCOPE_ENGINE_TYPES_RULE_SHAPE_H_
 
 #include "engine/types/model_config.h"
-#include "engine/types/pass_step.h"
+#include "engine/types/row_span.h"
 #include "engine/types/spec.h"
 
 namespace qk {
@@ -43,11 +43,11 @@ PhaseSet ChoosingPhases(const DisruptionRule& rule);
 
 // --- positions, absolute and within the pass; the range may be empty
 // Those whose norms and means count. A generated token always counts.
-Range CountedPositions(const DisruptionRule& rule, const PassStep& pass);
+Range CountedPositions(const DisruptionRule& rule, const RowSpan& span);
 
 // Those that the rule changes if it acts in the pass's phase. A generated token
 // is always among them.
-Range ChangedPositions(const DisruptionRule& rule, const PassStep& pass);
+Range ChangedPositions(const DisruptionRule& rule, const RowSpan& span);
 
 }  // namespace qk
 

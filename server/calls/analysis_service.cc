@@ -34,7 +34,7 @@ absl::StatusOr<ModelView> FindTokenizing(const std::string& name,
   return model;
 }
 
-std::optional<grpc::ByteBuffer> AsItIs(pb::AnalyzeEvent* event) {
+std::optional<grpc::ByteBuffer> ToAnalyzeEvent(pb::AnalyzeEvent* event) {
   return ToByteBuffer(*event);
 }
 
@@ -114,7 +114,8 @@ AnalysisService::RawStream* AnalysisService::Analyze(
     return ResultStream::Analyze(core_, context, request);
   }
   return RunStream::Start(
-      &core_->call, &core_->run, context, "Analyze", AsItIs, request.input(),
+      &core_->call, &core_->run, context, "Analyze", ToAnalyzeEvent,
+      request.input(),
       [&](const ConvertContext& known) -> absl::StatusOr<ConvertedRequest> {
         QK_RETURN_IF_ERROR(parsed);
         return ConvertAnalyze(request, known);

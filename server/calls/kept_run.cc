@@ -52,7 +52,7 @@ absl::StatusOr<std::shared_ptr<KeptResult>> KeptRun::Start(
   if (!result.ok()) return Refused(Refusal::kStreamBuffers, result.status());
   run->result_ = *result;
   run->request_ = call.MakeRequest(run->priority_, [](int) {});
-  BelongsTo(run->request_, call.id(), &prepared.encoder);
+  AddRequestInfo(run->request_, call.id(), &prepared.encoder);
   {
     MutexLock lock(&run->mutex_);
     run->queue_ = prepared.queue;

@@ -143,8 +143,8 @@ absl::Status ManyCall::Submit(const pb::AnalyzeManyPrompt& message,
   QK_ASSIGN_OR_RETURN(PreparedRun prepared,
                       PrepareRun(*run_parts_, std::move(request), wake));
   prompt->queue = prepared.queue;
-  BelongsTo(request_, absl::StrCat(call_.id(), "/", message.id()),
-            &prepared.encoder);
+  AddRequestInfo(request_, absl::StrCat(call_.id(), "/", message.id()),
+                 &prepared.encoder);
   prompt->encoder.emplace(std::move(prepared.encoder));
   prompt->queue->PushPosition(*position_);
   std::vector<ScheduledRun> runs;

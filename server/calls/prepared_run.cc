@@ -68,8 +68,8 @@ absl::StatusOr<PreparedRun> PrepareRun(const RunParts& parts,
   return out;
 }
 
-void BelongsTo(std::shared_ptr<ScheduledRequest> request, std::string id,
-               EventEncoder::Options* encoder) {
+void AddRequestInfo(std::shared_ptr<ScheduledRequest> request, std::string id,
+                    EventEncoder::Options* encoder) {
   encoder->request_id = std::move(id);
   // A request of many runs may have started long ago.
   encoder->queue_seconds = [request = std::move(request), now = absl::Now()] {

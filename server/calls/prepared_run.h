@@ -20,14 +20,14 @@ struct PreparedRun {
   std::shared_ptr<FrameQueue> queue;
   ScheduledRun scheduled;
   int64_t buffer_bytes = 0;  // of all its events, at most
-  // Lacks what BelongsTo gives it.
+  // Complete but for what AddRequestInfo adds.
   EventEncoder::Options encoder;
 };
 
-// Gives the encoder what it says of its request: the id, and how long it has
-// waited from now on.
-void BelongsTo(std::shared_ptr<ScheduledRequest> request, std::string id,
-               EventEncoder::Options* encoder);
+// Adds the request's facts to the encoder's options: its id, and how long it
+// waits from now on.
+void AddRequestInfo(std::shared_ptr<ScheduledRequest> request, std::string id,
+                    EventEncoder::Options* encoder);
 
 // RESOURCE_EXHAUSTED: over the response's or the buffers' limit. `wake`: of
 // the queue.

@@ -68,7 +68,7 @@ absl::Status RunStream::Prepare(const pb::Input& input, const Convert& convert,
       if (auto stream = weak.lock()) stream->Abort(why);
     });
   });
-  BelongsTo(request_, call_.id(), &prepared.encoder);
+  AddRequestInfo(request_, call_.id(), &prepared.encoder);
   encoder_.emplace(std::move(prepared.encoder));
   runs->push_back(std::move(prepared.scheduled));
   return absl::OkStatus();

@@ -18,7 +18,7 @@ class EngineDevice : public Device {
     return std::make_unique<EnginePass>(model, sequences);
   }
   int Rows(const Sequence& sequence) const override {
-    return sequence.NextStep().rows + sequence.TowerRows();
+    return sequence.NextSpan().rows + sequence.TowerRows();
   }
 
  private:

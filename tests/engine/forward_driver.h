@@ -64,9 +64,9 @@ class Driven {
 
   // Asks for the logits of these absolute positions in the next pass.
   void Request(const std::vector<int>& positions) {
-    sequence_->head_requests.clear();
+    sequence_->logits_requests.clear();
     for (int position : positions) {
-      HeadRequest& request = sequence_->head_requests.emplace_back();
+      LogitsRequest& request = sequence_->logits_requests.emplace_back();
       request.position = position;
       request.want_logits = true;
     }
@@ -78,7 +78,7 @@ class Driven {
   // Returns the logits of all requests, one row after another.
   std::vector<float> Logits() const {
     std::vector<float> all;
-    for (const HeadResult& result : sequence_->head_results) {
+    for (const LogitsResult& result : sequence_->logits_results) {
       all.insert(all.end(), result.logits.begin(), result.logits.end());
     }
     return all;

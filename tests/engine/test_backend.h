@@ -1,9 +1,9 @@
 // The backend on which the engine's tests run. QK_TEST_BACKEND names it, so
 // that one variable runs the whole suite, goldens included, on another backend.
 //
-//   QK_TEST_BACKEND=cpu-own ctest --preset release
+//   QK_TEST_BACKEND=cpu-highway ctest --preset release
 //
-// The values are cpu (the default), and cpu-own or cpu-onednn for one of its
+// The values are cpu (the default), and cpu-highway or cpu-onednn for one of its
 // kernels alone; "cpu:3" has 3 threads unless a test asks for a number itself.
 #ifndef QKSCOPE_TESTS_ENGINE_TEST_BACKEND_H_
 #define QKSCOPE_TESTS_ENGINE_TEST_BACKEND_H_
@@ -52,8 +52,8 @@ inline std::vector<TestBackend> AllTestBackends() {
   };
   return {{.name = "cpu",
            .make = cpu(MatMulKernel::kAuto),
-           .kernels = {"cpu-own", "cpu-onednn"}},
-          {.name = "cpu-own", .make = cpu(MatMulKernel::kOwn)},
+           .kernels = {"cpu-highway", "cpu-onednn"}},
+          {.name = "cpu-highway", .make = cpu(MatMulKernel::kHighway)},
           {.name = "cpu-onednn",
            .make = cpu(MatMulKernel::kOneDnn),
            .has_bf16 = cpu::OneDnnSupports(ComputeType::kBF16),

@@ -62,7 +62,7 @@ TEST(TestBackendTest, AnUnknownNameEndsTheProcess) {
                            "cpu:two", "cpu:1:2", ":2"}) {
     const Environment environment(name);
     EXPECT_EXIT(MakeTestBackend(), ExitedWithCode(1),
-                "QK_TEST_BACKEND: must be .*cpu, cpu-own, cpu-onednn; got")
+                "QK_TEST_BACKEND: must be .*cpu, cpu-highway, cpu-onednn; got")
         << name;
     EXPECT_EXIT(TestKernels(), ExitedWithCode(1), "QK_TEST_BACKEND") << name;
   }

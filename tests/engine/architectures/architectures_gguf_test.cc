@@ -84,7 +84,7 @@ TEST(GgufFamiliesTest, Llama) {
   EXPECT_EQ(a.layers[0].k_proj.interleaved_heads, 2);
   EXPECT_EQ(a.layers[0].v_proj.interleaved_heads, 0);
   EXPECT_EQ(a.rope_factors.shape, std::vector<int64_t>{4});
-  EXPECT_TRUE(a.config.tied_head);
+  EXPECT_TRUE(a.config.tied_lm_head);
   EXPECT_EQ(a.config.vocab_size, 3);
   EXPECT_EQ(a.config.embedding_size, 32);
 }
@@ -97,7 +97,7 @@ TEST(GgufFamiliesTest, Qwen) {
   EXPECT_TRUE(two.layers[5].o_bias.name.empty());
   EXPECT_TRUE(two.layers[5].q_norm.name.empty());
   EXPECT_EQ(two.layers[5].q_proj.interleaved_heads, 0);
-  EXPECT_FALSE(two.config.tied_head);
+  EXPECT_FALSE(two.config.tied_lm_head);
   const Architecture three = Maker("qwen3")
                                  .Int("attention.key_length", 16)
                                  .Int("attention.value_length", 16)

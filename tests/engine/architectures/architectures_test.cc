@@ -121,7 +121,7 @@ TEST(FeaturesTest, Gemma) {
   EXPECT_FLOAT_EQ(two.config.embedding_scale, 59.866518f);
   EXPECT_EQ(two.layers[0].post_mlp_norm.weight.plus, 1.0f);
   EXPECT_EQ(two.layers[0].q_proj.plus, 0.0f);
-  EXPECT_TRUE(two.config.tied_head);
+  EXPECT_TRUE(two.config.tied_lm_head);
   const Architecture three = ReadPublished("gemma-3-1b-pt");
   EXPECT_EQ(three.config.layers[0].attention.rope.theta, 10000.0);
   EXPECT_EQ(three.config.layers[5].attention.rope.theta, 1000000.0);
@@ -135,7 +135,7 @@ TEST(FeaturesTest, Gemma3WithPictures) {
   EXPECT_EQ(a.config.architecture, "gemma3");
   EXPECT_EQ(a.config.vocab_size, 262208);
   EXPECT_EQ(a.config.norm_eps, 1e-6f);
-  EXPECT_TRUE(a.config.tied_head);
+  EXPECT_TRUE(a.config.tied_lm_head);
   EXPECT_EQ(a.config.vision.num_layers, 0);
   const AttentionConfig& near = a.config.layers[0].attention;
   EXPECT_EQ(near.num_heads, 8);

@@ -31,7 +31,7 @@ inline Tensors FileTensors(Architecture architecture) {
     const auto [at, is_new] = tensors.emplace(ref->name, shape);
     EXPECT_EQ(at->second, shape) << ref->name;
     if (!is_new) {
-      EXPECT_TRUE(ref->fused_rows > 0 || architecture.config.tied_head)
+      EXPECT_TRUE(ref->fused_rows > 0 || architecture.config.tied_lm_head)
           << ref->name;
     }
   }

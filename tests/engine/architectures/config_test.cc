@@ -137,7 +137,7 @@ TEST(ConfigTest, GoodConfigIsRead) {
   EXPECT_EQ(a->config.hidden_size, 32);
   EXPECT_EQ(a->config.vocab_size, 97);
   EXPECT_EQ(a->config.context_length, 256);
-  EXPECT_FALSE(a->config.tied_head);
+  EXPECT_FALSE(a->config.tied_lm_head);
   const LayerConfig& layer = a->config.layers[1];
   EXPECT_EQ(layer.attention.num_heads, 4);
   EXPECT_EQ(layer.attention.num_kv_heads, 2);

@@ -88,18 +88,18 @@ TEST(RulePositions, AreThoseOfThePass) {
   Rule rule;
   rule.stat_span = {2, 9};
   rule.positions = {4, 5};
-  PassStep pass;
-  pass.rows = 6;
-  ExpectRange(CountedPositions(rule, pass), 2, 6);
-  ExpectRange(ChangedPositions(rule, pass), 4, 5);
-  pass.first_position = 6;
-  ExpectRange(CountedPositions(rule, pass), 6, 9);
-  ExpectRange(ChangedPositions(rule, pass), 0, 0);
-  pass.phase = Phase::kDecode;
-  pass.rows = 1;
-  pass.first_position = 20;
-  ExpectRange(CountedPositions(rule, pass), 20, 21);
-  ExpectRange(ChangedPositions(rule, pass), 20, 21);
+  RowSpan span;
+  span.rows = 6;
+  ExpectRange(CountedPositions(rule, span), 2, 6);
+  ExpectRange(ChangedPositions(rule, span), 4, 5);
+  span.first_position = 6;
+  ExpectRange(CountedPositions(rule, span), 6, 9);
+  ExpectRange(ChangedPositions(rule, span), 0, 0);
+  span.phase = Phase::kDecode;
+  span.rows = 1;
+  span.first_position = 20;
+  ExpectRange(CountedPositions(rule, span), 20, 21);
+  ExpectRange(ChangedPositions(rule, span), 20, 21);
 }
 
 TEST(ChoosingPhases, OfEveryKindOfRule) {

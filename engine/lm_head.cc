@@ -1,4 +1,4 @@
-#include "engine/head.h"
+#include "engine/lm_head.h"
 
 #include <vector>
 
@@ -7,10 +7,11 @@
 namespace qk {
 namespace {
 
-// Sends one row's results to its sequence, which keeps `result` where it is
-// until the pass has ended.
-void Answer(const HeadRequest& request, const LogitsRow* reduced,
-            const float* logits, const Model& model, HeadResult* result) {
+// Downloads one row's results. The sequence must not move `result` before the
+// pass has ended.
+void DownloadResult(const LogitsRequest& request, const LogitsRow* reduced,
+                    const float* logits, const Model& model,
+                    LogitsResult* result) {
   Backend& backend = *model.backend();
   const int vocab = model.config().vocab_size;
   backend.Download(&result->row, reduced, sizeof(LogitsRow));
@@ -28,8 +29,8 @@ void Answer(const HeadRequest& request, const LogitsRow* reduced,
 
 }  // namespace
 
-void HeadRowsOf(const Model& model, const float* hidden, int n, float* scratch,
-                float* out) {
+void LmHeadInput(const Model& model, const float* hidden, int n, float* scratch,
+                 float* out) {
   const ModelConfig& c = model.config();
   const Weights& w = model.weights();
   Backend& b = *model.backend();
@@ -57,62 +58,63 @@ void LogitsTile(const Model& model, const float* rows,
   b.ReduceLogits(logits, c.vocab_size, n, work.targets(), work.reduced(tile));
 }
 
-Head::Head(Batch& batch) : batch_(batch) {
+LmHead::LmHead(Batch& batch) : batch_(batch) {
   const Model& model = batch.model();
   const ModelConfig& config = model.config();
   for (Batch::Entry& entry : batch.entries()) {
     Sequence& s = *entry.sequence;
-    if (s.kept_rows() != nullptr && entry.step.phase == Phase::kPrefill) {
-      HeadRowsOf(model,
-                 batch.hidden() + int64_t{entry.row_begin} * config.hidden_size,
-                 entry.step.rows, batch.work().normed(),
-                 s.kept_rows() + int64_t{entry.step.first_position} *
-                                     config.embedding_size);
+    if (s.kept_rows() != nullptr && entry.span.phase == Phase::kPrefill) {
+      LmHeadInput(
+          model, batch.hidden() + int64_t{entry.row_begin} * config.hidden_size,
+          entry.span.rows, batch.work().normed(),
+          s.kept_rows() +
+              int64_t{entry.span.first_position} * config.embedding_size);
     }
-    s.head_results.assign(s.head_requests.size(), {});
-    for (size_t i = 0; i < s.head_requests.size(); ++i) {
-      asked_.push_back({&s, i});
+    s.logits_results.assign(s.logits_requests.size(), {});
+    for (size_t i = 0; i < s.logits_requests.size(); ++i) {
+      requests_.push_back({&s, i});
     }
   }
 }
 
-void Head::RunTile() {
+void LmHead::RunTile() {
   const size_t tile = static_cast<size_t>(batch_.work().logits_rows());
   std::vector<Row> rows;
   for (; !done() && rows.size() < tile; ++next_) {
-    const Asked& asked = asked_[next_];
+    const RowRequest& from = requests_[next_];
     for (const Batch::Entry& entry : batch_.entries()) {
-      if (entry.sequence != asked.sequence) continue;
-      const HeadRequest& request = asked.sequence->head_requests[asked.request];
-      rows.push_back({asked, entry.row_begin + request.position -
-                                 entry.step.first_position});
+      if (entry.sequence != from.sequence) continue;
+      const LogitsRequest& request = from.sequence->logits_requests[from.index];
+      rows.push_back({from, entry.row_begin + request.position -
+                                entry.span.first_position});
     }
   }
   if (!rows.empty()) Compute(rows);
 }
 
-void Head::Compute(absl::Span<const Row> rows) {
+void LmHead::Compute(absl::Span<const Row> rows) {
   const Model& model = batch_.model();
   Backend& backend = batch_.backend();
   const int64_t width = model.config().hidden_size;
   const int n = static_cast<int>(rows.size());
   const Workspace& work = batch_.work();
-  float* hidden = work.head_rows();
+  float* hidden = work.lm_head_rows();
   std::vector<int32_t> targets;
   for (int i = 0; i < n; ++i) {
-    const Asked& asked = rows[i].asked;
+    const RowRequest& from = rows[i].from;
     backend.CopyOnDevice(hidden + i * width,
                          batch_.hidden() + rows[i].row * width, 4 * width);
-    targets.push_back(asked.sequence->head_requests[asked.request].target);
+    targets.push_back(from.sequence->logits_requests[from.index].target);
   }
-  HeadRowsOf(model, hidden, n, work.head_normed(), hidden);
+  LmHeadInput(model, hidden, n, work.lm_head_normed(), hidden);
   LogitsTile(model, hidden, targets, work, 0);
   const int64_t vocab = model.config().vocab_size;
   for (int i = 0; i < n; ++i) {
-    Sequence& sequence = *rows[i].asked.sequence;
-    const size_t request = rows[i].asked.request;
-    Answer(sequence.head_requests[request], work.reduced(0) + i,
-           work.logits(0) + i * vocab, model, &sequence.head_results[request]);
+    Sequence& sequence = *rows[i].from.sequence;
+    const size_t index = rows[i].from.index;
+    DownloadResult(sequence.logits_requests[index], work.reduced(0) + i,
+                   work.logits(0) + i * vocab, model,
+                   &sequence.logits_results[index]);
   }
 }
 
