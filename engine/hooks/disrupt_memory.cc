@@ -67,19 +67,20 @@ absl::Status Disruptor::MakeTensorRules() {
   const HeadRole* heads = roles_.as<HeadRole>();
   for (State& s : states_) {
     const Rule& rule = *s.rule;
-    s.tensor_rule = {.select = rule.select,
-               .k = rule.k,
-               .exclude_top = rule.exclude_top,
-               .seed = rule.seed,
-               .lambda = rule.lambda,
-               .num_entries = static_cast<int>(rule.entries.size()),
-               .entries = entries_.as<HeadDim>() + first_entry[s.rule_index],
-               .replace = rule.replace,
-               .factor = rule.factor,
-               .tensor = s.tensor,
-               .layer = s.layer,
-               .num_heads = static_cast<int>(s.heads.size()),
-               .heads = heads};
+    s.tensor_rule = {
+        .select = rule.select,
+        .k = rule.k,
+        .exclude_top = rule.exclude_top,
+        .seed = rule.seed,
+        .lambda = rule.lambda,
+        .num_entries = static_cast<int>(rule.entries.size()),
+        .entries = entries_.as<HeadDim>() + first_entry[s.rule_index],
+        .replace = rule.replace,
+        .factor = rule.factor,
+        .tensor = s.tensor,
+        .layer = s.layer,
+        .num_heads = static_cast<int>(s.heads.size()),
+        .heads = heads};
     heads += s.heads.size();
   }
   return absl::OkStatus();

@@ -3,8 +3,9 @@
 //
 //   QK_TEST_BACKEND=cpu-highway ctest --preset release
 //
-// The values are cpu (the default), and cpu-highway or cpu-onednn for one of its
-// kernels alone; "cpu:3" has 3 threads unless a test asks for a number itself.
+// The values are cpu (the default), and cpu-highway or cpu-onednn for one of
+// its kernels alone; "cpu:3" has 3 threads unless a test asks for a number
+// itself.
 #ifndef QKSCOPE_TESTS_ENGINE_TEST_BACKEND_H_
 #define QKSCOPE_TESTS_ENGINE_TEST_BACKEND_H_
 
