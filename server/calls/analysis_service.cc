@@ -21,7 +21,7 @@
 namespace qk {
 namespace {
 
-// A model that can tokenize.
+// Fails with FAILED_PRECONDITION if the model has no tokenizer.
 absl::StatusOr<ModelView> FindTokenizing(const std::string& name,
                                          CallRecord* call) {
   QK_ASSIGN_OR_RETURN(ModelView model,
@@ -34,11 +34,11 @@ absl::StatusOr<ModelView> FindTokenizing(const std::string& name,
   return model;
 }
 
-std::optional<grpc::ByteBuffer> AsItIs(pb::AnalyzeEvent* event) {
+std::optional<grpc::ByteBuffer> ToAnalyzeEvent(pb::AnalyzeEvent* event) {
   return ToByteBuffer(*event);
 }
 
-// Generate's client sees tokens and the end.
+// Generate streams only tokens and the end.
 std::optional<grpc::ByteBuffer> ToGenerateEvent(pb::AnalyzeEvent* event) {
   pb::GenerateEvent to;
   if (event->has_token()) {
@@ -108,13 +108,14 @@ grpc::ServerUnaryReactor* AnalysisService::GetModel(
 AnalysisService::RawStream* AnalysisService::Analyze(
     Context* context, const grpc::ByteBuffer* bytes) {
   pb::AnalyzeRequest request;
-  // The caller is known before it is told.
+  // Authenticate the caller before reporting a parse error.
   const absl::Status parsed = ParseRaw(*bytes, &request);
   if (request.detach() || request.resumable()) {
     return ResultStream::Analyze(core_, context, request);
   }
   return RunStream::Start(
-      &core_->call, &core_->run, context, "Analyze", AsItIs, request.input(),
+      &core_->call, &core_->run, context, "Analyze", ToAnalyzeEvent,
+      request.input(),
       [&](const ConvertContext& known) -> absl::StatusOr<ConvertedRequest> {
         QK_RETURN_IF_ERROR(parsed);
         return ConvertAnalyze(request, known);

@@ -13,8 +13,8 @@
 namespace qk {
 namespace {
 
-// Prompts of one stream that run or wait to be written. Enough to fill a
-// batch, few enough to bound what a stream holds.
+// How many prompts of one stream may run or wait to be written. This is enough
+// to fill a batch, and bounds the memory of a stream.
 constexpr size_t kWindow = 16;
 constexpr size_t kMaxIdBytes = 128;
 
@@ -143,8 +143,8 @@ absl::Status ManyCall::Submit(const pb::AnalyzeManyPrompt& message,
   QK_ASSIGN_OR_RETURN(PreparedRun prepared,
                       PrepareRun(*run_parts_, std::move(request), wake));
   prompt->queue = prepared.queue;
-  BelongsTo(request_, absl::StrCat(call_.id(), "/", message.id()),
-            &prepared.encoder);
+  DescribeRequest(request_, absl::StrCat(call_.id(), "/", message.id()),
+                  &prepared.encoder);
   prompt->encoder.emplace(std::move(prepared.encoder));
   prompt->queue->PushPosition(*position_);
   std::vector<ScheduledRun> runs;
