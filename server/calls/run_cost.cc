@@ -145,7 +145,7 @@ pb::Estimates EstimatesOf(const RunCost& cost, int prompt_tokens,
   pb::Estimates out;
   out.set_prompt_tokens(prompt_tokens);
   out.set_streamed_bytes(cost.engine.stream_bytes);
-  // buffer_bytes includes the payloads, which the client sees as streamed.
+  // The engine's estimate includes the payloads; add all other events.
   out.set_peak_extra_bytes(cost.engine.peak_extra_bytes + cost.buffer_bytes -
                            cost.engine.stream_bytes);
   out.set_queue_position(state.waiting_requests);
