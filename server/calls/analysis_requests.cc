@@ -16,7 +16,8 @@ namespace {
 
 absl::Status CheckAllUsers(bool all_users, const User& user) {
   if (!all_users || user.role == UserRole::kOperator) return absl::OkStatus();
-  return absl::PermissionDeniedError("all_users: only an operator may ask");
+  return absl::PermissionDeniedError(
+      "all_users: only an operator may set this");
 }
 
 pb::UserUsage UsageToProto(const UserState& user) {

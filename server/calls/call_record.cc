@@ -80,7 +80,9 @@ CallRecord::CallRecord(const CallParts* parts,
 }
 
 CallRecord::~CallRecord() {
-  if (!finished_) Finish(absl::InternalError("the call was lost"));
+  if (!finished_) {
+    Finish(absl::InternalError("the call ended without a status"));
+  }
   parts_->calls->CallEnded();
 }
 
@@ -164,7 +166,7 @@ std::shared_ptr<ScheduledRequest> CallRecord::MakeRequest(
 grpc::Status CallRecord::Finish(const absl::Status& status) {
   ConvertedStatus converted = ToGrpcStatus(
       status.ok() && user_ == nullptr
-          ? absl::InternalError("the call ended well without being opened")
+          ? absl::InternalError("the call ended with OK but was never opened")
           : status,
       id_);
   if (finished_) return converted.status;

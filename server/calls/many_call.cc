@@ -64,7 +64,7 @@ void ManyCall::OnReadDone(bool ok) {
 void ManyCall::TakeMessage() {
   const bool is_spec = read_.has_spec();
   if (is_spec == spec_.has_value()) {
-    end_ = is_spec ? BadField("spec", "may come once, in the first message")
+    end_ = is_spec ? BadField("spec", "is allowed only in the first message")
                    : BadField("spec", "must be in the first message");
     return;
   }

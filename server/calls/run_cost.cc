@@ -14,7 +14,7 @@ namespace {
 // Generous sizes of events, and of their repeated parts, in memory.
 constexpr double kEventBytes = 512;
 constexpr double kMassiveEntryBytes = 64;
-constexpr double kChosenBytes = 64;  // of a head or position, without its entries
+constexpr double kChosenBytes = 64;  // one head or position
 constexpr double kTokenTextBytes = 64;
 constexpr double kDigestBytes = 200;
 // gRPC clients accept messages of up to 4 MiB by default. The margin is for

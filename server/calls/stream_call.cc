@@ -38,7 +38,7 @@ void StreamCall::CutIfStuck(absl::Time now, absl::Duration patience) {
   if (watch_.writing() &&
       stuck_.ShutDownIfStuck(*call_parts_->connections, now, patience)) {
     call_parts_->log->Warn("connection_cut",
-                           {{"reason", "its peer takes nothing"}});
+                           {{"reason", "the peer reads nothing"}});
   }
 }
 

@@ -36,7 +36,7 @@ class WriteWatch {
     if (now - *started_ < stall) return std::nullopt;
     return Verdict{
         CancelReason::kStalled,
-        absl::StrCat("the reader took nothing for ",
+        absl::StrCat("the client read nothing for ",
                      absl::ToInt64Milliseconds(now - *started_), " ms")};
   }
 

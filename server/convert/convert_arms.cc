@@ -28,7 +28,7 @@ absl::Status CheckArmName(absl::string_view field, absl::string_view name) {
     return absl::OkStatus();
   }
   return BadField(absl::StrCat(field, ".name"),
-                  absl::StrCat("must be 1 to 64 of letters, digits, "
+                  absl::StrCat("must be 1 to 64 letters, digits or "
                                "`_-.:,=/`, got '",
                                Echo(name), "'"));
 }

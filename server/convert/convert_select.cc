@@ -17,7 +17,7 @@ absl::Status RuleConverter::CheckK(absl::string_view name, int k) {
   const int head_dim = HeadDim();
   if (k <= head_dim) return absl::OkStatus();
   return BadField(Sub(name),
-                  absl::StrFormat("%d is over head_dim %d", k, head_dim));
+                  absl::StrFormat("%d exceeds head_dim %d", k, head_dim));
 }
 
 absl::Status RuleConverter::RandomK() {
@@ -31,7 +31,7 @@ absl::Status RuleConverter::RandomK() {
   const int head_dim = HeadDim();
   if (out.k + out.exclude_top > head_dim) {
     return BadField(Sub("random_k"),
-                    absl::StrFormat("k %d plus exclude_top %d is over head_dim "
+                    absl::StrFormat("k %d plus exclude_top %d exceeds head_dim "
                                     "%d",
                                     out.k, out.exclude_top, head_dim));
   }

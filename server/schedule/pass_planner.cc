@@ -70,7 +70,7 @@ PassPlanner::Work PassPlanner::FindWork(absl::Time* wake) {
 }
 
 LivePass* PassPlanner::Choose(absl::Time* wake) {
-  // Passes whose runs were all cancelled.
+  // Drop passes whose runs were all cancelled.
   active_->passes().remove_if(
       [](const LivePass& live) { return live.plan.parts.empty(); });
   LivePass* chosen = nullptr;

@@ -89,8 +89,7 @@ void RequestTable::Admit(const QueuedRun& run, const Model* model) {
 }
 
 bool RequestTable::PutBack(QueuedRun* run, const Model* model) {
-  // A run that was cancelled while it was not in the queue: if it were put
-  // back, nobody would end it.
+  // Nobody would end a run that was cancelled before it is put back.
   if (run->scheduled.run->cancelled()) return false;
   QueuedRequest* queued = run->queued;
   queued->reserving = false;

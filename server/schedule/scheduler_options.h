@@ -14,7 +14,7 @@ struct SchedulerOptions {
   int max_rows_per_flow = 512;
   // How long a pass runs before the scheduler chooses again.
   absl::Duration slice = absl::Milliseconds(100);
-  // The longest that an idle device waits for more requests after the first.
+  // How long an idle device waits at most for more requests after the first.
   absl::Duration max_gather = absl::Microseconds(400);
   // False: the scheduler has no thread, and a simulation calls RunNextSlice.
   bool own_thread = true;
