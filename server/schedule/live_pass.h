@@ -17,7 +17,7 @@ struct ActiveRun {
   double seconds = 0;  // device time so far
   bool in_pass = false;
 
-  Run& run() const { return *of.scheduled.run; }
+  Run& run() const { return *origin.scheduled.run; }
 };
 
 struct PassPlan {
