@@ -1,5 +1,5 @@
 // The process of qkscoped: flags, configuration, signals and exit. No other
-// place handles flags and signals.
+// file handles flags and signals.
 #ifndef QKSCOPE_SERVER_PROCESS_H_
 #define QKSCOPE_SERVER_PROCESS_H_
 
@@ -12,8 +12,9 @@
 
 namespace qk {
 
-// Returns the exit status; a process that has served calls _Exit instead.
-// `backend`: nullptr stands for the one that the arguments name.
+// Returns the exit status. Once the server has started, it exits by _Exit and
+// does not return. `backend`: nullptr stands for the one that the arguments
+// name.
 int RunProcess(
     const std::vector<std::string>& arguments,
     std::unique_ptr<Backend> backend = nullptr,

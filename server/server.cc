@@ -25,13 +25,13 @@ namespace {
 constexpr char kServiceName[] = "qkscope.v1.Analysis";
 constexpr int kStreamThreads = 2;
 constexpr int kScrapeThreads = 4;
-// Connections of clients that ping more often than this are closed.
+// The server closes connections whose clients ping more often than this.
 constexpr int kMinPingIntervalMs = 10'000;
 constexpr int kMaxStreamsPerConnection = 1024;
-// Limit on all headers of a call: twice gRPC's default, so that the server's
-// own error answers a token that is too long.
+// The limit on the size of all headers of a call. It is twice gRPC's default,
+// so that a token that is too long gets the server's own error.
 constexpr int kMaxMetadataBytes = 16 * 1024;
-// Time for statuses to be sent once the calls have ended.
+// How long gRPC may take to send statuses once the calls have ended.
 constexpr auto kFlush = std::chrono::milliseconds(300);
 
 void SetChannelArguments(const ServerOptions& options,

@@ -1,4 +1,4 @@
-// The whole server: engine, scheduler, service, health, metrics.
+// The whole server: engine, scheduler, services, health and metrics.
 #ifndef QKSCOPE_SERVER_SERVER_H_
 #define QKSCOPE_SERVER_SERVER_H_
 
@@ -47,8 +47,8 @@ class Server {
   // call the server. Must be set before models load.
   void SetOnDeviceLost(std::function<void(const absl::Status&)> on_lost);
 
-  // Loads all models, one after the other. Returns the first error, `file:
-  // reason`.
+  // Loads all models, one after the other. Stops at the first error, which has
+  // the form `file: reason`.
   absl::Status LoadModels();
 
   // The bound addresses, "HOST:PORT". metrics_address is empty if metrics are
@@ -61,10 +61,11 @@ class Server {
     return metrics_->Collect();
   }
 
-  // Reads the users' and the TLS files again.
+  // Reads the users file and the TLS files again.
   void ReloadAccess() { access_->Reload(); }
 
-  // OK if a new connection still gets an answer, in any state of the server.
+  // Succeeds if the server answers a new connection. May be called in any
+  // state.
   absl::Status CheckSelf(absl::Duration timeout);
 
   // Sets health to NOT_SERVING and refuses new calls.

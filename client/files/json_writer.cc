@@ -44,7 +44,7 @@ std::string ArrayJson(const std::vector<float>& values) {
   return json + "]";
 }
 
-// Element `i` of a repeated field, or the field's value when i is -1.
+// Writes element `i` of a repeated field. -1: the value of a singular field.
 std::string ValueJson(const Message& message, const FieldDescriptor* field,
                       int i) {
   const Reflection& r = *message.GetReflection();
@@ -100,7 +100,7 @@ std::string RepeatedJson(const Message& message, const FieldDescriptor* field) {
   return json + "]";
 }
 
-// Bytes that are float32.
+// Whether the field's bytes are float32 values.
 bool IsFloatArray(const FieldDescriptor* field) {
   return field->containing_type() ==
              qkscope::v1::AggregateEntry::descriptor() &&
@@ -149,7 +149,7 @@ std::string ToJson(const Message& message) {
   return json + "}";
 }
 
-std::string JsonOfTensor(int64_t seq, const Tensor& tensor) {
+std::string TensorToJson(int64_t seq, const Tensor& tensor) {
   std::string layer = ToJson(tensor.header);
   layer.pop_back();
   const absl::StatusOr<std::vector<float>> values =

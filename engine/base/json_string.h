@@ -1,4 +1,4 @@
-// JSON strings, for everything that writes JSON.
+// Writes JSON strings, for all code that writes JSON.
 #ifndef QKSCOPE_ENGINE_BASE_JSON_STRING_H_
 #define QKSCOPE_ENGINE_BASE_JSON_STRING_H_
 
@@ -8,11 +8,11 @@
 
 namespace qk {
 
-// How U+FFFD, which stands for every byte that is not UTF-8, is written.
+// How to write U+FFFD, which replaces every byte that is not valid UTF-8.
 enum class ReplacementCharacter { kEscape, kUtf8 };
 
-// `text` as a JSON string, quotes included. Control characters are escaped,
-// other characters stay as they are.
+// Returns `text` as a JSON string, including the quotes. Escapes quotes,
+// backslashes and control characters, and leaves other characters unchanged.
 std::string JsonString(
     absl::string_view text,
     ReplacementCharacter replacement = ReplacementCharacter::kEscape);

@@ -35,7 +35,7 @@ grpc::ServerUnaryReactor* AdminService::UnloadModel(
   const auto call =
       std::make_shared<CallRecord>(parts_, context, "UnloadModel");
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  // Once, whoever comes first; the reactor ends with it.
+  // Called exactly once: here if a check fails, else by the model manager.
   const auto finish = [call, reactor](const absl::Status& status) {
     reactor->Finish(call->Finish(status));
   };

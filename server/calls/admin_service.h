@@ -14,12 +14,12 @@ namespace qk {
 
 class AdminService final : public pb::ModelAdmin::CallbackService {
  public:
-  // All outlive the service.
+  // All four must outlive the service.
   AdminService(const CallParts* parts, const ServerDescription* server,
                ModelManager* models, Access* access)
       : parts_(parts), server_(server), models_(models), access_(access) {}
 
-  // The methods' names, for the metrics.
+  // The names of the RPCs, for the metrics.
   static std::vector<std::string> Methods();
 
   using Context = grpc::CallbackServerContext;

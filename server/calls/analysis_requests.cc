@@ -1,5 +1,5 @@
-// The Analysis service's RPCs about requests: who uses what, what runs, ending
-// it, and fetching what is kept.
+// The Analysis service's RPCs about requests: usage, listing, cancellation and
+// kept results.
 #include <map>
 #include <optional>
 #include <string>
@@ -16,7 +16,8 @@ namespace {
 
 absl::Status CheckAllUsers(bool all_users, const User& user) {
   if (!all_users || user.role == UserRole::kOperator) return absl::OkStatus();
-  return absl::PermissionDeniedError("all_users: only an operator may ask");
+  return absl::PermissionDeniedError(
+      "all_users: only an operator may set this");
 }
 
 pb::UserUsage UsageToProto(const UserState& user) {
@@ -92,7 +93,7 @@ grpc::ServerUnaryReactor* AnalysisService::GetUsage(
                 [&](CallRecord* call) -> absl::Status {
                   const User& user = *call->user();
                   QK_RETURN_IF_ERROR(CheckAllUsers(request->all_users(), user));
-                  // The caller has a line whether it has sent anything or not.
+                  // The caller is listed even if it never sent a request.
                   UserState own;
                   own.alias = user.alias;
                   own.weight = user.weight;
@@ -122,7 +123,7 @@ grpc::ServerUnaryReactor* AnalysisService::ListRequests(
       [&](CallRecord* call) -> absl::Status {
         const User& user = *call->user();
         QK_RETURN_IF_ERROR(CheckAllUsers(request->all_users(), user));
-        std::map<std::string, int64_t> events;  // of kept ones that go on
+        std::map<std::string, int64_t> events;  // by id, of unfinished results
         if (core_->results.store != nullptr) {
           const std::optional<std::string> whose =
               request->all_users() ? std::nullopt : std::optional(user.alias);

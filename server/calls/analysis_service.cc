@@ -21,7 +21,7 @@
 namespace qk {
 namespace {
 
-// A model that can tokenize.
+// Fails with FAILED_PRECONDITION if the model has no tokenizer.
 absl::StatusOr<ModelView> FindTokenizing(const std::string& name,
                                          CallRecord* call) {
   QK_ASSIGN_OR_RETURN(ModelView model,
@@ -38,7 +38,7 @@ std::optional<grpc::ByteBuffer> ToAnalyzeEvent(pb::AnalyzeEvent* event) {
   return ToByteBuffer(*event);
 }
 
-// Generate's client sees tokens and the end.
+// Generate streams only tokens and the end.
 std::optional<grpc::ByteBuffer> ToGenerateEvent(pb::AnalyzeEvent* event) {
   pb::GenerateEvent to;
   if (event->has_token()) {
@@ -108,7 +108,7 @@ grpc::ServerUnaryReactor* AnalysisService::GetModel(
 AnalysisService::RawStream* AnalysisService::Analyze(
     Context* context, const grpc::ByteBuffer* bytes) {
   pb::AnalyzeRequest request;
-  // The caller is known before it is told.
+  // Authenticate the caller before reporting a parse error.
   const absl::Status parsed = ParseRaw(*bytes, &request);
   if (request.detach() || request.resumable()) {
     return ResultStream::Analyze(core_, context, request);

@@ -19,7 +19,8 @@
 namespace qk {
 namespace {
 
-// A deadline travels as a rounded duration, and may seem later than it is.
+// gRPC sends a deadline as a rounded duration, so it may arrive later than the
+// client set it.
 constexpr absl::Duration kRounding = absl::Seconds(1);
 constexpr char kRequestIdKey[] = "x-qkscope-request-id";
 constexpr size_t kMaxLoggedPrompt = 4096;
@@ -45,7 +46,8 @@ std::optional<TraceParent> TraceOf(const grpc::CallbackServerContext& context) {
   return headers.size() == 1 ? ParseTraceParent(headers[0]) : std::nullopt;
 }
 
-// Only of a certificate that TLS has verified; headers count for nothing here.
+// The common name of a client certificate that TLS has verified. Headers are
+// not trusted for this.
 std::optional<std::string> VerifiedSubject(
     const grpc::CallbackServerContext& context) {
   const auto auth = context.auth_context();
@@ -78,7 +80,9 @@ CallRecord::CallRecord(const CallParts* parts,
 }
 
 CallRecord::~CallRecord() {
-  if (!finished_) Finish(absl::InternalError("the call was lost"));
+  if (!finished_) {
+    Finish(absl::InternalError("the call ended without a status"));
+  }
   parts_->calls->CallEnded();
 }
 
@@ -162,7 +166,7 @@ std::shared_ptr<ScheduledRequest> CallRecord::MakeRequest(
 grpc::Status CallRecord::Finish(const absl::Status& status) {
   ConvertedStatus converted = ToGrpcStatus(
       status.ok() && user_ == nullptr
-          ? absl::InternalError("the call ended well without being opened")
+          ? absl::InternalError("the call ended with OK but was never opened")
           : status,
       id_);
   if (finished_) return converted.status;
@@ -181,7 +185,7 @@ grpc::Status CallRecord::Finish(const absl::Status& status) {
 void CallRecord::WriteLog(const absl::Status& status,
                           const ConvertedStatus& converted, double seconds) {
   const bool ours = !converted.reference.empty();
-  // Messages of bad requests echo what was sent, so they stay out of the log.
+  // Messages about bad requests quote the request, so they are not logged.
   const bool echoes = absl::IsInvalidArgument(status) ||
                       absl::IsOutOfRange(status) || absl::IsNotFound(status);
   std::vector<LogField> fields = {

@@ -10,7 +10,7 @@
 namespace qk {
 namespace {
 
-// Of a file's records around the events.
+// Bytes that a file needs for records other than events.
 constexpr int64_t kFileOverhead = 4096;
 
 ::qkscope::v1::SpoolHeader HeaderOf(const CallRecord& call,
@@ -35,13 +35,13 @@ absl::StatusOr<std::shared_ptr<KeptResult>> KeptRun::Start(
         "detach: the server keeps no results (spool in the config)");
   }
   std::shared_ptr<KeptRun> run(new KeptRun(core));
-  core.call.calls->CallStarted();  // until the run's end: a drain waits for it
+  core.call.calls->CallStarted();  // a drain waits until the run has ended
   run->id_ = call.id();
   run->user_ = call.user();
   run->expanded_ = request.expanded;
   run->priority_ = PriorityOf(request.expanded.priority());
   const ::qkscope::v1::SpoolHeader header = HeaderOf(call, request);
-  // The queue keeps the run, and the run the queue, until Finish.
+  // The queue and the run keep each other alive until Finish.
   const auto wake = [executor = core.results.executor, run] {
     executor->Post([run] { run->Drain(); });
   };
@@ -52,7 +52,7 @@ absl::StatusOr<std::shared_ptr<KeptResult>> KeptRun::Start(
   if (!result.ok()) return Refused(Refusal::kStreamBuffers, result.status());
   run->result_ = *result;
   run->request_ = call.MakeRequest(run->priority_, [](int) {});
-  AddRequestInfo(run->request_, call.id(), &prepared.encoder);
+  DescribeRequest(run->request_, call.id(), &prepared.encoder);
   {
     MutexLock lock(&run->mutex_);
     run->queue_ = prepared.queue;
@@ -93,7 +93,7 @@ void KeptRun::Drain() {
     if (!item.has_value()) return;
     if (const auto* end = std::get_if<RunEnd>(&*item);
         end != nullptr && !end->status.ok()) {
-      Finish(EndStatus(end->status));
+      Finish(ToClientStatus(end->status));
       return;
     }
     if (const auto* frame = std::get_if<LayerFrame>(&*item)) {

@@ -87,7 +87,7 @@ absl::Status LoadModelCall::Begin(ModelManager* models,
   QK_ASSIGN_OR_RETURN(ModelManager::LoadRequest load,
                       Prepare(*models, request));
   call_parts_->calls->Register(weak_from_this());
-  // A call that registers after the last Abort would be forgotten.
+  // Without this, nobody would abort a call that registers after AbortAll.
   QK_RETURN_IF_ERROR(call_parts_->calls->CheckOpen());
   return models->StartLoad(std::move(load));
 }
@@ -120,7 +120,7 @@ void LoadModelCall::Push(const ModelManager::Progress& progress) {
     MutexLock lock(&mutex_);
     if (end_.has_value()) return;
     const pb::LoadProgress::Phase phase = PhaseOf(progress.phase);
-    // A slow reader is told of the newest state of a phase only.
+    // A slow reader receives only the newest state of each phase.
     const bool same =
         !waiting_.empty() && waiting_.back().progress().phase() == phase;
     if (!same) waiting_.emplace_back();

@@ -1,4 +1,4 @@
-// The answer to LoadModel: how far the load is, and its end.
+// Handles LoadModel: streams the load's progress, and then the loaded model.
 #ifndef QKSCOPE_SERVER_CALLS_LOAD_MODEL_CALL_H_
 #define QKSCOPE_SERVER_CALLS_LOAD_MODEL_CALL_H_
 
@@ -14,16 +14,16 @@
 
 namespace qk {
 
-// FAILED_PRECONDITION where ModelAdmin is off.
+// Fails with FAILED_PRECONDITION if ModelAdmin is off.
 absl::Status CheckAdminOn(const ModelManager& models);
-// PERMISSION_DENIED for a model that does not exist for the user.
+// Fails with PERMISSION_DENIED if the user may not use the model.
 absl::Status CheckMayManage(const User& user, const std::string& model);
 
 class LoadModelCall : public grpc::ServerWriteReactor<pb::LoadModelEvent>,
                       public StreamCall,
                       public std::enable_shared_from_this<LoadModelCall> {
  public:
-  // The reactor lives until gRPC is done with it; the load, longer.
+  // The reactor lives until OnDone. The load may outlive it.
   static LoadModelCall* Start(const CallParts* parts,
                               const ServerDescription* server,
                               ModelManager* models,
@@ -40,7 +40,7 @@ class LoadModelCall : public grpc::ServerWriteReactor<pb::LoadModelEvent>,
 
   absl::Status Begin(ModelManager* models, const pb::LoadModelRequest& request)
       ABSL_LOCKS_EXCLUDED(mutex_);
-  // The load that `request` asks for.
+  // Opens the call and converts `request`.
   absl::StatusOr<ModelManager::LoadRequest> Prepare(
       const ModelManager& models, const pb::LoadModelRequest& request)
       ABSL_LOCKS_EXCLUDED(mutex_);
@@ -55,7 +55,7 @@ class LoadModelCall : public grpc::ServerWriteReactor<pb::LoadModelEvent>,
   CallRecord call_ ABSL_GUARDED_BY(mutex_);
   std::deque<pb::LoadModelEvent> waiting_ ABSL_GUARDED_BY(mutex_);
   pb::LoadModelEvent event_ ABSL_GUARDED_BY(mutex_);  // in flight
-  // The last event waits, or is written.
+  // The last event is in waiting_ or already written.
   bool loaded_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);

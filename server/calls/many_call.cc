@@ -13,8 +13,8 @@
 namespace qk {
 namespace {
 
-// Prompts of one stream that run or wait to be written. Enough to fill a
-// batch, few enough to bound what a stream holds.
+// How many prompts of one stream may run or wait to be written. This is enough
+// to fill a batch, and bounds the memory of a stream.
 constexpr size_t kWindow = 16;
 constexpr size_t kMaxIdBytes = 128;
 
@@ -64,7 +64,7 @@ void ManyCall::OnReadDone(bool ok) {
 void ManyCall::TakeMessage() {
   const bool is_spec = read_.has_spec();
   if (is_spec == spec_.has_value()) {
-    end_ = is_spec ? BadField("spec", "may come once, in the first message")
+    end_ = is_spec ? BadField("spec", "is allowed only in the first message")
                    : BadField("spec", "must be in the first message");
     return;
   }
@@ -143,8 +143,8 @@ absl::Status ManyCall::Submit(const pb::AnalyzeManyPrompt& message,
   QK_ASSIGN_OR_RETURN(PreparedRun prepared,
                       PrepareRun(*run_parts_, std::move(request), wake));
   prompt->queue = prepared.queue;
-  AddRequestInfo(request_, absl::StrCat(call_.id(), "/", message.id()),
-                 &prepared.encoder);
+  DescribeRequest(request_, absl::StrCat(call_.id(), "/", message.id()),
+                  &prepared.encoder);
   prompt->encoder.emplace(std::move(prepared.encoder));
   prompt->queue->PushPosition(*position_);
   std::vector<ScheduledRun> runs;

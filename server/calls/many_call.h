@@ -1,5 +1,5 @@
-// AnalyzeMany: prompts in, events out. Prompts run together, a bounded number
-// at a time; their events leave in the order the prompts came.
+// Handles AnalyzeMany: reads prompts and writes their events. A bounded number
+// of prompts runs at a time; events are written in the order of the prompts.
 #ifndef QKSCOPE_SERVER_CALLS_MANY_CALL_H_
 #define QKSCOPE_SERVER_CALLS_MANY_CALL_H_
 
@@ -39,15 +39,15 @@ class ManyCall : public grpc::ServerBidiReactor<pb::AnalyzeManyRequest,
  private:
   struct Prompt {
     std::string id;
-    absl::Status error;  // instead of everything below
+    absl::Status error;  // if not OK, the members below are unused
     std::shared_ptr<FrameQueue> queue;
     pb::AnalyzeRequest expanded;
     std::optional<EventEncoder> encoder;
-    std::vector<LayerFrame> frames;  // kept for the aggregate
+    std::vector<LayerFrame> frames;  // for the aggregate
   };
 
-  // What came of the first prompt: an event, nothing yet, or its end.
-  enum class Step { kWrite, kWait, kThrough };
+  // The first prompt has an event to write, has none yet, or is done.
+  enum class FrontState { kWrite, kWait, kDone };
 
   ManyCall(const CallParts* call_parts, const RunParts* run_parts,
            grpc::CallbackServerContext* context);
@@ -61,13 +61,14 @@ class ManyCall : public grpc::ServerBidiReactor<pb::AnalyzeManyRequest,
   absl::Status Submit(const pb::AnalyzeManyPrompt& message, Prompt* prompt)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool WantsRead() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Makes event_; false: nothing to write now. Sets end_ at the end.
+  // Sets event_ to the next event. Returns false if there is none yet, or if
+  // the stream is over; then it has set end_.
   bool NextEvent() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  Step StepFront() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  FrontState AdvanceFront() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Feed(Prompt* prompt, StreamItem item)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void PopFront() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // All prompts are done: what comes after the last of them.
+  // NextEvent once all prompts are done: the aggregate, then the summary.
   bool NextAtEnd() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   grpc::Status FinishRecord() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -84,18 +85,19 @@ class ManyCall : public grpc::ServerBidiReactor<pb::AnalyzeManyRequest,
   std::optional<pb::AnalyzeManySpec> spec_ ABSL_GUARDED_BY(mutex_);
   std::set<std::string> ids_ ABSL_GUARDED_BY(mutex_);
   std::deque<Prompt> prompts_ ABSL_GUARDED_BY(mutex_);
-  // Refused for lack of room while others run: tried again as they end.
+  // A prompt that was refused with RESOURCE_EXHAUSTED while others run. It is
+  // tried again whenever one of them ends.
   std::optional<pb::AnalyzeManyPrompt> held_ ABSL_GUARDED_BY(mutex_);
-  // The server drains: ends the stream once its prompts are through.
+  // Set when the server drains: the stream's status once its prompts are done.
   std::optional<absl::Status> closing_ ABSL_GUARDED_BY(mutex_);
 
   pb::AnalyzeEvent analyze_event_ ABSL_GUARDED_BY(mutex_);
   pb::AnalyzeManyEvent event_ ABSL_GUARDED_BY(mutex_);
-  // The queue of the event that is being written.
+  // The queue that the event in flight came from.
   FrameQueue* writing_queue_ ABSL_GUARDED_BY(mutex_) = nullptr;
   Aggregator aggregator_ ABSL_GUARDED_BY(mutex_);
   std::optional<std::deque<pb::Aggregate>> aggregates_ ABSL_GUARDED_BY(mutex_);
-  // Has the arms' names, for the aggregate.
+  // Gives the aggregate the names of the arms.
   pb::AnalyzeRequest last_expanded_ ABSL_GUARDED_BY(mutex_);
   int64_t finished_prompts_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t failed_prompts_ ABSL_GUARDED_BY(mutex_) = 0;

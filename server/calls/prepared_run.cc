@@ -68,10 +68,10 @@ absl::StatusOr<PreparedRun> PrepareRun(const RunParts& parts,
   return out;
 }
 
-void AddRequestInfo(std::shared_ptr<ScheduledRequest> request, std::string id,
-                    EventEncoder::Options* encoder) {
+void DescribeRequest(std::shared_ptr<ScheduledRequest> request, std::string id,
+                     EventEncoder::Options* encoder) {
   encoder->request_id = std::move(id);
-  // A request of many runs may have started long ago.
+  // A request with many runs may have started long before this one.
   encoder->queue_seconds = [request = std::move(request), now = absl::Now()] {
     return std::max(0.0, absl::ToDoubleSeconds(request->started() - now));
   };
@@ -94,7 +94,7 @@ absl::Status SubmitRuns(Scheduler* scheduler,
   return status;
 }
 
-absl::Status EndStatus(const absl::Status& end) {
+absl::Status ToClientStatus(const absl::Status& end) {
   if (absl::IsResourceExhausted(end)) return Refused(Refusal::kMemory, end);
   if (absl::IsFailedPrecondition(end)) {
     return Refused(Refusal::kNeverFits,

@@ -65,7 +65,7 @@ absl::Status ResultStream::BeginResult(const grpc::ByteBuffer& bytes) {
 absl::Status ResultStream::BeginAnalyze(const pb::AnalyzeRequest& request) {
   MutexLock lock(&mutex_);
   QK_RETURN_IF_ERROR(call_.Open());
-  // The call's deadline is the request's; a stream past it has ended, too.
+  // The run has the same deadline, so it ends with the stream.
   deadline_ = call_.deadline();
   call_.KeepPrompt(request.input());
   QK_ASSIGN_OR_RETURN(ConvertedRequest converted,

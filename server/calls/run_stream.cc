@@ -68,7 +68,7 @@ absl::Status RunStream::Prepare(const pb::Input& input, const Convert& convert,
       if (auto stream = weak.lock()) stream->Abort(why);
     });
   });
-  AddRequestInfo(request_, call_.id(), &prepared.encoder);
+  DescribeRequest(request_, call_.id(), &prepared.encoder);
   encoder_.emplace(std::move(prepared.encoder));
   runs->push_back(std::move(prepared.scheduled));
   return absl::OkStatus();
@@ -85,7 +85,7 @@ void RunStream::OnWriteDone(bool ok) {
     run_parts_->scheduler->ChargeBytes(*call_.user(), request_->info().priority,
                                        bytes);
   }
-  // What is left of the run is to end, too.
+  // If the write failed, the run must end, too.
   ok ? Pump() : EndCancelled();
 }
 
@@ -118,7 +118,7 @@ bool RunStream::NextMessage() {
     if (!item.has_value()) return false;
     if (const auto* end = std::get_if<RunEnd>(&*item);
         end != nullptr && !end->status.ok()) {
-      end_ = EndStatus(end->status);
+      end_ = ToClientStatus(end->status);
       return false;
     }
     if (const auto* frame = std::get_if<LayerFrame>(&*item)) {

@@ -1,5 +1,5 @@
-// The answer to a call that runs one run: a stream of events from the run's
-// queue through an encoder.
+// Handles a call that consists of one run: takes items from the run's queue,
+// encodes them as events, and streams these.
 #ifndef QKSCOPE_SERVER_CALLS_RUN_STREAM_H_
 #define QKSCOPE_SERVER_CALLS_RUN_STREAM_H_
 
@@ -24,11 +24,12 @@ class RunStream : public EventStream {
  public:
   using Convert = std::function<absl::StatusOr<ConvertedRequest>(
       const ConvertContext& context)>;
-  // The message that is sent for an event of the encoder's; nullopt: none is.
+  // Converts an event of the encoder to the message to send. nullopt: the event
+  // is skipped.
   using Translate =
       std::optional<grpc::ByteBuffer> (*)(pb::AnalyzeEvent* event);
 
-  // The reactor lives until gRPC is done with it.
+  // The reactor lives until OnDone.
   static RunStream* Start(const CallParts* call_parts,
                           const RunParts* run_parts,
                           grpc::CallbackServerContext* context,
@@ -45,7 +46,7 @@ class RunStream : public EventStream {
 
   absl::Status Begin(const pb::Input& input, const Convert& convert)
       ABSL_LOCKS_EXCLUDED(mutex_);
-  // Everything but the submission of `runs`.
+  // Does everything but submit `runs`.
   absl::Status Prepare(const pb::Input& input, const Convert& convert,
                        std::vector<ScheduledRun>* runs)
       ABSL_LOCKS_EXCLUDED(mutex_);
@@ -56,7 +57,7 @@ class RunStream : public EventStream {
   const RunParts* const run_parts_;
   const Translate translate_;
 
-  // Set by Prepare, before other threads know the call.
+  // Prepare sets these before other threads can see the call.
   pb::AnalyzeRequest expanded_;
   std::shared_ptr<FrameQueue> queue_;
   std::shared_ptr<ScheduledRequest> request_;

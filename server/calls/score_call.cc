@@ -9,7 +9,7 @@
 
 namespace qk {
 
-// Keeps the one result of a pair's run.
+// Keeps the result of a pair's run until it ends.
 class ScoreCall::PairSink : public RunSink {
  public:
   PairSink(Executor* executor, std::weak_ptr<ScoreCall> call, size_t index)
@@ -23,7 +23,7 @@ class ScoreCall::PairSink : public RunSink {
   void OnScore(ScoreResult score) override { score_ = std::move(score); }
   void OnFinished(const absl::Status& status, const std::vector<ArmSummary>&,
                   const RunTimes&) override {
-    executor_->Post([call = call_, index = index_, end = EndStatus(status),
+    executor_->Post([call = call_, index = index_, end = ToClientStatus(status),
                      score = std::move(score_)] {
       if (auto c = call.lock()) c->PairDone(index, end, score);
     });

@@ -1,5 +1,5 @@
-// A Score: one run per pair, all submitted at once and batched by the
-// scheduler.
+// Handles Score: makes one run per pair and submits all of them at once, so
+// that the scheduler batches them.
 #ifndef QKSCOPE_SERVER_CALLS_SCORE_CALL_H_
 #define QKSCOPE_SERVER_CALLS_SCORE_CALL_H_
 
@@ -39,11 +39,11 @@ class ScoreCall : public grpc::ServerUnaryReactor,
             grpc::CallbackServerContext* context, pb::ScoreResponse* response);
   absl::Status Begin(const pb::ScoreRequest& request)
       ABSL_LOCKS_EXCLUDED(mutex_);
-  // Everything but the submission of `runs`.
+  // Does everything but submit `runs`.
   absl::Status Prepare(const pb::ScoreRequest& request,
                        std::vector<ScheduledRun>* runs)
       ABSL_LOCKS_EXCLUDED(mutex_);
-  // A pair's run is over.
+  // Stores the result of a pair whose run has ended.
   void PairDone(size_t index, const absl::Status& status,
                 const ScoreResult& result) ABSL_LOCKS_EXCLUDED(mutex_);
   bool End(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -53,13 +53,13 @@ class ScoreCall : public grpc::ServerUnaryReactor,
   grpc::CallbackServerContext* const context_;
   pb::ScoreResponse* const response_;
   std::shared_ptr<ScoreCall> self_;
-  // Set by Prepare, before other threads know the call.
+  // Prepare sets this before other threads can see the call.
   std::shared_ptr<ScheduledRequest> request_;
 
   Mutex mutex_;
   CallRecord call_ ABSL_GUARDED_BY(mutex_);
   std::vector<pb::ScoreResult> results_ ABSL_GUARDED_BY(mutex_);
-  size_t left_ ABSL_GUARDED_BY(mutex_) = 0;  // pairs that still run
+  size_t left_ ABSL_GUARDED_BY(mutex_) = 0;  // pairs still running
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
 };
 

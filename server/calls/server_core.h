@@ -1,5 +1,5 @@
-// What the handlers work with, by need: each takes the parts that it uses.
-// Server owns what they point to, which outlives every call.
+// The objects that handlers use. Each handler receives only the parts that it
+// needs. Server owns the objects, which outlive every call.
 #ifndef QKSCOPE_SERVER_CALLS_SERVER_CORE_H_
 #define QKSCOPE_SERVER_CALLS_SERVER_CORE_H_
 
@@ -23,13 +23,13 @@
 
 namespace qk {
 
-// What answers and manifests say about this server.
+// The facts about this server that responses and manifests contain.
 struct ServerDescription {
   std::string version;
   BackendInfo backend;
 };
 
-// What every call needs.
+// Parts that every call needs.
 struct CallParts {
   const Limits* limits = nullptr;
   CallTracker* calls = nullptr;
@@ -41,7 +41,7 @@ struct CallParts {
   bool log_prompts = false;
 };
 
-// What calls need that run models.
+// Parts for calls that run models.
 struct RunParts {
   const Limits* limits = nullptr;
   const ServerDescription* server = nullptr;  // for manifests
@@ -52,10 +52,10 @@ struct RunParts {
   Metrics* metrics = nullptr;
 };
 
-// What calls need that keep results or read them.
+// Parts for calls that keep results or read them.
 struct ResultParts {
-  ResultStore* store = nullptr;  // nullptr: the server keeps none
-  Executor* executor = nullptr;  // writes them
+  ResultStore* store = nullptr;  // nullptr: the server keeps no results
+  Executor* executor = nullptr;  // writes results to the store
 };
 
 struct ServerCore {

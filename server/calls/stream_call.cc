@@ -15,7 +15,7 @@ void StreamCall::Tick(absl::Time now) {
     MutexLock lock(&mutex_);
     verdict = watch_.Check(now, stall, deadline_);
   }
-  // The scheduler sees to deadlines between two steps, however long they are.
+  // The scheduler checks deadlines only between steps, and a step may be long.
   if (!verdict.has_value() && now > deadline_) {
     verdict = {CancelReason::kDeadline, "deadline exceeded"};
   }
@@ -38,13 +38,13 @@ void StreamCall::CutIfStuck(absl::Time now, absl::Duration patience) {
   if (watch_.writing() &&
       stuck_.ShutDownIfStuck(*call_parts_->connections, now, patience)) {
     call_parts_->log->Warn("connection_cut",
-                           {{"reason", "its peer takes nothing"}});
+                           {{"reason", "the peer reads nothing"}});
   }
 }
 
 void StreamCall::Abort(const absl::Status& reason) {
   if (End(reason)) {
-    // The reader may stand still.
+    // The client may have stopped reading.
     MutexLock lock(&mutex_);
     watch_.CancelCall(context_, reason);
   }

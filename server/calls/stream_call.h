@@ -1,5 +1,5 @@
-// What the streaming calls share: time limits of a write that does not end, and
-// what happens when the client is gone.
+// The base of streaming calls: limits how long a write may take, and ends the
+// call when its client is gone.
 #ifndef QKSCOPE_SERVER_CALLS_STREAM_CALL_H_
 #define QKSCOPE_SERVER_CALLS_STREAM_CALL_H_
 
@@ -23,18 +23,18 @@ class StreamCall : public LiveCall {
   StreamCall(const CallParts* parts, grpc::CallbackServerContext* context)
       : call_parts_(parts), context_(context), stuck_(context->peer()) {}
 
-  // For the reactor's OnCancel.
+  // The reactor's OnCancel calls this.
   void EndCancelled() ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Ends the call with an error, unless it has ended. True: it did.
+  // Ends the call with an error. Returns false if it had ended before.
   virtual bool End(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mutex_) = 0;
-  // Starts the next write, or finishes, if there is something to do and no
-  // write is in flight. Any thread.
+  // If no write is in flight, starts the next one or finishes the call,
+  // whichever is due. May be called on any thread.
   virtual void Pump() ABSL_LOCKS_EXCLUDED(mutex_) = 0;
 
   const CallParts* const call_parts_;
   grpc::CallbackServerContext* const context_;
-  absl::Time deadline_ = absl::InfiniteFuture();  // set before the call runs
+  absl::Time deadline_ = absl::InfiniteFuture();  // constant once registered
 
   Mutex mutex_;
   WriteWatch watch_ ABSL_GUARDED_BY(mutex_);

@@ -67,7 +67,7 @@ std::string LineStart(const char* level, absl::string_view event) {
                       "\",\"level\":\"", level, "\",\"event\":", Quoted(event));
 }
 
-void LogOfGrpc(gpr_log_func_args* args) {
+void WriteGrpcLog(gpr_log_func_args* args) {
   const bool error = args->severity == GPR_LOG_SEVERITY_ERROR;
   const std::string line =
       absl::StrCat(LineStart(error ? "error" : "info", "grpc"),
@@ -78,7 +78,7 @@ void LogOfGrpc(gpr_log_func_args* args) {
 }  // namespace
 
 void RouteLibraryLogs() {
-  gpr_set_log_function(LogOfGrpc);
+  gpr_set_log_function(WriteGrpcLog);
   google::protobuf::SetLogHandler(nullptr);
 }
 

@@ -46,8 +46,8 @@ class Log {
   std::shared_ptr<spdlog::logger> logger_;
 };
 
-// Makes gRPC's own messages lines of the same form, and stops protobuf's about
-// messages that it could not parse: any client could fill the log with them.
+// Writes gRPC's own messages as lines of the same form. Suppresses protobuf's
+// messages about parse errors, because any client could fill the log with them.
 void RouteLibraryLogs();
 
 }  // namespace qk

@@ -61,7 +61,8 @@ absl::Status Bad(absl::string_view allowed, absl::string_view got) {
       absl::StrCat("must be ", allowed, ", got '", Echo(got), "'"));
 }
 
-// Takes ",key=value" off the end of `rest`; a path may hold commas.
+// Removes ",key=value" from the end of `rest`. The path before it may contain
+// commas. Returns false if `rest` does not end this way.
 bool TakeOption(std::string* rest, absl::string_view key, std::string* value) {
   const std::string prefix = absl::StrCat(",", key, "=");
   const size_t at = rest->rfind(prefix);

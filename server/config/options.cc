@@ -22,7 +22,7 @@ using ::qkscope::v1::ServerConfig;
 constexpr int kMaxThreads = 1024;
 constexpr int kMaxSeconds = 24 * 3600;
 
-// Checks values, and names their source (a file, or the flags) in errors.
+// Checks values. Errors name the values' source: a file, or the flags.
 class Checker {
  public:
   explicit Checker(std::string source) : source_(std::move(source)) {}
@@ -40,7 +40,7 @@ class Checker {
                absl::StrCat("must be 64 hex digits, got '", Echo(value), "'"));
   }
 
-  // A limit that is set must be >= 1.
+  // Sets `*out` if the limit is set, which must be >= 1.
   template <typename T>
   absl::Status Limit(const std::string& key, bool is_set, int64_t value,
                      T* out) const {
@@ -52,7 +52,7 @@ class Checker {
     return absl::OkStatus();
   }
 
-  // A time that is set must be in [min, one day].
+  // Sets `*out` if the time is set, which must be in [min, one day].
   absl::Status Seconds(const std::string& key, bool is_set, int min, int value,
                        absl::Duration* out) const {
     if (!is_set) return absl::OkStatus();

@@ -1,4 +1,4 @@
-// The server's options, made from a text-proto file that flags override.
+// The server's options. They come from a text-proto file, which flags override.
 #ifndef QKSCOPE_SERVER_CONFIG_OPTIONS_H_
 #define QKSCOPE_SERVER_CONFIG_OPTIONS_H_
 
@@ -22,10 +22,10 @@ namespace qk {
 struct ServerOptions {
   std::string version;
   std::string listen = "127.0.0.1:7461";
-  std::string metrics_listen = "127.0.0.1:9461";  // empty: none
+  std::string metrics_listen = "127.0.0.1:9461";  // empty: metrics are off
   std::vector<ModelToLoad> models;
-  std::string backend = "auto";  // one of CheckBackendName's
-  int threads = 0;               // of the CPU backend; 0: one per core
+  std::string backend = "auto";  // a name that CheckBackendName accepts
+  int threads = 0;               // for the CPU backend; 0: one per core
   Limits limits;
   absl::Duration shutdown_grace = absl::Seconds(30);
   absl::Duration keepalive = absl::Seconds(20);
@@ -40,17 +40,17 @@ struct ServerOptions {
   std::optional<bool> reflection;
 };
 
-// Checks every value, without touching files or sockets. Errors: `source: key:
-// problem, got value`.
+// Checks every value without opening files or sockets. Errors have the form
+// `source: key: problem, got value`.
 absl::StatusOr<ServerOptions> OptionsFromConfig(
     const ::qkscope::v1::ServerConfig& config, const std::string& source);
 
-// Checks keys that depend on each other: a server that needs no credentials
-// must be on loopback, unless allow_anonymous_network is set; a user with a
+// Checks keys that depend on each other: a server that requires no credentials
+// must listen on loopback, unless allow_anonymous_network is set; a user with a
 // certificate needs tls.client_ca_file; ModelAdmin needs users.
 absl::Status CheckAccess(const ServerOptions& options);
 
-// Checks the users' and the TLS files. Errors name the file and the key.
+// Checks the users file and the TLS files. Errors name the file and the key.
 absl::Status CheckAccessFiles(const ServerOptions& options);
 
 }  // namespace qk

@@ -6,7 +6,8 @@
 namespace qk {
 namespace {
 
-// Ends a run's life: nobody may cancel it any more, then its memory goes.
+// Destroys a run. First removes it from its request, so that nobody can cancel
+// it any more.
 void Free(ScheduledRequest* request, ScheduledRun scheduled) {
   if (!scheduled.run->finished()) scheduled.run->FinishCancelled();
   request->RemoveRun(scheduled.run.get());
@@ -31,14 +32,15 @@ ActiveRun* ActiveRuns::Admit(QueuedRun queued) {
   queue_->Admit(queued, model);
   queued.request->MarkStarted(clock_->Now());
   runs_.push_back(std::make_unique<ActiveRun>());
-  runs_.back()->of = std::move(queued);
+  runs_.back()->origin = std::move(queued);
   return runs_.back().get();
 }
 
 void ActiveRuns::EndCancelled() {
   queue_->CancelOverdue();
   if (!queue_->TakeCancelled()) return;
-  // Flags are only ever set: what is cancelled here, the passes drop, too.
+  // Cancellation flags are never cleared, so DropCancelled drops at least the
+  // runs that are found here.
   std::vector<ActiveRun*> cancelled;
   for (const auto& active : runs_) {
     if (active->run().cancelled()) cancelled.push_back(active.get());
@@ -65,8 +67,8 @@ void ActiveRuns::DropFinished() {
       kept.push_back(std::move(active));
       continue;
     }
-    ended.push_back(active->of.queued);
-    Free(active->of.request, std::move(active->of.scheduled));
+    ended.push_back(active->origin.queued);
+    Free(active->origin.request, std::move(active->origin.scheduled));
   }
   runs_ = std::move(kept);
   queue_->EndRuns(ended);

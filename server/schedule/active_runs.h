@@ -1,5 +1,5 @@
-// The runs that hold memory of the device and the passes in progress: how runs
-// get in, and how they end.
+// The runs that hold device memory, and the passes in progress. Admits runs,
+// and ends them.
 #ifndef QKSCOPE_SERVER_SCHEDULE_ACTIVE_RUNS_H_
 #define QKSCOPE_SERVER_SCHEDULE_ACTIVE_RUNS_H_
 
@@ -16,20 +16,21 @@ namespace qk {
 // Used by the scheduler's thread only.
 class ActiveRuns {
  public:
-  // Both outlive it.
+  // Both must outlive the object.
   ActiveRuns(RequestQueue* queue, const Clock* clock)
       : queue_(queue), clock_(clock) {}
 
-  // By admission.
+  // In the order of their admission.
   const std::vector<std::unique_ptr<ActiveRun>>& runs() const { return runs_; }
   std::list<LivePass>& passes() { return passes_; }
 
-  // Gives the run its memory. nullptr: there was none, and the run is back in
-  // the queue or over.
+  // Reserves the run's memory. Returns nullptr if that fails; then the run is
+  // back in the queue, or has ended.
   ActiveRun* Admit(QueuedRun run);
-  // Ends what was cancelled or is past its deadline since the last call.
+  // Ends the runs that were cancelled or passed their deadline since the last
+  // call.
   void EndCancelled();
-  // Frees the memory of runs that are over.
+  // Frees the memory of finished runs.
   void DropFinished();
 
  private:

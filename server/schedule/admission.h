@@ -1,4 +1,4 @@
-// What a user's budget refuses when a request is submitted.
+// Checks a submitted request against its user's budget.
 #ifndef QKSCOPE_SERVER_SCHEDULE_ADMISSION_H_
 #define QKSCOPE_SERVER_SCHEDULE_ADMISSION_H_
 
@@ -10,13 +10,13 @@
 
 namespace qk {
 
-// RESOURCE_EXHAUSTED if the user has too many requests, or if
-// `device_seconds` more do not fit into the budget; carries when to retry.
+// Fails with RESOURCE_EXHAUSTED if the user has too many requests, or if
+// `device_seconds` more exceed the budget. The error says when to retry.
 absl::Status CheckBudget(Account* account, double device_seconds,
                          absl::Time now);
 
-// When a budget that refused a request will have room for it;
-// InfiniteDuration: never. nullopt: no budget refused it.
+// How long after the refusal the budget will have room for the request.
+// InfiniteDuration: never. nullopt: the refusal was not by a budget.
 std::optional<absl::Duration> BudgetRetryDelay(const absl::Status& refusal);
 
 }  // namespace qk

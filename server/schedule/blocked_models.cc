@@ -8,7 +8,7 @@ bool BlockedModels::MayAdmit(const QueuedRequest* request, const Model* model) {
   const auto it = blocked_.find(model);
   if (it == blocked_.end()) return true;
   const Blocked& blocked = it->second;
-  if (blocked.request->waiting.empty()) {  // cancelled meanwhile
+  if (blocked.request->waiting.empty()) {  // cancelled in the meantime
     blocked_.erase(it);
     return true;
   }

@@ -1,5 +1,5 @@
-// Runs that wait for memory: while one does, no other run of its model is
-// admitted, so that small runs cannot overtake it for ever.
+// Models with a run that waits for memory. Until that run is admitted, no other
+// run of its model is, because small runs could overtake it forever.
 #ifndef QKSCOPE_SERVER_SCHEDULE_BLOCKED_MODELS_H_
 #define QKSCOPE_SERVER_SCHEDULE_BLOCKED_MODELS_H_
 
@@ -16,20 +16,22 @@ class BlockedModels {
  public:
   // Whether the request's next run, of `model`, may ask for memory.
   bool MayAdmit(const QueuedRequest* request, const Model* model);
-  // The request's run found no memory.
+  // Call if there was no memory for the request's run.
   void Block(const QueuedRequest* request, const Model* model) {
     blocked_[model] = {request, runs_ended_};
   }
   void Unblock(const Model* model) { blocked_.erase(model); }
-  // The request is gone.
+  // Call before the request is erased.
   void Forget(const QueuedRequest* request);
-  // A run gave its memory back.
+  // Call when a run has freed its memory.
   void RunEnded() { ++runs_ended_; }
 
  private:
   struct Blocked {
     const QueuedRequest* request = nullptr;
-    uint64_t runs_ended = 0;  // then; no use to try again before that grows
+    // The value at the last attempt. A new one can succeed only after another
+    // run has ended.
+    uint64_t runs_ended = 0;
   };
 
   std::map<const Model*, Blocked> blocked_;

@@ -1,4 +1,5 @@
-// The scheduler's clock, an interface so that a simulation can use its own.
+// The scheduler's clock. It is an interface, so that a simulation can use its
+// own.
 #ifndef QKSCOPE_SERVER_SCHEDULE_CLOCK_H_
 #define QKSCOPE_SERVER_SCHEDULE_CLOCK_H_
 

@@ -1,4 +1,4 @@
-// The device that the engine's passes run on.
+// The real device, which runs the engine's passes.
 #ifndef QKSCOPE_SERVER_SCHEDULE_ENGINE_DEVICE_H_
 #define QKSCOPE_SERVER_SCHEDULE_ENGINE_DEVICE_H_
 
@@ -32,8 +32,8 @@ class EngineDevice : public Device {
     absl::Status Finish() override { return pass_.Finish(); }
 
    private:
-    // Keeps the model: its last run may be cancelled, and the model unloaded,
-    // before the pass ends.
+    // Keeps the model loaded: its last run may be cancelled, and the model
+    // unloaded, before the pass ends.
     const std::shared_ptr<const Model> model_;
     Pass pass_;
   };

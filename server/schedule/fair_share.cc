@@ -6,8 +6,8 @@
 namespace qk {
 namespace {
 
-// The head start, in turns, of an interactive flow that returns after a pause:
-// its requests go before everybody else has had a turn.
+// The head start, in turns, of an interactive flow that becomes active: its
+// requests run before every other flow has had a turn.
 constexpr double kHeadStart = 2;
 
 double ClassShare(Priority priority) {

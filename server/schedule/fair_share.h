@@ -1,17 +1,20 @@
-// Which flow has the device next: fair queueing by measured cost, in turns.
+// Decides which flow uses the device next: fair queueing by measured cost, in
+// turns.
 //
-// A flow is one user's requests of one class. Its virtual time grows by what it
-// costs, divided by its weight. A turn is device time that a flow may take in
-// one go, so that a short request is not cut up among the long ones of others.
-// The flow goes next that would finish first, either its turn or, if that is
-// less, all its work (Demers, Keshav and Shenker 1989): among flows that have
-// had equally much, one with little work does not wait for everybody's turn.
+// A flow is one user's requests of one class. Its virtual time grows by its
+// cost divided by its weight. A turn is the device time that a flow may use
+// without interruption, so that a short request is not split among the long
+// requests of others. The next flow is the one that would finish first, either
+// its turn or, if that is less, all its work (Demers, Keshav and Shenker 1989):
+// among flows with equal virtual time, one with little work does not wait for
+// the turns of the others.
 //
-// A flow that returns after a pause starts at the virtual time of the others,
-// or at its own if that is later (Goyal et al. 1996); an interactive flow gets
-// a head start of two turns. So nobody saves up device time, nobody is ahead of
-// their share by more than the head start and the current turn, and a flow that
-// is alone gets everything. When no flow is active, all are level again.
+// A flow that becomes active again starts at the virtual time of the other
+// flows, or at its own if that is later (Goyal et al. 1996); an interactive
+// flow gets a head start of two turns. So no flow can save up device time, no
+// flow exceeds its share by more than the head start and the current turn, and
+// a single active flow gets the whole device. When no flow is active, all start
+// level again.
 #ifndef QKSCOPE_SERVER_SCHEDULE_FAIR_SHARE_H_
 #define QKSCOPE_SERVER_SCHEDULE_FAIR_SHARE_H_
 
@@ -25,7 +28,7 @@
 namespace qk {
 
 // The weight of a batch flow relative to an interactive one of the same user:
-// batch work gives way, but never stops.
+// batch work yields to interactive work, but never stops.
 inline constexpr double kBatchShare = 1.0 / 8;
 
 // One user's requests of one class.
@@ -34,7 +37,7 @@ struct Flow {
   struct Account* account = nullptr;
   double virtual_time = 0;  // seconds
   double turn_began = 0;    // virtual time
-  bool fresh = false;       // in its first turn after a pause
+  bool fresh = false;       // in the first turn since it became active
   bool active = false;      // has work that may run now
 };
 
@@ -45,10 +48,10 @@ struct Account {
   UserBudget budget;
   Flow flows[kNumPriorities];
   UsageWindow usage;
-  double device_seconds = 0;  // ever
-  int64_t bytes = 0;          // ever
+  double device_seconds = 0;  // since the server started
+  int64_t bytes = 0;          // since the server started
   int in_flight = 0;          // requests, including the waiting ones
-  int queued = 0;             // requests that wait
+  int queued = 0;             // waiting requests
 };
 
 // Not thread-safe. Accounts and flows are never moved or erased.
@@ -59,25 +62,26 @@ class FairShare {
 
   double turn() const { return turn_; }
 
-  // The user's account, a new one if need be, with the user's current weight
-  // and budget.
+  // Returns the user's account, updated to the user's current weight and
+  // budget. Creates it if necessary.
   Account* AccountOf(const User& user);
   std::map<std::string, Account>& accounts() { return accounts_; }
 
   void SetActive(Flow* flow, bool active);
   void Charge(Flow* flow, double cost);
-  // The flow with the least rank goes next. `wanted`: device seconds that would
-  // finish all its requests.
+  // The flow with the lowest rank goes next. `wanted`: device seconds that
+  // would finish all its requests.
   double Rank(const Flow& flow, double wanted) const;
   // Virtual seconds per second of cost. A user with flows of both classes gets
-  // no more in all than with the better one alone.
+  // no more in total than with the class of higher weight alone.
   static double Pace(const Flow& flow);
-  // The flow's share of the device if all active flows want it, in [0, 1].
+  // The flow's share of the device, in [0, 1], if all active flows use theirs.
   double ShareOf(const Flow& flow) const;
 
  private:
   double LeastTurn() const;
-  // Raises it to where the active flows are.
+  // Raises floor_ to the least beginning of an active flow's turn. `last`: the
+  // flow that was active last, in case none is now.
   void RaiseFloor(const Flow& last);
 
   std::map<std::string, Account> accounts_;

@@ -8,9 +8,9 @@
 namespace qk {
 namespace {
 
-// How many requests of a flow are looked at for runs that fit into a pass.
+// How many requests of a flow are searched for runs that fit into a pass.
 constexpr size_t kFronts = 64;
-// A flow with more requests than this wants a whole turn in any case.
+// A flow with more requests than this is assumed to want a whole turn.
 constexpr size_t kFew = 8;
 
 void AddQueue(const std::deque<QueuedRequest*>& queue, const RowTime& row_time,

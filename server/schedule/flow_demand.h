@@ -1,4 +1,4 @@
-// Which flows compete for the device, and how each of them stands.
+// Finds the flows that compete for the device, and the state of each.
 #ifndef QKSCOPE_SERVER_SCHEDULE_FLOW_DEMAND_H_
 #define QKSCOPE_SERVER_SCHEDULE_FLOW_DEMAND_H_
 
@@ -15,18 +15,18 @@ struct Flow;
 struct QueuedRequest;
 
 struct FlowDemand {
-  std::deque<QueuedRequest*> fronts;  // of its queue, the first few
-  // Device seconds for all its work; not estimated beyond a turn.
+  std::deque<QueuedRequest*> fronts;  // the first requests of its queue
+  // Device seconds for all its work. The estimate stops at one turn.
   double wanted = 0;
   double virtual_time = 0;  // fair_share.h
-  double rank = 0;          // the least goes next
+  double rank = 0;          // the lowest goes next
   double pace = 1;          // virtual seconds per device second
 };
 
-// The flows that have work: those in `running`, each with the device seconds
-// that its admitted runs still want, and those with runs in the queue whose
-// user has budget left. The others are marked as inactive. `*wake` is lowered
-// to when a budget has room again.
+// Returns the flows that have work: those in `running`, which has the device
+// seconds that each flow's admitted runs still need, and those with queued runs
+// whose user has budget left. Marks these flows as active and all others as
+// inactive. Lowers `*wake` to the time when a budget has room again.
 std::map<Flow*, FlowDemand> FindDemand(const std::map<Flow*, double>& running,
                                        const RowTime& row_time, absl::Time now,
                                        RequestTable* table, absl::Time* wake);

@@ -1,5 +1,5 @@
-// Runs that hold memory of the device, and passes in progress. Owned by the
-// scheduler's thread.
+// Runs that hold device memory, and passes in progress. Only the scheduler's
+// thread uses them.
 #ifndef QKSCOPE_SERVER_SCHEDULE_LIVE_PASS_H_
 #define QKSCOPE_SERVER_SCHEDULE_LIVE_PASS_H_
 
@@ -13,11 +13,11 @@
 namespace qk {
 
 struct ActiveRun {
-  QueuedRun of;
+  QueuedRun origin;
   double seconds = 0;  // device time so far
   bool in_pass = false;
 
-  Run& run() const { return *of.scheduled.run; }
+  Run& run() const { return *origin.scheduled.run; }
 };
 
 struct PassPlan {
@@ -37,9 +37,9 @@ struct LivePass {
   PassPlan plan;
   std::unique_ptr<DevicePass> pass;
   double seconds = 0;          // device time so far
-  uint64_t turn = 0;           // when it was last chosen
+  uint64_t turn = 0;           // number of the slice it was last chosen for
   bool is_long = false;        // takes longer than a slice
-  bool is_comparison = false;  // of a run's arms; no pass of a model
+  bool is_comparison = false;  // compares a run's arms, without a model
 };
 
 }  // namespace qk

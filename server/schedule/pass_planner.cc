@@ -10,11 +10,12 @@
 namespace qk {
 namespace {
 
-// Rows that cost little beside the reading of the weights.
+// With up to this many rows, a pass takes little longer than reading the
+// weights.
 constexpr int kFewRows = 32;
 constexpr int kRowsBeforeMeasured = 64;
 
-// A run's comparison, a tile for a layer.
+// Compares a run's arms. A step is one tile.
 class ComparisonPass : public DevicePass {
  public:
   explicit ComparisonPass(Run* run) : run_(run) {}
@@ -39,17 +40,19 @@ int PassPlanner::SliceRows() const {
 
 PassPlanner::Work PassPlanner::FindWork(absl::Time* wake) {
   Work work;
-  std::map<Flow*, double> running;  // seconds that their runs still want
+  std::map<Flow*, double> running;  // device seconds that runs still need
   for (const auto& active : active_->runs()) {
     const Run& run = active->run();
     if (run.finished() || run.cancelled()) continue;
-    const double all = row_time_->SecondsOf(active->of.scheduled.prefill_rows);
-    running[active->of.flow] += std::max(0.0, all - active->seconds);
-    if (!active->in_pass) work[active->of.flow].idle.push_back(active.get());
+    const double all =
+        row_time_->SecondsOf(active->origin.scheduled.prefill_rows);
+    running[active->origin.flow] += std::max(0.0, all - active->seconds);
+    if (!active->in_pass)
+      work[active->origin.flow].idle.push_back(active.get());
   }
   for (LivePass& live : active_->passes()) {
     for (const PassPlan::Part& part : live.plan.parts) {
-      Flow* flow = part.active->of.flow;
+      Flow* flow = part.active->origin.flow;
       running.try_emplace(flow, 0);
       FlowWork& found = work[flow];
       if (found.pass == nullptr || live.turn < found.pass->turn) {
@@ -67,7 +70,7 @@ PassPlanner::Work PassPlanner::FindWork(absl::Time* wake) {
 }
 
 LivePass* PassPlanner::Choose(absl::Time* wake) {
-  // A pass that lost all its runs has nobody to run for.
+  // Drop passes whose runs were all cancelled.
   active_->passes().remove_if(
       [](const LivePass& live) { return live.plan.parts.empty(); });
   LivePass* chosen = nullptr;
@@ -120,7 +123,7 @@ LivePass* PassPlanner::StartPass(Flow* first, Work* work) {
   plan.model = ChooseModel((*work)[first]);
   if (plan.model == nullptr) return nullptr;
   const double row_cost = std::max(1e-6, row_time_->seconds());
-  std::vector<std::pair<Flow*, FlowWork*>> flows;  // that may add more
+  std::vector<std::pair<Flow*, FlowWork*>> flows;  // these may add runs
   for (auto& [flow, found] : *work) flows.emplace_back(flow, &found);
   const auto had_less = [](const auto& a, const auto& b) {
     return a.second->demand.virtual_time < b.second->demand.virtual_time;
@@ -198,11 +201,11 @@ bool PassPlanner::PlanWaiting(Flow* flow, int limit, FlowWork* work,
   if (!plan->parts.empty()) {
     max_rows = limit - plan->rows;
   } else if (work->has_long_pass) {
-    // A flow has one long pass at a time: a second one is not done sooner for
-    // being begun sooner.
+    // A flow has one long pass at a time: starting a second one earlier would
+    // not finish it earlier.
     max_rows = SliceRows();
   }
-  bool oldest = true;  // of the flow's queue
+  bool oldest = true;  // no older run of the queue was skipped as too long
   while (!fronts.empty()) {
     QueuedRequest* queued = fronts.front();
     fronts.pop_front();

@@ -1,4 +1,4 @@
-// What runs next: the choice among flows, and what goes into a new pass.
+// Decides what runs next: chooses a flow, and plans new passes.
 #ifndef QKSCOPE_SERVER_SCHEDULE_PASS_PLANNER_H_
 #define QKSCOPE_SERVER_SCHEDULE_PASS_PLANNER_H_
 
@@ -20,7 +20,7 @@ namespace qk {
 // Used by the scheduler's thread only.
 class PassPlanner {
  public:
-  // All but the options outlive the planner.
+  // All but `options` must outlive the planner.
   PassPlanner(const SchedulerOptions& options, Device* device,
               const RowTime* row_time, RequestQueue* queue, ActiveRuns* active)
       : options_(options),
@@ -29,41 +29,43 @@ class PassPlanner {
         queue_(queue),
         active_(active) {}
 
-  // The pass to run for the next slice: one in progress, or a new one if its
-  // flow is due one. nullptr: nothing can run before `*wake`.
+  // Returns the pass to run for the next slice: one in progress or a new one.
+  // A flow alternates between the two. nullptr: nothing can run before `*wake`.
   LivePass* Choose(absl::Time* wake);
 
  private:
-  // What a flow could do next.
+  // What a flow could run next.
   struct FlowWork {
     FlowDemand demand;
-    std::deque<ActiveRun*> idle;  // runs that want another pass
-    LivePass* pass = nullptr;     // its pass that was chosen longest ago
+    std::deque<ActiveRun*> idle;  // active runs that are in no pass
+    LivePass* pass = nullptr;     // its least recently chosen pass
     bool has_long_pass = false;
-    uint64_t last = 0;  // turn
+    uint64_t last = 0;  // Turns::last
   };
   using Work = std::map<Flow*, FlowWork>;
-  // A flow's turns, in a count over all slices.
+  // When a flow was last chosen, as numbers of slices.
   struct Turns {
-    uint64_t last = 0;      // of any slice
-    uint64_t last_new = 0;  // of a new pass
-    // A waiting run was too long to join the flow's last pass: it goes next.
+    uint64_t last = 0;      // for any pass
+    uint64_t last_new = 0;  // for a new pass
+    // The flow's oldest waiting run was too long to join a pass. It starts the
+    // flow's next one.
     bool owes_waiting = false;
   };
 
   Work FindWork(absl::Time* wake);
   LivePass* StartPass(Flow* first, Work* work);
   LivePass* StartComparison(FlowWork* work);
-  // Of the models that the flow's runs want, the one served longest ago.
+  // Returns the least recently served of the models that the flow's runs need
+  // next. nullptr: there is none.
   const Model* ChooseModel(const FlowWork& work);
-  // Puts the flow's next run into the plan. False: none of them can join.
+  // Adds the flow's next run to the plan. Returns false if no run can join.
   bool PlanNext(Flow* flow, int limit, FlowWork* work, PassPlan* plan);
   bool PlanIdle(int limit, FlowWork* work, PassPlan* plan);
   bool PlanWaiting(Flow* flow, int limit, FlowWork* work, PassPlan* plan);
-  // Puts those of the run's sequences into the plan that fit; the first of a
-  // pass always does.
+  // Adds the run's sequences that fit to the plan. The first sequence of a pass
+  // always fits. Returns false if none was added.
   bool AddSequences(ActiveRun* active, int limit, PassPlan* plan);
-  // How many rows a slice is enough for.
+  // The number of rows that fit into a slice.
   int SliceRows() const;
 
   const SchedulerOptions options_;

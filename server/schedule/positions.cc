@@ -11,7 +11,7 @@
 namespace qk {
 namespace {
 
-// With more requests than this waiting, positions are told this often.
+// If more requests than this wait, they are told their positions this often.
 constexpr int kTellAtOnce = 32;
 constexpr absl::Duration kTellEvery = absl::Milliseconds(200);
 

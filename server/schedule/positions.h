@@ -1,4 +1,4 @@
-// Tells waiting requests their place in the queue.
+// Tells waiting requests their positions in the queue.
 #ifndef QKSCOPE_SERVER_SCHEDULE_POSITIONS_H_
 #define QKSCOPE_SERVER_SCHEDULE_POSITIONS_H_
 
@@ -13,8 +13,8 @@ struct QueuedRequest;
 // Not thread-safe.
 class Positions {
  public:
-  // Requests are numbered in the order in which they would start if all flows
-  // took turns. With many of them waiting, they are told less often.
+  // Numbers requests in the order in which they would start if the flows took
+  // turns, and tells them. If many requests wait, this happens less often.
   void Tell(absl::Time now, int waiting, std::list<QueuedRequest>* requests);
 
  private:

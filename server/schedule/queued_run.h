@@ -1,4 +1,4 @@
-// A run that has left the queue, and whose it is.
+// A run that has left the queue, with its request and flow.
 #ifndef QKSCOPE_SERVER_SCHEDULE_QUEUED_RUN_H_
 #define QKSCOPE_SERVER_SCHEDULE_QUEUED_RUN_H_
 

@@ -9,20 +9,21 @@
 namespace qk {
 namespace {
 
-// What a user may take in one go: enough that a short request, whose passes
-// others share and whose comparison follows, is not interrupted.
+// The length of a turn in slices. A short request must not be interrupted, even
+// if others share its passes and a comparison follows.
 constexpr double kSlicesPerTurn = 1.5;
 
-// An idle device waits for requests that come together with a first one: for
-// this part of the time that the queue will take, as often as another comes.
+// An idle device waits for requests that arrive together with the first one.
+// Each wait is this fraction of the time that the queue will take, and is
+// repeated at most this often, as long as requests arrive.
 constexpr double kGatherPart = 0.01;
 constexpr int kGatherTimes = 8;
-// Shorter waits cannot be slept.
+// The system cannot sleep for less.
 constexpr absl::Duration kLeastGather = absl::Microseconds(50);
 
 }  // namespace
 
-// Ties requests to a queue that may end before them.
+// Connects requests with the queue, which may be destroyed before them.
 class RequestQueue::Listener : public RequestListener {
  public:
   explicit Listener(RequestQueue* queue) : queue_(queue) {}
@@ -164,7 +165,7 @@ bool RequestQueue::WaitForWork(bool busy, absl::Time wake, bool device_idle) {
   if (!busy && table_->requests().empty()) {
     changed_.Wait(&mutex_, changed);
   } else if (!busy) {
-    // A wait until the end of time would overflow in the library.
+    // A wait until InfiniteFuture would overflow in the library.
     changed_.WaitUntil(&mutex_, std::min(wake, clock_->Now() + absl::Hours(1)),
                        changed);
   }
@@ -176,7 +177,7 @@ bool RequestQueue::WaitForWork(bool busy, absl::Time wake, bool device_idle) {
     changed_.WaitFor(&mutex_, gather, stopping);
   }
   arrivals_seen_ = arrivals_;
-  // Cancelled runs still have to be told.
+  // The thread must still end cancelled runs.
   return !stopping_ || !table_->requests().empty();
 }
 
@@ -257,10 +258,10 @@ void RequestQueue::Charge(
   }
 }
 
-void RequestQueue::EndRuns(const std::vector<QueuedRequest*>& of) {
-  Requests erased;  // let go without the lock
+void RequestQueue::EndRuns(const std::vector<QueuedRequest*>& requests) {
+  Requests erased;  // destroyed after the lock is released
   MutexLock lock(&mutex_);
-  for (QueuedRequest* queued : of) table_->EndRun(queued);
+  for (QueuedRequest* queued : requests) table_->EndRun(queued);
   erased = TakeEmpty();
   table_->TellPositions(clock_->Now());
 }
@@ -288,7 +289,7 @@ void RequestQueue::EndWaiting(ScheduledRequest* request) {
     run.run->FinishCancelled();
     request->RemoveRun(run.run.get());
   }
-  // The thread ends what is active, and erases the request.
+  // The scheduler's thread ends active runs and erases the request.
   MutexLock lock(&mutex_);
   cancelled_ = true;
   table_->TellPositions(clock_->Now());

@@ -1,6 +1,6 @@
-// What calls and the scheduler's thread share, under one lock: the requests
-// that wait or run, whose turn it is, and what users have used. It knows
-// nothing of passes; those belong to the thread alone.
+// The state that calls and the scheduler's thread share, under one lock:
+// waiting and running requests, the fair shares, and the users' usage. Passes
+// are not part of it; they belong to the scheduler's thread.
 #ifndef QKSCOPE_SERVER_SCHEDULE_REQUEST_QUEUE_H_
 #define QKSCOPE_SERVER_SCHEDULE_REQUEST_QUEUE_H_
 
@@ -31,10 +31,10 @@ namespace qk {
 
 struct Account;
 
-// Functions that Scheduler has, too, are described there.
+// Scheduler describes the functions that it has, too.
 class RequestQueue {
  public:
-  // All but the options outlive the queue.
+  // All but `options` must outlive the queue.
   RequestQueue(const SchedulerOptions& options, const RowTime* row_time,
                SchedulerObserver* observer, const Clock* clock);
   ~RequestQueue();
@@ -54,54 +54,54 @@ class RequestQueue {
   void StopAdmission() ABSL_LOCKS_EXCLUDED(mutex_);
   bool WaitUntilIdle(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
   void CancelAll(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mutex_);
-  // WaitForWork returns false once no request is left.
+  // Makes WaitForWork return false once no request is left.
   void Stop() ABSL_LOCKS_EXCLUDED(mutex_);
 
   // --- The scheduler's thread only.
 
-  // Unless `busy`, returns when there is something new, or at `wake`. With an
-  // idle device, then waits a moment for requests that come together. False:
-  // the thread is to end.
+  // Unless `busy`, waits for a new request, a cancellation or `wake`. If the
+  // device is idle, then waits briefly for requests that arrive together.
+  // Returns false if the thread must end.
   bool WaitForWork(bool busy, absl::Time wake, bool device_idle)
       ABSL_LOCKS_EXCLUDED(mutex_);
-  // Grows with each submission.
+  // The number of submissions so far.
   uint64_t arrivals() const { return arrivals_; }
   // Cancels requests that are past their deadline.
   void CancelOverdue() ABSL_LOCKS_EXCLUDED(mutex_);
   // Whether requests have been cancelled since the last call.
   bool TakeCancelled() { return cancelled_ && cancelled_.exchange(false); }
 
-  // See flow_demand.h. `*wake`: also when the next deadline comes.
+  // Calls FindDemand (flow_demand.h), and lowers `*wake` to the next deadline.
   std::map<Flow*, FlowDemand> Demand(const std::map<Flow*, double>& running,
                                      absl::Time* wake)
       ABSL_LOCKS_EXCLUDED(mutex_);
-  // The models that the next runs of these requests want, where those runs may
-  // ask for memory.
+  // The models of the next run of each request, without the runs that may not
+  // reserve memory now (blocked_models.h).
   std::vector<const Model*> NextModels(
       const std::deque<QueuedRequest*>& requests) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Takes the request's next run off the queue if it is of `model` and may ask
-  // for memory; if it has more than `max_rows`, it stays and `*too_long` is
+  // Removes the request's next run from the queue if it is of `model` and may
+  // reserve memory. A run with more than `max_rows` stays, and `*too_long` is
   // set. No other run of the request leaves before Admit, PutBack or Refuse.
   std::optional<QueuedRun> Take(QueuedRequest* queued, const Model* model,
                                 int64_t max_rows, bool* too_long)
       ABSL_LOCKS_EXCLUDED(mutex_);
-  // The run got its memory.
+  // Call when the run has its memory.
   void Admit(const QueuedRun& run, const Model* model)
       ABSL_LOCKS_EXCLUDED(mutex_);
-  // There is no memory for the run until another one ends. False: it was
-  // cancelled meanwhile, and is to be refused.
+  // Puts a run back for which there is no memory until another one ends.
+  // Returns false if it was cancelled in the meantime; then call Refuse.
   bool PutBack(QueuedRun* run, const Model* model) ABSL_LOCKS_EXCLUDED(mutex_);
-  // The run is over before it began.
+  // Call when the run has ended without having been admitted.
   void Refuse(const QueuedRun& run, const Model* model)
       ABSL_LOCKS_EXCLUDED(mutex_);
   bool HasWaiting(const QueuedRequest* queued) const
       ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Device seconds that a run of each request has used.
+  // Charges requests for the device seconds that their runs have used.
   void Charge(const std::vector<std::pair<QueuedRequest*, double>>& used)
       ABSL_LOCKS_EXCLUDED(mutex_);
-  // An admitted run of each of these is over and its memory free.
-  void EndRuns(const std::vector<QueuedRequest*>& of)
+  // Call when an admitted run of each request has ended and its memory is free.
+  void EndRuns(const std::vector<QueuedRequest*>& requests)
       ABSL_LOCKS_EXCLUDED(mutex_);
   // Erases requests that have no run left.
   void EraseEmpty() ABSL_LOCKS_EXCLUDED(mutex_);
@@ -110,7 +110,7 @@ class RequestQueue {
   class Listener;
   using Requests = std::vector<std::shared_ptr<ScheduledRequest>>;
 
-  // Ends the runs of a cancelled request that still wait.
+  // Ends the waiting runs of a cancelled request.
   void EndWaiting(ScheduledRequest* request) ABSL_LOCKS_EXCLUDED(mutex_);
   void EndCall(ScheduledRequest* request) ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -124,7 +124,7 @@ class RequestQueue {
   const RowTime* const row_time_;
   const Clock* const clock_;
   const std::shared_ptr<Listener> listener_;
-  // Written under mutex_, read without it, too.
+  // Written under mutex_, but also read without it.
   std::atomic<uint64_t> arrivals_ = 0;
   std::atomic<bool> cancelled_ = false;
   std::atomic<absl::Time> next_deadline_ = absl::InfiniteFuture();

@@ -9,7 +9,7 @@
 namespace qk {
 namespace {
 
-// What a streamed byte costs beside a second of the device.
+// Streaming this many bytes costs as much as a second of the device.
 constexpr double kBytesPerSecond = 1e9;
 
 }  // namespace
@@ -89,7 +89,7 @@ void RequestTable::Admit(const QueuedRun& run, const Model* model) {
 }
 
 bool RequestTable::PutBack(QueuedRun* run, const Model* model) {
-  // It was cancelled while it was off the queue: nobody else would end it.
+  // Nobody would end a run that was cancelled before it is put back.
   if (run->scheduled.run->cancelled()) return false;
   QueuedRequest* queued = run->queued;
   queued->reserving = false;

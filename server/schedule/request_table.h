@@ -1,5 +1,5 @@
-// The requests in the scheduler: which of them wait and which run, the queue of
-// each flow, and the users' accounts.
+// The requests in the scheduler, waiting and running, the queue of each flow,
+// and the users' accounts.
 #ifndef QKSCOPE_SERVER_SCHEDULE_REQUEST_TABLE_H_
 #define QKSCOPE_SERVER_SCHEDULE_REQUEST_TABLE_H_
 
@@ -23,8 +23,8 @@
 
 namespace qk {
 
-// Not thread-safe: RequestQueue keeps it under its lock. Functions that
-// RequestQueue has, too, are described there.
+// Not thread-safe: RequestQueue's lock guards it. RequestQueue describes the
+// functions that it has, too.
 class RequestTable {
  public:
   using Requests = std::vector<std::shared_ptr<ScheduledRequest>>;
@@ -33,9 +33,9 @@ class RequestTable {
   RequestTable(double turn, SchedulerObserver* observer)
       : observer_(observer), share_(turn) {}
 
-  // nullptr: no runs of the request wait or run.
+  // nullptr: the request has no waiting or active runs.
   QueuedRequest* Find(const ScheduledRequest* request) const;
-  // `arrival`: List sorts by it.
+  // `arrival`: List sorts requests by this number.
   QueuedRequest* Add(const std::shared_ptr<ScheduledRequest>& request,
                      absl::Time now, uint64_t arrival);
   void AddRuns(QueuedRequest* queued, std::vector<ScheduledRun> runs);
@@ -48,26 +48,27 @@ class RequestTable {
   bool PutBack(QueuedRun* run, const Model* model);
   void Refuse(const QueuedRun& run, const Model* model);
 
-  // An admitted run of the request is over.
+  // Call when an admitted run of the request has ended.
   void EndRun(QueuedRequest* queued);
-  // The waiting runs of a cancelled request. nullopt: Find has nothing.
+  // Removes and returns the waiting runs of a cancelled request. nullopt: Find
+  // would return nullptr.
   std::optional<std::deque<ScheduledRun>> TakeWaiting(
       const ScheduledRequest* request);
-  // Erases the requests that have no run left. They are returned, so that they
-  // can be destroyed without the lock.
+  // Erases and returns the requests that have no run left. The caller must
+  // destroy them without the lock.
   Requests TakeEmpty();
-  // The call of the request has ended.
+  // Call when the request's call has ended.
   void EndCall(const ScheduledRequest* request);
 
   void ChargeDevice(absl::Time now, QueuedRequest* queued, double seconds);
   void ChargeBytes(absl::Time now, const User& user, Priority priority,
                    int64_t bytes);
 
-  // Reports positions to requests and counts to the observer.
+  // Tells requests their positions, and the observer the number of requests.
   void TellPositions(absl::Time now);
 
   const std::list<QueuedRequest>& requests() const { return requests_; }
-  // Of each flow, the requests with waiting runs in their turn.
+  // For each flow, its requests with waiting runs, the next one first.
   const std::map<Flow*, std::deque<QueuedRequest*>>& queues() const {
     return queues_;
   }
@@ -93,9 +94,9 @@ class RequestTable {
 
   // Counts the request as waiting, or as running.
   void SetWaiting(QueuedRequest* queued, bool waiting);
-  // From now on it counts neither as waiting nor as running.
+  // Counts the request neither as waiting nor as running from now on.
   void StopCounting(QueuedRequest* queued);
-  // TakeEmpty will look at the request.
+  // Makes the next TakeEmpty check the request.
   void MarkMaybeEmpty(QueuedRequest* queued);
   void RemoveFromQueue(QueuedRequest* queued);
 
@@ -104,7 +105,7 @@ class RequestTable {
   std::map<const ScheduledRequest*, QueuedRequest*> by_request_;
   std::map<const ScheduledRequest*, InFlight> in_flight_;
   std::map<Flow*, std::deque<QueuedRequest*>> queues_;
-  int waiting_ = 0;  // requests without an admitted run
+  int waiting_ = 0;  // requests without an active run
   std::vector<QueuedRequest*> maybe_empty_;
   FairShare share_;
   BlockedModels blocked_;

@@ -1,4 +1,4 @@
-// What a row of a pass costs on this device, as measured lately.
+// The device time per row of a pass, as a running mean.
 #ifndef QKSCOPE_SERVER_SCHEDULE_ROW_TIME_H_
 #define QKSCOPE_SERVER_SCHEDULE_ROW_TIME_H_
 
@@ -8,10 +8,10 @@
 
 namespace qk {
 
-// Measure is called by the scheduler's thread only, the rest by any.
+// Only the scheduler's thread may call Measure; any thread may call the rest.
 class RowTime {
  public:
-  // 0 before anything was measured.
+  // 0 before the first measurement.
   double seconds() const { return seconds_; }
   double SecondsOf(int64_t rows) const {
     return static_cast<double>(rows) * seconds_;
@@ -25,7 +25,7 @@ class RowTime {
   }
 
  private:
-  // Passes of fewer rows are bound by reading the weights.
+  // Passes with fewer rows mostly take the time to read the weights.
   static constexpr int kManyRows = 16;
   // Weight of the newest pass in the running mean.
   static constexpr double kNewest = 0.2;

@@ -1,4 +1,4 @@
-// One request in the scheduler, which may submit runs over time.
+// A request in the scheduler. It may submit more runs over time.
 #ifndef QKSCOPE_SERVER_SCHEDULE_SCHEDULED_REQUEST_H_
 #define QKSCOPE_SERVER_SCHEDULE_SCHEDULED_REQUEST_H_
 
@@ -21,8 +21,8 @@ namespace qk {
 
 class ScheduledRequest;
 
-// Hears of a request's cancellation and end. Owned by the requests, which may
-// outlive the scheduler.
+// Is told when a request is cancelled and when it ends. Requests own the
+// listener, because they may outlive the scheduler.
 class RequestListener {
  public:
   virtual ~RequestListener() = default;
@@ -32,7 +32,7 @@ class RequestListener {
   virtual void OnGone(ScheduledRequest* request) = 0;
 };
 
-// What lists and logs say about a request.
+// The facts about a request for lists and logs.
 struct RequestInfo {
   std::string id;
   std::string method;
@@ -44,7 +44,7 @@ struct RequestInfo {
 };
 
 struct ScheduledRun {
-  // The sink of `run`, which it outlives.
+  // Owns the sink of `run`. Declared first, so that it outlives `run`.
   std::shared_ptr<void> keep_alive;
   std::unique_ptr<Run> run;
   int64_t prefill_rows = 0;  // of all arms
@@ -53,49 +53,51 @@ struct ScheduledRun {
 // Thread-safe.
 class ScheduledRequest {
  public:
-  // `on_position`: the request's place among the waiting ones, 0 for the next
-  // and for a running one. Called when it changes, under the scheduler's lock:
-  // it must not block or call the scheduler.
+  // `on_position` receives the request's position among the waiting ones when
+  // it changes; it is 0 for the next request and for a running one. It is
+  // called under the scheduler's lock, so it must not block or call the
+  // scheduler.
   ScheduledRequest(RequestInfo info, absl::Time deadline,
                    std::function<void(int)> on_position)
       : info_(std::move(info)),
         deadline_(deadline),
         on_position_(std::move(on_position)) {}
-  // Its call has ended. Until then the request counts as in flight, even if
-  // its runs are done and a slow reader has yet to take their results.
+  // Must run when the request's call has ended. Until then the request counts
+  // as in flight, even if its runs have ended and a slow client still reads
+  // their results.
   ~ScheduledRequest();
   ScheduledRequest(const ScheduledRequest&) = delete;
   ScheduledRequest& operator=(const ScheduledRequest&) = delete;
 
-  // `on_cancel` is called once when the request is cancelled, on the cancelling
-  // thread; at once if it already was.
+  // Calls `on_cancel` once when the request is cancelled, on the cancelling
+  // thread. If the request already was cancelled, calls it at once.
   void SetOnCancel(std::function<void(const absl::Status&)> on_cancel)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
   const RequestInfo& info() const { return info_; }
   absl::Time deadline() const { return deadline_; }
 
-  // Ends all its runs with `reason`: waiting ones at once, others between two
-  // steps. Only the first call counts.
+  // Ends all runs with `reason`: waiting runs at once, others between two
+  // steps. Only the first call has an effect.
   void Cancel(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status cancelled() const ABSL_LOCKS_EXCLUDED(mutex_);
-  // InfiniteFuture: it was not cancelled.
+  // InfiniteFuture: the request was not cancelled.
   absl::Time cancelled_at() const ABSL_LOCKS_EXCLUDED(mutex_);
-  // When its first run was admitted to the device; InfiniteFuture before.
+  // When the first run was admitted to the device; InfiniteFuture before.
   absl::Time started() const ABSL_LOCKS_EXCLUDED(mutex_);
   // Device time used so far.
   double device_seconds() const { return device_seconds_; }
 
-  // The scheduler's part.
+  // --- For the scheduler only.
 
-  // From now on Cancel cancels these runs, too, and `listener` is told. Fails
-  // with the reason if the request was cancelled before.
+  // From now on Cancel cancels these runs, too, and tells `listener`. Fails
+  // with the reason if the request was already cancelled.
   absl::Status AddRuns(const std::vector<ScheduledRun>& runs,
                        const std::shared_ptr<RequestListener>& listener)
       ABSL_LOCKS_EXCLUDED(mutex_);
-  // Cancel leaves the run alone from now on.
+  // From now on Cancel does not touch the run.
   void RemoveRun(const Run* run) ABSL_LOCKS_EXCLUDED(mutex_);
-  // A run got its memory at `now`.
+  // Call when a run got its memory at `now`.
   void MarkStarted(absl::Time now) ABSL_LOCKS_EXCLUDED(mutex_);
   void Charge(double device_seconds) { device_seconds_ += device_seconds; }
   void TellPosition(int position) { on_position_(position); }

@@ -19,7 +19,7 @@ Scheduler::~Scheduler() {
   if (thread_.joinable()) {
     thread_.join();
   } else {
-    while (Step(&wake)) {
+    while (RunNextSlice(&wake)) {
     }
   }
 }
@@ -28,11 +28,11 @@ void Scheduler::Loop() {
   absl::Time wake = absl::InfiniteFuture();
   bool busy = false;
   while (queue_.WaitForWork(busy, wake, active_.runs().empty())) {
-    busy = Step(&wake);
+    busy = RunNextSlice(&wake);
   }
 }
 
-bool Scheduler::Step(absl::Time* wake) {
+bool Scheduler::RunNextSlice(absl::Time* wake) {
   *wake = absl::InfiniteFuture();
   active_.EndCancelled();
   LivePass* live = planner_.Choose(wake);

@@ -1,22 +1,23 @@
-// Decides which requests have the device next, and runs their passes step by
+// Decides which requests use the device next, and runs their passes step by
 // step on one thread.
 //
-// Fairness: the flow (one user's requests of one class) that has had the least
+// Fairness: the flow (one user's requests of one class) that has used the least
 // device time for its weight goes next, short work first (fair_share.h). Within
-// a flow, requests go by arrival, one run of each in turn. Runs of other flows
-// join a pass as long as they do not make it much longer.
+// a flow, requests take turns in the order of arrival, one run at a time. Runs
+// of other flows join a pass if they do not make it much longer.
 //
 // Slices: a pass runs for at most `slice` (or one step) before the scheduler
-// chooses again, so a long prompt is parked between two steps while others go
-// on. A parked pass holds its hidden rows and nothing of the device. A pass
-// that was expected to fit into a slice gets twice that, because its rest would
-// have to wait for everybody's turn.
+// chooses again, so a long prompt is parked between two steps while others run.
+// A parked pass keeps its hidden rows, but does not occupy the device. A pass
+// that was expected to fit into a slice may take two, because otherwise its
+// rest would wait for the turns of all other flows.
 //
-// Cancellations and deadlines take effect between steps, for parked passes too.
+// Cancellations and deadlines take effect between steps, also for parked
+// passes.
 //
-// RequestQueue is what calls share with the thread, under a lock. ActiveRuns,
-// PassPlanner and SliceRunner belong to the thread alone. No gRPC here: tests
-// use a made-up device, clock and runs.
+// Calls and the scheduler's thread share RequestQueue, under its lock. Only the
+// thread uses ActiveRuns, PassPlanner and SliceRunner. The scheduler does not
+// depend on gRPC; tests replace its device, clock and runs.
 #ifndef QKSCOPE_SERVER_SCHEDULE_SCHEDULER_H_
 #define QKSCOPE_SERVER_SCHEDULE_SCHEDULER_H_
 
@@ -43,20 +44,20 @@
 
 namespace qk {
 
-// Thread-safe, but for Step.
+// Thread-safe, except RunNextSlice.
 class Scheduler {
  public:
-  // All but the options outlive the scheduler.
+  // All but `options` must outlive the scheduler.
   Scheduler(const SchedulerOptions& options, Device* device,
             SchedulerObserver* observer, const Clock* clock);
-  // Cancels what is left.
+  // Cancels the remaining requests.
   ~Scheduler();
 
-  // RESOURCE_EXHAUSTED `queue full (8/8)` or a limit of the user's budget (then
-  // with BudgetRetryDelay), UNAVAILABLE when draining, or why the request was
-  // cancelled. The runs of a refused request are destroyed without a call to
-  // their sinks. A request that has runs in the scheduler may add more even if
-  // the queue is full.
+  // Fails with RESOURCE_EXHAUSTED if the queue is full (`queue full (8/8)`) or
+  // the user's budget is (then with BudgetRetryDelay), with UNAVAILABLE when
+  // draining, or with the reason why the request was cancelled. The runs of a
+  // refused request are destroyed without a call to their sinks. A request that
+  // has runs in the scheduler may add more even if the queue is full.
   absl::Status Submit(const std::shared_ptr<ScheduledRequest>& request,
                       std::vector<ScheduledRun> runs) {
     return queue_.Submit(request, std::move(runs));
@@ -67,27 +68,27 @@ class Scheduler {
   }
 
   SchedulerState state() const { return queue_.state(); }
-  // Requests whose calls have not ended, by arrival.
+  // Requests whose calls have not ended, in the order of arrival.
   std::vector<ListedRequest> List() const { return queue_.List(); }
   // nullptr: there is no such request.
   std::shared_ptr<ScheduledRequest> Find(const std::string& id) const {
     return queue_.Find(id);
   }
-  // All users who have ever sent a request.
+  // All users who have sent a request since the server started.
   std::vector<UserState> Users() { return queue_.Users(); }
 
   // From now on Submit fails with UNAVAILABLE `server is shutting down`.
   void StopAdmission() { queue_.StopAdmission(); }
-  // False: the deadline came first.
+  // Waits until no request is left. Returns false if the deadline came first.
   bool WaitUntilIdle(absl::Time deadline) {
     return queue_.WaitUntilIdle(deadline);
   }
   void CancelAll(const absl::Status& reason) { queue_.CancelAll(reason); }
 
-  // For a scheduler without a thread of its own: runs one slice, and ends what
-  // was cancelled. False: there was nothing to run; `*wake` says when there may
-  // be.
-  bool Step(absl::Time* wake);
+  // For a scheduler without its own thread: ends cancelled runs, then runs one
+  // slice. Returns false if there was nothing to run; then nothing can run
+  // before `*wake`, unless a request arrives.
+  bool RunNextSlice(absl::Time* wake);
 
  private:
   void Loop();

@@ -1,4 +1,4 @@
-// What the scheduler reports for the metrics.
+// Receives the scheduler's events, for the metrics.
 #ifndef QKSCOPE_SERVER_SCHEDULE_SCHEDULER_OBSERVER_H_
 #define QKSCOPE_SERVER_SCHEDULE_SCHEDULER_OBSERVER_H_
 
@@ -8,16 +8,16 @@ namespace qk {
 
 class Model;
 
-// Called on the scheduler's thread, OnQueue on any thread and under the
-// scheduler's lock: it must not call the scheduler.
+// The scheduler's thread calls these functions. Only OnQueue may be called on
+// any thread; it is called under the scheduler's lock, so it must not call the
+// scheduler.
 class SchedulerObserver {
  public:
   virtual ~SchedulerObserver() = default;
   virtual void OnPass(const Model& model, int rows, int sequences,
                       double seconds, const absl::Status& status) = 0;
   virtual void OnQueue(int waiting_requests, int running_requests) = 0;
-  // The memory of a cancelled request is free, `seconds` after its
-  // cancellation.
+  // A cancelled request's memory was freed `seconds` after its cancellation.
   virtual void OnCancelled(double seconds) = 0;
 };
 

@@ -7,8 +7,8 @@
 namespace qk {
 namespace {
 
-// A pass that was expected to fit into a slice gets this much of it: its rest
-// would have to wait for everybody's turn.
+// A pass that was expected to fit into a slice may take this many. Otherwise
+// its rest would wait for the turns of all other flows.
 constexpr double kGrace = 2;
 
 }  // namespace
@@ -23,7 +23,7 @@ void SliceRunner::RunSlice(LivePass* live) {
     active_->EndCancelled();
     if (live->plan.parts.empty()) break;
     if (clock_->Seconds() - start >= slice) break;
-    // A new request may be due before those that run. A short pass is over
+    // A new request may have priority over the running ones. A short pass ends
     // before that matters.
     if (live->is_long && queue_->arrivals() != arrivals) break;
   }
@@ -50,7 +50,7 @@ void SliceRunner::Charge(const PassPlan& plan, double seconds) {
   for (const PassPlan::Part& part : plan.parts) {
     const double of_run = seconds * part.rows / std::max(1, rows);
     part.active->seconds += of_run;
-    used.emplace_back(part.active->of.queued, of_run);
+    used.emplace_back(part.active->origin.queued, of_run);
   }
   queue_->Charge(used);
 }
@@ -68,8 +68,8 @@ void SliceRunner::FinishPass(LivePass* live, const absl::Status& status) {
   for (const PassPlan::Part& part : plan.parts) {
     part.active->in_pass = false;
     Run& run = part.active->run();
-    // Flags are only ever set: a run that is not cancelled now was not while
-    // the pass ran, so its rows are whole.
+    // Cancellation flags are never cleared: a run that is not cancelled now was
+    // not cancelled during the pass, so the pass computed all its rows.
     if (run.cancelled()) {
       run.FinishCancelled();
       continue;
@@ -79,7 +79,7 @@ void SliceRunner::FinishPass(LivePass* live, const absl::Status& status) {
                   live->seconds * part.rows / std::max(1, plan.rows));
     const double seconds = clock_->Seconds() - start;
     part.active->seconds += seconds;
-    queue_->Charge({{part.active->of.queued, seconds}});
+    queue_->Charge({{part.active->origin.queued, seconds}});
   }
 }
 

@@ -1,4 +1,4 @@
-// Runs a pass for a slice, and charges its users for it.
+// Runs a pass for one slice, and charges the users for it.
 #ifndef QKSCOPE_SERVER_SCHEDULE_SLICE_RUNNER_H_
 #define QKSCOPE_SERVER_SCHEDULE_SLICE_RUNNER_H_
 
@@ -16,7 +16,7 @@ namespace qk {
 // Used by the scheduler's thread only.
 class SliceRunner {
  public:
-  // All outlive the runner.
+  // All pointers must outlive the runner.
   SliceRunner(absl::Duration slice, const Clock* clock, RowTime* row_time,
               SchedulerObserver* observer, RequestQueue* queue,
               ActiveRuns* active)
@@ -27,7 +27,8 @@ class SliceRunner {
         queue_(queue),
         active_(active) {}
 
-  // Steps until the pass is done, which ends it, or the slice is over.
+  // Runs steps until the pass is done or the slice is over. Finishes and
+  // removes a pass that is done.
   void RunSlice(LivePass* live);
 
  private:

@@ -1,5 +1,5 @@
-// What a user has used lately: device time and streamed bytes in a sliding
-// window, and whether that is within the user's budget.
+// A user's recent usage: device time and streamed bytes in a sliding window,
+// compared with the user's budget.
 #ifndef QKSCOPE_SERVER_SCHEDULE_USAGE_WINDOW_H_
 #define QKSCOPE_SERVER_SCHEDULE_USAGE_WINDOW_H_
 
@@ -21,9 +21,9 @@ class UsageWindow {
  public:
   void Add(absl::Time now, const UserBudget& budget, const Usage& used);
 
-  // What was used in the window that ends now. Use is recorded in steps of a
-  // sixteenth of the window, so the sum may include use up to that much older,
-  // but never misses any.
+  // The usage in the window that ends now. Usage is recorded in buckets of a
+  // sixteenth of the window, so the sum may include usage that is older by up
+  // to that much, but never misses any.
   Usage Sum(absl::Time now, const UserBudget& budget);
   // When `more` will fit into the budget: `now` if it does already,
   // InfiniteFuture if it never will. If the cost of a request is not known,
@@ -32,13 +32,13 @@ class UsageWindow {
                       const Usage& more);
 
  private:
-  struct Step {
+  struct Bucket {
     absl::Time begin;
     Usage used;
   };
   void Expire(absl::Time now, absl::Duration window);
 
-  std::deque<Step> steps_;  // by time
+  std::deque<Bucket> buckets_;  // by time
 };
 
 }  // namespace qk

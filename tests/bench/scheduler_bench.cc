@@ -65,7 +65,7 @@ void Measure(int queued, int rows) {
   absl::Time wake;
   for (int pass = 0; pass < kPasses; ++pass) {
     const auto start = std::chrono::steady_clock::now();
-    if (!scheduler.Step(&wake)) std::abort();
+    if (!scheduler.RunNextSlice(&wake)) std::abort();
     in_steps +=
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
             .count();

@@ -251,7 +251,7 @@ class ReliabilityTest(ServerCase):
             print(f"R4: buffers free {time.monotonic() - start:.2f} s after "
                   "it stopped")
             ended = self.await_call(server, "DEADLINE_EXCEEDED")
-            self.assertIn("the reader took nothing for", ended["reason"])
+            self.assertIn("the client read nothing for", ended["reason"])
             self.await_idle(server)
             print(f"R4: call over {time.monotonic() - start:.2f} s after")
             stream.process.send_signal(signal.SIGCONT)
@@ -278,7 +278,7 @@ class ReliabilityTest(ServerCase):
         stalled = other.start(ANALYZE, request(250, EVERYTHING, arms=64))
         other.await_data()
         ended = self.await_call(server, "DEADLINE_EXCEEDED")
-        self.assertIn("the reader took nothing for", ended["reason"])
+        self.assertIn("the client read nothing for", ended["reason"])
         self.await_idle(server)
         print(f"R4: full socket: call over {time.monotonic() - start:.2f} s "
               "after its start")

@@ -53,7 +53,7 @@ ManyObserver JsonObserver(Console* console) {
   };
   observer.on_tensor = [print](const std::string& id, int64_t seq,
                                const Tensor& tensor) {
-    print(id, "event", JsonOfTensor(seq, tensor));
+    print(id, "event", TensorToJson(seq, tensor));
   };
   observer.on_prompt = [print](const std::string& id,
                                const absl::StatusOr<AnalysisResult>& result) {

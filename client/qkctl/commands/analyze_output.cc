@@ -16,7 +16,7 @@ AnalyzeObserver JsonObserver(Console* console) {
     console->Print(ToJson(event) + "\n");
   };
   observer.on_tensor = [console](int64_t seq, const Tensor& tensor) {
-    console->Print(JsonOfTensor(seq, tensor) + "\n");
+    console->Print(TensorToJson(seq, tensor) + "\n");
   };
   return observer;
 }

@@ -49,17 +49,17 @@ TEST(ToJson, WritesNumbersThatAreNotFinite) {
   EXPECT_THAT(ToJson(token), HasSubstr("\"logprob\":0.1"));
 }
 
-TEST(JsonOfTensor, GivesNormsAsNumbersAndRawAsBase64) {
+TEST(TensorToJson, GivesNormsAsNumbersAndRawAsBase64) {
   Tensor tensor;
   tensor.header.set_form(v1::NORM_OVER_TOKENS);
   tensor.header.set_dtype(v1::F32);
   const float values[] = {1.5f, std::numeric_limits<float>::quiet_NaN()};
   tensor.data.assign(reinterpret_cast<const char*>(values), sizeof(values));
-  EXPECT_THAT(JsonOfTensor(7, tensor), HasSubstr("{\"seq\":7,\"layer\":{"));
-  EXPECT_THAT(JsonOfTensor(7, tensor),
+  EXPECT_THAT(TensorToJson(7, tensor), HasSubstr("{\"seq\":7,\"layer\":{"));
+  EXPECT_THAT(TensorToJson(7, tensor),
               HasSubstr(",\"values\":[1.5,\"NaN\"]}}"));
   tensor.header.set_form(v1::RAW);
-  EXPECT_THAT(JsonOfTensor(7, tensor), HasSubstr(",\"data\":\"AADAPwAAwH8=\""));
+  EXPECT_THAT(TensorToJson(7, tensor), HasSubstr(",\"data\":\"AADAPwAAwH8=\""));
 }
 
 }  // namespace

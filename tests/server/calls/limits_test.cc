@@ -177,7 +177,7 @@ TEST_F(LimitsTest, AReaderThatStandsStillIsLetGo) {
   EXPECT_FALSE(finished);
   const grpc::Status status = reader->Finish();
   EXPECT_EQ(status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
-  EXPECT_THAT(status.error_message(), HasSubstr("the reader took nothing"));
+  EXPECT_THAT(status.error_message(), HasSubstr("the client read nothing"));
 }
 
 TEST_F(LimitsTest, AStalledReaderDoesNotHoldOthers) {

@@ -277,15 +277,15 @@ INSTANTIATE_TEST_SUITE_P(
         BadRule("no_select", "",
                 ": exactly one of top_k, bottom_k, random_k, threshold, "
                 "explicit must be set"),
-        BadRule("k", "top_k {k: 9}", ".top_k.k: 9 is over head_dim 8"),
+        BadRule("k", "top_k {k: 9}", ".top_k.k: 9 exceeds head_dim 8"),
         BadRule("k_negative", "bottom_k {k: -1}",
                 ".bottom_k.k: -1 is negative"),
         BadRule("random_k", "random_k {k: 9}",
-                ".random_k.k: 9 is over head_dim 8"),
+                ".random_k.k: 9 exceeds head_dim 8"),
         BadRule("exclude_top", "random_k {k: 1 exclude_top: -1}",
                 ".random_k.exclude_top: -1 is negative"),
         BadRule("nothing_left", "random_k {k: 5}",
-                ".random_k: k 5 plus exclude_top 5 is over head_dim 8"),
+                ".random_k: k 5 plus exclude_top 5 exceeds head_dim 8"),
         BadRule("lambda", "threshold {lambda: -inf}",
                 ".threshold.lambda: must be finite and > 0, got -inf"),
         BadRule("no_entries", "explicit {}",
@@ -358,7 +358,7 @@ INSTANTIATE_TEST_SUITE_P(
             "arms[0].disruptions[0].heads[0]: 0 is outside [0, 0) of Q"),
         Bad("dims",
             kMamba + Arm("random_k {k: 2147483647 exclude_top: 2147483647}"),
-            "arms[0].disruptions[0].random_k.k: 2147483647 is over head_dim "
+            "arms[0].disruptions[0].random_k.k: 2147483647 exceeds head_dim "
             "0")),
     Name);
 
@@ -368,10 +368,10 @@ INSTANTIATE_TEST_SUITE_P(
     Arms, ConvertBadInput,
     ::testing::Values(
         Bad("no_name", "arms {}",
-            "arms[0].name: must be 1 to 64 of letters, digits, `_-.:,=/`, got "
+            "arms[0].name: must be 1 to 64 letters, digits or `_-.:,=/`, got "
             "''"),
         Bad("odd_name", "arms {name: 'a b\\n'}",
-            "arms[0].name: must be 1 to 64 of letters, digits, `_-.:,=/`, got "
+            "arms[0].name: must be 1 to 64 letters, digits or `_-.:,=/`, got "
             "'a b\\n'"),
         Bad("same_name",
             "arms {name: 'clean'} arms {name: 'b'} arms {name: 'clean'}",
@@ -401,7 +401,7 @@ INSTANTIATE_TEST_SUITE_P(
             "rope_with_llm/gemma2, rope_with_llm/gemma2/control)"),
         Bad("preset_too_wide",
             "arms {name: 'a' preset {name: 'rope_with_llm/gemma2'}}",
-            "arms[0].preset(rope_with_llm/gemma2).top_k.k: 22 is over head_dim "
+            "arms[0].preset(rope_with_llm/gemma2).top_k.k: 22 exceeds head_dim "
             "8"),
         BadInput{"variant_unknown", "arms {name: 'a' model: 'x'}",
                  Code::kNotFound,

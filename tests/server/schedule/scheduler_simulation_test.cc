@@ -154,7 +154,7 @@ class Simulation {
         left.pop_front();
       }
       const double before = clock_.Seconds();
-      if (scheduler_->Step(&wake)) {
+      if (scheduler_->RunNextSlice(&wake)) {
         NoteFinished();
         longest_slice_ = std::max(longest_slice_, clock_.Seconds() - before);
         continue;
@@ -183,7 +183,7 @@ class Simulation {
           Submit(RandomArrival(static_cast<int>(user), random));
         }
       }
-      ASSERT_TRUE(scheduler_->Step(&wake));
+      ASSERT_TRUE(scheduler_->RunNextSlice(&wake));
       NoteFinished();
     }
   }
