@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# From a fresh Debian 12 to the massive values of a real language model:
-# installs what is missing, builds, takes SmolLM2-135M-Instruct, starts a server
-# on free loopback ports, shows an analysis, runs it again, stops the server.
+# Shows the massive values of a real language model on a fresh Debian 12:
+# installs missing packages, builds, fetches SmolLM2-135M-Instruct, starts a
+# server on free loopback ports, shows an analysis, replays it and stops the
+# server.
 #
 #   bash deploy/demo.sh                      (root, or sudo)
 #   QKSCOPE_DEMO_MODEL=FILE.gguf bash deploy/demo.sh
@@ -16,7 +17,7 @@ say() { printf '\n== %s\n' "$*"; }
 
 bash deploy/install_deps.sh
 
-say "Building (the first time takes minutes)"
+say "Building (the first build takes minutes)"
 mkdir -p build/release
 if ! cmake --preset release >build/release/configure.log 2>&1; then
   cat build/release/configure.log >&2
@@ -37,7 +38,8 @@ finish() {
 }
 trap finish EXIT
 
-# The address of the server's "listening" line, once it is there.
+# Prints the address in the "listening" line of the server's log, if the line
+# exists yet.
 address() {
   python3 - "$work/server.log" <<'PYTHON'
 import json
@@ -47,7 +49,7 @@ for line in open(sys.argv[1], encoding="utf-8"):
     try:
         entry = json.loads(line)
     except ValueError:
-        continue  # Not a line of the log, or half of one.
+        continue  # Not a log line, or a partial one.
     if entry.get("event") == "listening":
         print(entry["listen"])
 PYTHON

@@ -1,9 +1,17 @@
 #!/usr/bin/env bash
-# Installs the Debian 12 packages that are missing; does nothing when none is.
+# Installs missing Debian 12 packages; does nothing if none are missing.
 #
-#   bash deploy/install_deps.sh          what the build and the demo need
-#   bash deploy/install_deps.sh tests    and what the tests need besides
+#   bash deploy/install_deps.sh          for the build and the demo
+#   bash deploy/install_deps.sh tests    also for tests/run.sh
+#   bash deploy/install_deps.sh check    also for tests/check.sh
+#   bash deploy/install_deps.sh stress   also for tests/stress.sh
 set -euo pipefail
+
+purpose=${1:-}
+if [[ ! "$purpose" =~ ^(tests|check|stress)?$ ]]; then
+  echo "usage: install_deps.sh [tests|check|stress]" >&2
+  exit 2
+fi
 
 packages=(
   g++ cmake ninja-build ccache pkg-config
@@ -16,10 +24,18 @@ packages=(
   libgtest-dev libgmock-dev libbenchmark-dev
   python3 python3-venv ca-certificates
 )
-if [[ "${1:-}" == tests ]]; then
+if [[ -n "$purpose" ]]; then
   # promtool checks the rules and dashboards; openssl makes certificates;
   # haproxy runs with the configuration of deploy/haproxy.
-  packages+=(git openssl prometheus haproxy)
+  packages+=(git openssl prometheus haproxy clang-format-14)
+  # The compiler of the cross build, which only this kind of machine does.
+  [[ "$(uname -m)" != x86_64 ]] || packages+=(g++-aarch64-linux-gnu)
+fi
+if [[ "$purpose" == check ]]; then
+  packages+=(clang-14 clang-tidy-14)
+fi
+if [[ "$purpose" == stress ]]; then
+  packages+=(stress-ng)
 fi
 
 missing=()
@@ -34,15 +50,15 @@ fi
 sudo=()
 if ((EUID != 0)); then
   if ! command -v sudo >/dev/null; then
-    echo "These packages are missing, and there is neither root nor sudo to" \
-         "install them: ${missing[*]}" >&2
+    echo "These packages are missing and must be installed by root (or with" \
+         "sudo): ${missing[*]}" >&2
     exit 1
   fi
   sudo=(sudo)
 fi
 
-# A package that brings a service must not start it here: this is Debian's own
-# way to say so, and it is taken back at the end.
+# Keeps packages from starting their services, with Debian's own mechanism. The
+# policy is removed at the end.
 policy=/usr/sbin/policy-rc.d
 if [[ ! -e "$policy" ]]; then
   printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" tee "$policy" >/dev/null

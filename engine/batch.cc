@@ -6,6 +6,7 @@
 #include "absl/algorithm/container.h"
 #include "engine/base/check.h"
 #include "engine/types/rope_rows.h"
+#include "engine/types/rule_shape.h"
 
 namespace qk {
 
@@ -14,11 +15,11 @@ Batch::Batch(const Model& model, absl::Span<Sequence* const> sequences)
   for (Sequence* sequence : sequences) {
     Entry entry;
     entry.sequence = sequence;
-    entry.step = sequence->NextStep();
+    entry.span = sequence->NextSpan();
     entry.row_begin = rows_;
     const absl::Span<const int32_t> tokens = sequence->NextTokens();
     tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
-    rows_ += entry.step.rows;
+    rows_ += entry.span.rows;
     entries_.push_back(std::move(entry));
   }
   QK_CHECK(rows_ <= work().rows());
@@ -27,24 +28,24 @@ Batch::Batch(const Model& model, absl::Span<Sequence* const> sequences)
   status_ = hidden.status();
   if (!hidden.ok()) return;
   hidden_ = *std::move(hidden);
-  if (rows_ > kStepRows) status_ = TakeOwn();
+  if (rows_ > kStepRows) status_ = AllocatePauseBuffers();
   if (status_.ok()) status_ = BuildRopeTables();
 }
 
-int64_t Batch::OwnBytes(const ModelConfig& config, int64_t rows) {
+int64_t Batch::PauseBufferBytes(const ModelConfig& config, int64_t rows) {
   return 4 * rows *
          (2 * Workspace::WidestQuery(config) + Workspace::WidestHidden(config));
 }
 
-absl::Status Batch::TakeOwn() {
-  auto own = std::make_unique<Own>();
+absl::Status Batch::AllocatePauseBuffers() {
+  auto buffers = std::make_unique<PauseBuffers>();
   const int64_t row = 4 * int64_t{rows_};
   const int64_t heads = row * Workspace::WidestQuery(model_.config());
   const int64_t hidden = row * Workspace::WidestHidden(model_.config());
-  QK_ASSIGN_OR_RETURN(own->q, backend().Allocate(heads));
-  QK_ASSIGN_OR_RETURN(own->z, backend().Allocate(heads));
-  QK_ASSIGN_OR_RETURN(own->x, backend().Allocate(hidden));
-  own_ = std::move(own);
+  QK_ASSIGN_OR_RETURN(buffers->q, backend().Allocate(heads));
+  QK_ASSIGN_OR_RETURN(buffers->z, backend().Allocate(heads));
+  QK_ASSIGN_OR_RETURN(buffers->x, backend().Allocate(hidden));
+  pause_buffers_ = std::move(buffers);
   return absl::OkStatus();
 }
 
@@ -56,8 +57,8 @@ bool Batch::alive() const {
 std::vector<int32_t> Batch::positions(int offset) const {
   std::vector<int32_t> positions;
   for (const Entry& entry : entries_) {
-    for (int i = 0; i < entry.step.rows; ++i) {
-      positions.push_back(entry.step.first_position + i + offset);
+    for (int i = 0; i < entry.span.rows; ++i) {
+      positions.push_back(entry.span.first_position + i + offset);
     }
   }
   return positions;
@@ -70,13 +71,13 @@ absl::Status Batch::BuildRopeTables() {
     for (const Entry& entry : entries_) {
       std::vector<RopePosition> positions;
       int last = 0;
-      for (int i = 0; i < entry.step.rows; ++i) {
+      for (int i = 0; i < entry.span.rows; ++i) {
         positions.push_back(
-            entry.sequence->rope_position(entry.step.first_position + i));
+            entry.sequence->rope_position(entry.span.first_position + i));
         last = std::max(last, *absl::c_max_element(positions.back()));
       }
       const std::vector<double> frequencies = rope.FrequenciesFor(last + 1);
-      for (int i = 0; i < entry.step.rows; ++i) {
+      for (int i = 0; i < entry.span.rows; ++i) {
         FillRopeRow(rope, frequencies, positions[i],
                     table.data() + (entry.row_begin + i) * width);
       }
@@ -120,72 +121,75 @@ void Batch::DropCancelled(bool within_layer) {
     entry.sequence = nullptr;
     entry.pages.clear();
   }
-  if (within_layer) return;  // the buffers' rows stand where they are
+  if (within_layer) return;  // rows must not move within a layer
   std::vector<Entry> kept;
   rows_ = 0;
   for (Entry& entry : entries_) {
     if (entry.sequence == nullptr) continue;
     const int from = std::exchange(entry.row_begin, rows_);
-    if (from != rows_) MoveRows(from, rows_, entry.step.rows);
-    rows_ += entry.step.rows;
+    if (from != rows_) MoveRows(from, rows_, entry.span.rows);
+    rows_ += entry.span.rows;
     kept.push_back(std::move(entry));
   }
   entries_ = std::move(kept);
 }
 
-HeadRows Batch::View(const Entry& entry, const float* base, int heads,
-                     int head_dim) const {
+HeadRows Batch::RowsIn(const Entry& entry, const float* base, int heads,
+                       int head_dim) const {
   return {
       const_cast<float*>(base) + int64_t{entry.row_begin} * heads * head_dim,
-      entry.step.rows, heads, head_dim, entry.step.first_position};
+      entry.span.rows, heads, head_dim, entry.span.first_position};
 }
 
-// What attention reads of a sequence at a hook point.
-HeadRows Batch::Seen(const Entry& entry, HookPoint point,
-                     const AttentionConfig& c) const {
+// The rows that attention reads from a sequence at a hook point.
+HeadRows Batch::AttentionInput(const Entry& entry, HookPoint point,
+                               const AttentionConfig& c) const {
   const bool is_k = point == HookPoint::kK || point == HookPoint::kRotK;
   if (is_k || point == HookPoint::kV) {
     if (entry.layout == KvLayout::kShared) {
-      return View(entry, is_k ? work().k() : work().v(), c.num_kv_heads,
-                  c.head_dim);
+      return RowsIn(entry, is_k ? work().k() : work().v(), c.num_kv_heads,
+                    c.head_dim);
     }
     const int heads =
         entry.layout == KvLayout::kExpanded ? c.num_heads : c.num_kv_heads;
     float* copy = is_k ? entry.sequence->k_copy() : entry.sequence->v_copy();
-    return {copy, entry.step.rows, heads, c.head_dim,
-            entry.step.first_position};
+    return {copy, entry.span.rows, heads, c.head_dim,
+            entry.span.first_position};
   }
-  return View(entry, point == HookPoint::kZ ? z() : q(), c.num_heads,
-              c.head_dim);
+  return RowsIn(entry, point == HookPoint::kZ ? z() : q(), c.num_heads,
+                c.head_dim);
 }
 
 void Batch::BeginAttention(int layer) {
   PlanAttention();
   const AttentionConfig& c = model_.config().layers[layer].attention;
+  std::vector<ExpandJob> copies;
   for (Entry& entry : entries_) {
     if (entry.sequence == nullptr) continue;
     entry.layout = entry.sequence->disruptor().layout(layer);
     if (entry.layout == KvLayout::kShared) continue;
-    const int heads = Seen(entry, HookPoint::kK, c).heads;
-    backend().ExpandHeads(View(entry, work().k(), c.num_kv_heads, c.head_dim),
-                          heads, entry.sequence->k_copy());
-    backend().ExpandHeads(View(entry, work().v(), c.num_kv_heads, c.head_dim),
-                          heads, entry.sequence->v_copy());
+    const int heads = AttentionInput(entry, HookPoint::kK, c).heads;
+    copies.push_back({RowsIn(entry, work().k(), c.num_kv_heads, c.head_dim),
+                      heads, entry.sequence->k_copy()});
+    copies.push_back({RowsIn(entry, work().v(), c.num_kv_heads, c.head_dim),
+                      heads, entry.sequence->v_copy()});
   }
+  if (!copies.empty()) backend().ExpandHeads(copies);
 }
 
 void Batch::Hook(HookPoint point, int layer) {
   const AttentionConfig& c = model_.config().layers[layer].attention;
   for (Entry& entry : entries_) {
     if (entry.sequence == nullptr) continue;
-    entry.sequence->Hook(point, layer, entry.step, Seen(entry, point, c));
+    entry.sequence->Hook(point, layer, entry.span,
+                         AttentionInput(entry, point, c));
     if (entry.layout == KvLayout::kShared || TensorOf(point) == Qkv::kQ) {
       continue;
     }
     const float* kept = point == HookPoint::kV ? work().v() : work().k();
     entry.sequence->disruptor().ApplyToCache(
-        point, layer, entry.step,
-        View(entry, kept, c.num_kv_heads, c.head_dim));
+        point, layer, entry.span,
+        RowsIn(entry, kept, c.num_kv_heads, c.head_dim));
   }
 }
 
@@ -194,7 +198,7 @@ void Batch::NormCopies(const AttentionConfig& c, const float* weight,
   for (Entry& entry : entries_) {
     if (entry.sequence == nullptr) continue;
     if (entry.layout == KvLayout::kShared) continue;
-    const HeadRows k = Seen(entry, HookPoint::kK, c);
+    const HeadRows k = AttentionInput(entry, HookPoint::kK, c);
     backend().RmsNorm(k.data, weight, eps, k.rows * k.heads, k.head_dim,
                       k.data);
   }
@@ -204,7 +208,7 @@ void Batch::RopeCopies(const AttentionConfig& c, const float* table) {
   for (Entry& entry : entries_) {
     if (entry.sequence == nullptr) continue;
     if (entry.layout == KvLayout::kShared) continue;
-    const HeadRows k = Seen(entry, HookPoint::kK, c);
+    const HeadRows k = AttentionInput(entry, HookPoint::kK, c);
     backend().Rope(k.data, k.rows, k.heads, k.head_dim, c.rope.rotary_dims,
                    table + int64_t{entry.row_begin} * c.rope.rotary_dims);
   }
@@ -216,13 +220,13 @@ void Batch::Append(int layer) {
   for (Entry& entry : entries_) {
     if (entry.sequence == nullptr) continue;
     entry.pages = entry.sequence->CachePages(layer);
-    backend().AppendKv(View(entry, work().k(), c.num_kv_heads, c.head_dim),
-                       View(entry, work().v(), c.num_kv_heads, c.head_dim),
+    backend().AppendKv(RowsIn(entry, work().k(), c.num_kv_heads, c.head_dim),
+                       RowsIn(entry, work().v(), c.num_kv_heads, c.head_dim),
                        type, entry.pages.data());
     if (entry.layout == KvLayout::kShared) continue;
-    const HeadRows k = Seen(entry, HookPoint::kK, c);
-    entry.pages = entry.sequence->FreshPages(layer, k.heads, entry.step);
-    backend().AppendKv(k, Seen(entry, HookPoint::kV, c), type,
+    const HeadRows k = AttentionInput(entry, HookPoint::kK, c);
+    entry.pages = entry.sequence->FreshPages(layer, k.heads, entry.span);
+    backend().AppendKv(k, AttentionInput(entry, HookPoint::kV, c), type,
                        entry.pages.data());
   }
 }
@@ -231,9 +235,9 @@ void Batch::PlanAttention() {
   parts_ = {0};
   int64_t keys = 0;
   for (const Entry& entry : entries_) {
-    for (int i = 0; i < entry.step.rows && may_pause(); ++i) {
+    for (int i = 0; i < entry.span.rows && may_pause(); ++i) {
       const int next = entry.row_begin + i + 1;
-      keys += entry.step.first_position + i + 1;
+      keys += entry.span.first_position + i + 1;
       if (keys < int64_t{kStepRows} * kStepKeys &&
           next - parts_.back() < kStepRows) {
         continue;
@@ -245,17 +249,17 @@ void Batch::PlanAttention() {
   if (parts_.back() < rows_) parts_.push_back(rows_);
 }
 
-// The part's rows of each sequence.
+// Each sequence's rows in the part.
 std::vector<AttentionRows> Batch::attention_rows(int part) const {
   const int begin = parts_[part], end = parts_[part + 1];
   std::vector<AttentionRows> rows;
   for (const Entry& entry : entries_) {
     if (entry.sequence == nullptr) continue;
     const int first = std::max(begin, entry.row_begin);
-    const int last = std::min(end, entry.row_begin + entry.step.rows);
+    const int last = std::min(end, entry.row_begin + entry.span.rows);
     if (first >= last) continue;
     rows.push_back({first, last - first,
-                    entry.step.first_position + first - entry.row_begin,
+                    entry.span.first_position + first - entry.row_begin,
                     entry.pages.data()});
   }
   return rows;
@@ -264,9 +268,9 @@ std::vector<AttentionRows> Batch::attention_rows(int part) const {
 void Batch::HookPattern(int layer) {
   for (const Entry& entry : entries_) {
     if (entry.sequence == nullptr) continue;
-    const AttentionRows rows = {entry.row_begin, entry.step.rows,
-                                entry.step.first_position, entry.pages.data()};
-    entry.sequence->HookPattern(layer, entry.step, q(), rows);
+    const AttentionRows rows = {entry.row_begin, entry.span.rows,
+                                entry.span.first_position, entry.pages.data()};
+    entry.sequence->HookPattern(layer, entry.span, q(), rows);
   }
 }
 

@@ -1,5 +1,5 @@
-// THE FORWARD PASS. Shapes: rows = all rows of the batch, prefill and decode of
-// every sequence; q and z (rows, num_heads, head_dim), k and v
+// THE FORWARD PASS. Shapes: rows = all rows of the batch, from every sequence's
+// prefill or decode; q and z (rows, num_heads, head_dim), k and v
 // (rows, num_kv_heads, head_dim), the rest (rows, hidden).
 #include "engine/forward.h"
 
@@ -8,13 +8,14 @@
 
 #include "engine/base/check.h"
 #include "engine/batch.h"
-#include "engine/head.h"
+#include "engine/lm_head.h"
 #include "engine/model/weights.h"
 
 namespace qk {
 namespace {
 
-// out = o_proj(softmax(scale RoPE(q) RoPE(k)^T) v), with q, k, v of x.
+// out = o_proj(softmax(scale RoPE(q) RoPE(k)^T) v), where q, k and v are x's
+// projections.
 Steps Attention(const float* x, const LayerWeights& w, const AttentionConfig& c,
                 int layer, Batch& batch, float* out) {
   Backend& b = batch.backend();
@@ -56,8 +57,8 @@ Steps Attention(const float* x, const LayerWeights& w, const AttentionConfig& c,
   b.MatMul(z, *w.o_proj, rows, out);
 }
 
-// out = out_proj(scan(silu(conv(x_proj(x)))) * silu(gate_proj(x))): a
-// state-space mixer (arXiv:2312.00752), dt, B and C normalised (Jamba).
+// out = out_proj(scan(silu(conv(x_proj(x)))) * silu(gate_proj(x))):
+// a state-space mixer (arXiv:2312.00752) that normalises dt, B and C (Jamba).
 void Mamba(const float* x, const MambaWeights& w, const MambaConfig& c,
            int layer, Batch& batch, float* out) {
   Backend& b = batch.backend();
@@ -70,7 +71,7 @@ void Mamba(const float* x, const MambaWeights& w, const MambaConfig& c,
   b.MatMul(x, *w.gate_proj, rows, work.mamba_gate());
   for (Batch::Entry& entry : batch.entries()) {
     b.CausalConvSilu(u + int64_t{entry.row_begin} * c.inner_size,
-                     entry.step.rows, c.inner_size, c.conv_kernel,
+                     entry.span.rows, c.inner_size, c.conv_kernel,
                      w.conv.as<float>(), w.conv_bias.as<float>(),
                      entry.sequence->mamba_state(layer).conv);
   }
@@ -89,14 +90,14 @@ void Mamba(const float* x, const MambaWeights& w, const MambaConfig& c,
     b.SelectiveScan(
         {dt + inner, work.mamba_b() + state, work.mamba_c() + state,
          work.mamba_gate() + inner, w.a_log.as<float>(), w.d.as<float>()},
-        entry.step.rows, c.inner_size, c.state_size,
+        entry.span.rows, c.inner_size, c.state_size,
         entry.sequence->mamba_state(layer).scan, u + inner);
   }
   b.MatMul(u, *w.out_proj, rows, out);
 }
 
-// out (n, hidden) = down_proj(activation(gate_proj(x)) * up_proj(x)), or
-// without a gate down_proj(activation(up_proj(x))).
+// out (n, hidden) = down_proj(activation(gate_proj(x)) * up_proj(x)), or, in a
+// model without gates, down_proj(activation(up_proj(x))).
 void Mlp(const float* x, const MlpWeights& w, const MlpConfig& c, int n,
          Batch& batch, float* out) {
   Backend& b = batch.backend();
@@ -113,8 +114,9 @@ void Mlp(const float* x, const MlpWeights& w, const MlpConfig& c, int n,
   b.MatMul(gate, *w.down_proj, n, out);
 }
 
-// out (n, hidden) = each row's experts, weighted by their probabilities. Rows
-// are brought together by expert; a row's sum runs over ascending experts.
+// out (n, hidden) = each row's sum over its experts, weighted by their
+// probabilities. Each expert runs once, over all of its rows; a row's sum runs
+// over ascending experts.
 void Experts(const float* x, const LayerWeights& w, const MlpConfig& c, int n,
              Batch& batch, float* out) {
   Backend& b = batch.backend();
@@ -125,7 +127,7 @@ void Experts(const float* x, const LayerWeights& w, const MlpConfig& c, int n,
   b.MatMul(x, *w.router, n, work.router());
   b.RouteExperts(work.router(), n, c.num_experts, c.experts_per_token,
                  ids.data(), weights.data());
-  // Which rows go where must be known here: the one wait within a layer.
+  // The host groups rows by expert: this is the one wait within a layer.
   batch.Check(b.Synchronize());
   b.Zero(out, int64_t{4} * n * width);
   for (int expert = 0; expert < c.num_experts; ++expert) {
@@ -144,8 +146,9 @@ void Experts(const float* x, const LayerWeights& w, const MlpConfig& c, int n,
   }
 }
 
-// hidden += Mlp(norm(hidden)), some rows at a time, so that what lies between
-// stays in the cache. `NormPlacement` says where the norms are.
+// hidden += Mlp(norm(hidden)), some rows at a time, so that the intermediate
+// values stay in the processor's cache. `NormPlacement` says where the norms
+// are.
 Steps MlpHalf(const LayerWeights& w, const MlpConfig& c, Batch& batch) {
   const ModelConfig& config = batch.model().config();
   Backend& b = batch.backend();
@@ -172,8 +175,9 @@ Steps MlpHalf(const LayerWeights& w, const MlpConfig& c, Batch& batch) {
 
 }  // namespace
 
-// hidden += Attention(norm(hidden)); hidden += Mlp(norm(hidden)); or both of
-// the same hidden (parallel_residual). A Mamba mixer may stand for attention.
+// hidden += Attention(norm(hidden)); hidden += Mlp(norm(hidden)). With
+// parallel_residual both start from the same hidden. A Mamba mixer may replace
+// attention.
 Steps Block(int layer, Batch& batch) {
   const ModelConfig& config = batch.model().config();
   const LayerConfig& c = config.layers[layer];
@@ -227,7 +231,7 @@ void Embed(Batch& batch) {
   }
 }
 
-// The rows of images' placeholders become the tower's.
+// hidden = the tower's embeddings in the rows of image placeholders.
 void PlaceImages(Batch& batch) {
   const int64_t width = batch.model().config().hidden_size;
   for (const Batch::Entry& entry : batch.entries()) {

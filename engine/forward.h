@@ -1,5 +1,5 @@
-// The equations of a forward pass over a ragged batch: forward.cc. pass.h goes
-// through them step by step.
+// The forward pass over a ragged batch. Its equations are in forward.cc; pass.h
+// runs them step by step.
 #ifndef QKSCOPE_ENGINE_FORWARD_H_
 #define QKSCOPE_ENGINE_FORWARD_H_
 
@@ -11,7 +11,7 @@ class Batch;
 
 // hidden = the embeddings of the batch's tokens.
 void Embed(Batch& batch);
-// The rows of images' placeholders become the vision tower's.
+// Replaces the rows of image placeholders by the vision tower's embeddings.
 void PlaceImages(Batch& batch);
 // One layer: hidden += attention or Mamba, hidden += MLP.
 Steps Block(int layer, Batch& batch);

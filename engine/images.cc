@@ -19,7 +19,8 @@ absl::Status CheckImage(const Image& image, const VisionConfig& config) {
         merge, ", got ", image.frames, " x ", image.rows, " x ",
         image.columns));
   }
-  // Each factor is an int: no overflow in three steps.
+  // Each factor is an int, so neither product overflows int64: `frame` is
+  // checked before it is multiplied again.
   const int64_t frame = int64_t{image.rows} * image.columns;
   if (frame > kMaxPatches || frame * image.frames > kMaxPatches) {
     return absl::InvalidArgumentError(

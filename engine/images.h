@@ -1,4 +1,4 @@
-// How the images of a request lie in its tokens.
+// Checks a request's images and finds their places among its tokens.
 #ifndef QKSCOPE_ENGINE_IMAGES_H_
 #define QKSCOPE_ENGINE_IMAGES_H_
 
@@ -13,7 +13,7 @@
 
 namespace qk {
 
-// Rows of the text that an image takes the place of.
+// The number of the prompt's rows that an image fills.
 int MergedRows(const Image& image, const VisionConfig& config);
 
 // Checks image `index`'s grid and the number of its patches.
@@ -21,21 +21,21 @@ int MergedRows(const Image& image, const VisionConfig& config);
 absl::Status CheckGrid(const Image& image, size_t index,
                        const VisionConfig& config);
 
-// CheckGrid of all, and that `tokens` hold as many
+// Calls CheckGrid for each image, and checks that `tokens` hold as many
 // placeholders as the images have rows. INVALID_ARGUMENT: `images[I]: ...`.
 absl::Status CheckImages(absl::Span<const Image> images,
                          absl::Span<const int32_t> tokens,
                          const VisionConfig& config);
 
-// Where each image's rows lie in the tokens, one image after another: runs of
-// placeholders, [begin, end).
+// The places of the images' rows among the tokens: runs of placeholders
+// [begin, end), image after image.
 std::vector<Range> PlaceImages(absl::Span<const Image> images,
                                absl::Span<const int32_t> tokens,
                                const VisionConfig& config);
 
-// The position of each token (M-RoPE, arXiv:2409.12191, 2.1): text counts on
-// from the largest coordinate so far; an image's rows have its first position,
-// plus their frame, row and column.
+// The position of each token (M-RoPE, arXiv:2409.12191, section 2.1). Text
+// counts on from the largest coordinate so far. An image's row has the image's
+// first position plus its own frame, row and column.
 std::vector<RopePosition> ImagePositions(absl::Span<const Image> images,
                                          absl::Span<const int32_t> tokens,
                                          const VisionConfig& config);

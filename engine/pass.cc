@@ -4,7 +4,7 @@
 #include "engine/base/out_of_memory.h"
 #include "engine/batch.h"
 #include "engine/forward.h"
-#include "engine/head.h"
+#include "engine/lm_head.h"
 
 namespace qk {
 
@@ -23,14 +23,14 @@ template <typename Step>
 void Pass::Guard(const Step& step) {
   const absl::Status status = WithoutBadAlloc(step);
   if (status.ok()) return;
-  // What the device still reads and writes goes with the pass.
+  // The device must be done with the pass's memory before the pass goes.
   status_ = model_.backend()->Synchronize();
   if (status_.ok()) status_ = status;
 }
 
 bool Pass::done() const {
   return !status_.ok() || !batch_->status().ok() || !batch_->alive() ||
-         (head_ != nullptr && head_->done());
+         (lm_head_ != nullptr && lm_head_->done());
 }
 
 void Pass::RunStep() {
@@ -41,8 +41,8 @@ void Pass::RunStep() {
 void Pass::RunNext() {
   batch_->DropCancelled(layer_.paused());
   if (!batch_->alive()) return;
-  if (head_ != nullptr) {
-    head_->RunTile();
+  if (lm_head_ != nullptr) {
+    lm_head_->RunTile();
     return;
   }
   if (Vision* vision = batch_->next_vision(); vision != nullptr) {
@@ -54,7 +54,7 @@ void Pass::RunNext() {
   }
   if (next_layer_ == model_.config().num_layers()) {
     batch_->DropCancelled(layer_.paused());
-    head_ = std::make_unique<Head>(*batch_);
+    lm_head_ = std::make_unique<LmHead>(*batch_);
   }
   for (Batch::Entry& entry : batch_->entries()) {
     if (entry.sequence != nullptr) entry.sequence->Deliver();
@@ -75,7 +75,7 @@ absl::Status Pass::Finish() {
     for (Batch::Entry& entry : batch_->entries()) {
       if (entry.sequence == nullptr) continue;
       entry.sequence->Deliver();
-      entry.sequence->Advance(entry.step);
+      entry.sequence->Advance(entry.span);
     }
   });
   return status.ok() ? status_ : status;

@@ -1,4 +1,4 @@
-// A pass over a ragged batch, step by step.
+// Runs a pass over a ragged batch, step by step.
 #ifndef QKSCOPE_ENGINE_PASS_H_
 #define QKSCOPE_ENGINE_PASS_H_
 
@@ -13,13 +13,14 @@ namespace qk {
 class Model;
 class Sequence;
 class Batch;
-class Head;
+class LmHead;
 
-// A pass in progress over some sequences of one model. Others may run between
-// two steps: layers, or parts of a layer where the pass has many rows.
+// A pass in progress over some sequences of one model. A step is a layer, or
+// part of one if the pass has many rows. Other passes may run between two
+// steps.
 //
 //   Pass pass(model, sequences);
-//   while (!pass.done()) pass.RunStep();    // looks at cancel flags itself
+//   while (!pass.done()) pass.RunStep();    // checks for cancellation
 //   absl::Status status = pass.Finish();    // waits for the device
 class Pass {
  public:
@@ -27,19 +28,19 @@ class Pass {
   Pass(const Model& model, absl::Span<Sequence* const> sequences);
   ~Pass();
 
-  // Runs the next layer or part of one, of the vision tower first where there
-  // are images; after the layers a tile of the logits that sequences asked for.
-  // Sequences whose run was cancelled leave.
+  // Runs the next step: first the layers of the vision tower if there are
+  // images, then the model's layers, then the requested logits, a tile at a
+  // time. Sequences whose run was cancelled leave.
   void RunStep();
-  // The same without running anything: afterwards the pass knows nothing of the
-  // cancelled sequences, and their runs may give their memory back.
+  // Removes cancelled sequences without running anything. Their runs may free
+  // their memory afterwards: the pass no longer refers to them.
   void DropCancelled();
-  // All of it ran, or no sequence is left.
+  // True once every step has run, the pass has failed, or no sequence is left.
   bool done() const;
-  // Waits for the device. The first error of the pass, which is
-  // RESOURCE_EXHAUSTED where the host was out of memory.
+  // Waits for the device and returns the first error of the pass.
+  // RESOURCE_EXHAUSTED: the host was out of memory.
   absl::Status Finish();
-  // Rows at the start.
+  // The number of rows at the start.
   int rows() const;
 
  private:
@@ -50,11 +51,11 @@ class Pass {
 
   const Model& model_;
   std::unique_ptr<Batch> batch_;
-  std::unique_ptr<Head> head_;  // once the layers have run
+  std::unique_ptr<LmHead> lm_head_;  // once the layers have run
   int next_layer_ = 0;
-  Steps layer_;  // it
+  Steps layer_;  // the layer in progress
   int rows_ = 0;
-  absl::Status status_;  // of Guard
+  absl::Status status_;  // the first error that Guard met
 };
 
 }  // namespace qk

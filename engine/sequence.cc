@@ -17,7 +17,7 @@ bool DisruptsVision(const std::vector<DisruptionRule>& rules) {
 
 }  // namespace
 
-int Sequence::ArmOfTower(const RunSpec& spec, int arm) {
+int Sequence::TowerOwner(const RunSpec& spec, int arm) {
   if (DisruptsVision(spec.arms[arm].rules)) return arm;
   for (int i = 0; i < arm; ++i) {
     if (spec.arms[i].model == spec.arms[arm].model &&
@@ -49,7 +49,7 @@ void Sequence::SetImages() {
   const std::vector<DisruptionRule>& rules = spec_.arms[arm_].rules;
   const VisionConfig& config = model().config().vision;
   if (vision_ == nullptr) vision_ = std::make_shared<Vision>(model(), images);
-  // Other arms may run the tower's layers, long before this one is in a pass.
+  // Another arm may run the tower's layers long before this one is in a pass.
   vision_->AddHook(
       [this](int image, HookPoint point, int layer, const HeadRows& x) {
         HookVision(image, point, layer, x);
@@ -149,17 +149,17 @@ absl::Status Sequence::Reserve() {
   return absl::OkStatus();
 }
 
-PassStep Sequence::NextStep() const {
-  PassStep step;
-  step.first_position = cached_;
+RowSpan Sequence::NextSpan() const {
+  RowSpan span;
+  span.first_position = cached_;
   if (in_prefill()) {
-    step.rows = prompt_tokens() - cached_;
+    span.rows = prompt_tokens() - cached_;
   } else {
-    step.phase = Phase::kDecode;
-    step.step = cached_ - prompt_tokens();
-    step.rows = 1;
+    span.phase = Phase::kDecode;
+    span.step = cached_ - prompt_tokens();
+    span.rows = 1;
   }
-  return step;
+  return span;
 }
 
 int Sequence::TowerRows() const {
@@ -168,13 +168,13 @@ int Sequence::TowerRows() const {
 }
 
 absl::Span<const int32_t> Sequence::NextTokens() const {
-  const PassStep step = NextStep();
-  QK_CHECK(step.first_position + step.rows <= static_cast<int>(tokens_.size()));
-  return absl::MakeConstSpan(tokens_).subspan(step.first_position, step.rows);
+  const RowSpan span = NextSpan();
+  QK_CHECK(span.first_position + span.rows <= static_cast<int>(tokens_.size()));
+  return absl::MakeConstSpan(tokens_).subspan(span.first_position, span.rows);
 }
 
-void Sequence::Advance(const PassStep& step) {
-  cached_ += step.rows;
+void Sequence::Advance(const RowSpan& span) {
+  cached_ += span.rows;
   if (!in_prefill()) vision_.reset();
 }
 
@@ -186,31 +186,31 @@ RopePosition Sequence::rope_position(int position) const {
   return {p, p, p};
 }
 
-void Sequence::Hook(HookPoint point, int layer, const PassStep& step,
+void Sequence::Hook(HookPoint point, int layer, const RowSpan& span,
                     const HeadRows& x) {
   ++fired_[static_cast<size_t>(point)];
-  capture_.Record(point, layer, Stage::kBefore, step, x);
-  disruptor_.Apply(point, layer, step, x);
-  capture_.Record(point, layer, Stage::kAfter, step, x);
+  capture_.Record(point, layer, Stage::kBefore, span, x);
+  disruptor_.Apply(point, layer, span, x);
+  capture_.Record(point, layer, Stage::kAfter, span, x);
 }
 
 void Sequence::HookVision(int image, HookPoint point, int layer,
                           const HeadRows& x) {
-  PassStep step;
-  step.rows = x.rows;
-  step.image = image;
-  capture_.Record(point, layer, Stage::kBefore, step, x);
+  RowSpan span;
+  span.rows = x.rows;
+  span.image = image;
+  capture_.Record(point, layer, Stage::kBefore, span, x);
   if (!vision_disruptors_.empty()) {
-    vision_disruptors_[image].Apply(point, layer, step, x);
+    vision_disruptors_[image].Apply(point, layer, span, x);
   }
-  capture_.Record(point, layer, Stage::kAfter, step, x);
+  capture_.Record(point, layer, Stage::kAfter, span, x);
 }
 
-void Sequence::HookPattern(int layer, const PassStep& step, const float* q,
+void Sequence::HookPattern(int layer, const RowSpan& span, const float* q,
                            const AttentionRows& rows) {
   ++fired_[static_cast<size_t>(HookPoint::kPattern)];
-  if (capture_.WantsPattern(layer, step)) {
-    capture_.RecordPattern(layer, step, q, rows, model().compute());
+  if (capture_.WantsPattern(layer, span)) {
+    capture_.RecordPattern(layer, span, q, rows, model().compute());
   }
 }
 
@@ -224,17 +224,17 @@ std::vector<KvPage> Sequence::CachePages(int layer) const {
 }
 
 std::vector<KvPage> Sequence::FreshPages(int layer, int heads,
-                                         const PassStep& step) {
+                                         const RowSpan& span) {
   const int head_dim = model().config().layers[layer].attention.head_dim;
   const ComputeType type = model().compute();
   const int64_t half = int64_t{heads} * head_dim * kPageSize * BytesOf(type);
   std::vector<KvPage> pages = CachePages(layer);
-  const int first = step.first_position / kPageSize;
-  const int last = (step.first_position + step.rows - 1) / kPageSize;
+  const int first = span.first_position / kPageSize;
+  const int last = (span.first_position + span.rows - 1) / kPageSize;
   for (int i = first; i <= last; ++i) {
     uint8_t* base = fresh_.as<uint8_t>() + (i - first) * 2 * half;
     const KvPage fresh = {base, base + half, heads};
-    const int earlier = step.first_position - i * kPageSize;
+    const int earlier = span.first_position - i * kPageSize;
     if (earlier > 0) {
       model().backend()->CopyKvPage(pages[i], fresh, earlier, head_dim, type);
     }

@@ -1,5 +1,5 @@
-// One arm of a run on the device: its tokens, cache, rules, capture, and what
-// it wants from the head of the model.
+// One arm of a run on the device: its tokens, cache, rules, capture, and
+// requests for logits.
 #ifndef QKSCOPE_ENGINE_SEQUENCE_H_
 #define QKSCOPE_ENGINE_SEQUENCE_H_
 
@@ -17,22 +17,22 @@
 #include "engine/model/model.h"
 #include "engine/model/workspace.h"
 #include "engine/run/run.h"
-#include "engine/types/pass_step.h"
 #include "engine/types/rope_rows.h"
+#include "engine/types/row_span.h"
 #include "engine/types/spec.h"
 #include "engine/vision.h"
 
 namespace qk {
 
-// What a sequence wants of the logits after one of the pass's rows.
-struct HeadRequest {
+// What a sequence wants to know of the logits of one row of a pass.
+struct LogitsRequest {
   int position = 0;     // absolute
-  int32_t target = -1;  // its log-probability; -1: none
+  int32_t target = -1;  // the id whose log-probability is wanted; -1: none
   int top_n = 0;
   bool want_logits = false;  // the whole row on the host, for sampling
 };
 
-struct HeadResult {
+struct LogitsResult {
   LogitsRow row;
   std::vector<int32_t> ids;     // (top_n), most likely first
   std::vector<float> logprobs;  // (top_n)
@@ -41,16 +41,17 @@ struct HeadResult {
 
 class Sequence {
  public:
-  // `spec`, `cancelled` and `sink` must outlive the sequence. `vision`: another
-  // arm's, of the same model; null: a tower's pass of its own, if there are
-  // images.
+  // `spec`, `cancelled` and `sink` must outlive the sequence. `vision`: the
+  // tower's pass of another arm of the same model, to share; null: the sequence
+  // makes its own if there are images.
   Sequence(const RunSpec& spec, int arm, const std::atomic<bool>& cancelled,
            RunSink* sink, std::shared_ptr<Vision> vision = nullptr);
 
-  // Takes all memory: pages for the prompt and max_new_tokens, rules, capture,
-  // and the prompt's final hidden rows where they are to be compared.
+  // Takes all memory: pages for the prompt and max_new_tokens, the buffers of
+  // rules and capture, and the prompt's final hidden rows if the run compares
+  // arms.
   absl::Status Reserve();
-  // Bytes that Reserve takes beside pages and the tower's.
+  // Bytes that Reserve takes, without the pages and the tower's buffers.
   int64_t extra_bytes() const;
 
   const Model& model() const { return *spec_.arms[arm_].model; }
@@ -60,63 +61,65 @@ class Sequence {
   // --- what it runs next
   bool in_prefill() const { return cached_ < prompt_tokens(); }
   int prompt_tokens() const { return static_cast<int>(spec_.tokens.size()); }
-  PassStep NextStep() const;
-  // Token ids of the next step's rows.
+  // The rows of the sequence's next pass.
+  RowSpan NextSpan() const;
+  // Token ids of those rows.
   absl::Span<const int32_t> NextTokens() const;
   void AppendToken(int32_t id) { tokens_.push_back(id); }
-  // Rows of the tower's pass before it, if that is this sequence's own.
+  // Rows that the tower must still run before them. 0 if another arm owns the
+  // tower's pass.
   int TowerRows() const;
-  // The step's rows are in the cache.
-  void Advance(const PassStep& step);
-  // What RoPE turns the row at a position with.
+  // The cache now holds these rows.
+  void Advance(const RowSpan& span);
+  // The coordinates by which RoPE rotates the row at a position.
   RopePosition rope_position(int position) const;
 
   // --- images
-  // The first arm of `spec` whose tower's rows are `arm`'s too: the model's,
-  // undisrupted, or its own.
-  static int ArmOfTower(const RunSpec& spec, int arm);
-  // The tower's pass over them, to be done before the prompt's rows go through
-  // the layers; null without images and after prefill.
+  // The arm whose tower's pass `arm` uses: the first one with the same model
+  // whose tower is undisrupted, or `arm` itself.
+  static int TowerOwner(const RunSpec& spec, int arm);
+  // The tower's pass over the images. It must be done before the prompt's rows
+  // go through the layers. Null without images and after prefill.
   const std::shared_ptr<Vision>& vision() const { return vision_; }
   // Where the tower's rows lie in the prompt.
   const std::vector<Range>& image_places() const { return image_places_; }
 
   // --- called from the forward pass
-  // A hook point: captures before, disrupts, captures after. `x`: what
+  // Runs a hook point: captures before, disrupts, captures after. `x`: what
   // attention reads.
-  void Hook(HookPoint point, int layer, const PassStep& step,
-            const HeadRows& x);
-  void HookPattern(int layer, const PassStep& step, const float* q,
+  void Hook(HookPoint point, int layer, const RowSpan& span, const HeadRows& x);
+  void HookPattern(int layer, const RowSpan& span, const float* q,
                    const AttentionRows& rows);
   Disruptor& disruptor() { return disruptor_; }
   const Disruptor& disruptor() const { return disruptor_; }
-  // Own copies of K and V (prompt, heads, head_dim), where the layer's layout
-  // asks for them.
+  // The sequence's copies of K and V (prompt, heads, head_dim), used if the
+  // layer's layout asks for them.
   float* k_copy() const { return k_copy_.as<float>(); }
   float* v_copy() const { return v_copy_.as<float>(); }
-  // What a Mamba layer keeps of the rows so far.
+  // The state of a Mamba layer after the rows so far.
   struct MambaState {
     float* conv = nullptr;  // (inner, kernel - 1)
     float* scan = nullptr;  // (inner, state)
   };
   MambaState mamba_state(int layer) const;
-  // This layer's pages for storing, and for attention to read.
+  // The layer's pages in the cache: K and V are stored there, and attention
+  // reads them.
   std::vector<KvPage> CachePages(int layer) const;
-  // Pages that hold `heads` heads of the step's rows; those of earlier rows
-  // are the cache's.
-  std::vector<KvPage> FreshPages(int layer, int heads, const PassStep& step);
-  // Sends captured frames and reports that have arrived.
+  // Pages that hold `heads` heads of these rows. Pages of earlier rows are the
+  // cache's.
+  std::vector<KvPage> FreshPages(int layer, int heads, const RowSpan& span);
+  // Sends the captured frames and reports that have arrived on the host.
   void Deliver();
 
-  // --- the head
-  std::vector<HeadRequest> head_requests;  // of the next pass
-  std::vector<HeadResult> head_results;    // of the last pass
-  // The prompt's rows as lm_head takes them (prompt, embedding_size), if they
-  // are kept; else null.
+  // --- logits
+  std::vector<LogitsRequest> logits_requests;  // of the next pass
+  std::vector<LogitsResult> logits_results;    // of the last pass
+  // The prompt's rows that lm_head takes (prompt, embedding_size); null if the
+  // run compares nothing.
   float* kept_rows() const { return kept_rows_.as<float>(); }
 
-  // Sends what was summed over decode steps. Waits for the device if there is
-  // anything.
+  // Sends the norms summed over decode steps. Waits for the device if there are
+  // any.
   absl::Status FinishDecodeCapture();
   double capture_seconds() const { return capture_.seconds(); }
   // How often each hook point fired.
@@ -139,16 +142,16 @@ class Sequence {
   const bool shares_vision_;
   std::vector<Range> image_places_;
   std::vector<RopePosition> rope_positions_;  // (prompt); empty: no images
-  int decode_shift_ = 0;  // of a generated token's RoPE position
+  int decode_shift_ = 0;  // RoPE position minus position of generated tokens
   PageList pages_;
   Disruptor disruptor_;
-  // (images) if a rule is of the tower, else empty.
+  // (images) if a rule acts on the tower, else empty.
   std::vector<Disruptor> vision_disruptors_;
   Capture capture_;
   DeviceBuffer k_copy_, v_copy_;
   DeviceBuffer fresh_;  // pages of one layer
   DeviceBuffer kept_rows_;
-  DeviceBuffer mamba_states_;  // of all Mamba layers, one after another
+  DeviceBuffer mamba_states_;  // all Mamba layers, one after another
   std::array<int64_t, kNumHookPoints> fired_{};
 };
 

@@ -1,5 +1,5 @@
-// A computation that may be left and taken up again where it says so: a
-// coroutine. What lies between two pauses is a step.
+// A coroutine: a computation that pauses at points of its own choice and
+// resumes there. A step runs from one pause to the next.
 //
 //   Steps Layer(...) {
 //     ...
@@ -30,7 +30,7 @@ class Steps {
     void return_void() noexcept {}
     void unhandled_exception() noexcept { error = std::current_exception(); }
 
-    std::exception_ptr error;  // what ended it
+    std::exception_ptr error;  // the exception that ended it
   };
 
   Steps() = default;
@@ -43,8 +43,8 @@ class Steps {
     if (handle_) handle_.destroy();
   }
 
-  // Runs to the next pause; false: it came to its end instead. What it throws
-  // ends it, and comes out here.
+  // Runs to the next pause. False: the computation has ended instead. An
+  // exception ends it, and Next rethrows it.
   bool Next() {
     handle_.resume();
     if (handle_.promise().error != nullptr) {
@@ -52,7 +52,7 @@ class Steps {
     }
     return !handle_.done();
   }
-  // Has begun and not come to its end.
+  // Whether the computation has begun and not ended.
   bool paused() const { return handle_ && !handle_.done(); }
 
  private:

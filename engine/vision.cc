@@ -1,6 +1,6 @@
 // THE VISION TOWER'S FORWARD PASS (Qwen2-VL, arXiv:2409.12191). Shapes: rows =
-// the patches of all images; q, k, v and z (rows, heads, head_dim), the rest
-// (rows, hidden).
+// the patches of all images; q, k, v and z are (rows, heads, head_dim), the
+// rest is (rows, hidden).
 #include "engine/vision.h"
 
 #include <algorithm>
@@ -31,7 +31,7 @@ Vision::Vision(const Model& model, absl::Span<const Image> images)
   }
 }
 
-// Each buffer and its bytes.
+// Lists each buffer with its bytes.
 std::vector<std::pair<DeviceBuffer*, int64_t>> Vision::Buffers() {
   const int64_t rows = int64_t{4} * rows_ * config_.hidden_size;
   const int64_t tile =
@@ -66,7 +66,7 @@ absl::Status Vision::Reserve() {
   return absl::OkStatus();
 }
 
-// Half of the pairs turn with the patch's row, half with its column.
+// Half of the pairs rotate by the patch's row, half by its column.
 void Vision::FillRope() {
   const RopeConfig& rope = config_.attention.rope;
   const int merge = config_.merge_size;
@@ -74,7 +74,8 @@ void Vision::FillRope() {
   float* row = table.data();
   for (const Image& image : images_) {
     for (int64_t i = 0; i < image.patches(); ++i, row += rope.rotary_dims) {
-      // The patch's place within its block, and the block's in its frame.
+      // `in` is the patch's index in its block, `block` the block's index in
+      // its frame.
       const int in = static_cast<int>(i % (merge * merge));
       const int block = static_cast<int>(
           i % (int64_t{image.rows} * image.columns) / (merge * merge));
@@ -162,8 +163,8 @@ void Vision::Mlp(const LayerWeights& w) {
   }
 }
 
-// embeddings = down_proj(gelu(up_proj(norm(hidden)))), with merge_size x
-// merge_size rows, which follow each other, as one.
+// embeddings = down_proj(gelu(up_proj(norm(hidden)))), where merge_size x
+// merge_size consecutive rows count as one.
 void Vision::Merge() {
   Backend& b = *model_.backend();
   const VisionWeights& w = model_.weights().vision;

@@ -1,4 +1,4 @@
-// A vision tower over a request's images. See vision.cc.
+// Runs a vision tower over a request's images. vision.cc has the equations.
 #ifndef QKSCOPE_ENGINE_VISION_H_
 #define QKSCOPE_ENGINE_VISION_H_
 
@@ -17,13 +17,13 @@ namespace qk {
 
 struct LayerWeights;
 
-// What a hook point of the tower's attention holds: one image's rows
+// Called at a hook point of the tower's attention with one image's rows
 // (patches, heads, head_dim).
 using VisionHook = std::function<void(int image, HookPoint point, int layer,
                                       const HeadRows& x)>;
 
-// The tower's pass over some images, layer by layer like a Pass. An image's
-// rows do not depend on the other images.
+// The tower's pass over some images, layer by layer. An image's rows do not
+// depend on the other images.
 //
 //   Vision vision(model, images);
 //   vision.AddHook(hook);
@@ -31,27 +31,28 @@ using VisionHook = std::function<void(int image, HookPoint point, int layer,
 //   while (!vision.done()) vision.RunLayer();
 class Vision {
  public:
-  // Both must outlive it; CheckImages has found the images good.
+  // `model` and `images` must outlive the object. CheckImages must have
+  // accepted the images.
   Vision(const Model& model, absl::Span<const Image> images);
 
-  // Patches of all images.
+  // The number of patches of all images.
   int rows() const { return rows_; }
-  // Bytes that Reserve takes, once however often it is called.
+  // Bytes that Reserve takes. Only its first call takes them.
   int64_t bytes() const;
   absl::Status Reserve();
 
-  // Of each layer, point and image; may change what it sees.
+  // The hook is called for each layer, point and image. It may change the rows.
   void AddHook(VisionHook hook) { hooks_.push_back(std::move(hook)); }
 
   bool done() const { return next_layer_ == config_.num_layers; }
   // The first call embeds the patches, the last one merges them.
   void RunLayer();
 
-  // Of all images: (rows after merging, text's hidden), once done.
+  // All images' rows (rows after merging, text's hidden). Valid once done.
   const float* embeddings() const { return embeddings_.as<float>(); }
 
  private:
-  // One frame of an image: what attention sees at once.
+  // One frame of an image. Attention does not look beyond a frame.
   struct Frame {
     int row_begin = 0;
     int rows = 0;
@@ -72,10 +73,10 @@ class Vision {
   const absl::Span<const Image> images_;
   std::vector<VisionHook> hooks_;
   std::vector<Frame> frames_;
-  int rows_ = 0;   // patches of all images
-  int pages_ = 0;  // of all frames
+  int rows_ = 0;   // all images' patches
+  int pages_ = 0;  // all frames' pages
   int next_layer_ = 0;
-  // (rows, hidden) each.
+  // Each is (rows, hidden).
   DeviceBuffer hidden_, normed_, q_, k_, v_, z_;
   DeviceBuffer rope_;        // (rows, 2, head_dim / 2)
   DeviceBuffer kv_;          // pages of one layer

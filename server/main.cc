@@ -1,4 +1,4 @@
-// qkscoped.
+// The main function of qkscoped.
 #include "server/process.h"
 
 int main(int argc, char** argv) {

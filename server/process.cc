@@ -15,6 +15,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "engine/base/check.h"
+#include "engine/create_backend.h"
 #include "server/common/file_watch.h"
 #include "server/common/log.h"
 #include "server/config/flags.h"
@@ -26,25 +27,34 @@
 namespace qk {
 namespace {
 
-// sysexits.h's EX_CONFIG; systemd's RestartPreventExitStatus knows it.
+// EX_CONFIG of sysexits.h; the systemd unit lists it in
+// RestartPreventExitStatus.
 constexpr int kExitConfig = 78;
 // EX_SOFTWARE: the device is lost. A new process may find it again.
 constexpr int kExitDevice = 70;
 
-// The file's configuration with the flags over it, checked each for itself so
-// that an error names where the value came from.
+absl::StatusOr<ServerOptions> CheckedOptions(
+    const ::qkscope::v1::ServerConfig& config, const std::string& source) {
+  QK_ASSIGN_OR_RETURN(ServerOptions options, OptionsFromConfig(config, source));
+  const absl::Status backend = CheckBackendName(options.backend);
+  if (backend.ok()) return options;
+  return absl::Status(backend.code(),
+                      absl::StrCat(source, ": ", backend.message()));
+}
+
+// Reads the configuration file and lets flags override it. The file is first
+// checked alone, so that an error names where the value came from.
 absl::StatusOr<ServerOptions> ReadOptions(const Flags& flags) {
   ::qkscope::v1::ServerConfig config;
   if (flags.config_file.has_value()) {
     QK_ASSIGN_OR_RETURN(const std::string text,
                         ReadTextFile(*flags.config_file));
     QK_ASSIGN_OR_RETURN(config, ParseConfig(text, *flags.config_file));
-    QK_RETURN_IF_ERROR(OptionsFromConfig(config, *flags.config_file).status());
+    QK_RETURN_IF_ERROR(CheckedOptions(config, *flags.config_file).status());
   }
   const bool file_has_users = !config.users().empty();
   config.MergeFrom(flags.config);
-  QK_ASSIGN_OR_RETURN(ServerOptions options,
-                      OptionsFromConfig(config, "flags"));
+  QK_ASSIGN_OR_RETURN(ServerOptions options, CheckedOptions(config, "flags"));
   options.version = QK_VERSION;
   if (file_has_users) options.access.config_file = *flags.config_file;
   QK_RETURN_IF_ERROR(CheckAccess(options));
@@ -73,13 +83,13 @@ int CheckConfig(const ServerOptions& options) {
     std::fprintf(stderr, "qkscoped: %s\n", problem.c_str());
   }
   if (!problems.empty()) return kExitConfig;
-  std::printf("configuration is good: %zu model%s\n", options.models.size(),
+  std::printf("configuration is valid: %zu model%s\n", options.models.size(),
               options.models.size() == 1 ? "" : "s");
   return 0;
 }
 
-// The signals that end the process. SIGUSR1, from within: a model could not be
-// loaded, or the device is lost.
+// The signals that end the process. It sends SIGUSR1 to itself if a model could
+// not be loaded or the device is lost.
 sigset_t EndSignals() {
   sigset_t set;
   sigemptyset(&set);
@@ -89,7 +99,8 @@ sigset_t EndSignals() {
   return set;
 }
 
-// Those and SIGHUP, blocked in this thread and all later ones.
+// Blocks those signals and SIGHUP in this thread and all threads that it
+// starts.
 sigset_t BlockSignals() {
   sigset_t set = EndSignals();
   sigaddset(&set, SIGHUP);
@@ -113,7 +124,8 @@ void Drain(Server* server, absl::Duration grace) {
   }
 }
 
-int Serve(const ServerOptions& options, std::unique_ptr<Backend> backend) {
+int Serve(const ServerOptions& options, std::unique_ptr<Backend> backend,
+          std::unique_ptr<Device> device) {
   const sigset_t signals = BlockSignals();
   Log log(options.log_level);
   RouteLibraryLogs();
@@ -125,8 +137,8 @@ int Serve(const ServerOptions& options, std::unique_ptr<Backend> backend) {
   if (!access.ok()) return fail(access);
   const absl::Status addresses = CheckAddresses(options);
   if (!addresses.ok()) return fail(addresses);
-  auto server = Server::Create(options, &log, std::make_unique<EngineDevice>(),
-                               std::move(backend));
+  auto server =
+      Server::Create(options, &log, std::move(device), std::move(backend));
   if (!server.ok()) return fail(server.status());
   log.Info("listening", {{"listen", (*server)->address()},
                          {"metrics", (*server)->metrics_address()},
@@ -167,18 +179,18 @@ int Serve(const ServerOptions& options, std::unique_ptr<Backend> backend) {
     Drain(server->get(), options.shutdown_grace);
   }
   (*server)->Stop();
-  // A load cannot be broken off.
+  // A load cannot be interrupted.
   if (!loading) loader.join();
   int status = 0;
   if (lost) {
-    status = kExitDevice;  // a load that failed for it, too
+    status = kExitDevice;  // even if a load failed because of it
   } else if (!loading && !loaded.ok()) {
     status = fail(loaded);
   } else {
     log.Info("stopped", {});
   }
-  // Nothing outlives the process, and destructors would take their time: the
-  // metrics' listener looks every 2 s whether it is to stop.
+  // Destructors are skipped, because they would take time: the metrics'
+  // listener checks only every 2 s whether it should stop.
   std::fflush(nullptr);
   std::_Exit(status);
 }
@@ -186,8 +198,9 @@ int Serve(const ServerOptions& options, std::unique_ptr<Backend> backend) {
 }  // namespace
 
 int RunProcess(const std::vector<std::string>& arguments,
-               std::unique_ptr<Backend> backend) {
-  // Debian's gRPC is built to look for lock cycles at every lock, and to abort.
+               std::unique_ptr<Backend> backend,
+               std::unique_ptr<Device> device) {
+  // Debian's build of gRPC checks for lock cycles at every lock, and aborts.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   const auto flags = ParseFlags(arguments);
   const auto fail = [](const absl::Status& status) {
@@ -206,8 +219,9 @@ int RunProcess(const std::vector<std::string>& arguments,
   }
   const auto options = ReadOptions(*flags);
   if (!options.ok()) return fail(options.status());
-  return flags->check_config ? CheckConfig(*options)
-                             : Serve(*options, std::move(backend));
+  return flags->check_config
+             ? CheckConfig(*options)
+             : Serve(*options, std::move(backend), std::move(device));
 }
 
 }  // namespace qk

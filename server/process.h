@@ -1,5 +1,5 @@
-// qkscoped's process: flags, configuration, signals, and how it exits. The only
-// place with flags and signals.
+// The process of qkscoped: flags, configuration, signals and exit. No other
+// file handles flags and signals.
 #ifndef QKSCOPE_SERVER_PROCESS_H_
 #define QKSCOPE_SERVER_PROCESS_H_
 
@@ -8,13 +8,17 @@
 #include <vector>
 
 #include "engine/create_backend.h"
+#include "server/schedule/engine_device.h"
 
 namespace qk {
 
-// The exit status; one that has served exits at once. `backend`: nullptr is the
-// CPU's.
-int RunProcess(const std::vector<std::string>& arguments,
-               std::unique_ptr<Backend> backend = nullptr);
+// Returns the exit status. Once the server has started, it exits by _Exit and
+// does not return. `backend`: nullptr stands for the one that the arguments
+// name.
+int RunProcess(
+    const std::vector<std::string>& arguments,
+    std::unique_ptr<Backend> backend = nullptr,
+    std::unique_ptr<Device> device = std::make_unique<EngineDevice>());
 
 }  // namespace qk
 

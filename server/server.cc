@@ -25,13 +25,13 @@ namespace {
 constexpr char kServiceName[] = "qkscope.v1.Analysis";
 constexpr int kStreamThreads = 2;
 constexpr int kScrapeThreads = 4;
-// Clients that ping more often than this are sent away.
+// The server closes connections whose clients ping more often than this.
 constexpr int kMinPingIntervalMs = 10'000;
 constexpr int kMaxStreamsPerConnection = 1024;
-// Of a call's headers together: twice gRPC's default, so that it is we who
-// answer to a token that is too long.
+// The limit on the size of all headers of a call. It is twice gRPC's default,
+// so that a token that is too long gets the server's own error.
 constexpr int kMaxMetadataBytes = 16 * 1024;
-// For statuses to leave once the calls have ended.
+// How long gRPC may take to send statuses once the calls have ended.
 constexpr auto kFlush = std::chrono::milliseconds(300);
 
 void SetChannelArguments(const ServerOptions& options,
@@ -51,7 +51,7 @@ void SetChannelArguments(const ServerOptions& options,
   builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
 }
 
-Acceptor::Handle HandOver(
+Acceptor::ConnectionHandler HandOver(
     std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> to) {
   return [to = std::shared_ptr(std::move(to))](int listener, int connection) {
     grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters p;
@@ -61,8 +61,8 @@ Acceptor::Handle HandOver(
   };
 }
 
-// Takes the reflection service away again: linking gRPC's library of it gives
-// it to every server of the process, asked for or not.
+// Removes the reflection service, which gRPC adds to every server of a process
+// that links its library.
 class WithoutReflection : public grpc::ServerBuilderOption {
  public:
   void UpdateArguments(grpc::ChannelArguments*) override {}
@@ -107,7 +107,8 @@ absl::Status Server::Start(Log* log) {
   QK_ASSIGN_OR_RETURN(
       access_, Access::Create(options_.access, IsLoopback(listen.host), log));
   if (backend_ == nullptr) {
-    QK_ASSIGN_OR_RETURN(backend_, CreateBackend({.threads = options_.threads}));
+    QK_ASSIGN_OR_RETURN(backend_, CreateBackend({.name = options_.backend,
+                                                 .threads = options_.threads}));
   }
 
   Metrics::Options metrics_options;
@@ -128,29 +129,44 @@ absl::Status Server::Start(Log* log) {
   QK_RETURN_IF_ERROR(DescribeModels(log));
   executor_ = std::make_unique<Executor>(kStreamThreads);
   QK_RETURN_IF_ERROR(OpenResults(log));
-  core_ = {
-      .version = options_.version,
-      .limits = options_.limits,
-      .backend = backend_->info(),
-      .registry = &registry_,
-      .scheduler = scheduler_.get(),
-      .budget = &budget_,
-      .buffered = &buffered_,
-      .executor = executor_.get(),
-      .metrics = metrics_.get(),
-      .log = log,
-      .calls = calls_.get(),
-      .identity = access_->identity(),
-      .log_prompts = options_.log_prompts,
-      .results = results_.get(),
-      .spool_executor = spool_executor_.get(),
-      .connections = &connections_,
-  };
-  service_ = std::make_unique<AnalysisService>(&core_);
-  admin_service_ =
-      std::make_unique<AdminService>(&core_, models_.get(), access_.get());
+  MakeServices(log);
   QK_RETURN_IF_ERROR(ExposeMetrics());
   return Listen(log);
+}
+
+void Server::MakeServices(Log* log) {
+  description_ = {.version = options_.version, .backend = backend_->info()};
+  core_ = {
+      .call =
+          {
+              .limits = &options_.limits,
+              .calls = calls_.get(),
+              .identity = access_->identity(),
+              .registry = &registry_,
+              .connections = &connections_,
+              .metrics = metrics_.get(),
+              .log = log,
+              .log_prompts = options_.log_prompts,
+          },
+      .run =
+          {
+              .limits = &options_.limits,
+              .server = &description_,
+              .scheduler = scheduler_.get(),
+              .budget = &budget_,
+              .buffered = &buffered_,
+              .executor = executor_.get(),
+              .metrics = metrics_.get(),
+          },
+      .results =
+          {
+              .store = results_.get(),
+              .executor = spool_executor_.get(),
+          },
+  };
+  service_ = std::make_unique<AnalysisService>(&core_);
+  admin_service_ = std::make_unique<AdminService>(&core_.call, &description_,
+                                                  models_.get(), access_.get());
 }
 
 absl::Status Server::DescribeModels(Log* log) {
@@ -190,7 +206,7 @@ absl::Status Server::Listen(Log* log) {
   if (!options_.reflection.value_or(!options_.access.has_users())) {
     builder.SetOption(std::make_unique<WithoutReflection>());
   }
-  // A peer that does not answer pings gets as long.
+  // The acceptor uses the same timeout as gRPC's keepalive pings.
   auto acceptor = Acceptor::Listen(
       {options_.listen, options_.keepalive_timeout}, &connections_, log);
   if (!acceptor.ok()) {
@@ -203,9 +219,10 @@ absl::Status Server::Listen(Log* log) {
         grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
         std::move(credentials)));
   };
-  const Acceptor::Handle on_connection = add(access_->credentials());
-  // This process has no certificate to show to itself.
-  const Acceptor::Handle on_probe = add(grpc::InsecureServerCredentials());
+  const Acceptor::ConnectionHandler on_connection = add(access_->credentials());
+  // The self-check has no client certificate, so it connects without TLS.
+  const Acceptor::ConnectionHandler on_probe =
+      add(grpc::InsecureServerCredentials());
   builder.RegisterService(service_.get());
   builder.RegisterService(admin_service_.get());
   SetChannelArguments(options_, &builder);
@@ -262,7 +279,7 @@ absl::Status Server::LoadModels() {
 
 void Server::BeginDrain() {
   calls_->StopAdmission();
-  // For good: a load may end later.
+  // Shutdown is final, so a load that ends later cannot set SERVING again.
   grpc_server_->GetHealthCheckService()->Shutdown();
   scheduler_->StopAdmission();
 }
@@ -296,12 +313,12 @@ Server::~Server() {
     Stop();
   }
   if (backend_ != nullptr) backend_->SetOnLost(nullptr);  // runs may still end
-  // A load in progress uses all that follows.
+  // A load in progress uses everything that is destroyed after it.
   models_.reset();
   grpc_server_.reset();
   exposer_.reset();
-  // Runs may still post to the executor, whose tasks need nothing but their
-  // calls.
+  // Runs may still post to the executor, so it goes last. Its tasks use only
+  // their own calls.
   scheduler_.reset();
   spool_executor_.reset();
   executor_.reset();

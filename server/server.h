@@ -1,4 +1,4 @@
-// The whole server: engine, scheduler, service, health, metrics.
+// The whole server: engine, scheduler, services, health and metrics.
 #ifndef QKSCOPE_SERVER_SERVER_H_
 #define QKSCOPE_SERVER_SERVER_H_
 
@@ -32,44 +32,47 @@ namespace qk {
 
 class Server {
  public:
-  // Describes the models, then listens; health says NOT_SERVING until
-  // LoadModels is through. Errors name the key of the configuration. `log`
-  // outlives the server. `backend`: nullptr is the CPU's.
+  // Describes the models, then listens. Health is NOT_SERVING until LoadModels
+  // has finished. Errors name the configuration's key. `log` must outlive the
+  // server. `backend`: nullptr stands for the one that the options name.
   static absl::StatusOr<std::unique_ptr<Server>> Create(
       const ServerOptions& options, Log* log,
       std::unique_ptr<Device> device = std::make_unique<EngineDevice>(),
       std::unique_ptr<Backend> backend = nullptr);
-  // Ends what is left at once.
+  // Ends the remaining calls at once.
   ~Server();
 
-  // If the device is lost (Backend::SetOnLost), the server begins to drain, and
-  // `on_lost` is called: nothing but a new process helps. It may neither wait
-  // nor call the server. To be set before models load.
+  // If the device is lost (Backend::SetOnLost), only a new process helps: the
+  // server begins to drain and calls `on_lost`, which must neither block nor
+  // call the server. Must be set before models load.
   void SetOnDeviceLost(std::function<void(const absl::Status&)> on_lost);
 
-  // Loads all models, one after the other. The first error, `file: reason`.
+  // Loads all models, one after the other. Stops at the first error, which has
+  // the form `file: reason`.
   absl::Status LoadModels();
 
-  // Bound addresses, "HOST:PORT"; metrics_address is empty when it is off.
+  // The bound addresses, "HOST:PORT". metrics_address is empty if metrics are
+  // off.
   const std::string& address() const { return address_; }
   const std::string& metrics_address() const { return metrics_address_; }
 
-  // What /metrics shows.
+  // The content of /metrics.
   std::vector<prometheus::MetricFamily> CollectMetrics() const {
     return metrics_->Collect();
   }
 
-  // Reads the files of users and TLS again.
+  // Reads the users file and the TLS files again.
   void ReloadAccess() { access_->Reload(); }
 
-  // Whether a new connection still gets an answer, in any state of the server.
+  // Succeeds if the server answers a new connection. May be called in any
+  // state.
   absl::Status CheckSelf(absl::Duration timeout);
 
-  // Health goes to NOT_SERVING, new calls are refused.
+  // Sets health to NOT_SERVING and refuses new calls.
   void BeginDrain();
-  // True when no call is left; false when the deadline came first.
+  // Waits until no call is left. Returns false if the deadline came first.
   bool WaitUntilIdle(absl::Time deadline);
-  // Ends the calls that are left, and the listener.
+  // Ends the remaining calls and the listener.
   void Stop();
 
  private:
@@ -79,6 +82,7 @@ class Server {
   absl::Status Start(Log* log);
   absl::Status OpenResults(Log* log);
   absl::Status DescribeModels(Log* log);
+  void MakeServices(Log* log);
   absl::Status Listen(Log* log);
   absl::Status ExposeMetrics();
   void SetHealth(const std::string& service, bool serving);
@@ -98,6 +102,7 @@ class Server {
   std::unique_ptr<Executor> executor_;
   std::unique_ptr<Executor> spool_executor_;
   std::unique_ptr<Access> access_;
+  ServerDescription description_;
   ServerCore core_;
   std::unique_ptr<ModelManager> models_;
   std::unique_ptr<AnalysisService> service_;

@@ -18,7 +18,8 @@ namespace {
 
 namespace v1 = qkscope::v1;
 
-// Tokenize of a long text and Finished of a long prompt pass gRPC's 4 MiB.
+// The answers to Tokenize for a long text and Finished for a long prompt exceed
+// gRPC's default of 4 MiB.
 constexpr int kMaxReceiveBytes = 256 << 20;
 
 std::shared_ptr<grpc::ChannelCredentials> Credentials(
@@ -111,7 +112,7 @@ absl::StatusOr<std::string> AnalysisClient::Detach(v1::AnalyzeRequest request,
     }
     const grpc::Status status = reader->Finish();
     if (!status.ok()) return ToStatus(status);
-    if (id.empty()) return BrokenOff(status, 0);
+    if (id.empty()) return BrokenStreamError(status, 0);
     return id;
   });
 }
@@ -157,7 +158,7 @@ absl::StatusOr<v1::GenerateFinished> AnalysisClient::Generate(
   }
   const grpc::Status status = reader->Finish();
   if (finished.has_value()) return *std::move(finished);
-  if (events > 0 || status.ok()) return BrokenOff(status, events);
+  if (events > 0 || status.ok()) return BrokenStreamError(status, events);
   return ToStatus(status);
 }
 
@@ -223,7 +224,7 @@ absl::StatusOr<v1::ModelInfo> AnalysisClient::LoadModel(
   }
   const grpc::Status status = reader->Finish();
   if (model.has_value()) return *std::move(model);
-  return status.ok() ? BrokenOff(status, events) : ToStatus(status);
+  return status.ok() ? BrokenStreamError(status, events) : ToStatus(status);
 }
 
 absl::Status AnalysisClient::UnloadModel(const std::string& model,
@@ -255,7 +256,7 @@ absl::Status AnalysisClient::CheckHealth(const std::string& model,
     return absl::OkStatus();
   }
   return absl::UnavailableError(
-      absl::StrCat("the server says ",
+      absl::StrCat("the server reports ",
                    grpc::health::v1::HealthCheckResponse::ServingStatus_Name(
                        response->status())));
 }

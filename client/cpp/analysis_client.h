@@ -1,9 +1,9 @@
 // The C++ client of qkscope.v1.Analysis and ModelAdmin. Results are plain data
-// (messages and tensors); failures are absl::Status with the server's code and
+// (messages and tensors). Failures are absl::Status with the server's code and
 // message.
 //
 //   auto client = AnalysisClient::Create(ClientOptions::FromEnvironment());
-//   auto result = client->Analyze(request);   // checked, tensors whole
+//   auto result = client->Analyze(request);  // checked, with complete tensors
 //
 // Thread-safe.
 #ifndef QKSCOPE_CLIENT_CPP_ANALYSIS_CLIENT_H_
@@ -26,57 +26,60 @@
 
 namespace qk::client {
 
-// All PEM.
+// Certificates and key are PEM.
 struct ClientTls {
-  std::string ca;  // whom to trust; empty: the system's
-  // Shown to a server that asks for it; both or none.
+  std::string ca;  // authorities to trust; empty: the system's
+  // The client's certificate and its key. Set both or neither.
   std::string certificate;
   std::string key;
-  // The name that the server's certificate must have; empty: that of `server`.
+  // The name that the server's certificate must have. Empty: the host of
+  // `server`.
   std::string server_name;
 };
 
 struct ClientOptions {
   std::string server = "127.0.0.1:7461";
-  // Sent as `authorization: Bearer TOKEN` when not empty; one that cannot be
-  // sent (IsSendableToken) is as none.
+  // Sent as `authorization: Bearer TOKEN` unless it is empty. A token that
+  // cannot be sent (IsSendableToken) is ignored.
   std::string token;
   std::optional<ClientTls> tls;  // absent: plaintext
 
-  // QKSCOPE_SERVER and QKSCOPE_TOKEN where set.
+  // Reads QKSCOPE_SERVER and QKSCOPE_TOKEN.
   static ClientOptions FromEnvironment();
 };
 
-// Whether it is printable ASCII without spaces.
+// Whether the token is printable ASCII without spaces, and not empty.
 bool IsSendableToken(const std::string& token);
 
 struct CallOptions {
-  // DEADLINE_EXCEEDED after it. Infinite: the server's own limit.
+  // The call fails with DEADLINE_EXCEEDED after this time. Infinite: only the
+  // server's own limit applies.
   absl::Duration timeout = absl::InfiniteDuration();
   Cancellation* cancellation = nullptr;
-  // Of a call that got no answer yet: the server cannot be reached, or says
-  // that it is busy and when to come back. Waits in between, longer each time.
+  // Number of retries of a call that got no answer because the server cannot be
+  // reached, or is busy and says when to retry. The delay grows each time.
   int retries = 0;
 };
 
-// Called on the calling thread while a stream runs; each may be empty.
+// Callbacks on the calling thread while a stream runs. Each may be empty.
 struct AnalyzeObserver {
-  // Every event but Layer, as it came.
+  // Gets every event but Layer, in order of arrival.
   std::function<void(const qkscope::v1::AnalyzeEvent&)> on_event;
-  // Each tensor once it is whole; `seq` is of its last chunk.
+  // Gets each tensor once it is complete; `seq` is that of its last chunk.
   std::function<void(int64_t seq, const Tensor&)> on_tensor;
-  // False: AnalysisResult::tensors stays empty, for streams too big to keep.
+  // If false, AnalysisResult::tensors stays empty, for streams too large to
+  // keep.
   bool keep_tensors = true;
 };
 
-// Of AnalyzeMany: as AnalyzeObserver, with the prompt's id.
+// Callbacks of AnalyzeMany: as in AnalyzeObserver, with the prompt's id.
 struct ManyObserver {
   std::function<void(const std::string& id, const qkscope::v1::AnalyzeEvent&)>
       on_event;
   std::function<void(const std::string& id, int64_t seq, const Tensor&)>
       on_tensor;
-  // A prompt's end, in the order of the prompts: its result, or why there is
-  // none; the others go on.
+  // Gets each prompt's result or error, in the order of the prompts. A failed
+  // prompt does not end the others.
   std::function<void(const std::string& id, absl::StatusOr<AnalysisResult>)>
       on_prompt;
   bool keep_tensors = true;
@@ -84,49 +87,51 @@ struct ManyObserver {
 
 struct ManyResult {
   int64_t failed = 0;  // prompts
-  // Per (arm, phase, layer, point, stage) over the prompts that did not fail;
-  // empty unless AnalyzeManySpec::aggregate was set.
+  // One entry per (arm, phase, layer, point, stage), over the prompts that did
+  // not fail. Empty unless AnalyzeManySpec::aggregate was set.
   std::vector<qkscope::v1::AggregateEntry> aggregate;
 };
 
-// Whether a call failed because its stream broke off, or broke a promise, after
-// it had begun: an answer that must not be used.
+// Whether a call failed because its stream broke off, or violated the protocol,
+// after it had begun. What has arrived must not be used.
 bool IsIncompleteStream(const absl::Status& status);
 
-// By which the server's log knows the call that failed; empty when the failure
-// is not the server's.
+// The failed call's id in the server's log. Empty if the failure did not come
+// from the server.
 std::string RequestIdOf(const absl::Status& status);
 
 struct ClientStubs;
 
 class AnalysisClient {
  public:
-  // Connects at the first call.
+  // Does not connect before the first call.
   static std::unique_ptr<AnalysisClient> Create(const ClientOptions& options);
   ~AnalysisClient();
 
-  // A stream that ends without Finished is an error, whatever its status says
-  // (IsIncompleteStream), and so is one that StreamChecker rejects. One that
-  // breaks off is taken up where it ended if the request is `resumable`; when
-  // the caller cancels such a one, the server is told.
+  // A stream that ends without Finished is an error (IsIncompleteStream),
+  // whatever its status says, and so is a stream that StreamChecker rejects. If
+  // the request is `resumable`, a stream that breaks off is resumed where it
+  // ended; if the caller cancels it then, the request is cancelled on the
+  // server as well.
   absl::StatusOr<AnalysisResult> Analyze(
       const qkscope::v1::AnalyzeRequest& request,
       const AnalyzeObserver& observer = {}, const CallOptions& options = {});
 
-  // Many prompts under one spec, in one call: the server runs them together.
-  // Their ids must differ. The status is of the call; a prompt that fails tells
-  // it to `on_prompt`. What Analyze says of incomplete streams holds for each
+  // Runs many prompts under one spec in one call; the server runs them
+  // together. Their ids must differ. The status is the call's; a prompt's error
+  // goes to `on_prompt`. As in Analyze, incomplete streams are errors, for each
   // prompt and for the whole, but nothing is resumed.
   absl::StatusOr<ManyResult> AnalyzeMany(
       const qkscope::v1::AnalyzeManySpec& spec,
       const std::vector<qkscope::v1::AnalyzeManyPrompt>& prompts,
       const ManyObserver& observer, const CallOptions& options = {});
 
-  // Starts the request and leaves it; gives its id for FetchResult.
+  // Starts the request and leaves it running. Returns its id for FetchResult.
   absl::StatusOr<std::string> Detach(qkscope::v1::AnalyzeRequest request,
                                      const CallOptions& options = {});
-  // All events of a detached or resumable request, as Analyze would have given
-  // them; waits for those to come. Taken up again when it breaks off.
+  // Fetches all events of a detached or resumable request, as Analyze would
+  // have returned them, and waits for those still to come. Resumes a stream
+  // that breaks off.
   absl::StatusOr<AnalysisResult> FetchResult(
       const std::string& request_id, const AnalyzeObserver& observer = {},
       const CallOptions& options = {});
@@ -138,7 +143,7 @@ class AnalysisClient {
   absl::StatusOr<qkscope::v1::CancelResponse> Cancel(
       const std::string& request_id, const CallOptions& options = {});
 
-  // Calls `on_token` for each token; gives the end of the stream.
+  // Calls `on_token` for each token, and returns the stream's end.
   absl::StatusOr<qkscope::v1::GenerateFinished> Generate(
       const qkscope::v1::GenerateRequest& request,
       const std::function<void(const qkscope::v1::Token&)>& on_token,
@@ -163,8 +168,8 @@ class AnalysisClient {
       const qkscope::v1::DetokenizeRequest& request,
       const CallOptions& options = {});
 
-  // For operators. `on_progress` is called on the calling thread. A load goes
-  // on at the server when its caller cancels it.
+  // For operators. `on_progress` is called on the calling thread. Cancelling
+  // the call does not stop the load on the server.
   absl::StatusOr<qkscope::v1::ModelInfo> LoadModel(
       const qkscope::v1::LoadModelRequest& request,
       const std::function<void(const qkscope::v1::LoadProgress&)>& on_progress,
@@ -175,8 +180,8 @@ class AnalysisClient {
   absl::StatusOr<qkscope::v1::ReloadConfigResponse> ReloadConfig(
       const CallOptions& options = {});
 
-  // grpc.health.v1: OK when the server, or the named model, is serving;
-  // UNAVAILABLE when it is not; NOT_FOUND when it knows no such name.
+  // Calls grpc.health.v1. OK: the server, or the named model, is serving.
+  // UNAVAILABLE: it is not. NOT_FOUND: the server does not know the name.
   absl::Status CheckHealth(const std::string& model,
                            const CallOptions& options = {});
 

@@ -9,7 +9,7 @@
 #include "absl/strings/str_cat.h"
 
 static_assert(std::endian::native == std::endian::little,
-              "payloads are little-endian and are read as they are");
+              "payloads are little-endian and are read without conversion");
 
 namespace qk::client {
 namespace {

@@ -1,5 +1,5 @@
-// What a call of Analyze gives back, as plain data: messages of the API and the
-// captured tensors, whole.
+// The result of an Analyze call as plain data: messages of the API and the
+// captured tensors.
 #ifndef QKSCOPE_CLIENT_CPP_ANALYSIS_RESULT_H_
 #define QKSCOPE_CLIENT_CPP_ANALYSIS_RESULT_H_
 
@@ -12,10 +12,10 @@
 
 namespace qk::client {
 
-// One captured tensor, put together from its chunks.
+// One captured tensor, assembled from its chunks.
 struct Tensor {
-  // Everything but the data; `total_bytes` is data.size() and `crc32c` is of
-  // all of it.
+  // All fields but the data. `total_bytes` is data.size(), and `crc32c` is that
+  // of all data.
   qkscope::v1::Layer header;
   std::string data;  // Row-major, little-endian; shape and dtype in `header`.
 };
@@ -31,23 +31,25 @@ struct AnalysisResult {
   qkscope::v1::Finished finished;
 };
 
-// "ARM/layer.3.hook_rot_q", with ".after" for values read after the disruption,
-// ".decode" for the decode phase and ".step.7" for one of its steps; of a
-// vision tower "ARM/image.0.vision.3.hook_rot_q".
+// The tensor's name: "ARM/layer.3.hook_rot_q", with ".after" appended for
+// values read after the disruption, ".decode" for the decode phase and
+// ".step.7" for one decode step. In the vision tower:
+// "ARM/image.0.vision.3.hook_rot_q".
 std::string TensorName(const qkscope::v1::Layer& header);
 
-// Axes of the tensor's shape: {"head", "dim"} for norms over tokens, and so on.
+// The names of the tensor's axes, such as {"head", "dim"} for norms over
+// tokens.
 std::vector<std::string> TensorAxes(const qkscope::v1::Layer& header);
 
-// Bytes of one element.
+// The size of one element in bytes.
 int ElementBytes(qkscope::v1::RawDtype dtype);
 
-// The product of `shape` in bytes, or -1 when an extent is negative or the
-// product does not fit.
+// The number of bytes that `shape` needs, or -1 if an extent is negative or the
+// product overflows.
 int64_t ShapeBytes(const qkscope::v1::Layer& header);
 
-// The values as float32, whatever the dtype. INVALID_ARGUMENT when the data are
-// not a whole number of elements.
+// Converts the values to float32. INVALID_ARGUMENT if the data are not a whole
+// number of elements.
 absl::StatusOr<std::vector<float>> TensorValues(qkscope::v1::RawDtype dtype,
                                                 const std::string& data);
 

@@ -10,9 +10,8 @@ namespace {
 namespace v1 = qkscope::v1;
 
 constexpr absl::Duration kFirstPause = absl::Milliseconds(200);
-// A stream that breaks off is taken up at most this often in a row without one
-// more event.
-constexpr int kResumes = 3;
+// Limit on consecutive resumptions that bring no further event.
+constexpr int kMaxResumes = 3;
 
 }  // namespace
 
@@ -33,7 +32,7 @@ absl::StatusOr<AnalysisResult> AnalyzeStream::Resume(
     const std::string& request_id) {
   v1::GetResultRequest request;
   request.set_request_id(request_id);
-  for (int broken = 0; broken <= kResumes;) {
+  for (int broken = 0; broken <= kMaxResumes;) {
     const int64_t before = builder_.events();
     request.set_from_seq(before);
     ClientCall call(stubs_, options_);
@@ -53,8 +52,8 @@ bool AnalyzeStream::Read(ClientCall* call,
   v1::AnalyzeEvent event;
   while (reader->Read(&event)) {
     begun_ = true;
-    broken_promise_ = builder_.Add(&event);
-    if (broken_promise_.ok()) continue;
+    violation_ = builder_.Add(&event);
+    if (violation_.ok()) continue;
     call->context()->TryCancel();
     reader->Finish();
     return false;
@@ -71,16 +70,17 @@ bool AnalyzeStream::Read(ClientCall* call,
   }
 }
 
-// The answer is whole once Finished has come; what the status says then (a
-// late cancel, a closing server) does not change it.
+// The answer is complete once Finished has arrived. A status after that (a late
+// cancellation, a server that shuts down) does not change it.
 absl::StatusOr<AnalysisResult> AnalyzeStream::End() {
-  if (!broken_promise_.ok()) return broken_promise_;
+  if (!violation_.ok()) return violation_;
   if (builder_.finished()) return builder_.Take();
-  if (begun_ || status_.ok()) return BrokenOff(status_, builder_.events());
+  if (begun_ || status_.ok())
+    return BrokenStreamError(status_, builder_.events());
   return ToStatus(status_);
 }
 
-// The request would go on without its reader.
+// Cancels the request on the server, where it would continue without a reader.
 void AnalyzeStream::Cancel() {
   v1::CancelRequest request;
   request.set_request_id(builder_.request_id());

@@ -1,4 +1,4 @@
-// The events of one Analyze, over one call or several.
+// Reads the events of one Analyze, over one or several calls.
 #ifndef QKSCOPE_CLIENT_CPP_ANALYZE_STREAM_H_
 #define QKSCOPE_CLIENT_CPP_ANALYZE_STREAM_H_
 
@@ -11,18 +11,18 @@ namespace qk::client {
 
 class AnalyzeStream {
  public:
-  // All outlive the stream.
+  // All arguments must outlive the stream.
   AnalyzeStream(const ClientStubs& stubs, const AnalyzeObserver& observer,
                 const CallOptions& options)
       : stubs_(stubs), options_(options), builder_(observer) {}
 
   absl::StatusOr<AnalysisResult> Analyze(
       const qkscope::v1::AnalyzeRequest& request);
-  // From the event that is missing.
+  // Reads on from the first missing event.
   absl::StatusOr<AnalysisResult> Resume(const std::string& request_id);
 
  private:
-  // True: the stream broke off, and may be taken up.
+  // Returns true if the stream broke off and may be resumed.
   bool Read(ClientCall* call,
             grpc::ClientReader<qkscope::v1::AnalyzeEvent>* reader);
   absl::StatusOr<AnalysisResult> End();
@@ -32,7 +32,7 @@ class AnalyzeStream {
   const CallOptions& options_;
   ResultBuilder builder_;
   bool begun_ = false;
-  absl::Status broken_promise_;
+  absl::Status violation_;
   grpc::Status status_;
 };
 

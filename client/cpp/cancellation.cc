@@ -8,7 +8,7 @@ Cancellation::Registration::Registration(Cancellation* cancellation,
                                          std::function<void()> callback)
     : cancellation_(cancellation) {
   if (cancellation_ == nullptr) return;
-  std::lock_guard<std::mutex> lock(cancellation_->mutex_);
+  MutexLock lock(&cancellation_->mutex_);
   if (cancellation_->cancelled_) callback();
   id_ = cancellation_->next_id_++;
   cancellation_->callbacks_.emplace(id_, std::move(callback));
@@ -16,19 +16,19 @@ Cancellation::Registration::Registration(Cancellation* cancellation,
 
 Cancellation::Registration::~Registration() {
   if (cancellation_ == nullptr) return;
-  std::lock_guard<std::mutex> lock(cancellation_->mutex_);
+  MutexLock lock(&cancellation_->mutex_);
   cancellation_->callbacks_.erase(id_);
 }
 
 void Cancellation::Cancel() {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   if (cancelled_) return;
   cancelled_ = true;
   for (const auto& [id, callback] : callbacks_) callback();
 }
 
 bool Cancellation::cancelled() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   return cancelled_;
 }
 

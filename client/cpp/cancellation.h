@@ -1,17 +1,19 @@
-// Ends calls from another thread: Ctrl-C, a window that was closed.
+// Cancels calls from another thread, for example on Ctrl-C.
 #ifndef QKSCOPE_CLIENT_CPP_CANCELLATION_H_
 #define QKSCOPE_CLIENT_CPP_CANCELLATION_H_
 
 #include <functional>
 #include <map>
-#include <mutex>
+
+#include "absl/base/thread_annotations.h"
+#include "engine/base/mutex.h"
 
 namespace qk::client {
 
 class Cancellation {
  public:
-  // Runs `callback` at Cancel(), or at once if that was before; never after
-  // the destructor.
+  // Runs `callback` on Cancel(), or at once if Cancel() was called before.
+  // Never runs it after the destructor.
   class Registration {
    public:
     Registration(Cancellation* cancellation, std::function<void()> callback);
@@ -28,10 +30,10 @@ class Cancellation {
   bool cancelled() const;
 
  private:
-  mutable std::mutex mutex_;
-  bool cancelled_ = false;
-  int next_id_ = 0;
-  std::map<int, std::function<void()>> callbacks_;
+  mutable Mutex mutex_;
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+  int next_id_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::map<int, std::function<void()>> callbacks_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace qk::client

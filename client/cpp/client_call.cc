@@ -17,12 +17,12 @@ constexpr char kIncompleteUrl[] = "qkscope/incomplete_stream";
 constexpr char kRequestInfoUrl[] = "type.googleapis.com/google.rpc.RequestInfo";
 constexpr char kRetryInfoUrl[] = "type.googleapis.com/google.rpc.RetryInfo";
 
-// Keeps a deadline inside the range of the system clock.
+// Keeps deadlines within the range of the system clock.
 const absl::Duration kLongestTimeout = absl::Hours(24 * 3650);
 
 }  // namespace
 
-// gRPC's codes are absl's, number for number.
+// absl and gRPC number their codes alike.
 absl::Status ToStatus(const grpc::Status& status) {
   absl::Status out(static_cast<absl::StatusCode>(status.error_code()),
                    status.error_message());
@@ -44,19 +44,20 @@ absl::Status ToStatus(const grpc::Status& status) {
   return out;
 }
 
-absl::Status Incomplete(absl::StatusCode code, const std::string& why) {
+absl::Status IncompleteStreamError(absl::StatusCode code,
+                                   const std::string& why) {
   absl::Status status(code, absl::StrCat("incomplete stream: ", why));
   status.SetPayload(kIncompleteUrl, absl::Cord("1"));
   return status;
 }
 
-absl::Status BrokenOff(const grpc::Status& status, int64_t events) {
+absl::Status BrokenStreamError(const grpc::Status& status, int64_t events) {
   switch (status.error_code()) {
     case grpc::StatusCode::OK:
     case grpc::StatusCode::UNKNOWN:
     case grpc::StatusCode::INTERNAL:
     case grpc::StatusCode::UNAVAILABLE:
-      return Incomplete(
+      return IncompleteStreamError(
           absl::StatusCode::kDataLoss,
           absl::StrCat("it ended after ", events, " events without Finished (",
                        status.ok() ? "status OK" : status.error_message(),

@@ -1,4 +1,4 @@
-// One call of the client library: its context, and how its end is told.
+// One call of the client library: its context, and how its end is reported.
 #ifndef QKSCOPE_CLIENT_CPP_CLIENT_CALL_H_
 #define QKSCOPE_CLIENT_CPP_CLIENT_CALL_H_
 
@@ -23,15 +23,17 @@ struct ClientStubs {
   std::unique_ptr<grpc::health::v1::Health::Stub> health;
 };
 
-// With the server's request id and retry delay.
+// Keeps the server's request id and retry delay.
 absl::Status ToStatus(const grpc::Status& status);
-absl::Status Incomplete(absl::StatusCode code, const std::string& why);
-// How a stream that has begun and did not finish is reported. A status that
-// tells why (cancelled, deadline, refused by the server) keeps its code; one
-// that only says the connection is gone becomes an incomplete stream.
-absl::Status BrokenOff(const grpc::Status& status, int64_t events);
+// A status for which IsIncompleteStream is true.
+absl::Status IncompleteStreamError(absl::StatusCode code,
+                                   const std::string& why);
+// The error of a stream that began and did not finish. A status with a reason
+// (cancelled, deadline, refused by the server) keeps its code; a status that
+// only says the connection is gone becomes an incomplete stream.
+absl::Status BrokenStreamError(const grpc::Status& status, int64_t events);
 
-// Has token, deadline and cancellation.
+// Sets the token, deadline and cancellation of a call.
 class ClientCall {
  public:
   ClientCall(const ClientStubs& stubs, const CallOptions& options);
@@ -52,7 +54,7 @@ class ClientCall {
 
  private:
   grpc::ClientContext context_;
-  Cancellation::Registration registration_;  // ends before the context
+  Cancellation::Registration registration_;  // destroyed before the context
 };
 
 }  // namespace qk::client

@@ -12,9 +12,9 @@ namespace {
 namespace v1 = qkscope::v1;
 
 template <typename... Parts>
-absl::Status Broken(const Parts&... parts) {
-  return Incomplete(absl::StatusCode::kDataLoss,
-                    absl::StrCat("broken stream: ", parts...));
+absl::Status Violation(const Parts&... parts) {
+  return IncompleteStreamError(absl::StatusCode::kDataLoss,
+                               absl::StrCat("broken stream: ", parts...));
 }
 
 }  // namespace
@@ -45,23 +45,23 @@ absl::StatusOr<ManyResult> ManyStream::Run() {
   ClientCall call(stubs_, options_);
   const auto stream = stubs_.analysis->AnalyzeMany(call.context());
   std::thread writer([&] { Write(stream.get()); });
-  absl::Status broken_promise;
+  absl::Status violation;
   int64_t events = 0;
   v1::AnalyzeManyEvent event;
-  while (broken_promise.ok() && stream->Read(&event)) {
+  while (violation.ok() && stream->Read(&event)) {
     ++events;
-    broken_promise = Take(&event);
+    violation = Take(&event);
   }
-  if (!broken_promise.ok()) call.context()->TryCancel();
-  // The server reads no more once it has ended the call, and so ends a Write.
+  if (!violation.ok()) call.context()->TryCancel();
+  // Once the server has ended the call, every Write fails, so the writer ends.
   writer.join();
   const grpc::Status status = stream->Finish();
-  if (!broken_promise.ok()) return broken_promise;
+  if (!violation.ok()) return violation;
   if (finished_) return std::move(result_);
   if (events == 0 && !status.ok()) return ToStatus(status);
-  absl::Status broken_off = BrokenOff(status, events);
-  ForgetRetryDelay(&broken_off);  // prompts have been told of already
-  return broken_off;
+  absl::Status error = BrokenStreamError(status, events);
+  RemoveRetryDelay(&error);  // results of prompts were already reported
+  return error;
 }
 
 void ManyStream::Write(Stream* stream) const {
@@ -76,7 +76,7 @@ void ManyStream::Write(Stream* stream) const {
 }
 
 absl::Status ManyStream::Take(v1::AnalyzeManyEvent* event) {
-  if (finished_) return Broken("an event after the summary");
+  if (finished_) return Violation("an event after the summary");
   switch (event->event_case()) {
     case v1::AnalyzeManyEvent::kPrompt:
       return TakePromptEvent(event->mutable_prompt());
@@ -97,10 +97,11 @@ absl::Status ManyStream::Take(v1::AnalyzeManyEvent* event) {
 
 absl::Status ManyStream::CheckNext(const std::string& id) const {
   if (next_ == prompts_.size()) {
-    return Broken("prompt '", id, "' comes after the last one");
+    return Violation("got prompt '", id, "' after the last one");
   }
   if (id == prompts_[next_].id()) return absl::OkStatus();
-  return Broken("prompt '", prompts_[next_].id(), "' is due, got '", id, "'");
+  return Violation("expected prompt '", prompts_[next_].id(), "', got '", id,
+                   "'");
 }
 
 absl::Status ManyStream::TakePromptEvent(v1::ManyPromptEvent* event) {
@@ -119,7 +120,7 @@ absl::Status ManyStream::TakeError(const v1::ManyPromptError& error) {
   absl::Status status = CheckNext(error.id());
   if (!status.ok()) return status;
   if (error.code() == 0) {
-    return Broken("prompt '", error.id(), "' failed with the code OK");
+    return Violation("prompt '", error.id(), "' failed with the code OK");
   }
   ++result_.failed;
   End(absl::Status(static_cast<absl::StatusCode>(error.code()),
@@ -135,14 +136,14 @@ void ManyStream::End(absl::StatusOr<AnalysisResult> result) {
 
 absl::Status ManyStream::CheckFinished(const v1::ManyFinished& finished) {
   if (next_ != prompts_.size()) {
-    return Broken("the summary came before the end of prompt '",
-                  prompts_[next_].id(), "'");
+    return Violation("the summary came before the end of prompt '",
+                     prompts_[next_].id(), "'");
   }
   if (finished.prompts() != static_cast<int64_t>(prompts_.size()) ||
       finished.failed() != result_.failed) {
-    return Broken("the summary counts ", finished.prompts(), " prompts, ",
-                  finished.failed(), " failed, got ", prompts_.size(), ", ",
-                  result_.failed, " failed");
+    return Violation("the summary counts ", finished.prompts(), " prompts, ",
+                     finished.failed(), " failed, got ", prompts_.size(), ", ",
+                     result_.failed, " failed");
   }
   finished_ = true;
   return absl::OkStatus();

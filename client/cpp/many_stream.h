@@ -1,5 +1,4 @@
-// The events of one AnalyzeMany: prompts go out on a thread of their own while
-// events come in.
+// Reads the events of one AnalyzeMany while another thread writes the prompts.
 #ifndef QKSCOPE_CLIENT_CPP_MANY_STREAM_H_
 #define QKSCOPE_CLIENT_CPP_MANY_STREAM_H_
 
@@ -17,7 +16,7 @@ namespace qk::client {
 
 class ManyStream {
  public:
-  // All outlive the stream.
+  // All arguments must outlive the stream.
   ManyStream(const ClientStubs& stubs, const qkscope::v1::AnalyzeManySpec& spec,
              const std::vector<qkscope::v1::AnalyzeManyPrompt>& prompts,
              const ManyObserver& observer, const CallOptions& options);
@@ -35,7 +34,7 @@ class ManyStream {
   absl::Status TakePromptEvent(qkscope::v1::ManyPromptEvent* event);
   absl::Status TakeError(const qkscope::v1::ManyPromptError& error);
   absl::Status CheckFinished(const qkscope::v1::ManyFinished& finished);
-  // The prompt whose end comes next must be `id`.
+  // Fails unless `id` is the prompt whose events are due.
   absl::Status CheckNext(const std::string& id) const;
   void End(absl::StatusOr<AnalysisResult> result);
 
@@ -45,7 +44,7 @@ class ManyStream {
   const ManyObserver& observer_;
   const CallOptions& options_;
   ManyResult result_;
-  size_t next_ = 0;                  // index of the prompt whose events come
+  size_t next_ = 0;                  // index of the prompt whose events are due
   AnalyzeObserver prompt_observer_;  // of prompts_[next_]
   std::unique_ptr<ResultBuilder> builder_;  // of prompts_[next_]
   bool finished_ = false;

@@ -12,8 +12,8 @@ namespace v1 = qkscope::v1;
 absl::Status ResultBuilder::Add(v1::AnalyzeEvent* event) {
   absl::StatusOr<std::optional<Tensor>> tensor = checker_.Add(event);
   if (!tensor.ok()) {
-    return Incomplete(tensor.status().code(),
-                      std::string(tensor.status().message()));
+    return IncompleteStreamError(tensor.status().code(),
+                                 std::string(tensor.status().message()));
   }
   if (tensor->has_value()) {
     if (observer_.on_tensor) observer_.on_tensor(event->seq(), **tensor);

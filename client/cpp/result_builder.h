@@ -1,4 +1,4 @@
-// Puts an AnalysisResult together from the events of a stream, checking each.
+// Assembles an AnalysisResult from the events of a stream, and checks each.
 #ifndef QKSCOPE_CLIENT_CPP_RESULT_BUILDER_H_
 #define QKSCOPE_CLIENT_CPP_RESULT_BUILDER_H_
 
@@ -14,15 +14,15 @@ namespace qk::client {
 
 class ResultBuilder {
  public:
-  // The observer outlives the builder.
+  // The observer must outlive the builder.
   explicit ResultBuilder(const AnalyzeObserver& observer)
       : observer_(observer) {}
 
-  // Takes the next event, whose data are moved out of it. An error
-  // (IsIncompleteStream) names the promise that the stream broke.
+  // Adds the next event and moves its data out of it. An error
+  // (IsIncompleteStream) says what is wrong with the stream.
   absl::Status Add(qkscope::v1::AnalyzeEvent* event);
 
-  // Finished has come, and all that it promises.
+  // Whether Finished has arrived and everything matches it.
   bool finished() const { return checker_.finished(); }
   // Events with a sequence number so far.
   int64_t events() const { return checker_.events(); }

@@ -36,14 +36,14 @@ std::optional<absl::Duration> RetryDelay(const absl::Status& status,
   return std::min(delay, kLongestBackoff) * absl::Uniform(random, 1.0, 1.5);
 }
 
-void ForgetRetryDelay(absl::Status* status) { status->ErasePayload(kDelayUrl); }
+void RemoveRetryDelay(absl::Status* status) { status->ErasePayload(kDelayUrl); }
 
 bool Wait(absl::Duration delay, Cancellation* cancellation) {
-  constexpr absl::Duration kLook = absl::Milliseconds(50);
+  constexpr absl::Duration kPollInterval = absl::Milliseconds(50);
   const absl::Time end = absl::Now() + delay;
   while (absl::Now() < end) {
     if (cancellation != nullptr && cancellation->cancelled()) return false;
-    absl::SleepFor(std::min(kLook, end - absl::Now()));
+    absl::SleepFor(std::min(kPollInterval, end - absl::Now()));
   }
   return true;
 }

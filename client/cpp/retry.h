@@ -1,4 +1,4 @@
-// When a call that failed is worth making again.
+// Decides when to retry a failed call.
 #ifndef QKSCOPE_CLIENT_CPP_RETRY_H_
 #define QKSCOPE_CLIENT_CPP_RETRY_H_
 
@@ -11,21 +11,23 @@
 
 namespace qk::client {
 
-// How long to wait before the call is made again; nullopt: that would not help.
-// `attempt` counts from 0. Twice as long each time, at least what the server
-// asked for, and spread, so that many clients do not come back at once.
+// The time to wait before the retry, or nullopt if a retry would not help.
+// `attempt` counts from 0. The delay doubles each time, is at least what the
+// server asked for, and is randomised so that many clients do not return at
+// once.
 std::optional<absl::Duration> RetryDelay(const absl::Status& status,
                                          int attempt);
 
-// False: the caller cancelled meanwhile.
+// Returns false if the caller cancels during the wait.
 bool Wait(absl::Duration delay, Cancellation* cancellation);
 
-// The server's RetryInfo goes with the status.
+// Attaches the server's retry delay to the status.
 void SetRetryDelay(absl::Duration delay, absl::Status* status);
-// For a call that must not be made again as it is.
-void ForgetRetryDelay(absl::Status* status);
+// Removes the delay, if the call must not be repeated as it is.
+void RemoveRetryDelay(absl::Status* status);
 
-// Calls `attempt` until it succeeds or trying again would not help.
+// Calls `attempt` until it succeeds, the retries are used up, or a retry would
+// not help.
 template <typename Attempt>
 auto WithRetries(const CallOptions& options, const Attempt& attempt)
     -> decltype(attempt()) {

@@ -11,7 +11,7 @@ namespace {
 namespace v1 = qkscope::v1;
 
 template <typename... Parts>
-absl::Status Broken(const Parts&... parts) {
+absl::Status Violation(const Parts&... parts) {
   return absl::DataLossError(absl::StrCat("broken stream: ", parts...));
 }
 
@@ -25,7 +25,7 @@ std::string LayerText(int image, int layer) {
                    : absl::StrCat("image ", image, ", vision layer ", layer);
 }
 
-// Whether two chunks, their data taken out, belong to one tensor.
+// Whether two chunks, without their data, belong to the same tensor.
 bool SameTensor(const v1::Layer& a, const v1::Layer& b) {
   auto essence = [](v1::Layer layer) {
     layer.clear_offset();
@@ -36,27 +36,28 @@ bool SameTensor(const v1::Layer& a, const v1::Layer& b) {
   return essence(a) == essence(b);
 }
 
-// A chunk's own numbers, `have` bytes of its tensor having come before.
+// Checks a chunk's numbers, after `have` bytes of its tensor have arrived.
 absl::Status CheckChunk(const v1::Layer& layer, const std::string& chunk,
                         size_t have) {
   const std::string name = TensorName(layer);
   if (ShapeBytes(layer) != layer.total_bytes()) {
-    return Broken(name, " has ", layer.total_bytes(),
-                  " bytes, its shape needs ", ShapeBytes(layer));
+    return Violation(name, " has ", layer.total_bytes(),
+                     " bytes, its shape needs ", ShapeBytes(layer));
   }
   if (Crc32c(chunk.data(), chunk.size()) != layer.crc32c()) {
-    return Broken(name, ": checksum of the chunk at byte ", layer.offset(),
-                  " is wrong");
+    return Violation(name, ": checksum of the chunk at byte ", layer.offset(),
+                     " is wrong");
   }
   if (layer.offset() != static_cast<int64_t>(have)) {
-    return Broken(name, ": chunk at byte ", layer.offset(), ", expected ",
-                  have);
+    return Violation(name, ": chunk at byte ", layer.offset(), ", expected ",
+                     have);
   }
   if (chunk.empty() && layer.total_bytes() > 0) {
-    return Broken(name, ": an empty chunk");
+    return Violation(name, ": an empty chunk");
   }
   if (have + chunk.size() > static_cast<size_t>(layer.total_bytes())) {
-    return Broken(name, ": more data than its ", layer.total_bytes(), " bytes");
+    return Violation(name, ": more data than its ", layer.total_bytes(),
+                     " bytes");
   }
   return absl::OkStatus();
 }
@@ -65,14 +66,14 @@ absl::Status CheckChunk(const v1::Layer& layer, const std::string& chunk,
 
 absl::StatusOr<std::optional<Tensor>> StreamChecker::Add(
     v1::AnalyzeEvent* event) {
-  if (finished_) return Broken("an event after Finished");
+  if (finished_) return Violation("an event after Finished");
   if (event->event_case() == v1::AnalyzeEvent::kAccepted) return std::nullopt;
   if (event->seq() != next_seq_) {
-    return Broken("event ", next_seq_, " is missing, got ", event->seq());
+    return Violation("event ", next_seq_, " is missing, got ", event->seq());
   }
   ++next_seq_;
   if (!started_ && event->event_case() != v1::AnalyzeEvent::kStarted) {
-    return Broken("event ", event->seq(), " came before Started");
+    return Violation("event ", event->seq(), " came before Started");
   }
   absl::Status status;
   switch (event->event_case()) {
@@ -99,7 +100,7 @@ absl::StatusOr<std::optional<Tensor>> StreamChecker::Add(
     case v1::AnalyzeEvent::kFinished:
       status = CheckFinished(*event);
       break;
-    default:  // An event of a newer server: its place in the order is enough.
+    default:  // An event of a newer server: only its seq is checked.
       break;
   }
   if (!status.ok()) return status;
@@ -107,7 +108,7 @@ absl::StatusOr<std::optional<Tensor>> StreamChecker::Add(
 }
 
 absl::Status StreamChecker::CheckStarted(const v1::Started& started) {
-  if (started_) return Broken("a second Started");
+  if (started_) return Violation("a second Started");
   started_ = true;
   const v1::Capture& capture = started.expanded().capture();
   hash_payloads_ = capture.form() != v1::RAW || capture.raw_sha256();
@@ -118,7 +119,7 @@ absl::Status StreamChecker::CheckStarted(const v1::Started& started) {
 
 absl::Status StreamChecker::CheckArm(const std::string& arm) const {
   if (arms_.count(arm) > 0) return absl::OkStatus();
-  return Broken("arm '", arm, "' is not one of the request's");
+  return Violation("arm '", arm, "' is not one of the request's");
 }
 
 absl::Status StreamChecker::CheckToken(const v1::Token& token) {
@@ -126,8 +127,8 @@ absl::Status StreamChecker::CheckToken(const v1::Token& token) {
   if (!status.ok()) return status;
   auto [last, first_of_arm] = last_token_.emplace(token.arm(), token.step());
   if (!first_of_arm && token.step() != last->second + 1) {
-    return Broken("token of step ", token.step(), " of arm '", token.arm(),
-                  "' after step ", last->second);
+    return Violation("token of step ", token.step(), " of arm '", token.arm(),
+                     "' after step ", last->second);
   }
   last->second = token.step();
   return absl::OkStatus();
@@ -137,21 +138,22 @@ absl::Status StreamChecker::CheckOrder(const v1::Layer& layer) {
   absl::Status status = CheckArm(layer.arm());
   if (!status.ok()) return status;
   if (layer.has_image() && (layer.image() < 0 || layer.image() >= images_)) {
-    return Broken(TensorName(layer), ": the request has ", images_, " images");
+    return Violation(TensorName(layer), ": the request has ", images_,
+                     " images");
   }
   const int step = layer.has_step() ? layer.step() : -1;
   auto [last, first] = last_layer_.emplace(
       StepKey{layer.arm(), ImageOf(layer), layer.phase(), step}, layer.layer());
   if (!first && layer.layer() < last->second) {
-    return Broken(TensorName(layer), " came after layer ", last->second);
+    return Violation(TensorName(layer), " came after layer ", last->second);
   }
   last->second = layer.layer();
   if (layer.phase() == v1::PREFILL && compared_.count(layer.arm()) > 0) {
-    return Broken(TensorName(layer), " came after its arm's Comparison");
+    return Violation(TensorName(layer), " came after its arm's Comparison");
   }
   const auto token = last_token_.find(layer.arm());
   if (step >= 0 && token != last_token_.end() && token->second > step) {
-    return Broken(TensorName(layer), " came after its step's token");
+    return Violation(TensorName(layer), " came after its step's token");
   }
   return absl::OkStatus();
 }
@@ -159,7 +161,7 @@ absl::Status StreamChecker::CheckOrder(const v1::Layer& layer) {
 absl::StatusOr<std::optional<Tensor>> StreamChecker::AddChunk(
     v1::Layer* layer) {
   const std::string name = TensorName(*layer);
-  if (complete_.count(name) > 0) return Broken(name, " came twice");
+  if (complete_.count(name) > 0) return Violation(name, " came twice");
   const std::string chunk = std::move(*layer->mutable_data());
   layer->clear_data();
   auto [found, is_first] = partial_.try_emplace(name);
@@ -169,7 +171,7 @@ absl::StatusOr<std::optional<Tensor>> StreamChecker::AddChunk(
   if (is_first) {
     tensor.header = *layer;
   } else if (!SameTensor(tensor.header, *layer)) {
-    return Broken(name, ": chunks disagree about what they are part of");
+    return Violation(name, ": its chunks have different fields");
   }
   if (layer->has_statistics()) {
     *tensor.header.mutable_statistics() =
@@ -204,15 +206,15 @@ void StreamChecker::AddToDigest(const Tensor& tensor) {
 absl::Status StreamChecker::CheckFinished(const v1::AnalyzeEvent& event) {
   const v1::Finished& finished = event.finished();
   if (finished.events() != event.seq()) {
-    return Broken("Finished counts ", finished.events(), " events, is number ",
-                  event.seq());
+    return Violation("Finished counts ", finished.events(),
+                     " events, but its seq is ", event.seq());
   }
   if (!partial_.empty()) {
-    return Broken(partial_.begin()->first, " is incomplete");
+    return Violation(partial_.begin()->first, " is incomplete");
   }
   if (finished.streamed_bytes() != payload_bytes_) {
-    return Broken("Finished counts ", finished.streamed_bytes(),
-                  " bytes of payload, got ", payload_bytes_);
+    return Violation("Finished counts ", finished.streamed_bytes(),
+                     " bytes of payload, got ", payload_bytes_);
   }
   for (const v1::PayloadDigest& digest : finished.manifest().digests()) {
     absl::Status status = CheckDigest(digest);
@@ -221,9 +223,9 @@ absl::Status StreamChecker::CheckFinished(const v1::AnalyzeEvent& event) {
   if (!digests_.empty()) {
     const auto& [arm, image, phase, layer, point, stage] =
         digests_.begin()->first;
-    return Broken("the manifest has no digest of arm '", arm, "', ",
-                  LayerText(image, layer), ", ",
-                  v1::HookPoint_Name(static_cast<v1::HookPoint>(point)));
+    return Violation("the manifest has no digest of arm '", arm, "', ",
+                     LayerText(image, layer), ", ",
+                     v1::HookPoint_Name(static_cast<v1::HookPoint>(point)));
   }
   finished_ = true;
   return absl::OkStatus();
@@ -237,15 +239,16 @@ absl::Status StreamChecker::CheckDigest(const v1::PayloadDigest& digest) {
       "arm '", digest.arm(), "', ", LayerText(ImageOf(digest), digest.layer()),
       ", ", v1::HookPoint_Name(digest.point()));
   if (found == digests_.end()) {
-    return Broken("the manifest has a digest of ", what, ", which never came");
+    return Violation("the manifest has a digest of ", what,
+                     ", which never came");
   }
   Digest& got = found->second;
   if (got.bytes != digest.bytes() || got.crc32c != digest.crc32c()) {
-    return Broken("the manifest's digest of ", what, " differs");
+    return Violation("the manifest's digest of ", what, " differs");
   }
   if (!digest.sha256().empty() && hash_payloads_ &&
       got.sha256.FinishHex() != digest.sha256()) {
-    return Broken("the manifest's SHA-256 of ", what, " differs");
+    return Violation("the manifest's SHA-256 of ", what, " differs");
   }
   digests_.erase(found);
   return absl::OkStatus();

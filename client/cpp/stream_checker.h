@@ -1,8 +1,8 @@
-// Checks the promises of an Analyze stream, event by event: sequence numbers
-// without gaps, the guaranteed order, whole tensors with right checksums, and
-// at the end that all of the manifest's digests match what came.
+// Checks an Analyze stream event by event: sequence numbers without gaps, the
+// guaranteed order, complete tensors with the right checksums, and at the end
+// that the manifest's digests match what arrived.
 //
-// DATA_LOSS names the first broken promise.
+// DATA_LOSS describes the first violation.
 #ifndef QKSCOPE_CLIENT_CPP_STREAM_CHECKER_H_
 #define QKSCOPE_CLIENT_CPP_STREAM_CHECKER_H_
 
@@ -22,8 +22,8 @@ namespace qk::client {
 
 class StreamChecker {
  public:
-  // Takes the next event. Gives a tensor when the event completed one; the
-  // event's data are moved out of it.
+  // Checks the next event and moves its data out of it. Returns a tensor if the
+  // event completes one.
   absl::StatusOr<std::optional<Tensor>> Add(qkscope::v1::AnalyzeEvent* event);
 
   bool started() const { return started_; }
@@ -32,10 +32,10 @@ class StreamChecker {
   int64_t events() const { return next_seq_; }
 
  private:
-  // (arm, image, phase, layer, point, stage): what a digest of the manifest
-  // covers; image is -1 of the text.
+  // (arm, image, phase, layer, point, stage): what one digest in the manifest
+  // covers. image is -1 for the text.
   using DigestKey = std::tuple<std::string, int, int, int, int, int>;
-  // (arm, image, phase, step); step is -1 where there is none.
+  // (arm, image, phase, step); step is -1 if there is none.
   using StepKey = std::tuple<std::string, int, int, int>;
 
   struct Digest {
@@ -59,8 +59,8 @@ class StreamChecker {
   bool hash_payloads_ = true;
   int images_ = 0;  // of the request
   std::set<std::string> arms_;
-  std::set<std::string> compared_;         // arms whose Comparison came
-  std::map<std::string, int> last_token_;  // step, by arm
+  std::set<std::string> compared_;         // arms whose Comparison has arrived
+  std::map<std::string, int> last_token_;  // step of the last token, by arm
   std::map<StepKey, int> last_layer_;
   std::map<std::string, Tensor> partial_;  // by name
   std::set<std::string> complete_;         // names

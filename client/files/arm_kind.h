@@ -1,4 +1,4 @@
-// Which arms are disrupted.
+// Tells disrupted from undisrupted arms.
 #ifndef QKSCOPE_CLIENT_FILES_ARM_KIND_H_
 #define QKSCOPE_CLIENT_FILES_ARM_KIND_H_
 
@@ -6,7 +6,7 @@
 
 namespace qk::client {
 
-// Whether the arm leaves every value as it is.
+// Whether the arm changes no values.
 inline bool IsUndisrupted(const qkscope::v1::Arm& arm) {
   return arm.disruptions().empty() && !arm.has_preset();
 }

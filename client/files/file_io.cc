@@ -24,7 +24,7 @@ absl::Status FileError(const char* action, const std::string& path, int error) {
   return status;
 }
 
-// 0, or the errno of the first write that failed.
+// Returns 0, or the errno of the first write that failed.
 int WriteAll(int fd, const std::vector<const std::string*>& parts) {
   for (const std::string* part : parts) {
     for (size_t done = 0; done < part->size();) {
@@ -37,7 +37,7 @@ int WriteAll(int fd, const std::vector<const std::string*>& parts) {
   return fsync(fd) == 0 ? 0 : errno;
 }
 
-// Gives a new file the mode and the owner of the one it will replace.
+// Gives a new file the mode and the owner of the file that it will replace.
 int KeepAccess(const std::string& path, int fd) {
   struct stat old = {};
   if (stat(path.c_str(), &old) != 0) return errno == ENOENT ? 0 : errno;

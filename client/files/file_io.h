@@ -1,4 +1,4 @@
-// Whole files, read and written so that a reader never meets half of one.
+// Reads whole files, and writes them so that no reader sees a partial file.
 #ifndef QKSCOPE_CLIENT_FILES_FILE_IO_H_
 #define QKSCOPE_CLIENT_FILES_FILE_IO_H_
 
@@ -10,22 +10,22 @@
 
 namespace qk::client {
 
-// "-" is standard input. NOT_FOUND, PERMISSION_DENIED and the like name the
-// file.
+// Reads a file; "-" is standard input. Errors (NOT_FOUND, PERMISSION_DENIED and
+// others) name the file.
 absl::StatusOr<std::string> ReadFile(const std::string& path);
 
 enum class FileMode {
-  kUsual,    // as the process's umask says
-  kPrivate,  // for its owner alone; one that is there keeps mode and owner
+  kUsual,    // the mode follows the process's umask
+  kPrivate,  // mode 0600; an existing file keeps its mode and owner
 };
 
 // Writes the parts to a temporary file beside `path`, syncs it and renames it
-// over `path`. On failure `path` is as it was.
+// over `path`. On failure `path` is unchanged.
 absl::Status WriteFileAtomically(const std::string& path,
                                  const std::vector<const std::string*>& parts,
                                  FileMode mode = FileMode::kUsual);
 
-// Whether the failure is one of reading or writing a local file.
+// Whether reading or writing a local file failed.
 bool IsFileError(const absl::Status& status);
 
 }  // namespace qk::client

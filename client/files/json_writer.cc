@@ -6,7 +6,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
+#include "engine/base/json_string.h"
 #include "engine/base/utf8.h"
 #include "google/protobuf/descriptor.h"
 
@@ -44,7 +44,7 @@ std::string ArrayJson(const std::vector<float>& values) {
   return json + "]";
 }
 
-// Element `i` of a repeated field, or the field's value when i is -1.
+// Writes element `i` of a repeated field. -1: the value of a singular field.
 std::string ValueJson(const Message& message, const FieldDescriptor* field,
                       int i) {
   const Reflection& r = *message.GetReflection();
@@ -100,7 +100,7 @@ std::string RepeatedJson(const Message& message, const FieldDescriptor* field) {
   return json + "]";
 }
 
-// Bytes that are float32.
+// Whether the field's bytes are float32 values.
 bool IsFloatArray(const FieldDescriptor* field) {
   return field->containing_type() ==
              qkscope::v1::AggregateEntry::descriptor() &&
@@ -135,25 +135,6 @@ bool IsLayerData(const FieldDescriptor* field) {
 
 }  // namespace
 
-std::string JsonString(const std::string& text) {
-  std::string json = "\"";
-  for (size_t at = 0; at < text.size();) {
-    const size_t bytes = Utf8CharacterBytes(absl::string_view(text).substr(at));
-    const char c = text[at];
-    if (bytes == 0) {
-      json += "\\ufffd";
-    } else if (c == '"' || c == '\\') {
-      json += {'\\', c};
-    } else if (bytes == 1 && (static_cast<unsigned char>(c) < 0x20)) {
-      absl::StrAppendFormat(&json, "\\u%04x", c);
-    } else {
-      json.append(text, at, bytes);
-    }
-    at += bytes == 0 ? 1 : bytes;
-  }
-  return json + "\"";
-}
-
 std::string ToJson(const Message& message) {
   std::string json = "{";
   const auto* type = message.GetDescriptor();
@@ -168,7 +149,7 @@ std::string ToJson(const Message& message) {
   return json + "}";
 }
 
-std::string JsonOfTensor(int64_t seq, const Tensor& tensor) {
+std::string TensorToJson(int64_t seq, const Tensor& tensor) {
   std::string layer = ToJson(tensor.header);
   layer.pop_back();
   const absl::StatusOr<std::vector<float>> values =

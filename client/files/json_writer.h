@@ -1,11 +1,11 @@
-// Messages as one line of JSON, for pipes: protobuf's JSON mapping with the
-// fields' own names, except that
+// Writes messages as one line of JSON each, for pipes. The format is protobuf's
+// JSON mapping with the original field names, except that
 //  - 64-bit integers are numbers;
-//  - fields at their default that have no presence are written too;
+//  - fields without presence are written even if they have the default value;
 //  - bytes that are UTF-8 text get a second field, NAME_utf8, with the text;
-//  - Layer.data is left out: its values are JsonOfTensor's;
+//  - Layer.data is left out: TensorToJson writes its values;
 //  - means and variances of an AggregateEntry are arrays of numbers, row-major.
-// Parsers of protobuf JSON that ignore unknown fields read it.
+// Parsers of protobuf JSON can read it if they ignore unknown fields.
 #ifndef QKSCOPE_CLIENT_FILES_JSON_WRITER_H_
 #define QKSCOPE_CLIENT_FILES_JSON_WRITER_H_
 
@@ -19,13 +19,10 @@ namespace qk::client {
 
 std::string ToJson(const google::protobuf::Message& message);
 
-// An AnalyzeEvent with `layer`: norms as an array of numbers `values`, in
-// row-major order (NaN and infinities as the strings "NaN", "Infinity",
-// "-Infinity"); raw values as base64 `data`, little-endian in `dtype`.
-std::string JsonOfTensor(int64_t seq, const Tensor& tensor);
-
-// `text` as a JSON string, quotes included. Invalid UTF-8 becomes U+FFFD.
-std::string JsonString(const std::string& text);
+// Writes an AnalyzeEvent with `layer`. Norms are an array of numbers `values`
+// in row-major order (NaN and infinities are the strings "NaN", "Infinity" and
+// "-Infinity"). Raw values are base64 `data`, little-endian, of type `dtype`.
+std::string TensorToJson(int64_t seq, const Tensor& tensor);
 
 }  // namespace qk::client
 

@@ -50,7 +50,8 @@ Difference CompareValues(const std::vector<float>& a,
       result.first_b = b[i];
     }
     double distance = std::fabs(static_cast<double>(a[i]) - b[i]);
-    // Two NaNs differ in bits only; a NaN and a number, as much as can be.
+    // Two NaNs differ only in their bits; a NaN differs infinitely from a
+    // number.
     if (std::isnan(distance)) {
       distance = std::isnan(a[i]) && std::isnan(b[i])
                      ? 0

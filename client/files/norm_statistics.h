@@ -1,5 +1,5 @@
-// The statistics of a (heads, head_dim) matrix of norms, computed here for
-// saved tensors; the server's own come with each Layer.
+// Computes the statistics of (heads, head_dim) matrices of norms for saved
+// tensors. Live Layer events carry the server's statistics.
 #ifndef QKSCOPE_CLIENT_FILES_NORM_STATISTICS_H_
 #define QKSCOPE_CLIENT_FILES_NORM_STATISTICS_H_
 
@@ -17,14 +17,14 @@ struct NormStatistics {
 };
 
 // `norms`: (heads, head_dim), row-major. A head whose mean is 0 has no massive
-// entry; entries that are not finite are left out.
+// entries. Entries that are not finite are ignored.
 NormStatistics ComputeNormStatistics(const std::vector<float>& norms,
                                      int head_dim, double lambda);
 
 // How two tensors of one shape differ.
 struct Difference {
   int64_t count = 0;   // elements whose bytes differ
-  int64_t first = -1;  // index of the first of them
+  int64_t first = -1;  // index of the first such element
   float first_a = 0, first_b = 0;
   double largest = 0;  // absolute; NaN against a number counts as infinity
   int64_t largest_at = -1;

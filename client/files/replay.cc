@@ -20,7 +20,7 @@ DigestKey KeyOf(const v1::PayloadDigest& digest) {
           digest.point(), digest.stage()};
 }
 
-std::string NameOf(const v1::PayloadDigest& digest) {
+std::string TensorNameOf(const v1::PayloadDigest& digest) {
   v1::Layer header;
   header.set_arm(digest.arm());
   if (digest.has_image()) header.set_image(digest.image());
@@ -37,7 +37,7 @@ bool SameDigest(const v1::PayloadDigest& a, const v1::PayloadDigest& b) {
          (!both_hashed || a.sha256() == b.sha256());
 }
 
-// Names of the tensors whose digests differ or are missing on one side.
+// Names the tensors whose digests differ or are missing on one side.
 std::vector<std::string> DifferingDigests(const v1::Manifest& before,
                                           const v1::Manifest& after) {
   std::map<DigestKey, const v1::PayloadDigest*> now;
@@ -48,21 +48,21 @@ std::vector<std::string> DifferingDigests(const v1::Manifest& before,
   for (const v1::PayloadDigest& digest : before.digests()) {
     const auto found = now.find(KeyOf(digest));
     if (found == now.end()) {
-      names.push_back(NameOf(digest) + " (missing now)");
+      names.push_back(TensorNameOf(digest) + " (missing now)");
     } else if (!SameDigest(digest, *found->second)) {
-      names.push_back(NameOf(digest));
+      names.push_back(TensorNameOf(digest));
     }
     if (found != now.end()) now.erase(found);
   }
   for (const auto& [key, digest] : now) {
-    names.push_back(NameOf(*digest) + " (new)");
+    names.push_back(TensorNameOf(*digest) + " (new)");
   }
   return names;
 }
 
-// Why bits need not agree; empty when they must.
-std::vector<std::string> Incomparable(const v1::Manifest& before,
-                                      const v1::Manifest& after) {
+// Returns the reasons why bits need not agree; empty if they must agree.
+std::vector<std::string> IncomparableReasons(const v1::Manifest& before,
+                                             const v1::Manifest& after) {
   std::vector<std::string> reasons;
   auto check = [&](const char* what, const std::string& a,
                    const std::string& b) {
@@ -79,7 +79,7 @@ std::vector<std::string> Incomparable(const v1::Manifest& before,
 }
 
 struct ValueReport {
-  bool any = false;   // tensors of both runs were compared
+  bool any = false;   // whether any tensors were compared
   std::string first;  // first differing element, or empty
   double largest = 0;
   std::string largest_where;
@@ -128,7 +128,7 @@ v1::AnalyzeRequest ReplayRequest(const v1::Manifest& manifest) {
   *input.mutable_images() = manifest.expanded().input().images();
   *request.mutable_input() = input;
   for (v1::Arm& arm : *request.mutable_arms()) {
-    // An expanded preset is its rules; both together would collide.
+    // An expanded preset is already among the rules; both would collide.
     if (!arm.disruptions().empty()) arm.clear_preset();
   }
   return request;
@@ -137,7 +137,8 @@ v1::AnalyzeRequest ReplayRequest(const v1::Manifest& manifest) {
 ReplayReport CompareRuns(const SavedAnalysis& before,
                          const AnalysisResult& after) {
   const v1::Manifest& now = after.finished.manifest();
-  const std::vector<std::string> reasons = Incomparable(before.manifest, now);
+  const std::vector<std::string> reasons =
+      IncomparableReasons(before.manifest, now);
   const std::vector<std::string> names = DifferingDigests(before.manifest, now);
   const ValueReport values = CompareTensors(before, after);
   const int total = before.manifest.digests_size();
@@ -169,8 +170,8 @@ ReplayReport CompareRuns(const SavedAnalysis& before,
                                         " at ", values.largest_where));
   } else if (!values.any && !names.empty()) {
     report.lines.push_back(
-        "the first run's values are not at hand (a manifest has digests only): "
-        "replay a file of --out to see by how much");
+        "a manifest has digests but no values; to see how much they differ, "
+        "replay a file saved with --out");
   }
   return report;
 }

@@ -1,4 +1,4 @@
-// Whether a second run gave the same bytes as the first.
+// Compares the bytes of a second run with those of the first.
 #ifndef QKSCOPE_CLIENT_FILES_REPLAY_H_
 #define QKSCOPE_CLIENT_FILES_REPLAY_H_
 
@@ -13,18 +13,19 @@ enum class ReplayVerdict { kIdentical, kDiffers, kNotComparable };
 
 struct ReplayReport {
   ReplayVerdict verdict = ReplayVerdict::kIdentical;
-  // What a reader should see, a sentence per line.
+  // The report for the user, one sentence per line.
   std::vector<std::string> lines;
 };
 
-// The request that runs `manifest` again: its token ids, its expanded arms. Its
-// images are without their bytes, which a manifest does not hold.
+// Returns the request that repeats the run of `manifest`, with its token ids
+// and expanded arms. Its images lack their bytes, which a manifest does not
+// have.
 qkscope::v1::AnalyzeRequest ReplayRequest(
     const qkscope::v1::Manifest& manifest);
 
-// Compares digests, and values where `before` has tensors. Bits may only be
-// expected to agree on the same weights, compute type, backend and kernels;
-// elsewhere the verdict is kNotComparable.
+// Compares digests, and also values if `before` has tensors. Bits can only be
+// expected to agree with the same weights, compute type, backend and kernels;
+// otherwise the verdict is kNotComparable.
 ReplayReport CompareRuns(const SavedAnalysis& before,
                          const AnalysisResult& after);
 

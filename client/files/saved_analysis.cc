@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "client/files/file_io.h"
-#include "client/files/json_writer.h"
+#include "engine/base/json_string.h"
 #include "google/protobuf/struct.pb.h"
 #include "google/protobuf/util/json_util.h"
 
@@ -20,7 +20,7 @@ using google::protobuf::Message;
 using google::protobuf::Struct;
 using google::protobuf::Value;
 
-// Bytes of the little-endian header length that a file begins with.
+// A file begins with the header's length, little-endian, in this many bytes.
 constexpr size_t kLengthBytes = 8;
 
 std::string ProtoJson(const Message& message, bool pretty) {
@@ -120,8 +120,8 @@ absl::Status ReadTensor(const std::string& path, const std::string& name,
   tensor.data =
       data.substr(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
   if (ShapeBytes(tensor.header) != static_cast<int64_t>(tensor.data.size())) {
-    return Bad(path, name, "'s shape does not fit its ", tensor.data.size(),
-               " bytes");
+    return Bad(path, "the shape of ", name, " does not match its ",
+               tensor.data.size(), " bytes");
   }
   saved->tensors.push_back(std::move(tensor));
   return absl::OkStatus();
@@ -148,7 +148,7 @@ absl::StatusOr<SavedAnalysis> ReadSafetensors(const std::string& path,
   uint64_t length;
   std::memcpy(&length, content.data(), kLengthBytes);
   if (length > content.size() - kLengthBytes) {
-    return Bad(path, "its header of ", length, " bytes is cut short");
+    return Bad(path, "its header of ", length, " bytes is truncated");
   }
   Struct header;
   if (!ParseProtoJson(content.substr(kLengthBytes, length), &header)) {
@@ -166,7 +166,7 @@ absl::StatusOr<SavedAnalysis> ReadSafetensors(const std::string& path,
   Struct layers;
   if (!ParseProtoJson(text("manifest"), &saved.manifest) ||
       !ParseProtoJson(text("layers"), &layers)) {
-    return Bad(path, "it has no manifest of qkscope in its metadata");
+    return Bad(path, "its metadata have no qkscope manifest");
   }
   const std::string data = content.substr(kLengthBytes + length);
   for (const auto& [name, entry] : entries) {
@@ -205,7 +205,8 @@ absl::Status WriteManifest(const v1::Manifest& manifest,
 absl::StatusOr<SavedAnalysis> ReadSavedAnalysis(const std::string& path) {
   absl::StatusOr<std::string> content = ReadFile(path);
   if (!content.ok()) return content.status();
-  // A .safetensors file has '{' behind its length, JSON has it in front of it.
+  // In a .safetensors file, '{' follows the header's length; JSON begins with
+  // it.
   const bool is_safetensors = content->size() > kLengthBytes &&
                               (*content)[kLengthBytes] == '{' &&
                               (*content)[kLengthBytes - 1] == '\0';
@@ -213,7 +214,7 @@ absl::StatusOr<SavedAnalysis> ReadSavedAnalysis(const std::string& path) {
   SavedAnalysis saved;
   if (!ParseProtoJson(*content, &saved.manifest) ||
       saved.manifest.model().empty()) {
-    return Bad(path, "neither a manifest nor a .safetensors file of qkscope");
+    return Bad(path, "neither a manifest nor a .safetensors file from qkscope");
   }
   return saved;
 }

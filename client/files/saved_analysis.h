@@ -1,13 +1,13 @@
-// An analysis as a .safetensors file (huggingface.co/docs/safetensors),
-// readable by any library of that format.
+// Saves and reads an analysis as a .safetensors file
+// (huggingface.co/docs/safetensors), which any library for that format can
+// read.
 //
-// Tensors are named as by TensorName: `clean/layer.3.hook_rot_q`. The file's
-// `__metadata__` holds, each as JSON text:
+// Tensors have the names that TensorName returns: `clean/layer.3.hook_rot_q`.
+// The file's `__metadata__` holds `format`: "qkscope" and, as JSON text:
 //   manifest     the Manifest, in protobuf's JSON mapping
 //   axes         {tensor name: [axis names]}
 //   layers       {tensor name: Layer without data}
 //   comparisons  [Comparison]
-// and `format`: "qkscope".
 #ifndef QKSCOPE_CLIENT_FILES_SAVED_ANALYSIS_H_
 #define QKSCOPE_CLIENT_FILES_SAVED_ANALYSIS_H_
 
@@ -26,13 +26,13 @@ struct SavedAnalysis {
   qkscope::v1::Manifest manifest;
 };
 
-// Written whole or not at all.
+// The files are written completely or not at all.
 absl::Status WriteSafetensors(const AnalysisResult& result,
                               const std::string& path);
 absl::Status WriteManifest(const qkscope::v1::Manifest& manifest,
                            const std::string& path);
 
-// Reads either kind of file; a manifest has no tensors. DATA_LOSS says what is
+// Reads either kind of file. A manifest has no tensors. DATA_LOSS says what is
 // wrong with the file.
 absl::StatusOr<SavedAnalysis> ReadSavedAnalysis(const std::string& path);
 

@@ -8,8 +8,8 @@
 namespace qk::client {
 namespace {
 
-// Of a server that cannot be reached: gRPC's words for a failed handshake say
-// little, on one of the two sides nothing but that the connection is gone.
+// Hints for a server that cannot be reached. gRPC's message for a failed TLS
+// handshake may say only that the connection is gone.
 constexpr char kTlsHint[] =
     "; over TLS: see --tls-ca, --tls-server-name, --tls-cert and --tls-key)";
 constexpr char kPlaintextHint[] = "; without TLS: see --tls)";

@@ -1,4 +1,4 @@
-// What every subcommand of qkctl shares: the common flags, --help, error
+// What all subcommands of qkctl share: the common flags, --help and error
 // reports.
 #ifndef QKSCOPE_CLIENT_QKCTL_COMMAND_H_
 #define QKSCOPE_CLIENT_QKCTL_COMMAND_H_
@@ -16,7 +16,7 @@
 
 namespace qk::client {
 
-// What the process gives its subcommand.
+// What the process passes to its subcommand.
 struct Context {
   ClientOptions client = ClientOptions::FromEnvironment();
   std::optional<double> timeout_s;
@@ -29,19 +29,19 @@ struct Context {
   }
   CallOptions Call();
 
-  // Say what went wrong; give the exit code that says it too.
+  // Print the error and return its exit code.
   ExitCode Fail(const absl::Status& status);
   ExitCode FailUsage(const absl::Status& status);
 };
 
-// Fills an empty `model` with the server's only one. A value is the exit code
-// of a command that cannot go on.
+// Sets an empty `model` to the server's only model. Returns an exit code if the
+// command cannot continue.
 std::optional<ExitCode> ChooseModel(AnalysisClient* client, Context* context,
                                     std::string* model);
 
 struct CommandText {
   const char* name;
-  const char* arguments;  // after the flags in the usage line, may be empty
+  const char* arguments;  // follow the flags in the usage line; may be empty
   const char* summary;    // one line
   const char* details;    // paragraphs and examples; ends with a newline
 };
@@ -55,8 +55,8 @@ class CommandLine {
   // The arguments that are not flags.
   const std::vector<std::string>& words() const { return words_; }
 
-  // Parses and applies the common flags. A value is the exit code of a command
-  // that is over: help was asked for, or the usage is wrong.
+  // Parses the arguments and applies the common flags. Returns an exit code if
+  // the command is over, because of --help or wrong usage.
   std::optional<ExitCode> Parse(const std::vector<std::string>& arguments,
                                 size_t max_words);
 

@@ -30,7 +30,7 @@ const Command* const kCommands[] = {
 
 std::string Help(const FlagSet& flags) {
   std::string help =
-      "qkctl looks at the massive values of Q and K of a language model.\n\n"
+      "qkctl shows the massive values of Q and K in a language model.\n\n"
       "Usage: qkctl [--server ADDR] COMMAND [FLAGS]\n\nCommands:\n";
   for (const Command* command : kCommands) {
     absl::StrAppendFormat(&help, "  %-12s %s\n", command->text.name,
@@ -38,7 +38,7 @@ std::string Help(const FlagSet& flags) {
   }
   absl::StrAppend(
       &help,
-      "\nqkctl COMMAND --help tells more, with examples. To begin with:\n"
+      "\nSee qkctl COMMAND --help for details and examples. To begin with:\n"
       "  qkctl analyze --prompt 'The city of Paris is in' --arm clean "
       "--arm top_k:1\n",
       flags.Help(),
@@ -48,8 +48,9 @@ std::string Help(const FlagSet& flags) {
   return help;
 }
 
-// Ctrl-C and SIGTERM end the call in progress; a second one ends the process.
-// Must run before any other thread starts, which inherit the blocked signals.
+// Ctrl-C and SIGTERM cancel the call in progress; a second signal ends the
+// process. Must run before other threads start, so that they inherit the
+// blocked signals.
 void CancelOnSignals(Cancellation* cancellation) {
   sigset_t signals;
   sigemptyset(&signals);
@@ -85,7 +86,7 @@ ExitCode Main(const std::vector<std::string>& arguments, Context* context) {
   bool version = false;
   connection.AddTo(context->client, &context->timeout_s, &context->retries,
                    &flags);
-  flags.Add("version", "qkctl's version", &version);
+  flags.Add("version", "show the version", &version);
   absl::StatusOr<std::vector<std::string>> words =
       flags.Parse(arguments, /*stop_at_word=*/true);
   if (!words.ok()) return context->FailUsage(words.status());
@@ -111,11 +112,11 @@ ExitCode Main(const std::vector<std::string>& arguments, Context* context) {
 }  // namespace qk::client
 
 int main(int argc, char** argv) {
-  // What gRPC has to say comes as a call's status, too.
+  // A call's status has all that gRPC would print.
   if (std::getenv("GRPC_VERBOSITY") == nullptr) {
     gpr_set_log_function([](gpr_log_func_args*) {});
   }
-  // Outlives main: the signal thread may still hold it.
+  // Never deleted: the signal thread may use it until the process ends.
   auto* const context = new qk::client::Context();
   qk::client::CancelOnSignals(&context->cancellation);
   return qk::client::Main({argv + 1, argv + argc}, context);

@@ -125,8 +125,8 @@ absl::StatusOr<Architecture> ArchitectureFromConfig(const JsonValue& config);
 // Reads a GGUF file's metadata.
 absl::StatusOr<Architecture> ArchitectureFromGguf(const GgufFile& file);
 
-// Returns every weight of the model, in no particular order; a tied head occurs
-// twice.
+// Returns every weight of the model, in no particular order. A tied lm_head
+// occurs twice.
 std::vector<WeightRef*> AllWeights(Architecture* architecture);
 std::vector<const WeightRef*> AllWeights(const Architecture& architecture);
 

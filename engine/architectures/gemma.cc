@@ -219,17 +219,17 @@ absl::StatusOr<Architecture> FromOuter(const JsonValue& config) {
   }
   QK_RETURN_IF_ERROR(CheckInnerText(text));
   QK_ASSIGN_OR_RETURN(ModelConfig model, ReadText(text, /*third=*/true));
-  // The head is untied if either part says so: transformers 5 goes by the outer
+  // lm_head is untied if either part says so: transformers 5 goes by the outer
   // field and writes true into the inner one, transformers 4 went by the inner
   // field alone.
   QK_ASSIGN_OR_RETURN(const bool tied,
                       config.GetBoolOr("tie_word_embeddings", true));
-  model.tied_head &= tied;
+  model.tied_lm_head &= tied;
   Architecture a = MapWeights(std::move(model), GemmaNames());
   a.other_prefixes = {{"", "language_model."},
                       {"model.", "model.language_model."},
                       {"model.", "language_model."}};
-  if (a.config.tied_head) a.ignored = {"language_model.lm_head.weight"};
+  if (a.config.tied_lm_head) a.ignored = {"language_model.lm_head.weight"};
   for (const char* root : {"", "model."}) {
     for (const char* part : {"vision_tower.", "multi_modal_projector."}) {
       a.ignored_prefixes.push_back(absl::StrCat(root, part));
@@ -269,7 +269,7 @@ absl::StatusOr<std::vector<bool>> ReadGgufSliding(const GgufReader& reader,
 void SetGgufScale(int layers_of_27b, ModelConfig* model) {
   if (model->num_layers() != layers_of_27b) return;
   for (LayerConfig& layer : model->layers) {
-    const double scalar = model->hidden_size / layer.attention.num_heads;
+    const int scalar = model->hidden_size / layer.attention.num_heads;
     layer.attention.scale = static_cast<float>(1 / std::sqrt(scalar));
   }
 }

@@ -152,7 +152,7 @@ absl::StatusOr<ModelConfig> GgufReader::ReadDecoder(NormKind norm) const {
         "missing 'token_embd.weight' of 1 to ", kMaxVocab, " rows"));
   }
   model.vocab_size = static_cast<int>(embedding->shape[0]);
-  model.tied_head = !HasTensor(file_, "output.weight");
+  model.tied_lm_head = !HasTensor(file_, "output.weight");
   return model;
 }
 

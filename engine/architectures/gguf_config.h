@@ -37,8 +37,8 @@ class GgufReader {
       absl::Span<const absl::string_view> known) const;
 
   // Reads a model of equal layers without RoPE: sizes, norm_eps for its kind of
-  // norm, biases of Q, K and V where the file has them, tied_head where there
-  // is no "output.weight", attention scaled by 1 / sqrt(head_dim).
+  // norm, biases of Q, K and V where the file has them, tied_lm_head where
+  // there is no "output.weight", attention scaled by 1 / sqrt(head_dim).
   absl::StatusOr<ModelConfig> ReadDecoder(NormKind norm) const;
 
   // Reads the RoPE of all layers.

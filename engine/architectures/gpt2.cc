@@ -14,7 +14,7 @@ constexpr absl::string_view kFields[] = {
     "scale_attn_by_inverse_layer_idx", "scale_attn_weights",
     // Only changes the order of sums.
     "reorder_and_upcast_attn",
-    // Dropouts, another head, and an older name of n_positions change nothing.
+    // Dropouts, a task head, and an older name of n_positions change nothing.
     "attn_pdrop", "embd_pdrop", "n_ctx", "resid_pdrop", "summary_activation",
     "summary_first_dropout", "summary_proj_to_labels", "summary_type",
     "summary_use_proj"};

@@ -12,7 +12,7 @@ constexpr absl::string_view kFields[] = {
     "activation_function", "attention_layers", "attention_types", "hidden_size",
     "intermediate_size", "layer_norm_epsilon", "max_position_embeddings",
     "num_heads", "num_layers", "window_size",
-    // Dropouts and another head change nothing.
+    // Dropouts and a task head change nothing.
     "embed_dropout", "resid_dropout", "summary_activation",
     "summary_first_dropout", "summary_proj_to_labels", "summary_type",
     "summary_use_proj"};

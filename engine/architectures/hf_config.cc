@@ -176,8 +176,9 @@ absl::StatusOr<ModelConfig> ReadDecoder(const JsonValue& config,
     }
   }
   model.norm_eps = static_cast<float>(eps);
-  QK_ASSIGN_OR_RETURN(model.tied_head, config.GetBoolOr("tie_word_embeddings",
-                                                        fields.default_tied));
+  QK_ASSIGN_OR_RETURN(
+      model.tied_lm_head,
+      config.GetBoolOr("tie_word_embeddings", fields.default_tied));
   return model;
 }
 

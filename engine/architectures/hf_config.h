@@ -43,7 +43,7 @@ struct DecoderFields {
   bool default_tied = false;
 };
 
-// Reads a model of equal layers: sizes, norm_eps, activation, tied_head, and
+// Reads a model of equal layers: sizes, norm_eps, activation, tied_lm_head, and
 // attention scaled by 1 / sqrt(head_dim). The family sets RoPE, biases and the
 // rest.
 absl::StatusOr<ModelConfig> ReadDecoder(const JsonValue& config,

@@ -116,7 +116,7 @@ absl::StatusOr<Architecture> QwenVlFromConfig(const JsonValue& config,
   QK_ASSIGN_OR_RETURN(ModelConfig model, ReadDecoder(text, fields));
   QK_ASSIGN_OR_RETURN(const bool outer_tied,
                       config.GetBoolOr("tie_word_embeddings", false));
-  model.tied_head |= outer_tied;
+  model.tied_lm_head |= outer_tied;
   for (LayerConfig& layer : model.layers) layer.attention.qkv_bias = true;
   QK_RETURN_IF_ERROR(ReadWindow(text, 80, &model));
   RopeFields rope;

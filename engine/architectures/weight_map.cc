@@ -234,7 +234,7 @@ Architecture MapWeights(ModelConfig config, const WeightNames& names) {
     a.project_out = mapper.Projection(names.project_out, width, hidden);
   }
   if (config.final_norm) a.final_norm = mapper.Norm(names.final_norm);
-  a.lm_head = config.tied_head
+  a.lm_head = config.tied_lm_head
                   ? a.embedding
                   : mapper.Table(names.lm_head, config.vocab_size, width);
   for (int i = 0; i < config.num_layers(); ++i) {

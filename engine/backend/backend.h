@@ -1,23 +1,30 @@
-// What the forward pass needs of a device. Two implementations have the same
-// files in the same order: cpu/*.cc and cuda/*.cu.
+// The ops that the forward pass needs from a device. A backend's folder has one
+// file per kind of op.
 //
-// Ops return nothing. The first failure sticks, later ops do nothing, and
-// Synchronize() returns it. All float tensors are float32, row-major and dense;
-// shapes are written (rows, heads, head_dim). Ops of one backend are called by
-// one thread at a time.
+// Ops return nothing. After a failure later ops do nothing, and Synchronize()
+// returns the first failure. All float tensors are float32, row-major and
+// dense; shapes are written (rows, heads, head_dim). Ops of one backend are
+// called by one thread at a time.
+//
+// A device may still be working long after an op has returned. An op reads its
+// arguments, spans and other host memory before it returns, so the caller may
+// free them then. Results in host memory are there after Synchronize; the
+// caller keeps that memory in place until then.
 #ifndef QKSCOPE_ENGINE_BACKEND_BACKEND_H_
 #define QKSCOPE_ENGINE_BACKEND_BACKEND_H_
 
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "engine/backend/jobs.h"
+#include "engine/base/mutex.h"
 #include "engine/types/backend_info.h"
 #include "engine/types/compute_type.h"
 #include "engine/types/model_config.h"
@@ -26,10 +33,6 @@
 namespace qk {
 
 class Backend;
-
-// Positions of one KV page, of one tile of attention's keys, and of one block
-// of a sum over tokens: all start at absolute position 0.
-inline constexpr int kPageSize = 64;
 
 // Device memory, freed with the object. Movable.
 class DeviceBuffer {
@@ -71,111 +74,39 @@ class Matrix {
 // Called from several threads at once.
 using RowReader = std::function<void(int64_t begin, int64_t end, float* out)>;
 
-// One layer's part of 64 positions of keys and values, in the compute type.
-// k is transposed, so that scores of neighbouring keys lie side by side.
-struct KvPage {
-  void* k = nullptr;  // (heads, head_dim, kPageSize)
-  void* v = nullptr;  // (heads, kPageSize, head_dim)
-  int heads = 0;      // the model's KV heads, or its query heads where each
-                      // query head reads keys of its own
-};
-
-// One sequence's part of an attention op.
-struct AttentionRows {
-  int row_begin = 0;  // in q and out
-  int rows = 0;
-  int first_position = 0;         // of its first row
-  const KvPage* pages = nullptr;  // host memory; page p: positions 64 p on
-};
-
-// A view of one sequence's rows: (rows, heads, head_dim), dense.
-struct HeadRows {
-  float* data = nullptr;
-  int rows = 0;
-  int heads = 0;
-  int head_dim = 0;
-  int first_position = 0;
-};
-
-// Sums over tokens of each (head, dim), float64: (heads, head_dim) each.
-struct Moments {
-  double* squares = nullptr;
-  double* sums = nullptr;  // may be nullptr: not wanted
-};
-
-// How a rule sees one physical head of a tensor.
-struct HeadRole {
-  bool active = false;
-  int id = 0;  // head number in the rule's own counting (for random choices)
-};
-
-// A DisruptionRule as it acts on one tensor of one layer at one step.
-struct Selection {
-  const DisruptionRule* rule = nullptr;
-  Qkv tensor = Qkv::kQ;
-  int layer = 0;
-  int step = 0;                      // 0: prefill; 1 + decode step
-  absl::Span<const HeadRole> heads;  // one per physical head
-};
-
-// What SelectDims chose: (heads, head_dim) each.
-struct Choice {
-  uint8_t* mask = nullptr;  // 1 = chosen
-  float* values = nullptr;  // what is written there; unused for kScale
-};
-
-// What a selective scan (Mamba, arXiv:2312.00752, algorithm 2) reads.
-struct ScanInputs {
-  const float* dt = nullptr;     // (rows, inner), before softplus
-  const float* b = nullptr;      // (rows, state)
-  const float* c = nullptr;      // (rows, state)
-  const float* gate = nullptr;   // (rows, inner)
-  const float* a_log = nullptr;  // (inner, state); A = -exp(a_log)
-  const float* d = nullptr;      // (inner)
-};
-
-// Per row of a vocabulary-sized tensor of logits.
-struct LogitsRow {
-  int32_t target = -1;       // in: id whose log-probability is wanted, or -1
-  float target_logprob = 0;  // out
-  int32_t top1 = 0;          // out; ties to the lowest id
-  float top1_logprob = 0;    // out
-  double log_sum_exp = 0;    // out
-};
-
 class Backend {
  public:
   virtual ~Backend() = default;
 
   virtual BackendInfo info() const = 0;
 
-  // `on_lost` is told once of a device that has gone for good (a driver that
-  // fell over, a card off the bus), whatever becomes of the status that says
-  // so. On any thread: it may neither wait nor call the backend. nullptr: from
-  // now on nobody is told.
+  // Sets a function that is called once when the device is lost for good (a
+  // driver that crashed, a card off the bus), even if nobody reads the status
+  // that says so. It is called on any thread, and may neither wait nor call the
+  // backend. nullptr: no function is called from now on.
   void SetOnLost(std::function<void(const absl::Status&)> on_lost) {
-    std::lock_guard<std::mutex> lock(lost_mutex_);
+    MutexLock lock(&lost_mutex_);
     on_lost_ = std::move(on_lost);
   }
 
   // --- memory
-  // RESOURCE_EXHAUSTED when there is none. Contents are undefined.
+  // RESOURCE_EXHAUSTED: too little memory is free. Contents are undefined.
   virtual absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) = 0;
   virtual void Free(void* data, int64_t bytes) = 0;
   virtual void Upload(void* device, const void* host, int64_t bytes) = 0;
-  // `host` holds the data after Synchronize.
   virtual void Download(void* host, const void* device, int64_t bytes) = 0;
   virtual void CopyOnDevice(void* to, const void* from, int64_t bytes) = 0;
   virtual void Zero(void* device, int64_t bytes) = 0;
-  // A mark after the Downloads so far, and whether they have arrived: results
-  // go out while the pass runs, and nothing waits for them.
+  // MarkDownloads returns a mark after the Downloads so far, DownloadsArrived
+  // whether those before a mark have arrived. So results go out while the pass
+  // runs, and nothing waits for them.
   virtual int64_t MarkDownloads() = 0;
   virtual bool DownloadsArrived(int64_t mark) = 0;
-  // Waits; the first failure since the last call.
+  // Waits for the device; returns the first failure since the last call.
   virtual absl::Status Synchronize() = 0;
 
   // --- weights
-  // `bias` (out) or nullptr.
+  // `bias`: (out) or nullptr.
   virtual absl::StatusOr<std::unique_ptr<Matrix>> PackMatrix(
       int64_t out_features, int64_t in_features, ComputeType type,
       const RowReader& rows, const float* bias) = 0;
@@ -203,22 +134,21 @@ class Backend {
   // Stores k, v (rows, heads, head_dim) of one sequence into its pages.
   virtual void AppendKv(const HeadRows& k, const HeadRows& v, ComputeType type,
                         const KvPage* pages) = 0;
-  // Copies the first `positions` of a page; to.heads may be a multiple of
-  // from.heads, each head then copied to its group.
+  // Copies the first `positions` of a page. If to.heads is a multiple of
+  // from.heads, each head is copied to its group.
   virtual void CopyKvPage(const KvPage& from, const KvPage& to, int positions,
                           int head_dim, ComputeType type) = 0;
   // out (rows, heads, head_dim) = softmax(softcap(scale q K^T), causal, window)
-  // V. Not causal: a row sees all positions up to its sequence's last one.
+  // V. Without causal a row sees all positions up to its sequence's last one.
   virtual void Attention(const float* q, const AttentionConfig& config,
                          absl::Span<const AttentionRows> sequences,
                          ComputeType type, float* out) = 0;
-  // Probabilities of chosen rows: out (rows, heads chosen, keys), 0 after the
-  // row's own position. `rows`: offsets into the sequence's rows.
+  // out (rows chosen, heads chosen, keys) = attention probabilities of some of
+  // the sequence's rows, 0 after the row's own position.
   virtual void AttentionPattern(const float* q, const AttentionConfig& config,
                                 const AttentionRows& sequence,
-                                absl::Span<const int> rows,
-                                absl::Span<const int> heads, int keys,
-                                ComputeType type, float* out) = 0;
+                                const RowSet& rows, const HeadSet& heads,
+                                int keys, ComputeType type, float* out) = 0;
   // x (n) = activation(x), times `times` (n) unless that is nullptr.
   virtual void Activate(float* x, const float* times, int64_t n,
                         Activation activation) = 0;
@@ -231,17 +161,18 @@ class Backend {
 
   // x (rows, inner) of one sequence = silu(causal depthwise convolution of x +
   // bias). weight (inner, kernel); bias (inner) or nullptr; state
-  // (inner, kernel - 1): the inputs before these rows, oldest first, updated.
+  // (inner, kernel - 1): the inputs before these rows, oldest first; the op
+  // updates it.
   virtual void CausalConvSilu(float* x, int rows, int inner, int kernel,
                               const float* weight, const float* bias,
                               float* state) = 0;
   // x (rows, inner) of one sequence = (scan(x) + d * x) * silu(gate). state
-  // (inner, state_size): before these rows, updated.
+  // (inner, state_size): the state before these rows; the op updates it.
   virtual void SelectiveScan(const ScanInputs& in, int rows, int inner,
                              int state_size, float* state, float* x) = 0;
-  // Per row the `chosen` most probable experts, most probable first, ties to
-  // the lowest, and their softmax probabilities: (rows, chosen) each, in host
-  // memory after Synchronize. logits (rows, experts).
+  // Finds each row's `chosen` most probable experts, most probable first, ties
+  // to the lowest, and their softmax probabilities: (rows, chosen) each, in
+  // host memory after Synchronize. logits (rows, experts).
   virtual void RouteExperts(const float* logits, int rows, int experts,
                             int chosen, int32_t* ids, float* weights) = 0;
   // out (rows.size(), dim) = those rows of x.
@@ -252,62 +183,49 @@ class Backend {
                              absl::Span<const float> factors, int dim,
                              float* out) = 0;
 
-  // --- hooks
-  // Adds x[row, h, d]^2 (and x) of the chosen rows to the moments, summed in
-  // blocks of kPageSize absolute positions. `rows`: ascending offsets.
-  virtual void AddMoments(const HeadRows& x, absl::Span<const int> rows,
-                          const Moments& moments) = 0;
-  // Chooses dims within each head from moments over `count` positions.
-  virtual void SelectDims(const Selection& selection, const Moments& moments,
-                          int64_t count, int head_dim,
-                          const Choice& choice) = 0;
-  // Writes a choice into the rows.
-  virtual void ReplaceDims(const DisruptionRule& rule, const Choice& choice,
-                           absl::Span<const int> rows, const HeadRows& x) = 0;
-  // A per_token rule: chooses and writes row by row. mask (chosen rows,
-  // heads, head_dim) and values (chosen rows) tell what it did.
-  virtual void DisruptPerToken(const Selection& selection,
-                               absl::Span<const int> rows, const HeadRows& x,
-                               const Choice& choice) = 0;
-  // out (rows, to_heads, head_dim): each head repeated to its group.
-  virtual void ExpandHeads(const HeadRows& x, int to_heads, float* out) = 0;
-  // out (heads chosen, head_dim) = sqrt(squares).
-  virtual void FinishNorms(const double* squares, absl::Span<const int> heads,
-                           int head_dim, float* out) = 0;
-  // out (rows chosen, heads chosen) = L2 norm over head_dim.
-  virtual void TokenNorms(const HeadRows& x, absl::Span<const int> rows,
-                          absl::Span<const int> heads, float* out) = 0;
-  // out (rows chosen, heads chosen, head_dim), in `dtype`.
-  virtual void CopyOut(const HeadRows& x, absl::Span<const int> rows,
-                       absl::Span<const int> heads, RawDtype dtype,
-                       void* out) = 0;
+  // --- hooks: jobs.h says what each op does. A call's jobs, from one sequence
+  // or several, do not touch each other's memory.
+  // AddMoments sums in blocks of kPageSize absolute positions.
+  virtual void AddMoments(absl::Span<const MomentsJob> jobs) = 0;
+  virtual void SelectDims(absl::Span<const SelectJob> jobs) = 0;
+  virtual void ReplaceDims(absl::Span<const ReplaceJob> jobs) = 0;
+  virtual void DisruptPerToken(absl::Span<const TokenRuleJob> jobs) = 0;
+  virtual void ExpandHeads(absl::Span<const ExpandJob> jobs) = 0;
+  virtual void FinishNorms(absl::Span<const NormsJob> jobs) = 0;
+  virtual void TokenNorms(absl::Span<const TokenNormsJob> jobs) = 0;
+  virtual void CopyOut(absl::Span<const CopyOutJob> jobs) = 0;
 
-  // --- logits; results are in host memory after Synchronize
-  // Fills the out fields from logits (rows, vocab).
-  virtual void ReduceLogits(const float* logits, int vocab,
-                            absl::Span<LogitsRow> rows) = 0;
-  // The n most likely ids of one row, ties to the lowest id.
-  virtual void TopLogits(const float* logits, int vocab, int n,
-                         double log_sum_exp, int32_t* ids, float* logprobs) = 0;
-  // kl (rows) = KL(P_base || P_arm), nats.
+  // --- logits
+  // out (rows) = logits (rows, vocab), each row reduced. targets (rows): the id
+  // whose log-probability is wanted, or -1.
+  virtual void ReduceLogits(const float* logits, int vocab, int rows,
+                            const int32_t* targets, LogitsRow* out) = 0;
+  // Finds the n most likely ids of one row, ties to the lowest id, and their
+  // log-probabilities: (n) each, in host memory after Synchronize. `reduced`:
+  // the row's LogitsRow.
+  virtual void TopLogits(const float* logits, int vocab,
+                         const LogitsRow* reduced, int n, int32_t* ids,
+                         float* logprobs) = 0;
+  // kl (rows) = KL(P_base || P_arm), nats, in host memory after Synchronize.
+  // base_rows and arm_rows (rows): ReduceLogits's results for base and arm.
   virtual void KlDivergence(const float* base, const float* arm, int vocab,
-                            absl::Span<const LogitsRow> base_rows,
-                            absl::Span<const LogitsRow> arm_rows,
-                            float* kl) = 0;
+                            int rows, const LogitsRow* base_rows,
+                            const LogitsRow* arm_rows, float* kl) = 0;
 
  protected:
-  // UNAVAILABLE: what Synchronize returns of a device that has gone for good,
-  // and from then on everything that has a status.
+  // Reports that the device is lost for good. Returns UNAVAILABLE, which
+  // Synchronize and everything else that has a status return from then on.
   absl::Status Lost(absl::string_view message) {
     const absl::Status status = absl::UnavailableError(message);
-    std::lock_guard<std::mutex> lock(lost_mutex_);
+    MutexLock lock(&lost_mutex_);
     if (on_lost_ != nullptr) std::exchange(on_lost_, nullptr)(status);
     return status;
   }
 
  private:
-  std::mutex lost_mutex_;
-  std::function<void(const absl::Status&)> on_lost_;
+  Mutex lost_mutex_;
+  std::function<void(const absl::Status&)> on_lost_
+      ABSL_GUARDED_BY(lost_mutex_);
 };
 
 inline DeviceBuffer::~DeviceBuffer() {

@@ -28,9 +28,12 @@
 // QK_ASSIGN_OR_RETURN(auto x, ExpressionOfStatusOr());
 #define QK_ASSIGN_OR_RETURN(lhs, expression) \
   QK_ASSIGN_OR_RETURN_IMPL_(QK_CONCAT_(qk_or_, __LINE__), lhs, expression)
+// lhs may be a declaration, which parentheses would break.
+// NOLINTBEGIN(bugprone-macro-parentheses)
 #define QK_ASSIGN_OR_RETURN_IMPL_(tmp, lhs, expression) \
   auto tmp = (expression);                              \
   if (!tmp.ok()) return tmp.status();                   \
   lhs = *std::move(tmp)
+// NOLINTEND(bugprone-macro-parentheses)
 
 #endif  // QKSCOPE_ENGINE_BASE_CHECK_H_

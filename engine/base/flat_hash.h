@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <new>
+#include <type_traits>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
@@ -14,11 +15,13 @@
 
 namespace qk {
 
-// All that inserts makes room first. Nothing is ever erased, so room stays.
+// An insertion that throws std::bad_alloc leaves the table as it was. All that
+// inserts makes room first. Nothing is ever erased, so room stays.
 template <typename Table>
-class GrownTable : public Table {
+class GrownTable : private Table {
  public:
   using Key = typename Table::key_type;
+  using typename Table::value_type;
 
   GrownTable() = default;
   GrownTable(GrownTable&& other) noexcept { *this = std::move(other); }
@@ -28,30 +31,53 @@ class GrownTable : public Table {
     return *this;
   }
 
+  using Table::begin;
+  using Table::contains;
+  using Table::empty;
+  using Table::end;
+  using Table::find;
+  using Table::size;
+
   void reserve(size_t size) {
     if (size > room_) Grow(size);
   }
-  template <typename... Args>
-  auto emplace(Args&&... args) {
+  // Elements are made in their place, where absl cannot bear an exception:
+  // what they are made of must not throw.
+  template <typename K, typename... Args>
+  auto emplace(K&& key, Args&&... args) {
+    CheckNothrow<K, Args...>();
     MakeRoom();
-    return Table::emplace(std::forward<Args>(args)...);
+    return Table::emplace(std::forward<K>(key), std::forward<Args>(args)...);
   }
-  template <typename... Args>
-  auto try_emplace(Args&&... args) {
+  template <typename K, typename... Args>
+  auto try_emplace(K&& key, Args&&... args) {
+    CheckNothrow<K, Args...>();
     MakeRoom();
-    return Table::try_emplace(std::forward<Args>(args)...);
+    return Table::try_emplace(std::forward<K>(key),
+                              std::forward<Args>(args)...);
   }
   auto insert(Key key) {
+    CheckNothrow<Key&&>();
     MakeRoom();
     return Table::insert(std::move(key));
   }
   decltype(auto) operator[](Key key) {
+    CheckNothrow<Key&&>();
     MakeRoom();
     return Table::operator[](std::move(key));
   }
-  void erase() = delete;
+  decltype(auto) at(const Key& key) { return Table::at(key); }
 
  private:
+  template <typename K, typename... Args>
+  static constexpr void CheckNothrow() {
+    static_assert(std::is_nothrow_constructible_v<Key, K>);
+    if constexpr (!std::is_same_v<Key, value_type>) {
+      static_assert(std::is_nothrow_constructible_v<typename Table::mapped_type,
+                                                    Args...>);
+    }
+  }
+
   void MakeRoom() {
     if (this->size() == room_) Grow(std::max<size_t>(8, 2 * room_));
   }

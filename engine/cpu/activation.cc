@@ -16,12 +16,12 @@ using V = hn::Vec<D>;
 
 HWY_INLINE V Constant(float value) { return hn::Set(D(), value); }
 
-// The library's functions turn a NaN into a number; here it stays.
+// Highway's functions turn a NaN into a number. This keeps the NaN.
 HWY_INLINE V KeepNan(V x, V y) { return hn::IfThenElse(hn::Eq(x, x), y, x); }
 
 HWY_INLINE V TanhOf(V x) { return KeepNan(x, hn::Tanh(D(), x)); }
 
-// A rational function, within 4e-7 of erf everywhere.
+// erf(x) by a rational function, within 4e-7 everywhere.
 HWY_INLINE V ErfOf(V x) {
   const V limit = Constant(4.0f);
   const V c = hn::Max(hn::Min(x, limit), hn::Neg(limit));
@@ -44,8 +44,8 @@ HWY_INLINE V ErfOf(V x) {
 HWY_INLINE V TimesSigmoid(V x, V y) {
   const V one = Constant(1.0f);
   const V sigmoid = hn::Div(one, hn::Add(one, hn::Exp(D(), hn::Neg(y))));
-  // Exp is wrong where its result is over float32's range; there the product
-  // vanishes. A NaN stays one.
+  // Exp is wrong where its result exceeds float32's range; the product is 0
+  // there. A NaN stays NaN.
   return hn::Mul(x, hn::IfThenElseZero(hn::Ge(y, Constant(-88.0f)), sigmoid));
 }
 
@@ -90,7 +90,7 @@ struct Softcap {
 };
 
 // x (n) = f(x), times `times` if that is given. The tail goes through the same
-// vector operations: an element's bits must not depend on where it stands.
+// vector operations, because an element's bits must not depend on its place.
 template <typename F>
 HWY_INLINE void Apply(const F& f, float* HWY_RESTRICT x,
                       const float* HWY_RESTRICT times, size_t n) {
@@ -145,7 +145,7 @@ HWY_EXPORT(SoftcapChunk);
 
 namespace {
 
-// Runs body(begin, end) over [0, n), some thousand elements at a time.
+// Runs body(begin, end) over [0, n), a few thousand elements at a time.
 template <typename Body>
 void ForChunks(int64_t n, ThreadPool& pool, const Body& body) {
   constexpr int64_t kChunk = 16384;

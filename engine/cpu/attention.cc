@@ -8,17 +8,17 @@
 #include <vector>
 
 #include "engine/base/half.h"
+#include "engine/cpu/aligned_array.h"
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/tile-inl.h"
-#include "hwy/aligned_allocator.h"
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 
 // Online softmax over tiles of kPageSize keys that start at absolute position
-// 0. Only the cache is bf16 under bf16 compute: queries and weights stay
-// float32, which costs nothing here and rounds less. A row's result is a chain
-// of operations that its own position fixes, so prefill, decode and any split
-// of a prompt give it the same bits.
+// 0. Under bf16 compute only the cache is bf16. Queries and weights stay
+// float32, which costs nothing here and rounds less. A row's own position fixes
+// its chain of operations, so prefill, decode and any split of a prompt give it
+// the same bits.
 
 #ifndef QKSCOPE_ENGINE_CPU_ATTENTION_ONCE_
 #define QKSCOPE_ENGINE_CPU_ATTENTION_ONCE_
@@ -26,15 +26,15 @@ namespace qk::cpu {
 
 // Some query rows of the heads that share one KV head.
 struct AttentionTask {
-  const float* q = nullptr;  // of the first row and head
-  float* out = nullptr;      // likewise
-  int row_stride = 0;        // of q and out
+  const float* q = nullptr;  // the first row and head
+  float* out = nullptr;      // like q
+  int row_stride = 0;        // in q and out
   int heads = 0;             // query heads of the group
   int head_dim = 0;
   int rows = 0;
   int first_position = 0;
-  int window = 0;  // keys seen; 0: all
-  int keys = 0;    // of the sequence
+  int window = 0;  // how many keys a row sees; 0: all
+  int keys = 0;    // the sequence's
   bool causal = true;
   float scale = 0;
   float softcap = 0;
@@ -44,20 +44,20 @@ struct AttentionTask {
   ComputeType type = ComputeType::kF32;
 };
 
-// Per-thread memory, grown to the largest head_dim seen.
+// Per-thread memory that grows to the largest head_dim so far.
 struct AttentionScratch {
-  hwy::AlignedFreeUniquePtr<float[]> data;
+  AlignedArray<float> data;
   size_t size = 0;
   float* Get(size_t n) {
     if (n > size) {
-      data = hwy::AllocateAligned<float>(n);
+      data = AllocateAligned<float>(n);
       size = n;
     }
     return data.get();
   }
 };
 
-// Positions of one task: enough for the tile of the widest instruction set.
+// A task has this many positions: enough for the widest instruction set's tile.
 inline constexpr int kAttentionRows = 24;
 
 }  // namespace qk::cpu
@@ -82,12 +82,12 @@ HWY_INLINE void Product(const float* a, size_t a_stride, size_t rows,
 HWY_INLINE V SoftCap(V x, float cap) {
   const D d;
   const V y = hn::Tanh(d, hn::Div(x, hn::Set(d, cap)));
-  // Tanh of a NaN is a number in this library; here it must stay a NaN.
+  // Highway's Tanh turns a NaN into a number; here it must stay NaN.
   return hn::IfThenElse(hn::Eq(x, x), hn::Mul(hn::Set(d, cap), y), x);
 }
 
-// Turns scores of columns [begin, end) of one row into weights, updates the
-// row's maximum and sum, and returns the factor for what was summed so far.
+// Turns the scores in columns [begin, end) of one row into weights, updates the
+// row's maximum and sum, and returns the factor that rescales the sums so far.
 HWY_INLINE float SoftmaxRow(float* s, int begin, int end,
                             const AttentionTask& t, float& max, float& sum) {
   const D d;
@@ -111,7 +111,7 @@ HWY_INLINE float SoftmaxRow(float* s, int begin, int end,
   for (int j = 0; j < kPageSize; j += lanes) {
     const V score = hn::LoadU(d, s + j);
     const V x = hn::Sub(score, shift);
-    // Exp of a NaN is 0 in this library; here it must stay a NaN.
+    // Highway's Exp turns a NaN into 0; here it must stay NaN.
     const V weight =
         hn::IfThenElse(hn::Eq(score, lowest), hn::Zero(d),
                        hn::IfThenElse(hn::Eq(x, x), hn::Exp(d, x), x));
@@ -136,8 +136,8 @@ struct TilePointers {
   const float* v;  // (kPageSize, padded head_dim)
 };
 
-// The page's keys and values of the task's KV head as float32, v padded to
-// whole panels; copies only where type or padding ask for it.
+// The page's keys and values for the task's KV head, as float32, with v padded
+// to whole panels. Copies them only if type or padding require it.
 HWY_INLINE TilePointers PrepareTile(const AttentionTask& t, const KvPage& page,
                                     int padded, float* k_wide, float* v_wide) {
   const int head = t.kv_head_numerator * page.heads / t.num_heads;
@@ -201,9 +201,9 @@ HWY_ATTR void RunAttentionTask(const AttentionTask& t,
     Product(q, t.head_dim, all, kv.k, kPageSize, t.head_dim, false, s,
             kPageSize);
     const int base = tile * kPageSize;
-    // Rows that see the whole tile go together, the others one by one over
-    // just the keys they see: a key that is not seen takes no part at all, so
-    // a NaN in it stays where it is.
+    // Rows that see the whole tile go together. Each other row goes alone, over
+    // the keys that it sees: a key that it does not see takes no part, so a NaN
+    // there cannot spread.
     int full_from = -1;
     auto flush = [&](int r) {
       if (full_from >= 0) {
@@ -257,7 +257,8 @@ void Attention(const float* q, const AttentionConfig& config,
   const int row_stride = config.q_size();
   std::vector<AttentionTask> tasks;
   for (const AttentionRows& sequence : sequences) {
-    // Rows far down see more keys: longest first keeps the threads level.
+    // Later rows see more keys. Starting with the longest tasks balances the
+    // threads.
     const int last_block = (sequence.rows - 1) / kAttentionRows;
     for (int block = last_block; block >= 0; --block) {
       const int row = block * kAttentionRows;
@@ -294,7 +295,7 @@ void Attention(const float* q, const AttentionConfig& config,
       HWY_DYNAMIC_DISPATCH(RunAttentionTask)(task, scratch);
       return;
     }
-    // Query heads with keys of their own: one at a time.
+    // Query heads that have keys of their own go one at a time.
     AttentionTask single = task;
     single.heads = 1;
     for (int g = 0; g < task.heads; ++g) {
@@ -317,17 +318,19 @@ float ReadKv(const void* data, int64_t index, ComputeType type) {
 }  // namespace
 
 void AttentionPattern(const float* q, const AttentionConfig& config,
-                      const AttentionRows& sequence, absl::Span<const int> rows,
-                      absl::Span<const int> heads, int keys, ComputeType type,
+                      const AttentionRows& sequence, const RowSet& rows,
+                      const HeadSet& heads, int keys, ComputeType type,
                       float* out) {
   const int dim = config.head_dim;
-  for (int row : rows) {
+  for (int r = 0; r < rows.count; ++r) {
+    const int row = static_cast<int>(RowAt(rows, r));
     const int position = sequence.first_position + row;
     const int begin = std::max(
         0, position + 1 - config.sliding_window.value_or(position + 1));
     const int end =
         config.causal ? position + 1 : sequence.first_position + sequence.rows;
-    for (int head : heads) {
+    for (int h = 0; h < heads.count; ++h) {
+      const int head = HeadAt(heads, h);
       const float* query =
           q +
           (static_cast<int64_t>(sequence.row_begin) + row) * config.q_size() +

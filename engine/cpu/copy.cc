@@ -20,48 +20,46 @@ void Embed(const void* table, ComputeType type,
   }
 }
 
-void ReplaceDims(const DisruptionRule& rule, const Choice& choice,
-                 absl::Span<const int> rows, const HeadRows& x) {
-  const int n = x.heads * x.head_dim;
-  const bool scale = rule.replace == DisruptionRule::Replace::kScale;
-  for (int row : rows) {
-    float* v = x.data + static_cast<int64_t>(row) * n;
-    for (int i = 0; i < n; ++i) {
-      if (!choice.mask[i]) continue;
-      v[i] = scale ? static_cast<float>(v[i] * rule.factor) : choice.values[i];
+void ExpandHeads(absl::Span<const ExpandJob> jobs) {
+  for (const ExpandJob& job : jobs) {
+    const HeadRows& x = job.x;
+    const int group = job.to_heads / x.heads;
+    float* out = job.to;
+    for (int row = 0; row < x.rows; ++row) {
+      for (int h = 0; h < job.to_heads; ++h) {
+        out = std::copy_n(HeadOf(x, row, h / group), x.head_dim, out);
+      }
     }
   }
 }
 
-void ExpandHeads(const HeadRows& x, int to_heads, float* out) {
-  const int group = to_heads / x.heads;
-  for (int row = 0; row < x.rows; ++row) {
-    for (int h = 0; h < to_heads; ++h) {
-      const int64_t source = static_cast<int64_t>(row) * x.heads + h / group;
-      std::copy_n(x.data + source * x.head_dim, x.head_dim, out);
-      out += x.head_dim;
-    }
+namespace {
+
+// Copies one head's values to `to` as `dtype`; returns the end of the copy.
+void* CopyAs(const float* v, int n, RawDtype dtype, void* to) {
+  uint16_t* half = static_cast<uint16_t*>(to);
+  switch (dtype) {
+    case RawDtype::kF32:
+      return std::copy_n(v, n, static_cast<float*>(to));
+    case RawDtype::kF16:
+      for (int i = 0; i < n; ++i) half[i] = RoundToF16(v[i]);
+      break;
+    case RawDtype::kBF16:
+      for (int i = 0; i < n; ++i) half[i] = RoundToBF16(v[i]);
+      break;
   }
+  return half + n;
 }
 
-void CopyOut(const HeadRows& x, absl::Span<const int> rows,
-             absl::Span<const int> heads, RawDtype dtype, void* out) {
-  float* f32 = static_cast<float*>(out);
-  uint16_t* half = static_cast<uint16_t*>(out);
-  for (int row : rows) {
-    for (int head : heads) {
-      const float* v =
-          x.data + (static_cast<int64_t>(row) * x.heads + head) * x.head_dim;
-      switch (dtype) {
-        case RawDtype::kF32:
-          f32 = std::copy_n(v, x.head_dim, f32);
-          break;
-        case RawDtype::kF16:
-          for (int i = 0; i < x.head_dim; ++i) *half++ = RoundToF16(v[i]);
-          break;
-        case RawDtype::kBF16:
-          for (int i = 0; i < x.head_dim; ++i) *half++ = RoundToBF16(v[i]);
-          break;
+}  // namespace
+
+void CopyOut(absl::Span<const CopyOutJob> jobs) {
+  for (const CopyOutJob& job : jobs) {
+    void* out = job.to;
+    for (int i = 0; i < job.rows.count; ++i) {
+      for (int h = 0; h < job.heads.count; ++h) {
+        out = CopyAs(HeadOf(job.x, RowAt(job.rows, i), HeadAt(job.heads, h)),
+                     job.x.head_dim, job.dtype, out);
       }
     }
   }

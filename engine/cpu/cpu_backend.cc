@@ -1,5 +1,7 @@
 #include "engine/cpu/cpu_backend.h"
 
+#include <sys/utsname.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -26,7 +28,8 @@ std::string ProcessorName() {
       return line.substr(colon + 2);
     }
   }
-  return "x86-64";
+  utsname name;
+  return uname(&name) == 0 ? name.machine : "unknown";
 }
 
 class CpuBackend final : public Backend {
@@ -50,7 +53,7 @@ class CpuBackend final : public Backend {
     return DeviceBuffer(data, bytes, this);
   }
   void Free(void* data, int64_t) override { std::free(data); }
-  // The pointers of no bytes may be null, which memcpy does not allow.
+  // Pointers may be null if bytes is 0, which memcpy does not allow.
   void Upload(void* device, const void* host, int64_t bytes) override {
     if (bytes > 0) std::memcpy(device, host, bytes);
   }
@@ -70,7 +73,7 @@ class CpuBackend final : public Backend {
   absl::StatusOr<std::unique_ptr<Matrix>> PackMatrix(
       int64_t out_features, int64_t in_features, ComputeType type,
       const RowReader& rows, const float* bias) override {
-    auto* pack = UsesOneDnn(type) ? &cpu::PackOneDnn : &cpu::PackOwn;
+    auto* pack = UsesOneDnn(type) ? &cpu::PackOneDnn : &cpu::PackHighway;
     return pack(out_features, in_features, type, rows, bias, pool_);
   }
 
@@ -108,9 +111,9 @@ class CpuBackend final : public Backend {
     cpu::Attention(q, config, sequences, type, out, pool_);
   }
   void AttentionPattern(const float* q, const AttentionConfig& config,
-                        const AttentionRows& sequence,
-                        absl::Span<const int> rows, absl::Span<const int> heads,
-                        int keys, ComputeType type, float* out) override {
+                        const AttentionRows& sequence, const RowSet& rows,
+                        const HeadSet& heads, int keys, ComputeType type,
+                        float* out) override {
     cpu::AttentionPattern(q, config, sequence, rows, heads, keys, type, out);
   }
   void Activate(float* x, const float* times, int64_t n,
@@ -150,51 +153,43 @@ class CpuBackend final : public Backend {
     cpu::AddScaledRows(x, rows, factors, dim, out);
   }
 
-  void AddMoments(const HeadRows& x, absl::Span<const int> rows,
-                  const Moments& moments) override {
-    cpu::AddMoments(x, rows, moments, pool_);
+  void AddMoments(absl::Span<const MomentsJob> jobs) override {
+    cpu::AddMoments(jobs, pool_);
   }
-  void SelectDims(const Selection& selection, const Moments& moments,
-                  int64_t count, int head_dim, const Choice& choice) override {
-    cpu::SelectDims(selection, moments, count, head_dim, choice);
+  void SelectDims(absl::Span<const SelectJob> jobs) override {
+    cpu::SelectDims(jobs);
   }
-  void ReplaceDims(const DisruptionRule& rule, const Choice& choice,
-                   absl::Span<const int> rows, const HeadRows& x) override {
-    cpu::ReplaceDims(rule, choice, rows, x);
+  void ReplaceDims(absl::Span<const ReplaceJob> jobs) override {
+    cpu::ReplaceDims(jobs);
   }
-  void DisruptPerToken(const Selection& selection, absl::Span<const int> rows,
-                       const HeadRows& x, const Choice& choice) override {
-    cpu::DisruptPerToken(selection, rows, x, choice, pool_);
+  void DisruptPerToken(absl::Span<const TokenRuleJob> jobs) override {
+    cpu::DisruptPerToken(jobs, pool_);
   }
-  void ExpandHeads(const HeadRows& x, int to_heads, float* out) override {
-    cpu::ExpandHeads(x, to_heads, out);
+  void ExpandHeads(absl::Span<const ExpandJob> jobs) override {
+    cpu::ExpandHeads(jobs);
   }
-  void FinishNorms(const double* squares, absl::Span<const int> heads,
-                   int head_dim, float* out) override {
-    cpu::FinishNorms(squares, heads, head_dim, out);
+  void FinishNorms(absl::Span<const NormsJob> jobs) override {
+    cpu::FinishNorms(jobs);
   }
-  void TokenNorms(const HeadRows& x, absl::Span<const int> rows,
-                  absl::Span<const int> heads, float* out) override {
-    cpu::TokenNorms(x, rows, heads, out);
+  void TokenNorms(absl::Span<const TokenNormsJob> jobs) override {
+    cpu::TokenNorms(jobs);
   }
-  void CopyOut(const HeadRows& x, absl::Span<const int> rows,
-               absl::Span<const int> heads, RawDtype dtype,
-               void* out) override {
-    cpu::CopyOut(x, rows, heads, dtype, out);
+  void CopyOut(absl::Span<const CopyOutJob> jobs) override {
+    cpu::CopyOut(jobs);
   }
 
-  void ReduceLogits(const float* logits, int vocab,
-                    absl::Span<LogitsRow> rows) override {
-    cpu::ReduceLogits(logits, vocab, rows, pool_);
+  void ReduceLogits(const float* logits, int vocab, int rows,
+                    const int32_t* targets, LogitsRow* out) override {
+    cpu::ReduceLogits(logits, vocab, rows, targets, out, pool_);
   }
-  void TopLogits(const float* logits, int vocab, int n, double log_sum_exp,
-                 int32_t* ids, float* logprobs) override {
-    cpu::TopLogits(logits, vocab, n, log_sum_exp, ids, logprobs);
+  void TopLogits(const float* logits, int vocab, const LogitsRow* reduced,
+                 int n, int32_t* ids, float* logprobs) override {
+    cpu::TopLogits(logits, vocab, reduced, n, ids, logprobs);
   }
-  void KlDivergence(const float* base, const float* arm, int vocab,
-                    absl::Span<const LogitsRow> base_rows,
-                    absl::Span<const LogitsRow> arm_rows, float* kl) override {
-    cpu::KlDivergence(base, arm, vocab, base_rows, arm_rows, kl, pool_);
+  void KlDivergence(const float* base, const float* arm, int vocab, int rows,
+                    const LogitsRow* base_rows, const LogitsRow* arm_rows,
+                    float* kl) override {
+    cpu::KlDivergence(base, arm, vocab, rows, base_rows, arm_rows, kl, pool_);
   }
 
  private:
@@ -212,7 +207,7 @@ BackendInfo CpuBackend::info() const {
   info.name = "cpu";
   info.device = ProcessorName();
   info.threads = pool_.size();
-  const std::string target = cpu::OwnKernelTarget();
+  const std::string target = cpu::HighwayTarget();
   const auto matmul = [&](ComputeType type) {
     return UsesOneDnn(type) ? absl::StrCat("onednn-", cpu::OneDnnVersion())
                             : absl::StrCat("own-", target);

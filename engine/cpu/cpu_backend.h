@@ -1,5 +1,5 @@
-// The CPU backend: always there. Kernels choose their instruction set at run
-// time.
+// The CPU backend, which every build has. Its kernels choose their instruction
+// set at run time.
 #ifndef QKSCOPE_ENGINE_CPU_CPU_BACKEND_H_
 #define QKSCOPE_ENGINE_CPU_CPU_BACKEND_H_
 
@@ -9,9 +9,10 @@
 
 namespace qk {
 
-// Who multiplies matrices. kAuto: oneDNN for bf16 where there is AMX, else our
-// own kernel, which is as fast and may use any row tile.
-enum class MatMulKernel { kAuto, kOwn, kOneDnn };
+// The kernel that multiplies matrices. kHighway: the one in matmul.cc. kAuto:
+// oneDNN for bf16 on a processor with AMX, else kHighway, which is as fast as
+// oneDNN elsewhere and may use any row tile.
+enum class MatMulKernel { kAuto, kHighway, kOneDnn };
 
 struct CpuBackendOptions {
   int threads = 0;  // 0: the number of cores

@@ -19,7 +19,7 @@ void RouteExperts(const float* logits, int rows, int experts, int chosen,
     std::partial_sort(order.begin(), order.begin() + chosen, order.end(),
                       [&](int32_t a, int32_t b) {
                         if (x[a] > x[b] || x[a] < x[b]) return x[a] > x[b];
-                        // A NaN comes after all numbers.
+                        // A NaN ranks after all numbers.
                         const bool nan_a = std::isnan(x[a]);
                         const bool nan_b = std::isnan(x[b]);
                         return nan_a != nan_b ? nan_b : a < b;

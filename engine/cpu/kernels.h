@@ -1,4 +1,5 @@
-// The CPU kernels behind CpuBackend, one file each. Arguments as in backend.h.
+// The CPU kernels behind CpuBackend, one file per kind. Arguments are as in
+// backend.h.
 #ifndef QKSCOPE_ENGINE_CPU_KERNELS_H_
 #define QKSCOPE_ENGINE_CPU_KERNELS_H_
 
@@ -8,6 +9,19 @@
 #include "engine/cpu/thread_pool.h"
 
 namespace qk::cpu {
+
+// The i-th row of a set.
+inline int64_t RowAt(const RowSet& rows, int i) {
+  return rows.begin + (rows.list == nullptr ? i : rows.list[i]);
+}
+inline int HeadAt(const HeadSet& heads, int i) {
+  return heads.list == nullptr ? i : heads.list[i];
+}
+
+// The values (head_dim) of one head in one row.
+inline float* HeadOf(const HeadRows& x, int64_t row, int head) {
+  return x.data + (row * x.heads + head) * x.head_dim;
+}
 
 // norm.cc
 void RmsNorm(const float* x, const float* weight, float eps, int rows, int dim,
@@ -30,8 +44,8 @@ void Attention(const float* q, const AttentionConfig& config,
                absl::Span<const AttentionRows> sequences, ComputeType type,
                float* out, ThreadPool& pool);
 void AttentionPattern(const float* q, const AttentionConfig& config,
-                      const AttentionRows& sequence, absl::Span<const int> rows,
-                      absl::Span<const int> heads, int keys, ComputeType type,
+                      const AttentionRows& sequence, const RowSet& rows,
+                      const HeadSet& heads, int keys, ComputeType type,
                       float* out);
 
 // activation.cc
@@ -57,37 +71,29 @@ void AddScaledRows(const float* x, absl::Span<const int> rows,
                    absl::Span<const float> factors, int dim, float* out);
 
 // moments.cc
-void AddMoments(const HeadRows& x, absl::Span<const int> rows,
-                const Moments& moments, ThreadPool& pool);
-void FinishNorms(const double* squares, absl::Span<const int> heads,
-                 int head_dim, float* out);
-void TokenNorms(const HeadRows& x, absl::Span<const int> rows,
-                absl::Span<const int> heads, float* out);
+void AddMoments(absl::Span<const MomentsJob> jobs, ThreadPool& pool);
+void FinishNorms(absl::Span<const NormsJob> jobs);
+void TokenNorms(absl::Span<const TokenNormsJob> jobs);
 
-// select.cc
-void SelectDims(const Selection& selection, const Moments& moments,
-                int64_t count, int head_dim, const Choice& choice);
-void DisruptPerToken(const Selection& selection, absl::Span<const int> rows,
-                     const HeadRows& x, const Choice& choice, ThreadPool& pool);
+// disrupt.cc
+void SelectDims(absl::Span<const SelectJob> jobs);
+void ReplaceDims(absl::Span<const ReplaceJob> jobs);
+void DisruptPerToken(absl::Span<const TokenRuleJob> jobs, ThreadPool& pool);
 
 // copy.cc
 void Embed(const void* table, ComputeType type,
            absl::Span<const int32_t> tokens, int hidden, float* out);
-void ReplaceDims(const DisruptionRule& rule, const Choice& choice,
-                 absl::Span<const int> rows, const HeadRows& x);
-void ExpandHeads(const HeadRows& x, int to_heads, float* out);
-void CopyOut(const HeadRows& x, absl::Span<const int> rows,
-             absl::Span<const int> heads, RawDtype dtype, void* out);
+void ExpandHeads(absl::Span<const ExpandJob> jobs);
+void CopyOut(absl::Span<const CopyOutJob> jobs);
 
 // logits.cc
-void ReduceLogits(const float* logits, int vocab, absl::Span<LogitsRow> rows,
-                  ThreadPool& pool);
-void TopLogits(const float* logits, int vocab, int n, double log_sum_exp,
+void ReduceLogits(const float* logits, int vocab, int rows,
+                  const int32_t* targets, LogitsRow* out, ThreadPool& pool);
+void TopLogits(const float* logits, int vocab, const LogitsRow* reduced, int n,
                int32_t* ids, float* logprobs);
-void KlDivergence(const float* base, const float* arm, int vocab,
-                  absl::Span<const LogitsRow> base_rows,
-                  absl::Span<const LogitsRow> arm_rows, float* kl,
-                  ThreadPool& pool);
+void KlDivergence(const float* base, const float* arm, int vocab, int rows,
+                  const LogitsRow* base_rows, const LogitsRow* arm_rows,
+                  float* kl, ThreadPool& pool);
 
 }  // namespace qk::cpu
 

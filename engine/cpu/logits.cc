@@ -24,7 +24,8 @@ HWY_BEFORE_NAMESPACE();
 namespace qk::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Sum of exp(x[i] - max) over n ids; weights (n), if wanted, gets the terms.
+// The sum of exp(x[i] - max) over n ids. weights (n), unless null, gets the
+// terms.
 HWY_ATTR double SumExp(const float* x, int n, float max, float* weights) {
   const hn::ScalableTag<float> d;
   const int lanes = static_cast<int>(hn::Lanes(d));
@@ -53,7 +54,7 @@ HWY_ATTR float MaxOf(const float* x, int n) {
   const int lanes = static_cast<int>(hn::Lanes(d));
   float max = -std::numeric_limits<float>::infinity();
   auto top = hn::Set(d, max);
-  auto nan = hn::Zero(d);  // becomes NaN with the first one seen
+  auto nan = hn::Zero(d);  // becomes NaN at the first NaN
   int i = 0;
   for (; i + lanes <= n; i += lanes) {
     const auto v = hn::LoadU(d, x + i);
@@ -69,7 +70,7 @@ HWY_ATTR float MaxOf(const float* x, int n) {
   return flag == 0.0f ? max : std::numeric_limits<float>::quiet_NaN();
 }
 
-// Sum of weights[i] * ((base[i] - arm[i]) - shift).
+// The sum of weights[i] * ((base[i] - arm[i]) - shift).
 HWY_ATTR double WeightedDifference(const float* weights, const float* base,
                                    const float* arm, int n, double shift) {
   const hn::ScalableTag<double> d;
@@ -100,14 +101,16 @@ HWY_EXPORT(SumExp);
 HWY_EXPORT(MaxOf);
 HWY_EXPORT(WeightedDifference);
 
-void ReduceLogits(const float* logits, int vocab, absl::Span<LogitsRow> rows,
-                  ThreadPool& pool) {
-  pool.For(static_cast<int64_t>(rows.size()), [&](int64_t r, int) {
+void ReduceLogits(const float* logits, int vocab, int rows,
+                  const int32_t* targets, LogitsRow* out, ThreadPool& pool) {
+  pool.For(rows, [&](int64_t r, int) {
     const float* x = logits + r * vocab;
-    LogitsRow& row = rows[r];
+    const int32_t target = targets[r];
+    LogitsRow& row = out[r];
     const float max = HWY_DYNAMIC_DISPATCH(MaxOf)(x, vocab);
     if (!std::isfinite(max)) {
-      // No distribution: say so in every number.
+      // The row has a NaN, +inf or only -inf: it is no distribution, so every
+      // number is NaN.
       row.top1 = 0;
       row.log_sum_exp = std::numeric_limits<double>::quiet_NaN();
       row.target_logprob = std::numeric_limits<float>::quiet_NaN();
@@ -119,17 +122,16 @@ void ReduceLogits(const float* logits, int vocab, absl::Span<LogitsRow> rows,
         max + std::log(HWY_DYNAMIC_DISPATCH(SumExp)(x, vocab, max, nullptr));
     row.top1_logprob = static_cast<float>(max - row.log_sum_exp);
     row.target_logprob =
-        row.target < 0 ? 0.0f
-                       : static_cast<float>(x[row.target] - row.log_sum_exp);
+        target < 0 ? 0.0f : static_cast<float>(x[target] - row.log_sum_exp);
   });
 }
 
-void TopLogits(const float* logits, int vocab, int n, double log_sum_exp,
+void TopLogits(const float* logits, int vocab, const LogitsRow* reduced, int n,
                int32_t* ids, float* logprobs) {
   std::vector<int32_t> order(vocab);
   for (int i = 0; i < vocab; ++i) order[i] = i;
   const auto more_likely = [&](int32_t a, int32_t b) {
-    // NaN last, so that the order stays a strict one.
+    // NaNs come last, so that the order is a strict weak one.
     const bool nan_a = std::isnan(logits[a]);
     const bool nan_b = std::isnan(logits[b]);
     if (nan_a != nan_b) return nan_b;
@@ -139,15 +141,14 @@ void TopLogits(const float* logits, int vocab, int n, double log_sum_exp,
   std::partial_sort(order.begin(), order.begin() + n, order.end(), more_likely);
   for (int i = 0; i < n; ++i) {
     ids[i] = order[i];
-    logprobs[i] = static_cast<float>(logits[order[i]] - log_sum_exp);
+    logprobs[i] = static_cast<float>(logits[order[i]] - reduced->log_sum_exp);
   }
 }
 
-void KlDivergence(const float* base, const float* arm, int vocab,
-                  absl::Span<const LogitsRow> base_rows,
-                  absl::Span<const LogitsRow> arm_rows, float* kl,
-                  ThreadPool& pool) {
-  pool.For(static_cast<int64_t>(base_rows.size()), [&](int64_t r, int) {
+void KlDivergence(const float* base, const float* arm, int vocab, int rows,
+                  const LogitsRow* base_rows, const LogitsRow* arm_rows,
+                  float* kl, ThreadPool& pool) {
+  pool.For(rows, [&](int64_t r, int) {
     const float* b = base + r * vocab;
     const float* a = arm + r * vocab;
     const double lse_base = base_rows[r].log_sum_exp;

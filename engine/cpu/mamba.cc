@@ -7,7 +7,7 @@
 namespace qk::cpu {
 namespace {
 
-// Channels that one task takes: their state stays in the first-level cache.
+// The number of channels per task. Their state stays in the first-level cache.
 constexpr int kChannels = 16;
 
 float Silu(float x) { return x / (1.0f + std::exp(-x)); }
@@ -29,7 +29,7 @@ void CausalConvSilu(float* x, int rows, int inner, int kernel,
                     const float* weight, const float* bias, float* state,
                     ThreadPool& pool) {
   ForChannels(inner, pool, [&](int c) {
-    // The last kernel - 1 inputs, oldest first, then the new ones.
+    // `past` holds the last kernel - 1 inputs, oldest first, then the new ones.
     float* past = state + static_cast<int64_t>(c) * (kernel - 1);
     const float* w = weight + static_cast<int64_t>(c) * kernel;
     std::vector<float> window(past, past + kernel - 1);

@@ -4,26 +4,27 @@
 //
 #include <algorithm>
 #include <cstring>
+#include <new>
 #include <type_traits>
 #include <vector>
 
 #include "engine/base/check.h"
 #include "engine/base/half.h"
+#include "engine/cpu/aligned_array.h"
 #include "engine/cpu/matmul.h"
 #include "engine/cpu/tile-inl.h"
-#include "hwy/aligned_allocator.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace qk::cpu::HWY_NAMESPACE {
-// All rows of a block against one panel of `width` valid columns.
+// Multiplies all rows of a block by one panel with `width` valid columns.
 template <typename W>
 HWY_ATTR void BlockTimesPanel(const float* a, size_t a_stride, size_t rows,
                               const W* panel, size_t k, bool add, size_t width,
                               float* c, size_t c_stride) {
   const size_t full = 2 * hn::Lanes(D());
   HWY_ALIGN float edge[kTileRows * 2 * HWY_MAX_BYTES / sizeof(float)];
-  // Tiles of nearly equal size: 8 rows are 4 and 4, not 6 and a slow 2.
+  // Tiles have nearly equal sizes: 8 rows are 4 and 4, not 6 and a slow 2.
   size_t tiles = (rows + kTileRows - 1) / kTileRows;
   for (size_t r = 0; tiles > 0; --tiles) {
     const size_t n = (rows - r + tiles - 1) / tiles;
@@ -44,8 +45,8 @@ HWY_ATTR void BlockTimesPanel(const float* a, size_t a_stride, size_t rows,
   }
 }
 
-// Takes several full panels at once while rows are few; returns the first
-// panel that is left to do.
+// Multiplies by several full panels at once if rows are few. Returns the first
+// panel that is left.
 template <typename W>
 HWY_ATTR size_t FewRows(const float* a, size_t a_stride, size_t rows,
                         const W* weights, const PanelRange& range, float* out) {
@@ -91,8 +92,8 @@ HWY_ATTR void Block(const float* a, size_t a_stride, size_t rows,
     const size_t valid = std::min(width, range.n - p * width);
     float* c = out + p * width;
     if constexpr (!std::is_same_v<W, float>) {
-      // Widened once for all tiles of rows.
-      if (rows > static_cast<size_t>(3 * kTileRows)) {
+      // The panel is widened once for all tiles of rows.
+      if (rows > size_t{3} * kTileRows) {
         for (size_t i = 0; i < range.depth * width; i += hn::Lanes(d)) {
           hn::Store(Load(panel + i), d, wide + i);
         }
@@ -112,7 +113,7 @@ HWY_ATTR void BlockF32(const float* a, size_t a_stride, size_t rows,
   Block(a, a_stride, rows, weights, range, out, nullptr);
 }
 
-// `wide`: room for (depth, panel width).
+// `wide`: scratch (depth, panel width).
 HWY_ATTR void BlockBF16(const float* a, size_t a_stride, size_t rows,
                         const uint16_t* bits, const PanelRange& range,
                         float* out, float* wide) {
@@ -120,8 +121,8 @@ HWY_ATTR void BlockBF16(const float* a, size_t a_stride, size_t rows,
         range, out, wide);
 }
 
-// The bits of x with the upper half rounded to the nearest bf16, ties to even;
-// NaN stays NaN.
+// Rounds the upper half of x's bits to the nearest bf16, ties to even. NaN
+// stays NaN.
 HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> RoundBits(V x) {
   const hn::RebindToUnsigned<D> u;
   const auto bits = hn::BitCast(u, x);
@@ -145,9 +146,10 @@ HWY_ATTR void RoundAllToBF16(const float* x, size_t n, float* out) {
   for (; i < n; ++i) out[i] = FromBF16(RoundToBF16(x[i]));
 }
 
-// Turns rows (panel width, k) into a panel (k, panel width): float32 to `f32`,
-// or if that is null, bf16 to `bf16`. By squares, for the rows of most models
-// lie a power of two apart, and so in the same few lines of the cache.
+// Transposes rows (panel width, k) into a panel (k, panel width): float32 to
+// `f32`, or, if that is null, bf16 to `bf16`. It goes square by square, because
+// the rows of most models lie a power of two apart and so compete for the same
+// few lines of the cache.
 HWY_ATTR void PackPanel(const float* rows, size_t k, float* f32,
                         uint16_t* bf16) {
   constexpr size_t kSide = 16;
@@ -187,18 +189,18 @@ HWY_EXPORT(BlockBF16);
 HWY_EXPORT(RoundAllToBF16);
 HWY_EXPORT(PackPanel);
 
-// What stays in a core's caches while it works, in rows of x and steps of k.
+// The block that stays in a core's caches: rows of x, and extent along k.
 struct Blocking {
   int64_t rows, k;
 };
 // 24 KiB of a panel and 144 KiB of x.
 constexpr Blocking kBlocking = {96, 384};
-// Processors with AVX-512 have 1 MiB of second-level cache at least. Larger
+// Processors with AVX-512 have at least 1 MiB of second-level cache. Larger
 // blocks of rows read the weights less often.
 constexpr Blocking kBlockingAvx512 = {192, 768};
-// Two of the widest vectors there are (AVX-512).
+// Two of the widest vectors (AVX-512).
 constexpr int64_t kMaxPanelWidth = 32;
-// Up to this many rows the reading of the weights takes the time.
+// Up to this many rows, reading the weights dominates the time.
 constexpr int64_t kFewRows = 12;
 
 class PackedMatrix final : public CpuMatrix {
@@ -236,20 +238,17 @@ class PackedMatrix final : public CpuMatrix {
   Blocking blocking_;
   ComputeType type_;
   std::vector<float> bias_;
-  // (panels, k, width): one of the two.
-  hwy::AlignedFreeUniquePtr<float[]> f32_;
-  hwy::AlignedFreeUniquePtr<uint16_t[]> bf16_;
+  // (panels, k, width); only one of the two is used.
+  AlignedArray<float> f32_;
+  AlignedArray<uint16_t> bf16_;
 };
 
-absl::Status PackedMatrix::Pack(const RowReader& rows, ThreadPool& pool) {
+absl::Status PackedMatrix::Pack(const RowReader& rows, ThreadPool& pool) try {
   const int64_t total = panels_ * width_ * k_;
   if (type_ == ComputeType::kF32) {
-    f32_ = hwy::AllocateAligned<float>(total);
+    f32_ = AllocateAligned<float>(total);
   } else {
-    bf16_ = hwy::AllocateAligned<uint16_t>(total);
-  }
-  if (f32_ == nullptr && bf16_ == nullptr) {
-    return absl::ResourceExhaustedError("no memory for packed weights");
+    bf16_ = AllocateAligned<uint16_t>(total);
   }
   std::vector<std::vector<float>> sources(pool.size());
   pool.For(panels_, [&](int64_t p, int thread) {
@@ -265,13 +264,15 @@ absl::Status PackedMatrix::Pack(const RowReader& rows, ThreadPool& pool) {
      bf16_ == nullptr ? nullptr : bf16_.get() + base);
   });
   return absl::OkStatus();
+} catch (const std::bad_alloc&) {
+  return absl::ResourceExhaustedError("no memory for packed weights");
 }
 
 void PackedMatrix::Block(const float* x, int64_t rows, int64_t first_panel,
                          int64_t last_panel, float* out) const {
-  thread_local hwy::AlignedFreeUniquePtr<float[]> wide =
-      hwy::AllocateAligned<float>(kBlockingAvx512.k * kMaxPanelWidth);
-  // Few rows read each panel once, from end to end.
+  thread_local const AlignedArray<float> wide =
+      AllocateAligned<float>(kBlockingAvx512.k * kMaxPanelWidth);
+  // With few rows each panel is read once, from end to end.
   const int64_t step = rows <= kFewRows ? k_ : blocking_.k;
   for (int64_t k = 0; k < k_; k += step) {
     const PanelRange range{static_cast<size_t>(first_panel),
@@ -311,7 +312,7 @@ void PackedMatrix::Multiply(const float* x, int rows, float* out,
     x = to;
   }
   const int64_t row_blocks = (rows + blocking_.rows - 1) / blocking_.rows;
-  // Enough pieces that no thread waits long for the last one.
+  // There are enough pieces that no thread waits long for the last one.
   const int64_t pieces = std::max<int64_t>(1, 6 * pool.size() / row_blocks);
   const int64_t group = std::max<int64_t>(1, (panels_ + pieces - 1) / pieces);
   const int64_t groups = (panels_ + group - 1) / group;
@@ -325,7 +326,7 @@ void PackedMatrix::Multiply(const float* x, int rows, float* out,
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Matrix>> PackOwn(
+absl::StatusOr<std::unique_ptr<Matrix>> PackHighway(
     int64_t out_features, int64_t in_features, ComputeType type,
     const RowReader& rows, const float* bias, ThreadPool& pool) {
   auto matrix =
@@ -334,8 +335,8 @@ absl::StatusOr<std::unique_ptr<Matrix>> PackOwn(
   return matrix;
 }
 
-std::string OwnKernelTarget() {
-  HWY_DYNAMIC_DISPATCH(PanelWidth)();  // chooses the target
+std::string HighwayTarget() {
+  HWY_DYNAMIC_DISPATCH(PanelWidth)();  // selects the target
   const int64_t supported = hwy::SupportedTargets();
   return hwy::TargetName(supported & -supported);
 }

@@ -11,9 +11,9 @@
 #include "engine/base/half.h"
 #include "engine/cpu/matmul.h"
 
-// oneDNN's primitives are made for one thread and run by our own: how many
-// threads there are can then not change a sum. A weight is cut into slices of
-// output columns, the units of work of a thread.
+// oneDNN's primitives are made for one thread, and ThreadPool's threads run
+// them, so the number of threads cannot change a sum. A weight is cut into
+// slices of output columns; a thread works on one slice at a time.
 
 namespace qk::cpu {
 namespace {
@@ -22,7 +22,7 @@ using dnnl::matmul;
 using dnnl::memory;
 
 dnnl::engine& Engine() {
-  // A primitive only runs on streams of the very engine it was made for.
+  // A primitive runs only on streams of the engine that it was made for.
   static dnnl::engine engine(dnnl::engine::kind::cpu, 0);
   return engine;
 }
@@ -44,7 +44,7 @@ matmul::primitive_desc Describe(int rows, int64_t n, int64_t k,
                                 Engine());
 }
 
-// One primitive for each row-tile size that may be mixed.
+// A primitive for one of the row-tile sizes that may be mixed.
 struct Primitive {
   int rows;
   matmul::primitive_desc desc;
@@ -59,8 +59,8 @@ struct Slice {
   const std::vector<Primitive>* primitives = nullptr;
 };
 
-// f32 rows of 1 serve decode; bf16 takes 64 for every row, since smaller tiles
-// gave other bits on AMX.
+// float32 has tiles of 1 row for decode. bf16 always takes tiles of 64 rows,
+// because smaller ones give other bits on AMX.
 std::vector<int> CandidateTiles(ComputeType type) {
   return type == ComputeType::kF32 ? std::vector<int>{128, 16, 1}
                                    : std::vector<int>{64};
@@ -98,7 +98,8 @@ class OneDnnMatrix final : public CpuMatrix {
   ComputeType type_;
   std::vector<float> bias_;
   std::vector<Slice> slices_;
-  std::map<int64_t, std::vector<Primitive>> primitives_;  // by columns
+  // The key is the number of columns of a slice.
+  std::map<int64_t, std::vector<Primitive>> primitives_;
 };
 
 void OneDnnMatrix::MakePrimitives(int64_t columns) {
@@ -113,7 +114,7 @@ void OneDnnMatrix::MakePrimitives(int64_t columns) {
 
 void OneDnnMatrix::RunTile(const Primitive& p, const Slice& slice,
                            const void* x, float* out) const {
-  // oneDNN asks OpenMP how many threads there are; here there is one.
+  // oneDNN asks OpenMP for the number of threads. It must be one here.
   omp_set_num_threads(1);
   thread_local dnnl::stream stream(Engine());
   thread_local std::vector<uint8_t> scratch;
@@ -166,8 +167,8 @@ void OneDnnMatrix::RunSlice(const Slice& slice, const float* x, int64_t rows,
   }
 }
 
-// Keeps only the tile sizes whose rows have the bytes of the last (smallest)
-// one's on random data.
+// Keeps only the tile sizes that give the same bytes as the last (smallest) one
+// on random data.
 void OneDnnMatrix::DropTilesThatDiffer(const Slice& slice,
                                        std::vector<Primitive>& primitives) {
   std::mt19937 random(1);

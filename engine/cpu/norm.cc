@@ -34,7 +34,7 @@ HWY_ATTR void RmsNormRow(const float* x, const float* weight, float eps,
   for (; i < dim; ++i) out[i] = x[i] * scale * weight[i];
 }
 
-// Two passes: the mean, then the mean of the squares of what differs from it.
+// Computes the mean first, then the mean of the squared differences from it.
 HWY_ATTR void LayerNormRow(const float* x, const float* weight,
                            const float* bias, float eps, int dim, float* out) {
   const hn::ScalableTag<float> d;

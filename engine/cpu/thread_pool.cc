@@ -7,13 +7,20 @@
 namespace qk {
 namespace {
 
-// Loops of a pass follow each other within microseconds: a worker looks for
-// the next one for about this many pauses before it sleeps.
+// A pass's loops follow each other within microseconds, so a worker looks for
+// the next loop for about this many pauses before it sleeps.
 constexpr int kSpins = 4000;
 
 constexpr uint64_t kMaxTasks = uint64_t{1} << 32;
 
-inline void Pause() { __builtin_ia32_pause(); }
+// Tells the processor that this thread is waiting for memory to change.
+inline void CpuRelax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
 
 }  // namespace
 
@@ -25,17 +32,17 @@ ThreadPool::ThreadPool(int threads) {
 
 ThreadPool::~ThreadPool() {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     stop_ = true;
   }
-  wake_.notify_all();
+  wake_.NotifyAll();
   for (std::thread& worker : workers_) worker.join();
 }
 
 void ThreadPool::For(int64_t n, const std::function<void(int64_t, int)>& task) {
   if (n <= 0) return;
   QK_CHECK(n < static_cast<int64_t>(kMaxTasks));
-  std::lock_guard<std::mutex> caller(caller_mutex_);
+  MutexLock caller(&caller_mutex_);
   if (n == 1 || workers_.empty()) {
     for (int64_t i = 0; i < n; ++i) task(i, 0);
     return;
@@ -44,20 +51,24 @@ void ThreadPool::For(int64_t n, const std::function<void(int64_t, int)>& task) {
   task_ = &task;
   finished_ = 0;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     left_ = (left_ / kMaxTasks + 1) * kMaxTasks + static_cast<uint64_t>(n);
   }
-  wake_.notify_all();
+  wake_.NotifyAll();
   RunTasks(0);
   for (int spins = 0; finished_ != n; ++spins) {
     if (spins < kSpins) {
-      Pause();
+      CpuRelax();
     } else {
       std::this_thread::yield();
     }
   }
-  // All tasks have ended, and whoever kept an error said so afterwards.
-  if (error_ != nullptr) std::rethrow_exception(std::exchange(error_, nullptr));
+  std::exception_ptr error;
+  {
+    MutexLock lock(&mutex_);
+    error = std::exchange(error_, nullptr);
+  }
+  if (error != nullptr) std::rethrow_exception(error);
 }
 
 bool ThreadPool::Claim(int64_t* task) {
@@ -81,9 +92,9 @@ void ThreadPool::RunTask(int64_t task, int thread) {
   try {
     (*task_)(task, thread);
   } catch (...) {
-    // Thrown on a worker it would end the process, on the caller's thread its
-    // task while workers still use it.
-    std::lock_guard<std::mutex> lock(mutex_);
+    // If it went on, it would end the process on a worker's thread; on the
+    // caller's thread it would destroy `task` while workers still use it.
+    MutexLock lock(&mutex_);
     if (error_ == nullptr) error_ = std::current_exception();
   }
 }
@@ -91,10 +102,10 @@ void ThreadPool::RunTask(int64_t task, int thread) {
 void ThreadPool::Work(int thread) {
   const auto has_work = [this] { return stop_ || left_ % kMaxTasks != 0; };
   while (true) {
-    for (int spins = 0; spins < kSpins && !has_work(); ++spins) Pause();
+    for (int spins = 0; spins < kSpins && !has_work(); ++spins) CpuRelax();
     if (!has_work()) {
-      std::unique_lock<std::mutex> lock(mutex_);
-      wake_.wait(lock, has_work);
+      MutexLock lock(&mutex_);
+      wake_.Wait(&mutex_, has_work);
     }
     if (stop_) return;
     RunTasks(thread);

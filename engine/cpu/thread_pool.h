@@ -1,21 +1,22 @@
-// A fixed set of threads that run loops for one caller at a time.
+// A fixed set of threads that runs loops for one caller at a time.
 #ifndef QKSCOPE_ENGINE_CPU_THREAD_POOL_H_
 #define QKSCOPE_ENGINE_CPU_THREAD_POOL_H_
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <exception>
 #include <functional>
-#include <mutex>
 #include <thread>
 #include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "engine/base/mutex.h"
 
 namespace qk {
 
 class ThreadPool {
  public:
-  // `threads` >= 1, the caller's own included.
+  // `threads` must be at least 1; it includes the caller's own.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -23,32 +24,33 @@ class ThreadPool {
 
   int size() const { return static_cast<int>(workers_.size()) + 1; }
 
-  // Runs task(i, thread) for i in [0, n), handed out in ascending order;
-  // `thread` in [0, size()). Returns when all are done. Calls from different
-  // threads wait for each other. The first exception of a task comes out here,
-  // once all have ended.
+  // Runs task(i, thread) for each i in [0, n), started in ascending order;
+  // `thread` is in [0, size()). Returns when all tasks are done. Calls from
+  // different threads wait for each other. The call rethrows the first
+  // exception of a task, once all tasks have ended.
   void For(int64_t n, const std::function<void(int64_t, int)>& task);
 
  private:
   void Work(int thread);
-  // Runs what is left of the present loop.
+  // Runs the tasks that are left in the current loop.
   void RunTasks(int thread);
-  // One task; keeps what it throws.
+  // Runs one task, and keeps the first exception in error_.
   void RunTask(int64_t task, int thread);
-  // Takes the next task of whatever loop is running: false if none is left.
+  // Takes the next task of the current loop. False: none is left.
   bool Claim(int64_t* task);
 
-  std::mutex caller_mutex_;  // one loop at a time
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  // Loop number above, tasks not yet taken below. A task taken here belongs to
-  // a loop whose caller waits for it, so count_ and task_ are that loop's; a
-  // thread that wakes late finds nothing to take and holds nobody up.
+  Mutex caller_mutex_;  // one loop at a time
+  Mutex mutex_;
+  CondVar wake_;
+  // The upper bits hold the loop's number, the lower ones the number of tasks
+  // not yet taken. A loop's caller waits for every task taken from it, so
+  // count_ and task_ are still that loop's. A thread that wakes late finds
+  // nothing to take and delays nobody.
   std::atomic<uint64_t> left_{0};
   std::atomic<int64_t> finished_{0};
   std::atomic<int64_t> count_{0};
   std::atomic<const std::function<void(int64_t, int)>*> task_{nullptr};
-  std::exception_ptr error_;  // of the present loop; tasks under mutex_
+  std::exception_ptr error_ ABSL_GUARDED_BY(mutex_);  // the current loop's
   std::atomic<bool> stop_{false};
   std::vector<std::thread> workers_;
 };

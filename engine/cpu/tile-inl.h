@@ -1,5 +1,5 @@
-// Shared by matmul.cc and attention.cc: the register tile. Included once per
-// instruction set, so it has no guard of the usual kind.
+// The register tile of matmul.cc and attention.cc. They include this file once
+// per instruction set, so it has no include guard of the usual kind.
 #if defined(QKSCOPE_ENGINE_CPU_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef QKSCOPE_ENGINE_CPU_TILE_INL_H_
 #undef QKSCOPE_ENGINE_CPU_TILE_INL_H_
@@ -19,7 +19,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 using D = hn::ScalableTag<float>;
 using V = hn::Vec<D>;
 
-// Columns of a tile: two vectors.
+// The number of columns of a tile: two vectors.
 HWY_ATTR inline size_t PanelWidth() { return 2 * hn::Lanes(D()); }
 
 HWY_INLINE V Load(const float* p) { return hn::LoadU(D(), p); }
@@ -28,9 +28,9 @@ HWY_INLINE V Load(const hwy::bfloat16_t* p) {
   return hn::PromoteTo(D(), hn::LoadU(half, p));
 }
 
-// Asks for what is kAhead bytes behind the `bytes` at p. Where a panel comes
-// from memory and is read once, the processor itself does not ask early enough;
-// one that lies in a cache loses next to nothing by it.
+// Prefetches the `bytes` that lie kAhead bytes after p. The processor's own
+// prefetch is too late for a panel that comes from memory and is read once; a
+// panel that is in a cache loses next to nothing.
 HWY_INLINE void PrefetchBehind(const void* p, size_t bytes) {
   constexpr size_t kAhead = 2048;
   constexpr size_t kLine = 64;
@@ -39,11 +39,11 @@ HWY_INLINE void PrefetchBehind(const void* p, size_t bytes) {
   }
 }
 
-// For kPanels panels b (k, width) that lie `panel_stride` apart:
-// c (kRows, kPanels * width) = [c +] a (kRows, k) x b. Each element is one
-// chain of multiply-adds over k in ascending order, so its bits depend neither
-// on kRows nor on kPanels. Few rows want several panels: the chains of one
-// panel alone would wait for each other.
+// c (kRows, kPanels * width) = [c +] a (kRows, k) x b, for kPanels panels b
+// (k, width) that lie `panel_stride` apart. Each element is one chain of
+// multiply-adds over k in ascending order, so its bits depend neither on kRows
+// nor on kPanels. With few rows, one panel has too few chains to hide the
+// latency of a multiply-add, so kPanels is more than 1.
 template <int kRows, int kPanels, typename W>
 HWY_INLINE void Tile(const float* HWY_RESTRICT a, size_t a_stride,
                      const W* HWY_RESTRICT b, size_t b_stride,
@@ -91,12 +91,12 @@ HWY_INLINE void Tile(const float* HWY_RESTRICT a, size_t a_stride,
 }
 
 #if HWY_TARGET <= HWY_AVX3
-constexpr int kTileRows = 12;  // 32 registers
+constexpr int kTileRows = 12;  // for 32 vector registers
 #else
-constexpr int kTileRows = 6;  // 16 registers
+constexpr int kTileRows = 6;  // for 16 vector registers
 #endif
 
-// Tile for a number of rows known at run time, at most kTileRows.
+// Runs a tile whose number of rows, at most kTileRows, is known at run time.
 template <typename W, int kRows = kTileRows>
 HWY_INLINE void TileOf(size_t rows, const float* a, size_t a_stride, const W* b,
                        size_t b_stride, size_t k, bool add, float* c,

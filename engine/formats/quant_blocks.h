@@ -10,13 +10,11 @@
 #include <cstdint>
 #include <cstring>
 
+#include "engine/base/target_clones.h"
+
 // One body is compiled for several instruction sets and chosen at run time.
 // None fuses multiply and add (-ffp-contract=off), so all give the same bits.
-#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
-#define QK_CLONES __attribute__((target_clones("avx2", "default")))
-#else
-#define QK_CLONES
-#endif
+#define QK_CLONES QK_TARGET_CLONES("avx2", "default")
 
 // This must be inlined into its caller, which is compiled for several
 // instruction sets.

@@ -6,11 +6,20 @@
 
 #include <atomic>
 #include <cstdint>
-#include <mutex>
 
+#include "absl/base/thread_annotations.h"
 #include "engine/base/check.h"
+#include "engine/base/mutex.h"
 
 namespace qk {
+
+namespace {
+
+// Guards everything but the handler's reads. Global, because a signal handler
+// belongs to the process and gets no argument from us.
+Mutex mutex;
+
+}  // namespace
 
 // An entry of a list that only grows, so that the handler can walk it without a
 // lock. `begin` is 0 while the entry guards nothing.
@@ -18,7 +27,7 @@ struct SigbusGuard::Range {
   std::atomic<uintptr_t> begin = 0;
   std::atomic<uintptr_t> end = 0;
   std::atomic<bool> faulted = false;
-  bool taken = true;
+  bool taken ABSL_GUARDED_BY(mutex) = true;
   Range* next = nullptr;
 };
 
@@ -26,8 +35,6 @@ namespace {
 
 using Range = SigbusGuard::Range;
 
-// A signal handler belongs to the process and gets no argument from us.
-std::mutex mutex;  // guards everything but the handler's reads
 std::atomic<Range*> ranges = nullptr;
 struct sigaction previous;
 
@@ -48,10 +55,11 @@ void OnSigbus(int signal, siginfo_t* info, void* context) {
   Range* range = FindRange(address);
   if (range != nullptr) {
     const auto page_bytes = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-    const uintptr_t page = address / page_bytes * page_bytes;
+    const uintptr_t into_page = address % page_bytes;
     range->faulted.store(true);
     // What follows in the file is gone as well.
-    if (mmap(reinterpret_cast<void*>(page), range->end.load() - page, PROT_READ,
+    if (mmap(static_cast<char*>(info->si_addr) - into_page,
+             range->end.load() - (address - into_page), PROT_READ,
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED) {
       return;
     }
@@ -74,8 +82,7 @@ void InstallHandler() {
   QK_CHECK(sigaction(SIGBUS, &action, &previous) == 0);
 }
 
-// Call with `mutex` held.
-Range* TakeRange() {
+Range* TakeRange() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
   for (Range* range = ranges.load(); range != nullptr; range = range->next) {
     if (range->taken) continue;
     range->taken = true;
@@ -91,7 +98,7 @@ Range* TakeRange() {
 }  // namespace
 
 SigbusGuard::SigbusGuard(const void* begin, size_t bytes) {
-  const std::lock_guard lock(mutex);
+  MutexLock lock(&mutex);
   range_ = TakeRange();
   const auto address = reinterpret_cast<uintptr_t>(begin);
   range_->faulted.store(false);
@@ -100,7 +107,7 @@ SigbusGuard::SigbusGuard(const void* begin, size_t bytes) {
 }
 
 SigbusGuard::~SigbusGuard() {
-  const std::lock_guard lock(mutex);
+  MutexLock lock(&mutex);
   range_->begin.store(0);
   range_->taken = false;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <numeric>
+#include <utility>
 
 #include "absl/algorithm/container.h"
 #include "engine/base/check.h"
@@ -22,13 +23,30 @@ bool HasRope(HookPoint point) {
          point == HookPoint::kRotQ || point == HookPoint::kRotK;
 }
 
+// How many query heads one head stands for, in a tensor of `physical` heads.
+int GroupOf(const AttentionConfig& attention, HookPoint point, int physical) {
+  return IsQueryPoint(point) || physical == attention.num_heads
+             ? 1
+             : attention.group_size();
+}
+
+std::vector<int> HeadsOfGroups(const std::vector<int>& query_heads, int group) {
+  std::vector<int> heads;
+  for (int head : query_heads) {
+    if (heads.empty() || heads.back() != head / group) {
+      heads.push_back(head / group);
+    }
+  }
+  return heads;
+}
+
 int64_t Product(absl::Span<const int> shape) {
   int64_t n = 1;
   for (int dim : shape) n *= dim;
   return n;
 }
 
-// Adds the time until it goes out of scope.
+// Adds its lifetime to *seconds.
 class Stopwatch {
  public:
   explicit Stopwatch(double* seconds)
@@ -64,8 +82,11 @@ Capture::Capture(const ModelConfig& config, const RunSpec& spec, int arm)
       tokens + (spec.generate.has_value() ? spec.generate->max_new_tokens : 0);
   const bool pattern =
       absl::c_linear_search(spec.capture.points, HookPoint::kPattern);
+  lists_ = spec.capture.positions;
   for (int layer : spec.capture.layers) {
     const AttentionConfig& a = config.layers[layer].attention;
+    AddHeadList(1);
+    AddHeadList(a.group_size());
     MakeRoom(a, rows);
     if (pattern) {
       staging_bytes_ = std::max(staging_bytes_, rows * a.num_heads * last * 4);
@@ -77,7 +98,7 @@ Capture::Capture(const ModelConfig& config, const RunSpec& spec, int arm)
   }
 }
 
-// For frames of a layer's Q, K, V and Z, of `rows` rows.
+// Makes the buffers large enough for `rows` rows of a layer's Q, K, V and Z.
 void Capture::MakeRoom(const AttentionConfig& attention, int64_t rows) {
   widest_ = std::max<int64_t>(widest_, attention.q_size());
   int64_t bytes = int64_t{4} * attention.q_size();
@@ -91,7 +112,8 @@ void Capture::MakeRoom(const AttentionConfig& attention, int64_t rows) {
 
 int64_t Capture::bytes() const {
   if (spec_.capture.off) return 0;
-  int64_t bytes = 8 * widest_ + staging_bytes_;
+  int64_t bytes =
+      8 * widest_ + staging_bytes_ + 4 * static_cast<int64_t>(lists_.size());
   if (Has(spec_.capture.phase, Phase::kDecode) &&
       spec_.capture.form == CaptureForm::kNormOverTokens) {
     bytes += 8 * widest_ * static_cast<int64_t>(spec_.capture.layers.size()) *
@@ -105,7 +127,10 @@ absl::Status Capture::Reserve(Backend* backend) {
   if (spec_.capture.off) return absl::OkStatus();
   QK_ASSIGN_OR_RETURN(squares_, backend->Allocate(8 * widest_));
   QK_ASSIGN_OR_RETURN(staging_, backend->Allocate(staging_bytes_));
-  const int64_t decode = bytes() - 8 * widest_ - staging_bytes_;
+  const int64_t lists = 4 * static_cast<int64_t>(lists_.size());
+  QK_ASSIGN_OR_RETURN(device_lists_, backend->Allocate(lists));
+  backend->Upload(device_lists_.as<void>(), lists_.data(), lists);
+  const int64_t decode = bytes() - 8 * widest_ - staging_bytes_ - lists;
   if (decode > 0) {
     QK_ASSIGN_OR_RETURN(decode_, backend->Allocate(decode));
     backend->Zero(decode_.as<void>(), decode);
@@ -123,67 +148,66 @@ std::vector<int> Capture::HeadsOf(const CaptureSpec& spec,
     std::iota(heads.begin(), heads.end(), 0);
     return heads;
   }
-  const int group = IsQueryPoint(point) || physical == attention.num_heads
-                        ? 1
-                        : attention.group_size();
-  for (int head : spec.heads) {
-    if (heads.empty() || heads.back() != head / group) {
-      heads.push_back(head / group);
-    }
-  }
-  return heads;
+  return HeadsOfGroups(spec.heads, GroupOf(attention, point, physical));
 }
 
-std::vector<int> Capture::ChosenHeads(HookPoint point, int layer,
-                                      const PassStep& pass,
-                                      int physical) const {
-  if (pass.image >= 0) return HeadsOf({}, {}, point, physical);
-  return HeadsOf(spec_.capture, config_.layers[layer].attention, point,
-                 physical);
+void Capture::AddHeadList(int group) {
+  if (spec_.capture.heads.empty() || head_lists_.contains(group)) return;
+  const std::vector<int> heads = HeadsOfGroups(spec_.capture.heads, group);
+  const int begin = static_cast<int>(lists_.size());
+  lists_.insert(lists_.end(), heads.begin(), heads.end());
+  head_lists_[group] = {begin, static_cast<int>(lists_.size())};
+}
+
+Capture::ChosenHeads Capture::HeadsFor(HookPoint point, int layer,
+                                       const RowSpan& span,
+                                       int physical) const {
+  if (span.image >= 0 || spec_.capture.heads.empty()) {
+    return {HeadsOf({}, {}, point, physical), {physical}};
+  }
+  const AttentionConfig& attention = config_.layers[layer].attention;
+  const Range at = head_lists_.at(GroupOf(attention, point, physical));
+  return {{lists_.begin() + at.begin, lists_.begin() + at.end},
+          {at.size(), device_lists_.as<int32_t>() + at.begin}};
 }
 
 bool Capture::Wants(HookPoint point, int layer, Stage stage,
-                    const PassStep& pass) const {
+                    const RowSpan& span) const {
   const CaptureSpec& c = spec_.capture;
-  if (c.off || !Has(c.stage, stage) || !Has(c.phase, pass.phase) ||
+  if (c.off || !Has(c.stage, stage) || !Has(c.phase, span.phase) ||
       !absl::c_linear_search(c.points, point)) {
     return false;
   }
-  return pass.image >= 0 ? absl::c_binary_search(c.vision_layers, layer)
+  return span.image >= 0 ? absl::c_binary_search(c.vision_layers, layer)
                          : layer_index_[layer] >= 0;
 }
 
-std::vector<int> Capture::RowsOf(const PassStep& pass) const {
-  std::vector<int> rows;
-  if (pass.phase == Phase::kDecode) return {0};
-  if (spec_.capture.positions.empty() || pass.image >= 0) {
-    rows.resize(pass.rows);
-    std::iota(rows.begin(), rows.end(), 0);
-    return rows;
+RowSet Capture::RowsOf(const RowSpan& span) const {
+  const std::vector<int>& positions = spec_.capture.positions;
+  if (span.phase == Phase::kDecode || span.image >= 0 || positions.empty()) {
+    return {0, span.rows};
   }
-  for (int position : spec_.capture.positions) {
-    rows.push_back(position - pass.first_position);
-  }
-  return rows;
+  return {-span.first_position, static_cast<int>(positions.size()),
+          device_lists_.as<int32_t>()};
 }
 
-LayerFrame& Capture::Add(HookPoint point, int layer, Stage stage,
-                         const PassStep& pass, std::vector<int> shape,
-                         RawDtype dtype, std::vector<int> heads) {
+LayerFrame& Capture::AddFrame(HookPoint point, int layer, Stage stage,
+                              const RowSpan& span, std::vector<int> shape,
+                              RawDtype dtype, std::vector<int> heads) {
   Pending& pending = pending_.emplace_back();
   LayerFrame& frame = pending.frame;
   frame.heads = std::move(heads);
   frame.no_rope =
       (point == HookPoint::kRotQ || point == HookPoint::kRotK) &&
-      config_.attention(pass.image >= 0, layer).rope.frequencies.empty();
+      config_.attention(span.image >= 0, layer).rope.frequencies.empty();
   frame.arm = arm_;
   frame.layer = layer;
   frame.point = point;
   frame.stage = stage;
-  frame.phase = pass.phase;
-  frame.step = pass.step;
-  frame.position = pass.phase == Phase::kDecode ? pass.first_position : -1;
-  frame.image = pass.image;
+  frame.phase = span.phase;
+  frame.step = span.step;
+  frame.position = span.phase == Phase::kDecode ? span.first_position : -1;
+  frame.image = span.image;
   frame.form = spec_.capture.form;
   frame.dtype = dtype;
   frame.shape = std::move(shape);
@@ -192,21 +216,22 @@ LayerFrame& Capture::Add(HookPoint point, int layer, Stage stage,
   return frame;
 }
 
-void Capture::Send(const void* device, LayerFrame* frame) {
+void Capture::DownloadFrame(const void* device, LayerFrame* frame) {
   backend_->Download(frame->data.data(), device,
                      static_cast<int64_t>(frame->data.size()));
   pending_.back().mark = backend_->MarkDownloads();
 }
 
 void Capture::EmitNorms(HookPoint point, int layer, Stage stage,
-                        const PassStep& pass, const double* squares, int heads,
+                        const RowSpan& span, const double* squares, int heads,
                         int head_dim) {
-  const std::vector<int> chosen = ChosenHeads(point, layer, pass, heads);
+  ChosenHeads chosen = HeadsFor(point, layer, span, heads);
   LayerFrame& frame =
-      Add(point, layer, stage, pass,
-          {static_cast<int>(chosen.size()), head_dim}, RawDtype::kF32, chosen);
-  backend_->FinishNorms(squares, chosen, head_dim, staging_.as<float>());
-  Send(staging_.as<void>(), &frame);
+      AddFrame(point, layer, stage, span, {chosen.set.count, head_dim},
+               RawDtype::kF32, std::move(chosen.ids));
+  backend_->FinishNorms(
+      {NormsJob{squares, chosen.set, head_dim, staging_.as<float>()}});
+  DownloadFrame(staging_.as<void>(), &frame);
 }
 
 double* Capture::DecodeSum(HookPoint point, int layer, Stage stage, int heads) {
@@ -220,61 +245,59 @@ double* Capture::DecodeSum(HookPoint point, int layer, Stage stage, int heads) {
 }
 
 void Capture::Record(HookPoint point, int layer, Stage stage,
-                     const PassStep& pass, const HeadRows& x) {
-  if (!Wants(point, layer, stage, pass)) return;
+                     const RowSpan& span, const HeadRows& x) {
+  if (!Wants(point, layer, stage, span)) return;
   const Stopwatch watch(&seconds_);
-  const std::vector<int> rows = RowsOf(pass);
-  const int count = static_cast<int>(rows.size());
+  const RowSet rows = RowsOf(span);
   if (spec_.capture.form == CaptureForm::kNormOverTokens) {
-    if (pass.phase == Phase::kDecode) {
-      backend_->AddMoments(x, rows,
-                           {DecodeSum(point, layer, stage, x.heads), nullptr});
+    if (span.phase == Phase::kDecode) {
+      backend_->AddMoments({MomentsJob{
+          x, rows, {DecodeSum(point, layer, stage, x.heads), nullptr}}});
       return;
     }
-    backend_->Zero(squares_.as<void>(), int64_t{8} * x.heads * x.head_dim);
-    backend_->AddMoments(x, rows, {squares_.as<double>(), nullptr});
-    EmitNorms(point, layer, stage, pass, squares_.as<double>(), x.heads,
-              x.head_dim);
+    double* squares = squares_.as<double>();
+    backend_->AddMoments(
+        {MomentsJob{x, rows, {squares, nullptr}, /*from_zero=*/true}});
+    EmitNorms(point, layer, stage, span, squares, x.heads, x.head_dim);
     return;
   }
-  const std::vector<int> heads = ChosenHeads(point, layer, pass, x.heads);
-  const int chosen = static_cast<int>(heads.size());
+  ChosenHeads heads = HeadsFor(point, layer, span, x.heads);
   if (spec_.capture.form == CaptureForm::kNormPerToken) {
     LayerFrame& frame =
-        Add(point, layer, stage, pass, {count, chosen}, RawDtype::kF32, heads);
-    backend_->TokenNorms(x, rows, heads, staging_.as<float>());
-    Send(staging_.as<void>(), &frame);
+        AddFrame(point, layer, stage, span, {rows.count, heads.set.count},
+                 RawDtype::kF32, std::move(heads.ids));
+    backend_->TokenNorms(
+        {TokenNormsJob{x, rows, heads.set, staging_.as<float>()}});
+    DownloadFrame(staging_.as<void>(), &frame);
     return;
   }
-  LayerFrame& frame =
-      Add(point, layer, stage, pass, {count, chosen, x.head_dim},
-          spec_.capture.raw_dtype, heads);
-  backend_->CopyOut(x, rows, heads, spec_.capture.raw_dtype,
-                    staging_.as<void>());
-  Send(staging_.as<void>(), &frame);
+  LayerFrame& frame = AddFrame(point, layer, stage, span,
+                               {rows.count, heads.set.count, x.head_dim},
+                               spec_.capture.raw_dtype, std::move(heads.ids));
+  backend_->CopyOut({CopyOutJob{x, rows, heads.set, spec_.capture.raw_dtype,
+                                staging_.as<void>()}});
+  DownloadFrame(staging_.as<void>(), &frame);
 }
 
-bool Capture::WantsPattern(int layer, const PassStep& pass) const {
-  return Wants(HookPoint::kPattern, layer, Stage::kBefore, pass) ||
-         Wants(HookPoint::kPattern, layer, Stage::kAfter, pass);
+bool Capture::WantsPattern(int layer, const RowSpan& span) const {
+  return Wants(HookPoint::kPattern, layer, Stage::kBefore, span) ||
+         Wants(HookPoint::kPattern, layer, Stage::kAfter, span);
 }
 
-void Capture::RecordPattern(int layer, const PassStep& pass, const float* q,
+void Capture::RecordPattern(int layer, const RowSpan& span, const float* q,
                             const AttentionRows& rows, ComputeType type) {
   const Stopwatch watch(&seconds_);
   const AttentionConfig& a = config_.layers[layer].attention;
-  const std::vector<int> chosen = RowsOf(pass);
-  const int keys = pass.first_position + pass.rows;
-  // One stage: no rule acts on the pattern.
-  const std::vector<int> heads =
-      ChosenHeads(HookPoint::kPattern, layer, pass, a.num_heads);
-  LayerFrame& frame = Add(
-      HookPoint::kPattern, layer, Stage::kBefore, pass,
-      {static_cast<int>(chosen.size()), static_cast<int>(heads.size()), keys},
-      RawDtype::kF32, heads);
-  backend_->AttentionPattern(q, a, rows, chosen, heads, keys, type,
+  const RowSet chosen = RowsOf(span);
+  const int keys = span.first_position + span.rows;
+  // No rule acts on the pattern, so it has one stage.
+  ChosenHeads heads = HeadsFor(HookPoint::kPattern, layer, span, a.num_heads);
+  LayerFrame& frame = AddFrame(HookPoint::kPattern, layer, Stage::kBefore, span,
+                               {chosen.count, heads.set.count, keys},
+                               RawDtype::kF32, std::move(heads.ids));
+  backend_->AttentionPattern(q, a, rows, chosen, heads.set, keys, type,
                              staging_.as<float>());
-  Send(staging_.as<void>(), &frame);
+  DownloadFrame(staging_.as<void>(), &frame);
 }
 
 bool Capture::FinishDecode() {
@@ -284,7 +307,7 @@ bool Capture::FinishDecode() {
     any = true;
     const HookPoint point = static_cast<HookPoint>(i / 2 % kNumHookPoints);
     const int layer = spec_.capture.layers[i / 2 / kNumHookPoints];
-    PassStep all;
+    RowSpan all;
     all.phase = Phase::kDecode;
     EmitNorms(point, layer, i % 2 == 1 ? Stage::kAfter : Stage::kBefore, all,
               decode_.as<double>() + i * widest_, decode_heads_[i],
@@ -296,14 +319,14 @@ bool Capture::FinishDecode() {
 
 std::vector<LayerFrame> Capture::TakeFrames() {
   std::vector<LayerFrame> done;
-  size_t i = 0;
-  for (; i < pending_.size() && backend_->DownloadsArrived(pending_[i].mark);
-       ++i) {
-    LayerFrame& frame = pending_[i].frame;
+  for (; !pending_.empty() && backend_->DownloadsArrived(pending_.front().mark);
+       pending_.pop_front()) {
+    LayerFrame& frame = pending_.front().frame;
     if (frame.form == CaptureForm::kNormOverTokens) {
       const Stopwatch watch(&seconds_);
       const auto* norms = reinterpret_cast<const float*>(frame.data.data());
-      // The two coordinates of a tower's RoPE have no wavelength in tokens.
+      // The vision tower's RoPE counts rows and columns of patches, so it has
+      // no wavelengths in tokens.
       const std::vector<double> wavelengths =
           HasRope(frame.point) && frame.image < 0
               ? config_.layers[frame.layer].attention.rope.Wavelengths()
@@ -315,7 +338,6 @@ std::vector<LayerFrame> Capture::TakeFrames() {
     }
     done.push_back(std::move(frame));
   }
-  pending_.erase(pending_.begin(), pending_.begin() + i);
   return done;
 }
 

@@ -4,94 +4,36 @@
 #include <numeric>
 
 #include "engine/base/check.h"
+#include "engine/types/rule_shape.h"
 
 namespace qk {
 namespace {
 
 using Rule = DisruptionRule;
 
-HookPoint PointOf(const Rule& rule, Qkv tensor) {
-  const bool pre = rule.point == Rule::Point::kPreRope;
-  switch (tensor) {
-    case Qkv::kQ:
-      return pre ? HookPoint::kQ : HookPoint::kRotQ;
-    case Qkv::kK:
-      return pre ? HookPoint::kK : HookPoint::kRotK;
-    case Qkv::kV:
-      return HookPoint::kV;
-  }
-  return HookPoint::kV;
-}
-
-bool Contains(const std::vector<int>& sorted, int x) {
-  return std::binary_search(sorted.begin(), sorted.end(), x);
-}
-
-// Whether the query heads of a group would read different keys: then each
-// needs its own.
-bool CopiesDiffer(const Rule& rule, Qkv tensor, const AttentionConfig& c) {
-  if (tensor == Qkv::kQ || rule.kv_grouping == Rule::KvGrouping::kKvHead ||
-      c.group_size() == 1) {
-    return false;
-  }
-  const bool per_head = rule.axis == Rule::Axis::kPerHead;
-  if (rule.select == Rule::Select::kExplicit ||
-      (rule.select == Rule::Select::kRandomK && per_head)) {
-    return true;
-  }
-  if (rule.heads.empty()) return false;
-  for (int first = 0; first < c.num_heads; first += c.group_size()) {
-    int active = 0;
-    for (int h = first; h < first + c.group_size(); ++h) {
-      active += Contains(rule.heads, h);
-    }
-    if (active != 0 && active != c.group_size()) return true;
-  }
-  return false;
-}
-
-// How the rule sees `physical` heads of a tensor.
-std::vector<HeadRole> Roles(const Rule& rule, Qkv tensor,
-                            const AttentionConfig& c, int physical) {
+// The roles of a tensor's `physical` heads under a rule that counts `counted`
+// heads in it. A head that stands for several counted heads has the number of
+// the first.
+std::vector<HeadRole> Roles(const Rule& rule, int physical, int counted) {
   std::vector<HeadRole> roles(physical);
-  const int group = c.group_size();
-  const bool by_query =
-      tensor == Qkv::kQ || rule.kv_grouping == Rule::KvGrouping::kQueryHead;
   for (int h = 0; h < physical; ++h) {
-    // Number of this head in the rule's counting; a KV head stands for its
-    // group's first query head.
-    int id = h;
-    if (tensor != Qkv::kQ && physical == c.num_heads && !by_query) {
-      id = h / group;
-    } else if (tensor != Qkv::kQ && physical == c.num_kv_heads && by_query) {
-      id = h * group;
-    }
-    roles[h] = {rule.heads.empty() || Contains(rule.heads, id), id};
+    const int id = h * counted / physical;
+    roles[h] = {ActsOnHead(rule, id), id};
   }
   return roles;
 }
 
-std::vector<int> Offsets(Range range, const PassStep& pass) {
-  const int begin = std::max(range.begin, pass.first_position);
-  const int end = std::min(range.end, pass.first_position + pass.rows);
-  std::vector<int> rows(std::max(0, end - begin));
-  std::iota(rows.begin(), rows.end(), begin - pass.first_position);
-  return rows;
+// The rows of the span at these positions.
+RowSet RowsAt(Range positions, const RowSpan& span) {
+  return {positions.begin - span.first_position, positions.size()};
+}
+
+// The step that a rule's random choice in this span is keyed by.
+int ChoiceStep(const RowSpan& span) {
+  return span.phase == Phase::kPrefill ? 0 : 1 + span.step;
 }
 
 }  // namespace
-
-Qkv TensorOf(HookPoint point) {
-  switch (point) {
-    case HookPoint::kK:
-    case HookPoint::kRotK:
-      return Qkv::kK;
-    case HookPoint::kV:
-      return Qkv::kV;
-    default:
-      return Qkv::kQ;
-  }
-}
 
 Disruptor::Disruptor(const ModelConfig& config, const std::vector<Rule>& rules,
                      int positions, int arm, int image)
@@ -128,6 +70,7 @@ Disruptor::Disruptor(const ModelConfig& config, const std::vector<Rule>& rules,
   }
   for (size_t i = 0; i < rules.size(); ++i) {
     if (rules[i].vision != of_vision) continue;
+    num_entries_ += static_cast<int64_t>(rules[i].entries.size());
     for (int layer : rules[i].layers) {
       for (Qkv tensor : rules[i].tensors) {
         const int index = static_cast<int>(i);
@@ -157,128 +100,97 @@ void Disruptor::AddState(const ModelConfig& config, int rule_index, Qkv tensor,
       layouts_[layer] == KvLayout::kExpanded) {
     heads = c.num_heads;
   }
-  state.heads = Roles(*state.rule, tensor, c, heads);
-  state.counted_heads = tensor == Qkv::kQ || state.rule->kv_grouping ==
-                                                 Rule::KvGrouping::kQueryHead
-                            ? c.num_heads
-                            : c.num_kv_heads;
+  state.counted_heads = RuleHeads(*state.rule, tensor, c);
+  state.heads = Roles(*state.rule, heads, state.counted_heads);
   if (state.rule->axis == Rule::Axis::kPerHead) {
     state.offset = state_bytes_;
-    // squares, sums, values, mask
+    // A dim has its square, sum (float64), value (float32) and mask (a byte).
     state_bytes_ += (int64_t{state.size()} * (8 + 8 + 4 + 1) + 63) / 64 * 64;
   } else {
     token_mask_bytes_ = std::max<int64_t>(token_mask_bytes_,
                                           int64_t{positions_} * state.size());
   }
+  num_roles_ += heads;
   by_layer_[layer].push_back(static_cast<int>(states_.size()));
   states_.push_back(std::move(state));
 }
 
-int64_t Disruptor::bytes() const {
-  if (states_.empty()) return 0;
-  return state_bytes_ + token_mask_bytes_ + int64_t{4} * positions_;
-}
-
-absl::Status Disruptor::Reserve(Backend* backend) {
-  backend_ = backend;
-  if (states_.empty()) return absl::OkStatus();
-  QK_ASSIGN_OR_RETURN(memory_, backend->Allocate(state_bytes_));
-  backend->Zero(memory_.as<void>(), state_bytes_);
-  QK_ASSIGN_OR_RETURN(token_masks_, backend->Allocate(token_mask_bytes_));
-  QK_ASSIGN_OR_RETURN(token_values_,
-                      backend->Allocate(int64_t{4} * positions_));
-  for (State& s : states_) {
-    if (s.rule->axis == Rule::Axis::kPerToken) continue;
-    uint8_t* base = memory_.as<uint8_t>() + s.offset;
-    const int64_t n = s.size();
-    s.moments.squares = reinterpret_cast<double*>(base);
-    s.moments.sums = s.moments.squares + n;
-    s.choice.values = reinterpret_cast<float*>(s.moments.sums + n);
-    s.choice.mask = reinterpret_cast<uint8_t*>(s.choice.values + n);
-  }
-  return absl::OkStatus();
-}
-
-void Disruptor::Apply(HookPoint point, int layer, const PassStep& pass,
+void Disruptor::Apply(HookPoint point, int layer, const RowSpan& span,
                       const HeadRows& x) {
-  RunStates(point, layer, false, pass, x);
+  RunStates(point, layer, false, span, x);
 }
 
-void Disruptor::ApplyToCache(HookPoint point, int layer, const PassStep& pass,
+void Disruptor::ApplyToCache(HookPoint point, int layer, const RowSpan& span,
                              const HeadRows& x) {
-  RunStates(point, layer, true, pass, x);
+  RunStates(point, layer, true, span, x);
 }
 
 void Disruptor::RunStates(HookPoint point, int layer, bool on_cache,
-                          const PassStep& pass, const HeadRows& x) {
+                          const RowSpan& span, const HeadRows& x) {
   for (int i : by_layer_[layer]) {
     State& state = states_[i];
     if (state.point == point && state.on_cache == on_cache) {
-      Run(state, pass, x);
+      RunState(state, span, x);
     }
   }
 }
 
-void Disruptor::Run(State& state, const PassStep& pass, const HeadRows& x) {
+void Disruptor::RunState(State& state, const RowSpan& span, const HeadRows& x) {
   QK_CHECK(x.heads == static_cast<int>(state.heads.size()));
-  // In decode the row is a generated token: always among the changed.
-  std::vector<int> rows = {0};
-  if (pass.phase == Phase::kPrefill) {
-    rows = Offsets(state.rule->positions, pass);
-  }
+  const RowSet rows = RowsAt(ChangedPositions(*state.rule, span), span);
   if (state.rule->axis == Rule::Axis::kPerHead) {
-    RunPerHead(state, pass, x, rows);
-  } else if (Has(state.rule->phase, pass.phase)) {
-    RunPerToken(state, pass, x, rows);
+    RunPerHead(state, span, x, rows);
+  } else if (Has(state.rule->phase, span.phase)) {
+    RunPerToken(state, span, x, rows);
   }
 }
 
-void Disruptor::RunPerHead(State& state, const PassStep& pass,
-                           const HeadRows& x, const std::vector<int>& rows) {
+void Disruptor::RunPerHead(State& state, const RowSpan& span, const HeadRows& x,
+                           const RowSet& rows) {
   const Rule& rule = *state.rule;
-  const bool prefill = pass.phase == Phase::kPrefill;
-  const bool acts = Has(rule.phase, pass.phase);
+  const bool prefill = span.phase == Phase::kPrefill;
+  const bool acts = Has(rule.phase, span.phase);
   if (!acts && !(prefill && Has(rule.phase, Phase::kDecode))) return;
-  // Statistics are of undisrupted values, so they come first.
-  const bool choose = prefill || rule.reselect;
+  // Statistics come first, because they are taken from undisrupted values.
+  const bool choose = Has(ChoosingPhases(rule), span.phase);
   if (choose) {
-    const std::vector<int> counted =
-        prefill ? Offsets(rule.stat_span, pass) : std::vector<int>{0};
-    backend_->AddMoments(x, counted, state.moments);
-    state.count += static_cast<int64_t>(counted.size());
-    const Selection selection = {&rule, state.tensor, state.layer,
-                                 prefill ? 0 : 1 + pass.step, state.heads};
-    backend_->SelectDims(selection, state.moments, state.count, state.head_dim,
-                         state.choice);
+    const RowSet counted = RowsAt(CountedPositions(rule, span), span);
+    state.count += counted.count;
+    backend_->AddMoments({MomentsJob{x, counted, state.moments}});
+    backend_->SelectDims(
+        {SelectJob{state.tensor_rule, ChoiceStep(span), state.moments,
+                   state.count, state.head_dim, state.choice}});
   }
-  if (acts) backend_->ReplaceDims(rule, state.choice, rows, x);
+  if (acts) {
+    backend_->ReplaceDims(
+        {ReplaceJob{x, rows, state.choice, rule.replace, rule.factor}});
+  }
   if (choose && !state.on_cache) {
-    AddReport(state, pass, {}, acts ? static_cast<int64_t>(rows.size()) : 0);
+    AddReport(state, span, {}, acts ? rows.count : 0);
   }
 }
 
-void Disruptor::RunPerToken(State& state, const PassStep& pass,
-                            const HeadRows& x, const std::vector<int>& rows) {
+void Disruptor::RunPerToken(State& state, const RowSpan& span,
+                            const HeadRows& x, const RowSet& rows) {
   const Choice choice = {token_masks_.as<uint8_t>(), token_values_.as<float>()};
-  const Selection selection = {
-      state.rule, state.tensor, state.layer,
-      pass.phase == Phase::kPrefill ? 0 : 1 + pass.step, state.heads};
-  backend_->DisruptPerToken(selection, rows, x, choice);
+  backend_->DisruptPerToken(
+      {TokenRuleJob{state.tensor_rule, ChoiceStep(span), x, rows, choice}});
   if (state.on_cache) return;
-  std::vector<int> positions;
-  for (int row : rows) positions.push_back(pass.first_position + row);
-  AddReport(state, pass, std::move(positions), 0);
+  std::vector<int> positions(rows.count);
+  std::iota(positions.begin(), positions.end(),
+            span.first_position + rows.begin);
+  AddReport(state, span, std::move(positions), 0);
 }
 
-void Disruptor::AddReport(const State& state, const PassStep& pass,
+void Disruptor::AddReport(const State& state, const RowSpan& span,
                           std::vector<int> positions, int64_t rows) {
   Report& report = reports_.emplace_back();
   report.applied.arm = arm_;
   report.applied.rule = state.rule_index;
   report.applied.layer = state.layer;
   report.applied.tensor = state.tensor;
-  report.applied.phase = pass.phase;
-  report.applied.step = pass.step;
+  report.applied.phase = span.phase;
+  report.applied.step = span.step;
   report.applied.image = image_;
   report.state = &state;
   report.positions = std::move(positions);
@@ -300,40 +212,40 @@ void Disruptor::AddReport(const State& state, const PassStep& pass,
 
 namespace {
 
+// The dims that a mask (dims) chose in a head or for a token. `values`: (dims),
+// or, for a token, its single value.
 AppliedDims DimsOf(const Rule& rule, int index, const uint8_t* mask, int dims,
-                   const float* values, bool one_value) {
+                   const float* values) {
+  const bool per_token = rule.axis == Rule::Axis::kPerToken;
+  const bool pooled = rule.replace == Rule::Replace::kPooledMean;
   AppliedDims chosen;
   chosen.index = index;
   for (int d = 0; d < dims; ++d) {
     if (!mask[d]) continue;
     chosen.dims.push_back(d);
     if (rule.replace == Rule::Replace::kScale) continue;
-    if (!one_value || chosen.values.empty()) {
-      chosen.values.push_back(one_value && rule.axis == Rule::Axis::kPerToken
-                                  ? values[0]
-                                  : values[d]);
-    }
+    if (pooled && !chosen.values.empty()) continue;
+    chosen.values.push_back(per_token ? *values : values[d]);
   }
   return chosen;
 }
 
 }  // namespace
 
-void Disruptor::Fill(const Report& report, AppliedRule* applied) {
+void Disruptor::FillReport(const Report& report, AppliedRule* applied) {
   const State& state = *report.state;
   const Rule& rule = *state.rule;
   const int dims = state.head_dim;
   const int heads = static_cast<int>(state.heads.size());
   if (rule.axis == Rule::Axis::kPerHead) {
-    const bool pooled = rule.replace == Rule::Replace::kPooledMean;
-    // Told in the rule's own counting of heads: a KV head that stands for a
-    // group comes once per query head, a group's copies of a KV head once.
+    // The report counts heads as the rule does: a KV head that stands for a
+    // group appears once per query head, and a group's copies of a KV head
+    // appear once.
     for (int h = 0; h < state.counted_heads; ++h) {
+      if (!ActsOnHead(rule, h)) continue;
       const int physical = h * heads / state.counted_heads;
-      if (!state.heads[physical].active) continue;
-      AppliedDims chosen =
-          DimsOf(rule, h, report.mask.data() + physical * dims, dims,
-                 report.values.data() + physical * dims, pooled);
+      AppliedDims chosen = DimsOf(rule, h, report.mask.data() + physical * dims,
+                                  dims, report.values.data() + physical * dims);
       applied->replaced +=
           static_cast<int64_t>(chosen.dims.size()) * report.rows;
       applied->chosen.push_back(std::move(chosen));
@@ -351,7 +263,7 @@ void Disruptor::Fill(const Report& report, AppliedRule* applied) {
       for (int d = 0; d < dims; ++d) any[d] |= mask[d];
     }
     applied->chosen.push_back(DimsOf(rule, report.positions[i], any.data(),
-                                     dims, report.values.data() + i, true));
+                                     dims, report.values.data() + i));
   }
 }
 
@@ -360,7 +272,7 @@ std::vector<AppliedRule> Disruptor::TakeReports() {
   size_t i = 0;
   for (; i < reports_.size() && backend_->DownloadsArrived(reports_[i].mark);
        ++i) {
-    Fill(reports_[i], &reports_[i].applied);
+    FillReport(reports_[i], &reports_[i].applied);
     done.push_back(std::move(reports_[i].applied));
   }
   reports_.erase(reports_.begin(), reports_.begin() + i);

@@ -1,5 +1,6 @@
-// Applies the disruption rules of one sequence (arXiv:2502.01563, section 4;
-// exact meaning: proto/qkscope/v1/spec.proto). Everything runs as backend ops.
+// Applies the disruption rules of one sequence (arXiv:2502.01563, section 4).
+// proto/qkscope/v1/spec.proto defines the rules' exact meaning. Everything runs
+// as backend ops.
 #ifndef QKSCOPE_ENGINE_HOOKS_DISRUPT_H_
 #define QKSCOPE_ENGINE_HOOKS_DISRUPT_H_
 
@@ -11,27 +12,25 @@
 #include "absl/status/status.h"
 #include "engine/backend/backend.h"
 #include "engine/types/model_config.h"
-#include "engine/types/pass_step.h"
 #include "engine/types/results.h"
+#include "engine/types/row_span.h"
 #include "engine/types/spec.h"
 
 namespace qk {
 
-// How the K and V that attention reads in a layer relate to those the cache
-// keeps.
+// How the K and V that attention reads in a layer relate to those that the
+// cache keeps.
 enum class KvLayout {
   kShared,    // they are the same
   kCopied,    // attention reads its own copy, of the model's KV heads
   kExpanded,  // attention reads its own copy, one head per query head
 };
 
-// The tensor that a hook point shows; the rules of a point act on it.
-Qkv TensorOf(HookPoint point);
-
 class Disruptor {
  public:
-  // Of the text's rules among `rules` and its `positions` in prefill; or, with
-  // an image, of the vision tower's and that image's patches.
+  // Applies those of `rules` that act on the text. `positions`: the rows in
+  // prefill. With an image it applies those that act on the vision tower, and
+  // `positions` are that image's patches.
   Disruptor(const ModelConfig& config, const std::vector<DisruptionRule>& rules,
             int positions, int arm, int image = -1);
 
@@ -42,18 +41,18 @@ class Disruptor {
   bool empty() const { return states_.empty(); }
   KvLayout layout(int layer) const { return layouts_[layer]; }
   bool needs_copy() const { return needs_copy_; }
-  // Most heads of a copy over all layers.
+  // The largest number of heads that a layer's copy has.
   int copy_heads() const { return copy_heads_; }
 
   // Applies the rules of `point` to what attention reads.
-  void Apply(HookPoint point, int layer, const PassStep& pass,
+  void Apply(HookPoint point, int layer, const RowSpan& span,
              const HeadRows& x);
-  // Applies those of them that persist to what the cache keeps, in a layer
-  // whose layout is not kShared.
-  void ApplyToCache(HookPoint point, int layer, const PassStep& pass,
+  // Applies the rules of `point` that persist to what the cache keeps. The
+  // layer's layout must not be kShared.
+  void ApplyToCache(HookPoint point, int layer, const RowSpan& span,
                     const HeadRows& x);
 
-  // What was chosen since the last call, as far as it has arrived on the host.
+  // Returns the reports that have arrived on the host since the last call.
   std::vector<AppliedRule> TakeReports();
 
  private:
@@ -64,11 +63,12 @@ class Disruptor {
     HookPoint point = HookPoint::kQ;
     Qkv tensor = Qkv::kQ;
     int layer = 0;
-    bool on_cache = false;  // works on what the cache keeps, reports nothing
+    bool on_cache = false;  // acts on what the cache keeps, reports nothing
     int head_dim = 0;
     std::vector<HeadRole> heads;  // physical
-    int counted_heads = 0;        // in the rule's own counting
-    int64_t offset = 0;           // of its memory
+    int counted_heads = 0;        // as the rule counts them
+    TensorRule tensor_rule;       // the form that ops take
+    int64_t offset = 0;           // in memory_
     Moments moments;
     Choice choice;
     int64_t count = 0;  // positions in the moments
@@ -77,7 +77,9 @@ class Disruptor {
   struct Report {
     AppliedRule applied;
     const State* state = nullptr;
-    std::vector<int> positions;  // per_token: of each row of the mask
+    std::vector<int> positions;  // per_token: one per row of the mask
+    // The device still writes to these: a vector's elements stay in place when
+    // the report moves.
     std::vector<uint8_t> mask;
     std::vector<float> values;
     int64_t rows = 0;  // rows written, per_head
@@ -86,16 +88,17 @@ class Disruptor {
 
   void AddState(const ModelConfig& config, int rule_index, Qkv tensor,
                 int layer, bool on_cache);
-  void RunStates(HookPoint point, int layer, bool on_cache,
-                 const PassStep& pass, const HeadRows& x);
-  void Run(State& state, const PassStep& pass, const HeadRows& x);
-  void RunPerHead(State& state, const PassStep& pass, const HeadRows& x,
-                  const std::vector<int>& rows);
-  void RunPerToken(State& state, const PassStep& pass, const HeadRows& x,
-                   const std::vector<int>& rows);
-  void AddReport(const State& state, const PassStep& pass,
+  absl::Status MakeTensorRules();
+  void RunStates(HookPoint point, int layer, bool on_cache, const RowSpan& span,
+                 const HeadRows& x);
+  void RunState(State& state, const RowSpan& span, const HeadRows& x);
+  void RunPerHead(State& state, const RowSpan& span, const HeadRows& x,
+                  const RowSet& rows);
+  void RunPerToken(State& state, const RowSpan& span, const HeadRows& x,
+                   const RowSet& rows);
+  void AddReport(const State& state, const RowSpan& span,
                  std::vector<int> positions, int64_t rows);
-  static void Fill(const Report& report, AppliedRule* applied);
+  static void FillReport(const Report& report, AppliedRule* applied);
 
   const std::vector<DisruptionRule>& rules_;
   int positions_;
@@ -107,8 +110,12 @@ class Disruptor {
   int copy_heads_ = 0;
   std::vector<State> states_;
   std::vector<std::vector<int>> by_layer_;  // states of each layer
-  int64_t state_bytes_ = 0;                 // of per_head rules
-  int64_t token_mask_bytes_ = 0;            // of the largest per_token rule
+  int64_t num_roles_ = 0;                   // all states' heads
+  int64_t num_entries_ = 0;                 // all rules' entries
+  int64_t state_bytes_ = 0;                 // all per_head rules
+  int64_t token_mask_bytes_ = 0;            // the largest per_token rule
+  DeviceBuffer roles_;                      // HeadRole (num_roles_)
+  DeviceBuffer entries_;                    // HeadDim (num_entries_)
   DeviceBuffer memory_;
   DeviceBuffer token_masks_;   // (positions, widest heads, head_dim)
   DeviceBuffer token_values_;  // (positions)

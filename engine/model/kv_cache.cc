@@ -41,7 +41,7 @@ absl::StatusOr<PageList> PagePool::Take(int64_t pages) {
                      "; reduce the prompt, max_new_tokens or the arms"));
   }
   PageList list;
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   if (used_ + pages > budget_pages_) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "needs ", pages, " KV pages, ", budget_pages_ - used_, " are free"));
@@ -68,13 +68,13 @@ absl::StatusOr<PageList> PagePool::Take(int64_t pages) {
 }
 
 void PagePool::GiveBack(std::vector<DeviceBuffer> pages) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   used_ -= static_cast<int64_t>(pages.size());
   for (DeviceBuffer& page : pages) free_.push_back(std::move(page));
 }
 
 int64_t PagePool::used_pages() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   return used_;
 }
 

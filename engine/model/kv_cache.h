@@ -4,11 +4,12 @@
 #define QKSCOPE_ENGINE_MODEL_KV_CACHE_H_
 
 #include <cstdint>
-#include <mutex>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "engine/backend/backend.h"
+#include "engine/base/mutex.h"
 #include "engine/types/model_config.h"
 
 namespace qk {
@@ -67,9 +68,9 @@ class PagePool {
   std::vector<LayerPart> layers_;
   int64_t page_bytes_ = 0;
   int64_t budget_pages_ = 0;
-  mutable std::mutex mutex_;
-  int64_t used_ = 0;
-  std::vector<DeviceBuffer> free_;
+  mutable Mutex mutex_;
+  int64_t used_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::vector<DeviceBuffer> free_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace qk

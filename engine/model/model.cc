@@ -207,9 +207,11 @@ ModelDescription Describe(const OpenModel& model, ComputeType compute) {
         static_cast<int64_t>(t.data.size());
   }
   std::vector<std::pair<int64_t, std::string>> order;
+  order.reserve(bytes_of.size());
   for (const auto& [name, bytes] : bytes_of) order.emplace_back(-bytes, name);
   std::sort(order.begin(), order.end());
   std::vector<std::string> names;
+  names.reserve(order.size());
   for (const auto& [bytes, name] : order) names.push_back(name);
   d.weights_dtype = absl::StrJoin(names, ",");
   d.file_bytes = model.source->file_bytes();

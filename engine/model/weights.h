@@ -78,7 +78,7 @@ void Norm(const ModelConfig& config, const NormWeights& weights, const float* x,
 absl::Status CheckWeights(const Architecture& architecture,
                           const TensorSource& source);
 
-// The bytes of all weights; a tied head counts twice.
+// The bytes of all weights; a tied lm_head counts twice.
 int64_t CountElements(const Architecture& architecture);
 
 // The weights must have been checked. `progress` gets the share that is done,

@@ -24,7 +24,7 @@ bool IsDerived(const TensorInfo& tensor, const Architecture& a) {
   // Integers outside packed layers are position ids and masks.
   if (tensor.dtype == DType::kI32) return !IsPackedInt4Name(tensor.name);
   return absl::EndsWith(tensor.name, ".rotary_emb.inv_freq") ||
-         (a.config.tied_head && tensor.name == "lm_head.weight") ||
+         (a.config.tied_lm_head && tensor.name == "lm_head.weight") ||
          absl::c_any_of(a.ignored, [&](const std::string& ending) {
            return absl::EndsWith(tensor.name, ending);
          });
@@ -38,11 +38,12 @@ bool IsOfOtherPart(const TensorInfo& tensor, const Architecture& a) {
   });
 }
 
-// A tied model's file may also hold the head; if it differs from the embedding,
-// it is the head that was meant.
-absl::Status CheckSpareHead(const TensorInfo& tensor, const Architecture& a,
-                            const TensorSource& source) {
-  if (!a.config.tied_head || !absl::EndsWith(tensor.name, "lm_head.weight")) {
+// The file of a tied model may also hold lm_head. If that differs from the
+// embedding, the model was not meant to be tied.
+absl::Status CheckSpareLmHead(const TensorInfo& tensor, const Architecture& a,
+                              const TensorSource& source) {
+  if (!a.config.tied_lm_head ||
+      !absl::EndsWith(tensor.name, "lm_head.weight")) {
     return absl::OkStatus();
   }
   const TensorInfo* embedding = source.Find(a.embedding.name);
@@ -90,7 +91,7 @@ absl::Status CheckWeights(const Architecture& architecture,
   // A tensor that nobody reads may be a layer or a bias that the configuration
   // does not mention: without it the numbers would be wrong.
   for (const TensorInfo& tensor : source.tensors()) {
-    QK_RETURN_IF_ERROR(CheckSpareHead(tensor, architecture, source));
+    QK_RETURN_IF_ERROR(CheckSpareLmHead(tensor, architecture, source));
     if (known.count(tensor.name) == 0 && !IsDerived(tensor, architecture) &&
         !IsOfOtherPart(tensor, architecture) && !IsSpareBias(tensor, known)) {
       return absl::InvalidArgumentError(absl::StrCat(

@@ -7,8 +7,8 @@
 namespace qk {
 namespace {
 
-// A tile of logits holds about this many bytes: enough rows to make reading the
-// head's weights worthwhile, without a buffer for the whole prompt.
+// A tile of logits holds about this many bytes: enough rows to make reading
+// lm_head's weights worthwhile, without a buffer for the whole prompt.
 constexpr int64_t kLogitsBytes = int64_t{24} << 20;
 constexpr int64_t kMaxLogitsRows = 128;
 
@@ -94,8 +94,13 @@ absl::Status Workspace::Reserve(int64_t rows) {
   for (DeviceBuffer& tile : logits_) {
     QK_RETURN_IF_ERROR(Grow(&tile, int64_t{logits_rows_} * config_.vocab_size));
   }
-  QK_RETURN_IF_ERROR(Grow(&head_normed_, logits_rows_ * hidden));
-  return Grow(&head_rows_, logits_rows_ * hidden);
+  constexpr int64_t kReducedFloats = sizeof(LogitsRow) / sizeof(float);
+  for (DeviceBuffer& rows : reduced_) {
+    QK_RETURN_IF_ERROR(Grow(&rows, logits_rows_ * kReducedFloats));
+  }
+  QK_RETURN_IF_ERROR(Grow(&targets_, logits_rows_));
+  QK_RETURN_IF_ERROR(Grow(&lm_head_normed_, logits_rows_ * hidden));
+  return Grow(&lm_head_rows_, logits_rows_ * hidden);
 }
 
 int64_t Workspace::bytes() const {
@@ -111,8 +116,11 @@ int64_t Workspace::bytes() const {
                                 &up_,
                                 &logits_[0],
                                 &logits_[1],
-                                &head_rows_,
-                                &head_normed_,
+                                &reduced_[0],
+                                &reduced_[1],
+                                &targets_,
+                                &lm_head_rows_,
+                                &lm_head_normed_,
                                 &mamba_x_,
                                 &mamba_gate_,
                                 &mamba_dt_,

@@ -54,11 +54,14 @@ class Workspace {
   float* router() const { return router_.as<float>(); }
   float* expert_in() const { return expert_in_.as<float>(); }
   float* expert_out() const { return expert_out_.as<float>(); }
-  // Two tiles (logits_rows, vocab), and the rows (logits_rows, hidden) of a
-  // tile, before and after the final norm.
+  // Two tiles (logits_rows, vocab), what each reduces to (logits_rows), and
+  // the targets (logits_rows) of the one in work.
   float* logits(int i) const { return logits_[i].as<float>(); }
-  float* head_rows() const { return head_rows_.as<float>(); }
-  float* head_normed() const { return head_normed_.as<float>(); }
+  LogitsRow* reduced(int i) const { return reduced_[i].as<LogitsRow>(); }
+  int32_t* targets() const { return targets_.as<int32_t>(); }
+  // The rows (logits_rows, hidden) of a tile, before and after the final norm.
+  float* lm_head_rows() const { return lm_head_rows_.as<float>(); }
+  float* lm_head_normed() const { return lm_head_normed_.as<float>(); }
 
  private:
   absl::Status Grow(DeviceBuffer* buffer, int64_t floats);
@@ -71,7 +74,8 @@ class Workspace {
   DeviceBuffer mamba_x_, mamba_gate_, mamba_dt_, mamba_dt_low_, mamba_b_,
       mamba_c_;
   DeviceBuffer router_, expert_in_, expert_out_;
-  DeviceBuffer logits_[2], head_rows_, head_normed_;
+  DeviceBuffer logits_[2], reduced_[2], targets_, lm_head_rows_,
+      lm_head_normed_;
 };
 
 }  // namespace qk

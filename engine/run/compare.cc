@@ -5,37 +5,19 @@
 #include <utility>
 
 #include "engine/base/check.h"
-#include "engine/head.h"
+#include "engine/lm_head.h"
 #include "engine/model/workspace.h"
 
 namespace qk {
 namespace {
 
-// Rows [begin, begin + rows) of an arm: its logits, and what they reduce to.
-std::vector<LogitsRow> TileOf(const Sequence& arm,
-                              absl::Span<const int32_t> tokens, int begin,
-                              int rows, float* logits) {
-  const Model& model = arm.model();
-  const int width = model.config().embedding_size;
-  std::vector<LogitsRow> reduced(rows);
-  for (int i = 0; i < rows; ++i) {
-    const size_t next = static_cast<size_t>(begin) + i + 1;
-    if (next < tokens.size()) reduced[i].target = tokens[next];
-  }
-  Logits(model, arm.kept_rows() + int64_t{begin} * width, rows, logits);
-  model.backend()->ReduceLogits(logits, model.config().vocab_size,
-                                absl::MakeSpan(reduced));
-  return reduced;
-}
-
-void Store(absl::Span<const LogitsRow> base, absl::Span<const LogitsRow> arm,
-           int begin, ComparisonResult* result) {
-  for (size_t i = 0; i < arm.size(); ++i) {
-    const size_t t = begin + i;
-    result->top1[t] = arm[i].top1;
-    result->top1_flip[t] = arm[i].top1 != base[i].top1;
-    if (t + 1 < result->token_logprob.size()) {
-      result->token_logprob[t + 1] = arm[i].target_logprob;
+void FillResult(absl::Span<const LogitsRow> base,
+                absl::Span<const LogitsRow> arm, ComparisonResult* result) {
+  for (size_t t = 0; t < arm.size(); ++t) {
+    result->top1[t] = arm[t].top1;
+    result->top1_flip[t] = arm[t].top1 != base[t].top1;
+    if (t + 1 < arm.size()) {
+      result->token_logprob[t + 1] = arm[t].target_logprob;
     }
   }
 }
@@ -52,29 +34,41 @@ Comparison::Comparison(absl::Span<const int32_t> tokens,
     result.top1.resize(tokens_.size());
     result.top1_flip.resize(tokens_.size());
     result.token_logprob.resize(tokens_.size());
+    rows_.emplace_back(tokens_.size());
   }
+}
+
+void Comparison::RunArm(size_t arm, int begin, int rows, const Workspace& work,
+                        int tile) {
+  const Sequence& sequence = *arms_[arm];
+  const Model& model = sequence.model();
+  std::vector<int32_t> targets(rows, -1);
+  for (size_t i = 0; i < targets.size(); ++i) {
+    const size_t next = begin + i + 1;
+    if (next < tokens_.size()) targets[i] = tokens_[next];
+  }
+  LogitsTile(
+      model,
+      sequence.kept_rows() + int64_t{begin} * model.config().embedding_size,
+      targets, work, tile);
+  model.backend()->Download(rows_[arm].data() + begin, work.reduced(tile),
+                            rows * int64_t{sizeof(LogitsRow)});
 }
 
 void Comparison::RunTile() {
   const auto start = std::chrono::steady_clock::now();
   const Model& base_model = arms_[baseline_]->model();
-  Workspace& work = base_model.workspace();
+  const Workspace& work = base_model.workspace();
   const int begin = next_;
   const int rows =
       std::min(work.logits_rows(), static_cast<int>(tokens_.size()) - begin);
-  const std::vector<LogitsRow> base =
-      TileOf(*arms_[baseline_], tokens_, begin, rows, work.logits(0));
+  RunArm(baseline_, begin, rows, work, 0);
   for (size_t i = 0; i < arms_.size(); ++i) {
-    if (static_cast<int>(i) == baseline_) {
-      Store(base, base, begin, &results_[i]);
-      continue;
-    }
-    const std::vector<LogitsRow> arm =
-        TileOf(*arms_[i], tokens_, begin, rows, work.logits(1));
-    Store(base, arm, begin, &results_[i]);
-    base_model.backend()->KlDivergence(work.logits(0), work.logits(1),
-                                       base_model.config().vocab_size, base,
-                                       arm, results_[i].kl.data() + begin);
+    if (static_cast<int>(i) == baseline_) continue;
+    RunArm(i, begin, rows, work, 1);
+    base_model.backend()->KlDivergence(
+        work.logits(0), work.logits(1), base_model.config().vocab_size, rows,
+        work.reduced(0), work.reduced(1), results_[i].kl.data() + begin);
   }
   next_ += rows;
   seconds_ +=
@@ -85,6 +79,9 @@ void Comparison::RunTile() {
 absl::StatusOr<std::vector<ComparisonResult>> Comparison::Finish() {
   QK_CHECK(done());
   QK_RETURN_IF_ERROR(arms_[baseline_]->model().backend()->Synchronize());
+  for (size_t i = 0; i < arms_.size(); ++i) {
+    FillResult(rows_[baseline_], rows_[i], &results_[i]);
+  }
   return std::move(results_);
 }
 

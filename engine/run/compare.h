@@ -3,40 +3,48 @@
 #ifndef QKSCOPE_ENGINE_RUN_COMPARE_H_
 #define QKSCOPE_ENGINE_RUN_COMPARE_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "engine/model/workspace.h"
 #include "engine/run/run.h"
 #include "engine/sequence.h"
 
 namespace qk {
 
-// One comparison, a tile of rows at a time: logits exist within a tile only, so
-// that other work may use the device in between.
+// Runs one comparison, a tile of rows at a time. Logits exist only within a
+// tile, so that other work may use the device in between.
 class Comparison {
  public:
-  // All `arms` have kept the hidden rows of the same `tokens`; arms[baseline]
-  // is compared with. Both outlive the comparison.
+  // Compares every arm with arms[baseline]. All arms must have kept the rows of
+  // the same `tokens`. Arms and tokens must outlive the comparison.
   Comparison(absl::Span<const int32_t> tokens, std::vector<Sequence*> arms,
              int baseline);
 
   bool done() const { return next_ == static_cast<int>(tokens_.size()); }
-  // The next rows of all arms.
+  // Computes the next rows of all arms.
   void RunTile();
-  // Of RunTile, so far.
+  // The time spent in RunTile so far.
   double seconds() const { return seconds_; }
-  // Once done: waits for the device; one result per arm, in order.
+  // Waits for the device and returns one result per arm, in order. Requires
+  // done().
   absl::StatusOr<std::vector<ComparisonResult>> Finish();
 
  private:
+  // Computes rows [begin, begin + rows) of an arm: logits and reduced rows into
+  // work's `tile`, reduced rows into rows_, too.
+  void RunArm(size_t arm, int begin, int rows, const Workspace& work, int tile);
+
   const absl::Span<const int32_t> tokens_;
   const std::vector<Sequence*> arms_;
   const int baseline_;
-  int next_ = 0;  // row
+  int next_ = 0;  // the next row
   double seconds_ = 0;
   std::vector<ComparisonResult> results_;
+  std::vector<std::vector<LogitsRow>> rows_;  // (arms, tokens)
 };
 
 }  // namespace qk

@@ -43,7 +43,7 @@ std::string TextStream::Add(absl::string_view piece) {
     held_.clear();
     return out;
   }
-  // A suffix that may grow into a stop string waits.
+  // A suffix that may grow into a stop string is held back.
   size_t wait = UnfinishedBytes(held_);
   for (const std::string& stop : stop_strings_) {
     for (size_t n = std::min(stop.size() - 1, held_.size()); n > wait; --n) {

@@ -1,5 +1,5 @@
-// Text of a generation as it grows: whole UTF-8 characters only, and nothing of
-// a stop string.
+// The text of a generation as it grows. It consists of whole UTF-8 characters
+// and contains no part of a stop string.
 #ifndef QKSCOPE_ENGINE_RUN_GENERATE_H_
 #define QKSCOPE_ENGINE_RUN_GENERATE_H_
 
@@ -12,18 +12,19 @@ namespace qk {
 
 class TextStream {
  public:
-  // `stop_strings` must outlive the stream; none of them empty.
+  // `stop_strings` must outlive the stream; none may be empty.
   explicit TextStream(const std::vector<std::string>& stop_strings)
       : stop_strings_(stop_strings) {}
 
   // Adds a token's bytes and returns what can now be shown. Sets stopped() when
   // a stop string is complete; the text then ends before it.
   std::string Add(absl::string_view piece);
-  // What was held back, at the end of a generation that did not stop.
+  // Returns the text held back, at the end of a generation that no stop string
+  // stopped.
   std::string Finish();
 
   bool stopped() const { return stopped_; }
-  // All that was returned so far.
+  // All text returned so far.
   const std::string& text() const { return text_; }
 
  private:

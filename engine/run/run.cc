@@ -1,11 +1,12 @@
 #include "engine/run/run.h"
 
 #include <algorithm>
-#include <mutex>
 #include <utility>
 
 #include "absl/algorithm/container.h"
+#include "absl/base/thread_annotations.h"
 #include "engine/base/check.h"
+#include "engine/base/mutex.h"
 #include "engine/base/out_of_memory.h"
 #include "engine/images.h"
 #include "engine/run/compare.h"
@@ -16,7 +17,7 @@
 namespace qk {
 namespace {
 
-// What one arm is doing.
+// One arm and its progress.
 struct Arm {
   explicit Arm(const std::vector<std::string>& stop_strings)
       : text(stop_strings) {}
@@ -45,17 +46,17 @@ class RunImpl final : public Run {
   const RunSpec& spec() const override { return spec_; }
 
  private:
-  // Runs `step`, which ends the run if the host is out of memory.
+  // Runs `step`, and ends the run if the host is out of memory.
   template <typename Step>
   void Guard(const Step& step);
   void MakeArms();
-  void RequestHead(Arm& arm);
+  void RequestLogits(Arm& arm);
   void AfterGoodPass(absl::Span<Sequence* const> ran, double seconds);
   void AfterPrefill(Arm& arm);
   void AfterDecode(Arm& arm);
   void SendLogits(const Arm& arm);
   void SendScore(const Arm& arm);
-  void TakeToken(Arm& arm, const HeadResult& head);
+  void TakeToken(Arm& arm, const LogitsResult& result);
   void Stop(Arm& arm, const char* reason);
   void StartComparison();
   void EndComparison();
@@ -67,12 +68,12 @@ class RunImpl final : public Run {
   const std::vector<std::string> no_stop_strings_;
   std::vector<Arm> arms_;
   std::atomic<bool> cancelled_{false};
-  std::mutex reason_mutex_;
-  absl::Status reason_;
+  Mutex reason_mutex_;
+  absl::Status reason_ ABSL_GUARDED_BY(reason_mutex_);
   std::unique_ptr<Comparison> comparison_;
-  bool compared_ = false;  // or being compared
+  bool compared_ = false;  // a comparison has started
   bool finished_ = false;
-  absl::Status arm_status_;  // the first failure of an arm's last captures
+  absl::Status arm_status_;  // the first error of a FinishDecodeCapture
   RunTimes times_;
 };
 
@@ -85,8 +86,8 @@ void RunImpl::Guard(const Step& step) {
   if (status.ok()) return;
   finished_ = true;
   comparison_.reset();
-  arms_.clear();  // first: the word of the end needs memory, too
-  // Maybe for the second time: that the first threw, the sink knows.
+  arms_.clear();  // first, because OnFinished needs memory, too
+  // This may be the second call: the sink knows that the first one threw.
   sink_->OnFinished(status, {}, times_);
 }
 
@@ -97,7 +98,7 @@ void RunImpl::MakeArms() {
                                       ? spec_.generate->stop_strings
                                       : no_stop_strings_);
     const int index = static_cast<int>(i);
-    const int owner = Sequence::ArmOfTower(spec_, index);
+    const int owner = Sequence::TowerOwner(spec_, index);
     arm.sequence = std::make_unique<Sequence>(
         spec_, index, cancelled_, sink_,
         owner == index ? nullptr : arms_[owner].sequence->vision());
@@ -109,41 +110,41 @@ absl::Status RunImpl::Reserve() {
     MakeArms();
     for (Arm& arm : arms_) {
       QK_RETURN_IF_ERROR(arm.sequence->Reserve());
-      RequestHead(arm);
+      RequestLogits(arm);
     }
     return absl::OkStatus();
   });
-  if (!status.ok()) arms_.clear();  // nothing is held while it waits
+  if (!status.ok()) arms_.clear();  // a run that waits holds no memory
   return status;
 }
 
-// The order of an arm's requests: score, logits, then the last row for what is
-// generated. AfterPrefill reads the results in the same order.
-void RunImpl::RequestHead(Arm& arm) {
-  std::vector<HeadRequest>& requests = arm.sequence->head_requests;
+// An arm's requests are in this order: score, logits, then the last row for
+// generation. AfterPrefill reads the results in the same order.
+void RunImpl::RequestLogits(Arm& arm) {
+  std::vector<LogitsRequest>& requests = arm.sequence->logits_requests;
   requests.clear();
   const int last = arm.sequence->prompt_tokens() - 1;
   if (arm.sequence->in_prefill()) {
     if (spec_.score.has_value()) {
       for (int t = spec_.score->begin; t < spec_.score->end; ++t) {
-        HeadRequest& request = requests.emplace_back();
+        LogitsRequest& request = requests.emplace_back();
         request.position = t - 1;
         request.target = spec_.tokens[t];
       }
     }
     if (spec_.logits.has_value()) {
       for (int position : spec_.logits->positions) {
-        HeadRequest& request = requests.emplace_back();
+        LogitsRequest& request = requests.emplace_back();
         request.position = position;
         request.top_n = spec_.logits->top_n;
       }
     }
   }
   if (spec_.generate.has_value() && spec_.generate->max_new_tokens > 0) {
-    HeadRequest& request = requests.emplace_back();
+    LogitsRequest& request = requests.emplace_back();
     request.position = arm.sequence->in_prefill()
                            ? last
-                           : arm.sequence->NextStep().first_position;
+                           : arm.sequence->NextSpan().first_position;
     request.want_logits = spec_.generate->sampling.temperature > 0;
   }
 }
@@ -220,11 +221,11 @@ void RunImpl::AfterPrefill(Arm& arm) {
     Stop(arm, "length");
     return;
   }
-  TakeToken(arm, arm.sequence->head_results.back());
+  TakeToken(arm, arm.sequence->logits_results.back());
 }
 
 void RunImpl::AfterDecode(Arm& arm) {
-  TakeToken(arm, arm.sequence->head_results.back());
+  TakeToken(arm, arm.sequence->logits_results.back());
 }
 
 void RunImpl::SendScore(const Arm& arm) {
@@ -232,9 +233,9 @@ void RunImpl::SendScore(const Arm& arm) {
   ScoreResult result;
   result.arm = arm.sequence->arm();
   for (int i = 0; i < spec_.score->size(); ++i) {
-    const LogitsRow& row = arm.sequence->head_results[i].row;
+    const LogitsRow& row = arm.sequence->logits_results[i].row;
     result.token_logprob.push_back(row.target_logprob);
-    result.greedy.push_back(row.top1 == row.target);
+    result.greedy.push_back(row.top1 == spec_.tokens[spec_.score->begin + i]);
   }
   sink_->OnScore(std::move(result));
 }
@@ -244,24 +245,24 @@ void RunImpl::SendLogits(const Arm& arm) {
   const size_t first = spec_.score.has_value() ? spec_.score->size() : 0;
   std::vector<PositionLogits> logits;
   for (size_t i = 0; i < spec_.logits->positions.size(); ++i) {
-    const HeadResult& head = arm.sequence->head_results[first + i];
-    logits.push_back({spec_.logits->positions[i], head.ids, head.logprobs});
+    const LogitsResult& result = arm.sequence->logits_results[first + i];
+    logits.push_back({spec_.logits->positions[i], result.ids, result.logprobs});
   }
   sink_->OnLogits(arm.sequence->arm(), std::move(logits));
 }
 
-void RunImpl::TakeToken(Arm& arm, const HeadResult& head) {
+void RunImpl::TakeToken(Arm& arm, const LogitsResult& result) {
   const GenerateSpec& spec = *spec_.generate;
   const int step = arm.summary.generated_tokens;
   TokenEvent token;
   token.arm = arm.sequence->arm();
   token.step = step;
-  token.id = head.row.top1;
-  token.logprob = head.row.top1_logprob;
+  token.id = result.row.top1;
+  token.logprob = result.row.top1_logprob;
   if (spec.sampling.temperature > 0) {
-    token.id = Sample(head.logits, spec.sampling, step);
+    token.id = Sample(result.logits, spec.sampling, step);
     token.logprob =
-        static_cast<float>(head.logits[token.id] - head.row.log_sum_exp);
+        static_cast<float>(result.logits[token.id] - result.row.log_sum_exp);
   }
   ++arm.summary.generated_tokens;
   if (absl::c_linear_search(spec.stop_ids, token.id)) {
@@ -284,7 +285,7 @@ void RunImpl::TakeToken(Arm& arm, const HeadResult& head) {
     Stop(arm, "length");
   } else {
     arm.sequence->AppendToken(id);
-    RequestHead(arm);
+    RequestLogits(arm);
   }
 }
 
@@ -334,7 +335,7 @@ void RunImpl::EndComparison() {
 }
 
 void RunImpl::Cancel(absl::Status reason) {
-  std::lock_guard<std::mutex> lock(reason_mutex_);
+  MutexLock lock(&reason_mutex_);
   if (cancelled_) return;
   reason_ = std::move(reason);
   cancelled_ = true;
@@ -344,7 +345,7 @@ void RunImpl::FinishCancelled() {
   if (finished_ || !cancelled_) return;
   absl::Status reason;
   {
-    std::lock_guard<std::mutex> lock(reason_mutex_);
+    MutexLock lock(&reason_mutex_);
     reason = reason_;
   }
   Guard([&] { Finish(reason); });
@@ -359,7 +360,7 @@ void RunImpl::Finish(const absl::Status& status) {
     times_.capture += arm.sequence->capture_seconds();
     summaries.push_back(arm.summary);
   }
-  arms_.clear();  // gives pages and buffers back now, not with the object
+  arms_.clear();  // frees pages and buffers now, before the run is destroyed
   sink_->OnFinished(status, summaries, times_);
 }
 

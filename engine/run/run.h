@@ -1,7 +1,8 @@
-// A Run is one request on the device: its arms, as sequences that a scheduler
-// puts into ragged batches, and what comes out of them.
+// A Run is one request on the device. Its arms are sequences that a scheduler
+// puts into ragged batches; their results go to a sink.
 //
-// Life, all on the device's scheduler thread but where said otherwise:
+// These calls follow each other, all on the device's scheduler thread unless a
+// comment says otherwise:
 //   Create -> Reserve -> { AppendReady -> (a pass) -> AfterPass
 //                          -> CompareTile* }* -> finished.
 #ifndef QKSCOPE_ENGINE_RUN_RUN_H_
@@ -23,9 +24,9 @@ namespace qk {
 
 class Sequence;
 
-// What a run will need, from its spec alone, in checked arithmetic.
+// What a run will need, computed from its spec alone.
 struct RunEstimate {
-  int64_t stream_bytes = 0;  // payloads of all Layer frames, at most
+  int64_t stream_bytes = 0;  // at most; payloads of all Layer frames
   int64_t kv_pages = 0;      // over all arms
   // Pages, rows, capture and logits buffers, images.
   int64_t peak_extra_bytes = 0;
@@ -34,8 +35,8 @@ struct RunEstimate {
 
 class Run {
  public:
-  // RESOURCE_EXHAUSTED when a size overflows int64. CheckImages must have found
-  // the images good.
+  // RESOURCE_EXHAUSTED: a size overflows int64. CheckImages must have accepted
+  // the images.
   static absl::StatusOr<RunEstimate> Estimate(const RunSpec& spec);
 
   // Any thread. `sink` must outlive the run.
@@ -43,32 +44,32 @@ class Run {
                                                      RunSink* sink);
   virtual ~Run() = default;
 
-  // Takes all the memory the run will use. RESOURCE_EXHAUSTED: not now; it may
-  // be called again once other runs have ended. A run that could never fit
-  // says so with FAILED_PRECONDITION.
+  // Takes all the memory that the run will use. RESOURCE_EXHAUSTED: too little
+  // is free now; call again once other runs have ended. FAILED_PRECONDITION:
+  // the run could never fit.
   virtual absl::Status Reserve() = 0;
 
-  // The model that the run's next sequences belong to; nullptr when it has
-  // none because it is finished.
+  // The model of the run's next sequences; nullptr if the run is finished.
   virtual const Model* next_model() const = 0;
-  // The sequences of `model` that want rows in the next pass.
+  // Appends the sequences of `model` that want rows in the next pass.
   virtual void AppendReady(const Model* model, std::vector<Sequence*>* out) = 0;
-  // After a pass in which `ran` of this run's sequences had rows: samples,
-  // compares, sends events. `status`: the pass's. `seconds`: this run's share.
+  // Samples, starts the comparison and sends events after a pass in which the
+  // run's sequences `ran` had rows. `status`: the pass's. `seconds`: this run's
+  // share of its time.
   virtual void AfterPass(absl::Span<Sequence* const> ran,
                          const absl::Status& status, double seconds) = 0;
   virtual bool finished() const = 0;
 
-  // A comparison goes on between passes, a tile at a time: while there is one,
-  // no sequence is ready.
+  // A comparison runs between passes, a tile at a time. During a comparison no
+  // sequence is ready.
   virtual bool comparing() const = 0;
   virtual void CompareTile() = 0;
 
-  // Any thread, any time: the run ends between two steps.
+  // Any thread, any time. The run ends between two steps.
   virtual void Cancel(absl::Status reason) = 0;
   virtual bool cancelled() const = 0;
-  // Ends a run that is cancelled or never ran: OnFinished with the reason.
-  // No-op when finished.
+  // Ends a cancelled run: calls OnFinished with the reason. Does nothing if the
+  // run is finished or not cancelled.
   virtual void FinishCancelled() = 0;
 
   virtual const RunSpec& spec() const = 0;

@@ -13,7 +13,7 @@
 namespace qk {
 namespace {
 
-// int64 arithmetic that remembers an overflow.
+// An int64 that remembers whether its computation overflowed.
 class Checked {
  public:
   Checked(int64_t value = 0) : value_(value) {}  // NOLINT: converts on purpose
@@ -37,7 +37,7 @@ class Checked {
   bool bad_ = false;
 };
 
-// Heads of a point's frame, as many as there can be.
+// The number of heads in a point's frame, at most.
 int64_t FrameHeads(const CaptureSpec& c, const AttentionConfig& a,
                    HookPoint point, KvLayout layout) {
   const bool is_kv = point == HookPoint::kK || point == HookPoint::kRotK ||
@@ -47,7 +47,7 @@ int64_t FrameHeads(const CaptureSpec& c, const AttentionConfig& a,
   return static_cast<int64_t>(Capture::HeadsOf(c, a, point, physical).size());
 }
 
-// Payload of one layer, point and stage, over all phases and steps.
+// Payload bytes of one layer, point and stage, over all phases and steps.
 Checked FrameBytes(const RunSpec& spec, const AttentionConfig& a,
                    HookPoint point, int64_t heads) {
   const CaptureSpec& c = spec.capture;
@@ -69,7 +69,7 @@ Checked FrameBytes(const RunSpec& spec, const AttentionConfig& a,
   return all * heads * a.head_dim * (c.raw_dtype == RawDtype::kF32 ? 4 : 2);
 }
 
-// Payload of all frames of a vision tower.
+// Payload bytes of all frames of a vision tower.
 Checked VisionBytes(const RunSpec& spec, const AttentionConfig& a) {
   const CaptureSpec& c = spec.capture;
   Checked each;
@@ -114,7 +114,7 @@ Checked StreamBytes(const RunSpec& spec, int arm, const Disruptor& rules) {
   return total;
 }
 
-// Of a row's cos and sin, over the model's ropes.
+// The number of cos and sin values per row, over the model's RoPE tables.
 int64_t RopeFloats(const Model& model) {
   int64_t floats = 0;
   for (const RopeConfig& rope : model.ropes()) floats += rope.rotary_dims;
@@ -143,7 +143,7 @@ absl::StatusOr<RunEstimate> Run::Estimate(const RunSpec& spec) {
     rows = rows + tokens;
     const ModelConfig& config = spec.arms[i].model->config();
     if (sequence.vision() != nullptr &&
-        Sequence::ArmOfTower(spec, arm) == arm) {
+        Sequence::TowerOwner(spec, arm) == arm) {
       extra = extra + sequence.vision()->bytes();
       rows = rows + patches;
     }
@@ -151,7 +151,9 @@ absl::StatusOr<RunEstimate> Run::Estimate(const RunSpec& spec) {
         extra + sequence.extra_bytes() +
         Checked(arm_pages) * spec.arms[i].model->pages().page_bytes() +
         Checked(tokens) * config.hidden_size * 4 +
-        // cos and sin, on their way to the device, too.
+        (spec.baseline.has_value() ? Checked(tokens) * sizeof(LogitsRow)
+                                   : Checked(0)) +
+        // cos and sin: one copy on the host, one on the device.
         Checked(tokens) * RopeFloats(*spec.arms[i].model) * 8 +
         Workspace::BytesForRows(
             config, std::max<int64_t>(
@@ -160,7 +162,8 @@ absl::StatusOr<RunEstimate> Run::Estimate(const RunSpec& spec) {
   // A pass of many rows has buffers of its own.
   for (const ArmSpec& arm : spec.arms) {
     if (rows.value() <= Batch::kStepRows) break;
-    extra = extra + Checked(tokens) * Batch::OwnBytes(arm.model->config(), 1);
+    extra = extra +
+            Checked(tokens) * Batch::PauseBufferBytes(arm.model->config(), 1);
   }
   extra = extra + stream;
   if (stream.bad() || pages.bad() || extra.bad() || rows.bad()) {

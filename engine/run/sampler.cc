@@ -27,7 +27,7 @@ int32_t Sample(absl::Span<const float> logits, const SamplingSpec& sampling,
                           sampling.temperature);
     sum += weights[i];
   }
-  // The fewest ids whose share reaches top_p.
+  // Keeps the fewest ids whose share reaches top_p.
   double kept = 0;
   size_t n = 0;
   while (n < ids.size() && (n == 0 || kept < sampling.top_p * sum)) {

@@ -9,10 +9,11 @@
 
 namespace qk {
 
-// The id at `step` (decode step, from 0) among logits (vocab): temperature,
-// then top_k, then top_p, as transformers orders them. The random number comes
-// from Philox keyed by the seed and the step. `sampling.temperature` > 0; with
-// 0 the caller takes the top-1 id. Logits that are not finite get no weight.
+// Returns the id for decode step `step` (from 0), sampled from logits (vocab)
+// by temperature, then top_k, then top_p, in transformers' order. The random
+// number comes from Philox, keyed by the seed and the step.
+// `sampling.temperature` must be > 0; at 0 the caller takes the top-1 id.
+// Logits that are not finite get no weight.
 int32_t Sample(absl::Span<const float> logits, const SamplingSpec& sampling,
                int step);
 

@@ -166,8 +166,8 @@ struct ModelConfig {
   bool final_norm = true;
   // true: hidden += attention(n(hidden)) + mlp(n'(hidden)).
   bool parallel_residual = false;
-  float logit_softcap = 0;  // cap of the logits; 0: none
-  bool tied_head = false;   // lm_head shares the embedding's weights
+  float logit_softcap = 0;    // cap of the logits; 0: none
+  bool tied_lm_head = false;  // lm_head shares the embedding's weights
   // Tokens that end a generation, in addition to the tokenizer's own.
   std::vector<int32_t> eos_ids;
   std::vector<LayerConfig> layers;

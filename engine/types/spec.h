@@ -1,6 +1,6 @@
 // What a request asks of the engine, as plain data: arms with their disruption
-// rules, capture, comparison, generation. The server's convert.cc makes these
-// from messages and has checked every field; the engine relies on it.
+// rules, capture, comparison, generation. server/convert/ makes these structs
+// from messages and checks every field; the engine relies on that.
 //
 // Terms: arXiv:2502.01563 (massive values, disruption); hook points carry
 // TransformerLens's names.
@@ -55,7 +55,7 @@ struct Range {
   }
 };
 
-// Of one image.
+// One image has this many patches at most.
 inline constexpr int64_t kMaxPatches = int64_t{1} << 20;
 inline constexpr Range kAllPatches = {0, static_cast<int>(kMaxPatches)};
 
@@ -92,15 +92,17 @@ struct DisruptionRule {
   Range positions;          // absolute, within the prompt
   std::vector<int> layers;  // ascending, resolved: never means "all"
   std::vector<int> heads;   // ascending; empty = all
-  // Of the vision tower: layers and heads are its, an image's patches are its
-  // positions, and both spans are kAllPatches.
+  // The rule acts on the vision tower: layers and heads are the tower's, an
+  // image's patches are the positions, and stat_span and positions are
+  // kAllPatches.
   bool vision = false;
 };
 
 struct CaptureSpec {
   bool off = false;
   std::vector<int> layers;  // ascending, resolved
-  // Of the vision tower, ascending; empty = none. All heads and patches.
+  // The vision tower's layers, ascending; empty = none. All heads and patches
+  // are captured.
   std::vector<int> vision_layers;
   std::vector<int> heads;      // query heads, ascending; empty = all
   std::vector<int> positions;  // prompt positions, ascending; empty = all
@@ -128,7 +130,7 @@ struct GenerateSpec {
   int max_new_tokens = 0;
   SamplingSpec sampling;
   std::vector<std::string> stop_strings;
-  std::vector<int32_t> stop_ids;  // the model's own already added
+  std::vector<int32_t> stop_ids;  // includes the model's own
 };
 
 struct LogitsSpec {
@@ -143,8 +145,9 @@ struct ArmSpec {
 };
 
 // An image as patches of pixels, in the order of transformers'
-// Qwen2VLImageProcessor: frames; rows and columns of merged patches; the rows
-// and columns within one. A patch holds (channels, frames, rows, columns).
+// Qwen2VLImageProcessor: by frame, then by row and column of merged patches,
+// then by row and column within one. A patch holds (channels, frames, rows,
+// columns).
 struct Image {
   int frames = 0;  // of the grid of patches
   int rows = 0;
@@ -153,9 +156,10 @@ struct Image {
 
   int64_t patches() const { return int64_t{frames} * rows * columns; }
 };
+
 struct RunSpec {
   std::vector<int32_t> tokens;  // 1 or more, all inside the vocabulary
-  // In the order of their placeholders in `tokens`: CheckImages is OK.
+  // In the order of their placeholders in `tokens`. CheckImages accepts them.
   std::vector<Image> images;
   std::vector<ArmSpec> arms;  // 1 or more
   CaptureSpec capture;

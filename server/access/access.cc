@@ -26,13 +26,14 @@ absl::StatusOr<std::unique_ptr<Access>> Access::Create(
     const AccessOptions& options, bool loopback, Log* log) {
   std::unique_ptr<Access> access(new Access(options, log));
   QK_RETURN_IF_ERROR(access->Load(options));
-  access->Warn(loopback);
+  access->LogWarnings(loopback);
   access->users_watch_.Start([a = access.get()] { a->ReloadUsers(); });
   access->tls_watch_.Start([a = access.get()] { a->ReloadTls(); });
   return access;
 }
 
-// The watches look at the files before Load reads them.
+// The watches record the files' state before Load reads them, so no change is
+// missed.
 Access::Access(const AccessOptions& options, Log* log)
     : log_(log),
       users_watch_(UserFiles(options)),
@@ -53,19 +54,20 @@ absl::Status Access::Load(const AccessOptions& options) {
   return absl::OkStatus();
 }
 
-void Access::Warn(bool loopback) {
-  if (!loopback && identity_->asks() && tls_ == nullptr) {
+void Access::LogWarnings(bool loopback) {
+  if (!loopback && identity_->requires_credentials() && tls_ == nullptr) {
     log_->Warn("access", {{"reason",
-                           "tokens travel in plaintext: put TLS, or "
-                           "a proxy that has it, in front"}});
+                           "tokens travel in plaintext; configure TLS or put "
+                           "a TLS proxy in front"}});
   }
-  if (identity_->asks() && identity_->size() == 0) {
-    log_->Warn("access", {{"reason", "there are no users: nobody gets in"}});
+  if (identity_->requires_credentials() && identity_->size() == 0) {
+    log_->Warn("access",
+               {{"reason", "there are no users, so nobody can call"}});
   }
-  WarnOfDates();
+  WarnIfCertificateInvalid();
 }
 
-void Access::WarnOfDates() {
+void Access::WarnIfCertificateInvalid() {
   if (tls_ == nullptr) return;
   const TlsMaterial material = tls_->material();
   const absl::Time now = absl::Now();
@@ -80,15 +82,15 @@ std::shared_ptr<grpc::ServerCredentials> Access::credentials() const {
   return tls_;
 }
 
-std::vector<Access::Reloaded> Access::Reload() {
-  std::vector<Reloaded> parts;
-  if (identity_->asks()) parts.push_back(ReloadUsers());
+std::vector<Access::ReloadResult> Access::Reload() {
+  std::vector<ReloadResult> parts;
+  if (identity_->requires_credentials()) parts.push_back(ReloadUsers());
   if (tls_ != nullptr) parts.push_back(ReloadTls());
   return parts;
 }
 
-Access::Reloaded Access::ReloadUsers() {
-  Reloaded out;
+Access::ReloadResult Access::ReloadUsers() {
+  ReloadResult out;
   out.part = "users";
   out.failure = identity_->Reload(&out.changed);
   out.text = absl::StrCat(identity_->size(), " users");
@@ -102,8 +104,8 @@ Access::Reloaded Access::ReloadUsers() {
   return out;
 }
 
-Access::Reloaded Access::ReloadTls() {
-  Reloaded out;
+Access::ReloadResult Access::ReloadTls() {
+  ReloadResult out;
   out.part = "tls";
   const TlsMaterial before = tls_->material();
   out.failure = tls_->Reload();
@@ -114,7 +116,7 @@ Access::Reloaded Access::ReloadTls() {
                 before.key != now.key || before.client_ca != now.client_ca;
   if (out.failure.ok()) {
     log_->Info("tls_reloaded", {{"not_after", not_after}});
-    WarnOfDates();
+    WarnIfCertificateInvalid();
   } else {
     log_->Error("tls_not_reloaded",
                 {{"reason", std::string(out.failure.message())}});

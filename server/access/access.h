@@ -1,5 +1,5 @@
-// What a server knows of its callers, kept up to date: users and TLS files,
-// which are read again when they change.
+// The users and the TLS files of a server, which are read again when they
+// change.
 #ifndef QKSCOPE_SERVER_ACCESS_ACCESS_H_
 #define QKSCOPE_SERVER_ACCESS_ACCESS_H_
 
@@ -20,36 +20,36 @@ namespace qk {
 
 class Access {
  public:
-  // Errors name key and file. `loopback`: only this machine can reach the
-  // listener. `log` outlives it.
+  // Errors name the key and the file. `loopback`: only this machine can reach
+  // the listener. `log` must outlive the object.
   static absl::StatusOr<std::unique_ptr<Access>> Create(
       const AccessOptions& options, bool loopback, Log* log);
 
   const Identity* identity() const { return identity_.get(); }
-  // Of the listener.
+  // The listener's credentials.
   std::shared_ptr<grpc::ServerCredentials> credentials() const;
 
-  // Reads the files again, now; what became of each.
-  struct Reloaded {
+  struct ReloadResult {
     std::string part;  // "users" or "tls"
     bool changed = false;
-    std::string text;      // what is in use now
-    absl::Status failure;  // not OK: what was in use stays
+    std::string text;      // describes what is now in use
+    absl::Status failure;  // if not OK, the old files stay in use
   };
-  std::vector<Reloaded> Reload();
+  // Reads the files again at once.
+  std::vector<ReloadResult> Reload();
 
  private:
   Access(const AccessOptions& options, Log* log);
   absl::Status Load(const AccessOptions& options);
-  void Warn(bool loopback);
-  Reloaded ReloadUsers();
-  Reloaded ReloadTls();
-  void WarnOfDates();
+  void LogWarnings(bool loopback);
+  ReloadResult ReloadUsers();
+  ReloadResult ReloadTls();
+  void WarnIfCertificateInvalid();
 
   Log* const log_;
   std::unique_ptr<Identity> identity_;
   std::shared_ptr<TlsCredentials> tls_;  // nullptr: plaintext
-  // Last: their threads use the above.
+  // Declared last: their threads use the members above.
   FileWatch users_watch_;
   FileWatch tls_watch_;
 };

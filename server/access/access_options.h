@@ -1,4 +1,4 @@
-// What the server is told of who may call.
+// The options that say who may call.
 #ifndef QKSCOPE_SERVER_ACCESS_ACCESS_OPTIONS_H_
 #define QKSCOPE_SERVER_ACCESS_ACCESS_OPTIONS_H_
 
@@ -12,10 +12,10 @@ namespace qk {
 
 struct AccessOptions {
   std::vector<UserEntry> users;
-  // Of a configuration file with users: its path, for they are read again.
+  // The configuration file's path if it has users, which are read again.
   std::string config_file;
   std::string users_file;  // empty: none
-  // Whether others than this machine may call without credentials.
+  // Whether other machines may call without credentials.
   bool allow_anonymous_network = false;
   TlsOptions tls;
 

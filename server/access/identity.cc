@@ -13,7 +13,7 @@ namespace {
 
 constexpr size_t kMaxTokenBytes = 512;
 
-// RFC 6750's alphabet of bearer tokens.
+// The alphabet of bearer tokens in RFC 6750.
 bool IsTokenText(absl::string_view token) {
   return !token.empty() && token.size() <= kMaxTokenBytes &&
          std::all_of(token.begin(), token.end(), [](unsigned char c) {
@@ -45,7 +45,7 @@ absl::StatusOr<std::unique_ptr<Identity>> Identity::Create(Load load) {
 
 absl::StatusOr<std::shared_ptr<const User>> Identity::Authenticate(
     const Credentials& credentials) const {
-  if (!asks()) return anonymous_;
+  if (!requires_credentials()) return anonymous_;
   const std::shared_ptr<const Users> users = this->users();
   std::shared_ptr<const User> user;
   if (credentials.authorization.size() == 1) {
@@ -64,12 +64,12 @@ absl::StatusOr<std::shared_ptr<const User>> Identity::Authenticate(
 }
 
 absl::Status Identity::Reload(bool* changed) {
-  if (!asks()) return absl::OkStatus();
-  std::lock_guard<std::mutex> reloading(reload_mutex_);
+  if (!requires_credentials()) return absl::OkStatus();
+  MutexLock reloading(&reload_mutex_);
   QK_ASSIGN_OR_RETURN(std::vector<UserEntry> entries, load_());
   QK_ASSIGN_OR_RETURN(Users users, Users::Create(std::move(entries)));
   auto table = std::make_shared<const Users>(std::move(users));
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   if (changed != nullptr) *changed = !(*table == *users_);
   users_ = std::move(table);
   return absl::OkStatus();
@@ -78,7 +78,7 @@ absl::Status Identity::Reload(bool* changed) {
 size_t Identity::size() const { return users()->size(); }
 
 std::shared_ptr<const Users> Identity::users() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   return users_;
 }
 

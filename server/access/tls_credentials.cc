@@ -18,7 +18,7 @@ absl::StatusOr<std::shared_ptr<TlsCredentials>> TlsCredentials::Create(
 TlsCredentials::TlsCredentials(const TlsOptions& options, TlsMaterial material)
     : options_(options), material_(std::move(material)) {
   const auto request =
-      options.asks_clients()
+      options.requires_client_certificate()
           ? GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY
           : GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE;
   credentials_ = grpc_ssl_server_credentials_create_with_options(
@@ -32,14 +32,14 @@ TlsCredentials::~TlsCredentials() {
 
 absl::Status TlsCredentials::Reload() {
   QK_ASSIGN_OR_RETURN(TlsMaterial material, ReadTlsFiles(options_));
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   material_ = std::move(material);
   fetched_ = false;
   return absl::OkStatus();
 }
 
 TlsMaterial TlsCredentials::material() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   return material_;
 }
 
@@ -50,20 +50,22 @@ int TlsCredentials::AddPortToServer(const std::string& address,
 
 grpc_ssl_certificate_config_reload_status TlsCredentials::Fetch(
     void* self, grpc_ssl_server_certificate_config** config) {
-  auto* const credentials = static_cast<TlsCredentials*>(self);
-  std::lock_guard<std::mutex> lock(credentials->mutex_);
-  if (credentials->fetched_)
-    return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
-  const TlsMaterial& material = credentials->material_;
-  const grpc_ssl_pem_key_cert_pair pair = {material.key.c_str(),
-                                           material.certificate.c_str()};
-  // gRPC wants authorities even where it asks clients for nothing; then it does
-  // not look at them.
+  return static_cast<TlsCredentials*>(self)->FetchConfig(config);
+}
+
+grpc_ssl_certificate_config_reload_status TlsCredentials::FetchConfig(
+    grpc_ssl_server_certificate_config** config) {
+  MutexLock lock(&mutex_);
+  if (fetched_) return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
+  const grpc_ssl_pem_key_cert_pair pair = {material_.key.c_str(),
+                                           material_.certificate.c_str()};
+  // gRPC requires authorities even if it does not ask clients for certificates;
+  // it then ignores them.
   const std::string& authorities =
-      material.client_ca.empty() ? material.certificate : material.client_ca;
+      material_.client_ca.empty() ? material_.certificate : material_.client_ca;
   *config =
       grpc_ssl_server_certificate_config_create(authorities.c_str(), &pair, 1);
-  credentials->fetched_ = true;
+  fetched_ = true;
   return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW;
 }
 

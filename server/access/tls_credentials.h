@@ -1,17 +1,19 @@
-// gRPC's credentials of a listener whose certificate can be replaced while it
-// runs: new connections get the new one, those that there are keep theirs.
+// gRPC credentials of a listener whose certificate can be replaced while the
+// server runs: new connections get the new certificate, existing connections
+// keep theirs.
 //
-// Not grpc::experimental::TlsServerCredentials with its file watcher: that one
-// refuses all connections while the files do not fit together.
+// grpc::experimental::TlsServerCredentials and its file watcher are not used,
+// because they refuse all connections while the files do not fit together.
 #ifndef QKSCOPE_SERVER_ACCESS_TLS_CREDENTIALS_H_
 #define QKSCOPE_SERVER_ACCESS_TLS_CREDENTIALS_H_
 
 #include <memory>
-#include <mutex>
 #include <string>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/base/mutex.h"
 #include "grpc/grpc_security.h"
 #include "grpcpp/security/server_credentials.h"
 #include "server/access/tls_files.h"
@@ -20,17 +22,17 @@ namespace qk {
 
 class TlsCredentials : public grpc::ServerCredentials {
  public:
-  // Errors of ReadTlsFiles. The server holds the credentials by shared_ptr as
-  // long as it listens.
+  // Fails as ReadTlsFiles does. The server must hold the shared_ptr as long as
+  // it listens.
   static absl::StatusOr<std::shared_ptr<TlsCredentials>> Create(
       const TlsOptions& options);
   ~TlsCredentials() override;
 
-  // Takes the files as they are now. On failure the certificate in use stays.
+  // Reads the files again. On failure the certificate in use stays.
   absl::Status Reload();
   TlsMaterial material() const;
 
-  // Calls are authenticated by CallRecord.
+  // CallRecord authenticates the calls.
   void SetAuthMetadataProcessor(
       const std::shared_ptr<grpc::AuthMetadataProcessor>&) override {}
 
@@ -38,14 +40,16 @@ class TlsCredentials : public grpc::ServerCredentials {
   TlsCredentials(const TlsOptions& options, TlsMaterial material);
 
   int AddPortToServer(const std::string& address, grpc_server* server) override;
-  // gRPC asks before each handshake.
+  // gRPC calls it before each handshake.
   static grpc_ssl_certificate_config_reload_status Fetch(
       void* self, grpc_ssl_server_certificate_config** config);
+  grpc_ssl_certificate_config_reload_status FetchConfig(
+      grpc_ssl_server_certificate_config** config) ABSL_LOCKS_EXCLUDED(mutex_);
 
   const TlsOptions options_;
-  mutable std::mutex mutex_;
-  TlsMaterial material_;
-  bool fetched_ = false;  // material_ is what gRPC has
+  mutable Mutex mutex_;
+  TlsMaterial material_ ABSL_GUARDED_BY(mutex_);
+  bool fetched_ ABSL_GUARDED_BY(mutex_) = false;  // material_ is what gRPC has
   grpc_server_credentials* credentials_ = nullptr;
 };
 

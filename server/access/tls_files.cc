@@ -34,22 +34,22 @@ absl::StatusOr<std::string> Read(const char* key, const std::string& file) {
   return text;
 }
 
-Bio Over(const std::string& pem) {
+Bio OpenPem(const std::string& pem) {
   return Bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())),
              BIO_free);
 }
 
 Certificate FirstCertificate(const std::string& pem) {
-  const Bio bio = Over(pem);
+  const Bio bio = OpenPem(pem);
   Certificate out(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr),
                   X509_free);
   ERR_clear_error();
   return out;
 }
 
-// Without a password; OpenSSL would ask for it on the terminal.
+// Rejects keys with a password, for which OpenSSL would ask on the terminal.
 PrivateKey ReadKey(const std::string& pem) {
-  const Bio bio = Over(pem);
+  const Bio bio = OpenPem(pem);
   const auto no_password = [](char*, int, int, void*) { return -1; };
   PrivateKey out(
       PEM_read_bio_PrivateKey(bio.get(), nullptr, no_password, nullptr),
@@ -71,8 +71,8 @@ absl::Status CheckKeyMode(const std::string& file) {
   }
   if ((s.st_mode & (S_IROTH | S_IWOTH)) == 0) return absl::OkStatus();
   return Bad("key_file", file,
-             absl::StrFormat("everybody can read or write it (mode %04o); "
-                             "chmod o-rw it",
+             absl::StrFormat("must be neither world-readable nor "
+                             "world-writable, got mode %04o; chmod o-rw it",
                              s.st_mode & 07777));
 }
 
@@ -93,27 +93,28 @@ absl::StatusOr<TlsMaterial> ReadTlsFiles(const TlsOptions& options) {
   const Certificate certificate = FirstCertificate(out.certificate);
   if (certificate == nullptr) {
     return Bad("certificate_file", options.certificate_file,
-               "has no certificate in PEM");
+               "has no PEM certificate");
   }
   QK_RETURN_IF_ERROR(CheckKeyMode(options.key_file));
   QK_ASSIGN_OR_RETURN(out.key, Read("key_file", options.key_file));
   const PrivateKey key = ReadKey(out.key);
   if (key == nullptr) {
     return Bad("key_file", options.key_file,
-               "has no private key in PEM, without a password");
+               "has no PEM private key that opens without a password");
   }
   const bool fits = X509_check_private_key(certificate.get(), key.get()) == 1;
   ERR_clear_error();
   if (!fits) {
     return Bad("key_file", options.key_file,
-               absl::StrCat("is not the key of ", options.certificate_file));
+               absl::StrCat("does not match the certificate in ",
+                            options.certificate_file));
   }
-  if (options.asks_clients()) {
+  if (options.requires_client_certificate()) {
     QK_ASSIGN_OR_RETURN(out.client_ca,
                         Read("client_ca_file", options.client_ca_file));
     if (FirstCertificate(out.client_ca) == nullptr) {
       return Bad("client_ca_file", options.client_ca_file,
-                 "has no certificate in PEM");
+                 "has no PEM certificate");
     }
   }
   out.not_before = ToTime(X509_get0_notBefore(certificate.get()));

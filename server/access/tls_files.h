@@ -1,5 +1,5 @@
-// A server's certificate, key and client authorities: read, and checked to fit
-// together before anything is bound or replaced. No gRPC.
+// Reads a server's certificate, key and client authorities, and checks that
+// they fit together before anything is bound or replaced. Has no gRPC in it.
 #ifndef QKSCOPE_SERVER_ACCESS_TLS_FILES_H_
 #define QKSCOPE_SERVER_ACCESS_TLS_FILES_H_
 
@@ -15,10 +15,10 @@ namespace qk {
 struct TlsOptions {
   std::string certificate_file;  // empty: plaintext
   std::string key_file;
-  std::string client_ca_file;  // empty: clients show no certificate
+  std::string client_ca_file;  // empty: clients need no certificate
 
   bool enabled() const { return !certificate_file.empty(); }
-  bool asks_clients() const { return !client_ca_file.empty(); }
+  bool requires_client_certificate() const { return !client_ca_file.empty(); }
   std::vector<std::string> Files() const;
 };
 
@@ -27,7 +27,7 @@ struct TlsMaterial {
   std::string certificate;
   std::string key;
   std::string client_ca;
-  // Of the first certificate.
+  // Validity of the first certificate.
   absl::Time not_before;
   absl::Time not_after;
 };

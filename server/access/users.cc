@@ -13,7 +13,7 @@
 namespace qk {
 namespace {
 
-// Every value that is given belongs to one user only.
+// Checks that no two users have the same value; empty values do not count.
 absl::Status CheckUnique(const std::vector<UserEntry>& entries,
                          const char* field,
                          const std::string& (*value_of)(const UserEntry&)) {
@@ -24,8 +24,8 @@ absl::Status CheckUnique(const std::vector<UserEntry>& entries,
     const auto [it, inserted] = seen.emplace(value, &entry);
     if (inserted) continue;
     return absl::InvalidArgumentError(
-        absl::StrCat(entry.where, ".", field, ": is '", it->second->user.alias,
-                     "'s at ", it->second->where));
+        absl::StrCat(entry.where, ".", field, ": already belongs to '",
+                     it->second->user.alias, "' at ", it->second->where));
   }
   return absl::OkStatus();
 }

@@ -1,4 +1,4 @@
-// All users and what proves that a call is one of them. No gRPC.
+// All users, with the credentials that identify them. Has no gRPC in it.
 #ifndef QKSCOPE_SERVER_ACCESS_USERS_H_
 #define QKSCOPE_SERVER_ACCESS_USERS_H_
 
@@ -12,7 +12,7 @@
 
 namespace qk {
 
-// The user of servers that ask for no credentials.
+// The alias of every caller of a server that needs no credentials.
 inline constexpr char kAnonymous[] = "anonymous";
 
 struct UserEntry {
@@ -25,15 +25,16 @@ struct UserEntry {
 // Immutable.
 class Users {
  public:
-  // Errors, `where.field: problem`: an alias, token or subject used twice.
+  // Fails if an alias, token or subject is used twice: `where.field: problem`.
   static absl::StatusOr<Users> Create(std::vector<UserEntry> entries);
 
-  // nullptr: nobody. The time taken tells nothing of the tokens known.
+  // Returns nullptr if no user has the token. The time taken reveals nothing
+  // about the known tokens.
   std::shared_ptr<const User> FindByToken(absl::string_view token) const;
   std::shared_ptr<const User> FindBySubject(absl::string_view subject) const;
 
   size_t size() const { return rows_.size(); }
-  // The same users in the same order.
+  // True for the same users in the same order.
   bool operator==(const Users& other) const;
 
  private:
@@ -45,7 +46,7 @@ class Users {
   std::vector<Row> rows_;
 };
 
-// Whether the model exists for the user.
+// Whether the user may see and use the model.
 bool MayUseModel(const User& user, absl::string_view model);
 
 }  // namespace qk

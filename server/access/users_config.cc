@@ -26,7 +26,7 @@ constexpr size_t kMaxSubject = 256;
 constexpr double kMaxWeight = 1000;
 constexpr int64_t kMaxWindow = 31 * 24 * 3600;
 
-// Errors of one user.
+// Makes the error messages for one user.
 class Checker {
  public:
   explicit Checker(std::string where) : where_(std::move(where)) {}
@@ -51,7 +51,7 @@ absl::Status SetCredentials(const UserConfig& in, const Checker& check,
   out->token_sha256 = absl::AsciiStrToLower(in.token_sha256());
   const bool hex = std::all_of(out->token_sha256.begin(),
                                out->token_sha256.end(), absl::ascii_isxdigit);
-  // Not echoed: it may be a token that was put here by mistake.
+  // The value is not echoed: it may be a token, put here by mistake.
   if (in.has_token_sha256() && (!hex || out->token_sha256.size() != 64)) {
     return check.Bad("token_sha256",
                      absl::StrCat("must be 64 hex digits, got ",
@@ -65,7 +65,7 @@ absl::Status SetCredentials(const UserConfig& in, const Checker& check,
                                   out->subject.size()));
   }
   if (!in.has_token_sha256() && !in.has_subject()) {
-    return check.Bad("token_sha256", "it or subject must be set");
+    return check.Bad("token_sha256", "token_sha256 or subject must be set");
   }
   return absl::OkStatus();
 }

@@ -1,4 +1,4 @@
-// Users as the configuration writes them.
+// Reads users from the configuration and the users file.
 #ifndef QKSCOPE_SERVER_ACCESS_USERS_CONFIG_H_
 #define QKSCOPE_SERVER_ACCESS_USERS_CONFIG_H_
 
@@ -12,18 +12,19 @@
 
 namespace qk {
 
-// Errors: `users[2].weight: must be ..., got ...`, after what `source_of` gives
-// for the user's place ("FILE" or "FILE:LINE").
+// Errors: `SOURCE: users[2].weight: must be ..., got ...`, where `source_of`
+// returns SOURCE for a user's index ("FILE" or "FILE:LINE").
 absl::StatusOr<std::vector<UserEntry>> UsersFromConfig(
     const google::protobuf::RepeatedPtrField<::qkscope::v1::UserConfig>& users,
     const std::function<std::string(int index)>& source_of);
 
-// A UsersFile's text. Errors: `file:line: ...`.
+// Parses the text of a UsersFile. Errors: `file:line: ...`.
 absl::StatusOr<std::vector<UserEntry>> ParseUsersFile(const std::string& text,
                                                       const std::string& file);
 
-// Reads the users of a configuration file, which may be empty (then `fixed`
-// are taken instead), and of a users file, which may be empty, too.
+// Reads the users of the configuration file, or takes `fixed` if no file is
+// given, and appends those of the users file if one is given. An empty path
+// means no file.
 absl::StatusOr<std::vector<UserEntry>> ReadUsers(
     const std::string& config_file, const std::vector<UserEntry>& fixed,
     const std::string& users_file);

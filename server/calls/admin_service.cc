@@ -17,6 +17,7 @@ namespace qk {
 std::vector<std::string> AdminService::Methods() {
   std::vector<std::string> names;
   const auto* service = pb::LoadModelRequest::descriptor()->file()->service(0);
+  names.reserve(service->method_count());
   for (int i = 0; i < service->method_count(); ++i) {
     names.push_back(service->method(i)->name());
   }
@@ -25,15 +26,16 @@ std::vector<std::string> AdminService::Methods() {
 
 grpc::ServerWriteReactor<pb::LoadModelEvent>* AdminService::LoadModel(
     Context* context, const pb::LoadModelRequest* request) {
-  return LoadModelCall::Start(core_, models_, context, *request);
+  return LoadModelCall::Start(parts_, server_, models_, context, *request);
 }
 
 grpc::ServerUnaryReactor* AdminService::UnloadModel(
     Context* context, const pb::UnloadModelRequest* request,
     pb::UnloadModelResponse*) {
-  const auto call = std::make_shared<CallRecord>(core_, context, "UnloadModel");
+  const auto call =
+      std::make_shared<CallRecord>(parts_, context, "UnloadModel");
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  // Once, whoever comes first; the reactor ends with it.
+  // Called exactly once: here if a check fails, else by the model manager.
   const auto finish = [call, reactor](const absl::Status& status) {
     reactor->Finish(call->Finish(status));
   };
@@ -52,10 +54,10 @@ grpc::ServerUnaryReactor* AdminService::UnloadModel(
 grpc::ServerUnaryReactor* AdminService::ReloadConfig(
     Context* context, const pb::ReloadConfigRequest*,
     pb::ReloadConfigResponse* response) {
-  return Answer(*core_, context, "ReloadConfig",
+  return Answer(*parts_, context, "ReloadConfig",
                 [&](CallRecord*) -> absl::Status {
                   QK_RETURN_IF_ERROR(CheckAdminOn(*models_));
-                  for (const Access::Reloaded& part : access_->Reload()) {
+                  for (const Access::ReloadResult& part : access_->Reload()) {
                     pb::ReloadConfigResponse::Part* out = response->add_parts();
                     out->set_name(part.part);
                     out->set_changed(part.changed);

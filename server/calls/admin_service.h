@@ -14,11 +14,12 @@ namespace qk {
 
 class AdminService final : public pb::ModelAdmin::CallbackService {
  public:
-  // All outlive the service.
-  AdminService(const ServerCore* core, ModelManager* models, Access* access)
-      : core_(core), models_(models), access_(access) {}
+  // All four must outlive the service.
+  AdminService(const CallParts* parts, const ServerDescription* server,
+               ModelManager* models, Access* access)
+      : parts_(parts), server_(server), models_(models), access_(access) {}
 
-  // The methods' names, for the metrics.
+  // The names of the RPCs, for the metrics.
   static std::vector<std::string> Methods();
 
   using Context = grpc::CallbackServerContext;
@@ -33,7 +34,8 @@ class AdminService final : public pb::ModelAdmin::CallbackService {
       pb::ReloadConfigResponse* response) override;
 
  private:
-  const ServerCore* const core_;
+  const CallParts* const parts_;
+  const ServerDescription* const server_;
   ModelManager* const models_;
   Access* const access_;
 };

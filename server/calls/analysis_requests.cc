@@ -1,6 +1,7 @@
-// The Analysis service's RPCs about requests: who uses what, what runs, ending
-// it, and fetching what is kept.
+// The Analysis service's RPCs about requests: usage, listing, cancellation and
+// kept results.
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,10 +16,11 @@ namespace {
 
 absl::Status CheckAllUsers(bool all_users, const User& user) {
   if (!all_users || user.role == UserRole::kOperator) return absl::OkStatus();
-  return absl::PermissionDeniedError("all_users: only an operator may ask");
+  return absl::PermissionDeniedError(
+      "all_users: only an operator may set this");
 }
 
-pb::UserUsage UsageToProto(const Scheduler::UserState& user) {
+pb::UserUsage UsageToProto(const UserState& user) {
   pb::UserUsage out;
   out.set_user(user.alias);
   out.set_weight(user.weight);
@@ -43,7 +45,7 @@ pb::UserUsage UsageToProto(const Scheduler::UserState& user) {
   return out;
 }
 
-pb::ListedRequest ListedToProto(const Scheduler::Listed& listed) {
+pb::ListedRequest ListedToProto(const ListedRequest& listed) {
   pb::ListedRequest out;
   out.set_request_id(listed.info.id);
   out.set_user(listed.info.user->alias);
@@ -87,53 +89,55 @@ pb::ListedRequest KeptToProto(const KeptResult& result, absl::Duration ttl) {
 grpc::ServerUnaryReactor* AnalysisService::GetUsage(
     Context* context, const pb::GetUsageRequest* request,
     pb::GetUsageResponse* response) {
-  return Answer(
-      *core_, context, "GetUsage", [&](CallRecord* call) -> absl::Status {
-        const User& user = *call->user();
-        QK_RETURN_IF_ERROR(CheckAllUsers(request->all_users(), user));
-        // The caller has a line whether it has sent anything or not.
-        Scheduler::UserState own;
-        own.alias = user.alias;
-        own.weight = user.weight;
-        own.budget = user.budget;
-        std::vector<Scheduler::UserState> others;
-        for (Scheduler::UserState& state : core_->scheduler->Users()) {
-          if (state.alias == user.alias) {
-            own = std::move(state);
-          } else {
-            others.push_back(std::move(state));
-          }
-        }
-        *response->add_users() = UsageToProto(own);
-        if (!request->all_users()) return absl::OkStatus();
-        for (const Scheduler::UserState& state : others) {
-          *response->add_users() = UsageToProto(state);
-        }
-        return absl::OkStatus();
-      });
+  return Answer(core_->call, context, "GetUsage",
+                [&](CallRecord* call) -> absl::Status {
+                  const User& user = *call->user();
+                  QK_RETURN_IF_ERROR(CheckAllUsers(request->all_users(), user));
+                  // The caller is listed even if it never sent a request.
+                  UserState own;
+                  own.alias = user.alias;
+                  own.weight = user.weight;
+                  own.budget = user.budget;
+                  std::vector<UserState> others;
+                  for (UserState& state : core_->run.scheduler->Users()) {
+                    if (state.alias == user.alias) {
+                      own = std::move(state);
+                    } else {
+                      others.push_back(std::move(state));
+                    }
+                  }
+                  *response->add_users() = UsageToProto(own);
+                  if (!request->all_users()) return absl::OkStatus();
+                  for (const UserState& state : others) {
+                    *response->add_users() = UsageToProto(state);
+                  }
+                  return absl::OkStatus();
+                });
 }
 
 grpc::ServerUnaryReactor* AnalysisService::ListRequests(
     Context* context, const pb::ListRequestsRequest* request,
     pb::ListRequestsResponse* response) {
   return Answer(
-      *core_, context, "ListRequests", [&](CallRecord* call) -> absl::Status {
+      core_->call, context, "ListRequests",
+      [&](CallRecord* call) -> absl::Status {
         const User& user = *call->user();
         QK_RETURN_IF_ERROR(CheckAllUsers(request->all_users(), user));
-        std::map<std::string, int64_t> events;  // of kept ones that go on
-        if (core_->results != nullptr) {
-          const std::string whose = request->all_users() ? "" : user.alias;
-          for (const auto& result : core_->results->List(whose)) {
+        std::map<std::string, int64_t> events;  // by id, of unfinished results
+        if (core_->results.store != nullptr) {
+          const std::optional<std::string> whose =
+              request->all_users() ? std::nullopt : std::optional(user.alias);
+          for (const auto& result : core_->results.store->List(whose)) {
             const KeptResult::State state = result->state();
             if (state.finished) {
               *response->add_requests() =
-                  KeptToProto(*result, core_->results->ttl());
+                  KeptToProto(*result, core_->results.store->ttl());
             } else {
               events[result->header().request_id()] = state.events;
             }
           }
         }
-        for (const Scheduler::Listed& listed : core_->scheduler->List()) {
+        for (const ListedRequest& listed : core_->run.scheduler->List()) {
           if (!request->all_users() && listed.info.user->alias != user.alias) {
             continue;
           }
@@ -150,10 +154,10 @@ grpc::ServerUnaryReactor* AnalysisService::Cancel(
     Context* context, const pb::CancelRequest* request,
     pb::CancelResponse* response) {
   return Answer(
-      *core_, context, "Cancel", [&](CallRecord* call) -> absl::Status {
+      core_->call, context, "Cancel", [&](CallRecord* call) -> absl::Status {
         const User& user = *call->user();
         const std::string& id = request->request_id();
-        const auto running = core_->scheduler->Find(id);
+        const auto running = core_->run.scheduler->Find(id);
         const bool may =
             running != nullptr && (running->info().user->alias == user.alias ||
                                    user.role == UserRole::kOperator);
@@ -163,13 +167,15 @@ grpc::ServerUnaryReactor* AnalysisService::Cancel(
           response->set_was_running(true);
         }
         bool kept = false;
-        if (core_->results != nullptr) {
-          for (const auto& result : core_->results->List(
-                   user.role == UserRole::kOperator ? "" : user.alias)) {
+        if (core_->results.store != nullptr) {
+          for (const auto& result :
+               core_->results.store->List(user.role == UserRole::kOperator
+                                              ? std::nullopt
+                                              : std::optional(user.alias))) {
             kept |= result->header().request_id() == id;
           }
         }
-        if (kept) core_->results->Drop(id);
+        if (kept) core_->results.store->Drop(id);
         return may || kept ? absl::OkStatus()
                            : absl::NotFoundError("request_id: no such request");
       });

@@ -21,7 +21,7 @@
 namespace qk {
 namespace {
 
-// A model that can tokenize.
+// Fails with FAILED_PRECONDITION if the model has no tokenizer.
 absl::StatusOr<ModelView> FindTokenizing(const std::string& name,
                                          CallRecord* call) {
   QK_ASSIGN_OR_RETURN(ModelView model,
@@ -34,16 +34,16 @@ absl::StatusOr<ModelView> FindTokenizing(const std::string& name,
   return model;
 }
 
-std::optional<grpc::ByteBuffer> AsItIs(pb::AnalyzeEvent* event) {
-  return RawOf(*event);
+std::optional<grpc::ByteBuffer> ToAnalyzeEvent(pb::AnalyzeEvent* event) {
+  return ToByteBuffer(*event);
 }
 
-// Generate's client sees tokens and the end.
+// Generate streams only tokens and the end.
 std::optional<grpc::ByteBuffer> ToGenerateEvent(pb::AnalyzeEvent* event) {
   pb::GenerateEvent to;
   if (event->has_token()) {
     *to.mutable_token() = std::move(*event->mutable_token());
-    return RawOf(to);
+    return ToByteBuffer(to);
   }
   if (!event->has_finished()) return std::nullopt;
   pb::Finished& finished = *event->mutable_finished();
@@ -53,7 +53,7 @@ std::optional<grpc::ByteBuffer> ToGenerateEvent(pb::AnalyzeEvent* event) {
     *out->mutable_summary() = std::move(*finished.mutable_arms(0));
   }
   *out->mutable_times() = std::move(*finished.mutable_times());
-  return RawOf(to);
+  return ToByteBuffer(to);
 }
 
 }  // namespace
@@ -61,6 +61,7 @@ std::optional<grpc::ByteBuffer> ToGenerateEvent(pb::AnalyzeEvent* event) {
 std::vector<std::string> AnalysisService::Methods() {
   std::vector<std::string> names;
   const auto* service = pb::AnalyzeRequest::descriptor()->file()->service(0);
+  names.reserve(service->method_count());
   for (int i = 0; i < service->method_count(); ++i) {
     names.push_back(service->method(i)->name());
   }
@@ -70,8 +71,9 @@ std::vector<std::string> AnalysisService::Methods() {
 grpc::ServerUnaryReactor* AnalysisService::GetServerInfo(
     Context* context, const pb::GetServerInfoRequest*,
     pb::ServerInfo* response) {
-  return Answer(*core_, context, "GetServerInfo", [&](CallRecord*) {
-    *response = ServerInfoOf(*core_);
+  return Answer(core_->call, context, "GetServerInfo", [&](CallRecord*) {
+    *response = ServerInfoOf(*core_->run.server, *core_->call.limits,
+                             core_->results.store);
     return absl::OkStatus();
   });
 }
@@ -79,9 +81,10 @@ grpc::ServerUnaryReactor* AnalysisService::GetServerInfo(
 grpc::ServerUnaryReactor* AnalysisService::ListModels(
     Context* context, const pb::ListModelsRequest*,
     pb::ListModelsResponse* response) {
-  return Answer(*core_, context, "ListModels", [&](CallRecord* call) {
-    for (const ModelEntry& entry : core_->registry->List(*call->user())) {
-      *response->add_models() = ModelInfoOf(*core_, entry);
+  return Answer(core_->call, context, "ListModels", [&](CallRecord* call) {
+    for (const ModelEntry& entry : core_->call.registry->List(*call->user())) {
+      *response->add_models() =
+          ModelInfoOf(entry, core_->run.server->backend.name);
     }
     return absl::OkStatus();
   });
@@ -90,28 +93,29 @@ grpc::ServerUnaryReactor* AnalysisService::ListModels(
 grpc::ServerUnaryReactor* AnalysisService::GetModel(
     Context* context, const pb::GetModelRequest* request,
     pb::ModelInfo* response) {
-  return Answer(*core_, context, "GetModel",
-                [&](CallRecord* call) -> absl::Status {
-                  QK_RETURN_IF_ERROR(CheckModelName("model", request->model()));
-                  QK_ASSIGN_OR_RETURN(
-                      const ModelEntry entry,
-                      core_->registry->Get(request->model(), *call->user()));
-                  call->model = entry.name;
-                  *response = ModelInfoOf(*core_, entry);
-                  return absl::OkStatus();
-                });
+  return Answer(
+      core_->call, context, "GetModel", [&](CallRecord* call) -> absl::Status {
+        QK_RETURN_IF_ERROR(CheckModelName("model", request->model()));
+        QK_ASSIGN_OR_RETURN(
+            const ModelEntry entry,
+            core_->call.registry->Get(request->model(), *call->user()));
+        call->model = entry.name;
+        *response = ModelInfoOf(entry, core_->run.server->backend.name);
+        return absl::OkStatus();
+      });
 }
 
 AnalysisService::RawStream* AnalysisService::Analyze(
     Context* context, const grpc::ByteBuffer* bytes) {
   pb::AnalyzeRequest request;
-  // The caller is known before it is told.
+  // Authenticate the caller before reporting a parse error.
   const absl::Status parsed = ParseRaw(*bytes, &request);
   if (request.detach() || request.resumable()) {
     return ResultStream::Analyze(core_, context, request);
   }
   return RunStream::Start(
-      core_, context, "Analyze", AsItIs, request.input(),
+      &core_->call, &core_->run, context, "Analyze", ToAnalyzeEvent,
+      request.input(),
       [&](const ConvertContext& known) -> absl::StatusOr<ConvertedRequest> {
         QK_RETURN_IF_ERROR(parsed);
         return ConvertAnalyze(request, known);
@@ -120,13 +124,14 @@ AnalysisService::RawStream* AnalysisService::Analyze(
 
 grpc::ServerBidiReactor<pb::AnalyzeManyRequest, pb::AnalyzeManyEvent>*
 AnalysisService::AnalyzeMany(Context* context) {
-  return ManyCall::Start(core_, context);
+  return ManyCall::Start(&core_->call, &core_->run, context);
 }
 
 grpc::ServerUnaryReactor* AnalysisService::Score(
     Context* context, const pb::ScoreRequest* request,
     pb::ScoreResponse* response) {
-  return ScoreCall::Start(core_, context, *request, response);
+  return ScoreCall::Start(&core_->call, &core_->run, context, *request,
+                          response);
 }
 
 AnalysisService::RawStream* AnalysisService::Generate(
@@ -134,7 +139,8 @@ AnalysisService::RawStream* AnalysisService::Generate(
   pb::GenerateRequest request;
   const absl::Status parsed = ParseRaw(*bytes, &request);
   return RunStream::Start(
-      core_, context, "Generate", ToGenerateEvent, request.input(),
+      &core_->call, &core_->run, context, "Generate", ToGenerateEvent,
+      request.input(),
       [&](const ConvertContext& known) -> absl::StatusOr<ConvertedRequest> {
         QK_RETURN_IF_ERROR(parsed);
         return ConvertGenerate(request, known);
@@ -145,17 +151,17 @@ grpc::ServerUnaryReactor* AnalysisService::Estimate(
     Context* context, const pb::AnalyzeRequest* request,
     pb::EstimateResponse* response) {
   return Answer(
-      *core_, context, "Estimate", [&](CallRecord* call) -> absl::Status {
+      core_->call, context, "Estimate", [&](CallRecord* call) -> absl::Status {
         call->KeepPrompt(request->input());
         QK_ASSIGN_OR_RETURN(ConvertedRequest converted,
                             ConvertAnalyze(*request, call->convert_context()));
         call->model = converted.model.name;
         QK_ASSIGN_OR_RETURN(
             const RunCost cost,
-            CostOf(converted.spec, converted.expanded, core_->limits));
+            CostOf(converted.spec, converted.expanded, *core_->call.limits));
         *response->mutable_estimate() =
             EstimatesOf(cost, static_cast<int>(converted.spec.tokens.size()),
-                        core_->scheduler->state());
+                        core_->run.scheduler->state());
         *response->mutable_expanded() = std::move(converted.expanded);
         return absl::OkStatus();
       });
@@ -165,13 +171,13 @@ grpc::ServerUnaryReactor* AnalysisService::Tokenize(
     Context* context, const pb::TokenizeRequest* request,
     pb::TokenizeResponse* response) {
   return Answer(
-      *core_, context, "Tokenize", [&](CallRecord* call) -> absl::Status {
+      core_->call, context, "Tokenize", [&](CallRecord* call) -> absl::Status {
         call->KeepPrompt(request->input());
         QK_ASSIGN_OR_RETURN(const ModelView model,
                             FindTokenizing(request->model(), call));
         QK_ASSIGN_OR_RETURN(const auto tokens,
                             ConvertInput(request->input(), "", model,
-                                         core_->limits, std::nullopt));
+                                         *core_->call.limits, std::nullopt));
         for (const TokenSpan& token : tokens) {
           pb::TokenPiece* piece = response->add_tokens();
           piece->set_id(token.id);
@@ -189,18 +195,19 @@ grpc::ServerUnaryReactor* AnalysisService::Tokenize(
 grpc::ServerUnaryReactor* AnalysisService::Detokenize(
     Context* context, const pb::DetokenizeRequest* request,
     pb::DetokenizeResponse* response) {
-  return Answer(
-      *core_, context, "Detokenize", [&](CallRecord* call) -> absl::Status {
-        QK_ASSIGN_OR_RETURN(const ModelView model,
-                            FindTokenizing(request->model(), call));
-        QK_ASSIGN_OR_RETURN(const auto ids,
-                            CheckTokenIds(request->token_ids(), "",
-                                          model.tokenizer->vocab_size()));
-        QK_ASSIGN_OR_RETURN(
-            *response->mutable_text(),
-            model.tokenizer->Decode(ids, request->keep_special()));
-        return absl::OkStatus();
-      });
+  return Answer(core_->call, context, "Detokenize",
+                [&](CallRecord* call) -> absl::Status {
+                  QK_ASSIGN_OR_RETURN(const ModelView model,
+                                      FindTokenizing(request->model(), call));
+                  QK_ASSIGN_OR_RETURN(
+                      const auto ids,
+                      CheckTokenIds(request->token_ids(), "",
+                                    model.tokenizer->vocab_size()));
+                  QK_ASSIGN_OR_RETURN(
+                      *response->mutable_text(),
+                      model.tokenizer->Decode(ids, request->keep_special()));
+                  return absl::OkStatus();
+                });
 }
 
 }  // namespace qk

@@ -10,16 +10,18 @@
 
 namespace qk {
 
-// The streams of a run's events are served raw (raw_message.h).
+// RPCs that stream a run's events are served raw: their messages are bytes
+// (raw_message.h).
 class AnalysisService final
     : public pb::Analysis::WithRawCallbackMethod_Analyze<
           pb::Analysis::WithRawCallbackMethod_Generate<
               pb::Analysis::WithRawCallbackMethod_GetResult<
                   pb::Analysis::CallbackService>>> {
  public:
+  // `core` must outlive the service and its calls.
   explicit AnalysisService(const ServerCore* core) : core_(core) {}
 
-  // The methods' names, for the metrics.
+  // The names of the RPCs, for the metrics.
   static std::vector<std::string> Methods();
 
   using Context = grpc::CallbackServerContext;
@@ -46,7 +48,7 @@ class AnalysisService final
   Unary* Detokenize(Context* context, const pb::DetokenizeRequest* request,
                     pb::DetokenizeResponse* response) override;
 
-  // analysis_requests.cc
+  // These are defined in analysis_requests.cc.
   Unary* GetUsage(Context* context, const pb::GetUsageRequest* request,
                   pb::GetUsageResponse* response) override;
   Unary* ListRequests(Context* context, const pb::ListRequestsRequest* request,

@@ -1,4 +1,4 @@
-// A call that is answered at once.
+// Answers a unary call at once.
 #ifndef QKSCOPE_SERVER_CALLS_ANSWER_H_
 #define QKSCOPE_SERVER_CALLS_ANSWER_H_
 
@@ -9,12 +9,13 @@
 
 namespace qk {
 
-// Opens the call, lets `handle(CallRecord*)` make its response, and ends it.
+// Opens the call, lets `handle(CallRecord*)` fill the response, and finishes
+// the call.
 template <typename Handle>
-grpc::ServerUnaryReactor* Answer(const ServerCore& core,
+grpc::ServerUnaryReactor* Answer(const CallParts& parts,
                                  grpc::CallbackServerContext* context,
                                  const char* method, const Handle& handle) {
-  CallRecord call(&core, context, method);
+  CallRecord call(&parts, context, method);
   absl::Status status = call.Open();
   if (status.ok()) status = handle(&call);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();

@@ -19,7 +19,8 @@
 namespace qk {
 namespace {
 
-// A deadline travels as a rounded duration, and may seem later than it is.
+// gRPC sends a deadline as a rounded duration, so it may arrive later than the
+// client set it.
 constexpr absl::Duration kRounding = absl::Seconds(1);
 constexpr char kRequestIdKey[] = "x-qkscope-request-id";
 constexpr size_t kMaxLoggedPrompt = 4096;
@@ -45,7 +46,8 @@ std::optional<TraceParent> TraceOf(const grpc::CallbackServerContext& context) {
   return headers.size() == 1 ? ParseTraceParent(headers[0]) : std::nullopt;
 }
 
-// Only of a certificate that TLS has verified; headers count for nothing here.
+// The common name of a client certificate that TLS has verified. Headers are
+// not trusted for this.
 std::optional<std::string> VerifiedSubject(
     const grpc::CallbackServerContext& context) {
   const auto auth = context.auth_context();
@@ -64,27 +66,29 @@ void AppendBounded(absl::string_view text, std::string* out) {
 
 }  // namespace
 
-CallRecord::CallRecord(const ServerCore* core,
+CallRecord::CallRecord(const CallParts* parts,
                        grpc::CallbackServerContext* context, const char* method)
-    : core_(core),
+    : parts_(parts),
       context_(context),
       method_(method),
       id_(RandomId()),
       start_(absl::Now()),
       trace_(TraceOf(*context)) {
   context_->AddTrailingMetadata(kRequestIdKey, id_);
-  core_->calls->CallStarted();
-  core_->metrics->RpcStarted(method_);
+  parts_->calls->CallStarted();
+  parts_->metrics->RpcStarted(method_);
 }
 
 CallRecord::~CallRecord() {
-  if (!finished_) Finish(absl::InternalError("the call was lost"));
-  core_->calls->CallEnded();
+  if (!finished_) {
+    Finish(absl::InternalError("the call ended without a status"));
+  }
+  parts_->calls->CallEnded();
 }
 
 absl::Status CallRecord::Open(DeadlineRule rule) {
   DelayPoint("accept.before");
-  QK_RETURN_IF_ERROR(core_->calls->CheckOpen());
+  QK_RETURN_IF_ERROR(parts_->calls->CheckOpen());
   QK_RETURN_IF_ERROR(Authenticate());
   QK_RETURN_IF_ERROR(SetDeadline(rule));
   DelayPoint("accept.after");
@@ -95,7 +99,7 @@ absl::Status CallRecord::Authenticate() {
   Credentials credentials;
   credentials.authorization = Headers(*context_, "authorization");
   credentials.subject = VerifiedSubject(*context_);
-  QK_ASSIGN_OR_RETURN(user_, core_->identity->Authenticate(credentials));
+  QK_ASSIGN_OR_RETURN(user_, parts_->identity->Authenticate(credentials));
   if (RequiredRole(method_) == UserRole::kOperator &&
       user_->role != UserRole::kOperator) {
     return absl::PermissionDeniedError(
@@ -107,7 +111,7 @@ absl::Status CallRecord::Authenticate() {
 absl::Status CallRecord::SetDeadline(DeadlineRule rule) {
   const absl::Time now = absl::Now();
   const absl::Duration longest =
-      absl::Milliseconds(core_->limits.max_deadline_ms);
+      absl::Milliseconds(parts_->limits->max_deadline_ms);
   const gpr_timespec raw = context_->raw_deadline();
   const bool given = gpr_time_cmp(raw, gpr_inf_future(raw.clock_type)) != 0;
   if (given) {
@@ -132,14 +136,13 @@ const std::shared_ptr<const User>& CallRecord::user() const {
 }
 
 ConvertContext CallRecord::convert_context() const {
-  return {[registry = core_->registry, user = user()](const std::string& name) {
-            return registry->Find(name, *user);
-          },
-          core_->limits};
+  return {[registry = parts_->registry, user = user()](
+              const std::string& name) { return registry->Find(name, *user); },
+          *parts_->limits};
 }
 
 void CallRecord::KeepPrompt(const pb::Input& input) {
-  if (!core_->log_prompts || prompt_.size() >= kMaxLoggedPrompt) return;
+  if (!parts_->log_prompts || prompt_.size() >= kMaxLoggedPrompt) return;
   AppendBounded(input.text(), &prompt_);
   for (const pb::ChatMessage& message : input.chat().messages()) {
     AppendBounded(message.content(), &prompt_);
@@ -163,18 +166,18 @@ std::shared_ptr<ScheduledRequest> CallRecord::MakeRequest(
 grpc::Status CallRecord::Finish(const absl::Status& status) {
   ConvertedStatus converted = ToGrpcStatus(
       status.ok() && user_ == nullptr
-          ? absl::InternalError("the call ended well without being opened")
+          ? absl::InternalError("the call ended with OK but was never opened")
           : status,
       id_);
   if (finished_) return converted.status;
   finished_ = true;
   const double seconds = absl::ToDoubleSeconds(absl::Now() - start_);
-  core_->metrics->RpcHandled(method_, converted.status.error_code(), seconds);
+  parts_->metrics->RpcHandled(method_, converted.status.error_code(), seconds);
   if (const auto reason = RefusalOf(status)) {
-    core_->metrics->CountRefusal(*reason);
+    parts_->metrics->CountRefusal(*reason);
   }
-  core_->metrics->Streamed(streamed_bytes);
-  core_->metrics->Tokens(model, prompt_tokens, generated_tokens);
+  parts_->metrics->CountStreamedBytes(streamed_bytes);
+  parts_->metrics->CountTokens(model, prompt_tokens, generated_tokens);
   WriteLog(status, converted, seconds);
   return converted.status;
 }
@@ -182,7 +185,7 @@ grpc::Status CallRecord::Finish(const absl::Status& status) {
 void CallRecord::WriteLog(const absl::Status& status,
                           const ConvertedStatus& converted, double seconds) {
   const bool ours = !converted.reference.empty();
-  // Messages of bad requests echo what was sent, so they stay out of the log.
+  // Messages about bad requests quote the request, so they are not logged.
   const bool echoes = absl::IsInvalidArgument(status) ||
                       absl::IsOutOfRange(status) || absl::IsNotFound(status);
   std::vector<LogField> fields = {
@@ -206,7 +209,7 @@ void CallRecord::WriteLog(const absl::Status& status,
     fields.push_back({"parent_id", trace_->parent_id});
   }
   if (!prompt_.empty()) fields.push_back({"prompt", prompt_});
-  core_->log->Write(ours ? LogLevel::kError : LogLevel::kInfo, "rpc", fields);
+  parts_->log->Write(ours ? LogLevel::kError : LogLevel::kInfo, "rpc", fields);
 }
 
 UserRole RequiredRole(const std::string& method) {

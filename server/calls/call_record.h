@@ -1,5 +1,5 @@
-// One call: who makes it and whether that is allowed, and its place in metrics
-// and log, whatever becomes of it.
+// One call: authenticates and authorizes it, and records it in the metrics and
+// the log, however it ends.
 #ifndef QKSCOPE_SERVER_CALLS_CALL_RECORD_H_
 #define QKSCOPE_SERVER_CALLS_CALL_RECORD_H_
 
@@ -20,42 +20,44 @@ namespace qk {
 
 struct ConvertedStatus;
 
-// What bounds a call whose client sets a deadline, or none.
+// What bounds a call's duration.
 enum class DeadlineRule {
-  kServer,  // Limits::max_deadline_ms
-  kClient,  // nothing else: the call may go on for hours
+  kServer,  // Limits::max_deadline_ms, or an earlier deadline of the client
+  kClient,  // the client's deadline only; without one, nothing
 };
 
 class CallRecord {
  public:
-  // `method` is an RPC's name without its service.
-  CallRecord(const ServerCore* core, grpc::CallbackServerContext* context,
+  // `method`: the RPC's name without its service.
+  CallRecord(const CallParts* parts, grpc::CallbackServerContext* context,
              const char* method);
-  // Counts the call as ended. A call without Finish was lost: INTERNAL.
+  // Counts the call as ended. A call that was never finished ends as INTERNAL.
   ~CallRecord();
   CallRecord(const CallRecord&) = delete;
   CallRecord& operator=(const CallRecord&) = delete;
 
-  // What every call begins with, before anything of the request is looked at:
-  // UNAVAILABLE when the server drains, UNAUTHENTICATED, PERMISSION_DENIED (all
-  // methods but those of the service Analysis need an operator),
-  // DEADLINE_EXCEEDED when it is over, INVALID_ARGUMENT when it is too far.
+  // Every call begins with this, before the request is examined. Fails with
+  // UNAVAILABLE if the server drains, UNAUTHENTICATED, PERMISSION_DENIED (all
+  // RPCs outside the Analysis service need an operator), DEADLINE_EXCEEDED if
+  // the deadline has passed, INVALID_ARGUMENT if it is too far in the future.
   absl::Status Open(DeadlineRule rule = DeadlineRule::kServer);
 
-  // Once open. The user stays what it was when the call began.
+  // The caller as of Open, even if the users file changes later. Requires that
+  // Open has succeeded.
   const std::shared_ptr<const User>& user() const;
   absl::Time deadline() const { return deadline_; }
-  // Knows the models that exist for the user.
+  // Finds only models that the user may use.
   ConvertContext convert_context() const;
-  // Adds the input's text to the log line where the configuration wants that.
+  // Adds the input's text to the log line if `log_prompts` is set.
   void KeepPrompt(const pb::Input& input);
 
-  // What the scheduler is to know of the call, once the fields below are set.
+  // Describes the call to the scheduler. The fields below must be set before.
   std::shared_ptr<ScheduledRequest> MakeRequest(
       Priority priority, std::function<void(int)> on_position) const;
 
-  // Measures and logs the end, once, and says what goes to the client. A call
-  // that was never opened cannot end well.
+  // Returns the status for the client. The first call also updates the metrics
+  // and writes the log line. OK for a call that was never opened becomes
+  // INTERNAL.
   grpc::Status Finish(const absl::Status& status);
 
   const std::string& id() const { return id_; }
@@ -75,7 +77,7 @@ class CallRecord {
   void WriteLog(const absl::Status& status, const ConvertedStatus& converted,
                 double seconds);
 
-  const ServerCore* const core_;
+  const CallParts* const parts_;
   grpc::CallbackServerContext* const context_;
   const char* const method_;
   const std::string id_;
@@ -87,11 +89,11 @@ class CallRecord {
   bool finished_ = false;
 };
 
-// Who may call an RPC: those of the service Analysis are everybody's, all
-// others the operators'.
+// The role that an RPC needs: every user may call the Analysis service, only
+// operators may call others.
 UserRole RequiredRole(const std::string& method);
 
-// Why gRPC says a call is cancelled: its deadline, or its client.
+// Why gRPC cancelled the call: its deadline passed, or its client cancelled.
 absl::Status CancelledReason(const grpc::CallbackServerContext& context);
 // The same for the metrics.
 CancelReason CancelReasonOf(const absl::Status& reason);

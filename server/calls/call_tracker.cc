@@ -13,10 +13,10 @@ CallTracker::CallTracker(absl::Duration tick) : tick_(tick) {
 
 CallTracker::~CallTracker() {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     stopping_ = true;
   }
-  changed_.notify_all();
+  changed_.NotifyAll();
   thread_.join();
 }
 
@@ -27,24 +27,25 @@ absl::Status CallTracker::CheckOpen() const {
 }
 
 void CallTracker::Register(std::weak_ptr<LiveCall> call) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   calls_.push_back(std::move(call));
 }
 
 void CallTracker::CallStarted() {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   ++active_;
 }
 
 void CallTracker::CallEnded() {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (--active_ == 0) changed_.notify_all();
+  MutexLock lock(&mutex_);
+  if (--active_ == 0) changed_.NotifyAll();
 }
 
 bool CallTracker::WaitUntilIdle(absl::Time deadline) {
-  std::unique_lock<std::mutex> lock(mutex_);
-  return changed_.wait_until(lock, absl::ToChronoTime(deadline),
-                             [this] { return active_ == 0; });
+  MutexLock lock(&mutex_);
+  return changed_.WaitUntil(
+      &mutex_, deadline,
+      [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return active_ == 0; });
 }
 
 void CallTracker::AbortAll(const absl::Status& reason) {
@@ -53,7 +54,7 @@ void CallTracker::AbortAll(const absl::Status& reason) {
 
 std::vector<std::shared_ptr<LiveCall>> CallTracker::Alive() {
   std::vector<std::shared_ptr<LiveCall>> alive;
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   std::erase_if(calls_, [&](const std::weak_ptr<LiveCall>& weak) {
     auto call = weak.lock();
     if (call == nullptr) return true;
@@ -66,10 +67,11 @@ std::vector<std::shared_ptr<LiveCall>> CallTracker::Alive() {
 void CallTracker::Loop() {
   for (;;) {
     {
-      std::unique_lock<std::mutex> lock(mutex_);
-      changed_.wait_for(lock, absl::ToChronoMilliseconds(tick_),
-                        [this] { return stopping_; });
-      if (stopping_) return;
+      MutexLock lock(&mutex_);
+      const bool stopping = changed_.WaitFor(
+          &mutex_, tick_,
+          [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_; });
+      if (stopping) return;
     }
     const absl::Time now = absl::Now();
     for (const auto& call : Alive()) call->Tick(now);

@@ -1,27 +1,28 @@
-// The calls in progress: who is there at shutdown, and whose reader stands
-// still.
+// Tracks the calls in progress: shutdown waits for them or aborts them, and a
+// timer lets them check their time limits.
 #ifndef QKSCOPE_SERVER_CALLS_CALL_TRACKER_H_
 #define QKSCOPE_SERVER_CALLS_CALL_TRACKER_H_
 
 #include <atomic>
-#include <condition_variable>
 #include <memory>
-#include <mutex>
 #include <thread>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "engine/base/mutex.h"
 
 namespace qk {
 
-// A call that lasts longer than its handler.
+// A call that outlives its handler.
 class LiveCall {
  public:
   virtual ~LiveCall() = default;
-  // Looks at its own time limits; called several times per stall timeout.
+  // Checks the call's time limits. Called several times per
+  // Limits::write_stall_timeout_ms.
   virtual void Tick(absl::Time now) = 0;
-  // Ends with `reason`, soon.
+  // Ends the call with `reason`. May return before the call has ended.
   virtual void Abort(const absl::Status& reason) = 0;
 };
 
@@ -31,7 +32,7 @@ class CallTracker {
   explicit CallTracker(absl::Duration tick);
   ~CallTracker();
 
-  // UNAVAILABLE `server is shutting down` when it is.
+  // Fails with UNAVAILABLE `server is shutting down` after StopAdmission.
   absl::Status CheckOpen() const;
   void Register(std::weak_ptr<LiveCall> call);
   void CallStarted();
@@ -39,7 +40,7 @@ class CallTracker {
 
   void StopAdmission() { draining_ = true; }
   bool draining() const { return draining_; }
-  // False: the deadline came first.
+  // Returns false if the deadline came first.
   bool WaitUntilIdle(absl::Time deadline);
   void AbortAll(const absl::Status& reason);
 
@@ -49,11 +50,11 @@ class CallTracker {
 
   const absl::Duration tick_;
   std::atomic<bool> draining_ = false;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  int active_ = 0;
-  bool stopping_ = false;
-  std::vector<std::weak_ptr<LiveCall>> calls_;
+  Mutex mutex_;
+  CondVar changed_;
+  int active_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::vector<std::weak_ptr<LiveCall>> calls_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;
 };
 

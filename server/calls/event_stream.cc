@@ -1,13 +1,11 @@
 #include "server/calls/event_stream.h"
 
-#include <mutex>
-
 #include "server/common/delay_point.h"
 
 namespace qk {
 
 bool EventStream::End(const absl::Status& reason) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   if (end_.has_value()) return false;
   end_ = reason;
   return true;
@@ -16,7 +14,7 @@ bool EventStream::End(const absl::Status& reason) {
 void EventStream::Pump() {
   std::optional<grpc::Status> finish;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     if (watch_.writing() || finished_) return;
     if (!end_.has_value() && NextMessage()) {
       watch_.Begin();

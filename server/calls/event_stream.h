@@ -1,5 +1,5 @@
-// What the streams of events that are served raw share: one write in flight,
-// and the status when nothing is left to write.
+// The base of streams whose events are served raw: keeps one write in flight,
+// and sends the status after the last one.
 #ifndef QKSCOPE_SERVER_CALLS_EVENT_STREAM_H_
 #define QKSCOPE_SERVER_CALLS_EVENT_STREAM_H_
 
@@ -23,24 +23,26 @@ class EventStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   void Pump() final;
 
  protected:
-  EventStream(const ServerCore* core, grpc::CallbackServerContext* context,
+  EventStream(const CallParts* parts, grpc::CallbackServerContext* context,
               const char* method)
-      : StreamCall(core, context), call_(core, context, method) {}
+      : StreamCall(parts, context), call_(parts, context, method) {}
 
   bool End(const absl::Status& reason) override;
-  // Makes message_; false: nothing to write now. Sets end_ at the end. With
-  // mutex_ held.
-  virtual bool NextMessage() = 0;
-  // With end_ set and mutex_ held.
-  virtual grpc::Status FinishRecord() { return call_.Finish(*end_); }
-  // Before a write: what may go on beside it.
+  // Sets message_ to the next message. Returns false if there is none yet, or
+  // if the stream is over; then it has set end_.
+  virtual bool NextMessage() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) = 0;
+  // Finishes call_. Called when end_ is set.
+  virtual grpc::Status FinishRecord() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return call_.Finish(*end_);
+  }
+  // Called before each write. Starts work that can run during the write.
   virtual void PrepareNext() {}
 
-  std::shared_ptr<EventStream> self_;  // until gRPC is done with it
-  CallRecord call_;
-  grpc::ByteBuffer message_;  // in flight
-  bool finished_ = false;
-  std::optional<absl::Status> end_;
+  std::shared_ptr<EventStream> self_;  // reset by OnDone
+  CallRecord call_ ABSL_GUARDED_BY(mutex_);
+  grpc::ByteBuffer message_ ABSL_GUARDED_BY(mutex_);  // in flight
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace qk

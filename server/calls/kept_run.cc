@@ -10,7 +10,7 @@
 namespace qk {
 namespace {
 
-// Of a file's records around the events.
+// Bytes that a file needs for records other than events.
 constexpr int64_t kFileOverhead = 4096;
 
 ::qkscope::v1::SpoolHeader HeaderOf(const CallRecord& call,
@@ -29,48 +29,53 @@ constexpr int64_t kFileOverhead = 4096;
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<KeptResult>> KeptRun::Start(
-    const ServerCore* core, const CallRecord& call, ConvertedRequest request) {
-  if (core->results == nullptr) {
+    const ServerCore& core, const CallRecord& call, ConvertedRequest request) {
+  if (core.results.store == nullptr) {
     return absl::FailedPreconditionError(
         "detach: the server keeps no results (spool in the config)");
   }
   std::shared_ptr<KeptRun> run(new KeptRun(core));
-  core->calls->CallStarted();  // until the run's end: a drain waits for it
+  core.call.calls->CallStarted();  // a drain waits until the run has ended
   run->id_ = call.id();
   run->user_ = call.user();
   run->expanded_ = request.expanded;
   run->priority_ = PriorityOf(request.expanded.priority());
   const ::qkscope::v1::SpoolHeader header = HeaderOf(call, request);
-  // The queue keeps the run, and the run the queue, until Finish.
-  const auto wake = [core, run] {
-    core->spool_executor->Post([run] { run->Drain(); });
+  // The queue and the run keep each other alive until Finish.
+  const auto wake = [executor = core.results.executor, run] {
+    executor->Post([run] { run->Drain(); });
   };
   QK_ASSIGN_OR_RETURN(PreparedRun prepared,
-                      PrepareRun(*core, std::move(request), wake));
+                      PrepareRun(core.run, std::move(request), wake));
   auto result =
-      core->results->Create(header, prepared.buffer_bytes + kFileOverhead);
+      core.results.store->Create(header, prepared.buffer_bytes + kFileOverhead);
   if (!result.ok()) return Refused(Refusal::kStreamBuffers, result.status());
-  run->queue_ = prepared.queue;
   run->result_ = *result;
   run->request_ = call.MakeRequest(run->priority_, [](int) {});
-  BelongsTo(run->request_, call.id(), &prepared.encoder);
-  run->encoder_.emplace(std::move(prepared.encoder));
+  DescribeRequest(run->request_, call.id(), &prepared.encoder);
+  {
+    MutexLock lock(&run->mutex_);
+    run->queue_ = prepared.queue;
+    run->encoder_.emplace(std::move(prepared.encoder));
+  }
   std::vector<ScheduledRun> runs;
   runs.push_back(std::move(prepared.scheduled));
-  const absl::Status status = SubmitRuns(*core, run->request_, std::move(runs));
+  const absl::Status status =
+      SubmitRuns(core.run.scheduler, run->request_, std::move(runs));
   if (!status.ok()) {
+    MutexLock lock(&run->mutex_);
     run->queue_.reset();
-    core->results->Drop(call.id());
+    core.results.store->Drop(call.id());
     return status;
   }
   wake();
   return *result;
 }
 
-KeptRun::~KeptRun() { core_->calls->CallEnded(); }
+KeptRun::~KeptRun() { call_parts_->calls->CallEnded(); }
 
 void KeptRun::Drain() {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   pb::AnalyzeEvent event;
   while (!finished_) {
     while (!finished_ && encoder_->Next(&event)) {
@@ -88,11 +93,11 @@ void KeptRun::Drain() {
     if (!item.has_value()) return;
     if (const auto* end = std::get_if<RunEnd>(&*item);
         end != nullptr && !end->status.ok()) {
-      Finish(EndStatus(end->status));
+      Finish(ToClientStatus(end->status));
       return;
     }
     if (const auto* frame = std::get_if<LayerFrame>(&*item)) {
-      CountStatistics(*core_, expanded_, *frame);
+      CountStatistics(expanded_, *frame, run_parts_->metrics);
     }
     encoder_->Feed(*std::move(item));
   }
@@ -105,7 +110,7 @@ void KeptRun::Finish(const absl::Status& status) {
   queue_.reset();
   result_->Finish(status);
   const ConvertedStatus converted = ToGrpcStatus(status, id_);
-  core_->log->Info(
+  call_parts_->log->Info(
       "kept_run_ended",
       {{"id", id_},
        {"alias", user_->alias},

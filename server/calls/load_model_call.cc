@@ -61,11 +61,13 @@ absl::Status CheckMayManage(const User& user, const std::string& model) {
       "name: '", Echo(model), "' is not among the user's allowed_models"));
 }
 
-LoadModelCall* LoadModelCall::Start(const ServerCore* core,
+LoadModelCall* LoadModelCall::Start(const CallParts* parts,
+                                    const ServerDescription* server,
                                     ModelManager* models,
                                     grpc::CallbackServerContext* context,
                                     const pb::LoadModelRequest& request) {
-  auto call = std::shared_ptr<LoadModelCall>(new LoadModelCall(core, context));
+  auto call =
+      std::shared_ptr<LoadModelCall>(new LoadModelCall(parts, server, context));
   call->self_ = call;
   const absl::Status status = call->Begin(models, request);
   if (!status.ok()) call->End(status);
@@ -73,15 +75,29 @@ LoadModelCall* LoadModelCall::Start(const ServerCore* core,
   return call.get();
 }
 
-LoadModelCall::LoadModelCall(const ServerCore* core,
+LoadModelCall::LoadModelCall(const CallParts* parts,
+                             const ServerDescription* server,
                              grpc::CallbackServerContext* context)
-    : StreamCall(core, context), call_(core, context, "LoadModel") {}
+    : StreamCall(parts, context),
+      server_(server),
+      call_(parts, context, "LoadModel") {}
 
 absl::Status LoadModelCall::Begin(ModelManager* models,
                                   const pb::LoadModelRequest& request) {
+  QK_ASSIGN_OR_RETURN(ModelManager::LoadRequest load,
+                      Prepare(*models, request));
+  call_parts_->calls->Register(weak_from_this());
+  // Without this, nobody would abort a call that registers after AbortAll.
+  QK_RETURN_IF_ERROR(call_parts_->calls->CheckOpen());
+  return models->StartLoad(std::move(load));
+}
+
+absl::StatusOr<ModelManager::LoadRequest> LoadModelCall::Prepare(
+    const ModelManager& models, const pb::LoadModelRequest& request) {
+  MutexLock lock(&mutex_);
   QK_RETURN_IF_ERROR(call_.Open(DeadlineRule::kClient));
   deadline_ = call_.deadline();
-  QK_RETURN_IF_ERROR(CheckAdminOn(*models));
+  QK_RETURN_IF_ERROR(CheckAdminOn(models));
   ModelManager::LoadRequest load;
   QK_ASSIGN_OR_RETURN(load.model, Convert(request));
   QK_RETURN_IF_ERROR(CheckMayManage(*call_.user(), request.name()));
@@ -96,18 +112,15 @@ absl::Status LoadModelCall::Begin(ModelManager* models,
   load.on_done = [weak](const absl::StatusOr<ModelEntry>& entry) {
     if (const auto call = weak.lock()) call->Loaded(entry);
   };
-  core_->calls->Register(weak);
-  // Who registers after the last Abort would be forgotten.
-  QK_RETURN_IF_ERROR(core_->calls->CheckOpen());
-  return models->StartLoad(std::move(load));
+  return load;
 }
 
 void LoadModelCall::Push(const ModelManager::Progress& progress) {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     if (end_.has_value()) return;
     const pb::LoadProgress::Phase phase = PhaseOf(progress.phase);
-    // A slow reader is told of the newest state of a phase only.
+    // A slow reader receives only the newest state of each phase.
     const bool same =
         !waiting_.empty() && waiting_.back().progress().phase() == phase;
     if (!same) waiting_.emplace_back();
@@ -125,16 +138,17 @@ void LoadModelCall::Loaded(const absl::StatusOr<ModelEntry>& entry) {
   if (!entry.ok()) {
     End(entry.status());
   } else {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     if (end_.has_value()) return;
-    *waiting_.emplace_back().mutable_model() = ModelInfoOf(*core_, *entry);
+    *waiting_.emplace_back().mutable_model() =
+        ModelInfoOf(*entry, server_->backend.name);
     loaded_ = true;
   }
   Pump();
 }
 
 bool LoadModelCall::End(const absl::Status& reason) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   if (end_.has_value()) return false;
   end_ = reason;
   return true;
@@ -143,7 +157,7 @@ bool LoadModelCall::End(const absl::Status& reason) {
 void LoadModelCall::Pump() {
   std::optional<grpc::Status> finish;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     if (watch_.writing() || finished_) return;
     if (!end_.has_value() && !waiting_.empty()) {
       event_ = std::move(waiting_.front());
@@ -165,7 +179,7 @@ void LoadModelCall::Pump() {
 
 void LoadModelCall::OnWriteDone(bool ok) {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     watch_.End();
     if (!ok && !end_.has_value()) end_ = CancelledReason(*context_);
   }

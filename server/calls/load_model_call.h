@@ -1,4 +1,4 @@
-// The answer to LoadModel: how far the load is, and its end.
+// Handles LoadModel: streams the load's progress, and then the loaded model.
 #ifndef QKSCOPE_SERVER_CALLS_LOAD_MODEL_CALL_H_
 #define QKSCOPE_SERVER_CALLS_LOAD_MODEL_CALL_H_
 
@@ -14,17 +14,19 @@
 
 namespace qk {
 
-// FAILED_PRECONDITION where ModelAdmin is off.
+// Fails with FAILED_PRECONDITION if ModelAdmin is off.
 absl::Status CheckAdminOn(const ModelManager& models);
-// PERMISSION_DENIED for a model that does not exist for the user.
+// Fails with PERMISSION_DENIED if the user may not use the model.
 absl::Status CheckMayManage(const User& user, const std::string& model);
 
 class LoadModelCall : public grpc::ServerWriteReactor<pb::LoadModelEvent>,
                       public StreamCall,
                       public std::enable_shared_from_this<LoadModelCall> {
  public:
-  // The reactor lives until gRPC is done with it; the load, longer.
-  static LoadModelCall* Start(const ServerCore* core, ModelManager* models,
+  // The reactor lives until OnDone. The load may outlive it.
+  static LoadModelCall* Start(const CallParts* parts,
+                              const ServerDescription* server,
+                              ModelManager* models,
                               grpc::CallbackServerContext* context,
                               const pb::LoadModelRequest& request);
 
@@ -33,23 +35,30 @@ class LoadModelCall : public grpc::ServerWriteReactor<pb::LoadModelEvent>,
   void OnDone() override;
 
  private:
-  LoadModelCall(const ServerCore* core, grpc::CallbackServerContext* context);
+  LoadModelCall(const CallParts* parts, const ServerDescription* server,
+                grpc::CallbackServerContext* context);
 
-  absl::Status Begin(ModelManager* models, const pb::LoadModelRequest& request);
+  absl::Status Begin(ModelManager* models, const pb::LoadModelRequest& request)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Opens the call and converts `request`.
+  absl::StatusOr<ModelManager::LoadRequest> Prepare(
+      const ModelManager& models, const pb::LoadModelRequest& request)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   void Push(const ModelManager::Progress& progress);
   void Loaded(const absl::StatusOr<ModelEntry>& entry);
 
   bool End(const absl::Status& reason) override;
   void Pump() override;
 
+  const ServerDescription* const server_;
   std::shared_ptr<LoadModelCall> self_;
-  CallRecord call_;
-  // With mutex_.
-  std::deque<pb::LoadModelEvent> waiting_;
-  pb::LoadModelEvent event_;
-  bool loaded_ = false;  // the last event waits, or is written
-  bool finished_ = false;
-  std::optional<absl::Status> end_;
+  CallRecord call_ ABSL_GUARDED_BY(mutex_);
+  std::deque<pb::LoadModelEvent> waiting_ ABSL_GUARDED_BY(mutex_);
+  pb::LoadModelEvent event_ ABSL_GUARDED_BY(mutex_);  // in flight
+  // The last event is in waiting_ or already written.
+  bool loaded_ ABSL_GUARDED_BY(mutex_) = false;
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace qk

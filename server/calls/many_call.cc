@@ -13,19 +13,24 @@
 namespace qk {
 namespace {
 
-// Prompts of one stream that run or wait to be written. Enough to fill a
-// batch, few enough to bound what a stream holds.
+// How many prompts of one stream may run or wait to be written. This is enough
+// to fill a batch, and bounds the memory of a stream.
 constexpr size_t kWindow = 16;
 constexpr size_t kMaxIdBytes = 128;
 
 }  // namespace
 
-ManyCall::ManyCall(const ServerCore* core, grpc::CallbackServerContext* context)
-    : StreamCall(core, context), call_(core, context, "AnalyzeMany") {}
+ManyCall::ManyCall(const CallParts* call_parts, const RunParts* run_parts,
+                   grpc::CallbackServerContext* context)
+    : StreamCall(call_parts, context),
+      run_parts_(run_parts),
+      call_(call_parts, context, "AnalyzeMany") {}
 
-ManyCall* ManyCall::Start(const ServerCore* core,
+ManyCall* ManyCall::Start(const CallParts* call_parts,
+                          const RunParts* run_parts,
                           grpc::CallbackServerContext* context) {
-  auto call = std::shared_ptr<ManyCall>(new ManyCall(core, context));
+  auto call =
+      std::shared_ptr<ManyCall>(new ManyCall(call_parts, run_parts, context));
   call->self_ = call;
   const absl::Status status = call->Begin();
   if (!status.ok()) call->End(status);
@@ -34,15 +39,18 @@ ManyCall* ManyCall::Start(const ServerCore* core,
 }
 
 absl::Status ManyCall::Begin() {
-  QK_RETURN_IF_ERROR(call_.Open(DeadlineRule::kClient));
-  deadline_ = call_.deadline();
-  core_->calls->Register(weak_from_this());
+  {
+    MutexLock lock(&mutex_);
+    QK_RETURN_IF_ERROR(call_.Open(DeadlineRule::kClient));
+    deadline_ = call_.deadline();
+  }
+  call_parts_->calls->Register(weak_from_this());
   return absl::OkStatus();
 }
 
 void ManyCall::OnReadDone(bool ok) {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     reading_ = false;
     if (!ok) {
       reads_done_ = true;
@@ -56,7 +64,7 @@ void ManyCall::OnReadDone(bool ok) {
 void ManyCall::TakeMessage() {
   const bool is_spec = read_.has_spec();
   if (is_spec == spec_.has_value()) {
-    end_ = is_spec ? BadField("spec", "may come once, in the first message")
+    end_ = is_spec ? BadField("spec", "is allowed only in the first message")
                    : BadField("spec", "must be in the first message");
     return;
   }
@@ -83,12 +91,12 @@ void ManyCall::TakeMessage() {
   request_ =
       call_.MakeRequest(PriorityOf(spec_->request().priority()),
                         [position = position_](int p) { *position = p; });
-  request_->SetOnCancel(
-      [core = core_, weak = weak_from_this()](const absl::Status& why) {
-        core->executor->Post([weak, why] {
-          if (auto call = weak.lock()) call->Abort(why);
-        });
-      });
+  request_->SetOnCancel([executor = run_parts_->executor,
+                         weak = weak_from_this()](const absl::Status& why) {
+    executor->Post([weak, why] {
+      if (auto call = weak.lock()) call->Abort(why);
+    });
+  });
 }
 
 void ManyCall::TakePrompt(const pb::AnalyzeManyPrompt& message) {
@@ -104,7 +112,7 @@ void ManyCall::TakePrompt(const pb::AnalyzeManyPrompt& message) {
   } else {
     prompt.error = Submit(message, &prompt);
   }
-  if (absl::IsUnavailable(prompt.error) && core_->calls->draining()) {
+  if (absl::IsUnavailable(prompt.error) && call_parts_->calls->draining()) {
     closing_ = prompt.error;
     return;
   }
@@ -121,27 +129,28 @@ void ManyCall::TakePrompt(const pb::AnalyzeManyPrompt& message) {
 
 absl::Status ManyCall::Submit(const pb::AnalyzeManyPrompt& message,
                               Prompt* prompt) {
-  QK_RETURN_IF_ERROR(core_->calls->CheckOpen());
+  QK_RETURN_IF_ERROR(call_parts_->calls->CheckOpen());
   QK_ASSIGN_OR_RETURN(
       ConvertedRequest request,
       ConvertPrompt(*spec_, message.input(), call_.convert_context()));
   const int64_t tokens = static_cast<int64_t>(request.spec.tokens.size());
   prompt->expanded = request.expanded;
-  const auto wake = [core = core_, weak = weak_from_this()] {
-    core->executor->Post([weak] {
+  const auto wake = [executor = run_parts_->executor, weak = weak_from_this()] {
+    executor->Post([weak] {
       if (auto call = weak.lock()) call->Pump();
     });
   };
   QK_ASSIGN_OR_RETURN(PreparedRun prepared,
-                      PrepareRun(*core_, std::move(request), wake));
+                      PrepareRun(*run_parts_, std::move(request), wake));
   prompt->queue = prepared.queue;
-  BelongsTo(request_, absl::StrCat(call_.id(), "/", message.id()),
-            &prepared.encoder);
+  DescribeRequest(request_, absl::StrCat(call_.id(), "/", message.id()),
+                  &prepared.encoder);
   prompt->encoder.emplace(std::move(prepared.encoder));
   prompt->queue->PushPosition(*position_);
   std::vector<ScheduledRun> runs;
   runs.push_back(std::move(prepared.scheduled));
-  QK_RETURN_IF_ERROR(SubmitRuns(*core_, request_, std::move(runs)));
+  QK_RETURN_IF_ERROR(
+      SubmitRuns(run_parts_->scheduler, request_, std::move(runs)));
   call_.KeepPrompt(message.input());
   call_.prompt_tokens += tokens;
   return absl::OkStatus();
@@ -150,13 +159,13 @@ absl::Status ManyCall::Submit(const pb::AnalyzeManyPrompt& message,
 void ManyCall::OnWriteDone(bool ok) {
   DelayPoint("write_done");
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     watch_.End();
     if (writing_queue_ != nullptr) {
       const int64_t bytes = static_cast<int64_t>(event_.ByteSizeLong());
       writing_queue_->Release(bytes);
-      core_->scheduler->ChargeBytes(*call_.user(), request_->info().priority,
-                                    bytes);
+      run_parts_->scheduler->ChargeBytes(*call_.user(),
+                                         request_->info().priority, bytes);
       writing_queue_ = nullptr;
     }
     if (!ok && !end_.has_value()) end_ = CancelledReason(*context_);
@@ -166,28 +175,32 @@ void ManyCall::OnWriteDone(bool ok) {
 
 void ManyCall::OnDone() {
   std::shared_ptr<ManyCall> last = std::move(self_);
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   for (Prompt& prompt : prompts_) {
     if (prompt.queue != nullptr) prompt.queue->Discard();
   }
 }
 
 bool ManyCall::End(const absl::Status& reason) {
+  std::shared_ptr<ScheduledRequest> request;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     if (end_.has_value()) return false;
     end_ = reason;
+    request = request_;
   }
-  if (request_ != nullptr) request_->Cancel(reason);
+  if (request != nullptr) request->Cancel(reason);
   return true;
 }
 
 void ManyCall::Pump() {
   bool read = false, write = false;
   std::optional<grpc::Status> finish;
+  std::shared_ptr<ScheduledRequest> request;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     if (finished_) return;
+    request = request_;
     if (!watch_.writing()) {
       if (!end_.has_value()) write = NextEvent();
       if (write) watch_.Begin();
@@ -200,8 +213,8 @@ void ManyCall::Pump() {
     if (read) reading_ = true;
   }
   if (finish.has_value()) {
-    if (request_ != nullptr && !finish->ok()) {
-      request_->Cancel(absl::CancelledError(finish->error_message()));
+    if (request != nullptr && !finish->ok()) {
+      request->Cancel(absl::CancelledError(finish->error_message()));
     }
     DelayPoint("finish");
     Finish(*finish);

@@ -1,5 +1,5 @@
-// AnalyzeMany: prompts in, events out. Prompts run together, a bounded number
-// at a time; their events leave in the order the prompts came.
+// Handles AnalyzeMany: reads prompts and writes their events. A bounded number
+// of prompts runs at a time; events are written in the order of the prompts.
 #ifndef QKSCOPE_SERVER_CALLS_MANY_CALL_H_
 #define QKSCOPE_SERVER_CALLS_MANY_CALL_H_
 
@@ -28,7 +28,7 @@ class ManyCall : public grpc::ServerBidiReactor<pb::AnalyzeManyRequest,
                  public StreamCall,
                  public std::enable_shared_from_this<ManyCall> {
  public:
-  static ManyCall* Start(const ServerCore* core,
+  static ManyCall* Start(const CallParts* call_parts, const RunParts* run_parts,
                          grpc::CallbackServerContext* context);
 
   void OnReadDone(bool ok) override;
@@ -39,61 +39,71 @@ class ManyCall : public grpc::ServerBidiReactor<pb::AnalyzeManyRequest,
  private:
   struct Prompt {
     std::string id;
-    absl::Status error;  // instead of everything below
+    absl::Status error;  // if not OK, the members below are unused
     std::shared_ptr<FrameQueue> queue;
     pb::AnalyzeRequest expanded;
     std::optional<EventEncoder> encoder;
-    std::vector<LayerFrame> frames;  // kept for the aggregate
+    std::vector<LayerFrame> frames;  // for the aggregate
   };
 
-  // What came of the first prompt: an event, nothing yet, or its end.
-  enum class Step { kWrite, kWait, kThrough };
+  // The first prompt has an event to write, has none yet, or is done.
+  enum class FrontState { kWrite, kWait, kDone };
 
-  ManyCall(const ServerCore* core, grpc::CallbackServerContext* context);
-  absl::Status Begin();
+  ManyCall(const CallParts* call_parts, const RunParts* run_parts,
+           grpc::CallbackServerContext* context);
+  absl::Status Begin() ABSL_LOCKS_EXCLUDED(mutex_);
   bool End(const absl::Status& reason) override;
   void Pump() override;
 
-  // With mutex_ held.
-  void TakeMessage();
-  void TakePrompt(const pb::AnalyzeManyPrompt& message);
-  absl::Status Submit(const pb::AnalyzeManyPrompt& message, Prompt* prompt);
-  bool WantsRead() const;
-  bool NextEvent();
-  Step StepFront();
-  void Feed(Prompt* prompt, StreamItem item);
-  void PopFront();
-  bool NextAtEnd();
-  grpc::Status FinishRecord();
+  void TakeMessage() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TakePrompt(const pb::AnalyzeManyPrompt& message)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status Submit(const pb::AnalyzeManyPrompt& message, Prompt* prompt)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool WantsRead() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Sets event_ to the next event. Returns false if there is none yet, or if
+  // the stream is over; then it has set end_.
+  bool NextEvent() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  FrontState AdvanceFront() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Feed(Prompt* prompt, StreamItem item)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void PopFront() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // NextEvent once all prompts are done: the aggregate, then the summary.
+  bool NextAtEnd() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  grpc::Status FinishRecord() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  const RunParts* const run_parts_;
   std::shared_ptr<ManyCall> self_;
-  std::shared_ptr<ScheduledRequest> request_;
+  std::shared_ptr<ScheduledRequest> request_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<std::atomic<int>> position_ =
       std::make_shared<std::atomic<int>>(0);
 
-  CallRecord call_;
-  pb::AnalyzeManyRequest read_;
-  bool reading_ = false;
-  bool reads_done_ = false;
-  std::optional<pb::AnalyzeManySpec> spec_;
-  std::set<std::string> ids_;
-  std::deque<Prompt> prompts_;
-  // Refused for lack of room while others run: tried again as they end.
-  std::optional<pb::AnalyzeManyPrompt> held_;
-  // The server drains: ends the stream once its prompts are through.
-  std::optional<absl::Status> closing_;
+  CallRecord call_ ABSL_GUARDED_BY(mutex_);
+  pb::AnalyzeManyRequest read_ ABSL_GUARDED_BY(mutex_);
+  bool reading_ ABSL_GUARDED_BY(mutex_) = false;
+  bool reads_done_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<pb::AnalyzeManySpec> spec_ ABSL_GUARDED_BY(mutex_);
+  std::set<std::string> ids_ ABSL_GUARDED_BY(mutex_);
+  std::deque<Prompt> prompts_ ABSL_GUARDED_BY(mutex_);
+  // A prompt that was refused with RESOURCE_EXHAUSTED while others run. It is
+  // tried again whenever one of them ends.
+  std::optional<pb::AnalyzeManyPrompt> held_ ABSL_GUARDED_BY(mutex_);
+  // Set when the server drains: the stream's status once its prompts are done.
+  std::optional<absl::Status> closing_ ABSL_GUARDED_BY(mutex_);
 
-  pb::AnalyzeEvent analyze_event_;
-  pb::AnalyzeManyEvent event_;
-  FrameQueue* writing_queue_ = nullptr;  // whose event is being written
-  Aggregator aggregator_;
-  std::optional<std::deque<pb::Aggregate>> aggregates_;
-  pb::AnalyzeRequest last_expanded_;  // arm names for the aggregate
-  int64_t finished_prompts_ = 0;
-  int64_t failed_prompts_ = 0;
-  bool summary_sent_ = false;
-  std::optional<absl::Status> end_;
-  bool finished_ = false;
+  pb::AnalyzeEvent analyze_event_ ABSL_GUARDED_BY(mutex_);
+  pb::AnalyzeManyEvent event_ ABSL_GUARDED_BY(mutex_);
+  // The queue that the event in flight came from.
+  FrameQueue* writing_queue_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  Aggregator aggregator_ ABSL_GUARDED_BY(mutex_);
+  std::optional<std::deque<pb::Aggregate>> aggregates_ ABSL_GUARDED_BY(mutex_);
+  // Gives the aggregate the names of the arms.
+  pb::AnalyzeRequest last_expanded_ ABSL_GUARDED_BY(mutex_);
+  int64_t finished_prompts_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t failed_prompts_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool summary_sent_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace qk

@@ -1,5 +1,5 @@
-// What an AnalyzeMany writes: the events of its prompts in order, then the
-// aggregate and the summary.
+// The events that AnalyzeMany writes: those of its prompts in order, then the
+// aggregate, then the summary.
 #include <utility>
 
 #include "server/calls/many_call.h"
@@ -10,29 +10,28 @@
 
 namespace qk {
 
-// Makes event_; false: nothing to write now. Sets end_ at the end.
 bool ManyCall::NextEvent() {
   event_.Clear();
   while (!prompts_.empty()) {
-    switch (StepFront()) {
-      case Step::kWrite:
+    switch (AdvanceFront()) {
+      case FrontState::kWrite:
         return true;
-      case Step::kWait:
+      case FrontState::kWait:
         return false;
-      case Step::kThrough:
+      case FrontState::kDone:
         break;
     }
   }
   return NextAtEnd();
 }
 
-ManyCall::Step ManyCall::StepFront() {
+ManyCall::FrontState ManyCall::AdvanceFront() {
   for (;;) {
     Prompt& prompt = prompts_.front();
     if (!prompt.error.ok()) {
       const grpc::Status status = ToGrpcStatus(prompt.error, call_.id()).status;
       if (const auto reason = RefusalOf(prompt.error)) {
-        core_->metrics->CountRefusal(*reason);
+        call_parts_->metrics->CountRefusal(*reason);
       }
       pb::ManyPromptError* error = event_.mutable_error();
       error->set_id(prompt.id);
@@ -40,13 +39,13 @@ ManyCall::Step ManyCall::StepFront() {
       error->set_message(status.error_message());
       ++failed_prompts_;
       PopFront();
-      return Step::kWrite;
+      return FrontState::kWrite;
     }
     if (prompt.encoder->Next(&analyze_event_)) {
       event_.mutable_prompt()->set_id(prompt.id);
       *event_.mutable_prompt()->mutable_event() = std::move(analyze_event_);
       writing_queue_ = prompt.queue.get();
-      return Step::kWrite;
+      return FrontState::kWrite;
     }
     if (prompt.encoder->done()) {
       ++finished_prompts_;
@@ -55,10 +54,10 @@ ManyCall::Step ManyCall::StepFront() {
       call_.streamed_bytes += prompt.encoder->streamed_bytes();
       call_.generated_tokens += prompt.encoder->generated_tokens();
       PopFront();
-      return Step::kThrough;
+      return FrontState::kDone;
     }
     std::optional<StreamItem> item = prompt.queue->Pop();
-    if (!item.has_value()) return Step::kWait;
+    if (!item.has_value()) return FrontState::kWait;
     Feed(&prompt, *std::move(item));
   }
 }
@@ -66,11 +65,11 @@ ManyCall::Step ManyCall::StepFront() {
 void ManyCall::Feed(Prompt* prompt, StreamItem item) {
   if (const auto* end = std::get_if<RunEnd>(&item);
       end != nullptr && !end->status.ok()) {
-    prompt->error = EndStatus(end->status);
+    prompt->error = ToClientStatus(end->status);
     return;
   }
   if (auto* frame = std::get_if<LayerFrame>(&item)) {
-    CountStatistics(*core_, prompt->expanded, *frame);
+    CountStatistics(prompt->expanded, *frame, run_parts_->metrics);
     if (spec_->aggregate()) {
       prompt->frames.push_back(std::move(*frame));
       return;
@@ -86,7 +85,6 @@ void ManyCall::PopFront() {
   TakePrompt(message);
 }
 
-// All prompts are through: what comes after the last of them.
 bool ManyCall::NextAtEnd() {
   if (closing_.has_value()) {
     end_ = *closing_;

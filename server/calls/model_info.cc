@@ -105,7 +105,7 @@ const char* ComputeName(ComputeType type) {
   return type == ComputeType::kF32 ? "f32" : "bf16";
 }
 
-pb::ModelInfo ModelInfoOf(const ServerCore& core, const ModelEntry& entry) {
+pb::ModelInfo ModelInfoOf(const ModelEntry& entry, const std::string& backend) {
   const ModelConfig& config = entry.description.config;
   pb::ModelInfo out;
   out.set_name(entry.name);
@@ -120,7 +120,7 @@ pb::ModelInfo ModelInfoOf(const ServerCore& core, const ModelEntry& entry) {
   out.set_context_length(config.context_length);
   out.set_weights_dtype(entry.description.weights_dtype);
   out.set_compute_type(ComputeName(entry.compute));
-  out.set_backend(core.backend.name);
+  out.set_backend(backend);
   out.set_parameters(entry.description.parameters);
   SetLayers(config, &out);
   if (config.vision.num_layers > 0) {
@@ -137,26 +137,26 @@ pb::ModelInfo ModelInfoOf(const ServerCore& core, const ModelEntry& entry) {
   return out;
 }
 
-pb::ServerInfo ServerInfoOf(const ServerCore& core) {
+pb::ServerInfo ServerInfoOf(const ServerDescription& server,
+                            const Limits& limits, const ResultStore* store) {
   pb::ServerInfo out;
-  out.set_version(core.version);
-  SetLimits(core.limits, out.mutable_limits());
-  if (core.results != nullptr) {
-    out.mutable_limits()->set_result_ttl_s(
-        absl::ToInt64Seconds(core.results->ttl()));
+  out.set_version(server.version);
+  SetLimits(limits, out.mutable_limits());
+  if (store != nullptr) {
+    out.mutable_limits()->set_result_ttl_s(absl::ToInt64Seconds(store->ttl()));
   }
   pb::BackendInfo* backend = out.add_backends();
-  backend->set_name(core.backend.name);
-  backend->set_device(core.backend.device);
-  backend->set_threads(core.backend.threads);
-  for (const std::string& id : core.backend.kernel_ids) {
+  backend->set_name(server.backend.name);
+  backend->set_device(server.backend.device);
+  backend->set_threads(server.backend.threads);
+  for (const std::string& id : server.backend.kernel_ids) {
     backend->add_kernel_ids(id);
   }
   for (absl::string_view format : ChatFormatNames()) {
     out.add_chat_formats(std::string(format));
   }
   for (const std::string& preset : PresetNames()) out.add_presets(preset);
-  for (const auto& [name, version] : core.backend.library_versions) {
+  for (const auto& [name, version] : server.backend.library_versions) {
     (*out.mutable_library_versions())[name] = version;
   }
   return out;

@@ -1,4 +1,4 @@
-// What ListModels and GetServerInfo say.
+// Makes the responses of ListModels, GetModel and GetServerInfo.
 #ifndef QKSCOPE_SERVER_CALLS_MODEL_INFO_H_
 #define QKSCOPE_SERVER_CALLS_MODEL_INFO_H_
 
@@ -10,8 +10,11 @@ namespace qk {
 
 const char* ComputeName(ComputeType type);  // "f32", "bf16"
 
-pb::ModelInfo ModelInfoOf(const ServerCore& core, const ModelEntry& entry);
-pb::ServerInfo ServerInfoOf(const ServerCore& core);
+// `backend`: the name of the backend that runs the model.
+pb::ModelInfo ModelInfoOf(const ModelEntry& entry, const std::string& backend);
+// `store`: nullptr if the server keeps no results.
+pb::ServerInfo ServerInfoOf(const ServerDescription& server,
+                            const Limits& limits, const ResultStore* store);
 
 }  // namespace qk
 

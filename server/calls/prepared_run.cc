@@ -10,24 +10,26 @@
 #include "server/common/delay_point.h"
 #include "server/common/grpc_status.h"
 #include "server/common/refusal.h"
+#include "server/schedule/admission.h"
 
 namespace qk {
 namespace {
 
-pb::Manifest ManifestOf(const ServerCore& core,
+pb::Manifest ManifestOf(const ServerDescription& server,
                         const ConvertedRequest& request) {
   const Model& model = *request.model.model;
   pb::Manifest out;
-  out.set_server_version(core.version);
+  out.set_server_version(server.version);
   out.set_model(request.model.name);
   out.set_weights_sha256(model.weights_sha256());
   if (model.tokenizer() != nullptr) {
     out.set_tokenizer_sha256(model.tokenizer()->sha256_hex());
   }
   out.set_compute_type(ComputeName(model.compute()));
-  out.set_backend(core.backend.name);
-  for (const std::string& id : core.backend.kernel_ids) out.add_kernel_ids(id);
-  for (const auto& [name, version] : core.backend.library_versions) {
+  out.set_backend(server.backend.name);
+  for (const std::string& id : server.backend.kernel_ids)
+    out.add_kernel_ids(id);
+  for (const auto& [name, version] : server.backend.library_versions) {
     (*out.mutable_library_versions())[name] = version;
   }
   out.mutable_token_ids()->Assign(request.spec.tokens.begin(),
@@ -39,12 +41,12 @@ pb::Manifest ManifestOf(const ServerCore& core,
 
 }  // namespace
 
-absl::StatusOr<PreparedRun> PrepareRun(const ServerCore& core,
+absl::StatusOr<PreparedRun> PrepareRun(const RunParts& parts,
                                        ConvertedRequest request,
                                        std::function<void()> wake) {
-  auto cost = CostOf(request.spec, request.expanded, core.limits);
+  auto cost = CostOf(request.spec, request.expanded, *parts.limits);
   if (!cost.ok()) return Refused(Refusal::kResponseSize, cost.status());
-  auto lease = core.budget->Take(cost->buffer_bytes);
+  auto lease = parts.budget->Take(cost->buffer_bytes);
   if (!lease.ok()) {
     return Refused(absl::IsResourceExhausted(lease.status())
                        ? Refusal::kStreamBuffers
@@ -53,12 +55,12 @@ absl::StatusOr<PreparedRun> PrepareRun(const ServerCore& core,
   }
   PreparedRun out;
   out.buffer_bytes = cost->buffer_bytes;
-  out.queue = std::make_shared<FrameQueue>(*std::move(lease), core.buffered,
+  out.queue = std::make_shared<FrameQueue>(*std::move(lease), parts.buffered,
                                            std::move(wake));
-  out.encoder.manifest = ManifestOf(core, request);
+  out.encoder.manifest = ManifestOf(*parts.server, request);
   out.encoder.estimate =
       EstimatesOf(*cost, static_cast<int>(request.spec.tokens.size()),
-                  core.scheduler->state());
+                  parts.scheduler->state());
   out.scheduled.prefill_rows = cost->engine.prefill_rows;
   out.scheduled.keep_alive = out.queue;
   QK_ASSIGN_OR_RETURN(out.scheduled.run,
@@ -66,20 +68,20 @@ absl::StatusOr<PreparedRun> PrepareRun(const ServerCore& core,
   return out;
 }
 
-void BelongsTo(std::shared_ptr<ScheduledRequest> request, std::string id,
-               EventEncoder::Options* encoder) {
+void DescribeRequest(std::shared_ptr<ScheduledRequest> request, std::string id,
+                     EventEncoder::Options* encoder) {
   encoder->request_id = std::move(id);
-  // A request of many runs may have started long ago.
+  // A request with many runs may have started long before this one.
   encoder->queue_seconds = [request = std::move(request), now = absl::Now()] {
     return std::max(0.0, absl::ToDoubleSeconds(request->started() - now));
   };
 }
 
-absl::Status SubmitRuns(const ServerCore& core,
+absl::Status SubmitRuns(Scheduler* scheduler,
                         const std::shared_ptr<ScheduledRequest>& request,
                         std::vector<ScheduledRun> runs) {
   DelayPoint("enqueue");  // AnalyzeMany: under the call's lock
-  const absl::Status status = core.scheduler->Submit(request, std::move(runs));
+  const absl::Status status = scheduler->Submit(request, std::move(runs));
   if (const auto retry = BudgetRetryDelay(status)) {
     return Refused(Refusal::kUserBudget, *retry < absl::InfiniteDuration()
                                              ? WithRetryAfter(status, *retry)
@@ -92,7 +94,7 @@ absl::Status SubmitRuns(const ServerCore& core,
   return status;
 }
 
-absl::Status EndStatus(const absl::Status& end) {
+absl::Status ToClientStatus(const absl::Status& end) {
   if (absl::IsResourceExhausted(end)) return Refused(Refusal::kMemory, end);
   if (absl::IsFailedPrecondition(end)) {
     return Refused(Refusal::kNeverFits,
@@ -101,12 +103,12 @@ absl::Status EndStatus(const absl::Status& end) {
   return end;
 }
 
-void CountStatistics(const ServerCore& core, const pb::AnalyzeRequest& expanded,
-                     const LayerFrame& frame) {
+void CountStatistics(const pb::AnalyzeRequest& expanded,
+                     const LayerFrame& frame, Metrics* metrics) {
   const pb::Arm& arm = expanded.arms(frame.arm);
   if (arm.disruptions().empty() && frame.phase == Phase::kPrefill &&
       frame.stage == Stage::kBefore && frame.image < 0) {
-    core.metrics->LayerStatistics(
+    metrics->AddLayerStatistics(
         arm.has_model() ? arm.model() : expanded.model(), frame);
   }
 }

@@ -1,5 +1,5 @@
-// From a checked request to a run that can be submitted: estimate, admission,
-// queue, manifest.
+// Turns a converted request into a run that can be submitted: checks its size,
+// reserves buffers, and makes the queue and the manifest.
 #ifndef QKSCOPE_SERVER_CALLS_PREPARED_RUN_H_
 #define QKSCOPE_SERVER_CALLS_PREPARED_RUN_H_
 
@@ -19,33 +19,37 @@ namespace qk {
 struct PreparedRun {
   std::shared_ptr<FrameQueue> queue;
   ScheduledRun scheduled;
-  int64_t buffer_bytes = 0;  // of all its events, at most
-  // Lacks what BelongsTo gives it.
+  int64_t buffer_bytes = 0;  // upper bound on all its events
+  // Incomplete until DescribeRequest is called.
   EventEncoder::Options encoder;
 };
 
-// Gives the encoder what it says of its request: the id, and how long it has
-// waited from now on.
-void BelongsTo(std::shared_ptr<ScheduledRequest> request, std::string id,
-               EventEncoder::Options* encoder);
+// Gives the encoder the facts about its request: the id, and how long the
+// request is queued from now on.
+void DescribeRequest(std::shared_ptr<ScheduledRequest> request, std::string id,
+                     EventEncoder::Options* encoder);
 
-// RESOURCE_EXHAUSTED: over the response's or the buffers' limit. `wake`: of
-// the queue.
-absl::StatusOr<PreparedRun> PrepareRun(const ServerCore& core,
+// Fails with RESOURCE_EXHAUSTED if the run exceeds the limit on responses or on
+// buffers. The queue calls `wake` when it has something to read.
+absl::StatusOr<PreparedRun> PrepareRun(const RunParts& parts,
                                        ConvertedRequest request,
                                        std::function<void()> wake);
 
-// As Scheduler::Submit; errors carry their reason.
-absl::Status SubmitRuns(const ServerCore& core,
+// Calls Scheduler::Submit, and attaches the reason of a refusal for the
+// metrics.
+absl::Status SubmitRuns(Scheduler* scheduler,
                         const std::shared_ptr<ScheduledRequest>& request,
                         std::vector<ScheduledRun> runs);
 
-// How a run's end is told: memory that was not there carries its reason.
-absl::Status EndStatus(const absl::Status& end);
+// Converts the status that a run ended with to the one that the client gets. If
+// memory was the problem, the status is RESOURCE_EXHAUSTED with the refusal's
+// reason.
+absl::Status ToClientStatus(const absl::Status& end);
 
-// Statistics of the text's layers in undisrupted prompts go to the metrics.
-void CountStatistics(const ServerCore& core, const pb::AnalyzeRequest& expanded,
-                     const LayerFrame& frame);
+// Adds a frame to the metrics' layer statistics if it belongs to the prefill of
+// the text model in an arm without disruptions.
+void CountStatistics(const pb::AnalyzeRequest& expanded,
+                     const LayerFrame& frame, Metrics* metrics);
 
 }  // namespace qk
 

@@ -15,12 +15,12 @@ namespace qk {
 ResultStream::ResultStream(const ServerCore* core,
                            grpc::CallbackServerContext* context,
                            const char* method)
-    : EventStream(core, context, method) {}
+    : EventStream(&core->call, context, method), core_(core) {}
 
-ResultStream* ResultStream::Start(std::shared_ptr<ResultStream> stream,
+ResultStream* ResultStream::Start(const std::shared_ptr<ResultStream>& stream,
                                   const absl::Status& begun) {
   stream->self_ = stream;
-  stream->core_->calls->Register(stream);
+  stream->call_parts_->calls->Register(stream);
   if (!begun.ok()) stream->End(begun);
   stream->Pump();
   return stream.get();
@@ -43,6 +43,7 @@ ResultStream* ResultStream::Analyze(const ServerCore* core,
 }
 
 absl::Status ResultStream::BeginResult(const grpc::ByteBuffer& bytes) {
+  MutexLock lock(&mutex_);
   QK_RETURN_IF_ERROR(call_.Open());
   deadline_ = call_.deadline();
   pb::GetResultRequest request;
@@ -51,19 +52,20 @@ absl::Status ResultStream::BeginResult(const grpc::ByteBuffer& bytes) {
     return BadField("from_seq",
                     absl::StrCat("must be >= 0, got ", request.from_seq()));
   }
-  if (core_->results == nullptr) {
+  if (core_->results.store == nullptr) {
     return absl::NotFoundError("request_id: no such result");
   }
-  QK_ASSIGN_OR_RETURN(
-      result_, core_->results->Find(request.request_id(), call_.user()->alias));
+  QK_ASSIGN_OR_RETURN(result_, core_->results.store->Find(request.request_id(),
+                                                          call_.user()->alias));
   call_.model = result_->header().model();
   seq_ = request.from_seq();
   return absl::OkStatus();
 }
 
 absl::Status ResultStream::BeginAnalyze(const pb::AnalyzeRequest& request) {
+  MutexLock lock(&mutex_);
   QK_RETURN_IF_ERROR(call_.Open());
-  // The call's deadline is the request's; a stream past it has ended, too.
+  // The run has the same deadline, so it ends with the stream.
   deadline_ = call_.deadline();
   call_.KeepPrompt(request.input());
   QK_ASSIGN_OR_RETURN(ConvertedRequest converted,
@@ -74,26 +76,27 @@ absl::Status ResultStream::BeginAnalyze(const pb::AnalyzeRequest& request) {
   accepted_ = false;
   detached_ = request.detach();
   QK_ASSIGN_OR_RETURN(result_,
-                      KeptRun::Start(core_, call_, std::move(converted)));
+                      KeptRun::Start(*core_, call_, std::move(converted)));
   return absl::OkStatus();
 }
 
 void ResultStream::OnWriteDone(bool ok) {
   DelayPoint("write_done");
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     watch_.End();
     const int64_t bytes = static_cast<int64_t>(message_.Length());
     message_.Clear();
     call_.streamed_bytes += bytes;
-    core_->scheduler->ChargeBytes(*call_.user(), Priority::kInteractive, bytes);
+    core_->run.scheduler->ChargeBytes(*call_.user(), Priority::kInteractive,
+                                      bytes);
     if (!ok && !end_.has_value()) end_ = CancelledReason(*context_);
   }
   Pump();
 }
 
 void ResultStream::PrepareNext() {
-  core_->executor->Post([weak = weak_from_this()] {
+  core_->run.executor->Post([weak = weak_from_this()] {
     if (auto stream = weak.lock()) {
       static_cast<ResultStream*>(stream.get())->ReadAhead();
     }
@@ -101,7 +104,7 @@ void ResultStream::PrepareNext() {
 }
 
 void ResultStream::ReadAhead() {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   if (ahead_.has_value() || end_.has_value() || detached_) return;
   auto next = Get();
   if (next.ok() && next->kind == KeptResult::Next::kEvent) {
@@ -111,11 +114,12 @@ void ResultStream::ReadAhead() {
 
 absl::StatusOr<KeptResult::Next> ResultStream::Get() {
   if (ahead_.has_value()) return *std::exchange(ahead_, std::nullopt);
-  auto next = result_->Get(seq_, [core = core_, weak = weak_from_this()] {
-    core->executor->Post([weak] {
-      if (auto stream = weak.lock()) stream->Pump();
-    });
-  });
+  auto next = result_->Get(
+      seq_, [executor = core_->run.executor, weak = weak_from_this()] {
+        executor->Post([weak] {
+          if (auto stream = weak.lock()) stream->Pump();
+        });
+      });
   if (next.ok() && next->kind == KeptResult::Next::kEvent) ++seq_;
   return next;
 }
@@ -124,7 +128,7 @@ bool ResultStream::NextMessage() {
   if (!std::exchange(accepted_, true)) {
     pb::AnalyzeEvent event;
     event.mutable_accepted()->set_request_id(call_.id());
-    message_ = RawOf(event);
+    message_ = ToByteBuffer(event);
     return true;
   }
   if (detached_) {
@@ -137,7 +141,7 @@ bool ResultStream::NextMessage() {
   } else if (next->kind == KeptResult::Next::kEnd) {
     end_ = next->status;
   } else if (next->kind == KeptResult::Next::kEvent) {
-    message_ = RawOf(std::move(next->event));
+    message_ = ToByteBuffer(std::move(next->event));
     return true;
   }
   return false;

@@ -1,6 +1,6 @@
-// A stream of a kept result's events, from one number on: the answer to
-// GetResult, and to an Analyze that may be resumed or is detached. The bytes
-// are sent as they were kept.
+// Streams the events of a kept result from a sequence number on. Handles
+// GetResult, and Analyze if it is detached or resumable. The stored bytes are
+// sent unchanged.
 #ifndef QKSCOPE_SERVER_CALLS_RESULT_STREAM_H_
 #define QKSCOPE_SERVER_CALLS_RESULT_STREAM_H_
 
@@ -30,23 +30,27 @@ class ResultStream : public EventStream {
  private:
   ResultStream(const ServerCore* core, grpc::CallbackServerContext* context,
                const char* method);
-  static ResultStream* Start(std::shared_ptr<ResultStream> stream,
+  static ResultStream* Start(const std::shared_ptr<ResultStream>& stream,
                              const absl::Status& begun);
-  absl::Status BeginResult(const grpc::ByteBuffer& bytes);
-  absl::Status BeginAnalyze(const pb::AnalyzeRequest& request);
-  bool NextMessage() override;
-  // The next event, the one that was read ahead if there is one; or that there
-  // is none yet: then Pump will be called.
-  absl::StatusOr<KeptResult::Next> Get();
+  absl::Status BeginResult(const grpc::ByteBuffer& bytes)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status BeginAnalyze(const pb::AnalyzeRequest& request)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  bool NextMessage() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) override;
+  // Returns the next event, from ahead_ if that is set. If there is none yet,
+  // Pump will be called when there is.
+  absl::StatusOr<KeptResult::Next> Get() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void PrepareNext() override;
-  // Reads the next event while one is being written.
-  void ReadAhead();
+  // Reads the next event into ahead_ while a write is in flight.
+  void ReadAhead() ABSL_LOCKS_EXCLUDED(mutex_);
 
-  std::shared_ptr<KeptResult> result_;
-  bool accepted_ = true;  // has been told, or need not be
-  bool detached_ = false;
-  int64_t seq_ = 0;  // of the event that is read next
-  std::optional<KeptResult::Next> ahead_;
+  const ServerCore* const core_;
+  std::shared_ptr<KeptResult> result_ ABSL_GUARDED_BY(mutex_);
+  // Whether Accepted, which has the request's id, was sent or is not needed.
+  bool accepted_ ABSL_GUARDED_BY(mutex_) = true;
+  bool detached_ ABSL_GUARDED_BY(mutex_) = false;
+  int64_t seq_ ABSL_GUARDED_BY(mutex_) = 0;  // of the next event to read
+  std::optional<KeptResult::Next> ahead_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace qk

@@ -5,36 +5,38 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/model/model.h"
+#include "engine/types/rule_shape.h"
 #include "server/common/text.h"
 
 namespace qk {
 namespace {
 
-// Events as they wait in memory; generous.
+// Generous sizes of events, and of their repeated parts, in memory.
 constexpr double kEventBytes = 512;
 constexpr double kMassiveEntryBytes = 64;
-constexpr double kChosenBytes = 64;  // of one head or position
+constexpr double kChosenBytes = 64;  // one head or position
 constexpr double kTokenTextBytes = 64;
 constexpr double kDigestBytes = 200;
-// gRPC's clients take 4 MiB; the rest is for field headers.
+// gRPC clients accept messages of up to 4 MiB by default. The margin is for
+// field headers.
 constexpr double kMaxSummaryBytes = 4.0 * (1 << 20) - (64 << 10);
 
 double NewTokens(const RunSpec& spec) {
   return spec.generate.has_value() ? spec.generate->max_new_tokens : 0;
 }
 
-// Of phases or of stages.
+// How many of the two phases or stages are in the bit set.
 double Count(unsigned set) { return set == 3 ? 2 : 1; }
 
-// (arm, layer, point, stage) combinations with so many layers.
+// The number of (arm, layer, point, stage) combinations for so many layers.
 double Combinations(const RunSpec& spec, size_t layers) {
   if (spec.capture.off) return 0;
   return static_cast<double>(spec.arms.size()) * layers *
          spec.capture.points.size() * Count(spec.capture.stage);
 }
 
-// (arm, layer, point, stage, phase) combinations of the text, and
-// (arm, image, layer, point, stage) of the tower.
+// The number of (arm, layer, point, stage, phase) combinations of the text
+// model, and of (arm, image, layer, point, stage) of the vision tower.
 double TextPayloads(const RunSpec& spec) {
   return Combinations(spec, spec.capture.layers.size()) *
          Count(spec.capture.phase);
@@ -67,9 +69,8 @@ double AppliedBytes(const RunSpec& spec, const DisruptionRule& rule,
       rule.vision ? static_cast<double>(spec.images.size()) : 1;
   const double positions = rule.vision ? patches : rule.positions.size();
   const bool per_token = rule.axis == DisruptionRule::Axis::kPerToken;
-  const bool in_decode = Has(rule.phase, Phase::kDecode);
   const double steps =
-      in_decode && (per_token || rule.reselect) ? NewTokens(spec) : 0;
+      Has(ChoosingPhases(rule), Phase::kDecode) ? NewTokens(spec) : 0;
   for (int layer : rule.layers) {
     const AttentionConfig& attention = config.attention(rule.vision, layer);
     const bool counted = rule.select == DisruptionRule::Select::kTopK ||
@@ -104,7 +105,7 @@ double EventBytes(const RunSpec& spec) {
   return bytes;
 }
 
-// Finished is one message, whatever was asked for.
+// The size of Finished, which is always a single message.
 double SummaryBytes(const RunSpec& spec, const pb::AnalyzeRequest& expanded) {
   return static_cast<double>(expanded.ByteSizeLong()) +
          5.0 * static_cast<double>(spec.tokens.size()) +
@@ -134,17 +135,17 @@ absl::StatusOr<RunCost> CostOf(const RunSpec& spec,
   }
   const double bytes = static_cast<double>(cost.engine.stream_bytes) +
                        EventBytes(spec) + summary;
-  // Far over any budget, far under int64.
+  // The bound exceeds any budget, and fits into an int64.
   cost.buffer_bytes = static_cast<int64_t>(std::min(bytes, 1e18));
   return cost;
 }
 
 pb::Estimates EstimatesOf(const RunCost& cost, int prompt_tokens,
-                          const Scheduler::State& state) {
+                          const SchedulerState& state) {
   pb::Estimates out;
   out.set_prompt_tokens(prompt_tokens);
   out.set_streamed_bytes(cost.engine.stream_bytes);
-  // The events around the payloads, too.
+  // The engine's estimate includes the payloads; add all other events.
   out.set_peak_extra_bytes(cost.engine.peak_extra_bytes + cost.buffer_bytes -
                            cost.engine.stream_bytes);
   out.set_queue_position(state.waiting_requests);

@@ -1,4 +1,4 @@
-// What a request will cost, before anything is allocated.
+// Estimates what a request will cost before anything is allocated.
 #ifndef QKSCOPE_SERVER_CALLS_RUN_COST_H_
 #define QKSCOPE_SERVER_CALLS_RUN_COST_H_
 
@@ -10,24 +10,26 @@
 #include "qkscope/v1/analysis.pb.h"
 #include "server/common/limits.h"
 #include "server/common/pb.h"
-#include "server/schedule/scheduler.h"
+#include "server/schedule/listing.h"
 
 namespace qk {
 
 struct RunCost {
   RunEstimate engine;
-  // Payloads and all other events, at most, as they wait for the reader.
+  // Upper bound on the memory of all events, payloads included, while they
+  // wait for the reader.
   int64_t buffer_bytes = 0;
 };
 
-// RESOURCE_EXHAUSTED: `capture needs 9.1 GiB, limit 2 GiB; reduce
-// layers/heads/positions`, or a summary that would not fit into one message.
+// Fails with RESOURCE_EXHAUSTED if the response is too large (`capture needs
+// 9.1 GiB, limit 2 GiB; reduce layers/heads/positions`), or if the summary does
+// not fit into one message.
 absl::StatusOr<RunCost> CostOf(const RunSpec& spec,
                                const pb::AnalyzeRequest& expanded,
                                const Limits& limits);
 
 pb::Estimates EstimatesOf(const RunCost& cost, int prompt_tokens,
-                          const Scheduler::State& state);
+                          const SchedulerState& state);
 
 }  // namespace qk
 

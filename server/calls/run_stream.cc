@@ -1,6 +1,5 @@
 #include "server/calls/run_stream.h"
 
-#include <mutex>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -12,17 +11,20 @@
 
 namespace qk {
 
-RunStream::RunStream(const ServerCore* core,
+RunStream::RunStream(const CallParts* call_parts, const RunParts* run_parts,
                      grpc::CallbackServerContext* context, const char* method,
                      Translate translate)
-    : EventStream(core, context, method), translate_(translate) {}
+    : EventStream(call_parts, context, method),
+      run_parts_(run_parts),
+      translate_(translate) {}
 
-RunStream* RunStream::Start(const ServerCore* core,
+RunStream* RunStream::Start(const CallParts* call_parts,
+                            const RunParts* run_parts,
                             grpc::CallbackServerContext* context,
                             const char* method, Translate translate,
                             const pb::Input& input, const Convert& convert) {
   std::shared_ptr<RunStream> stream(
-      new RunStream(core, context, method, translate));
+      new RunStream(call_parts, run_parts, context, method, translate));
   stream->self_ = stream;
   const absl::Status status = stream->Begin(input, convert);
   if (!status.ok()) stream->Abort(status);
@@ -31,6 +33,15 @@ RunStream* RunStream::Start(const ServerCore* core,
 }
 
 absl::Status RunStream::Begin(const pb::Input& input, const Convert& convert) {
+  std::vector<ScheduledRun> runs;
+  QK_RETURN_IF_ERROR(Prepare(input, convert, &runs));
+  call_parts_->calls->Register(weak_from_this());
+  return SubmitRuns(run_parts_->scheduler, request_, std::move(runs));
+}
+
+absl::Status RunStream::Prepare(const pb::Input& input, const Convert& convert,
+                                std::vector<ScheduledRun>* runs) {
+  MutexLock lock(&mutex_);
   QK_RETURN_IF_ERROR(call_.Open());
   deadline_ = call_.deadline();
   call_.KeepPrompt(input);
@@ -40,43 +51,41 @@ absl::Status RunStream::Begin(const pb::Input& input, const Convert& convert) {
   call_.arms = static_cast<int64_t>(request.spec.arms.size());
   call_.prompt_tokens = static_cast<int64_t>(request.spec.tokens.size());
   expanded_ = request.expanded;
-  const auto pump = [core = core_, weak = weak_from_this()] {
-    core->executor->Post([weak] {
+  const auto pump = [executor = run_parts_->executor, weak = weak_from_this()] {
+    executor->Post([weak] {
       if (auto stream = weak.lock()) stream->Pump();
     });
   };
   QK_ASSIGN_OR_RETURN(PreparedRun prepared,
-                      PrepareRun(*core_, std::move(request), pump));
+                      PrepareRun(*run_parts_, std::move(request), pump));
   queue_ = prepared.queue;
   request_ =
       call_.MakeRequest(PriorityOf(expanded_.priority()),
                         [queue = queue_](int p) { queue->PushPosition(p); });
-  request_->SetOnCancel(
-      [core = core_, weak = weak_from_this()](const absl::Status& why) {
-        core->executor->Post([weak, why] {
-          if (auto stream = weak.lock()) stream->Abort(why);
-        });
-      });
-  BelongsTo(request_, call_.id(), &prepared.encoder);
+  request_->SetOnCancel([executor = run_parts_->executor,
+                         weak = weak_from_this()](const absl::Status& why) {
+    executor->Post([weak, why] {
+      if (auto stream = weak.lock()) stream->Abort(why);
+    });
+  });
+  DescribeRequest(request_, call_.id(), &prepared.encoder);
   encoder_.emplace(std::move(prepared.encoder));
-  core_->calls->Register(weak_from_this());
-  std::vector<ScheduledRun> runs;
-  runs.push_back(std::move(prepared.scheduled));
-  return SubmitRuns(*core_, request_, std::move(runs));
+  runs->push_back(std::move(prepared.scheduled));
+  return absl::OkStatus();
 }
 
 void RunStream::OnWriteDone(bool ok) {
   DelayPoint("write_done");
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     watch_.End();
     const int64_t bytes = static_cast<int64_t>(message_.Length());
     message_.Clear();
     queue_->Release(bytes);
-    core_->scheduler->ChargeBytes(*call_.user(), request_->info().priority,
-                                  bytes);
+    run_parts_->scheduler->ChargeBytes(*call_.user(), request_->info().priority,
+                                       bytes);
   }
-  // What is left of the run is to end, too.
+  // If the write failed, the run must end, too.
   ok ? Pump() : EndCancelled();
 }
 
@@ -109,11 +118,11 @@ bool RunStream::NextMessage() {
     if (!item.has_value()) return false;
     if (const auto* end = std::get_if<RunEnd>(&*item);
         end != nullptr && !end->status.ok()) {
-      end_ = EndStatus(end->status);
+      end_ = ToClientStatus(end->status);
       return false;
     }
     if (const auto* frame = std::get_if<LayerFrame>(&*item)) {
-      CountStatistics(*core_, expanded_, *frame);
+      CountStatistics(expanded_, *frame, run_parts_->metrics);
     }
     encoder_->Feed(*std::move(item));
   }

@@ -9,11 +9,11 @@
 
 namespace qk {
 
-// Keeps the one result of a pair's run.
+// Keeps the result of a pair's run until it ends.
 class ScoreCall::PairSink : public RunSink {
  public:
-  PairSink(const ServerCore* core, std::weak_ptr<ScoreCall> call, size_t index)
-      : core_(core), call_(std::move(call)), index_(index) {}
+  PairSink(Executor* executor, std::weak_ptr<ScoreCall> call, size_t index)
+      : executor_(executor), call_(std::move(call)), index_(index) {}
 
   void OnLayer(LayerFrame) override {}
   void OnApplied(AppliedRule) override {}
@@ -23,33 +23,35 @@ class ScoreCall::PairSink : public RunSink {
   void OnScore(ScoreResult score) override { score_ = std::move(score); }
   void OnFinished(const absl::Status& status, const std::vector<ArmSummary>&,
                   const RunTimes&) override {
-    core_->executor->Post([call = call_, index = index_,
-                           end = EndStatus(status), score = std::move(score_)] {
+    executor_->Post([call = call_, index = index_, end = ToClientStatus(status),
+                     score = std::move(score_)] {
       if (auto c = call.lock()) c->PairDone(index, end, score);
     });
   }
 
  private:
-  const ServerCore* const core_;
+  Executor* const executor_;
   const std::weak_ptr<ScoreCall> call_;
   const size_t index_;
   ScoreResult score_;
 };
 
-ScoreCall::ScoreCall(const ServerCore* core,
+ScoreCall::ScoreCall(const CallParts* call_parts, const RunParts* run_parts,
                      grpc::CallbackServerContext* context,
                      pb::ScoreResponse* response)
-    : core_(core),
+    : call_parts_(call_parts),
+      run_parts_(run_parts),
       context_(context),
       response_(response),
-      call_(core, context, "Score") {}
+      call_(call_parts, context, "Score") {}
 
-ScoreCall* ScoreCall::Start(const ServerCore* core,
+ScoreCall* ScoreCall::Start(const CallParts* call_parts,
+                            const RunParts* run_parts,
                             grpc::CallbackServerContext* context,
                             const pb::ScoreRequest& request,
                             pb::ScoreResponse* response) {
-  auto call =
-      std::shared_ptr<ScoreCall>(new ScoreCall(core, context, response));
+  auto call = std::shared_ptr<ScoreCall>(
+      new ScoreCall(call_parts, run_parts, context, response));
   call->self_ = call;
   const absl::Status status = call->Begin(request);
   if (!status.ok()) call->End(status);
@@ -57,6 +59,15 @@ ScoreCall* ScoreCall::Start(const ServerCore* core,
 }
 
 absl::Status ScoreCall::Begin(const pb::ScoreRequest& request) {
+  std::vector<ScheduledRun> runs;
+  QK_RETURN_IF_ERROR(Prepare(request, &runs));
+  call_parts_->calls->Register(weak_from_this());
+  return SubmitRuns(run_parts_->scheduler, request_, std::move(runs));
+}
+
+absl::Status ScoreCall::Prepare(const pb::ScoreRequest& request,
+                                std::vector<ScheduledRun>* runs) {
+  MutexLock lock(&mutex_);
   QK_RETURN_IF_ERROR(call_.Open());
   for (const pb::ScorePair& pair : request.pairs()) {
     call_.KeepPrompt(pair.context());
@@ -68,20 +79,19 @@ absl::Status ScoreCall::Begin(const pb::ScoreRequest& request) {
   call_.arms = static_cast<int64_t>(score.specs.size());
   results_.resize(score.specs.size());
   left_ = score.specs.size();
-  std::vector<ScheduledRun> runs;
   for (size_t i = 0; i < score.specs.size(); ++i) {
     RunSpec& spec = score.specs[i];
     results_[i].set_context_tokens(score.context_tokens[i]);
     call_.prompt_tokens += static_cast<int64_t>(spec.tokens.size());
-    ScheduledRun& run = runs.emplace_back();
+    ScheduledRun& run = runs->emplace_back();
     run.prefill_rows = static_cast<int64_t>(spec.tokens.size());
-    auto sink = std::make_shared<PairSink>(core_, weak_from_this(), i);
+    auto sink =
+        std::make_shared<PairSink>(run_parts_->executor, weak_from_this(), i);
     QK_ASSIGN_OR_RETURN(run.run, Run::Create(std::move(spec), sink.get()));
     run.keep_alive = std::move(sink);
   }
   request_ = call_.MakeRequest(score.priority, [](int) {});
-  core_->calls->Register(weak_from_this());
-  return SubmitRuns(*core_, request_, std::move(runs));
+  return absl::OkStatus();
 }
 
 void ScoreCall::PairDone(size_t index, const absl::Status& status,
@@ -92,7 +102,7 @@ void ScoreCall::PairDone(size_t index, const absl::Status& status,
   }
   bool last = false;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     pb::ScoreResult& out = results_[index];
     double sum = 0;
     bool greedy = true;
@@ -115,7 +125,7 @@ void ScoreCall::PairDone(size_t index, const absl::Status& status,
 bool ScoreCall::End(const absl::Status& status) {
   grpc::Status converted;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     if (std::exchange(finished_, true)) return false;
     if (status.ok()) {
       for (pb::ScoreResult& result : results_) {
@@ -139,7 +149,7 @@ void ScoreCall::OnCancel() {
   DelayPoint("cancel");
   const absl::Status reason = CancelledReason(*context_);
   if (!End(reason)) return;
-  core_->metrics->Cancelled(CancelReasonOf(reason));
+  call_parts_->metrics->CountCancelled(CancelReasonOf(reason));
 }
 
 void ScoreCall::OnDone() { std::shared_ptr<ScoreCall> last = std::move(self_); }

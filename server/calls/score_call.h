@@ -1,12 +1,13 @@
-// A Score: one run per pair, all submitted at once and batched by the
-// scheduler.
+// Handles Score: makes one run per pair and submits all of them at once, so
+// that the scheduler batches them.
 #ifndef QKSCOPE_SERVER_CALLS_SCORE_CALL_H_
 #define QKSCOPE_SERVER_CALLS_SCORE_CALL_H_
 
 #include <memory>
-#include <mutex>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
+#include "engine/base/mutex.h"
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
 #include "qkscope/v1/analysis.pb.h"
@@ -20,7 +21,8 @@ class ScoreCall : public grpc::ServerUnaryReactor,
                   public LiveCall,
                   public std::enable_shared_from_this<ScoreCall> {
  public:
-  static ScoreCall* Start(const ServerCore* core,
+  static ScoreCall* Start(const CallParts* call_parts,
+                          const RunParts* run_parts,
                           grpc::CallbackServerContext* context,
                           const pb::ScoreRequest& request,
                           pb::ScoreResponse* response);
@@ -33,25 +35,32 @@ class ScoreCall : public grpc::ServerUnaryReactor,
  private:
   class PairSink;
 
-  ScoreCall(const ServerCore* core, grpc::CallbackServerContext* context,
-            pb::ScoreResponse* response);
-  absl::Status Begin(const pb::ScoreRequest& request);
-  // A pair's run is over.
+  ScoreCall(const CallParts* call_parts, const RunParts* run_parts,
+            grpc::CallbackServerContext* context, pb::ScoreResponse* response);
+  absl::Status Begin(const pb::ScoreRequest& request)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Does everything but submit `runs`.
+  absl::Status Prepare(const pb::ScoreRequest& request,
+                       std::vector<ScheduledRun>* runs)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Stores the result of a pair whose run has ended.
   void PairDone(size_t index, const absl::Status& status,
-                const ScoreResult& result);
-  bool End(const absl::Status& status);
+                const ScoreResult& result) ABSL_LOCKS_EXCLUDED(mutex_);
+  bool End(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  const ServerCore* const core_;
+  const CallParts* const call_parts_;
+  const RunParts* const run_parts_;
   grpc::CallbackServerContext* const context_;
   pb::ScoreResponse* const response_;
   std::shared_ptr<ScoreCall> self_;
+  // Prepare sets this before other threads can see the call.
   std::shared_ptr<ScheduledRequest> request_;
 
-  std::mutex mutex_;
-  CallRecord call_;
-  std::vector<pb::ScoreResult> results_;
-  size_t left_ = 0;
-  bool finished_ = false;
+  Mutex mutex_;
+  CallRecord call_ ABSL_GUARDED_BY(mutex_);
+  std::vector<pb::ScoreResult> results_ ABSL_GUARDED_BY(mutex_);
+  size_t left_ ABSL_GUARDED_BY(mutex_) = 0;  // pairs still running
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace qk

@@ -1,8 +1,10 @@
-// What all handlers share. Owned by Server; everything outlives every call.
+// The objects that handlers use. Each handler receives only the parts that it
+// needs. Server owns the objects, which outlive every call.
 #ifndef QKSCOPE_SERVER_CALLS_SERVER_CORE_H_
 #define QKSCOPE_SERVER_CALLS_SERVER_CORE_H_
 
 #include <atomic>
+#include <cstdint>
 #include <string>
 
 #include "engine/types/backend_info.h"
@@ -21,23 +23,45 @@
 
 namespace qk {
 
-struct ServerCore {
+// The facts about this server that responses and manifests contain.
+struct ServerDescription {
   std::string version;
-  Limits limits;
   BackendInfo backend;
-  ModelRegistry* registry = nullptr;
-  Scheduler* scheduler = nullptr;
-  BufferBudget* budget = nullptr;
-  std::atomic<int64_t>* buffered = nullptr;
-  Executor* executor = nullptr;
-  Metrics* metrics = nullptr;
-  Log* log = nullptr;
+};
+
+// Parts that every call needs.
+struct CallParts {
+  const Limits* limits = nullptr;
   CallTracker* calls = nullptr;
   const Identity* identity = nullptr;
-  bool log_prompts = false;
-  ResultStore* results = nullptr;      // nullptr: none are kept
-  Executor* spool_executor = nullptr;  // writes them
+  ModelRegistry* registry = nullptr;
   const Connections* connections = nullptr;
+  Metrics* metrics = nullptr;
+  Log* log = nullptr;
+  bool log_prompts = false;
+};
+
+// Parts for calls that run models.
+struct RunParts {
+  const Limits* limits = nullptr;
+  const ServerDescription* server = nullptr;  // for manifests
+  Scheduler* scheduler = nullptr;
+  BufferBudget* budget = nullptr;
+  std::atomic<int64_t>* buffered = nullptr;  // bytes in all queues
+  Executor* executor = nullptr;              // writes the streams
+  Metrics* metrics = nullptr;
+};
+
+// Parts for calls that keep results or read them.
+struct ResultParts {
+  ResultStore* store = nullptr;  // nullptr: the server keeps no results
+  Executor* executor = nullptr;  // writes results to the store
+};
+
+struct ServerCore {
+  CallParts call;
+  RunParts run;
+  ResultParts results;
 };
 
 }  // namespace qk

@@ -1,5 +1,7 @@
 #include "server/calls/stream_call.h"
 
+#include <optional>
+
 #include "server/calls/call_record.h"
 #include "server/common/delay_point.h"
 
@@ -7,38 +9,43 @@ namespace qk {
 
 void StreamCall::Tick(absl::Time now) {
   const absl::Duration stall =
-      absl::Milliseconds(core_->limits.write_stall_timeout_ms);
-  std::unique_lock<std::mutex> lock(mutex_);
-  auto verdict = watch_.Check(now, stall, deadline_);
-  // The scheduler sees to deadlines between two steps, however long they are.
+      absl::Milliseconds(call_parts_->limits->write_stall_timeout_ms);
+  std::optional<WriteWatch::Verdict> verdict;
+  {
+    MutexLock lock(&mutex_);
+    verdict = watch_.Check(now, stall, deadline_);
+  }
+  // The scheduler checks deadlines only between steps, and a step may be long.
   if (!verdict.has_value() && now > deadline_) {
     verdict = {CancelReason::kDeadline, "deadline exceeded"};
   }
   if (!verdict.has_value()) return;
-  lock.unlock();
   const absl::Status reason = absl::DeadlineExceededError(verdict->message);
   if (!End(reason)) {
     CutIfStuck(now, stall);
     return;
   }
-  core_->metrics->Cancelled(verdict->reason);
-  lock.lock();
-  watch_.CancelCall(context_, reason);
-  lock.unlock();
+  call_parts_->metrics->CountCancelled(verdict->reason);
+  {
+    MutexLock lock(&mutex_);
+    watch_.CancelCall(context_, reason);
+  }
   Pump();
 }
 
 void StreamCall::CutIfStuck(absl::Time now, absl::Duration patience) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (watch_.writing() && stuck_.Cut(*core_->connections, now, patience)) {
-    core_->log->Warn("connection_cut", {{"reason", "its peer takes nothing"}});
+  MutexLock lock(&mutex_);
+  if (watch_.writing() &&
+      stuck_.ShutDownIfStuck(*call_parts_->connections, now, patience)) {
+    call_parts_->log->Warn("connection_cut",
+                           {{"reason", "the peer reads nothing"}});
   }
 }
 
 void StreamCall::Abort(const absl::Status& reason) {
   if (End(reason)) {
-    // The reader may stand still.
-    std::lock_guard<std::mutex> lock(mutex_);
+    // The client may have stopped reading.
+    MutexLock lock(&mutex_);
     watch_.CancelCall(context_, reason);
   }
   Pump();
@@ -47,7 +54,9 @@ void StreamCall::Abort(const absl::Status& reason) {
 void StreamCall::EndCancelled() {
   DelayPoint("cancel");
   const absl::Status reason = CancelledReason(*context_);
-  if (End(reason)) core_->metrics->Cancelled(CancelReasonOf(reason));
+  if (End(reason)) {
+    call_parts_->metrics->CountCancelled(CancelReasonOf(reason));
+  }
   Pump();
 }
 

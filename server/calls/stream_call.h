@@ -1,12 +1,12 @@
-// What the streaming calls share: time limits of a write that does not end, and
-// what happens when the client is gone.
+// The base of streaming calls: limits how long a write may take, and ends the
+// call when its client is gone.
 #ifndef QKSCOPE_SERVER_CALLS_STREAM_CALL_H_
 #define QKSCOPE_SERVER_CALLS_STREAM_CALL_H_
 
-#include <mutex>
-
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "engine/base/mutex.h"
 #include "grpcpp/server_context.h"
 #include "server/calls/call_tracker.h"
 #include "server/calls/server_core.h"
@@ -20,29 +20,30 @@ class StreamCall : public LiveCall {
   void Abort(const absl::Status& reason) final;
 
  protected:
-  StreamCall(const ServerCore* core, grpc::CallbackServerContext* context)
-      : core_(core), context_(context), stuck_(context->peer()) {}
+  StreamCall(const CallParts* parts, grpc::CallbackServerContext* context)
+      : call_parts_(parts), context_(context), stuck_(context->peer()) {}
 
-  // For the reactor's OnCancel.
-  void EndCancelled();
+  // The reactor's OnCancel calls this.
+  void EndCancelled() ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Ends the call with an error, unless it has ended. True: it did.
-  virtual bool End(const absl::Status& reason) = 0;
-  // Starts the next write, or finishes, if there is something to do and no
-  // write is in flight. Any thread.
-  virtual void Pump() = 0;
+  // Ends the call with an error. Returns false if it had ended before.
+  virtual bool End(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mutex_) = 0;
+  // If no write is in flight, starts the next one or finishes the call,
+  // whichever is due. May be called on any thread.
+  virtual void Pump() ABSL_LOCKS_EXCLUDED(mutex_) = 0;
 
-  const ServerCore* const core_;
+  const CallParts* const call_parts_;
   grpc::CallbackServerContext* const context_;
-  absl::Time deadline_ = absl::InfiniteFuture();  // set before the call runs
+  absl::Time deadline_ = absl::InfiniteFuture();  // constant once registered
 
-  std::mutex mutex_;
-  WriteWatch watch_;
+  Mutex mutex_;
+  WriteWatch watch_ ABSL_GUARDED_BY(mutex_);
 
  private:
-  void CutIfStuck(absl::Time now, absl::Duration patience);
+  void CutIfStuck(absl::Time now, absl::Duration patience)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
-  StuckConnection stuck_;  // under mutex_
+  StuckConnection stuck_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace qk

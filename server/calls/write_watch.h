@@ -1,5 +1,5 @@
-// Notices a reader that takes nothing, or a stream past its deadline, while a
-// write is in flight. Not thread-safe: under its stream's lock.
+// Detects, while a write is in flight, a client that does not read or a stream
+// past its deadline. Not thread-safe: the stream's lock guards it.
 #ifndef QKSCOPE_SERVER_CALLS_WRITE_WATCH_H_
 #define QKSCOPE_SERVER_CALLS_WRITE_WATCH_H_
 
@@ -36,12 +36,13 @@ class WriteWatch {
     if (now - *started_ < stall) return std::nullopt;
     return Verdict{
         CancelReason::kStalled,
-        absl::StrCat("the reader took nothing for ",
+        absl::StrCat("the client read nothing for ",
                      absl::ToInt64Milliseconds(now - *started_), " ms")};
   }
 
-  // A status that is set this way reaches the client without waiting for its
-  // flow control. The pending write keeps the call alive, and ends with it.
+  // Cancels the call if a write is in flight. A status that is set this way
+  // reaches the client without waiting for flow control. The pending write
+  // keeps the gRPC call alive until then.
   void CancelCall(grpc::CallbackServerContext* context,
                   const absl::Status& reason) const {
     if (!writing()) return;

@@ -1,4 +1,4 @@
-// The one form of errors that name a field.
+// The form of all errors that name a field.
 #ifndef QKSCOPE_SERVER_COMMON_BAD_FIELD_H_
 #define QKSCOPE_SERVER_COMMON_BAD_FIELD_H_
 
@@ -8,7 +8,7 @@
 
 namespace qk {
 
-// "field: problem", INVALID_ARGUMENT.
+// INVALID_ARGUMENT "field: problem".
 inline absl::Status BadField(absl::string_view field,
                              absl::string_view problem) {
   return absl::InvalidArgumentError(absl::StrCat(field, ": ", problem));

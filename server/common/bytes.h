@@ -1,4 +1,5 @@
-// Memory that something is read into: not zeroed first, as a std::string's is.
+// A buffer to read into. Unlike a std::string's, its memory is not zeroed
+// first.
 #ifndef QKSCOPE_SERVER_COMMON_BYTES_H_
 #define QKSCOPE_SERVER_COMMON_BYTES_H_
 
@@ -26,7 +27,7 @@ class Bytes {
   char* data() { return data_.get(); }
   size_t size() const { return size_; }
   absl::string_view view() const { return {data_.get(), size_}; }
-  // Empty then; delete[] is the caller's.
+  // Empties the object. The caller must delete[] the memory.
   char* Release() {
     size_ = 0;
     return data_.release();

@@ -1,4 +1,4 @@
-// Why a call ended before its time.
+// The reasons why a call is cancelled.
 #ifndef QKSCOPE_SERVER_COMMON_CANCEL_REASON_H_
 #define QKSCOPE_SERVER_COMMON_CANCEL_REASON_H_
 

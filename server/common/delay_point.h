@@ -1,7 +1,7 @@
-// Places where a test may hold a thread, or end the process, to force what
-// otherwise happens once in a million calls. A process without a hook, as
-// qkscoped always is, loads one pointer at each and goes on: no flag, variable
-// or file installs one, only code that is linked in.
+// Points where a test may hold a thread or end the process, to force what
+// otherwise happens once in a million calls. A process without a hook, such as
+// qkscoped, only loads one pointer at each point. Only code that is linked in
+// can install a hook; no flag, environment variable or file can.
 #ifndef QKSCOPE_SERVER_COMMON_DELAY_POINT_H_
 #define QKSCOPE_SERVER_COMMON_DELAY_POINT_H_
 
@@ -9,8 +9,8 @@
 
 namespace qk {
 
-// Called with the point's name, on the thread that came to it. Calls' points
-// are under no lock of the server's but where a comment says so.
+// Called with the point's name, on the thread that reached it. The points in
+// calls are not under a lock of the server, except where a comment says so.
 using DelayHook = void (*)(const char* point);
 
 inline std::atomic<DelayHook> delay_hook{nullptr};

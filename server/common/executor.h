@@ -1,33 +1,35 @@
-// A few threads that run closures. Streams are written here, so that neither
-// the device's thread nor gRPC's pollers do the work of encoding.
+// A few threads that run closures. Streams are encoded and written on them, so
+// that neither the device's thread nor gRPC's pollers have to do it.
 #ifndef QKSCOPE_SERVER_COMMON_EXECUTOR_H_
 #define QKSCOPE_SERVER_COMMON_EXECUTOR_H_
 
-#include <condition_variable>
 #include <deque>
 #include <functional>
-#include <mutex>
 #include <thread>
 #include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "engine/base/mutex.h"
 
 namespace qk {
 
 class Executor {
  public:
   explicit Executor(int threads);
-  // Runs what was posted, then joins.
+  // Runs the tasks that were posted, then joins the threads.
   ~Executor();
 
-  // Any thread. Tasks run in order of posting, on several threads at once.
+  // May be called on any thread. Tasks start in the order of posting, and run
+  // on several threads at once.
   void Post(std::function<void()> task);
 
  private:
   void Loop();
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<std::function<void()>> tasks_;
-  bool stopping_ = false;
+  Mutex mutex_;
+  CondVar changed_;
+  std::deque<std::function<void()>> tasks_ ABSL_GUARDED_BY(mutex_);
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::thread> threads_;
 };
 

@@ -2,29 +2,29 @@
 
 #include <sys/stat.h>
 
-#include <chrono>
 #include <fstream>
 #include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 
 namespace qk {
 namespace {
 
-constexpr auto kInterval = std::chrono::seconds(1);
+constexpr absl::Duration kInterval = absl::Seconds(1);
 
 }  // namespace
 
 FileWatch::FileWatch(std::vector<std::string> files)
-    : files_(std::move(files)), seen_(Look()) {}
+    : files_(std::move(files)), last_fingerprint_(Fingerprint()) {}
 
 FileWatch::~FileWatch() {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     stopping_ = true;
   }
-  changed_.notify_all();
+  changed_.NotifyAll();
   if (thread_.joinable()) thread_.join();
 }
 
@@ -33,7 +33,7 @@ void FileWatch::Start(std::function<void()> on_change) {
       [this, on_change = std::move(on_change)] { Loop(on_change); });
 }
 
-std::string FileWatch::Look() const {
+std::string FileWatch::Fingerprint() const {
   std::string out;
   for (const std::string& file : files_) {
     struct stat s = {};
@@ -48,14 +48,17 @@ std::string FileWatch::Look() const {
 void FileWatch::Loop(const std::function<void()>& on_change) {
   for (;;) {
     {
-      std::unique_lock<std::mutex> lock(mutex_);
-      changed_.wait_for(lock, kInterval, [this] { return stopping_; });
-      if (stopping_) return;
+      MutexLock lock(&mutex_);
+      const bool stopping = changed_.WaitFor(
+          &mutex_, kInterval,
+          [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_; });
+      if (stopping) return;
     }
-    std::string now = Look();
-    if (now == seen_) continue;
-    // Taken before the files are read: what comes later is a change again.
-    seen_ = std::move(now);
+    std::string now = Fingerprint();
+    if (now == last_fingerprint_) continue;
+    // The fingerprint was taken before the files are read, so a later change is
+    // detected again.
+    last_fingerprint_ = std::move(now);
     on_change();
   }
 }

@@ -1,22 +1,22 @@
-// Notices that files have changed, by looking at them once a second: works for
-// renames, symlinked folders (Kubernetes) and network file systems alike.
+// Detects that files have changed by examining them once a second. This works
+// for renames, symlinked folders (Kubernetes) and network file systems alike.
 #ifndef QKSCOPE_SERVER_COMMON_FILE_WATCH_H_
 #define QKSCOPE_SERVER_COMMON_FILE_WATCH_H_
 
-#include <condition_variable>
 #include <functional>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
+#include "engine/base/mutex.h"
 
 namespace qk {
 
 class FileWatch {
  public:
-  // What differs from the files as they are now is a change.
+  // Changes are detected against the files' state at construction.
   explicit FileWatch(std::vector<std::string> files);
   ~FileWatch();
 
@@ -24,19 +24,19 @@ class FileWatch {
   void Start(std::function<void()> on_change);
 
  private:
-  // A line per file: inode, size, times.
-  std::string Look() const;
+  // One line per file: device, inode, size, times.
+  std::string Fingerprint() const;
   void Loop(const std::function<void()>& on_change);
 
   const std::vector<std::string> files_;
-  std::string seen_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool stopping_ = false;
+  std::string last_fingerprint_;  // the thread's own
+  Mutex mutex_;
+  CondVar changed_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
 
-// The whole file. Errors: `file: cannot be read`, NOT_FOUND.
+// Returns the whole file. NOT_FOUND `file: cannot be read`.
 absl::StatusOr<std::string> ReadTextFile(const std::string& path);
 
 }  // namespace qk

@@ -14,7 +14,7 @@ namespace {
 constexpr char kRetryUrl[] = "type.googleapis.com/google.rpc.RetryInfo";
 constexpr char kRequestUrl[] = "type.googleapis.com/google.rpc.RequestInfo";
 
-// Long enough for any of our messages; far under the 8 KiB of metadata that
+// Enough for any of our messages, and well below the 8 KiB of metadata that
 // clients accept.
 constexpr size_t kMaxMessage = 2048;
 
@@ -78,7 +78,7 @@ ConvertedStatus ToGrpcStatus(const absl::Status& status,
   } else {
     std::string message = StripPaths(status.message());
     if (message.size() > kMaxMessage) message.resize(kMaxMessage);
-    // absl's codes are gRPC's.
+    // absl and gRPC number their codes alike.
     out.status =
         grpc::Status(static_cast<grpc::StatusCode>(status.code()), message);
   }

@@ -1,4 +1,4 @@
-// The one place where absl::Status becomes grpc::Status.
+// The only place where an absl::Status becomes a grpc::Status.
 #ifndef QKSCOPE_SERVER_COMMON_GRPC_STATUS_H_
 #define QKSCOPE_SERVER_COMMON_GRPC_STATUS_H_
 
@@ -11,24 +11,25 @@
 
 namespace qk {
 
-// Says when to try again. Kept through the conversion as google.rpc.RetryInfo.
+// Attaches the delay before a retry; clients get it as google.rpc.RetryInfo.
 absl::Status WithRetryAfter(absl::Status status, absl::Duration delay);
 std::optional<absl::Duration> RetryAfter(const absl::Status& status);
 
 struct ConvertedStatus {
   grpc::Status status;
-  // Of an internal error, for the log only: what `status` refers to.
+  // Set for internal errors, for the log only: the reference in `status` and
+  // the original message.
   std::string reference;
   std::string detail;
 };
 
-// Paths in messages are cut to file names. An internal error tells the client
-// no more than a reference. Details are a serialised google.rpc.Status with
-// RequestInfo (`request_id`) and, where there is one, RetryInfo.
+// Shortens paths in messages to file names, and replaces the message of an
+// internal error by a reference. The details are a serialised google.rpc.Status
+// with RequestInfo (`request_id`) and, if a delay is attached, RetryInfo.
 ConvertedStatus ToGrpcStatus(const absl::Status& status,
                              const std::string& request_id);
 
-// "UNAVAILABLE", for logs and labels.
+// The code's name, such as "UNAVAILABLE", for logs and labels.
 const char* CodeName(grpc::StatusCode code);
 
 }  // namespace qk

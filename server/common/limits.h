@@ -1,4 +1,4 @@
-// What one request may ask of the server. Every value is > 0 and enforced.
+// Limits on requests. Every value is > 0 and enforced.
 #ifndef QKSCOPE_SERVER_COMMON_LIMITS_H_
 #define QKSCOPE_SERVER_COMMON_LIMITS_H_
 
@@ -23,7 +23,7 @@ struct Limits {
 };
 
 // Payload bytes of one Layer event. With one write in flight per stream, a
-// reader that stands still costs about two of these inside gRPC.
+// reader that has stopped reading costs about two chunks inside gRPC.
 inline constexpr int kMaxChunkBytes = 256 * 1024;
 
 }  // namespace qk

@@ -8,7 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "engine/base/utf8.h"
+#include "engine/base/json_string.h"
 #include "google/protobuf/stubs/logging.h"
 #include "grpc/support/log.h"
 #include "spdlog/logger.h"
@@ -45,9 +45,13 @@ const char* LevelName(LogLevel level) {
   return "info";
 }
 
+std::string Quoted(absl::string_view text) {
+  return JsonString(text, ReplacementCharacter::kUtf8);
+}
+
 struct ToJson {
   std::string operator()(const std::string& value) const {
-    return absl::StrCat("\"", JsonEscape(value), "\"");
+    return Quoted(value);
   }
   std::string operator()(int64_t value) const { return absl::StrCat(value); }
   std::string operator()(double value) const {
@@ -60,43 +64,22 @@ std::string LineStart(const char* level, absl::string_view event) {
   return absl::StrCat("{\"ts\":\"",
                       absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(),
                                        absl::UTCTimeZone()),
-                      "\",\"level\":\"", level, "\",\"event\":\"",
-                      JsonEscape(event), "\"");
+                      "\",\"level\":\"", level, "\",\"event\":", Quoted(event));
 }
 
-void LogOfGrpc(gpr_log_func_args* args) {
+void WriteGrpcLog(gpr_log_func_args* args) {
   const bool error = args->severity == GPR_LOG_SEVERITY_ERROR;
   const std::string line =
       absl::StrCat(LineStart(error ? "error" : "info", "grpc"),
-                   ",\"message\":\"", JsonEscape(args->message), "\"}\n");
+                   ",\"message\":", Quoted(args->message), "}\n");
   std::fwrite(line.data(), 1, line.size(), stderr);
 }
 
 }  // namespace
 
 void RouteLibraryLogs() {
-  gpr_set_log_function(LogOfGrpc);
+  gpr_set_log_function(WriteGrpcLog);
   google::protobuf::SetLogHandler(nullptr);
-}
-
-std::string JsonEscape(absl::string_view text) {
-  std::string out;
-  while (!text.empty()) {
-    const size_t valid = FindInvalidUtf8(text).value_or(text.size());
-    for (const char c : text.substr(0, valid)) {
-      if (c == '"' || c == '\\') {
-        absl::StrAppend(&out, "\\", absl::string_view(&c, 1));
-      } else if (static_cast<unsigned char>(c) < 0x20) {
-        absl::StrAppendFormat(&out, "\\u%04x", c);
-      } else {
-        out += c;
-      }
-    }
-    if (valid == text.size()) break;
-    out += "\xef\xbf\xbd";
-    text.remove_prefix(valid + 1);
-  }
-  return out;
 }
 
 Log::Log(LogLevel level)

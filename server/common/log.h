@@ -1,5 +1,5 @@
-// One JSON object per line on stderr. Never a token, and a prompt only
-// where `log_prompts` asks for it.
+// The log: one JSON object per line on stderr. It never contains a token, and
+// contains prompts only if `log_prompts` is set.
 #ifndef QKSCOPE_SERVER_COMMON_LOG_H_
 #define QKSCOPE_SERVER_COMMON_LOG_H_
 
@@ -46,13 +46,9 @@ class Log {
   std::shared_ptr<spdlog::logger> logger_;
 };
 
-// Makes gRPC's own messages lines of the same form, and stops protobuf's about
-// messages that it could not parse: any client could fill the log with them.
+// Writes gRPC's own messages as lines of the same form. Suppresses protobuf's
+// messages about parse errors, because any client could fill the log with them.
 void RouteLibraryLogs();
-
-// The text with JSON's escapes, without quotes. Bytes that are not UTF-8
-// become U+FFFD.
-std::string JsonEscape(absl::string_view text);
 
 }  // namespace qk
 

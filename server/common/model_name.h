@@ -1,4 +1,4 @@
-// Names of models, as configurations and requests give them.
+// Checks model names in configurations and requests.
 #ifndef QKSCOPE_SERVER_COMMON_MODEL_NAME_H_
 #define QKSCOPE_SERVER_COMMON_MODEL_NAME_H_
 
@@ -7,7 +7,8 @@
 
 namespace qk {
 
-// "must not be empty", "invalid name (allowed [A-Za-z0-9._-]{1,128})".
+// INVALID_ARGUMENT "FIELD: must not be empty" or "FIELD: invalid name (allowed
+// [A-Za-z0-9._-]{1,128})".
 absl::Status CheckModelName(absl::string_view field, absl::string_view name);
 
 }  // namespace qk

@@ -28,7 +28,7 @@ void CollectFields(const Descriptor* message, std::vector<std::string>* out) {
   }
 }
 
-// The key that a line of text proto sets, or opens.
+// The key at the beginning of a line of text proto.
 std::string KeyOfLine(absl::string_view line) {
   line = absl::StripLeadingAsciiWhitespace(line);
   size_t end = 0;
@@ -39,7 +39,7 @@ std::string KeyOfLine(absl::string_view line) {
   return std::string(line.substr(0, end));
 }
 
-// Keeps the first error, in our words.
+// Keeps the first error, reworded.
 class FirstError : public google::protobuf::io::ErrorCollector {
  public:
   FirstError(const std::string& text, const std::string& file,

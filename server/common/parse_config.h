@@ -1,4 +1,4 @@
-// Text proto with errors that an operator can use.
+// Parses text proto, with errors that help an operator.
 #ifndef QKSCOPE_SERVER_COMMON_PARSE_CONFIG_H_
 #define QKSCOPE_SERVER_COMMON_PARSE_CONFIG_H_
 
@@ -12,13 +12,13 @@
 namespace qk {
 
 // Errors: `file:line: key: problem`, with a suggestion for an unknown key.
-// `places` may be nullptr.
+// `places` receives the fields' lines; it may be nullptr.
 absl::Status ParseTextProto(
     const std::string& text, const std::string& file,
     google::protobuf::Message* out,
     google::protobuf::TextFormat::ParseInfoTree* places);
 
-// A configuration file's text.
+// Parses the text of a configuration file.
 absl::StatusOr<::qkscope::v1::ServerConfig> ParseConfig(
     const std::string& text, const std::string& file);
 

@@ -1,4 +1,4 @@
-// The short name of the API's messages.
+// The short name of the namespace of the API's messages.
 #ifndef QKSCOPE_SERVER_COMMON_PB_H_
 #define QKSCOPE_SERVER_COMMON_PB_H_
 

@@ -1,5 +1,5 @@
-// Why a request was turned away before it ran, kept with its status until the
-// call ends: counted there, once, and told to the client with a time to retry.
+// The reason why a request was refused before it ran. It travels in the status
+// until the call ends, where it is counted once; the client gets a retry delay.
 #ifndef QKSCOPE_SERVER_COMMON_REFUSAL_H_
 #define QKSCOPE_SERVER_COMMON_REFUSAL_H_
 
@@ -12,15 +12,15 @@ namespace qk {
 enum class Refusal {
   kQueueFull,
   kStreamBuffers,
-  kMemory,     // none is free
-  kNeverFits,  // nor would there be
+  kMemory,     // not enough memory is free now
+  kNeverFits,  // the memory would never be enough
   kResponseSize,
   kDraining,
   kModelState,
   kUserBudget,
 };
 
-// `status` with its reason, and RetryInfo where waiting helps.
+// Returns `status` with the reason, and with RetryInfo if waiting helps.
 absl::Status Refused(Refusal reason, const absl::Status& status);
 std::optional<Refusal> RefusalOf(const absl::Status& status);
 

@@ -1,4 +1,4 @@
-// Text for error messages: escaped echoes, sizes, and no paths.
+// Text for error messages: escaped input, sizes, and no paths.
 #ifndef QKSCOPE_SERVER_COMMON_TEXT_H_
 #define QKSCOPE_SERVER_COMMON_TEXT_H_
 
@@ -10,22 +10,22 @@
 
 namespace qk {
 
-// `text` with everything but printable ASCII escaped, at most 64 bytes of it;
-// longer text ends in "...".
+// Escapes everything but printable ASCII in `text`. Text over 64 bytes is cut
+// off and ends in "...".
 std::string Echo(absl::string_view text);
 
-// A library's message: what is not printable ASCII is escaped, at most 200
-// bytes of it; a longer one ends in "...".
+// As Echo, for a library's message; the limit is 200 bytes, and backslashes and
+// quotes stay as they are.
 std::string Printable(absl::string_view message);
 
-// 64 hex digits of either case.
+// Whether `text` is 64 hex digits of either case.
 bool IsSha256(absl::string_view text);
 
 // "512 B", "1.5 MiB", "9.1 GiB".
 std::string HumanBytes(int64_t bytes);
 
-// Absolute paths shortened to their last part: where a server keeps its files
-// is no business of its clients.
+// Shortens absolute paths to their last component, so that clients do not learn
+// where a server keeps its files.
 std::string StripPaths(absl::string_view text);
 
 }  // namespace qk

@@ -5,7 +5,7 @@
 namespace qk {
 namespace {
 
-// Version, trace id, parent id and flags with the dashes between them.
+// Version, trace id, parent id and flags, with dashes between them.
 constexpr size_t kLength = 2 + 1 + 32 + 1 + 16 + 1 + 2;
 
 bool IsHex(absl::string_view text) {

@@ -1,4 +1,4 @@
-// W3C Trace Context's `traceparent` header.
+// Parses the `traceparent` header of W3C Trace Context.
 #ifndef QKSCOPE_SERVER_COMMON_TRACEPARENT_H_
 #define QKSCOPE_SERVER_COMMON_TRACEPARENT_H_
 
@@ -11,11 +11,11 @@ namespace qk {
 
 struct TraceParent {
   std::string trace_id;   // 32 lower-case hex digits, not all 0
-  std::string parent_id;  // 16, not all 0
+  std::string parent_id;  // 16 lower-case hex digits, not all 0
 };
 
-// Absent for anything but what the recommendation's section 3.2 allows.
-// Versions after 00 may carry more at the end.
+// Returns nullopt unless the header is valid by section 3.2 of the
+// recommendation. Versions after 00 may have more at the end.
 std::optional<TraceParent> ParseTraceParent(absl::string_view header);
 
 }  // namespace qk

@@ -1,5 +1,5 @@
-// Who calls, as the operator has configured it. Plain data: what makes a User
-// of a call's credentials is identity.h.
+// A user, as the operator has configured it. Plain data; identity.h finds the
+// user that a call's credentials belong to.
 #ifndef QKSCOPE_SERVER_COMMON_USER_H_
 #define QKSCOPE_SERVER_COMMON_USER_H_
 
@@ -9,15 +9,15 @@
 
 namespace qk {
 
-// What a user may take of the server. 0: no limit of its own.
+// A user's limits. 0 means no limit.
 struct UserBudget {
-  // Of the device and of streamed payloads, within any window.
-  int64_t device_ms_per_window = 0;  // milliseconds
-  int64_t bytes_per_window = 0;      // bytes
-  // The window's length, in seconds.
+  // Device time and streamed payload bytes in a sliding window of window_s
+  // seconds.
+  int64_t device_ms_per_window = 0;
+  int64_t bytes_per_window = 0;
   int64_t window_s = 3600;
-  // Requests of the user at one time: admitted ones (running or waiting), and
-  // of these the waiting ones.
+  // The user's requests at one time: those that run or wait, and those that
+  // wait.
   int max_in_flight = 0;
   int max_queued = 0;
 
@@ -26,17 +26,17 @@ struct UserBudget {
 
 enum class UserRole {
   kUser,
-  kOperator,  // may call ModelAdmin too
+  kOperator,  // may also call ModelAdmin, and see and cancel all requests
 };
 
 struct User {
-  // The only name under which logs, metrics and usage know the user.
+  // The only name under which logs, metrics and usage reports know the user.
   // [A-Za-z0-9._-]{1,64}.
   std::string alias;
-  // Share of the device relative to other users who wait; finite, > 0.
+  // Weight of the user's share of the device among waiting users; finite, > 0.
   double weight = 1;
   UserRole role = UserRole::kUser;
-  // By name; empty: all. Other models do not exist for the user.
+  // Names of the models that the user may see and use. Empty: all.
   std::vector<std::string> allowed_models;
   UserBudget budget;
 

@@ -1,4 +1,4 @@
-// qkscoped's command line.
+// The command line of qkscoped.
 #ifndef QKSCOPE_SERVER_CONFIG_FLAGS_H_
 #define QKSCOPE_SERVER_CONFIG_FLAGS_H_
 
@@ -12,7 +12,7 @@
 namespace qk {
 
 struct Flags {
-  ::qkscope::v1::ServerConfig config;  // what flags set
+  ::qkscope::v1::ServerConfig config;  // only fields that flags set
   std::optional<std::string> config_file;
   bool check_config = false;
   bool anonymous_network = false;
@@ -20,7 +20,7 @@ struct Flags {
   bool version = false;
 };
 
-// `arguments`: without the program's name. Errors name the flag.
+// `arguments` excludes the program's name. Errors name the flag.
 absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments);
 
 extern const char kHelp[];

@@ -22,7 +22,7 @@ using ::qkscope::v1::ServerConfig;
 constexpr int kMaxThreads = 1024;
 constexpr int kMaxSeconds = 24 * 3600;
 
-// Errors of one source (a file, or the flags).
+// Checks values. Errors name the values' source: a file, or the flags.
 class Checker {
  public:
   explicit Checker(std::string source) : source_(std::move(source)) {}
@@ -32,7 +32,7 @@ class Checker {
         absl::StrCat(source_, ": ", key, ": ", problem));
   }
 
-  // In lower case.
+  // Returns the digest in lower case.
   absl::StatusOr<std::string> Sha256(const std::string& key,
                                      const std::string& value) const {
     if (IsSha256(value)) return absl::AsciiStrToLower(value);
@@ -40,7 +40,7 @@ class Checker {
                absl::StrCat("must be 64 hex digits, got '", Echo(value), "'"));
   }
 
-  // A limit that is set must be in [1, max].
+  // Sets `*out` if the limit is set, which must be >= 1.
   template <typename T>
   absl::Status Limit(const std::string& key, bool is_set, int64_t value,
                      T* out) const {
@@ -52,7 +52,7 @@ class Checker {
     return absl::OkStatus();
   }
 
-  // A time that is set must be in [min, a day].
+  // Sets `*out` if the time is set, which must be in [min, one day].
   absl::Status Seconds(const std::string& key, bool is_set, int min, int value,
                        absl::Duration* out) const {
     if (!is_set) return absl::OkStatus();
@@ -125,9 +125,10 @@ absl::Status SetModels(const ServerConfig& config, const Checker& check,
                         ConvertModel(config.models(i), key, check));
     const auto [it, inserted] = used.emplace(model.name, i);
     if (!inserted) {
-      return check.Bad(key + ".name",
-                       absl::StrCat("'", model.name, "' is used by models[",
-                                    it->second, "]"));
+      return check.Bad(
+          key + ".name",
+          absl::StrCat("'", model.name, "' is already used by models[",
+                       it->second, "]"));
     }
     out->models.push_back(std::move(model));
   }
@@ -150,8 +151,9 @@ absl::Status SetAddresses(const ServerConfig& config, const Checker& check,
     return check.Bad("metrics_listen", std::string(metrics.status().message()));
   }
   if (listen->port != 0 && listen->port == metrics->port) {
-    return check.Bad("metrics_listen",
-                     absl::StrCat("port ", metrics->port, " is listen's, too"));
+    return check.Bad(
+        "metrics_listen",
+        absl::StrCat("port ", metrics->port, " is already used by listen"));
   }
   return absl::OkStatus();
 }
@@ -278,6 +280,7 @@ absl::StatusOr<ServerOptions> OptionsFromConfig(const ServerConfig& config,
   if (config.has_spool()) {
     QK_RETURN_IF_ERROR(SetSpool(config.spool(), check, &out));
   }
+  if (config.has_backend()) out.backend = config.backend();
   if (config.has_threads()) {
     out.threads = config.threads();
     if (out.threads < 1 || out.threads > kMaxThreads) {
@@ -296,24 +299,26 @@ absl::StatusOr<ServerOptions> OptionsFromConfig(const ServerConfig& config,
 
 absl::Status CheckAccess(const ServerOptions& options) {
   for (const UserEntry& user : options.access.users) {
-    if (user.subject.empty() || options.access.tls.asks_clients()) continue;
+    if (user.subject.empty() ||
+        options.access.tls.requires_client_certificate())
+      continue;
     return absl::InvalidArgumentError(
         absl::StrCat(user.where, ".subject: needs tls.client_ca_file"));
   }
   if (options.model_admin.enabled && !options.access.has_users()) {
     return absl::InvalidArgumentError(
-        "model_admin: needs users or users_file: without them nobody is an "
-        "operator");
+        "model_admin: needs users or users_file, because only operators may "
+        "use it");
   }
   QK_ASSIGN_OR_RETURN(const HostPort listen, ParseHostPort(options.listen));
-  const bool open =
-      !options.access.has_users() && !options.access.tls.asks_clients();
+  const bool open = !options.access.has_users() &&
+                    !options.access.tls.requires_client_certificate();
   if (open && !IsLoopback(listen.host) &&
       !options.access.allow_anonymous_network) {
     return absl::InvalidArgumentError(absl::StrCat(
         "listen: '", Echo(options.listen),
-        "' can be reached by others, and nobody is asked for credentials; set "
-        "users, users_file or tls.client_ca_file, or "
+        "' can be reached by other machines, but no credentials are required; "
+        "set users, users_file or tls.client_ca_file, or "
         "allow_anonymous_network: true"));
   }
   return absl::OkStatus();

@@ -1,5 +1,4 @@
-// What the server is told at start, and where it comes from: a text-proto
-// file, overridden by flags.
+// The server's options. They come from a text-proto file, which flags override.
 #ifndef QKSCOPE_SERVER_CONFIG_OPTIONS_H_
 #define QKSCOPE_SERVER_CONFIG_OPTIONS_H_
 
@@ -23,9 +22,10 @@ namespace qk {
 struct ServerOptions {
   std::string version;
   std::string listen = "127.0.0.1:7461";
-  std::string metrics_listen = "127.0.0.1:9461";  // empty: none
+  std::string metrics_listen = "127.0.0.1:9461";  // empty: metrics are off
   std::vector<ModelToLoad> models;
-  int threads = 0;  // 0: the cores
+  std::string backend = "auto";  // a name that CheckBackendName accepts
+  int threads = 0;               // for the CPU backend; 0: one per core
   Limits limits;
   absl::Duration shutdown_grace = absl::Seconds(30);
   absl::Duration keepalive = absl::Seconds(20);
@@ -36,22 +36,21 @@ struct ServerOptions {
 
   AccessOptions access;
   ModelAdminOptions model_admin;
-  // Reflection answers everybody.
+  // Reflection needs no credentials. nullopt: on if there are no users.
   std::optional<bool> reflection;
 };
 
-// Checks every value. Errors: `source: key: problem, got value`. Touches
-// neither files nor sockets.
+// Checks every value without opening files or sockets. Errors have the form
+// `source: key: problem, got value`.
 absl::StatusOr<ServerOptions> OptionsFromConfig(
     const ::qkscope::v1::ServerConfig& config, const std::string& source);
 
-// What concerns several keys at once: nobody but this machine may reach a
-// server that asks for no credentials, unless that was said in so many words;
-// a user known by a certificate needs somebody to ask for it; and ModelAdmin
-// needs operators.
+// Checks keys that depend on each other: a server that requires no credentials
+// must listen on loopback, unless allow_anonymous_network is set; a user with a
+// certificate needs tls.client_ca_file; ModelAdmin needs users.
 absl::Status CheckAccess(const ServerOptions& options);
 
-// Reads the files of users and TLS. Errors name file and key.
+// Checks the users file and the TLS files. Errors name the file and the key.
 absl::Status CheckAccessFiles(const ServerOptions& options);
 
 }  // namespace qk

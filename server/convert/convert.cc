@@ -14,7 +14,7 @@ namespace {
 
 constexpr int kMaxClientTag = 256;
 
-// The prompt's tokens and images.
+// Converts the prompt to tokens and images.
 absl::StatusOr<ConvertedImages> ConvertPromptInput(const pb::Input& input,
                                                    const ModelView& model,
                                                    const Limits& limits) {
@@ -22,7 +22,7 @@ absl::StatusOr<ConvertedImages> ConvertPromptInput(const pb::Input& input,
                       ConvertInput(input, "", model, limits, std::nullopt));
   if (spans.empty()) {
     return absl::InvalidArgumentError(
-        "prompt has 0 tokens, at least 1 is needed");
+        "prompt: must have at least 1 token, got 0");
   }
   std::vector<int32_t> tokens;
   tokens.reserve(spans.size());
@@ -32,7 +32,7 @@ absl::StatusOr<ConvertedImages> ConvertPromptInput(const pb::Input& input,
   const int context = model.config->context_length;
   if (static_cast<int64_t>(prompt.tokens.size()) > context) {
     return absl::InvalidArgumentError(
-        absl::StrFormat("prompt has %d tokens, model context is %d",
+        absl::StrFormat("prompt: %d tokens exceed the model's context of %d",
                         prompt.tokens.size(), context));
   }
   return prompt;
@@ -44,7 +44,8 @@ bool SameTower(const VisionConfig& a, const VisionConfig& b) {
          a.attention.head_dim == b.attention.head_dim;
 }
 
-// An arm may be of another model than the request.
+// Checks the images against the arm's model, which may differ from the
+// request's.
 absl::Status CheckImagesOfArm(const ConvertedRequest& request,
                               const ModelView& variant, int arm) {
   if (request.spec.images.empty() || variant.model == request.model.model) {
@@ -56,7 +57,9 @@ absl::Status CheckImagesOfArm(const ConvertedRequest& request,
       CheckImages(request.spec.images, request.spec.tokens, vision);
   if (!status.ok()) return BadField(field, status.message());
   if (!SameTower(vision, request.model.config->vision)) {
-    return BadField(field, "its vision tower has other layers or heads");
+    return BadField(field,
+                    "its vision tower has different layers or heads than the "
+                    "request's model");
   }
   return absl::OkStatus();
 }
@@ -101,8 +104,8 @@ absl::Status SetGenerate(const pb::GenerateSpec& generate,
   return absl::OkStatus();
 }
 
-absl::Status SetViews(const pb::AnalyzeRequest& request,
-                      const ConvertContext& context, ConvertedRequest* out) {
+absl::Status SetOutputs(const pb::AnalyzeRequest& request,
+                        const ConvertContext& context, ConvertedRequest* out) {
   const ModelConfig& config = *out->model.config;
   const int tokens = static_cast<int>(out->spec.tokens.size());
   RunSpec& spec = out->spec;
@@ -136,7 +139,7 @@ absl::Status SetViews(const pb::AnalyzeRequest& request,
 absl::Status CheckEnvelope(const pb::AnalyzeRequest& request) {
   if (request.strict()) QK_RETURN_IF_ERROR(CheckNoUnknownFields(request));
   if (request.client_tag().size() > kMaxClientTag) {
-    return BadField("client_tag", absl::StrFormat("%d bytes, limit %d",
+    return BadField("client_tag", absl::StrFormat("got %d bytes, limit %d",
                                                   request.client_tag().size(),
                                                   kMaxClientTag));
   }
@@ -169,7 +172,7 @@ absl::StatusOr<ConvertedRequest> Convert(const pb::AnalyzeRequest& request,
   if (request.has_generate()) {
     QK_RETURN_IF_ERROR(SetGenerate(request.generate(), context, &out));
   }
-  QK_RETURN_IF_ERROR(SetViews(request, context, &out));
+  QK_RETURN_IF_ERROR(SetOutputs(request, context, &out));
   return out;
 }
 
@@ -194,13 +197,13 @@ absl::Status CheckManySpec(const pb::AnalyzeManySpec& spec,
   const pb::AnalyzeRequest& request = spec.request();
   if (request.has_input()) {
     return BadField("spec.request.input",
-                    "must be empty; prompts come in messages of their own");
+                    "must not be set; send each prompt in its own message");
   }
   QK_RETURN_IF_ERROR(CheckEnvelope(request));
   if (request.detach() || request.resumable()) {
     return BadField(
         request.detach() ? "spec.request.detach" : "spec.request.resumable",
-        "is not for AnalyzeMany");
+        "must not be set in AnalyzeMany");
   }
   if (request.has_generate() && spec.aggregate()) {
     return BadField("spec.aggregate", "cannot be combined with generate");

@@ -1,6 +1,6 @@
-// Everything that is checked of a request, as pure functions: messages and a
-// model's description in, engine specs and expanded requests out. After it
-// nothing that a client sent can trip a check of the engine.
+// Validates and converts requests with pure functions: messages and a model's
+// description go in, engine specs and expanded requests come out. No request
+// that passes can trip a check of the engine.
 #ifndef QKSCOPE_SERVER_CONVERT_CONVERT_H_
 #define QKSCOPE_SERVER_CONVERT_CONVERT_H_
 
@@ -21,15 +21,15 @@
 
 namespace qk {
 
-// What validation needs to know of a model.
+// What validation needs to know about a model.
 struct ModelView {
   std::string name;
   const ModelConfig* config = nullptr;
-  const Tokenizer* tokenizer = nullptr;  // nullptr: it has none
-  std::shared_ptr<const Model> model;    // goes into ArmSpec
+  const Tokenizer* tokenizer = nullptr;  // nullptr: the model has none
+  std::shared_ptr<const Model> model;    // copied to ArmSpec
 };
 
-// Finds a loaded model. Errors name the model, not the field.
+// Finds a loaded model. Its errors name the model but no field.
 using ModelLookup =
     std::function<absl::StatusOr<ModelView>(const std::string& name)>;
 
@@ -41,27 +41,27 @@ struct ConvertContext {
 struct ConvertedRequest {
   ModelView model;
   RunSpec spec;
-  // Presets resolved, defaults filled in, input as token ids: converting it
-  // again gives the same spec.
+  // The request with presets resolved, defaults filled in and the input as
+  // token ids. Converting it again gives the same spec.
   pb::AnalyzeRequest expanded;
 };
 
 absl::StatusOr<ConvertedRequest> ConvertAnalyze(
     const pb::AnalyzeRequest& request, const ConvertContext& context);
 
-// A request of AnalyzeMany with the input of one of its prompts.
+// Converts AnalyzeMany's spec with the input of one prompt.
 absl::StatusOr<ConvertedRequest> ConvertPrompt(const pb::AnalyzeManySpec& spec,
                                                const pb::Input& input,
                                                const ConvertContext& context);
 
-// What can be said of AnalyzeMany's first message before any prompt came.
+// Checks what can be checked of AnalyzeMany's spec before the first prompt.
 absl::Status CheckManySpec(const pb::AnalyzeManySpec& spec,
                            const ConvertContext& context);
 
 absl::StatusOr<ConvertedRequest> ConvertGenerate(
     const pb::GenerateRequest& request, const ConvertContext& context);
 
-// INVALID_ARGUMENT `priority: ...` for a value that is none of the enum's.
+// INVALID_ARGUMENT `priority: ...` for a value that the enum does not have.
 absl::Status CheckPriority(pb::Priority priority);
 Priority PriorityOf(pb::Priority priority);
 
@@ -75,12 +75,13 @@ struct ConvertedScore {
 absl::StatusOr<ConvertedScore> ConvertScore(const pb::ScoreRequest& request,
                                             const ConvertContext& context);
 
-// Checks a model's name as text and finds it.
+// Checks the form of a model's name and finds the model.
 absl::StatusOr<ModelView> FindModel(const std::string& name,
                                     const ConvertContext& context);
-// Token ids of an input, all inside the vocabulary, with their place in the
-// text. `prefix` comes before field names, e.g. "pairs[3].context.".
-// `add_special`: used where neither the input nor a chat format says.
+// Returns an input's token ids, all within the vocabulary, and their byte
+// offsets in the text. `prefix` precedes field names, e.g.
+// "pairs[3].context.". `add_special` is the default for text that does not set
+// add_special_tokens.
 absl::StatusOr<std::vector<TokenSpan>> ConvertInput(
     const pb::Input& input, absl::string_view prefix, const ModelView& model,
     const Limits& limits, std::optional<bool> add_special);

@@ -6,6 +6,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_format.h"
 #include "engine/base/check.h"
+#include "engine/types/rule_shape.h"
 #include "server/common/model_name.h"
 #include "server/common/text.h"
 #include "server/convert/convert_fields.h"
@@ -27,14 +28,14 @@ absl::Status CheckArmName(absl::string_view field, absl::string_view name) {
     return absl::OkStatus();
   }
   return BadField(absl::StrCat(field, ".name"),
-                  absl::StrCat("must be 1 to 64 of letters, digits, "
+                  absl::StrCat("must be 1 to 64 letters, digits or "
                                "`_-.:,=/`, got '",
                                Echo(name), "'"));
 }
 
-// Which rule holds each (tensor, query head) of each layer, of the text and of
-// the vision tower. A KV head stands for all query heads it serves, so that
-// rules of both groupings compare.
+// Which rule owns each (tensor, query head) of each layer, in the text model
+// and in the vision tower. A KV head counts as all query heads of its group, so
+// that rules of both groupings can be compared.
 class Ownership {
  public:
   explicit Ownership(const ModelConfig& config) : config_(config) {
@@ -46,7 +47,8 @@ class Ownership {
     }
   }
 
-  // Takes the heads of a rule; an error names the first that is held.
+  // Gives a rule its heads. Fails if another rule owns one of them, and names
+  // the first such head.
   absl::Status Take(int index, const DisruptionRule& rule,
                     absl::string_view arm) {
     for (int layer : rule.layers) {
@@ -83,7 +85,7 @@ class Ownership {
   }
 
   const ModelConfig& config_;
-  // [of the tower][layer][tensor, query head]
+  // The owner's index or -1, by [vision][layer][tensor, query head].
   std::vector<std::vector<int>> layers_[2];
 };
 
@@ -97,8 +99,8 @@ bool SameAttention(const ModelConfig& a, const ModelConfig& b) {
       });
 }
 
-// Another loaded model in the place of the request's: quantised against full,
-// say. Tokens and captured shapes must mean the same in both.
+// Finds the model that the arm uses instead of the request's, for example a
+// quantized one. Tokens and captured shapes must mean the same in both.
 absl::StatusOr<ModelView> FindVariant(const pb::Arm& arm,
                                       absl::string_view field,
                                       const ModelView& base,

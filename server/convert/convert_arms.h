@@ -1,4 +1,4 @@
-// The arms of a request: names, rules, presets, model variants.
+// Converts the arms of a request: names, rules, presets and model variants.
 #ifndef QKSCOPE_SERVER_CONVERT_CONVERT_ARMS_H_
 #define QKSCOPE_SERVER_CONVERT_CONVERT_ARMS_H_
 
@@ -18,14 +18,14 @@ struct ConvertedArm {
   pb::Arm expanded;
 };
 
-// One arm. `field`: "arms[1]".
+// Converts one arm. `field`: the arm's path for errors, such as "arms[1]".
 absl::StatusOr<ConvertedArm> ConvertArm(const pb::Arm& arm,
                                         absl::string_view field,
                                         const ModelView& model,
                                         int prompt_tokens,
                                         const ConvertContext& context);
 
-// All arms of an Analyze; one arm `clean` when none is given.
+// Converts all arms of an Analyze. Without arms, makes one arm `clean`.
 absl::StatusOr<std::vector<ConvertedArm>> ConvertArms(
     const google::protobuf::RepeatedPtrField<pb::Arm>& arms,
     const ModelView& model, int prompt_tokens, const ConvertContext& context);

@@ -82,11 +82,11 @@ absl::Status CheckCombinations(const CaptureSpec& spec, bool generates) {
   }
   if (pattern && !spec.vision_layers.empty()) {
     return BadField("capture.vision_layers",
-                    "HOOK_PATTERN is captured of the text alone");
+                    "HOOK_PATTERN is captured in the text only");
   }
   if (!spec.vision_layers.empty() && !Has(spec.phase, Phase::kPrefill)) {
     return BadField("capture.vision_layers",
-                    "a tower has no DECODE; use phase PREFILL or BOTH");
+                    "the tower has no DECODE; set phase to PREFILL or BOTH");
   }
   if (spec.raw_dtype != RawDtype::kF32 && spec.form != CaptureForm::kRaw) {
     return BadField("capture.raw_dtype", "needs form RAW");
@@ -153,7 +153,7 @@ absl::StatusOr<StatisticsSpec> ConvertStatistics(
   QK_RETURN_IF_ERROR(CheckPositive("statistics.lambda", out.lambda));
   if (out.top_n < 0) {
     return BadField("statistics.top_n",
-                    absl::StrFormat("%d is negative", out.top_n));
+                    absl::StrFormat("must be >= 0, got %d", out.top_n));
   }
   QK_RETURN_IF_ERROR(
       CheckCount("statistics.top_n", out.top_n, limits.max_list_entries));
@@ -174,8 +174,8 @@ absl::StatusOr<int> ConvertCompare(const pb::Compare& compare,
         absl::StrCat("no arm is named '", Echo(compare.baseline()), "'"));
   }
   return BadField("compare",
-                  "no arm without disruptions to compare with; add one or "
-                  "name a baseline");
+                  "there is no undisrupted arm to compare with; add one or set "
+                  "baseline");
 }
 
 absl::StatusOr<LogitsSpec> ConvertLogits(const pb::LogitsSpec& logits,

@@ -1,4 +1,4 @@
-// What a request wants to see: capture, statistics, comparison, logits.
+// Converts what a request asks to see: capture, statistics, comparison, logits.
 #ifndef QKSCOPE_SERVER_CONVERT_CONVERT_CAPTURE_H_
 #define QKSCOPE_SERVER_CONVERT_CONVERT_CAPTURE_H_
 
@@ -24,7 +24,7 @@ pb::Capture CaptureToProto(const CaptureSpec& spec, bool raw_sha256);
 absl::StatusOr<StatisticsSpec> ConvertStatistics(
     const pb::StatisticsSpec& statistics, const Limits& limits);
 
-// The baseline arm's index.
+// Returns the baseline arm's index.
 absl::StatusOr<int> ConvertCompare(const pb::Compare& compare,
                                    const std::vector<ArmSpec>& arms);
 

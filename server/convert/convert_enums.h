@@ -1,4 +1,4 @@
-// Numbers of the API's enums and the engine's names for them.
+// Tables of the API's enum numbers and the engine's values for them.
 #ifndef QKSCOPE_SERVER_CONVERT_CONVERT_ENUMS_H_
 #define QKSCOPE_SERVER_CONVERT_CONVERT_ENUMS_H_
 
@@ -40,7 +40,7 @@ inline constexpr EnumTable<RawDtype, 3> kRawDtypeTable = {{
     {::qkscope::v1::F16, RawDtype::kF16},
     {::qkscope::v1::BF16, RawDtype::kBF16},
 }};
-// Sets of phases and stages: the engine's bits are the API's numbers.
+// Sets of phases and stages. The engine's bits equal the API's numbers.
 inline constexpr EnumTable<unsigned, 3> kPhaseTable = {{
     {::qkscope::v1::PREFILL, static_cast<unsigned>(Phase::kPrefill)},
     {::qkscope::v1::DECODE, static_cast<unsigned>(Phase::kDecode)},
@@ -57,7 +57,7 @@ inline constexpr EnumTable<Rule::Point, 2> kPointTable = {{
     {RuleProto::POST_ROPE, Rule::Point::kPostRope},
     {RuleProto::PRE_ROPE, Rule::Point::kPreRope},
 }};
-// Whether the rule is of the vision tower.
+// The value says whether the rule acts on the vision tower.
 inline constexpr EnumTable<bool, 2> kTowerTable = {{
     {RuleProto::TEXT, false},
     {RuleProto::VISION, true},

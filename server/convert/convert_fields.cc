@@ -11,7 +11,7 @@ namespace qk {
 
 absl::Status CheckCount(absl::string_view field, int64_t count, int64_t limit) {
   if (count <= limit) return absl::OkStatus();
-  return BadField(field, absl::StrFormat("%d, limit %d", count, limit));
+  return BadField(field, absl::StrFormat("got %d, limit %d", count, limit));
 }
 
 absl::Status CheckPositive(absl::string_view field, double value) {

@@ -1,5 +1,5 @@
-// Checks that many fields of a request share. Every message names the field,
-// what was got and what is allowed.
+// Checks that many fields of a request share. Every error names the field, the
+// value it got and the values that are allowed.
 #ifndef QKSCOPE_SERVER_CONVERT_CONVERT_FIELDS_H_
 #define QKSCOPE_SERVER_CONVERT_CONVERT_FIELDS_H_
 
@@ -21,31 +21,34 @@
 
 namespace qk {
 
-// "field: 5000, limit 64" when there are too many.
+// "field: got 5000, limit 64" if there are too many.
 absl::Status CheckCount(absl::string_view field, int64_t count, int64_t limit);
 
 // "field: must be finite and > 0, got nan".
 absl::Status CheckPositive(absl::string_view field, double value);
 absl::Status CheckFinite(absl::string_view field, double value);
 
-// "field[3]: 12 is outside [0, 12)" with code `outside`; INVALID_ARGUMENT for a
-// value given twice and for more than `limit` values. Returns them ascending.
+// Returns the values in ascending order. Errors: "field[3]: 12 is outside [0,
+// 12)" with code `outside`; INVALID_ARGUMENT for a value that is given twice
+// and for more than `limit` values.
 absl::StatusOr<std::vector<int>> ConvertIndices(
     absl::string_view field,
     const google::protobuf::RepeatedField<int32_t>& values, int size,
     int64_t limit, absl::StatusCode outside);
 
-// Layers of a request: none given means all that have attention. One without
-// attention is INVALID_ARGUMENT, one out of range has `outside`.
+// Returns a request's layers; no values stand for all layers with attention.
+// Errors: INVALID_ARGUMENT for a layer without attention, code `outside` for a
+// layer out of range.
 absl::StatusOr<std::vector<int>> ConvertLayers(
     absl::string_view field,
     const google::protobuf::RepeatedField<int32_t>& values,
     const ModelConfig& config, int64_t limit, absl::StatusCode outside);
 
-// A field number that this server does not know, anywhere in the message.
+// Fails if the message has an unknown field at any depth.
 absl::Status CheckNoUnknownFields(const google::protobuf::Message& message);
 
-// A proto3 enum is open: any number may arrive. 0 stands for the default.
+// Converts a proto3 enum, which is open: any number may arrive. 0 stands for
+// the default.
 template <typename To, size_t kSize>
 absl::StatusOr<To> ConvertEnum(
     absl::string_view field, int value, To default_value,
@@ -57,7 +60,7 @@ absl::StatusOr<To> ConvertEnum(
   return BadField(field, absl::StrCat("unknown value ", value));
 }
 
-// The other way; `value` must be in `known`.
+// The inverse of ConvertEnum. `value` must be in `known`.
 template <typename From, size_t kSize>
 int EnumNumber(From value,
                const std::array<std::pair<int, From>, kSize>& known) {

@@ -23,11 +23,11 @@ absl::Status CheckLength(const pb::GenerateSpec& in, const ModelView& model,
   QK_RETURN_IF_ERROR(
       CheckCount("max_new_tokens", wanted, limits.max_new_tokens));
   const int context = model.config->context_length;
-  // Prompts are never longer than the context, so this cannot wrap round.
+  // Prompts are never longer than the context, so this cannot overflow.
   if (wanted > context - prompt_tokens) {
     return BadField("max_new_tokens",
-                    absl::StrFormat("%d and %d prompt tokens are over the "
-                                    "model context of %d",
+                    absl::StrFormat("%d and %d prompt tokens exceed the "
+                                    "model's context of %d",
                                     wanted, prompt_tokens, context));
   }
   return absl::OkStatus();
@@ -69,8 +69,8 @@ absl::Status ConvertStops(const pb::GenerateSpec& in, const ModelView& model,
     const std::string& text = in.stop_strings(i);
     if (!text.empty() && text.size() <= kMaxStopBytes) continue;
     return BadField(absl::StrFormat("stop_strings[%d]", i),
-                    absl::StrFormat("%d bytes, must be 1 to %d", text.size(),
-                                    kMaxStopBytes));
+                    absl::StrFormat("must be 1 to %d bytes, got %d",
+                                    kMaxStopBytes, text.size()));
   }
   out->stop_strings.assign(in.stop_strings().begin(), in.stop_strings().end());
   QK_RETURN_IF_ERROR(

@@ -1,4 +1,4 @@
-// Generation: lengths, sampling, what stops it.
+// Converts the settings of generation: length, sampling, stops.
 #ifndef QKSCOPE_SERVER_CONVERT_CONVERT_GENERATE_H_
 #define QKSCOPE_SERVER_CONVERT_CONVERT_GENERATE_H_
 

@@ -20,20 +20,22 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little);
 
-// The image's part of a message that names no field.
-absl::Status InImage(absl::string_view field, const absl::Status& status) {
+// Puts the field in front of a message that names none.
+absl::Status PrefixField(absl::string_view field, const absl::Status& status) {
   return absl::Status(status.code(),
                       absl::StrCat(field, ": ", status.message()));
 }
 
-// `in`: with its default sizes filled in.
+// `in` must have its default sizes filled in.
 absl::StatusOr<Image> FromFile(absl::string_view field, const pb::Image& in,
                                absl::string_view file, const ModelView& model,
                                int64_t rows_left) {
   const VisionConfig& config = model.config->vision;
   if (config.channels != 3) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        field, ": model '", model.name, "' does not take RGB; send patches"));
+    return absl::FailedPreconditionError(
+        absl::StrCat(field, ": model '", model.name,
+                     "' does not take RGB images; send "
+                     "patches"));
   }
   const int min = in.min_pixels(), max = in.max_pixels();
   if (min < 1 || max < min || max > kMostPixels) {
@@ -42,17 +44,17 @@ absl::StatusOr<Image> FromFile(absl::string_view field, const pb::Image& in,
                                     kMostPixels, min, max));
   }
   absl::StatusOr<Pixels> pixels = DecodeImage(file);
-  if (!pixels.ok()) return InImage(field, pixels.status());
+  if (!pixels.ok()) return PrefixField(field, pixels.status());
   const int factor = config.patch_size * config.merge_size;
   const absl::StatusOr<ImageSize> size =
       SmartResize({pixels->width, pixels->height}, factor, min, max);
-  if (!size.ok()) return InImage(field, size.status());
-  // Before its patches take memory.
+  if (!size.ok()) return PrefixField(field, size.status());
+  // The size is checked before the patches take memory.
   const int64_t rows = int64_t{size->width / factor} * (size->height / factor);
   if (rows > rows_left) {
     return BadField(
-        field, absl::StrFormat("has %d rows, the model's context "
-                               "of %d leaves %d",
+        field, absl::StrFormat("has %d rows, but the model's context of %d "
+                               "leaves room for %d",
                                rows, model.config->context_length, rows_left));
   }
   return MakePatches(ResizeBicubic(*std::move(pixels), *size), config);
@@ -61,12 +63,14 @@ absl::StatusOr<Image> FromFile(absl::string_view field, const pb::Image& in,
 absl::StatusOr<Image> FromPatches(absl::string_view field,
                                   const pb::Image& in) {
   if (in.has_min_pixels() || in.has_max_pixels()) {
-    return BadField(field, "min_pixels and max_pixels do not go with patches");
+    return BadField(field,
+                    "min_pixels and max_pixels must not be set with patches");
   }
   const std::string& values = in.patches().values();
   if (values.size() % sizeof(float) != 0) {
     return BadField(absl::StrCat(field, ".patches.values"),
-                    absl::StrFormat("%d bytes are no whole number of float32",
+                    absl::StrFormat("must be a multiple of 4 bytes (float32), "
+                                    "got %d",
                                     values.size()));
   }
   Image image;
@@ -87,15 +91,15 @@ absl::StatusOr<std::string> CheckSha256(absl::string_view field,
   sha.Update(bytes.data(), bytes.size());
   std::string hex = sha.FinishHex();
   if (in.has_sha256() && in.sha256() != hex) {
-    return BadField(
-        absl::StrCat(field, ".sha256"),
-        absl::StrCat("'", Echo(in.sha256()), "', but the bytes' is ", hex));
+    return BadField(absl::StrCat(field, ".sha256"),
+                    absl::StrCat("got '", Echo(in.sha256()),
+                                 "', but that of the bytes is ", hex));
   }
   return hex;
 }
 
-// What the expanded request says of an image: its defaults, and a digest in
-// place of its bytes.
+// The image as the expanded request shows it: with its defaults, and a digest
+// instead of its bytes.
 absl::StatusOr<pb::Image> Expand(absl::string_view field, const pb::Image& in,
                                  const ImageProcessing& processing) {
   pb::Image out;
@@ -113,10 +117,10 @@ absl::StatusOr<pb::Image> Expand(absl::string_view field, const pb::Image& in,
   return out;
 }
 
-// Each image's one placeholder as often as it has rows.
-std::vector<int32_t> Repeat(const std::vector<int32_t>& tokens,
-                            const std::vector<Image>& images,
-                            const VisionConfig& config) {
+// Repeats each image's placeholder once per row of the image.
+std::vector<int32_t> RepeatPlaceholders(const std::vector<int32_t>& tokens,
+                                        const std::vector<Image>& images,
+                                        const VisionConfig& config) {
   std::vector<int32_t> out;
   size_t image = 0;
   for (int32_t token : tokens) {
@@ -138,7 +142,7 @@ absl::StatusOr<ConvertedImages> ConvertImages(const pb::Input& input,
   const VisionConfig& config = model.config->vision;
   if (config.num_layers == 0) {
     return absl::FailedPreconditionError(
-        absl::StrCat("images: model '", model.name, "' takes none"));
+        absl::StrCat("images: model '", model.name, "' takes no images"));
   }
   QK_RETURN_IF_ERROR(CheckCount("images", input.images_size(), kMaxImages));
   int64_t left = model.config->context_length;
@@ -146,7 +150,7 @@ absl::StatusOr<ConvertedImages> ConvertImages(const pb::Input& input,
     const std::string field = absl::StrFormat("images[%d]", i);
     const pb::Image& in = input.images(i);
     if (in.source_case() == pb::Image::SOURCE_NOT_SET) {
-      return BadField(field, "exactly one of encoded, patches must be set");
+      return BadField(field, "exactly one of encoded and patches must be set");
     }
     QK_ASSIGN_OR_RETURN(const pb::Image expanded,
                         Expand(field, in, config.processing));
@@ -161,7 +165,7 @@ absl::StatusOr<ConvertedImages> ConvertImages(const pb::Input& input,
   }
   const auto placeholders = absl::c_count(out.tokens, config.image_token);
   if (placeholders == input.images_size()) {
-    out.tokens = Repeat(out.tokens, out.images, config);
+    out.tokens = RepeatPlaceholders(out.tokens, out.images, config);
   }
   QK_RETURN_IF_ERROR(CheckImages(out.images, out.tokens, config));
   return out;

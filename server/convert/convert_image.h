@@ -1,4 +1,4 @@
-// Checks the images of an input and makes the engine's of them.
+// Checks an input's images and converts them for the engine.
 #ifndef QKSCOPE_SERVER_CONVERT_CONVERT_IMAGE_H_
 #define QKSCOPE_SERVER_CONVERT_CONVERT_IMAGE_H_
 
@@ -15,13 +15,13 @@ inline constexpr int kMaxImages = 16;
 
 struct ConvertedImages {
   std::vector<Image> images;
-  // The prompt with as many placeholders as the images have rows.
+  // The prompt, with one placeholder per row of the images.
   std::vector<int32_t> tokens;
-  std::vector<pb::Image> expanded;  // sha256 in place of the bytes
+  std::vector<pb::Image> expanded;  // with sha256 instead of the bytes
 };
 
-// `tokens`: the prompt's, with a placeholder for each image or for each row of
-// the images. FAILED_PRECONDITION: the model takes no images.
+// `tokens` is the prompt, with one placeholder per image or per row of the
+// images. FAILED_PRECONDITION if the model takes no images.
 absl::StatusOr<ConvertedImages> ConvertImages(const pb::Input& input,
                                               std::vector<int32_t> tokens,
                                               const ModelView& model);

@@ -16,8 +16,8 @@ namespace {
 absl::Status CheckText(absl::string_view field, absl::string_view text,
                        const Limits& limits) {
   if (static_cast<int64_t>(text.size()) > limits.max_text_bytes) {
-    return BadField(field, absl::StrFormat("%d bytes, limit %d", text.size(),
-                                           limits.max_text_bytes));
+    return BadField(field, absl::StrFormat("got %d bytes, limit %d",
+                                           text.size(), limits.max_text_bytes));
   }
   if (const auto bad = FindInvalidUtf8(text); bad.has_value()) {
     return BadField(field, absl::StrFormat("invalid UTF-8 at byte %d", *bad));
@@ -30,7 +30,7 @@ absl::Status NeedsTokenizer(absl::string_view field, const ModelView& model) {
       field, ": model '", model.name, "' has no tokenizer; send token_ids"));
 }
 
-absl::Status InField(absl::string_view field, const absl::Status& status) {
+absl::Status PrefixField(absl::string_view field, const absl::Status& status) {
   return absl::Status(status.code(),
                       absl::StrCat(field, ": ", status.message()));
 }
@@ -41,7 +41,7 @@ absl::Status CheckVocabulary(absl::string_view field,
   for (const TokenSpan& token : tokens) {
     if (token.id >= 0 && token.id < model.config->vocab_size) continue;
     return absl::FailedPreconditionError(absl::StrFormat(
-        "%s: its token %d is outside the model's vocabulary [0, %d)", field,
+        "%s: token %d is outside the model's vocabulary [0, %d)", field,
         token.id, model.config->vocab_size));
   }
   return absl::OkStatus();
@@ -60,7 +60,7 @@ absl::StatusOr<std::vector<TokenSpan>> ConvertText(
   }
   options.parse_special = input.parse_special();
   auto tokens = model.tokenizer->Encode(input.text(), options);
-  if (!tokens.ok()) return InField(field, tokens.status());
+  if (!tokens.ok()) return PrefixField(field, tokens.status());
   QK_RETURN_IF_ERROR(CheckVocabulary(field, *tokens, model));
   return tokens;
 }
@@ -70,10 +70,11 @@ absl::StatusOr<EncodedChat> ConvertChat(const pb::Input& input,
                                         const ModelView& model,
                                         const Limits& limits) {
   const std::string field = absl::StrCat(prefix, "chat");
-  // Where special tokens stand is the format's affair.
+  // The chat format decides where special tokens stand.
   if (input.has_add_special_tokens() || input.has_parse_special()) {
     return BadField(field,
-                    "add_special_tokens and parse_special do not go with chat");
+                    "add_special_tokens and parse_special must not be set with "
+                    "chat");
   }
   const pb::Chat& chat = input.chat();
   QK_RETURN_IF_ERROR(CheckCount(absl::StrCat(field, ".messages"),
@@ -89,12 +90,15 @@ absl::StatusOr<EncodedChat> ConvertChat(const pb::Input& input,
     bytes += static_cast<int64_t>(message.content().size());
     messages.push_back({message.role(), message.content()});
   }
-  QK_RETURN_IF_ERROR(
-      CheckCount(absl::StrCat(field, ": bytes"), bytes, limits.max_text_bytes));
+  if (bytes > limits.max_text_bytes) {
+    return BadField(absl::StrCat(field, ".messages"),
+                    absl::StrFormat("got %d bytes in all, limit %d", bytes,
+                                    limits.max_text_bytes));
+  }
   const bool prompt =
       !chat.has_add_generation_prompt() || chat.add_generation_prompt();
   auto encoded = EncodeChat(*model.tokenizer, chat.format(), messages, prompt);
-  if (!encoded.ok()) return InField(field, encoded.status());
+  if (!encoded.ok()) return PrefixField(field, encoded.status());
   QK_RETURN_IF_ERROR(CheckVocabulary(field, encoded->tokens, model));
   return encoded;
 }
@@ -136,7 +140,7 @@ absl::StatusOr<std::vector<TokenSpan>> ConvertInput(
       break;
   }
   return BadField(absl::StrCat(prefix, "input"),
-                  "exactly one of text, token_ids, chat must be set");
+                  "exactly one of text, token_ids and chat must be set");
 }
 
 absl::StatusOr<ModelView> FindModel(const std::string& name,

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_format.h"
 #include "engine/base/check.h"
+#include "engine/types/rule_shape.h"
 #include "server/convert/convert_enums.h"
 #include "server/convert/convert_fields.h"
 #include "server/convert/rule_converter.h"
@@ -132,28 +133,6 @@ absl::Status RuleConverter::Spans() {
   return absl::OkStatus();
 }
 
-// Whether K (or V) of one group would differ between its query heads.
-bool RuleConverter::CopiesDiffer(const AttentionConfig& attention) const {
-  const int group = attention.group_size();
-  if (out.kv_grouping != DisruptionRule::KvGrouping::kQueryHead || group == 1) {
-    return false;
-  }
-  if (out.tensors == std::vector<Qkv>{Qkv::kQ}) return false;
-  if (out.select == DisruptionRule::Select::kRandomK ||
-      out.select == DisruptionRule::Select::kExplicit) {
-    return true;
-  }
-  // A group is changed as a whole or not at all.
-  for (size_t i = 0; i < out.heads.size(); i += group) {
-    const int head = out.heads[i];
-    if (head % group != 0 || i + group > out.heads.size() ||
-        out.heads[i + group - 1] != head + group - 1) {
-      return true;
-    }
-  }
-  return false;
-}
-
 absl::Status RuleConverter::Combinations() {
   const bool per_token = out.axis == DisruptionRule::Axis::kPerToken;
   if (per_token && out.replace == DisruptionRule::Replace::kPerDimMean) {
@@ -171,10 +150,14 @@ absl::Status RuleConverter::Combinations() {
     return BadField(Sub("kv_cache"), "tower VISION has no cache");
   }
   for (int layer : out.layers) {
-    if (!CopiesDiffer(config.attention(out.vision, layer))) continue;
-    return BadField(Sub("kv_cache"),
-                    "PERSIST cannot keep copies of K or V that differ inside "
-                    "a group (kv_grouping QUERY_HEAD); use ATTENTION_ONLY");
+    for (Qkv tensor : out.tensors) {
+      if (!CopiesDiffer(out, tensor, config.attention(out.vision, layer))) {
+        continue;
+      }
+      return BadField(Sub("kv_cache"),
+                      "PERSIST cannot keep copies of K or V that differ inside "
+                      "a group (kv_grouping QUERY_HEAD); use ATTENTION_ONLY");
+    }
   }
   return absl::OkStatus();
 }
@@ -189,14 +172,6 @@ const char* QkvName(Qkv tensor) {
       return "V";
   }
   return "?";
-}
-
-int RuleHeads(const DisruptionRule& rule, Qkv tensor,
-              const AttentionConfig& attention) {
-  const bool by_query =
-      tensor == Qkv::kQ ||
-      rule.kv_grouping == DisruptionRule::KvGrouping::kQueryHead;
-  return by_query ? attention.num_heads : attention.num_kv_heads;
 }
 
 absl::StatusOr<Range> ConvertSpan(const pb::Span& span, absl::string_view field,

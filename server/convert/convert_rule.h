@@ -1,4 +1,4 @@
-// One disruption rule, to the engine's form and back.
+// Converts a disruption rule from proto to the engine's form and back.
 #ifndef QKSCOPE_SERVER_CONVERT_CONVERT_RULE_H_
 #define QKSCOPE_SERVER_CONVERT_CONVERT_RULE_H_
 
@@ -12,24 +12,21 @@
 
 namespace qk {
 
-// `field`: the rule's path. `prompt_tokens`: the default stat_span's size, and
-// what spans are checked against.
+// `field`: the rule's path, for errors. `prompt_tokens`: spans must lie within
+// [0, prompt_tokens), which is also the default stat_span.
 absl::StatusOr<DisruptionRule> ConvertRule(const pb::DisruptionRule& rule,
                                            absl::string_view field,
                                            const ModelConfig& config,
                                            int prompt_tokens,
                                            const Limits& limits);
 
-// With every default filled in.
+// Fills in every default.
 pb::DisruptionRule RuleToProto(const DisruptionRule& rule);
 
-// The values [begin, end) of a span whose default is `whole`.
+// Converts a span to a non-empty range [begin, end) within [0, tokens]. An
+// unset begin or end is that of `whole`.
 absl::StatusOr<Range> ConvertSpan(const pb::Span& span, absl::string_view field,
                                   Range whole, int tokens);
-
-// Heads that `tensor` has in the rule's own counting.
-int RuleHeads(const DisruptionRule& rule, Qkv tensor,
-              const AttentionConfig& attention);
 
 const char* QkvName(Qkv tensor);
 

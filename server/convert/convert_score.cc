@@ -7,12 +7,14 @@
 namespace qk {
 namespace {
 
-// A Score is one prefill of context and continuation. "Decode" means the
-// continuation's rows there, so a rule's phase becomes a range of positions.
+// Replaces a rule's phase by a range of positions. A Score is a single prefill
+// of context and continuation, in which DECODE stands for the continuation's
+// rows.
 absl::Status PlaceRule(absl::string_view field, int context, int total,
                        DisruptionRule* rule) {
   if (rule->vision) {
-    return BadField(absl::StrCat(field, ".tower"), "Score takes no images");
+    return BadField(absl::StrCat(field, ".tower"),
+                    "VISION has no meaning in Score, which takes no images");
   }
   if (rule->reselect) {
     return BadField(absl::StrCat(field, ".reselect"),
@@ -40,12 +42,13 @@ absl::StatusOr<std::vector<int32_t>> Tokens(const pb::Input& input,
                                             const Limits& limits,
                                             std::optional<bool> add_special) {
   if (!input.images().empty()) {
-    return BadField(absl::StrCat(prefix, ".images"), "Score takes none");
+    return BadField(absl::StrCat(prefix, ".images"),
+                    "must be empty; Score takes no images");
   }
   QK_ASSIGN_OR_RETURN(const auto spans,
                       ConvertInput(input, absl::StrCat(prefix, "."), model,
                                    limits, add_special));
-  if (spans.empty()) return BadField(prefix, "has 0 tokens");
+  if (spans.empty()) return BadField(prefix, "must have at least 1 token");
   std::vector<int32_t> ids;
   for (const TokenSpan& span : spans) ids.push_back(span.id);
   return ids;
@@ -66,16 +69,16 @@ absl::StatusOr<ConvertedPair> ConvertPair(const pb::ScorePair& pair,
   QK_ASSIGN_OR_RETURN(out.spec.tokens,
                       Tokens(pair.context(), absl::StrCat(field, ".context"),
                              model, limits, std::nullopt));
-  // A continuation goes on where the context ends: no BOS in between.
+  // The continuation follows the context directly, without a BOS in between.
   QK_ASSIGN_OR_RETURN(
       const auto continuation,
       Tokens(pair.continuation(), absl::StrCat(field, ".continuation"), model,
              limits, false));
   const size_t total = out.spec.tokens.size() + continuation.size();
   if (total > static_cast<size_t>(model.config->context_length)) {
-    return BadField(field,
-                    absl::StrFormat("has %d tokens, model context is %d", total,
-                                    model.config->context_length));
+    return BadField(
+        field, absl::StrFormat("%d tokens exceed the model's context of %d",
+                               total, model.config->context_length));
   }
   out.context = static_cast<int>(out.spec.tokens.size());
   out.spec.tokens.insert(out.spec.tokens.end(), continuation.begin(),

@@ -1,4 +1,4 @@
-// Which dims a rule chooses.
+// Converts the fields of a rule that select dims.
 #include <algorithm>
 #include <set>
 #include <utility>
@@ -14,10 +14,10 @@ absl::Status RuleConverter::CheckK(absl::string_view name, int k) {
   if (k < 0) {
     return BadField(Sub(name), absl::StrFormat("%d is negative", k));
   }
-  const int head_dim = HeadDimOf();
+  const int head_dim = HeadDim();
   if (k <= head_dim) return absl::OkStatus();
   return BadField(Sub(name),
-                  absl::StrFormat("%d is over head_dim %d", k, head_dim));
+                  absl::StrFormat("%d exceeds head_dim %d", k, head_dim));
 }
 
 absl::Status RuleConverter::RandomK() {
@@ -28,10 +28,10 @@ absl::Status RuleConverter::RandomK() {
   out.exclude_top = random.has_exclude_top() ? random.exclude_top() : out.k;
   QK_RETURN_IF_ERROR(CheckK("random_k.k", out.k));
   QK_RETURN_IF_ERROR(CheckK("random_k.exclude_top", out.exclude_top));
-  const int head_dim = HeadDimOf();
+  const int head_dim = HeadDim();
   if (out.k + out.exclude_top > head_dim) {
     return BadField(Sub("random_k"),
-                    absl::StrFormat("k %d plus exclude_top %d is over head_dim "
+                    absl::StrFormat("k %d plus exclude_top %d exceeds head_dim "
                                     "%d",
                                     out.k, out.exclude_top, head_dim));
   }
@@ -44,7 +44,7 @@ absl::Status RuleConverter::Explicit() {
   out.select = DisruptionRule::Select::kExplicit;
   if (entries.empty()) return BadField(name, "must not be empty");
   QK_RETURN_IF_ERROR(CheckCount(name, entries.size(), limits.max_list_entries));
-  const int head_dim = HeadDimOf();
+  const int head_dim = HeadDim();
   std::set<std::pair<int, int>> seen;
   for (int i = 0; i < entries.size(); ++i) {
     const int head = entries[i].head(), dim = entries[i].dim();
@@ -71,7 +71,7 @@ absl::Status RuleConverter::Explicit() {
     }
     out.entries.push_back({head, dim});
   }
-  // The other heads are not touched, and are free for other rules.
+  // Other rules may own the heads without an entry.
   out.heads.clear();
   for (const auto& [head, dim] : seen) {
     if (out.heads.empty() || out.heads.back() != head) {

@@ -11,14 +11,15 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 
-// After png.h and cstdio.
+// jpeglib.h needs cstdio and must follow png.h.
 #include <jerror.h>
 #include <jpeglib.h>
 
 namespace qk {
 namespace {
 
-// A progressive file may have thousands of scans of one bit each.
+// Limits the work for a progressive file, which may have thousands of scans of
+// one bit each.
 constexpr int kMaxJpegScans = 100;
 constexpr png_alloc_size_t kMaxPngChunkBytes = png_alloc_size_t{8} << 20;
 
@@ -26,14 +27,14 @@ absl::Status CheckSize(int64_t width, int64_t height) {
   if (width < 1 || height < 1 || width > kMaxImageSide ||
       height > kMaxImageSide || width * height > kMaxImagePixels) {
     return absl::InvalidArgumentError(
-        absl::StrCat(width, " x ", height, " pixels, limit ", kMaxImagePixels,
-                     " and sides of ", kMaxImageSide));
+        absl::StrCat("got ", width, " x ", height, " pixels, limit ",
+                     kMaxImagePixels, " and sides of ", kMaxImageSide));
   }
   return absl::OkStatus();
 }
 
-// The libraries report errors by a long jump: what lives across it is here and
-// not on the stack that is jumped over.
+// The libraries report errors by longjmp. Objects that must survive it are
+// members here, not locals of the function that is left.
 struct PngReader {
   absl::string_view left;
   png_structp png = nullptr;
@@ -66,7 +67,7 @@ absl::Status CheckPng(const PngReader& r) {
   return absl::OkStatus();
 }
 
-// False: the library failed. Bad sizes are in `status`.
+// Returns false if the library failed. `status` reports bad sizes.
 bool ReadPng(PngReader& r) {
   if (setjmp(png_jmpbuf(r.png))) return false;
   png_set_read_fn(r.png, &r, ReadPngBytes);
@@ -100,7 +101,7 @@ absl::StatusOr<Pixels> DecodePng(absl::string_view file) {
   reader.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, nullptr, nullptr,
                                       IgnorePngWarning);
   QK_CHECK(reader.png != nullptr);
-  // Without a handler of ours the library would print its errors.
+  // The library's own handler would print errors.
   png_set_error_fn(
       reader.png, nullptr,
       [](png_structp png, png_const_charp) { png_longjmp(png, 1); },
@@ -108,7 +109,7 @@ absl::StatusOr<Pixels> DecodePng(absl::string_view file) {
   reader.info = png_create_info_struct(reader.png);
   QK_CHECK(reader.info != nullptr);
   if (!ReadPng(reader)) {
-    return absl::InvalidArgumentError("PNG: damaged or too large a file");
+    return absl::InvalidArgumentError("PNG: the file is damaged or too large");
   }
   if (!reader.status.ok()) return reader.status;
   return std::move(reader.pixels);
@@ -129,7 +130,8 @@ struct JpegReader {
   std::longjmp(static_cast<JpegReader*>(jpeg->client_data)->jump, 1);
 }
 
-// Warnings tell of what the library makes up, which is not the file's picture.
+// Rejects truncated data. The library only warns about it and invents the
+// missing pixels.
 void JpegMessage(j_common_ptr jpeg, int level) {
   const int code = jpeg->err->msg_code;
   if (level < 0 && (code == JWRN_JPEG_EOF || code == JWRN_HIT_MARKER)) {
@@ -144,7 +146,7 @@ void JpegProgress(j_common_ptr jpeg) {
   }
 }
 
-// False: the library failed. Bad sizes are in `status`.
+// Returns false if the library failed. `status` reports bad sizes.
 bool ReadJpeg(absl::string_view file, JpegReader& r) {
   jpeg_decompress_struct& jpeg = r.jpeg;
   if (setjmp(r.jump)) return false;
@@ -158,7 +160,7 @@ bool ReadJpeg(absl::string_view file, JpegReader& r) {
   if (jpeg.jpeg_color_space != JCS_GRAYSCALE &&
       jpeg.jpeg_color_space != JCS_YCbCr && jpeg.jpeg_color_space != JCS_RGB) {
     r.status = absl::UnimplementedError(
-        "JPEG: other colours than grey, YCbCr and RGB are not implemented");
+        "JPEG: only grey, YCbCr and RGB are implemented");
     return true;
   }
   jpeg.out_color_space = JCS_RGB;
@@ -183,7 +185,7 @@ absl::StatusOr<Pixels> DecodeJpeg(absl::string_view file) {
   reader.jpeg.client_data = &reader;
   reader.progress.progress_monitor = JpegProgress;
   if (!ReadJpeg(file, reader)) {
-    return absl::InvalidArgumentError("JPEG: damaged file");
+    return absl::InvalidArgumentError("JPEG: the file is damaged");
   }
   if (!reader.status.ok()) return reader.status;
   return std::move(reader.pixels);

@@ -1,4 +1,4 @@
-// PNG and JPEG files of clients as pixels.
+// Decodes PNG and JPEG files from clients.
 #ifndef QKSCOPE_SERVER_CONVERT_IMAGE_DECODE_H_
 #define QKSCOPE_SERVER_CONVERT_IMAGE_DECODE_H_
 
@@ -10,7 +10,7 @@
 
 namespace qk {
 
-// Checked before anything is decoded.
+// Limits that are checked before anything is decoded.
 inline constexpr int kMaxImageSide = 16384;
 inline constexpr int64_t kMaxImagePixels = int64_t{1} << 24;
 
@@ -20,9 +20,9 @@ struct Pixels {
   std::vector<uint8_t> rgb;  // (height, width, 3)
 };
 
-// Pixels as PIL's open(file).convert("RGB") gives them: alpha left out, no
-// gamma, EXIF's orientation not looked at. INVALID_ARGUMENT: not such a file,
-// damaged, too large. UNIMPLEMENTED: 16-bit grey, CMYK.
+// Decodes pixels as PIL's open(file).convert("RGB") does: drops alpha, applies
+// no gamma, ignores EXIF orientation. INVALID_ARGUMENT: the file is neither PNG
+// nor JPEG, damaged or too large. UNIMPLEMENTED: 16-bit grey, CMYK.
 absl::StatusOr<Pixels> DecodeImage(absl::string_view file);
 
 }  // namespace qk

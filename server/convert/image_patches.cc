@@ -21,10 +21,10 @@ double Bicubic(double x) {
   return 0;
 }
 
-// What one output pixel is made of: inputs [begin, begin + weights.size()).
+// The filter of one output pixel, over inputs [begin, begin + weights.size()).
 struct Taps {
   int begin = 0;
-  std::vector<int> weights;  // sum 2^kPrecisionBits, about
+  std::vector<int> weights;  // add up to about 2^kPrecisionBits
 };
 
 std::vector<Taps> MakeTaps(int from, int to) {
@@ -52,8 +52,8 @@ std::vector<Taps> MakeTaps(int from, int to) {
   return all;
 }
 
-// out (lines, taps.size(), 3): pixel p of line l is at
-// p * step + l * stride in `in`.
+// Filters `lines` lines along one axis, to `out` (lines, taps.size(), 3). Pixel
+// p of line l is at p * step + l * stride in `in`, and likewise in `out`.
 void Resample(const uint8_t* in, int64_t step, int64_t stride, int lines,
               const std::vector<Taps>& taps, uint8_t* out, int64_t out_step,
               int64_t out_stride) {
@@ -81,9 +81,9 @@ absl::StatusOr<ImageSize> SmartResize(ImageSize size, int factor,
   if (std::max(w, h) / std::min(w, h) > kMaxAspect) {
     return absl::InvalidArgumentError(
         absl::StrCat(size.width, " x ", size.height,
-                     " pixels: one side is over 200 times the other"));
+                     " pixels: one side must not exceed 200 times the other"));
   }
-  // Halves go to even, as Python's round has it.
+  // Halves round to even, as in Python's round.
   double height = std::nearbyint(h / f) * f, width = std::nearbyint(w / f) * f;
   if (height * width > static_cast<double>(max_pixels)) {
     const double beta = std::sqrt(h * w / static_cast<double>(max_pixels));
@@ -132,7 +132,8 @@ Image MakePatches(const Pixels& pixels, const VisionConfig& config) {
   image.values.resize(image.patches() * config.patch_values());
   float* out = image.values.data();
   for (int64_t i = 0; i < image.patches(); ++i) {
-    // Merged patches by rows; within one, its patches by rows.
+    // Blocks of merged patches are in row-major order, and so are the patches
+    // within a block.
     const int in = static_cast<int>(i % (merge * merge));
     const int block = static_cast<int>(i / (merge * merge));
     const int across = image.columns / merge;

@@ -1,5 +1,5 @@
-// From an image's pixels to the patches that a vision tower takes, as
-// transformers' Qwen2VLImageProcessor makes them.
+// Turns an image's pixels into a vision tower's patches, as transformers'
+// Qwen2VLImageProcessor does.
 #ifndef QKSCOPE_SERVER_CONVERT_IMAGE_PATCHES_H_
 #define QKSCOPE_SERVER_CONVERT_IMAGE_PATCHES_H_
 
@@ -16,18 +16,20 @@ struct ImageSize {
   bool operator==(const ImageSize&) const = default;
 };
 
-// Sides that are multiples of `factor`, with an area of min_pixels to
-// max_pixels as far as that allows, about in proportion. INVALID_ARGUMENT:
-// sides of more than 200 to 1.
+// Returns the size to resize to: sides that are multiples of `factor`, an area
+// between min_pixels and max_pixels as far as that allows, and roughly the same
+// proportions. INVALID_ARGUMENT if one side is over 200 times the other.
 absl::StatusOr<ImageSize> SmartResize(ImageSize size, int factor,
                                       int64_t min_pixels, int64_t max_pixels);
 
-// Bicubic (a = -0.5), widened where it shrinks, in fixed point: PIL's bytes.
+// Resizes with a bicubic filter (a = -0.5) in fixed point; the filter is
+// widened when shrinking. Gives the same bytes as PIL.
 Pixels ResizeBicubic(Pixels pixels, ImageSize size);
 
-// One frame, repeated to fill a patch in time; normalised with the mean and
-// deviation of config.processing. Sides must be multiples of patch_size x
-// merge_size; channels 3.
+// Cuts the image into patches. The single frame is repeated to fill a patch in
+// time, and values are normalised with the mean and standard deviation in
+// config.processing. Sides must be multiples of patch_size x merge_size, and
+// the model must have 3 channels.
 Image MakePatches(const Pixels& pixels, const VisionConfig& config);
 
 }  // namespace qk

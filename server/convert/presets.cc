@@ -13,7 +13,8 @@ namespace {
 using Rule = ::qkscope::v1::DisruptionRule;
 using Rules = std::vector<Rule>;
 
-// All of them act after RoPE on Q and K of every layer, and in prefill only.
+// What all presets have in common: they act after RoPE, on Q and K of every
+// layer, in prefill only.
 Rule AfterRope(Rule::KvGrouping grouping, Rule::KvCache cache) {
   Rule rule;
   rule.add_tensors(::qkscope::v1::QKV_TENSOR_Q);
@@ -27,8 +28,8 @@ Rule AfterRope(Rule::KvGrouping grouping, Rule::KvCache cache) {
   return rule;
 }
 
-// The cache is written before the disruption, but holds the same tensor, which
-// is then changed in place.
+// The published code writes K to the cache before the disruption, but the cache
+// holds the same tensor, which is then changed in place. So K persists.
 Rules Llama(bool control) {
   Rule rule = AfterRope(Rule::KV_HEAD, Rule::PERSIST);
   if (control) {
@@ -39,8 +40,8 @@ Rules Llama(bool control) {
   return {rule};
 }
 
-// K is expanded to the query heads first, which makes a copy: the cache stays
-// clean.
+// The published code first expands K to the query heads, which makes a copy. So
+// the cache stays clean.
 Rules Qwen2(bool control) {
   Rule rule = AfterRope(Rule::QUERY_HEAD, Rule::ATTENTION_ONLY);
   if (control) {
@@ -63,8 +64,9 @@ Rules Mistral(bool control, uint64_t seed) {
   return {rule};
 }
 
-// The published models have head_dim 256; 22 of 256 dims per token. Its cache
-// hands out the stored tensor in global layers and a copy in sliding ones.
+// 22 of the 256 dims per token. In the published code, the cache returns the
+// stored tensor in global layers, so K persists there, and a copy in
+// sliding-window layers.
 Rules Gemma2(bool control, const ModelConfig& config) {
   Rules rules;
   for (const bool sliding : {false, true}) {

@@ -1,4 +1,4 @@
-// The disruptions of the published code of arXiv:2502.01563, as rules.
+// The disruptions of the code published with arXiv:2502.01563, as rules.
 #ifndef QKSCOPE_SERVER_CONVERT_PRESETS_H_
 #define QKSCOPE_SERVER_CONVERT_PRESETS_H_
 
@@ -14,8 +14,8 @@ namespace qk {
 
 std::vector<std::string> PresetNames();
 
-// The rules of a preset on a model. INVALID_ARGUMENT: unknown name. `field`:
-// the preset's path.
+// Returns the rules of a preset for a model. INVALID_ARGUMENT if the name is
+// unknown. `field` is the preset's path.
 absl::StatusOr<std::vector<::qkscope::v1::DisruptionRule>> ExpandPreset(
     const ::qkscope::v1::Preset& preset, absl::string_view field,
     const ModelConfig& config);

@@ -1,4 +1,4 @@
-// The steps from a disruption rule's message to the engine's form.
+// The steps of converting a disruption rule from proto to the engine's form.
 #ifndef QKSCOPE_SERVER_CONVERT_RULE_CONVERTER_H_
 #define QKSCOPE_SERVER_CONVERT_RULE_CONVERTER_H_
 
@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "engine/types/model_config.h"
+#include "engine/types/rule_shape.h"
 #include "engine/types/spec.h"
 #include "qkscope/v1/spec.pb.h"
 #include "server/common/limits.h"
@@ -18,7 +19,9 @@
 
 namespace qk {
 
-// One rule on its way; the steps fill `out` in the order of the fields.
+// A rule that is being converted. Each step reads fields of `in` and fills
+// `out`; ConvertRule calls them in the order in which they depend on each
+// other.
 struct RuleConverter {
   const pb::DisruptionRule& in;
   const std::string field;
@@ -43,9 +46,9 @@ struct RuleConverter {
   std::string Sub(absl::string_view name) const {
     return absl::StrCat(field, ".", name);
   }
-  // The smallest size over the chosen layers; 0 where the model has none with
+  // The smallest size in the chosen layers. 0: the model has no layers with
   // attention.
-  int Over(const std::function<int(const AttentionConfig&)>& size) const {
+  int Smallest(const std::function<int(const AttentionConfig&)>& size) const {
     if (out.layers.empty()) return 0;
     int smallest = std::numeric_limits<int>::max();
     for (int layer : out.layers) {
@@ -53,15 +56,14 @@ struct RuleConverter {
     }
     return smallest;
   }
-  int HeadDimOf() const {
-    return Over([](const AttentionConfig& a) { return a.head_dim; });
+  int HeadDim() const {
+    return Smallest([](const AttentionConfig& a) { return a.head_dim; });
   }
-  // Heads that every chosen tensor has in every chosen layer.
+  // The number of heads that the tensor has in every chosen layer.
   int HeadsOf(Qkv tensor) const {
-    return Over(
+    return Smallest(
         [&](const AttentionConfig& a) { return RuleHeads(out, tensor, a); });
   }
-  bool CopiesDiffer(const AttentionConfig& attention) const;
 };
 
 }  // namespace qk

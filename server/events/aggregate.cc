@@ -9,7 +9,7 @@
 namespace qk {
 namespace {
 
-// Payloads are copied as they lie in memory.
+// Little-endian payloads are copied without conversion.
 static_assert(std::endian::native == std::endian::little);
 
 std::vector<float> Floats(const std::string& data) {

@@ -1,5 +1,6 @@
-// Mean and variance over prompts of every norm and statistic, in float64 and in
-// the order of the prompts, so that a stream gives the same bytes every time.
+// Mean and variance over prompts of every norm and statistic, computed in
+// float64 and in the order of the prompts, so that the same stream always gives
+// the same bytes.
 #ifndef QKSCOPE_SERVER_EVENTS_AGGREGATE_H_
 #define QKSCOPE_SERVER_EVENTS_AGGREGATE_H_
 
@@ -27,10 +28,11 @@ struct RunningMoments {
 
 class Aggregator {
  public:
-  // Norms over tokens of one prompt, all of its frames in order.
+  // Adds one prompt: all of its frames in order, each with norms over tokens.
   void Add(const std::vector<LayerFrame>& frames);
 
-  // Cut into messages of at most about `max_bytes`. `spec`: expanded.
+  // Splits the aggregate into messages of about `max_bytes` at most. `spec` is
+  // the expanded request.
   std::vector<pb::Aggregate> ToProto(const pb::AnalyzeRequest& spec,
                                      int64_t max_bytes) const;
 
@@ -43,7 +45,7 @@ class Aggregator {
   };
   struct Entry {
     std::vector<int> shape;
-    std::vector<double> mean, squares;  // of each norm
+    std::vector<double> mean, squares;  // one value per norm
     int64_t count = 0;
     RunningMoments massive_count, ratio, max, low_frequency_share;
   };

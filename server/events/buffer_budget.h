@@ -1,6 +1,6 @@
-// Bytes of results that may wait for slow readers, over all streams. Taken
-// before a request's work starts, so that the device never waits for a reader
-// and memory cannot run out half-way.
+// The budget of bytes that results may occupy while they wait for slow readers,
+// over all streams. A request takes its part before its work starts, so that
+// the device never waits for a reader and memory cannot run out half-way.
 #ifndef QKSCOPE_SERVER_EVENTS_BUFFER_BUDGET_H_
 #define QKSCOPE_SERVER_EVENTS_BUFFER_BUDGET_H_
 
@@ -14,7 +14,7 @@ namespace qk {
 
 class BufferBudget;
 
-// A part of the budget; given back piece by piece or with the object.
+// A part of the budget, returned piece by piece or by the destructor.
 class BufferLease {
  public:
   BufferLease() = default;
@@ -26,7 +26,7 @@ class BufferLease {
   }
   ~BufferLease() { Release(bytes_); }
 
-  // At most what is left.
+  // Returns `bytes` to the budget, or all that is left if that is less.
   void Release(int64_t bytes);
   int64_t bytes() const { return bytes_; }
 
@@ -39,13 +39,13 @@ class BufferLease {
   int64_t bytes_ = 0;
 };
 
-// Thread-safe; outlives its leases.
+// Thread-safe. Must outlive its leases.
 class BufferBudget {
  public:
   explicit BufferBudget(int64_t limit) : limit_(limit) {}
 
-  // RESOURCE_EXHAUSTED when it is not there now; FAILED_PRECONDITION when it
-  // never could be.
+  // RESOURCE_EXHAUSTED if `bytes` are not free now; FAILED_PRECONDITION if they
+  // exceed the whole budget.
   absl::StatusOr<BufferLease> Take(int64_t bytes);
   int64_t taken() const { return taken_.load(std::memory_order_relaxed); }
 

@@ -12,7 +12,7 @@
 namespace qk {
 namespace {
 
-// Bytes of an id or a position as protobuf writes it, at most.
+// Most bytes that protobuf needs for an id or a position.
 constexpr int64_t kVarint = 5;
 
 double Milliseconds(double seconds) { return seconds * 1e3; }
@@ -43,10 +43,12 @@ const std::string& EventEncoder::ArmName(int arm) const {
 }
 
 void EventEncoder::Feed(StreamItem item) {
-  std::visit([this](auto&& value) { Take(std::move(value)); }, std::move(item));
+  std::visit(
+      [this](auto&& value) { Take(std::forward<decltype(value)>(value)); },
+      std::move(item));
 }
 
-// Every event but Accepted has a number.
+// Appends an event with a sequence number, which every event but Accepted has.
 pb::AnalyzeEvent* EventEncoder::Append() {
   Start();
   pb::AnalyzeEvent* event = &ready_.emplace_back();
@@ -54,7 +56,7 @@ pb::AnalyzeEvent* EventEncoder::Append() {
   return event;
 }
 
-// Started goes before the first result.
+// Queues Started before the first result.
 void EventEncoder::Start() {
   if (started_) return;
   started_ = true;
@@ -102,7 +104,7 @@ void EventEncoder::UpdateDigest() {
 }
 
 void EventEncoder::Take(AppliedRule applied) {
-  // What was replaced is said once, however many events the dims take.
+  // Only the first event carries `replaced`, however many the dims need.
   int64_t replaced = applied.replaced;
   size_t i = 0;
   do {
@@ -170,8 +172,8 @@ void EventEncoder::Take(ArmLogits logits) {
   } while (i < logits.logits.size());
 }
 
-// Analyze and Generate ask for no scores.
-void EventEncoder::Take(ScoreResult) {}
+// Analyze and Generate request no scores.
+void EventEncoder::Take(const ScoreResult&) {}
 
 void EventEncoder::Take(RunEnd end) {
   Start();

@@ -1,5 +1,5 @@
-// Turns what a run sends into AnalyzeEvents: numbers them, cuts payloads into
-// chunks with checksums, and keeps the digests that go into the manifest.
+// Encodes the output of a run as AnalyzeEvents: numbers them, splits payloads
+// into chunks with checksums, and keeps the digests for the manifest.
 #ifndef QKSCOPE_SERVER_EVENTS_EVENT_ENCODER_H_
 #define QKSCOPE_SERVER_EVENTS_EVENT_ENCODER_H_
 
@@ -17,36 +17,37 @@
 
 namespace qk {
 
-// Messages of parts that may be large are cut at this size, well under the
-// 4 MiB that gRPC's clients accept.
+// Events that may be large are split at this size, well below the 4 MiB that
+// gRPC clients accept by default.
 inline constexpr int64_t kMaxEventBytes = 1 << 20;
 
 pb::Statistics StatisticsToProto(const Statistics& statistics);
-// Without seq, data and checksum. `spec`: of the run.
+// Converts a frame without its data, offset and checksum. `spec` is the run's
+// expanded request.
 pb::Layer LayerToProto(const LayerFrame& frame, const pb::AnalyzeRequest& spec);
 
 class EventEncoder {
  public:
   struct Options {
     std::string request_id;
-    // Everything that is known before the run: model, backend, tokens, the
-    // expanded request.
+    // What is known before the run: model, backend, tokens, the expanded
+    // request.
     pb::Manifest manifest;
     pb::Estimates estimate;
-    // Seconds the request has waited when it first got onto the device.
+    // Returns how many seconds the request waited before it first ran.
     std::function<double()> queue_seconds;
   };
   explicit EventEncoder(Options options);
 
-  // Takes the next item; only when Next has nothing more. Not a RunEnd that
-  // failed.
+  // Takes the next item. Call it only after Next has returned false, and not
+  // with a RunEnd whose status is an error.
   void Feed(StreamItem item);
-  // The next event; false: feed more.
+  // Writes the next event; returns false if another item is needed.
   bool Next(pb::AnalyzeEvent* event);
-  // Payload bytes so far, and generated tokens.
+  // Payload bytes and generated tokens so far.
   int64_t streamed_bytes() const { return streamed_bytes_; }
   int64_t generated_tokens() const { return generated_tokens_; }
-  // Finished was handed out.
+  // Whether Next has returned Finished.
   bool done() const { return done_; }
 
  private:
@@ -66,7 +67,7 @@ class EventEncoder {
   void Take(TokenEvent token);
   void Take(ComparisonResult comparison);
   void Take(ArmLogits logits);
-  void Take(ScoreResult score);
+  void Take(const ScoreResult& score);
   void Take(RunEnd end);
   void Start();
   pb::AnalyzeEvent* Append();
@@ -77,7 +78,8 @@ class EventEncoder {
 
   Options options_;
   std::deque<pb::AnalyzeEvent> ready_;
-  // The frame that is being cut, its message without data, and how far.
+  // The frame that is being split, its message without data, and the offset of
+  // the next chunk.
   std::optional<LayerFrame> frame_;
   pb::Layer header_;
   size_t offset_ = 0;

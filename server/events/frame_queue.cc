@@ -6,7 +6,7 @@
 namespace qk {
 namespace {
 
-// Of an event's own fields, over its payload.
+// Bytes of an item's own fields, in addition to its payload.
 constexpr int64_t kItemOverhead = 256;
 
 struct PayloadBytes {
@@ -63,8 +63,8 @@ FrameQueue::~FrameQueue() { *buffered_ -= bytes_; }
 
 void FrameQueue::PushPosition(int position) {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
-    // Only the newest position is of interest.
+    MutexLock lock(&mutex_);
+    // Only the newest position matters.
     if (!items_.empty()) {
       if (auto* last = std::get_if<QueuePosition>(&items_.back())) {
         last->position = position;
@@ -94,7 +94,7 @@ void FrameQueue::OnFinished(const absl::Status& status,
 void FrameQueue::Push(StreamItem item) {
   bool wake = false;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     if (discarded_) return;
     const int64_t bytes = ItemBytes(item);
     items_.push_back(std::move(item));
@@ -106,16 +106,16 @@ void FrameQueue::Push(StreamItem item) {
   try {
     wake_();
   } catch (const std::bad_alloc&) {
-    // The run will end with that, and try again to wake its reader.
-    std::lock_guard<std::mutex> lock(mutex_);
+    // The run ends with this failure and then tries to wake its reader again.
+    MutexLock lock(&mutex_);
     reader_waits_ = true;
     throw;
   }
 }
 
 std::optional<StreamItem> FrameQueue::Pop() {
-  std::lock_guard<std::mutex> lock(mutex_);
-  // The reader comes when it is through with the last one.
+  MutexLock lock(&mutex_);
+  // The reader has finished with the previous item.
   bytes_ -= in_hand_;
   *buffered_ -= std::exchange(in_hand_, 0);
   if (items_.empty()) {
@@ -129,13 +129,13 @@ std::optional<StreamItem> FrameQueue::Pop() {
 }
 
 void FrameQueue::Release(int64_t bytes) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   lease_.Release(bytes);
 }
 
 void FrameQueue::Discard() {
   std::deque<StreamItem> dropped;
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   discarded_ = true;
   reader_waits_ = false;
   dropped.swap(items_);

@@ -1,7 +1,7 @@
-// What a run sends, on its way from the scheduler's thread to a reader. Pushing
-// never blocks and never fails: the bytes were taken from the budget before the
-// run started. Checksums, digests and messages are made on the reader's side
-// (event_encoder.h), so the device's thread only moves pointers.
+// Carries the output of a run from the scheduler's thread to a reader. Pushing
+// never blocks and never fails, because the bytes were taken from the budget
+// before the run started. Checksums, digests and messages are made on the
+// reader's side (event_encoder.h), so the device's thread only moves pointers.
 #ifndef QKSCOPE_SERVER_EVENTS_FRAME_QUEUE_H_
 #define QKSCOPE_SERVER_EVENTS_FRAME_QUEUE_H_
 
@@ -9,12 +9,13 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <mutex>
 #include <optional>
 #include <variant>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "engine/base/mutex.h"
 #include "engine/types/results.h"
 #include "server/events/buffer_budget.h"
 
@@ -37,15 +38,15 @@ using StreamItem =
     std::variant<QueuePosition, LayerFrame, AppliedRule, TokenEvent,
                  ComparisonResult, ArmLogits, ScoreResult, RunEnd>;
 
-// Rough size in memory.
+// The item's approximate size in memory.
 int64_t ItemBytes(const StreamItem& item);
 
 class FrameQueue : public RunSink {
  public:
-  // `buffered`: bytes that wait in all queues together, or are in a reader's
-  // hands, kept up to date.
-  // `wake`: called once after Pop found nothing and something came; under no
-  // lock, on the pushing thread, so it should only post a task.
+  // `buffered`: total bytes in all queues and with their readers; the queue
+  // keeps it up to date.
+  // `wake`: called once when an item arrives after Pop has found none. It runs
+  // on the pushing thread, without locks, and should only post a task.
   FrameQueue(BufferLease lease, std::atomic<int64_t>* buffered,
              std::function<void()> wake);
   ~FrameQueue() override;
@@ -61,11 +62,13 @@ class FrameQueue : public RunSink {
                   const std::vector<ArmSummary>& arms,
                   const RunTimes& times) override;
 
-  // The oldest item; nullopt: `wake` will be called. One reader at a time.
+  // Takes the oldest item. If it returns nullopt, `wake` will be called. One
+  // reader at a time.
   std::optional<StreamItem> Pop();
-  // The reader is done with that many bytes: they go back to the budget.
+  // Returns bytes that the reader has finished with to the budget.
   void Release(int64_t bytes);
-  // Nobody reads any more: what waits and what comes is dropped.
+  // Drops all items, those in the queue and those still to come, because nobody
+  // reads any more.
   void Discard();
 
  private:
@@ -73,13 +76,15 @@ class FrameQueue : public RunSink {
 
   std::atomic<int64_t>* const buffered_;
   const std::function<void()> wake_;
-  std::mutex mutex_;
-  BufferLease lease_;
-  std::deque<StreamItem> items_;
-  int64_t bytes_ = 0;    // of items_ and of the item popped last
-  int64_t in_hand_ = 0;  // the latter's
-  bool reader_waits_ = false;
-  bool discarded_ = false;
+  Mutex mutex_;
+  BufferLease lease_ ABSL_GUARDED_BY(mutex_);
+  std::deque<StreamItem> items_ ABSL_GUARDED_BY(mutex_);
+  // The bytes of items_ and of the item that was popped last.
+  int64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  // The bytes of the item that was popped last.
+  int64_t in_hand_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool reader_waits_ ABSL_GUARDED_BY(mutex_) = false;
+  bool discarded_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace qk

@@ -15,8 +15,8 @@ pb::MassiveEntry EntryToProto(const MassiveEntry& entry) {
   return out;
 }
 
-// Captured heads of this tensor as the frame has them: query heads, or the KV
-// heads that serve them. Empty when it is all.
+// Copies the frame's heads: query heads, or the KV heads that serve them. The
+// field stays empty if all heads are captured.
 void SetHeads(const LayerFrame& frame, const pb::Capture& capture,
               pb::Layer* out) {
   if (capture.heads().empty() || frame.image >= 0) return;

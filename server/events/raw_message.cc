@@ -10,7 +10,7 @@ namespace qk {
 
 absl::Status ParseRaw(const grpc::ByteBuffer& bytes,
                       google::protobuf::Message* message) {
-  grpc::ByteBuffer copy = bytes;  // of references
+  grpc::ByteBuffer copy = bytes;  // copies references only
   grpc::ProtoBufferReader reader(&copy);
   if (reader.status().ok() && message->ParseFromZeroCopyStream(&reader)) {
     return absl::OkStatus();
@@ -20,7 +20,7 @@ absl::Status ParseRaw(const grpc::ByteBuffer& bytes,
       "the message is not a ", message->GetDescriptor()->full_name()));
 }
 
-grpc::ByteBuffer RawOf(Bytes bytes) {
+grpc::ByteBuffer ToByteBuffer(Bytes bytes) {
   const size_t size = bytes.size();
   const grpc::Slice slice(bytes.Release(), size, [](void* data) {
     delete[] static_cast<char*>(data);
@@ -28,11 +28,11 @@ grpc::ByteBuffer RawOf(Bytes bytes) {
   return grpc::ByteBuffer(&slice, 1);
 }
 
-grpc::ByteBuffer RawOf(const google::protobuf::Message& message) {
+grpc::ByteBuffer ToByteBuffer(const google::protobuf::Message& message) {
   Bytes bytes(message.ByteSizeLong());
   message.SerializeWithCachedSizesToArray(
       reinterpret_cast<uint8_t*>(bytes.data()));
-  return RawOf(std::move(bytes));
+  return ToByteBuffer(std::move(bytes));
 }
 
 }  // namespace qk

@@ -1,5 +1,5 @@
-// Messages as the bytes that gRPC carries: of methods that are served raw,
-// whose events are on the disk like this, or are many and large.
+// Messages as the bytes that gRPC carries, for the methods that are served raw
+// because their events are stored serialised, or are many and large.
 #ifndef QKSCOPE_SERVER_EVENTS_RAW_MESSAGE_H_
 #define QKSCOPE_SERVER_EVENTS_RAW_MESSAGE_H_
 
@@ -10,13 +10,13 @@
 
 namespace qk {
 
-// INVALID_ARGUMENT when `bytes` are no such message, which is then empty.
+// Parses `bytes`. On failure (INVALID_ARGUMENT) the message is empty.
 absl::Status ParseRaw(const grpc::ByteBuffer& bytes,
                       google::protobuf::Message* message);
 
-// The buffer takes the bytes over.
-grpc::ByteBuffer RawOf(Bytes bytes);
-grpc::ByteBuffer RawOf(const google::protobuf::Message& message);
+// The buffer takes ownership of the bytes.
+grpc::ByteBuffer ToByteBuffer(Bytes bytes);
+grpc::ByteBuffer ToByteBuffer(const google::protobuf::Message& message);
 
 }  // namespace qk
 

@@ -14,15 +14,15 @@
 namespace qk {
 namespace {
 
-// How often it is looked whether a model's memory is free.
-constexpr auto kLook = std::chrono::milliseconds(20);
+// Pause between checks whether a retired model's memory is free.
+constexpr absl::Duration kPollInterval = absl::Milliseconds(20);
 
 absl::Status ShuttingDown() {
   return Refused(Refusal::kDraining,
                  absl::UnavailableError("server is shutting down"));
 }
 
-// A run whose results nobody wants.
+// Ignores the results of a run; only its end counts.
 class IgnoringSink : public RunSink {
  public:
   void OnLayer(LayerFrame) override {}
@@ -61,10 +61,10 @@ ModelManager::~ModelManager() {
   Stop();
   loader_.reset();
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     ended_ = true;
   }
-  changed_.notify_all();
+  changed_.NotifyAll();
   if (watcher_.joinable()) watcher_.join();
 }
 
@@ -78,7 +78,7 @@ absl::Status ModelManager::Describe(const ModelToLoad& model) {
 }
 
 absl::Status ModelManager::Load(const ModelToLoad& model) {
-  std::lock_guard<std::mutex> lock(load_mutex_);
+  MutexLock lock(&load_mutex_);
   auto loaded = Read(model, model.path, nullptr);
   if (!loaded.ok()) {
     parts_.registry->SetFailed(model.name, loaded.status());
@@ -120,8 +120,8 @@ absl::Status ModelManager::CheckAllowed(const std::string& sha256) const {
     return absl::OkStatus();
   }
   return absl::PermissionDeniedError(
-      absl::StrCat("weights with SHA-256 ", sha256,
-                   " are not in model_admin.allowed_sha256"));
+      absl::StrCat("sha256: the weights' SHA-256 ", sha256,
+                   " is not in model_admin.allowed_sha256"));
 }
 
 absl::Status ModelManager::StartLoad(LoadRequest request) {
@@ -140,9 +140,9 @@ absl::Status ModelManager::StartLoad(LoadRequest request) {
 }
 
 absl::StatusOr<ModelEntry> ModelManager::RunLoad(const LoadRequest& request) {
-  std::lock_guard<std::mutex> lock(load_mutex_);
+  MutexLock lock(&load_mutex_);
   {
-    std::lock_guard<std::mutex> stop_lock(mutex_);
+    MutexLock stop_lock(&mutex_);
     if (stopping_) return ShuttingDown();
   }
   const std::string& name = request.model.name;
@@ -155,7 +155,7 @@ absl::StatusOr<ModelEntry> ModelManager::RunLoad(const LoadRequest& request) {
   QK_RETURN_IF_ERROR(
       MakeRoom(name, description.host_bytes_estimate, &progress.evicted));
   ModelEntry old;
-  for (ModelEntry& entry : parts_.registry->Loaded()) {
+  for (ModelEntry& entry : parts_.registry->All()) {
     if (entry.name == name) old = std::move(entry);
   }
   parts_.metrics->AddModel(name, description.config.num_layers());
@@ -172,7 +172,7 @@ absl::StatusOr<ModelEntry> ModelManager::RunLoad(const LoadRequest& request) {
   SetReady(name, *model);
   if (old.model != nullptr) Retire({name, old.model, old.bytes, false, {}});
   ModelEntry entry;
-  for (ModelEntry& loaded : parts_.registry->Loaded()) {
+  for (ModelEntry& loaded : parts_.registry->All()) {
     if (loaded.name == name) entry = std::move(loaded);
   }
   return entry;
@@ -237,7 +237,7 @@ absl::Status ModelManager::MakeRoom(const std::string& name, int64_t bytes,
     int count = 1;
     int64_t used = RetiredBytes();
     std::vector<std::string> others;
-    for (const ModelEntry& entry : parts_.registry->Loaded()) {
+    for (const ModelEntry& entry : parts_.registry->All()) {
       if (entry.state != ModelState::kUnloading) used += entry.bytes;
       if (entry.name == name || entry.state == ModelState::kFailed) continue;
       ++count;
@@ -263,7 +263,7 @@ absl::Status ModelManager::MakeRoom(const std::string& name, int64_t bytes,
     if (model == nullptr) {
       return absl::ResourceExhaustedError(absl::StrCat(
           problem, others.empty()
-                       ? "; there is nothing to unload"
+                       ? "; there is no model to unload"
                        : "; unload one of: " + absl::StrJoin(others, ", ")));
     }
     parts_.set_health(victim, false);
@@ -291,16 +291,16 @@ absl::Status ModelManager::StartUnload(
 void ModelManager::Retire(Retired retired) {
   std::function<void(const absl::Status&)> refused;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     if (stopping_) std::swap(refused, retired.on_done);
     retired_.push_back(std::move(retired));
   }
-  changed_.notify_all();
+  changed_.NotifyAll();
   if (refused != nullptr) refused(ShuttingDown());
 }
 
 int64_t ModelManager::RetiredBytes() {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   int64_t bytes = 0;
   for (const Retired& retired : retired_) {
     if (!retired.model.expired()) bytes += retired.bytes;
@@ -311,7 +311,7 @@ int64_t ModelManager::RetiredBytes() {
 void ModelManager::Stop() {
   std::vector<Retired> waited;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     stopping_ = true;
     for (Retired& retired : retired_) {
       if (retired.on_done == nullptr) continue;
@@ -322,28 +322,35 @@ void ModelManager::Stop() {
   for (const Retired& retired : waited) retired.on_done(ShuttingDown());
 }
 
+std::vector<ModelManager::Retired> ModelManager::TakeFreed(bool* ended) {
+  MutexLock lock(&mutex_);
+  const size_t known = retired_.size();
+  const auto changed = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return ended_ || retired_.size() != known;
+  };
+  if (known == 0) {
+    changed_.Wait(&mutex_, changed);
+  } else {
+    changed_.WaitFor(&mutex_, kPollInterval, changed);
+  }
+  *ended = ended_;
+  const auto gone = std::partition(
+      retired_.begin(), retired_.end(),
+      [](const Retired& retired) { return !retired.model.expired(); });
+  std::vector<Retired> freed(gone, retired_.end());
+  retired_.erase(gone, retired_.end());
+  return freed;
+}
+
 void ModelManager::Watch() {
-  std::unique_lock<std::mutex> lock(mutex_);
-  while (!ended_) {
-    if (retired_.empty()) {
-      changed_.wait(lock);
-    } else {
-      changed_.wait_for(lock, kLook);
-    }
-    const auto gone = std::partition(
-        retired_.begin(), retired_.end(),
-        [](const Retired& retired) { return !retired.model.expired(); });
-    std::vector<Retired> done(gone, retired_.end());
-    retired_.erase(gone, retired_.end());
-    lock.unlock();
-    for (const Retired& retired : done) {
+  for (bool ended = false; !ended;) {
+    for (const Retired& retired : TakeFreed(&ended)) {
       if (retired.unloading) {
         parts_.registry->EndUnload(retired.name);
         parts_.log->Info("model_unloaded", {{"model", retired.name}});
       }
       if (retired.on_done != nullptr) retired.on_done(absl::OkStatus());
     }
-    lock.lock();
   }
 }
 

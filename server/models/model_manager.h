@@ -1,18 +1,18 @@
-// Models that come and go: loading, replacing, unloading, and making room.
+// Loads, replaces and unloads models, and makes room for them.
 #ifndef QKSCOPE_SERVER_MODELS_MODEL_MANAGER_H_
 #define QKSCOPE_SERVER_MODELS_MODEL_MANAGER_H_
 
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/base/mutex.h"
 #include "engine/model/model.h"
 #include "server/common/executor.h"
 #include "server/common/limits.h"
@@ -28,7 +28,7 @@ namespace qk {
 // Thread-safe.
 class ModelManager {
  public:
-  // All outlive the manager. `set_health`: whether a model serves, by name.
+  // All must outlive the manager. `set_health` reports whether a model serves.
   struct Parts {
     Limits limits;
     ModelAdminOptions admin;
@@ -39,14 +39,14 @@ class ModelManager {
     Log* log = nullptr;
     std::function<void(const std::string& name, bool serving)> set_health;
   };
-  // Errors: the root of models cannot be opened.
+  // Fails if model_admin.root cannot be opened.
   static absl::StatusOr<std::unique_ptr<ModelManager>> Create(Parts parts);
   // Waits for the load in progress.
   ~ModelManager();
 
   bool admin_enabled() const { return parts_.admin.enabled; }
 
-  // Of the configuration: Describe all, then Load each.
+  // For the configured models: call Describe for all, then Load for each.
   absl::Status Describe(const ModelToLoad& model);
   absl::Status Load(const ModelToLoad& model);
 
@@ -58,32 +58,33 @@ class ModelManager {
     std::vector<std::string> evicted;
   };
   struct LoadRequest {
-    ModelToLoad model;  // its path is below the root
+    ModelToLoad model;  // with a path relative to the root
     bool replace = false;
     std::string id;                    // of the call
-    std::shared_ptr<const User> user;  // whose the first pass is
-    // Mostly on a thread of the manager's; `on_done` once, last.
+    std::shared_ptr<const User> user;  // is charged for the first pass
+    // Both are called on the manager's thread, except for the first progress.
+    // `on_done` is called once, last.
     std::function<void(const Progress&)> on_progress;
     std::function<void(const absl::StatusOr<ModelEntry>&)> on_done;
   };
-  // Errors that can be told at once, else `on_done` tells.
+  // Returns the errors that are known at once; `on_done` reports all others.
   absl::Status StartLoad(LoadRequest request);
 
-  // The model is found no more when it returns OK; then `on_done`, once, when
-  // its memory is free.
+  // Hides the model from new requests. After OK, `on_done` is called once, when
+  // the model's memory is free.
   absl::Status StartUnload(const std::string& name,
                            std::function<void(const absl::Status&)> on_done);
 
-  // Loads that have not begun are refused, and nobody waits for unloads.
+  // Refuses loads that have not begun, and ends the wait for unloads.
   void Stop();
 
  private:
-  // A model that was unloaded, evicted or replaced, until its memory is free.
+  // A model that was unloaded or replaced and whose memory is still in use.
   struct Retired {
     std::string name;
     std::weak_ptr<const Model> model;
     int64_t bytes = 0;
-    bool unloading = false;  // listed as such
+    bool unloading = false;  // the registry lists it as unloading
     std::function<void(const absl::Status&)> on_done;
   };
 
@@ -97,7 +98,8 @@ class ModelManager {
       const ModelToLoad& model, const std::string& path,
       std::function<void(double)> progress);
   absl::Status CheckAllowed(const std::string& sha256) const;
-  // For a model of that name and size: evicts, or says what could be unloaded.
+  // Makes room for a model of that name and size: evicts others if allowed, or
+  // fails and names the models that could be unloaded.
   absl::Status MakeRoom(const std::string& name, int64_t bytes,
                         std::vector<std::string>* evicted);
   absl::Status WarmUp(const LoadRequest& request,
@@ -105,18 +107,23 @@ class ModelManager {
   void SetReady(const std::string& name,
                 const std::shared_ptr<const Model>& model);
   void Retire(Retired retired);
-  int64_t RetiredBytes();
+  int64_t RetiredBytes() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Waits for retired models; those whose memory is free leave `retired_`.
+  // `*ended`: no more waits.
+  std::vector<Retired> TakeFreed(bool* ended) ABSL_LOCKS_EXCLUDED(mutex_);
   void Watch();
 
   const Parts parts_;
   std::unique_ptr<ModelRoot> root_;
-  std::mutex load_mutex_;  // one load at a time
+  // One load at a time.
+  Mutex load_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::vector<Retired> retired_;
-  bool stopping_ = false;  // nobody is to wait
-  bool ended_ = false;
+  Mutex mutex_;
+  CondVar changed_;
+  std::vector<Retired> retired_ ABSL_GUARDED_BY(mutex_);
+  // Loads are refused, and nobody waits for unloads.
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;  // the watcher stops
 
   std::thread watcher_;
   std::unique_ptr<Executor> loader_;

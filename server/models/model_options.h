@@ -1,4 +1,4 @@
-// What the server is told of its models.
+// The options that say which models the server has.
 #ifndef QKSCOPE_SERVER_MODELS_MODEL_OPTIONS_H_
 #define QKSCOPE_SERVER_MODELS_MODEL_OPTIONS_H_
 
@@ -17,7 +17,7 @@ struct ModelToLoad {
   std::string sha256;  // expected; empty: any
 };
 
-// The service ModelAdmin.
+// Options of the ModelAdmin service.
 struct ModelAdminOptions {
   enum class Eviction { kNever, kLru, kManual };
 
@@ -29,8 +29,8 @@ struct ModelAdminOptions {
   int64_t max_bytes = 0;  // 0: no limit
 };
 
-// Reads every model's files but not its weights: one line per model that could
-// not be served.
+// Reads every model's files except its weights. Returns one line per model that
+// could not be served.
 std::vector<std::string> CheckModelFiles(const std::vector<ModelToLoad>& models,
                                          const ModelAdminOptions& admin);
 

@@ -13,16 +13,16 @@ namespace {
 
 constexpr absl::Duration kLoadingRetry = absl::Seconds(2);
 
-absl::Status Changing(const std::string& name, absl::string_view what) {
+absl::Status NotReady(const std::string& name, absl::string_view state) {
   return Refused(
       Refusal::kModelState,
       WithRetryAfter(absl::UnavailableError(absl::StrCat(
-                         "model '", name, "' is ", what, " (retry in ",
+                         "model '", name, "' is ", state, " (retry in ",
                          absl::ToInt64Seconds(kLoadingRetry), " s)")),
                      kLoadingRetry));
 }
 
-// With the registry's lock: only there new shares of a model are made.
+// Needs the registry's lock, because references are only copied under it.
 bool IsIdle(const ModelEntry& entry) {
   return entry.state == ModelState::kReady && entry.model.use_count() == 1;
 }
@@ -32,7 +32,7 @@ bool IsIdle(const ModelEntry& entry) {
 void ModelRegistry::AddLoading(const std::string& name,
                                ModelDescription description,
                                ComputeType compute) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   ModelEntry& entry = entries_[name];
   entry.name = name;
   entry.state = ModelState::kLoading;
@@ -43,22 +43,21 @@ void ModelRegistry::AddLoading(const std::string& name,
 
 void ModelRegistry::SetReady(const std::string& name,
                              std::shared_ptr<const Model> model) {
-  std::unique_lock<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   ModelEntry& entry = entries_[name];
   entry.state = ModelState::kReady;
   entry.failure = absl::OkStatus();
   entry.description = model->description();
   entry.compute = model->compute();
   entry.bytes = model->host_bytes();
-  entry.used = ++finds_;
-  // What a replaced model still holds goes after the lock.
+  entry.last_used = ++finds_;
+  // A replaced model may be freed here, so it is released after the lock.
   std::swap(entry.model, model);
-  lock.unlock();
 }
 
 void ModelRegistry::SetFailed(const std::string& name,
                               const absl::Status& failure) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   ModelEntry& entry = entries_[name];
   entry.state = ModelState::kFailed;
   entry.failure = failure;
@@ -66,7 +65,7 @@ void ModelRegistry::SetFailed(const std::string& name,
 
 absl::StatusOr<ModelEntry> ModelRegistry::Get(const std::string& name,
                                               const User& user) const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   const auto it = entries_.find(name);
   if (it == entries_.end() || !MayUseModel(user, name)) {
     return absl::NotFoundError(
@@ -77,7 +76,7 @@ absl::StatusOr<ModelEntry> ModelRegistry::Get(const std::string& name,
 
 std::vector<ModelEntry> ModelRegistry::ListIf(
     const std::function<bool(const std::string&)>& wanted) const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   std::vector<ModelEntry> out;
   for (const auto& [name, entry] : entries_) {
     if (!wanted(name)) continue;
@@ -93,12 +92,12 @@ std::vector<ModelEntry> ModelRegistry::List(const User& user) const {
       [&](const std::string& name) { return MayUseModel(user, name); });
 }
 
-std::vector<ModelEntry> ModelRegistry::Loaded() const {
+std::vector<ModelEntry> ModelRegistry::All() const {
   return ListIf([](const std::string&) { return true; });
 }
 
 absl::Status ModelRegistry::BeginLoad(const std::string& name, bool replace) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   const auto it = entries_.find(name);
   const bool known = it != entries_.end();
   if (loading_.contains(name) ||
@@ -112,20 +111,20 @@ absl::Status ModelRegistry::BeginLoad(const std::string& name, bool replace) {
   }
   if (known && it->second.state == ModelState::kReady && !replace) {
     return absl::AlreadyExistsError(absl::StrCat(
-        "model '", name, "' is loaded; to load another in its place: replace"));
+        "model '", name, "' is already loaded; set replace to replace it"));
   }
   loading_.insert(name);
   return absl::OkStatus();
 }
 
 void ModelRegistry::EndLoad(const std::string& name) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   loading_.erase(name);
 }
 
 absl::StatusOr<std::shared_ptr<const Model>> ModelRegistry::BeginUnload(
     const std::string& name) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   const auto it = entries_.find(name);
   if (loading_.contains(name) ||
       (it != entries_.end() && it->second.state == ModelState::kLoading)) {
@@ -149,16 +148,17 @@ absl::StatusOr<std::shared_ptr<const Model>> ModelRegistry::BeginUnload(
 }
 
 void ModelRegistry::EndUnload(const std::string& name) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   entries_.erase(name);
 }
 
 std::shared_ptr<const Model> ModelRegistry::TakeIdle(std::string* name) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   auto oldest = entries_.end();
   for (auto it = entries_.begin(); it != entries_.end(); ++it) {
     if (!IsIdle(it->second) || loading_.contains(it->first)) continue;
-    if (oldest == entries_.end() || it->second.used < oldest->second.used) {
+    if (oldest == entries_.end() ||
+        it->second.last_used < oldest->second.last_used) {
       oldest = it;
     }
   }
@@ -174,16 +174,16 @@ absl::StatusOr<ModelView> ModelRegistry::Find(const std::string& name,
   auto entry = Get(name, user);
   if (!entry.ok()) return entry.status();
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     if (const auto it = entries_.find(name); it != entries_.end()) {
-      it->second.used = ++finds_;
+      it->second.last_used = ++finds_;
     }
   }
   switch (entry->state) {
     case ModelState::kLoading:
-      return Changing(name, "loading");
+      return NotReady(name, "loading");
     case ModelState::kUnloading:
-      return Changing(name, "unloading");
+      return NotReady(name, "unloading");
     case ModelState::kFailed:
       return absl::FailedPreconditionError(
           absl::StrCat("model '", name, "' failed to load; see GetModel"));

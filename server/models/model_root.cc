@@ -23,7 +23,7 @@
 namespace qk {
 namespace {
 
-// Each takes a descriptor.
+// Limit on the files of one model; each takes a descriptor.
 constexpr size_t kMaxFiles = 512;
 
 absl::string_view BaseName(absl::string_view path) {
@@ -52,7 +52,7 @@ absl::Status OpenError(const std::string& path, int error) {
           absl::StrCat("path: '", name, "': ", std::strerror(error)));
     case EAGAIN:
       return absl::UnavailableError(
-          absl::StrCat("path: '", name, "' was changed while it was opened"));
+          absl::StrCat("path: '", name, "' changed while it was being opened"));
     case ENOSYS:
       return absl::UnimplementedError("LoadModel needs Linux 5.6 or later");
     default:
@@ -67,13 +67,15 @@ absl::Status CheckPath(absl::string_view path) {
         absl::StrCat("path: ", problem, ", got '", Echo(path), "'"));
   };
   if (path.empty()) return bad("must not be empty");
-  if (path.find('\0') != absl::string_view::npos) return bad("has a NUL");
+  if (path.find('\0') != absl::string_view::npos) {
+    return bad("must not contain NUL");
+  }
   if (path.front() == '/') {
     return absl::PermissionDeniedError(absl::StrCat(
         "path: must be relative to the models' root, got '", Echo(path), "'"));
   }
   for (absl::string_view part : absl::StrSplit(path, '/')) {
-    if (part.empty()) return bad("has an empty component");
+    if (part.empty()) return bad("must not have an empty component");
     if (part == "..") {
       return absl::PermissionDeniedError(
           absl::StrCat("path: must not have '..', got '", Echo(path), "'"));
@@ -82,7 +84,7 @@ absl::Status CheckPath(absl::string_view path) {
   return absl::OkStatus();
 }
 
-// What the loader may read of a folder.
+// Whether the loader may read the file of that name.
 bool IsModelFile(absl::string_view name) {
   return absl::EndsWith(name, ".json") ||
          absl::EndsWith(name, ".safetensors") || absl::EndsWith(name, ".model");
@@ -152,12 +154,12 @@ absl::Status ModelRoot::PinFolder(const std::string& path,
   while (const dirent* entry = readdir(folder)) {
     if (!IsModelFile(entry->d_name)) continue;
     if (out->links_.size() == kMaxFiles) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("path: more than ", kMaxFiles, " files of models"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "path: the folder has more than ", kMaxFiles, " model files"));
     }
     const absl::Status status =
         PinFile(absl::StrCat(path, "/", entry->d_name), out);
-    // A broken link counts only if the model needs it.
+    // A broken link is skipped; if the model needs it, loading fails.
     if (!status.ok() && !absl::IsNotFound(status)) return status;
   }
   return absl::OkStatus();

@@ -1,4 +1,4 @@
-// The folder that LoadModel takes models from.
+// Opens models below the folder that LoadModel may read.
 #ifndef QKSCOPE_SERVER_MODELS_MODEL_ROOT_H_
 #define QKSCOPE_SERVER_MODELS_MODEL_ROOT_H_
 
@@ -11,14 +11,14 @@
 
 namespace qk {
 
-// A model's files, held open: whatever happens to their names afterwards,
-// path() leads to these. It is a private folder of links to the descriptors.
+// Holds a model's files open. path() keeps leading to these files even if their
+// names change: it lies in a private folder of links to the descriptors.
 class PinnedModel {
  public:
   PinnedModel() = default;
   PinnedModel(const PinnedModel&) = delete;
   PinnedModel& operator=(const PinnedModel&) = delete;
-  // Removes the links, which must no longer be in use.
+  // Removes the links. They must no longer be in use.
   ~PinnedModel();
 
   const std::string& path() const { return path_; }
@@ -40,16 +40,17 @@ class ModelRoot {
   ModelRoot(const ModelRoot&) = delete;
   ModelRoot& operator=(const ModelRoot&) = delete;
 
-  // `path` as in LoadModelRequest. PERMISSION_DENIED: it, or a link that it
-  // meets, leads out of the root. INVALID_ARGUMENT: not a path, or neither
-  // regular file nor folder. NOT_FOUND.
+  // `path` is that of a LoadModelRequest. PERMISSION_DENIED: the path, or a
+  // link on it, leads out of the root. INVALID_ARGUMENT: the path is malformed,
+  // or leads to neither a regular file nor a folder. NOT_FOUND: it does not
+  // exist.
   absl::StatusOr<std::unique_ptr<PinnedModel>> Pin(
       const std::string& path) const;
 
  private:
   explicit ModelRoot(int fd) : fd_(fd) {}
 
-  // O_PATH: opening has no effect on what it is.
+  // Opens with O_PATH, which has no side effects on devices and FIFOs.
   absl::StatusOr<int> OpenBeneath(const std::string& path) const;
   absl::Status PinFile(const std::string& path, PinnedModel* out) const;
   absl::Status PinFolder(const std::string& path, PinnedModel* out) const;

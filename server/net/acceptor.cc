@@ -25,13 +25,13 @@
 namespace qk {
 namespace {
 
-// Between two tries while there are no descriptors.
+// Pause before the next try while there are no descriptors.
 constexpr int kRetryMs = 10;
 constexpr absl::Duration kLogEvery = absl::Seconds(1);
 
-// Descriptors are given out from the lowest free number on, so one's number
-// says how many there are. Model files, results and probes need some, too.
-int HighestDescriptor() {
+// The kernel assigns the lowest free descriptor, so a descriptor's number tells
+// how many are open. The reserve is for model files, results and probes.
+int FirstReservedDescriptor() {
   rlimit limit = {};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0 ||
       limit.rlim_cur > std::numeric_limits<int>::max()) {
@@ -64,7 +64,7 @@ int PortOf(const sockaddr_storage& address) {
                    : reinterpret_cast<const sockaddr_in6&>(address).sin6_port);
 }
 
-// From this machine, any address is reached at loopback.
+// A wildcard address is reached through loopback from this machine.
 void ReplaceWildcard(sockaddr_storage* address) {
   if (address->ss_family == AF_INET) {
     in_addr& v4 = reinterpret_cast<sockaddr_in*>(address)->sin_addr;
@@ -97,19 +97,19 @@ absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Listen(
                       ResolveListening(options.address));
   std::unique_ptr<Acceptor> acceptor(new Acceptor(connections, log));
   acceptor->port_ = where.port;
-  acceptor->highest_ = HighestDescriptor();
-  acceptor->wake_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (acceptor->wake_ < 0) return SystemError("eventfd");
+  acceptor->first_reserved_ = FirstReservedDescriptor();
+  acceptor->stop_event_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (acceptor->stop_event_ < 0) return SystemError("eventfd");
   absl::Status status;
   for (const addrinfo* one = found.get(); one != nullptr; one = one->ai_next) {
-    // One port for all.
+    // All addresses share the port that the first of them got.
     SetPort(acceptor->port_, one->ai_addr);
     const absl::Status bound =
         acceptor->Bind(one->ai_addr, one->ai_addrlen, options.peer_timeout);
     if (status.ok()) status = bound;
   }
-  // A name may have addresses that this machine does not.
-  if (!acceptor->listeners_.empty()) return acceptor;
+  // A name may resolve to addresses that this machine does not have.
+  if (acceptor->listening()) return acceptor;
   return absl::UnavailableError(absl::StrCat(
       "cannot bind '", Echo(options.address), "': ", status.message()));
 }
@@ -121,7 +121,7 @@ absl::Status Acceptor::Bind(const sockaddr* address, socklen_t size,
   if (fd < 0) return absl::UnavailableError(std::strerror(errno));
   absl::Cleanup close_fd = [fd] { close(fd); };
   SetOption(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-  // Both are inherited by the connections.
+  // Connections inherit both options.
   SetOption(fd, IPPROTO_TCP, TCP_NODELAY, 1);
   SetOption(fd, IPPROTO_TCP, TCP_USER_TIMEOUT,
             static_cast<int>(absl::ToInt64Milliseconds(peer_timeout)));
@@ -135,6 +135,7 @@ absl::Status Acceptor::Bind(const sockaddr* address, socklen_t size,
     return absl::UnavailableError(std::strerror(errno));
   }
   port_ = PortOf(bound);
+  MutexLock lock(&mutex_);
   listeners_.push_back(fd);
   std::move(close_fd).Cancel();
   return absl::OkStatus();
@@ -142,26 +143,35 @@ absl::Status Acceptor::Bind(const sockaddr* address, socklen_t size,
 
 Acceptor::~Acceptor() {
   Stop();
-  if (wake_ >= 0) close(wake_);
+  if (stop_event_ >= 0) close(stop_event_);
 }
 
-void Acceptor::Start(Handle on_connection, Handle on_probe) {
+void Acceptor::Start(ConnectionHandler on_connection,
+                     ConnectionHandler on_probe) {
   on_connection_ = std::move(on_connection);
   on_probe_ = std::move(on_probe);
   thread_ = std::thread([this] { Loop(); });
 }
 
 void Acceptor::Stop() {
-  if (wake_ >= 0) eventfd_write(wake_, 1);
+  if (stop_event_ >= 0) eventfd_write(stop_event_, 1);
   if (thread_.joinable()) thread_.join();
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   for (int fd : listeners_) close(fd);
   listeners_.clear();
 }
 
+bool Acceptor::listening() const {
+  MutexLock lock(&mutex_);
+  return !listeners_.empty();
+}
+
 void Acceptor::Loop() {
-  std::vector<pollfd> polled = {{wake_, POLLIN, 0}};
-  for (int fd : listeners_) polled.push_back({fd, POLLIN, 0});
+  std::vector<pollfd> polled = {{stop_event_, POLLIN, 0}};
+  {
+    MutexLock lock(&mutex_);
+    for (int fd : listeners_) polled.push_back({fd, POLLIN, 0});
+  }
   for (;;) {
     poll(polled.data(), polled.size(), -1);
     bool short_of_descriptors = false;
@@ -187,12 +197,12 @@ bool Acceptor::AcceptAll(int listener) {
     }
     bool probe = false;
     {
-      std::lock_guard<std::mutex> lock(mutex_);
-      probe = probes_.erase(NameOf(peer)) > 0;
+      MutexLock lock(&mutex_);
+      probe = probes_.erase(EndpointName(peer)) > 0;
     }
     if (probe) {
       on_probe_(listener, fd);
-    } else if (fd < highest_) {
+    } else if (fd < first_reserved_) {
       connections_->Add(fd, peer);
       on_connection_(listener, fd);
     } else {
@@ -216,7 +226,7 @@ absl::StatusOr<int> Acceptor::ConnectProbe(absl::Duration timeout) {
   sockaddr_storage to = {}, from = {};
   socklen_t size = sizeof(to);
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     if (listeners_.empty()) return absl::UnavailableError("not listening");
     getsockname(listeners_[0], reinterpret_cast<sockaddr*>(&to), &size);
   }
@@ -227,15 +237,16 @@ absl::StatusOr<int> Acceptor::ConnectProbe(absl::Duration timeout) {
       socket(to.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return SystemError("socket");
   absl::Cleanup close_fd = [fd] { close(fd); };
-  // Bound first, so that the address is known before the connection is.
+  // The socket is bound first, so that its address is known before the acceptor
+  // sees the connection.
   socklen_t from_size = size;
   if (bind(fd, reinterpret_cast<sockaddr*>(&from), size) != 0 ||
       getsockname(fd, reinterpret_cast<sockaddr*>(&from), &from_size) != 0) {
     return SystemError("bind");
   }
-  const std::string key = NameOf(from);
+  const std::string key = EndpointName(from);
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     probes_.insert(key);
   }
   absl::Status status;
@@ -247,8 +258,8 @@ absl::StatusOr<int> Acceptor::ConnectProbe(absl::Duration timeout) {
     std::move(close_fd).Cancel();
     return fd;
   }
-  // Nobody else may come from this address while the socket is bound.
-  std::lock_guard<std::mutex> lock(mutex_);
+  // The socket is still bound, so no other connection can have this address.
+  MutexLock lock(&mutex_);
   probes_.erase(key);
   return status;
 }

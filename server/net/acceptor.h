@@ -1,8 +1,8 @@
 // The listener: accepts connections and hands them to gRPC.
 //
-// Not gRPC's own, which goes deaf for good when it runs out of descriptors
-// (CVE-2023-4785). This one keeps some back, and closes connections above that
-// at once.
+// gRPC's own listener stops accepting for good once it runs out of file
+// descriptors (CVE-2023-4785). This one reserves some, and closes at once the
+// connections that would use the reserve.
 #ifndef QKSCOPE_SERVER_NET_ACCEPTOR_H_
 #define QKSCOPE_SERVER_NET_ACCEPTOR_H_
 
@@ -11,15 +11,16 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/base/mutex.h"
 #include "server/common/log.h"
 #include "server/net/connections.h"
 
@@ -28,13 +29,13 @@ namespace qk {
 class Acceptor {
  public:
   struct Options {
-    std::string address;  // "HOST:PORT": all addresses of a name
-    // How long a peer's machine may leave what is sent unacknowledged, or a
-    // peer its socket full.
+    std::string address;  // "HOST:PORT"; a name stands for all its addresses
+    // TCP_USER_TIMEOUT: how long sent data may stay unacknowledged, or a peer's
+    // receive window closed.
     absl::Duration peer_timeout = absl::Seconds(10);
   };
-  // Binds and listens. `log` and `connections`, which learns of each, outlive
-  // it.
+  // Binds and listens. Registers every connection with `connections`; it and
+  // `log` must outlive the acceptor.
   static absl::StatusOr<std::unique_ptr<Acceptor>> Listen(
       const Options& options, Connections* connections, Log* log);
   ~Acceptor();
@@ -43,15 +44,15 @@ class Acceptor {
 
   int port() const { return port_; }
 
-  // Take a connected descriptor, on the acceptor's thread.
-  using Handle = std::function<void(int listener, int connection)>;
-  // `on_probe`: of the connections that ConnectProbe makes.
-  void Start(Handle on_connection, Handle on_probe);
-  // Closes the listener; connections stay.
+  // Takes over a connected descriptor, on the acceptor's thread.
+  using ConnectionHandler = std::function<void(int listener, int connection)>;
+  // `on_probe` receives the connections that ConnectProbe makes.
+  void Start(ConnectionHandler on_connection, ConnectionHandler on_probe);
+  // Closes the listener; connections stay open.
   void Stop();
 
-  // A new connection of this process to the listener; the caller's. It is let
-  // in whatever the others have used up.
+  // Connects this process to its own listener. The connection is accepted even
+  // if all other descriptors are in use. The caller owns the descriptor.
   absl::StatusOr<int> ConnectProbe(absl::Duration timeout);
 
  private:
@@ -60,23 +61,28 @@ class Acceptor {
 
   absl::Status Bind(const sockaddr* address, socklen_t size,
                     absl::Duration peer_timeout);
+  bool listening() const ABSL_LOCKS_EXCLUDED(mutex_);
   void Loop();
-  // False: no descriptors; try again later.
+  // Returns false if there are no descriptors left; try again later.
   bool AcceptAll(int listener);
   void CountShed();
 
   Connections* const connections_;
   Log* const log_;
   int port_ = 0;
-  int wake_ = -1;    // an eventfd: stop
-  int highest_ = 0;  // descriptors from here on are kept back
-  std::vector<int> listeners_;
-  Handle on_connection_;
-  Handle on_probe_;
-  int64_t shed_ = 0;  // since it was last logged
+  int stop_event_ = -1;     // eventfd
+  int first_reserved_ = 0;  // descriptors from this one on are reserved
+  ConnectionHandler on_connection_;
+  ConnectionHandler on_probe_;
+  // The thread's own.
+  int64_t shed_ = 0;  // since the last log line
   absl::Time shed_logged_ = absl::InfinitePast();
-  std::mutex mutex_;
-  std::set<std::string> probes_;  // their own addresses, by NameOf
+
+  mutable Mutex mutex_;
+  std::vector<int> listeners_ ABSL_GUARDED_BY(mutex_);
+  // The probes' own ends, by EndpointName.
+  std::set<std::string> probes_ ABSL_GUARDED_BY(mutex_);
+
   std::thread thread_;
 };
 

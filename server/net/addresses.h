@@ -1,4 +1,4 @@
-// Addresses to listen on.
+// Parses and resolves addresses to listen on.
 #ifndef QKSCOPE_SERVER_NET_ADDRESSES_H_
 #define QKSCOPE_SERVER_NET_ADDRESSES_H_
 
@@ -12,18 +12,18 @@
 
 namespace qk {
 
-// Splits "HOST:PORT" ("[::1]:0" too). The host may be a name.
 struct HostPort {
-  std::string host;
+  std::string host;  // an address or a name
   int port = 0;
 };
+// Splits "HOST:PORT". An IPv6 address is written in brackets: "[::1]:0".
 absl::StatusOr<HostPort> ParseHostPort(const std::string& address);
-// What `address` stands for, to listen there. INVALID_ARGUMENT: nothing.
 using AddressList = std::unique_ptr<addrinfo, void (*)(addrinfo*)>;
+// Resolves `address` for listening. INVALID_ARGUMENT if it does not resolve.
 absl::StatusOr<AddressList> ResolveListening(const std::string& address);
-// Whether it is an address that only this machine can reach, or `localhost`.
+// Whether `host` is `localhost` or an address that only this machine can reach.
 bool IsLoopback(const std::string& host);
-// Whether the address could be bound now.
+// OK if the address could be bound now.
 absl::Status ProbeAddress(const std::string& address);
 
 }  // namespace qk

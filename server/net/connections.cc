@@ -17,8 +17,8 @@
 namespace qk {
 namespace {
 
-// The same of gRPC's "ipv4:1.2.3.4:5" or "ipv6:%5B::1%25eth0%5D:5".
-std::string NameOfPeer(const std::string& peer) {
+// The EndpointName of gRPC's "ipv4:1.2.3.4:5" or "ipv6:%5B::1%25eth0%5D:5".
+std::string PeerEndpointName(const std::string& peer) {
   std::string name = peer.substr(peer.find(':') + 1);
   name = absl::StrReplaceAll(name,
                              {{"%5B", ""}, {"%5D", ""}, {"[", ""}, {"]", ""}});
@@ -31,7 +31,7 @@ std::string NameOfPeer(const std::string& peer) {
 
 }  // namespace
 
-std::string NameOf(const sockaddr_storage& address) {
+std::string EndpointName(const sockaddr_storage& address) {
   char text[INET6_ADDRSTRLEN] = "";
   if (address.ss_family == AF_INET) {
     const auto& v4 = reinterpret_cast<const sockaddr_in&>(address);
@@ -49,8 +49,8 @@ std::string NameOf(const sockaddr_storage& address) {
 }
 
 void Connections::Add(int fd, const sockaddr_storage& peer) {
-  std::string name = NameOf(peer);
-  std::lock_guard<std::mutex> lock(mutex_);
+  std::string name = EndpointName(peer);
+  MutexLock lock(&mutex_);
   std::string& known = peers_[fd];
   const auto old = descriptors_.find(known);
   if (old != descriptors_.end() && old->second == fd) descriptors_.erase(old);
@@ -59,29 +59,30 @@ void Connections::Add(int fd, const sockaddr_storage& peer) {
 }
 
 int Connections::Duplicate(const std::string& peer) const {
-  const std::string name = NameOfPeer(peer);
+  const std::string name = PeerEndpointName(peer);
   int fd = -1;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     const auto found = descriptors_.find(name);
     if (found == descriptors_.end()) return -1;
     fd = found->second;
   }
-  // By now it may be something else.
+  // The descriptor may have been closed and reused by now, so its peer is
+  // checked.
   const int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
   if (copy < 0) return -1;
   sockaddr_storage address = {};
   socklen_t size = sizeof(address);
   if (getpeername(copy, reinterpret_cast<sockaddr*>(&address), &size) == 0 &&
-      NameOf(address) == name) {
+      EndpointName(address) == name) {
     return copy;
   }
   close(copy);
   return -1;
 }
 
-bool StuckConnection::Cut(const Connections& connections, absl::Time now,
-                          absl::Duration patience) {
+bool StuckConnection::ShutDownIfStuck(const Connections& connections,
+                                      absl::Time now, absl::Duration patience) {
   if (last_.has_value() && now - last_->time < patience) return false;
   const int fd = connections.Duplicate(peer_);
   if (fd < 0) return false;

@@ -1,8 +1,9 @@
-// The open connections by their peers, to cut one that gRPC cannot end.
+// The open connections by their peers, so that a connection which gRPC cannot
+// end can be shut down.
 //
-// gRPC tells the end of a cancelled call's write only when its connection has
-// nothing in flight. Of a peer that reads nothing from its socket, that is
-// never; nor does gRPC send such a peer its pings.
+// gRPC completes a cancelled call's write only when its connection has nothing
+// in flight. If the peer reads nothing from its socket, that never happens, and
+// gRPC does not send such a peer its pings either.
 #ifndef QKSCOPE_SERVER_NET_CONNECTIONS_H_
 #define QKSCOPE_SERVER_NET_CONNECTIONS_H_
 
@@ -10,54 +11,61 @@
 
 #include <cstdint>
 #include <map>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/time/time.h"
+#include "engine/base/mutex.h"
 
 namespace qk {
 
-// "ADDRESS:PORT", without brackets or a scope: what tells one end from others.
-std::string NameOf(const sockaddr_storage& address);
+// "ADDRESS:PORT", without brackets or a scope. Identifies one end of a
+// connection.
+std::string EndpointName(const sockaddr_storage& address);
 
 // Thread-safe.
 class Connections {
  public:
-  // gRPC owns `fd` from now on; it is never used without a look at its peer.
-  void Add(int fd, const sockaddr_storage& peer);
-  // A descriptor of the connection with `peer`, as grpc::ServerContext::peer()
-  // has it, for the caller to close; -1: there is none.
-  int Duplicate(const std::string& peer) const;
+  // gRPC owns `fd` from now on and may close it, so its peer is checked before
+  // each use.
+  void Add(int fd, const sockaddr_storage& peer) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Duplicates the descriptor of the connection with `peer`, which has the form
+  // of grpc::ServerContext::peer(). The caller must close it. -1: there is no
+  // such connection.
+  int Duplicate(const std::string& peer) const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  mutable std::mutex mutex_;
-  // Both ways; a descriptor's number stays until a later connection has it.
-  std::map<std::string, int> descriptors_;
-  std::map<int, std::string> peers_;
+  mutable Mutex mutex_;
+  // Maps in both directions. A descriptor stays until a later connection has
+  // the same number.
+  std::map<std::string, int> descriptors_ ABSL_GUARDED_BY(mutex_);
+  std::map<int, std::string> peers_ ABSL_GUARDED_BY(mutex_);
 };
 
-// Looks again and again at the connection of a call that has ended, but for a
-// write. Not thread-safe.
+// Watches the connection of a call that has ended except for one write. Not
+// thread-safe.
 class StuckConnection {
  public:
-  // As Connections::Duplicate. A cancelled call no longer knows its peer.
+  // `peer` is the argument of Connections::Duplicate. It is kept here, because
+  // a cancelled call no longer knows its peer.
   explicit StuckConnection(std::string peer) : peer_(std::move(peer)) {}
 
-  // Shuts the connection down if it has bytes to send and its peer has
-  // acknowledged none since a look `patience` ago or earlier: other calls may
-  // share it. True: it did.
-  bool Cut(const Connections& connections, absl::Time now,
-           absl::Duration patience);
+  // Call repeatedly. Shuts the connection down and returns true if it has bytes
+  // to send and its peer has acknowledged none since a sample that is at least
+  // `patience` old. (A healthy connection must survive: other calls may share
+  // it.)
+  bool ShutDownIfStuck(const Connections& connections, absl::Time now,
+                       absl::Duration patience);
 
  private:
-  struct Look {
+  struct Sample {
     absl::Time time;
-    uint64_t acknowledged = 0;  // bytes, ever
+    uint64_t acknowledged = 0;  // bytes, since the connection began
   };
   const std::string peer_;
-  std::optional<Look> last_;
+  std::optional<Sample> last_;
 };
 
 }  // namespace qk

@@ -17,7 +17,7 @@ absl::Status CheckSelf(Acceptor* acceptor, absl::Duration timeout) {
   grpc::GenericStub stub(grpc::CreateInsecureChannelFromFd("self", fd));
   grpc::ClientContext context;
   context.set_deadline(absl::ToChronoTime(deadline));
-  // An empty HealthCheckRequest: of the whole server.
+  // An empty HealthCheckRequest asks about the whole server.
   const grpc::Slice empty;
   const grpc::ByteBuffer request(&empty, 1);
   grpc::ByteBuffer response;

@@ -1,5 +1,5 @@
-// Whether this process still answers: a health call over a new connection to
-// its own listener.
+// Checks that this process still answers, with a health call over a new
+// connection to its own listener.
 #ifndef QKSCOPE_SERVER_NET_SELF_CHECK_H_
 #define QKSCOPE_SERVER_NET_SELF_CHECK_H_
 
@@ -9,7 +9,7 @@
 
 namespace qk {
 
-// OK: it answers, SERVING or not.
+// OK if the server answers, whether SERVING or not.
 absl::Status CheckSelf(Acceptor* acceptor, absl::Duration timeout);
 
 }  // namespace qk

@@ -4,10 +4,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/numbers.h"
 
@@ -59,28 +61,40 @@ Watchdog::Watchdog(const Systemd& systemd, Check check, Log* log)
 
 Watchdog::~Watchdog() {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     stopping_ = true;
   }
-  changed_.notify_all();
+  changed_.NotifyAll();
   if (thread_.joinable()) thread_.join();
 }
 
 void Watchdog::Loop() {
-  const absl::Duration interval = systemd_.watchdog() / 2;
-  std::unique_lock<std::mutex> lock(mutex_);
-  while (!stopping_) {
-    lock.unlock();
+  const absl::Duration interval = systemd_.watchdog() / kChecks;
+  absl::Duration wait = absl::ZeroDuration();
+  bool failed = false;
+  while (!WaitForStop(wait)) {
+    const auto begun = std::chrono::steady_clock::now();
     const absl::Status status = check_(interval);
     if (status.ok()) {
       systemd_.Notify("WATCHDOG=1");
     } else {
-      log_->Error("watchdog", {{"reason", std::string(status.message())}});
+      const std::vector<LogField> fields = {
+          {"reason", std::string(status.message())}};
+      failed ? log_->Error("watchdog", fields)
+             : log_->Warn("watchdog_late", fields);
     }
-    lock.lock();
-    changed_.wait_for(lock, absl::ToChronoNanoseconds(interval),
-                      [this] { return stopping_; });
+    failed = !status.ok();
+    wait = std::max(
+        absl::ZeroDuration(),
+        interval - absl::FromChrono(std::chrono::steady_clock::now() - begun));
   }
+}
+
+bool Watchdog::WaitForStop(absl::Duration timeout) {
+  MutexLock lock(&mutex_);
+  return changed_.WaitFor(
+      &mutex_, timeout,
+      [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_; });
 }
 
 }  // namespace qk

@@ -1,29 +1,29 @@
-// What systemd wants to hear, without its library: sd_notify(3).
+// Notifies systemd as sd_notify(3) does, without libsystemd.
 #ifndef QKSCOPE_SERVER_NET_SYSTEMD_H_
 #define QKSCOPE_SERVER_NET_SYSTEMD_H_
 
-#include <condition_variable>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <thread>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "engine/base/mutex.h"
 #include "server/common/log.h"
 
 namespace qk {
 
 class Systemd {
  public:
-  // As the environment says: NOTIFY_SOCKET (a path, or "@" and an abstract
-  // name), WATCHDOG_USEC and WATCHDOG_PID. Says nothing where there is none.
+  // Reads NOTIFY_SOCKET (a path, or "@" and an abstract name), WATCHDOG_USEC
+  // and WATCHDOG_PID. Without a socket, Notify does nothing.
   static Systemd FromEnvironment();
 
-  // "READY=1". What cannot be sent is lost.
+  // Sends a state such as "READY=1". Failures are ignored.
   void Notify(const std::string& state) const;
-  // In which systemd wants to hear a WATCHDOG=1; ZeroDuration: it does not.
+  // The interval in which systemd expects a WATCHDOG=1. ZeroDuration: none.
   absl::Duration watchdog() const { return watchdog_; }
 
  private:
@@ -31,24 +31,30 @@ class Systemd {
   absl::Duration watchdog_ = absl::ZeroDuration();
 };
 
-// Twice in systemd's time: sends WATCHDOG=1 if `check` finds all well.
+// Sends WATCHDOG=1 when `check` is OK, kChecks times per watchdog interval of
+// systemd. A check may take until the next one is due, so three checks fit
+// between two signals: one late answer on a busy machine does not end the
+// process.
 class Watchdog {
  public:
   using Check = std::function<absl::Status(absl::Duration timeout)>;
+  static constexpr int kChecks = 4;
 
-  // `log` and what `check` uses outlive it.
+  // `log` and what `check` uses must outlive the watchdog.
   Watchdog(const Systemd& systemd, Check check, Log* log);
   ~Watchdog();
 
  private:
   void Loop();
+  // False: not within `timeout`.
+  bool WaitForStop(absl::Duration timeout) ABSL_LOCKS_EXCLUDED(mutex_);
 
   const Systemd systemd_;
   const Check check_;
   Log* const log_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool stopping_ = false;
+  Mutex mutex_;
+  CondVar changed_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
 

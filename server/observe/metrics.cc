@@ -10,7 +10,7 @@ namespace {
 
 using prometheus::Histogram;
 
-// Models that get a label of their own.
+// Number of models that get their own label.
 constexpr size_t kMaxModels = 50;
 constexpr char kOther[] = "other";
 
@@ -56,7 +56,8 @@ const char* CancelName(CancelReason reason) {
   return kOther;
 }
 
-// The tensor whose entries the paper counts; nullptr: none of them.
+// The label of a tensor whose massive entries the paper counts; nullptr for
+// other points.
 const char* TensorLabel(HookPoint point) {
   switch (point) {
     case HookPoint::kRotQ:
@@ -85,52 +86,54 @@ prometheus::Family<prometheus::Gauge>& Metrics::Gauge(const char* name,
 Metrics::Metrics(const Options& options)
     : options_(options),
       rpc_started_(Counter("qkscope_rpc_started_total",
-                           "Calls that reached a handler, by method.")),
-      rpc_handled_(Counter("qkscope_rpc_handled_total",
-                           "Calls that ended, by method and status code.")),
+                           "Calls that reached a handler.")),
+      rpc_handled_(Counter("qkscope_rpc_handled_total", "Calls that ended.")),
       rpc_duration_(prometheus::BuildHistogram()
                         .Name("qkscope_rpc_duration_seconds")
-                        .Help("Time from a call's start to its status.")
+                        .Help("Time from a call's start to its end, seconds.")
                         .Register(registry_)),
       refused_(Counter("qkscope_refused_total",
-                       "Requests turned away before they ran, by reason.")),
+                       "Requests refused before they ran.")),
       cancelled_(Counter("qkscope_cancelled_total",
-                         "Calls ended before their work was done.")),
+                         "Calls that ended before their work was done.")),
       queued_(
-          Gauge("qkscope_queued_requests", "Requests that wait for the device.")
+          Gauge("qkscope_queued_requests", "Requests waiting for the device.")
               .Add({})),
-      running_(Gauge("qkscope_running_requests",
-                     "Requests that hold memory of the device.")
-                   .Add({})),
+      running_(
+          Gauge("qkscope_running_requests", "Requests that hold device memory.")
+              .Add({})),
       buffered_(Gauge("qkscope_stream_buffered_bytes",
-                      "Results that wait for readers.")
+                      "Bytes of results waiting for readers.")
                     .Add({})),
       reserved_(Gauge("qkscope_stream_reserved_bytes",
-                      "Room for results set aside by running requests.")
+                      "Bytes of buffers reserved for results.")
                     .Add({})),
       streamed_(Counter("qkscope_streamed_bytes_total",
-                        "Payload bytes handed to the transport.")
+                        "Payload bytes handed to gRPC.")
                     .Add({})),
-      pass_rows_(OneHistogram(registry_, "qkscope_pass_rows", "Rows of a pass.",
+      pass_rows_(OneHistogram(registry_, "qkscope_pass_rows", "Rows per pass.",
                               PowersOfFour())),
       pass_sequences_(OneHistogram(registry_, "qkscope_pass_sequences",
-                                   "Sequences of a pass.", PowersOfFour())),
+                                   "Sequences per pass.", PowersOfFour())),
       pass_duration_(OneHistogram(registry_, "qkscope_pass_duration_seconds",
-                                  "Time of a pass.", PassSeconds())),
+                                  "Duration of a pass, seconds.",
+                                  PassSeconds())),
       cancel_to_idle_(OneHistogram(
           registry_, "qkscope_cancel_to_idle_seconds",
-          "Time from a request's cancellation until its memory is free.",
+          "Time from a request's cancellation until its memory is free, "
+          "seconds.",
           PassSeconds())),
       massive_entries_(
           Counter("qkscope_massive_entries_total",
-                  "Massive entries of captured norms of undisrupted prompts.")),
+                  "Massive entries in the norms of undisrupted prompts.")),
       massive_ratio_(
           Counter("qkscope_massive_ratio_total",
-                  "Sum of the largest ratios of an entry to its head's mean.")),
+                  "Sum over matrices of norms of the largest ratio of an entry "
+                  "to its head's mean.")),
       massive_frames_(Counter(
           "qkscope_massive_frames_total",
-          "Matrices of norms that the other massive_ counters are over.")) {
-  Gauge("qkscope_build_info", "1; the version is a label.")
+          "Matrices of norms counted by the other massive_ counters.")) {
+  Gauge("qkscope_build_info", "Always 1; the version is a label.")
       .Add({{"version", options.version}})
       .Set(1);
   for (const std::string& method : options.methods) {
@@ -147,31 +150,33 @@ Metrics::Metrics(const Options& options)
 }
 
 void Metrics::AddModel(const std::string& name, int num_layers) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   const auto known = models_.find(name);
   const std::string label = known != models_.end()        ? known->second.label
                             : models_.size() < kMaxModels ? name
                                                           : kOther;
   const prometheus::Labels labels = {{"model", label}};
   ModelMetrics m;
-  m.passes = &Counter("qkscope_passes_total", "Passes of a model.").Add(labels);
+  m.passes = &Counter("qkscope_passes_total", "Forward passes.").Add(labels);
   m.failed_passes =
-      &Counter("qkscope_failed_passes_total", "Passes that ended in an error.")
+      &Counter("qkscope_failed_passes_total", "Forward passes that failed.")
            .Add(labels);
   m.rows =
       &Counter("qkscope_pass_rows_total", "Rows of all passes.").Add(labels);
   m.pass_seconds =
-      &Counter("qkscope_pass_seconds_total", "Time of all passes.").Add(labels);
+      &Counter("qkscope_pass_seconds_total", "Time in all passes, seconds.")
+           .Add(labels);
   m.prompt_tokens =
       &Counter("qkscope_prompt_tokens_total", "Prompt tokens of requests.")
            .Add(labels);
   m.generated_tokens =
-      &Counter("qkscope_generated_tokens_total", "Tokens generated.")
+      &Counter("qkscope_generated_tokens_total", "Generated tokens.")
            .Add(labels);
   m.ready =
-      &Gauge("qkscope_model_ready", "1 when the model serves.").Add(labels);
+      &Gauge("qkscope_model_ready", "1 if the model is ready to serve, else 0.")
+           .Add(labels);
   m.label = label;
-  // Series that a model of this name had before count once.
+  // A model that is loaded again under its name reuses its series.
   const int had = known != models_.end() ? known->second.layer_series : 0;
   const int series = std::max(had, 3 * num_layers);  // q, k, v
   if (label == name &&
@@ -187,14 +192,14 @@ void Metrics::AddModel(const std::string& name, int num_layers) {
 void Metrics::ModelLoaded(const std::string& name,
                           const std::shared_ptr<const Model>& model,
                           const ModelCost& cost) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   std::erase_if(names_,
                 [](const auto& named) { return named.second.model.expired(); });
   names_[model.get()] = {model, name};
   const ModelMetrics& m = models_.at(name);
   m.ready->Set(1);
-  // Of "other" the last one loaded is seen.
-  Gauge("qkscope_model_load_seconds", "Time it took to load the model.")
+  // The label "other" shows the model that was loaded last.
+  Gauge("qkscope_model_load_seconds", "Time to load the model, seconds.")
       .Add({{"model", m.label}})
       .Set(cost.load_seconds);
   SetMemory(m.label, static_cast<double>(cost.host_bytes),
@@ -202,7 +207,7 @@ void Metrics::ModelLoaded(const std::string& name,
 }
 
 void Metrics::ModelUnloaded(const std::string& name) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   const auto it = models_.find(name);
   if (it == models_.end() || it->second.label != name) return;
   it->second.ready->Set(0);
@@ -210,15 +215,15 @@ void Metrics::ModelUnloaded(const std::string& name) {
 }
 
 void Metrics::SetMemory(const std::string& label, double host, double device) {
-  auto& memory =
-      Gauge("qkscope_model_memory_bytes", "Memory of the model's weights.");
+  auto& memory = Gauge("qkscope_model_memory_bytes",
+                       "Memory of the model's weights and workspace, bytes.");
   memory.Add({{"model", label}, {"memory", "host"}}).Set(host);
   memory.Add({{"model", label}, {"memory", "device"}}).Set(device);
 }
 
 std::optional<Metrics::ModelMetrics> Metrics::Find(
     const std::string& model) const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   const auto it = models_.find(model);
   if (it == models_.end()) return std::nullopt;
   return it->second;
@@ -238,24 +243,24 @@ void Metrics::CountRefusal(Refusal reason) {
   refused_.Add({{"reason", RefusalName(reason)}}).Increment();
 }
 
-void Metrics::Cancelled(CancelReason reason) {
+void Metrics::CountCancelled(CancelReason reason) {
   cancelled_.Add({{"reason", CancelName(reason)}}).Increment();
 }
 
-void Metrics::Tokens(const std::string& model, int64_t prompt,
-                     int64_t generated) {
+void Metrics::CountTokens(const std::string& model, int64_t prompt,
+                          int64_t generated) {
   const std::optional<ModelMetrics> m = Find(model);
   if (!m.has_value()) return;
   m->prompt_tokens->Increment(static_cast<double>(prompt));
   m->generated_tokens->Increment(static_cast<double>(generated));
 }
 
-void Metrics::Streamed(int64_t bytes) {
+void Metrics::CountStreamedBytes(int64_t bytes) {
   streamed_.Increment(static_cast<double>(bytes));
 }
 
-void Metrics::LayerStatistics(const std::string& model,
-                              const LayerFrame& frame) {
+void Metrics::AddLayerStatistics(const std::string& model,
+                                 const LayerFrame& frame) {
   const char* tensor = TensorLabel(frame.point);
   const std::optional<ModelMetrics> m = Find(model);
   if (tensor == nullptr || !m.has_value() || !frame.statistics.has_value()) {
@@ -277,7 +282,7 @@ void Metrics::OnPass(const Model& model, int rows, int sequences,
   pass_duration_.Observe(seconds);
   std::string name;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     const auto it = names_.find(&model);
     if (it != names_.end()) name = it->second.name;
   }

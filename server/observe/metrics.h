@@ -1,6 +1,6 @@
-// What Prometheus sees. Labels come from closed sets: methods, codes, reasons,
-// the first models loaded, and layers within a budget of series; never a
-// request's id, tag, text or address.
+// The Prometheus metrics. Labels come from closed sets: methods, codes,
+// reasons, the models loaded first, and layers within a budget of series. A
+// request's id, tag, text or address is never a label.
 #ifndef QKSCOPE_SERVER_OBSERVE_METRICS_H_
 #define QKSCOPE_SERVER_OBSERVE_METRICS_H_
 
@@ -8,12 +8,13 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/string_view.h"
+#include "engine/base/mutex.h"
 #include "engine/types/results.h"
 #include "engine/types/spec.h"
 #include "grpcpp/support/status.h"
@@ -26,7 +27,7 @@
 #include "server/common/cancel_reason.h"
 #include "server/common/refusal.h"
 #include "server/events/buffer_budget.h"
-#include "server/schedule/scheduler.h"
+#include "server/schedule/scheduler_observer.h"
 
 namespace qk {
 
@@ -35,16 +36,16 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
   struct Options {
     std::string version;
     std::vector<std::string> methods;
-    // At most this many label sets for statistics of single layers; models
-    // beyond it count under layer "all".
+    // Limit on label sets for per-layer statistics. Models beyond it count
+    // under layer "all".
     int max_layer_series = 400;
     const BufferBudget* budget = nullptr;
     const std::atomic<int64_t>* buffered = nullptr;
   };
   explicit Metrics(const Options& options);
 
-  // Before any request uses them; in this order models get their layers. Again
-  // for a name that is loaded again.
+  // Must be called before requests use the model, and again each time that its
+  // name is loaded. Models get per-layer series in the order of these calls.
   void AddModel(const std::string& name, int num_layers);
   struct ModelCost {
     double load_seconds = 0;
@@ -54,18 +55,18 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
   void ModelLoaded(const std::string& name,
                    const std::shared_ptr<const Model>& model,
                    const ModelCost& cost);
-  // Its series stay, at 0 where they are of the present.
+  // The model's series stay; its ready and memory gauges become 0.
   void ModelUnloaded(const std::string& name);
 
   void RpcStarted(const std::string& method);
   void RpcHandled(const std::string& method, grpc::StatusCode code,
                   double seconds);
   void CountRefusal(Refusal reason);
-  void Cancelled(CancelReason reason);
-  void Tokens(const std::string& model, int64_t prompt, int64_t generated);
-  void Streamed(int64_t bytes);
-  // Of an undisrupted arm's prefill.
-  void LayerStatistics(const std::string& model, const LayerFrame& frame);
+  void CountCancelled(CancelReason reason);
+  void CountTokens(const std::string& model, int64_t prompt, int64_t generated);
+  void CountStreamedBytes(int64_t bytes);
+  // `frame` must belong to the prefill of an undisrupted arm.
+  void AddLayerStatistics(const std::string& model, const LayerFrame& frame);
 
   void OnPass(const Model& model, int rows, int sequences, double seconds,
               const absl::Status& status) override;
@@ -86,16 +87,17 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
     prometheus::Counter* generated_tokens;
     prometheus::Gauge* ready;
     std::string label;     // the model's name, or "other"
-    int layer_series = 0;  // of its own for single layers
+    int layer_series = 0;  // per-layer series; 0: counts under layer "all"
   };
   struct LoadedModel {
     std::weak_ptr<const Model> model;
     std::string name;
   };
 
-  std::optional<ModelMetrics> Find(const std::string& model) const;
-  // With mutex_ held.
-  void SetMemory(const std::string& label, double host, double device);
+  std::optional<ModelMetrics> Find(const std::string& model) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  void SetMemory(const std::string& label, double host, double device)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Family<prometheus::Counter>& Counter(const char* name, const char* help);
   Family<prometheus::Gauge>& Gauge(const char* name, const char* help);
 
@@ -119,11 +121,11 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
   Family<prometheus::Counter>& massive_ratio_;
   Family<prometheus::Counter>& massive_frames_;
 
-  mutable std::mutex mutex_;
-  std::map<std::string, ModelMetrics> models_;
-  // Passes of a model that was unloaded or replaced still count for its name.
-  std::map<const Model*, LoadedModel> names_;
-  int layer_series_ = 0;
+  mutable Mutex mutex_;
+  std::map<std::string, ModelMetrics> models_ ABSL_GUARDED_BY(mutex_);
+  // Passes of an unloaded or replaced model still count under its name.
+  std::map<const Model*, LoadedModel> names_ ABSL_GUARDED_BY(mutex_);
+  int layer_series_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace qk

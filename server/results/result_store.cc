@@ -33,7 +33,7 @@ KeptResult::KeptResult(std::unique_ptr<SpoolFile> file)
 absl::Status KeptResult::Append(absl::string_view event) {
   QK_ASSIGN_OR_RETURN(const int64_t offset, file_->Append(event));
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     offsets_.push_back(offset);
   }
   Wake();
@@ -46,10 +46,13 @@ void KeptResult::Finish(const absl::Status& status) {
   end.set_finished_unix_ms(absl::ToUnixMillis(now));
   end.set_code(static_cast<int>(status.code()));
   end.set_message(std::string(status.message()));
-  end.set_events(static_cast<int64_t>(offsets_.size()));
+  {
+    MutexLock lock(&mutex_);
+    end.set_events(static_cast<int64_t>(offsets_.size()));
+  }
   const absl::Status complete = file_->Complete(end);
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     finished_ = true;
     finished_at_ = now;
     status_ = status.ok() ? complete : status;
@@ -60,7 +63,7 @@ void KeptResult::Finish(const absl::Status& status) {
 void KeptResult::Wake() {
   std::vector<std::function<void()>> waiting;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     waiting.swap(waiting_);
   }
   for (const auto& wake : waiting) wake();
@@ -71,7 +74,7 @@ absl::StatusOr<KeptResult::Next> KeptResult::Get(
   Next next;
   int64_t offset = 0;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     const int64_t events = static_cast<int64_t>(offsets_.size());
     if (seq >= events) {
       if (!finished_) {
@@ -79,8 +82,8 @@ absl::StatusOr<KeptResult::Next> KeptResult::Get(
         return next;
       }
       if (seq > events) {
-        return absl::OutOfRangeError(
-            absl::StrFormat("from_seq: %d is past the end, %d", seq, events));
+        return absl::OutOfRangeError(absl::StrFormat(
+            "from_seq: must be in [0, %d], got %d", events, seq));
       }
       next.kind = Next::kEnd;
       next.status = status_;
@@ -94,7 +97,7 @@ absl::StatusOr<KeptResult::Next> KeptResult::Get(
 }
 
 KeptResult::State KeptResult::state() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   return {static_cast<int64_t>(offsets_.size()), file_->bytes(), finished_,
           finished_at_, status_};
 }
@@ -110,10 +113,10 @@ absl::StatusOr<std::unique_ptr<ResultStore>> ResultStore::Open(
 
 ResultStore::~ResultStore() {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     stopping_ = true;
   }
-  changed_.notify_all();
+  changed_.NotifyAll();
   if (thread_.joinable()) thread_.join();
   if (lock_fd_ >= 0) close(lock_fd_);
 }
@@ -131,7 +134,7 @@ absl::Status ResultStore::Lock() {
       open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (lock_fd_ < 0) return bad(std::strerror(errno));
   if (flock(lock_fd_, LOCK_EX | LOCK_NB) != 0) {
-    return bad("another server uses it");
+    return bad("in use by another server");
   }
   return absl::OkStatus();
 }
@@ -144,6 +147,7 @@ absl::Status ResultStore::Recover(std::vector<std::string>* damaged) {
   std::vector<std::string> names;
   while (const dirent* entry = readdir(folder)) names.push_back(entry->d_name);
   closedir(folder);
+  MutexLock lock(&mutex_);
   for (const std::string& name : names) {
     const std::string path = absl::StrCat(options_.directory, "/", name);
     const std::string id = name.substr(0, name.find('.'));
@@ -163,11 +167,14 @@ absl::Status ResultStore::Recover(std::vector<std::string>* damaged) {
 }
 
 void ResultStore::Loop() {
-  const auto every = std::chrono::milliseconds(std::clamp<int64_t>(
-      absl::ToInt64Milliseconds(options_.ttl / 4), 50, 10'000));
-  std::unique_lock<std::mutex> lock(mutex_);
+  const absl::Duration interval =
+      std::clamp(options_.ttl / 4, absl::Milliseconds(50), absl::Seconds(10));
+  const auto stopping = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return stopping_;
+  };
+  MutexLock lock(&mutex_);
   while (!stopping_) {
-    changed_.wait_for(lock, every);
+    changed_.WaitFor(&mutex_, interval, stopping);
     Expire(absl::Now());
   }
 }
@@ -186,40 +193,40 @@ void ResultStore::Expire(absl::Time now) {
 
 int64_t ResultStore::BytesLocked() const {
   int64_t bytes = 0;
-  for (const auto& [id, kept] : results_) {
-    const KeptResult::State state = kept.result->state();
+  for (const auto& [id, entry] : results_) {
+    const KeptResult::State state = entry.result->state();
     bytes +=
-        state.finished ? state.bytes : std::max(kept.reserved, state.bytes);
+        state.finished ? state.bytes : std::max(entry.reserved, state.bytes);
   }
   return bytes;
 }
 
 int64_t ResultStore::bytes() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   return BytesLocked();
 }
 
 absl::StatusOr<std::shared_ptr<KeptResult>> ResultStore::Create(
     const ::qkscope::v1::SpoolHeader& header, int64_t bytes) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   Expire(absl::Now());
   const int64_t left = options_.max_bytes - BytesLocked();
   if (bytes > left) {
     return absl::ResourceExhaustedError(absl::StrFormat(
-        "the result needs %s of the spool, %s are free; reduce "
-        "layers/heads/positions, or end old requests",
+        "spool: the result needs %s, %s free; reduce layers/heads/positions, "
+        "or cancel old requests",
         HumanBytes(bytes), HumanBytes(std::max<int64_t>(0, left))));
   }
   QK_ASSIGN_OR_RETURN(auto file, SpoolFile::Create(options_.directory, header));
-  Kept& kept = results_[header.request_id()];
-  kept.result = std::make_shared<KeptResult>(std::move(file));
-  kept.reserved = bytes;
-  return kept.result;
+  Entry& entry = results_[header.request_id()];
+  entry.result = std::make_shared<KeptResult>(std::move(file));
+  entry.reserved = bytes;
+  return entry.result;
 }
 
 absl::StatusOr<std::shared_ptr<KeptResult>> ResultStore::Find(
     const std::string& id, const std::string& user) const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   const auto it = results_.find(id);
   if (it != results_.end() && it->second.result->header().user() == user) {
     const KeptResult::State state = it->second.result->state();
@@ -231,13 +238,13 @@ absl::StatusOr<std::shared_ptr<KeptResult>> ResultStore::Find(
 }
 
 std::vector<std::shared_ptr<KeptResult>> ResultStore::List(
-    const std::string& user) const {
+    const std::optional<std::string>& user) const {
   std::vector<std::shared_ptr<KeptResult>> out;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
-    for (const auto& [id, kept] : results_) {
-      if (user.empty() || kept.result->header().user() == user) {
-        out.push_back(kept.result);
+    MutexLock lock(&mutex_);
+    for (const auto& [id, entry] : results_) {
+      if (!user.has_value() || entry.result->header().user() == *user) {
+        out.push_back(entry.result);
       }
     }
   }
@@ -248,7 +255,7 @@ std::vector<std::shared_ptr<KeptResult>> ResultStore::List(
 }
 
 void ResultStore::Drop(const std::string& id) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   const auto it = results_.find(id);
   if (it == results_.end()) return;
   it->second.result->file_->Remove();

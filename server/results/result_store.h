@@ -1,46 +1,48 @@
-// Results that outlive their streams: of detached and resumable requests, on
-// disk, within a budget of bytes and for a time after the request's end. They
-// outlive the process, too, once they are whole.
+// Keeps the results of detached and resumable requests on disk, within a budget
+// of bytes and for some time after the request has ended. Complete results
+// survive a restart of the process.
 #ifndef QKSCOPE_SERVER_RESULTS_RESULT_STORE_H_
 #define QKSCOPE_SERVER_RESULTS_RESULT_STORE_H_
 
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/base/mutex.h"
 #include "server/results/spool_file.h"
 
 namespace qk {
 
-// One request's events, written by one thread and read by any. Thread-safe.
+// One request's events, written by one thread and read by any thread.
 class KeptResult {
  public:
   explicit KeptResult(std::unique_ptr<SpoolFile> file);
 
   const ::qkscope::v1::SpoolHeader& header() const { return file_->header(); }
 
-  // The next event, serialised.
+  // Appends the next event, serialised.
   absl::Status Append(absl::string_view event);
-  // Nothing more comes. What cannot be written to its end is still readable
-  // until the process ends.
+  // Ends the result with the request's status. A result whose end cannot be
+  // written stays readable until the process ends.
   void Finish(const absl::Status& status);
 
   struct Next {
     enum Kind { kEvent, kWait, kEnd } kind = kWait;
     Bytes event;          // kEvent
-    absl::Status status;  // kEnd: the request's
+    absl::Status status;  // kEnd: the request's status
   };
-  // Event `seq`, or that there is none yet: then `wake` is called once when
-  // there is news, on the writer's thread. OUT_OF_RANGE past the end.
+  // Returns event `seq`, the end, or kWait if the event does not exist yet. In
+  // that case `wake` is called once, on the writer's thread, when there is
+  // more. OUT_OF_RANGE past the end.
   absl::StatusOr<Next> Get(int64_t seq, const std::function<void()>& wake);
 
   struct State {
@@ -57,12 +59,12 @@ class KeptResult {
   void Wake();
 
   const std::unique_ptr<SpoolFile> file_;
-  mutable std::mutex mutex_;
-  std::vector<int64_t> offsets_;
-  bool finished_ = false;
-  absl::Time finished_at_;
-  absl::Status status_;
-  std::vector<std::function<void()>> waiting_;
+  mutable Mutex mutex_;
+  std::vector<int64_t> offsets_ ABSL_GUARDED_BY(mutex_);
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Time finished_at_ ABSL_GUARDED_BY(mutex_);
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::function<void()>> waiting_ ABSL_GUARDED_BY(mutex_);
 };
 
 class ResultStore {
@@ -73,47 +75,48 @@ class ResultStore {
     absl::Duration ttl = absl::Hours(1);
   };
 
-  // Takes the directory for this process, removes what is not whole and finds
-  // what is; what is damaged is removed and named in `damaged`.
+  // Locks the directory for this process and finds its complete results.
+  // Removes incomplete and damaged results; appends a message about each
+  // damaged one to `damaged`.
   static absl::StatusOr<std::unique_ptr<ResultStore>> Open(
       const Options& options, std::vector<std::string>* damaged);
   ~ResultStore();
 
-  // Sets `bytes` aside until the result is finished. RESOURCE_EXHAUSTED when
-  // they are not there.
+  // Reserves `bytes` until the result is finished. RESOURCE_EXHAUSTED if they
+  // are not available.
   absl::StatusOr<std::shared_ptr<KeptResult>> Create(
       const ::qkscope::v1::SpoolHeader& header, int64_t bytes);
-  // NOT_FOUND `request_id: no such result`, the same whether it is unknown,
-  // expired or somebody else's.
+  // NOT_FOUND `request_id: no such result`, the same for a result that is
+  // unknown, expired or another user's.
   absl::StatusOr<std::shared_ptr<KeptResult>> Find(
       const std::string& id, const std::string& user) const;
-  // By time of creation. `user` empty: everybody's.
-  std::vector<std::shared_ptr<KeptResult>> List(const std::string& user) const;
+  // Lists results in order of creation. nullopt stands for all users.
+  std::vector<std::shared_ptr<KeptResult>> List(
+      const std::optional<std::string>& user) const;
   void Drop(const std::string& id);
 
   absl::Duration ttl() const { return options_.ttl; }
   int64_t bytes() const;
 
  private:
-  struct Kept {
+  struct Entry {
     std::shared_ptr<KeptResult> result;
-    int64_t reserved = 0;  // before it is finished
+    int64_t reserved = 0;  // bytes; counts until the result is finished
   };
 
   explicit ResultStore(const Options& options) : options_(options) {}
   absl::Status Lock();
   absl::Status Recover(std::vector<std::string>* damaged);
   void Loop();
-  // With mutex_ held.
-  void Expire(absl::Time now);
-  int64_t BytesLocked() const;
+  void Expire(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  int64_t BytesLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Options options_;
   int lock_fd_ = -1;
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  bool stopping_ = false;
-  std::map<std::string, Kept> results_;  // by id
+  mutable Mutex mutex_;
+  CondVar changed_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::map<std::string, Entry> results_ ABSL_GUARDED_BY(mutex_);  // by id
   std::thread thread_;
 };
 

@@ -19,16 +19,10 @@ namespace qk {
 namespace {
 
 constexpr char kHeader = 'H', kEvent = 'E', kEnd = 'Z';
-// Type, length, CRC-32C; integers little-endian.
-constexpr size_t kHead = 1 + 4 + 4;
-// Far over any event (gRPC's messages end at 4 MiB).
+// Bytes before a record's payload: type, length, CRC-32C (little-endian).
+constexpr size_t kRecordHeaderBytes = 1 + 4 + 4;
+// Far above the size of any event, which gRPC limits to 4 MiB.
 constexpr uint32_t kMaxPayload = 64u << 20;
-
-struct Head {
-  char type = 0;
-  uint32_t length = 0;
-  uint32_t crc = 0;
-};
 
 void Put32(uint32_t value, char* out) {
   for (int i = 0; i < 4; ++i) out[i] = static_cast<char>(value >> (8 * i));
@@ -107,7 +101,7 @@ absl::StatusOr<std::unique_ptr<SpoolFile>> SpoolFile::Create(
 
 absl::Status SpoolFile::WriteRecord(char type, absl::string_view payload) {
   QK_CHECK(payload.size() <= kMaxPayload);
-  std::string record(kHead, '\0');
+  std::string record(kRecordHeaderBytes, '\0');
   record[0] = type;
   Put32(static_cast<uint32_t>(payload.size()), &record[1]);
   Put32(Crc32c(payload.data(), payload.size()), &record[5]);
@@ -154,17 +148,17 @@ absl::Status SpoolFile::Complete(const ::qkscope::v1::SpoolEnd& end) {
 }
 
 absl::StatusOr<Bytes> SpoolFile::Read(int64_t offset) const {
-  char head[kHead];
-  if (!ReadAll(fd_, offset, kHead, head) || head[0] != kEvent ||
-      Get32(head + 1) > kMaxPayload) {
-    return Damaged(id_, "no event", offset);
+  char prefix[kRecordHeaderBytes];
+  if (!ReadAll(fd_, offset, kRecordHeaderBytes, prefix) ||
+      prefix[0] != kEvent || Get32(prefix + 1) > kMaxPayload) {
+    return Damaged(id_, "not an event", offset);
   }
-  Bytes payload(Get32(head + 1));
-  if (!ReadAll(fd_, offset + static_cast<int64_t>(kHead), payload.size(),
-               payload.data())) {
+  Bytes payload(Get32(prefix + 1));
+  if (!ReadAll(fd_, offset + static_cast<int64_t>(kRecordHeaderBytes),
+               payload.size(), payload.data())) {
     return Damaged(id_, "the event is cut off", offset);
   }
-  if (Crc32c(payload.data(), payload.size()) != Get32(head + 5)) {
+  if (Crc32c(payload.data(), payload.size()) != Get32(prefix + 5)) {
     return Damaged(id_, "wrong checksum", offset);
   }
   return payload;
@@ -188,18 +182,18 @@ absl::StatusOr<std::unique_ptr<SpoolFile>> SpoolFile::Open(
   return file;
 }
 
-// Finds the events. Their payloads are checked when they are read.
+// Finds the events; Read checks their payloads.
 absl::Status SpoolFile::Scan() {
   int64_t offset = 0;
   bool ended = false;
   while (offset < bytes_) {
-    char head[kHead];
-    if (ended || !ReadAll(fd_, offset, kHead, head)) {
+    char prefix[kRecordHeaderBytes];
+    if (ended || !ReadAll(fd_, offset, kRecordHeaderBytes, prefix)) {
       return Damaged(id_, "data after the end", offset);
     }
-    const char type = head[0];
-    const int64_t length = Get32(head + 1);
-    const int64_t payload = offset + static_cast<int64_t>(kHead);
+    const char type = prefix[0];
+    const int64_t length = Get32(prefix + 1);
+    const int64_t payload = offset + static_cast<int64_t>(kRecordHeaderBytes);
     if (length > kMaxPayload || length > bytes_ - payload) {
       return Damaged(id_, "a record is cut off", offset);
     }
@@ -209,7 +203,7 @@ absl::Status SpoolFile::Scan() {
                (type == kEnd && offset > 0)) {
       std::string text(static_cast<size_t>(length), '\0');
       if (!ReadAll(fd_, payload, text.size(), text.data()) ||
-          Crc32c(text.data(), text.size()) != Get32(head + 5) ||
+          Crc32c(text.data(), text.size()) != Get32(prefix + 5) ||
           !(type == kHeader ? header_.ParseFromString(text)
                             : end_.ParseFromString(text))) {
         return Damaged(id_, "wrong checksum", offset);
@@ -221,7 +215,9 @@ absl::Status SpoolFile::Scan() {
     offset = payload + length;
   }
   if (!ended) return Damaged(id_, "no end", offset);
-  if (header_.request_id() != id_) return Damaged(id_, "of another request", 0);
+  if (header_.request_id() != id_) {
+    return Damaged(id_, "belongs to another request", 0);
+  }
   if (end_.events() != static_cast<int64_t>(offsets_.size())) {
     return Damaged(id_, "events are missing", offset);
   }

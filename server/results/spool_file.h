@@ -1,7 +1,8 @@
-// The file of one kept result: records of a type, a length, a CRC-32C and a
-// payload; a SpoolHeader, the events, a SpoolEnd. While it is written it is
-// called ID.part; it becomes ID.result once it is whole and on the disk, so a
-// file of that name is complete whenever the process may have died.
+// The file of one kept result. It is a sequence of records: a SpoolHeader, the
+// events, a SpoolEnd. Each record has a type, a length, a CRC-32C and a
+// payload. The file is called ID.part while it is written. It is renamed to
+// ID.result once it is complete and synced, so a file of that name is complete
+// no matter when the process died.
 #ifndef QKSCOPE_SERVER_RESULTS_SPOOL_FILE_H_
 #define QKSCOPE_SERVER_RESULTS_SPOOL_FILE_H_
 
@@ -22,35 +23,36 @@ namespace qk {
 inline constexpr char kSpoolPart[] = ".part";
 inline constexpr char kSpoolResult[] = ".result";
 
-// 16 lower-case hex digits: what may stand in a file's name.
+// Whether `text` is a request's id, 16 lower-case hex digits, and therefore
+// safe in a file name.
 bool IsRequestId(absl::string_view text);
 
-// Not thread-safe, but Read may run beside Append.
+// Not thread-safe, but Read may run concurrently with Append.
 class SpoolFile {
  public:
-  // A new file in the directory. ALREADY_EXISTS, RESOURCE_EXHAUSTED (disk
-  // full), UNAVAILABLE.
+  // Creates a new file in the directory. Errors: ALREADY_EXISTS,
+  // RESOURCE_EXHAUSTED (disk full), UNAVAILABLE.
   static absl::StatusOr<std::unique_ptr<SpoolFile>> Create(
       const std::string& directory, const ::qkscope::v1::SpoolHeader& header);
-  // A complete one. DATA_LOSS says what is wrong with it and where.
+  // Opens a complete file. DATA_LOSS says what is wrong with it and where.
   static absl::StatusOr<std::unique_ptr<SpoolFile>> Open(
       const std::string& directory, const std::string& id);
-  ~SpoolFile();  // what is not complete is removed
+  ~SpoolFile();  // removes an incomplete file
 
-  // The event's place, for Read.
+  // Appends an event and returns its offset, for Read.
   absl::StatusOr<int64_t> Append(absl::string_view event);
-  // Writes the end, waits for the disk, renames.
+  // Writes the end, syncs the file and renames it.
   absl::Status Complete(const ::qkscope::v1::SpoolEnd& end);
-  // DATA_LOSS when its checksum is wrong.
+  // Reads the event at `offset`. DATA_LOSS if its checksum is wrong.
   absl::StatusOr<Bytes> Read(int64_t offset) const;
-  // Of a file that was opened.
+  // The offsets of the events; only of a file that was opened.
   const std::vector<int64_t>& offsets() const { return offsets_; }
   const ::qkscope::v1::SpoolHeader& header() const { return header_; }
   const ::qkscope::v1::SpoolEnd& end() const { return end_; }
 
-  // Any thread.
+  // May be called on any thread.
   int64_t bytes() const { return bytes_; }
-  // Takes the file away; what is open may still be read.
+  // Deletes the file; it can still be read while it is open.
   void Remove();
 
  private:

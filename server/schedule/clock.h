@@ -1,4 +1,5 @@
-// The scheduler's time, so that a simulation can have its own.
+// The scheduler's clock. It is an interface, so that a simulation can use its
+// own.
 #ifndef QKSCOPE_SERVER_SCHEDULE_CLOCK_H_
 #define QKSCOPE_SERVER_SCHEDULE_CLOCK_H_
 
@@ -12,9 +13,9 @@ namespace qk {
 class Clock {
  public:
   virtual ~Clock() = default;
-  // Of the day: deadlines, windows.
+  // Wall-clock time, for deadlines and budget windows.
   virtual absl::Time Now() const = 0;
-  // For durations: never goes back. Seconds since some moment.
+  // Monotonic, for durations: seconds since some fixed moment.
   virtual double Seconds() const = 0;
 };
 

@@ -1,5 +1,5 @@
-// What the scheduler needs of a device: passes, step by step. The real one
-// (engine_device.h) uses qk::Pass; tests have their own.
+// The scheduler's interface to a device: passes that run step by step. The real
+// device (engine_device.h) uses qk::Pass; tests use their own.
 #ifndef QKSCOPE_SERVER_SCHEDULE_DEVICE_H_
 #define QKSCOPE_SERVER_SCHEDULE_DEVICE_H_
 
@@ -13,7 +13,7 @@ namespace qk {
 class Model;
 class Sequence;
 
-// As qk::Pass: RunStep until done, then Finish.
+// Like qk::Pass: call RunStep until done, then Finish.
 class DevicePass {
  public:
   virtual ~DevicePass() = default;
@@ -26,10 +26,11 @@ class DevicePass {
 class Device {
  public:
   virtual ~Device() = default;
-  // `sequences`: not empty, all of `model`; they outlive the pass.
+  // `sequences` must not be empty, must all be of `model`, and must outlive the
+  // pass.
   virtual std::unique_ptr<DevicePass> StartPass(
       const Model& model, absl::Span<Sequence* const> sequences) = 0;
-  // Rows that the sequence takes in its next pass.
+  // The number of rows of the sequence in its next pass.
   virtual int Rows(const Sequence& sequence) const = 0;
 };
 

@@ -1,4 +1,4 @@
-// The device that the engine's passes run on.
+// The real device, which runs the engine's passes.
 #ifndef QKSCOPE_SERVER_SCHEDULE_ENGINE_DEVICE_H_
 #define QKSCOPE_SERVER_SCHEDULE_ENGINE_DEVICE_H_
 
@@ -18,7 +18,7 @@ class EngineDevice : public Device {
     return std::make_unique<EnginePass>(model, sequences);
   }
   int Rows(const Sequence& sequence) const override {
-    return sequence.NextStep().rows + sequence.TowerRows();
+    return sequence.NextSpan().rows + sequence.TowerRows();
   }
 
  private:
@@ -32,8 +32,8 @@ class EngineDevice : public Device {
     absl::Status Finish() override { return pass_.Finish(); }
 
    private:
-    // The last run may be cancelled, and its model unloaded, before the pass
-    // ends.
+    // Keeps the model loaded: its last run may be cancelled, and the model
+    // unloaded, before the pass ends.
     const std::shared_ptr<const Model> model_;
     Pass pass_;
   };

@@ -6,15 +6,15 @@
 namespace qk {
 namespace {
 
-// Turns that who comes from a pause is ahead of the others: his next requests
-// come before everybody else has had a turn.
+// The head start, in turns, of an interactive flow that becomes active: its
+// requests run before every other flow has had a turn.
 constexpr double kHeadStart = 2;
 
 double ClassShare(Priority priority) {
   return priority == Priority::kBatch ? kBatchShare : 1.0;
 }
 
-// The flow's weight beside those of other users.
+// The flow's weight relative to those of other users.
 double WeightOf(const Flow& flow) {
   double sum = 0, best = 0;
   for (const Flow& other : flow.account->flows) {
@@ -28,7 +28,7 @@ double WeightOf(const Flow& flow) {
 
 }  // namespace
 
-Account* FairShare::Of(const User& user) {
+Account* FairShare::AccountOf(const User& user) {
   const auto [it, inserted] = accounts_.try_emplace(user.alias);
   Account& account = it->second;
   if (inserted) {
@@ -57,7 +57,7 @@ double FairShare::LeastTurn() const {
 
 void FairShare::RaiseFloor(const Flow& last) {
   const double least = LeastTurn();
-  // With nobody active, the next to come starts where the last one stopped.
+  // When no flow is active, the next one starts where the last one stopped.
   floor_ = std::max(floor_, least < std::numeric_limits<double>::infinity()
                                 ? least
                                 : last.virtual_time);

@@ -1,15 +1,20 @@
-// Who is to have the device next: fair queueing by measured cost, in turns.
-// Every flow, one user's requests of one class, has a virtual time that its
-// cost over its weight moves on. A flow's turn is some device time that it may
-// take in one go, so that a short request is not torn up among others' long
-// ones. The flow goes next that would be through first, with its turn or, if
-// that is less, with all that it wants (Demers, Keshav and Shenker 1989): of
-// several that had as much as one another the one with little to do does not
-// wait for everybody's turn. A flow that comes back after a pause starts where
-// the others are, or where it was if that is further on (Goyal et al. 1996), an
-// interactive one with a head start of two turns: nobody saves up time, nobody
-// is ahead of his share by more than that and the turn he is in, and one flow
-// alone gets everything. With nobody active all are level again.
+// Decides which flow uses the device next: fair queueing by measured cost, in
+// turns.
+//
+// A flow is one user's requests of one class. Its virtual time grows by its
+// cost divided by its weight. A turn is the device time that a flow may use
+// without interruption, so that a short request is not split among the long
+// requests of others. The next flow is the one that would finish first, either
+// its turn or, if that is less, all its work (Demers, Keshav and Shenker 1989):
+// among flows with equal virtual time, one with little work does not wait for
+// the turns of the others.
+//
+// A flow that becomes active again starts at the virtual time of the other
+// flows, or at its own if that is later (Goyal et al. 1996); an interactive
+// flow gets a head start of two turns. So no flow can save up device time, no
+// flow exceeds its share by more than the head start and the current turn, and
+// a single active flow gets the whole device. When no flow is active, all start
+// level again.
 #ifndef QKSCOPE_SERVER_SCHEDULE_FAIR_SHARE_H_
 #define QKSCOPE_SERVER_SCHEDULE_FAIR_SHARE_H_
 
@@ -22,8 +27,8 @@
 
 namespace qk {
 
-// A batch flow's weight beside an interactive one of the same user weight:
-// batch work gives way, but never stands still.
+// The weight of a batch flow relative to an interactive one of the same user:
+// batch work yields to interactive work, but never stops.
 inline constexpr double kBatchShare = 1.0 / 8;
 
 // One user's requests of one class.
@@ -32,8 +37,8 @@ struct Flow {
   struct Account* account = nullptr;
   double virtual_time = 0;  // seconds
   double turn_began = 0;    // virtual time
-  bool fresh = false;       // comes from a pause, in its first turn
-  bool active = false;      // has work that may go on now
+  bool fresh = false;       // in the first turn since it became active
+  bool active = false;      // has work that may run now
 };
 
 // One user.
@@ -43,13 +48,13 @@ struct Account {
   UserBudget budget;
   Flow flows[kNumPriorities];
   UsageWindow usage;
-  double device_seconds = 0;  // ever
-  int64_t bytes = 0;          // ever
-  int in_flight = 0;          // requests, waiting ones too
-  int queued = 0;             // the waiting ones
+  double device_seconds = 0;  // since the server started
+  int64_t bytes = 0;          // since the server started
+  int in_flight = 0;          // requests, including the waiting ones
+  int queued = 0;             // waiting requests
 };
 
-// Not thread-safe. Accounts stay where they are.
+// Not thread-safe. Accounts and flows are never moved or erased.
 class FairShare {
  public:
   // `turn`: device seconds.
@@ -57,30 +62,31 @@ class FairShare {
 
   double turn() const { return turn_; }
 
-  // The user's account, made if it is new; takes the user's present weight and
-  // budget.
-  Account* Of(const User& user);
+  // Returns the user's account, updated to the user's current weight and
+  // budget. Creates it if necessary.
+  Account* AccountOf(const User& user);
   std::map<std::string, Account>& accounts() { return accounts_; }
 
   void SetActive(Flow* flow, bool active);
   void Charge(Flow* flow, double cost);
-  // The least goes next. `wanted`: seconds of the device that would do for all
-  // of the flow's requests.
+  // The flow with the lowest rank goes next. `wanted`: device seconds that
+  // would finish all its requests.
   double Rank(const Flow& flow, double wanted) const;
-  // Virtual seconds per second of cost. A user with flows of both classes has
-  // no more in all than with the better one alone.
+  // Virtual seconds per second of cost. A user with flows of both classes gets
+  // no more in total than with the class of higher weight alone.
   static double Pace(const Flow& flow);
-  // The flow's share of the device if all active flows want it, in [0, 1].
+  // The flow's share of the device, in [0, 1], if all active flows use theirs.
   double ShareOf(const Flow& flow) const;
 
  private:
   double LeastTurn() const;
-  // To where the active ones are.
+  // Raises floor_ to the least beginning of an active flow's turn. `last`: the
+  // flow that was active last, in case none is now.
   void RaiseFloor(const Flow& last);
 
   std::map<std::string, Account> accounts_;
   const double turn_;
-  double floor_ = 0;  // virtual time that a newly active flow starts from
+  double floor_ = 0;  // virtual time at which a newly active flow starts
 };
 
 }  // namespace qk

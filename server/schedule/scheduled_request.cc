@@ -1,5 +1,6 @@
 #include "server/schedule/scheduled_request.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -14,7 +15,7 @@ ScheduledRequest::~ScheduledRequest() {
 void ScheduledRequest::SetOnCancel(
     std::function<void(const absl::Status&)> on_cancel) {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     if (cancelled_.ok()) {
       on_cancel_ = std::move(on_cancel);
       return;
@@ -28,7 +29,7 @@ void ScheduledRequest::Cancel(const absl::Status& reason) {
   std::shared_ptr<RequestListener> listener;
   std::function<void(const absl::Status&)> on_cancel;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     if (!cancelled_.ok()) return;
     cancelled_ = reason;
     cancelled_at_ = absl::Now();
@@ -41,18 +42,38 @@ void ScheduledRequest::Cancel(const absl::Status& reason) {
 }
 
 absl::Status ScheduledRequest::cancelled() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   return cancelled_;
 }
 
 absl::Time ScheduledRequest::cancelled_at() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   return cancelled_at_;
 }
 
 absl::Time ScheduledRequest::started() const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   return started_;
+}
+
+absl::Status ScheduledRequest::AddRuns(
+    const std::vector<ScheduledRun>& runs,
+    const std::shared_ptr<RequestListener>& listener) {
+  MutexLock lock(&mutex_);
+  if (!cancelled_.ok()) return cancelled_;
+  listener_ = listener;
+  for (const ScheduledRun& run : runs) runs_.push_back(run.run.get());
+  return absl::OkStatus();
+}
+
+void ScheduledRequest::RemoveRun(const Run* run) {
+  MutexLock lock(&mutex_);
+  std::erase(runs_, run);
+}
+
+void ScheduledRequest::MarkStarted(absl::Time now) {
+  MutexLock lock(&mutex_);
+  started_ = std::min(started_, now);
 }
 
 }  // namespace qk

@@ -1,4 +1,4 @@
-// One request in the scheduler, which may submit runs over time.
+// A request in the scheduler. It may submit more runs over time.
 #ifndef QKSCOPE_SERVER_SCHEDULE_SCHEDULED_REQUEST_H_
 #define QKSCOPE_SERVER_SCHEDULE_SCHEDULED_REQUEST_H_
 
@@ -6,32 +6,33 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "engine/base/mutex.h"
 #include "engine/run/run.h"
+#include "server/common/priority.h"
 #include "server/common/user.h"
-#include "server/schedule/fair_share.h"
 
 namespace qk {
 
 class ScheduledRequest;
 
-// What a request tells of its life. Outlives the scheduler with the requests
-// that hold it.
+// Is told when a request is cancelled and when it ends. Requests own the
+// listener, because they may outlive the scheduler.
 class RequestListener {
  public:
   virtual ~RequestListener() = default;
   // Called without the request's lock.
   virtual void OnCancel(ScheduledRequest* request) = 0;
-  // From its destructor.
+  // Called by the request's destructor.
   virtual void OnGone(ScheduledRequest* request) = 0;
 };
 
-// What lists and logs say of a request.
+// The facts about a request for lists and logs.
 struct RequestInfo {
   std::string id;
   std::string method;
@@ -42,62 +43,78 @@ struct RequestInfo {
   int64_t prompt_tokens = 0;
 };
 
+struct ScheduledRun {
+  // Owns the sink of `run`. Declared first, so that it outlives `run`.
+  std::shared_ptr<void> keep_alive;
+  std::unique_ptr<Run> run;
+  int64_t prefill_rows = 0;  // of all arms
+};
+
 // Thread-safe.
 class ScheduledRequest {
  public:
-  // `on_position`: the request's place among the waiting ones, 0 for the next
-  // and for a running one. Called when it changes, under the scheduler's lock:
-  // it must not block or call the scheduler.
+  // `on_position` receives the request's position among the waiting ones when
+  // it changes; it is 0 for the next request and for a running one. It is
+  // called under the scheduler's lock, so it must not block or call the
+  // scheduler.
   ScheduledRequest(RequestInfo info, absl::Time deadline,
                    std::function<void(int)> on_position)
       : info_(std::move(info)),
         deadline_(deadline),
         on_position_(std::move(on_position)) {}
-  // Its call has ended: until then the request counts as in flight, also when
-  // its runs are through and a slow reader has yet to take their results.
+  // Must run when the request's call has ended. Until then the request counts
+  // as in flight, even if its runs have ended and a slow client still reads
+  // their results.
   ~ScheduledRequest();
   ScheduledRequest(const ScheduledRequest&) = delete;
   ScheduledRequest& operator=(const ScheduledRequest&) = delete;
 
-  // Called once when the request is cancelled, on the cancelling thread; at
-  // once if it was.
-  void SetOnCancel(std::function<void(const absl::Status&)> on_cancel);
+  // Calls `on_cancel` once when the request is cancelled, on the cancelling
+  // thread. If the request already was cancelled, calls it at once.
+  void SetOnCancel(std::function<void(const absl::Status&)> on_cancel)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   const RequestInfo& info() const { return info_; }
   absl::Time deadline() const { return deadline_; }
 
-  // Ends all its runs with `reason`: waiting ones at once, others between two
-  // steps. Only the first call counts.
-  void Cancel(const absl::Status& reason);
-  absl::Status cancelled() const;
-  // When it was cancelled; InfiniteFuture: it was not.
-  absl::Time cancelled_at() const;
-  // When its first run got onto the device; InfiniteFuture before.
-  absl::Time started() const;
-  // Of the device, so far.
+  // Ends all runs with `reason`: waiting runs at once, others between two
+  // steps. Only the first call has an effect.
+  void Cancel(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status cancelled() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // InfiniteFuture: the request was not cancelled.
+  absl::Time cancelled_at() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // When the first run was admitted to the device; InfiniteFuture before.
+  absl::Time started() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Device time used so far.
   double device_seconds() const { return device_seconds_; }
 
- private:
-  friend class Scheduler;
+  // --- For the scheduler only.
 
+  // From now on Cancel cancels these runs, too, and tells `listener`. Fails
+  // with the reason if the request was already cancelled.
+  absl::Status AddRuns(const std::vector<ScheduledRun>& runs,
+                       const std::shared_ptr<RequestListener>& listener)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // From now on Cancel does not touch the run.
+  void RemoveRun(const Run* run) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Call when a run got its memory at `now`.
+  void MarkStarted(absl::Time now) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Charge(double device_seconds) { device_seconds_ += device_seconds; }
+  void TellPosition(int position) { on_position_(position); }
+
+ private:
   const RequestInfo info_;
   const absl::Time deadline_;
   const std::function<void(int)> on_position_;
   std::atomic<double> device_seconds_ = 0;
-  mutable std::mutex mutex_;
-  absl::Status cancelled_;
-  absl::Time cancelled_at_ = absl::InfiniteFuture();
-  absl::Time started_ = absl::InfiniteFuture();
-  std::vector<Run*> runs_;  // alive
-  std::function<void(const absl::Status&)> on_cancel_;
-  std::shared_ptr<RequestListener> listener_;  // the scheduler's
-};
 
-struct ScheduledRun {
-  // Outlives `run`: its sink.
-  std::shared_ptr<void> keep_alive;
-  std::unique_ptr<Run> run;
-  int64_t prefill_rows = 0;  // of all arms
+  mutable Mutex mutex_;
+  absl::Status cancelled_ ABSL_GUARDED_BY(mutex_);
+  absl::Time cancelled_at_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
+  absl::Time started_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
+  std::vector<Run*> runs_ ABSL_GUARDED_BY(mutex_);  // alive
+  std::function<void(const absl::Status&)> on_cancel_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<RequestListener> listener_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace qk

@@ -5,13 +5,13 @@
 namespace qk {
 namespace {
 
-constexpr int kSteps = 16;
+constexpr int kBuckets = 16;
 
 absl::Duration WindowOf(const UserBudget& budget) {
   return absl::Seconds(std::max<int64_t>(1, budget.window_s));
 }
 
-// Nothing more may start once the budget is used up, and `more` must fit.
+// Returns false if the budget is used up, or if `more` exceeds the rest.
 bool Fits(const UserBudget& budget, const Usage& used, const Usage& more) {
   const double device_limit = budget.device_ms_per_window / 1e3;
   if (budget.device_ms_per_window > 0 &&
@@ -27,9 +27,9 @@ bool Fits(const UserBudget& budget, const Usage& used, const Usage& more) {
 }  // namespace
 
 void UsageWindow::Expire(absl::Time now, absl::Duration window) {
-  while (!steps_.empty() &&
-         steps_.front().begin + window + window / kSteps <= now) {
-    steps_.pop_front();
+  while (!buckets_.empty() &&
+         buckets_.front().begin + window + window / kBuckets <= now) {
+    buckets_.pop_front();
   }
 }
 
@@ -37,19 +37,19 @@ void UsageWindow::Add(absl::Time now, const UserBudget& budget,
                       const Usage& used) {
   const absl::Duration window = WindowOf(budget);
   Expire(now, window);
-  if (steps_.empty() || now - steps_.back().begin >= window / kSteps) {
-    steps_.push_back({now, {}});
+  if (buckets_.empty() || now - buckets_.back().begin >= window / kBuckets) {
+    buckets_.push_back({now, {}});
   }
-  steps_.back().used.device_seconds += used.device_seconds;
-  steps_.back().used.bytes += used.bytes;
+  buckets_.back().used.device_seconds += used.device_seconds;
+  buckets_.back().used.bytes += used.bytes;
 }
 
 Usage UsageWindow::Sum(absl::Time now, const UserBudget& budget) {
   Expire(now, WindowOf(budget));
   Usage sum;
-  for (const Step& step : steps_) {
-    sum.device_seconds += step.used.device_seconds;
-    sum.bytes += step.used.bytes;
+  for (const Bucket& bucket : buckets_) {
+    sum.device_seconds += bucket.used.device_seconds;
+    sum.bytes += bucket.used.bytes;
   }
   return sum;
 }
@@ -60,14 +60,14 @@ absl::Time UsageWindow::WhenFits(absl::Time now, const UserBudget& budget,
   const absl::Duration window = WindowOf(budget);
   Usage left = Sum(now, budget);
   if (Fits(budget, left, more)) return now;
-  for (const Step& step : steps_) {
-    left.device_seconds -= step.used.device_seconds;
-    left.bytes -= step.used.bytes;
+  for (const Bucket& bucket : buckets_) {
+    left.device_seconds -= bucket.used.device_seconds;
+    left.bytes -= bucket.used.bytes;
     if (Fits(budget, left, more)) {
-      return step.begin + window + window / kSteps;
+      return bucket.begin + window + window / kBuckets;
     }
   }
-  return steps_.back().begin + window + window / kSteps;
+  return buckets_.back().begin + window + window / kBuckets;
 }
 
 }  // namespace qk

@@ -1,5 +1,5 @@
-// What a user has taken of late: device time and streamed bytes in a sliding
-// window, and whether that is within the user's budget.
+// A user's recent usage: device time and streamed bytes in a sliding window,
+// compared with the user's budget.
 #ifndef QKSCOPE_SERVER_SCHEDULE_USAGE_WINDOW_H_
 #define QKSCOPE_SERVER_SCHEDULE_USAGE_WINDOW_H_
 
@@ -21,23 +21,24 @@ class UsageWindow {
  public:
   void Add(absl::Time now, const UserBudget& budget, const Usage& used);
 
-  // Used in the window that ends now. Kept in steps of a sixteenth of the
-  // window, so up to that much older use is counted, too: never too little.
+  // The usage in the window that ends now. Usage is recorded in buckets of a
+  // sixteenth of the window, so the sum may include usage that is older by up
+  // to that much, but never misses any.
   Usage Sum(absl::Time now, const UserBudget& budget);
-  // When `more` will fit into the budget again: `now` if it does,
-  // InfiniteFuture if it never can. A request that is not measured yet has
-  // `more` zero and needs only some budget left.
+  // When `more` will fit into the budget: `now` if it does already,
+  // InfiniteFuture if it never will. If the cost of a request is not known,
+  // `more` is zero and any budget left is enough.
   absl::Time WhenFits(absl::Time now, const UserBudget& budget,
                       const Usage& more);
 
  private:
-  struct Step {
+  struct Bucket {
     absl::Time begin;
     Usage used;
   };
   void Expire(absl::Time now, absl::Duration window);
 
-  std::deque<Step> steps_;  // by time
+  std::deque<Bucket> buckets_;  // by time
 };
 
 }  // namespace qk

@@ -7,9 +7,9 @@ ratios.
 
 Peers: transformers with and without hooks that take the L2 norm over tokens of
 q, k and v in every layer (last row's logits only), oneDNN alone
-(onednn_limit.cc), and llama.cpp's llama-bench and llama-batched-bench where
---llama-bin has them. Needs torch, transformers, accelerate and gguf in the
-Python that runs it. Nothing else should run on the machine meanwhile.
+(onednn_limit.cc), and llama.cpp's llama-bench and llama-batched-bench if
+--llama-bin has them. The script needs torch, transformers, accelerate and gguf
+in its Python. Nothing else should run on the machine meanwhile.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def run_lines(command: list[str], threads: int) -> list[dict]:
 
 
 def best_of(times: int, measure: Callable[[], None]) -> float:
-    """Seconds of the fastest of some calls."""
+    """Returns the seconds of the fastest of some calls."""
     best = float("inf")
     for _ in range(times):
         start = time.perf_counter()
@@ -63,7 +63,7 @@ class TransformersPeer:
                 for name in ("q_proj", "k_proj", "v_proj")]
 
     def prefill(self, tokens: int, hooks: bool) -> float:
-        """Seconds of one prompt's pass."""
+        """Returns the seconds of one prompt's pass."""
         ids = torch.randint(0, self.model.config.vocab_size, (1, tokens))
         handles = self._hooks() if hooks else []
 
@@ -78,7 +78,7 @@ class TransformersPeer:
         return seconds
 
     def decode(self, sequences: int, new_tokens: int) -> float:
-        """Tokens a second over all sequences."""
+        """Returns tokens a second over all sequences."""
         ids = torch.randint(0, self.model.config.vocab_size, (sequences, 16))
 
         def generate(count: int):
@@ -94,7 +94,7 @@ class TransformersPeer:
 
 def llama_cpp(folder: pathlib.Path, gguf: pathlib.Path,
               threads: int) -> dict[str, float]:
-    """Tokens a second of llama.cpp by test name."""
+    """Returns llama.cpp's tokens a second by test name."""
     rates = {}
     for row in json.loads(subprocess.run(
             [str(folder / "llama-bench"), "-m", str(gguf), "-t", str(threads),

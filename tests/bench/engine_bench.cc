@@ -1,12 +1,12 @@
-// Speed of the engine on a real model, one JSON line per measurement:
+// Measures the engine's speed on a real model, one JSON line per measurement:
 //
-//   engine_bench MODEL f32|bf16 THREADS [own|onednn|auto [MEASUREMENT...]]
+//   engine_bench MODEL f32|bf16 THREADS [BACKEND [MEASUREMENT...]]
 //
-// MEASUREMENT: prefill, prefill512, arms, together, decode; all when none is
-// named.
+// BACKEND: a name of tests/engine/test_backend.h; cpu by default. MEASUREMENT:
+// prefill, prefill512, arms, together, decode; all by default.
 // tests/bench/compare_peers.py runs it beside its peers. Times are the best of
-// several runs, and what is compared takes turns; tokens are drawn at random,
-// since none of this depends on them.
+// several runs, and compared measurements alternate; tokens are random, since
+// none of this depends on them.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -19,11 +19,11 @@
 #include <utility>
 #include <vector>
 
-#include "engine/cpu/cpu_backend.h"
 #include "engine/model/model.h"
 #include "engine/pass.h"
 #include "engine/run/run.h"
 #include "engine/sequence.h"
+#include "tests/engine/test_backend.h"
 
 namespace qk {
 namespace {
@@ -84,14 +84,14 @@ class Bench {
     }
     spec.capture.off = !capture;
     for (int l = 0; l < layers; ++l) spec.capture.layers.push_back(l);
-    // The last row's logits, as a peer computes them.
+    // A peer computes the last row's logits too.
     spec.logits.emplace();
     spec.logits->top_n = 1;
     spec.logits->positions = {tokens - 1};
     return spec;
   }
 
-  // Seconds of all passes of some runs together.
+  // Returns the seconds of all passes of some runs together.
   double Run(const std::vector<RunSpec>& specs, double* first_frame = nullptr,
              double* layer = nullptr) {
     std::vector<std::unique_ptr<NullSink>> sinks;
@@ -139,7 +139,8 @@ class Bench {
     return best;
   }
 
-  // The best of each, taken in turns: the speed of a shared machine drifts.
+  // Returns the best of each; the two alternate, because a shared machine's
+  // speed drifts.
   std::pair<double, double> BestInTurns(int times,
                                         const std::function<double()>& a,
                                         const std::function<double()>& b) {
@@ -236,15 +237,11 @@ int main(int argc, char** argv) {
   if (argc < 4) {
     std::fprintf(stderr,
                  "usage: engine_bench MODEL f32|bf16 THREADS "
-                 "[own|onednn|auto [MEASUREMENT...]]\n");
+                 "[BACKEND [MEASUREMENT...]]\n");
     return 2;
   }
-  qk::CpuBackendOptions backend_options;
-  backend_options.threads = std::atoi(argv[3]);
-  const std::string kernel = argc > 4 ? argv[4] : "auto";
-  if (kernel == "own") backend_options.matmul = qk::MatMulKernel::kOwn;
-  if (kernel == "onednn") backend_options.matmul = qk::MatMulKernel::kOneDnn;
-  const auto backend = qk::CreateCpuBackend(backend_options);
+  const auto backend = qk::testing::TestBackendNamed(argc > 4 ? argv[4] : "cpu")
+                           .make(std::atoi(argv[3]));
   qk::ModelOptions options;
   if (std::string(argv[2]) == "bf16") options.compute = qk::ComputeType::kBF16;
   const double before = qk::ResidentMiB();

@@ -126,7 +126,7 @@ def gpt_neox() -> tuple[dict, dict, list]:
 
 
 def write_model(folder: pathlib.Path, config: dict, tensors: dict) -> None:
-    """config.json and a safetensors file of bf16 values in +-[2^-7, 2^-6)."""
+    """Writes config.json and bf16 weights in +-[2^-7, 2^-6) as safetensors."""
     random = np.random.default_rng(1)
     header, offset = {}, 0
     for name, shape in tensors.items():
@@ -154,7 +154,7 @@ def run_lines(command: list[str], threads: int) -> list[dict]:
 
 
 def measure(arguments: argparse.Namespace, family, kind: str) -> None:
-    """One row: the pass, the limit, their ratio."""
+    """Prints one row: the pass, the limit, and their ratio."""
     config, tensors, gemms = family()
     tokens = 512
     with tempfile.TemporaryDirectory() as name:
@@ -162,7 +162,7 @@ def measure(arguments: argparse.Namespace, family, kind: str) -> None:
         write_model(folder, config, tensors)
         lines = run_lines(
             [str(arguments.bin / "engine_bench"), name, kind,
-             str(arguments.threads), "auto", "prefill512"], arguments.threads)
+             str(arguments.threads), "cpu", "prefill512"], arguments.threads)
     passed = next(line for line in lines if line["what"] == "prefill")
     shapes = ",".join(f"{n}x{k}" for n, k in gemms)
     limit = run_lines(

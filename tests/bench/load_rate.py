@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""How fast a large safetensors folder is loaded, against how fast it can be
-read, and how much memory that takes at most.
+"""Measures how fast a large safetensors folder loads, compared with how fast it
+can be read, and the peak memory.
 
     python tests/bench/load_rate.py --bin build/release/bin --folder FOLDER
 
-Makes FOLDER where it is not there: Llama-2-7B's shapes (--layers for fewer) in
-bf16, at random, 13.5 GB in shards. Everything is read once before, so what fits
-into memory comes from there.
+If FOLDER is absent, the script makes it: Llama-2-7B's shapes (--layers for
+fewer) in random bf16, 13.5 GB in shards. Everything is read once before, so
+that the page cache holds what fits into memory.
 """
 
 import argparse
@@ -85,7 +85,7 @@ def make(folder, layers):
 
 
 def read_all(files):
-    """Size, and bytes per second by large reads."""
+    """Returns the size, and the bytes per second of large reads."""
     start, total = time.monotonic(), 0
     buffer = bytearray(1 << 24)
     for file in files:
@@ -105,7 +105,7 @@ def memory(pid):
 
 
 def load(binaries, folder, compute):
-    """Seconds until it serves, the log's load time, and the peaks of memory."""
+    """Returns the seconds to serve, the log's load time, and memory peaks."""
     start = time.monotonic()
     server = subprocess.Popen(
         [binaries / "qkscoped", "--listen", "127.0.0.1:0", "--metrics-listen",

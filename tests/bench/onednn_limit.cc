@@ -1,11 +1,11 @@
-// The limit that prefill is measured against: oneDNN alone for the weight GEMMs
-// of a model (own weights in each layer), and causal QK^T and PV at the same
+// The limit against which prefill is measured: oneDNN alone for a model's
+// weight GEMMs (own weights in each layer), and causal QK^T and PV at the same
 // rate. Prints one JSON line per T:
 //
 //   onednn_limit f32|bf16 T... [layers=30 attention=34560 shapes=NxK,NxK...]
 //
-// shapes: outputs x inputs of a layer's GEMMs; attention: FLOP a token and T.
-// The defaults are SmolLM2-135M's. Threads: OMP_NUM_THREADS.
+// shapes: outputs x inputs of a layer's GEMMs; attention: FLOP per token and T.
+// The defaults are SmolLM2-135M's. OMP_NUM_THREADS sets the threads.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -90,7 +90,7 @@ void Measure(const std::string& name, memory::data_type type,
   std::fflush(stdout);
 }
 
-// "NxK,NxK..."; empty where it is not that.
+// Parses "NxK,NxK..."; empty if the text is something else.
 std::vector<std::pair<int, int>> ParseShapes(const char* text) {
   std::vector<std::pair<int, int>> shapes;
   while (*text != 0) {

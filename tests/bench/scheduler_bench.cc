@@ -1,6 +1,6 @@
-// What the scheduler itself costs per pass while many requests wait, and how
-// long its lock is held for those who look on: passes of a made-up device that
-// take no time.
+// Measures the scheduler's own cost per pass while many requests wait, and how
+// long observers wait for its lock: the passes of a simulated device take no
+// time.
 #include <chrono>
 #include <cstdio>
 #include <memory>
@@ -39,7 +39,7 @@ void Submit(Scheduler* scheduler, const Model* model, int user, int rows) {
   if (!status.ok()) std::abort();
 }
 
-// Of a call, the mean in microseconds.
+// Returns the mean time of a call in microseconds.
 template <typename Call>
 double Microseconds(const Call& call) {
   const auto start = std::chrono::steady_clock::now();
@@ -65,7 +65,7 @@ void Measure(int queued, int rows) {
   absl::Time wake;
   for (int pass = 0; pass < kPasses; ++pass) {
     const auto start = std::chrono::steady_clock::now();
-    if (!scheduler.Step(&wake)) std::abort();
+    if (!scheduler.RunNextSlice(&wake)) std::abort();
     in_steps +=
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
             .count();
@@ -85,7 +85,7 @@ void Measure(int queued, int rows) {
 }  // namespace qk
 
 int main() {
-  // One run in a pass, and as many as 512 rows hold.
+  // A pass has one run, or as many as 512 rows hold.
   for (const int rows : {600, 16}) {
     for (const int queued : {1, 100, 1000}) qk::Measure(queued, rows);
   }

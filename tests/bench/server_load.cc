@@ -1,10 +1,10 @@
-// A running server under short prompts, and its streams.
+// Measures a running server under short prompts, and its streams.
 //
 //   server_load ADDR MODEL [TOKEN_FILE]
 //
-// Prints: time of 32 concurrent requests of one prompt against one request of
-// the same rows as 32 arms (a batch made by hand), and the rate at which one
-// client gets a large raw stream.
+// Prints the time of 32 concurrent requests of one prompt, compared with one
+// request of the same rows as 32 arms (a batch made by hand), and the rate at
+// which one client gets a large raw stream.
 #include <algorithm>
 #include <cstdio>
 #include <string>

@@ -1,10 +1,10 @@
-// How fast a running server streams a kept result, against gRPC itself: a
-// server in this process that writes messages of the same sizes, over loopback,
-// and has nothing else to do: all are parts of one buffer.
+// Measures how fast a running server streams a kept result, compared with gRPC
+// itself: a server in this process writes messages of the same sizes over
+// loopback, all parts of one buffer, and has nothing else to do.
 //
 //   stream_rate ADDR MODEL
 //
-// The server must have a spool. Both are read as ByteBuffers, unparsed.
+// The server must have a spool. The client reads both as ByteBuffers, unparsed.
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
@@ -77,7 +77,7 @@ struct Read {
   double rate() const { return static_cast<double>(bytes) / seconds; }
 };
 
-// One server-streaming call, to its end.
+// Makes one server-streaming call and reads it to the end.
 Read ReadAll(const std::shared_ptr<grpc::Channel>& channel,
              const std::string& method, const grpc::ByteBuffer& request) {
   grpc::GenericStub stub(channel);
@@ -117,7 +117,7 @@ std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
                                    arguments);
 }
 
-// A raw result of all layers' Q, K and V, on the server's disk.
+// Makes a raw result of all layers' Q, K and V on the server's disk.
 grpc::ByteBuffer KeptResult(const std::shared_ptr<grpc::Channel>& channel,
                             const std::string& model) {
   const auto stub = v1::Analysis::NewStub(channel);

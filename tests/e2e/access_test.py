@@ -1,4 +1,4 @@
-"""Users, tokens and request logs, with real processes."""
+"""Tests users, tokens and request logs with real processes."""
 
 import hashlib
 import json
@@ -7,12 +7,11 @@ import re
 import signal
 import stat
 import subprocess
-import time
 import unittest
 
 import raw_grpc
 from processes import BIN, PATIENCE_S, TINY_MODEL, Server, qkctl
-from processes import scratch_folder
+from processes import scratch_folder, wait_until, write_whole
 
 EXIT_DENIED = 12
 EX_CONFIG = 78
@@ -21,7 +20,7 @@ REFUSED = b"missing or invalid token"
 
 
 def add_user(path, alias, *flags):
-    """The new user's token."""
+    """Adds a user; returns the user's token."""
     result = qkctl("", "user", "add", alias, "--users-file", path, *flags)
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()
@@ -101,8 +100,8 @@ class UserCommandTest(WithFolder):
         add_user(self.users, "bob")
         result = qkctl("", "user", "remove", "ada", "--users-file", self.users)
         self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertNotIn("ada", self.users.read_text())
-        self.assertIn("bob", self.users.read_text())
+        self.assertNotIn('"ada"', self.users.read_text())
+        self.assertIn('"bob"', self.users.read_text())
 
 
 class TokenTest(WithFolder):
@@ -113,16 +112,9 @@ class TokenTest(WithFolder):
         return server
 
     def await_code(self, server, token, code):
-        until = time.monotonic() + PATIENCE_S
-        while qkctl(server, "models", token=token).returncode != code:
-            self.assertLess(time.monotonic(), until)
-            time.sleep(0.1)
-
-    def await_log(self, server, text):
-        until = time.monotonic() + PATIENCE_S
-        while text not in server.log_text():
-            self.assertLess(time.monotonic(), until, server.log_text())
-            time.sleep(0.05)
+        wait_until(lambda: qkctl(server, "models",
+                                 token=token).returncode == code,
+                   server.log_text)
 
     def test_qkctl_gives_the_token(self):
         token = add_user(self.users, "ada")
@@ -137,14 +129,14 @@ class TokenTest(WithFolder):
         for place in (["--token-file", file, "models"],
                       ["models", "--token-file", file]):
             self.assertEqual(qkctl(server, *place).returncode, 0)
-        # The file goes before the environment.
+        # The file takes precedence over the environment.
         self.assertEqual(qkctl(server, "models", "--token-file", file,
                                token="qks_wrong").returncode, 0)
         for bad in ("", "two words\n"):
             file.write_text(bad)
             result = qkctl(server, "models", "--token-file", file)
             self.assertEqual(result.returncode, 2)
-            self.assertIn("holds no token", result.stderr)
+            self.assertIn("contains no token", result.stderr)
         result = qkctl(server, "models", token="qks_wr\u00f6ng")
         self.assertEqual(result.returncode, 2)
         self.assertIn("QKSCOPE_TOKEN", result.stderr)
@@ -159,29 +151,27 @@ class TokenTest(WithFolder):
         self.assertEqual(qkctl(server, "models", token=ada).returncode, 0)
         qkctl("", "user", "remove", "ada", "--users-file", self.users)
         self.await_code(server, ada, EXIT_DENIED)
-        # A broken file changes nothing, and the log says where it is broken.
+        # A broken file changes nothing, and the log says where the fault is.
         good = self.users.read_text()
-        self.users.write_text(good + "users {\n  alias: 'x'\n}\n")
-        self.await_log(server, "users_not_reloaded")
+        write_whole(self.users, good + "users {\n  alias: 'x'\n}\n")
+        server.await_log("users_not_reloaded")
         self.assertIn(f"{self.users}:{good.count(chr(10)) + 1}: users[1]."
                       "token_sha256", server.log_text())
         self.assertEqual(qkctl(server, "models", token=bob).returncode, 0)
         # A file without users lets nobody in.
-        self.users.write_text("# nobody\n")
+        write_whole(self.users, "# nobody\n")
         self.await_code(server, bob, EXIT_DENIED)
         count = server.log_text().count("users_reloaded")
         server.send_signal(signal.SIGHUP)
-        until = time.monotonic() + PATIENCE_S
-        while server.log_text().count("users_reloaded") == count:
-            self.assertLess(time.monotonic(), until)
-            time.sleep(0.05)
+        server.await_log("users_reloaded", count + 1)
         self.assertIsNone(server.process.poll())
 
     def test_users_of_the_configuration_change_too(self):
         def write(token):
             digest = hashlib.sha256(token.encode()).hexdigest()
-            config.write_text("listen: '127.0.0.1:0' metrics_listen: '' "
-                              f"users {{ alias: 'a' token_sha256: '{digest}' }}")
+            write_whole(
+                config, "listen: '127.0.0.1:0' metrics_listen: '' "
+                f"users {{ alias: 'a' token_sha256: '{digest}' }}")
         config = self.folder / "q.conf"
         write("one")
         server = Server({"tiny": TINY_MODEL}, "--config", config)
@@ -234,14 +224,15 @@ class StartTest(WithFolder):
     def test_others_cannot_reach_a_server_that_asks_nobody(self):
         for address in ("0.0.0.0:0", "[::]:0"):
             text = self.refused("--listen", address)
-            self.assertIn(f"listen: '{address}' can be reached by others",
+            self.assertIn(f"listen: '{address}' can be reached by other "
+                          "machines",
                           text)
-        with Server({"tiny": TINY_MODEL}, "--listen", "0.0.0.0:0",
-                    "--allow-anonymous-network") as server:
+        with Server({"tiny": TINY_MODEL}, "--allow-anonymous-network",
+                    listen="0.0.0.0:0") as server:
             self.assertEqual(qkctl(server, "models").returncode, 0)
         token = add_user(self.users, "ada")
-        with Server({"tiny": TINY_MODEL}, "--listen", "0.0.0.0:0",
-                    "--users-file", self.users) as server:
+        with Server({"tiny": TINY_MODEL}, "--users-file", self.users,
+                    listen="0.0.0.0:0") as server:
             self.assertEqual(qkctl(server, "models").returncode, EXIT_DENIED)
             self.assertEqual(qkctl(server, "models", token=token).returncode,
                              0)
@@ -263,30 +254,25 @@ class StartTest(WithFolder):
 class LogTest(WithFolder):
     CANARY = "nobody-else-writes-this-prompt"
 
-    def rpc_lines(self, server, count):
-        until = time.monotonic() + PATIENCE_S
-        while True:
-            lines = [json.loads(line) for line in server.log]
-            lines = [line for line in lines if line["event"] == "rpc"]
-            if len(lines) >= count:
-                return lines
-            self.assertLess(time.monotonic(), until, server.log_text())
-            time.sleep(0.05)
-
     def test_s10_a_line_per_request(self):
         token = add_user(self.users, "ada")
         with Server({"tiny": TINY_MODEL}, "--users-file",
                     self.users) as server:
             ids = ["analyze", "--model", "tiny", "--token-ids", "3,1,41,59",
                    "--arm", "clean", "--arm", "top_k:1"]
+            # Log lines follow their answers: the test waits for each line, so
+            # that the lines are in the order of the calls.
             self.assertEqual(qkctl(server, *ids, token=token).returncode, 0)
+            server.rpcs(1)
             qkctl(server, *ids, token="qks_wrong-token")
-            # The model has no tokenizer: the error must not show the text.
+            server.rpcs(2)
+            # The model has no tokenizer; the error must not show the text.
             bad = qkctl(server, "analyze", "--model", "tiny", "--prompt",
                         self.CANARY, token=token)
             self.assertEqual(bad.returncode, 4)
+            server.rpcs(3)
             qkctl(server, "models", self.CANARY, token=token)
-            lines = self.rpc_lines(server, 4)
+            lines = server.rpcs(4)
             good, denied, failed, unknown = lines
             self.assertIn(f"[request {failed['id']}]", bad.stderr)
             self.assertEqual(
@@ -325,7 +311,7 @@ class LogTest(WithFolder):
                             [(b"traceparent", good), (b"traceparent", good)]):
                 with raw_grpc.connect(server.address) as connection:
                     answers.append(raw_grpc.call(connection, INFO, headers))
-            lines = self.rpc_lines(server, 4)
+                lines = server.rpcs(len(answers))
         self.assertEqual(lines[0]["trace_id"], trace)
         self.assertEqual(lines[0]["parent_id"], parent)
         self.assertEqual(lines[0]["alias"], "anonymous")
@@ -342,9 +328,10 @@ class LogTest(WithFolder):
         with Server({"tiny": TINY_MODEL}, "--config", config) as server:
             qkctl(server, "analyze", "--model", "tiny", "--prompt",
                   self.CANARY)
+            server.rpcs(1)
             qkctl(server, "analyze", "--model", "tiny", "--prompt",
                   "x" * 10_000)
-            short, long = self.rpc_lines(server, 2)
+            short, long = server.rpcs(2)
         self.assertEqual(short["prompt"], self.CANARY)
         self.assertEqual(long["prompt"], "x" * 4096)
 

@@ -1,4 +1,4 @@
-"""Certificates for tests, made with the openssl command, and clients that show
+"""Certificates for tests, made with the openssl command, and clients that use
 them."""
 
 import datetime
@@ -75,13 +75,13 @@ def encrypt_key(source, target):
 
 
 def client_flags(authority, pair=None):
-    """qkctl's, to trust `authority` and to show `pair`."""
+    """Returns qkctl's flags to trust `authority` and to present `pair`."""
     shown = ["--tls-cert", pair.cert, "--tls-key", pair.key] if pair else []
     return ["--tls-ca", authority.cert, *shown]
 
 
 def client_context(authority, pair=None, **settings):
-    """The same for a socket; `settings` of ssl.SSLContext."""
+    """Returns an SSLContext that does so; `settings` are its attributes."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(authority.cert)
     context.set_alpn_protocols(["h2"])
@@ -93,7 +93,7 @@ def client_context(authority, pair=None, **settings):
 
 
 def old_client_context(authority, pair):
-    """A client of TLS 1.1, which OpenSSL's defaults would not let be one."""
+    """A TLS 1.1 client, which OpenSSL's defaults would not allow."""
     context = client_context(authority, pair)
     context.set_ciphers("ALL:@SECLEVEL=0")
     context.minimum_version = ssl.TLSVersion.TLSv1_1

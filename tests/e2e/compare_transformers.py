@@ -6,11 +6,12 @@
         --server HOST:PORT --model NAME
 
 A developer's script, not part of CI: it needs torch, transformers, gguf,
-accelerate and grpcio-tools, and minutes. The model must be served from the same
-file with f32 compute. A model of another family than Llama's runs clean only.
+accelerate and grpcio-tools, and takes minutes. The server must serve the model
+from the same file with f32 compute. Models of families other than Llama run
+clean only.
 
 Every prompt runs with the arms clean, top_k:1 and bottom_k:1 (pooled mean, Q
-and K after RoPE). Checked, for each arm:
+and K after RoPE). For each arm, the script checks:
     norms     every L2 norm over tokens of hook_rot_q, hook_rot_k and hook_v
               within NORM_TOLERANCE, relative. In a short prompt a dim may be
               almost 0 by cancellation; below FLOOR of its head's mean norm the
@@ -23,9 +24,9 @@ and K after RoPE). Checked, for each arm:
               CHOICE_GAP, relative
     values    what is written there
     KL, logp  of the comparison with the clean arm
-Values of disrupted arms are compared with an oracle that is forced to the
-server's dims, so that one narrow choice does not spoil all that follows it.
-NaN fails everything. Exit status 1 when anything failed.
+Values of disrupted arms are compared with an oracle that is forced to use the
+server's dims, so that one narrow choice does not spoil everything after it.
+A NaN fails every check. The exit status is 1 if anything failed.
 """
 
 import argparse
@@ -56,7 +57,8 @@ import statistics_oracle  # noqa: E402
 
 NORM_TOLERANCE = 1e-3
 FLOOR = 1e-2
-VALUE_TOLERANCE = 1e-3  # Of the root mean square of the entry it replaces.
+# Relative to the root mean square of the replaced entry.
+VALUE_TOLERANCE = 1e-3
 KL_TOLERANCE = 2e-3  # Nats, and relative above 1.
 LOGPROB_TOLERANCE = 5e-3  # Nats.
 MARGIN = 1e-3
@@ -109,7 +111,7 @@ TEXTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """A text, or its tokens repeated and cut to a length."""
+    """A text, or its tokens, repeated and cut to a length."""
 
     name: str
     text: str
@@ -146,7 +148,7 @@ PROMPTS = [
 
 
 def load_stubs(proto: pathlib.Path, out: str):
-    """(spec_pb2, analysis_pb2, analysis_pb2_grpc), generated into `out`."""
+    """Generates spec_pb2, analysis_pb2 and analysis_pb2_grpc into `out`."""
     well_known = pathlib.Path(grpc_tools.__file__).parent / "_proto"
     files = ["qkscope/v1/spec.proto", "qkscope/v1/analysis.proto"]
     status = protoc.main(
@@ -176,7 +178,7 @@ def _free_address() -> str:
 
 @contextlib.contextmanager
 def serve(binary: str, gguf: pathlib.Path, model: str) -> Iterator[str]:
-    """Runs qkscoped; its address."""
+    """Runs qkscoped; yields its address."""
     address = _free_address()
     process = subprocess.Popen(
         [
@@ -218,7 +220,7 @@ def wait_until_ready(stub, analysis_pb2, model: str) -> None:
 
 @dataclasses.dataclass
 class Answer:
-    """What the server said of one prompt."""
+    """What the server reported for one prompt."""
 
     ids: list[int] = dataclasses.field(default_factory=list)
     # (arm, layer, point) -> norms (heads, head_dim); -> massive count.
@@ -231,7 +233,7 @@ class Answer:
 
 
 def make_request(pb, model: str, text: str, ids: list[int] | None):
-    """An AnalyzeRequest of the three arms."""
+    """Returns an AnalyzeRequest with the three arms."""
     spec_pb2, analysis_pb2, _ = pb
     request = analysis_pb2.AnalyzeRequest(model=model)
     if ids is None:
@@ -287,7 +289,7 @@ def analyze(stub, pb, request) -> Answer:
 
 @dataclasses.dataclass
 class Row:
-    """Worst errors of one prompt and arm."""
+    """The largest errors of one prompt and arm."""
 
     prompt: str
     tokens: int
@@ -296,9 +298,9 @@ class Row:
     value: float = 0.0
     kl: float = 0.0
     logprob: float = 0.0
-    top1: int = 0  # Positions that differ and may not.
-    massive: int = 0  # Matrices whose count differs and may not.
-    dims: int = 0  # Heads whose choice differs and may not.
+    top1: int = 0  # Positions that differ and must not.
+    massive: int = 0  # Matrices whose count differs and must not.
+    dims: int = 0  # Heads whose choice differs and must not.
     narrow: int = 0  # Heads whose choice differs by a narrow decision.
     problems: list[str] = dataclasses.field(default_factory=list)
 
@@ -326,17 +328,17 @@ class Row:
 
 
 def worst(errors: np.ndarray) -> float:
-    """The largest error; NaN when any is NaN."""
+    """Returns the largest error; NaN if any is NaN."""
     return float(np.max(errors, initial=0.0))
 
 
 def floored(norms: np.ndarray) -> np.ndarray:
-    """Norms (..., head_dim), none under FLOOR of its head's mean."""
+    """Raises norms (..., head_dim) to FLOOR of their head's mean."""
     return np.maximum(norms, FLOOR * norms.mean(axis=-1, keepdims=True))
 
 
 def forced_rules(answer: Answer, arm: str) -> list[dict]:
-    """Rules that choose, layer by layer, what the server chose."""
+    """Returns rules that choose, layer by layer, what the server chose."""
     rules = []
     for (name, layer, tensor), chosen in answer.applied.items():
         if name == arm:
@@ -377,7 +379,7 @@ def check_norms(
 def check_choices(
     row: Row, answer: Answer, oracle: disruption_oracle.ArmRun, layers: int
 ) -> None:
-    """The server's dims and values against an oracle forced to those dims."""
+    """Compares the server's dims and values with an oracle forced to them."""
     largest = ARMS[row.arm] == "top_k"
     row.require(len(oracle.applied) == 2 * layers, "Applied events are missing")
     for entry in oracle.applied:
@@ -404,7 +406,7 @@ def check_choices(
 def check_comparison(
     row: Row, answer: Answer, clean: np.ndarray, logits: np.ndarray
 ) -> None:
-    """clean, logits: the oracle's (T, vocab)."""
+    """`clean` and `logits` are the oracle's (T, vocab)."""
     got = answer.comparisons.get(row.arm)
     if got is None or len(got.top1_id) != row.tokens:
         row.problems.append("no Comparison")
@@ -426,13 +428,13 @@ def check_comparison(
 
 @dataclasses.dataclass
 class CleanRun:
-    """What check_norms reads of a disruption_oracle.ArmRun."""
+    """The part of disruption_oracle.ArmRun that check_norms reads."""
 
     norms: dict
 
 
 class CleanOracle:
-    """Any family's model, undisrupted, with DisruptedLlama's interface."""
+    """Runs any family's model undisrupted, with DisruptedLlama's interface."""
 
     def __init__(self, model: transformers.PreTrainedModel):
         self._recorder = hf_oracle.Recorder(model)
@@ -450,7 +452,7 @@ class CleanOracle:
 
 
 def make_oracle(gguf: pathlib.Path):
-    """The oracle of a file, and the arms that it can run."""
+    """Returns the oracle of a file, and the arms that it can run."""
     config = transformers.AutoConfig.from_pretrained(
         gguf.parent, gguf_file=gguf.name
     )
@@ -487,7 +489,7 @@ def compare_prompt(
 
 
 def run(arguments: argparse.Namespace, address: str) -> bool:
-    """Compares all prompts with the server at `address`; true: all is well."""
+    """Compares all prompts with the server at `address`; true if all match."""
     with tempfile.TemporaryDirectory() as stubs:
         pb = load_stubs(ROOT / "proto", stubs)
     stub = pb[2].AnalysisStub(grpc.insecure_channel(address))

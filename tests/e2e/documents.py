@@ -6,7 +6,7 @@ from processes import ROOT
 
 
 def documents():
-    """All Markdown files, by their paths from the root."""
+    """Returns all Markdown files by their paths from the root."""
     files = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"),
              *ROOT.glob("tests/**/*.md")]
     return {file.relative_to(ROOT).as_posix(): file.read_text("utf-8")
@@ -14,17 +14,17 @@ def documents():
 
 
 def blocks(text, language):
-    """Contents of the fenced blocks in a language."""
+    """Returns the contents of the fenced blocks in a language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
 
 
 def prose(text):
-    """The text without its fenced blocks."""
+    """Returns the text without its fenced blocks."""
     return re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
 
 
 def commands(text):
-    """Shell commands of the `sh` blocks, each on one line, without comments."""
+    """Returns the `sh` blocks' commands, each on one line, without comments."""
     lines = []
     for block in blocks(text, "sh"):
         lines += re.sub(r"\\\n\s*", "", block).splitlines()
@@ -32,21 +32,20 @@ def commands(text):
 
 
 def links(text):
-    """Targets of links and pictures that are not on the web."""
+    """Returns the targets of links and pictures that are not on the web."""
     targets = re.findall(r"\]\(([^)\s]+)\)", prose(text))
     return [target for target in targets if "://" not in target]
 
 
 def anchors(text):
-    """What links to headings end in, as GitHub makes them."""
+    """Returns the anchors that GitHub makes of the headings."""
     headings = re.findall(r"^#+ (.*)$", prose(text), re.M)
     return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-")
             for heading in headings}
 
 
 def named_paths(text):
-    """Paths of the source tree in backquotes; those with wildcards are left
-    out."""
+    """Returns source paths in backquotes, except those with wildcards."""
     return re.findall(
         r"`((?:client|deploy|docs|engine|proto|server|tests)/[\w./-]*)`",
         prose(text))

@@ -1,7 +1,7 @@
-"""README.md and docs/: their commands run, their links and paths exist.
+"""Checks that commands in README.md and docs/ run, and links and paths exist.
 
-Commands stand in `sh` blocks. What a `console` block shows needs a model that
-this test does not have.
+Commands are in `sh` blocks. A `console` block shows output that needs a model
+which this test does not have.
 """
 
 import os
@@ -17,7 +17,7 @@ from documents import (anchors, blocks, commands, documents, links,
 from processes import BIN, PATIENCE_S, ROOT, Server, demo_model
 from processes import scratch_folder
 
-# Commands that build, fetch from a registry, or run this test.
+# These commands build, fetch from a registry, or run this test.
 NOT_RUN = {
     "bash deploy/demo.sh",
     "bash tests/run.sh",
@@ -57,7 +57,7 @@ class LinksTest(unittest.TestCase):
 
 
 class CommandsTest(unittest.TestCase):
-    """A folder that looks like the root of the project, and a server."""
+    """Runs commands in a folder like the project's root, with a server."""
 
     @classmethod
     def setUpClass(cls):
@@ -95,9 +95,9 @@ class CommandsTest(unittest.TestCase):
         return result.stdout
 
     def check_server_command(self, command):
-        """That qkscoped would start so."""
+        """Checks that qkscoped would start with this command."""
         out = self.run_command(command.removesuffix(" &") + " --check-config")
-        self.assertIn("configuration is good", out)
+        self.assertIn("configuration is valid", out)
 
     def run_document(self, name, least):
         shown = [command for command in commands(self.texts[name])

@@ -1,7 +1,7 @@
-"""The programs of docs/examples, against a server with SmolLM2.
+"""Runs the programs of docs/examples against a server with SmolLM2.
 
-One takes the server's statistics, the other computes them from the tensors:
-they must agree.
+One program takes the server's statistics, the other computes them from the
+tensors; they must agree.
 """
 
 import os
@@ -21,7 +21,7 @@ LAYERS, HEADS, DIMS = 30, 9, 64
 
 
 def parse(output):
-    """[(layer, head, dim, ratio)], {arm: (kl, changed)}"""
+    """Returns [(layer, head, dim, ratio)], {arm: (kl, changed)}."""
     layers = [(int(layer), int(head), int(dim), float(ratio))
               for layer, head, dim, ratio in re.findall(
                   r"^layer (\d+): head (\d+), dim (\d+), ([\d.]+) times its "

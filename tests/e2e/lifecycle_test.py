@@ -1,4 +1,4 @@
-"""A server's life as its surroundings see it: floods, systemd, signals, kills."""
+"""Tests a server's life from outside: floods, systemd, signals, kills."""
 
 import json
 import os
@@ -13,8 +13,8 @@ import time
 import unittest
 
 from certificates import Authority
-from processes import BIN, PATIENCE_S, ROOT, TINY_MODEL, Server, Stalled
-from processes import qkctl, scratch_folder
+from processes import BIN, PATIENCE_S, PATIENT, ROOT, TINY_MODEL, Server
+from processes import Stalled, qkctl, scratch_folder, wait_until
 
 IDS = ["--model", "tiny", "--token-ids", "3,1,41,59"]
 HERE = "DNS:localhost,IP:127.0.0.1"
@@ -27,21 +27,13 @@ def connect_many(address, count):
             for _ in range(count)]
 
 
-def await_log(server, text, times=1):
-    deadline = time.monotonic() + PATIENCE_S
-    while server.log_text().count(text) < times:
-        if time.monotonic() > deadline:
-            raise AssertionError(f"no {text} in:\n" + server.log_text())
-        time.sleep(0.01)
-
-
 def with_few_descriptors(command):
-    """The command under a limit of 64 descriptors."""
+    """Returns the command, to run under a limit of 64 descriptors."""
     return ["bash", "-c", "ulimit -n 64; exec \"$0\" \"$@\"", *command]
 
 
 class NotifySocket:
-    """What systemd would listen on."""
+    """The socket that systemd would listen on."""
 
     def __init__(self, address):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -54,7 +46,7 @@ class NotifySocket:
         return {**os.environ, "NOTIFY_SOCKET": self.name, **more}
 
     def await_state(self, state, times=1, patience=PATIENCE_S):
-        """Whether the server has said it so often, within the time."""
+        """Returns whether the server has sent the state often enough."""
         deadline = time.monotonic() + patience
         while self.told.count(state) < times:
             self.socket.settimeout(max(0.01, deadline - time.monotonic()))
@@ -73,13 +65,14 @@ class NotifySocket:
 
 class FloodTest(unittest.TestCase):
     def flood(self, server):
-        """300 connections that say nothing; then the server serves again."""
+        """Opens 300 silent connections; then the server must serve again."""
         flood = connect_many(server.address, 300)
-        await_log(server, "connections_shed")
+        server.await_log("connections_shed")
         for connection in flood:
             connection.close()
-        result = qkctl(server, "analyze", *IDS, "--retries", "4")
-        self.assertEqual(result.returncode, 0, result.stderr)
+        # New connections may be shed until the server notices this.
+        wait_until(lambda: qkctl(server, "analyze", *IDS).returncode == 0,
+                   server.log_text)
 
     def test_s1_300_connections_at_64_descriptors(self):
         with Server({"tiny": TINY_MODEL}, wrap=with_few_descriptors) as server:
@@ -99,6 +92,8 @@ class FloodTest(unittest.TestCase):
         with Server({"tiny": TINY_MODEL}, wrap=with_few_descriptors) as server:
             with Stalled(server) as stream:
                 flood = connect_many(server.address, 300)
+                server.await_log("connections_shed")
+                stream.release()
                 code, events, err = stream.finish()
                 self.assertEqual(code, 0, err)
                 self.assertIn("finished", events[-1])
@@ -124,13 +119,13 @@ class SystemdTest(unittest.TestCase):
     def test_the_watchdog_hears_of_answers_only(self):
         with scratch_folder() as folder, \
                 NotifySocket(str(pathlib.Path(folder) / "notify")) as notify:
-            environment = notify.environment(WATCHDOG_USEC="200000")
+            environment = notify.environment(WATCHDOG_USEC="2000000")
             with Server({"tiny": TINY_MODEL}, wrap=with_few_descriptors,
                         environment=environment) as server:
                 self.assertTrue(notify.await_state("WATCHDOG=1", 3))
-                # A flood does not get a working server killed.
+                # A flood must not get a working server killed.
                 flood = connect_many(server.address, 300)
-                await_log(server, "connections_shed")
+                server.await_log("connections_shed")
                 seen = notify.told.count("WATCHDOG=1")
                 self.assertTrue(notify.await_state("WATCHDOG=1", seen + 3))
                 for connection in flood:
@@ -141,9 +136,14 @@ class SystemdTest(unittest.TestCase):
                 NotifySocket(str(pathlib.Path(folder) / "notify")) as notify:
             environment = notify.environment(WATCHDOG_USEC="100000",
                                              WATCHDOG_PID="1")
-            with Server({"tiny": TINY_MODEL}, environment=environment):
+            with Server({"tiny": TINY_MODEL},
+                        environment=environment) as server:
                 self.assertTrue(notify.await_state("READY=1"))
-                self.assertFalse(notify.await_state("WATCHDOG=1", 1, 0.5))
+                server.send_signal(signal.SIGTERM)
+                self.assertTrue(notify.await_state("STOPPING=1"))
+                self.assertEqual(server.wait(), 0)
+                # The first check would have come before READY.
+                self.assertNotIn("WATCHDOG=1", notify.told)
 
     def test_with_client_certificates(self):
         with scratch_folder() as folder, \
@@ -154,13 +154,15 @@ class SystemdTest(unittest.TestCase):
             with Server({"tiny": TINY_MODEL}, "--tls-cert", pair.cert,
                         "--tls-key", pair.key, "--tls-client-ca",
                         authority.cert,
-                        environment=notify.environment(WATCHDOG_USEC="200000"),
+                        # The first check has 100 s, more than it ever takes.
+                        environment=notify.environment(
+                            WATCHDOG_USEC="400000000"),
                         client_flags=["--tls-ca", authority.cert,
                                       "--tls-cert", mine.cert,
                                       "--tls-key", mine.key]) as server:
-                self.assertTrue(notify.await_state("WATCHDOG=1", 3))
-                self.assertNotIn('"watchdog"', server.log_text())
-                # Nobody else comes in without one.
+                self.assertTrue(notify.await_state("WATCHDOG=1"))
+                self.assertNotIn('"watchdog', server.log_text())
+                # A client without a certificate is still refused.
                 plain = qkctl(server.address, "health")
                 self.assertNotEqual(plain.returncode, 0)
 
@@ -183,24 +185,34 @@ class SystemdTest(unittest.TestCase):
 class StoppingTest(unittest.TestCase):
     def config(self, folder, text):
         path = pathlib.Path(folder) / "q.conf"
-        path.write_text(text)
+        path.write_text(PATIENT + text)
         return path
 
-    def test_r17_health_at_once_then_the_grace_period(self):
+    def test_r17_health_at_once(self):
+        with scratch_folder() as folder:
+            path = self.config(folder, "shutdown_grace_s: 3600")
+            with Server({"tiny": TINY_MODEL}, "--config", path) as server, \
+                    Stalled(server) as stream:
+                server.send_signal(signal.SIGTERM)
+                server.await_log('"draining"')
+                self.assertEqual(qkctl(server, "health").returncode, 3)
+                # Health itself says so; the process is still running.
+                self.assertIsNone(server.process.poll())
+                stream.release()
+                self.assertEqual(stream.finish()[0], 0)
+                self.assertEqual(server.wait(), 0)
+
+    def test_r17_the_grace_period(self):
         with scratch_folder() as folder:
             path = self.config(folder, "shutdown_grace_s: 2")
             with Server({"tiny": TINY_MODEL}, "--config", path) as server, \
                     Stalled(server) as stream:
                 start = time.monotonic()
                 server.send_signal(signal.SIGTERM)
-                await_log(server, '"draining"')
-                self.assertEqual(qkctl(server, "health").returncode, 3)
-                self.assertIsNone(server.process.poll())
+                # The server does not wait for the endless stream.
                 self.assertEqual(server.wait(), 0)
-                took = time.monotonic() - start
-                # As long as the stream had, and not forever.
-                self.assertGreaterEqual(took, 2)
-                self.assertLess(took, 20)
+                self.assertGreaterEqual(time.monotonic() - start, 2)
+                stream.release()
                 self.assertNotEqual(stream.finish()[0], 0)
 
     def test_r17_during_a_load(self):
@@ -231,7 +243,7 @@ class KilledTest(unittest.TestCase):
             finished = []
             for _ in range(10):
                 with self.start(spool) as server:
-                    # What was finished before the kill is still there, whole.
+                    # The result finished before the kill is still whole.
                     for request, text in finished[-1:]:
                         result = qkctl(server, "result", request, "--json")
                         self.assertEqual(result.returncode, 0, result.stderr)
@@ -242,6 +254,8 @@ class KilledTest(unittest.TestCase):
                     result = qkctl(server, "result", request, "--json")
                     self.assertEqual(result.returncode, 0, result.stderr)
                     finished.append((request, self.layers(result.stdout)))
+                    # There are six frames, and the manifest with their digests.
+                    self.assertEqual(len(finished[-1][1]), 6 + 1)
                     half = [self.detach(server, 200) for _ in range(4)]
                     with Stalled(server):
                         server.send_signal(signal.SIGKILL)
@@ -252,7 +266,7 @@ class KilledTest(unittest.TestCase):
                         if result.returncode != 0:
                             self.assertNotIn('"finished"', result.stdout)
                             continue
-                        # It was through before the kill.
+                        # The request was finished before the kill.
                         self.assertIn('"finished"', result.stdout)
             self.assertEqual(len(finished), 10)
 

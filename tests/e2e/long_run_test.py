@@ -1,33 +1,32 @@
-"""What becomes of a server over many calls, and when its device is lost, with
-real processes. A test's name begins with the row of docs/reliability.md that it
-holds.
+"""Tests a server over many calls, and when its device is lost, with real
+processes. A test's name begins with the row of docs/reliability.md that it
+covers.
 """
 
 import os
 import random
-import signal
 import statistics
 import subprocess
 import unittest
 
 import processes
-from processes import (PATIENCE_S, TINY_MODEL, metrics, open_files,
-                       resident_bytes, threads)
+from processes import (PATIENCE_S, TINY_MODEL, GatedServer, metrics,
+                       open_files, resident_bytes, threads)
 from raw_grpc import DATA, END_STREAM, HEADERS, UNAVAILABLE
 from server_case import ANALYZE, MIB, ServerCase, encoded, request
 
 WATCH_HEALTH = "/grpc.health.v1.Health/Watch"
-# A HealthCheckResponse, with what gRPC puts before a message.
+# A HealthCheckResponse, with gRPC's message prefix.
 NOT_SERVING = b"\0\0\0\0\2\x08\2"
 EX_SOFTWARE = 70
 SOAK_SECONDS = int(os.environ.get("SOAK_SECONDS", "0"))
-# Of the soak, some 650 calls each. Pools and caches fill up first.
+# The soak's rounds have some 650 calls each. Pools and caches fill up first.
 WARM_UP_ROUNDS = 7
 ROUNDS = max(12, SOAK_SECONDS)
 
 
 class Sample:
-    """What a server has at a moment when nobody asks anything of it."""
+    """What a server holds at a moment when it has no requests."""
 
     def __init__(self, calls, resident, files, tasks):
         self.calls = calls
@@ -37,9 +36,9 @@ class Sample:
 
 
 def slope(samples):
-    """Resident bytes a call. A leak goes on: of both halves it is the lesser,
-    and of each the median of all pairs of samples, for the allocator takes
-    more at once now and then."""
+    """Returns resident bytes per call. A leak persists, so this is the smaller
+    value of the two halves; each half's value is the median over all pairs of
+    samples, because the allocator takes a larger piece now and then."""
     half = len(samples) // 2
     return min(statistics.median(
         (b.resident - a.resident) / (b.calls - a.calls)
@@ -48,7 +47,7 @@ def slope(samples):
 
 
 def what_grows(samples):
-    """Names of what is not flat in the series."""
+    """Returns the names of what grows in the series."""
     out = []
     if slope(samples) * 10_000 >= MIB:
         out.append("resident bytes")
@@ -64,17 +63,18 @@ def what_grows(samples):
 class LostDeviceTest(ServerCase):
 
     def test_r12_a_simulated_loss_of_the_device_ends_the_process(self):
-        server = self.start(wrap=lambda command: [
-            processes.BIN / "lost_device_server", *command[1:]])
+        server = self.start(server_class=GatedServer)
         health = self.connection(server)
         health.start(WATCH_HEALTH)
         health.await_data()
         message = encoded("model: 'tiny' input {token_ids {ids: 3}} "
                           "generate {max_new_tokens: 240}")
+        server.shut()
         calls = [connection for connection, _
                  in self.stalled_readers(server, 8, message)]
         self.assertEqual(self.live(metrics(server)), 8)
-        server.send_signal(signal.SIGUSR2)
+        server.lose_device()
+        server.open()
         for call in calls:
             self.assertIn(UNAVAILABLE, call.read_all())
         self.assertIn(NOT_SERVING, health.read_all())
@@ -83,11 +83,11 @@ class LostDeviceTest(ServerCase):
 
     def test_r12_one_in_the_load_at_the_start_does_so(self):
         result = subprocess.run(
-            [processes.BIN / "lost_device_server", "--lost", "--listen",
+            [processes.BIN / "gated_server", "--lost", "--listen",
              "127.0.0.1:0", "--metrics-listen", "", "--model",
              f"tiny={TINY_MODEL}"], capture_output=True, encoding="utf-8",
             timeout=PATIENCE_S, check=False)
-        # Not that of a bad configuration: a restart may help.
+        # A bad configuration has another status: a restart may help.
         self.assertEqual(result.returncode, EX_SOFTWARE, result.stderr)
         self.assertIn('"device_lost"', result.stderr)
 
@@ -95,7 +95,7 @@ class LostDeviceTest(ServerCase):
 class SoakTest(ServerCase):
 
     def round(self, connection, rng, messages, count):
-        """So many calls: good ones, bad ones, cancelled ones."""
+        """Makes this many calls: good ones, bad ones, cancelled ones."""
         for _ in range(count // 50):
             streams = set()
             for _ in range(50):
@@ -118,8 +118,8 @@ class SoakTest(ServerCase):
                       resident_bytes(pid), open_files(pid), threads(pid))
 
     def test_r15_nothing_grows(self):
-        # One heap is what a leak shows in best: with one for each thread,
-        # pages come and go by the MiB.
+        # A leak shows best in a single heap: with one heap per thread, pages
+        # come and go by the MiB.
         server = self.start(
             environment={**os.environ, "MALLOC_ARENA_MAX": "1"})
         rng = random.Random(15)
@@ -138,16 +138,16 @@ class SoakTest(ServerCase):
               f"{samples[0].files} to {samples[-1].files}, threads "
               f"{samples[0].tasks} to {samples[-1].tasks}")
         self.assertEqual(what_grows(samples), [])
-        # The same with leaks of 500 bytes a call and of a thread a round.
+        # The same samples, leaking 500 bytes a call and a thread a round.
         self.assertEqual(
             what_grows([Sample(s.calls, s.resident + 500 * s.calls, s.files,
                                s.tasks + i) for i, s in enumerate(samples)]),
             ["resident bytes", "tasks"])
-        # Where nothing else moves, the limit is sharp.
+        # The limit is sharp where nothing else changes.
         for leak, expected in [(100, []), (110, ["resident bytes"])]:
             self.assertEqual(what_grows(
                 [Sample(i, leak * i, 10, 20) for i in range(12)]), expected)
-        # Descriptors that the server does keep: of clients that stay.
+        # The server does keep the descriptors of clients that stay connected.
         kept = []
         for _ in samples:
             self.connection(server).read()

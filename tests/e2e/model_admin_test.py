@@ -1,4 +1,4 @@
-"""qkctl model against a real server: load, replace, unload, and who may."""
+"""Tests qkctl model on a real server: load, replace, unload, and who may."""
 
 import hashlib
 import pathlib
@@ -69,7 +69,7 @@ class ModelAdminTest(unittest.TestCase):
 class OffTest(unittest.TestCase):
     def test_without_configuration(self):
         with Server({"tiny": TINY_MODEL}) as server:
-            # Everybody is a user here, and nobody an operator.
+            # Everybody is a user here, and nobody is an operator.
             result = qkctl(server, "model", "load", "a", "x")
             self.assertEqual(result.returncode, 12)
             self.assertIn("may not call LoadModel", result.stderr)

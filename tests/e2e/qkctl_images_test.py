@@ -1,4 +1,4 @@
-"""The real qkctl with images, on a real server with a tiny Qwen2-VL."""
+"""Tests the real qkctl with images, on a real server with a tiny Qwen2-VL."""
 
 import json
 import pathlib
@@ -13,7 +13,7 @@ GOLDENS = ROOT / "tests" / "goldens"
 MODEL = GOLDENS / "tiny_qwen2_vl_image"
 IMAGE = GOLDENS / "images" / "rgb.png"
 OTHER_IMAGE = GOLDENS / "images" / "yuv444.jpg"
-# The image token among others; rgb.png becomes 54 rows of 4 patches.
+# The image token is among others; rgb.png becomes 54 rows of 4 patches.
 PROMPT = ["--token-ids", "1,9,92,95,93,5", "--image", IMAGE]
 TOWER = ["--vision-layers", "0-1"]
 HEADS, DIMS = 2, 8
@@ -73,7 +73,9 @@ class QkctlImagesTest(unittest.TestCase):
         self.qkctl("analyze", *PROMPT, *TOWER, "--form", "raw", "--out", raw)
         norms, raw = load_file(norms), load_file(raw)
         self.assertEqual(sorted(norms), sorted(raw))
+        self.assertEqual(len(raw), 2 * 6)  # layers of text and tower; Q, K, V
         for name, values in raw.items():
+            self.assertTrue(np.isfinite(values).all(), name)
             if ".vision." in name:
                 self.assertEqual(values.shape, (54 * 4, HEADS, DIMS))
             want = np.linalg.norm(values.astype(np.float64), axis=0)

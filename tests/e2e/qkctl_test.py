@@ -1,4 +1,4 @@
-"""The real qkctl on a real server with a tiny model (no tokenizer)."""
+"""Tests the real qkctl on a real server with a tiny model (no tokenizer)."""
 
 import json
 import pathlib
@@ -130,6 +130,7 @@ class QkctlTest(unittest.TestCase):
         self.assertIn("top_k:1/layer.1.hook_rot_k.after", raw)
         for name, values in raw.items():
             self.assertEqual(values.shape[0], len(IDS))
+            self.assertTrue(np.isfinite(values).all(), name)
             expected = np.sqrt(np.sum(values.astype(np.float64) ** 2, axis=0))
             np.testing.assert_allclose(norms[name], expected, rtol=1e-6,
                                        err_msg=name)
@@ -300,8 +301,8 @@ class QkctlTest(unittest.TestCase):
 
     def test_many_prompts_that_cannot_be_read(self):
         for text, why in (("{", "not a JSON object"),
-                          ('{"prompt": 1}', 'needs "prompt"'),
-                          ('{"prompt_ids": [1.5]}', "must hold token ids"),
+                          ('{"prompt": 1}', 'must have "prompt"'),
+                          ('{"prompt_ids": [1.5]}', "a list of token ids"),
                           ('{"id": 3, "prompt": "x"}', '"id" must be')):
             result = self.qkctl("analyze-many", "--model", "tiny", "--jsonl",
                                 "-", expect=2, text="\n" + text)
@@ -336,6 +337,24 @@ class QkctlTest(unittest.TestCase):
         self.qkctl(*good, "--out", self.folder / "no" / "such", expect=13)
         result = qkctl("127.0.0.1:1", *good)
         self.assertEqual(result.returncode, 3, result.stderr)
+
+    def test_bad_flags(self):
+        for flags, error in [
+                (["--layer", "0"],
+                 "unknown flag '--layer'; did you mean '--layers'?"),
+                (["--zzzzzzzzzz"], "unknown flag '--zzzzzzzzzz'; see --help"),
+                (["--layers", "0", "--layers=0"], "--layers is given twice"),
+                (["--layers"], "--layers needs a value: LIST"),
+                (["--json=perhaps"],
+                 "--json: 'perhaps' is not true or false"),
+                (["--top-n", "many"], "--top-n: 'many' is not a whole number")]:
+            with self.subTest(flags):
+                result = self.qkctl("analyze", *PROMPT, *flags, expect=2)
+                self.assertEqual(result.stderr, f"qkctl: {error}\n"
+                                 "See qkctl analyze --help\n")
+        # A negative number is parsed as a value; the server refuses it.
+        result = self.qkctl("analyze", *PROMPT, "--top-n", "-1", expect=4)
+        self.assertIn("top_n", result.stderr)
 
     def test_errors_name_the_field(self):
         err = self.qkctl("analyze", *PROMPT, "--arm", "top_k:99",

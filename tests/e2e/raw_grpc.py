@@ -1,5 +1,5 @@
-"""gRPC calls byte by byte, for what no client library would send, and for many
-clients that cost little."""
+"""gRPC calls byte by byte: for input that no client library would send, and for
+many clients at little cost."""
 
 import socket
 import struct
@@ -9,13 +9,15 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
  WINDOW_UPDATE) = 0, 1, 3, 4, 6, 7, 8
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
 CANCEL, ENHANCE_YOUR_CALM = 8, 11
-# As trailers have it. HPACK with literals as they are: gRPC's server uses no
-# Huffman code. Of the first call of a connection only: later ones refer to it.
+# The status as trailers encode it: HPACK with plain literals, since gRPC's
+# server uses no Huffman code. Only a connection's first call has it in full;
+# later ones refer to it.
 OK = b"\x0bgrpc-status\x010"
 RESOURCE_EXHAUSTED = b"\x0bgrpc-status\x018"
 UNAVAILABLE = b"\x0bgrpc-status\x0214"
 
-PATIENCE_S = 60
+# This is longer than anything here takes.
+PATIENCE_S = 1200
 
 
 class SentAway(ConnectionError):
@@ -27,7 +29,7 @@ class SentAway(ConnectionError):
 
 
 class Answer:
-    """What came of a call: all header blocks and all message bytes."""
+    """All header blocks and all message bytes of a call's answer."""
 
     def __init__(self):
         self.headers = b""
@@ -50,7 +52,7 @@ def _length(size):
 
 
 def string(value):
-    """HPACK's, without Huffman's code."""
+    """Encodes an HPACK string without Huffman code."""
     return _length(len(value)) + value
 
 
@@ -78,21 +80,29 @@ def _read_exactly(connection, size):
 
 
 def read_frame(connection):
-    """Its kind, flags, stream and payload."""
+    """Returns the frame's kind, flags, stream and payload."""
     head = _read_exactly(connection, 9)
     size = struct.unpack(">I", b"\0" + head[:3])[0]
     stream = struct.unpack(">I", head[5:])[0]
     return head[3], head[4], stream, _read_exactly(connection, size)
 
 
-def connect(address):
+def connect(address, receive_buffer=None):
+    """`receive_buffer`: the bytes that the kernel accepts while nobody reads,
+    as far as the kernel obeys."""
     host, port = address.rsplit(":", 1)
-    return socket.create_connection((host, int(port)), PATIENCE_S)
+    connection = socket.socket()
+    if receive_buffer is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF,
+                              receive_buffer)
+    connection.settimeout(PATIENCE_S)
+    connection.connect((host, int(port)))
+    return connection
 
 
 class Connection:
-    """HTTP/2 over `connection`, a fresh one. It takes 64 KiB of answers, and no
-    more before `take`."""
+    """HTTP/2 over `connection`, a fresh one. It accepts 64 KiB of answers, and
+    more only after take()."""
 
     def __init__(self, connection):
         self.socket = connection
@@ -100,7 +110,7 @@ class Connection:
         self.socket.sendall(PREFACE + frame(SETTINGS, 0, 0, b""))
 
     def start(self, path, message=b"", headers=()):
-        """Begins a call; its stream. `headers` are pairs of bytes."""
+        """Starts a call; returns its stream. `headers` are pairs of bytes."""
         stream, self._next = self._next, self._next + 2
         self.socket.sendall(
             frame(HEADERS, END_HEADERS, stream, call_headers(path, headers))
@@ -109,7 +119,7 @@ class Connection:
         return stream
 
     def take(self, size, *streams):
-        """Lets that many more bytes come, of each stream."""
+        """Lets the connection and each stream take this many more bytes."""
         self.socket.sendall(b"".join(
             frame(WINDOW_UPDATE, 0, stream, struct.pack(">I", size))
             for stream in (0, *streams)))
@@ -122,25 +132,25 @@ class Connection:
         self.socket.sendall(frame(PING, 0, 0, b"12345678"))
 
     def read(self):
-        """As read_frame; answers what is to be answered."""
+        """Works like read_frame, and answers SETTINGS and PING."""
         kind, flags, stream, payload = read_frame(self.socket)
         if kind in (SETTINGS, PING) and not flags & ACK:
             try:
                 self.socket.sendall(frame(
                     kind, ACK, 0, payload if kind == PING else b""))
             except OSError:
-                pass  # Closed by the server: its last words are to be read.
+                pass  # The server has closed; its last frames follow.
         elif kind == GOAWAY:
             raise SentAway(struct.unpack(">I", payload[4:8])[0], payload[8:])
         return kind, flags, stream, payload
 
     def await_data(self):
-        """Until the first bytes of an answer are there."""
+        """Waits until the first bytes of an answer are there."""
         while self.read()[0] != DATA:
             pass
 
     def finish(self, stream):
-        """Reads on to the end of the stream, within what it takes."""
+        """Reads to the end of the stream, within the window."""
         answer = Answer()
         while True:
             kind, flags, of, payload = self.read()
@@ -155,13 +165,13 @@ class Connection:
                 return answer
 
     def read_all(self):
-        """Header blocks and message bytes until the server is gone."""
+        """Returns header blocks and message bytes until the server is gone."""
         out = b""
         while True:
             try:
                 kind, _, _, payload = self.read()
             except SentAway:
-                continue  # In good time: streams may go on.
+                continue  # The server closes gracefully: streams may continue.
             except ConnectionError:
                 return out
             if kind in (DATA, HEADERS):
@@ -172,6 +182,6 @@ class Connection:
 
 
 def call(connection, path, headers=(), message=b""):
-    """One call on a fresh connection."""
+    """Makes one call on a fresh connection."""
     http2 = Connection(connection)
     return http2.finish(http2.start(path, message, headers))

@@ -1,6 +1,6 @@
-"""qkctl with text, on SmolLM2-135M-Instruct (deploy/fetch_model.sh).
+"""Tests qkctl with text, on SmolLM2-135M-Instruct (deploy/fetch_model.sh).
 
-How near its numbers are to transformers' is other tests' business.
+Other tests check how close its numbers are to transformers'.
 """
 
 import json

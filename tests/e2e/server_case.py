@@ -1,14 +1,13 @@
-"""A test case with servers of its own, requests for them, and raw connections."""
+"""A test case with its own servers, requests for them, and raw connections."""
 
 import json
 import pathlib
 import resource
 import subprocess
-import time
 import unittest
 
-from processes import (PATIENCE_S, ROOT, TINY_MODEL, Server, metrics, qkctl,
-                       scratch_folder)
+from processes import (PATIENT, ROOT, TINY_MODEL, Server, metrics, qkctl,
+                       scratch_folder, wait_until)
 from raw_grpc import Connection, connect
 
 ANALYZE = "/qkscope.v1.Analysis/Analyze"
@@ -17,7 +16,7 @@ MIB = 1 << 20
 
 
 def encoded(text):
-    """An AnalyzeRequest, given as text proto."""
+    """Encodes an AnalyzeRequest that is given as text proto."""
     return subprocess.run(
         ["protoc", "-I", ROOT / "proto", "--encode=qkscope.v1.AnalyzeRequest",
          ROOT / "proto/qkscope/v1/analysis.proto"], input=text.encode(),
@@ -35,7 +34,7 @@ class ServerCase(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        # For a thousand connections here, and as many in the server.
+        # This process and the server need a thousand connections each.
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
@@ -44,11 +43,11 @@ class ServerCase(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
 
-    def start(self, config="", models=None, **more):
+    def start(self, config=PATIENT, models=None, server_class=Server, **more):
         file = self.folder / "q.conf"
         file.write_text(config)
-        server = Server(models or {"tiny": TINY_MODEL}, "--config", file,
-                        **more)
+        server = server_class(models or {"tiny": TINY_MODEL}, "--config", file,
+                              **more)
         self.addCleanup(server.stop)
         return server
 
@@ -58,14 +57,13 @@ class ServerCase(unittest.TestCase):
         return out
 
     def await_metrics(self, server, what, done):
-        until = time.monotonic() + PATIENCE_S
-        while not done(values := metrics(server)):
-            self.assertLess(time.monotonic(), until, f"hangs: {what}")
-            time.sleep(0.02)
-        return values
+        def values_when_done():
+            values = metrics(server)
+            return values if done(values) else None
+        return wait_until(values_when_done, what)
 
     def await_idle(self, server):
-        """Until every call has ended and nothing of any is left."""
+        """Waits until every call has ended and left nothing behind."""
         return self.await_metrics(server, "calls", lambda values: (
             sum(values["qkscope_rpc_started_total"].values())
             == sum(values["qkscope_rpc_handled_total"].values())
@@ -75,29 +73,26 @@ class ServerCase(unittest.TestCase):
                 "qkscope_stream_reserved_bytes"])))
 
     def await_device(self, server):
-        """Until the engine is through with all requests."""
+        """Waits until the engine has finished all requests."""
         return self.await_metrics(server, "the engine", lambda values: (
             values["qkscope_queued_requests"][""] == 0
             and values["qkscope_running_requests"][""] == 0))
 
     def await_call(self, server, code):
-        """Until the log has a call that ended so."""
-        until = time.monotonic() + PATIENCE_S
-        while True:
-            ended = [entry for entry in map(json.loads, list(server.log))
-                     if entry["event"] == "rpc" and entry["code"] == code]
-            if ended:
-                return ended[0]
-            self.assertLess(time.monotonic(), until, server.log_text())
-            time.sleep(0.01)
+        """Waits until the log has a call that ended with this code."""
+        def ended():
+            return next((entry for entry in map(json.loads, list(server.log))
+                         if entry["event"] == "rpc" and entry["code"] == code),
+                        None)
+        return wait_until(ended, server.log_text)
 
     def live(self, values):
         return (sum(values["qkscope_rpc_started_total"].values())
                 - sum(values["qkscope_rpc_handled_total"].values()))
 
     def stalled_readers(self, server, count, message, headers=()):
-        """Connections that have each read the beginning of an answer, and
-        their streams."""
+        """Returns connections that have each read the beginning of an answer,
+        and their streams."""
         out = []
         for _ in range(count):
             connection = self.connection(server)

@@ -1,4 +1,4 @@
-"""qkscoped as a process: flags, configuration, signals, logs."""
+"""Tests qkscoped as a process: flags, configuration, signals, logs."""
 
 import json
 import os
@@ -7,12 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import unittest
 import urllib.request
 
-from processes import BIN, PATIENCE_S, TINY_MODEL, Server, Stalled, qkctl
-from processes import scratch_folder
+from processes import BIN, PATIENCE_S, PATIENT, TINY_MODEL, Server, Stalled
+from processes import qkctl, scratch_folder
 
 EX_CONFIG = 78
 IDS = ["--model", "tiny", "--token-ids", "3,1,41,59"]
@@ -22,11 +21,6 @@ def qkscoped(*arguments):
     return subprocess.run(
         [BIN / "qkscoped", *map(str, arguments)], capture_output=True,
         encoding="utf-8", timeout=PATIENCE_S, check=False)
-
-
-def await_drain(server):
-    while "draining" not in server.log_text():
-        time.sleep(0.01)
 
 
 class FlagsTest(unittest.TestCase):
@@ -41,7 +35,7 @@ class FlagsTest(unittest.TestCase):
         return path
 
     def refused(self, *arguments):
-        """Standard error of a start that must fail."""
+        """Returns the standard error of a start that must fail."""
         result = qkscoped(*arguments)
         self.assertEqual(result.returncode, EX_CONFIG, result.stderr)
         return result.stderr
@@ -58,10 +52,20 @@ class FlagsTest(unittest.TestCase):
         self.assertEqual(
             self.refused("--modle", "a=b"),
             "qkscoped: unknown flag '--modle'; did you mean '--model'?\n")
-        self.assertEqual(self.refused("--threads", "0"),
-                         "qkscoped: flags: threads: must be in [1, 1024], "
-                         "got 0\n")
-        self.assertIn("models[1].name: 'a' is used by models[0]",
+        self.assertEqual(
+            self.refused("--listen", "127.0.0.1:0", "--listen=127.0.0.1:0"),
+            "qkscoped: --listen is given twice\n")
+        for threads in ("0", "-1"):
+            self.assertEqual(self.refused("--threads", threads),
+                             "qkscoped: flags: threads: must be in [1, 1024], "
+                             f"got {threads}\n")
+        self.assertEqual(self.refused("--backend", "cuda"),
+                         "qkscoped: flags: backend: 'cuda' is not in this "
+                         "build, which has: cpu\n")
+        self.assertEqual(self.refused("--backend=gpu"),
+                         "qkscoped: flags: backend: must be one of auto, cpu, "
+                         "cuda; got 'gpu'\n")
+        self.assertIn("models[1].name: 'a' is already used by models[0]",
                       self.refused("--model", f"a={TINY_MODEL}",
                                    "--model", f"a={TINY_MODEL}"))
 
@@ -76,13 +80,19 @@ class FlagsTest(unittest.TestCase):
             self.refused("--config", path),
             f"qkscoped: {path}:2: unknown key 'max_arm'; did you mean "
             "'max_arms'?\n")
+        path = self.config("backend: 'cuda'\n")
+        self.assertEqual(
+            self.refused("--config", path, "--check-config"),
+            f"qkscoped: {path}: backend: 'cuda' is not in this build, which "
+            "has: cpu\n")
         self.assertEqual(self.refused("--config", self.folder / "none"),
                          f"qkscoped: {self.folder / 'none'}: cannot be read\n")
 
     def test_check_config_looks_at_the_models(self):
-        good = qkscoped("--check-config", "--model", f"a={TINY_MODEL}")
+        good = qkscoped("--check-config", "--backend", "auto",
+                        "--model", f"a={TINY_MODEL}")
         self.assertEqual(good.returncode, 0, good.stderr)
-        self.assertEqual(good.stdout, "configuration is good: 1 model\n")
+        self.assertEqual(good.stdout, "configuration is valid: 1 model\n")
         bad = self.folder / "bad.gguf"
         bad.write_bytes(b"not a model at all, but long enough to be read")
         text = self.refused("--check-config", "--model", f"a={TINY_MODEL}",
@@ -133,38 +143,43 @@ class FlagsTest(unittest.TestCase):
 
 
 class SignalsTest(unittest.TestCase):
+    def server(self, grace_s):
+        folder = scratch_folder()
+        self.addCleanup(folder.cleanup)
+        path = pathlib.Path(folder.name) / "q.conf"
+        path.write_text(PATIENT + f"shutdown_grace_s: {grace_s}")
+        return Server({"tiny": TINY_MODEL}, "--config", path)
+
     def test_r17_sigterm_lets_calls_finish(self):
-        with Server({"tiny": TINY_MODEL}) as server, \
-                Stalled(server) as stream:
+        with self.server(grace_s=3600) as server, Stalled(server) as stream:
             server.send_signal(signal.SIGTERM)
-            await_drain(server)
+            server.await_log("draining")
             late = qkctl(server, "analyze", *IDS)
             self.assertNotEqual(late.returncode, 0)
             self.assertIn("server is shutting down", late.stderr)
+            stream.release()
             code, events, err = stream.finish()
             self.assertEqual(code, 0, err)
             self.assertIn("finished", events[-1])
             self.assertEqual(server.wait(), 0)
 
     def test_r17_hard_stop_at_the_end_of_the_grace_period(self):
-        with scratch_folder() as folder:
-            path = pathlib.Path(folder) / "q.conf"
-            path.write_text("shutdown_grace_s: 1")
-            with Server({"tiny": TINY_MODEL}, "--config", path) as server, \
-                    Stalled(server) as stream:
-                server.send_signal(signal.SIGTERM)
-                self.assertEqual(server.wait(), 0)
-                code, events, _ = stream.finish()
-                self.assertNotEqual(code, 0)
-                self.assertNotIn("finished", events[-1])
-
-    def test_r17_a_second_signal_is_now(self):
-        with Server({"tiny": TINY_MODEL}) as server, \
-                Stalled(server) as stream:
-            server.send_signal(signal.SIGTERM)
-            await_drain(server)
+        with self.server(grace_s=1) as server, Stalled(server) as stream:
             server.send_signal(signal.SIGTERM)
             self.assertEqual(server.wait(), 0)
+            stream.release()
+            code, events, _ = stream.finish()
+            self.assertNotEqual(code, 0)
+            self.assertNotIn("finished", events[-1])
+
+    def test_r17_a_second_signal_is_now(self):
+        with self.server(grace_s=3600) as server, Stalled(server) as stream:
+            server.send_signal(signal.SIGTERM)
+            server.await_log("draining")
+            server.send_signal(signal.SIGTERM)
+            # Neither the stream nor the grace period would have ended by then.
+            self.assertEqual(server.wait(), 0)
+            stream.release()
             self.assertNotEqual(stream.finish()[0], 0)
 
     def test_r17_sigterm_when_idle(self):
@@ -178,11 +193,13 @@ class LogsTest(unittest.TestCase):
     def test_s10_json_lines_without_prompts_or_paths(self):
         with Server({"tiny": TINY_MODEL}) as server:
             self.assertEqual(qkctl(server, "analyze", *IDS).returncode, 0)
+            seen = len(server.rpcs(1))
             secret = "a-secret-prompt-%d" % os.getpid()
             answer = qkctl(server, "analyze", "--model", "tiny", "--prompt",
                            secret)
             self.assertNotEqual(answer.returncode, 0)
             self.assertNotIn(str(TINY_MODEL), answer.stderr)
+            server.rpcs(seen + 1)  # Lines come after their answers.
             qkctl(server, "analyze", "--model", secret, "--token-ids", "1")
             server.stop()
             entries = [json.loads(line) for line in server.log]

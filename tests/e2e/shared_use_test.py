@@ -1,69 +1,21 @@
-"""One server for several people: requests that outlive their streams, streams
-that break off on the way, budgets, and who sees what."""
+"""Tests one server for several people: requests that outlive their streams,
+streams that are cut, budgets, and who sees what."""
 
 import json
 import pathlib
 import signal
-import socket
 import threading
-import time
 import unittest
 
 import processes
-from processes import TINY_MODEL, Server, Stalled, qkctl, scratch_folder
+from holding_proxy import HoldingProxy
+from processes import (TINY_MODEL, Client, Server, Stalled, metrics, qkctl,
+                       scratch_folder, wait_until)
 
 IDS = ",".join(str(1 + i % 90) for i in range(40))
+# The answer has some 14 KB.
 ANALYZE = ["analyze", "--model", "tiny", "--token-ids", IDS, "--arm", "clean",
            "--arm", "top_k:1", "--form", "raw"]
-
-
-class CuttingProxy:
-    """Forwards connections to `address`; cuts the next one after so many bytes
-    of the server's, once for each entry of `cuts`."""
-
-    def __init__(self, address, cuts):
-        host, port = address.rsplit(":", 1)
-        self.target = host, int(port)
-        self.cuts = list(cuts)
-        self.made = 0
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        while True:
-            try:
-                client, _ = self.listener.accept()
-            except OSError:
-                return
-            server = socket.create_connection(self.target)
-            limit = self.cuts.pop(0) if self.cuts else None
-            for source, sink, most in [(client, server, None),
-                                       (server, client, limit)]:
-                threading.Thread(target=self._copy, daemon=True,
-                                 args=(source, sink, most)).start()
-
-    def _copy(self, source, sink, limit):
-        copied = 0
-        try:
-            while data := source.recv(4096):
-                if limit is not None and copied + len(data) > limit:
-                    sink.sendall(data[:limit - copied])
-                    self.made += 1
-                    break
-                sink.sendall(data)
-                copied += len(data)
-        except OSError:
-            pass
-        for end in (source, sink):
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-        source.close()
-
-    def close(self):
-        self.listener.close()
 
 
 class SharedUseTest(unittest.TestCase):
@@ -85,7 +37,7 @@ class SharedUseTest(unittest.TestCase):
         return result.stdout
 
     def users(self, **budgets):
-        """Tokens of users, and the file that knows them."""
+        """Returns the users' tokens, and the users file."""
         file = self.folder / "users.conf"
         tokens = {}
         for alias, budget in budgets.items():
@@ -101,26 +53,44 @@ class SharedUseTest(unittest.TestCase):
                                 + text[at:])
         return tokens, file
 
+    def analyze_through_cuts(self, server, cuts, *flags):
+        """Runs a qkctl whose connections are cut after this many bytes each,
+        the first only after it has shown an event."""
+        proxy = HoldingProxy(server.address, cuts)
+        self.addCleanup(proxy.close)
+        # With more arms, each connection has more to send than its limit.
+        arms = [word for seed in range(6)
+                for word in ("--arm", f"random_k:1,seed={seed}")]
+        client = Client(proxy.address, *ANALYZE, *arms, "--json", *flags)
+        self.addCleanup(client.__exit__)
+        self.assertTrue(client.read_until("accepted"))
+        for _ in cuts:
+            self.assertTrue(proxy.await_held(processes.PATIENCE_S))
+            proxy.cut()
+        return client.finish()
+
     def test_a_stream_that_is_cut_is_taken_up(self):
         server = self.start()
         whole = self.folder / "whole.safetensors"
         self.ok(server, *ANALYZE, "--out", whole)
         for cuts in [[3000], [8000, 6000], [10_000, 4000, 4000]]:
-            proxy = CuttingProxy(server.address, cuts)
-            self.addCleanup(proxy.close)
+            before = metrics(server)["qkscope_rpc_started_total"]
             out = self.folder / "cut.safetensors"
-            # gRPC may lose the first event with the connection: then there is
-            # nothing to go on with, and the request is sent again.
-            self.ok(proxy.address, *ANALYZE, "--resumable", "--retries", "4",
-                    "--out", out)
-            self.assertGreater(proxy.made, 0)
+            code, events, err = self.analyze_through_cuts(
+                server, cuts, "--resumable", "--retries", "4", "--out", out)
+            self.assertEqual(code, 0, err)
+            self.assertIn("finished", events[-1])
             same = qkctl(server, "replay", out)
             self.assertEqual(same.returncode, 0, same.stdout + same.stderr)
-        # Without leave to go on the request is over, and says so.
-        proxy = CuttingProxy(server.address, [6000])
-        self.addCleanup(proxy.close)
-        broken = qkctl(proxy.address, *ANALYZE)
-        self.assertEqual(broken.returncode, 7, broken.stderr)
+            # The client continued with the request that it had.
+            after = metrics(server)["qkscope_rpc_started_total"]
+            self.assertEqual(
+                [after.get(method, 0) - before.get(method, 0) for method in
+                 ('{method="Analyze"}', '{method="GetResult"}')],
+                [2, len(cuts)])  # The replay is an Analyze, too.
+        # Without permission to resume, the request ends, and qkctl says so.
+        code, _, err = self.analyze_through_cuts(server, [6000])
+        self.assertEqual(code, 7, err)
 
     def test_detached_requests_have_an_id_a_place_and_an_end(self):
         server = self.start()
@@ -134,11 +104,17 @@ class SharedUseTest(unittest.TestCase):
 
         self.assertEqual(tensors(kept), tensors(direct))
         self.assertGreater(len(tensors(kept)), 10)
-        listed = json.loads(self.ok(server, "queue", "--json"))["requests"]
+        def listed_once():
+            requests = json.loads(self.ok(server, "queue", "--json"))
+            return (requests["requests"] if len(requests["requests"]) == 1
+                    else None)
+
+        # It is also listed as running until its run is gone.
+        listed = wait_until(listed_once, "the run")
         self.assertEqual([entry["request_id"] for entry in listed], [name])
         self.assertEqual(listed[0]["state"], "FINISHED")
         self.assertIn(name, self.ok(server, "top", "--once"))
-        self.assertIn("dropped", self.ok(server, "cancel", name))
+        self.assertIn("deleted", self.ok(server, "cancel", name))
         self.assertEqual(qkctl(server, "result", name).returncode, 5)
         self.assertEqual(qkctl(server, "cancel", name).returncode, 5)
         self.assertIn("no requests", self.ok(server, "queue"))
@@ -148,7 +124,7 @@ class SharedUseTest(unittest.TestCase):
         name = self.ok(server, *ANALYZE, "--detach").strip()
         before = self.ok(server, "result", name, "--json")
         server.stop(signal.SIGKILL)
-        # What a killed server was writing.
+        # A killed server leaves a file that it was writing.
         (self.spool / "00000000000000aa.part").write_bytes(b"half a file")
         server = self.start()
         self.assertEqual(self.ok(server, "result", name, "--json"), before)
@@ -166,7 +142,7 @@ class SharedUseTest(unittest.TestCase):
         refused = qkctl(server, *ANALYZE)
         self.assertEqual(refused.returncode, 6, refused.stderr)
         self.assertIn("client quota: 1 requests in flight", refused.stderr)
-        # An operator sees it, and can end it.
+        # An operator can see the request and end it.
         server.client_flags = []
         listed = json.loads(self.ok(server, "queue", "--all-users", "--json",
                                     token=tokens["root"]))["requests"]
@@ -174,11 +150,13 @@ class SharedUseTest(unittest.TestCase):
         self.assertEqual(
             qkctl(server, "queue", "--all-users",
                   token=tokens["ada"]).returncode, 12)
+        refusals = metrics(server)["qkscope_refused_total"]
         waiting = []
         thread = threading.Thread(target=lambda: waiting.append(
             qkctl(server, *ANALYZE, "--retries", "8", token=tokens["ada"])))
         thread.start()
-        time.sleep(0.3)
+        wait_until(lambda: sum(metrics(server)["qkscope_refused_total"].values())
+                   > sum(refusals.values()), "a second refusal")
         self.ok(server, "cancel", listed[0]["request_id"],
                 token=tokens["root"])
         thread.join(processes.PATIENCE_S)

@@ -1,15 +1,16 @@
-// Clients of several kinds against one server, for a time: well-behaved ones
-// whose answers are compared with the same request's answer alone, ones that
-// flood, ones that stop reading, ones that are killed, somebody whose very long
-// prompt is always in flight, and, in a process of his own, somebody who asks
+// Clients of several kinds use one server for a time: well-behaved ones whose
+// answers are compared with the answer that the same request gets alone, ones
+// that flood, ones that stop reading, ones that are killed, one whose very long
+// prompt is always in flight, and, in a process of its own, a probe that asks
 // short questions and waits.
 //
 //   soak --server ADDR --model NAME --seconds N --tokens FOLDER
 //        [--clients N] [--long-tokens N] [--qkctl PATH] [--nice N]
 //
 // FOLDER holds a file KIND.token for each kind: good, flood, stalled, killed,
-// long, probe. --nice is for all but the one who waits. Prints one JSON object.
-// Exit status 1: wrong bytes, or an error that no load excuses.
+// long, probe. --nice applies to all clients except the probe. Prints one JSON
+// object. The exit status is 1 for wrong bytes, or an error that no load
+// excuses.
 #include <grpcpp/grpcpp.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -84,9 +85,9 @@ v1::AnalyzeRequest RequestOf(const std::string& model, int variant) {
   return request;
 }
 
-// Every payload's digest, in the manifest's order, all generated tokens, and
-// the comparisons. Arms need not take turns in the same way each time, so their
-// tokens and comparisons are sorted.
+// Returns every payload's digest, in the manifest's order, all generated
+// tokens, and the comparisons. Arms need not take turns in the same way each
+// time, so their tokens and comparisons are sorted.
 using Lines = std::vector<std::string>;
 Lines Fingerprint(const AnalysisResult& result) {
   Lines out;
@@ -104,7 +105,7 @@ Lines Fingerprint(const AnalysisResult& result) {
   return out;
 }
 
-// The first difference, in words; empty if there is none.
+// Describes the first difference; empty if there is none.
 std::string Difference(const Lines& got, const Lines& expected) {
   for (size_t i = 0; i < std::max(got.size(), expected.size()); ++i) {
     const std::string a = i < got.size() ? got[i] : "nothing";
@@ -114,13 +115,13 @@ std::string Difference(const Lines& got, const Lines& expected) {
   return "";
 }
 
-// Two processes that wait for one another.
+// Two processes that wait for each other.
 class Rendezvous {
  public:
   Rendezvous() {
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends_) != 0) std::abort();
   }
-  // After the fork.
+  // Each process calls this after the fork.
   void Become(int side) {
     side_ = side;
     close(ends_[1 - side]);
@@ -128,7 +129,7 @@ class Rendezvous {
   void Tell(absl::string_view text) const {
     send(ends_[side_], text.data(), text.size(), MSG_NOSIGNAL);
   }
-  // At least a byte; empty: the other is no more.
+  // Returns at least a byte; an empty string if the other process is gone.
   std::string Await() const {
     char buffer[1024];
     const ssize_t size = read(ends_[side_], buffer, sizeof(buffer));
@@ -144,7 +145,7 @@ class Soak {
  public:
   explicit Soak(Options options) : options_(std::move(options)) {}
 
-  // The crowd. gRPC must not have been used before.
+  // Runs the crowd. gRPC must not have been used before.
   int Run() {
     const pid_t probe = fork();
     if (probe == 0) {
@@ -195,7 +196,9 @@ class Soak {
     return options;
   }
 
+  // Each client makes at least one round before it checks this.
   bool over() const { return absl::Now() >= end_; }
+  bool answered() const { return counts_.good + counts_.wrong > 0; }
 
   void MeasureAlone(int variants) {
     const auto client = Client("good");
@@ -221,20 +224,20 @@ class Soak {
     return Clean() ? 0 : 1;
   }
 
-  // One who asks, reads, thinks, and asks again: less than a sixth of the
-  // device, which is a user's share here. Milliseconds of each.
+  // Asks, reads, thinks, and asks again: this takes less than a sixth of the
+  // device, which is a user's share here. Returns each request's milliseconds.
   std::vector<double> Probe(int seconds) {
     end_ = absl::Now() + absl::Seconds(seconds);
     std::vector<double> times;
     const auto client = Client("probe");
-    while (!over()) {
+    do {
       const absl::Time start = absl::Now();
       const auto result =
           client->Analyze(RequestOf(options_.model, kProbeVariant));
       times.push_back(absl::ToDoubleMilliseconds(absl::Now() - start));
       Judge("probe", kProbeVariant, result);
       absl::SleepFor(absl::Milliseconds(600));
-    }
+    } while (!over());
     return times;
   }
 
@@ -259,20 +262,20 @@ class Soak {
   void Good(int seed) {
     const auto client = Client("good");
     std::mt19937 random(static_cast<unsigned>(seed));
-    while (!over()) {
+    while (!over() || !answered()) {
       const int variant = static_cast<int>(random() % kVariants);
       Judge("good", variant,
             client->Analyze(RequestOf(options_.model, variant)));
     }
   }
 
-  // Sends far more than it can get, and forgets half of it.
+  // Sends far more than the server will serve, and cancels half of it.
   void Flood(int seed) {
     const ClientOptions connection = Connection("flood");
     const auto stub = v1::Analysis::NewStub(grpc::CreateChannel(
         connection.server, grpc::InsecureChannelCredentials()));
     std::mt19937 random(static_cast<unsigned>(seed) + 1000);
-    while (!over()) {
+    do {
       std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
       std::vector<std::unique_ptr<grpc::ClientReader<v1::AnalyzeEvent>>>
           readers;
@@ -292,15 +295,15 @@ class Soak {
         readers[i]->Finish();
         ++counts_.flooded;
       }
-    }
+    } while (!over());
   }
 
-  // Asks for much, takes a little, and stands still.
+  // Asks for much, reads a little, and stalls.
   void Stalled(int seed) {
     const ClientOptions connection = Connection("stalled");
     const auto stub = v1::Analysis::NewStub(grpc::CreateChannel(
         connection.server, grpc::InsecureChannelCredentials()));
-    while (!over()) {
+    do {
       v1::AnalyzeRequest request = RequestOf(options_.model, 40 + seed);
       request.mutable_capture()->set_form(v1::RAW);
       grpc::ClientContext context;
@@ -317,10 +320,10 @@ class Soak {
       }
       reader->Finish();
       ++counts_.stalled;
-    }
+    } while (!over());
   }
 
-  // A process of its own, killed at a random moment.
+  // Runs a process of its own, which is killed at a random moment.
   void Killed(int seed) {
     std::mt19937 random(static_cast<unsigned>(seed) + 2000);
     const std::string file = absl::StrCat(options_.tokens, "/killed.token");
@@ -337,7 +340,7 @@ class Soak {
     std::vector<char*> arguments;
     for (std::string& word : words) arguments.push_back(word.data());
     arguments.push_back(nullptr);
-    while (!over()) {
+    do {
       const pid_t child = fork();
       if (child == 0) {
         if (std::freopen("/dev/null", "w", stdout) == nullptr ||
@@ -352,9 +355,9 @@ class Soak {
       kill(child, SIGKILL);
       waitpid(child, nullptr, 0);
       ++counts_.killed;
-      // Starting processes takes the processors that the server computes on.
+      // Starting processes takes processor time from the server.
       absl::SleepFor(absl::Milliseconds(500 + random() % 1000));
-    }
+    } while (!over());
   }
 
   void Long() {
@@ -364,16 +367,16 @@ class Soak {
     for (int i = 0; i < options_.long_tokens; ++i) {
       request.mutable_input()->mutable_token_ids()->add_ids(1 + i % 90);
     }
-    while (!over()) {
+    do {
       CallOptions call;
-      // It need not be waited for when the time is over.
+      // Nobody waits for this call when the time is over.
       call.timeout = std::max(absl::Seconds(1), end_ - absl::Now());
       const auto result = client->Analyze(request, {}, call);
       if (!result.ok() && !absl::IsDeadlineExceeded(result.status())) {
         counts_.Error("long", result.status());
       }
       ++counts_.long_ones;
-    }
+    } while (!over());
   }
 
   static std::string Summary(std::vector<double> times) {

@@ -1,12 +1,12 @@
-"""Many clients of all kinds at once: every answer is the one that the same
-request gets alone, and when they have gone nothing of them is left.
+"""Tests many clients of all kinds at once: every answer equals the one that the
+same request gets alone, and nothing is left of clients that have gone.
 
-SOAK_SECONDS (default 10) is how long; SOAK_MODEL, where it is set, is the model
-instead of the tiny one, and then somebody's prompt of 8,000 tokens is always in
-flight. SOAK_CLIENTS (default 64). SOAK_NICE (default 5): clients have machines
-of their own, here they take what the server and the one who is timed leave;
-with SOAK_APART=1 the server has one core, with one thread, and the clients have
-another.
+SOAK_SECONDS (default 10) is the duration. SOAK_MODEL, if set, replaces the tiny
+model, and then a prompt of 8,000 tokens is always in flight. SOAK_CLIENTS
+defaults to 64. SOAK_NICE (default 5) exists because real clients have machines
+of their own; here they take what the server and the timed probe leave. With
+SOAK_APART=1 the server has one core and one thread, and the clients have
+another core.
 """
 
 import json
@@ -14,7 +14,6 @@ import os
 import pathlib
 import subprocess
 import tempfile
-import time
 import unittest
 
 import processes
@@ -66,16 +65,17 @@ class SoakTest(unittest.TestCase):
         return json.loads(driven.stdout)
 
     def await_idle(self):
-        """Until no call is left; the metrics then."""
-        until = time.monotonic() + processes.PATIENCE_S
-        while time.monotonic() < until:
+        """Waits until no call and no run is left; returns the metrics then."""
+        def idle():
             values = metrics(self.server)
             started = sum(values["qkscope_rpc_started_total"].values())
             handled = sum(values["qkscope_rpc_handled_total"].values())
-            if started == handled:
-                return values
-            time.sleep(0.1)
-        self.fail(f"{started} calls started, {handled} ended")
+            gauges = [values[gauge][""] for gauge in [
+                "qkscope_queued_requests", "qkscope_running_requests",
+                "qkscope_stream_buffered_bytes",
+                "qkscope_stream_reserved_bytes"]]
+            return values if started == handled and not any(gauges) else None
+        return processes.wait_until(idle, "calls")
 
     def test_every_answer_is_the_one_alone_and_nothing_is_left(self):
         pid = self.server.process.pid
@@ -89,22 +89,23 @@ class SoakTest(unittest.TestCase):
             self.assertGreater(report[kind], 0, kind)
         self.assertGreater(report["probe_ms"]["count"], 0)
         values = self.await_idle()
-        for gauge in ["qkscope_queued_requests", "qkscope_running_requests",
-                      "qkscope_stream_buffered_bytes",
-                      "qkscope_stream_reserved_bytes"]:
-            self.assertEqual(values[gauge][""], 0, gauge)
-        self.assertGreater(
-            values["qkscope_cancel_to_idle_seconds_count"][""], 0)
+        # Sooner or later some requests are cancelled before they end.
+        while values["qkscope_cancel_to_idle_seconds_count"][""] == 0:
+            self.soak(SECONDS, CLIENTS)
+            values = self.await_idle()
         print("cancel to idle, mean s:",
               values["qkscope_cancel_to_idle_seconds_sum"][""]
               / values["qkscope_cancel_to_idle_seconds_count"][""])
+        # The descriptors of clients that have gone are closed soon, and the
+        # threads of gRPC's pollers come and go.
+        processes.wait_until(lambda: open_files(pid) <= before[1] + 16,
+                             "open files")
+        processes.wait_until(lambda: threads(pid) <= before[2] + 16,
+                             "threads")
         after = resident_bytes(pid), open_files(pid), threads(pid)
         requests = report["good"] + report["flooded"]
         print("resident MiB before, after:", before[0] >> 20, after[0] >> 20,
               "in", requests, "requests")
-        # Threads of gRPC's pollers come and go.
-        self.assertLessEqual(after[2], before[2] + 16)
-        self.assertLessEqual(after[1], before[1] + 16)
         # A model's pool of KV pages keeps its high-water mark.
         if "SOAK_MODEL" not in os.environ:
             self.assertLess(after[0] - before[0], 32 << 20)

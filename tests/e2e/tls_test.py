@@ -1,4 +1,4 @@
-"""TLS with real processes: who gets through, and certificates that change."""
+"""Tests TLS with real processes: who gets through, changing certificates."""
 
 import hashlib
 import json
@@ -8,14 +8,13 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 import unittest
 
 import raw_grpc
 from certificates import (Authority, client_context, client_flags, encrypt_key,
                           old_client_context, tls_connect)
 from processes import BIN, PATIENCE_S, TINY_MODEL, Server, Stalled, qkctl
-from processes import scratch_folder
+from processes import scratch_folder, wait_until
 
 EXIT_UNAVAILABLE = 3
 EXIT_DENIED = 12
@@ -59,7 +58,7 @@ class TlsTest(unittest.TestCase):
 
     def models(self, *flags, server=None, token=None):
         return qkctl((server or self.mutual).address, *flags, "models",
-                     "--timeout", "20", token=token)
+                     token=token)
 
     def assert_no_connection(self, *flags, server=None):
         result = self.models(*flags, server=server)
@@ -72,25 +71,21 @@ class TlsTest(unittest.TestCase):
     def connect(self, context, server=None):
         return tls_connect((server or self.mutual).address, context)
 
-    def await_alias(self, expected, answer=None):
-        """Until the last call's log line has this alias, or `answer`'s."""
-        until = time.monotonic() + PATIENCE_S
-        while True:
-            lines = [json.loads(line) for line in self.mutual.log]
-            aliases = [line["alias"] for line in lines
-                       if line["event"] == "rpc"
-                       and (answer is None
-                            or line["id"].encode() in answer.headers)]
-            if aliases[-1:] == [expected]:
-                return
-            self.assertLess(time.monotonic(), until, aliases)
-            time.sleep(0.02)
+    def lines(self, alias, answer=None):
+        """Returns how many calls in the log have this alias: all, or only the
+        one with the answer `answer`."""
+        return sum(line["alias"] == alias for line in self.mutual.rpcs()
+                   if answer is None or line["id"].encode() in answer.headers)
+
+    def await_line(self, *what, over=0):
+        wait_until(lambda: self.lines(*what) > over, self.mutual.log_text)
 
     # --- who gets through
 
     def test_s3_a_certificate_names_its_user(self):
+        seen = self.lines("ali")
         self.assertEqual(self.models(*self.flags(self.alice)).returncode, 0)
-        self.await_alias("ali")
+        self.await_line("ali", over=seen)
 
     def test_s3_a_certificate_of_nobody(self):
         result = self.models(*self.flags(self.bob))
@@ -99,9 +94,10 @@ class TlsTest(unittest.TestCase):
 
     def test_s3_a_token_goes_before_the_certificate(self):
         for pair in (self.alice, self.bob):
+            seen = self.lines("eve")
             result = self.models(*self.flags(pair), token=TOKEN)
             self.assertEqual(result.returncode, 0, result.stderr)
-            self.await_alias("eve")
+            self.await_line("eve", over=seen)
         result = self.models(*self.flags(self.alice), token="wrong")
         self.assertEqual(result.returncode, EXIT_DENIED)
 
@@ -114,7 +110,7 @@ class TlsTest(unittest.TestCase):
                 self.assertEqual(
                     b"missing or invalid token" in answer.headers, refused)
                 self.assertEqual(answer.messages == b"", refused)
-                self.await_alias("" if refused else "ali", answer)
+                self.await_line("" if refused else "ali", answer)
 
     def test_s3_plaintext(self):
         text = self.assert_no_connection()
@@ -124,7 +120,7 @@ class TlsTest(unittest.TestCase):
         text = self.assert_no_connection(*self.flags())
         self.assertIn("see --tls-ca, --tls-server-name, --tls-cert "
                       "and --tls-key", text)
-        # Nor does a token help.
+        # A token does not help either.
         result = self.models(*self.flags(), token=TOKEN)
         self.assertEqual(result.returncode, EXIT_UNAVAILABLE)
 
@@ -145,7 +141,7 @@ class TlsTest(unittest.TestCase):
 
     def test_s3_client_trusts_another_authority(self):
         self.assert_no_connection(*self.flags(self.alice, ca=self.theirs))
-        # Nor do the system's authorities know ours.
+        # The system's authorities do not know ours either.
         self.assert_no_connection("--tls", "--tls-cert", self.alice.cert,
                                   "--tls-key", self.alice.key)
 
@@ -175,7 +171,7 @@ class TlsTest(unittest.TestCase):
         self.assertIn("the certificate is not valid now",
                       process.stderr.readline())
         address = json.loads(process.stderr.readline())["listen"]
-        result = qkctl(address, *self.flags(), "models", "--timeout", "20")
+        result = qkctl(address, *self.flags(), "models")
         self.assertEqual(result.returncode, EXIT_UNAVAILABLE, result.stderr)
 
     def test_s3_tls_without_client_certificates(self):
@@ -183,7 +179,7 @@ class TlsTest(unittest.TestCase):
                             client_flags=self.flags())
         self.assertEqual(qkctl(server, "models", token=TOKEN).returncode, 0)
         self.assertEqual(qkctl(server, "models").returncode, EXIT_DENIED)
-        # A certificate that nobody asked for says nothing.
+        # A certificate that the server did not ask for has no effect.
         result = self.models(*self.flags(self.alice), server=server)
         self.assertEqual(result.returncode, EXIT_DENIED)
 
@@ -255,16 +251,17 @@ class TlsTest(unittest.TestCase):
 
     def test_s3_files_that_stop_the_start(self):
         cert, key = self.server_pair.cert, self.server_pair.key
-        self.assertIn(f"tls.key_file: {self.bob.key}: is not the key of {cert}",
+        self.assertIn(f"tls.key_file: {self.bob.key}: does not match the "
+                      f"certificate in {cert}",
                       self.refused(cert, self.bob.key))
         garbage = self.folder / "garbage"
         garbage.write_text("not PEM at all\n")
         garbage.chmod(0o600)
-        self.assertIn(f"tls.key_file: {garbage}: has no private key",
+        self.assertIn(f"tls.key_file: {garbage}: has no PEM private key",
                       self.refused(cert, garbage))
-        self.assertIn(f"tls.certificate_file: {garbage}: has no certificate",
+        self.assertIn(f"tls.certificate_file: {garbage}: has no PEM certificate",
                       self.refused(garbage, key))
-        self.assertIn(f"tls.client_ca_file: {garbage}: has no certificate",
+        self.assertIn(f"tls.client_ca_file: {garbage}: has no PEM certificate",
                       self.refused(cert, key, "--tls-client-ca", garbage))
         none = self.folder / "none"
         self.assertIn(f"tls.key_file: {none}: cannot be read",
@@ -274,14 +271,14 @@ class TlsTest(unittest.TestCase):
         locked = self.folder / "locked"
         encrypt_key(key, locked)
         locked.chmod(0o600)
-        self.assertIn(f"tls.key_file: {locked}: has no private key",
+        self.assertIn(f"tls.key_file: {locked}: has no PEM private key",
                       self.refused(cert, locked))
         shown = self.folder / "shown"
         shutil.copy(key, shown)
         shown.chmod(0o644)
-        self.assertIn(f"tls.key_file: {shown}: everybody can read",
+        self.assertIn(f"tls.key_file: {shown}: must be neither world-readable",
                       self.refused(cert, shown))
-        self.assertIn(f"tls.key_file: {shown}: everybody can read",
+        self.assertIn(f"tls.key_file: {shown}: must be neither world-readable",
                       self.refused(cert, shown, "--check-config"))
 
     # --- certificates that change
@@ -289,12 +286,6 @@ class TlsTest(unittest.TestCase):
     def serial(self, server):
         with self.connect(self.context(self.alice), server) as connection:
             return connection.getpeercert()["serialNumber"]
-
-    def await_log(self, server, text, count):
-        until = time.monotonic() + PATIENCE_S
-        while server.log_text().count(text) < count:
-            self.assertLess(time.monotonic(), until, server.log_text())
-            time.sleep(0.05)
 
     def replace(self, path, source):
         temporary = path.with_suffix(".new")
@@ -309,24 +300,25 @@ class TlsTest(unittest.TestCase):
                             client_flags=self.flags(self.alice))
         first = self.serial(server)
         with Stalled(server) as stream:
-            # Files that do not fit together leave the old certificate in use.
+            # A mismatched certificate leaves the old one in use.
             next_pair = self.ours.issue("next", "y", HERE)
             self.replace(live.cert, next_pair.cert)
-            self.await_log(server, "tls_not_reloaded", 1)
-            self.assertIn("is not the key of", server.log_text())
+            server.await_log("tls_not_reloaded", 1)
+            self.assertIn("does not match the certificate in", server.log_text())
             self.assertEqual(self.serial(server), first)
             self.replace(live.key, next_pair.key)
-            self.await_log(server, "tls_reloaded", 1)
+            server.await_log("tls_reloaded", 1)
             self.assertNotEqual(self.serial(server), first)
             self.assertEqual(qkctl(server, "models").returncode, 0)
-            # Other clients from here on; the stream's connection stays.
+            # Other clients are trusted now; the stream's connection stays.
             self.replace(authorities, self.theirs.cert)
-            self.await_log(server, "tls_reloaded", 2)
+            server.await_log("tls_reloaded", 2)
             self.assert_no_connection(*self.flags(self.alice), server=server)
             result = self.models(
                 *self.flags(self.theirs.issue("carol", "carol")),
                 server=server)
             self.assertEqual(result.returncode, 0, result.stderr)
+            stream.release()
             code, events, err = stream.finish()
         self.assertEqual(code, 0, err)
         self.assertIn("finished", events[-1])

@@ -1,7 +1,12 @@
-qk_test(crc32c_test SOURCES base/crc32c_test.cc LIBS qk_base)
+qk_test(base_test SOURCES base/crc32c_test.cc base/flag_parser_test.cc
+        base/json_string_test.cc LIBS qk_base)
 qk_test(golden_test SOURCES golden_test.cc LIBS qk_core)
 qk_test(disruption_test SOURCES hooks/disruption_test.cc LIBS qk_core)
+qk_test(rule_product_test SOURCES hooks/rule_product_test.cc
+        hooks/rule_reference.cc TIMEOUT 900 LIBS qk_core)
 qk_test(estimate_test SOURCES run/estimate_test.cc LIBS qk_core)
+qk_test(test_backend_test SOURCES test_backend_test.cc LIBS qk_core)
+qk_test(create_backend_test SOURCES create_backend_test.cc LIBS qk_core)
 qk_test(identity_test SOURCES identity_test.cc LIBS qk_core)
 qk_test(config_test SOURCES architectures/config_test.cc architectures/config_families_test.cc
         architectures/config_rope_test.cc model/gemma3_folder_test.cc LIBS qk_core)
@@ -13,12 +18,15 @@ qk_test(architectures_test SOURCES architectures/architectures_test.cc
         architectures/architectures_gguf_test.cc LIBS qk_core)
 qk_test(packed_model_test SOURCES model/packed_model_test.cc
         model/packed_model_bad_test.cc LIBS qk_core)
-# Its operator new is its own: a binary for itself.
+# Their operator new is their own: a binary each.
+qk_test(flat_hash_test SOURCES base/flat_hash_test.cc LIBS qk_base)
 qk_test(out_of_memory_test SOURCES out_of_memory_test.cc LIBS qk_core)
 qk_test(philox_test SOURCES base/philox_test.cc LIBS qk_core)
 qk_test(sampler_test SOURCES run/sampler_test.cc LIBS qk_core)
 qk_test(text_stream_test SOURCES tokenizer/text_stream_test.cc LIBS qk_core)
-qk_test(thread_pool_test SOURCES cpu/thread_pool_test.cc LIBS qk_core)
+qk_test(thread_pool_test SOURCES cpu/thread_pool_test.cc LIBS qk_core
+        LABELS threads)
+qk_test(rule_shape_test SOURCES types/rule_shape_test.cc LIBS qk_types)
 qk_test(statistics_test SOURCES types/statistics_test.cc LIBS qk_core)
 qk_test(backend_conformance_test SOURCES backend/backend_conformance_test.cc
         backend/attention_conformance_test.cc backend/disrupt_conformance_test.cc

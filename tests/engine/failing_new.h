@@ -1,5 +1,5 @@
-// operator new that fails once, at the n-th call while it is armed. Included
-// by one file of a test binary.
+// An operator new that fails once, at the n-th call while it is armed. One file
+// of a test binary includes this header.
 #ifndef QKSCOPE_TESTS_ENGINE_FAILING_NEW_H_
 #define QKSCOPE_TESTS_ENGINE_FAILING_NEW_H_
 
@@ -10,7 +10,7 @@
 
 namespace qk::testing {
 
-// On all threads of the process.
+// This covers all threads of the process.
 struct FailingNew {
   static inline std::atomic<bool> armed{false};
   static inline std::atomic<int64_t> calls{0};    // while armed
@@ -22,7 +22,7 @@ struct FailingNew {
     fail_at = n;
     armed = true;
   }
-  // Calls so far.
+  // Returns the number of calls so far.
   static int64_t Disarm() {
     armed = false;
     return calls;
@@ -50,7 +50,7 @@ struct FailingNew {
 
 }  // namespace qk::testing
 
-// Kept out of line: inlined, the compiler sees new's memory go to free().
+// If inlined, the compiler would see memory of new go to free().
 #define QK_OUT_OF_LINE __attribute__((noinline))
 
 QK_OUT_OF_LINE void* operator new(size_t size) {
@@ -61,7 +61,7 @@ QK_OUT_OF_LINE void* operator new(size_t size, std::align_val_t alignment) {
   return qk::testing::FailingNew::AllocateOrThrow(
       size, static_cast<size_t>(alignment));
 }
-// Callers of these have another way: they do not fail.
+// These do not fail, because their callers have another way.
 QK_OUT_OF_LINE void* operator new(size_t size, const std::nothrow_t&) noexcept {
   void* data = std::malloc(size == 0 ? 1 : size);
   if (data != nullptr) ++qk::testing::FailingNew::live;

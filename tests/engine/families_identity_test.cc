@@ -1,5 +1,6 @@
-// Same bytes in every family: logits and all hook points of a prompt and three
-// decode steps do not depend on the batch, the threads or the capture.
+// The bytes are the same in every family: logits and all hook points of a
+// prompt and three decode steps do not depend on the batch, the threads or the
+// capture.
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
@@ -13,13 +14,7 @@ struct Case {
   ComputeType compute;
 };
 
-std::unique_ptr<Backend> MakeBackend(int threads) {
-  CpuBackendOptions options;
-  options.threads = threads;
-  return CreateCpuBackend(options);
-}
-
-// Logits of all rows and frames of a sequence, in the order they came.
+// The logits of all rows and the frames of a sequence, in order of arrival.
 class Recording {
  public:
   void AddLogits(const Driven& driven) {
@@ -50,7 +45,7 @@ class FamiliesIdentityTest : public ::testing::TestWithParam<Case> {
     p1_ = ReadPrompt(prompts.Get("p1").value());
   }
 
-  // The first `n` ids of p1 after `from`.
+  // Returns the `n` ids of p1 after the first `from`.
   GoldenPrompt Cut(int from, int n) const {
     GoldenPrompt cut = p1_;
     cut.ids.assign(p1_.ids.begin() + from, p1_.ids.begin() + from + n);
@@ -75,7 +70,7 @@ class FamiliesIdentityTest : public ::testing::TestWithParam<Case> {
     driven->Request({static_cast<int>(driven->prompt().ids.size()) + step});
   }
 
-  // p0 among `others`; the last of them comes a step later than the rest.
+  // Runs p0 among `others`; the last of them starts a step later than the rest.
   Recording Run(const std::shared_ptr<const Model>& model, bool captures,
                 const std::vector<GoldenPrompt>& others) const {
     std::vector<std::unique_ptr<Driven>> driven;
@@ -105,7 +100,7 @@ class FamiliesIdentityTest : public ::testing::TestWithParam<Case> {
 };
 
 TEST_P(FamiliesIdentityTest, AloneInABatchOnOtherThreadsAndWithoutCapture) {
-  const auto two = MakeBackend(2), one = MakeBackend(1);
+  const auto two = MakeTestBackend(2), one = MakeTestBackend(1);
   const auto model =
       LoadGolden(GetParam().golden, GetParam().compute, two.get());
   const auto model_one =

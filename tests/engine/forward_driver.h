@@ -43,7 +43,7 @@ inline JsonDocument ReadJson(const std::string& path) {
   return JsonDocument::Parse("golden", (*file)->text(), {}).value();
 }
 
-// A sequence that is driven step by step. Not a Run: tokens are forced.
+// A sequence that is driven step by step. It is not a Run: tokens are forced.
 class Driven {
  public:
   Driven(std::shared_ptr<const Model> model, GoldenPrompt prompt,
@@ -64,9 +64,9 @@ class Driven {
 
   // Asks for the logits of these absolute positions in the next pass.
   void Request(const std::vector<int>& positions) {
-    sequence_->head_requests.clear();
+    sequence_->logits_requests.clear();
     for (int position : positions) {
-      HeadRequest& request = sequence_->head_requests.emplace_back();
+      LogitsRequest& request = sequence_->logits_requests.emplace_back();
       request.position = position;
       request.want_logits = true;
     }
@@ -75,10 +75,10 @@ class Driven {
   Sequence* sequence() { return sequence_.get(); }
   const GoldenPrompt& prompt() const { return prompt_; }
 
-  // All of the requests' logits, one row after another.
+  // Returns the logits of all requests, one row after another.
   std::vector<float> Logits() const {
     std::vector<float> all;
-    for (const HeadResult& result : sequence_->head_results) {
+    for (const LogitsResult& result : sequence_->logits_results) {
       all.insert(all.end(), result.logits.begin(), result.logits.end());
     }
     return all;

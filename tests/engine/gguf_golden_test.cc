@@ -1,6 +1,6 @@
 // GGUF files that llama.cpp's converter made of the tiny models
-// (tests/goldens/make_gguf_goldens.py) say what the models' folders say: logits
-// and hook points against transformers in float64.
+// (tests/goldens/make_gguf_goldens.py) mean the same as the models' folders:
+// logits and hook points match transformers in float64.
 #include <map>
 #include <numeric>
 
@@ -18,7 +18,7 @@ struct Case {
 class GgufGoldenTest : public ::testing::TestWithParam<Case> {
  protected:
   GgufGoldenTest()
-      : backend_(CreateCpuBackend({})),
+      : backend_(MakeTestBackend()),
         golden_(OpenSafetensors(
                     GoldenPath(GetParam().golden + "/golden.safetensors"))
                     .value()),
@@ -36,6 +36,8 @@ class GgufGoldenTest : public ::testing::TestWithParam<Case> {
   void CompareFrames(const std::string& prompt, const Recorder& recorder) {
     const char* const kPoints[] = {"hook_q",     "hook_k",     "hook_v",
                                    "hook_rot_q", "hook_rot_k", "hook_z"};
+    // There are frames for the prefill and three steps.
+    EXPECT_EQ(recorder.frames.size(), 4u * 6 * layers_);
     for (const LayerFrame& frame : recorder.frames) {
       const std::string phase = frame.phase == Phase::kPrefill
                                     ? "prefill"
@@ -47,11 +49,12 @@ class GgufGoldenTest : public ::testing::TestWithParam<Case> {
     }
   }
 
-  // The prompt, and its three decode steps.
+  // Runs the prompt and its three decode steps.
   void Run(const std::shared_ptr<const Model>& model, const char* name) {
     Driven driven(model,
                   ReadPrompt(json_.root().Get("prompts")->Get(name).value()),
                   {}, CaptureAll(model->config()));
+    layers_ = model->config().num_layers();
     const int tokens = static_cast<int>(driven.prompt().ids.size());
     std::vector<int> positions(tokens);
     std::iota(positions.begin(), positions.end(), 0);
@@ -71,7 +74,8 @@ class GgufGoldenTest : public ::testing::TestWithParam<Case> {
   const std::unique_ptr<Backend> backend_;
   const std::unique_ptr<TensorSource> golden_;
   const JsonDocument json_;
-  // Logits and each hook point: all that was got, and all that is right.
+  int layers_ = 0;
+  // Maps logits and each hook point to all computed and all expected values.
   std::map<std::string, std::pair<std::vector<float>, std::vector<float>>>
       compared_;
 };
@@ -90,9 +94,9 @@ TEST_P(GgufGoldenTest, LogitsAndHooksEqualTransformers) {
   }
 }
 
-// The first are of a folder's model. The others have goldens of their own, as
-// GGUF has no field for something in the folder's config.json, or as their
-// weights are rounded: tests/goldens/families/gguf.py.
+// The first files match a folder's model. The others have their own goldens,
+// because GGUF has no field for something in the folder's config.json, or
+// because their weights are rounded: tests/goldens/families/gguf.py.
 std::vector<Case> Cases() {
   std::vector<Case> cases;
   for (const char* name :

@@ -1,12 +1,11 @@
-// The forward pass against transformers in float64 (tests/goldens/
-// make_goldens.py): logits and hook points, prefill (two prompts of different
-// length in one batch) and three decode steps.
+// Compares the forward pass with transformers in float64
+// (tests/goldens/make_goldens.py): logits and hook points, prefill (two prompts
+// of different length in one batch) and three decode steps.
 #include <map>
 #include <numeric>
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
-#include "engine/cpu/matmul.h"
 #include "tests/engine/vision_testing.h"
 
 namespace qk::testing {
@@ -15,13 +14,14 @@ namespace {
 struct Case {
   std::string model;
   ComputeType compute;
-  MatMulKernel kernel;
+  TestBackend backend;
 };
 
 class GoldenTest : public ::testing::TestWithParam<Case> {
  protected:
-  // Each hook point of each layer as one tensor over prefill, decode steps and
-  // prompts: a single row may nearly cancel, and then says little in bf16.
+  // Compares each hook point of each layer as one tensor over prefill, decode
+  // steps and prompts: a single row may nearly cancel, and then says little in
+  // bf16.
   void CheckFrames(const std::vector<Driven*>& batch, double bound) {
     std::map<std::pair<int, int>,
              std::pair<std::vector<float>, std::vector<float>>>
@@ -61,10 +61,7 @@ class GoldenTest : public ::testing::TestWithParam<Case> {
 
 TEST_P(GoldenTest, LogitsAndHooksEqualTransformers) {
   const Case& c = GetParam();
-  CpuBackendOptions options;
-  options.threads = 2;
-  options.matmul = c.kernel;
-  const std::unique_ptr<Backend> backend = CreateCpuBackend(options);
+  const std::unique_ptr<Backend> backend = c.backend.make(2);
   const auto model = LoadGolden(c.model, c.compute, backend.get());
   ASSERT_NE(model, nullptr);
   for (int i = 0; i < model->config().num_layers(); ++i) {
@@ -115,21 +112,24 @@ TEST_P(GoldenTest, LogitsAndHooksEqualTransformers) {
   CheckFrames(batch, bound);
   for (Driven* d : batch) {
     for (int64_t fired : d->sequence()->hooks_fired()) {
-      EXPECT_EQ(fired, layers_ * 4);  // passes of the sequence
+      EXPECT_EQ(fired, layers_ * 4);  // the sequence's passes
     }
   }
 }
 
-// The Llamas run with every kernel; the families, which differ in what stands
-// between the GEMMs, with the one that would be chosen.
+// The Llamas run with every kernel. The families, which differ between the
+// GEMMs, run with the kernel that the backend chooses.
 std::vector<Case> Cases() {
+  const TestBackend chosen = ChosenTestBackend();
   std::vector<Case> cases;
   for (const char* model : {"tiny_llama_gqa", "tiny_llama3_rope",
                             "tiny_llama_tied", "tiny_llama_headdim"}) {
-    cases.push_back({model, ComputeType::kF32, MatMulKernel::kOneDnn});
-    cases.push_back({model, ComputeType::kBF16, MatMulKernel::kOwn});
-    if (cpu::OneDnnSupports(ComputeType::kBF16)) {
-      cases.push_back({model, ComputeType::kBF16, MatMulKernel::kOneDnn});
+    for (const TestBackend& kernel : TestKernels()) {
+      if (kernel.name == chosen.name) continue;
+      cases.push_back({model, ComputeType::kF32, kernel});
+      if (kernel.has_bf16) {
+        cases.push_back({model, ComputeType::kBF16, kernel});
+      }
     }
   }
   for (const char* model : {"tiny_llama_gqa",
@@ -174,24 +174,24 @@ std::vector<Case> Cases() {
                             "tiny_gptq_g32_sym",
                             "tiny_gptq_g32_sym_desc",
                             "tiny_gptq_g64_sym"}) {
-    cases.push_back({model, ComputeType::kF32, MatMulKernel::kAuto});
-    cases.push_back({model, ComputeType::kBF16, MatMulKernel::kAuto});
+    cases.push_back({model, ComputeType::kF32, chosen});
+    if (chosen.has_bf16) cases.push_back({model, ComputeType::kBF16, chosen});
   }
   return cases;
 }
 
 std::string NameOf(const ::testing::TestParamInfo<Case>& info) {
-  const char* kernels[] = {"auto", "own", "onednn"};
-  return absl::StrCat(info.param.model, "_",
-                      info.param.compute == ComputeType::kF32 ? "f32" : "bf16",
-                      "_", kernels[static_cast<int>(info.param.kernel)]);
+  return absl::StrCat(
+      info.param.model,
+      info.param.compute == ComputeType::kF32 ? "_f32_" : "_bf16_",
+      InTestName(info.param.backend));
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, GoldenTest, ::testing::ValuesIn(Cases()),
                          NameOf);
 
 TEST(GoldenPatternTest, AttentionProbabilitiesEqualTransformers) {
-  const auto backend = CreateCpuBackend({});
+  const auto backend = MakeTestBackend();
   const auto model =
       LoadGolden("tiny_llama_gqa", ComputeType::kF32, backend.get());
   const JsonDocument json = ReadJson(GoldenPath("tiny_llama_gqa/golden.json"));

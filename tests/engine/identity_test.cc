@@ -1,5 +1,5 @@
-// Same bytes, always: a sequence's results do not depend on what else is in the
-// batch, on threads, or on whether anything is captured.
+// The bytes are always the same: a sequence's results do not depend on what
+// else is in the batch, on threads, or on whether anything is captured.
 #include <map>
 #include <memory>
 #include <random>
@@ -8,7 +8,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/batch.h"
-#include "engine/cpu/matmul.h"
 #include "tests/engine/forward_driver.h"
 
 namespace qk::testing {
@@ -16,16 +15,13 @@ namespace {
 
 struct Case {
   ComputeType compute;
-  MatMulKernel kernel;
+  TestBackend backend;
 };
 
 class IdentityTest : public ::testing::TestWithParam<Case> {
  protected:
   std::unique_ptr<Backend> MakeBackend(int threads) {
-    CpuBackendOptions options;
-    options.threads = threads;
-    options.matmul = GetParam().kernel;
-    return CreateCpuBackend(options);
+    return GetParam().backend.make(threads);
   }
 
   static std::vector<int32_t> RandomTokens(int n, uint32_t seed) {
@@ -49,40 +45,49 @@ class IdentityTest : public ::testing::TestWithParam<Case> {
     spec.capture.stage = 3;
     spec.baseline = 0;
     spec.logits.emplace();
-    spec.logits->positions = {0, n - 1};
+    spec.logits->positions = {0};
+    if (n > 1) spec.logits->positions.push_back(n - 1);
     spec.generate.emplace();
     spec.generate->max_new_tokens = new_tokens;
     return spec;
   }
 
-  // Everything of a recording that must be equal, as bytes.
+  template <typename T>
+  static std::string RawBytes(const std::vector<T>& values) {
+    return {reinterpret_cast<const char*>(values.data()),
+            values.size() * sizeof(T)};
+  }
+
+  // Returns everything in a recording that must be equal, as bytes.
   static std::string Bytes(const Recorder& r, bool frames) {
     std::map<std::string, std::string> parts;
+    const auto add = [&parts](const std::string& name,
+                              const std::string& bytes) {
+      EXPECT_FALSE(bytes.empty()) << name;
+      EXPECT_TRUE(parts.emplace(name, bytes).second) << name << " twice";
+    };
     for (const LayerFrame& f : r.frames) {
       if (!frames) break;
-      parts[absl::StrCat("frame ", f.arm, " ", f.layer, " ",
-                         static_cast<int>(f.point), " ",
-                         static_cast<int>(f.stage), " ", f.step)] = f.data;
+      add(absl::StrCat("frame ", f.arm, " ", f.layer, " ",
+                       static_cast<int>(f.point), " ",
+                       static_cast<int>(f.stage), " ", f.step),
+          f.data);
     }
     for (const TokenEvent& t : r.tokens) {
-      parts[absl::StrCat("token ", t.arm, " ", t.step)] =
-          absl::StrCat(t.id, " ") +
-          std::string(reinterpret_cast<const char*>(&t.logprob), 4);
+      add(absl::StrCat("token ", t.arm, " ", t.step),
+          absl::StrCat(t.id, " ") + RawBytes(std::vector{t.logprob}));
     }
     for (const ComparisonResult& c : r.comparisons) {
-      parts[absl::StrCat("compare ", c.arm)] =
-          std::string(reinterpret_cast<const char*>(c.kl.data()),
-                      4 * c.kl.size()) +
-          std::string(reinterpret_cast<const char*>(c.token_logprob.data()),
-                      4 * c.token_logprob.size());
+      add(absl::StrCat("compare ", c.arm),
+          RawBytes(c.kl) + RawBytes(c.top1) + RawBytes(c.token_logprob));
     }
     for (const auto& [arm, rows] : r.logits) {
       for (const PositionLogits& row : rows) {
-        parts[absl::StrCat("logits ", arm, " ", row.position)] =
-            std::string(reinterpret_cast<const char*>(row.logprobs.data()),
-                        4 * row.logprobs.size());
+        add(absl::StrCat("logits ", arm, " ", row.position),
+            RawBytes(row.ids) + RawBytes(row.logprobs));
       }
     }
+    EXPECT_FALSE(parts.empty());
     std::string all;
     for (const auto& [key, value] : parts) absl::StrAppend(&all, key, value);
     return all;
@@ -102,7 +107,7 @@ TEST_P(IdentityTest, AloneInABatchOnOtherThreadsAndWithoutCapture) {
     EXPECT_EQ(alone, Bytes(RunAlone(MakeSpec(model, tokens, 5)), true));
     EXPECT_EQ(alone, Bytes(RunAlone(MakeSpec(model_one, tokens, 5)), true));
 
-    // Among 16 others of random lengths, at different stages of decode.
+    // Runs among 16 others of random lengths, at different stages of decode.
     std::vector<std::unique_ptr<Recorder>> recorders;
     std::vector<std::unique_ptr<qk::Run>> runs;
     std::vector<qk::Run*> together;
@@ -135,7 +140,8 @@ TEST_P(IdentityTest, CancelledNeighboursLeaveAndChangeNothing) {
   auto stays = qk::Run::Create(spec, &kept).value();
   auto leaves =
       qk::Run::Create(MakeSpec(model, RandomTokens(70, 2), 0), &gone).value();
-  EXPECT_EQ(leaves->next_model(), model.get());  // a scheduler asks this first
+  // A scheduler asks for this first.
+  EXPECT_EQ(leaves->next_model(), model.get());
   ASSERT_TRUE(leaves->Reserve().ok());
   ASSERT_TRUE(stays->Reserve().ok());
   std::vector<Sequence*> sequences;
@@ -155,6 +161,7 @@ TEST_P(IdentityTest, CancelledNeighboursLeaveAndChangeNothing) {
   EXPECT_EQ(gone.finished, 1);
   EXPECT_TRUE(kept.final_status.ok()) << kept.final_status;
   EXPECT_EQ(alone, Bytes(kept, true));
+  EXPECT_FALSE(gone.frames.empty());
   for (const LayerFrame& f : gone.frames) EXPECT_EQ(f.layer, 0);
   EXPECT_EQ(model->pages().used_pages(), 0);
 }
@@ -210,7 +217,6 @@ TEST_P(IdentityTest, PassesThatTakeTurnsWithinTheirLayers) {
         if (rule.layers.empty()) rule.layers = {1};
       }
     }
-    const std::string alone = Bytes(RunAlone(spec), true);
     const int arms = 1 + Batch::kStepRows / tokens * 2;
     LongRun a(spec, arms), b(spec, arms);
     ASSERT_TRUE(a.run->Reserve().ok() && b.run->Reserve().ok());
@@ -228,13 +234,15 @@ TEST_P(IdentityTest, PassesThatTakeTurnsWithinTheirLayers) {
     LongRun undisturbed(spec, 2);
     RunTogether({undisturbed.run.get()});
     const auto expected = FramesByArm(undisturbed.recorder);
+    ASSERT_EQ(expected.size(), 2u);
     for (const LongRun* run : {&a, &b}) {
       EXPECT_TRUE(run->recorder.final_status.ok()) << name;
-      for (const auto& [arm, bytes] : FramesByArm(run->recorder)) {
+      const auto frames = FramesByArm(run->recorder);
+      EXPECT_EQ(static_cast<int>(frames.size()), arms);
+      for (const auto& [arm, bytes] : frames) {
         EXPECT_EQ(bytes, expected.at(arm % 2)) << name << " arm " << arm;
       }
     }
-    EXPECT_FALSE(alone.empty());
   }
 }
 
@@ -272,22 +280,22 @@ TEST_P(IdentityTest, ACancelledRunLeavesWithinALayer) {
 }
 
 std::vector<Case> Cases() {
-  std::vector<Case> cases = {{ComputeType::kF32, MatMulKernel::kAuto},
-                             {ComputeType::kF32, MatMulKernel::kOneDnn},
-                             {ComputeType::kBF16, MatMulKernel::kAuto}};
-  if (cpu::OneDnnSupports(ComputeType::kBF16)) {
-    cases.push_back({ComputeType::kBF16, MatMulKernel::kOneDnn});
+  std::vector<Case> cases;
+  for (const TestBackend& kernel : TestKernels()) {
+    cases.push_back({ComputeType::kF32, kernel});
+    if (kernel.has_bf16) cases.push_back({ComputeType::kBF16, kernel});
   }
   return cases;
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Kernels, IdentityTest, ::testing::ValuesIn(Cases()),
-    [](const ::testing::TestParamInfo<Case>& info) {
-      return absl::StrCat(
-          info.param.compute == ComputeType::kF32 ? "f32" : "bf16",
-          info.param.kernel == MatMulKernel::kOneDnn ? "_onednn" : "");
-    });
+INSTANTIATE_TEST_SUITE_P(Kernels, IdentityTest, ::testing::ValuesIn(Cases()),
+                         [](const ::testing::TestParamInfo<Case>& info) {
+                           return absl::StrCat(
+                               info.param.compute == ComputeType::kF32
+                                   ? "f32_"
+                                   : "bf16_",
+                               InTestName(info.param.backend));
+                         });
 
 }  // namespace
 }  // namespace qk::testing

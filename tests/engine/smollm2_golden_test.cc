@@ -1,4 +1,4 @@
-// SmolLM2-135M-Instruct, the real file, against transformers in float64
+// Compares SmolLM2-135M-Instruct, the real file, with transformers in float64
 // (tests/goldens/make_smollm2_golden.py): norms, choices, comparisons.
 #include <algorithm>
 #include <cmath>
@@ -29,8 +29,8 @@ void PrintTo(const Tolerances& t, std::ostream* out) { *out << t.name; }
 
 const Tolerances kTolerances[] = {
     {"f32", ComputeType::kF32, 1e-3, 0.01, 1e-4, 0, 1e-3, 1e-3, 1e-3, 1e-3},
-    // bfloat16 errs by a share of the head's size: the smallest norms of a
-    // head, which bottom_k looks at, are below that.
+    // bfloat16's error is a share of the head's size; a head's smallest norms,
+    // at which bottom_k looks, are below that.
     {"bf16", ComputeType::kBF16, 0.3, 1.0, 0.1, 0.1, 0.5, 1.0, 0.1, 0.05},
 };
 const char* const kArms[] = {"clean", "top_k:1", "bottom_k:1"};
@@ -48,7 +48,7 @@ std::vector<double> Doubles(const JsonValue& array) {
   return values;
 }
 
-// Rows of an array of arrays.
+// Returns the rows of an array of arrays.
 std::vector<std::vector<double>> Rows(const JsonValue& array) {
   std::vector<std::vector<double>> rows;
   EXPECT_TRUE(array
@@ -63,7 +63,7 @@ std::vector<std::vector<double>> Rows(const JsonValue& array) {
 class SmolLm2Test : public ::testing::TestWithParam<Tolerances> {
  protected:
   SmolLm2Test()
-      : backend_(CreateCpuBackend({})),
+      : backend_(MakeTestBackend()),
         json_(ReadJson(GoldenPath("smollm2/golden.json"))) {}
 
   void SetUp() override {
@@ -82,7 +82,7 @@ class SmolLm2Test : public ::testing::TestWithParam<Tolerances> {
     return json_.root().Get("prompts").value().Get(name).value();
   }
 
-  // All arms of a prompt in one run.
+  // Runs all arms of a prompt in one run.
   Recorder Run(const std::vector<int32_t>& ids) const {
     RunSpec spec;
     spec.tokens = ids;
@@ -107,13 +107,13 @@ class SmolLm2Test : public ::testing::TestWithParam<Tolerances> {
   std::shared_ptr<const Model> model_;
 };
 
-// Norms (heads, 64) and how many are massive: those so close to the threshold
-// that rounding decides may count or not.
+// Checks norms (heads, 64) and the number of massive ones: a norm so close to
+// the threshold that rounding decides may count or not.
 void CheckFrame(const LayerFrame& frame, const std::vector<float>& want,
                 const Tolerances& t, const std::string& name) {
   const std::vector<float> got = Floats(frame.data);
   ASSERT_EQ(got.size(), want.size()) << name;
-  const double nmse = Nmse(got, want);  // all of them err far less
+  const double nmse = Nmse(got, want);  // the actual errors are far smaller
   EXPECT_TRUE(nmse <= 0.01 * t.norm * t.norm) << name << " NMSE " << nmse;
   int massive = 0, undecided = 0;
   for (size_t begin = 0; begin < want.size(); begin += 64) {
@@ -203,7 +203,7 @@ TEST_P(SmolLm2Test, Choices) {
   }
 }
 
-// Mean over the positions that have a log-probability.
+// Returns the mean over the positions that have a log-probability.
 double Mean(const std::vector<float>& values, size_t first) {
   if (values.size() <= first) return 0;
   return std::accumulate(values.begin() + first, values.end(), 0.0) /
@@ -241,6 +241,9 @@ TEST_P(SmolLm2Test, Comparisons) {
     }
     const std::vector<int32_t> top1 = Ids(golden.Get("top1_id").value());
     const std::vector<double> margin = Doubles(golden.Get("margin").value());
+    ASSERT_FALSE(top1.empty());
+    ASSERT_EQ(margin.size(), top1.size());
+    ASSERT_EQ(recorder.comparisons[0].top1.size(), top1.size());
     int decided = 0;
     for (size_t i = 0; i < top1.size(); ++i) {
       if (margin[i] <= GetParam().margin) continue;

@@ -1,5 +1,5 @@
-// Helpers of the engine's tests: reading goldens, comparing so that NaN fails,
-// and running sequences without a server.
+// Helpers of the engine's tests: they read goldens, compare so that NaN fails,
+// and run sequences without a server.
 #ifndef QKSCOPE_TESTS_ENGINE_TEST_UTIL_H_
 #define QKSCOPE_TESTS_ENGINE_TEST_UTIL_H_
 
@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "engine/cpu/cpu_backend.h"
 #include "engine/formats/dequantize.h"
 #include "engine/formats/safetensors.h"
 #include "engine/model/model.h"
@@ -20,6 +19,7 @@
 #include "engine/run/run.h"
 #include "engine/sequence.h"
 #include "gtest/gtest.h"
+#include "tests/engine/test_backend.h"
 
 namespace qk::testing {
 
@@ -27,10 +27,11 @@ inline std::string GoldenPath(const std::string& name) {
   return std::string(QK_SOURCE_DIR) + "/tests/goldens/" + name;
 }
 
-// Sum of squared differences over sum of squares; NaN if anything is.
+// Returns the sum of squared differences over the sum of squares; NaN if any
+// value is NaN, or if there is nothing to compare.
 inline double Nmse(const std::vector<float>& got,
                    const std::vector<float>& want) {
-  if (got.size() != want.size()) return std::nan("");
+  if (got.size() != want.size() || want.empty()) return std::nan("");
   double error = 0;
   double power = 0;
   for (size_t i = 0; i < got.size(); ++i) {
@@ -61,7 +62,7 @@ inline std::vector<float> Floats(const std::string& bytes) {
   return values;
 }
 
-// Keeps all that a run sends.
+// Keeps everything that a run sends.
 class Recorder : public RunSink {
  public:
   void OnLayer(LayerFrame frame) override {
@@ -101,7 +102,7 @@ class Recorder : public RunSink {
   int finished = 0;
 };
 
-// Runs all of `runs` together, every ready sequence in every pass.
+// Runs all of `runs` together, with every ready sequence in every pass.
 inline void RunTogether(const std::vector<Run*>& runs) {
   for (Run* run : runs) {
     const absl::Status status = run->Reserve();
@@ -148,7 +149,7 @@ inline Recorder RunAlone(const RunSpec& spec) {
   return recorder;
 }
 
-// A run that captures everything raw, in both phases.
+// Returns the spec of a capture of everything, raw, in both phases.
 inline CaptureSpec CaptureAll(const ModelConfig& config) {
   CaptureSpec capture;
   for (int i = 0; i < config.num_layers(); ++i) {

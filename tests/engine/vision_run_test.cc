@@ -1,5 +1,8 @@
-// Runs with images: positions as transformers counts them, arms that share the
-// tower, the same bytes beside others, what is refused.
+// Tests runs with images: positions as in transformers, arms that share the
+// tower, the same bytes beside other runs, and what is refused.
+#include <bit>
+#include <cstdint>
+
 #include "absl/strings/match.h"
 #include "engine/images.h"
 #include "tests/engine/vision_testing.h"
@@ -10,7 +13,7 @@ namespace {
 class VisionRunTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    backend_ = CreateCpuBackend({});
+    backend_ = MakeTestBackend();
     model_ = LoadGolden(kVisionModel, ComputeType::kF32, backend_.get());
     ASSERT_NE(model_, nullptr);
   }
@@ -39,7 +42,7 @@ class VisionRunTest : public ::testing::Test {
     return rule;
   }
 
-  // Frames and tokens of one arm, as bytes.
+  // Returns the frames and tokens of one arm, as bytes.
   static std::string Bytes(const Recorder& r, int arm) {
     std::map<std::string, std::string> parts;
     for (const LayerFrame& f : r.frames) {
@@ -48,8 +51,11 @@ class VisionRunTest : public ::testing::Test {
                          f.step)] = f.data;
     }
     for (const TokenEvent& t : r.tokens) {
-      if (t.arm == arm) parts[absl::StrCat("token ", t.step)] = t.text;
+      if (t.arm != arm) continue;
+      parts[absl::StrCat("token ", t.step)] =
+          absl::StrCat(t.id, " ", std::bit_cast<uint32_t>(t.logprob));
     }
+    EXPECT_FALSE(parts.empty()) << "arm " << arm;
     std::string all;
     for (const auto& [name, data] : parts) absl::StrAppend(&all, name, data);
     return all;
@@ -72,6 +78,7 @@ TEST_F(VisionRunTest, PositionsEqualTransformers) {
       const std::vector<int> want =
           ReadIntegers(path, absl::StrCat(name, "/", part, "/position_ids"));
       const int rows = static_cast<int>(want.size()) / 3;
+      ASSERT_GT(rows, 0);
       for (int i = 0; i < rows; ++i) {
         EXPECT_EQ(sequence.rope_position(first + i),
                   (RopePosition{want[i], want[rows + i], want[2 * rows + i]}))
@@ -130,14 +137,14 @@ TEST_F(VisionRunTest, TheEstimateCountsTowersAndImages) {
   const int64_t values = 4 * patches * model_->config().vision.patch_values();
   EXPECT_EQ(one.peak_extra_bytes - without.peak_extra_bytes,
             vision.bytes() + values);
-  // A second arm shares the tower unless its rule is of it.
+  // A second arm shares the tower unless its rule is for the tower.
   spec.arms.push_back({"top", model_, {Rule(spec)}});
   EXPECT_EQ(qk::Run::Estimate(spec)->prefill_rows, 2 * tokens + patches);
   DisruptionRule& rule = spec.arms[1].rules[0];
   rule.vision = true;
   rule.stat_span = rule.positions = kAllPatches;
   EXPECT_EQ(qk::Run::Estimate(spec)->prefill_rows, 2 * (tokens + patches));
-  // Captured raw, the larger image needs room for its rows.
+  // If captured raw, the larger image needs room for its rows.
   spec = Spec("p1");
   spec.capture.vision_layers = {0};
   EXPECT_EQ(qk::Run::Estimate(spec)->stream_bytes - one.stream_bytes,
@@ -167,15 +174,21 @@ TEST_F(VisionRunTest, AChangedPixelChangesWhatComesAfterItsImage) {
   const int begin =
       PlaceImages(changed.images, changed.tokens, model_->config().vision)[1]
           .begin;
+  ASSERT_EQ(a.frames.size(), b.frames.size());
+  int compared = 0;
   for (size_t i = 0; i < a.frames.size(); ++i) {
     if (a.frames[i].phase != Phase::kPrefill) continue;
+    ++compared;
     const std::vector<float> x = Floats(a.frames[i].data);
     const std::vector<float> y = Floats(b.frames[i].data);
     const size_t rows = changed.tokens.size();
     const size_t before = x.size() / rows * begin;
+    ASSERT_GT(before, 0u);
+    ASSERT_EQ(x.size(), y.size());
     EXPECT_TRUE(std::equal(x.begin(), x.begin() + before, y.begin()));
     EXPECT_FALSE(x == y);
   }
+  EXPECT_EQ(compared, 6 * model_->config().num_layers());
 }
 
 TEST_F(VisionRunTest, ACancelledRunLeavesBetweenTheTowersLayers) {

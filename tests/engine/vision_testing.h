@@ -1,4 +1,4 @@
-// Images of the goldens (tests/goldens/hf_vision.py), and towers run alone.
+// Reads the goldens' images (tests/goldens/hf_vision.py), runs towers alone.
 #ifndef QKSCOPE_TESTS_ENGINE_VISION_TESTING_H_
 #define QKSCOPE_TESTS_ENGINE_VISION_TESTING_H_
 
@@ -19,7 +19,7 @@ inline const char* const kVisionModel = "tiny_qwen2_vl_image";
 inline const char* const kPointNames[] = {"hook_q",     "hook_k",     "hook_v",
                                           "hook_rot_q", "hook_rot_k", "hook_z"};
 
-// An I64 tensor of a .safetensors file, which no weight of a model is.
+// Reads an I64 tensor of a .safetensors file; no model weight has this type.
 inline std::vector<int> ReadIntegers(const std::string& path,
                                      const std::string& name) {
   const auto file = MappedFile::Open(path).value();
@@ -35,7 +35,7 @@ inline std::vector<int> ReadIntegers(const std::string& path,
   return {values.begin(), values.end()};
 }
 
-// The images of "p0" or "p1"; none where the golden has none.
+// Returns the images of "p0" or "p1"; none if the golden has none.
 inline std::vector<Image> GoldenImages(const std::string& model,
                                        const std::string& prompt) {
   const std::string path =
@@ -65,8 +65,8 @@ inline std::vector<Image> GoldenImages(const std::string& model,
   return images;
 }
 
-// What a tower makes of images: hooks by (layer, point), all images' rows one
-// after another, and the embeddings.
+// What a tower makes of images: hooks by (layer, point), with the rows of all
+// images one after another, and the embeddings.
 struct TowerOutput {
   std::map<std::pair<int, int>, std::vector<float>> hooks;
   std::vector<float> embeddings;

@@ -1,17 +1,11 @@
-// The vision tower against transformers in float64, and the independence of an
-// image's rows.
+// Compares the vision tower with transformers in float64, and tests that an
+// image's rows are independent of other images.
 #include <random>
 
 #include "tests/engine/vision_testing.h"
 
 namespace qk::testing {
 namespace {
-
-std::unique_ptr<Backend> MakeBackend(int threads) {
-  CpuBackendOptions options;
-  options.threads = threads;
-  return CreateCpuBackend(options);
-}
 
 class VisionTowerTest : public ::testing::TestWithParam<ComputeType> {};
 
@@ -25,7 +19,7 @@ INSTANTIATE_TEST_SUITE_P(Types, VisionTowerTest,
 
 TEST_P(VisionTowerTest, HooksAndEmbeddingsEqualTransformers) {
   const double bound = GetParam() == ComputeType::kF32 ? 1e-10 : 1e-4;
-  const auto backend = MakeBackend(2);
+  const auto backend = MakeTestBackend(2);
   const auto model = LoadGolden(kVisionModel, GetParam(), backend.get());
   ASSERT_NE(model, nullptr);
   const auto golden =
@@ -48,7 +42,7 @@ TEST_P(VisionTowerTest, HooksAndEmbeddingsEqualTransformers) {
   }
 }
 
-// An image of random patches, larger than an attention tile and an MLP tile.
+// Makes a random image, larger than an attention tile and an MLP tile.
 Image LargeImage(const VisionConfig& config, int frames) {
   std::mt19937 random(7);
   std::normal_distribution<float> normal;
@@ -60,7 +54,7 @@ Image LargeImage(const VisionConfig& config, int frames) {
 }
 
 TEST_P(VisionTowerTest, AnImagesRowsAreTheSameBesideOthers) {
-  const auto one = MakeBackend(1), two = MakeBackend(2);
+  const auto one = MakeTestBackend(1), two = MakeTestBackend(2);
   const auto model = LoadGolden(kVisionModel, GetParam(), one.get());
   const auto other = LoadGolden(kVisionModel, GetParam(), two.get());
   ASSERT_NE(model, nullptr);
@@ -78,12 +72,14 @@ TEST_P(VisionTowerTest, AnImagesRowsAreTheSameBesideOthers) {
     joined.embeddings.insert(joined.embeddings.end(), alone.embeddings.begin(),
                              alone.embeddings.end());
   }
+  EXPECT_EQ(all.hooks.size(), 2u * 6u);
   EXPECT_TRUE(joined.hooks == all.hooks);
+  EXPECT_FALSE(all.embeddings.empty());
   EXPECT_TRUE(joined.embeddings == all.embeddings);
 }
 
 TEST_P(VisionTowerTest, AFrameSeesNoOtherFrame) {
-  const auto backend = MakeBackend(2);
+  const auto backend = MakeTestBackend(2);
   const auto model = LoadGolden(kVisionModel, GetParam(), backend.get());
   ASSERT_NE(model, nullptr);
   const Image whole = LargeImage(model->config().vision, 3);
@@ -96,8 +92,9 @@ TEST_P(VisionTowerTest, AFrameSeesNoOtherFrame) {
                       {whole.values.begin() + i * size,
                        whole.values.begin() + (i + 1) * size}});
   }
-  EXPECT_TRUE(RunTower(*model, {whole}).embeddings ==
-              RunTower(*model, frames).embeddings);
+  const std::vector<float> together = RunTower(*model, {whole}).embeddings;
+  EXPECT_FALSE(together.empty());
+  EXPECT_TRUE(together == RunTower(*model, frames).embeddings);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// What the fuzz targets check beyond not crashing.
+// The fuzz targets' checks beyond not crashing.
 #ifndef QKSCOPE_TESTS_FUZZ_FUZZ_H_
 #define QKSCOPE_TESTS_FUZZ_FUZZ_H_
 
@@ -21,7 +21,7 @@ inline void CheckMessage(const absl::Status& status) {
   for (const char c : status.message()) QK_CHECK(c >= 0x20 && c < 0x7F);
 }
 
-// Reads every byte, so that a view past the end is noticed.
+// Reads every byte, so that sanitizers notice a view past the end.
 template <typename Bytes>
 void Touch(const Bytes& bytes) {
   volatile uint8_t sink = 0;

@@ -1,4 +1,4 @@
-// What stands before the first NUL is a config.json, what stands behind it the
+// The bytes before the first NUL are a config.json; the bytes after it are the
 // preprocessor_config.json beside it.
 #include <cmath>
 #include <limits>

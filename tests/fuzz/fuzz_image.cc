@@ -19,8 +19,8 @@ uint32_t BigEndian(const std::string& bytes, size_t at) {
   return value;
 }
 
-// A PNG file whose chunks have the checksums they need: with a wrong one
-// nothing behind it would be looked at.
+// Gives the chunks of a PNG file the right checksums: with a wrong one, the
+// decoder would not look at anything after it.
 std::string WithChecksums(std::string file) {
   size_t at = kPng.size();
   while (at + 12 <= file.size()) {

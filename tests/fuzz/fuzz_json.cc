@@ -1,4 +1,4 @@
-// JSON: every value read as every type, every path found.
+// Reads every JSON value as every type, and looks up every path.
 #include "absl/strings/string_view.h"
 #include "engine/base/utf8.h"
 #include "engine/formats/json.h"
@@ -13,7 +13,7 @@ bool Check(const absl::StatusOr<T>& value) {
   return value.ok();
 }
 
-// Finding a path is linear, so only the first values are asked for theirs.
+// Finding a path is linear, so only the first values look up theirs.
 void Visit(qk::JsonValue value, int& budget) {
   if (--budget < 0) return;
   const int as_types = Check(value.AsInt64()) + Check(value.AsBool()) +

@@ -1,14 +1,14 @@
-// The first byte chooses a message, the others are its bytes on the wire.
+// The first byte chooses a message; the rest is its wire format.
 #include <map>
 #include <memory>
 #include <string>
 
-#include "engine/cpu/cpu_backend.h"
 #include "engine/model/model.h"
 #include "google/protobuf/stubs/logging.h"
 #include "server/calls/run_cost.h"
 #include "server/convert/convert.h"
 #include "server/convert/image_decode.h"
+#include "tests/engine/test_backend.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/fuzz_spec.h"
 #include "tests/server/convert/convert_testing.h"
@@ -16,7 +16,7 @@
 namespace qk {
 namespace {
 
-// Goldens with a tokenizer of bytes: the smallest real models.
+// Goldens with a tokenizer of bytes: these are the smallest real models.
 class Models {
  public:
   Models() {
@@ -28,7 +28,7 @@ class Models {
     Add("windows", Load("tiny_gemma3"), &tokenizer_);
     const auto jamba = Load("tiny_jamba");
     Add("jamba", jamba, &tokenizer_);
-    // Its attention lies behind its last layer.
+    // Both layers are copies of Jamba's first one, which has no attention.
     ModelConfig& no_attention = Add("mamba", jamba, &tokenizer_);
     no_attention.layers.assign(2, no_attention.layers[0]);
     QK_CHECK(!no_attention.has_attention(0));
@@ -66,8 +66,7 @@ class Models {
     return config;
   }
 
-  const std::unique_ptr<Backend> backend_ =
-      CreateCpuBackend({.threads = 1, .matmul = MatMulKernel::kOwn});
+  const std::unique_ptr<Backend> backend_ = testing::MakeTestBackend(1);
   const testing::ByteTokenizer tokenizer_;
   std::map<std::string, ModelConfig> configs_;
   std::map<std::string, ModelView> views_;
@@ -79,7 +78,7 @@ const ConvertContext& Context() {
   return context;
 }
 
-// One that takes long to resize under sanitizers.
+// Returns whether an image takes long to resize under sanitizers.
 bool HasLargeImage(const pb::Input& input) {
   for (const pb::Image& image : input.images()) {
     const auto pixels = DecodeImage(image.encoded());
@@ -109,7 +108,7 @@ void Check(const absl::StatusOr<ConvertedRequest>& request) {
   if (!request.ok()) return fuzz::CheckMessage(request.status());
   fuzz::CheckSpec(request->spec, *request->model.config);
   CheckCost(request->spec, request->expanded);
-  // Of images the expanded request has digests alone.
+  // The expanded request has only digests of images.
   if (!request->spec.images.empty()) return;
   const auto again = ConvertAnalyze(request->expanded, Context());
   QK_CHECK(again.ok());

@@ -1,4 +1,4 @@
-// Safetensors: parse, touch what is there, read what looks like packed layers.
+// Safetensors: parses, touches all data, reads what looks like packed layers.
 #include <algorithm>
 #include <string>
 #include <utility>

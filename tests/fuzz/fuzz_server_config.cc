@@ -1,4 +1,4 @@
-// Read as a configuration and as a users file.
+// Reads the input as a configuration and as a users file.
 #include "google/protobuf/stubs/logging.h"
 #include "server/access/users_config.h"
 #include "server/config/options.h"
@@ -60,7 +60,7 @@ void CheckOptions(const qk::ServerOptions& options) {
   QK_CHECK(options.model_admin.max_bytes >= 0);
 }
 
-// As a process that starts does it, but for the files that it reads.
+// Checks the configuration as at a start, without reading other files.
 absl::Status ReadConfig(const std::string& text) {
   QK_ASSIGN_OR_RETURN(const auto config, qk::ParseConfig(text, "config"));
   QK_ASSIGN_OR_RETURN(const auto options,

@@ -1,4 +1,4 @@
-// What holds of every spec that the server's conversion lets through: what the
+// What holds for every spec that the server's conversion accepts, and what the
 // engine relies on.
 #ifndef QKSCOPE_TESTS_FUZZ_FUZZ_SPEC_H_
 #define QKSCOPE_TESTS_FUZZ_FUZZ_SPEC_H_

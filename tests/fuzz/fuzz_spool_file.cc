@@ -16,7 +16,7 @@ namespace {
 constexpr char kId[] = "0123456789abcdef";
 constexpr size_t kHead = 9;  // of a record: type, length, CRC-32C
 
-// A folder with one file, the result kId.
+// A folder with one file, which holds the result kId.
 class Folder {
  public:
   Folder() {
@@ -50,8 +50,8 @@ uint32_t LittleEndian(const std::string& bytes, size_t at) {
   return value;
 }
 
-// With the checksums that the records need: behind a wrong one nothing would be
-// looked at.
+// Gives the records the right checksums: the reader would not look at anything
+// after a wrong one.
 std::string WithChecksums(std::string file) {
   size_t at = 0;
   while (at + kHead <= file.size()) {

@@ -1,4 +1,4 @@
-// What a tokenizer from foreign bytes must do.
+// Checks what a tokenizer made from untrusted bytes must do.
 #ifndef QKSCOPE_TESTS_FUZZ_FUZZ_TOKENIZER_H_
 #define QKSCOPE_TESTS_FUZZ_FUZZ_TOKENIZER_H_
 

@@ -1,4 +1,4 @@
-// The tokenizer of a GGUF file: what loads must encode and decode.
+// Loads the tokenizer of a GGUF file; if it loads, it must encode and decode.
 #include <cstdint>
 
 #include "engine/formats/gguf.h"

@@ -1,4 +1,4 @@
-// tokenizer.json: what loads must encode and decode.
+// Loads a tokenizer.json; if it loads, it must encode and decode.
 #include <cstdint>
 
 #include "absl/strings/string_view.h"

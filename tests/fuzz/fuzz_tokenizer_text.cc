@@ -1,6 +1,6 @@
-// Text for trained tokenizers of each kind: offsets are in order, ordinary text
-// gives no special token, and where nothing is lost decoding gives the text
-// back.
+// Encodes text with trained tokenizers of each kind: offsets are in order,
+// ordinary text gives no special token, and decoding returns the text if
+// nothing was lost.
 #include <cstdint>
 #include <fstream>
 #include <iterator>

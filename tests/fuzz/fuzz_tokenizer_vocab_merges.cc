@@ -1,5 +1,5 @@
-// vocab.json, merges.txt and tokenizer_config.json, parted by a byte that none
-// of them holds: what loads must encode and decode.
+// Loads vocab.json, merges.txt and tokenizer_config.json, separated by a byte
+// that none of them contains; if they load, they must encode and decode.
 #include <cstdint>
 
 #include "absl/strings/string_view.h"
@@ -9,7 +9,7 @@
 
 namespace {
 
-// What comes before the next 0xff, which goes with it.
+// Returns the part before the next 0xff, and removes both.
 absl::string_view Next(absl::string_view* rest) {
   const size_t at = rest->find('\xff');
   const absl::string_view part = rest->substr(0, at);

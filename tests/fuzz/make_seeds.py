@@ -2,7 +2,7 @@
 
     python make_seeds.py
 
-Inputs found later by fuzzing may lie beside them in corpus/.
+Fuzzing may add inputs beside them in corpus/.
 """
 
 import json
@@ -61,7 +61,7 @@ def make_safetensors():
         "a": entry("F16", [4], 0, 8),
         "mask": entry("BOOL", [], 16, 17),
         "none": entry("I64", [0, 3], 17, 17)}, 17))
-    # Packed layers, (8, 32) and (8, 16), in groups of 16.
+    # These are packed layers, (8, 32) and (8, 16), in groups of 16.
     write("safetensors", "awq", safetensors({
         "m.qweight": entry("I32", [32, 1], 0, 128),
         "m.qzeros": entry("I32", [2, 1], 128, 136),
@@ -107,7 +107,7 @@ def make_gguf():
             version, keys[:2],
             [tensor("w", [32, 2], 8, 0), tensor("b", [3], 0, 96),
              tensor("h", [2, 2, 1, 1], 1, 128)], data[:136]))
-    # One block of every type: ggml's number, elements, bytes.
+    # Each type has one block: ggml's number, elements, bytes.
     for kind, elements, size in [(0, 1, 4), (1, 1, 2), (2, 32, 18), (3, 32, 20),
                                  (6, 32, 22), (7, 32, 24), (8, 32, 34),
                                  (10, 256, 84), (11, 256, 110), (12, 256, 144),
@@ -117,7 +117,7 @@ def make_gguf():
 
 
 def png(height, bits, colour, rows, interlaced=False):
-    """An image 2 pixels wide; `rows` are those of the passes, if interlaced."""
+    """Makes an image 2 pixels wide; `rows` are the passes', if interlaced."""
     def chunk(kind, data):
         return (struct.pack(">I", len(data)) + kind + data
                 + struct.pack(">I", zlib.crc32(kind + data)))
@@ -131,7 +131,7 @@ def make_image():
     for name in ("bits.png", "grey.jpg", "palette.png", "progressive.jpg",
                  "yuv420.jpg"):
         write("image", name, (IMAGES / name).read_bytes())
-    # Bits of a sample, PNG's number of the colours, bytes of a row.
+    # Each case has a sample's bits, PNG's number of the colours, a row's bytes.
     for name, bits, colour, size in [("rgb", 8, 2, 6), ("rgb16", 16, 2, 12),
                                      ("rgba", 8, 6, 8), ("grey16", 16, 0, 4),
                                      ("grey_alpha", 8, 4, 4)]:
@@ -139,7 +139,7 @@ def make_image():
     write("image", "interlaced", png(2, 8, 0, [b"a", b"b", b"cd"], True))
 
 
-# What the published configurations do not have.
+# These have what the published configurations lack.
 CONFIGS = [
     "awq_g32", "gemma3_layer_types", "gemma3_vl", "gptq_g32_sym_desc",
     "jamba_dense", "llama3_rope", "llama_dynamic", "llama_linear",

@@ -3,7 +3,7 @@ configuration, kept results. Needs protoc.
 
     python make_server_seeds.py
 
-Inputs found later by fuzzing may lie beside them in corpus/.
+Fuzzing may add inputs beside them in corpus/.
 """
 
 import pathlib
@@ -14,7 +14,7 @@ from make_seeds import IMAGES, png, write
 
 PROTO = pathlib.Path(__file__).parents[2] / "proto"
 
-# In the order of fuzz_request.cc.
+# The order is that of fuzz_request.cc.
 KINDS = ["Analyze", "AnalyzeMany", "Score", "Generate", "Tokenize",
          "Detokenize"]
 

@@ -1,4 +1,4 @@
-// Runs a fuzz target over the files named, and those in the folders named.
+// Runs a fuzz target over the given files and the files in the given folders.
 #include <cstdio>
 #include <filesystem>
 #include <fstream>

@@ -1,8 +1,8 @@
 """Disruption rules in float64, patched into transformers' Llama attention.
 
-Written from the meaning of DisruptionRule in proto/qkscope/v1/spec.proto.
-Rules are dictionaries; `RULE_DEFAULTS` gives the fields, their spelling and
-their defaults.
+The code follows the definition of DisruptionRule in
+proto/qkscope/v1/spec.proto. Rules are dictionaries; `RULE_DEFAULTS` gives the
+fields, their spelling and their defaults.
 
 Shapes: T rows of a pass, H query heads, G KV heads, D head_dim. "Heads of a
 view" are H for Q, and for K and V G, or H under query_head.
@@ -54,10 +54,10 @@ class Pass:
 
 @dataclasses.dataclass
 class Chosen:
-    """Dims (ascending) and what is written there.
+    """Dims (ascending) and the values written there.
 
-    values: one for pooled_mean and zero, one a dim for per_dim_mean, none for
-    scale. norms: (D,), what the choice was made from.
+    values: one for pooled_mean and zero, one per dim for per_dim_mean, none for
+    scale. norms: (D,), the norms on which the choice is based.
     """
 
     dims: list[int]
@@ -67,14 +67,14 @@ class Chosen:
 
 @dataclasses.dataclass
 class Edit:
-    """New values where mask: both (T, heads of the view, D)."""
+    """The new values where mask is set; both are (T, heads of the view, D)."""
 
     mask: np.ndarray
     values: np.ndarray
 
 
 def _ranked(norms: np.ndarray, largest_first: bool) -> list[int]:
-    """Dims by norm, ties to the lowest dim, non-finite norms last."""
+    """Ranks dims by norm; ties go to the lowest dim, non-finite ones last."""
     sign = -1.0 if largest_first else 1.0
     return sorted(
         range(len(norms)),
@@ -85,11 +85,11 @@ def _ranked(norms: np.ndarray, largest_first: bool) -> list[int]:
 
 
 class Selector:
-    """Chooses dims, and keeps the narrowest decision it ever took.
+    """Chooses dims, and records its narrowest decision.
 
-    narrowest: the smallest relative distance between the last norm that was
-    taken and the first that was not. Where it is near float32's rounding, an
-    honest float32 engine may choose otherwise.
+    narrowest: the smallest relative distance between the last norm taken and
+    the first one not taken. If it is near float32's rounding, a correct float32
+    engine may choose otherwise.
     """
 
     def __init__(self):
@@ -114,9 +114,9 @@ class Selector:
         place: tuple[int, int, int, int],
         head: int | None,
     ) -> list[int]:
-        """Chosen dims, ascending, of norms (D,).
+        """Returns the chosen dims, ascending, for norms (D,).
 
-        place: (layer, tensor, head or position, step) of random choices. head:
+        place: (layer, tensor, head or position, step) for random choices. head:
         for explicit entries.
         """
         ((kind, options),) = select.items()
@@ -155,7 +155,7 @@ class Selector:
 
 
 class ArmRun:
-    """One sequence of one model under a list of rules."""
+    """Runs one sequence of one model under a list of rules."""
 
     def __init__(
         self,
@@ -167,16 +167,16 @@ class ArmRun:
         self._rules = [RULE_DEFAULTS | rule for rule in rules]
         self._prompt_rows = prompt_rows
         self._cache: dict[tuple[int, str], np.ndarray] = {}
-        # (rule, layer, tensor) -> by head of the view.
+        # Maps (rule, layer, tensor) to the choices by head of the view.
         self._prompt_choice: dict[tuple[int, int, str], dict[int, Chosen]] = {}
-        # Undisrupted rows of S and of generated tokens, for reselect.
+        # The undisrupted rows of S and of generated tokens, for reselect.
         self._history: dict[tuple[int, int, str], np.ndarray] = {}
         self.selector = Selector()
         # {"rule", "layer", "tensor", "step", "chosen": head or position to
         # Chosen}, in the order of the passes.
         self.applied: list[dict] = []
-        # (layer, hook point) -> L2 norms over the prompt (heads, D), after RoPE
-        # and before any rule.
+        # Maps (layer, hook point) to L2 norms over the prompt (heads, D), after
+        # RoPE and before any rule.
         self.norms: dict[tuple[int, str], np.ndarray] = {}
 
     # ------------------------------------------------------------ selection
@@ -185,7 +185,7 @@ class ArmRun:
         return rule["heads"] or list(range(view.shape[1]))
 
     def _positions(self, rule: dict, current: Pass) -> list[int]:
-        """Rows of this pass that are changed."""
+        """Returns the rows of this pass that the rule changes."""
         if rule["phase"] == ("decode" if current.step is None else "prefill"):
             return []
         if current.step is not None:
@@ -197,7 +197,7 @@ class ArmRun:
         return rule["stat_span"] or [0, self._prompt_rows]
 
     def _replacement(self, rule: dict, x: np.ndarray, dims: list[int]) -> list:
-        """Values for dims from x (rows, heads that share a value, D)."""
+        """Returns dims' values from x (rows, heads that share a value, D)."""
         if not dims or rule["replace"] == "scale":
             return []
         if rule["replace"] == "zero":
@@ -210,7 +210,7 @@ class ArmRun:
     def _choose_per_head(
         self, rule: dict, x: np.ndarray, layer: int, tensor: str, step: int
     ) -> dict[int, Chosen]:
-        """By head, from the rows x (rows of S, heads of the view, D)."""
+        """Returns choices by head from x (rows of S, heads of the view, D)."""
         norms = np.sqrt((x * x).sum(axis=0))
         out = {}
         for head in self._heads(rule, x):
@@ -230,7 +230,7 @@ class ArmRun:
         view: np.ndarray,
         current: Pass,
     ) -> dict[int, Chosen]:
-        """per_head: what holds in this pass, by head of the view."""
+        """Returns the per_head choices for this pass, by head of the view."""
         rule = self._rules[index]
         key = (index, layer, tensor)
         if current.step is None:
@@ -275,7 +275,7 @@ class ArmRun:
         view: np.ndarray,
         current: Pass,
     ) -> Edit:
-        """What rule `index` does to view (T, heads of the view, D)."""
+        """Returns rule `index`'s changes to view (T, heads of the view, D)."""
         rule = self._rules[index]
         edit = Edit(np.zeros(view.shape, dtype=bool), view.copy())
         rows = self._positions(rule, current)
@@ -337,7 +337,7 @@ class ArmRun:
     def query(
         self, layer: int, pre: np.ndarray, rope, current: Pass
     ) -> np.ndarray:
-        """Q that attention uses, (T, H, D), from Q before RoPE."""
+        """Returns the Q that attention uses, (T, H, D), from Q before RoPE."""
         out = pre.copy()
         for index, _ in self._rules_at(layer, "q", ("pre_rope",)):
             edit = self._edit(index, layer, "q", pre, current)
@@ -352,7 +352,7 @@ class ArmRun:
     def key_or_value(
         self, layer: int, tensor: str, pre: np.ndarray, rope, current: Pass
     ) -> np.ndarray:
-        """K or V of all positions so far as attention reads it, (keys, H, D).
+        """Returns K or V of all positions as attention reads it, (keys, H, D).
 
         pre: this pass's rows before RoPE (T, G, D). Adds them to the cache. For
         V, `rope` is the identity and both points mean the same.
@@ -391,11 +391,11 @@ class ArmRun:
             self.norms[layer, point] = np.linalg.norm(x, axis=0)
 
     def _expand(self, x: np.ndarray) -> np.ndarray:
-        """(T, G, D) to (T, H, D)."""
+        """Expands (T, G, D) to (T, H, D)."""
         return np.repeat(x, self._group, axis=1)
 
     def _persist(self, cached: np.ndarray, edit: Edit) -> None:
-        """Writes one copy of each group; all copies must agree."""
+        """Writes one copy of each group; all its copies must agree."""
         mask = edit.mask[:, :: self._group]
         values = edit.values[:, :: self._group]
         if not np.array_equal(edit.mask, self._expand(mask)):
@@ -406,7 +406,7 @@ class ArmRun:
 def _attention_forward(
     self, hidden_states, position_embeddings, attention_mask=None, **kwargs
 ):
-    """LlamaAttention.forward with `self.arm` deciding what is read."""
+    """LlamaAttention.forward; `self.arm` decides what it reads."""
     del attention_mask, kwargs
     arm, current = self.arm, self.arm_pass
     rows = hidden_states.shape[1]
@@ -449,7 +449,8 @@ class DisruptedLlama:
     def run(
         self, rules: list[dict], ids: list[int], decode_ids: list[int]
     ) -> tuple[np.ndarray, np.ndarray, ArmRun]:
-        """Prefill logits (T, vocab), decode logits (steps, vocab), the run.
+        """Returns prefill logits (T, vocab), decode logits (steps, vocab), the
+        run.
 
         decode_ids are forced.
         """

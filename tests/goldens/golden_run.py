@@ -1,4 +1,4 @@
-"""One tiny model's golden: what it computes, and whether that is right."""
+"""One tiny model's golden: what the model computes, and whether it is right."""
 
 import dataclasses
 import json
@@ -22,14 +22,14 @@ PARTS = ["prefill"] + [f"decode.{step}" for step in range(DECODE_STEPS)]
 
 @dataclasses.dataclass
 class Prompt:
-    """decode_ids are forced, one a step."""
+    """A prompt; decode_ids are forced, one per step."""
 
     ids: list[int]
     decode_ids: list[int]
     images: hf_vision.Images | None = None
 
     def passes(self) -> list[tuple[str, list[int], dict[str, torch.Tensor]]]:
-        """Name, ids and other inputs of each pass."""
+        """Returns the name, ids and other inputs of each pass."""
         steps = [[token] for token in self.decode_ids]
         return list(
             zip(
@@ -47,7 +47,7 @@ Prompts = dict[str, Prompt]
 
 
 def load(folder: pathlib.Path) -> transformers.PreTrainedModel:
-    """Plain transformers: float32, the family's own eager attention."""
+    """Loads plain transformers: float32, the family's own eager attention."""
     config = transformers.AutoConfig.from_pretrained(folder)
     return (
         hf_oracle.model_class(config)
@@ -59,7 +59,7 @@ def load(folder: pathlib.Path) -> transformers.PreTrainedModel:
 
 
 def make_prompts(family: Family) -> Prompts:
-    """Random ids; the first is 1."""
+    """Makes random ids; the first is 1."""
     generator = torch.Generator().manual_seed(family.seed + 1000)
 
     def random_ids(count: int) -> list[int]:
@@ -86,7 +86,7 @@ def _tensors_of_pass(
         for hook in HOOKS if layer else ():
             out[f"{prefix}/layer.{index}.{hook}"] = layer[hook]
         if layer and pattern:
-            # A sliding cache has dropped the keys that are out of sight.
+            # A sliding cache has dropped the keys outside the window.
             probabilities = layer["hook_pattern"]
             dropped = keys - probabilities.shape[-1]
             out[f"{prefix}/layer.{index}.hook_pattern"] = (
@@ -103,7 +103,7 @@ def _inputs_of_images(name: str, prompt: Prompt) -> Tensors:
 
 
 def golden(folder: pathlib.Path, prompts: Prompts, notes: RopeNotes) -> Tensors:
-    """golden.safetensors' tensors, for the model in `folder`."""
+    """Returns golden.safetensors' tensors for the model in `folder`."""
     model = hf_oracle.load_float64(folder, hf_oracle.RECORDING_ATTENTION)
     recorder = hf_oracle.Recorder(model)
     vision = None
@@ -153,7 +153,7 @@ def cached_logits(
 def check_against_float32(
     folder: pathlib.Path, prompts: Prompts, tensors: Tensors, rope_type: str
 ) -> None:
-    """Untouched transformers in float32 must say the same."""
+    """Checks that unpatched transformers in float32 gives the same."""
     model = load(folder)
     for name, prompt in prompts.items():
         want = torch.cat([tensors[f"{name}/{part}/logits"] for part in PARTS])

@@ -1,6 +1,6 @@
 """Random weights for the tiny models, with massive values in Q and K.
 
-The embeddings share a component, so that Q and K have means that are not 0; two
+The embeddings share a component, so that Q and K have means other than 0; two
 dims of each head, in the low-frequency half of the RoPE pairs, are scaled up,
 the same in all heads, as the paper found (section 3).
 """
@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 
 def _gains(head_dim: int, rotary_dims: int) -> torch.Tensor:
-    """What each dim of a head is multiplied with: (head_dim,)."""
+    """Returns the factor of each dim of a head: (head_dim,)."""
     gains = torch.ones(head_dim)
     gains[rotary_dims // 2 - 1] = 4.0
     gains[head_dim - 2] = 2.5
@@ -50,10 +50,10 @@ class _Filler:
         return torch.randn(shape, generator=self._generator) * scale
 
     def _rows(self, module: str, scale: float) -> torch.Tensor | None:
-        """What a projection's rows are multiplied with: (rows,).
+        """Returns the factors of a projection's rows: (rows,).
 
-        Those of Q and K with `scale` and the gains, those of V with 1. None: no
-        attention projection.
+        Rows of Q and K have `scale` and the gains, rows of V have 1. None: the
+        module is not an attention projection.
         """
         head = self._head_gains * scale
         ones = torch.ones_like(head)
@@ -80,21 +80,22 @@ class _Filler:
             return self._normal(shape, 0.2)
         value = 1.0 + self._normal(shape, 0.2)
         if name.endswith(("q_norm.weight", "k_norm.weight")):
-            # Small: a softmax that picks one key leaves bf16 nothing to check.
+            # The values are small: a softmax that picks one key leaves bf16
+            # nothing to check.
             value *= 0.25 * self._head_gains
-        # Gemma's norms multiply with 1 + weight.
+        # Gemma's norms multiply by 1 + weight.
         return value - 1.0 if self._type.startswith("gemma") else value
 
     def _embedding(self, shape: torch.Size) -> torch.Tensor:
         value = self._normal(shape, 0.7)
         value += self._normal(shape[1:], 0.7)
         value *= 0.5 if self._tied else 1.0
-        # Gemma multiplies it with sqrt(hidden_size), which would drown the rest.
+        # Gemma multiplies it by sqrt(hidden_size), which would drown the rest.
         return value * (0.4 if self._type.startswith("gemma") else 1.0)
 
     def _projection(self, name: str, shape: torch.Size) -> torch.Tensor:
         path, _, kind = name.rpartition(".")
-        # Gemma 3's tower is not run.
+        # Gemma 3's tower does not run.
         module = "" if "vision_tower" in path else path.rpartition(".")[2]
         if kind == "bias":
             rows = self._rows(module, 1.0)
@@ -113,7 +114,7 @@ class _Filler:
         return value
 
     def _state_space(self, name: str, weight: torch.Tensor) -> torch.Tensor:
-        """Mamba's own parameters, near what a trained model has."""
+        """Makes Mamba's own parameters, near those of a trained model."""
         if name.endswith("A_log"):
             states = torch.arange(1, weight.shape[1] + 1).log()
             return states + self._normal(weight.shape, 0.2)
@@ -138,7 +139,7 @@ class _Filler:
 
 
 def fill(model: nn.Module, generator: torch.Generator) -> None:
-    """Sets every parameter; tied ones once."""
+    """Sets every parameter, and tied ones only once."""
     filler = _Filler(model, generator)
     for name, weight in model.named_parameters():
         weight.data = filler.value(name, weight)

@@ -1,4 +1,4 @@
-"""Where transformers' families keep attention, and how it is laid out.
+"""Finds attention in transformers' families, and knows its layout.
 
 Shapes: T tokens, H query heads, G KV heads, D head_dim.
 """
@@ -9,12 +9,12 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-# One of these in a module makes it a layer's attention.
+# A module with one of these is a layer's attention.
 _PROJECTIONS = ("q_proj", "qkv_proj", "c_attn", "query_key_value")
 
 
 def attention_by_layer(model: nn.Module) -> dict[int, nn.Module]:
-    """The text model's attention modules; layers that have none are absent."""
+    """Returns the text model's attention modules by layer; some have none."""
     found = {}
     for name, module in model.named_modules():
         match = re.search(r"(?:^|\.)(?:layers|h)\.(\d+)\.", name)

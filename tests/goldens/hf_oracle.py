@@ -1,6 +1,6 @@
 """Runs transformers models wholly in float64 and records what attention sees.
 
-The oracle of all goldens. Nothing here calls qkscope.
+This is the oracle of all goldens. Nothing here calls qkscope.
 
 Shapes: T tokens, H query heads, G KV heads, D head_dim.
 """
@@ -29,9 +29,9 @@ def float64_everywhere() -> Iterator[None]:
     """Makes transformers' explicit float32 steps run in float64.
 
     Model code upcasts to `torch.float32` in norms, softmax and RoPE. While this
-    is active these names mean float64, and so does the default of new tensors
-    (dynamic RoPE's base is one), so that a golden has no float32 rounding but the
-    one of its weights.
+    is active, these names mean float64, and so does the default type of new
+    tensors (dynamic RoPE's base is one), so that a golden has only the float32
+    rounding of its weights.
     """
     saved = torch.float32, torch.float, torch.Tensor.float
     default = torch.get_default_dtype()
@@ -78,7 +78,7 @@ def _record(module, query, key, value, output, pattern, scaling) -> None:
 def _recording_attention(
     module, query, key, value, attention_mask, scaling=None, **kwargs
 ):
-    """The family's own eager attention; keeps inputs and results on `module`."""
+    """Runs the family's eager attention; records its tensors on `module`."""
     family = sys.modules[type(module).__module__]
     output, pattern = family.eager_attention_forward(
         module, query, key, value, attention_mask, scaling=scaling, **kwargs
@@ -127,7 +127,7 @@ class PassRecord:
 
 
 class Recorder:
-    """A model whose passes give back what every layer's attention saw."""
+    """A model whose passes return what every layer's attention saw."""
 
     def __init__(self, model: transformers.PreTrainedModel):
         self._model = model
@@ -167,7 +167,7 @@ class Recorder:
 
 
 def _recompute_constants(model: transformers.PreTrainedModel) -> None:
-    """Once more, in float64: what is computed at load and not read."""
+    """Recomputes in float64 what the load computes rather than reads."""
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             buffers = [b for b, _ in child.named_buffers(recurse=False)]
@@ -179,7 +179,7 @@ def _recompute_constants(model: transformers.PreTrainedModel) -> None:
 
 
 def model_class(config: transformers.PretrainedConfig) -> type:
-    """The class that config.json names."""
+    """Returns the class that config.json names."""
     return getattr(transformers, config.architectures[0])
 
 
@@ -196,7 +196,7 @@ def load_float64(
         config = transformers.AutoConfig.from_pretrained(folder)
         cls = model_class(config)
         if hasattr(config, "num_experts"):
-            # The default, grouped_mm, has no float64.
+            # grouped_mm, the default, does not support float64.
             options["experts_implementation"] = "eager"
     model = cls.from_pretrained(
         folder,

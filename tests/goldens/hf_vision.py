@@ -38,7 +38,7 @@ class Images:
     image_grid_thw: torch.Tensor
 
     def inputs(self, ids: list[int]) -> dict[str, torch.Tensor]:
-        """What the model takes beside the prompt's ids."""
+        """Returns the model's inputs besides the prompt's ids."""
         return {
             "pixel_values": self.pixel_values,
             "image_grid_thw": self.image_grid_thw,
@@ -49,9 +49,9 @@ class Images:
 def make_images(
     family: Family, prompt: int, ids: list[int], generator: torch.Generator
 ) -> tuple[list[int], Images | None]:
-    """The prompt with its images' placeholders put in; their patches.
+    """Returns the prompt with its images' placeholders, and the patches.
 
-    Images stand after the third id, with two ids of text between them.
+    Images follow the third id, with two ids of text between them.
     """
     grids = torch.tensor(family.images[prompt])
     if not len(grids):
@@ -118,7 +118,7 @@ class VisionRecorder:
         self._kept["position_ids"] = positions[:, 0]
 
     def take(self, prefix: str) -> Tensors:
-        """The last pass's tensors, each name with `prefix`/."""
+        """Returns the last pass's tensors, with `prefix`/ before each name."""
         kept, self._kept = self._kept, {}
         return {f"{prefix}/{name}": t.clone() for name, t in kept.items()}
 

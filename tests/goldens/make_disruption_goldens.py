@@ -158,7 +158,7 @@ def _rule_cases() -> list[dict]:
             _rule(_bottom(2), heads=[1], replace="zero"),
             _rule(_random(2), heads=[2, 3], tensors=["q"], point="pre_rope"),
         ),
-        # Spans: BOS left out of what is measured, of what is changed, of both.
+        # BOS is left out of the statistics, of the changes, or of both.
         _case("stat_no_bos", _rule(_top(1), stat_span=[1, 13])),
         _case("positions_no_bos", _rule(_top(1), positions=[1, 13])),
         _case(
@@ -282,7 +282,7 @@ def _rule_cases() -> list[dict]:
 
 
 def _preset_cases() -> list[dict]:
-    """The presets and what they expand to where no layer is sliding."""
+    """Returns the presets and their rules if no layer is sliding."""
     expanded = {"kv_grouping": "query_head", "kv_cache": "attention_only"}
     token = {"axis": "per_token"}
     rules = {
@@ -320,10 +320,10 @@ def _preset_cases() -> list[dict]:
     return cases
 
 
-# Cases whose outputs must be those of another case; all others must differ.
-# Where K's chosen dim is one constant at all positions, Q's value in it adds
-# the same to all scores and softmax does not see it: top1 equals only_k as Q
-# and K choose the same dims. `applied` and only_q are what tests Q there.
+# Cases whose outputs must equal another case's; all others must differ. If K's
+# chosen dim is a constant at all positions, Q's value in it adds the same to
+# all scores, and softmax does not see it: top1 equals only_k, because Q and K
+# choose the same dims. `applied` and only_q test Q there.
 SAME_OUTPUTS = {
     "top1": "only_k",
     "k0": "clean",
@@ -344,7 +344,7 @@ def _check_against_transformers(
     prompts: dict[str, dict[str, list[int]]],
     disrupted: disruption_oracle.DisruptedLlama,
 ) -> None:
-    """Without rules the patched attention is transformers' own."""
+    """Checks that the patched attention without rules is transformers' own."""
     model = hf_oracle.load_float64(str(folder), "eager")
     for prompt in prompts.values():
         ids = prompt["ids"] + prompt["decode_ids"]
@@ -358,7 +358,7 @@ def _check_against_transformers(
 
 
 def _check_distinct(cases: list[dict], outputs: dict[str, np.ndarray]) -> None:
-    """Cases of one model and prompt differ, but those listed as the same."""
+    """Checks that cases of one model and prompt differ, except those listed."""
     by_place: dict[tuple[str, str], list[str]] = {}
     for case in cases:
         by_place.setdefault((case["model"], case["prompt"]), []).append(
@@ -380,7 +380,7 @@ def _check_distinct(cases: list[dict], outputs: dict[str, np.ndarray]) -> None:
 
 
 def _listed(applied: list[dict]) -> list[dict]:
-    """As cases.json has it."""
+    """Returns the list in cases.json's form."""
     return [
         entry
         | {

@@ -32,7 +32,7 @@ from rope import RopeNotes
 GOLDENS = pathlib.Path(__file__).parent
 OUT = GOLDENS / "gguf"
 MAX_BYTES = 300_000
-# Of folders whose config.json GGUF can say all of.
+# The folders whose config.json GGUF can describe fully.
 CONVERTED = (
     "tiny_llama_gqa",
     "tiny_llama3_rope",
@@ -50,7 +50,7 @@ CONVERTED = (
 
 
 def convert(folder: pathlib.Path, out: pathlib.Path, kind: str) -> None:
-    """What convert_hf_to_gguf.py does, but for the vocabulary."""
+    """Does what convert_hf_to_gguf.py does, except for the vocabulary."""
     import gguf
     from conversion import ModelBase, ModelType
     from conversion import get_model_architecture, get_model_class
@@ -84,10 +84,10 @@ def convert(folder: pathlib.Path, out: pathlib.Path, kind: str) -> None:
 
 
 def converted_copy(folder: pathlib.Path, out: pathlib.Path, kind: str) -> None:
-    """Converts what the converter can read.
+    """Converts a copy that the converter can read.
 
-    GPT-2's class means to leave the masks out but stumbles over them, Gemma 3's
-    counts the tokens of tokenizer.json.
+    GPT-2's class tries to leave out the masks but fails on them; Gemma 3's
+    class counts the tokens of tokenizer.json.
     """
     config = json.loads((folder / "config.json").read_text())
     with tempfile.TemporaryDirectory() as scratch:

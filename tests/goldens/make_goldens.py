@@ -41,7 +41,7 @@ golden.safetensors
 
     Row t of logits is the distribution after token t.
 
-    Where prompts have images, hf_vision.py says what there is besides.
+    If prompts have images, hf_vision.py describes the additional tensors.
 """
 
 import argparse
@@ -92,7 +92,7 @@ def _check_what_matters(
     prompts: golden_run.Prompts,
     tensors: Tensors,
 ) -> None:
-    """A golden whose feature changes nothing would test nothing."""
+    """Checks that each feature matters; else its golden tests nothing."""
     want = torch.cat(
         [tensors[f"p1/{part}/logits"] for part in golden_run.PARTS]
     )
@@ -112,7 +112,7 @@ def _check_what_matters(
 
 
 def make(name: str, out: pathlib.Path) -> None:
-    """Writes OUT/NAME, once everything has been checked."""
+    """Writes OUT/NAME once all checks have passed."""
     family = FAMILIES[name]
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch) / name

@@ -25,7 +25,7 @@ RESIZED = ((1080, 1920), (37, 61), (28, 28), (20, 3000), (42, 70), (3000, 3001))
 
 
 def pixels(height: int, width: int, channels: int) -> np.ndarray:
-    """Waves with some noise, so that JPEG and bicubic have work to do."""
+    """Makes noisy waves, so that JPEG and bicubic have work to do."""
     random = np.random.default_rng(channels)
     y, x, c = np.mgrid[0:height, 0:width, 0:channels]
     waves = 128 + 70 * np.sin(x / 3 + c) + 50 * np.cos(y / 5 - c)

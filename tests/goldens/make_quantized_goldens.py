@@ -39,14 +39,14 @@ from golden_weights import fill
 from rope import RopeNotes
 
 GOLDENS = pathlib.Path(__file__).parent
-# Over this many, not all dequantised weights are stored.
+# A model with more bytes than this stores only some dequantised weights.
 MAX_DEQUANTIZED_BYTES = 150_000
 
 
 def _quantize(
     case: Case, weight: np.ndarray, random: np.random.Generator
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The stored tensors of one linear layer and its weights (O, I)."""
+    """Returns the stored tensors of one linear layer and its weights (O, I)."""
     size = case.quantization["group_size"]
     inputs = weight.shape[1]
     group = quantize.groups_in_order(inputs, size)
@@ -63,7 +63,7 @@ def _quantize(
 
 
 def _write_model(case: Case, folder: pathlib.Path, plain: pathlib.Path) -> dict:
-    """Writes the checkpoint, and to `plain` the same model dequantised.
+    """Writes the checkpoint, and the same model dequantised to `plain`.
 
     Returns the dequantised weights by name.
     """

@@ -1,7 +1,8 @@
 """RoPE frequencies of transformers, float32: rope/cases.json.
 
-Each case is a config.json, a layer, how many positions a sequence has after the
-pass, and what the model's rotary embedding then holds. Run with transformers:
+Each case is a config.json, a layer, the number of positions in a sequence after
+the pass, and the state of the model's rotary embedding then. Run with
+transformers:
 
     python tests/goldens/make_rope_goldens.py
 """
@@ -82,7 +83,7 @@ _YARN = {
     "original_max_position_embeddings": 32768,
 }
 
-# Name: config, then (layer, positions) pairs.
+# Maps a name to a config and (layer, positions) pairs.
 CASES = {
     "default": (_llama(10000.0, None), [(0, 1)]),
     "head_dim_128": (_llama(500000.0, None, head_dim=128), [(0, 1)]),

@@ -3,8 +3,8 @@
     python tests/goldens/make_smollm2_golden.py --gguf FILE.gguf \
         --out tests/goldens/smollm2
 
-Weights are the file's, dequantised to F32 by transformers; all arithmetic is
-float64.
+Weights are the file's, which transformers dequantises to F32; all arithmetic is
+in float64.
 
 OUT/golden.json:
     gguf_sha256
@@ -65,7 +65,7 @@ POINTS = ("hook_rot_q", "hook_rot_k", "hook_v")
 
 
 def _gap(norms: np.ndarray, largest: bool) -> float:
-    """Relative distance between the first two candidates of norms (D,)."""
+    """Returns the relative gap of the first two candidates of norms (D,)."""
     first, second = np.sort(-norms if largest else norms)[:2]
     return float(abs(first - second) / max(abs(first), abs(second)))
 
@@ -112,7 +112,7 @@ def make(gguf: pathlib.Path, out: pathlib.Path) -> None:
         name: recorder.run(tokens, transformers.DynamicCache())
         for name, tokens in ids.items()
     }
-    # From here on the model's attention is the oracle's.
+    # The model's attention is the oracle's from here on.
     disrupted = disruption_oracle.DisruptedLlama(model)
 
     out.mkdir(exist_ok=True)

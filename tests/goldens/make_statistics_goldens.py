@@ -35,7 +35,7 @@ def _wavelengths(rotary_dims: int, theta: float = 10000.0) -> list[float]:
 
 
 def _norms(random: np.random.Generator) -> dict[str, np.ndarray]:
-    """Matrices (heads, head_dim) as attention gives them, and odd ones."""
+    """Makes matrices (heads, head_dim) like attention's, and odd ones."""
     massive = random.gamma(4.0, 1.0, (9, 64))
     massive[:, 30] *= 14.0
     massive[2:7, 61] *= 11.0
@@ -151,7 +151,7 @@ def _comparison_cases(
     far = random.normal(0.0, 3.0, base.shape)
     far[0] = base[0]  # KL 0.
     steep = random.normal(0.0, 60.0, base.shape)
-    steep[1] += 4e4  # exp overflows unless the maximum is taken off.
+    steep[1] += 4e4  # exp overflows unless the maximum is subtracted.
     tied = base.copy()
     tied[2, [11, 5, 90]] = tied[2].max() + 1.0
     one = random.normal(0.0, 3.0, (1, 97))

@@ -33,7 +33,7 @@ def philox4x32_10(
 def words(
     seed: int, purpose: int, layer: int, tensor: int, head: int, step: int
 ) -> Iterator[int]:
-    """The words of one choice: word d is word d % 4 of block d // 4.
+    """Yields the words of one choice: word d is word d % 4 of block d // 4.
 
     counter = (block, step, purpose << 24 | tensor << 16 | head, layer); key =
     (low, high) half of the seed. tensor: 0, 1, 2 = Q, K, V. head: the head's
@@ -49,7 +49,7 @@ def words(
 
 
 def uniform(source: Iterator[int], count: int) -> int:
-    """An integer in [0, count), without bias: words over the limit are lost."""
+    """Draws an unbiased integer in [0, count); drops words over the limit."""
     limit = 2**32 - 2**32 % count
     while True:
         word = next(source)
@@ -58,7 +58,7 @@ def uniform(source: Iterator[int], count: int) -> int:
 
 
 def choose(source: Iterator[int], allowed: list[int], k: int) -> list[int]:
-    """k of `allowed` by a partial Fisher-Yates shuffle."""
+    """Chooses k of `allowed` by a partial Fisher-Yates shuffle."""
     a = list(allowed)
     for i in range(k):
         j = i + uniform(source, len(a) - i)
@@ -67,7 +67,7 @@ def choose(source: Iterator[int], allowed: list[int], k: int) -> list[int]:
 
 
 def check_known_answers() -> None:
-    """Random123's kat_vectors for philox4x32 with 10 rounds."""
+    """Checks Random123's kat_vectors for philox4x32 with 10 rounds."""
     ones = MASK
     assert philox4x32_10((0, 0, 0, 0), (0, 0)) == (
         0x6627E8D5,

@@ -1,7 +1,7 @@
 """The four published disruptions and their controls, as plain code.
 
-Written from the description of the code that accompanies arXiv:2502.01563, not
-from qkscope's rules: K is really expanded to query heads where the published
+The code follows the description of the code that accompanies arXiv:2502.01563,
+not qkscope's rules: K is really expanded to query heads where the published
 code does so. It checks what the presets `rope_with_llm/*` expand to.
 
     family   chosen dims         K heads     writes       cached K afterwards
@@ -29,7 +29,7 @@ import philox
 
 
 def _replace_by_pooled_mean(x: torch.Tensor, k: int, largest: bool) -> None:
-    """Per head of x (heads, T, D), in place."""
+    """Changes each head of x (heads, T, D) in place."""
     for head in x:
         dims = torch.topk(head.norm(dim=0), k, largest=largest).indices
         head[:, dims] = head[:, dims].mean(dim=0).mean()
@@ -38,7 +38,7 @@ def _replace_by_pooled_mean(x: torch.Tensor, k: int, largest: bool) -> None:
 def _replace_random(
     x: torch.Tensor, seed: int, layer: int, tensor: int
 ) -> None:
-    """One dim other than the top one of each head of x (heads, T, D)."""
+    """Replaces a dim other than the top one in each head of x (heads, T, D)."""
     for index, head in enumerate(x):
         top = head.norm(dim=0).argmax().item()
         others = [d for d in range(head.shape[1]) if d != top]
@@ -48,7 +48,7 @@ def _replace_random(
 
 
 def _gemma2(x: torch.Tensor, control: bool) -> None:
-    """22 dims of each token of x (heads, T, D), in place in all heads."""
+    """Replaces 22 dims per token of x (heads, T, D), in place in all heads."""
     for t in range(x.shape[1]):
         norms = x[:, t].norm(dim=0)
         dims = torch.topk(norms, 22, largest=not control).indices
@@ -64,7 +64,7 @@ def _disrupt(
     k: torch.Tensor,
     group: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Q (H, T, D), K as attention reads it (H, T, D), K to cache (G, T, D).
+    """Returns Q (H, T, D), K for attention (H, T, D), K to cache (G, T, D).
 
     q, k: after RoPE, (H, T, D) and (G, T, D).
     """
@@ -133,7 +133,7 @@ class PresetLlama:
     def run(
         self, name: str, seed: int, ids: list[int], decode_ids: list[int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Prefill logits (T, vocab) and decode logits (steps, vocab)."""
+        """Returns prefill logits (T, vocab), decode logits (steps, vocab)."""
         assert len(ids) > 1
         family, _, control = name.removeprefix("rope_with_llm/").partition("/")
         for layer in self._model.model.layers:

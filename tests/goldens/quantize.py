@@ -37,14 +37,14 @@ class Quantized:
     group: np.ndarray
 
     def weight(self) -> np.ndarray:
-        """(O, I) F32."""
+        """Returns the weight (O, I) in F32."""
         zeros = self.zeros[self.group].astype(np.float32)
         scales = self.scales[self.group].astype(np.float32)
         return ((self.q.astype(np.float32) - zeros) * scales).T.copy()
 
 
 def groups_in_order(inputs: int, group_size: int) -> np.ndarray:
-    """The group of each input; group_size -1: one for all."""
+    """Returns the group of each input; group_size -1 means one for all."""
     size = inputs if group_size == -1 else group_size
     assert inputs % size == 0
     return np.arange(inputs) // size
@@ -53,7 +53,7 @@ def groups_in_order(inputs: int, group_size: int) -> np.ndarray:
 def groups_by_activation(
     inputs: int, group_size: int, random: np.random.Generator
 ) -> np.ndarray:
-    """As desc_act has it: inputs are grouped in order of their importance."""
+    """Groups inputs in order of their importance, like desc_act."""
     group = np.empty(inputs, dtype=np.int64)
     group[random.permutation(inputs)] = groups_in_order(inputs, group_size)
     return group
@@ -82,7 +82,7 @@ def quantize(
 
 
 def _words(nibbles: np.ndarray) -> np.ndarray:
-    """(..., 8) of 0 to 15, lowest first, to (...) int32."""
+    """Packs (..., 8) values 0 to 15, lowest first, into (...) int32."""
     shifts = np.arange(0, 32, 4, dtype=np.uint64)
     words = (nibbles.astype(np.uint64) << shifts).sum(axis=-1)
     return words.astype(np.uint32).view(np.int32)
@@ -113,7 +113,7 @@ def pack_gptq(linear: Quantized) -> dict[str, np.ndarray]:
 
 
 def crc32c(data: bytes) -> int:
-    """Castagnoli, reflected, as RFC 3720 has it."""
+    """Computes the Castagnoli CRC, reflected, as in RFC 3720."""
     table = []
     for byte in range(256):
         for _ in range(8):

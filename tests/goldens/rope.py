@@ -1,4 +1,4 @@
-"""Which RoPE frequencies each pass used, where they depend on the sequence."""
+"""Records each pass's RoPE frequencies if they depend on the sequence."""
 
 import torch
 
@@ -30,7 +30,7 @@ class RopeNotes:
         self._attention_factor = 1.0
 
     def add(self, prompt: str, part: str, model: torch.nn.Module) -> None:
-        """After the pass."""
+        """Records the frequencies; a caller adds each pass after it has run."""
         if self._rope_type not in _NOTES:
             return
         rotary = model.model.rotary_emb
@@ -39,7 +39,7 @@ class RopeNotes:
         self._attention_factor = float(rotary.attention_scaling)
 
     def json(self) -> dict:
-        """The members for golden.json; none for other kinds of RoPE."""
+        """Returns the members for golden.json; none for other kinds of RoPE."""
         if not self._passes:
             return {}
         return {

@@ -1,6 +1,6 @@
-"""Statistics of norms and comparison of two arms, in float64.
+"""Computes statistics of norms and comparisons of two arms, in float64.
 
-Written from the meaning of Statistics and Comparison in
+The code follows the definitions of Statistics and Comparison in
 proto/qkscope/v1/analysis.proto.
 """
 
@@ -12,12 +12,12 @@ ROWS_AT_ONCE = 256  # A vocabulary is wide: 256 x 49,152 float64 are 100 MB.
 def statistics(
     norms: np.ndarray, wavelengths: list[float], massive_over: float, top_n: int
 ) -> dict:
-    """Statistics of norms (heads, head_dim).
+    """Returns the Statistics of norms (heads, head_dim).
 
-    wavelengths: tokens, by frequency index; empty without RoPE. Dims d and
-    d + rotary_dims / 2 share index d. massive_over: lambda. Entries that are
-    not finite count nowhere but in non_finite_count. None stands for absent.
-    narrowest: the smallest |norm / threshold - 1|.
+    wavelengths: tokens, by frequency index; empty without RoPE. Dims d and d +
+    rotary_dims / 2 share index d. massive_over: lambda. Non-finite entries
+    count only in non_finite_count. None means absent. narrowest: the smallest
+    |norm / threshold - 1|.
     """
     norms = norms.astype(np.float64)
     entries, narrowest = [], np.inf
@@ -71,17 +71,17 @@ def statistics(
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Of each row of logits (T, vocab), in float64."""
+    """Computes log-softmax of each row of logits (T, vocab), in float64."""
     logits = logits.astype(np.float64)
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
 def compare(base: np.ndarray, arm: np.ndarray, ids: list[int]) -> dict:
-    """Comparison of an arm with its baseline; both logits (T, vocab).
+    """Compares an arm with its baseline; both are logits (T, vocab).
 
-    Entry t of kl (nats), top1_id and top1_flip is of the distribution after
-    token t; entry t of token_logprob is of token t, and entry 0 is 0.
+    Entry t of kl (nats), top1_id and top1_flip is for the distribution after
+    token t; entry t of token_logprob is for token t, and entry 0 is 0.
     """
     tokens = len(ids)
     kl, logprob = np.zeros(tokens), np.zeros(tokens)

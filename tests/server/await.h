@@ -1,4 +1,4 @@
-// Waiting for what is to happen.
+// Waits for a condition to come true.
 #ifndef QKSCOPE_TESTS_SERVER_AWAIT_H_
 #define QKSCOPE_TESTS_SERVER_AWAIT_H_
 
@@ -9,7 +9,7 @@
 
 namespace qk::testing {
 
-// False: it did not come true in time.
+// Returns false if the condition did not come true in time.
 inline bool Await(const std::function<bool()>& condition,
                   absl::Duration longest) {
   const absl::Time end = absl::Now() + longest;

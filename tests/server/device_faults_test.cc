@@ -1,6 +1,6 @@
-// A device that fails: the request that it fails for says so, the next one is
-// answered with the same bytes, and nothing stays taken. A device that is gone
-// takes the server out of service.
+// Tests a device that fails: the request that it fails for ends with the error,
+// the next request gets the same bytes as ever, and nothing stays allocated. A
+// device that is lost takes the server out of service.
 #include <atomic>
 #include <functional>
 #include <memory>
@@ -24,7 +24,7 @@ using testing::FaultyBackend;
 using testing::ServerTest;
 using testing::Tokens;
 
-// Tells of each pass before it begins, and which model it is of.
+// Reports each pass, and the model that it belongs to, before the pass begins.
 class ToldDevice : public EngineDevice {
  public:
   using OnPass = std::function<void(const Model&)>;
@@ -40,10 +40,10 @@ class ToldDevice : public EngineDevice {
 };
 
 constexpr char kToken[] = "root";
-// What must happen; far over what it takes.
-constexpr absl::Duration kPatience = absl::Seconds(20);
+// The timeout for what must happen; it is far longer than needed.
+constexpr absl::Duration kPatience = absl::Seconds(300);
 
-// All that a run takes memory and ops for.
+// The request covers everything for which a run needs memory and ops.
 std::string Request() {
   return "model: 'tiny' " + Tokens(7) +
          " arms {name: 'clean'} arms {name: 'top' disruptions {top_k {k: 1}}}"
@@ -79,7 +79,7 @@ class DeviceFaultsTest : public ServerTest {
     return analysis;
   }
 
-  // Everything but the times.
+  // Returns everything except the times.
   static std::string Payloads(const Analysis& analysis) {
     std::string out;
     for (pb::AnalyzeEvent event : analysis.events) {
@@ -96,7 +96,10 @@ class DeviceFaultsTest : public ServerTest {
         << n << ": " << analysis.status.error_message();
     EXPECT_EQ(analysis.finished(), nullptr) << n;
     EXPECT_EQ(Payloads(AnalyzeGood()), good_) << n;
-    EXPECT_EQ(model_.load()->pages().used_pages(), 0) << n;
+    // The run is destroyed after its last event.
+    EXPECT_TRUE(testing::Await(
+        [this] { return model_.load()->pages().used_pages() == 0; }, kPatience))
+        << n;
   }
 
   StatusCode CodeOfAnalyze() {
@@ -124,7 +127,7 @@ class DeviceFaultsTest : public ServerTest {
   const std::shared_ptr<Faults> faults_ = std::make_shared<Faults>();
   std::atomic<int> lost_ = 0;
   std::atomic<const Model*> model_ = nullptr;
-  // Called on the scheduler's thread; to be set while nothing runs.
+  // Called on the scheduler's thread; a test sets it while nothing runs.
   std::function<void()> on_pass_;
   std::string good_;
 };
@@ -156,7 +159,7 @@ TEST_F(DeviceFaultsTest, R12_EveryOpOfARequestFailsOnce) {
 void DeviceFaultsTest::ExpectOutOfService() {
   EXPECT_EQ(lost_, 1);
   EXPECT_FALSE(Serving());
-  // Also should the device come back.
+  // The server stays out of service even if the device comes back.
   faults_->lost_to_ops = faults_->lost_to_memory = false;
   EXPECT_EQ(CodeOfAnalyze(), StatusCode::UNAVAILABLE);
   EXPECT_EQ(lost_, 1);
@@ -178,7 +181,7 @@ TEST_F(DeviceFaultsTest, R12_ADeviceThatGivesNoMemoryDoesSo) {
 
 TEST_F(DeviceFaultsTest, R12_ADeviceLostToACancelledCallDoesSo) {
   const auto context = As(kToken);
-  // When the device goes, the call is over, and nobody asks for its run's end.
+  // When the device is lost, the call is over; nobody awaits its run's end.
   on_pass_ = [&] {
     context->TryCancel();
     EXPECT_TRUE(testing::Await(

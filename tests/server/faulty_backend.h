@@ -1,5 +1,5 @@
-// The CPU's backend with one failure, made to order: of an allocation, of an
-// op, or of the whole device.
+// The tests' backend with one injected failure: of an allocation, of an op, or
+// of the whole device.
 #ifndef QKSCOPE_TESTS_SERVER_FAULTY_BACKEND_H_
 #define QKSCOPE_TESTS_SERVER_FAULTY_BACKEND_H_
 
@@ -9,11 +9,11 @@
 #include <utility>
 
 #include "engine/backend/backend.h"
-#include "engine/cpu/cpu_backend.h"
+#include "tests/engine/test_backend.h"
 
 namespace qk::testing {
 
-// What a test and its backend, which the server owns, share.
+// The state that a test shares with its backend, which the server owns.
 struct Faults {
   std::atomic<int64_t> allocations{0};  // so far
   std::atomic<int64_t> ops{0};
@@ -28,11 +28,7 @@ struct Faults {
 class FaultyBackend : public Backend {
  public:
   explicit FaultyBackend(std::shared_ptr<Faults> faults)
-      : faults_(std::move(faults)) {
-    CpuBackendOptions options;
-    options.threads = 1;
-    inner_ = CreateCpuBackend(options);
-  }
+      : faults_(std::move(faults)), inner_(MakeTestBackend(1)) {}
 
   BackendInfo info() const override { return inner_->info(); }
   absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) override {
@@ -103,9 +99,9 @@ class FaultyBackend : public Backend {
     if (Run()) inner_->Attention(q, config, sequences, type, out);
   }
   void AttentionPattern(const float* q, const AttentionConfig& config,
-                        const AttentionRows& sequence,
-                        absl::Span<const int> rows, absl::Span<const int> heads,
-                        int keys, ComputeType type, float* out) override {
+                        const AttentionRows& sequence, const RowSet& rows,
+                        const HeadSet& heads, int keys, ComputeType type,
+                        float* out) override {
     if (Run())
       inner_->AttentionPattern(q, config, sequence, rows, heads, keys, type,
                                out);
@@ -147,54 +143,48 @@ class FaultyBackend : public Backend {
                      float* out) override {
     if (Run()) inner_->AddScaledRows(x, rows, factors, dim, out);
   }
-  void AddMoments(const HeadRows& x, absl::Span<const int> rows,
-                  const Moments& moments) override {
-    if (Run()) inner_->AddMoments(x, rows, moments);
+  void AddMoments(absl::Span<const MomentsJob> jobs) override {
+    if (Run()) inner_->AddMoments(jobs);
   }
-  void SelectDims(const Selection& selection, const Moments& moments,
-                  int64_t count, int head_dim, const Choice& choice) override {
-    if (Run()) inner_->SelectDims(selection, moments, count, head_dim, choice);
+  void SelectDims(absl::Span<const SelectJob> jobs) override {
+    if (Run()) inner_->SelectDims(jobs);
   }
-  void ReplaceDims(const DisruptionRule& rule, const Choice& choice,
-                   absl::Span<const int> rows, const HeadRows& x) override {
-    if (Run()) inner_->ReplaceDims(rule, choice, rows, x);
+  void ReplaceDims(absl::Span<const ReplaceJob> jobs) override {
+    if (Run()) inner_->ReplaceDims(jobs);
   }
-  void DisruptPerToken(const Selection& selection, absl::Span<const int> rows,
-                       const HeadRows& x, const Choice& choice) override {
-    if (Run()) inner_->DisruptPerToken(selection, rows, x, choice);
+  void DisruptPerToken(absl::Span<const TokenRuleJob> jobs) override {
+    if (Run()) inner_->DisruptPerToken(jobs);
   }
-  void ExpandHeads(const HeadRows& x, int to_heads, float* out) override {
-    if (Run()) inner_->ExpandHeads(x, to_heads, out);
+  void ExpandHeads(absl::Span<const ExpandJob> jobs) override {
+    if (Run()) inner_->ExpandHeads(jobs);
   }
-  void FinishNorms(const double* squares, absl::Span<const int> heads,
-                   int head_dim, float* out) override {
-    if (Run()) inner_->FinishNorms(squares, heads, head_dim, out);
+  void FinishNorms(absl::Span<const NormsJob> jobs) override {
+    if (Run()) inner_->FinishNorms(jobs);
   }
-  void TokenNorms(const HeadRows& x, absl::Span<const int> rows,
-                  absl::Span<const int> heads, float* out) override {
-    if (Run()) inner_->TokenNorms(x, rows, heads, out);
+  void TokenNorms(absl::Span<const TokenNormsJob> jobs) override {
+    if (Run()) inner_->TokenNorms(jobs);
   }
-  void CopyOut(const HeadRows& x, absl::Span<const int> rows,
-               absl::Span<const int> heads, RawDtype dtype,
-               void* out) override {
-    if (Run()) inner_->CopyOut(x, rows, heads, dtype, out);
+  void CopyOut(absl::Span<const CopyOutJob> jobs) override {
+    if (Run()) inner_->CopyOut(jobs);
   }
-  void ReduceLogits(const float* logits, int vocab,
-                    absl::Span<LogitsRow> rows) override {
-    if (Run()) inner_->ReduceLogits(logits, vocab, rows);
+  void ReduceLogits(const float* logits, int vocab, int rows,
+                    const int32_t* targets, LogitsRow* out) override {
+    if (Run()) inner_->ReduceLogits(logits, vocab, rows, targets, out);
   }
-  void TopLogits(const float* logits, int vocab, int n, double log_sum_exp,
-                 int32_t* ids, float* logprobs) override {
-    if (Run()) inner_->TopLogits(logits, vocab, n, log_sum_exp, ids, logprobs);
+  void TopLogits(const float* logits, int vocab, const LogitsRow* reduced,
+                 int n, int32_t* ids, float* logprobs) override {
+    if (Run()) inner_->TopLogits(logits, vocab, reduced, n, ids, logprobs);
   }
-  void KlDivergence(const float* base, const float* arm, int vocab,
-                    absl::Span<const LogitsRow> base_rows,
-                    absl::Span<const LogitsRow> arm_rows, float* kl) override {
-    if (Run()) inner_->KlDivergence(base, arm, vocab, base_rows, arm_rows, kl);
+  void KlDivergence(const float* base, const float* arm, int vocab, int rows,
+                    const LogitsRow* base_rows, const LogitsRow* arm_rows,
+                    float* kl) override {
+    if (Run()) {
+      inner_->KlDivergence(base, arm, vocab, rows, base_rows, arm_rows, kl);
+    }
   }
 
  private:
-  // Whether the next op is done: not from the first failure on.
+  // Returns whether the next op runs; none runs after the first failure.
   bool Run() {
     if (++faults_->ops == faults_->fail_op) {
       status_ = absl::InternalError("injected: bad op");
@@ -203,7 +193,7 @@ class FaultyBackend : public Backend {
   }
 
   const std::shared_ptr<Faults> faults_;
-  std::unique_ptr<Backend> inner_;
+  const std::unique_ptr<Backend> inner_;
   absl::Status status_;  // sticks until Synchronize
 };
 

@@ -1,5 +1,4 @@
-// A device that a test holds between two layers, or slows, and that remembers
-// the passes it was asked for.
+// A device that a test holds between two layers, and that records its passes.
 #ifndef QKSCOPE_TESTS_SERVER_GATED_DEVICE_H_
 #define QKSCOPE_TESTS_SERVER_GATED_DEVICE_H_
 
@@ -9,12 +8,11 @@
 #include <utility>
 #include <vector>
 
-#include "absl/time/clock.h"
 #include "server/schedule/engine_device.h"
 
 namespace qk::testing {
 
-// Holds passes before each step while it is shut. Thread-safe.
+// Holds passes before each step while the gate is shut. Thread-safe.
 class Gate {
  public:
   void Open() {
@@ -22,32 +20,43 @@ class Gate {
     open_ = true;
     changed_.notify_all();
   }
-  // The first so many passes go through however it is.
+  // Lets the first `passes` passes through even while the gate is shut.
   void LetThrough(size_t passes) {
     std::lock_guard<std::mutex> lock(mutex_);
     let_through_ = passes;
+    changed_.notify_all();
+  }
+  // Lets this many more passes through even while the gate is shut.
+  void LetThroughMore(size_t passes) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    let_through_ = passes_.size() + passes;
+    changed_.notify_all();
   }
   void Shut() {
     std::lock_guard<std::mutex> lock(mutex_);
     open_ = false;
     arrived_ = false;
   }
-  // Each step takes that much longer.
-  void SlowDown(absl::Duration step) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    step_ = step;
-  }
-  // Until a pass stands before the gate, or has gone through it.
+  // Waits until a pass has reached the gate or has gone through it.
   void AwaitPass() {
     std::unique_lock<std::mutex> lock(mutex_);
     changed_.wait(lock, [this] { return arrived_; });
   }
-  // Steps that have begun.
+  // Waits until a pass is held at the gate.
+  void AwaitHeld() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait(lock, [this] { return held_; });
+  }
+  bool holds() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return held_;
+  }
+  // Returns the number of steps that have begun.
   int steps() const {
     std::lock_guard<std::mutex> lock(mutex_);
     return steps_;
   }
-  // The rows of each sequence of each pass, as they started.
+  // Returns the rows of each sequence of each pass that has started.
   std::vector<std::vector<int>> passes() const {
     std::lock_guard<std::mutex> lock(mutex_);
     return passes_;
@@ -57,14 +66,15 @@ class Gate {
   friend class GatedDevice;
   void Pass() {
     std::unique_lock<std::mutex> lock(mutex_);
+    const auto may_go = [this] {
+      return open_ || passes_.size() <= let_through_;
+    };
     arrived_ = true;
+    held_ = !may_go();
     changed_.notify_all();
-    changed_.wait(lock,
-                  [this] { return open_ || passes_.size() <= let_through_; });
+    changed_.wait(lock, may_go);
+    held_ = false;
     ++steps_;
-    const absl::Duration step = step_;
-    lock.unlock();
-    absl::SleepFor(step);
   }
   void Start(std::vector<int> rows) {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -75,8 +85,8 @@ class Gate {
   std::condition_variable changed_;
   bool open_ = false;
   bool arrived_ = false;
+  bool held_ = false;
   size_t let_through_ = 0;
-  absl::Duration step_;
   int steps_ = 0;
   std::vector<std::vector<int>> passes_;
 };

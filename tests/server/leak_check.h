@@ -1,4 +1,4 @@
-// Looks at every error that a channel's calls end with: none may tell of the
+// Checks every error that a channel's calls end with: none may reveal the
 // server's files, memory or machine.
 #ifndef QKSCOPE_TESTS_SERVER_LEAK_CHECK_H_
 #define QKSCOPE_TESTS_SERVER_LEAK_CHECK_H_
@@ -15,7 +15,7 @@
 
 namespace qk::testing {
 
-// What the text gives away; empty: nothing.
+// Returns what the text reveals; empty if nothing.
 inline std::string LeakIn(const std::string& text) {
   const auto is_name = [](unsigned char c) {
     return std::isalnum(c) != 0 || c == '_' || c == '.' || c == '-';

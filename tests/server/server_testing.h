@@ -30,7 +30,7 @@ Message Parse(const std::string& text) {
   return message;
 }
 
-// A user who shows the token.
+// Returns a user with this token.
 inline UserEntry UserWithToken(const std::string& alias, UserRole role,
                                const std::string& token) {
   Sha256 sha256;
@@ -43,7 +43,7 @@ inline UserEntry UserWithToken(const std::string& alias, UserRole role,
   return entry;
 }
 
-// Everything that came of one Analyze.
+// Everything that one Analyze returned.
 struct Analysis {
   std::vector<pb::AnalyzeEvent> events;
   grpc::Status status;
@@ -63,18 +63,29 @@ struct Analysis {
 
 class ServerTest : public ::testing::Test {
  protected:
-  // "tiny" (grouped queries, context 256, vocabulary 97, no tokenizer).
+  // "tiny" has grouped queries, context 256, vocabulary 97 and no tokenizer.
   static ServerOptions TinyOptions() {
     ServerOptions options;
     options.version = "test";
     options.listen = "127.0.0.1:0";
-    // Its listener takes 2 s to stop.
+    // The metrics listener takes 2 s to stop.
     options.metrics_listen = "";
     options.threads = 1;
     options.log_level = LogLevel::kError;
+    // Readers may stall for as long as a test likes.
+    options.limits.write_stall_timeout_ms = 3'600'000;
     options.models.push_back(
         {"tiny", GoldenModel("tiny_llama_gqa"), ComputeType::kF32, ""});
     return options;
+  }
+
+  // Such a channel takes at most 64 KiB of a stream that nobody reads, however
+  // fast the connection seems to be: a call with larger results cannot end
+  // before its reader has read that far.
+  static grpc::ChannelArguments ChannelArguments() {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+    return arguments;
   }
 
   void StartServer(
@@ -87,7 +98,7 @@ class ServerTest : public ::testing::Test {
     server_ = *std::move(server);
     channel_ = grpc::experimental::CreateCustomChannelWithInterceptors(
         server_->address(), grpc::InsecureChannelCredentials(),
-        grpc::ChannelArguments(), LeakCheck::Factories());
+        ChannelArguments(), LeakCheck::Factories());
     stub_ = pb::Analysis::NewStub(channel_);
   }
 
@@ -104,7 +115,7 @@ class ServerTest : public ::testing::Test {
   Analysis Analyze(const std::string& request) {
     return Analyze(Parse<pb::AnalyzeRequest>(request));
   }
-  // A call's context with a user's token; with none where it is empty.
+  // Returns a call context with the user's token; with none if it is empty.
   static std::unique_ptr<grpc::ClientContext> As(const std::string& token) {
     auto context = std::make_unique<grpc::ClientContext>();
     if (!token.empty()) {
@@ -133,7 +144,7 @@ class ServerTest : public ::testing::Test {
   std::unique_ptr<pb::Analysis::Stub> stub_;
 };
 
-// A prompt of `count` token ids, as text proto.
+// Returns a prompt of `count` token ids, as text proto.
 inline std::string Tokens(int count) {
   std::string ids;
   for (int i = 0; i < count; ++i) {

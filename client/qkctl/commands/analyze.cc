@@ -20,8 +20,8 @@ std::string Details() {
       "and"
       " where it\nsits (head, dim, and the wavelength of its RoPE pair in "
       "tokens)"
-      ". At the end, per\narm: mean log-probability of the prompt, KL to the"
-      " baseline, changed top-1 tokens.\n\nExamples:\n"
+      ". At the end, per\narm: mean log-probability of the prompt, KL from the"
+      " baseline, changed top-1\ntokens.\n\nExamples:\n"
       "  qkctl analyze --prompt 'The city of Paris is in'\n"
       "  qkctl analyze --model smollm2 --prompt 'The city of Paris is in' \\\n"
       "      --arm clean --arm top_k:1 --arm bottom_k:1 --layers 0-3,7\n"
@@ -35,11 +35,10 @@ std::string Details() {
       "      --parse-special\n"
       "  echo hello | qkctl analyze --prompt - --json | jq .layer.layer\n\n",
       kArmHelp, ArmSpecHelp(),
-      "\n--json: a line per event, protobuf's JSON mapping of AnalyzeEvent with"
-      " 64-bit\nnumbers as numbers; norms are the array layer.values "
-      "(row-major,"
-      " shape in\nlayer.shape), raw values base64 in layer.data; text also as"
-      " *_utf8.\n");
+      "\n--json: one line per event, protobuf's JSON mapping of AnalyzeEvent "
+      "with 64-bit\nintegers as numbers. Norms are in the array layer.values "
+      "(row-major, shape in\nlayer.shape), raw values in layer.data as base64. "
+      "Bytes that are text are\nrepeated as *_utf8.\n");
 }
 
 ExitCode RunAnalyze(const std::vector<std::string>& arguments,
@@ -54,10 +53,11 @@ ExitCode RunAnalyze(const std::vector<std::string>& arguments,
   request_flags.AddTo(line.flags());
   output.AddTo(line.flags());
   line.flags()->Add(
-      "detach", "start it, print its id and leave: see qkctl result", &detach);
+      "detach", "start the request, print its id and exit; see qkctl result",
+      &detach);
   line.flags()->Add("resumable",
-                    "the server goes on should the connection break, and the "
-                    "stream is taken up",
+                    "if the connection breaks, the request continues and the "
+                    "stream is resumed",
                     &resumable);
   if (auto over = line.Parse(arguments, 0)) return *over;
   absl::StatusOr<v1::AnalyzeRequest> request = request_flags.Build();

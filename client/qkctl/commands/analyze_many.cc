@@ -16,6 +16,7 @@
 #include "client/qkctl/flags/jsonl.h"
 #include "client/qkctl/flags/request_flags.h"
 #include "client/qkctl/output/analyze_view.h"
+#include "engine/base/json_string.h"
 
 namespace qk::client {
 namespace {
@@ -31,7 +32,7 @@ absl::Status ReadPrompts(const std::string& path,
         prompt.set_id(id == line.fields().end() ? absl::StrCat(number)
                                                 : id->second.string_value());
         if (prompt.id().empty()) {
-          return absl::InvalidArgumentError("\"id\" must be a text");
+          return absl::InvalidArgumentError("\"id\" must be a string");
         }
         absl::Status status = InputOf(line, "prompt", prompt.mutable_input());
         if (status.ok()) prompts->push_back(std::move(prompt));
@@ -52,10 +53,10 @@ ManyObserver JsonObserver(Console* console) {
   };
   observer.on_tensor = [print](const std::string& id, int64_t seq,
                                const Tensor& tensor) {
-    print(id, "event", JsonOfTensor(seq, tensor));
+    print(id, "event", TensorToJson(seq, tensor));
   };
   observer.on_prompt = [print](const std::string& id,
-                               absl::StatusOr<AnalysisResult> result) {
+                               const absl::StatusOr<AnalysisResult>& result) {
     if (result.ok()) return;
     v1::ManyPromptError error;
     error.set_id(id);
@@ -66,7 +67,7 @@ ManyObserver JsonObserver(Console* console) {
   return observer;
 }
 
-// A line per prompt and arm.
+// Prints one line per prompt and arm.
 class PromptTable {
  public:
   PromptTable(const v1::AnalyzeRequest& request,
@@ -105,12 +106,12 @@ class PromptTable {
               "failed: ", Printable(std::string(result.status().message())))),
           "\n"));
     }
-    console_->Progress(absl::StrCat(++through_, " of ", prompts_, " prompts"));
+    console_->Progress(absl::StrCat(++done_, " of ", prompts_, " prompts"));
   }
 
  private:
   Console* console_;
-  size_t prompts_, through_ = 0;
+  size_t prompts_, done_ = 0;
   int id_width_ = 6, arm_width_ = 3;
 };
 
@@ -119,7 +120,7 @@ std::string MeanAndDeviation(const v1::Moments& moments) {
                          std::sqrt(std::max(0.0, moments.variance())));
 }
 
-// A line per arm, layer and point.
+// One line per arm, layer and point.
 std::string AggregateTable(const std::vector<v1::AggregateEntry>& entries,
                            const Console& console) {
   int arm_width = 3;
@@ -155,11 +156,11 @@ struct ManyFlags {
 
   void AddTo(FlagSet* flags) {
     flags->Section("Prompts");
-    flags->Add("jsonl", "FILE", "a prompt per line, - is standard input",
-               &jsonl);
+    flags->Add("jsonl", "FILE",
+               "file with one prompt per line; - reads standard input", &jsonl);
     flags->Add("aggregate",
-               "means and variances over all prompts instead of each prompt's "
-               "own values",
+               "show means and variances over all prompts instead of each "
+               "prompt's values",
                &aggregate);
     request.AddTo(flags);
     flags->Section("Output");
@@ -239,11 +240,11 @@ ExitCode RunAnalyzeMany(const std::vector<std::string>& arguments,
 
 const Command kAnalyzeManyCommand = {
     {"analyze-many", "", "Run many prompts through every arm, in one call",
-     "A line of --jsonl: {\"prompt\": TEXT} or {\"prompt_ids\": [IDS]}, and "
-     "\"id\": NAME if the\nline's number is not name enough. The server runs "
-     "them together. A prompt that\nfails is told and the others go on; the "
-     "exit code is then that of the first\nfailure.\n\n"
-     "--json: {\"id\": NAME, \"event\": AnalyzeEvent} as of analyze --json, "
+     "Each line of --jsonl is {\"prompt\": TEXT} or {\"prompt_ids\": [IDS]}, "
+     "with an\noptional \"id\": NAME (default: the line's number). The server "
+     "runs the prompts\ntogether. If a prompt fails, its error is shown and "
+     "the others continue; the exit\ncode is that of the first failure.\n\n"
+     "--json: {\"id\": NAME, \"event\": AnalyzeEvent} as in analyze --json, "
      "{\"id\": NAME,\n\"error\": ManyPromptError}, {\"aggregate\": "
      "AggregateEntry} and {\"finished\": ...}.\n\nExamples:\n"
      "  qkctl analyze-many --jsonl prompts.jsonl --arm clean --arm top_k:1\n"

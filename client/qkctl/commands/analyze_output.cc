@@ -16,7 +16,7 @@ AnalyzeObserver JsonObserver(Console* console) {
     console->Print(ToJson(event) + "\n");
   };
   observer.on_tensor = [console](int64_t seq, const Tensor& tensor) {
-    console->Print(JsonOfTensor(seq, tensor) + "\n");
+    console->Print(TensorToJson(seq, tensor) + "\n");
   };
   return observer;
 }
@@ -59,11 +59,12 @@ absl::Status Save(const AnalysisResult& result,
 
 void AnalyzeOutput::AddTo(FlagSet* flags) {
   flags->Section("Output");
-  flags->Add("all-arms", "rows of every arm, not of the first only",
+  flags->Add("all-arms", "show the rows of all arms, not only of the first",
              &all_arms_);
-  flags->Add("explain", "end with two sentences on what the numbers say",
+  flags->Add("explain", "end with two sentences that explain the numbers",
              &explain_);
-  flags->Add("json", "a JSON line per event instead of the table", &json_);
+  flags->Add("json", "print one JSON line per event instead of the table",
+             &json_);
   flags->Add("out", "FILE", "save tensors and manifest as .safetensors",
              &files_.out);
   flags->Add("manifest", "FILE", "save the manifest as JSON, for replay",

@@ -1,4 +1,4 @@
-// What analyze and result do with the events of a request.
+// How `analyze` and `result` show and save the events of a request.
 #ifndef QKSCOPE_CLIENT_QKCTL_COMMANDS_ANALYZE_OUTPUT_H_
 #define QKSCOPE_CLIENT_QKCTL_COMMANDS_ANALYZE_OUTPUT_H_
 
@@ -20,7 +20,7 @@ class AnalyzeOutput {
       const AnalyzeObserver& observer)>;
 
   void AddTo(FlagSet* flags);
-  // Makes the call; shows and saves what comes.
+  // Makes the call, shows its events and saves its result.
   ExitCode Run(Context* context, const Call& call) const;
 
  private:

@@ -14,7 +14,7 @@ ExitCode RunCancel(const std::vector<std::string>& arguments,
   if (auto over = line.Parse(arguments, 64)) return *over;
   if (line.words().empty()) {
     return context->FailUsage(
-        absl::InvalidArgumentError("cancel needs a request's id"));
+        absl::InvalidArgumentError("cancel: needs a request id"));
   }
   const std::unique_ptr<AnalysisClient> client = context->Connect();
   ExitCode code = kExitOk;
@@ -25,7 +25,7 @@ ExitCode RunCancel(const std::vector<std::string>& arguments,
       continue;
     }
     context->console.Print(absl::StrCat(
-        id, response->was_running() ? " cancelled\n" : " dropped\n"));
+        id, response->was_running() ? " cancelled\n" : " deleted\n"));
   }
   return code;
 }
@@ -33,8 +33,8 @@ ExitCode RunCancel(const std::vector<std::string>& arguments,
 }  // namespace
 
 const Command kCancelCommand = {
-    {"cancel", "ID...", "End requests, and drop what is kept of their results",
-     "One's own; an operator may end anybody's. qkctl queue shows the ids.\n\n"
+    {"cancel", "ID...", "Cancel requests and delete their kept results",
+     "Operators may cancel any user's requests. qkctl queue shows the ids.\n\n"
      "Examples:\n  qkctl cancel 1f2e3d4c5b6a7988\n"},
     &RunCancel};
 

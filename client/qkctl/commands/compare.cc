@@ -22,7 +22,7 @@ namespace {
 
 namespace v1 = qkscope::v1;
 
-// (image, phase, step, layer, point, stage); image and step: -1 without.
+// (image, phase, step, layer, point, stage); image and step are -1 if absent.
 using Place = std::tuple<int, int, int, int, int, int>;
 
 // One arm of one run.
@@ -33,10 +33,10 @@ struct Side {
   std::optional<double> mean_logprob;
 };
 
-// One point of one layer, of both sides.
+// One point of one layer on both sides.
 struct Pair {
   NormStatistics a, b;
-  bool norms = false;  // else the statistics have no meaning
+  bool norms = false;  // if false, the statistics have no meaning
   double change = 0;   // |a - b| / |a|, as vectors
 };
 
@@ -59,7 +59,7 @@ absl::StatusOr<Side> SideOf(const SavedAnalysis& saved, const std::string& arm,
   }
   if (side.tensors.empty()) {
     return absl::InvalidArgumentError(
-        absl::StrCat(title, ": there is no tensor of arm '", arm, "'"));
+        absl::StrCat(title, ": no tensors of arm '", arm, "'"));
   }
   return side;
 }
@@ -89,7 +89,7 @@ absl::StatusOr<Pair> ComparePlace(const Tensor& a, const Tensor& b,
     return absl::InvalidArgumentError(
         absl::StrCat(TensorName(a.header), " has ", values_a->size(),
                      " values on one side, ", values_b->size(),
-                     " on the other: compare runs of one model and prompt "
+                     " on the other; compare runs of the same model and prompt "
                      "length"));
   }
   Pair pair;
@@ -103,7 +103,7 @@ absl::StatusOr<Pair> ComparePlace(const Tensor& a, const Tensor& b,
   return pair;
 }
 
-// "before"/"after" and the phase, for rows that are not the plain prefill.
+// The layer, and whatever distinguishes the row from plain prefill.
 std::string RowLabel(const Place& place) {
   const auto& [image, phase, step, layer, point, stage] = place;
   std::string label = absl::StrCat(layer);
@@ -169,15 +169,16 @@ absl::Status PrintComparison(const Side& a, const Side& b, bool json,
   }
   console->Print(table);
   if (!json && a.mean_logprob.has_value() && b.mean_logprob.has_value()) {
-    console->Print(
-        absl::StrFormat("\nmean log-probability of the prompt: A %.4f, B %.4f "
-                        "(a disrupted prompt's has seen later tokens)\n",
-                        *a.mean_logprob, *b.mean_logprob));
+    console->Print(absl::StrFormat(
+        "\nmean log-probability of the prompt: A %.4f, B %.4f "
+        "(a disrupted prompt's value depends on later tokens)\n",
+        *a.mean_logprob, *b.mean_logprob));
   }
   return absl::OkStatus();
 }
 
-// The sides of one or two saved files, arms by name or the first of each.
+// The two sides from one or two saved files; arms are chosen by name, or are
+// the first of each file.
 absl::StatusOr<std::pair<Side, Side>> SidesOfFiles(
     const std::vector<std::string>& files,
     const std::vector<std::string>& arms) {
@@ -192,7 +193,7 @@ absl::StatusOr<std::pair<Side, Side>> SidesOfFiles(
     if (!saved.ok()) return saved.status();
     if (saved->tensors.empty()) {
       return absl::InvalidArgumentError(absl::StrCat(
-          file, " has no tensors: compare files of analyze --out"));
+          file, " has no tensors; compare files saved with analyze --out"));
     }
     const auto& expanded = saved->manifest.expanded().arms();
     std::string arm = expanded.empty() ? "clean" : expanded[0].name();
@@ -226,7 +227,7 @@ ExitCode CompareArms(v1::AnalyzeRequest request, bool json, Context* context) {
         absl::StrCat("compare takes two arms, got ", request.arms_size(),
                      ": --arm clean --arm top_k:1")));
   }
-  // What attention gets to see is where arms differ from layer 0 on.
+  // After the disruption, values differ between arms from layer 0 on.
   if (!request.capture().has_stage()) {
     request.mutable_capture()->set_stage(v1::AFTER);
   }
@@ -258,7 +259,7 @@ ExitCode RunCompare(const std::vector<std::string>& arguments,
   bool json = false;
   request_flags.AddTo(line.flags());
   line.flags()->Section("Output");
-  line.flags()->Add("json", "a JSON line per layer and point", &json);
+  line.flags()->Add("json", "print one JSON line per layer and point", &json);
   if (auto over = line.Parse(arguments, 2)) return *over;
   if (!line.words().empty()) {
     return CompareFiles(line.words(), request_flags.arms(), json, context);
@@ -272,10 +273,11 @@ ExitCode RunCompare(const std::vector<std::string>& arguments,
 
 const Command kCompareCommand = {
     {"compare", "[FILE [FILE]]",
-     "Put two arms, or two saved analyses, side by side per layer",
-     "With two arms it runs them, and shows values after the disruption "
-     "(--stage says\notherwise). With files of analyze --out it runs nothing; "
-     "there --arm NAME chooses\namong a file's arms (default: its first).\n\n"
+     "Compare two arms, or two saved analyses, layer by layer",
+     "Given two arms, runs them and compares values after the disruption "
+     "(change this\nwith --stage). Given files saved with analyze --out, runs "
+     "nothing; --arm NAME\nthen chooses an arm of a file (default: the "
+     "first).\n\n"
      "Examples:\n"
      "  qkctl compare --prompt 'The city of Paris' --arm clean --arm top_k:1\n"
      "  qkctl compare p.safetensors --arm clean --arm top_k:1\n"

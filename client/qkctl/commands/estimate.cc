@@ -30,7 +30,7 @@ ExitCode RunEstimate(const std::vector<std::string>& arguments,
   bool json = false;
   request_flags.AddTo(line.flags());
   line.flags()->Section("Output");
-  line.flags()->Add("json", "one JSON object, with the expanded request",
+  line.flags()->Add("json", "print one JSON object, with the expanded request",
                     &json);
   if (auto over = line.Parse(arguments, 0)) return *over;
   absl::StatusOr<v1::AnalyzeRequest> request = request_flags.Build();
@@ -54,7 +54,7 @@ ExitCode RunEstimate(const std::vector<std::string>& arguments,
 }  // namespace
 
 const Command kEstimateCommand = {
-    {"estimate", "", "Say what an analysis would need, without running it",
+    {"estimate", "", "Estimate what an analysis would need, without running it",
      "Takes the flags of analyze.\n\nExamples:\n"
      "  qkctl estimate --prompt-file long.txt --form raw --arm clean "
      "--arm top_k:1\n"

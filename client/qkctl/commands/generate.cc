@@ -13,7 +13,8 @@ namespace {
 
 namespace v1 = qkscope::v1;
 
-// A model may write any byte; a terminal must not obey it.
+// Removes control characters, which a model may generate and a terminal would
+// obey.
 std::string WithoutControls(const std::string& text) {
   std::string clean;
   for (const char c : text) {
@@ -35,7 +36,8 @@ absl::StatusOr<v1::GenerateRequest> BuildRequest(
   *request.mutable_generate() = *std::move(spec);
   if (arms.size() > 1) {
     return absl::InvalidArgumentError(
-        "generate takes one --arm; analyze --max-new-tokens takes several");
+        "--arm: generate takes only one; use analyze --max-new-tokens for "
+        "several");
   }
   if (!arms.empty()) {
     absl::StatusOr<v1::Arm> arm = ParseArm(arms[0]);
@@ -61,7 +63,7 @@ ExitCode RunGenerate(const std::vector<std::string>& arguments,
   input_flags.AddTo(line.flags());
   generate_flags.AddTo(line.flags(), "64");
   line.flags()->Section("Output");
-  line.flags()->Add("json", "a JSON line per event", &json);
+  line.flags()->Add("json", "print one JSON line per event", &json);
   if (auto over = line.Parse(arguments, 0)) return *over;
   absl::StatusOr<v1::GenerateRequest> request =
       BuildRequest(input_flags, generate_flags, arms);
@@ -89,8 +91,8 @@ ExitCode RunGenerate(const std::vector<std::string>& arguments,
 }  // namespace
 
 const Command kGenerateCommand = {
-    {"generate", "", "Go on from a prompt, clean or disrupted",
-     "Greedy unless --temperature is given.\n\nExamples:\n"
+    {"generate", "", "Continue a prompt, clean or disrupted",
+     "Decoding is greedy unless --temperature is given.\n\nExamples:\n"
      "  qkctl generate --prompt 'The city of Paris is in' --max-new-tokens 20\n"
      "  qkctl generate --chat chatml --prompt 'Name three rivers.' "
      "--arm top_k:1\n"},

@@ -9,7 +9,7 @@
 namespace qk::client {
 namespace {
 
-// Between two looks at a server that is not up yet.
+// The pause between two checks of a server that is not up yet.
 constexpr absl::Duration kPollInterval = absl::Milliseconds(100);
 
 ExitCode RunHealth(const std::vector<std::string>& arguments,
@@ -20,12 +20,13 @@ ExitCode RunHealth(const std::vector<std::string>& arguments,
   line.flags()->Section("Request");
   line.flags()->Add("model", "NAME", "ask about this model (default: all)",
                     &model);
-  line.flags()->Add("wait", "SECONDS", "ask again until it serves", &wait_s);
+  line.flags()->Add("wait", "SECONDS",
+                    "retry for up to this time until it serves", &wait_s);
   if (auto over = line.Parse(arguments, 0)) return *over;
   const absl::Time until = absl::Now() + absl::Seconds(wait_s.value_or(0));
   absl::Status status;
   do {
-    // A channel that failed backs off for seconds; a new one tries at once.
+    // A failed channel backs off for seconds; a new channel connects at once.
     status =
         context->Connect()->CheckHealth(model.value_or(""), context->Call());
     if (status.code() != absl::StatusCode::kUnavailable ||
@@ -42,8 +43,8 @@ ExitCode RunHealth(const std::vector<std::string>& arguments,
 }  // namespace
 
 const Command kHealthCommand = {
-    {"health", "", "Say whether the server, or a model, is serving",
-     "Exit code 0: serving; 3: not.\n\nExamples:\n  qkctl health\n"
+    {"health", "", "Check whether the server, or a model, is serving",
+     "Exit code 0: serving; 3: not serving.\n\nExamples:\n  qkctl health\n"
      "  qkctl health --model smollm2 --wait 30\n"},
     &RunHealth};
 

@@ -99,9 +99,9 @@ ExitCode RunModel(const std::vector<std::string>& arguments, Context* context) {
   LoadFlags flags;
   line.flags()->Section("Loading");
   line.flags()->Add("compute", "TYPE", "f32 (default) or bf16", &flags.compute);
-  line.flags()->Add("sha256", "HEX", "what the weights' digest must be",
+  line.flags()->Add("sha256", "HEX", "the weights' expected SHA-256",
                     &flags.sha256);
-  line.flags()->Add("replace", "the name may be served already",
+  line.flags()->Add("replace", "allow a name that is already served",
                     &flags.replace);
   if (auto over = line.Parse(arguments, 3)) return *over;
   const std::vector<std::string>& words = line.words();
@@ -116,8 +116,8 @@ ExitCode RunModel(const std::vector<std::string>& arguments, Context* context) {
     return Reload(context);
   }
   return context->FailUsage(absl::InvalidArgumentError(
-      "expected load NAME PATH, unload NAME or reload-config; see qkctl model "
-      "--help"));
+      "model: expected load NAME PATH, unload NAME or reload-config; see qkctl "
+      "model --help"));
 }
 
 }  // namespace
@@ -125,11 +125,11 @@ ExitCode RunModel(const std::vector<std::string>& arguments, Context* context) {
 const Command kModelCommand = {
     {"model", "load NAME PATH | unload NAME | reload-config",
      "Load and unload models while the server runs",
-     "For operators, where the server's configuration has model_admin. PATH is "
-     "below the\nserver's model_admin.root. Requests in progress keep the "
-     "model they began with;\nunload returns when the last of them has ended. "
-     "reload-config reads users and TLS\nfiles again. Ctrl-C only ends the "
-     "waiting.\n\n"
+     "For operators, if the server's configuration enables model_admin. PATH "
+     "is\nrelative to the server's model_admin.root. Requests in progress keep "
+     "the model\nthey began with; unload returns when the last of them has "
+     "ended. reload-config\nreads users and TLS files again. Ctrl-C only stops "
+     "waiting; it does not stop the\nload or unload.\n\n"
      "Examples:\n  qkctl model load smollm2 SmolLM2-135M-Instruct.gguf\n"
      "  qkctl model load smollm2 smollm2-new --compute bf16 --replace\n"
      "  qkctl model unload smollm2\n"},

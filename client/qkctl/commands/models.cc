@@ -71,7 +71,7 @@ void PrintDetails(const v1::ModelInfo& model, Console* console) {
                                 model.device_bytes() / 1048576.0));
   row("weights SHA-256", model.weights_sha256());
   row("tokenizer SHA-256", model.tokenizer_sha256().empty()
-                               ? "none: give token ids"
+                               ? "none; prompts must be token ids"
                                : model.tokenizer_sha256());
   for (const v1::RopeInfo& rope : model.rope()) {
     std::string text =
@@ -97,7 +97,8 @@ ExitCode RunModels(const std::vector<std::string>& arguments,
   CommandLine line(kModelsCommand.text, context);
   bool json = false;
   line.flags()->Section("Output");
-  line.flags()->Add("json", "one JSON object instead of the table", &json);
+  line.flags()->Add("json", "print one JSON object instead of the table",
+                    &json);
   if (auto over = line.Parse(arguments, 1)) return *over;
   const std::unique_ptr<AnalysisClient> client = context->Connect();
   Console* console = &context->console;

@@ -9,7 +9,7 @@
 namespace qk::client {
 namespace {
 
-// Asks for one's own, or everybody's, and prints a table or JSON.
+// Asks for the caller's or all users' entries, and prints a table or JSON.
 template <typename Response>
 ExitCode AskAndPrint(
     const CommandText& text, const std::vector<std::string>& arguments,
@@ -19,9 +19,10 @@ ExitCode AskAndPrint(
   CommandLine line(text, context);
   bool all_users = false, json = false;
   line.flags()->Section("Request");
-  line.flags()->Add("all-users", "everybody's: for operators", &all_users);
+  line.flags()->Add("all-users", "show all users; for operators", &all_users);
   line.flags()->Section("Output");
-  line.flags()->Add("json", "one JSON object instead of the table", &json);
+  line.flags()->Add("json", "print one JSON object instead of the table",
+                    &json);
   if (auto over = line.Parse(arguments, 0)) return *over;
   const std::unique_ptr<AnalysisClient> client = context->Connect();
   const auto response = (client.get()->*ask)(all_users, context->Call());
@@ -44,12 +45,12 @@ ExitCode RunUsage(const std::vector<std::string>& arguments, Context* context) {
 }  // namespace
 
 const Command kQueueCommand = {
-    {"queue", "", "List requests that wait, run, or whose results are kept",
+    {"queue", "", "List requests that wait, run or have kept results",
      "Examples:\n  qkctl queue\n  qkctl queue --all-users --json\n"},
     &RunQueue};
 
 const Command kUsageCommand = {
-    {"usage", "", "Show what was used of the device, and budgets",
+    {"usage", "", "Show the usage of the device, and budgets",
      "Examples:\n  qkctl usage\n"},
     &RunUsage};
 

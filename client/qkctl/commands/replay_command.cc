@@ -12,7 +12,8 @@ namespace {
 
 namespace v1 = qkscope::v1;
 
-// A manifest has an image's digest and sizes; `files` have its bytes.
+// Adds the images' bytes from `files` to the digests and sizes that a manifest
+// has.
 absl::Status FillImages(const std::vector<std::string>& files,
                         v1::Input* input) {
   if (static_cast<int>(files.size()) != input->images_size()) {
@@ -39,17 +40,17 @@ ExitCode RunReplay(const std::vector<std::string>& arguments,
   std::optional<std::string> model;
   line.flags()->Section("Request");
   line.flags()->Add("model", "NAME",
-                    "the model's name on this server (default: as in FILE)",
+                    "the model's name on this server (default: that in FILE)",
                     &model);
   std::vector<std::string> images;
   line.flags()->Add("image", "FILE",
-                    "the run's images, in their order (patches: their float32 "
-                    "values)",
+                    "an image of the run; repeat for all images, in order (for "
+                    "patches: a file of their float32 values)",
                     &images);
   if (auto over = line.Parse(arguments, 1)) return *over;
   if (line.words().empty()) {
     return context->FailUsage(absl::InvalidArgumentError(
-        "replay needs a file: of --manifest or --out"));
+        "replay: needs a file saved with --manifest or --out"));
   }
   absl::StatusOr<SavedAnalysis> saved = ReadSavedAnalysis(line.words()[0]);
   if (!saved.ok()) return context->Fail(saved.status());
@@ -82,9 +83,10 @@ ExitCode RunReplay(const std::vector<std::string>& arguments,
 
 const Command kReplayCommand = {
     {"replay", "FILE", "Run a saved analysis again and compare every byte",
-     "FILE is of analyze --manifest or --out; the latter holds the values, so "
-     "that a\ndifference can be shown in numbers. Bytes may be expected to "
-     "agree on the same\nweights, compute type, backend and kernels only.\n\n"
+     "FILE was saved with analyze --manifest or --out. A file from --out has "
+     "the\nvalues, so replay can also show how much they differ. Bytes can "
+     "only be expected\nto agree with the same weights, compute type, backend "
+     "and kernels.\n\n"
      "Examples:\n  qkctl replay p.json\n  qkctl replay p.safetensors\n"
      "  qkctl replay cat.json --image cat.png\n"},
     &RunReplay};

@@ -16,7 +16,7 @@ ExitCode RunResult(const std::vector<std::string>& arguments,
   if (auto over = line.Parse(arguments, 1)) return *over;
   if (line.words().empty()) {
     return context->FailUsage(
-        absl::InvalidArgumentError("result needs a request's id"));
+        absl::InvalidArgumentError("result: needs a request id"));
   }
   const std::unique_ptr<AnalysisClient> client = context->Connect();
   return output.Run(context, [&](const AnalyzeObserver& observer) {
@@ -27,9 +27,9 @@ ExitCode RunResult(const std::vector<std::string>& arguments,
 }  // namespace
 
 const Command kResultCommand = {
-    {"result", "ID", "Show a request that was sent with analyze --detach",
-     "Waits for what has yet to come. qkctl queue shows how long results are "
-     "kept.\n\nExamples:\n"
+    {"result", "ID", "Show the results of analyze --detach or --resumable",
+     "Waits for results that are still to come. qkctl queue shows how long "
+     "results are\nkept.\n\nExamples:\n"
      "  id=$(qkctl analyze --prompt 'The city of Paris is in' --detach)\n"
      "  qkctl result $id\n"
      "  qkctl result $id --out p.safetensors\n"},

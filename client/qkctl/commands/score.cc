@@ -10,14 +10,15 @@
 #include "client/qkctl/command.h"
 #include "client/qkctl/flags/arm_spec.h"
 #include "client/qkctl/flags/jsonl.h"
+#include "engine/base/json_string.h"
 
 namespace qk::client {
 namespace {
 
 namespace v1 = qkscope::v1;
 
-// Pairs per call: below the server's default limit, and small enough that a
-// deadline means something.
+// Pairs per call: below the server's default limit, and few enough that the
+// server's deadline suffices.
 constexpr int kPairsPerCall = 256;
 
 struct ScoreFlags {
@@ -28,16 +29,19 @@ struct ScoreFlags {
   void AddTo(FlagSet* flags) {
     flags->Section("Request");
     flags->Add("model", "NAME", "default: the server's only model", &model);
-    flags->Add("context", "TEXT", "what stands before, repeatable", &contexts);
+    flags->Add("context", "TEXT",
+               "text that precedes the continuation; may be repeated",
+               &contexts);
     flags->Add("continuation", "TEXT",
-               "what is scored; one per --context, or several of one",
+               "text to score: one per --context, or several for a single "
+               "--context",
                &continuations);
-    flags->Add("jsonl", "FILE", "pairs from a file, - is standard input",
+    flags->Add("jsonl", "FILE", "file with pairs; - reads standard input",
                &jsonl);
     flags->Add("arm", "[NAME=]SPEC",
-               "score under this arm, repeatable (default: clean)", &arms);
+               "score under this arm; may be repeated (default: clean)", &arms);
     flags->Section("Output");
-    flags->Add("json", "a JSON line per pair and arm", &json);
+    flags->Add("json", "print one JSON line per pair and arm", &json);
   }
 };
 
@@ -65,7 +69,7 @@ absl::StatusOr<std::vector<v1::ScorePair>> BuildPairs(const ScoreFlags& flags) {
   if (contexts != continuations && contexts != 1) {
     return absl::InvalidArgumentError(absl::StrCat(
         contexts, " --context and ", continuations,
-        " --continuation: give as many of each, or one --context"));
+        " --continuation; give the same number of each, or one --context"));
   }
   for (size_t i = 0; i < continuations; ++i) {
     v1::ScorePair pair;
@@ -75,7 +79,7 @@ absl::StatusOr<std::vector<v1::ScorePair>> BuildPairs(const ScoreFlags& flags) {
   }
   if (pairs.empty()) {
     return absl::InvalidArgumentError(
-        "nothing to score: give --context and --continuation, or --jsonl");
+        "nothing to score; give --context and --continuation, or --jsonl");
   }
   return pairs;
 }
@@ -152,11 +156,11 @@ ExitCode RunScore(const std::vector<std::string>& arguments, Context* context) {
 }  // namespace
 
 const Command kScoreCommand = {
-    {"score", "", "Log-probabilities of continuations, clean or disrupted",
-     "A line of --jsonl: {\"context\": TEXT, \"continuation\": TEXT}, or "
-     "context_ids and\ncontinuation_ids with token ids. log-prob is the sum "
-     "over the continuation's\ntokens, in nats; greedy: each of them was the "
-     "most likely one.\n\nExamples:\n"
+    {"score", "", "Score continuations by log-probability",
+     "Each line of --jsonl is {\"context\": TEXT, \"continuation\": TEXT}, or "
+     "has\ncontext_ids and continuation_ids with token ids. log-prob is the "
+     "sum over the\ncontinuation's tokens, in nats. greedy says whether each "
+     "of them was the most\nlikely token.\n\nExamples:\n"
      "  qkctl score --context 'The city of Paris is in' "
      "--continuation ' France'\n"
      "  qkctl score --jsonl pairs.jsonl --arm clean --arm top_k:1 --json\n"},

@@ -59,13 +59,15 @@ ExitCode RunTokenize(const std::vector<std::string>& arguments,
   line.flags()->Section("Request");
   line.flags()->Add("model", "NAME", "default: the server's only model",
                     &model);
-  line.flags()->Add("decode", "IDS", "the other way: ids to text", &decode);
-  line.flags()->Add("keep-special", "with --decode: special tokens as text",
+  line.flags()->Add("decode", "IDS", "turn ids into text instead", &decode);
+  line.flags()->Add("keep-special",
+                    "with --decode: write special tokens as text",
                     &keep_special);
   input_flags.AddTo(line.flags());
   line.flags()->Section("Output");
-  line.flags()->Add("ids", "the ids alone, as --token-ids takes them", &ids);
-  line.flags()->Add("json", "one JSON object", &json);
+  line.flags()->Add("ids", "print only the ids, in the form of --token-ids",
+                    &ids);
+  line.flags()->Add("json", "print one JSON object", &json);
   if (auto over = line.Parse(arguments, 0)) return *over;
   v1::TokenizeRequest request;
   if (!decode.has_value()) {

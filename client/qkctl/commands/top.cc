@@ -17,7 +17,7 @@ namespace {
 
 namespace v1 = qkscope::v1;
 
-// Everybody's for an operator, one's own for others.
+// Gets all users' entries for an operator, and the caller's own for others.
 template <typename Get>
 auto AllOrOwn(bool* all_users, const Get& get) -> decltype(get(true)) {
   auto response = get(*all_users);
@@ -79,10 +79,10 @@ ExitCode RunTop(const std::vector<std::string>& arguments, Context* context) {
   std::optional<double> interval;
   bool once = false;
   line.flags()->Section("Output");
-  line.flags()->Add("interval", "SECONDS", "between two looks (default 2)",
+  line.flags()->Add("interval", "SECONDS", "time between updates (default 2)",
                     &interval);
-  line.flags()->Add("once", "look once; also when the output is no terminal",
-                    &once);
+  line.flags()->Add(
+      "once", "print once; implied if the output is not a terminal", &once);
   if (auto over = line.Parse(arguments, 0)) return *over;
   if (interval.has_value() && !(*interval >= 0.1 && *interval <= 3600)) {
     return context->FailUsage(absl::InvalidArgumentError(
@@ -110,8 +110,8 @@ ExitCode RunTop(const std::vector<std::string>& arguments, Context* context) {
 
 const Command kTopCommand = {
     {"top", "", "Watch the queue, users' shares, device and memory",
-     "An operator sees everybody's requests, others their own. Ctrl-C ends "
-     "it.\n\nExamples:\n  qkctl top\n  qkctl top --once\n"},
+     "Operators see all requests, other users their own. Press Ctrl-C to "
+     "quit.\n\nExamples:\n  qkctl top\n  qkctl top --once\n"},
     &RunTop};
 
 }  // namespace qk::client

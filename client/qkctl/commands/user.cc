@@ -22,12 +22,14 @@ struct UserFlags {
   void AddTo(FlagSet* flags) {
     flags->Section("User");
     flags->Add("users-file", "FILE",
-               "the server's users_file; add makes it if need be", &users_file);
+               "the server's users_file; `add` creates it if necessary",
+               &users_file);
     flags->Add("role", "ROLE", "add: user (default) or operator", &role);
     flags->Add("weight", "W",
-               "add: share of the device when others wait, too (default 1)",
+               "add: weight of the share of the device while other users wait "
+               "too (default 1)",
                &weight);
-    flags->Add("models", "A,B", "add: only these models (default: all)",
+    flags->Add("models", "A,B", "add: allow only these models (default: all)",
                &models);
   }
 };
@@ -56,10 +58,10 @@ ExitCode AddUser(const std::string& alias, const UserFlags& flags,
   }
   console->Print(token + "\n");
   console->Error(
-      "The token is shown this once. Its user gives it to qkctl as "
+      "The token is shown only once. Its user passes it to qkctl in "
       "QKSCOPE_TOKEN or with --token-file.");
   if (!flags.users_file.has_value()) {
-    console->Error("For the server's configuration or users_file:");
+    console->Error("Add this to the server's configuration or users_file:");
     console->Print(UserText(user));
   }
   return kExitOk;
@@ -105,7 +107,8 @@ ExitCode RunUser(const std::vector<std::string>& arguments, Context* context) {
   const bool removes = action == "remove" && named;
   if (!removes && (action != "list" || named)) {
     return context->FailUsage(absl::InvalidArgumentError(
-        "user: what? add ALIAS, list or remove ALIAS; see qkctl user --help"));
+        "user: expected add ALIAS, list or remove ALIAS; see qkctl user "
+        "--help"));
   }
   if (!flags.users_file.has_value()) {
     return context->FailUsage(
@@ -121,11 +124,11 @@ ExitCode RunUser(const std::vector<std::string>& arguments, Context* context) {
 
 const Command kUserCommand = {
     {"user", "add ALIAS | list | remove ALIAS",
-     "Say who may call a server, in its users file",
-     "add prints a new token on standard output, once: the file keeps its "
-     "SHA-256.\nWithout --users-file it prints what to put there, too. A "
-     "running server takes the\nfile's changes within seconds. remove writes "
-     "the file anew, without its comments.\n\nExamples:\n"
+     "Manage who may call a server, in its users file",
+     "add prints a new token on standard output, once; the file keeps only "
+     "its\nSHA-256. Without --users-file, add also prints the entry for the "
+     "file. A running\nserver applies changes of the file within seconds. "
+     "remove rewrites the file\nwithout its comments.\n\nExamples:\n"
      "  qkctl user add ada --users-file users.conf > ada.token\n"
      "  qkctl user add ops --users-file users.conf --role operator --weight 2\n"
      "  qkctl user list --users-file users.conf\n"},

@@ -58,15 +58,15 @@ absl::StatusOr<UsersFile> Parse(const std::string& text,
   return absl::InvalidArgumentError(absl::StrCat(path, ":", error.text()));
 }
 
-// Empty for a file that is not there.
-absl::StatusOr<std::string> ReadIfThere(const std::string& path) {
+// Returns an empty text if the file does not exist.
+absl::StatusOr<std::string> ReadIfExists(const std::string& path) {
   absl::StatusOr<std::string> text = ReadFile(path);
   if (absl::IsNotFound(text.status())) return std::string();
   return text;
 }
 
-// Held while a file of a folder is read and replaced. The folder is locked, for
-// the file itself becomes another one.
+// A lock for reading and replacing a file. It locks the folder, because the
+// file itself is replaced by another one.
 class FolderLock {
  public:
   explicit FolderLock(const std::string& path) {
@@ -89,7 +89,7 @@ class FolderLock {
 
 std::string MakeToken() {
   std::string bytes(kTokenBytes, '\0');
-  // Up to 256 bytes come whole or not at all.
+  // getrandom returns up to 256 bytes completely or not at all.
   QK_CHECK(getrandom(bytes.data(), bytes.size(), 0) ==
            static_cast<ssize_t>(bytes.size()));
   return absl::StrCat("qks_", absl::WebSafeBase64Escape(bytes));
@@ -114,7 +114,7 @@ absl::Status CheckNewUser(const UserConfig& user) {
     if (IsName(model, kMaxModel)) continue;
     return absl::InvalidArgumentError(
         absl::StrCat("--models: '", absl::CHexEscape(model.substr(0, 64)),
-                     "' is no name of a model"));
+                     "' is not a model name"));
   }
   return absl::OkStatus();
 }
@@ -128,18 +128,18 @@ std::string UserText(const UserConfig& user) {
 }
 
 absl::StatusOr<UsersFile> ReadUsersFile(const std::string& path) {
-  QK_ASSIGN_OR_RETURN(const std::string text, ReadIfThere(path));
+  QK_ASSIGN_OR_RETURN(const std::string text, ReadIfExists(path));
   return Parse(text, path);
 }
 
 absl::Status AddToUsersFile(const std::string& path, const UserConfig& user) {
   const FolderLock lock(path);
-  QK_ASSIGN_OR_RETURN(std::string text, ReadIfThere(path));
+  QK_ASSIGN_OR_RETURN(std::string text, ReadIfExists(path));
   QK_ASSIGN_OR_RETURN(const UsersFile users, Parse(text, path));
   for (const UserConfig& other : users.users()) {
     if (other.alias() != user.alias()) continue;
     return absl::AlreadyExistsError(
-        absl::StrCat(path, ": there is a user '", user.alias(), "'"));
+        absl::StrCat(path, ": user '", user.alias(), "' already exists"));
   }
   if (text.empty()) text = kHeader;
   if (text.back() != '\n') text += '\n';
@@ -159,8 +159,9 @@ absl::Status RemoveFromUsersFile(const std::string& path,
       users.users().begin(), users.users().end(),
       [&](const UserConfig& user) { return user.alias() == alias; });
   if (!found) {
-    return absl::NotFoundError(absl::StrCat(
-        path, ": no user '", absl::CHexEscape(alias.substr(0, 64)), "'"));
+    return absl::NotFoundError(
+        absl::StrCat(path, ": there is no user '",
+                     absl::CHexEscape(alias.substr(0, 64)), "'"));
   }
   return WriteFileAtomically(path, {&text}, FileMode::kPrivate);
 }

@@ -1,4 +1,4 @@
-// The server's users file, and the tokens that stand in it by their SHA-256.
+// The server's users file, which identifies tokens by their SHA-256.
 #ifndef QKSCOPE_CLIENT_QKCTL_COMMANDS_USERS_FILE_H_
 #define QKSCOPE_CLIENT_QKCTL_COMMANDS_USERS_FILE_H_
 
@@ -10,10 +10,10 @@
 
 namespace qk::client {
 
-// "qks_" and 256 random bits in base64url.
+// Makes a new token: "qks_" and 256 random bits in base64url.
 std::string MakeToken();
 
-// INVALID_ARGUMENT names the flag that `qkctl user add` has for the field.
+// INVALID_ARGUMENT names the flag of `qkctl user add` for the bad field.
 absl::Status CheckNewUser(const qkscope::v1::UserConfig& user);
 
 // The user as text proto, `users {...}`.
@@ -22,13 +22,14 @@ std::string UserText(const qkscope::v1::UserConfig& user);
 // An absent file has no users. Errors name file and line.
 absl::StatusOr<qkscope::v1::UsersFile> ReadUsersFile(const std::string& path);
 
-// Appends the user; what stands in the file stays as it is. ALREADY_EXISTS for
-// an alias that is there. A new file only its owner can read. Several processes
-// may do this at a time.
+// Appends the user without changing the rest of the file. ALREADY_EXISTS if the
+// alias is taken. Only its owner can read a new file. Several processes may
+// call this at the same time.
 absl::Status AddToUsersFile(const std::string& path,
                             const qkscope::v1::UserConfig& user);
 
-// Rewrites the file without the user, and without comments. NOT_FOUND.
+// Rewrites the file without the user, and without comments. NOT_FOUND if there
+// is no such user.
 absl::Status RemoveFromUsersFile(const std::string& path,
                                  const std::string& alias);
 

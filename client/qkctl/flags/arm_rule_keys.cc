@@ -140,7 +140,7 @@ std::vector<Key> Keys() {
        [](const std::string& text, Rule* rule) {
          return SetInts(text, rule->mutable_layers());
        }},
-      {"heads", "as layers (all)",
+      {"heads", "same form as layers (all)",
        [](const std::string& text, Rule* rule) {
          return SetInts(text, rule->mutable_heads());
        }},
@@ -164,7 +164,7 @@ absl::Status SetRuleKey(const std::string& name, const std::string& value,
   }
   std::vector<std::string> names;
   for (const Key& key : Keys()) names.push_back(key.name);
-  names.push_back("model");  // of the arm, not of a rule
+  names.push_back("model");  // a key of the arm, not of a rule
   const std::string meant = NearestName(name, names);
   return absl::InvalidArgumentError(absl::StrCat(
       "'", name, "' is not a key; keys are ", absl::StrJoin(names, ", "),

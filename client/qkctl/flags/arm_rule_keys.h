@@ -1,4 +1,4 @@
-// The KEY=VALUE part of --arm's language: one key sets one field of a rule.
+// The KEY=VALUE part of the --arm language; each key sets one field of a rule.
 #ifndef QKSCOPE_CLIENT_QKCTL_FLAGS_ARM_RULE_KEYS_H_
 #define QKSCOPE_CLIENT_QKCTL_FLAGS_ARM_RULE_KEYS_H_
 
@@ -9,12 +9,12 @@
 
 namespace qk::client {
 
-// INVALID_ARGUMENT names the key and what is allowed. The rule's select must be
-// set before its seed, exclude_top and lambda.
+// INVALID_ARGUMENT names the key and the values that are allowed. The rule's
+// `select` must be set before its seed, exclude_top and lambda.
 absl::Status SetRuleKey(const std::string& name, const std::string& value,
                         qkscope::v1::DisruptionRule* rule);
 
-// A line per key: its name and its values.
+// Returns one line per key, with its name and its values.
 std::string RuleKeyHelp();
 
 }  // namespace qk::client

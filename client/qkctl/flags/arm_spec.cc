@@ -1,6 +1,7 @@
 #include "client/qkctl/flags/arm_spec.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -23,6 +24,14 @@ using Rule = v1::DisruptionRule;
 
 constexpr size_t kMaxNameBytes = 64;
 
+// What a rule, or an arm without one, begins with.
+const std::vector<std::string>& Kinds() {
+  static const auto& kinds = *new std::vector<std::string>{
+      "clean",     "top_k",    "bottom_k", "random_k",
+      "threshold", "explicit", "preset"};
+  return kinds;
+}
+
 absl::Status ParseEntries(const std::string& text, Rule::Explicit* field) {
   for (const std::string& part : SplitText(text, "+")) {
     const std::vector<std::string> pair = absl::StrSplit(part, '/');
@@ -44,6 +53,9 @@ absl::Status ParseSelect(const std::string& text, Rule* rule) {
       absl::StrSplit(text, absl::MaxSplits(':', 1));
   const std::string& kind = parts[0];
   const std::string argument = parts.size() == 2 ? parts[1] : "";
+  if (kind == "clean") {
+    return absl::InvalidArgumentError("clean takes no argument");
+  }
   if (kind == "threshold") {
     rule->mutable_threshold();
     return parts.size() == 2 ? SetRuleKey("lambda", argument, rule)
@@ -53,9 +65,7 @@ absl::Status ParseSelect(const std::string& text, Rule* rule) {
     return ParseEntries(argument, rule->mutable_explicit_());
   }
   if (kind != "top_k" && kind != "bottom_k" && kind != "random_k") {
-    const std::string meant =
-        NearestName(kind, {"clean", "top_k", "bottom_k", "random_k",
-                           "threshold", "explicit", "preset"});
+    const std::string meant = NearestName(kind, Kinds());
     return absl::InvalidArgumentError(absl::StrCat(
         "'", kind,
         "' is not one of clean, top_k:K, bottom_k:K, random_k:K, "
@@ -85,9 +95,10 @@ absl::StatusOr<std::pair<std::string, std::string>> SplitPair(
   return std::make_pair(text.substr(0, equals), text.substr(equals + 1));
 }
 
-// One RULE, `clean` or preset, with its keys.
+// Parses one RULE, `clean` or preset, with its keys.
 absl::Status ParseRule(const std::string& text, v1::Arm* arm) {
   const std::vector<std::string> parts = absl::StrSplit(text, ',');
+  std::set<std::string> given;  // keys of this rule
   Rule* rule = nullptr;
   if (absl::StartsWith(parts[0], "preset:")) {
     arm->mutable_preset()->set_name(parts[0].substr(7));
@@ -95,11 +106,18 @@ absl::Status ParseRule(const std::string& text, v1::Arm* arm) {
     rule = arm->add_disruptions();
     absl::Status status = ParseSelect(parts[0], rule);
     if (!status.ok()) return status;
+    if (rule->threshold().has_lambda()) given.insert("lambda");
   }
   for (size_t i = 1; i < parts.size(); ++i) {
     auto pair = SplitPair(parts[i]);
     if (!pair.ok()) return pair.status();
     const auto& [name, value] = *pair;
+    const bool is_first =
+        name == "model" ? !arm->has_model() : given.insert(name).second;
+    if (!is_first) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("'", name, "' is given twice"));
+    }
     if (name == "model") {
       arm->set_model(value);
     } else if (rule != nullptr) {
@@ -121,8 +139,8 @@ bool IsNameCharacter(char c) {
   return absl::ascii_isalnum(c) || c == '_' || c == '-';
 }
 
-// Where the spec begins: behind "NAME=", or 0. No spec has only a name's
-// characters before its first '=', so the two cannot be confused.
+// The offset where the spec begins: after "NAME=", or 0 without a name. No spec
+// has only name characters before its first '=', so this is unambiguous.
 size_t SpecBegin(const std::string& text) {
   const size_t equals = text.find('=');
   if (equals == std::string::npos || equals == 0) return 0;
@@ -140,7 +158,13 @@ absl::StatusOr<v1::Arm> ParseNamedArm(const std::string& text) {
   const std::vector<std::string> rules = absl::StrSplit(spec, ';');
   for (const std::string& rule : rules) {
     absl::Status status = ParseRule(rule, &arm);
-    if (!status.ok()) return status;
+    if (status.ok()) continue;
+    const std::string before = text.substr(0, begin > 0 ? begin - 1 : 0);
+    if (std::find(Kinds().begin(), Kinds().end(), before) == Kinds().end()) {
+      return status;
+    }
+    return absl::InvalidArgumentError(absl::StrCat(
+        status.message(), "; did you mean ", before, ":", spec, "?"));
   }
   const bool whole_arm = arm.has_preset() || arm.disruptions_size() <
                                                  static_cast<int>(rules.size());
@@ -151,7 +175,7 @@ absl::StatusOr<v1::Arm> ParseNamedArm(const std::string& text) {
   if (arm.name().size() > kMaxNameBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("its name is longer than ", kMaxNameBytes,
-                     " characters; give it a shorter one: NAME=SPEC"));
+                     " characters; set a shorter name with NAME=SPEC"));
   }
   return arm;
 }

@@ -1,4 +1,4 @@
-// The language of --arm: one arm of a request on one line.
+// The --arm language, which describes one arm of a request.
 //
 //   ARM    := [NAME=]SPEC            NAME: letters, digits, '_', '-'
 //   SPEC   := clean | RULE[;RULE]... | preset:NAME    then [,KEY=VALUE]...
@@ -9,8 +9,8 @@
 //   top_k:1,replace=zero        big=threshold:5,layers=0-3+7,tensors=q+k
 //   preset:rope_with_llm/llama  random_k:1,seed=7;top_k:1,tensors=v
 //
-// An arm without a name is called by its spec, with '+' and ';' (which names
-// may not hold) written '_'.
+// An arm without a name is named after its spec, with '_' for '+' and ';',
+// which names must not contain.
 #ifndef QKSCOPE_CLIENT_QKCTL_FLAGS_ARM_SPEC_H_
 #define QKSCOPE_CLIENT_QKCTL_FLAGS_ARM_SPEC_H_
 
@@ -21,10 +21,10 @@
 
 namespace qk::client {
 
-// INVALID_ARGUMENT names the arm, the key and what is allowed.
+// INVALID_ARGUMENT names the arm, the key and the values that are allowed.
 absl::StatusOr<qkscope::v1::Arm> ParseArm(const std::string& text);
 
-// A table of the keys and their values, for --help.
+// Returns the table of keys and their values, for --help.
 std::string ArmSpecHelp();
 
 }  // namespace qk::client

@@ -15,25 +15,27 @@ void ConnectionFlags::AddTo(const ClientOptions& client,
       "server", "ADDR",
       absl::StrCat("default ", client.server, " (environment: QKSCOPE_SERVER)"),
       &server);
-  flags->Add("timeout", "SECONDS", "give up after this (default: never)",
+  flags->Add("timeout", "SECONDS", "give up after this time (default: never)",
              timeout_s);
   flags->Add("retries", "N",
-             "analyze, result: try again this often when the server is busy or "
-             "away (default 0)",
+             "analyze, analyze-many, result: retry this often if the server is "
+             "busy or cannot be reached (default 0)",
              retries);
   flags->Add("token-file", "FILE",
-             "the bearer token (environment: QKSCOPE_TOKEN, the token itself)",
+             "file with the bearer token (environment: QKSCOPE_TOKEN, the "
+             "token itself)",
              &token_file);
-  flags->Add("tls", "TLS, with the system's authorities", &tls);
-  flags->Add("tls-ca", "FILE", "TLS; the server's authority (PEM)", &tls_ca);
-  flags->Add("tls-cert", "FILE", "TLS; the certificate to show (PEM)",
+  flags->Add("tls", "use TLS and the system's authorities", &tls);
+  flags->Add("tls-ca", "FILE", "use TLS and trust this authority (PEM)",
+             &tls_ca);
+  flags->Add("tls-cert", "FILE", "use TLS with this client certificate (PEM)",
              &tls_cert);
-  flags->Add("tls-key", "FILE", "its key", &tls_key);
+  flags->Add("tls-key", "FILE", "key of the client certificate (PEM)",
+             &tls_key);
   flags->Add("tls-server-name", "NAME",
-             "the name in the server's certificate, where it is not that of "
-             "--server",
+             "name in the server's certificate, if it differs from --server",
              &tls_server_name);
-  flags->Add("help", "this text", &help);
+  flags->Add("help", "show this text", &help);
 }
 
 absl::Status ConnectionFlags::Apply(ClientOptions* client) const {
@@ -43,17 +45,17 @@ absl::Status ConnectionFlags::Apply(ClientOptions* client) const {
     client->token = std::string(absl::StripAsciiWhitespace(text));
     if (!IsSendableToken(client->token)) {
       return absl::InvalidArgumentError(
-          absl::StrCat("--token-file: ", *token_file, " holds no token"));
+          absl::StrCat("--token-file: ", *token_file, " contains no token"));
     }
   }
   if (!client->token.empty() && !IsSendableToken(client->token)) {
     return absl::InvalidArgumentError(
-        "QKSCOPE_TOKEN: must be a token, of printable ASCII without spaces");
+        "QKSCOPE_TOKEN: must be printable ASCII without spaces");
   }
   if (tls_cert.has_value() != tls_key.has_value()) {
     return absl::InvalidArgumentError(
         absl::StrCat(tls_cert.has_value() ? "--tls-key" : "--tls-cert",
-                     ": must be given, too"));
+                     ": must also be given"));
   }
   if (!tls && !tls_ca.has_value() && !tls_cert.has_value() &&
       !tls_server_name.has_value()) {

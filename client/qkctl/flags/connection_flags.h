@@ -1,4 +1,4 @@
-// The flags that every subcommand has: where the server is, who calls, TLS.
+// The flags that every subcommand has: server, credentials, TLS.
 #ifndef QKSCOPE_CLIENT_QKCTL_FLAGS_CONNECTION_FLAGS_H_
 #define QKSCOPE_CLIENT_QKCTL_FLAGS_CONNECTION_FLAGS_H_
 
@@ -17,10 +17,10 @@ struct ConnectionFlags {
   bool tls = false;
   bool help = false;
 
-  // `client` gives the default server that --help tells of.
+  // `client` has the default server that --help shows.
   void AddTo(const ClientOptions& client, std::optional<double>* timeout_s,
              std::optional<int32_t>* retries, FlagSet* flags);
-  // Reads the files that are named. What is not given stays as it is.
+  // Applies the flags that are set, and reads the files that they name.
   absl::Status Apply(ClientOptions* client) const;
 };
 

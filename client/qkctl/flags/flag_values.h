@@ -1,4 +1,4 @@
-// Helpers of the files that turn flags into messages.
+// Helpers for the files that turn flags into messages.
 #ifndef QKSCOPE_CLIENT_QKCTL_FLAGS_FLAG_VALUES_H_
 #define QKSCOPE_CLIENT_QKCTL_FLAGS_FLAG_VALUES_H_
 
@@ -19,8 +19,8 @@ absl::Status Usage(const Parts&... parts) {
   return absl::InvalidArgumentError(absl::StrCat(parts...));
 }
 
-// `status` with the flag's name in front.
-inline absl::Status Named(const char* flag, const absl::Status& status) {
+// Puts the flag's name in front of the message.
+inline absl::Status FlagError(const char* flag, const absl::Status& status) {
   return Usage(flag, ": ", std::string(status.message()));
 }
 
@@ -29,7 +29,7 @@ inline absl::Status SetList(const char* flag,
                             google::protobuf::RepeatedField<int32_t>* field) {
   if (!text.has_value()) return absl::OkStatus();
   absl::StatusOr<std::vector<int32_t>> numbers = ParseIntList(*text);
-  if (!numbers.ok()) return Named(flag, numbers.status());
+  if (!numbers.ok()) return FlagError(flag, numbers.status());
   field->Assign(numbers->begin(), numbers->end());
   return absl::OkStatus();
 }

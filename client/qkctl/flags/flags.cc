@@ -2,11 +2,9 @@
 
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "client/qkctl/flags/text_parse.h"
-#include "engine/base/nearest_name.h"
 
 namespace qk::client {
 namespace {
@@ -43,7 +41,15 @@ void FlagSet::AddParsed(const std::string& name, const std::string& value_name,
     *target = *std::move(value);
     return absl::OkStatus();
   };
-  flags_.push_back({name, value_name, help, set, false, false, section_});
+  parser_.AddValue(name, value_name, set);
+  AddHelp(name, value_name, help);
+}
+
+void FlagSet::AddHelp(const std::string& name, const std::string& value_name,
+                      const std::string& help) {
+  const char* space = value_name.empty() ? "" : " ";
+  help_.push_back(
+      {absl::StrCat("--", name, space, value_name), help, section_});
 }
 
 void FlagSet::Add(const std::string& name, const std::string& value_name,
@@ -74,96 +80,31 @@ void FlagSet::Add(const std::string& name, const std::string& value_name,
     target->push_back(text);
     return absl::OkStatus();
   };
-  flags_.push_back({name, value_name, help, set, true, false, section_});
+  parser_.AddValue(name, value_name, set, /*repeatable=*/true);
+  AddHelp(name, value_name, help);
 }
 
 void FlagSet::Add(const std::string& name, const std::string& help,
                   bool* target) {
-  auto set = [target](const std::string& text) -> absl::Status {
-    absl::StatusOr<bool> value = ParseBool(text);
-    if (!value.ok()) return value.status();
-    *target = *value;
-    return absl::OkStatus();
-  };
-  flags_.push_back({name, "", help, set, false, false, section_});
+  parser_.AddSwitch(name, target);
+  AddHelp(name, "", help);
 }
 
 void FlagSet::Section(const std::string& title) { section_ = title; }
 
-absl::StatusOr<FlagSet::Flag*> FlagSet::Find(const std::string& name) {
-  std::vector<std::string> names;
-  for (Flag& flag : flags_) {
-    if (flag.name == name) return &flag;
-    names.push_back(flag.name);
-  }
-  const std::string meant = NearestName(name, names);
-  return absl::InvalidArgumentError(absl::StrCat(
-      "unknown flag --", name,
-      meant.empty() ? "" : absl::StrCat("; did you mean --", meant, "?")));
-}
-
-absl::Status FlagSet::Set(Flag* flag, const std::string& value) {
-  if (flag->seen && !flag->repeatable) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--", flag->name, " is given twice"));
-  }
-  flag->seen = true;
-  absl::Status status = flag->set(value);
-  if (status.ok()) return status;
-  return absl::InvalidArgumentError(
-      absl::StrCat("--", flag->name, ": ", std::string(status.message())));
-}
-
-absl::StatusOr<std::vector<std::string>> FlagSet::Parse(
-    const std::vector<std::string>& arguments, bool stop_at_word) {
-  std::vector<std::string> rest;
-  for (size_t i = 0; i < arguments.size(); ++i) {
-    const std::string& argument = arguments[i];
-    if (argument == "--") {
-      rest.insert(rest.end(), arguments.begin() + i + 1, arguments.end());
-      break;
-    }
-    if (!absl::StartsWith(argument, "--")) {
-      if (stop_at_word) {
-        rest.assign(arguments.begin() + i, arguments.end());
-        break;
-      }
-      rest.push_back(argument);
-      continue;
-    }
-    const size_t equals = argument.find('=');
-    const bool has_value = equals != std::string::npos;
-    absl::StatusOr<Flag*> flag =
-        Find(argument.substr(2, has_value ? equals - 2 : std::string::npos));
-    if (!flag.ok()) return flag.status();
-    std::string value = has_value ? argument.substr(equals + 1) : "true";
-    if (!has_value && !(*flag)->value_name.empty()) {
-      if (i + 1 == arguments.size()) {
-        return absl::InvalidArgumentError(absl::StrCat(
-            "--", (*flag)->name, " needs a value: ", (*flag)->value_name));
-      }
-      value = arguments[++i];
-    }
-    absl::Status status = Set(*flag, value);
-    if (!status.ok()) return status;
-  }
-  return rest;
-}
-
 std::string FlagSet::Help() const {
   std::string help;
   std::string section;
-  for (const Flag& flag : flags_) {
-    if (flag.section != section) {
-      section = flag.section;
+  for (const HelpEntry& entry : help_) {
+    if (entry.section != section) {
+      section = entry.section;
       absl::StrAppend(&help, "\n", section, ":\n");
     }
-    const std::string left = absl::StrCat(
-        "--", flag.name, flag.value_name.empty() ? "" : " ", flag.value_name);
-    const bool fits = left.size() < kHelpColumn - 2;
-    absl::StrAppendFormat(&help, "  %-*s", fits ? kHelpColumn - 2 : 0, left);
+    const bool fits = entry.left.size() < kHelpColumn - 2;
+    absl::StrAppendFormat(&help, "  %-*s", fits ? kHelpColumn - 2 : 0,
+                          entry.left);
     if (!fits) absl::StrAppendFormat(&help, "\n%*s", kHelpColumn, "");
-    absl::StrAppend(&help, Wrapped(flag.help), "\n");
+    absl::StrAppend(&help, Wrapped(entry.help), "\n");
   }
   return help;
 }

@@ -1,22 +1,21 @@
-// Command-line flags of one subcommand: parsing, and the text of --help.
+// Command-line flags of one subcommand: their types, and the text of --help.
 #ifndef QKSCOPE_CLIENT_QKCTL_FLAGS_FLAGS_H_
 #define QKSCOPE_CLIENT_QKCTL_FLAGS_FLAGS_H_
 
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/base/flag_parser.h"
 
 namespace qk::client {
 
 class FlagSet {
  public:
-  // A flag of `--name VALUE`. `target` must outlive Parse; a vector collects
-  // the values of a flag given several times, elsewhere twice is an error.
+  // Adds a flag `--name VALUE`. `target` must outlive Parse. A vector collects
+  // the values of a repeated flag; any other flag may be given only once.
   void Add(const std::string& name, const std::string& value_name,
            const std::string& help, std::optional<std::string>* target);
   void Add(const std::string& name, const std::string& value_name,
@@ -27,26 +26,23 @@ class FlagSet {
            const std::string& help, std::optional<uint64_t>* target);
   void Add(const std::string& name, const std::string& value_name,
            const std::string& help, std::optional<double>* target);
-  // A switch: `--name`.
+  // Adds a switch `--name`.
   void Add(const std::string& name, const std::string& help, bool* target);
-  // The flags added from here on stand under this title in Help().
+  // Help() lists the flags added after this call under the title.
   void Section(const std::string& title);
 
-  // Takes `--name VALUE` and `--name=VALUE`; "--" ends the flags. Gives the
-  // other arguments. With `stop_at_word`, ends before the first of these.
+  // As FlagParser::Parse.
   absl::StatusOr<std::vector<std::string>> Parse(
-      const std::vector<std::string>& arguments, bool stop_at_word = false);
+      const std::vector<std::string>& arguments, bool stop_at_word = false) {
+    return parser_.Parse(arguments, stop_at_word);
+  }
 
   std::string Help() const;
 
  private:
-  struct Flag {
-    std::string name;
-    std::string value_name;  // empty: a switch
+  struct HelpEntry {
+    std::string left;  // "--name VALUE"
     std::string help;
-    std::function<absl::Status(const std::string&)> set;
-    bool repeatable = false;
-    bool seen = false;
     std::string section;
   };
 
@@ -54,10 +50,11 @@ class FlagSet {
   void AddParsed(const std::string& name, const std::string& value_name,
                  const std::string& help, std::optional<T>* target,
                  Parser parse);
-  absl::StatusOr<Flag*> Find(const std::string& name);
-  absl::Status Set(Flag* flag, const std::string& value);
+  void AddHelp(const std::string& name, const std::string& value_name,
+               const std::string& help);
 
-  std::vector<Flag> flags_;
+  FlagParser parser_;
+  std::vector<HelpEntry> help_;
   std::string section_;
 };
 

@@ -13,18 +13,19 @@ namespace qk::client {
 namespace v1 = qkscope::v1;
 
 const char kArmHelp[] =
-    "Arms, --arm [NAME=]SPEC (the first is shown in the table):\n"
+    "Arms, --arm [NAME=]SPEC (the table shows the first):\n"
     "  clean                       nothing changed\n"
-    "  top_k:1                     the largest dim of each head, to its mean\n"
-    "  bottom_k:1                  the smallest: the control\n"
-    "  top_k:1,replace=zero        keys follow after commas, listed below\n"
+    "  top_k:1                     the largest dim of each head set to its "
+    "mean\n"
+    "  bottom_k:1                  the smallest dim, as a control\n"
+    "  top_k:1,replace=zero        with a key; the keys are listed below\n"
     "  threshold:5                 all entries above 5 x their head's mean\n"
     "  top_k:1,point=pre_rope      before RoPE instead of after\n"
     "  random_k:1,seed=7           a random dim other than the largest\n"
     "  explicit:0/12+3/40          HEAD/DIM pairs\n"
     "  top_k:1,tower=vision        in the layers of the vision tower\n"
-    "  preset:rope_with_llm/llama  as the paper's published code does it\n"
-    "  big=top_k:4;top_k:1,tensors=v  a name, and two rules in one arm\n"
+    "  preset:rope_with_llm/llama  as in the paper's published code\n"
+    "  big=top_k:4;top_k:1,tensors=v  an arm with a name and two rules\n"
     "Keys of a rule:\n";
 
 // --------------------------------------------------------------------- input
@@ -33,22 +34,26 @@ void InputFlags::AddTo(FlagSet* flags) {
   flags->Section("Prompt (exactly one of the first three)");
   flags->Add("prompt", "TEXT", "the prompt; - reads standard input", &prompt_);
   flags->Add("prompt-file", "FILE", "the prompt, byte for byte", &prompt_file_);
-  flags->Add("token-ids", "IDS", "token ids, 504,2240,282", &token_ids_);
+  flags->Add("token-ids", "IDS", "token ids, such as 504,2240,282",
+             &token_ids_);
   flags->Add("image", "FILE",
-             "a PNG or JPEG file, repeatable; each takes the place of one "
-             "image token of the prompt (--parse-special)",
+             "a PNG or JPEG file; may be repeated. Each image stands for one "
+             "image token in the prompt (--parse-special)",
              &images_);
   flags->Add("min-pixels", "N",
-             "of an image once resized (default: the model's)", &min_pixels_);
-  flags->Add("max-pixels", "N", "the same: fewer pixels, fewer rows",
+             "least pixels of a resized image (default: the model's)",
+             &min_pixels_);
+  flags->Add("max-pixels", "N",
+             "most pixels of a resized image; fewer pixels give fewer rows",
              &max_pixels_);
-  flags->Add("chat", "FORMAT", "put the prompt into a chat format as the user",
-             &chat_);
+  flags->Add("chat", "FORMAT",
+             "send the prompt as a user message in this chat format", &chat_);
   flags->Add("system", "TEXT", "with --chat: the system message", &system_);
   flags->Add("special-tokens", "true|false",
              "add BOS and the like (default: the tokenizer's own setting)",
              &special_tokens_);
-  flags->Add("parse-special", "text that spells a special token becomes it",
+  flags->Add("parse-special",
+             "turn text that spells a special token into that token",
              &parse_special_);
 }
 
@@ -89,12 +94,14 @@ absl::StatusOr<v1::Input> InputFlags::BuildPrompt() const {
   v1::Input input;
   if (special_tokens_.has_value()) {
     absl::StatusOr<bool> add = ParseBool(*special_tokens_);
-    if (!add.ok()) return Named("--special-tokens", add.status());
+    if (!add.ok()) return FlagError("--special-tokens", add.status());
     input.set_add_special_tokens(*add);
   }
   if (parse_special_) input.set_parse_special(true);
   if (token_ids_.has_value()) {
-    if (chat_.has_value()) return Usage("--chat needs a prompt of text");
+    if (chat_.has_value()) {
+      return Usage("--chat needs --prompt or --prompt-file, got --token-ids");
+    }
     absl::Status status = SetList("--token-ids", token_ids_,
                                   input.mutable_token_ids()->mutable_ids());
     if (!status.ok()) return status;
@@ -128,11 +135,11 @@ absl::StatusOr<v1::Input> InputFlags::BuildPrompt() const {
 
 void ArmFlags::AddTo(FlagSet* flags) {
   flags->Section("Arms");
-  flags->Add("arm", "[NAME=]SPEC", "an arm, repeatable (default: clean)",
+  flags->Add("arm", "[NAME=]SPEC", "an arm; may be repeated (default: clean)",
              &arms_);
   flags->Add("arms", "FILE",
-             "text proto of qkscope.v1.AnalyzeRequest: its arms come first, "
-             "and what else it sets holds unless a flag says otherwise",
+             "a text proto of qkscope.v1.AnalyzeRequest; its arms come first, "
+             "and flags override its other fields",
              &file_);
 }
 
@@ -147,7 +154,7 @@ absl::Status ArmFlags::Build(v1::AnalyzeRequest* request) const {
   }
   for (const std::string& text : arms_) {
     absl::StatusOr<v1::Arm> arm = ParseArm(text);
-    if (!arm.ok()) return Named("--arm", arm.status());
+    if (!arm.ok()) return FlagError("--arm", arm.status());
     *request->add_arms() = *std::move(arm);
   }
   return absl::OkStatus();

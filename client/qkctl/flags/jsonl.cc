@@ -49,14 +49,14 @@ absl::Status InputOf(const Struct& line, const std::string& name,
   }
   if (ids == line.fields().end() || !ids->second.has_list_value()) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "needs \"", name, "\": TEXT or \"", name, "_ids\": [IDS]"));
+        "must have \"", name, "\": TEXT or \"", name, "_ids\": [IDS]"));
   }
   for (const Value& id : ids->second.list_value().values()) {
     const double number = id.number_value();
     if (id.kind_case() != Value::kNumberValue || number != std::floor(number) ||
         number < 0 || number > std::numeric_limits<int32_t>::max()) {
       return absl::InvalidArgumentError(
-          absl::StrCat("\"", name, "_ids\" must hold token ids"));
+          absl::StrCat("\"", name, "_ids\" must be a list of token ids"));
     }
     input->mutable_token_ids()->add_ids(static_cast<int32_t>(number));
   }

@@ -1,4 +1,4 @@
-// Files of JSON lines that hold prompts.
+// Reads files of JSON lines with prompts.
 #ifndef QKSCOPE_CLIENT_QKCTL_FLAGS_JSONL_H_
 #define QKSCOPE_CLIENT_QKCTL_FLAGS_JSONL_H_
 
@@ -11,15 +11,15 @@
 
 namespace qk::client {
 
-// Calls `take` for each line that is not blank. INVALID_ARGUMENT, with
-// --jsonl, path and line number, where one is not a JSON object or `take`
-// fails. "-" is standard input.
+// Calls `take` for each line that is not blank. "-" is standard input. If a
+// line is not a JSON object or `take` fails, returns INVALID_ARGUMENT with
+// --jsonl, path and line number.
 absl::Status ReadJsonLines(
     const std::string& path,
     const std::function<
         absl::Status(int number, const google::protobuf::Struct& line)>& take);
 
-// The member `name` as text, or `name`_ids as token ids.
+// Reads the member `name` as text, or the member `name`_ids as token ids.
 absl::Status InputOf(const google::protobuf::Struct& line,
                      const std::string& name, qkscope::v1::Input* input);
 

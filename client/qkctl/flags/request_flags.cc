@@ -20,12 +20,12 @@ absl::Status SetEnum(const char* flag, const std::optional<std::string>& text,
                      v1::Capture* capture, void (v1::Capture::*set)(Enum)) {
   if (!text.has_value()) return absl::OkStatus();
   absl::StatusOr<int> value = ParseEnum(type, *text);
-  if (!value.ok()) return Named(flag, value.status());
+  if (!value.ok()) return FlagError(flag, value.status());
   (capture->*set)(static_cast<Enum>(*value));
   return absl::OkStatus();
 }
 
-// A file may name the baseline, or ask for the default one.
+// Returns nullptr if all arms are disrupted.
 const v1::Arm* FirstUndisrupted(const v1::AnalyzeRequest& request) {
   for (const v1::Arm& arm : request.arms()) {
     if (IsUndisrupted(arm)) return &arm;
@@ -45,7 +45,8 @@ void CaptureFlags::AddTo(FlagSet* flags) {
              &points_);
   flags->Add("layers", "LIST", "0-3,7 (default: all)", &layers_);
   flags->Add("vision-layers", "LIST",
-             "layers of the vision tower, for each image (default: none)",
+             "layers of the vision tower, captured for each image (default: "
+             "none)",
              &vision_layers_);
   flags->Add("heads", "LIST", "query heads (default: all)", &heads_);
   flags->Add("positions", "LIST", "prompt positions (default: all)",
@@ -53,16 +54,19 @@ void CaptureFlags::AddTo(FlagSet* flags) {
   flags->Add("form", "FORM", "norm_over_tokens (default), norm_per_token, raw",
              &form_);
   flags->Add("stage", "STAGE",
-             "before (default), after the disruption, before_and_after",
+             "before (default) or after the disruption, or before_and_after",
              &stage_);
   flags->Add("phase", "PHASE", "prefill (default), decode, both", &phase_);
   flags->Add("raw-dtype", "DTYPE", "f32 (default), f16, bf16", &raw_dtype_);
-  flags->Add("raw-sha256", "SHA-256 of raw values in the manifest",
+  flags->Add("raw-sha256", "add the SHA-256 of raw values to the manifest",
              &raw_sha256_);
   flags->Add("lambda", "NUMBER",
-             "massive: above this many times the head's mean (default 5)",
+             "values above this many times their head's mean are massive "
+             "(default 5)",
              &lambda_);
-  flags->Add("top-n", "N", "massive entries listed per layer (default 8)",
+  flags->Add("top-n", "N",
+             "list this many massive entries per layer and point "
+             "(default 8)",
              &top_n_);
 }
 
@@ -71,7 +75,7 @@ absl::Status CaptureFlags::BuildLists(v1::Capture* capture) const {
     capture->clear_points();
     for (const std::string& name : SplitText(*points_, ",")) {
       absl::StatusOr<int> point = ParseEnum(v1::HookPoint_descriptor(), name);
-      if (!point.ok()) return Named("--points", point.status());
+      if (!point.ok()) return FlagError("--points", point.status());
       capture->add_points(static_cast<v1::HookPoint>(*point));
     }
   }
@@ -125,13 +129,14 @@ void GenerateFlags::AddTo(FlagSet* flags,
   flags->Section("Generation");
   flags->Add("max-new-tokens", "N",
              absl::StrCat("default ", default_new_tokens), &max_new_tokens_);
-  flags->Add("temperature", "T", "0 is greedy, the default", &temperature_);
+  flags->Add("temperature", "T", "0, the default, is greedy", &temperature_);
   flags->Add("top-p", "P", "nucleus sampling, in (0, 1]", &top_p_);
   flags->Add("top-k", "K", "sample among the K most likely", &top_k_);
-  flags->Add("seed", "N", "of the sampling (default 0)", &seed_);
-  flags->Add("stop", "TEXT", "end at this text, repeatable", &stop_);
-  flags->Add("stop-ids", "IDS", "end at one of these tokens", &stop_ids_);
-  flags->Add("ignore-eos", "go on past the model's end tokens", &ignore_eos_);
+  flags->Add("seed", "N", "seed of the sampling (default 0)", &seed_);
+  flags->Add("stop", "TEXT", "stop at this text; may be repeated", &stop_);
+  flags->Add("stop-ids", "IDS", "stop at any of these tokens", &stop_ids_);
+  flags->Add("ignore-eos", "continue past the model's end-of-sequence tokens",
+             &ignore_eos_);
 }
 
 bool GenerateFlags::any() const {
@@ -162,22 +167,23 @@ void RequestFlags::AddTo(FlagSet* flags) {
   flags->Section("Request");
   flags->Add("model", "NAME", "default: the server's only model", &model_);
   flags->Add("baseline", "ARM",
-             "compare with this arm (default: the first undisrupted one)",
+             "compare with this arm (default: the first undisrupted arm)",
              &baseline_);
-  flags->Add("no-compare", "no log-probabilities, no KL: saves the logits",
+  flags->Add("no-compare",
+             "compute no log-probabilities and no KL, which saves the logits",
              &no_compare_);
   flags->Add("logits", "N", "the N most likely next tokens after the prompt",
              &logits_);
   flags->Add("priority", "CLASS",
              prompt_ == Prompt::kOne
-                 ? "interactive (default) or batch, which gives way"
-                 : "interactive or batch (default), which gives way",
+                 ? "interactive (default), or batch, which gives way to it"
+                 : "interactive, or batch (default), which gives way to it",
              &priority_);
   flags->Add("tag", "TEXT", "free text, kept in the manifest", &client_tag_);
   if (prompt_ == Prompt::kOne) input_.AddTo(flags);
   arms_.AddTo(flags);
   capture_.AddTo(flags);
-  generate_.AddTo(flags, "none generated, 64 with another of these flags");
+  generate_.AddTo(flags, "0, or 64 if another flag of this section is given");
 }
 
 absl::Status RequestFlags::ChooseComparison(v1::AnalyzeRequest* request) const {
@@ -191,8 +197,8 @@ absl::Status RequestFlags::ChooseComparison(v1::AnalyzeRequest* request) const {
   if (baseline_.has_value()) {
     request->mutable_compare()->set_baseline(*baseline_);
   } else if (!request->compare().has_baseline()) {
-    // Named, so that arms without an undisrupted one among them get their
-    // log-probabilities too.
+    // The baseline is set explicitly, so that a request without an undisrupted
+    // arm gets log-probabilities too.
     const v1::Arm* arm = FirstUndisrupted(*request);
     request->mutable_compare()->set_baseline(
         (arm != nullptr ? *arm : request->arms(0)).name());
@@ -224,7 +230,7 @@ absl::StatusOr<v1::AnalyzeRequest> RequestFlags::Build() const {
   if (priority_.has_value()) {
     absl::StatusOr<int> priority =
         ParseEnum(v1::Priority_descriptor(), *priority_);
-    if (!priority.ok()) return Named("--priority", priority.status());
+    if (!priority.ok()) return FlagError("--priority", priority.status());
     request.set_priority(static_cast<v1::Priority>(*priority));
   }
   status = BuildInput(&request);

@@ -1,4 +1,4 @@
-// The flags that describe a request: model, prompt, arms, capture.
+// The flags that describe a request: model, prompt, arms, capture, generation.
 #ifndef QKSCOPE_CLIENT_QKCTL_FLAGS_REQUEST_FLAGS_H_
 #define QKSCOPE_CLIENT_QKCTL_FLAGS_REQUEST_FLAGS_H_
 
@@ -17,7 +17,7 @@ namespace qk::client {
 class InputFlags {
  public:
   void AddTo(FlagSet* flags);
-  // Reads the prompt. `words`: the prompt may also be given without a flag.
+  // Reads the prompt and the images.
   absl::StatusOr<qkscope::v1::Input> Build() const;
   bool any() const;
   // Appends the files of --image.
@@ -64,7 +64,7 @@ class CaptureFlags {
 
 class GenerateFlags {
  public:
-  // `default_new_tokens` stands in the help text only.
+  // `default_new_tokens` appears in the help text only.
   void AddTo(FlagSet* flags, const std::string& default_new_tokens);
   bool any() const;
   absl::StatusOr<qkscope::v1::GenerateSpec> Build() const;
@@ -78,7 +78,8 @@ class GenerateFlags {
   bool ignore_eos_ = false;
 };
 
-// All of an Analyze or Estimate; without its prompt that of an AnalyzeMany.
+// The flags of a whole Analyze or Estimate or, without a prompt, of
+// AnalyzeMany's spec.
 class RequestFlags {
  public:
   enum class Prompt { kOne, kNone };
@@ -87,7 +88,7 @@ class RequestFlags {
 
   void AddTo(FlagSet* flags);
   absl::StatusOr<qkscope::v1::AnalyzeRequest> Build() const;
-  // The values of --arm, as given.
+  // The values of --arm, unparsed.
   const std::vector<std::string>& arms() const { return arms_.arms(); }
 
  private:
@@ -104,7 +105,7 @@ class RequestFlags {
   GenerateFlags generate_;
 };
 
-// The text behind --arm in --help.
+// The explanation of --arm in --help.
 extern const char kArmHelp[];
 
 }  // namespace qk::client

@@ -30,7 +30,7 @@ std::vector<std::string> NamesOf(const google::protobuf::EnumDescriptor* type) {
   return names;
 }
 
-// Levenshtein's distance.
+// Appends a number ("7") or a range ("0-3").
 absl::Status AppendRange(const std::string& text, std::vector<int32_t>* out) {
   const std::vector<std::string> ends =
       absl::StrSplit(text, absl::MaxSplits('-', 1));

@@ -13,7 +13,7 @@ namespace {
 
 namespace v1 = qkscope::v1;
 
-// The table's order of columns.
+// The columns in the table's order.
 constexpr v1::HookPoint kColumns[] = {v1::HOOK_Q, v1::HOOK_ROT_Q,
                                       v1::HOOK_K, v1::HOOK_ROT_K,
                                       v1::HOOK_V, v1::HOOK_Z};
@@ -30,7 +30,8 @@ std::string PointTitle(int point) {
   return absl::StrCat(std::string(1, letter), " (", name, ")");
 }
 
-// Whether the point is Q or K, whose massive values have a place to name.
+// Whether the point is Q or K, for which the table shows where the largest
+// value is.
 bool IsQueryOrKey(int point) {
   return point == v1::HOOK_Q || point == v1::HOOK_ROT_Q ||
          point == v1::HOOK_K || point == v1::HOOK_ROT_K;
@@ -53,7 +54,7 @@ void AnalyzeView::OnEvent(const v1::AnalyzeEvent& event) {
   if (event.has_accepted() && event.accepted().queue_position() > 0) {
     console_->Progress(absl::StrCat("waiting, ",
                                     event.accepted().queue_position(),
-                                    " before this request"));
+                                    " ahead of this request"));
   } else if (event.has_started()) {
     OnStarted(event.started());
   } else if (event.has_token()) {
@@ -109,7 +110,8 @@ void AnalyzeView::AddToRow(const v1::Layer& header) {
                    header.has_image() ? header.image() : -1, header.layer()};
   if (printed_.count(key) > 0) return;
   Row& row = rows_[key];
-  // Of values before and after a disruption, the row shows the first.
+  // If there are values before and after the disruption, the row shows those
+  // that arrive first.
   row.emplace(header.point(), header.statistics());
   if (row.size() < points_.size()) return;
   PrintRow(key, row);
@@ -212,7 +214,7 @@ void AnalyzeView::Finish(const AnalysisResult& result) {
   if (!no_rope_.empty()) {
     console_->Print(
         absl::StrCat("No RoPE in layers ", absl::StrJoin(no_rope_, ","),
-                     ": their Q and K after RoPE are those before it.\n"));
+                     ": hook_rot_q and hook_rot_k equal hook_q and hook_k.\n"));
   }
   console_->Print(ArmTable(result, *console_));
 }

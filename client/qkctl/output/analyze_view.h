@@ -1,5 +1,5 @@
-// What `qkctl analyze` shows a person: a row per layer while the pass runs, and
-// a line per arm at its end.
+// The table of `qkctl analyze`: one row per layer while the pass runs, and one
+// line per arm at the end.
 #ifndef QKSCOPE_CLIENT_QKCTL_OUTPUT_ANALYZE_VIEW_H_
 #define QKSCOPE_CLIENT_QKCTL_OUTPUT_ANALYZE_VIEW_H_
 
@@ -18,7 +18,7 @@ namespace qk::client {
 class AnalyzeView {
  public:
   struct Options {
-    bool all_arms = false;  // else the first arm only
+    bool all_arms = false;  // false: only the first arm
   };
 
   AnalyzeView(const Options& options, Console* console)
@@ -26,13 +26,13 @@ class AnalyzeView {
 
   void OnEvent(const qkscope::v1::AnalyzeEvent& event);
   void OnTensor(const Tensor& tensor);
-  // Rows that stayed incomplete, and the arms' table.
+  // Prints the rows that stayed incomplete, and the table of arms.
   void Finish(const AnalysisResult& result);
 
  private:
-  // Tensors of one row, by point.
+  // The statistics of one row, by point.
   using Row = std::map<int, qkscope::v1::Statistics>;
-  // (phase, arm, image, layer); image: -1 of the text
+  // (phase, arm, image, layer); image is -1 for the text.
   using RowKey = std::tuple<int, std::string, int, int>;
 
   void OnStarted(const qkscope::v1::Started& started);
@@ -48,24 +48,24 @@ class AnalyzeView {
   std::vector<std::string> arms_;
   int arm_width_ = 0;
   int64_t expected_bytes_ = 0, got_bytes_ = 0;
-  // Of the heading that was printed last.
+  // The heading that was printed last.
   int heading_phase_ = 0;
   bool heading_vision_ = false;
   std::map<RowKey, Row> rows_;  // not yet complete
   std::set<RowKey> printed_;
-  std::set<int> no_rope_;  // layers without
+  std::set<int> no_rope_;  // layers without RoPE
 };
 
-// A line of the arms' table, and what stands above it; `width` is the names'.
+// The heading and one line of the table of arms. `width` is that of the names.
 std::string ArmHeading(int width);
 std::string ArmLine(const AnalysisResult& result, const qkscope::v1::Arm& arm,
                     int width);
 
-// The arms' table: mean log-probability, KL to the baseline, top-1 flips.
+// The table of arms: mean log-probability, KL from the baseline, top-1 flips.
 std::string ArmTable(const AnalysisResult& result, const Console& console);
 
-// Two sentences, made from the numbers: where the massive values are, and what
-// breaking them did. Empty when a number they need was not asked for.
+// Two sentences that explain the numbers: where the massive values are, and
+// what disrupting them did. Empty if a number is missing.
 std::string Explain(const AnalysisResult& result);
 
 }  // namespace qk::client

@@ -44,7 +44,7 @@ std::string ArmLine(const AnalysisResult& result, const v1::Arm& arm,
   std::string line = absl::StrFormat("%-*s", width, arm.name());
   const v1::Comparison* comparison = Find(result, arm.name());
   if (comparison != nullptr) {
-    // One token has no log-probability: nothing stands before it.
+    // A single token has no log-probability, because no token precedes it.
     const bool has_mean = comparison->token_logprob_size() > 1;
     absl::StrAppendFormat(
         &line, "  %10s  %9.4f  %9s",
@@ -63,7 +63,8 @@ std::string ArmLine(const AnalysisResult& result, const v1::Arm& arm,
 
 namespace {
 
-// Largest ratio and number of massive entries of one point over all layers.
+// The largest ratio and the number of massive entries of one point, over all
+// layers.
 struct PointTotals {
   int64_t massive = 0;
   float ratio = 0;
@@ -75,7 +76,8 @@ std::string PointText(const char* name, const PointTotals& totals) {
                          totals.massive, totals.ratio);
 }
 
-// Massive values of the baseline's text before any disruption.
+// Describes the massive values of the text in the baseline arm, before any
+// disruption.
 std::string WhereSentence(const AnalysisResult& result,
                           const std::string& baseline) {
   std::map<int, PointTotals> totals;
@@ -164,8 +166,8 @@ std::string ArmTable(const AnalysisResult& result, const Console& console) {
   }
   if (!baseline.empty() && any_disrupted) {
     absl::StrAppend(&notes,
-                    "* not causal: a disruption's statistics are of the whole "
-                    "prompt, so these have seen later tokens.\n");
+                    "* not causal: a disruption uses statistics of the whole "
+                    "prompt, so these values depend on later tokens.\n");
   }
   return absl::StrCat(table, console.Dim(notes));
 }

@@ -1,4 +1,5 @@
-// The terminal: results on standard output, a progress line on standard error.
+// The terminal: results go to standard output, a progress line to standard
+// error.
 #ifndef QKSCOPE_CLIENT_QKCTL_OUTPUT_CONSOLE_H_
 #define QKSCOPE_CLIENT_QKCTL_OUTPUT_CONSOLE_H_
 
@@ -8,14 +9,15 @@ namespace qk::client {
 
 class Console {
  public:
-  // Colour only when standard output is a terminal and NO_COLOR is unset or
-  // empty; a progress line only when standard error is a terminal.
+  // Uses colour only if standard output is a terminal and NO_COLOR is unset or
+  // empty. Shows progress only if standard error is a terminal.
   static Console ForProcess();
   Console(bool color, bool progress) : color_(color), progress_(progress) {}
 
-  // Prints whole lines, past the progress line. `text` ends with a newline.
+  // Clears the progress line and prints whole lines. `text` must end with a
+  // newline.
   void Print(const std::string& text);
-  // Prints text as it is, part of a line or more.
+  // Prints text of any kind, such as a part of a line.
   void Stream(const std::string& text);
   void Progress(const std::string& text);
   void ClearProgress();
@@ -34,7 +36,7 @@ class Console {
   bool line_shown_ = false;
 };
 
-// Bytes of untrusted text made safe to print: control characters escaped.
+// Makes untrusted text safe to print by escaping control characters.
 std::string Printable(const std::string& text);
 
 }  // namespace qk::client

@@ -10,9 +10,9 @@ const char kExitCodeHelp[] =
     "   0 done                      7 the stream was incomplete\n"
     "   1 other failure             8 cancelled (Ctrl-C)\n"
     "   2 wrong usage               9 deadline exceeded\n"
-    "   3 server not reachable     10 replay: the bytes differ\n"
-    "   4 request refused as bad   11 replay: not comparable bit for bit\n"
-    "   5 no such model            12 not allowed (token)\n"
+    "   3 server not available     10 replay: the bytes differ\n"
+    "   4 invalid request          11 replay: not comparable bit for bit\n"
+    "   5 not found                12 permission denied\n"
     "   6 over a limit             13 a file cannot be read or written\n";
 
 ExitCode ExitCodeOf(const absl::Status& status) {

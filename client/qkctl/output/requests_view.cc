@@ -9,16 +9,16 @@ namespace {
 
 namespace v1 = qkscope::v1;
 
-std::string Place(const v1::ListedRequest& request) {
+std::string StateText(const v1::ListedRequest& request) {
   switch (request.state()) {
     case v1::ListedRequest::QUEUED:
-      return absl::StrCat("queued, ", request.queue_position(), " before it");
+      return absl::StrCat("queued, ", request.queue_position(), " ahead");
     case v1::ListedRequest::RUNNING:
       return request.has_events()
                  ? absl::StrCat("running, ", request.events(), " events kept")
                  : "running";
     case v1::ListedRequest::STREAMING:
-      return "waits for its reader";
+      return "waiting for its reader";
     case v1::ListedRequest::FINISHED:
       return absl::StrCat(
           request.code() == 0 ? "finished"
@@ -31,8 +31,8 @@ std::string Place(const v1::ListedRequest& request) {
 }
 
 // "1.2 s of 60 s"
-std::string Of(const std::string& used, bool limited,
-               const std::string& limit) {
+std::string UsedOfLimit(const std::string& used, bool limited,
+                        const std::string& limit) {
   return limited ? absl::StrCat(used, " of ", limit) : used;
 }
 
@@ -49,8 +49,8 @@ std::string HumanSize(double bytes) {
   static constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
   int unit = 0;
   for (; bytes >= 1024 && unit < 4; ++unit) bytes /= 1024;
-  return absl::StrFormat(unit == 0 ? "%.0f %s" : "%.1f %s", bytes,
-                         kUnits[unit]);
+  return unit == 0 ? absl::StrFormat("%.0f %s", bytes, kUnits[unit])
+                   : absl::StrFormat("%.1f %s", bytes, kUnits[unit]);
 }
 
 std::string HumanTime(double milliseconds) {
@@ -79,7 +79,7 @@ std::string RequestsTable(const v1::ListRequestsResponse& requests,
         HumanTime(static_cast<double>(request.age_ms())),
         HumanTime(request.device_ms()),
         request.priority() == v1::BATCH ? "batch" : "interactive",
-        Place(request));
+        StateText(request));
   }
   return out;
 }
@@ -92,20 +92,21 @@ std::string UsageTable(const v1::GetUsageResponse& usage,
                                    "device", "streamed", "window")) +
       "\n";
   for (const v1::UserUsage& user : usage.users()) {
-    std::string requests = Of(absl::StrCat(user.requests_in_flight()),
-                              user.has_max_requests_in_flight(),
-                              absl::StrCat(user.max_requests_in_flight()));
+    std::string requests =
+        UsedOfLimit(absl::StrCat(user.requests_in_flight()),
+                    user.has_max_requests_in_flight(),
+                    absl::StrCat(user.max_requests_in_flight()));
     if (user.requests_queued() > 0) {
       absl::StrAppend(&requests, ", ", user.requests_queued(), " wait");
     }
     absl::StrAppendFormat(
         &out, "%-12s  %6g  %5.0f%%  %-14s  %-22s  %-24s  %s\n",
         Printable(user.user()), user.weight(), user.share() * 100, requests,
-        Of(HumanTime(user.device_ms()), user.has_device_ms_budget(),
-           HumanTime(static_cast<double>(user.device_ms_budget()))),
-        Of(HumanSize(static_cast<double>(user.streamed_bytes())),
-           user.has_bytes_budget(),
-           HumanSize(static_cast<double>(user.bytes_budget()))),
+        UsedOfLimit(HumanTime(user.device_ms()), user.has_device_ms_budget(),
+                    HumanTime(static_cast<double>(user.device_ms_budget()))),
+        UsedOfLimit(HumanSize(static_cast<double>(user.streamed_bytes())),
+                    user.has_bytes_budget(),
+                    HumanSize(static_cast<double>(user.bytes_budget()))),
         HumanTime(static_cast<double>(user.window_s()) * 1000));
   }
   return out;

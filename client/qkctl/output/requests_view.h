@@ -1,4 +1,4 @@
-// Tables of requests and of users' shares.
+// Tables of requests and of users' usage.
 #ifndef QKSCOPE_CLIENT_QKCTL_OUTPUT_REQUESTS_VIEW_H_
 #define QKSCOPE_CLIENT_QKCTL_OUTPUT_REQUESTS_VIEW_H_
 
@@ -13,7 +13,8 @@ std::string RequestsTable(const qkscope::v1::ListRequestsResponse& requests,
                           const Console& console);
 std::string UsageTable(const qkscope::v1::GetUsageResponse& usage,
                        const Console& console);
-// Of a model. The CPU's device memory is the host's.
+// The memory of a model in bytes. On the CPU, device memory is host memory and
+// counts once.
 double MemoryBytes(const qkscope::v1::ModelInfo& model);
 // "12.3 MiB"; "1.5 s", "2 min".
 std::string HumanSize(double bytes);

@@ -1,4 +1,4 @@
-// The client library against a fake, in-process service.
+// Tests the client library against a fake, in-process service.
 #include <string>
 #include <vector>
 

@@ -1,4 +1,4 @@
-// AnalyzeMany of the client library against a fake, in-process service.
+// Tests AnalyzeMany of the client library against a fake, in-process service.
 #include <string>
 #include <vector>
 
@@ -53,7 +53,7 @@ class AnalyzeManyFakeTest : public ::testing::Test {
     service_.many_events.push_back(event);
   }
 
-  // Of prompts a, b and c; what came of each is in ends_.
+  // Calls AnalyzeMany with prompts a, b and c; ends_ lists how each ended.
   absl::StatusOr<ManyResult> Call(ManyObserver observer = {},
                                   const CallOptions& options = {}) {
     std::vector<v1::AnalyzeManyPrompt> prompts(3);
@@ -135,16 +135,16 @@ TEST_F(AnalyzeManyFakeTest, APromptWithoutItsEndIsIncomplete) {
   SendPrompt("a");
   service_.many_events.pop_back();
   SendPrompt("b");
-  ExpectBroken("prompt 'a' is due, got 'b'");
+  ExpectBroken("expected prompt 'a', got 'b'");
   EXPECT_THAT(ends_, IsEmpty());
 }
 
 TEST_F(AnalyzeManyFakeTest, EventsOfNoPromptAreABrokenPromise) {
   SendPrompt("x");
-  ExpectBroken("prompt 'a' is due, got 'x'");
+  ExpectBroken("expected prompt 'a', got 'x'");
   service_.many_events.clear();
   for (const char* id : {"a", "b", "c", "a"}) SendPrompt(id);
-  ExpectBroken("prompt 'a' comes after the last one");
+  ExpectBroken("got prompt 'a' after the last one");
 }
 
 TEST_F(AnalyzeManyFakeTest, TheSummaryMustCountRight) {

@@ -1,4 +1,4 @@
-// An in-process Analysis service that answers with what a test gives it.
+// An in-process Analysis service that answers as a test tells it.
 #ifndef QKSCOPE_TESTS_CLIENT_CPP_FAKE_SERVICE_H_
 #define QKSCOPE_TESTS_CLIENT_CPP_FAKE_SERVICE_H_
 
@@ -21,9 +21,9 @@ class FakeService : public qkscope::v1::Analysis::Service {
 
   const std::string& address() const { return address_; }
 
-  // What Analyze sends, and how it ends then. A call takes what it finds before
-  // it sends: when its client has returned, a test may change all this though
-  // the call still runs.
+  // The events and the final status of Analyze. A call copies them before it
+  // sends: once its client has returned, a test may change all this even if the
+  // call still runs.
   std::vector<qkscope::v1::AnalyzeEvent> events;
   grpc::Status status;
   // Analyze waits for its cancellation after the events.
@@ -32,7 +32,7 @@ class FakeService : public qkscope::v1::Analysis::Service {
   // What AnalyzeMany sends once it has read all prompts.
   std::vector<qkscope::v1::AnalyzeManyEvent> many_events;
 
-  // Of the last call.
+  // These return the requests and headers of the last call.
   qkscope::v1::AnalyzeRequest last_request();
   std::string last_authorization();
   std::vector<qkscope::v1::AnalyzeManyRequest> last_many_requests();
@@ -62,7 +62,7 @@ class FakeService : public qkscope::v1::Analysis::Service {
                         qkscope::v1::EstimateResponse* response) override;
 
  private:
-  // Copies what it plays.
+  // Copies what it sends.
   template <typename Event, typename Writer>
   grpc::Status Play(grpc::ServerContext* context, std::vector<Event> sent,
                     Writer* writer) const;

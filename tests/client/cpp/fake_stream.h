@@ -1,4 +1,4 @@
-// A made-up but valid Analyze stream, for tests to send as it is or to break.
+// A synthetic but valid Analyze stream, which tests send unchanged or break.
 #ifndef QKSCOPE_TESTS_CLIENT_CPP_FAKE_STREAM_H_
 #define QKSCOPE_TESTS_CLIENT_CPP_FAKE_STREAM_H_
 
@@ -12,7 +12,7 @@ namespace qk::client {
 struct FakeStreamOptions {
   std::vector<std::string> arms = {"clean", "top_k:1"};
   int layers = 2;
-  // Each with one layer of a vision tower, before the text's layers.
+  // Each image has one layer of a vision tower, before the text's layers.
   int images = 0;
   int heads = 2, head_dim = 4;
   // Bytes per chunk of a payload.
@@ -23,12 +23,13 @@ struct FakeStreamOptions {
   qkscope::v1::CaptureForm form = qkscope::v1::NORM_OVER_TOKENS;
 };
 
-// Accepted, Started, layers of hook_rot_q, hook_rot_k, hook_v per arm, Applied,
-// Comparison, Finished with a manifest. In head 0 of Q, dim 3 is massive.
+// Returns Accepted, Started, layers of hook_rot_q, hook_rot_k and hook_v per
+// arm, Applied, Comparison, and Finished with a manifest. In head 0 of Q, dim 3
+// is massive.
 std::vector<qkscope::v1::AnalyzeEvent> FakeStream(
     const FakeStreamOptions& options = {});
 
-// The index of the first event of this kind.
+// Returns the index of the first event of this kind.
 size_t IndexOf(const std::vector<qkscope::v1::AnalyzeEvent>& events,
                qkscope::v1::AnalyzeEvent::EventCase kind);
 

@@ -17,7 +17,7 @@ using ::testing::HasSubstr;
 using Events = std::vector<v1::AnalyzeEvent>;
 using Kind = v1::AnalyzeEvent;
 
-// Feeds all events; the tensors, or the first error.
+// Feeds all events; returns the tensors, or the first error.
 absl::StatusOr<std::vector<Tensor>> Check(Events events,
                                           bool* finished = nullptr) {
   StreamChecker checker;
@@ -79,6 +79,8 @@ TEST(StreamChecker, NamesWhatIsWrongWithATowersTensor) {
 
 TEST(StreamChecker, PutsChunksTogether) {
   const auto whole = Check(FakeStream());
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  ASSERT_EQ(whole->size(), 12u);
   for (const size_t bytes : {1u, 5u, 31u, 32u}) {
     FakeStreamOptions options;
     options.chunk_bytes = bytes;
@@ -162,7 +164,7 @@ const BreakCase kBreakCases[] = {
      [](Events* e) {
        (*e)[IndexOf(*e, Kind::kLayer) + 1].mutable_layer()->add_heads(1);
      },
-     "chunks disagree"},
+     "chunks have different fields"},
     {"AnEmptyChunk",
      [](Events* e) {
        FirstLayer(e)->clear_data();
@@ -243,7 +245,7 @@ const BreakCase kBreakCases[] = {
 INSTANTIATE_TEST_SUITE_P(All, BrokenStream, ::testing::ValuesIn(kBreakCases),
                          [](const auto& info) { return info.param.name; });
 
-// Frames of a decode step and its token, by seq.
+// Makes the frames of a decode step and its token, by seq.
 v1::AnalyzeEvent DecodeLayer(int64_t seq, int step) {
   v1::AnalyzeEvent event = FakeStream()[2];
   event.set_seq(seq);

@@ -16,16 +16,6 @@ namespace {
 namespace v1 = qkscope::v1;
 using ::testing::HasSubstr;
 
-TEST(JsonString, EscapesAndRepairs) {
-  EXPECT_EQ(JsonString("a\"b\\c\n"), "\"a\\\"b\\\\c\\u000a\"");
-  EXPECT_EQ(JsonString(std::string("\0", 1)), "\"\\u0000\"");
-  EXPECT_EQ(JsonString("Zürich €𝄞"), "\"Zürich €𝄞\"");
-  EXPECT_EQ(JsonString("\xff"), "\"\\ufffd\"");
-  EXPECT_EQ(JsonString("\xc0\xaf"), "\"\\ufffd\\ufffd\"");  // overlong
-  EXPECT_EQ(JsonString("\xed\xa0\x80"), "\"\\ufffd\\ufffd\\ufffd\"");  // D800
-  EXPECT_EQ(JsonString("\xe2\x82"), "\"\\ufffd\\ufffd\"");             // cut
-}
-
 TEST(ToJson, ProtobufParsersReadItBack) {
   for (const v1::AnalyzeEvent& event : FakeStream()) {
     v1::AnalyzeEvent expected = event;
@@ -59,17 +49,17 @@ TEST(ToJson, WritesNumbersThatAreNotFinite) {
   EXPECT_THAT(ToJson(token), HasSubstr("\"logprob\":0.1"));
 }
 
-TEST(JsonOfTensor, GivesNormsAsNumbersAndRawAsBase64) {
+TEST(TensorToJson, GivesNormsAsNumbersAndRawAsBase64) {
   Tensor tensor;
   tensor.header.set_form(v1::NORM_OVER_TOKENS);
   tensor.header.set_dtype(v1::F32);
   const float values[] = {1.5f, std::numeric_limits<float>::quiet_NaN()};
   tensor.data.assign(reinterpret_cast<const char*>(values), sizeof(values));
-  EXPECT_THAT(JsonOfTensor(7, tensor), HasSubstr("{\"seq\":7,\"layer\":{"));
-  EXPECT_THAT(JsonOfTensor(7, tensor),
+  EXPECT_THAT(TensorToJson(7, tensor), HasSubstr("{\"seq\":7,\"layer\":{"));
+  EXPECT_THAT(TensorToJson(7, tensor),
               HasSubstr(",\"values\":[1.5,\"NaN\"]}}"));
   tensor.header.set_form(v1::RAW);
-  EXPECT_THAT(JsonOfTensor(7, tensor), HasSubstr(",\"data\":\"AADAPwAAwH8=\""));
+  EXPECT_THAT(TensorToJson(7, tensor), HasSubstr(",\"data\":\"AADAPwAAwH8=\""));
 }
 
 }  // namespace

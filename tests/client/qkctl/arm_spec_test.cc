@@ -74,6 +74,9 @@ const GoodCase kGoodCases[] = {
     {"explicit:0/12+3/40,layers=0+1",
      "name: 'explicit:0/12_3/40,layers=0_1' disruptions { explicit { entries { "
      "head: 0 dim: 12 } entries { head: 3 dim: 40 } } layers: [0, 1] }"},
+    {"two=top_k:1,layers=0,model=m;bottom_k:1,layers=1,replace=zero",
+     "name: 'two' model: 'm' disruptions { top_k { k: 1 } layers: 0 } "
+     "disruptions { bottom_k { k: 1 } layers: 1 replace: ZERO }"},
     {"top_k:1,layers=0;bottom_k:1,layers=1",
      "name: 'top_k:1,layers=0_bottom_k:1,layers=1' disruptions { top_k { k: 1 "
      "} layers: 0 } disruptions { bottom_k { k: 1 } layers: 1 }"},
@@ -110,6 +113,16 @@ const BadCase kBadCases[] = {
     {"top_k:1,axis=unspecified", "is not one of per_head, per_token"},
     {"top_k:1,axis=axis_unspecified", "is not one of per_head, per_token"},
     {"top_k:1,tensors=q+x", "tensors: 'x' is not one of q, k, v"},
+    {"top_k:1,replace=zero,replace=scale", "'replace' is given twice"},
+    {"top_k:1,tensors=q,tensors=k", "'tensors' is given twice"},
+    {"threshold:5,lambda=2", "'lambda' is given twice"},
+    {"preset:x,seed=1,seed=2", "'seed' is given twice"},
+    {"clean,model=a,model=b", "'model' is given twice"},
+    {"top_k:1,layers=0,model=a;top_k:1,layers=1,model=b",
+     "'model' is given twice"},
+    {"top_k=1", "'1' is not one of clean"},
+    {"random_k=2,seed=1", "; did you mean random_k:2,seed=1?"},
+    {"clean:1", "clean takes no argument"},
     {"top_k:1,seed=7", "seed: only random_k has a seed"},
     {"top_k:1,lambda=7", "lambda: only threshold has a lambda"},
     {"top_k:1,exclude_top=7", "exclude_top: only random_k"},
@@ -129,7 +142,7 @@ const BadCase kBadCases[] = {
     {"top_k:1;clean", "cannot be joined"},
     {"top_k:1;preset:x", "cannot be joined"},
     {"top_k:1,tensors=q+k,axis=per_head,replace=zero,phase=prefill,layers=0",
-     "give it a shorter one: NAME=SPEC"},
+     "set a shorter name with NAME=SPEC"},
 };
 
 INSTANTIATE_TEST_SUITE_P(All, BadArm, ::testing::ValuesIn(kBadCases));

@@ -56,8 +56,9 @@ TEST_F(FlagsTest, StopsAtAWord) {
 }
 
 TEST_F(FlagsTest, SaysWhatIsWrong) {
-  EXPECT_THAT(Error({"--promt", "x"}), HasSubstr("did you mean --prompt?"));
-  EXPECT_THAT(Error({"--zzzzzz"}), HasSubstr("unknown flag --zzzzzz"));
+  EXPECT_THAT(Error({"--promt", "x"}),
+              HasSubstr("unknown flag '--promt'; did you mean '--prompt'?"));
+  EXPECT_THAT(Error({"--zzzzzz"}), HasSubstr("unknown flag '--zzzzzz'"));
   EXPECT_THAT(Error({"--prompt"}), HasSubstr("--prompt needs a value: TEXT"));
   EXPECT_THAT(Error({"--top-n", "x"}),
               HasSubstr("--top-n: 'x' is not a whole number"));

@@ -72,7 +72,7 @@ std::string Bytes(std::initializer_list<uint16_t> words) {
 }
 
 TEST(TensorValues, ReadsHalfAndBfloat) {
-  // 1, -2, the largest and the smallest half, infinity.
+  // The values are 1, -2, the largest and the smallest half, and infinity.
   EXPECT_THAT(
       *TensorValues(v1::F16, Bytes({0x3c00, 0xc000, 0x7bff, 0x0001, 0x7c00})),
       ElementsAre(1.0f, -2.0f, 65504.0f, 5.9604645e-8f,
@@ -86,7 +86,7 @@ TEST(TensorValues, ReadsHalfAndBfloat) {
 }
 
 TEST(ComputeNormStatistics, CountsPerHead) {
-  // Head 0: mean 2, one entry above 2 x mean. Head 1: all zero. Head 2: even.
+  // Head 0 has mean 2 and one entry above 2 x mean; 1 is all zero; 2 is even.
   const std::vector<float> norms = {1, 1, 1, 5, 0, 0, 0, 0, 3, 3, 3, 3};
   const NormStatistics statistics = ComputeNormStatistics(norms, 4, 2.0);
   EXPECT_EQ(statistics.massive_count, 1);
@@ -101,7 +101,7 @@ TEST(CompareValues, DoesNotPassOverNan) {
   EXPECT_EQ(difference.first, 1);
   EXPECT_EQ(difference.largest, std::numeric_limits<double>::infinity());
   EXPECT_EQ(difference.largest_at, 2);
-  // Equal as numbers, not as bytes.
+  // The values are equal as numbers, but not as bytes.
   EXPECT_EQ(CompareValues({0.0f}, {-0.0f}).count, 1);
 }
 

@@ -1,4 +1,4 @@
-// What a person sees of an analysis.
+// Tests what a person sees of an analysis.
 #include <string>
 
 #include "client/cpp/stream_checker.h"
@@ -14,7 +14,7 @@ namespace v1 = qkscope::v1;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-// The view's whole output of a stream.
+// Returns the view's whole output for a stream.
 std::string Show(const FakeStreamOptions& stream, AnalyzeView::Options options,
                  bool color = false) {
   Console console(color, /*progress=*/false);
@@ -68,7 +68,7 @@ TEST(AnalyzeView, ShowsTheTowersRowsOnTheirOwn) {
   EXPECT_THAT(text, HasSubstr("\n  1.0         1    3.7"));
   EXPECT_THAT(text, HasSubstr("\ntext:\n"));
   EXPECT_THAT(text, HasSubstr("\n    1         1    3.7       0,3        628"));
-  // The sentences are of the text alone.
+  // The sentences cover the text only.
   EXPECT_THAT(text, HasSubstr("over the 2 layers of arm clean: Q 2 "));
 }
 

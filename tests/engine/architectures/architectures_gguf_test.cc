@@ -1,5 +1,5 @@
-// GGUF metadata of every family that llama.cpp defines; two real files where
-// they are at hand.
+// Tests the GGUF metadata of every family that llama.cpp defines, and two real
+// files if they are available.
 #include <cmath>
 #include <string>
 #include <vector>
@@ -11,8 +11,8 @@
 namespace qk::testing {
 namespace {
 
-// A file of one architecture with the metadata that all have, and tensors that
-// only say that they are there.
+// A file of one architecture with the metadata that every file has; its tensors
+// only state that they exist.
 class Maker {
  public:
   explicit Maker(std::string type) : type_(std::move(type)) {
@@ -84,7 +84,7 @@ TEST(GgufFamiliesTest, Llama) {
   EXPECT_EQ(a.layers[0].k_proj.interleaved_heads, 2);
   EXPECT_EQ(a.layers[0].v_proj.interleaved_heads, 0);
   EXPECT_EQ(a.rope_factors.shape, std::vector<int64_t>{4});
-  EXPECT_TRUE(a.config.tied_head);
+  EXPECT_TRUE(a.config.tied_lm_head);
   EXPECT_EQ(a.config.vocab_size, 3);
   EXPECT_EQ(a.config.embedding_size, 32);
 }
@@ -97,7 +97,7 @@ TEST(GgufFamiliesTest, Qwen) {
   EXPECT_TRUE(two.layers[5].o_bias.name.empty());
   EXPECT_TRUE(two.layers[5].q_norm.name.empty());
   EXPECT_EQ(two.layers[5].q_proj.interleaved_heads, 0);
-  EXPECT_FALSE(two.config.tied_head);
+  EXPECT_FALSE(two.config.tied_lm_head);
   const Architecture three = Maker("qwen3")
                                  .Int("attention.key_length", 16)
                                  .Int("attention.value_length", 16)
@@ -240,7 +240,7 @@ TEST(GgufFamiliesTest, BadKeysAreNamed) {
   Maker("\n").Expect(kUnimplemented, "general.architecture: '\\n'");
 }
 
-// Names and shapes of a real file, all of them and no others.
+// Checks that a real file has all expected names and shapes, and no others.
 [[maybe_unused]] void ExpectWhole(const char* path, int64_t parameters) {
   const auto file = GgufFile::Open(path);
   ASSERT_TRUE(file.ok()) << file.status();

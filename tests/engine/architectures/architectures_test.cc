@@ -1,6 +1,6 @@
-// The published models: their config.json files (tests/goldens/published; the
-// factors of LongRoPE there are stand-ins of the right number) read, and every
-// weight named with its shape, without any weights.
+// Reads the published models' config.json files (tests/goldens/published, with
+// LongRoPE factors replaced by the right number of stand-ins) and names every
+// weight with its shape, without any weights.
 #include <string>
 #include <vector>
 
@@ -32,7 +32,7 @@ const Published kPublished[] = {
     {"Qwen3-8B", 8190735360, 36, 40960},
     {"gemma-2-9b", 9241705984, 42, 8192},
     {"gemma-3-1b-pt", 999885952, 26, 32768},
-    // Without its vision tower and projector.
+    // The count leaves out the vision tower and the projector.
     {"gemma-3-4b-it", 3880263168, 34, 131072},
     {"Phi-3-mini-4k-instruct", 3821079552, 32, 4096},
     {"Phi-3-mini-128k-instruct", 3821079552, 32, 131072},
@@ -121,7 +121,7 @@ TEST(FeaturesTest, Gemma) {
   EXPECT_FLOAT_EQ(two.config.embedding_scale, 59.866518f);
   EXPECT_EQ(two.layers[0].post_mlp_norm.weight.plus, 1.0f);
   EXPECT_EQ(two.layers[0].q_proj.plus, 0.0f);
-  EXPECT_TRUE(two.config.tied_head);
+  EXPECT_TRUE(two.config.tied_lm_head);
   const Architecture three = ReadPublished("gemma-3-1b-pt");
   EXPECT_EQ(three.config.layers[0].attention.rope.theta, 10000.0);
   EXPECT_EQ(three.config.layers[5].attention.rope.theta, 1000000.0);
@@ -129,13 +129,13 @@ TEST(FeaturesTest, Gemma) {
   EXPECT_EQ(three.layers[0].k_norm.plus, 1.0f);
 }
 
-// The file says little: the rest are transformers' defaults.
+// The file has few fields; the rest are transformers' defaults.
 TEST(FeaturesTest, Gemma3WithPictures) {
   const Architecture a = ReadPublished("gemma-3-4b-it");
   EXPECT_EQ(a.config.architecture, "gemma3");
   EXPECT_EQ(a.config.vocab_size, 262208);
   EXPECT_EQ(a.config.norm_eps, 1e-6f);
-  EXPECT_TRUE(a.config.tied_head);
+  EXPECT_TRUE(a.config.tied_lm_head);
   EXPECT_EQ(a.config.vision.num_layers, 0);
   const AttentionConfig& near = a.config.layers[0].attention;
   EXPECT_EQ(near.num_heads, 8);
@@ -216,7 +216,7 @@ TEST(FeaturesTest, MRope) {
             (std::vector<int>{16, 24, 24}));
 }
 
-// Names only.
+// A source that has only names.
 class NamesSource : public TensorSource {
  public:
   explicit NamesSource(const Tensors& tensors) {

@@ -1,4 +1,4 @@
-// What tensors a file must have for an architecture.
+// The tensors that a file must have for an architecture.
 #ifndef QKSCOPE_TESTS_ENGINE_ARCHITECTURES_ARCHITECTURES_TESTING_H_
 #define QKSCOPE_TESTS_ENGINE_ARCHITECTURES_ARCHITECTURES_TESTING_H_
 
@@ -19,7 +19,7 @@ inline int64_t Elements(const std::vector<int64_t>& shape) {
   return elements;
 }
 
-// A file's tensors as far as the names and shapes of an architecture say.
+// A file's tensors, as far as an architecture's names and shapes define them.
 using Tensors = std::map<std::string, std::vector<int64_t>>;
 
 inline Tensors FileTensors(Architecture architecture) {
@@ -31,7 +31,7 @@ inline Tensors FileTensors(Architecture architecture) {
     const auto [at, is_new] = tensors.emplace(ref->name, shape);
     EXPECT_EQ(at->second, shape) << ref->name;
     if (!is_new) {
-      EXPECT_TRUE(ref->fused_rows > 0 || architecture.config.tied_head)
+      EXPECT_TRUE(ref->fused_rows > 0 || architecture.config.tied_lm_head)
           << ref->name;
     }
   }

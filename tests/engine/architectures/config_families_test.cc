@@ -1,4 +1,5 @@
-// config.json of every family but Llama: one field changed, and what is said.
+// Changes one field in the config.json of every family but Llama and checks
+// what the reader says.
 #include <map>
 #include <string>
 
@@ -13,7 +14,7 @@ constexpr char kSizes[] = R"(
   "num_hidden_layers": 4, "hidden_size": 32, "intermediate_size": 53,
   "vocab_size": 97, "max_position_embeddings": 256, "num_attention_heads": 4,
   "num_key_value_heads": 2)";
-// GPT-NeoX has a K and V for each head.
+// GPT-NeoX has one K and V for each head.
 constexpr char kNeoxSizes[] = R"(
   "num_hidden_layers": 4, "hidden_size": 32, "intermediate_size": 53,
   "vocab_size": 97, "max_position_embeddings": 256, "num_attention_heads": 4)";
@@ -52,8 +53,8 @@ std::string Sizes(const std::string& type) {
   return found == kOthers.end() ? kSizes : found->second;
 }
 
-// The family's small config; `more` are members, one of the small config's own
-// replaces it.
+// Reads the family's small config with the members `more`, which replace the
+// small config's own members of the same name.
 absl::StatusOr<Architecture> Read(const std::string& type,
                                   const std::string& field = "",
                                   const std::string& value = "") {

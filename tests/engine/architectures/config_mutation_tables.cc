@@ -24,7 +24,7 @@ constexpr char kOtherRope[] = "read by llama3, yarn and longrope only";
 constexpr char kOneExpert[] = "one expert is an MLP";
 
 constexpr Excuse kExcuses[] = {
-    // Change nothing in any model.
+    // These change nothing in any model.
     {"*", "architectures", "*", "AutoModelForCausalLM goes by model_type"},
     {"*", "attention_dropout", "*", kTraining},
     {"*", "bos_token_id", "*", kIds},
@@ -41,7 +41,7 @@ constexpr Excuse kExcuses[] = {
     {"*", "transformers_version", "*", kRecord},
     {"*", "use_cache", "*", kRunning},
 
-    // Change nothing in a family.
+    // These change nothing in a family.
     {"gemma3", "boi_token_index", "*", kMarks},
     {"gemma3", "eoi_token_index", "*", kMarks},
     {"gemma3", "image_token_index", "*", kNoPictures},
@@ -81,7 +81,7 @@ constexpr Excuse kExcuses[] = {
     {"qwen2_vl", "vision_start_token_id", "*", kMarks},
     {"qwen2_vl", "vision_token_id", "*", kMarks},
 
-    // Of packed weights: how they were made.
+    // These record how packed weights were made.
     {"tiny_gptq_*", "quantization_config.damp_percent", "*", kRecord},
     {"tiny_gptq_*", "quantization_config.meta", "*", kRecord},
     {"tiny_gptq_*", "quantization_config.model_file_base_name", "*", kRecord},
@@ -117,7 +117,7 @@ constexpr Excuse kExcuses[] = {
     {"tiny_gptq_channel_sym", "mlp_bias", "flipped",
      "the biases of zeros that GPTQ's writers add are then read"},
 
-    // Change nothing beside what else stands in the file.
+    // These change nothing, given the other fields of the file.
     {"gemma2", "hidden_act", "missing", "only hidden_activation is read"},
     {"llama", "model_type", "= \"mistral\"",
      "Mistral's default window of 4096 keys, which the prompts are within"},
@@ -161,7 +161,7 @@ constexpr Excuse kExcuses[] = {
     {"tiny_llama_yarn", "rope_scaling.factor", "= null",
      "transformers then divides the contexts", "4.0"},
 
-    // What transformers' configurations take where nothing is said.
+    // These are the defaults of transformers' configurations.
     {"llama", "attention_bias", "missing", kDefault, "false"},
     {"llama", "hidden_act", "missing", kDefault, "\"silu\""},
     {"llama", "mlp_bias", "missing", kDefault, "false"},
@@ -255,7 +255,7 @@ constexpr Excuse kExcuses[] = {
     {"tiny_qwen2_vl_image", "vision_config.temporal_patch_size", "missing",
      kDefault, "2"},
 
-    // Added, they say what is so without them.
+    // These are added, and state what holds without them too.
     {"gpt_neox", "attention_bias", "added true", kDefault},
     {"qwen2", "attention_bias", "added true", "there always are biases"},
     {"qwen2_vl", "attention_bias", "added true", "there always are biases"},

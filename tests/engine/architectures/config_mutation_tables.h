@@ -1,4 +1,4 @@
-// What may be changed in a config.json without a change of the model.
+// Lists what may change in a config.json without a change of the model.
 #ifndef QKSCOPE_TESTS_ENGINE_ARCHITECTURES_CONFIG_MUTATION_TABLES_H_
 #define QKSCOPE_TESTS_ENGINE_ARCHITECTURES_CONFIG_MUTATION_TABLES_H_
 
@@ -11,20 +11,20 @@
 namespace qk::testing {
 
 struct Excuse {
-  // "*", a model_type, a golden, or what several goldens' names begin with
+  // "*", a model_type, a golden, or a prefix of several goldens' names
   // ("tiny_gptq_*").
   absl::string_view models;
-  absl::string_view path;  // all inside of it too
+  absl::string_view path;  // including all inside it
   // Variant::change, "*" for any, or "missing" for removed and null.
   absl::string_view change;
   absl::string_view reason;
-  // What must have stood there; "": anything.
+  // The value before the change; "": any value.
   absl::string_view before = {};
 };
 
 absl::Span<const Excuse> AllExcuses();
 
-// null: there is none.
+// Returns null if there is none.
 const Excuse* FindExcuse(const std::string& golden,
                          const std::string& model_type, const Variant& variant);
 

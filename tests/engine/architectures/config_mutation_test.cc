@@ -1,6 +1,6 @@
-// A wrong model must not load: whatever is changed in a config.json, the model
-// is refused, or its logits or its context change. What changes nothing is in
-// config_mutation_tables.cc, with the reason.
+// A wrong model must not load: whatever changes in a config.json, the model is
+// refused, or its logits or its context change. config_mutation_tables.cc lists
+// the changes without effect, with the reason.
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -49,7 +49,7 @@ std::set<const Excuse*> used;
 
 class ConfigMutationTest : public ::testing::TestWithParam<std::string> {
  protected:
-  ConfigMutationTest() : backend_(MakeBackend()) {
+  ConfigMutationTest() : backend_(MakeTestBackend(1)) {
     folder_ = fs::path(::testing::TempDir()) /
               absl::StrCat("config_mutation_", ::getpid(), "_", GetParam());
     fs::create_directories(folder_);
@@ -62,13 +62,6 @@ class ConfigMutationTest : public ::testing::TestWithParam<std::string> {
   }
   ~ConfigMutationTest() override { fs::remove_all(folder_); }
 
-  static std::unique_ptr<Backend> MakeBackend() {
-    CpuBackendOptions options;
-    options.threads = 1;
-    options.matmul = MatMulKernel::kOwn;
-    return CreateCpuBackend(options);
-  }
-
   absl::StatusOr<std::shared_ptr<const Model>> Load(const std::string& config) {
     std::ofstream(folder_ / "config.json") << config;
     ModelOptions options;
@@ -77,7 +70,7 @@ class ConfigMutationTest : public ::testing::TestWithParam<std::string> {
     return Model::Load(folder_.string(), options, backend_.get());
   }
 
-  // Of both prompts, at all positions; none if the images do not fit.
+  // Returns both prompts' logits at all positions; none if images do not fit.
   std::vector<float> Logits(const std::shared_ptr<const Model>& model) const {
     std::vector<std::unique_ptr<Driven>> driven;
     std::vector<Driven*> batch;
@@ -167,7 +160,7 @@ INSTANTIATE_TEST_SUITE_P(Goldens, ConfigMutationTest,
                          ::testing::ValuesIn(Goldens()),
                          [](const auto& info) { return info.param; });
 
-// Runs last: an excuse that nothing needs is a hole.
+// This runs last: an excuse that nothing needs is a hole.
 class AllExcusesAreNeeded : public ::testing::Environment {
   void TearDown() override {
     total.Print("all goldens");

@@ -1,5 +1,5 @@
-// RoPE of config.json files against transformers (make_rope_goldens.py), and
-// what is refused.
+// Compares RoPE of config.json files with transformers (make_rope_goldens.py),
+// and tests what is refused.
 #include <cmath>
 #include <string>
 
@@ -11,7 +11,7 @@
 namespace qk::testing {
 namespace {
 
-// Units in the last place of float32: pow() of torch and of libm differ.
+// Allows a few float32 ulps: pow() of torch and of libm differ.
 constexpr double kRelative = 4e-7;
 
 absl::Status CheckPass(const std::string& name, const ModelConfig& config,

@@ -1,14 +1,14 @@
-// config.json and weights of Llama: what is refused, and why. The other
-// families: config_families_test.cc.
+// Tests which Llama config.json files and weights are refused, and why.
+// config_families_test.cc tests the other families.
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "engine/architectures/architecture.h"
-#include "engine/cpu/cpu_backend.h"
 #include "engine/model/model.h"
 #include "tests/engine/formats/testing.h"
+#include "tests/engine/test_backend.h"
 
 namespace qk::testing {
 namespace {
@@ -26,7 +26,7 @@ absl::StatusOr<Architecture> Read(const std::string& text) {
   return ArchitectureFromConfig(config->root());
 }
 
-// The good config with `field` set to `value`; "" takes it out.
+// Returns the good config with `field` set to `value`; "" removes the field.
 std::string With(const std::string& field, const std::string& value) {
   std::string text = kGood;
   const size_t at = text.find("\"" + field + "\":");
@@ -137,7 +137,7 @@ TEST(ConfigTest, GoodConfigIsRead) {
   EXPECT_EQ(a->config.hidden_size, 32);
   EXPECT_EQ(a->config.vocab_size, 97);
   EXPECT_EQ(a->config.context_length, 256);
-  EXPECT_FALSE(a->config.tied_head);
+  EXPECT_FALSE(a->config.tied_lm_head);
   const LayerConfig& layer = a->config.layers[1];
   EXPECT_EQ(layer.attention.num_heads, 4);
   EXPECT_EQ(layer.attention.num_kv_heads, 2);
@@ -201,7 +201,7 @@ TEST(ConfigTest, WindowsOfMistralThatAreNotWritten) {
       read("null")->config.layers[0].attention.sliding_window.has_value());
 }
 
-// A folder with the weights of a golden and a config.json of one's own.
+// A folder with a golden's weights and a config.json that tests can change.
 class ModelFolderTest : public ::testing::Test {
  protected:
   ModelFolderTest() {
@@ -217,7 +217,8 @@ class ModelFolderTest : public ::testing::Test {
     ASSERT_NE(config_.find(from), std::string::npos) << from;
     folder_.Write("config.json", absl::StrReplaceAll(config_, {{from, to}}));
   }
-  // In the header; the same length, so that its size stays right.
+  // Replaces text in the header by text of the same length, so that the
+  // header's size stays right.
   void ReplaceInWeights(const std::string& from, const std::string& to) {
     ASSERT_EQ(from.size(), to.size());
     ASSERT_NE(weights_.find(from), std::string::npos) << from;
@@ -238,8 +239,8 @@ TEST_F(ModelFolderTest, DescribeModel) {
   EXPECT_EQ(d->config.num_layers(), 2);
   EXPECT_EQ(d->weights_dtype, "F32");
   EXPECT_EQ(d->file_bytes, static_cast<int64_t>(weights_.size()));
-  // Embedding and head, final norm, and per layer: norms, q and o, k and v,
-  // MLP.
+  // The sum counts embedding and head, final norm, and per layer: norms, q and
+  // o, k and v, MLP.
   EXPECT_EQ(d->parameters,
             2 * 97 * 32 + 32 +
                 2 * (2 * 32 + 2 * 32 * 32 + 2 * 16 * 32 + 3 * 53 * 32));
@@ -311,7 +312,7 @@ TEST_F(ModelFolderTest, MissingFiles) {
 }
 
 TEST_F(ModelFolderTest, Sha256IsChecked) {
-  const auto backend = CreateCpuBackend({1});
+  const auto backend = MakeTestBackend(1);
   ModelOptions options;
   options.kv_cache_bytes = 1 << 20;
   options.max_rows_per_pass = 16;

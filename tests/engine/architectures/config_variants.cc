@@ -14,7 +14,7 @@
 namespace qk::testing {
 namespace {
 
-// Values that mean something in a field of this name.
+// Values that have a meaning in a field of this name.
 struct KnownValues {
   absl::string_view field;
   std::vector<std::string> values;
@@ -46,7 +46,7 @@ const std::vector<KnownValues>& AllKnownValues() {
   return all;
 }
 
-// Fields that change the model where a family has them.
+// Fields that change the model in a family that has them.
 struct Added {
   absl::string_view field;
   absl::string_view text;
@@ -115,7 +115,7 @@ constexpr Added kAdded[] = {
     {"word_embed_proj_dim", "8"},
 };
 
-// Different names of one function.
+// Returns whether these are two names of one function.
 bool IsSameFunction(absl::string_view a, absl::string_view b) {
   return absl::StartsWith(a, "gelu_") && absl::StartsWith(b, "gelu_");
 }
@@ -150,7 +150,7 @@ class Generator {
         {path, std::move(change), std::move(before), Text(root_)});
   }
 
-  // `path`: where `node` is, with a dot.
+  // `path`: the place of `node`, with a dot.
   void Additions(Json& node, const std::string& path) {
     for (const Added& added : kAdded) {
       const auto has = [&](const auto& m) { return m.first == added.field; };
@@ -229,7 +229,7 @@ class Generator {
     Replace(node, path, Json{}, "= null");
   }
 
-  // `field`: the name of the member that it all is the value of.
+  // `field`: the name of the member whose value contains `node`.
   void Inside(Json& node, const std::string& path, absl::string_view field) {
     const bool is_array = node.type == JsonType::kArray;
     for (size_t i = 0; i < node.members.size(); ++i) {

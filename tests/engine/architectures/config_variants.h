@@ -1,4 +1,4 @@
-// Every small change of a config.json: one field, one kind of change each.
+// Makes every small change of a config.json, one field at a time.
 #ifndef QKSCOPE_TESTS_ENGINE_ARCHITECTURES_CONFIG_VARIANTS_H_
 #define QKSCOPE_TESTS_ENGINE_ARCHITECTURES_CONFIG_VARIANTS_H_
 
@@ -14,8 +14,8 @@ namespace qk::testing {
 // A JSON value that can be changed.
 struct Json {
   JsonType type = JsonType::kNull;
-  std::string scalar;  // as it stands in the file, strings without quotes
-  // Of an object; an array's have no keys.
+  std::string scalar;  // as in the file, strings without quotes
+  // An object's members have keys; an array's have none.
   std::vector<std::pair<std::string, Json>> members;
 };
 
@@ -29,11 +29,12 @@ struct Variant {
   std::string text;    // of the whole changed file
 };
 
-// Integers + 1, x 2, 0 and -1; others x 1.5; booleans flipped; strings another
-// valid value of the field and nonsense; null a value of each type; arrays and
-// objects with an element changed or gone; all removed and null; a field that
-// nobody knows added to each object, and to the whole those of other families
-// and of defaults that are not in the file.
+// Integers become + 1, x 2, 0 and -1; other numbers x 1.5; booleans are
+// flipped; strings become another valid value of the field, and nonsense; null
+// becomes a value of each type; arrays and objects have an element changed or
+// removed. Every value is also removed and set to null. Each object gets an
+// unknown field, and the whole file gets fields of other families and defaults
+// that it lacks.
 std::vector<Variant> Variants(const Json& config);
 
 }  // namespace qk::testing

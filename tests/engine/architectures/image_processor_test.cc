@@ -1,5 +1,5 @@
-// preprocessor_config.json: what is read, what must agree with config.json, and
-// what is refused.
+// Tests what is read from preprocessor_config.json, what must agree with
+// config.json, and what is refused.
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -24,7 +24,7 @@ absl::StatusOr<ImageProcessing> Read(const std::string& text) {
   return ReadImageProcessing(json.root(), vision);
 }
 
-// As Qwen/Qwen2-VL-7B-Instruct has it.
+// This is the file of Qwen/Qwen2-VL-7B-Instruct.
 constexpr char kPublished[] = R"({
   "min_pixels": 3136, "max_pixels": 12845056, "patch_size": 14,
   "temporal_patch_size": 2, "merge_size": 2,
@@ -121,7 +121,7 @@ TEST(ImageProcessorTest, BadFieldsAreNamed) {
   }
 }
 
-// A folder of the golden's files, and a preprocessor_config.json.
+// A folder with the golden's files and a preprocessor_config.json.
 class FolderTest : public ::testing::Test {
  protected:
   FolderTest()

@@ -1,4 +1,4 @@
-// "vision_config" of config.json: what is read, and what is refused.
+// Tests what is read from "vision_config" of config.json, and what is refused.
 #include <string>
 
 #include "absl/strings/match.h"
@@ -14,7 +14,7 @@ absl::StatusOr<Architecture> ReadText(const std::string& text) {
       JsonDocument::Parse("config", text, {})->root());
 }
 
-// A small text model with this "vision_config" and "image_token_id".
+// Reads a small text model with this "vision_config" and "image_token_id".
 absl::StatusOr<Architecture> Read(const std::string& vision,
                                   const std::string& token = "95") {
   return ReadText(absl::StrCat(R"({"model_type": "qwen2_vl",
@@ -110,7 +110,7 @@ TEST(VisionConfigTest, BadFieldsAreNamed) {
            {"\"num_heads\": 2, \"rope_parameters\": {\"rope_theta\": 0}",
             "rope_theta: must be > 0"},
        }) {
-    // A member of the small tower that is given again replaces it.
+    // A member that is given again replaces the small tower's.
     std::string tower = Tower("");
     const std::string more = bad.more;
     if (absl::StrContains(more, "\"depth\"")) {

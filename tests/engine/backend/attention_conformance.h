@@ -1,4 +1,4 @@
-// Cases of the attention ops: their pages on a device, and the oracle.
+// Cases of the attention ops, with their pages on a device, and the oracle.
 #ifndef QKSCOPE_TESTS_ENGINE_BACKEND_ATTENTION_CONFORMANCE_H_
 #define QKSCOPE_TESTS_ENGINE_BACKEND_ATTENTION_CONFORMANCE_H_
 
@@ -12,7 +12,7 @@
 
 namespace qk::testing {
 
-// Pages of one sequence; slots that nobody wrote are NaN.
+// Pages of one sequence; unwritten slots are NaN.
 class Pages {
  public:
   Pages(Backend& backend, int count, int heads, int head_dim,
@@ -28,7 +28,8 @@ class Pages {
 
   const KvPage* get() const { return pages_.data(); }
 
-  // (heads, head_dim, kPageSize) of page p, and (heads, kPageSize, head_dim).
+  // K of page p is (heads, head_dim, kPageSize), V is (heads, kPageSize,
+  // head_dim).
   std::vector<float> K(int p, ComputeType type) { return Read(*k_[p], type); }
   std::vector<float> V(int p, ComputeType type) { return Read(*v_[p], type); }
 
@@ -128,8 +129,8 @@ inline AttentionData MakeData(const AttentionCase& c, ComputeType type,
   return data;
 }
 
-// Probabilities of one row and head over the keys of `k`, 0 for those that it
-// does not see.
+// Returns the probabilities of one row and head over the keys of `k`; keys that
+// the row does not see have 0.
 inline std::vector<double> Probabilities(const AttentionData& data,
                                          const float* q, int head, int position,
                                          const std::vector<float>& k) {
@@ -188,7 +189,7 @@ inline std::vector<double> AttentionOracle(const AttentionCase& c,
   return out;
 }
 
-// The device side of a case: pages filled through AppendKv, in two parts.
+// The device side of a case: its pages, filled through AppendKv in two parts.
 class FilledPages {
  public:
   FilledPages(Backend& backend, const AttentionCase& c,
@@ -227,9 +228,14 @@ class FilledPages {
   }
   std::vector<float> Pattern(size_t sequence, const std::vector<int>& rows,
                              const std::vector<int>& heads, int keys) {
+    const DeviceVector<int32_t> row_list(backend_, rows);
+    const DeviceVector<int32_t> head_list(backend_, heads);
     DeviceVector<float> out(backend_, rows.size() * heads.size() * keys);
-    backend_.AttentionPattern(q_.data(), config_, sequences_[sequence], rows,
-                              heads, keys, type_, out.data());
+    backend_.AttentionPattern(
+        q_.data(), config_, sequences_[sequence],
+        {0, static_cast<int>(rows.size()), row_list.data()},
+        {static_cast<int>(heads.size()), head_list.data()}, keys, type_,
+        out.data());
     return out.Read();
   }
   Pages& pages(size_t s) { return *pages_[s]; }

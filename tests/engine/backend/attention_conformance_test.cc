@@ -1,4 +1,4 @@
-// KV pages and attention against naive loops in float64.
+// Compares KV pages and attention with naive loops in float64.
 #include "tests/engine/backend/attention_conformance.h"
 
 #include <algorithm>
@@ -70,7 +70,7 @@ TEST_P(AttentionTest, CopyKvPageCopiesToEachHeadOfItsGroup) {
   }
 }
 
-// Scores, weights and sums each round; exp passes the score's error on.
+// Scores, weights and sums each round; exp propagates the score's error.
 double Bound(const AttentionCase& c) {
   int keys = 0;
   for (const Span& s : c.sequences) keys = std::max(keys, s.end());
@@ -133,7 +133,7 @@ TEST_P(AttentionTest, AttentionPattern) {
   }
 }
 
-// A NaN in a key or a value at `bad`: rows that do not see it keep their bytes.
+// Puts a NaN into a key or value at `bad`: only rows that see it change.
 TEST_P(AttentionTest, ANanReachesTheRowsThatSeeItOnly) {
   Random random(6);
   for (const AttentionCase& c :
@@ -147,7 +147,8 @@ TEST_P(AttentionTest, ANanReachesTheRowsThatSeeItOnly) {
         for (bool in_key : {true, false}) {
           AttentionData data = clean;
           std::vector<float>& tensor = in_key ? data.k[0] : data.v[0];
-          // All of the position's heads; values: one dim of each.
+          // In a key, all heads of the position get NaNs; in a value, one dim
+          // of each head.
           const int width = data.page_heads * c.head_dim;
           for (int d = 0; d < width; d += in_key ? 5 : c.head_dim) {
             tensor[bad * width + d] = kNaN;

@@ -1,4 +1,4 @@
-// Ops of the forward pass, but for attention, against naive loops in float64.
+// Compares the forward pass's ops, except attention, with float64 loops.
 #include <algorithm>
 
 #include "tests/engine/backend/conformance.h"
@@ -68,7 +68,7 @@ TEST_P(RowOpsTest, RmsNorm) {
       const float eps = 1e-5f;
       std::vector<float> x = random.Normal(rows * dim, 3.0f);
       std::fill_n(x.begin(), dim, 0.0f);    // eps keeps it finite
-      if (rows > 1) x[2 * dim - 1] = kNaN;  // takes its own row only
+      if (rows > 1) x[2 * dim - 1] = kNaN;  // affects its own row only
       if (rows > 2) x[3 * dim - 1] = kInf;
       const std::vector<float> weight = random.Normal(dim);
       DeviceVector<float> in(backend(), x);
@@ -92,7 +92,7 @@ TEST_P(RowOpsTest, LayerNorm) {
       std::vector<float> x = random.Normal(rows * dim, 3.0f);
       for (float& value : x) value += 2.0f;
       std::fill_n(x.begin(), dim, 0.5f);    // eps keeps it finite
-      if (rows > 1) x[2 * dim - 1] = kNaN;  // takes its own row only
+      if (rows > 1) x[2 * dim - 1] = kNaN;  // affects its own row only
       const std::vector<float> weight = random.Normal(dim);
       const std::vector<float> bias = random.Normal(dim);
       std::vector<double> want;
@@ -132,7 +132,7 @@ TEST_P(RowOpsTest, Rope) {
     const std::vector<float> table = random.Normal(rows * c.rotary);
     const size_t width = c.heads * c.head_dim;
     std::vector<float> x = random.Normal(rows * width);
-    x[width] = kNaN;  // takes its own pair only
+    x[width] = kNaN;  // affects its own pair only
     std::vector<double> want(x.begin(), x.end());
     for (int i = 0; i < rows * c.heads; ++i) {
       const float* cos = &table[i / c.heads * c.rotary];
@@ -150,7 +150,8 @@ TEST_P(RowOpsTest, Rope) {
     const std::vector<float> got = device.Read();
     ExpectNmse(got, want, 8 * kEpsilon * kEpsilon,
                absl::StrCat("head_dim ", c.head_dim));
-    for (size_t i = 0; i < got.size(); ++i) {  // beyond rotary: as it was
+    // Dims beyond rotary do not change.
+    for (size_t i = 0; i < got.size(); ++i) {
       if (static_cast<int>(i) % c.head_dim >= c.rotary) {
         EXPECT_EQ(got[i], x[i]);
       }
@@ -169,7 +170,7 @@ double ActivationOracle(Activation activation, double x) {
     case Activation::kGelu:
       return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
     case Activation::kGeluTanh:
-      // 1 + tanh(y), without the loss where y is far below 0.
+      // This is 1 + tanh(y), without the cancellation where y is far below 0.
       return x / (1 + std::exp(-2 * std::sqrt(2 / std::acos(-1.0)) *
                                (x + 0.044715 * x * x * x)));
     case Activation::kRelu:
@@ -180,16 +181,16 @@ double ActivationOracle(Activation activation, double x) {
   return 0;
 }
 
-// What an activation may be off by where its exact value is next to nothing.
+// Returns an activation's allowed error where its exact value is nearly 0.
 double ActivationSlack(Activation activation, double x) {
   const bool gelu =
       activation == Activation::kGelu || activation == Activation::kGeluTanh;
   if (activation == Activation::kQuickGelu) {
-    // 1.702 x rounds, and exp passes that on.
+    // 1.702 x rounds, and exp propagates the error.
     return 1e-35 + 2 * kEpsilon * std::abs(1.702 * x) *
                        std::abs(ActivationOracle(activation, x));
   }
-  // 1 + erf(x) and 1 + tanh(x) lose what is under the 1.
+  // 1 + erf(x) and 1 + tanh(x) lose what is below the precision of 1.
   return gelu ? 8 * kEpsilon * std::abs(x) : 1e-35;
 }
 

@@ -1,4 +1,4 @@
-// What every op's conformance cases share: the backends that exist, device
+// What the conformance cases of all ops share: the available backends, device
 // memory with guard bands, and comparisons that fail on NaN.
 #ifndef QKSCOPE_TESTS_ENGINE_BACKEND_CONFORMANCE_H_
 #define QKSCOPE_TESTS_ENGINE_BACKEND_CONFORMANCE_H_
@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <ostream>
@@ -16,9 +17,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/half.h"
-#include "engine/cpu/cpu_backend.h"
-#include "engine/cpu/matmul.h"
 #include "gtest/gtest.h"
+#include "tests/engine/test_backend.h"
 
 namespace qk::testing {
 
@@ -26,25 +26,28 @@ inline constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 inline constexpr float kInf = std::numeric_limits<float>::infinity();
 inline constexpr double kEpsilon = 1.0 / (1 << 24);  // rounding to float32
 
-// One backend that the table of cases runs on.
+// One backend on which the table of cases runs.
 struct BackendCase {
   std::string name;
-  CpuBackendOptions options;
+  std::function<std::unique_ptr<Backend>()> make;
 };
 
 inline void PrintTo(const BackendCase& c, std::ostream* out) { *out << c.name; }
 
 inline std::vector<BackendCase> AllBackends() {
-  return {{"cpu_1_thread", {1, MatMulKernel::kAuto}},
-          {"cpu_2_threads", {2, MatMulKernel::kAuto}}};
-}
-
-inline std::unique_ptr<Backend> Create(const BackendCase& c) {
-  return CreateCpuBackend(c.options);
+  std::vector<BackendCase> cases;
+  const TestBackend backend = ChosenTestBackend();
+  for (int threads : {1, 2}) {
+    cases.push_back({absl::StrCat(InTestName(backend), "_", threads,
+                                  threads == 1 ? "_thread" : "_threads"),
+                     [backend, threads] { return backend.make(threads); }});
+  }
+  return cases;
 }
 
 // Device memory between two bands. All of it starts as bytes 0xFF, a NaN in
-// every float type: what an op leaves unwritten, or reads from a band, shows.
+// every float type, so that it shows what an op leaves unwritten or reads from
+// a band.
 template <typename T>
 class DeviceVector {
  public:
@@ -68,7 +71,7 @@ class DeviceVector {
     backend_.Upload(data(), values.data(),
                     static_cast<int64_t>(n_ * sizeof(T)));
   }
-  // Waits, and checks the bands.
+  // Waits for the device, and checks the bands.
   std::vector<T> Read() {
     backend_.Download(host_.data(), buffer_.template as<void>(),
                       buffer_.bytes());
@@ -100,7 +103,7 @@ class Random {
   explicit Random(uint32_t seed) : engine_(seed) {}
 
   std::vector<float> Normal(size_t n, float scale = 1.0f) {
-    std::normal_distribution<float> normal;  // of a scale that may be 0
+    std::normal_distribution<float> normal;  // scaled below; `scale` may be 0
     std::vector<float> values(n);
     for (float& x : values) x = normal(engine_) * scale;
     return values;
@@ -118,8 +121,8 @@ inline std::vector<float> Rounded(std::vector<float> x, ComputeType type) {
   return x;
 }
 
-// Elements that are not finite must be the same ones; the others may have a
-// sum of squared errors of `bound` x their sum of squares.
+// Elements that are not finite must be the same ones; the sum of squared errors
+// of the others may be `bound` x their sum of squares.
 inline void ExpectNmse(const std::vector<float>& got,
                        const std::vector<double>& want, double bound,
                        const std::string& what) {
@@ -146,7 +149,7 @@ inline void ExpectNmse(const std::vector<float>& got,
       << want[worst_at];
 }
 
-// Every element within `relative` of what is wanted; `tiny` may vanish.
+// Every element must be within `tiny` + `relative` x the expected value.
 inline void ExpectEach(const std::vector<float>& got,
                        const std::vector<double>& want, double relative,
                        double tiny, const std::string& what) {
@@ -162,7 +165,7 @@ inline void ExpectEach(const std::vector<float>& got,
   }
 }
 
-// Equal bytes.
+// Checks that the bytes are equal.
 template <typename T>
 void ExpectSame(const std::vector<T>& got, const std::vector<T>& want,
                 const std::string& what) {
@@ -177,7 +180,7 @@ void ExpectSame(const std::vector<T>& got, const std::vector<T>& want,
 
 class ConformanceTest : public ::testing::TestWithParam<BackendCase> {
  protected:
-  ConformanceTest() : backend_(Create(GetParam())) {}
+  ConformanceTest() : backend_(GetParam().make()) {}
   Backend& backend() { return *backend_; }
 
  private:

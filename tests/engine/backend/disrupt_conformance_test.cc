@@ -1,9 +1,9 @@
-// The ops that choose dims and write them, against naive loops in float64. What
-// each kind of rule chooses is in statistics_test and disruption_test too.
+// Compares the ops that choose dims and write them with naive loops in float64.
+// statistics_test and disruption_test also test what each kind of rule chooses.
 #include <algorithm>
 #include <numeric>
 
-#include "tests/engine/backend/conformance.h"
+#include "tests/engine/backend/device_rule.h"
 
 namespace qk::testing {
 namespace {
@@ -13,28 +13,6 @@ using Rule = DisruptionRule;
 class DisruptTest : public ConformanceTest {};
 INSTANTIATE_TEST_SUITE_P(Backends, DisruptTest,
                          ::testing::ValuesIn(AllBackends()), BackendName);
-
-struct Chosen {
-  std::vector<uint8_t> mask;
-  std::vector<float> values;
-};
-
-Chosen Select(Backend& backend, const Rule& rule,
-              const std::vector<HeadRole>& roles,
-              const std::vector<double>& squares,
-              const std::vector<double>& sums, int64_t count) {
-  const DeviceVector<double> device(backend, squares),
-      device_sums(backend, sums);
-  DeviceVector<uint8_t> mask(backend, squares.size());
-  DeviceVector<float> values(backend, squares.size());
-  Selection selection;
-  selection.rule = &rule;
-  selection.heads = roles;
-  backend.SelectDims(selection, {device.data(), device_sums.data()}, count,
-                     static_cast<int>(squares.size() / roles.size()),
-                     {mask.data(), values.data()});
-  return {mask.Read(), values.Read()};
-}
 
 TEST_P(DisruptTest, SelectDimsTiesNanAndInf) {
   const double nan = std::nan(""), inf = kInf;
@@ -53,7 +31,7 @@ TEST_P(DisruptTest, SelectDimsTiesNanAndInf) {
   rule.k = 0;
   ExpectSame(mask(), {0, 0, 0, 0, 0, 0, 0, 0}, "none");
   rule.select = Rule::Select::kThreshold;
-  rule.lambda = 1.0;  // mean norm of the finite ones: 13 / 6
+  rule.lambda = 1.0;  // mean of the finite norms: 13 / 6
   ExpectSame(mask(), {0, 1, 1, 0, 0, 0, 1, 0}, "threshold");
   rule.select = Rule::Select::kExplicit;
   rule.entries = {{0, 3}, {0, 4}, {1, 0}};
@@ -63,7 +41,7 @@ TEST_P(DisruptTest, SelectDimsTiesNanAndInf) {
 TEST_P(DisruptTest, SelectDimsValues) {
   const std::vector<double> squares = {1, 9, 4, 1, 9, 4, 1, 9, 4};
   const std::vector<double> sums = {1, 2, 3, 10, 20, 30, 5, 6, 7};
-  // Head 1 is not the rule's; head 2 is its number 0.
+  // Head 1 is not in the rule; head 2 has number 0 in it.
   const std::vector<HeadRole> roles = {{true, 1}, {false, 9}, {true, 0}};
   Rule rule;
   rule.k = 2;
@@ -127,6 +105,7 @@ TEST_P(DisruptTest, ReplaceDims) {
   const DeviceVector<uint8_t> device_mask(backend(), mask);
   DeviceVector<float> device_values(backend(), values);
   const std::vector<int> chosen = {0, 2, 33, 69};
+  const DeviceVector<int32_t> list(backend(), {3, 5, 36, 72});
   for (auto replace : {Rule::Replace::kPooledMean, Rule::Replace::kPerDimMean,
                        Rule::Replace::kZero, Rule::Replace::kScale}) {
     Rule rule;
@@ -143,15 +122,19 @@ TEST_P(DisruptTest, ReplaceDims) {
       }
     }
     DeviceVector<float> device(backend(), x);
-    backend().ReplaceDims(rule, {device_mask.data(), device_values.data()},
-                          chosen, {device.data(), rows, 3, 11, 7});
+    backend().ReplaceDims(
+        {ReplaceJob{.x = {device.data(), rows, 3, 11, 7},
+                    .rows = {-3, 4, list.data()},
+                    .choice = {device_mask.data(), device_values.data()},
+                    .replace = rule.replace,
+                    .factor = rule.factor}});
     ExpectSame(device.Read(), want,
                absl::StrCat("replace ", static_cast<int>(replace)));
   }
 }
 
-// One row (heads, dims) by a per_token rule that takes the `k` largest norms
-// over the active heads.
+// Applies a per_token rule that takes the `k` largest norms over the active
+// heads to one row (heads, dims).
 void TopForToken(const Rule& rule, const std::vector<HeadRole>& roles, int dims,
                  float* x, uint8_t* mask, float* value) {
   std::vector<double> squares(dims, 0.0);
@@ -201,16 +184,17 @@ TEST_P(DisruptTest, DisruptPerToken) {
         rule.k = k;
         std::vector<float> x = random.Normal(rows * width);
         DeviceVector<float> device(backend(), x);
-        std::vector<int> chosen;
+        std::vector<int32_t> chosen;
         for (int i = 1; i < rows; i += 2) chosen.push_back(i);
+        const DeviceVector<int32_t> list(backend(), chosen);
         DeviceVector<uint8_t> mask(backend(), chosen.size() * width);
         DeviceVector<float> values(backend(), chosen.size());
-        Selection selection;
-        selection.rule = &rule;
-        selection.heads = roles;
-        backend().DisruptPerToken(selection, chosen,
-                                  {device.data(), rows, heads, dims, 9},
-                                  {mask.data(), values.data()});
+        const DeviceRule device_rule(backend(), rule, roles);
+        backend().DisruptPerToken({TokenRuleJob{
+            .rule = device_rule.plain(),
+            .x = {device.data(), rows, heads, dims, 9},
+            .rows = {0, static_cast<int>(chosen.size()), list.data()},
+            .to = {mask.data(), values.data()}}});
         std::vector<uint8_t> want_mask(chosen.size() * width);
         std::vector<float> want_values(chosen.size());
         for (size_t i = 0; i < chosen.size(); ++i) {
@@ -233,21 +217,18 @@ TEST_P(DisruptTest, RandomChoicesPerTokenGoByPosition) {
   rule.axis = Rule::Axis::kPerToken;
   rule.select = Rule::Select::kRandomK;
   rule.k = 3;
-  Selection selection;
-  selection.rule = &rule;
-  const std::vector<HeadRole> roles = {{true, 0}};
-  selection.heads = roles;
+  const DeviceRule device_rule(backend(), rule, {{true, 0}});
   const auto mask = [&](int begin, int rows) {
     DeviceVector<float> part(
         backend(), std::vector<float>(x.begin() + begin * dims,
                                       x.begin() + (begin + rows) * dims));
     DeviceVector<uint8_t> out(backend(), rows * dims);
     DeviceVector<float> values(backend(), rows);
-    std::vector<int> all(rows);
-    std::iota(all.begin(), all.end(), 0);
-    backend().DisruptPerToken(selection, all,
-                              {part.data(), rows, 1, dims, 40 + begin},
-                              {out.data(), values.data()});
+    backend().DisruptPerToken(
+        {TokenRuleJob{.rule = device_rule.plain(),
+                      .x = {part.data(), rows, 1, dims, 40 + begin},
+                      .rows = {0, rows},
+                      .to = {out.data(), values.data()}}});
     return out.Read();
   };
   const std::vector<uint8_t> whole = mask(0, 6), tail = mask(4, 2);

@@ -1,4 +1,4 @@
-// Ops on logits against naive loops in float64.
+// Compares ops on logits with naive loops in float64.
 #include <algorithm>
 #include <numeric>
 
@@ -11,9 +11,19 @@ class LogitsTest : public ConformanceTest {};
 INSTANTIATE_TEST_SUITE_P(Backends, LogitsTest,
                          ::testing::ValuesIn(AllBackends()), BackendName);
 
-// Of a log-sum of float32 exponentials, nats: a lane of the narrowest vectors
-// sums 256 terms, which rounds like a walk of 16 steps.
+// The tolerance of a log-sum of float32 exponentials, nats: a lane of the
+// narrowest vectors sums 256 terms, which rounds like a walk of 16 steps.
 constexpr double kSumTolerance = 2 * 16 * kEpsilon;
+
+DeviceVector<LogitsRow> Reduce(Backend& backend,
+                               const DeviceVector<float>& logits, int vocab,
+                               const std::vector<int32_t>& targets) {
+  const DeviceVector<int32_t> wanted(backend, targets);
+  DeviceVector<LogitsRow> out(backend, targets.size());
+  backend.ReduceLogits(logits.data(), vocab, static_cast<int>(targets.size()),
+                       wanted.data(), out.data());
+  return out;
+}
 
 const int kVocabs[] = {1, 5, 7, 11, 13, 33, 257, 1024, 1025, 49152};
 
@@ -32,18 +42,17 @@ TEST_P(LogitsTest, ReduceLogits) {
       std::vector<float> x = random.Normal(n * vocab, scale);
       for (int i = 0; i < vocab; ++i) x[vocab + i] += 4e4f;  // exp overflows
       const DeviceVector<float> logits(backend(), x);
-      std::vector<LogitsRow> rows(n);
-      for (LogitsRow& row : rows) row.target = random.Below(vocab);
-      rows[2].target = -1;
-      backend().ReduceLogits(logits.data(), vocab, absl::MakeSpan(rows));
-      ASSERT_TRUE(backend().Synchronize().ok());
+      std::vector<int32_t> targets;
+      for (int r = 0; r < n; ++r) targets.push_back(random.Below(vocab));
+      targets[2] = -1;
+      const std::vector<LogitsRow> rows =
+          Reduce(backend(), logits, vocab, targets).Read();
       for (int r = 0; r < n; ++r) {
         const float* row = &x[r * vocab];
         const int top1 =
             static_cast<int>(std::max_element(row, row + vocab) - row);
         const double sum = LogSumExp(row, vocab);
-        const double target =
-            rows[r].target < 0 ? 0 : row[rows[r].target] - sum;
+        const double target = targets[r] < 0 ? 0 : row[targets[r]] - sum;
         EXPECT_EQ(rows[r].top1, top1) << vocab;  // ties: the first
         EXPECT_TRUE(std::abs(rows[r].log_sum_exp - sum) <= kSumTolerance)
             << vocab;
@@ -63,13 +72,12 @@ TEST_P(LogitsTest, RowsThatAreNotFiniteSaySo) {
         std::vector<float> x(2 * vocab, 0.0f);
         x[vocab + at] = bad;
         const DeviceVector<float> logits(backend(), x);
-        std::vector<LogitsRow> rows(2);
-        rows[0].target = rows[1].target = 0;
-        backend().ReduceLogits(logits.data(), vocab, absl::MakeSpan(rows));
-        float kl[2] = {0, 0};
-        backend().KlDivergence(logits.data(), logits.data(), vocab, rows, rows,
-                               kl);
-        ASSERT_TRUE(backend().Synchronize().ok());
+        DeviceVector<LogitsRow> reduced =
+            Reduce(backend(), logits, vocab, {0, 0});
+        float kl[2] = {-7, -7};
+        backend().KlDivergence(logits.data(), logits.data(), vocab, 2,
+                               reduced.data(), reduced.data(), kl);
+        const std::vector<LogitsRow> rows = reduced.Read();
         EXPECT_TRUE(std::isfinite(rows[0].log_sum_exp));
         EXPECT_TRUE(std::isnan(rows[1].log_sum_exp));
         EXPECT_TRUE(std::isnan(rows[1].target_logprob));
@@ -94,11 +102,13 @@ TEST_P(LogitsTest, TopLogits) {
       return !std::isnan(x[a]) && (std::isnan(x[b]) || x[a] > x[b]);
     });
     const DeviceVector<float> logits(backend(), x);
+    const DeviceVector<LogitsRow> reduced(backend(),
+                                          {LogitsRow{.log_sum_exp = 1.5}});
     for (int n : {1, 3, 10, vocab}) {
       if (n > vocab) continue;
       std::vector<int32_t> ids(n + 1, -7);
       std::vector<float> logprobs(n + 1, -7.0f);
-      backend().TopLogits(logits.data(), vocab, n, 1.5, ids.data(),
+      backend().TopLogits(logits.data(), vocab, reduced.data(), n, ids.data(),
                           logprobs.data());
       ASSERT_TRUE(backend().Synchronize().ok());
       for (int i = 0; i < n; ++i) {
@@ -125,12 +135,14 @@ TEST_P(LogitsTest, KlDivergence) {
       std::vector<float> arm = base;
       for (int i = 0; i < n * vocab; ++i) arm[i] += shift[i];
       const DeviceVector<float> b(backend(), base), a(backend(), arm);
-      std::vector<LogitsRow> base_rows(n), arm_rows(n);
-      backend().ReduceLogits(b.data(), vocab, absl::MakeSpan(base_rows));
-      backend().ReduceLogits(a.data(), vocab, absl::MakeSpan(arm_rows));
+      const std::vector<int32_t> no_targets(n, -1);
+      const DeviceVector<LogitsRow> base_rows =
+          Reduce(backend(), b, vocab, no_targets);
+      const DeviceVector<LogitsRow> arm_rows =
+          Reduce(backend(), a, vocab, no_targets);
       std::vector<float> kl(n, kNaN);
-      backend().KlDivergence(b.data(), a.data(), vocab, base_rows, arm_rows,
-                             kl.data());
+      backend().KlDivergence(b.data(), a.data(), vocab, n, base_rows.data(),
+                             arm_rows.data(), kl.data());
       ASSERT_TRUE(backend().Synchronize().ok());
       for (int r = 0; r < n; ++r) {
         const float *pb = &base[r * vocab], *pa = &arm[r * vocab];

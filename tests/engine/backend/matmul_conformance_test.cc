@@ -1,4 +1,4 @@
-// MatMul of every kernel and type against naive loops in float64.
+// Compares MatMul of every kernel and type with naive loops in float64.
 #include <algorithm>
 
 #include "tests/engine/backend/conformance.h"
@@ -7,31 +7,29 @@ namespace qk::testing {
 namespace {
 
 struct MatMulCase {
-  std::string name;
-  CpuBackendOptions options;
+  TestBackend kernel;
+  int threads;
   ComputeType type;
 };
 
-void PrintTo(const MatMulCase& c, std::ostream* out) { *out << c.name; }
+std::string NameOf(const MatMulCase& c) {
+  return absl::StrCat(InTestName(c.kernel),
+                      c.type == ComputeType::kF32 ? "_f32_" : "_bf16_",
+                      c.threads);
+}
 
-// oneDNN's bf16 stands here only where the processor has it; the list of tests
-// shows whether it does.
+void PrintTo(const MatMulCase& c, std::ostream* out) { *out << NameOf(c); }
+
+// A kernel's bf16 is in this list only if the device has it; the names of the
+// tests show whether it does.
 std::vector<MatMulCase> MatMulCases() {
   std::vector<MatMulCase> cases;
   for (int threads : {1, 2}) {
-    const std::string suffix = absl::StrCat("_", threads);
-    cases.push_back(
-        {"own_f32" + suffix, {threads, MatMulKernel::kOwn}, ComputeType::kF32});
-    cases.push_back({"own_bf16" + suffix,
-                     {threads, MatMulKernel::kOwn},
-                     ComputeType::kBF16});
-    cases.push_back({"onednn_f32" + suffix,
-                     {threads, MatMulKernel::kOneDnn},
-                     ComputeType::kF32});
-    if (cpu::OneDnnSupports(ComputeType::kBF16)) {
-      cases.push_back({"onednn_bf16" + suffix,
-                       {threads, MatMulKernel::kOneDnn},
-                       ComputeType::kBF16});
+    for (const TestBackend& kernel : TestKernels()) {
+      cases.push_back({kernel, threads, ComputeType::kF32});
+      if (kernel.has_bf16) {
+        cases.push_back({kernel, threads, ComputeType::kBF16});
+      }
     }
   }
   return cases;
@@ -40,7 +38,7 @@ std::vector<MatMulCase> MatMulCases() {
 class MatMulTest : public ::testing::TestWithParam<MatMulCase> {
  protected:
   MatMulTest()
-      : backend_(CreateCpuBackend(GetParam().options)),
+      : backend_(GetParam().kernel.make(GetParam().threads)),
         type_(GetParam().type) {}
 
   void Pack(const std::vector<float>& w, int out, int in,
@@ -98,7 +96,7 @@ class MatMulTest : public ::testing::TestWithParam<MatMulCase> {
 INSTANTIATE_TEST_SUITE_P(Kernels, MatMulTest,
                          ::testing::ValuesIn(MatMulCases()),
                          [](const ::testing::TestParamInfo<MatMulCase>& info) {
-                           return info.param.name;
+                           return NameOf(info.param);
                          });
 
 TEST_P(MatMulTest, OddSizes) {

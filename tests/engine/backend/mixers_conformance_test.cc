@@ -1,4 +1,4 @@
-// Ops of state-space mixers and of experts against naive loops in float64.
+// Compares ops of state-space mixers and experts with naive loops in float64.
 #include <algorithm>
 #include <numeric>
 
@@ -107,7 +107,7 @@ TEST_P(MixerOpsTest, RouteExperts) {
     for (int chosen : {1, 2}) {
       const int rows = 9;
       std::vector<float> logits = random.Normal(rows * experts, 2.0f);
-      logits[1] = logits[0] = 50.0f;  // a tie goes to the lower one
+      logits[1] = logits[0] = 50.0f;  // a tie goes to the lower index
       const DeviceVector<float> device(backend(), logits);
       std::vector<int32_t> ids(rows * chosen);
       std::vector<float> weights(rows * chosen);
@@ -140,7 +140,7 @@ TEST_P(MixerOpsTest, RouteExpertsPutsNanLast) {
   backend().RouteExperts(device.data(), 1, 4, 2, ids.data(), weights.data());
   ASSERT_TRUE(backend().Synchronize().ok());
   EXPECT_EQ(ids, (std::vector<int32_t>{3, 1}));
-  EXPECT_TRUE(std::isnan(weights[0]));  // and is not hidden
+  EXPECT_TRUE(std::isnan(weights[0]));  // NaN is not hidden
 }
 
 TEST_P(MixerOpsTest, GatherAndAddScaledRows) {

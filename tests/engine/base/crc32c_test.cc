@@ -10,7 +10,7 @@
 namespace qk {
 namespace {
 
-// Bit by bit, as RFC 3720 describes it.
+// Computes bit by bit, as RFC 3720 describes it.
 uint32_t Naive(const std::string& data) {
   uint32_t state = ~0u;
   for (const char c : data) {
@@ -23,7 +23,7 @@ uint32_t Naive(const std::string& data) {
 }
 
 TEST(Crc32cTest, PublishedValues) {
-  // RFC 3720, appendix B.4.
+  // The values are from RFC 3720, appendix B.4.
   std::string ascending(32, '\0');
   std::iota(ascending.begin(), ascending.end(), '\0');
   const std::string descending(ascending.rbegin(), ascending.rend());

@@ -13,7 +13,7 @@ namespace {
 
 using Words = std::array<uint32_t, 4>;
 
-// Known answers of Random123's kat_vectors for philox4x32-10.
+// The known answers are from Random123's kat_vectors for philox4x32-10.
 TEST(PhiloxTest, KnownAnswers) {
   EXPECT_EQ(Philox({0, 0, 0, 0}, {0, 0}),
             (Words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
@@ -61,7 +61,7 @@ TEST(PhiloxTest, BelowIsUniform) {
     for (int i = 0; i < draws; ++i) ++counts.at(stream.Below(n));
     double chi_square = 0;
     for (int count : counts) chi_square += (count - 1e3) * (count - 1e3) / 1e3;
-    // Mean n - 1, variance 2 (n - 1): six deviations.
+    // The mean is n - 1, the variance 2 (n - 1); six deviations are allowed.
     EXPECT_LE(chi_square, n - 1 + 6 * std::sqrt(2.0 * (n - 1))) << n;
   }
 }
@@ -81,7 +81,7 @@ TEST(PhiloxTest, UniformHasItsRangeAndMean) {
     ASSERT_TRUE(x >= 0 && x < 1) << x;
     sum += x;
   }
-  EXPECT_NEAR(sum / 10000, 0.5, 0.02);  // its deviation is 0.003
+  EXPECT_NEAR(sum / 10000, 0.5, 0.02);  // the standard deviation is 0.003
 }
 
 }  // namespace

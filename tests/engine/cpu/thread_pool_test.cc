@@ -18,7 +18,8 @@ TEST(ThreadPoolTest, EveryIndexRunsOnce) {
     ThreadPool pool(threads);
     EXPECT_EQ(pool.size(), threads);
     for (int64_t n : {0, 1, 2, 3, 7, 64, 1000}) {
-      // Plain ints: each is one task's own, and For orders them before its end.
+      // Plain ints suffice: each belongs to one task, and For orders the tasks
+      // before its end.
       std::vector<int> runs(n, 0);
       pool.For(n, [&](int64_t i, int thread) {
         ++runs[i];
@@ -42,7 +43,7 @@ TEST(ThreadPoolTest, ManySmallLoopsEachEndBeforeTheNext) {
     std::vector<int64_t> values(5, 0);
     for (int64_t loop = 0; loop < 4000; ++loop) {
       pool.For(5, [&](int64_t i, int) {
-        // Reads what perhaps another thread wrote in the loop before.
+        // This reads what another thread may have written in the previous loop.
         if (loop % 2 == 0) {
           ++values[i];
         } else {
@@ -85,7 +86,8 @@ TEST(ThreadPoolTest, CallersWaitForEachOther) {
       for (int loop = 0; loop < 500; ++loop) {
         std::vector<int64_t> parts(6, 0);
         pool.For(6, [&](int64_t i, int) {
-          EXPECT_LE(inside.fetch_add(1), 1);  // never more than the threads
+          // There are never more tasks at once than threads.
+          EXPECT_LE(inside.fetch_add(1), 1);
           parts[i] = i;
           inside.fetch_sub(1);
         });
@@ -116,7 +118,7 @@ TEST(ThreadPoolTest, WorkersThatFellAsleepWake) {
   }
 }
 
-// On whichever thread it is thrown.
+// The exception arrives whichever thread throws it.
 TEST(ThreadPoolTest, R13_WhatATaskThrowsComesOutOnceAllHaveEnded) {
   for (int threads : {1, 2, 4}) {
     ThreadPool pool(threads);
@@ -128,7 +130,7 @@ TEST(ThreadPoolTest, R13_WhatATaskThrowsComesOutOnceAllHaveEnded) {
                               ++ended;
                             }),
                    std::bad_alloc);
-      // A lone thread stops there.
+      // A single thread stops at the exception.
       EXPECT_EQ(ended, threads == 1 ? bad : 99);
       ended = 0;
       pool.For(100, [&](int64_t, int) { ++ended; });

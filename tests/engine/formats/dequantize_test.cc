@@ -1,4 +1,4 @@
-// Dequantize against blocks the Python package gguf dequantised
+// Compares Dequantize with blocks that the Python package gguf dequantised
 // (tests/goldens/formats/make_dequant_goldens.py).
 #include "engine/formats/dequantize.h"
 
@@ -43,7 +43,7 @@ Golden ReadGolden(DType dtype) {
   return golden;
 }
 
-// NaN payloads are not promised.
+// NaN payloads may differ.
 uint32_t Canonical(float value) {
   return std::isnan(value) ? 0x7FC00000 : std::bit_cast<uint32_t>(value);
 }
@@ -72,7 +72,7 @@ TEST_P(DequantizeTest, UnalignedSourceAndExactBounds) {
   const Golden golden = ReadGolden(GetParam());
   const int64_t elements = BlockElements(GetParam());
   const int64_t bytes = BlockBytes(GetParam());
-  // One block at an odd address, with nothing of ours behind it.
+  // The block is at an odd address, with none of our memory behind it.
   std::vector<uint8_t> src(1 + bytes);
   std::memcpy(src.data() + 1, golden.blocks.data(), bytes);
   std::vector<float> values(elements + 1, 12345.0f);

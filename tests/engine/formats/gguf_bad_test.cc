@@ -1,4 +1,4 @@
-// Bad GGUF files, each with the error it must give.
+// Tests bad GGUF files, each with the error it must give.
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -53,7 +53,7 @@ GgufBuilder Counts(int64_t keys, int64_t tensors) {
   return file;
 }
 
-// Counts above 2^63 - 1, which GgufBuilder cannot hold.
+// Makes counts above 2^63 - 1, which GgufBuilder cannot hold.
 std::string RawCounts(uint64_t tensors, uint64_t keys) {
   return "GGUF" + Raw<uint32_t>(3) + Raw(tensors) + Raw(keys) +
          std::string(100, '\0');

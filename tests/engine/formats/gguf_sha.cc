@@ -1,5 +1,5 @@
-// For tests/goldens/formats/check_real_files.py: prints `sha256 name` of every
-// tensor of a GGUF or safetensors file as float32, and how long reading took.
+// Prints `sha256 name` of every tensor of a GGUF or safetensors file as
+// float32, and the reading time; for tests/goldens/formats/check_real_files.py.
 #include <chrono>
 #include <cstdio>
 #include <vector>

@@ -1,4 +1,4 @@
-// Good GGUF files. Bad ones: formats_gguf_bad_test.cc.
+// Tests good GGUF files. gguf_bad_test.cc tests bad ones.
 #include "engine/formats/gguf.h"
 
 #include <cmath>

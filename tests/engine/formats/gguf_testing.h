@@ -19,7 +19,7 @@ inline std::string GgufType32(GgufType type) {
   return Raw(static_cast<uint32_t>(type));
 }
 
-// One metadata record from a value that is already encoded.
+// Makes one metadata record from a value that is already encoded.
 inline std::string GgufKey(const std::string& key, GgufType type,
                            const std::string& value) {
   return GgufString(key) + GgufType32(type) + value;
@@ -31,7 +31,7 @@ inline std::string GgufArray(const std::string& key, GgufType element,
                  GgufType32(element) + Raw(count) + values);
 }
 
-// `ne` as in the file: innermost first.
+// `ne` is in the file's order: innermost first.
 inline std::string GgufTensor(const std::string& name,
                               const std::vector<int64_t>& ne, uint32_t type,
                               uint64_t offset) {
@@ -40,7 +40,7 @@ inline std::string GgufTensor(const std::string& name,
   return record + Raw(type) + Raw(offset);
 }
 
-// A whole file. The counts are those of the lists unless given.
+// A whole file. The counts are the lists' sizes unless a test sets them.
 struct GgufBuilder {
   std::string magic = "GGUF";
   uint32_t version = 3;

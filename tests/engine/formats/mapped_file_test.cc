@@ -41,7 +41,7 @@ TEST(MappedFileTest, SurvivesAFileThatShrinks) {
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(status.message(), "model.bin: was changed while it was read");
   EXPECT_TRUE((*other)->ReadStatus().ok());
-  // The same place in the address space may serve the next file.
+  // The next file may get the same address.
   const auto again = MappedFile::Open(path);
   ASSERT_TRUE(again.ok());
   EXPECT_TRUE((*again)->ReadStatus().ok());
@@ -106,7 +106,7 @@ TEST(MappedFileTest, UnreadableIsPermissionDenied) {
   const std::string path = folder.Write("model.bin", "x");
   ASSERT_EQ(chmod(path.c_str(), 0), 0);
   ASSERT_EQ(chmod(folder.path().c_str(), 0755), 0);
-  // Root reads everything, so for the moment be nobody.
+  // Root can read everything, so the test runs as nobody for a moment.
   const bool was_root = geteuid() == 0;
   if (was_root) {
     ASSERT_EQ(seteuid(65534), 0);

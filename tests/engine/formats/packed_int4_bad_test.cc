@@ -1,4 +1,4 @@
-// Packed layers that are wrong: what is refused, and how it is said.
+// Tests which wrong packed layers are refused, and the messages.
 #include "tests/engine/model/packed_testing.h"
 
 namespace qk::testing {
@@ -15,7 +15,7 @@ auto Erase(const char* name) {
   return [=](FileTensors& file) { file.erase(name); };
 }
 
-// Another shape of as many elements, or fewer and more of them.
+// Changes the shape; the number of elements may change too.
 auto Reshape(const char* name, std::vector<int64_t> shape) {
   return [=](FileTensors& file) {
     FileTensor& tensor = file[name];
@@ -27,7 +27,7 @@ auto Reshape(const char* name, std::vector<int64_t> shape) {
   };
 }
 
-// The same bytes as another type of the same size.
+// Declares the same bytes as another type of the same size.
 auto Retype(const char* name, const char* dtype) {
   return [=](FileTensors& file) { file[name].dtype = dtype; };
 }

@@ -1,5 +1,5 @@
-// PackedInt4 against checkpoints that quantize.py made, against layers packed
-// here, and against files that are wrong.
+// Compares PackedInt4 with checkpoints that quantize.py made and with layers
+// packed here, and tests files that are wrong.
 #include "engine/formats/packed_int4.h"
 
 #include <array>
@@ -113,8 +113,8 @@ std::vector<Int4Format> Formats(int64_t group_size) {
           {Method::kGptq, group_size, false, false}};
 }
 
-// Wider than a tile of the reader, groups that do not divide a tile, one tile's
-// rest.
+// The shapes are wider than a tile of the reader, have groups that do not
+// divide a tile, and leave a partial tile.
 TEST(PackedInt4Test, AnyRowsOfAnyShape) {
   uint32_t seed = 0;
   for (const auto& [out, in, size] :
@@ -197,7 +197,7 @@ TEST(PackedInt4Test, GroupIndexMayBeLeftOutWithoutActOrder) {
   EXPECT_EQ(without->tensor_names().size(), 3u);
 }
 
-// act-order is what g_idx says, not what the configuration says.
+// g_idx decides about act-order, not the configuration.
 TEST(PackedInt4Test, GroupIndexIsFollowedInAnyCase) {
   const MemorySource source(Good(kActOrder));
   const auto packed = Open(source, kGptq);

@@ -21,15 +21,15 @@ std::string File(const std::string& header, size_t data_bytes) {
   return Raw<uint64_t>(header.size()) + header + data;
 }
 
-// `a`: F32 (2, 3); `b`: BF16 (4); `c`: I64 scalar; header order is not file
-// order.
+// `a` is F32 (2, 3), `b` BF16 (4), `c` an I64 scalar; the header's order is not
+// the file's.
 const char kGood[] =
     R"({"b":{"dtype":"BF16","shape":[4],"data_offsets":[24,32]},)"
     R"("a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},)"
     R"("c":{"dtype":"I64","shape":[],"data_offsets":[32,40]},)"
     R"("__metadata__":{"format":"pt"}}   )";
 
-// A header of one tensor `t`.
+// Returns a header with one tensor `t`.
 std::string One(const std::string& dtype, const std::string& shape,
                 const std::string& offsets) {
   return absl::StrCat(R"({"t":{"dtype":)", dtype, R"(,"shape":)", shape,
@@ -62,7 +62,7 @@ TEST(SafetensorsTest, OddButValidFiles) {
            {One("\"F16\"", "[0,5]", "[0,0]"), 0},
            {One("\"F16\"", "[1,1,1,1,1,1,1,1]", "[0,2]"), 2},
            {R"({"__metadata__":{}})", 0},
-           // An empty tensor may lie at the border of two others.
+           // An empty tensor may be at the border between two others.
            {R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
             R"("e":{"dtype":"F32","shape":[0],"data_offsets":[1,1]},)"
             R"("b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})",

@@ -18,7 +18,7 @@ using testing::TempFolder;
 
 constexpr char kIndex[] = "model.safetensors.index.json";
 
-// A file with float16 tensors of one element each.
+// Returns a file with float16 tensors of one element each.
 std::string Shard(const std::vector<std::string>& names,
                   const char* dtype = "F16") {
   std::string header = "{";

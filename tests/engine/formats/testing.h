@@ -1,4 +1,4 @@
-// Makers of small model files for the tests of engine/formats.
+// Makes small model files for the tests of engine/formats.
 #ifndef QKSCOPE_TESTS_ENGINE_FORMATS_TESTING_H_
 #define QKSCOPE_TESTS_ENGINE_FORMATS_TESTING_H_
 
@@ -38,7 +38,7 @@ inline std::string ReadFile(const std::string& path) {
   return content.str();
 }
 
-// One line, and no path or pointer in it (reliability.md, S10).
+// A message is one line without a path or pointer (reliability.md, S10).
 inline void ExpectGoodMessage(const absl::Status& status) {
   const std::string message(status.message());
   EXPECT_THAT(message, ::testing::Not(::testing::HasSubstr("\n")));
@@ -57,15 +57,15 @@ inline void ExpectError(const absl::Status& status,
   ExpectGoodMessage(status);
 }
 
-// Calls load(bytes) with every proper prefix of `good`, then with each of its
-// first `header_bytes` bytes changed in every single bit. `load` returns the
-// status; whatever it is, the process must survive it.
+// Calls load(bytes) with every proper prefix of `good`, then with every single
+// bit of its first `header_bytes` bytes flipped. `load` returns the status;
+// whatever it is, the process must survive.
 inline void TruncateAndFlip(
     const std::string& good, size_t header_bytes,
     const std::function<absl::Status(const std::string&)>& load) {
   ASSERT_TRUE(load(good).ok()) << load(good);
   for (size_t size = 0; size < good.size(); ++size) {
-    // A copy of the exact size, so that ASan sees a read past the end.
+    // The copy has the exact size, so that ASan sees a read past the end.
     const absl::Status status = load(std::string(good.data(), size));
     if (!status.ok()) ExpectGoodMessage(status);
   }

@@ -1,8 +1,10 @@
-// Every kind of rule and every preset against plain float64 references
-// (tests/goldens/make_disruption_goldens.py): logits of prefill and of three
+// Compares every kind of rule and every preset with plain float64 references
+// (tests/goldens/make_disruption_goldens.py): logits of prefill and three
 // decode steps, chosen dims and written values.
 #include <algorithm>
+#include <map>
 #include <numeric>
+#include <tuple>
 
 #include "absl/strings/str_cat.h"
 #include "tests/engine/forward_driver.h"
@@ -112,64 +114,118 @@ Rule ReadRule(const JsonValue& json, int layers, int tokens) {
   return rule;
 }
 
-// The golden's list of what was chosen, against the engine's reports.
-void CheckApplied(const JsonValue& expected,
-                  const std::vector<AppliedRule>& applied,
-                  const std::string& name) {
-  int64_t found = 0;
-  const auto status = expected.ForEachElement([&](JsonValue e) {
-    const int64_t step =
-        e.Find("step").has_value() ? e.GetInt64("step").value() : -1;
-    const auto match =
-        std::find_if(applied.begin(), applied.end(), [&](const AppliedRule& a) {
-          return a.rule == e.GetInt64("rule").value() &&
-                 a.layer == e.GetInt64("layer").value() &&
-                 a.tensor == TensorFrom(e.GetString("tensor").value()) &&
-                 a.step == step;
-        });
-    if (match == applied.end()) {
-      ADD_FAILURE() << name << ": nothing reported for layer "
-                    << e.GetInt64("layer").value() << " step " << step;
-      return absl::OkStatus();
-    }
-    ++found;
-    return e.GetArray("chosen").value().ForEachElement([&](JsonValue c) {
-      const int64_t index = c.GetInt64("index").value();
-      const auto dims =
-          std::find_if(match->chosen.begin(), match->chosen.end(),
-                       [&](const AppliedDims& d) { return d.index == index; });
-      const std::vector<int32_t> want = Ids(c.Get("dims").value());
-      if (dims == match->chosen.end()) {
-        EXPECT_TRUE(want.empty()) << name << " index " << index;
-        return absl::OkStatus();
-      }
-      EXPECT_EQ(std::vector<int32_t>(dims->dims.begin(), dims->dims.end()),
-                want)
-          << name << " layer " << match->layer << " index " << index;
-      size_t i = 0;
-      return c.GetArray("values").value().ForEachElement(
-          [&](JsonValue v) -> absl::Status {
-            if (i >= dims->values.size()) {
-              ADD_FAILURE() << name << ": too few values";
-              return absl::OkStatus();
-            }
-            const double value = v.AsDouble().value();
-            EXPECT_TRUE(std::abs(dims->values[i] - value) <=
-                        1e-4 * std::max(1.0, std::abs(value)))
-                << name << ": " << dims->values[i] << " for " << value;
-            ++i;
-            return absl::OkStatus();
-          });
-    });
+std::vector<double> Doubles(const JsonValue& array) {
+  std::vector<double> out;
+  const auto status = array.ForEachElement([&](JsonValue v) -> absl::Status {
+    out.push_back(v.AsDouble().value());
+    return absl::OkStatus();
   });
   EXPECT_TRUE(status.ok()) << status;
-  EXPECT_EQ(found, expected.size());
+  return out;
+}
+
+// Returns the golden's dims and values for one head or position. The golden has
+// a single 0 for all dims that ZERO writes.
+AppliedDims ReadChosen(const JsonValue& json, const Rule& rule) {
+  AppliedDims chosen;
+  chosen.index = static_cast<int>(json.GetInt64("index").value());
+  const std::vector<int32_t> dims = Ids(json.Get("dims").value());
+  chosen.dims.assign(dims.begin(), dims.end());
+  const std::vector<double> values = Doubles(json.Get("values").value());
+  chosen.values.assign(values.begin(), values.end());
+  if (rule.replace == Rule::Replace::kZero) {
+    chosen.values.assign(dims.size(), 0.0f);
+  }
+  return chosen;
+}
+
+// Returns how many rows of a pass the rule writes.
+int64_t RowsWritten(const Rule& rule, int step) {
+  if (step >= 0) return rule.phase & 2 ? 1 : 0;
+  return rule.phase & 1 ? rule.positions.end - rule.positions.begin : 0;
+}
+
+int64_t HeadsOf(const Rule& rule, Qkv tensor, const AttentionConfig& config) {
+  if (!rule.heads.empty()) return static_cast<int64_t>(rule.heads.size());
+  const bool query_heads =
+      tensor == Qkv::kQ || rule.kv_grouping == Rule::KvGrouping::kQueryHead;
+  return query_heads ? config.num_heads : config.num_kv_heads;
+}
+
+// Compares one of the engine's reports with the golden's.
+void CheckReport(const JsonValue& expected, const Rule& rule,
+                 const AttentionConfig& config, const AppliedRule& report) {
+  std::vector<AppliedDims> want;
+  ASSERT_TRUE(expected.GetArray("chosen")
+                  .value()
+                  .ForEachElement([&](JsonValue c) -> absl::Status {
+                    want.push_back(ReadChosen(c, rule));
+                    return absl::OkStatus();
+                  })
+                  .ok());
+  ASSERT_FALSE(want.empty());
+  ASSERT_EQ(report.chosen.size(), want.size());
+  int64_t dims = 0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    const AppliedDims& got = report.chosen[i];
+    SCOPED_TRACE(absl::StrCat("index ", want[i].index));
+    EXPECT_EQ(got.index, want[i].index);
+    EXPECT_EQ(got.dims, want[i].dims);
+    dims += static_cast<int64_t>(want[i].dims.size());
+    ASSERT_EQ(got.values.size(), want[i].values.size());
+    for (size_t j = 0; j < got.values.size(); ++j) {
+      const double value = want[i].values[j];
+      EXPECT_TRUE(std::abs(got.values[j] - value) <=
+                  1e-4 * std::max(1.0, std::abs(value)))
+          << got.values[j] << " for " << value;
+    }
+  }
+  // Per token, `dims` already sums over the rows, but not over the heads.
+  const int64_t times = rule.axis == Rule::Axis::kPerHead
+                            ? RowsWritten(rule, report.step)
+                            : HeadsOf(rule, report.tensor, config);
+  EXPECT_EQ(report.replaced, dims * times);
+}
+
+// Compares the golden's list of choices with the engine's reports: there must
+// be one report for each entry, and no other.
+void CheckApplied(const JsonValue& expected, const std::vector<Rule>& rules,
+                  const AttentionConfig& config,
+                  const std::vector<AppliedRule>& applied) {
+  using Key = std::tuple<int, int, Qkv, int>;  // rule, layer, tensor, step
+  std::map<Key, const AppliedRule*> reports;
+  for (const AppliedRule& report : applied) {
+    const bool prefill = report.step == -1;
+    EXPECT_EQ(report.phase, prefill ? Phase::kPrefill : Phase::kDecode);
+    EXPECT_EQ(report.arm, 0);
+    EXPECT_EQ(report.image, -1);
+    reports[{report.rule, report.layer, report.tensor, report.step}] = &report;
+  }
+  EXPECT_EQ(reports.size(), applied.size()) << "two of one thing";
+  EXPECT_EQ(applied.size(), expected.size());
+  const auto status = expected.ForEachElement([&](JsonValue e) -> absl::Status {
+    const int rule = static_cast<int>(e.GetInt64("rule").value());
+    const int layer = static_cast<int>(e.GetInt64("layer").value());
+    const Qkv tensor = TensorFrom(e.GetString("tensor").value());
+    const int step = e.Find("step").has_value()
+                         ? static_cast<int>(e.GetInt64("step").value())
+                         : -1;
+    SCOPED_TRACE(absl::StrCat("rule ", rule, " layer ", layer, " step ", step));
+    const auto it = reports.find({rule, layer, tensor, step});
+    if (it == reports.end()) {
+      ADD_FAILURE() << "nothing was reported";
+    } else {
+      CheckReport(e, rules[rule], config, *it->second);
+    }
+    return absl::OkStatus();
+  });
+  EXPECT_TRUE(status.ok()) << status;
 }
 
 class DisruptionTest : public ::testing::Test {
  protected:
   DisruptionTest()
-      : backend_(CreateCpuBackend({})),
+      : backend_(MakeTestBackend()),
         json_(ReadJson(GoldenPath("disruption/cases.json"))),
         outputs_(OpenSafetensors(GoldenPath("disruption/outputs.safetensors"))
                      .value()) {}
@@ -222,7 +278,9 @@ class DisruptionTest : public ::testing::Test {
     }
     EXPECT_LE(Nmse(decode, ReadTensor(*outputs_, name + "/decode")), 1e-10)
         << name;
-    CheckApplied(c.Get("applied").value(), driven.recorder.applied, name);
+    SCOPED_TRACE(name);
+    CheckApplied(c.Get("applied").value(), rules,
+                 model->config().layers[0].attention, driven.recorder.applied);
   }
 
   std::unique_ptr<Backend> backend_;
@@ -266,13 +324,14 @@ TEST_F(DisruptionTest, NothingChosenChangesNoBit) {
     if (f.arm == 0) {
       clean[key] = f.data;
     } else {
+      EXPECT_FALSE(f.data.empty());
       EXPECT_EQ(f.data, clean[key]);
       ++compared;
     }
   }
   EXPECT_EQ(compared, 2 * 6 * 2);
   ASSERT_EQ(recorder.comparisons.size(), 2u);
-  for (float kl : recorder.comparisons[1].kl) EXPECT_EQ(kl, 0.0f);
+  EXPECT_EQ(recorder.comparisons[1].kl, std::vector<float>(8, 0.0f));
 }
 
 TEST_F(DisruptionTest, AllDimsAndMeanLeaveNoVariance) {
@@ -292,8 +351,9 @@ TEST_F(DisruptionTest, AllDimsAndMeanLeaveNoVariance) {
   for (const LayerFrame& f : recorder.frames) {
     const std::vector<float> x = Floats(f.data);
     const int heads = f.shape[1], dim = f.shape[2];
+    ASSERT_EQ(x.size(), static_cast<size_t>(8 * heads * dim));
     for (size_t i = 0; i < x.size(); ++i) {
-      EXPECT_EQ(x[i], x[i / dim % heads * dim]);  // its head's first value
+      EXPECT_EQ(x[i], x[i / dim % heads * dim]);  // the first value of its head
     }
   }
 }

@@ -1,5 +1,5 @@
-// Folders of Gemma 3 as it comes with a vision tower: what the tensors are
-// called, which are passed over, which head there is.
+// Tests folders of Gemma 3 with a vision tower: the tensors' names, the ignored
+// tensors, and which head the model has.
 #include <cstring>
 #include <string>
 #include <vector>
@@ -15,7 +15,7 @@ namespace {
 
 constexpr int kVocab = 97, kHidden = 24;
 
-// Names of other writers, from the golden's.
+// The names that other writers use, as replacements of the golden's.
 struct Layout {
   const char* name;
   std::vector<std::pair<absl::string_view, absl::string_view>> renamed;
@@ -44,7 +44,7 @@ const Layout& WithoutHeadClass() {
   return layout;
 }
 
-// The golden's weights, with another header.
+// A folder with the golden's weights under another header.
 class Gemma3FolderTest : public ::testing::Test {
  protected:
   Gemma3FolderTest() {
@@ -72,7 +72,7 @@ class Gemma3FolderTest : public ::testing::Test {
     Write(absl::StrReplaceAll(header_, layout.renamed), data_);
   }
 
-  // With a head that is a copy of the embedding, or of another last value.
+  // Adds a head that is a copy of the embedding, or differs in its last byte.
   void WriteHeadToo(const Layout& layout, bool differs = false) {
     std::string head = Embedding();
     if (differs) head.back() ^= 1;
@@ -89,7 +89,7 @@ class Gemma3FolderTest : public ::testing::Test {
     return DescribeModel(folder_.path(), ComputeType::kF32);
   }
 
-  // -1: does not load.
+  // Returns -1 if the model does not load.
   int64_t Parameters() {
     const auto d = Describe();
     EXPECT_TRUE(d.ok()) << d.status();
@@ -124,8 +124,8 @@ class Gemma3FolderTest : public ::testing::Test {
   std::string header_, data_;
 };
 
-// Of the language model alone. A layer: four norms, those of Q and K, q and o,
-// k and v, MLP.
+// Counts the language model alone. A layer has four norms, the norms of Q and
+// K, q and o, k and v, and the MLP.
 constexpr int64_t kText = kVocab * kHidden + kHidden +
                           2 * (4 * kHidden + 2 * 4 + 2 * 32 * kHidden +
                                2 * 16 * kHidden + 3 * 23 * kHidden);
@@ -174,8 +174,8 @@ TEST_F(Gemma3FolderTest, HeadThatIsTiedMustBeTheEmbedding) {
   }
 }
 
-// Either part of the file may say that it is not tied: transformers 5 writes
-// the outer field, and "true" into the inner one.
+// Either part of the file may say that the head is not tied: transformers 5
+// writes the outer field, and "true" into the inner one.
 TEST_F(Gemma3FolderTest, HeadOfItsOwn) {
   constexpr char kOuter[] = "\"model_type\": \"gemma3\",";
   constexpr char kInner[] = "\"model_type\": \"gemma3_text\",";

@@ -1,4 +1,4 @@
-// Checkpoints with packed layers that do not fit their configuration.
+// Tests checkpoints whose packed layers do not fit their configuration.
 #include <functional>
 #include <string>
 #include <vector>
@@ -19,7 +19,7 @@ struct Bad {
   absl::StatusCode code = absl::StatusCode::kInvalidArgument;
 };
 
-// `from` in the configuration becomes `to`.
+// Replaces `from` with `to` in the configuration.
 auto Configure(const char* from, const char* to) {
   return [=](Twins& twins) {
     EXPECT_EQ(absl::StrReplaceAll({{from, to}}, &twins.packed_config()), 1);

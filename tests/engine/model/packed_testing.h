@@ -1,6 +1,6 @@
-// Layers of random 4-bit weights, packed as AWQ and GPTQ have it and plain, and
-// safetensors files of them. Written anew from the published layouts, not from
-// the reader.
+// Layers of random 4-bit weights, both packed as AWQ and GPTQ and plain, and
+// safetensors files of them. The code follows the published layouts, not the
+// reader.
 #ifndef QKSCOPE_TESTS_ENGINE_MODEL_PACKED_TESTING_H_
 #define QKSCOPE_TESTS_ENGINE_MODEL_PACKED_TESTING_H_
 
@@ -90,7 +90,7 @@ class RandomLayer {
     if (format.desc_act) std::shuffle(group_.begin(), group_.end(), random);
     for (int64_t i = 0; i < in * out; ++i) q_.push_back(random() % 16);
     for (int64_t i = 0; i < groups_ * out; ++i) {
-      // A first-version file cannot say 0; 16 it can.
+      // A first-version file cannot hold a zero of 0, but it can hold 16.
       zeros_.push_back(random() % 16 + (format.zeros_minus_one ? 1 : 0));
       scales_.push_back(
           RoundToF16(1e-3f * static_cast<float>(1 + random() % 100)));
@@ -135,7 +135,7 @@ class RandomLayer {
   }
 
  private:
-  // Exact for the scales above: normal numbers.
+  // This is exact for the scales above, which are normal numbers.
   static float WidenF16(uint16_t half) {
     const int exponent = (half >> 10 & 31) - 15;
     return std::ldexp(1.0f + static_cast<float>(half & 1023) / 1024, exponent);

@@ -1,4 +1,4 @@
-// A model with packed layers and the same model with those layers plain.
+// A model with packed layers, and the same model with those layers plain.
 #ifndef QKSCOPE_TESTS_ENGINE_MODEL_PACKED_TWINS_H_
 #define QKSCOPE_TESTS_ENGINE_MODEL_PACKED_TWINS_H_
 
@@ -19,7 +19,7 @@ namespace qk::testing {
 struct PackedCase {
   const char* name;
   const char* model;              // a golden of plain weights
-  std::set<std::string> modules;  // endings of the names of those packed
+  std::set<std::string> modules;  // endings of the packed modules' names
   Int4Format format;
   const char* quantization;  // the configuration's members
 };
@@ -46,7 +46,7 @@ inline std::vector<float> Transpose(const std::vector<float>& values,
   return out;
 }
 
-// The golden's files with some layers made anew: packed, and plain.
+// The golden's files with some layers replaced: once packed, once plain.
 class Twins {
  public:
   explicit Twins(const PackedCase& c)
@@ -66,7 +66,7 @@ class Twins {
         packed_tensors[name] = full_tensors[name] = tensor;
         continue;
       }
-      // GPT-2's file has (in, out), but packed layers are as everywhere.
+      // GPT-2's file has (in, out), but its packed layers have the usual order.
       const bool transposed = absl::StartsWith(c.model, "tiny_gpt2");
       const int64_t out = tensor.shape[transposed ? 1 : 0];
       const int64_t in = tensor.shape[transposed ? 0 : 1];

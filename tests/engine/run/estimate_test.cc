@@ -1,20 +1,19 @@
-// What a run is estimated to need against what it takes, for random shapes:
-// admission relies on the estimate being enough, and not far too much.
+// Compares a run's estimated needs with what it takes, for random shapes:
+// admission relies on an estimate that is enough, but not far too much.
 #include <malloc.h>
 
 #include <algorithm>
 #include <atomic>
 #include <random>
 
-#include "engine/cpu/cpu_backend.h"
 #include "tests/engine/test_util.h"
 
 namespace {
 std::atomic<int64_t> g_taken = 0;
 }  // namespace
 
-// The CPU backend's buffers come from here. Counts what is taken, not what is
-// given back: without decode a run holds its buffers to its end.
+// The CPU backend allocates its buffers here. The counter ignores freed memory:
+// without decode a run holds its buffers until it ends.
 extern "C" void* aligned_alloc(size_t alignment, size_t size) {
   g_taken += static_cast<int64_t>(size);
   return memalign(alignment, size);
@@ -58,7 +57,7 @@ TEST(EstimateTest, R11_IsEnoughAndNotFarTooMuch) {
   std::mt19937 random(5);
   double worst = 0, least = 10;
   for (int i = 0; i < 50; ++i) {
-    const std::unique_ptr<Backend> backend = CreateCpuBackend({});
+    const std::unique_ptr<Backend> backend = MakeTestBackend();
     ModelOptions options;
     options.max_rows_per_pass = 2048;
     options.kv_cache_bytes = 64 << 20;

@@ -24,8 +24,8 @@ std::vector<int> Draw(const std::vector<float>& logits,
   return counts;
 }
 
-// Counts against softmax(logits / temperature) over `kept` ids; the others must
-// never come.
+// Compares counts with softmax(logits / temperature) over the `kept` ids; no
+// other id may come.
 void ExpectDistribution(const std::vector<float>& logits,
                         const std::set<int>& kept,
                         const SamplingSpec& sampling) {
@@ -46,7 +46,8 @@ void ExpectDistribution(const std::vector<float>& logits,
     const double expected = kDraws * weight(id) / sum;
     chi_square += (counts[id] - expected) * (counts[id] - expected) / expected;
   }
-  // Mean: the degrees of freedom, variance twice that; six deviations.
+  // The mean is the degrees of freedom, and the variance twice that; six
+  // deviations are allowed.
   const double freedom = static_cast<double>(kept.size()) - 1;
   EXPECT_LE(chi_square, freedom + 6 * std::sqrt(2 * freedom));
 }
@@ -88,12 +89,12 @@ TEST(SamplerTest, TopPKeepsTheFewestThatReachIt) {
 
 TEST(SamplerTest, TopPCountsWhatTopKLeft) {
   const std::vector<float> even(8, 0.0f);
-  // Of the four kept, half the mass is two ids.
+  // Two of the four kept ids have half the mass.
   ExpectDistribution(even, {0, 1}, Spec(1.0, 4, 0.5, 14));
 }
 
 TEST(SamplerTest, TopPIsTakenAfterTemperature) {
-  // A tiny temperature puts nearly all mass on one id, a huge one spreads it.
+  // A tiny temperature puts nearly all mass on one id; a huge one spreads it.
   const std::vector<float> logits = {1.0f, 2.0f, 0.0f, 1.5f};
   ExpectDistribution(logits, {1}, Spec(0.05, 0, 0.9, 15));
   ExpectDistribution(logits, {0, 1, 2, 3}, Spec(1000.0, 0, 0.9, 16));

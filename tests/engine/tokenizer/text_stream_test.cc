@@ -10,7 +10,7 @@ namespace {
 
 using ::testing::ElementsAre;
 
-// What each piece releases, and at the end what was held back.
+// Returns what each piece releases, and what was held back at the end.
 std::vector<std::string> Stream(const std::vector<std::string>& stops,
                                 const std::vector<std::string>& pieces) {
   TextStream stream(stops);
@@ -41,7 +41,7 @@ TEST(TextStreamTest, CharactersWaitForTheirLastByte) {
               ElementsAre("", "", "\xE2\x82\xAC!", ""));
   EXPECT_THAT(Stream({}, {"\xF0\x9F", "\x98", "\x80"}),
               ElementsAre("", "", "\xF0\x9F\x98\x80", ""));
-  // The end of one character and the start of the next in one token.
+  // One token has the end of one character and the start of the next.
   EXPECT_THAT(Stream({}, {"\xC3", "\xBC\xC3", "\xB6"}),
               ElementsAre("", "\xC3\xBC", "\xC3\xB6", ""));
 }
@@ -56,7 +56,7 @@ TEST(TextStreamTest, EverySplitGivesTheSameText) {
       for (const std::string& piece :
            {text.substr(0, i), text.substr(i, j - i), text.substr(j)}) {
         const std::string shown = stream.Add(piece);
-        if (!shown.empty()) {  // begins and ends between characters
+        if (!shown.empty()) {  // text begins and ends between characters
           EXPECT_NE(static_cast<unsigned char>(shown[0]) & 0xC0, 0x80);
         }
         out += shown;
@@ -93,7 +93,7 @@ TEST(TextStreamTest, StopStringAcrossTokens) {
 TEST(TextStreamTest, APrefixThatGoesElsewhereIsReleased) {
   EXPECT_THAT(Stream({"STOP"}, {"a ST", "AR"}), ElementsAre("a ", "STAR", ""));
   EXPECT_THAT(Stream({"STOP"}, {"a STO"}), ElementsAre("a ", "STO"));
-  // "aab" against "aaab": the first a is free, the others may still begin it.
+  // "aab" against "aaab": the first a is free, the others may begin a match.
   EXPECT_THAT(Stream({"aab"}, {"a", "a", "a", "b"}),
               ElementsAre("", "", "a", ""));
 }
@@ -101,7 +101,7 @@ TEST(TextStreamTest, APrefixThatGoesElsewhereIsReleased) {
 TEST(TextStreamTest, TheFirstOfSeveralStopStringsCounts) {
   EXPECT_THAT(Stream({"xyz", "y"}, {"axyz"}), ElementsAre("a"));
   EXPECT_THAT(Stream({"later", "b"}, {"a", "b later"}), ElementsAre("a", ""));
-  // The longer one that is complete first in the text wins over what waits.
+  // The stop string that is complete first wins over a longer candidate.
   EXPECT_THAT(Stream({"abcd", "bc"}, {"ab", "c"}), ElementsAre("", "a"));
 }
 

@@ -1,4 +1,4 @@
-// Malformed tokenizer.json and tokenizer_config.json: each has its message.
+// Tests the messages for bad tokenizer.json and tokenizer_config.json files.
 #include <string>
 
 #include "absl/strings/str_cat.h"

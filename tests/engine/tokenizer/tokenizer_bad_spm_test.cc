@@ -1,4 +1,4 @@
-// Malformed tokenizer.json files of SentencePiece's kind.
+// Tests malformed tokenizer.json files of SentencePiece's kind.
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -137,7 +137,7 @@ TEST(SpmJsonTest, EncodesAndDecodes) {
   EXPECT_EQ(tokenizer->Decode({260, 259}, false).value(), "a");
 }
 
-// Special tokens stand where they are said to, and only there.
+// Special tokens are recognised at the given places, and only there.
 TEST(SpmJsonTest, EncodeAround) {
   const auto tokenizer = testing::LoadJson(TinySpm());
   const auto tokens = tokenizer->EncodeAround("a<s>a<s>", {{260, 1, 4}});

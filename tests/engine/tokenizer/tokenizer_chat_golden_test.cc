@@ -1,5 +1,6 @@
-// Conversations of every chat format against what `transformers` makes of the
-// models' templates; made by tests/goldens/tokenizer/make_chat_goldens.py.
+// Compares conversations in every chat format with what `transformers` makes of
+// the models' templates; tests/goldens/tokenizer/make_chat_goldens.py made the
+// goldens.
 #include <map>
 #include <memory>
 #include <string>
@@ -33,8 +34,8 @@ std::vector<ChatMessage> Messages(const JsonValue& list) {
   return messages;
 }
 
-// Where the templates write a conversation that leaves a message out, or none
-// at all, the formats refuse it.
+// Returns whether the format refuses a conversation of which the template would
+// leave out a message, or everything.
 bool IsRefusedHereOnly(const std::string& format,
                        const std::vector<ChatMessage>& messages) {
   for (const ChatMessage& message : messages) {

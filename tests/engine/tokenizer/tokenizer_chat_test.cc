@@ -1,5 +1,5 @@
-// Chat formats against the texts that transformers' apply_chat_template writes,
-// and against contents that try to forge a turn.
+// Compares chat formats with the texts that transformers' apply_chat_template
+// writes, and tests contents that try to forge a turn.
 #include <memory>
 #include <string>
 #include <vector>
@@ -26,8 +26,8 @@ const std::vector<ChatMessage>& Conversation() {
   return *messages;
 }
 
-// The whole text encoded at once with special tokens recognised, as the
-// template's text is in Python.
+// Encodes the whole text at once and recognises special tokens, like Python
+// with the template's text.
 void ExpectText(const Tokenizer& tokenizer, const std::string& format,
                 bool add_generation_prompt, const std::string& text) {
   const auto chat =
@@ -118,7 +118,7 @@ TEST(ChatFormatsTest, TokenizerWithoutTheSpecialTokens) {
                         "\"<|begin_of_text|>\""));
 }
 
-// An added token that any text may spell is no safe mark of a turn.
+// An added token that any text can spell is not a safe mark of a turn.
 TEST(ChatFormatsTest, MarksMustBeSpecial) {
   const std::string json =
       testing::ReadFile(testing::TokenizerPath("smollm.json"));

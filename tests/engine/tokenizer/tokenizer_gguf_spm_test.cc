@@ -1,4 +1,4 @@
-// The tokenizer of a GGUF file whose model is "llama".
+// Tests the tokenizer of a GGUF file whose model is "llama".
 #include <string>
 #include <vector>
 
@@ -22,7 +22,7 @@ using ::qk::testing::TinyGguf;
 using ::qk::testing::Uint32;
 using ::testing::ElementsAre;
 
-// TinyGguf as SentencePiece: "ab" and "abc" by their scores, "12" from
+// TinyGguf as SentencePiece: "ab" and "abc" merge by their scores, "12" from
 // characters that are tokens; U+2581 is 11.
 TinyGguf TinyLlama() {
   TinyGguf gguf;

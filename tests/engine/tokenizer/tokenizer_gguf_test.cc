@@ -1,4 +1,4 @@
-// The tokenizer of a GGUF file, good and bad.
+// Tests the tokenizer of a GGUF file, good and bad.
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -60,7 +60,7 @@ TEST(TokenizerGgufTest, AddBosAndEos) {
               ElementsAre(7, 0, 8));
 }
 
-// Llama 3 files say nothing, and the model expects BOS.
+// Llama 3 files do not say whether to add BOS, and the model expects it.
 TEST(TokenizerGgufTest, Llama3AddsBosUnlessTheFileSaysOtherwise) {
   TinyGguf gguf;
   gguf.pre = "llama-bpe";

@@ -1,6 +1,6 @@
-// Small tokenizers of each kind against the ids and offsets of the `tokenizers`
-// package; made by tests/goldens/tokenizer/make_goldens.py. The large
-// comparison is compare.py beside it.
+// Compares small tokenizers of each kind with the ids and offsets of the
+// `tokenizers` package; tests/goldens/tokenizer/make_goldens.py made the
+// goldens. compare.py beside it makes the large comparison.
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -61,10 +61,11 @@ std::vector<Case> ReadCases(const std::string& family) {
     return absl::OkStatus();
   };
   EXPECT_TRUE(document->root().GetArray("cases")->ForEachElement(read).ok());
+  EXPECT_GE(cases.size(), 40u);
   return cases;
 }
 
-// `tokenizers` gives whole characters.
+// `tokenizers` reports offsets of whole characters.
 std::vector<int64_t> WidenedOffsets(const std::string& text,
                                     const std::vector<TokenSpan>& tokens) {
   const auto continues = [&](size_t at) {
@@ -82,8 +83,8 @@ std::vector<int64_t> WidenedOffsets(const std::string& text,
   return offsets;
 }
 
-// A lone space put before the text has no bytes here, but those of the next
-// character there.
+// A lone space in front of the text has no bytes here, but has the next
+// character's bytes in `tokenizers`.
 bool PutsSpaceInFront(const std::string& family) {
   return family == "prefix" || family == "digit_runs" || family == "llama2" ||
          family == "phi3" || family == "mistral3" || family == "metaspace" ||
@@ -91,9 +92,7 @@ bool PutsSpaceInFront(const std::string& family) {
 }
 
 void ExpectCases(const Tokenizer& tokenizer, const std::string& family) {
-  const std::vector<Case> cases = ReadCases(family);
-  ASSERT_GE(cases.size(), 40u);
-  for (const Case& one : cases) {
+  for (const Case& one : ReadCases(family)) {
     SCOPED_TRACE(::testing::PrintToString(one.text));
     EncodeOptions options;
     options.parse_special = one.parse_special;
@@ -126,7 +125,7 @@ INSTANTIATE_TEST_SUITE_P(Families, TokenizerGoldenTest,
 
 class SentencePieceGoldenTest : public TestWithParam<std::string> {};
 
-// tokenizer.model gives what its conversion to tokenizer.json gives.
+// tokenizer.model must give the same as its conversion to tokenizer.json.
 TEST_P(SentencePieceGoldenTest, EqualsTokenizers) {
   const auto tokenizer = testing::LoadGoldenModel(GetParam());
   ASSERT_NE(tokenizer, nullptr);
@@ -137,7 +136,7 @@ INSTANTIATE_TEST_SUITE_P(Families, SentencePieceGoldenTest,
                          Values("llama2", "mistral3", "gemma"),
                          [](const auto& info) { return info.param; });
 
-// What OPT is published as gives what `transformers` makes of it.
+// OPT's published files must give what `transformers` makes of them.
 TEST(VocabAndMergesGoldenTest, EqualsTransformers) {
   const auto file = [](const char* name) {
     return testing::ReadFile(
@@ -225,8 +224,8 @@ INSTANTIATE_TEST_SUITE_P(Families, TokenizerRoundTripTest,
 
 class CharacterRoundTripTest : public TestWithParam<std::string> {};
 
-// What a text decodes to is the text, but for U+2581, and the tokens cover it
-// in order: a space put in covers nothing.
+// The decoded text equals the text, except for U+2581, and the tokens cover it
+// in order: an inserted space covers nothing.
 TEST_P(CharacterRoundTripTest, DecodeGivesTheText) {
   const auto tokenizer = testing::LoadGolden(GetParam());
   ASSERT_NE(tokenizer, nullptr);
@@ -238,7 +237,7 @@ TEST_P(CharacterRoundTripTest, DecodeGivesTheText) {
               absl::StrReplaceAll(one.text, {{kMetaspace, " "}}));
     uint32_t end = 0;
     for (const TokenSpan& token : tokens) {
-      // Bytes of one character are all of that character.
+      // A token with some bytes of a character covers the whole character.
       EXPECT_LE(token.begin, end);
       EXPECT_GE(token.end, end);
       end = token.end;

@@ -1,5 +1,5 @@
-// tokenizer.model, good and bad, and BPE of characters on vocabularies small
-// enough to follow by hand.
+// Tests tokenizer.model, good and bad, and BPE of characters on vocabularies
+// small enough to follow by hand.
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -88,7 +88,7 @@ TEST(SentencePieceTest, HighestScoreFirst) {
   EXPECT_EQ(tokenizer->sha256_hex().size(), 64u);
 }
 
-// x and y are no tokens, and yet "xy" is put together from them.
+// x and y are not tokens, and yet they merge into "xy".
 TEST(SentencePieceTest, CharactersOnlyInsideTokens) {
   const auto tokenizer = LoadOrDie({});
   EXPECT_THAT(Flat(EncodeOrDie(*tokenizer, "bxyxz", Plain())),

@@ -1,5 +1,5 @@
-// What Encode, Decode and the lookups promise, on tokenizers small enough to
-// follow by hand.
+// Tests what Encode, Decode and the lookups promise, on tokenizers small enough
+// to follow by hand.
 #include "engine/tokenizer/tokenizer.h"
 
 #include <cstdint>
@@ -156,7 +156,7 @@ TEST(TokenizerTest, SingleWordStandsAlone) {
               ElementsAre(5));
 }
 
-// Bytes without a token are left out, as the package does; offsets stay right.
+// Bytes without a token are left out, as in the package; offsets stay right.
 TEST(TokenizerTest, BytesThatNoTokenSpells) {
   const auto tokenizer = LoadJson(TinyJson());
   EXPECT_THAT(Flat(EncodeOrDie(*tokenizer, "?!a?b", Plain())),

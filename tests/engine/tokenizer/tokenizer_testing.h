@@ -15,8 +15,8 @@
 
 namespace qk::testing {
 
-// A tokenizer.json with every member. Ids: a b c ab abc, and <s> = 5, which the
-// template puts in front.
+// A tokenizer.json with every member. The ids are a b c ab abc, and <s> = 5,
+// which the template puts in front.
 inline std::string TinyJson() {
   return R"({
 "version": "1.0",
@@ -41,7 +41,7 @@ inline std::string TinyJson() {
 })";
 }
 
-// TinyJson with `from` replaced, which must be there.
+// Returns TinyJson with `from`, which must occur, replaced.
 inline std::string TinyJsonWith(const std::string& from,
                                 const std::string& to) {
   const std::string json = TinyJson();
@@ -61,12 +61,12 @@ inline std::string TokenizerPath(const std::string& name) {
   return std::string(QK_SOURCE_DIR) + "/tests/goldens/tokenizer/" + name;
 }
 
-// One of the trained tokenizers of tests/goldens/tokenizer.
+// Loads one of the trained tokenizers of tests/goldens/tokenizer.
 inline std::unique_ptr<Tokenizer> LoadGolden(const std::string& family) {
   return LoadJson(ReadFile(TokenizerPath(family + ".json")));
 }
 
-// The same from its tokenizer.model.
+// Loads the same from its tokenizer.model.
 inline std::unique_ptr<Tokenizer> LoadGoldenModel(const std::string& family) {
   const std::string path = TokenizerPath(family + ".model");
   auto tokenizer = TokenizerFromSentencePiece(ReadFile(path),
@@ -89,7 +89,7 @@ inline std::vector<int32_t> Ids(const std::vector<TokenSpan>& tokens) {
   return ids;
 }
 
-// id, begin, end of each token, one after another.
+// Returns id, begin and end of each token, one after another.
 inline std::vector<int64_t> Flat(const std::vector<TokenSpan>& tokens) {
   std::vector<int64_t> flat;
   for (const TokenSpan& token : tokens) {

@@ -1,4 +1,4 @@
-// Statistics, choices and comparisons against references in float64
+// Compares statistics, choices and comparisons with references in float64
 // (tests/goldens/make_statistics_goldens.py).
 #include "engine/types/statistics.h"
 
@@ -7,13 +7,14 @@
 #include <string>
 #include <vector>
 
+#include "tests/engine/backend/device_rule.h"
 #include "tests/engine/forward_driver.h"
 
 namespace qk::testing {
 namespace {
 
 constexpr double kTolerance = 1e-6;  // relative: float32 fields
-// Two log-sums of float32 exponentials, nats.
+// The tolerance covers two log-sums of float32 exponentials, nats.
 constexpr double kKlTolerance = 4e-7;
 
 // NaN fails.
@@ -67,7 +68,7 @@ class StatisticsTest : public ::testing::Test {
     return cases;
   }
 
-  // The tensor that a field of a case names: (shape[0], shape[1]).
+  // Returns the tensor that a field of a case names: (shape[0], shape[1]).
   std::vector<float> Tensor(const JsonValue& c, const char* field,
                             std::vector<int64_t>* shape) {
     const std::string name(c.GetString(field).value());
@@ -168,7 +169,7 @@ DisruptionRule SelectionRule(const JsonValue& select, int* cases_of_kind) {
 }
 
 TEST_F(StatisticsTest, EverySelectionEqualsTheReference) {
-  const std::unique_ptr<Backend> backend = CreateCpuBackend({});
+  const std::unique_ptr<Backend> backend = MakeTestBackend();
   int kinds = 0;
   const int cases = ForEachCase("selections", [&](const JsonValue& c,
                                                   const std::string& name) {
@@ -176,17 +177,12 @@ TEST_F(StatisticsTest, EverySelectionEqualsTheReference) {
     const std::vector<float> norms = Tensor(c, "norms", &shape);
     const int dims = static_cast<int>(shape[1]);
     const DisruptionRule rule = SelectionRule(c.Get("select").value(), &kinds);
-    Selection selection;
-    selection.rule = &rule;
     std::vector<HeadRole> roles;
     std::vector<double> squares, sums(norms.size(), 0.0);
     for (float norm : norms) squares.push_back(double{norm} * norm);
     for (int h = 0; h < shape[0]; ++h) roles.push_back({true, h});
-    selection.heads = roles;
-    std::vector<uint8_t> mask(norms.size(), 9);
-    std::vector<float> values(norms.size());
-    backend->SelectDims(selection, {squares.data(), sums.data()}, 1, dims,
-                        {mask.data(), values.data()});
+    const std::vector<uint8_t> mask =
+        Select(*backend, rule, roles, squares, sums, 1).mask;
     size_t head = 0;
     const auto status =
         c.GetArray("expected")
@@ -207,33 +203,44 @@ TEST_F(StatisticsTest, EverySelectionEqualsTheReference) {
   EXPECT_EQ(kinds, 16);
 }
 
-std::vector<LogitsRow> Reduced(Backend& backend,
-                               const std::vector<float>& logits, int vocab,
-                               const std::vector<int32_t>& ids) {
-  std::vector<LogitsRow> rows(ids.size());
-  for (size_t t = 0; t + 1 < ids.size(); ++t) rows[t].target = ids[t + 1];
-  backend.ReduceLogits(logits.data(), vocab, absl::MakeSpan(rows));
+// Each row's target is the next id.
+DeviceVector<LogitsRow> Reduced(Backend& backend,
+                                const DeviceVector<float>& logits, int vocab,
+                                const std::vector<int32_t>& ids) {
+  std::vector<int32_t> targets(ids.begin() + 1, ids.end());
+  targets.push_back(-1);
+  const DeviceVector<int32_t> wanted(backend, targets);
+  DeviceVector<LogitsRow> rows(backend, ids.size());
+  backend.ReduceLogits(logits.data(), vocab, static_cast<int>(ids.size()),
+                       wanted.data(), rows.data());
   return rows;
 }
 
 TEST_F(StatisticsTest, EveryComparisonEqualsTheReference) {
-  const std::unique_ptr<Backend> backend = CreateCpuBackend({});
+  const std::unique_ptr<Backend> backend = MakeTestBackend();
   const int cases = ForEachCase(
       "comparisons", [&](const JsonValue& c, const std::string& name) {
         std::vector<int64_t> shape;
-        const std::vector<float> base = Tensor(c, "base", &shape);
-        const std::vector<float> arm = Tensor(c, "arm", &shape);
+        const DeviceVector<float> base(*backend, Tensor(c, "base", &shape));
+        const DeviceVector<float> arm(*backend, Tensor(c, "arm", &shape));
         const int vocab = static_cast<int>(shape[1]);
         const std::vector<int32_t> ids = Ids(c.Get("ids").value());
-        const auto base_rows = Reduced(*backend, base, vocab, ids);
-        const auto arm_rows = Reduced(*backend, arm, vocab, ids);
+        const DeviceVector<LogitsRow> base_rows =
+            Reduced(*backend, base, vocab, ids);
+        DeviceVector<LogitsRow> reduced = Reduced(*backend, arm, vocab, ids);
         std::vector<float> kl(ids.size());
-        backend->KlDivergence(base.data(), arm.data(), vocab, base_rows,
-                              arm_rows, kl.data());
+        backend->KlDivergence(base.data(), arm.data(), vocab,
+                              static_cast<int>(ids.size()), base_rows.data(),
+                              reduced.data(), kl.data());
+        const std::vector<LogitsRow> arm_rows = reduced.Read();
         const JsonValue expected = c.Get("expected").value();
         const auto want_kl = Doubles(expected.Get("kl").value());
         const auto want = Doubles(expected.Get("token_logprob").value());
         const auto top1 = Ids(expected.Get("top1_id").value());
+        ASSERT_FALSE(ids.empty());
+        ASSERT_EQ(want_kl.size(), ids.size());
+        ASSERT_EQ(want.size(), ids.size());
+        ASSERT_EQ(top1.size(), ids.size());
         for (size_t t = 0; t < ids.size(); ++t) {
           EXPECT_TRUE(std::abs(kl[t] - want_kl[t]) <=
                       kKlTolerance + 1e-5 * want_kl[t])

@@ -1,9 +1,9 @@
-"""Gemma 2 and Gemma 3, texts alone."""
+"""Gemma 2 and Gemma 3, text only."""
 
 from .family import VOCAB, Family, Tensors
 
-# As published, without the fields whose defaults are meant: a tied head, and
-# layers that alternate, the first one with the window.
+# The fields are as published, without those that keep their defaults: a tied
+# head, and alternating layers of which the first has the window.
 _GEMMA2 = {
     "architectures": ["Gemma2ForCausalLM"],
     "attention_bias": False,
@@ -83,8 +83,8 @@ _GEMMA3_V5 = {
     "tie_word_embeddings": True,
 }
 
-# As published: what is not said are transformers' defaults, 8 heads and 4 KV
-# heads among them.
+# The fields are as published; the rest are transformers' defaults, including 8
+# heads and 4 KV heads.
 _GEMMA3_VL_TEXT = {
     "head_dim": 4,
     "hidden_size": 24,

@@ -1,4 +1,4 @@
-"""Models that GGUF can say all of, where it cannot of the family's other ones.
+"""Models that GGUF can fully describe, unlike others of their families.
 
 llama.cpp's format has no field for some of what config.json says:
 
@@ -28,7 +28,7 @@ def _changed(family: Family, seed: int, **fields) -> Family:
 
 
 def round_to_q8_0(tensors: Tensors) -> Tensors:
-    """What is left of the matrices: blocks of 32, one F16 scale each."""
+    """Rounds the matrices to blocks of 32 with one F16 scale each."""
 
     def rounded(tensor: torch.Tensor) -> torch.Tensor:
         blocks = tensor.reshape(-1, 32)
@@ -41,7 +41,7 @@ def round_to_q8_0(tensors: Tensors) -> Tensors:
 
 _LLAMA = llama.FAMILIES["tiny_llama_gqa"]
 
-# By the name of the folder; the second is the converter's --outtype.
+# Folder name to model, and the converter's --outtype.
 GGUF_FAMILIES: dict[str, tuple[Family, str]] = {
     "gemma2": (
         _changed(

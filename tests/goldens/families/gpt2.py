@@ -38,7 +38,7 @@ def _gpt2(**changes) -> dict:
 
 
 def _as_published(tensors: Tensors) -> Tensors:
-    """No `transformer.` prefix, and each layer's causal mask as attn.bias."""
+    """Removes `transformer.` and adds each layer's mask as attn.bias."""
     mask = torch.ones(_POSITIONS, _POSITIONS).tril()[None, None]
     out = {n.removeprefix("transformer."): t for n, t in tensors.items()}
     for layer in range(2):

@@ -39,7 +39,7 @@ _GPT_NEO = {
 
 
 def _as_published(tensors: Tensors) -> Tensors:
-    """With each layer's mask and the score of what it hides."""
+    """Adds each layer's mask and the score that it gives to hidden keys."""
     mask = torch.ones(_POSITIONS, _POSITIONS, dtype=torch.uint8).tril()
     local = mask - mask.tril(-_WINDOW)
     out = dict(tensors)

@@ -34,12 +34,12 @@ def _gpt_neox(**changes) -> dict:
 
 
 def _named(tensors: Tensors) -> Tensors:
-    """The head is `embed_out`."""
+    """Renames the head to `embed_out`."""
     return {n.replace("lm_head.", "embed_out."): t for n, t in tensors.items()}
 
 
 def _as_published(tensors: Tensors) -> Tensors:
-    """With each layer's mask, the score of what it hides, and frequencies."""
+    """Adds each layer's mask, the score of hidden keys, and frequencies."""
     mask = torch.ones(_POSITIONS, _POSITIONS, dtype=torch.uint8).tril()
     out = _named(tensors)
     for layer in range(2):

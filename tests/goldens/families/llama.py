@@ -37,7 +37,7 @@ def llama(**changes) -> dict:
 
 
 def _v5(**changes) -> dict:
-    """As transformers 5 saves it: `rope_parameters`."""
+    """Returns the config as transformers 5 saves it: `rope_parameters`."""
     return dict(sorted(llama(**_V5_ROPE, **changes).items()))
 
 
@@ -48,8 +48,8 @@ FAMILIES = {
         covers="GQA, RMS norm, gated SiLU MLP, RoPE",
     ),
     "tiny_llama3_rope": Family(
-        # Wavelengths start 6.3, 13.5, 29, 63: with 8 and 32 as limits some are
-        # kept, some blended and some divided, all well inside 70 tokens.
+        # Wavelengths start at 6.3, 13.5, 29, 63: with 8 and 32 as limits, some
+        # are kept, some blended and some divided, all well within 70 tokens.
         {
             **llama(
                 num_attention_heads=2,

@@ -32,7 +32,7 @@ FAMILIES = {
         matters=({"rope_scaling": None},),
     ),
     "tiny_llama_yarn": Family(
-        # Of 8 pairs, 0 is kept, 1 and 2 are blended, the others divided.
+        # Pair 0 of 8 is kept, 1 and 2 are blended, the others are divided.
         _scaled(
             {
                 "factor": 4.0,

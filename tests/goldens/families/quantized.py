@@ -23,7 +23,7 @@ def _llama(**changes) -> dict:
 
 
 def _wide() -> dict:
-    """For groups of 128 inputs: two groups, and one in o_proj and down_proj."""
+    """Gives groups of 128 inputs: two, but one in o_proj and down_proj."""
     return _llama(
         hidden_size=256,
         intermediate_size=128,
@@ -34,7 +34,7 @@ def _wide() -> dict:
 
 
 def _awq(group_size: int) -> dict:
-    """quantization_config as AutoAWQ writes it."""
+    """Returns the quantization_config that AutoAWQ writes."""
     return {
         "bits": 4,
         "group_size": group_size,
@@ -46,7 +46,7 @@ def _awq(group_size: int) -> dict:
 
 
 def _gptq(group_size: int, desc_act: bool, sym: bool) -> dict:
-    """quantization_config as AutoGPTQ writes it."""
+    """Returns the quantization_config that AutoGPTQ writes."""
     return {
         "bits": 4,
         "damp_percent": 0.1,
@@ -62,7 +62,7 @@ def _gptq(group_size: int, desc_act: bool, sym: bool) -> dict:
 
 
 def _gptqmodel(group_size: int, desc_act: bool, sym: bool) -> dict:
-    """quantization_config as GPTQModel writes it."""
+    """Returns the quantization_config that GPTQModel writes."""
     return {
         "bits": 4,
         "checkpoint_format": "gptq",

@@ -2,8 +2,8 @@
 
     python check_real_files.py BUILD/bin/qk_formats_sha file.gguf...
 
-Every tensor is dequantised by both; the SHA-256 of the float32 bytes must be
-equal, in the same order, and that of the file too.
+Both programs dequantise every tensor; the SHA-256 of the float32 bytes must be
+equal, in the same order, and so must the file's.
 """
 
 import hashlib

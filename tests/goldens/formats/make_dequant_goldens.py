@@ -13,7 +13,7 @@ import pathlib
 import gguf
 import numpy as np
 
-# Block count, and where the blocks hold a float16 (d, then min).
+# Each type has a block count, and the places of float16 values (d, then min).
 TYPES = {
     "F32": (256, []),
     "F16": (2048, [0]),
@@ -29,13 +29,13 @@ TYPES = {
     "Q5_K": (14, [0, 2]),
     "Q6_K": (14, [208]),
 }
-# Zeros, subnormals, the ends of the range, 1, infinities, NaN.
+# Zeros, subnormals, the ends of the range, 1, infinities, and NaN.
 SPECIAL = [0x0000, 0x8000, 0x0001, 0x83FF, 0x0400, 0x7BFF, 0xFBFF, 0x3C00,
            0x7C00, 0xFC00, 0x7E00, 0xFC01]
 
 
 def random_blocks(rng, count, block_bytes, halves):
-    """Random bytes; every special value once in each half, the rest usual."""
+    """Makes random bytes with every special value once in each half."""
     blocks = rng.integers(0, 256, (count, block_bytes), dtype=np.uint8)
     for number, at in enumerate(halves):
         usual = rng.normal(0, 0.02, count).astype(np.float16)
@@ -54,7 +54,7 @@ def main():
         rng = np.random.default_rng(int(kind) + 1)
         blocks = random_blocks(rng, count, block_bytes, halves)
         if name == "F16":
-            # Half of the values over the whole range, not only weights' own.
+            # Half of the values cover the whole range, not only typical ones.
             blocks[count // 2:] = rng.integers(0, 256, (count // 2, 2))
         with np.errstate(all="ignore"):
             values = gguf.dequantize(blocks.reshape(-1), kind)

@@ -6,15 +6,16 @@
       [--gguf spm=gemma3.gguf] [--random-only]
 
 Every tokenizer gets --count random strings and (unless --random-only) all code
-points, with and without recognition of special tokens. Ids must be equal, and offsets once
-widened to whole characters, which is how `tokenizers` gives them. Offsets are
-not compared where the meanings differ: for text that NFC changes (we give all
-characters that took part, `tokenizers` the first) and after bytes the
-vocabulary lacks (`tokenizers` miscounts those).
+points, with and without recognition of special tokens. Ids must be equal, and
+so must offsets once widened to whole characters, as in `tokenizers`. Offsets
+are not compared where their meanings differ: for text that NFC changes (the
+engine reports all characters that took part, `tokenizers` the first) and after
+bytes that the vocabulary lacks (`tokenizers` miscounts those).
 
 The SentencePiece kind is compared as tokenizer.json, as tokenizer.model and as
-GGUF; what its tokens decode to is compared too, and so are the texts of random
-ids wherever they are UTF-8 (`tokenizers` puts U+FFFD for other bytes).
+GGUF. The script also compares the text to which its tokens decode, and the
+texts of random ids if they are UTF-8 (`tokenizers` puts U+FFFD for other
+bytes).
 """
 
 import argparse
@@ -76,9 +77,9 @@ def read_string(out, at):
 
 
 def same_offsets(text, tokens, expected):
-    """Whether offsets agree once widened to the characters they touch. A token
-    of nothing but the space put before the text has the character after it in
-    `tokenizers`, no bytes here."""
+    """Returns whether offsets agree once widened to the characters they touch.
+    A token with only the space put before the text has the next character in
+    `tokenizers`, and no bytes here."""
     first, after = [], [0]
     for i, c in enumerate(text):
         size = len(c.encode())
@@ -122,7 +123,7 @@ def compare(name, tokenizer, driver, texts, missing, is_spm):
 
 
 def compare_decoding(name, tokenizer, driver, args):
-    """Texts of random ids."""
+    """Compares the texts of random ids."""
     random_ids = random.Random(args.seed)
     size = tokenizer.get_vocab_size()
     lists = [
@@ -151,7 +152,7 @@ def check(name, tokenizer, files, args, is_spm=False):
     different = 0
     missing = set() if is_spm else corpus.missing_bytes(tokenizer)
     for parse_special, file in itertools.product((True, False), files):
-        # Compares ids of user text with special tokens off, too.
+        # With special tokens off, the ids of user text are compared too.
         tokenizer.encode_special_tokens = not parse_special
         texts = corpus.Texts(
             args.seed + parse_special, spm.SPECIALS if is_spm else None

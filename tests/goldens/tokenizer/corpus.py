@@ -143,7 +143,7 @@ def python_sources():
 
 
 class Texts:
-    """Random strings, the same for the same seed."""
+    """Makes random strings, the same for the same seed."""
 
     def __init__(self, seed, specials=None):
         self.random = random.Random(seed)
@@ -215,14 +215,14 @@ class Texts:
 
 
 def every_code_point():
-    """Each code point once, among neighbours that show its classes."""
+    """Yields each code point once, among neighbours that show its classes."""
     points = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
     for i in range(0, len(points), 12):
         yield "".join(f"a{c}a1{c}1 {c} !{c}!" for c in points[i : i + 12])
 
 
 def every_mark():
-    """Each code point between marks that NFC reorders, and decomposed."""
+    """Yields each code point, and decomposed, between marks to reorder."""
     points = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
     for i in range(0, len(points), 12):
         yield "".join(
@@ -265,7 +265,7 @@ def added_tokens(family):
 
 
 def pipeline(family, tokenizer):
-    """Gives the tokenizer the steps of the family."""
+    """Gives the tokenizer the family's steps."""
     byte_level = pre_tokenizers.ByteLevel
     after = processors.ByteLevel(trim_offsets=False)
     if family in ("gpt2", "unknown", "neox", "opt"):
@@ -321,7 +321,7 @@ FAMILIES = ["gpt2", "prefix", "smollm", "digit_runs", "llama3", "qwen2",
 
 
 def train(family, vocab_size, source_files):
-    """A small tokenizer of the family, always the same one."""
+    """Trains a small tokenizer of the family, always the same one."""
     unknown = family == "unknown"
     tokenizer = Tokenizer(
         models.BPE(
@@ -331,7 +331,7 @@ def train(family, vocab_size, source_files):
         )
     )
     if family == "llama3":
-        # The template needs the id; the tokenizer is trained without it.
+        # The template needs the id, but the tokenizer is trained without it.
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Split(Regex(LLAMA3), "isolated"),
              pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
@@ -354,14 +354,14 @@ def train(family, vocab_size, source_files):
 
 
 def from_gguf(family, path):
-    """The tokenizer of a GGUF file, with the steps of the family."""
+    """Loads the tokenizer of a GGUF file, with the family's steps."""
     from gguf import GGUFReader
 
     fields = GGUFReader(path).fields
     tokens = fields["tokenizer.ggml.tokens"].contents()
     types = fields["tokenizer.ggml.token_type"].contents()
     merges = fields["tokenizer.ggml.merges"].contents()
-    # The order of the added tokens gives them their ids again.
+    # Adding the tokens in this order gives them the same ids again.
     ordinary = {t: i for i, t in enumerate(tokens) if types[i] == 1}
     in_front = min(i for i, t in enumerate(types) if t != 1) == 0
     vocab = {t: i for i, t in enumerate(tokens)} if in_front else ordinary
@@ -384,14 +384,14 @@ def from_gguf(family, path):
 
 
 def missing_bytes(tokenizer):
-    """The bytes that no token of the vocabulary spells."""
+    """Returns the bytes that no token of the vocabulary spells."""
     vocab = json.loads(tokenizer.to_str())["model"]["vocab"]
     inverse = dict(zip(byte_order(), range(256)))
     return {inverse[c] for c in byte_alphabet() if c not in vocab}
 
 
 def byte_order():
-    """The alphabet's characters by the byte they stand for."""
+    """Returns the characters of the alphabet in the order of their bytes."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [b for b in range(256) if b not in printable]
     chars = {b: chr(b) for b in printable}

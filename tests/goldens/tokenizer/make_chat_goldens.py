@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes chats.json beside this file: conversations as the models' published
-templates lay them out, rendered by `transformers`, with the ids of the small
-tokenizers that make_goldens.py leaves here. Checked by
-tests/engine/tokenizer_chat_golden_test.cc.
+"""Writes chats.json beside this file: conversations in the layout of the
+models' published templates, rendered by `transformers`, with the ids of the
+small tokenizers that make_goldens.py leaves here.
+tests/engine/tokenizer/tokenizer_chat_golden_test.cc checks them.
 """
 
 import json
@@ -18,8 +18,8 @@ ALTERNATE = (
     "user/assistant/user/assistant/...') }}{% endif %}"
 )
 
-# As the models were published (Qwen2.5's, SmolLM2's and Llama 3.1's put in more,
-# of which EncodeChat's comment speaks).
+# The templates are as the models were published. Those of Qwen2.5, SmolLM2 and
+# Llama 3.1 insert more text; EncodeChat's comment describes it.
 TEMPLATES = {
     "chatml": (
         "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n'"
@@ -71,7 +71,7 @@ TEMPLATES = {
         "'<end_of_turn>\n' }}{% endfor %}{% if add_generation_prompt %}"
         "{{'<start_of_turn>model\n'}}{% endif %}"
     ),
-    # gemma-3-270m-it, without what it has for pictures
+    # gemma-3-270m-it, without its parts for images
     "gemma3": (
         "{{ bos_token }}{%- if messages[0]['role'] == 'system' -%}"
         "{%- set first_user_prefix = messages[0]['content'] + '\n\n' -%}"

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Writes FAMILY.json and FAMILY.cases.json beside this file, and FAMILY.model
-with its .config.json where a tokenizer.model says the same; and opt_files, the
-tokenizer of opt.json as the vocab.json and merges.txt that OPT is published as.
+"""Writes FAMILY.json and FAMILY.cases.json beside this file; FAMILY.model with
+its .config.json if a tokenizer.model can define the same; and opt_files, the
+tokenizer of opt.json as OPT's published vocab.json and merges.txt.
 
 FAMILY.json is a small tokenizer trained here; the cases are strings with the
-ids and offsets that the `tokenizers` package gives, checked by
-tests/engine/tokenizer_golden_test.cc. Offsets are bytes, widened to whole
-characters as in `tokenizers`; null where the engine's differ on purpose
-(compare.py says where).
+ids and offsets of the `tokenizers` package, which
+tests/engine/tokenizer/tokenizer_golden_test.cc checks. Offsets are bytes,
+widened to whole characters as in `tokenizers`; null if the engine's differ on
+purpose (compare.py says where).
 """
 
 import json

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Writes engine/tokenizer/unicode_tables.cc.
 
-The character classes are asked of the `tokenizers` package itself, code point
-by code point, because its three regex engines follow different versions of
-Unicode and models were trained with what it does:
+The script asks the `tokenizers` package itself for the character classes, code
+point by code point, because its three regex engines follow different versions
+of Unicode and models were trained with its behaviour:
 
   letter, number, space   \\p{L} \\p{N} \\s of Split and ByteLevel patterns
   numeric                 what the Digits pre-tokenizer takes for a digit
@@ -56,8 +56,8 @@ def numeric_class():
 
 
 def word_class():
-    # A character before the token is a word character if the token, which
-    # must stand alone, is then not found.
+    # A character before the token is a word character if the token, which must
+    # stand alone, is not found after it.
     tokenizer = Tokenizer(models.BPE({}, []))
     tokenizer.add_tokens([AddedToken("#", single_word=True, normalized=False)])
     found = set()
@@ -70,8 +70,8 @@ def word_class():
 
 
 def mark_class():
-    # Between marks of class 240 and 1, any mark is moved or lets the others
-    # pass; a starter keeps them apart.
+    # Between marks of class 240 and 1, any mark moves or lets the others pass;
+    # a starter keeps them apart.
     nfc = normalizers.NFC()
     found = set()
     for c in POINTS:

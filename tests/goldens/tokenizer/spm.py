@@ -22,7 +22,7 @@ import corpus
 
 FAMILIES = ["llama2", "mistral3", "phi3", "gemma", "metaspace", "always",
             "no_bytes"]  # fmt: skip
-# Those whose tokenizer.model alone says the same.
+# The families for which tokenizer.model alone defines the same tokenizer.
 MODELS = ["llama2", "mistral3", "gemma"]
 
 SPECIALS = ["<s>", "</s>", "<unk>", "<bos>", "<eos>", "[INST]", "[/INST]",
@@ -36,7 +36,7 @@ RUNS = [c * n for c in ("\n", "\u2581", "\t") for n in range(2, 8)]
 
 
 def train_model(family, vocab_size, source_files):
-    """The bytes of a tokenizer.model."""
+    """Returns the bytes of a tokenizer.model."""
     texts = list(corpus.LANGUAGES.values()) * 5
     for source in corpus.python_sources()[:source_files]:
         texts += source.splitlines()
@@ -131,7 +131,7 @@ def steps(family, tokenizer):
 
 
 def convert(family, model):
-    """As `transformers` converts a tokenizer.model, with the family's steps."""
+    """Converts a tokenizer.model like `transformers`; adds the steps."""
     proto = parse(model)
     vocab = {p.piece: i for i, p in enumerate(proto.pieces)}
     scores = {p.piece: p.score for p in proto.pieces}
@@ -154,7 +154,7 @@ def train(family, vocab_size, source_files):
 
 
 def config(family):
-    """tokenizer_config.json beside a tokenizer.model."""
+    """Returns the tokenizer_config.json beside a tokenizer.model."""
     gemma = family == "gemma"
     return json.dumps({
         "bos_token": "<bos>" if gemma else "<s>",
@@ -172,7 +172,7 @@ def write_model(family, model, folder):
 
 
 def write_gguf(family, model, folder):
-    """The same vocabulary as llama.cpp's converter writes it."""
+    """Writes the same vocabulary as llama.cpp's converter does."""
     from gguf import GGUFWriter
 
     proto = parse(model)
@@ -187,7 +187,7 @@ def write_gguf(family, model, folder):
     writer.add_bos_token_id(trainer.bos_id)
     writer.add_eos_token_id(trainer.eos_id)
     writer.add_unk_token_id(trainer.unk_id)
-    # llama.cpp knows no space in front of the first part alone.
+    # llama.cpp cannot put a space in front of only the first part.
     writer.add_add_space_prefix(family == "llama2")
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -196,7 +196,7 @@ def write_gguf(family, model, folder):
 
 
 def from_gguf(path):
-    """The tokenizer of a GGUF file whose model is "llama"."""
+    """Loads the tokenizer of a GGUF file whose model is "llama"."""
     from gguf import GGUFReader
 
     fields = GGUFReader(path).fields

@@ -1,4 +1,4 @@
-// Every RPC asks for credentials; what a user may see; request ids.
+// Tests that every RPC needs credentials; what a user may see; request ids.
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -42,7 +42,7 @@ UserEntry Entry(const std::string& alias, UserRole role) {
   return testing::UserWithToken(alias, role, "token-of-" + alias);
 }
 
-// All methods of our package that this binary, and so the server, has.
+// Returns all methods of our package that this binary, and so the server, has.
 std::vector<const MethodDescriptor*> AllMethods() {
   std::vector<std::string> files;
   EXPECT_TRUE(
@@ -82,7 +82,7 @@ class AccessTest : public ServerTest {
     ASSERT_TRUE(server_->LoadModels().ok());
   }
 
-  // Sends one empty message to any method and reads all there is.
+  // Sends one empty message to any method and reads the whole answer.
   Outcome Call(const std::string& path,
                const std::vector<std::string>& authorization) {
     grpc::GenericStub stub(channel_);
@@ -121,7 +121,7 @@ class AccessTest : public ServerTest {
                         method->name());
   }
 
-  // A call of GetServerInfo with these headers.
+  // Calls GetServerInfo with these authorization headers.
   StatusCode Try(const std::vector<std::string>& authorization) {
     return Call("/qkscope.v1.Analysis/GetServerInfo", authorization)
         .status.error_code();
@@ -211,11 +211,12 @@ TEST_F(AccessTest, AServerThatOthersReachNeedsCredentials) {
   ServerOptions options = TinyOptions();
   options.listen = "0.0.0.0:0";
   const auto refused = Server::Create(options, &log_);
-  EXPECT_THAT(std::string(refused.status().message()),
-              HasSubstr("listen: '0.0.0.0:0' can be reached by others"));
+  EXPECT_THAT(
+      std::string(refused.status().message()),
+      HasSubstr("listen: '0.0.0.0:0' can be reached by other machines"));
 }
 
-// A users file that loses a user while that user's stream runs.
+// The users file loses a user while that user's stream runs.
 TEST_F(AccessTest, S4_RevokedUsersFinishWhatRuns) {
   const std::string file =
       absl::StrCat(::testing::TempDir(), "qk_access_test.", getpid());

@@ -1,4 +1,4 @@
-// Who is let in, without gRPC: users, tokens, files, traceparent.
+// Tests who is let in, without gRPC: users, tokens, files, traceparent.
 #include "server/access/identity.h"
 
 #include <atomic>
@@ -50,7 +50,7 @@ std::unique_ptr<Identity> Known() {
   return *std::move(identity);
 }
 
-// The user's alias, or the error.
+// Returns the user's alias, or the error.
 std::string Who(const Identity& identity,
                 std::vector<absl::string_view> headers,
                 std::optional<std::string> subject = std::nullopt) {
@@ -62,7 +62,7 @@ std::string Who(const Identity& identity,
 
 TEST(IdentityTest, WithoutUsersEverybodyIsAnonymous) {
   const auto identity = Identity::Anonymous();
-  EXPECT_FALSE(identity->asks());
+  EXPECT_FALSE(identity->requires_credentials());
   for (const auto& header : {"", "Bearer x", "nonsense"}) {
     const auto user = identity->Authenticate({{header}, "some subject"});
     ASSERT_TRUE(user.ok());
@@ -81,7 +81,7 @@ TEST(IdentityTest, Tokens) {
   EXPECT_EQ(Who(*identity, {""}), kNo);
   EXPECT_EQ(Who(*identity, {good, good}), kNo);
   EXPECT_EQ(Who(*identity, {good, "Bearer other"}), kNo);
-  // The stored digest is no token.
+  // The stored digest does not work as a token.
   EXPECT_EQ(Who(*identity, {absl::StrCat("Bearer ", Sha(kGood))}), kNo);
   const std::string long_token(8192, 'a');
   for (const std::string& bad :
@@ -103,7 +103,7 @@ TEST(IdentityTest, Subjects) {
   EXPECT_EQ(Who(*identity, {}, "bob's machine"), "bob");
   EXPECT_EQ(Who(*identity, {}, "bob's machin"), kNo);
   EXPECT_EQ(Who(*identity, {}, ""), kNo);  // ada has no subject
-  // A token goes first, and must be right.
+  // A token takes precedence over the subject, and must be right.
   const std::string good = absl::StrCat("Bearer ", kGood);
   EXPECT_EQ(Who(*identity, {good}, "bob's machine"), "ada");
   EXPECT_EQ(Who(*identity, {"Bearer x"}, "bob's machine"), kNo);
@@ -123,7 +123,7 @@ TEST(IdentityTest, ReloadTakesNewUsersAndKeepsOldOnesOnFailure) {
   next = absl::InvalidArgumentError("u.conf:3: broken");
   EXPECT_EQ((*identity)->Reload().message(), "u.conf:3: broken");
   EXPECT_EQ(Who(**identity, {"Bearer b"}), "bob");
-  // The last one gone, nobody gets in.
+  // Nobody can call once the last user is gone.
   next = std::vector<UserEntry>{};
   EXPECT_TRUE((*identity)->Reload().ok());
   EXPECT_EQ(Who(**identity, {"Bearer b"}), "missing or invalid token");
@@ -196,9 +196,9 @@ TEST_F(FilesTest, UsersOfConfigurationAndFileAreOneTable) {
   Write("u.conf", "users { alias: 'b' token_sha256: '" + a + "' }");
   read = ReadUsers(config, {}, users);
   ASSERT_TRUE(read.ok());
-  EXPECT_EQ(
-      Users::Create(*std::move(read)).status().message(),
-      users + ":1: users[0].token_sha256: is 'a's at " + config + ": users[0]");
+  EXPECT_EQ(Users::Create(*std::move(read)).status().message(),
+            users + ":1: users[0].token_sha256: already belongs to 'a' at " +
+                config + ": users[0]");
   std::filesystem::remove(users);
   EXPECT_EQ(ReadUsers(config, {}, users).status().message(),
             users + ": cannot be read");
@@ -208,12 +208,12 @@ TEST_F(FilesTest, UsersOfConfigurationAndFileAreOneTable) {
 TEST_F(FilesTest, WatchNoticesEveryKindOfChange) {
   const std::string path = Write("f", "one");
   FileWatch watch({path});
-  // A change before the start counts, too.
+  // A change before the start counts too.
   Write("f", "two");
   std::atomic<int> changes = 0;
   watch.Start([&] { ++changes; });
   const auto await = [&](int count) {
-    for (int i = 0; i < 600 && changes < count; ++i) {
+    for (int i = 0; i < 6000 && changes < count; ++i) {
       absl::SleepFor(absl::Milliseconds(50));
     }
     EXPECT_EQ(changes, count);

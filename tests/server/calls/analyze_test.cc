@@ -1,4 +1,4 @@
-// Analyze, Estimate and the calls about models, over the wire.
+// Tests Analyze, Estimate and the calls about models over the wire.
 #include <set>
 #include <string>
 
@@ -14,8 +14,15 @@ namespace {
 using testing::Analysis;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Pointwise;
 using testing::ServerTest;
 using testing::Tokens;
+
+// Compares the two messages of a pair.
+MATCHER(SameMessage, "") {
+  return google::protobuf::util::MessageDifferencer::Equals(std::get<0>(arg),
+                                                            std::get<1>(arg));
+}
 
 class AnalyzeTest : public ServerTest {
  protected:
@@ -44,7 +51,7 @@ TEST_F(AnalyzeTest, EventsComeInOrderAndWithoutGaps) {
   ASSERT_NE(out.finished(), nullptr);
   EXPECT_EQ(out.finished()->events(), out.events.back().seq());
   EXPECT_EQ(out.finished()->prompt_tokens(), 10);
-  // Two layers; Q with 4 heads of 8, K and V with 2.
+  // The model has two layers; Q has 4 heads of 8 dims, K and V have 2.
   ASSERT_EQ(out.layers().size(), 6u);
   for (const pb::Layer* layer : out.layers()) {
     EXPECT_THAT(layer->shape(),
@@ -105,9 +112,18 @@ TEST_F(AnalyzeTest, SameRequestSameDigests) {
   const Analysis a = Analyze(request), b = Analyze(request);
   ASSERT_NE(a.finished(), nullptr);
   ASSERT_NE(b.finished(), nullptr);
-  for (int i = 0; i < a.finished()->manifest().digests_size(); ++i) {
-    EXPECT_EQ(a.finished()->manifest().digests(i).sha256(),
-              b.finished()->manifest().digests(i).sha256());
+  const auto& digests = a.finished()->manifest().digests();
+  EXPECT_EQ(digests.size(), 6);  // two layers; Q, K and V
+  for (const auto& digest : digests) EXPECT_EQ(digest.sha256().size(), 64u);
+  EXPECT_THAT(b.finished()->manifest().digests(),
+              Pointwise(SameMessage(), digests));
+  // Digests that do not depend on the content would be equal too.
+  const Analysis other = Analyze("model: 'tiny' " + Tokens(13));
+  ASSERT_NE(other.finished(), nullptr);
+  ASSERT_EQ(other.finished()->manifest().digests_size(), 6);
+  for (int i = 0; i < 6; ++i) {
+    EXPECT_NE(other.finished()->manifest().digests(i).sha256(),
+              digests[i].sha256());
   }
 }
 
@@ -140,13 +156,14 @@ TEST_F(AnalyzeTest, ComparisonAppliedAndLogitsCome) {
   }
   EXPECT_EQ(applied, 2 * 2);  // layers, Q and K
   EXPECT_EQ(logits, 2);
-  EXPECT_TRUE(compared.contains("top"));
+  EXPECT_THAT(compared, ElementsAre("clean", "top"));
 }
 
 TEST_F(AnalyzeTest, CapturedHeadsAreNamed) {
   const Analysis out = Analyze("model: 'tiny' " + Tokens(5) +
                                " capture {heads: [1, 3] positions: [0, 4]}");
   ASSERT_TRUE(out.status.ok()) << out.status.error_message();
+  EXPECT_EQ(out.layers().size(), 6u);
   for (const pb::Layer* layer : out.layers()) {
     EXPECT_THAT(layer->positions(), ElementsAre(0, 4));
     if (layer->point() == pb::HOOK_ROT_Q) {
@@ -191,6 +208,7 @@ TEST_F(AnalyzeTest, EstimateIsWhatComes) {
   EXPECT_EQ(response.estimate().queue_position(), 0);
   const Analysis out = Analyze(request);
   ASSERT_NE(out.finished(), nullptr);
+  EXPECT_GT(out.finished()->streamed_bytes(), 0);
   EXPECT_EQ(out.finished()->streamed_bytes(),
             response.estimate().streamed_bytes());
 }
@@ -212,6 +230,7 @@ TEST_F(AnalyzeTest, DecodeCaptureAndTokens) {
     }
   }
   EXPECT_EQ(tokens, 3);
+  EXPECT_EQ(steps, 2);  // nothing is computed from the last token
   EXPECT_EQ(out.finished()->arms(0).generated_tokens(), 3);
   EXPECT_EQ(out.finished()->arms(0).stop_reason(), "length");
 }

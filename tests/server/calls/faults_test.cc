@@ -1,4 +1,4 @@
-// Forced races: a call is held at one place of its life until the client's
+// Forced races: a call is held at one point of its life until the client's
 // cancellation, the end of its run and the server's shutdown have happened in
 // an order that chance would rarely give.
 #include <algorithm>
@@ -24,10 +24,10 @@ using testing::GatedDevice;
 using testing::ServerTest;
 using testing::Tokens;
 
-// What must happen; far over what it takes.
-constexpr absl::Duration kPatience = absl::Seconds(20);
-// What cannot always be seen, such as a cancellation of a call that has no
-// handler yet.
+// The timeout for what must happen; it is far longer than needed.
+constexpr absl::Duration kPatience = absl::Seconds(250);
+// The timeout for what cannot always be seen, such as the cancellation of a
+// call that has no handler yet.
 constexpr absl::Duration kMoment = absl::Milliseconds(50);
 
 enum class Event { kCancel, kDone, kShutdown };
@@ -47,18 +47,18 @@ std::vector<std::vector<Event>> AllOrders() {
   return orders;
 }
 
-// Where the call is held. There its run has not been submitted yet, so that it
-// cannot be done: the call goes on when the order comes to that.
+// At these points the call's run has not been submitted yet, so it cannot be
+// done: EndRun() releases the call.
 const std::vector<std::string> kBeforeTheRun = {"accept.before", "accept.after",
                                                 "enqueue"};
-// Here the call comes only when something ends it.
+// The call reaches these points only when something ends it.
 constexpr char kCancel[] = "cancel";
 constexpr char kFinish[] = "finish";
 
 struct Method {
   const char* name;
   std::vector<std::string> points;
-  // Until there is something to write.
+  // The number of passes until there is something to write.
   size_t passes = 0;
 };
 
@@ -97,7 +97,7 @@ std::string RunRequest() {
   return "model: 'tiny' " + Tokens(3) + " generate {max_new_tokens: 2}";
 }
 
-// What a client has of a call.
+// What a client has received from a call.
 struct Outcome {
   grpc::Status status;
   bool whole = false;
@@ -143,7 +143,7 @@ class FaultsTest : public ServerTest,
       outcome_ = Call();
       ended_ = true;
     });
-    // A call that is cancelled before never was.
+    // A call that is cancelled before it starts leaves no trace.
     EXPECT_TRUE(Await([this] { return HasStarted(); }, kPatience));
   }
 
@@ -201,7 +201,7 @@ class FaultsTest : public ServerTest,
         stopped_ = true;
       });
       const auto stops = [this] {
-        // The thread that stops the server may be the one that is held.
+        // The held thread may be the one that stops the server.
         return trap_->Reached("shutdown") || trap_->Holds(kFinish);
       };
       if (Is("AnalyzeMany") && trap_->Holds("enqueue")) {
@@ -227,7 +227,7 @@ class FaultsTest : public ServerTest,
   static bool Is(const std::string& method) {
     return GetParam().method.name == method;
   }
-  // With the one whose result GetResult is about.
+  // For GetResult, the call that makes the result counts too.
   static double Calls() { return Is("GetResult") ? 2 : 1; }
 
   double Metric(const std::string& name) {
@@ -248,9 +248,10 @@ class FaultsTest : public ServerTest,
                 code == grpc::StatusCode::CANCELLED ||
                 code == grpc::StatusCode::UNAVAILABLE)
         << code << " " << outcome_.status.error_message();
-    // The other way round, something may come between the two.
+    // The converse need not hold: something may come between the last event and
+    // the status.
     EXPECT_TRUE(code != grpc::StatusCode::OK || outcome_.whole);
-    EXPECT_TRUE(server_->WaitUntilIdle(absl::Now() + absl::Seconds(20)));
+    EXPECT_TRUE(server_->WaitUntilIdle(absl::Now() + kPatience));
     EXPECT_EQ(Metric("qkscope_rpc_started_total"), Calls());
     EXPECT_EQ(Metric("qkscope_rpc_handled_total"), Calls());
     EXPECT_TRUE(Await([this] { return IsIdle(); }, kPatience));
@@ -265,7 +266,7 @@ class FaultsTest : public ServerTest,
   const testing::TempFolder folder_;
   const std::shared_ptr<Gate> gate_ = std::make_shared<Gate>();
   std::unique_ptr<DelayTrap> trap_;
-  std::string kept_;  // what GetResult is about
+  std::string kept_;  // the id of the result that GetResult asks for
   grpc::ClientContext context_;
   std::thread client_, stopper_;
   std::atomic<bool> ended_ = false, stopped_ = false;
@@ -276,10 +277,9 @@ TEST_P(FaultsTest, R8_EndsOnceAndLeavesNothing) {
   const auto& [method, point, order] = GetParam();
   const bool by_cancel = point == kCancel;
   const bool by_finish = point == kFinish;
-  // A call that writes cannot end, and the first write_done is the first point
-  // that gRPC does not hold cancellations back for: thus it is still there when
-  // the order comes to the cancellation. One that writes nothing is held as it
-  // ends.
+  // A call that is writing cannot end, and the first write_done is the first
+  // point at which gRPC delivers cancellations. So the call is still there when
+  // the cancellation comes. A call that writes nothing is held as it ends.
   const std::string until_cancelled = Is("Score") ? kFinish : "write_done";
   Start(by_cancel ? std::set<std::string>{until_cancelled, point}
                   : std::set<std::string>{point});
@@ -291,7 +291,7 @@ TEST_P(FaultsTest, R8_EndsOnceAndLeavesNothing) {
   }
   for (const Event event : order) {
     Make(event);
-    // What the first event does is to bring the call to its end.
+    // The first event brings the call to its end.
     if (by_finish) {
       EXPECT_TRUE(Await([&] { return trap_->Holds(kFinish); }, kPatience));
     }

@@ -1,4 +1,4 @@
-// Images over the wire, with the tiny Qwen2-VL of the goldens.
+// Tests images over the wire, with the tiny Qwen2-VL of the goldens.
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -41,7 +41,7 @@ TEST_F(ImagesTest, OnePlaceholderIsRepeated) {
   ASSERT_EQ(input.images_size(), 1);
   EXPECT_EQ(input.images(0).sha256().size(), 64u);
   EXPECT_EQ(input.images(0).source_case(), pb::Image::SOURCE_NOT_SET);
-  // The expanded request with its image put back is the same request.
+  // The expanded request with its image put back equals the original request.
   pb::AnalyzeRequest again = started.expanded();
   again.mutable_input()->mutable_images(0)->set_encoded(
       WithFile("rgb.png").input().images(0).encoded());
@@ -58,7 +58,7 @@ TEST_F(ImagesTest, OnePlaceholderIsRepeated) {
   EXPECT_NE(other.layers()[0]->data(), out.layers()[0]->data());
 }
 
-// Its file has a vision tower, which is passed over.
+// Its file has a vision tower, which the loader ignores.
 TEST_F(ImagesTest, Gemma3TakesTextsOnly) {
   ServerOptions options = TinyOptions();
   options.models.push_back(
@@ -67,7 +67,7 @@ TEST_F(ImagesTest, Gemma3TakesTextsOnly) {
   pb::AnalyzeRequest request = WithFile("rgb.png");
   request.set_model("gemma3");
   ExpectRefused(request, grpc::StatusCode::FAILED_PRECONDITION,
-                "images: model 'gemma3' takes none");
+                "images: model 'gemma3' takes no images");
   request.mutable_input()->clear_images();
   const Analysis out = Analyze(request);
   EXPECT_TRUE(out.status.ok()) << out.status.error_message();
@@ -79,25 +79,27 @@ TEST_F(ImagesTest, BadImagesAreRefused) {
   const auto image = [&] { return request.mutable_input()->mutable_images(0); };
   request.set_model("tiny");
   ExpectRefused(request, grpc::StatusCode::FAILED_PRECONDITION,
-                "images: model 'tiny' takes none");
+                "images: model 'tiny' takes no images");
   request = WithFile("rgb.png");
   image()->set_sha256("00");
-  ExpectRefused(request, kInvalid, "images[0].sha256: '00', but the bytes' is");
+  ExpectRefused(request, kInvalid,
+                "images[0].sha256: got '00', but that of the bytes is");
   request = WithFile("rgb.png");
   image()->set_max_pixels(0);
   ExpectRefused(request, kInvalid, "images[0].min_pixels, max_pixels: must be");
   request = WithFile("rgb.png");
   image()->set_min_pixels(200 * 200);
-  ExpectRefused(request, kInvalid,
-                "images[0]: has 660 rows, the model's context of 256 leaves");
+  ExpectRefused(
+      request, kInvalid,
+      "images[0]: has 660 rows, but the model's context of 256 leaves");
   image()->set_encoded("hello");
   ExpectRefused(request, kInvalid, "images[0]: not a PNG or JPEG file");
   image()->clear_encoded();
   ExpectRefused(request, kInvalid,
-                "images[0]: exactly one of encoded, patches");
+                "images[0]: exactly one of encoded and patches");
   request = WithFile("rgb.png");
   for (int i = 0; i < 16; ++i) request.mutable_input()->add_images();
-  ExpectRefused(request, kInvalid, "images: 17, limit 16");
+  ExpectRefused(request, kInvalid, "images: got 17, limit 16");
   request = WithFile("rgb.png");
   request.mutable_input()->mutable_token_ids()->set_ids(3, 5);
   ExpectRefused(request, kInvalid,
@@ -111,7 +113,8 @@ TEST_F(ImagesTest, BadPatchesAreRefused) {
     return request.mutable_input()->mutable_images(1)->mutable_patches();
   };
   patches()->mutable_values()->pop_back();
-  ExpectRefused(request, kInvalid, "images[1].patches.values: 12287 bytes are");
+  ExpectRefused(request, kInvalid,
+                "images[1].patches.values: must be a multiple of 4");
   request = Golden("p1");
   patches()->set_frames(1 << 30);
   patches()->set_rows(1 << 30);
@@ -122,7 +125,7 @@ TEST_F(ImagesTest, BadPatchesAreRefused) {
   ExpectRefused(request, kInvalid, "images[1]: grid: expected");
   request = Golden("p1");
   request.mutable_input()->mutable_images(1)->set_min_pixels(5);
-  ExpectRefused(request, kInvalid, "images[1]: min_pixels and max_pixels do");
+  ExpectRefused(request, kInvalid, "images[1]: min_pixels and max_pixels must");
 }
 
 TEST_F(ImagesTest, TheModelsFolderSaysHowImagesAreResized) {
@@ -153,7 +156,7 @@ TEST_F(ImagesTest, TheModelsFolderSaysHowImagesAreResized) {
             15);
   EXPECT_EQ(started.expanded().input().images(0).min_pixels(), 64);
   EXPECT_EQ(started.expanded().input().images(0).max_pixels(), 1024);
-  // A request may say otherwise.
+  // A request may override this limit.
   request.mutable_input()->mutable_images(0)->set_max_pixels(1 << 20);
   const Analysis large = Analyze(request);
   ASSERT_TRUE(large.status.ok()) << large.status.error_message();

@@ -1,13 +1,18 @@
-// Deadlines, cancellation, readers that stand still, buffers, shutdown.
+// Tests deadlines, cancellation, stalled readers, buffers and shutdown.
 #include <chrono>
+#include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "absl/time/clock.h"
 #include "client/cpp/health.grpc.pb.h"
 #include "gmock/gmock.h"
 #include "grpcpp/generic/generic_stub.h"
 #include "qkscope/v1/error.pb.h"
+#include "tests/server/await.h"
+#include "tests/server/gated_device.h"
+#include "tests/server/observe/metric_samples.h"
 #include "tests/server/server_testing.h"
 
 namespace qk {
@@ -19,7 +24,7 @@ using ::testing::HasSubstr;
 using testing::ServerTest;
 using testing::Tokens;
 
-// Megabytes of raw values from a model of kilobytes.
+// Asks for megabytes of raw values from a model of kilobytes.
 std::string Large(int arms) {
   std::string request = "model: 'tiny' " + Tokens(250) +
                         " capture {form: RAW stage: BEFORE_AND_AFTER points: "
@@ -33,10 +38,11 @@ std::string Large(int arms) {
 
 class LimitsTest : public ServerTest {
  protected:
-  void Start(const Limits& limits) {
+  void Start(const Limits& limits, std::unique_ptr<Device> device =
+                                       std::make_unique<EngineDevice>()) {
     ServerOptions options = TinyOptions();
     options.limits = limits;
-    StartServer(options);
+    StartServer(options, std::move(device));
     ASSERT_TRUE(server_->LoadModels().ok());
   }
 
@@ -58,7 +64,7 @@ class LimitsTest : public ServerTest {
 };
 
 TEST_F(LimitsTest, AResponseOverTheLimit) {
-  Limits limits;
+  Limits limits = TinyOptions().limits;
   limits.max_response_bytes = 4096;
   Start(limits);
   const Analysis out = Analyze("model: 'tiny' " + Tokens(250) +
@@ -71,7 +77,7 @@ TEST_F(LimitsTest, AResponseOverTheLimit) {
 }
 
 TEST_F(LimitsTest, StreamBuffersAreTakenBeforeTheWorkStarts) {
-  Limits limits;
+  Limits limits = TinyOptions().limits;
   limits.max_buffered_bytes = 100'000;
   Start(limits);
   const Analysis out = Analyze(Large(2));
@@ -82,7 +88,7 @@ TEST_F(LimitsTest, StreamBuffersAreTakenBeforeTheWorkStarts) {
 }
 
 TEST_F(LimitsTest, ASummaryThatFitsNoMessage) {
-  Limits limits;
+  Limits limits = TinyOptions().limits;
   limits.max_arms = 2000;
   Start(limits);
   std::string request = "model: 'tiny' " + Tokens(3) +
@@ -98,7 +104,7 @@ TEST_F(LimitsTest, ASummaryThatFitsNoMessage) {
 }
 
 TEST_F(LimitsTest, MemoryThatIsNotThere) {
-  Limits limits;
+  Limits limits = TinyOptions().limits;
   limits.kv_cache_bytes = 20'000;  // two pages of 64 positions hold 16 KiB each
   Start(limits);
   const Analysis out = Analyze("model: 'tiny' " + Tokens(250));
@@ -108,7 +114,7 @@ TEST_F(LimitsTest, MemoryThatIsNotThere) {
 }
 
 TEST_F(LimitsTest, ADeadlineBeyondTheServers) {
-  Start(Limits());
+  Start(TinyOptions().limits);
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() +
                        std::chrono::hours(24 * 365 * 10));
@@ -119,7 +125,7 @@ TEST_F(LimitsTest, ADeadlineBeyondTheServers) {
 }
 
 TEST_F(LimitsTest, ADeadlineInThePast) {
-  Start(Limits());
+  Start(TinyOptions().limits);
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() -
                        std::chrono::seconds(1));
@@ -129,7 +135,7 @@ TEST_F(LimitsTest, ADeadlineInThePast) {
 }
 
 TEST_F(LimitsTest, TheServersDeadlineEndsLongWork) {
-  Limits limits;
+  Limits limits = TinyOptions().limits;
   limits.max_deadline_ms = 1;
   Start(limits);
   const Analysis out = Analyze(Large(64));
@@ -137,7 +143,7 @@ TEST_F(LimitsTest, TheServersDeadlineEndsLongWork) {
 }
 
 TEST_F(LimitsTest, CancelledCallsLeaveNothingBehind) {
-  Start(Limits());
+  Start(TinyOptions().limits);
   for (int i = 0; i < 20; ++i) {
     grpc::ClientContext context;
     auto reader = stub_->Analyze(
@@ -154,26 +160,28 @@ TEST_F(LimitsTest, CancelledCallsLeaveNothingBehind) {
 }
 
 TEST_F(LimitsTest, AReaderThatStandsStillIsLetGo) {
-  Limits limits;
+  Limits limits = TinyOptions().limits;
   limits.write_stall_timeout_ms = 200;
-  Start(limits);
+  const auto gate = std::make_shared<testing::Gate>();
+  Start(limits, std::make_unique<testing::GatedDevice>(gate));
   grpc::ClientContext context;
   auto reader =
       stub_->Analyze(&context, testing::Parse<pb::AnalyzeRequest>(Large(64)));
   pb::AnalyzeEvent event;
   EXPECT_TRUE(reader->Read(&event));
-  // Reads nothing until the server has given up on it.
+  gate->Open();
+  // The client reads nothing until the server has given up on it.
   EXPECT_TRUE(server_->WaitUntilIdle(absl::InfiniteFuture()));
   bool finished = false;
   while (reader->Read(&event)) finished |= event.has_finished();
   EXPECT_FALSE(finished);
   const grpc::Status status = reader->Finish();
   EXPECT_EQ(status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
-  EXPECT_THAT(status.error_message(), HasSubstr("the reader took nothing"));
+  EXPECT_THAT(status.error_message(), HasSubstr("the client read nothing"));
 }
 
 TEST_F(LimitsTest, AStalledReaderDoesNotHoldOthers) {
-  Start(Limits());
+  Start(TinyOptions().limits);
   grpc::ClientContext context;
   auto reader =
       stub_->Analyze(&context, testing::Parse<pb::AnalyzeRequest>(Large(64)));
@@ -186,7 +194,7 @@ TEST_F(LimitsTest, AStalledReaderDoesNotHoldOthers) {
 }
 
 TEST_F(LimitsTest, SlowReadersGetEverything) {
-  Start(Limits());
+  Start(TinyOptions().limits);
   grpc::ClientContext context;
   auto reader =
       stub_->Analyze(&context, testing::Parse<pb::AnalyzeRequest>(Large(8)));
@@ -233,7 +241,7 @@ TEST_F(LimitsTest, ModelsThatLoadAreUnavailable) {
 }
 
 TEST_F(LimitsTest, DrainRefusesNewCallsAndLetsOldOnesFinish) {
-  Start(Limits());
+  Start(TinyOptions().limits);
   grpc::ClientContext context;
   auto reader =
       stub_->Analyze(&context, testing::Parse<pb::AnalyzeRequest>(Large(16)));
@@ -254,7 +262,7 @@ TEST_F(LimitsTest, DrainRefusesNewCallsAndLetsOldOnesFinish) {
 }
 
 TEST_F(LimitsTest, StopEndsWhatIsLeft) {
-  Start(Limits());
+  Start(TinyOptions().limits);
   grpc::ClientContext stalled_context, many_context;
   auto stalled = stub_->Analyze(&stalled_context,
                                 testing::Parse<pb::AnalyzeRequest>(Large(64)));
@@ -264,6 +272,12 @@ TEST_F(LimitsTest, StopEndsWhatIsLeft) {
   pb::AnalyzeManyRequest spec;
   spec.mutable_spec()->mutable_request()->set_model("tiny");
   many->Write(spec);
+  EXPECT_TRUE(testing::Await(
+      [this] {
+        return testing::SamplesOf(*server_).at(
+                   "qkscope_rpc_started_total{method=\"AnalyzeMany\"}") == 1;
+      },
+      absl::Minutes(5)));
   server_->BeginDrain();
   EXPECT_FALSE(server_->WaitUntilIdle(absl::Now() + absl::Milliseconds(50)));
   server_->Stop();
@@ -278,9 +292,9 @@ TEST_F(LimitsTest, StopEndsWhatIsLeft) {
   EXPECT_FALSE(stalled->Finish().ok());
 }
 
-// Reflection has no generated code here: ListServices is one field.
+// There is no generated code for reflection here: ListServices is one field.
 TEST_F(LimitsTest, ReflectionListsTheService) {
-  Start(Limits());
+  Start(TinyOptions().limits);
   grpc::GenericStub stub(channel_);
   grpc::ClientContext context;
   grpc::CompletionQueue queue;
@@ -313,7 +327,7 @@ TEST_F(LimitsTest, ReflectionListsTheService) {
 }
 
 TEST_F(LimitsTest, TheLibraryRefusesLargeRequests) {
-  Start(Limits());
+  Start(TinyOptions().limits);
   pb::AnalyzeRequest request;
   request.set_model("tiny");
   request.mutable_input()->set_text(std::string(5'000'000, 'a'));
@@ -322,7 +336,7 @@ TEST_F(LimitsTest, TheLibraryRefusesLargeRequests) {
 }
 
 TEST_F(LimitsTest, TwoServersCannotShareAPort) {
-  Start(Limits());
+  Start(TinyOptions().limits);
   ServerOptions options = TinyOptions();
   options.listen = server_->address();
   const auto second = Server::Create(options, &log_);

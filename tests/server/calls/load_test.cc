@@ -1,6 +1,6 @@
-// What a server promises to many clients at once: cancels, fairness, the same
-// bytes. A test's name begins with the row of docs/reliability.md that it
-// holds.
+// Tests what a server promises to many clients at once: cancellation, fairness
+// and identical bytes. A test's name begins with the row of docs/reliability.md
+// that it covers.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -36,8 +36,8 @@ using Reader = grpc::ClientReader<pb::AnalyzeEvent>;
 
 // --- R5
 
-// More than a connection takes without its reader: such a call cannot end well
-// on its own.
+// The result is more than a connection takes without its reader, so the call
+// cannot finish successfully on its own.
 pb::AnalyzeRequest Large(int tokens) {
   return testing::Parse<pb::AnalyzeRequest>(
       "model: 'tiny' " + Tokens(tokens) +
@@ -49,7 +49,7 @@ pb::AnalyzeRequest Large(int tokens) {
 enum class Moment { kQueued, kPrefill, kMidLayer, kMidWrite, kAtFinish };
 constexpr int kMoments = 5;
 
-// Reads until the request is the device's, or was.
+// Reads until the request is, or was, on the device.
 void AwaitRunning(Reader* reader) {
   pb::AnalyzeEvent event;
   while (reader->Read(&event)) {
@@ -69,7 +69,7 @@ void AwaitMoment(Moment moment, const Gate& gate, std::mt19937* random,
       break;
     case Moment::kMidLayer: {
       AwaitRunning(reader);
-      // None may come: others wait, too.
+      // No step may come, because other requests wait too.
       const int steps = gate.steps() + 1 + static_cast<int>((*random)() % 4);
       const absl::Time end = absl::Now() + absl::Milliseconds(20);
       while (gate.steps() < steps && absl::Now() < end) {
@@ -87,8 +87,7 @@ void AwaitMoment(Moment moment, const Gate& gate, std::mt19937* random,
   std::this_thread::sleep_for(std::chrono::microseconds((*random)() % 500));
 }
 
-// `calls` of them, each cancelled at a random moment; counts what became of
-// each kind.
+// Makes `calls` calls, cancels each at a random moment; counts by moment.
 void CancelSome(pb::Analysis::Stub* stub, const Gate& gate, unsigned seed,
                 int calls, std::atomic<int>* counts) {
   std::mt19937 random(seed);
@@ -112,7 +111,7 @@ void CancelSome(pb::Analysis::Stub* stub, const Gate& gate, unsigned seed,
   }
 }
 
-// Upper bound of the bucket that holds the quantile.
+// Returns the upper bound of the bucket that holds the quantile.
 double Quantile(const Samples& samples, const std::string& name, double q) {
   const double count = samples.at(name + "_count");
   double best = std::numeric_limits<double>::infinity();
@@ -124,7 +123,32 @@ double Quantile(const Samples& samples, const std::string& name, double q) {
   return best;
 }
 
-TEST_F(LoadTest, R5_CancelsAtAnyMomentLeaveNothing) {
+class CancelTest : public LoadTest {
+ protected:
+  // Cancels this many calls that are certainly in progress: they have been
+  // accepted, and the device is held.
+  void CancelAccepted(int calls) {
+    const auto cancelled = [this] {
+      return Total(Metrics(), "qkscope_cancelled_total");
+    };
+    const double before = cancelled();
+    gate_->Shut();
+    for (int i = 0; i < calls; ++i) {
+      grpc::ClientContext context;
+      const auto reader = stub_->Analyze(&context, Small(7));
+      pb::AnalyzeEvent event;
+      EXPECT_TRUE(reader->Read(&event));
+      context.TryCancel();
+      while (reader->Read(&event)) {
+      }
+      EXPECT_EQ(reader->Finish().error_code(), StatusCode::CANCELLED);
+    }
+    Await("cancels", [&] { return cancelled() == before + calls; });
+    gate_->Open();
+  }
+};
+
+TEST_F(CancelTest, R5_CancelsAtAnyMomentLeaveNothing) {
   constexpr int kThreads = 8, kCalls = 125;
   gate_->Open();
   Start(TinyOptions());
@@ -139,8 +163,10 @@ TEST_F(LoadTest, R5_CancelsAtAnyMomentLeaveNothing) {
   for (std::thread& thread : threads) thread.join();
   for (const auto& count : counts) EXPECT_GT(count, 100);
   ExpectIdle();
+  CancelAccepted(251);
+  ExpectIdle();
   const Samples samples = Metrics();
-  // Those that were cancelled at once may never have come.
+  // A call that was cancelled at once may never have reached the server.
   EXPECT_GT(Total(samples, "qkscope_rpc_started_total"), kThreads * kCalls / 2);
   const std::string name = "qkscope_cancel_to_idle_seconds";
   const double cancelled = samples.at(name + "_count");
@@ -151,7 +177,7 @@ TEST_F(LoadTest, R5_CancelsAtAnyMomentLeaveNothing) {
   EXPECT_TRUE(Analyze(Small(3)).status.ok());
 }
 
-// Nobody but the calls' own ends takes them out of the queue.
+// Only the end of a call takes it out of the queue.
 TEST_F(LoadTest, R5_CancelledCallsLeaveAQueueThatStands) {
   constexpr int kThreads = 4, kCalls = 50;
   Start(TinyOptions());
@@ -218,7 +244,7 @@ TEST_F(LoadTest, R14_ASingleRequestPassesAFlood) {
   gate_->Shut();
   std::atomic<int> ended = 0;
   std::vector<std::unique_ptr<FloodCall>> flood;
-  // A pass takes two of them.
+  // Two of these prompts fit into a pass.
   const pb::AnalyzeRequest long_prompt = Small(250);
   for (int i = 0; i < kFlood; ++i) {
     flood.push_back(std::make_unique<FloodCall>(stub_.get(), long_prompt,
@@ -226,7 +252,6 @@ TEST_F(LoadTest, R14_ASingleRequestPassesAFlood) {
   }
   Await("flood", [this] { return Unfinished() == kFlood; });
   gate_->AwaitPass();
-  std::atomic<int> left_of_flood = 0;
   threads_.emplace_back([&] {
     grpc::ClientContext context;
     context.AddMetadata("authorization", "Bearer of-bob");
@@ -234,7 +259,6 @@ TEST_F(LoadTest, R14_ASingleRequestPassesAFlood) {
     const auto stub = pb::Analysis::NewStub(channel);
     const Analysis out = Read(stub->Analyze(&context, Small(17)).get());
     EXPECT_TRUE(out.status.ok()) << out.status.error_message();
-    left_of_flood = kFlood - ended;
   });
   Await("bob", [this] { return Unfinished() == kFlood + 1; });
   const size_t before = gate_->passes().size();
@@ -250,12 +274,18 @@ TEST_F(LoadTest, R14_ASingleRequestPassesAFlood) {
     ++mine;
   }
   ASSERT_LT(mine, passes.size());
-  // The pass in progress counts, too.
+  // The pass in progress counts too.
   const int waited = static_cast<int>(mine - (before - 1));
+  // Counts the flood's requests whose only pass had started by then.
+  int begun = 0;
+  for (size_t i = 0; i <= mine; ++i) {
+    begun +=
+        static_cast<int>(std::count(passes[i].begin(), passes[i].end(), 250));
+  }
   std::printf("R14: waited for %d of the flood's passes, %d requests left\n",
-              waited, left_of_flood.load());
+              waited, kFlood - begun);
   EXPECT_LE(waited, 2);
-  EXPECT_GT(left_of_flood, kFlood / 2);
+  EXPECT_GT(kFlood - begun, kFlood / 2);
   for (auto& call : flood) call->Cancel();
   Await("cancelled flood", [&] { return ended == kFlood; });
   ExpectIdle();
@@ -263,7 +293,7 @@ TEST_F(LoadTest, R14_ASingleRequestPassesAFlood) {
 
 // --- R16
 
-// A client's request, and the words and numbers that only it sends.
+// A client's request, with a word and numbers that only this client sends.
 struct Canary {
   std::string word;
   pb::AnalyzeRequest request;
@@ -274,7 +304,7 @@ Canary CanaryOf(int client) {
   Canary out;
   out.word = absl::StrCat("canary-", client, "-of-many");
   std::string ids;
-  // Different in length from its neighbours, so that batches are ragged.
+  // The length differs from its neighbours', so that batches are ragged.
   for (int i = 0; i < 5 + client % 23; ++i) {
     absl::StrAppend(&ids, " ids: ", 3 + random() % 90);
   }
@@ -287,7 +317,7 @@ Canary CanaryOf(int client) {
   return out;
 }
 
-// SHA-256 of all payloads, tokens and digests, in the order of each arm.
+// Returns the SHA-256 of all payloads, tokens and digests, in each arm's order.
 std::string Fingerprint(const Analysis& analysis) {
   std::map<std::string, std::string> arms;
   for (const pb::AnalyzeEvent& event : analysis.events) {
@@ -343,7 +373,11 @@ TEST_F(LoadTest, R16_AmongManyARequestGetsItsOwnBytesOnly) {
       EXPECT_EQ(text.find(canaries[j].word) != std::string::npos, i == j);
     }
   };
-  for (int round = 0; round < kRounds; ++round) {
+  // Clients must share the device. This takes a varying number of rounds,
+  // because the number of rows in a pass depends on how long a row has taken.
+  size_t most = 0;
+  for (int round = 0; round < kRounds || most <= 16; ++round) {
+    ASSERT_LT(round, 1000) << "they never share a pass";
     gate_->Shut();
     std::vector<std::thread> threads;
     for (int i = 0; i < kClients; ++i) {
@@ -355,11 +389,8 @@ TEST_F(LoadTest, R16_AmongManyARequestGetsItsOwnBytesOnly) {
     Await("clients", [this] { return Unfinished() == kClients; });
     gate_->Open();
     for (std::thread& thread : threads) thread.join();
+    for (const auto& pass : gate_->passes()) most = std::max(most, pass.size());
   }
-  // They did share the device.
-  size_t most = 0;
-  for (const auto& pass : gate_->passes()) most = std::max(most, pass.size());
-  EXPECT_GT(most, 16u);
   std::printf("R16: up to %zu sequences in a pass\n", most);
 }
 

@@ -1,5 +1,5 @@
-// A server for the tests of many clients and of deadlines: one with a device
-// that the test holds.
+// A server for the tests of many clients and of deadlines, with a device that
+// the test can hold.
 #ifndef QKSCOPE_TESTS_SERVER_CALLS_LOAD_TESTING_H_
 #define QKSCOPE_TESTS_SERVER_CALLS_LOAD_TESTING_H_
 
@@ -18,14 +18,14 @@
 
 namespace qk::testing {
 
-// A request whose answer is few bytes.
+// A request whose answer is only a few bytes.
 inline pb::AnalyzeRequest Small(int tokens) {
   return testing::Parse<pb::AnalyzeRequest>("model: 'tiny' " + Tokens(tokens) +
                                             " capture {off: true}");
 }
 
-// Longer than anything here takes.
-inline constexpr absl::Duration kPatience = absl::Seconds(100);
+// This is longer than anything here takes.
+inline constexpr absl::Duration kPatience = absl::Seconds(300);
 
 inline void Await(const char* what, const std::function<bool()>& done) {
   ASSERT_TRUE(Await(done, kPatience)) << "hangs: " << what;
@@ -43,9 +43,9 @@ class LoadTest : public ServerTest {
     for (std::thread& thread : threads_) thread.join();
   }
 
-  // A connection that no other client has.
+  // Returns a connection that no other client has.
   std::shared_ptr<grpc::Channel> NewChannel(int id) const {
-    grpc::ChannelArguments arguments;
+    grpc::ChannelArguments arguments = ChannelArguments();
     arguments.SetInt("client", id);
     return grpc::CreateCustomChannel(
         server_->address(), grpc::InsecureChannelCredentials(), arguments);
@@ -58,7 +58,7 @@ class LoadTest : public ServerTest {
            Total(samples, "qkscope_running_requests");
   }
 
-  // Every call has ended, and nothing of any is left.
+  // Checks that every call has ended and left nothing behind.
   void ExpectIdle() {
     ASSERT_TRUE(server_->WaitUntilIdle(absl::Now() + kPatience));
     for (const char* gauge :

@@ -1,4 +1,4 @@
-// AnalyzeMany, Score, Generate and the token calls, over the wire.
+// Tests AnalyzeMany, Score, Generate and the token calls over the wire.
 #include <cmath>
 #include <cstring>
 #include <map>
@@ -25,7 +25,7 @@ class ManyTest : public ServerTest {
     grpc::Status status;
   };
 
-  // `spec`, then prompts p0, p1, ... with these inputs.
+  // Sends `spec`, then prompts p0, p1, ... with these inputs.
   Many Run(const std::string& spec, const std::vector<std::string>& inputs) {
     grpc::ClientContext context;
     auto stream = stub_->AnalyzeMany(&context);
@@ -88,11 +88,14 @@ TEST_F(ManyTest, TheSameDigestsAsAlone) {
     }
   }
   const Analysis alone = Analyze("model: 'tiny' " + Tokens(9));
+  ASSERT_NE(alone.finished(), nullptr);
   std::string expected;
   for (const auto& digest : alone.finished()->manifest().digests()) {
     expected += digest.sha256();
   }
+  EXPECT_EQ(expected.size(), 6u * 64);
   EXPECT_EQ(digests["p1"], expected);
+  EXPECT_NE(digests["p2"], expected);
 }
 
 TEST_F(ManyTest, ABadPromptFailsAlone) {
@@ -109,8 +112,8 @@ TEST_F(ManyTest, ABadPromptFailsAlone) {
               ::testing::ElementsAre(
                   "token_ids[0]: 97 is outside [0, 97)",
                   "prompt.id: 'p0' is used twice",
-                  "input: exactly one of text, token_ids, chat must be set",
-                  "prompt has 300 tokens, model context is 256"));
+                  "input: exactly one of text, token_ids and chat must be set",
+                  "prompt: 300 tokens exceed the model's context of 256"));
   EXPECT_EQ(out.events.back().finished().prompts(), 6);
   EXPECT_EQ(out.events.back().finished().failed(), 4);
 }
@@ -120,8 +123,8 @@ TEST_F(ManyTest, BadStreams) {
             grpc::StatusCode::NOT_FOUND);
   EXPECT_EQ(Run("request {model: 'tiny' input {text: 'a'}}", {Tokens(1)})
                 .status.error_message(),
-            "spec.request.input: must be empty; prompts come in messages of "
-            "their own");
+            "spec.request.input: must not be set; send each prompt in its own "
+            "message");
   grpc::ClientContext context;
   auto stream = stub_->AnalyzeMany(&context);
   pb::AnalyzeManyRequest first;
@@ -174,6 +177,9 @@ TEST_F(ManyTest, AggregateIsMeanAndVarianceOverPrompts) {
   EXPECT_EQ(entry.massive_count().count(), 3);
   const std::vector<float> mean = Floats(entry.mean());
   const std::vector<float> variance = Floats(entry.variance());
+  ASSERT_EQ(mean.size(), 2u * 8);  // heads and dims
+  ASSERT_EQ(variance.size(), mean.size());
+  for (const auto& n : norms) ASSERT_EQ(n.size(), mean.size());
   for (size_t i = 0; i < mean.size(); ++i) {
     double m = 0, v = 0;
     for (const auto& n : norms) m += n[i] / 3.0;

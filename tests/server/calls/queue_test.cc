@@ -1,4 +1,4 @@
-// The queue over the wire: a device that a test holds between two layers.
+// Tests the queue over the wire, with a device held between two layers.
 #include <atomic>
 #include <memory>
 #include <string>
@@ -35,7 +35,7 @@ class QueueTest : public ServerTest {
     for (std::thread& thread : threads_) thread.join();
   }
 
-  // A request in a thread of its own, which counts its end.
+  // Sends a request in a thread of its own, which counts how it ended.
   void Send(std::atomic<int>* refused, std::atomic<int>* good) {
     threads_.emplace_back([=, this] {
       const Analysis out = Analyze("model: 'tiny' " + Tokens(3));
@@ -75,7 +75,7 @@ TEST_F(QueueTest, R10_CapIsExact) {
   Send(&refused, &good);
   gate_->AwaitPass();
   for (int i = 0; i < 19; ++i) Send(&refused, &good);
-  // The refused are through while the device still stands.
+  // The refused calls have ended while the device is still held.
   while (refused < 11) absl::SleepFor(absl::Milliseconds(1));
   EXPECT_EQ(Estimate().queue_position(), 8);
   gate_->Open();

@@ -1,8 +1,10 @@
-// Rules of the vision tower, against the rule and attention written out here
-// over transformers' own Q, K and V.
+// Compares rules of the vision tower with the rule and attention as written out
+// here, over transformers' own Q, K and V.
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <set>
+#include <utility>
 
 #include "gmock/gmock.h"
 #include "tests/server/convert/images_testing.h"
@@ -22,7 +24,7 @@ std::vector<float> ToFloats(const Rows& rows) {
   return {rows.begin(), rows.end()};
 }
 
-// The dim of the largest norm of a head, which gets its mean.
+// The dim with a head's largest norm, which is replaced with its mean.
 struct TopDim {
   int dim = 0;
   double mean = 0;
@@ -52,7 +54,7 @@ Rows Disrupted(Rows x) {
   return x;
 }
 
-// softmax(q k^T / sqrt(dims)) v of each head, each frame on its own.
+// Computes softmax(q k^T / sqrt(dims)) v for each head, one frame at a time.
 Rows Attend(const Rows& q, const Rows& k, const Rows& v, int frame_patches) {
   const int patches = static_cast<int>(q.size()) / kVisionWidth;
   Rows z(q.size());
@@ -81,7 +83,8 @@ Rows Attend(const Rows& q, const Rows& k, const Rows& v, int frame_patches) {
   return z;
 }
 
-// Arms "broken", whose rule is of the tower's layer 0, and "clean" behind it.
+// Adds the arm "broken", whose rule is for the tower's layer 0, and then the
+// arm "clean".
 pb::AnalyzeRequest BrokenTower(pb::AnalyzeRequest request) {
   *request.mutable_arms() =
       Parse<pb::AnalyzeRequest>(
@@ -130,7 +133,7 @@ TEST_F(ImagesTest, WhatARuleOfTheTowerChoseIsToldForEachImage) {
   const Analysis out = Analyze(BrokenTower(Golden("p1")));
   ASSERT_TRUE(out.status.ok()) << out.status.error_message();
   const std::vector<Image> images = GoldenImages(kVisionModel, "p1");
-  int told = 0;
+  std::set<std::pair<int, int>> told;  // image, tensor
   for (const pb::AnalyzeEvent& event : out.events) {
     if (!event.has_applied()) continue;
     const pb::Applied& applied = event.applied();
@@ -146,11 +149,12 @@ TEST_F(ImagesTest, WhatARuleOfTheTowerChoseIsToldForEachImage) {
     for (int h = 0; h < kVisionHeads; ++h) {
       const TopDim top = FindTop(rows, h);
       EXPECT_THAT(applied.chosen(h).dims(), ::testing::ElementsAre(top.dim));
+      ASSERT_EQ(applied.chosen(h).values_size(), 1);
       EXPECT_NEAR(applied.chosen(h).values(0), top.mean, 1e-5);
     }
-    ++told;
+    EXPECT_TRUE(told.insert({applied.image(), applied.tensor()}).second);
   }
-  EXPECT_EQ(told, 2 * 2);  // Q and K of two images
+  EXPECT_EQ(told.size(), 2u * 2);  // Q and K of two images
 }
 
 TEST_F(ImagesTest, ABrokenTowerIsItsArmsAlone) {
@@ -164,8 +168,9 @@ TEST_F(ImagesTest, ABrokenTowerIsItsArmsAlone) {
       kl[event.comparison().arm()] = event.comparison().mean_kl();
     }
   }
-  EXPECT_EQ(kl["clean"], 0.0f);
-  EXPECT_GT(kl["broken"], 1e-6f);
+  ASSERT_EQ(kl.size(), 2u);
+  EXPECT_EQ(kl.at("clean"), 0.0f);
+  EXPECT_GT(kl.at("broken"), 1e-6f);
   pb::AnalyzeRequest alone = request;
   alone.mutable_arms()->DeleteSubrange(0, 1);
   const Analysis clean = Analyze(alone);

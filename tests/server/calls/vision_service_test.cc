@@ -1,4 +1,4 @@
-// The vision tower's Q, K and V over the wire, against transformers in float64.
+// Compares the vision tower's Q, K and V with transformers in float64.
 #include <cmath>
 #include <map>
 #include <thread>
@@ -30,7 +30,7 @@ std::vector<const pb::Layer*> TowerFrames(const Analysis& out) {
   return frames;
 }
 
-// What the form makes of (patches, heads, dims).
+// Converts (patches, heads, dims) into the form.
 std::vector<float> InForm(const std::vector<float>& rows,
                           pb::CaptureForm form) {
   if (form == pb::RAW) return rows;
@@ -120,6 +120,7 @@ TEST_P(VisionTest, TheEstimateIsWhatIsStreamed) {
   for (const pb::Layer* layer : out.layers()) {
     bytes += static_cast<int64_t>(layer->data().size());
   }
+  EXPECT_GT(bytes, 0);
   grpc::ClientContext context;
   pb::EstimateResponse estimate;
   ASSERT_TRUE(stub_->Estimate(&context, request, &estimate).ok());
@@ -136,6 +137,7 @@ TEST_P(VisionTest, TheManifestHasADigestForEachFrame) {
     digests[{digest.image(), digest.layer(), digest.point()}] = &digest;
   }
   const std::vector<const pb::Layer*> frames = TowerFrames(out);
+  EXPECT_EQ(frames.size(), 2u * 2 * std::size(kVisionPoints));
   EXPECT_EQ(digests.size(), frames.size());
   for (const pb::Layer* frame : frames) {
     const auto* digest =
@@ -182,8 +184,8 @@ TEST_F(ImagesTest, StatisticsOfTheTowerHaveNoWavelengths) {
   EXPECT_GT(massive, 0);
 }
 
-// A pass has room for one of the two arms: the tower's one pass, which both
-// share, is long over when the second arm's comes.
+// A pass has room for one of the two arms. Both share the tower's one pass,
+// which has long ended when the second arm's pass comes.
 TEST_F(ImagesTest, ArmsOfDifferentPassesGetTheTowersFrames) {
   ServerOptions options = TinyOptions();
   options.limits.max_rows_per_pass = 40;

@@ -1,5 +1,5 @@
-// Holds a thread at a delay point of the server in this process, and counts
-// who comes to which.
+// Holds a thread at a delay point of the server in this process, and counts the
+// threads that reach each point.
 #ifndef QKSCOPE_TESTS_SERVER_COMMON_DELAY_TRAP_H_
 #define QKSCOPE_TESTS_SERVER_COMMON_DELAY_TRAP_H_
 
@@ -14,10 +14,10 @@
 
 namespace qk::testing {
 
-// One at a time. No thread may be at a point any more when it goes.
+// One may exist at a time. No thread may be at a point when it is destroyed.
 class DelayTrap {
  public:
-  // The first thread at each of `points` stays there.
+  // Holds the first thread that reaches each of `points`.
   explicit DelayTrap(std::set<std::string> points) : held_(std::move(points)) {
     trap_ = this;
     delay_hook = &Hook;
@@ -39,12 +39,12 @@ class DelayTrap {
     held_.clear();
     changed_.notify_all();
   }
-  // Somebody has come to the point by now.
+  // Returns whether a thread has reached the point by now.
   bool Reached(const std::string& point) {
     std::lock_guard<std::mutex> lock(mutex_);
     return hits_[point] > 0;
   }
-  // Somebody stands there.
+  // Returns whether a thread is held there.
   bool Holds(const std::string& point) {
     std::lock_guard<std::mutex> lock(mutex_);
     return hits_[point] > 0 && held_.contains(point);

@@ -1,8 +1,9 @@
-// Configuration files and flags: what is refused, and with which words.
+// Tests configuration files and flags: what is refused, and the exact messages.
 #include "server/config/options.h"
 
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "qkscope/v1/error.pb.h"
@@ -26,6 +27,7 @@ TEST(ConfigTest, GoodFile) {
       listen: "[::1]:0"
       metrics_listen: ""
       models { name: "a" path: "/m/a.gguf" compute: "bf16" }
+      backend: "cpu"
       threads: 3
       limits { max_arms: 5 kv_cache_bytes: 1048576 }
       shutdown_grace_s: 7
@@ -41,6 +43,7 @@ TEST(ConfigTest, GoodFile) {
   EXPECT_EQ(options->metrics_listen, "");
   ASSERT_EQ(options->models.size(), 1u);
   EXPECT_EQ(options->models[0].compute, ComputeType::kBF16);
+  EXPECT_EQ(options->backend, "cpu");
   EXPECT_EQ(options->threads, 3);
   EXPECT_EQ(options->limits.max_arms, 5);
   EXPECT_EQ(options->limits.max_rules_per_arm, 64);
@@ -85,7 +88,7 @@ TEST(ConfigTest, BadValuesNameKeyAndValue) {
             "q.conf: listen: an IPv6 host needs brackets, got '::1:80' "
             "(expected HOST:PORT)");
   EXPECT_EQ(ConfigError("listen: 'a:80' metrics_listen: 'a:80'"),
-            "q.conf: metrics_listen: port 80 is listen's, too");
+            "q.conf: metrics_listen: port 80 is already used by listen");
   EXPECT_EQ(ConfigError("limits { max_arms: 0 }"),
             "q.conf: limits.max_arms: must be > 0, got 0");
   EXPECT_EQ(ConfigError("limits { max_buffered_bytes: -5 }"),
@@ -113,7 +116,7 @@ TEST(ConfigTest, BadModels) {
             "q.conf: models[0].path: must not be empty");
   EXPECT_EQ(ConfigError("models { name: 'a' path: 'x' } "
                         "models { name: 'a' path: 'y' }"),
-            "q.conf: models[1].name: 'a' is used by models[0]");
+            "q.conf: models[1].name: 'a' is already used by models[0]");
   EXPECT_EQ(ConfigError("models { name: 'a' path: 'x' compute: 'f64' }"),
             "q.conf: models[0].compute: must be f32 or bf16, got 'f64'");
   EXPECT_EQ(ConfigError("models { name: 'a' path: 'x' sha256: 'zz' }"),
@@ -135,7 +138,7 @@ TEST(ConfigTest, AddressesThatCannotBeBound) {
   EXPECT_TRUE(ProbeAddress("127.0.0.1:0").ok());
   EXPECT_THAT(std::string(ProbeAddress("no-such-host.invalid:1").message()),
               HasSubstr("cannot resolve 'no-such-host.invalid:1'"));
-  // TEST-NET-1 is nobody's.
+  // No machine has an address in TEST-NET-1.
   EXPECT_THAT(std::string(ProbeAddress("192.0.2.1:0").message()),
               HasSubstr("cannot bind '192.0.2.1:0'"));
 }
@@ -167,7 +170,7 @@ TEST(ConfigTest, Users) {
   EXPECT_EQ(options->access.users[1].user.role, UserRole::kUser);
   EXPECT_EQ(options->access.users[1].user.weight, 1);
   EXPECT_EQ(options->access.users_file, "u.conf");
-  EXPECT_TRUE(options->access.tls.asks_clients());
+  EXPECT_TRUE(options->access.tls.requires_client_certificate());
   EXPECT_TRUE(options->log_prompts);
 }
 
@@ -182,9 +185,10 @@ TEST(ConfigTest, BadUsers) {
   EXPECT_THAT(error("alias: 'anonymous'" + sha), HasSubstr("invalid alias"));
   EXPECT_THAT(error("alias: '" + std::string(65, 'a') + "'" + sha),
               HasSubstr("invalid alias"));
-  EXPECT_EQ(error("alias: 'a'"),
-            "q.conf: users[0].token_sha256: it or subject must be set");
-  // A token in the wrong place is not shown.
+  EXPECT_EQ(
+      error("alias: 'a'"),
+      "q.conf: users[0].token_sha256: token_sha256 or subject must be set");
+  // A token in the wrong place does not appear in the error.
   EXPECT_EQ(error("alias: 'a' token_sha256: 'qks_secret'"),
             "q.conf: users[0].token_sha256: must be 64 hex digits, got 10 "
             "bytes");
@@ -204,10 +208,12 @@ TEST(ConfigTest, BadUsers) {
   EXPECT_EQ(error("alias: 'a' budget { window_s: 0 }" + sha),
             "q.conf: users[0].budget.window_s: must be in [1, 2678400], got 0");
   const std::string a = "users { alias: 'a' " + sha + "}";
-  EXPECT_EQ(ConfigError(a + a),
-            "q.conf: users[1].alias: is 'a's at q.conf: users[0]");
+  EXPECT_EQ(
+      ConfigError(a + a),
+      "q.conf: users[1].alias: already belongs to 'a' at q.conf: users[0]");
   EXPECT_EQ(ConfigError(a + "users { alias: 'b'" + sha + "}"),
-            "q.conf: users[1].token_sha256: is 'a's at q.conf: users[0]");
+            "q.conf: users[1].token_sha256: already belongs to 'a' at q.conf: "
+            "users[0]");
   EXPECT_EQ(ConfigError("tls { key_file: 'k' }"),
             "q.conf: tls.certificate_file: must not be empty");
   EXPECT_EQ(ConfigError("tls { certificate_file: 'k' }"),
@@ -244,9 +250,10 @@ TEST(ConfigTest, ModelAdmin) {
   EXPECT_EQ(options->model_admin.max_bytes, 5);
   EXPECT_EQ(options->model_admin.allowed_sha256,
             std::vector<std::string>{std::string(64, 'a')});
-  EXPECT_EQ(CheckAccess(*options).message(),
-            "model_admin: needs users or users_file: without them nobody is "
-            "an operator");
+  EXPECT_EQ(
+      CheckAccess(*options).message(),
+      "model_admin: needs users or users_file, because only operators may "
+      "use it");
   EXPECT_EQ(parse("model_admin { enabled: true }").status().message(),
             "f: model_admin.root: must not be empty");
   EXPECT_EQ(parse("model_admin { max_models: 0 }").status().message(),
@@ -267,9 +274,9 @@ TEST(ConfigTest, OnlyLoopbackWithoutCredentials) {
         "localhost.example.com", "[fe80::1]", "127.1", "[::ffff:10.0.0.1]"}) {
     ServerOptions options;
     options.listen = std::string(host) + ":7461";
-    EXPECT_THAT(
-        std::string(CheckAccess(options).message()),
-        HasSubstr("listen: '" + options.listen + "' can be reached by others"));
+    EXPECT_THAT(std::string(CheckAccess(options).message()),
+                HasSubstr("listen: '" + options.listen +
+                          "' can be reached by other machines"));
     options.access.allow_anonymous_network = true;
     EXPECT_TRUE(CheckAccess(options).ok()) << host;
     options.access.allow_anonymous_network = false;
@@ -288,11 +295,11 @@ std::string FlagError(const std::vector<std::string>& arguments) {
 }
 
 TEST(FlagsTest, GoodFlags) {
-  const auto flags =
-      ParseFlags({"--model", "a=/m/a,b.gguf,compute=bf16", "--model=b=x",
-                  "--listen=127.0.0.1:0", "--threads", "2", "--check-config",
-                  "--users-file", "u", "--allow-anonymous-network",
-                  "--tls-cert=c", "--tls-key=k", "--tls-client-ca=a"});
+  const auto flags = ParseFlags(
+      {"--model", "a=/m/a,b.gguf,compute=bf16", "--model=b=x",
+       "--listen=127.0.0.1:0", "--threads", "2", "--backend=cpu",
+       "--check-config", "--users-file", "u", "--allow-anonymous-network",
+       "--tls-cert=c", "--tls-key=k", "--tls-client-ca=a"});
   ASSERT_TRUE(flags.ok()) << flags.status().message();
   EXPECT_TRUE(flags->check_config);
   ASSERT_EQ(flags->config.models_size(), 2);
@@ -301,6 +308,7 @@ TEST(FlagsTest, GoodFlags) {
   EXPECT_EQ(flags->config.models(1).path(), "x");
   EXPECT_FALSE(flags->config.models(1).has_compute());
   EXPECT_EQ(flags->config.threads(), 2);
+  EXPECT_EQ(flags->config.backend(), "cpu");
   EXPECT_EQ(flags->config.users_file(), "u");
   EXPECT_TRUE(flags->config.allow_anonymous_network());
   EXPECT_EQ(flags->config.tls().certificate_file(), "c");
@@ -314,11 +322,32 @@ TEST(FlagsTest, BadFlags) {
   EXPECT_EQ(FlagError({"--zzzzzzzzzzzzz"}),
             "unknown flag '--zzzzzzzzzzzzz'; see --help");
   EXPECT_EQ(FlagError({"model"}), "unexpected argument 'model'; see --help");
-  EXPECT_EQ(FlagError({"--threads"}), "--threads: needs a value");
+  EXPECT_EQ(FlagError({"-h"}), "unexpected argument '-h'; see --help");
+  EXPECT_EQ(FlagError({"--", "x"}), "unexpected argument 'x'; see --help");
+  EXPECT_EQ(FlagError({"--threads"}), "--threads needs a value: N");
   EXPECT_EQ(FlagError({"--threads", "two"}),
             "--threads: must be a number, got 'two'");
   EXPECT_EQ(FlagError({"--model", "a"}), "--model: must be NAME=PATH, got 'a'");
-  EXPECT_EQ(FlagError({"--help=yes"}), "--help: takes no value");
+  EXPECT_EQ(FlagError({"--help=perhaps"}),
+            "--help: 'perhaps' is not true or false");
+}
+
+TEST(FlagsTest, OnlyModelsMayComeTwice) {
+  for (const char* name :
+       {"config", "listen", "metrics-listen", "users-file", "tls-cert",
+        "tls-key", "tls-client-ca", "spool", "log-level", "threads"}) {
+    const std::string flag = absl::StrCat("--", name);
+    EXPECT_EQ(FlagError({flag, "1", flag + "=1"}), flag + " is given twice");
+  }
+  EXPECT_EQ(FlagError({"--check-config", "--check-config"}),
+            "--check-config is given twice");
+  EXPECT_EQ(FlagError({"--model", "a=x", "--model", "b=y"}), "");
+}
+
+TEST(FlagsTest, NegativeNumbersAreValues) {
+  const auto flags = ParseFlags({"--threads", "-1"});
+  ASSERT_TRUE(flags.ok()) << flags.status().message();
+  EXPECT_EQ(flags->config.threads(), -1);  // ReadOptions refuses it
 }
 
 TEST(GrpcStatusTest, InternalErrorsTellNothing) {
@@ -353,14 +382,6 @@ TEST(GrpcStatusTest, RetryInfoSurvives) {
   ASSERT_TRUE(request.ParseFromString(details.details(1).value()));
   EXPECT_EQ(request.request_id(), "4711");
   EXPECT_THAT(details.details(0).type_url(), HasSubstr("google.rpc.RetryInfo"));
-}
-
-TEST(LogTest, JsonEscape) {
-  EXPECT_EQ(JsonEscape("a\"b\\c\n\x01"), "a\\\"b\\\\c\\u000a\\u0001");
-  EXPECT_EQ(JsonEscape("\xff"
-                       "a\xc3\xa9"),
-            "\xef\xbf\xbd"
-            "a\xc3\xa9");
 }
 
 }  // namespace

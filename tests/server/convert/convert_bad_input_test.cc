@@ -1,4 +1,4 @@
-// Every bad input of an Analyze: its code and its exact message.
+// Tests the code and the exact message of every bad input to Analyze.
 #include <functional>
 #include <string>
 #include <vector>
@@ -15,7 +15,7 @@ using testing::FakeModels;
 
 struct BadInput {
   const char* name;
-  // Text proto, merged over a good request with model "m".
+  // Text proto that is merged over a good request for model "m".
   std::string request;
   Code code;
   std::string message;
@@ -62,7 +62,7 @@ TEST_P(ConvertBadInput, HasCodeAndMessage) {
   EXPECT_EQ(std::string(converted.status().message()), GetParam().message);
 }
 
-// An arm with one rule, which gets `rule` added.
+// An arm with one rule, to which `rule` is added.
 std::string Arm(const std::string& rule) {
   return "arms {name: 'a' disruptions {" + rule + "}}";
 }
@@ -108,7 +108,7 @@ INSTANTIATE_TEST_SUITE_P(
     Input, ConvertBadInput,
     ::testing::Values(
         Bad("none", "input {}",
-            "input: exactly one of text, token_ids, chat must be set"),
+            "input: exactly one of text, token_ids and chat must be set"),
         Bad("not_utf8", "input {text: 'ab\\377'}",
             "text: invalid UTF-8 at byte 2"),
         Bad("surrogate", "input {text: 'a\\355\\240\\200'}",
@@ -118,13 +118,13 @@ INSTANTIATE_TEST_SUITE_P(
         Bad("cut", "input {text: 'abc\\342\\202'}",
             "text: invalid UTF-8 at byte 3"),
         Bad("too_many_bytes", "input {text: '" + std::string(101, 'a') + "'}",
-            "text: 101 bytes, limit 100"),
+            "text: got 101 bytes, limit 100"),
         Bad("empty_text", "input {text: ''}",
-            "prompt has 0 tokens, at least 1 is needed"),
+            "prompt: must have at least 1 token, got 0"),
         Bad("empty_ids", "input {token_ids {}}",
-            "prompt has 0 tokens, at least 1 is needed"),
+            "prompt: must have at least 1 token, got 0"),
         Bad("too_long", "input {text: '" + std::string(65, 'a') + "'}",
-            "prompt has 65 tokens, model context is 64"),
+            "prompt: 65 tokens exceed the model's context of 64"),
         BadInput{"id_too_large", "input {token_ids {ids: 1 ids: 257}}",
                  Code::kOutOfRange, "token_ids[1]: 257 is outside [0, 257)"},
         BadInput{"id_negative", "input {token_ids {ids: -1}}",
@@ -133,7 +133,7 @@ INSTANTIATE_TEST_SUITE_P(
                  Code::kFailedPrecondition,
                  "text: model 'bare' has no tokenizer; send token_ids"},
         Bad("client_tag", "client_tag: '" + std::string(257, 'a') + "'",
-            "client_tag: 257 bytes, limit 256")),
+            "client_tag: got 257 bytes, limit 256")),
     Name);
 
 constexpr char kHello[] = "messages {role: 'user' content: 'hello'}";
@@ -158,11 +158,12 @@ INSTANTIATE_TEST_SUITE_P(
         Bad("special",
             std::string("input {parse_special: true chat {format: 'chatml' ") +
                 kHello + "}}",
-            "chat: add_special_tokens and parse_special do not go with chat"),
+            "chat: add_special_tokens and parse_special must not be set with "
+            "chat"),
         Bad("too_many_messages",
             std::string("input {chat {format: 'chatml' ") + kHello + kHello +
                 kHello + kHello + kHello + kHello + "}}",
-            "chat.messages: 6, limit 5"),
+            "chat.messages: got 6, limit 5"),
         BadInput{"unfit_tokenizer",
                  std::string("input {chat {format: 'chatml' ") + kHello + "}}",
                  Code::kFailedPrecondition,
@@ -183,14 +184,14 @@ INSTANTIATE_TEST_SUITE_P(
         Bad("negative_length", "generate {max_new_tokens: -3}",
             "max_new_tokens: must be at least 1, got -3"),
         Bad("over_limit", "generate {max_new_tokens: 41}",
-            "max_new_tokens: 41, limit 40"),
+            "max_new_tokens: got 41, limit 40"),
         Bad("huge", "generate {max_new_tokens: 2147483647}",
-            "max_new_tokens: 2147483647, limit 40"),
+            "max_new_tokens: got 2147483647, limit 40"),
         Bad("over_context",
             "generate {max_new_tokens: 30} input {text: '" +
                 std::string(35, 'a') + "'}",
-            "max_new_tokens: 30 and 35 prompt tokens are over the model "
-            "context of 64"),
+            "max_new_tokens: 30 and 35 prompt tokens exceed the "
+            "model's context of 64"),
         Bad("temperature_nan",
             "generate {max_new_tokens: 1 sampling {temperature: nan}}",
             "sampling.temperature: must be finite and >= 0, got nan"),
@@ -209,7 +210,7 @@ INSTANTIATE_TEST_SUITE_P(
         Bad("top_k", "generate {max_new_tokens: 1 sampling {top_k: -1}}",
             "sampling.top_k: must be >= 0, got -1"),
         Bad("empty_stop", "generate {max_new_tokens: 1 stop_strings: ''}",
-            "stop_strings[0]: 0 bytes, must be 1 to 1024"),
+            "stop_strings[0]: must be 1 to 1024 bytes, got 0"),
         BadInput{"stop_id", "generate {max_new_tokens: 1 stop_token_ids: 257}",
                  Code::kOutOfRange,
                  "stop_token_ids[0]: 257 is outside [0, 257)"},
@@ -237,7 +238,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{"position", "capture {positions: 4}", Code::kOutOfRange,
                  "capture.positions[0]: 4 is outside [0, 4)"},
         Bad("too_many", "capture {positions: [0, 1, 2, 3, 4, 5]}",
-            "capture.positions: 6, limit 5"),
+            "capture.positions: got 6, limit 5"),
         Bad("point_unknown", "capture {points: 99}",
             "capture.points[0]: unknown value 99"),
         Bad("point_zero", "capture {points: HOOK_POINT_UNSPECIFIED}",
@@ -262,7 +263,7 @@ INSTANTIATE_TEST_SUITE_P(
         Bad("lambda_zero", "statistics {lambda: 0}",
             "statistics.lambda: must be finite and > 0, got 0"),
         Bad("top_n", "statistics {top_n: -1}",
-            "statistics.top_n: -1 is negative"),
+            "statistics.top_n: must be >= 0, got -1"),
         Bad("logits_top_n", "logits {top_n: 0}",
             "logits.top_n: 0 is outside [1, 5]"),
         BadInput{"logits_position", "logits {top_n: 1 positions: 4}",
@@ -276,15 +277,15 @@ INSTANTIATE_TEST_SUITE_P(
         BadRule("no_select", "",
                 ": exactly one of top_k, bottom_k, random_k, threshold, "
                 "explicit must be set"),
-        BadRule("k", "top_k {k: 9}", ".top_k.k: 9 is over head_dim 8"),
+        BadRule("k", "top_k {k: 9}", ".top_k.k: 9 exceeds head_dim 8"),
         BadRule("k_negative", "bottom_k {k: -1}",
                 ".bottom_k.k: -1 is negative"),
         BadRule("random_k", "random_k {k: 9}",
-                ".random_k.k: 9 is over head_dim 8"),
+                ".random_k.k: 9 exceeds head_dim 8"),
         BadRule("exclude_top", "random_k {k: 1 exclude_top: -1}",
                 ".random_k.exclude_top: -1 is negative"),
         BadRule("nothing_left", "random_k {k: 5}",
-                ".random_k: k 5 plus exclude_top 5 is over head_dim 8"),
+                ".random_k: k 5 plus exclude_top 5 exceeds head_dim 8"),
         BadRule("lambda", "threshold {lambda: -inf}",
                 ".threshold.lambda: must be finite and > 0, got -inf"),
         BadRule("no_entries", "explicit {}",
@@ -345,7 +346,7 @@ INSTANTIATE_TEST_SUITE_P(
                 ".positions.begin: -1 is outside [0, 4]")),
     Name);
 
-// All layers of a model that has none with attention are no layers.
+// "All layers" selects no layer of a model without attention.
 const std::string kMamba = "model: 'mamba' input {token_ids {ids: [1, 2]}} ";
 
 INSTANTIATE_TEST_SUITE_P(
@@ -357,7 +358,7 @@ INSTANTIATE_TEST_SUITE_P(
             "arms[0].disruptions[0].heads[0]: 0 is outside [0, 0) of Q"),
         Bad("dims",
             kMamba + Arm("random_k {k: 2147483647 exclude_top: 2147483647}"),
-            "arms[0].disruptions[0].random_k.k: 2147483647 is over head_dim "
+            "arms[0].disruptions[0].random_k.k: 2147483647 exceeds head_dim "
             "0")),
     Name);
 
@@ -367,10 +368,10 @@ INSTANTIATE_TEST_SUITE_P(
     Arms, ConvertBadInput,
     ::testing::Values(
         Bad("no_name", "arms {}",
-            "arms[0].name: must be 1 to 64 of letters, digits, `_-.:,=/`, got "
+            "arms[0].name: must be 1 to 64 letters, digits or `_-.:,=/`, got "
             "''"),
         Bad("odd_name", "arms {name: 'a b\\n'}",
-            "arms[0].name: must be 1 to 64 of letters, digits, `_-.:,=/`, got "
+            "arms[0].name: must be 1 to 64 letters, digits or `_-.:,=/`, got "
             "'a b\\n'"),
         Bad("same_name",
             "arms {name: 'clean'} arms {name: 'b'} arms {name: 'clean'}",
@@ -378,10 +379,10 @@ INSTANTIATE_TEST_SUITE_P(
         Bad("too_many",
             "arms {name: 'a'} arms {name: 'b'} arms {name: 'c'} "
             "arms {name: 'd'} arms {name: 'e'}",
-            "arms: 5, limit 4"),
+            "arms: got 5, limit 4"),
         Bad("too_many_rules",
             "arms {name: 'a' " + kTop + kTop + kTop + kTop + "}",
-            "arms[0].disruptions: 4, limit 3"),
+            "arms[0].disruptions: got 4, limit 3"),
         Bad("overlap", "arms {name: 'a' " + kTop + kTop + "}",
             "arms[0].disruptions[1] overlaps disruptions[0] at layer 0, Q, "
             "head 0"),
@@ -400,7 +401,7 @@ INSTANTIATE_TEST_SUITE_P(
             "rope_with_llm/gemma2, rope_with_llm/gemma2/control)"),
         Bad("preset_too_wide",
             "arms {name: 'a' preset {name: 'rope_with_llm/gemma2'}}",
-            "arms[0].preset(rope_with_llm/gemma2).top_k.k: 22 is over head_dim "
+            "arms[0].preset(rope_with_llm/gemma2).top_k.k: 22 exceeds head_dim "
             "8"),
         BadInput{"variant_unknown", "arms {name: 'a' model: 'x'}",
                  Code::kNotFound,
@@ -417,8 +418,8 @@ INSTANTIATE_TEST_SUITE_P(
             "arms[0].model: 'other_layers' and 'bare' differ in layers or "
             "heads"),
         Bad("no_baseline", "compare {} arms {name: 'a' " + kTop + "}",
-            "compare: no arm without disruptions to compare with; add one or "
-            "name a baseline"),
+            "compare: there is no undisrupted arm to compare with; add one or "
+            "set baseline"),
         Bad("baseline", "compare {baseline: 'x'}",
             "compare.baseline: no arm is named 'x'")),
     Name);

@@ -1,4 +1,4 @@
-// What good requests become: defaults, resolved ranges, expanded requests.
+// Tests what good requests become: defaults, ranges, expanded requests.
 #include "server/convert/convert.h"
 
 #include <string>
@@ -62,7 +62,8 @@ TEST(ConvertTest, SpansBecomeAbsolute) {
   const DisruptionRule& a = out.spec.arms[0].rules[0];
   EXPECT_EQ(a.stat_span.begin, 1);
   EXPECT_EQ(a.stat_span.end, 6);
-  EXPECT_EQ(a.positions.begin, 1);  // stat_span's, so BOS is left alone
+  // stat_span begins at 1, so BOS is left alone.
+  EXPECT_EQ(a.positions.begin, 1);
   EXPECT_EQ(a.positions.end, 6);
   const DisruptionRule& b = out.spec.arms[1].rules[0];
   EXPECT_EQ(b.stat_span.end, 4);
@@ -202,8 +203,8 @@ TEST(ConvertManyTest, ChecksTheSpecBeforeAnyPrompt) {
   };
   EXPECT_TRUE(check("request {model: 'm'} aggregate: true").ok());
   EXPECT_EQ(check("request {model: 'm' input {text: 'a'}}").message(),
-            "spec.request.input: must be empty; prompts come in messages of "
-            "their own");
+            "spec.request.input: must not be set; send each prompt in its own "
+            "message");
   EXPECT_EQ(check("request {model: 'x'}").code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(check("request {model: 'm' capture {form: RAW}} aggregate: true")
                 .message(),
@@ -272,12 +273,13 @@ TEST(ConvertScoreTest, BadPairs) {
   const std::string good =
       "pairs {context {text: 'a'} continuation {text: 'b'}}";
   EXPECT_EQ(message(""), "pairs: must not be empty");
-  EXPECT_EQ(message(good + good + good), "pairs: 3, limit 2");
-  EXPECT_EQ(message(good + "pairs {continuation {text: 'b'}}"),
-            "pairs[1].context.input: exactly one of text, token_ids, chat must "
-            "be set");
+  EXPECT_EQ(message(good + good + good), "pairs: got 3, limit 2");
+  EXPECT_EQ(
+      message(good + "pairs {continuation {text: 'b'}}"),
+      "pairs[1].context.input: exactly one of text, token_ids and chat must "
+      "be set");
   EXPECT_EQ(message("pairs {context {text: ''} continuation {text: 'b'}}"),
-            "pairs[0].context: has 0 tokens");
+            "pairs[0].context: must have at least 1 token");
   EXPECT_EQ(message("pairs {context {text: 'a'} continuation {text: '\\377'}}"),
             "pairs[0].continuation.text: invalid UTF-8 at byte 0");
   EXPECT_EQ(message("pairs {context {token_ids {ids: 300}} continuation "
@@ -285,7 +287,7 @@ TEST(ConvertScoreTest, BadPairs) {
             "pairs[0].context.token_ids[0]: 300 is outside [0, 257)");
   EXPECT_EQ(message("pairs {context {text: '" + std::string(64, 'a') +
                     "'} continuation {text: 'b'}}"),
-            "pairs[0]: has 65 tokens, model context is 64");
+            "pairs[0]: 65 tokens exceed the model's context of 64");
   EXPECT_EQ(message(good + " arm {disruptions {top_k {k: 1} phase: BOTH "
                            "reselect: true}}"),
             "arm.disruptions[0].reselect: has no meaning in Score");

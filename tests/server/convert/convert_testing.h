@@ -1,5 +1,5 @@
 // A model that is only a description, and a tokenizer that makes one token of
-// each byte, for tests of what the server checks.
+// each byte, for the tests of request validation.
 #ifndef QKSCOPE_TESTS_SERVER_CONVERT_CONVERT_TESTING_H_
 #define QKSCOPE_TESTS_SERVER_CONVERT_CONVERT_TESTING_H_
 
@@ -14,7 +14,7 @@
 
 namespace qk::testing {
 
-// Id = byte + 1; id 0 is the special token "<s>", put first when asked for.
+// The id is byte + 1; id 0 is "<s>", which comes first if asked for.
 class ByteTokenizer : public Tokenizer {
  public:
   explicit ByteTokenizer(std::string sha256 = "aa") : sha256_(sha256) {}
@@ -60,8 +60,9 @@ class ByteTokenizer : public Tokenizer {
   std::vector<int32_t> stop_ids_ = {0};
 };
 
-// `layers` layers of 4 query heads, 2 KV heads, head_dim 8; vocabulary 257;
-// context 64. Odd layers have a sliding window if asked for.
+// The model has `layers` layers of 4 query heads, 2 KV heads and head_dim 8, a
+// vocabulary of 257 and a context of 64. With `sliding`, odd layers have a
+// sliding window.
 inline ModelConfig SmallConfig(int layers = 3, bool sliding = false) {
   ModelConfig config;
   config.architecture = "llama";
@@ -79,8 +80,8 @@ inline ModelConfig SmallConfig(int layers = 3, bool sliding = false) {
   return config;
 }
 
-// The same with a vision tower of 2 layers of 2 heads x 8, whose patches are
-// one value each; 2 x 2 of them take the place of a token 200.
+// The same model with a vision tower of 2 layers of 2 heads x 8. A patch is one
+// value, and 2 x 2 patches take the place of a token 200.
 inline ModelConfig SmallVisionConfig() {
   ModelConfig config = SmallConfig();
   VisionConfig& vision = config.vision;
@@ -94,7 +95,7 @@ inline ModelConfig SmallVisionConfig() {
   return config;
 }
 
-// Models by name: "m" with a tokenizer, "bare" without, and what a test adds.
+// Models by name: "m" has a tokenizer, "bare" has none; tests may add others.
 class FakeModels {
  public:
   FakeModels() {

@@ -1,4 +1,4 @@
-// What a request may ask of the vision tower: captures and rules, good and bad.
+// Tests good and bad captures and rules for the vision tower.
 #include <string>
 #include <vector>
 
@@ -48,17 +48,18 @@ TEST(ConvertVision, BadCapturesAreNamed) {
            {image + "capture {vision_layers: [1, 1]}", Code::kInvalidArgument,
             field + "[1]: 1 is given twice"},
            {image + "capture {vision_layers: [0, 1, 2, 3, 4, 5]}",
-            Code::kInvalidArgument, field + ": 6, limit 5"},
+            Code::kInvalidArgument, field + ": got 6, limit 5"},
            {std::string(kNoImage) + "capture {vision_layers: 0}",
             Code::kInvalidArgument, field + ": the input has no images"},
            {image + "capture {vision_layers: 0 form: RAW positions: 1 "
                     "points: HOOK_PATTERN}",
             Code::kInvalidArgument,
-            field + ": HOOK_PATTERN is captured of the text alone"},
+            field + ": HOOK_PATTERN is captured in the text only"},
            {image + "capture {vision_layers: 0 phase: DECODE} "
                     "generate {max_new_tokens: 1}",
             Code::kInvalidArgument,
-            field + ": a tower has no DECODE; use phase PREFILL or BOTH"}}) {
+            field +
+                ": the tower has no DECODE; set phase to PREFILL or BOTH"}}) {
     const auto converted = Convert(bad.request);
     EXPECT_EQ(converted.status().code(), bad.code) << bad.request;
     EXPECT_EQ(std::string(converted.status().message()), bad.message);
@@ -170,7 +171,8 @@ TEST(ConvertVision, ScoreTakesNoRuleOfTheTower) {
       "pairs {context {token_ids {ids: 1}} continuation {token_ids {ids: 2}}}",
       &request));
   EXPECT_EQ(ConvertScore(request, models.Context()).status().message(),
-            "arm.disruptions[0].tower: Score takes no images");
+            "arm.disruptions[0].tower: VISION has no meaning in Score, which "
+            "takes no images");
 }
 
 }  // namespace

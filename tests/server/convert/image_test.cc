@@ -1,5 +1,5 @@
-// PNG and JPEG files as PIL reads and resizes them, and patches as
-// transformers makes them (tests/goldens/make_image_goldens.py).
+// Compares decoded and resized PNG and JPEG files with PIL's, and patches with
+// those of transformers (tests/goldens/make_image_goldens.py).
 #include <fstream>
 #include <iterator>
 #include <string>
@@ -127,7 +127,7 @@ TEST_F(ImageTest, DamagedFilesAreRefused) {
     for (size_t size = 0; size + 2 < file.size(); ++size) {
       EXPECT_FALSE(DecodeImage(file.substr(0, size)).ok()) << name << size;
     }
-    // Every byte, one after another: an error or a picture, never a crash.
+    // Changes byte after byte: this gives an error or a picture, never a crash.
     for (size_t i = 0; i < file.size(); ++i) {
       std::string flipped = file;
       flipped[i] = static_cast<char>(flipped[i] ^ 0x41);
@@ -138,13 +138,13 @@ TEST_F(ImageTest, DamagedFilesAreRefused) {
 }
 
 TEST_F(ImageTest, LargeFilesAreRefusedBeforeTheyAreDecoded) {
-  // SOF's height and width: after FF C0, length and precision.
+  // SOF's height and width come after FF C0, the length and the precision.
   std::string jpeg = ReadImage("yuv420.jpg");
   const size_t sof = jpeg.find("\xff\xc0");
   ASSERT_NE(sof, std::string::npos);
   jpeg.replace(sof + 5, 4, std::string("\x40\x00\x40\x00", 4));
   EXPECT_EQ(DecodeImage(jpeg).status().message(),
-            "16384 x 16384 pixels, limit 16777216 and sides of 16384");
+            "got 16384 x 16384 pixels, limit 16777216 and sides of 16384");
 }
 
 }  // namespace

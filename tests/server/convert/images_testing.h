@@ -1,4 +1,4 @@
-// A server with the tiny Qwen2-VL of the goldens, as "vl", and its prompts.
+// A server with the tiny Qwen2-VL of the goldens, named "vl", and its prompts.
 #ifndef QKSCOPE_TESTS_SERVER_CONVERT_IMAGES_TESTING_H_
 #define QKSCOPE_TESTS_SERVER_CONVERT_IMAGES_TESTING_H_
 
@@ -29,7 +29,7 @@ class ImagesTest : public ServerTest {
     ASSERT_TRUE(loaded.ok()) << loaded.message();
   }
 
-  // The golden's prompt, with its patches.
+  // Returns the golden's prompt with its patches.
   static pb::AnalyzeRequest Golden(const std::string& name) {
     pb::AnalyzeRequest request;
     request.set_model("vl");
@@ -80,15 +80,15 @@ class ImagesTest : public ServerTest {
   }
 };
 
-// The points that a tower has, and their names in the golden.
+// The tower's hook points, and their names in the golden.
 inline constexpr pb::HookPoint kVisionPoints[] = {
     pb::HOOK_Q,     pb::HOOK_K,     pb::HOOK_V,
     pb::HOOK_ROT_Q, pb::HOOK_ROT_K, pb::HOOK_Z};
 inline constexpr int kVisionHeads = 2, kVisionDims = 8;
 inline constexpr int kVisionWidth = kVisionHeads * kVisionDims;
 
-// The rows (patches, heads, dims) of one image at a point of the tower, by
-// transformers in float64.
+// Returns the rows (patches, heads, dims) of one image at a hook point of the
+// tower, which transformers computed in float64.
 inline std::vector<float> GoldenRows(const std::string& prompt, int image,
                                      int layer, pb::HookPoint point) {
   const auto golden = OpenSafetensors(GoldenPath(absl::StrCat(

@@ -1,4 +1,4 @@
-// The presets, against a description of what the published code of
+// Compares the presets with a description of what the published code of
 // arXiv:2502.01563 does for each model family.
 #include "server/convert/presets.h"
 

@@ -1,4 +1,4 @@
-// What LoadModel may open, and that it stays what it was.
+// Tests which files LoadModel may open, and that they stay the same.
 #include "server/models/model_root.h"
 
 #include <fcntl.h>
@@ -92,12 +92,12 @@ TEST_F(ModelRootTest, S8_RefusesPathsThatLeadOut) {
   EXPECT_EQ(CodeOf("link.gguf"), StatusCode::kPermissionDenied);
   EXPECT_EQ(CodeOf("absolute.gguf"), StatusCode::kPermissionDenied);
   EXPECT_EQ(CodeOf("up/outside.gguf"), StatusCode::kPermissionDenied);
-  // One that stays inside is as the file.
+  // A link that stays inside the root behaves like the file.
   fs::create_symlink("../a.gguf", top_ / "root/folder/link.gguf");
   const auto inside = root_->Pin("folder/link.gguf");
   ASSERT_TRUE(inside.ok()) << inside.status();
   EXPECT_EQ(Read((*inside)->path()), "inside");
-  // Also within a folder.
+  // The same holds within a folder.
   fs::create_symlink(outside, top_ / "root/folder/tokenizer.json");
   EXPECT_EQ(CodeOf("folder"), StatusCode::kPermissionDenied);
   EXPECT_EQ(CodeOf("folder/model.safetensors"), StatusCode::kPermissionDenied);

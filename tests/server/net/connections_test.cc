@@ -1,4 +1,4 @@
-// Connections that are cut, with real sockets.
+// Tests cutting connections, with real sockets.
 #include "server/net/connections.h"
 
 #include <arpa/inet.h>
@@ -33,7 +33,7 @@ int PortOf(int fd) {
                    : reinterpret_cast<const sockaddr_in6&>(address).sin6_port);
 }
 
-// A connection over loopback, of which the server's end is known.
+// A loopback connection whose server end is registered.
 class Pair {
  public:
   explicit Pair(Connections* connections, int family = AF_INET) {
@@ -66,7 +66,7 @@ class Pair {
     close(server);
   }
 
-  // Until nothing more goes into the socket.
+  // Writes until nothing more goes into the socket.
   void Fill() const {
     const std::vector<char> bytes(1 << 20);
     pollfd ready = {server, POLLOUT, 0};
@@ -100,10 +100,11 @@ TEST(StuckConnectionTest, IsCutWhenItsPeerTakesNothing) {
   const Pair pair(&connections), other(&connections);
   pair.Fill();
   StuckConnection stuck(pair.peer());
-  EXPECT_FALSE(stuck.Cut(connections, kStart, kSecond));
-  EXPECT_FALSE(stuck.Cut(connections, kStart + kSecond / 2, kSecond));
+  EXPECT_FALSE(stuck.ShutDownIfStuck(connections, kStart, kSecond));
+  EXPECT_FALSE(
+      stuck.ShutDownIfStuck(connections, kStart + kSecond / 2, kSecond));
   EXPECT_FALSE(IsCut(pair.server));
-  EXPECT_TRUE(stuck.Cut(connections, kStart + kSecond, kSecond));
+  EXPECT_TRUE(stuck.ShutDownIfStuck(connections, kStart + kSecond, kSecond));
   EXPECT_TRUE(IsCut(pair.server));
   EXPECT_FALSE(IsCut(other.server));
 }
@@ -114,7 +115,8 @@ TEST(StuckConnectionTest, IsLeftWhileItsPeerTakesSomething) {
   StuckConnection stuck(pair.peer());
   for (int i = 0; i < 3; ++i) {
     pair.Fill();
-    EXPECT_FALSE(stuck.Cut(connections, kStart + i * kSecond, kSecond));
+    EXPECT_FALSE(
+        stuck.ShutDownIfStuck(connections, kStart + i * kSecond, kSecond));
     pair.ReadSome();
   }
   EXPECT_FALSE(IsCut(pair.server));
@@ -125,7 +127,8 @@ TEST(StuckConnectionTest, IsLeftWhenItHasNothingToSend) {
   const Pair pair(&connections);
   StuckConnection stuck(pair.peer());
   for (int i = 0; i < 3; ++i) {
-    EXPECT_FALSE(stuck.Cut(connections, kStart + i * kSecond, kSecond));
+    EXPECT_FALSE(
+        stuck.ShutDownIfStuck(connections, kStart + i * kSecond, kSecond));
   }
   EXPECT_FALSE(IsCut(pair.server));
 }
@@ -157,7 +160,8 @@ TEST(ConnectionsTest, AreFoundByGrpcsNames) {
 TEST(ConnectionsTest, ANumberThatIsSomethingElseByNowIsNotTaken) {
   Connections connections;
   const Pair gone(&connections);
-  // The numbers of the old connection, with files and with a new connection.
+  // The old connection's descriptor number now belongs to a file, then to a new
+  // connection.
   const int file = open("/dev/null", O_WRONLY | O_CLOEXEC);
   ASSERT_EQ(dup3(file, gone.server, O_CLOEXEC), gone.server);
   EXPECT_EQ(connections.Duplicate(gone.peer()), -1);

@@ -1,4 +1,4 @@
-// What /metrics shows, as numbers.
+// Parses what /metrics shows into numbers.
 #ifndef QKSCOPE_TESTS_SERVER_OBSERVE_METRIC_SAMPLES_H_
 #define QKSCOPE_TESTS_SERVER_OBSERVE_METRIC_SAMPLES_H_
 
@@ -33,7 +33,7 @@ inline Samples SamplesOf(const Server& server) {
       prometheus::TextSerializer().Serialize(server.CollectMetrics()));
 }
 
-// Of all label sets of a name.
+// Returns the sum over all label sets of a name.
 inline double Total(const Samples& samples, const std::string& name) {
   double total = 0;
   for (const auto& [key, value] : samples) {

@@ -1,4 +1,4 @@
-// What /metrics says, and that Prometheus's own checker likes it.
+// Tests what /metrics says, and that Prometheus's own checker accepts it.
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -14,6 +14,7 @@
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "prometheus/text_serializer.h"
+#include "tests/server/await.h"
 #include "tests/server/observe/metric_samples.h"
 #include "tests/server/server_testing.h"
 
@@ -28,7 +29,7 @@ std::string TempPath(const std::string& name) {
   return ::testing::TempDir() + "/" + name + "." + std::to_string(getpid());
 }
 
-// What promtool has to say; empty is good.
+// Returns promtool's complaints; empty if there are none.
 std::string Promtool(const std::string& text) {
   const std::string in = TempPath("metrics"), out = TempPath("promtool");
   std::ofstream(in) << text;
@@ -90,37 +91,48 @@ TEST_F(MetricsTest, CountsAddUpAndPromtoolIsSilent) {
   EXPECT_FALSE(Analyze("model: 'tiny' input {}").status.ok());
   EXPECT_FALSE(Analyze("model: 'no-such-model' " + Tokens(1)).status.ok());
   ASSERT_TRUE(server_->WaitUntilIdle(absl::InfiniteFuture()));
+  // A run is destroyed after its call has ended.
+  ASSERT_TRUE(testing::Await(
+      [this] {
+        const auto now = testing::SamplesOf(*server_);
+        return now.at("qkscope_queued_requests") == 0 &&
+               now.at("qkscope_running_requests") == 0;
+      },
+      absl::Minutes(5)));
   const std::string text = Scrape();
   EXPECT_EQ(Promtool(text), "");
-  auto samples = ParseSamples(text);
-  EXPECT_EQ(samples["qkscope_rpc_started_total{method=\"Analyze\"}"], 4);
+  const auto samples = ParseSamples(text);
+  EXPECT_EQ(samples.at("qkscope_rpc_started_total{method=\"Analyze\"}"), 4);
   EXPECT_EQ(
-      samples["qkscope_rpc_handled_total{code=\"OK\",method=\"Analyze\"}"], 2);
+      samples.at("qkscope_rpc_handled_total{code=\"OK\",method=\"Analyze\"}"),
+      2);
   double started = 0, handled = 0;
   for (const auto& [name, value] : samples) {
     if (absl::StartsWith(name, "qkscope_rpc_started_total")) started += value;
     if (absl::StartsWith(name, "qkscope_rpc_handled_total")) handled += value;
   }
   EXPECT_EQ(started, handled);
-  EXPECT_EQ(samples["qkscope_prompt_tokens_total{model=\"tiny\"}"], 15);
-  EXPECT_EQ(samples["qkscope_pass_rows_total{model=\"tiny\"}"], 15);
-  EXPECT_EQ(samples["qkscope_model_ready{model=\"tiny\"}"], 1);
+  EXPECT_EQ(samples.at("qkscope_prompt_tokens_total{model=\"tiny\"}"), 15);
+  EXPECT_EQ(samples.at("qkscope_pass_rows_total{model=\"tiny\"}"), 15);
+  EXPECT_EQ(samples.at("qkscope_model_ready{model=\"tiny\"}"), 1);
   EXPECT_GT(
-      samples["qkscope_model_memory_bytes{memory=\"host\",model=\"tiny\"}"], 0);
-  EXPECT_EQ(samples["qkscope_streamed_bytes_total"], 2 * 2 * 64 * 4);
-  EXPECT_EQ(samples["qkscope_stream_buffered_bytes"], 0);
-  EXPECT_EQ(samples["qkscope_stream_reserved_bytes"], 0);
-  EXPECT_EQ(samples["qkscope_queued_requests"], 0);
-  EXPECT_EQ(samples["qkscope_running_requests"], 0);
-  // Of the undisrupted prompt only.
-  EXPECT_EQ(samples["qkscope_massive_frames_total{layer=\"1\",model=\"tiny\","
-                    "tensor=\"q\"}"],
-            1);
+      samples.at("qkscope_model_memory_bytes{memory=\"host\",model=\"tiny\"}"),
+      0);
+  EXPECT_EQ(samples.at("qkscope_streamed_bytes_total"), 2 * 2 * 64 * 4);
+  EXPECT_EQ(samples.at("qkscope_stream_buffered_bytes"), 0);
+  EXPECT_EQ(samples.at("qkscope_stream_reserved_bytes"), 0);
+  EXPECT_EQ(samples.at("qkscope_queued_requests"), 0);
+  EXPECT_EQ(samples.at("qkscope_running_requests"), 0);
+  // Only the undisrupted prompt counts.
+  EXPECT_EQ(
+      samples.at("qkscope_massive_frames_total{layer=\"1\",model=\"tiny\","
+                 "tensor=\"q\"}"),
+      1);
   EXPECT_EQ(text.find("no-such-model"), std::string::npos);
 }
 
-// 100 scrapers that send half a request hold threads of the listener; calls
-// and their counters do not care.
+// 100 scrapers that send half a request hold threads of the listener; calls and
+// their counters are not affected.
 TEST_F(MetricsTest, SlowScrapersDoNotHoldCalls) {
   std::vector<int> slow;
   for (int i = 0; i < 100; ++i) {
@@ -145,7 +157,7 @@ TEST(MetricsSeriesTest, StayBoundedWithManyModels) {
   }
   for (int i = 0; i < 60; ++i) {
     const std::string model = "model" + std::to_string(i);
-    metrics.Tokens(model, 1, 1);
+    metrics.CountTokens(model, 1, 1);
     for (int layer = 0; layer < 80; ++layer) {
       for (HookPoint point :
            {HookPoint::kRotQ, HookPoint::kRotK, HookPoint::kV}) {
@@ -153,7 +165,7 @@ TEST(MetricsSeriesTest, StayBoundedWithManyModels) {
         frame.layer = layer;
         frame.point = point;
         frame.statistics.emplace();
-        metrics.LayerStatistics(model, frame);
+        metrics.AddLayerStatistics(model, frame);
       }
     }
   }

@@ -1,9 +1,9 @@
-// A server that dies, as by kill -9, when it comes to a delay point for the
-// n-th time: for crash_test.cc.
+// A server that dies, as by kill -9, the n-th time it reaches a delay point;
+// for crash_test.cc.
 //
 //   crash_server GOLDENS SPOOL TTL_MS [POINT N]
 //
-// Writes its address and a newline to stdout once it serves.
+// The server writes its address and a newline to stdout once it serves.
 #include <signal.h>
 #include <unistd.h>
 
@@ -11,11 +11,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <string>
 
 #include "absl/time/time.h"
 #include "server/common/delay_point.h"
 #include "server/server.h"
+#include "tests/server/gated_device.h"
 
 namespace qk {
 namespace {
@@ -26,11 +28,19 @@ std::atomic<int> hits_left{0};
 void DieAt(const char* point) {
   if (std::strcmp(point, deadly_point) == 0 && --hits_left == 0) {
     kill(getpid(), SIGKILL);
-    pause();  // the signal may come to another thread first
+    pause();  // another thread may receive the signal first
   }
 }
 
 int Serve(const std::string& goldens, const std::string& spool, int ttl_ms) {
+  const auto gate = std::make_shared<testing::Gate>();
+  // A request that must die during its cancellation must not end before: the
+  // device is held after the first pass.
+  if (deadly_point == std::string("cancel")) {
+    gate->LetThrough(1);
+  } else {
+    gate->Open();
+  }
   ServerOptions options;
   options.version = "test";
   options.listen = "127.0.0.1:0";
@@ -42,7 +52,8 @@ int Serve(const std::string& goldens, const std::string& spool, int ttl_ms) {
   options.models.push_back(
       {"tiny", goldens + "/tiny_llama_gqa", ComputeType::kF32, ""});
   Log log(LogLevel::kError);
-  auto server = Server::Create(options, &log);
+  auto server = Server::Create(options, &log,
+                               std::make_unique<testing::GatedDevice>(gate));
   absl::Status status = server.status();
   if (status.ok()) status = (*server)->LoadModels();
   if (!status.ok()) {

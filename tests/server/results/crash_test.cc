@@ -1,5 +1,5 @@
-// kill -9 at every point of a kept result's life: what is found afterwards is
-// whole or not there, and the next server serves.
+// Tests kill -9 at every point of a kept result's life: afterwards the result
+// is whole or absent, and the next server serves.
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
@@ -27,12 +27,12 @@ using testing::Analysis;
 using ::testing::AnyOf;
 using testing::Parse;
 
-constexpr std::chrono::seconds kPatience{30};
+constexpr std::chrono::seconds kPatience{300};
 constexpr int kLongTtlMs = 3'600'000;
-// Long enough to be cancelled.
+// The request runs long enough to be cancelled.
 constexpr char kSlow[] = " generate {max_new_tokens: 240}";
 
-// A crash_server process, which is gone with the object.
+// A crash_server process that ends with the object.
 class Process {
  public:
   Process(const std::string& spool, int ttl_ms, const std::string& point,
@@ -69,10 +69,10 @@ class Process {
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;
 
-  // Empty: it did not start.
+  // Returns an empty string if the server did not start.
   const std::string& address() const { return address_; }
 
-  // Killed by SIGKILL of its own making.
+  // Returns whether the process killed itself with SIGKILL.
   bool Died() {
     const auto end = std::chrono::steady_clock::now() + kPatience;
     while (!ended_ && std::chrono::steady_clock::now() < end) {
@@ -100,7 +100,7 @@ class Client {
       : stub_(pb::Analysis::NewStub(grpc::CreateChannel(
             address, grpc::InsecureChannelCredentials()))) {}
 
-  // `cancel`: after the first event.
+  // `cancel`: cancels the call after the first event.
   Analysis Analyze(const std::string& more, bool cancel = false) {
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + kPatience);
@@ -133,8 +133,8 @@ class Client {
   std::unique_ptr<pb::Analysis::Stub> stub_;
 };
 
-// Of the events after Accepted: their number, order, payloads, and all fields
-// that do not say how long something took or in which way it was asked for.
+// Returns the events after Accepted: their number, order, payloads, and all
+// fields that do not depend on times or on how the request was sent.
 std::vector<std::string> Content(const Analysis& analysis) {
   std::vector<std::string> out;
   for (pb::AnalyzeEvent event : analysis.events) {
@@ -143,7 +143,7 @@ std::vector<std::string> Content(const Analysis& analysis) {
     if (event.has_finished()) {
       event.mutable_finished()->clear_times();
       event.mutable_finished()->mutable_manifest()->clear_expanded();
-      // A map's order is its process's own.
+      // The order of a map differs between processes.
       event.mutable_finished()->mutable_manifest()->clear_library_versions();
     }
     out.push_back(event.SerializeAsString());
@@ -151,7 +151,7 @@ std::vector<std::string> Content(const Analysis& analysis) {
   return out;
 }
 
-// A point, and the how manieth time at it is the last.
+// The process dies the `hit`-th time it reaches the point.
 struct Crash {
   std::string point;
   int hit;
@@ -174,7 +174,7 @@ class CrashTest : public ::testing::Test {
 
   std::string Spool() const { return root_ / "spool"; }
 
-  // Ids by what the names of their files end in.
+  // Returns ids by the extensions of their files.
   std::multimap<std::string, std::string> Files() const {
     std::multimap<std::string, std::string> out;
     for (const auto& entry : fs::directory_iterator(Spool())) {
@@ -184,7 +184,7 @@ class CrashTest : public ::testing::Test {
     return out;
   }
 
-  // Lets a server die; the ids of requests that it had accepted by then.
+  // Lets a server die; returns the ids of the requests it had accepted by then.
   std::vector<std::string> Die(const Crash& crash) {
     const bool erase = crash.point == "spool.erase.before";
     Process process(Spool(), erase ? 100 : kLongTtlMs, crash.point, crash.hit);
@@ -208,7 +208,7 @@ class CrashTest : public ::testing::Test {
     return ids;
   }
 
-  // Afterwards. How many of the results were there.
+  // Starts a new server; returns how many of the results it still had.
   int ExpectWholeOrGone(const std::vector<std::string>& ids) {
     Process process(Spool(), kLongTtlMs, "", 0);
     EXPECT_NE(process.address(), "") << "the lock is stale?";
@@ -285,7 +285,7 @@ TEST_F(CrashTest, R18_KilledAtAnyPointResultsAreWholeOrGone) {
     whole += found;
     if (HasFailure()) break;
   }
-  // There were such of either kind.
+  // Both kinds have occurred.
   EXPECT_GT(parts, 5);
   EXPECT_GT(whole, 5);
 }

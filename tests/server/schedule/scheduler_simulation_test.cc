@@ -1,7 +1,8 @@
-// The scheduler's promises over random traces of arrivals, with a made-up
-// device whose clock only work and idleness move: no thread, no model. What
-// each user got is counted by the device, not by the scheduler.
+// Tests the scheduler's promises over random traces of arrivals, with a
+// simulated device whose clock advances only by work and idleness: no thread,
+// no model. The device counts what each user got, not the scheduler.
 #include <algorithm>
+#include <cmath>
 #include <deque>
 #include <map>
 #include <memory>
@@ -11,6 +12,7 @@
 
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
+#include "server/schedule/admission.h"
 #include "server/schedule/scheduler.h"
 #include "tests/server/schedule/scheduler_testing.h"
 
@@ -23,7 +25,7 @@ using testing::NullObserver;
 using testing::Outcome;
 
 constexpr int kLayers = 10;
-// Seconds of a layer: what reading the weights takes, and what a row adds.
+// A layer takes kLayerSeconds for the weights, plus kRowSeconds per row.
 constexpr double kLayerSeconds = 0.002;
 constexpr double kRowSeconds = 0.0002;
 constexpr int kContext = 1000;
@@ -45,7 +47,7 @@ class SimulatedClock : public Clock {
   double seconds_ = 0;
 };
 
-// Sequences are called by their user's name.
+// Sequences are named after their user.
 class SimulatedDevice : public Device {
  public:
   explicit SimulatedDevice(SimulatedClock* clock) : clock_(clock) {}
@@ -131,8 +133,8 @@ struct Pending {
 
 class Simulation {
  public:
-  // `one_flow`: everybody is the same user to the scheduler, so it is a plain
-  // first come first served queue: the negative control.
+  // `one_flow`: the scheduler sees everybody as the same user, so it is a plain
+  // first-come, first-served queue: the negative control.
   Simulation(std::vector<SimulatedUser> users, bool one_flow)
       : users_(std::move(users)), one_flow_(one_flow) {
     SchedulerOptions options;
@@ -142,7 +144,7 @@ class Simulation {
         std::make_unique<Scheduler>(options, &device_, &observer_, &clock_);
   }
 
-  // Until all that arrive are done.
+  // Runs until all arrivals are done.
   void Run(const std::vector<Arrival>& arrivals) {
     std::deque<Arrival> left(arrivals.begin(), arrivals.end());
     absl::Time wake;
@@ -152,14 +154,14 @@ class Simulation {
         left.pop_front();
       }
       const double before = clock_.Seconds();
-      if (scheduler_->Step(&wake)) {
+      if (scheduler_->RunNextSlice(&wake)) {
         NoteFinished();
         longest_slice_ = std::max(longest_slice_, clock_.Seconds() - before);
         continue;
       }
       NoteFinished();
       if (left.empty() && unfinished_ == 0) break;  // the last was refused
-      // Work-conserving: nothing ran, so nothing may have been able to.
+      // The scheduler is work-conserving: nothing ran, so nothing can run.
       EXPECT_TRUE(NothingCanRun()) << "idle at " << clock_.Seconds();
       absl::Time next =
           left.empty() ? absl::InfiniteFuture()
@@ -172,7 +174,7 @@ class Simulation {
     }
   }
 
-  // Keeps every user's queue full for so long.
+  // Keeps every user's queue full for this time.
   void RunSaturated(double seconds, std::mt19937* random) {
     absl::Time wake;
     while (clock_.Seconds() < seconds) {
@@ -181,7 +183,7 @@ class Simulation {
           Submit(RandomArrival(static_cast<int>(user), random));
         }
       }
-      ASSERT_TRUE(scheduler_->Step(&wake));
+      ASSERT_TRUE(scheduler_->RunNextSlice(&wake));
       NoteFinished();
     }
   }
@@ -267,7 +269,7 @@ class Simulation {
     });
   }
 
-  // Whoever waits has used its budget up, as the device counted it.
+  // Returns whether each waiting user has used up its budget on the device.
   bool NothingCanRun() {
     for (size_t i : open_) {
       const SimulatedUser& user = users_[all_[i].arrival.user];
@@ -298,7 +300,7 @@ class Simulation {
   std::unique_ptr<Scheduler> scheduler_;
 };
 
-// Seconds that a request takes alone.
+// Returns the seconds that a request takes alone.
 double Alone(const Arrival& arrival) {
   return arrival.passes * kLayers *
          (kLayerSeconds + arrival.rows * kRowSeconds);
@@ -320,7 +322,7 @@ std::vector<Arrival> RandomTrace(size_t users, int length, double load,
   for (int i = 0; i < length; ++i) {
     Arrival arrival = Simulation::RandomArrival(
         static_cast<int>((*random)() % users), random);
-    // Bursts, and gaps that the device may catch up in.
+    // Arrivals come in bursts, with gaps in which the device may catch up.
     if ((*random)() % 4 == 0) time += Alone(arrival) / load * 8;
     arrival.time = time;
     out.push_back(arrival);
@@ -328,9 +330,9 @@ std::vector<Arrival> RandomTrace(size_t users, int length, double load,
   return out;
 }
 
-// By how much the worst request was later than its user's share excuses,
-// seconds: with its weight's part of the device to itself, the user would have
-// been through with all that it had sent by then.
+// Returns by how many seconds the worst request finished later than its user's
+// share allows: with its weight's part of the device to itself, the user would
+// have finished everything that it had sent by then.
 double WorstExcess(const Simulation& simulation,
                    const std::vector<SimulatedUser>& users) {
   double all_weights = 0;
@@ -357,7 +359,7 @@ double WorstExcess(const Simulation& simulation,
   return worst;
 }
 
-// Some slices of others may come first, and a layer too much in each.
+// Some slices of others may come first, each too long by up to a layer.
 constexpr double kGrace = 3 * (0.1 + kLongestLayer);
 
 TEST(SchedulerSimulationTest, NobodyStarvesInTenThousandTraces) {
@@ -383,14 +385,14 @@ TEST(SchedulerSimulationTest, NobodyStarvesInTenThousandTraces) {
         std::max(worst_in_one_queue, WorstExcess(control, users));
   }
   EXPECT_LT(worst, kGrace);
-  // A slice, over by the layer that it ends in.
+  // A slice may be too long by the layer that it ends in.
   EXPECT_LE(longest_slice, 0.1 + kLongestLayer + 1e-9);
   RecordProperty("worst_ms", static_cast<int>(worst * 1e3));
   RecordProperty("control_ms", static_cast<int>(worst_in_one_queue * 1e3));
   EXPECT_GT(worst_in_one_queue, kGrace) << "the check cannot fail";
 }
 
-// The largest |share - fair share| / fair share over users.
+// Returns the largest |share - fair share| / fair share over users.
 double ShareError(const std::vector<SimulatedUser>& users, bool one_flow,
                   std::mt19937* random) {
   constexpr double kSeconds = 60;
@@ -409,8 +411,9 @@ double ShareError(const std::vector<SimulatedUser>& users, bool one_flow,
         weights;
     const double got =
         simulation.device().SecondsOf(user.name, 0, kSeconds * 2) / served;
-    // The slice that the time ends in is somebody's.
+    // One user gets the slice in which the time ends.
     const double slice = (0.1 + kLongestLayer) / kSeconds;
+    EXPECT_TRUE(std::isfinite(got)) << user.name;
     error = std::max(error, (std::abs(got - fair) - slice) / fair);
   }
   EXPECT_NEAR(simulation.device().busy(), simulation.now(), 1e-6)
@@ -448,19 +451,23 @@ TEST(SchedulerSimulationTest, BatchWorkDoesNotComeFirstForHavingPaused) {
   std::vector<Arrival> arrivals;
   for (int i = 0; i < 10; ++i) {
     for (int user = 0; user < 2; ++user) {  // in this order
-      // Done before batch work has its eighth.
+      // Each request is done before batch work has had its eighth.
       arrivals.push_back({.time = 10.0 * i, .user = user, .rows = 400});
     }
   }
   Simulation simulation(users, false);
   simulation.Run(arrivals);
+  int looked_at = 0;
   for (const Pending& pending : simulation.all()) {
-    // The first time nobody knows what a row costs.
+    // At first nobody knows what a row costs.
     if (pending.arrival.user == 0 || pending.arrival.time == 0) continue;
+    ++looked_at;
+    ASSERT_GE(pending.finished, pending.arrival.time);
     EXPECT_LE(pending.finished - pending.arrival.time,
               Alone(pending.arrival) + 1e-9)
         << "arrived at " << pending.arrival.time;
   }
+  EXPECT_EQ(looked_at, 9);
 }
 
 TEST(SchedulerSimulationTest, OneUserAloneGetsEverything) {
@@ -494,7 +501,7 @@ TEST(SchedulerSimulationTest, BudgetsAreNeverExceeded) {
   EXPECT_GT(waited, 0);
 }
 
-// Five users with ten long prompts each, from `time` on, and a sixth, "short".
+// Five users send ten long prompts each at `time`; the sixth user is "short".
 struct Crowd {
   explicit Crowd(double time) : users(6) {
     for (int user = 0; user < 5; ++user) {
@@ -505,7 +512,7 @@ struct Crowd {
     }
     users[kShort].name = "short";
   }
-  // A pass, and its comparison.
+  // A request takes a pass and its comparison.
   void Ask(double time) {
     arrivals.push_back({.time = time, .user = kShort, .rows = 20, .passes = 2});
   }
@@ -516,12 +523,16 @@ struct Crowd {
 };
 
 void ExpectOneSliceOfOthersAtMost(const Simulation& simulation, int user) {
+  int looked_at = 0;
   for (const Pending& pending : simulation.all()) {
     if (pending.arrival.user != user) continue;
+    ++looked_at;
+    ASSERT_GE(pending.finished, pending.arrival.time);
     EXPECT_LE(pending.finished - pending.arrival.time,
               Alone(pending.arrival) + kLongestLayer + 0.1 + 1e-9)
         << "arrived at " << pending.arrival.time;
   }
+  EXPECT_GE(looked_at, 5);
 }
 
 TEST(SchedulerSimulationTest, AShortRequestIsNotTornUpAmongLongOnes) {
@@ -532,8 +543,8 @@ TEST(SchedulerSimulationTest, AShortRequestIsNotTornUpAmongLongOnes) {
   ExpectOneSliceOfOthersAtMost(simulation, Crowd::kShort);
 }
 
-// All had as much, so all have a turn to come; who had the device to himself
-// before owes nobody anything for it.
+// All users have had the same, so all still have a turn to come; a user who had
+// the device alone before owes nobody anything for it.
 TEST(SchedulerSimulationTest, AShortRequestDoesNotWaitForEverybodyAtTheStart) {
   constexpr double kStart = 5;
   Crowd crowd(kStart);

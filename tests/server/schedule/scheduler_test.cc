@@ -1,14 +1,16 @@
-// The scheduler with a made-up device and runs: no model, no gRPC. Also built
-// with ThreadSanitizer.
+// Tests the scheduler with a simulated device and runs: no model, no gRPC. Also
+// built with ThreadSanitizer.
 #include "server/schedule/scheduler.h"
 
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -25,7 +27,24 @@ using testing::NullObserver;
 using testing::Outcome;
 using testing::Submitted;
 
-// A device that takes 1,000 s a step, as far as the scheduler can see.
+// The device seems to be as fast as possible, however busy the machine is, and
+// the test sets the time of day.
+class TestClock : public Clock {
+ public:
+  absl::Time Now() const override {
+    return absl::FromUnixMillis(1'000'000'000'000 + passed_ms_);
+  }
+  double Seconds() const override { return 1e-6 * ++looks_; }
+  void Advance(absl::Duration time) {
+    passed_ms_ += absl::ToInt64Milliseconds(time);
+  }
+
+ private:
+  mutable std::atomic<int64_t> looks_ = 0;
+  std::atomic<int64_t> passed_ms_ = 0;
+};
+
+// The scheduler sees a device that takes 1,000 s a step.
 class SlowDeviceClock : public SystemClock {
  public:
   double Seconds() const override { return 1000 * ++looks_; }
@@ -65,7 +84,7 @@ class SchedulerTest : public ::testing::Test {
     return scheduler_->Submit(request, std::move(runs));
   }
 
-  // A request that holds the device inside its first layer.
+  // Submits a request that holds the device inside its first layer.
   Submitted Block(int rows = 1) {
     device_.gate.Shut();
     FakeRunOptions options;
@@ -89,7 +108,7 @@ class SchedulerTest : public ::testing::Test {
   std::string alias_ = "u";  // of the next request
   FakeDevice device_;
   NullObserver observer_;
-  SystemClock clock_;
+  TestClock clock_;
   SlowDeviceClock slow_clock_;
   std::unique_ptr<Scheduler> scheduler_;
 };
@@ -102,7 +121,7 @@ TEST_F(SchedulerTest, RunsARequest) {
   EXPECT_TRUE(scheduler_->WaitUntilIdle(absl::InfiniteFuture()));
   EXPECT_THAT(device_.passes(),
               ElementsAre(ElementsAre("a"), ElementsAre("a")));
-  EXPECT_LE(a.request->started(), absl::Now());
+  EXPECT_EQ(a.request->started(), clock_.Now());
 }
 
 TEST_F(SchedulerTest, WhatWaitsGoesIntoOneBatch) {
@@ -118,19 +137,29 @@ TEST_F(SchedulerTest, WhatWaitsGoesIntoOneBatch) {
 }
 
 TEST_F(SchedulerTest, AnIdleDeviceWaitsForWhoComesTogether) {
+  // max_gather grows until b comes in time.
   SchedulerOptions options;
   options.max_gather = absl::Milliseconds(500);
-  scheduler_ =
-      std::make_unique<Scheduler>(options, &device_, &observer_, &slow_clock_);
-  // How long a row takes is not known yet: no wait.
-  EXPECT_TRUE(Submit(Named("first", {16})).Await().ok());
-  const Submitted a = Submit(Named("a"));
-  absl::SleepFor(absl::Milliseconds(5));
-  const Submitted b = Submit(Named("b"));
-  EXPECT_TRUE(a.Await().ok());
-  EXPECT_TRUE(b.Await().ok());
-  EXPECT_THAT(device_.passes(),
-              ElementsAre(ElementsAre("first"), ElementsAre("a", "b")));
+  for (bool came = false; !came; options.max_gather *= 2) {
+    scheduler_ = std::make_unique<Scheduler>(options, &device_, &observer_,
+                                             &slow_clock_);
+    // The time per row is not known yet, so there is no wait.
+    EXPECT_TRUE(Submit(Named("first", {16})).Await().ok());
+    const size_t before = device_.passes().size();
+    const auto start = std::chrono::steady_clock::now();
+    const Submitted a = Submit(Named("a"));
+    absl::SleepFor(absl::Milliseconds(5));
+    const Submitted b = Submit(Named("b"));
+    // The device began to wait after `start`.
+    came = std::chrono::steady_clock::now() - start <
+           absl::ToChronoNanoseconds(options.max_gather);
+    EXPECT_TRUE(a.Await().ok());
+    EXPECT_TRUE(b.Await().ok());
+    if (!came) continue;
+    const auto passes = device_.passes();
+    ASSERT_EQ(passes.size(), before + 1);
+    EXPECT_THAT(passes.back(), ElementsAre("a", "b"));
+  }
 }
 
 TEST_F(SchedulerTest, ABatchIsBoundedByRows) {
@@ -141,7 +170,7 @@ TEST_F(SchedulerTest, ABatchIsBoundedByRows) {
   const Submitted c = Submit(Named("c", {4}));
   device_.gate.Open();
   for (const Submitted& s : {a, b, c}) EXPECT_TRUE(s.Await().ok());
-  // c fits beside a while b has to wait.
+  // c fits beside a, while b has to wait.
   EXPECT_THAT(device_.passes(),
               ElementsAre(ElementsAre("blocker"), ElementsAre("a", "c"),
                           ElementsAre("b")));
@@ -298,7 +327,7 @@ TEST_F(SchedulerTest, SubmitAfterCancelIsRefused) {
 TEST_F(SchedulerTest, DeadlineInTheQueue) {
   Start();
   const Submitted blocker = Block();
-  const Submitted a = Submit(Named("a"), absl::Now());
+  const Submitted a = Submit(Named("a"), clock_.Now());
   device_.gate.Open();
   EXPECT_EQ(a.Await(),
             absl::DeadlineExceededError("deadline exceeded before execution"));
@@ -308,10 +337,10 @@ TEST_F(SchedulerTest, DeadlineInTheQueue) {
 TEST_F(SchedulerTest, DeadlineBetweenLayers) {
   Start();
   device_.gate.Shut();
-  const absl::Time deadline = absl::Now() + absl::Milliseconds(200);
+  const absl::Time deadline = clock_.Now() + absl::Milliseconds(200);
   const Submitted a = Submit(Named("a", {1}, 1000), deadline);
   device_.gate.AwaitArrivals(1);
-  while (absl::Now() <= deadline) absl::SleepFor(absl::Milliseconds(5));
+  clock_.Advance(absl::Milliseconds(201));
   device_.gate.Open();
   EXPECT_EQ(a.Await(), absl::DeadlineExceededError("deadline exceeded"));
   EXPECT_EQ(a.outcome->passes, 0);
@@ -339,6 +368,26 @@ TEST_F(SchedulerTest, WaitsForMemoryOfOthers) {
                           ElementsAre("a", "c")));
 }
 
+TEST_F(SchedulerTest, CancelledWhileItFindsNoMemory) {
+  Start();
+  const Submitted blocker = Block();
+  // b holds memory when a asks for some.
+  const Submitted b = Submit(Named("b"));
+  std::shared_ptr<ScheduledRequest> request;
+  FakeRunOptions options = Named("a");
+  options.reserve = [&request] {
+    request->Cancel(absl::CancelledError("client left"));
+    return absl::ResourceExhaustedError("no pages");
+  };
+  const Submitted a = Submit(options);
+  request = a.request;
+  const Submitted c = Submit(Named("c"));
+  device_.gate.Open();
+  EXPECT_EQ(a.Await(), absl::CancelledError("client left"));
+  EXPECT_TRUE(c.Await().ok());  // the model is not blocked
+  EXPECT_TRUE(scheduler_->WaitUntilIdle(absl::InfiniteFuture()));
+}
+
 TEST_F(SchedulerTest, WhatCanNeverFitIsRefused) {
   Start();
   FakeRunOptions a = Named("a");
@@ -356,21 +405,38 @@ TEST_F(SchedulerTest, WhatCanNeverFitIsRefused) {
 TEST_F(SchedulerTest, OthersRunBetweenTheTilesOfAComparison) {
   Start();
   std::atomic<int> tiles = 0;
+  std::atomic<bool> b_ran = false;
+  absl::Notification third_tile, b_sent, tile_after_b, cancelled;
   FakeRunOptions options = Named("compares");
   options.tiles = 1000;
   options.on_tile = [&] {
-    ++tiles;
-    absl::SleepFor(absl::Milliseconds(1));
+    if (++tiles == 3) {
+      third_tile.Notify();
+      b_sent.WaitForNotification();
+    }
+    if (b_ran.exchange(false)) {
+      tile_after_b.Notify();
+      cancelled.WaitForNotification();
+    }
   };
   const Submitted a = Submit(options);
-  while (tiles < 3) absl::SleepFor(absl::Milliseconds(1));
+  third_tile.WaitForNotification();
   alias_ = "other";
-  EXPECT_TRUE(Submit(Named("b")).Await().ok());
+  FakeRunOptions between = Named("b");
+  between.reserve = [&] {
+    b_ran = true;
+    return absl::OkStatus();
+  };
+  const Submitted b = Submit(between);
+  b_sent.Notify();
+  EXPECT_TRUE(b.Await().ok());
+  tile_after_b.WaitForNotification();
   EXPECT_LT(tiles, 1000);
   a.request->Cancel(absl::CancelledError("enough"));
+  cancelled.Notify();
   EXPECT_EQ(a.Await(), absl::CancelledError("enough"));
   EXPECT_LT(tiles, 1000);
-  // One that goes to its end, and on to the next pass.
+  // This run goes to its end, and on to the next pass.
   FakeRunOptions whole = Named("whole", {1}, 2);
   whole.tiles = 5;
   whole.on_tile = [&] { ++tiles; };
@@ -379,7 +445,7 @@ TEST_F(SchedulerTest, OthersRunBetweenTheTilesOfAComparison) {
   EXPECT_EQ(tiles, 5);
 }
 
-// A parked pass gives its cancelled run's memory back before it goes on.
+// A parked pass returns its cancelled run's memory before it continues.
 TEST_F(SchedulerTest, CancelledWhileParked) {
   Start(256, /*max_rows=*/1000);
   const Submitted parked = Block(/*rows=*/900);
@@ -438,7 +504,7 @@ TEST_F(SchedulerTest, DestructionEndsEverything) {
   EXPECT_TRUE(queued.outcome->destroyed);
 }
 
-// While the scheduler chooses among what waits, all of it goes away.
+// All waiting requests are cancelled while the scheduler chooses among them.
 TEST_F(SchedulerTest, CancelledWhileOthersAreChosen) {
   constexpr int kRounds = 2000, kWaiting = 16;
   Start();

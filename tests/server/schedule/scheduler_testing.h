@@ -1,4 +1,4 @@
-// A made-up device and runs, which a test can hold and look into.
+// A simulated device and runs, which a test can hold and inspect.
 #ifndef QKSCOPE_TESTS_SERVER_SCHEDULE_SCHEDULER_TESTING_H_
 #define QKSCOPE_TESTS_SERVER_SCHEDULE_SCHEDULER_TESTING_H_
 
@@ -17,7 +17,7 @@
 
 namespace qk {
 
-// Stand-ins for the engine's classes, which the scheduler only points to.
+// Stand-ins for the engine's classes, to which the scheduler only points.
 class Model {};
 class Sequence {
  public:
@@ -29,7 +29,7 @@ namespace testing {
 
 inline constexpr int kLayers = 4;
 
-// Holds its callers while it is shut.
+// Holds its callers while the gate is shut.
 class Gate {
  public:
   void Shut() {
@@ -108,7 +108,7 @@ class FakeDevice : public Device {
   std::vector<const Model*> models_;
 };
 
-// How a run ended, seen from the test's thread.
+// How a run ended, as the test's thread sees it.
 struct Outcome {
   std::mutex mutex;
   std::condition_variable changed;
@@ -127,7 +127,7 @@ struct FakeRunOptions {
   std::string name = "run";
   const Model* model = nullptr;
   std::vector<int> rows = {1};  // of each sequence
-  int passes = 1;               // that every sequence needs
+  int passes = 1;               // each sequence needs this many
   std::function<absl::Status()> reserve = [] { return absl::OkStatus(); };
   int tiles = 0;  // of a comparison after the first pass
   std::function<void()> on_tile = [] {};
@@ -257,7 +257,7 @@ struct Submitted {
   std::shared_ptr<ScheduledRequest> request;
   absl::Status status;
 
-  // Its run is gone: how did it end?
+  // Waits until the run is destroyed; returns how it ended.
   absl::Status Await() const {
     outcome->AwaitDestroyed();
     return outcome->status;

@@ -1,4 +1,5 @@
-// Which dims a disruption rule chooses (design of the rules: spec.proto).
+// Chooses a disruption rule's dims and writes their new values.
+// proto/qkscope/v1/spec.proto defines the exact meaning.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -12,16 +13,17 @@ namespace {
 
 using Rule = DisruptionRule;
 
-// The dims of one head or one token, by their squared norms.
+// Ranks the dims of one head or one token by their squared norms.
 class Ranker {
  public:
   explicit Ranker(int dims) : order_(dims), allowed_(dims) {}
 
   // Sets mask (dims) to the rule's choice among `squares` (dims). Ties go to
   // the lowest dim; entries that are not finite rank last and are not chosen.
-  void Choose(const Selection& selection, int head_id, const double* squares,
-              uint8_t* mask) {
-    const Rule& rule = *selection.rule;
+  // `number` tells random choices apart: the head's id, or the token's
+  // position.
+  void Choose(const TensorRule& rule, int step, int number,
+              const double* squares, uint8_t* mask) {
     const int dims = static_cast<int>(order_.size());
     std::fill_n(mask, dims, 0);
     switch (rule.select) {
@@ -31,14 +33,15 @@ class Ranker {
         for (int i = 0; i < rule.k; ++i) mask[order_[i]] = 1;
         break;
       case Rule::Select::kRandomK:
-        ChooseRandom(selection, head_id, squares, mask);
+        ChooseRandom(rule, step, number, squares, mask);
         break;
       case Rule::Select::kThreshold:
         ChooseMassive(rule.lambda, squares, mask);
         break;
       case Rule::Select::kExplicit:
-        for (const HeadDim& entry : rule.entries) {
-          if (entry.head == head_id) mask[entry.dim] = 1;
+        for (int i = 0; i < rule.num_entries; ++i) {
+          const HeadDim& entry = rule.entries[i];
+          if (entry.head == number) mask[entry.dim] = 1;
         }
         break;
     }
@@ -59,9 +62,8 @@ class Ranker {
     });
   }
 
-  void ChooseRandom(const Selection& selection, int head_id,
+  void ChooseRandom(const TensorRule& rule, int step, int number,
                     const double* squares, uint8_t* mask) {
-    const Rule& rule = *selection.rule;
     const int dims = static_cast<int>(order_.size());
     Sort(squares, true);
     std::fill(allowed_.begin(), allowed_.end(), 1);
@@ -70,9 +72,8 @@ class Ranker {
     for (int d = 0; d < dims; ++d) {
       if (allowed_[d]) order_[n++] = d;
     }
-    PhiloxStream random(rule.seed, RandomPurpose::kRandomK, selection.layer,
-                        static_cast<uint32_t>(selection.tensor), head_id,
-                        selection.step);
+    PhiloxStream random(rule.seed, RandomPurpose::kRandomK, rule.layer,
+                        static_cast<uint32_t>(rule.tensor), number, step);
     for (int i = 0; i < rule.k; ++i) {
       std::swap(order_[i], order_[i + random.Below(n - i)]);
       mask[order_[i]] = 1;
@@ -118,38 +119,46 @@ void SetValues(Rule::Replace replace, const double* sums, int64_t count,
   }
 }
 
-}  // namespace
-
-void SelectDims(const Selection& selection, const Moments& moments,
-                int64_t count, int head_dim, const Choice& choice) {
-  Ranker ranker(head_dim);
-  for (size_t h = 0; h < selection.heads.size(); ++h) {
-    uint8_t* mask = choice.mask + h * head_dim;
-    float* values = choice.values + h * head_dim;
-    const HeadRole& role = selection.heads[h];
+void Select(const SelectJob& job) {
+  Ranker ranker(job.head_dim);
+  for (int h = 0; h < job.rule.num_heads; ++h) {
+    const int64_t at = static_cast<int64_t>(h) * job.head_dim;
+    uint8_t* mask = job.to.mask + at;
+    float* values = job.to.values + at;
+    const HeadRole& role = job.rule.heads[h];
     if (!role.active) {
-      std::fill_n(mask, head_dim, 0);
-      std::fill_n(values, head_dim, 0.0f);
+      std::fill_n(mask, job.head_dim, 0);
+      std::fill_n(values, job.head_dim, 0.0f);
       continue;
     }
-    ranker.Choose(selection, role.id, moments.squares + h * head_dim, mask);
-    SetValues(selection.rule->replace, moments.sums + h * head_dim, count,
-              head_dim, mask, values);
+    ranker.Choose(job.rule, job.step, role.id, job.from.squares + at, mask);
+    SetValues(job.rule.replace, job.from.sums + at, job.count, job.head_dim,
+              mask, values);
   }
 }
 
-namespace {
+void Write(const ReplaceJob& job) {
+  const int n = job.x.heads * job.x.head_dim;
+  const bool scale = job.replace == Rule::Replace::kScale;
+  for (int i = 0; i < job.rows.count; ++i) {
+    float* v = job.x.data + RowAt(job.rows, i) * n;
+    for (int d = 0; d < n; ++d) {
+      if (!job.choice.mask[d]) continue;
+      v[d] =
+          scale ? static_cast<float>(v[d] * job.factor) : job.choice.values[d];
+    }
+  }
+}
 
-// mask (heads, head_dim) of one token: the dims chosen by the norm over the
-// rule's heads, in all of them; with an explicit list just its entries.
-void ChooseForToken(const Selection& selection, Ranker& ranker, int position,
-                    const float* x, int dims, std::vector<double>& squares,
-                    uint8_t* mask) {
-  const Rule& rule = *selection.rule;
-  const int heads = static_cast<int>(selection.heads.size());
+// Sets one token's mask (heads, head_dim). The norm over the rule's heads
+// chooses dims, which are set in all of these heads; an explicit list sets its
+// own entries only.
+void ChooseForToken(const TensorRule& rule, int step, Ranker& ranker,
+                    int position, const float* x, int dims,
+                    std::vector<double>& squares, uint8_t* mask) {
   std::fill(squares.begin(), squares.end(), 0.0);
-  for (int h = 0; h < heads; ++h) {
-    if (!selection.heads[h].active) continue;
+  for (int h = 0; h < rule.num_heads; ++h) {
+    if (!rule.heads[h].active) continue;
     for (int d = 0; d < dims; ++d) {
       const double v = x[h * dims + d];
       squares[d] += v * v;
@@ -158,26 +167,26 @@ void ChooseForToken(const Selection& selection, Ranker& ranker, int position,
   const bool listed = rule.select == Rule::Select::kExplicit;
   std::vector<uint8_t> chosen(dims);
   if (!listed) {
-    ranker.Choose(selection, position, squares.data(), chosen.data());
+    ranker.Choose(rule, step, position, squares.data(), chosen.data());
   }
-  for (int h = 0; h < heads; ++h) {
+  for (int h = 0; h < rule.num_heads; ++h) {
     uint8_t* row = mask + h * dims;
     std::fill_n(row, dims, 0);
-    if (!selection.heads[h].active) continue;
+    if (!rule.heads[h].active) continue;
     if (!listed) {
       std::copy_n(chosen.data(), dims, row);
       continue;
     }
-    for (const HeadDim& entry : rule.entries) {
-      if (entry.head == selection.heads[h].id &&
-          std::isfinite(squares[entry.dim])) {
+    for (int i = 0; i < rule.num_entries; ++i) {
+      const HeadDim& entry = rule.entries[i];
+      if (entry.head == rule.heads[h].id && std::isfinite(squares[entry.dim])) {
         row[entry.dim] = 1;
       }
     }
   }
 }
 
-void WriteToken(const Rule& rule, int n, const uint8_t* mask, float* x,
+void WriteToken(const TensorRule& rule, int n, const uint8_t* mask, float* x,
                 float* value) {
   double sum = 0;
   int chosen = 0;
@@ -196,26 +205,39 @@ void WriteToken(const Rule& rule, int n, const uint8_t* mask, float* x,
   }
 }
 
-}  // namespace
-
-void DisruptPerToken(const Selection& selection, absl::Span<const int> rows,
-                     const HeadRows& x, const Choice& choice,
-                     ThreadPool& pool) {
-  const int n = x.heads * x.head_dim;
-  constexpr int64_t kChunk = 16;
-  const int64_t count = static_cast<int64_t>(rows.size());
-  pool.For((count + kChunk - 1) / kChunk, [&](int64_t chunk, int) {
+void DisruptTokens(const TokenRuleJob& job, ThreadPool& pool) {
+  const HeadRows& x = job.x;
+  const int64_t n = static_cast<int64_t>(x.heads) * x.head_dim;
+  constexpr int kChunk = 16;
+  pool.For((job.rows.count + kChunk - 1) / kChunk, [&](int64_t chunk, int) {
     Ranker ranker(x.head_dim);
     std::vector<double> squares(x.head_dim);
-    const int64_t end = std::min(count, (chunk + 1) * kChunk);
-    for (int64_t i = chunk * kChunk; i < end; ++i) {
-      float* row = x.data + static_cast<int64_t>(rows[i]) * n;
-      uint8_t* mask = choice.mask + i * n;
-      ChooseForToken(selection, ranker, x.first_position + rows[i], row,
-                     x.head_dim, squares, mask);
-      WriteToken(*selection.rule, n, mask, row, choice.values + i);
+    const int begin = static_cast<int>(chunk) * kChunk;
+    const int end = std::min(job.rows.count, begin + kChunk);
+    for (int i = begin; i < end; ++i) {
+      const int64_t row = RowAt(job.rows, i);
+      float* v = x.data + row * n;
+      uint8_t* mask = job.to.mask + i * n;
+      ChooseForToken(job.rule, job.step, ranker,
+                     x.first_position + static_cast<int>(row), v, x.head_dim,
+                     squares, mask);
+      WriteToken(job.rule, static_cast<int>(n), mask, v, job.to.values + i);
     }
   });
+}
+
+}  // namespace
+
+void SelectDims(absl::Span<const SelectJob> jobs) {
+  for (const SelectJob& job : jobs) Select(job);
+}
+
+void ReplaceDims(absl::Span<const ReplaceJob> jobs) {
+  for (const ReplaceJob& job : jobs) Write(job);
+}
+
+void DisruptPerToken(absl::Span<const TokenRuleJob> jobs, ThreadPool& pool) {
+  for (const TokenRuleJob& job : jobs) DisruptTokens(job, pool);
 }
 
 }  // namespace qk::cpu

@@ -1,11 +1,11 @@
-// What is refused at once: queue and budgets.
+#include "server/schedule/admission.h"
+
 #include <string>
 
 #include "absl/strings/cord.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "server/schedule/scheduler.h"
 
 namespace qk {
 namespace {
@@ -31,12 +31,8 @@ std::optional<absl::Duration> BudgetRetryDelay(const absl::Status& refusal) {
   return absl::Seconds(seconds);
 }
 
-absl::Status Scheduler::CheckAdmission(Account* account,
-                                       const std::vector<ScheduledRun>& runs) {
-  if (waiting_ >= options_.max_queued_requests) {
-    return absl::ResourceExhaustedError(absl::StrFormat(
-        "queue full (%d/%d)", waiting_, options_.max_queued_requests));
-  }
+absl::Status CheckBudget(Account* account, double device_seconds,
+                         absl::Time now) {
   const UserBudget& budget = account->budget;
   constexpr absl::Duration kSoon = absl::Seconds(1);
   if (budget.max_in_flight > 0 && account->in_flight >= budget.max_in_flight) {
@@ -49,9 +45,7 @@ absl::Status Scheduler::CheckAdmission(Account* account,
         absl::StrFormat("client quota: %d requests queued", budget.max_queued),
         kSoon);
   }
-  Usage more;
-  for (const ScheduledRun& run : runs) more.device_seconds += SecondsOf(run);
-  const absl::Time now = clock_->Now();
+  const Usage more = {.device_seconds = device_seconds};
   const absl::Time fits = account->usage.WhenFits(now, budget, more);
   if (fits <= now) return absl::OkStatus();
   const Usage used = account->usage.Sum(now, budget);

@@ -1,0 +1,195 @@
+// The arguments of ops, as plain data that can travel with a kernel's launch.
+// Pointers are to device memory unless a comment says otherwise.
+#ifndef QKSCOPE_ENGINE_BACKEND_JOBS_H_
+#define QKSCOPE_ENGINE_BACKEND_JOBS_H_
+
+#include <cstdint>
+#include <type_traits>
+
+#include "engine/types/spec.h"
+
+namespace qk {
+
+// One KV page, one tile of attention's keys and one block of a sum over tokens
+// have this many positions. The first of each starts at absolute position 0.
+inline constexpr int kPageSize = 64;
+
+// --- views
+
+// One layer's keys and values at 64 positions, in the compute type. k is
+// transposed, so that scores of neighbouring keys lie side by side.
+struct KvPage {
+  void* k = nullptr;  // (heads, head_dim, kPageSize)
+  void* v = nullptr;  // (heads, kPageSize, head_dim)
+  int heads = 0;      // the model's KV heads, or its query heads if each
+                      // query head reads keys of its own
+};
+
+// One sequence's part of an attention op.
+struct AttentionRows {
+  int row_begin = 0;  // in q and out
+  int rows = 0;
+  int first_position = 0;         // absolute, of the first row
+  const KvPage* pages = nullptr;  // host memory; page p starts at 64 p
+};
+
+// A view of one sequence's rows: (rows, heads, head_dim), dense.
+struct HeadRows {
+  float* data = nullptr;
+  int rows = 0;
+  int heads = 0;
+  int head_dim = 0;
+  int first_position = 0;
+};
+
+// Some rows of a HeadRows, ascending. The i-th is row begin + i, or, with a
+// list, row begin + list[i].
+struct RowSet {
+  int begin = 0;
+  int count = 0;
+  const int32_t* list = nullptr;  // (count), ascending
+};
+
+// Some heads of a tensor: the first `count`, or those of a list.
+struct HeadSet {
+  int count = 0;
+  const int32_t* list = nullptr;  // (count), ascending
+};
+
+// The inputs of a selective scan (Mamba, arXiv:2312.00752, algorithm 2).
+struct ScanInputs {
+  const float* dt = nullptr;     // (rows, inner), before softplus
+  const float* b = nullptr;      // (rows, state)
+  const float* c = nullptr;      // (rows, state)
+  const float* gate = nullptr;   // (rows, inner)
+  const float* a_log = nullptr;  // (inner, state); A = -exp(a_log)
+  const float* d = nullptr;      // (inner)
+};
+
+// --- hooks
+
+// Sums over tokens for each head and dim, float64: (heads, head_dim) each.
+struct Moments {
+  double* squares = nullptr;
+  double* sums = nullptr;  // nullptr: not wanted
+};
+
+// The dims that a rule chose: mask and values (heads, head_dim). A per_token
+// rule has mask (rows, heads, head_dim) and values (rows).
+struct Choice {
+  uint8_t* mask = nullptr;  // 1 = chosen
+  float* values = nullptr;  // written into chosen dims; unused for kScale
+};
+
+// How a rule sees one physical head of a tensor.
+struct HeadRole {
+  bool active = false;
+  int id = 0;  // the head's number as the rule counts (for random choices)
+};
+
+// A DisruptionRule as it acts on one tensor of one layer. Each sequence makes
+// it once.
+struct TensorRule {
+  DisruptionRule::Select select = DisruptionRule::Select::kTopK;
+  int k = 0;
+  int exclude_top = 0;
+  uint64_t seed = 0;
+  double lambda = 0;
+  int num_entries = 0;
+  const HeadDim* entries = nullptr;  // (num_entries), heads by their id
+  DisruptionRule::Replace replace = DisruptionRule::Replace::kPooledMean;
+  double factor = 0;
+  Qkv tensor = Qkv::kQ;
+  int layer = 0;
+  int num_heads = 0;                // physical
+  const HeadRole* heads = nullptr;  // (num_heads)
+};
+
+// Adds x[row, h, d]^2 of the rows to to.squares, and x to to.sums. With
+// from_zero the sums start from 0.
+struct MomentsJob {
+  HeadRows x;
+  RowSet rows;
+  Moments to;
+  bool from_zero = false;
+};
+
+// Chooses dims within each head, from moments over `count` positions.
+struct SelectJob {
+  TensorRule rule;
+  int step = 0;  // 0: prefill; 1 + decode step
+  Moments from;
+  int64_t count = 0;
+  int head_dim = 0;
+  Choice to;
+};
+
+// Writes a choice into the rows.
+struct ReplaceJob {
+  HeadRows x;
+  RowSet rows;
+  Choice choice;
+  DisruptionRule::Replace replace = DisruptionRule::Replace::kPooledMean;
+  double factor = 0;  // kScale
+};
+
+// Applies a per_token rule row by row, and stores its choice in `to`.
+struct TokenRuleJob {
+  TensorRule rule;
+  int step = 0;  // as in SelectJob
+  HeadRows x;
+  RowSet rows;
+  Choice to;
+};
+
+// to (rows, to_heads, head_dim) = x, each head repeated for its group.
+struct ExpandJob {
+  HeadRows x;
+  int to_heads = 0;
+  float* to = nullptr;
+};
+
+// to (heads chosen, head_dim) = sqrt(squares (heads, head_dim)).
+struct NormsJob {
+  const double* squares = nullptr;
+  HeadSet heads;
+  int head_dim = 0;
+  float* to = nullptr;
+};
+
+// to (rows chosen, heads chosen) = the L2 norms over head_dim.
+struct TokenNormsJob {
+  HeadRows x;
+  RowSet rows;
+  HeadSet heads;
+  float* to = nullptr;
+};
+
+// to (rows chosen, heads chosen, head_dim) = x, converted to `dtype`.
+struct CopyOutJob {
+  HeadRows x;
+  RowSet rows;
+  HeadSet heads;
+  RawDtype dtype = RawDtype::kF32;
+  void* to = nullptr;
+};
+
+// --- logits
+
+// One row of logits (vocab), reduced.
+struct LogitsRow {
+  float target_logprob = 0;  // 0: no target
+  int32_t top1 = 0;          // ties to the lowest id
+  float top1_logprob = 0;
+  double log_sum_exp = 0;
+};
+
+template <typename... Jobs>
+inline constexpr bool kPlainData = (std::is_trivially_copyable_v<Jobs> && ...);
+static_assert(kPlainData<AttentionRows, ScanInputs, MomentsJob, SelectJob,
+                         ReplaceJob, TokenRuleJob, ExpandJob, NormsJob,
+                         TokenNormsJob, CopyOutJob, LogitsRow>);
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_BACKEND_JOBS_H_

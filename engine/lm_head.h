@@ -1,0 +1,58 @@
+// The language-model head: turns hidden rows into logits and answers the
+// sequences' requests for them.
+#ifndef QKSCOPE_ENGINE_LM_HEAD_H_
+#define QKSCOPE_ENGINE_LM_HEAD_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "engine/batch.h"
+#include "engine/model/model.h"
+#include "engine/model/workspace.h"
+
+namespace qk {
+
+// out (n, embedding_size) = project_out(final_norm(hidden (n, hidden))), the
+// rows that lm_head takes; a model may lack either function. scratch:
+// (n, hidden). `out` may be `hidden`.
+void LmHeadInput(const Model& model, const float* hidden, int n, float* scratch,
+                 float* out);
+
+// work.logits(tile) = softcap(rows (targets.size(), embedding_size) lm_head^T),
+// and work.reduced(tile) = each row reduced to a LogitsRow.
+void LogitsTile(const Model& model, const float* rows,
+                absl::Span<const int32_t> targets, const Workspace& work,
+                int tile);
+
+// The end of a pass: stores rows for the sequences that keep them, and answers
+// every LogitsRequest, one tile of logits at a time.
+class LmHead {
+ public:
+  // The batch's layers must have run.
+  explicit LmHead(Batch& batch);
+  bool done() const { return next_ >= requests_.size(); }
+  // Computes the next tile, without the sequences that have left the batch.
+  void RunTile();
+
+ private:
+  // One of a sequence's requests, by its index in `logits_requests`.
+  struct RowRequest {
+    Sequence* sequence;
+    size_t index;
+  };
+  struct Row {
+    RowRequest from;
+    int row;  // in the batch
+  };
+  void Compute(absl::Span<const Row> rows);
+
+  Batch& batch_;
+  std::vector<RowRequest> requests_;
+  size_t next_ = 0;
+};
+
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_LM_HEAD_H_

@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# The checks that take longer than tests/run.sh, which runs first. Needs root or
+# sudo for missing packages, and the registries of Debian and PyPI.
+#
+#   bash tests/check.sh             all of them
+#   bash tests/check.sh tsan tidy   these alone
+#
+# Prints a summary, and fails if one of them has failed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+checks=(thread_safety tidy tsan asan)
+
+# clang's analysis of the locks of server/ and client/: every file of theirs is
+# compiled, nothing is linked.
+thread_safety() {
+  cmake --preset thread-safety
+  ninja -C build/thread-safety -t targets all |
+    sed -nE 's/^((server|client)\/.*\.o): .*/\1/p' |
+    xargs ninja -C build/thread-safety -j 2
+}
+
+# clang-tidy, with the checks of .clang-tidy. The two libraries are what makes
+# the generated headers.
+tidy() {
+  cmake --preset thread-safety
+  cmake --build --preset thread-safety --parallel 2 \
+    --target qk_proto qk_health_proto
+  run-clang-tidy-14 -quiet -p build/thread-safety -j 2 \
+    "^$PWD/(engine|server|client|tests)/"
+}
+
+# The scheduler, the queues and the pool of threads under ThreadSanitizer.
+tsan() {
+  cmake --preset tsan
+  cmake --build --preset tsan --parallel 2 --target tests_threads
+  ctest --preset tsan --parallel 2 --label-regex '^threads$'
+}
+
+# Every test under AddressSanitizer and UndefinedBehaviorSanitizer.
+asan() {
+  bash tests/make_venv.sh
+  QKSCOPE_DEMO_MODEL=$(bash deploy/fetch_model.sh)
+  export QKSCOPE_DEMO_MODEL
+  cmake --preset asan -DQK_SMOLLM2_GGUF="$QKSCOPE_DEMO_MODEL"
+  cmake --build --preset asan --parallel 2
+  ctest --preset asan --parallel 2
+}
+
+usage() {
+  echo "usage: check.sh [CHECK...], of: ${checks[*]}" >&2
+  exit 2
+}
+
+chosen=("$@")
+(($# > 0)) || chosen=("${checks[@]}")
+for check in "${chosen[@]}"; do
+  [[ " ${checks[*]} " == *" $check "* ]] || usage
+done
+bash deploy/install_deps.sh check
+
+summary=()
+failed=0
+for check in "${chosen[@]}"; do
+  echo "== $check"
+  started=$SECONDS
+  # A function in a condition would go on after a failed command of its own.
+  set +e
+  (set -e; "$check")
+  status=$?
+  set -e
+  result=passed
+  if ((status != 0)); then
+    result=FAILED
+    failed=1
+  fi
+  summary+=("$(printf '%-14s %-7s %5d s' "$check" "$result" \
+    $((SECONDS - started)))")
+done
+printf '%s\n' "== Summary" "${summary[@]}"
+exit "$failed"

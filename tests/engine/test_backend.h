@@ -1,0 +1,119 @@
+// The backend on which the engine's tests run. QK_TEST_BACKEND names it, so
+// that one variable runs the whole suite, goldens included, on another backend.
+//
+//   QK_TEST_BACKEND=cpu-highway ctest --preset release
+//
+// The values are cpu (the default), and cpu-highway or cpu-onednn for one of
+// its kernels alone; "cpu:3" has 3 threads unless a test asks for a number
+// itself.
+#ifndef QKSCOPE_TESTS_ENGINE_TEST_BACKEND_H_
+#define QKSCOPE_TESTS_ENGINE_TEST_BACKEND_H_
+
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
+#include "engine/backend/backend.h"
+#include "engine/cpu/cpu_backend.h"
+#include "engine/cpu/matmul.h"
+
+namespace qk::testing {
+
+// A backend that tests can make.
+struct TestBackend {
+  std::string name;
+  // With 0 threads, the backend's name decides, or else the number of cores.
+  std::function<std::unique_ptr<Backend>(int threads)> make;
+  bool has_bf16 = true;
+  // Its library leaks memory of its own when an allocation fails.
+  bool leaks_out_of_memory = false;
+  // The kernels that it chooses from; each can be selected by name.
+  std::vector<std::string> kernels = {};
+};
+
+inline void PrintTo(const TestBackend& b, std::ostream* out) { *out << b.name; }
+
+inline std::vector<TestBackend> AllTestBackends() {
+  const auto cpu = [](MatMulKernel kernel) {
+    return [kernel](int threads) {
+      CpuBackendOptions options;
+      options.threads = threads;
+      options.matmul = kernel;
+      return CreateCpuBackend(options);
+    };
+  };
+  return {{.name = "cpu",
+           .make = cpu(MatMulKernel::kAuto),
+           .kernels = {"cpu-highway", "cpu-onednn"}},
+          {.name = "cpu-highway", .make = cpu(MatMulKernel::kHighway)},
+          {.name = "cpu-onednn",
+           .make = cpu(MatMulKernel::kOneDnn),
+           .has_bf16 = cpu::OneDnnSupports(ComputeType::kBF16),
+           // dnnl_primitive_desc_iterator_create leaks in oneDNN 2.6.
+           .leaks_out_of_memory = true}};
+}
+
+// Finds a backend by "NAME" or "NAME:THREADS". An unknown name ends the
+// process, because the tests would say nothing about the intended backend.
+inline TestBackend TestBackendNamed(absl::string_view name) {
+  const std::vector<std::string> parts = absl::StrSplit(name, ':');
+  int threads = 0;
+  const bool good = parts.size() == 1 ||
+                    (parts.size() == 2 &&
+                     absl::SimpleAtoi(parts[1], &threads) && threads > 0);
+  std::string known;
+  for (TestBackend& backend : AllTestBackends()) {
+    absl::StrAppend(&known, known.empty() ? "" : ", ", backend.name);
+    if (!good || backend.name != parts[0]) continue;
+    if (threads > 0) {
+      backend.make = [make = backend.make, threads](int asked) {
+        return make(asked > 0 ? asked : threads);
+      };
+    }
+    return backend;
+  }
+  std::fprintf(stderr,
+               "QK_TEST_BACKEND: must be NAME or NAME:THREADS with a name of "
+               "%s; got '%s'\n",
+               known.c_str(), std::string(name).c_str());
+  std::exit(1);
+}
+
+inline TestBackend ChosenTestBackend() {
+  const char* name = std::getenv("QK_TEST_BACKEND");
+  return TestBackendNamed(name == nullptr ? "cpu" : name);
+}
+
+inline std::unique_ptr<Backend> MakeTestBackend(int threads = 0) {
+  return ChosenTestBackend().make(threads);
+}
+
+// Returns the chosen backend's kernels, each by itself, or only the backend if
+// it has just one.
+inline std::vector<TestBackend> TestKernels() {
+  const TestBackend chosen = ChosenTestBackend();
+  std::vector<TestBackend> kernels;
+  for (const std::string& kernel : chosen.kernels) {
+    kernels.push_back(TestBackendNamed(kernel));
+  }
+  if (kernels.empty()) kernels.push_back(chosen);
+  return kernels;
+}
+
+// Returns the name in a form that a test's name can contain.
+inline std::string InTestName(const TestBackend& backend) {
+  return absl::StrReplaceAll(backend.name, {{"-", "_"}});
+}
+
+}  // namespace qk::testing
+
+#endif  // QKSCOPE_TESTS_ENGINE_TEST_BACKEND_H_

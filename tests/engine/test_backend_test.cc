@@ -1,0 +1,72 @@
+// QK_TEST_BACKEND chooses the suite's backend; the suite never silently runs on
+// another.
+#include "tests/engine/test_backend.h"
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace qk::testing {
+namespace {
+
+using ::testing::ExitedWithCode;
+using ::testing::HasSubstr;
+
+// Sets QK_TEST_BACKEND to `name` for its own lifetime.
+class Environment {
+ public:
+  explicit Environment(const char* name) {
+    const char* before = std::getenv(kVariable);
+    if (before != nullptr) before_ = before;
+    setenv(kVariable, name, 1);
+  }
+  ~Environment() {
+    if (before_.empty()) {
+      unsetenv(kVariable);
+    } else {
+      setenv(kVariable, before_.c_str(), 1);
+    }
+  }
+
+ private:
+  static constexpr const char* kVariable = "QK_TEST_BACKEND";
+  std::string before_;
+};
+
+std::string F32Kernel(const BackendInfo& info) {
+  for (const std::string& id : info.kernel_ids) {
+    if (id.starts_with("matmul.f32:")) return id;
+  }
+  return "";
+}
+
+TEST(TestBackendTest, NamesTheKernelAndTheThreads) {
+  const Environment environment("cpu-onednn:3");
+  const auto backend = MakeTestBackend();
+  EXPECT_EQ(backend->info().threads, 3);
+  EXPECT_THAT(F32Kernel(backend->info()), HasSubstr(":onednn-"));
+  EXPECT_EQ(MakeTestBackend(2)->info().threads, 2);
+  ASSERT_EQ(TestKernels().size(), 1u);
+  EXPECT_EQ(TestKernels()[0].name, "cpu-onednn");
+}
+
+TEST(TestBackendTest, TheCpuHasTwoKernels) {
+  const Environment environment("cpu");
+  const std::vector<TestBackend> kernels = TestKernels();
+  ASSERT_EQ(kernels.size(), 2u);
+  EXPECT_THAT(F32Kernel(kernels[0].make(1)->info()), HasSubstr(":own-"));
+  EXPECT_THAT(F32Kernel(kernels[1].make(1)->info()), HasSubstr(":onednn-"));
+}
+
+TEST(TestBackendTest, AnUnknownNameEndsTheProcess) {
+  for (const char* name : {"", "gpu", "cpu-", "cpu:", "cpu:0", "cpu:-1",
+                           "cpu:two", "cpu:1:2", ":2"}) {
+    const Environment environment(name);
+    EXPECT_EXIT(MakeTestBackend(), ExitedWithCode(1),
+                "QK_TEST_BACKEND: must be .*cpu, cpu-highway, cpu-onednn; got")
+        << name;
+    EXPECT_EXIT(TestKernels(), ExitedWithCode(1), "QK_TEST_BACKEND") << name;
+  }
+}
+
+}  // namespace
+}  // namespace qk::testing
