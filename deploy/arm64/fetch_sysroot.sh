@@ -7,7 +7,7 @@
 #   bash deploy/arm64/fetch_sysroot.sh FOLDER
 set -euo pipefail
 
-packages=(libabsl-dev libdnnl-dev libhwy-dev libisal-dev libsimdjson-dev
+packages=(libabsl-dev libdnnl-dev libhwy-dev libisal-dev libpcre2-dev libsimdjson-dev
           libssl-dev libutf8proc-dev)
 
 if (($# != 1)); then
