@@ -21,8 +21,19 @@ class PagePool;
 class Workspace;
 struct Weights;
 
+// What an operator wants to be passed over in a model's files.
+struct IgnoredParts {
+  // Members of config.json ("a.b" lies in "a"), or keys of a GGUF file's
+  // metadata. The model is read as if they were missing.
+  std::vector<std::string> fields;
+  // Names of tensors that the model does not use, or patterns: `*` stands for
+  // any characters.
+  std::vector<std::string> tensors;
+};
+
 struct ModelOptions {
   ComputeType compute = ComputeType::kF32;
+  IgnoredParts ignored;
   int64_t kv_cache_bytes = int64_t{1} << 30;
   // The largest number of rows of one pass; it determines the scratch memory.
   int max_rows_per_pass = 4096;
@@ -39,13 +50,23 @@ struct ModelDescription {
   int64_t file_bytes = 0;
   int64_t parameters = 0;
   int64_t host_bytes_estimate = 0;  // resident after loading
+  // Why the model takes no text and gives none, only token ids; empty if it
+  // does.
+  std::string text_problem;
+  IgnoredParts ignored;
+  // What a user of the model should know, a sentence each.
+  std::vector<std::string> warnings;
 };
 
 // Checks everything about a model that can be checked without reading its
 // weights: formats, configuration, names, shapes, tokenizer. `path` is a .gguf
 // file, a .safetensors file beside its config.json, or a folder.
-absl::StatusOr<ModelDescription> DescribeModel(const std::string& path,
-                                               ComputeType compute);
+//
+// A tokenizer that is not understood is no error: see text_problem. A part of
+// `ignored` that the files do not have is INVALID_ARGUMENT.
+absl::StatusOr<ModelDescription> DescribeModel(
+    const std::string& path, ComputeType compute,
+    const IgnoredParts& ignored = {});
 
 // A pass keeps its model alive (shared_from_this), because its runs may end
 // before it does.
@@ -61,7 +82,7 @@ class Model : public std::enable_shared_from_this<Model> {
 
   const ModelConfig& config() const { return description_.config; }
   const ModelDescription& description() const { return description_; }
-  // nullptr if the files hold no tokenizer.
+  // nullptr if the model takes no text (ModelDescription::text_problem).
   const Tokenizer* tokenizer() const { return tokenizer_.get(); }
   ComputeType compute() const { return compute_; }
   Backend* backend() const { return backend_; }

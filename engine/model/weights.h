@@ -74,9 +74,12 @@ void Norm(const ModelConfig& config, const NormWeights& weights, const float* x,
           int rows, float* out, Backend& backend);
 
 // Checks that the source has every tensor of the architecture, in its shape.
-// INVALID_ARGUMENT: `missing 'NAME'` or `'NAME': expected [..], got [..]`.
+// INVALID_ARGUMENT: `missing 'NAME'` or `'NAME': expected [..], got [..]`; or a
+// tensor that the architecture does not use and `ignored` does not name
+// (IgnoredParts::tensors).
 absl::Status CheckWeights(const Architecture& architecture,
-                          const TensorSource& source);
+                          const TensorSource& source,
+                          const std::vector<std::string>& ignored);
 
 // The bytes of all weights; a tied lm_head counts twice.
 int64_t CountElements(const Architecture& architecture);

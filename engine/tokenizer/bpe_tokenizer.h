@@ -82,6 +82,9 @@ class BpeTokenizer : public Tokenizer {
   bool adds_special_tokens_by_default() const override {
     return !spec_.prefix.empty() || !spec_.suffix.empty();
   }
+  bool runs_pattern() const override {
+    return spec_.pre_tokenizer.runs_pattern();
+  }
   const std::string& sha256_hex() const override { return spec_.sha256_hex; }
 
  private:

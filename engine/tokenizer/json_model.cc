@@ -11,6 +11,10 @@
 namespace qk {
 namespace {
 
+// Bounds the ids that nobody has: an id costs 32 bytes.
+constexpr int64_t kMaxTokensPerEntry = 2;
+constexpr int64_t kMaxHoles = 1 << 20;
+
 // Members that change BPE in ways that the supported models do not use.
 absl::Status CheckUnsupported(const JsonValue& model) {
   QK_ASSIGN_OR_RETURN(const double dropout, model.GetDoubleOr("dropout", 0));
@@ -55,26 +59,6 @@ absl::Status Enter(const JsonValue& where, absl::string_view text, int64_t id,
         absl::StrCat(Quoted(text), " has id ", entry->second, " and id ", id));
   }
   return absl::OkStatus();
-}
-
-absl::Status ReadAddedTokens(const JsonValue& root, TokenIndex* index,
-                             BpeTokenizerSpec* spec) {
-  if (!root.Find("added_tokens").has_value()) return absl::OkStatus();
-  QK_ASSIGN_OR_RETURN(const JsonValue list, root.GetArray("added_tokens"));
-  TokenIndex seen;
-  return list.ForEachElement([&](JsonValue value) -> absl::Status {
-    QK_ASSIGN_OR_RETURN(const int64_t id, value.GetInt64("id"));
-    QK_ASSIGN_OR_RETURN(AddedToken token, ReadAddedToken(value));
-    QK_ASSIGN_OR_RETURN(const absl::string_view content,
-                        value.GetString("content"));
-    QK_RETURN_IF_ERROR(Enter(value, content, id, index));
-    if (!seen.emplace(content, 0).second) {
-      return value.Error(absl::StrCat(Quoted(content), " is there twice"));
-    }
-    token.id = static_cast<int32_t>(id);
-    spec->added.push_back(std::move(token));
-    return absl::OkStatus();
-  });
 }
 
 absl::Status ReadMerges(const JsonValue& model, const TokenIndex& index,
@@ -139,26 +123,28 @@ absl::Status ReadVocab(const JsonValue& vocab, TokenIndex* index) {
 
 absl::Status FillTokens(const JsonValue& root, const TokenIndex& index,
                         BpeTokenizerSpec* spec) {
-  std::vector<const TokenIndex::value_type*> by_id(index.size(), nullptr);
+  if (index.empty()) return root.Error("vocab: is empty");
+  int32_t last = 0;
+  for (const auto& entry : index) last = std::max(last, entry.second);
+  const auto count = static_cast<int64_t>(index.size());
+  if (last >= kMaxTokensPerEntry * count + kMaxHoles) {
+    return root.Error(absl::StrCat("vocab: id ", last, " in a vocabulary of ",
+                                   count, " tokens"));
+  }
+  std::vector<const TokenIndex::value_type*> by_id(last + 1, nullptr);
   for (const auto& entry : index) {
-    const size_t id = static_cast<size_t>(entry.second);
-    if (id >= by_id.size()) continue;  // a hole, which is reported below
-    if (by_id[id] != nullptr) {
-      const auto [first, second] = std::minmax(by_id[id]->first, entry.first);
-      return root.Error(absl::StrCat("vocab: id ", id, " belongs to ",
+    const auto*& place = by_id[entry.second];
+    if (place != nullptr) {
+      const auto [first, second] = std::minmax(place->first, entry.first);
+      return root.Error(absl::StrCat("vocab: id ", entry.second, " belongs to ",
                                      Quoted(first), " and ", Quoted(second)));
     }
-    by_id[id] = &entry;
+    place = &entry;
   }
-  if (by_id.empty()) return root.Error("vocab: is empty");
   spec->tokens.reserve(by_id.size());
   for (const auto* entry : by_id) {
-    if (entry == nullptr) {
-      return root.Error(absl::StrCat("vocab: id ", spec->tokens.size(),
-                                     " is missing, there are ", by_id.size(),
-                                     " tokens"));
-    }
-    spec->tokens.emplace_back(entry->first);
+    spec->tokens.emplace_back(entry == nullptr ? absl::string_view()
+                                               : entry->first);
   }
   return absl::OkStatus();
 }
@@ -167,7 +153,6 @@ absl::StatusOr<AddedToken> ReadAddedToken(const JsonValue& value) {
   AddedToken token;
   QK_ASSIGN_OR_RETURN(const absl::string_view content,
                       value.GetString("content"));
-  if (content.empty()) return value.Error("content is empty");
   if (content.size() > kMaxAddedTokenBytes) {
     return value.Error(absl::StrCat("content has ", content.size(),
                                     " bytes, limit ", kMaxAddedTokenBytes));
@@ -203,9 +188,21 @@ absl::Status ReadJsonModel(const JsonValue& root, TokenIndex* index,
     }
     spec->unknown_id = found->second;
   }
-  QK_RETURN_IF_ERROR(ReadAddedTokens(root, index, spec));
   QK_RETURN_IF_ERROR(FillTokens(root, *index, spec));
   return ReadByteFallback(model, spec);
+}
+
+absl::Status ReadJsonAddedTokens(const JsonValue& root, TokenAdder* adder) {
+  if (!root.Find("added_tokens").has_value()) return absl::OkStatus();
+  QK_ASSIGN_OR_RETURN(const JsonValue list, root.GetArray("added_tokens"));
+  return list.ForEachElement([&](JsonValue value) -> absl::Status {
+    QK_RETURN_IF_ERROR(value.GetInt64("id").status());
+    QK_ASSIGN_OR_RETURN(AddedToken token, ReadAddedToken(value));
+    const absl::Status added = adder->Add(std::move(token));
+    if (added.ok()) return added;
+    const absl::string_view message = added.message();
+    return value.Error(message);
+  });
 }
 
 }  // namespace qk

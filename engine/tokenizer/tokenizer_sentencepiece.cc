@@ -2,17 +2,15 @@
 #include <optional>
 #include <utility>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/base/sha256.h"
-#include "engine/formats/excerpt.h"
 #include "engine/formats/json.h"
 #include "engine/tokenizer/bpe_tokenizer.h"
 #include "engine/tokenizer/json_config.h"
-#include "engine/tokenizer/json_model.h"
 #include "engine/tokenizer/piece_vocabulary.h"
 #include "engine/tokenizer/sentencepiece_proto.h"
+#include "engine/tokenizer/token_adder.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/tokenizer/vocabulary.h"
 
@@ -66,36 +64,30 @@ absl::Status AddPieces(const SentencePieceModel& model,
   return absl::OkStatus();
 }
 
-// Combines the file's own BOS and EOS with what the config says about them.
-absl::Status ReadSpecialTokens(const SentencePieceModel& model,
-                               const std::optional<JsonValue>& config,
-                               BpeTokenizerSpec* spec) {
-  const auto in_model = [&](int32_t id) -> std::optional<int32_t> {
-    if (id < 0 || static_cast<size_t>(id) >= model.pieces.size()) {
-      return std::nullopt;
-    }
-    return id;
+// Names the file's own special tokens where the config does not.
+void SetDefaultNames(const SentencePieceModel& model, TokenizerConfig* config) {
+  const auto set = [&](absl::string_view key, int64_t id) {
+    if (id < 0 || static_cast<size_t>(id) >= model.pieces.size()) return;
+    config->SetDefaultName(key, model.pieces[id]);
   };
-  spec->bos_id = in_model(model.bos_id);
-  std::optional<int32_t> eos_id = in_model(model.eos_id);
+  set("bos_token", model.bos_id);
+  set("eos_token", model.eos_id);
+}
+
+absl::Status ReadSpecialTokens(const TokenizerConfig& config,
+                               const TokenAdder& adder,
+                               BpeTokenizerSpec* spec) {
+  config.SetBosAndEos(adder, spec);
   bool add_bos = true;
   bool add_eos = false;
-  if (config.has_value()) {
-    const TokenIndex index = IndexOf(spec->tokens);
-    QK_ASSIGN_OR_RETURN(const auto bos_id,
-                        ReadConfigToken(*config, "bos_token", index));
-    if (bos_id.has_value()) spec->bos_id = bos_id;
-    QK_ASSIGN_OR_RETURN(const auto config_eos,
-                        ReadConfigToken(*config, "eos_token", index));
-    if (config_eos.has_value()) eos_id = config_eos;
-    QK_ASSIGN_OR_RETURN(add_bos, config->GetBoolOr("add_bos_token", true));
-    QK_ASSIGN_OR_RETURN(add_eos, config->GetBoolOr("add_eos_token", false));
+  if (const auto root = config.root(); root.has_value()) {
+    QK_ASSIGN_OR_RETURN(add_bos, root->GetBoolOr("add_bos_token", true));
+    QK_ASSIGN_OR_RETURN(add_eos, root->GetBoolOr("add_eos_token", false));
   }
   if (add_bos && spec->bos_id.has_value()) {
     spec->prefix.push_back(*spec->bos_id);
   }
-  if (eos_id.has_value()) spec->stop_ids.push_back(*eos_id);
-  if (add_eos && eos_id.has_value()) spec->suffix.push_back(*eos_id);
+  if (add_eos) spec->suffix = spec->stop_ids;
   return absl::OkStatus();
 }
 
@@ -114,25 +106,20 @@ absl::StatusOr<PrefixSpace> ReadPrefixSpace(
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromSentencePiece(
-    absl::string_view model_bytes, absl::string_view tokenizer_config_json) {
+    absl::string_view model_bytes, const TokenizerSettings& settings) {
   QK_ASSIGN_OR_RETURN(SentencePieceModel model,
                       ParseSentencePieceModel(model_bytes));
   QK_RETURN_IF_ERROR(CheckSupported(model));
-  std::optional<JsonDocument> document;
-  std::optional<JsonValue> config;
-  if (!tokenizer_config_json.empty()) {
-    QK_ASSIGN_OR_RETURN(
-        document,
-        JsonDocument::Parse("tokenizer_config", tokenizer_config_json, {}));
-    config = document->root();
-  }
+  QK_ASSIGN_OR_RETURN(TokenizerConfig config, TokenizerConfig::Read(settings));
+  SetDefaultNames(model, &config);
   BpeTokenizerSpec spec;
   QK_RETURN_IF_ERROR(AddPieces(model, &spec));
-  if (config.has_value()) {
-    QK_RETURN_IF_ERROR(AddConfigTokens(*config, &spec));
-  }
-  QK_RETURN_IF_ERROR(ReadSpecialTokens(model, config, &spec));
-  QK_ASSIGN_OR_RETURN(const PrefixSpace prefix, ReadPrefixSpace(model, config));
+  const TokenIndex index = IndexOf(model.pieces);
+  TokenAdder adder(index, &spec);
+  QK_RETURN_IF_ERROR(config.AddTokens(&adder));
+  QK_RETURN_IF_ERROR(ReadSpecialTokens(config, adder, &spec));
+  QK_ASSIGN_OR_RETURN(const PrefixSpace prefix,
+                      ReadPrefixSpace(model, config.root()));
   // Tokens of the config are not pieces: text never merges into one.
   model.types.resize(spec.tokens.size(), kUnusedPiece);
   model.scores.resize(spec.tokens.size(), 0);

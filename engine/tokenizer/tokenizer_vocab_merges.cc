@@ -4,7 +4,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/algorithm/container.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -17,6 +16,7 @@
 #include "engine/tokenizer/json_config.h"
 #include "engine/tokenizer/json_model.h"
 #include "engine/tokenizer/splitters.h"
+#include "engine/tokenizer/token_adder.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace qk {
@@ -63,36 +63,17 @@ absl::Status ReadMergesText(absl::string_view text, const TokenIndex& index,
   return absl::OkStatus();
 }
 
-// Text that spells one of these becomes that token.
-absl::Status AddSpecial(const JsonValue& config, absl::string_view key,
-                        const TokenIndex& index, BpeTokenizerSpec* spec) {
-  QK_ASSIGN_OR_RETURN(const auto id, ReadConfigToken(config, key, index));
-  if (!id.has_value()) return absl::OkStatus();
-  const auto same = [&](const AddedToken& token) { return token.id == *id; };
-  if (absl::c_any_of(spec->added, same)) return absl::OkStatus();
-  AddedToken token;
-  const JsonValue member = *config.Find(key);
-  if (member.is_object()) {
-    QK_ASSIGN_OR_RETURN(token, ReadAddedToken(member));
-  } else {
-    token.content = spec->tokens[*id];
+// The class has one token for all purposes.
+void SetDefaultNames(TokenizerConfig* config) {
+  for (const absl::string_view key : {"bos_token", "eos_token", "unk_token"}) {
+    config->SetDefaultName(key, "<|endoftext|>");
   }
-  if (token.content.empty()) return member.Error("content is empty");
-  token.id = *id;
-  token.special = true;
-  spec->added.push_back(std::move(token));
-  return absl::OkStatus();
 }
 
-absl::Status ReadSpecialTokens(const JsonValue& config,
+absl::Status ReadSpecialTokens(const JsonValue& config, const TokenAdder& adder,
+                               const TokenizerConfig& names,
                                BpeTokenizerSpec* spec) {
-  QK_RETURN_IF_ERROR(AddConfigTokens(config, spec));
-  const TokenIndex index = IndexOf(spec->tokens);
-  for (const absl::string_view key :
-       {"bos_token", "eos_token", "unk_token", "pad_token"}) {
-    QK_RETURN_IF_ERROR(AddSpecial(config, key, index, spec));
-  }
-  QK_RETURN_IF_ERROR(ReadBosAndEos(config, index, spec));
+  names.SetBosAndEos(adder, spec);
   QK_ASSIGN_OR_RETURN(const bool add_bos,
                       config.GetBoolOr("add_bos_token", false));
   if (!add_bos) return absl::OkStatus();
@@ -107,11 +88,15 @@ absl::Status ReadSpecialTokens(const JsonValue& config,
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromVocabAndMerges(
     absl::string_view vocab_json, absl::string_view merges,
-    absl::string_view tokenizer_config_json) {
-  QK_ASSIGN_OR_RETURN(
-      const JsonDocument config,
-      JsonDocument::Parse("tokenizer_config", tokenizer_config_json, {}));
-  QK_RETURN_IF_ERROR(CheckClass(config.root()));
+    const TokenizerSettings& settings) {
+  QK_ASSIGN_OR_RETURN(TokenizerConfig names, TokenizerConfig::Read(settings));
+  if (!names.root().has_value()) {
+    return absl::InvalidArgumentError(
+        "tokenizer_config: missing beside vocab.json and merges.txt");
+  }
+  const JsonValue config = *names.root();
+  QK_RETURN_IF_ERROR(CheckClass(config));
+  SetDefaultNames(&names);
   QK_ASSIGN_OR_RETURN(const JsonDocument vocab,
                       JsonDocument::Parse("vocab.json", vocab_json, {}));
   BpeTokenizerSpec spec;
@@ -119,9 +104,11 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromVocabAndMerges(
   QK_RETURN_IF_ERROR(ReadVocab(vocab.root(), &index));
   QK_RETURN_IF_ERROR(FillTokens(vocab.root(), index, &spec));
   QK_RETURN_IF_ERROR(ReadMergesText(merges, index, &spec));
-  QK_RETURN_IF_ERROR(ReadSpecialTokens(config.root(), &spec));
+  TokenAdder adder(index, &spec);
+  QK_RETURN_IF_ERROR(names.AddTokens(&adder));
+  QK_RETURN_IF_ERROR(ReadSpecialTokens(config, adder, names, &spec));
   QK_ASSIGN_OR_RETURN(const bool space,
-                      config.root().GetBoolOr("add_prefix_space", false));
+                      config.GetBoolOr("add_prefix_space", false));
   using Prefix = PieceSpelling::Prefix;
   spec.pre_tokenizer.spelling = {" ", space ? Prefix::kAlways : Prefix::kNever};
   spec.pre_tokenizer.last = NextGpt2;

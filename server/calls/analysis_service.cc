@@ -21,16 +21,13 @@
 namespace qk {
 namespace {
 
-// Fails with FAILED_PRECONDITION if the model has no tokenizer.
+// Fails with FAILED_PRECONDITION if the model takes no text.
 absl::StatusOr<ModelView> FindTokenizing(const std::string& name,
                                          CallRecord* call) {
   QK_ASSIGN_OR_RETURN(ModelView model,
                       FindModel(name, call->convert_context()));
   call->model = model.name;
-  if (model.tokenizer == nullptr) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("model '", model.name, "' has no tokenizer"));
-  }
+  if (model.tokenizer == nullptr) return TakesNoText(model);
   return model;
 }
 

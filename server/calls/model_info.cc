@@ -54,6 +54,19 @@ void SetLayers(const ModelConfig& config, pb::ModelInfo* out) {
   }
 }
 
+void SetNotes(const ModelDescription& description, pb::ModelInfo* out) {
+  out->set_text_problem(StripPaths(description.text_problem));
+  for (const std::string& field : description.ignored.fields) {
+    out->add_ignored_fields(field);
+  }
+  for (const std::string& tensor : description.ignored.tensors) {
+    out->add_ignored_tensors(tensor);
+  }
+  for (const std::string& warning : description.warnings) {
+    out->add_warnings(warning);
+  }
+}
+
 pb::VisionInfo VisionInfoOf(const ModelConfig& config) {
   const VisionConfig& vision = config.vision;
   pb::VisionInfo out;
@@ -122,6 +135,7 @@ pb::ModelInfo ModelInfoOf(const ModelEntry& entry, const std::string& backend) {
   out.set_compute_type(ComputeName(entry.compute));
   out.set_backend(backend);
   out.set_parameters(entry.description.parameters);
+  SetNotes(entry.description, &out);
   SetLayers(config, &out);
   if (config.vision.num_layers > 0) {
     *out.mutable_vision() = VisionInfoOf(config);
@@ -132,6 +146,8 @@ pb::ModelInfo ModelInfoOf(const ModelEntry& entry, const std::string& backend) {
   out.set_weights_sha256(entry.model->weights_sha256());
   if (entry.model->tokenizer() != nullptr) {
     out.set_tokenizer_sha256(entry.model->tokenizer()->sha256_hex());
+    out.set_word_splitting(
+        entry.model->tokenizer()->runs_pattern() ? "pattern" : "built in");
   }
   out.set_load_ms(static_cast<int64_t>(entry.model->load_seconds() * 1e3));
   return out;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/model/model.h"
 #include "engine/types/compute_type.h"
 
 namespace qk {
@@ -15,6 +16,7 @@ struct ModelToLoad {
   std::string path;
   ComputeType compute = ComputeType::kF32;
   std::string sha256;  // expected; empty: any
+  IgnoredParts ignored;
 };
 
 // Options of the ModelAdmin service.

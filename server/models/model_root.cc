@@ -44,7 +44,7 @@ absl::Status OpenError(const std::string& path, int error) {
     case ENOENT:
     case ENOTDIR:
       return absl::NotFoundError(
-          absl::StrCat("path: '", name, "': no such file or folder"));
+          absl::StrCat("path: '", Echo(path), "': no such file or folder"));
     case EMFILE:
     case ENFILE:
     case ENOMEM:

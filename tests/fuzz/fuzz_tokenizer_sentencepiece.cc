@@ -15,6 +15,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const absl::string_view model(reinterpret_cast<const char*>(data) + 1,
                                 size - 1);
   qk::fuzz::CheckTokenizer(
-      qk::TokenizerFromSentencePiece(model, kConfigs[data[0] % 4]));
+      qk::TokenizerFromSentencePiece(model, {.config = kConfigs[data[0] % 4]}));
   return 0;
 }

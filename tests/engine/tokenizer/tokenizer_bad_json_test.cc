@@ -216,7 +216,7 @@ class BadTokenizerJsonTest : public ::testing::TestWithParam<BadCase> {};
 
 TEST_P(BadTokenizerJsonTest, IsRefused) {
   const BadCase& bad = GetParam();
-  const auto tokenizer = TokenizerFromJson(TinyJsonWith(bad.from, bad.to), "");
+  const auto tokenizer = TokenizerFromJson(TinyJsonWith(bad.from, bad.to), {});
   ASSERT_FALSE(tokenizer.ok());
   testing::ExpectError(tokenizer.status(), bad.expected);
 }
@@ -227,19 +227,19 @@ INSTANTIATE_TEST_SUITE_P(Cases, BadTokenizerJsonTest,
                          });
 
 TEST(BadTokenizerJsonTest, Empty) {
-  testing::ExpectError(TokenizerFromJson("", "").status(), "tokenizer: empty");
+  testing::ExpectError(TokenizerFromJson("", {}).status(), "tokenizer: empty");
 }
 
 TEST(BadTokenizerJsonTest, Over64MiB) {
   const std::string spaces((64 << 20) + 1, ' ');
-  testing::ExpectError(TokenizerFromJson(spaces, "").status(),
+  testing::ExpectError(TokenizerFromJson(spaces, {}).status(),
                        "tokenizer: 67108865 bytes, limit 67108864");
 }
 
 TEST(BadTokenizerJsonTest, NoTokensAtAll) {
   testing::ExpectError(
       TokenizerFromJson(
-          R"({"model": {"type": "BPE", "vocab": {}, "merges": []}})", "")
+          R"({"model": {"type": "BPE", "vocab": {}, "merges": []}})", {})
           .status(),
       "vocab: is empty");
 }
@@ -248,13 +248,13 @@ TEST(BadTokenizerJsonTest, TwoMillionMergesAreTheLimit) {
   const std::string json = TinyJsonWith(
       R"(["a b", ["ab", "c"]])",
       absl::StrCat("[", Repeat("\"a b\",", 2'000'000), "\"a b\"]"));
-  testing::ExpectError(TokenizerFromJson(json, "").status(),
+  testing::ExpectError(TokenizerFromJson(json, {}).status(),
                        "model.merges: 2000001 merges, limit 2000000");
 }
 
 TEST(BadTokenizerJsonTest, Config) {
   const auto load = [](const std::string& config) {
-    return TokenizerFromJson(TinyJson(), config).status();
+    return TokenizerFromJson(TinyJson(), {.config = config}).status();
   };
   EXPECT_TRUE(load("{}").ok());
   EXPECT_TRUE(load(R"({"chat_template": "{{ evil() }}"})").ok());
@@ -271,7 +271,7 @@ TEST(BadTokenizerJsonTest, Config) {
 TEST(BadTokenizerJsonTest, AnyPrefixAndAnyBitFlip) {
   const std::string json = TinyJson();
   testing::TruncateAndFlip(json, json.size(), [](const std::string& bytes) {
-    const auto tokenizer = TokenizerFromJson(bytes, "");
+    const auto tokenizer = TokenizerFromJson(bytes, {});
     if (tokenizer.ok()) {
       EXPECT_TRUE((*tokenizer)->Encode("abc <s> \xc3\xa9", {}).ok());
     }

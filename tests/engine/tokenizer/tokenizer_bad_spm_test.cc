@@ -117,7 +117,7 @@ TEST_P(BadSpmJsonTest, IsRefused) {
   const std::string good = TinySpm();
   const std::string json = absl::StrReplaceAll(good, {{bad.from, bad.to}});
   ASSERT_NE(json, good);
-  const auto tokenizer = TokenizerFromJson(json, "");
+  const auto tokenizer = TokenizerFromJson(json, {});
   ASSERT_FALSE(tokenizer.ok());
   testing::ExpectError(tokenizer.status(), bad.expected);
 }

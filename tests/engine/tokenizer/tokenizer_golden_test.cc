@@ -142,8 +142,9 @@ TEST(VocabAndMergesGoldenTest, EqualsTransformers) {
     return testing::ReadFile(
         testing::TokenizerPath(std::string("opt_files/") + name));
   };
-  const auto tokenizer = TokenizerFromVocabAndMerges(
-      file("vocab.json"), file("merges.txt"), file("tokenizer_config.json"));
+  const auto tokenizer =
+      TokenizerFromVocabAndMerges(file("vocab.json"), file("merges.txt"),
+                                  {.config = file("tokenizer_config.json")});
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
   ExpectCases(**tokenizer, "opt_files");
   EXPECT_EQ((*tokenizer)->bos_id(), 2);
@@ -155,7 +156,8 @@ TEST(VocabAndMergesTest, BadFilesAreRefused) {
   const std::string merges = "#version: 0.2\na b\n";
   const std::string config =
       R"({"tokenizer_class": "GPT2Tokenizer", "bos_token": "</s>"})";
-  ASSERT_TRUE(TokenizerFromVocabAndMerges(vocab, merges, config).ok());
+  ASSERT_TRUE(
+      TokenizerFromVocabAndMerges(vocab, merges, {.config = config}).ok());
   struct Bad {
     std::string vocab, merges, config, message;
   };
@@ -188,8 +190,8 @@ TEST(VocabAndMergesTest, BadFilesAreRefused) {
        "tokenizer_config: add_bos_token: must be true or false, got 1"},
   };
   for (const Bad& one : bad) {
-    const auto result =
-        TokenizerFromVocabAndMerges(one.vocab, one.merges, one.config);
+    const auto result = TokenizerFromVocabAndMerges(one.vocab, one.merges,
+                                                    {.config = one.config});
     EXPECT_EQ(result.status().code(), absl::StatusCode::kInvalidArgument);
     EXPECT_EQ(std::string(result.status().message()), one.message);
   }

@@ -64,7 +64,8 @@ struct TinyModel {
 
 std::unique_ptr<Tokenizer> LoadOrDie(const TinyModel& model,
                                      const std::string& config = "") {
-  auto tokenizer = TokenizerFromSentencePiece(model.Build(), config);
+  auto tokenizer =
+      TokenizerFromSentencePiece(model.Build(), {.config = config});
   EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
   return tokenizer.ok() ? *std::move(tokenizer) : nullptr;
 }
@@ -132,13 +133,13 @@ TEST(SentencePieceTest, ByteFallback) {
             "\u00e9");
   EXPECT_EQ(tokenizer->Piece(first + 0xc3), "\xc3");
   model.pieces[first + 7].text = "<0xZZ>";
-  testing::ExpectError(TokenizerFromSentencePiece(model.Build(), "").status(),
+  testing::ExpectError(TokenizerFromSentencePiece(model.Build(), {}).status(),
                        "tokenizer.model: bad byte token \"<0xZZ>\"");
 }
 
 TEST(SentencePieceTest, Config) {
   const auto load = [](const std::string& config) {
-    return TokenizerFromSentencePiece(TinyModel().Build(), config);
+    return TokenizerFromSentencePiece(TinyModel().Build(), {.config = config});
   };
   const auto more = LoadOrDie({}, R"({"added_tokens_decoder": {
       "1": {"content": "<s>", "special": true, "rstrip": true},
@@ -236,7 +237,7 @@ class BadSentencePieceTest : public ::testing::TestWithParam<BadCase> {};
 TEST_P(BadSentencePieceTest, IsRefused) {
   TinyModel model;
   GetParam().change(&model);
-  const auto tokenizer = TokenizerFromSentencePiece(model.Build(), "");
+  const auto tokenizer = TokenizerFromSentencePiece(model.Build(), {});
   ASSERT_FALSE(tokenizer.ok());
   testing::ExpectError(tokenizer.status(), "tokenizer.model: ");
   testing::ExpectError(tokenizer.status(), GetParam().expected);
@@ -248,7 +249,7 @@ INSTANTIATE_TEST_SUITE_P(Cases, BadSentencePieceTest,
                          });
 
 TEST(BadSentencePieceTest, EmptyAndOver64MiB) {
-  testing::ExpectError(TokenizerFromSentencePiece("", "").status(),
+  testing::ExpectError(TokenizerFromSentencePiece("", {}).status(),
                        "tokenizer.model: there are no pieces");
   testing::ExpectError(
       TokenizerFromSentencePiece(std::string((64 << 20) + 1, 'x'), "").status(),
@@ -258,7 +259,7 @@ TEST(BadSentencePieceTest, EmptyAndOver64MiB) {
 TEST(BadSentencePieceTest, AnyPrefixAndAnyBitFlip) {
   const std::string bytes = TinyModel().Build();
   testing::TruncateAndFlip(bytes, bytes.size(), [](const std::string& file) {
-    const auto tokenizer = TokenizerFromSentencePiece(file, "");
+    const auto tokenizer = TokenizerFromSentencePiece(file, {});
     if (tokenizer.ok()) {
       EXPECT_TRUE((*tokenizer)->Encode("abc xy <s> \xc3\xa9", {}).ok());
     }
