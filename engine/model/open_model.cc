@@ -32,12 +32,6 @@ bool Exists(const fs::path& path) {
   return fs::exists(path, ignored);
 }
 
-// Returns the bytes of a file; none if there is no such file.
-absl::StatusOr<std::string> ReadTextIfAny(const fs::path& path) {
-  if (!Exists(path)) return std::string();
-  return ReadText(path);
-}
-
 std::vector<float> ReadVector(const TensorSource& source,
                               const WeightRef& ref) {
   const TensorInfo& tensor = *source.Find(ref.name);
@@ -116,35 +110,6 @@ absl::StatusOr<OpenModel> OpenGguf(const std::string& path,
   return model;
 }
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(
-    const fs::path& folder) {
-  QK_ASSIGN_OR_RETURN(const std::string config,
-                      ReadTextIfAny(folder / "tokenizer_config.json"));
-  QK_ASSIGN_OR_RETURN(const std::string special_tokens_map,
-                      ReadTextIfAny(folder / "special_tokens_map.json"));
-  QK_ASSIGN_OR_RETURN(const std::string added_tokens,
-                      ReadTextIfAny(folder / "added_tokens.json"));
-  const TokenizerSettings settings = {config, special_tokens_map, added_tokens};
-  if (Exists(folder / "tokenizer.json")) {
-    QK_ASSIGN_OR_RETURN(const std::string json,
-                        ReadText(folder / "tokenizer.json"));
-    return TokenizerFromJson(json, settings);
-  }
-  if (Exists(folder / "tokenizer.model")) {
-    QK_ASSIGN_OR_RETURN(const std::string bytes,
-                        ReadText(folder / "tokenizer.model"));
-    return TokenizerFromSentencePiece(bytes, settings);
-  }
-  if (Exists(folder / "vocab.json") && Exists(folder / "merges.txt")) {
-    QK_ASSIGN_OR_RETURN(const std::string vocab,
-                        ReadText(folder / "vocab.json"));
-    QK_ASSIGN_OR_RETURN(const std::string merges,
-                        ReadText(folder / "merges.txt"));
-    return TokenizerFromVocabAndMerges(vocab, merges, settings);
-  }
-  return std::unique_ptr<Tokenizer>();
-}
-
 // Reads "eos_token_id", an id or a list of ids. An id beyond the vocabulary can
 // never occur and is ignored. In a configuration of several parts, the text's
 // part may say it in place of the whole.
@@ -204,7 +169,8 @@ absl::StatusOr<OpenModel> OpenFolder(const std::string& path,
   QK_RETURN_IF_ERROR(AddEosIds(config.root(), &described));
   QK_RETURN_IF_ERROR(ReadSettings(folder, &described));
   QK_ASSIGN_OR_RETURN(model.source, OpenSafetensors(path));
-  QK_RETURN_IF_ERROR(SetTokenizer(OpenTokenizer(folder), &model));
+  QK_RETURN_IF_ERROR(
+      SetTokenizer(TokenizerFromFolder(folder.string()), &model));
   return model;
 }
 

@@ -108,6 +108,11 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromVocabAndMerges(
     absl::string_view vocab_json, absl::string_view merges,
     const TokenizerSettings& settings);
 
+// Reads a model's folder: tokenizer.json, else tokenizer.model, else vocab.json
+// and merges.txt, with the files beside them. nullptr if it has none of these.
+absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromFolder(
+    const std::string& folder);
+
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromGguf(
     const GgufFile& file);
 
