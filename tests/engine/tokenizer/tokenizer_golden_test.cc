@@ -120,7 +120,11 @@ INSTANTIATE_TEST_SUITE_P(Families, TokenizerGoldenTest,
                          Values("gpt2", "prefix", "smollm", "digit_runs",
                                 "llama3", "qwen2", "flags", "unknown", "neox",
                                 "opt", "llama2", "mistral3", "phi3", "gemma",
-                                "metaspace", "always", "no_bytes"),
+                                "metaspace", "always", "no_bytes",
+                                // Patterns of the files' own:
+                                "tekken", "o200k", "llama3_removed", "qwen35",
+                                "deepseek3", "deepseek_coder", "nobody",
+                                "lines", "literal"),
                          [](const auto& info) { return info.param; });
 
 class SentencePieceGoldenTest : public TestWithParam<std::string> {};
