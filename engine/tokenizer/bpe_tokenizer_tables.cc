@@ -75,7 +75,7 @@ BpeTokenizer::BpeTokenizer(BpeTokenizerSpec spec)
 void BpeTokenizer::FindByteIds() {
   FlatHashMap<absl::string_view, int32_t> ids;
   for (int32_t id = 0; id < vocab_size(); ++id) {
-    if (!special_[id]) ids.emplace(spec_.tokens[id], id);
+    if (!special_[id]) ids[spec_.tokens[id]] = id;
   }
   for (int byte = 0; byte < 256; ++byte) {
     const auto found = ids.find(ByteLevelSpelling(static_cast<uint8_t>(byte)));

@@ -102,8 +102,8 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromSentencePiece(
     absl::string_view model, const TokenizerSettings& settings);
 
 // `vocab_json` and `merges` hold the bytes of vocab.json and merges.txt. Only
-// the class GPT2Tokenizer of tokenizer_config.json is read from them. The
-// config's add_bos_token and add_prefix_space count too.
+// the classes GPT2Tokenizer and Qwen2Tokenizer of tokenizer_config.json are
+// read from them. The config's add_bos_token and add_prefix_space count too.
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromVocabAndMerges(
     absl::string_view vocab_json, absl::string_view merges,
     const TokenizerSettings& settings);
