@@ -38,6 +38,19 @@ TEST(TokenizerGgufTest, EncodesAndDecodes) {
   EXPECT_FALSE(tokenizer->adds_special_tokens_by_default());
 }
 
+// Files that are older than the entry are split as llama.cpp's default.
+TEST(TokenizerGgufTest, NoPreTokenizer) {
+  TinyGguf older, named;
+  older.without = "pre";
+  named.pre = "default";
+  const auto tokenizer = LoadOrDie(older);
+  ASSERT_NE(tokenizer, nullptr);
+  for (const char* text : {"12", "ab1c", "abcab"}) {
+    EXPECT_EQ(Ids(EncodeOrDie(*tokenizer, text, {})),
+              Ids(EncodeOrDie(*LoadOrDie(named), text, {})));
+  }
+}
+
 // llama.cpp maps a spelling to the last id that has it.
 TEST(TokenizerGgufTest, ATokenThatIsThereTwice) {
   TinyGguf gguf;
@@ -112,8 +125,6 @@ const BadCase kBadCases[] = {
      "tokenizer.ggml.model: unsupported tokenizer model \"t5\""},
     {"WordPiece", [](TinyGguf* g) { g->model = "bert"; },
      "unsupported tokenizer model \"bert\""},
-    {"NoPre", [](TinyGguf* g) { g->without = "pre"; },
-     "tokenizer.ggml.pre: missing"},
     {"UnknownPre", [](TinyGguf* g) { g->pre = "mystery\n"; },
      "tokenizer.ggml.pre: unsupported pre_tokenizer pattern \"mystery\\n\""},
     {"NoTokens", [](TinyGguf* g) { g->without = "tokens"; },
