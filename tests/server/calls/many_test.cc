@@ -309,7 +309,8 @@ TEST_F(ManyTest, TokenCallsNeedATokenizer) {
               &a, Parse<pb::TokenizeRequest>("model: 'tiny' input {text: 'x'}"),
               &tokens)
           .error_message(),
-      "model 'tiny' has no tokenizer");
+      "model 'tiny' takes no text (there is no tokenizer in the model's "
+      "files)");
   EXPECT_EQ(
       stub_
           ->Detokenize(
