@@ -2,11 +2,13 @@
 
 #include <chrono>
 #include <cmath>
+#include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "engine/formats/excerpt.h"
 #include "engine/formats/json_syntax.h"
+#include "gmock/gmock.h"
 #include "tests/engine/formats/testing.h"
 
 namespace qk {

@@ -254,7 +254,7 @@ TEST(BadSentencePieceTest, EmptyAndOver64MiB) {
   testing::ExpectError(TokenizerFromSentencePiece("", {}).status(),
                        "tokenizer.model: there are no pieces");
   testing::ExpectError(
-      TokenizerFromSentencePiece(std::string((64 << 20) + 1, 'x'), "").status(),
+      TokenizerFromSentencePiece(std::string((64 << 20) + 1, 'x'), {}).status(),
       "tokenizer.model: 67108865 bytes, limit 67108864");
 }
 
