@@ -29,6 +29,7 @@ struct Class {
   absl::string_view name;
   Splitter::Scanner splitter;
   bool nfc;
+  bool plain_names;  // flags of the named tokens do not count
   // Names that have the token <|endoftext|> by default.
   std::vector<absl::string_view> names;
 };
@@ -38,9 +39,11 @@ const std::vector<Class>& Classes() {
       {"GPT2Tokenizer",
        NextGpt2,
        false,
+       false,
        {"bos_token", "eos_token", "unk_token"}},
       {"Qwen2Tokenizer",
        NextQwen2,
+       true,
        true,
        {"eos_token", "unk_token", "pad_token"}},
   };
@@ -125,6 +128,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromVocabAndMerges(
   QK_RETURN_IF_ERROR(ReadMergesText(merges, index, &spec));
   TokenAdder adder(index, &spec);
   QK_RETURN_IF_ERROR(names.AddTokens(&adder));
+  if (known->plain_names) QK_RETURN_IF_ERROR(names.AddPlainNames(&adder));
   QK_RETURN_IF_ERROR(ReadSpecialTokens(config, adder, names, &spec));
   QK_ASSIGN_OR_RETURN(const bool space,
                       config.GetBoolOr("add_prefix_space", false));

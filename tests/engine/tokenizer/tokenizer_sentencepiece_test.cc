@@ -97,7 +97,7 @@ TEST(SentencePieceTest, CharactersOnlyInsideTokens) {
 }
 
 TEST(SentencePieceTest, SpacesArePutInByPartOrAtTheFirstOnly) {
-  const auto legacy = LoadOrDie({});
+  const auto legacy = LoadOrDie({}, R"({"legacy": true})");
   EXPECT_THAT(Ids(EncodeOrDie(*legacy, "a<user>a", Plain())),
               ElementsAre(10, 11, 10));
   EXPECT_THAT(Ids(EncodeOrDie(*legacy, " a", Plain())), ElementsAre(9, 10));
