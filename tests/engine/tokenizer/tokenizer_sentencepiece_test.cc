@@ -144,7 +144,8 @@ TEST(SentencePieceTest, Config) {
   const auto more = LoadOrDie({}, R"({"added_tokens_decoder": {
       "1": {"content": "<s>", "special": true, "rstrip": true},
       "13": {"content": "<|end|>", "special": true}},
-      "eos_token": "<|end|>", "add_eos_token": true, "add_bos_token": false})");
+      "eos_token": "<|end|>", "add_eos_token": true, "add_bos_token": false,
+      "legacy": true})");
   EXPECT_EQ(more->vocab_size(), 14);
   EXPECT_THAT(Ids(EncodeOrDie(*more, "a", {})), ElementsAre(10, 13));
   EncodeOptions options = Plain();
