@@ -30,6 +30,7 @@ from transformers.models.auto import modeling_auto  # noqa: E402
 
 VOCAB = 300
 TOLERANCE = 1e-3
+MAX_PARAMETERS = 20_000_000
 IDS = [int(i) for i in np.random.RandomState(1).randint(3, 290, 40)]
 TEXT = "The city of Paris is in France. It's 1234 people;\n\n  def f(x):\n"
 # What makes a model small, under the names that configurations use.
@@ -116,6 +117,10 @@ def make(config_class, folder):
     torch.manual_seed(0)
     config = small_config(config_class)
     config.initializer_range = 0.25
+    with torch.device("meta"):
+        size = sum(p.numel() for p in transformers.AutoModelForCausalLM.from_config(
+            config).parameters())  # fmt: skip
+    assert size < MAX_PARAMETERS, f"{size} parameters"
     model = transformers.AutoModelForCausalLM.from_config(
         config, dtype=torch.float32, attn_implementation="eager")  # fmt: skip
     model.eval().save_pretrained(folder)
