@@ -189,9 +189,14 @@ RopePosition Sequence::rope_position(int position) const {
 void Sequence::Hook(HookPoint point, int layer, const RowSpan& span,
                     const HeadRows& x) {
   ++fired_[static_cast<size_t>(point)];
-  capture_.Record(point, layer, Stage::kBefore, span, x);
+  const auto record = [&](Stage stage) {
+    const bool by_query =
+        disruptor_.copies_differ(point, layer, stage, span.phase);
+    capture_.Record(point, layer, stage, span, x, by_query);
+  };
+  record(Stage::kBefore);
   disruptor_.Apply(point, layer, span, x);
-  capture_.Record(point, layer, Stage::kAfter, span, x);
+  record(Stage::kAfter);
 }
 
 void Sequence::HookVision(int image, HookPoint point, int layer,
@@ -199,11 +204,11 @@ void Sequence::HookVision(int image, HookPoint point, int layer,
   RowSpan span;
   span.rows = x.rows;
   span.image = image;
-  capture_.Record(point, layer, Stage::kBefore, span, x);
+  capture_.Record(point, layer, Stage::kBefore, span, x, false);
   if (!vision_disruptors_.empty()) {
     vision_disruptors_[image].Apply(point, layer, span, x);
   }
-  capture_.Record(point, layer, Stage::kAfter, span, x);
+  capture_.Record(point, layer, Stage::kAfter, span, x, false);
 }
 
 void Sequence::HookPattern(int layer, const RowSpan& span, const float* q,

@@ -28,6 +28,14 @@ RowSet RowsAt(Range positions, const RowSpan& span) {
   return {positions.begin - span.first_position, positions.size()};
 }
 
+// The place in a table (layers, points, stages, phases).
+size_t PlaceIn(int layer, HookPoint point, Stage stage, Phase phase) {
+  const size_t at =
+      static_cast<size_t>(layer) * kNumHookPoints + static_cast<size_t>(point);
+  return (at * 2 + (stage == Stage::kAfter ? 1 : 0)) * 2 +
+         (phase == Phase::kDecode ? 1 : 0);
+}
+
 // The step that a rule's random choice in this span is keyed by.
 int ChoiceStep(const RowSpan& span) {
   return span.phase == Phase::kPrefill ? 0 : 1 + span.step;
@@ -68,6 +76,7 @@ Disruptor::Disruptor(const ModelConfig& config, const std::vector<Rule>& rules,
                                             ? c.num_heads
                                             : c.num_kv_heads);
   }
+  FindDifferingCopies(config);
   for (size_t i = 0; i < rules.size(); ++i) {
     if (rules[i].vision != of_vision) continue;
     num_entries_ += static_cast<int64_t>(rules[i].entries.size());
@@ -82,6 +91,28 @@ Disruptor::Disruptor(const ModelConfig& config, const std::vector<Rule>& rules,
       }
     }
   }
+}
+
+void Disruptor::FindDifferingCopies(const ModelConfig& config) {
+  differ_.resize(layouts_.size() * kNumHookPoints * 2 * 2);
+  for (size_t i = 0; i < layouts_.size(); ++i) {
+    if (layouts_[i] != KvLayout::kExpanded) continue;
+    const int layer = static_cast<int>(i);
+    for (HookPoint point : {HookPoint::kK, HookPoint::kRotK, HookPoint::kV}) {
+      for (Stage stage : {Stage::kBefore, Stage::kAfter}) {
+        for (Phase phase : {Phase::kPrefill, Phase::kDecode}) {
+          differ_[PlaceIn(layer, point, stage, phase)] =
+              CopiesDifferAt(rules_, layer, point, stage, phase,
+                             config.attention(image_ >= 0, layer));
+        }
+      }
+    }
+  }
+}
+
+bool Disruptor::copies_differ(HookPoint point, int layer, Stage stage,
+                              Phase phase) const {
+  return differ_[PlaceIn(layer, point, stage, phase)];
 }
 
 void Disruptor::AddState(const ModelConfig& config, int rule_index, Qkv tensor,

@@ -43,6 +43,9 @@ class Disruptor {
   bool needs_copy() const { return needs_copy_; }
   // The largest number of heads that a layer's copy has.
   int copy_heads() const { return copy_heads_; }
+  // Whether K or V has heads that differ inside a group there (CopiesDifferAt).
+  bool copies_differ(HookPoint point, int layer, Stage stage,
+                     Phase phase) const;
 
   // Applies the rules of `point` to what attention reads.
   void Apply(HookPoint point, int layer, const RowSpan& span,
@@ -86,6 +89,7 @@ class Disruptor {
     int64_t mark = 0;
   };
 
+  void FindDifferingCopies(const ModelConfig& config);
   void AddState(const ModelConfig& config, int rule_index, Qkv tensor,
                 int layer, bool on_cache);
   absl::Status MakeTensorRules();
@@ -106,6 +110,7 @@ class Disruptor {
   int image_;
   Backend* backend_ = nullptr;
   std::vector<KvLayout> layouts_;  // (layers)
+  std::vector<bool> differ_;       // (layers, points, stages, phases)
   bool needs_copy_ = false;
   int copy_heads_ = 0;
   std::vector<State> states_;

@@ -68,6 +68,23 @@ bool CopiesDiffer(const Rule& rule, Qkv tensor,
          rule.k + rule.exclude_top < attention.head_dim;
 }
 
+bool CopiesDifferAt(const std::vector<Rule>& rules, int layer, HookPoint point,
+                    Stage stage, Phase phase,
+                    const AttentionConfig& attention) {
+  const Qkv tensor = TensorOf(point);
+  return absl::c_any_of(rules, [&](const Rule& rule) {
+    if (rule.vision || !Has(rule.phase, phase) ||
+        !absl::c_binary_search(rule.layers, layer) ||
+        !absl::c_linear_search(rule.tensors, tensor)) {
+      return false;
+    }
+    const HookPoint acts = PointOf(rule, tensor);
+    const bool reached =
+        acts < point || (acts == point && stage == Stage::kAfter);
+    return reached && CopiesDiffer(rule, tensor, attention);
+  });
+}
+
 HookPoint PointOf(const Rule& rule, Qkv tensor) {
   const bool pre = rule.point == Rule::Point::kPreRope;
   switch (tensor) {

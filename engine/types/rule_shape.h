@@ -5,6 +5,8 @@
 #ifndef QKSCOPE_ENGINE_TYPES_RULE_SHAPE_H_
 #define QKSCOPE_ENGINE_TYPES_RULE_SHAPE_H_
 
+#include <vector>
+
 #include "engine/types/model_config.h"
 #include "engine/types/row_span.h"
 #include "engine/types/spec.h"
@@ -26,6 +28,13 @@ bool ActsOnHead(const DisruptionRule& rule, int head);
 // the values of K.
 bool CopiesDiffer(const DisruptionRule& rule, Qkv tensor,
                   const AttentionConfig& attention);
+
+// Whether a rule has made the query heads of a group read different K (or V)
+// once the hook point's stage is reached in a phase. Rules that act at an
+// earlier point count, those of other phases do not. Never true of Q.
+bool CopiesDifferAt(const std::vector<DisruptionRule>& rules, int layer,
+                    HookPoint point, Stage stage, Phase phase,
+                    const AttentionConfig& attention);
 
 // --- points
 // The hook point at which the rule acts on `tensor`. V has no RoPE: both of a
