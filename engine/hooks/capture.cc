@@ -193,8 +193,8 @@ Capture::ChosenHeads Capture::HeadsFor(const HeadView& view,
 bool Capture::Wants(HookPoint point, int layer, Stage stage,
                     const RowSpan& span) const {
   const CaptureSpec& c = spec_.capture;
-  if (c.off || !Has(c.stage, stage) || !Has(c.phase, span.phase) ||
-      !absl::c_linear_search(c.points, point)) {
+  if (c.off || span.recomputed || !Has(c.stage, stage) ||
+      !Has(c.phase, span.phase) || !absl::c_linear_search(c.points, point)) {
     return false;
   }
   return span.image >= 0 ? absl::c_binary_search(c.vision_layers, layer)
@@ -215,6 +215,7 @@ LayerFrame& Capture::AddFrame(HookPoint point, int layer, Stage stage,
                               RawDtype dtype, std::vector<int> heads,
                               int group) {
   Pending& pending = pending_.emplace_back();
+  pending.rope_length = span.rope_length;
   LayerFrame& frame = pending.frame;
   frame.heads = std::move(heads);
   frame.group_size = group;
@@ -274,6 +275,7 @@ void Capture::Record(HookPoint point, int layer, Stage stage,
   const HeadView view = ViewOf(point, layer, span, x.heads, by_query);
   if (spec_.capture.form == CaptureForm::kNormOverTokens) {
     if (span.phase == Phase::kDecode) {
+      decode_rope_length_ = span.rope_length;
       double* sum = DecodeSum(point, layer, stage, view);
       backend_->AddMoments({MomentsJob{x, rows, {sum, nullptr}}});
       return;
@@ -332,6 +334,7 @@ bool Capture::FinishDecode() {
     const int layer = spec_.capture.layers[i / 2 / kNumHookPoints];
     RowSpan all;
     all.phase = Phase::kDecode;
+    all.rope_length = decode_rope_length_;
     EmitNorms(point, layer, i % 2 == 1 ? Stage::kAfter : Stage::kBefore, all,
               decode_.as<double>() + i * widest_, decode_views_[i],
               config_.layers[layer].attention.head_dim);
@@ -352,7 +355,8 @@ std::vector<LayerFrame> Capture::TakeFrames() {
       // no wavelengths in tokens.
       const std::vector<double> wavelengths =
           HasRope(frame.point) && frame.image < 0
-              ? config_.layers[frame.layer].attention.rope.Wavelengths()
+              ? config_.layers[frame.layer].attention.rope.Wavelengths(
+                    pending_.front().rope_length)
               : std::vector<double>();
       frame.statistics = ComputeStatistics(
           absl::MakeConstSpan(norms, Product(frame.shape)), frame.shape[0],

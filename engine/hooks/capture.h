@@ -51,6 +51,7 @@ class Capture {
  private:
   struct Pending {
     LayerFrame frame;
+    int rope_length = 0;  // as in RowSpan
     int64_t mark = 0;
   };
 
@@ -95,6 +96,7 @@ class Capture {
   int64_t staging_bytes_ = 0;
   DeviceBuffer decode_;  // (wanted layers, points, stages, widest)
   std::vector<HeadView> decode_views_;  // index as in decode_
+  int decode_rope_length_ = 0;          // of the last decode step
   // The positions that the spec lists, then a list of places of heads for each
   // view that needs one.
   std::vector<int32_t> lists_;

@@ -196,8 +196,11 @@ void Disruptor::RunPerHead(State& state, const RowSpan& span, const HeadRows& x,
     backend_->ReplaceDims(
         {ReplaceJob{x, rows, state.choice, rule.replace, rule.factor}});
   }
-  if (choose && !state.on_cache) {
+  if (state.on_cache || span.recomputed) return;
+  if (choose) {
     AddReport(state, span, {}, acts ? rows.count : 0);
+  } else {
+    state.unreported_rows += rows.count;
   }
 }
 
@@ -206,15 +209,36 @@ void Disruptor::RunPerToken(State& state, const RowSpan& span,
   const Choice choice = {token_masks_.as<uint8_t>(), token_values_.as<float>()};
   backend_->DisruptPerToken(
       {TokenRuleJob{state.tensor_rule, ChoiceStep(span), x, rows, choice}});
-  if (state.on_cache) return;
+  if (state.on_cache || span.recomputed) return;
   std::vector<int> positions(rows.count);
   std::iota(positions.begin(), positions.end(),
             span.first_position + rows.begin);
   AddReport(state, span, std::move(positions), 0);
 }
 
-void Disruptor::AddReport(const State& state, const RowSpan& span,
-                          std::vector<int> positions, int64_t rows) {
+void Disruptor::Restart() {
+  if (states_.empty()) return;
+  ReportDecode();  // the choice may change
+  backend_->Zero(memory_.as<void>(), state_bytes_);
+  for (State& state : states_) state.count = 0;
+}
+
+bool Disruptor::ReportDecode() {
+  RowSpan all;
+  all.phase = Phase::kDecode;
+  bool any = false;
+  for (State& state : states_) {
+    if (state.unreported_rows == 0) continue;
+    AddReport(state, all, {}, state.unreported_rows).chosen = false;
+    state.unreported_rows = 0;
+    any = true;
+  }
+  return any;
+}
+
+Disruptor::Report& Disruptor::AddReport(const State& state, const RowSpan& span,
+                                        std::vector<int> positions,
+                                        int64_t rows) {
   Report& report = reports_.emplace_back();
   report.applied.arm = arm_;
   report.applied.rule = state.rule_index;
@@ -239,6 +263,7 @@ void Disruptor::AddReport(const State& state, const RowSpan& span,
   backend_->Download(report.values.data(), values,
                      report.values.size() * sizeof(float));
   report.mark = backend_->MarkDownloads();
+  return report;
 }
 
 namespace {
@@ -279,7 +304,7 @@ void Disruptor::FillReport(const Report& report, AppliedRule* applied) {
                                   dims, report.values.data() + physical * dims);
       applied->replaced +=
           static_cast<int64_t>(chosen.dims.size()) * report.rows;
-      applied->chosen.push_back(std::move(chosen));
+      if (report.chosen) applied->chosen.push_back(std::move(chosen));
     }
     return;
   }

@@ -55,6 +55,11 @@ class Disruptor {
   void ApplyToCache(HookPoint point, int layer, const RowSpan& span,
                     const HeadRows& x);
 
+  // Forgets the prompt and all rows after it: they will run again.
+  void Restart();
+  // Reports how many values those rules wrote in decode that reuse the prompt's
+  // choice. False: none.
+  bool ReportDecode();
   // Returns the reports that have arrived on the host since the last call.
   std::vector<AppliedRule> TakeReports();
 
@@ -74,7 +79,8 @@ class Disruptor {
     int64_t offset = 0;           // in memory_
     Moments moments;
     Choice choice;
-    int64_t count = 0;  // positions in the moments
+    int64_t count = 0;            // positions in the moments
+    int64_t unreported_rows = 0;  // written in decode with the prompt's choice
     int size() const { return static_cast<int>(heads.size()) * head_dim; }
   };
   struct Report {
@@ -85,7 +91,8 @@ class Disruptor {
     // the report moves.
     std::vector<uint8_t> mask;
     std::vector<float> values;
-    int64_t rows = 0;  // rows written, per_head
+    int64_t rows = 0;    // rows written, per_head
+    bool chosen = true;  // whether the choice is new
     int64_t mark = 0;
   };
 
@@ -100,8 +107,8 @@ class Disruptor {
                   const RowSet& rows);
   void RunPerToken(State& state, const RowSpan& span, const HeadRows& x,
                    const RowSet& rows);
-  void AddReport(const State& state, const RowSpan& span,
-                 std::vector<int> positions, int64_t rows);
+  Report& AddReport(const State& state, const RowSpan& span,
+                    std::vector<int> positions, int64_t rows);
   static void FillReport(const Report& report, AppliedRule* applied);
 
   const std::vector<DisruptionRule>& rules_;

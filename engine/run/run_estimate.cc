@@ -141,15 +141,17 @@ absl::StatusOr<RunEstimate> Run::Estimate(const RunSpec& spec) {
     extra = extra + Checked(image.values.size()) * 4;
   }
   const int64_t tokens = static_cast<int64_t>(spec.tokens.size());
+  const int64_t continuation = static_cast<int64_t>(spec.continuation.size());
   const int64_t new_tokens =
-      spec.generate.has_value() ? spec.generate->max_new_tokens : 0;
+      continuation +
+      (spec.generate.has_value() ? spec.generate->max_new_tokens : 0);
   for (size_t i = 0; i < spec.arms.size(); ++i) {
     const int arm = static_cast<int>(i);
     const Sequence sequence(spec, arm, never, nullptr);
     const int64_t arm_pages = PagePool::PagesFor(tokens + new_tokens);
     stream = stream + StreamBytes(spec, arm, sequence.disruptor());
     pages = pages + arm_pages;
-    rows = rows + tokens;
+    rows = rows + tokens + continuation;
     const ModelConfig& config = spec.arms[i].model->config();
     if (sequence.vision() != nullptr &&
         Sequence::TowerOwner(spec, arm) == arm) {

@@ -116,6 +116,12 @@ PhaseSet ChoosingPhases(const Rule& rule) {
   return rule.reselect ? prefill | rule.phase : prefill;
 }
 
+bool DecodesRowByRow(const Rule& rule) {
+  if (!Has(rule.phase, Phase::kDecode)) return false;
+  return Has(ChoosingPhases(rule), Phase::kDecode) ||
+         rule.kv_cache == Rule::KvCache::kAttentionOnly;
+}
+
 Range CountedPositions(const Rule& rule, const RowSpan& span) {
   return span.phase == Phase::kDecode ? AllOf(span)
                                       : Within(rule.stat_span, span);

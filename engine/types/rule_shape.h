@@ -50,6 +50,11 @@ Qkv TensorOf(HookPoint point);
 // kPerToken chooses for each token that it changes.
 PhaseSet ChoosingPhases(const DisruptionRule& rule);
 
+// Whether decode rows must run one at a time under the rule: because it chooses
+// for each, or because later rows read other K and V of a row than the row
+// itself does.
+bool DecodesRowByRow(const DisruptionRule& rule);
+
 // --- positions, absolute and within the pass; the range may be empty
 // Those whose norms and means count. A generated token always counts.
 Range CountedPositions(const DisruptionRule& rule, const RowSpan& span);
