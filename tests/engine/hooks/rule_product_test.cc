@@ -52,6 +52,7 @@ class CheckedRun {
   }
 
   void Check() {
+    ASSERT_TRUE(driven_->sequence()->FinishDecode().ok());
     for (const LayerFrame& frame : driven_->recorder.frames) {
       frames_[{frame.layer, frame.point, frame.stage, frame.step}] =
           RowsOf(frame);
@@ -204,8 +205,10 @@ class CheckedRun {
                                      seen[Qkv::kK], seen[Qkv::kV],
                                      config_.layers[layer].attention.scale));
     }
-    for (const auto& [tensor, all] : references) {
-      for (const RuleReference& reference : all) {
+    for (auto& [tensor, all] : references) {
+      for (RuleReference& reference : all) {
+        if (reference.reports().empty()) continue;
+        reference.Finish();
         reports->insert(reports->end(), reference.reports().begin(),
                         reference.reports().end());
       }
@@ -213,9 +216,9 @@ class CheckedRun {
   }
 
   void CheckReports(const std::vector<AppliedRule>& want) {
-    using Key = std::tuple<int, int, Qkv, int>;
+    using Key = std::tuple<int, int, Qkv, Phase, int>;
     const auto key = [](const AppliedRule& a) -> Key {
-      return {a.rule, a.layer, a.tensor, a.step};
+      return {a.rule, a.layer, a.tensor, a.phase, a.step};
     };
     std::map<Key, const AppliedRule*> got;
     for (const AppliedRule& a : driven_->recorder.applied) got[key(a)] = &a;
