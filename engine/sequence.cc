@@ -133,7 +133,7 @@ int64_t Sequence::extra_bytes() const {
   if (disruptor_.needs_copy()) {
     const int64_t position =
         int64_t{disruptor_.copy_heads()} * MaxHeadDim(config) * 2;
-    bytes += position * std::max(prompt_tokens(), decode_rows_) * 4;
+    bytes += position * max_rows() * 4;
     bytes += position * kPageSize * BytesOf(model().compute()) *
              PagePool::PagesFor(max_positions());
   }
@@ -148,8 +148,7 @@ absl::Status Sequence::Reserve() {
   const ModelConfig& config = model().config();
   QK_ASSIGN_OR_RETURN(
       pages_, model().pages().Take(PagePool::PagesFor(max_positions())));
-  const int most_rows = std::max(prompt_tokens(), decode_rows_);
-  QK_RETURN_IF_ERROR(model().workspace().Reserve(most_rows));
+  QK_RETURN_IF_ERROR(model().workspace().Reserve(max_rows()));
   QK_RETURN_IF_ERROR(disruptor_.Reserve(backend));
   for (Disruptor& image : vision_disruptors_) {
     QK_RETURN_IF_ERROR(image.Reserve(backend));
@@ -163,8 +162,8 @@ absl::Status Sequence::Reserve() {
   if (disruptor_.needs_copy()) {
     const int64_t position =
         int64_t{disruptor_.copy_heads()} * MaxHeadDim(config);
-    QK_ASSIGN_OR_RETURN(k_copy_, backend->Allocate(position * most_rows * 4));
-    QK_ASSIGN_OR_RETURN(v_copy_, backend->Allocate(position * most_rows * 4));
+    QK_ASSIGN_OR_RETURN(k_copy_, backend->Allocate(position * max_rows() * 4));
+    QK_ASSIGN_OR_RETURN(v_copy_, backend->Allocate(position * max_rows() * 4));
     QK_ASSIGN_OR_RETURN(
         fresh_, backend->Allocate(2 * position * kPageSize *
                                   BytesOf(model().compute()) * pages_.size()));

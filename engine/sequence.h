@@ -3,6 +3,7 @@
 #ifndef QKSCOPE_ENGINE_SEQUENCE_H_
 #define QKSCOPE_ENGINE_SEQUENCE_H_
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -70,6 +71,8 @@ class Sequence {
   // Token ids of those rows.
   absl::Span<const int32_t> NextTokens() const;
   void AppendToken(int32_t id);
+  // The most rows that a pass of the sequence has.
+  int max_rows() const { return std::max(prompt_tokens(), decode_rows_); }
   // Rows that the tower must still run before them. 0 if another arm owns the
   // tower's pass.
   int TowerRows() const;

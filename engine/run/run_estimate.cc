@@ -161,14 +161,14 @@ absl::StatusOr<RunEstimate> Run::Estimate(const RunSpec& spec) {
     extra =
         extra + sequence.extra_bytes() +
         Checked(arm_pages) * spec.arms[i].model->pages().page_bytes() +
-        Checked(tokens) * config.hidden_size * 4 +
+        Checked(sequence.max_rows()) * config.hidden_size * 4 +
         (spec.baseline.has_value() ? Checked(tokens) * sizeof(LogitsRow)
                                    : Checked(0)) +
         // cos and sin: one copy on the host, one on the device.
-        Checked(tokens) * RopeFloats(*spec.arms[i].model) * 8 +
+        Checked(sequence.max_rows()) * RopeFloats(*spec.arms[i].model) * 8 +
         Workspace::BytesForRows(
-            config, std::max<int64_t>(
-                        0, tokens - spec.arms[i].model->max_rows_per_pass()));
+            config, std::max(0, sequence.max_rows() -
+                                    spec.arms[i].model->max_rows_per_pass()));
   }
   // A pass of many rows has buffers of its own.
   for (const ArmSpec& arm : spec.arms) {

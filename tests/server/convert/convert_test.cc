@@ -209,6 +209,12 @@ TEST(ConvertManyTest, ChecksTheSpecBeforeAnyPrompt) {
   EXPECT_EQ(check("request {model: 'm' capture {form: RAW}} aggregate: true")
                 .message(),
             "spec.aggregate: needs capture.form NORM_OVER_TOKENS");
+  EXPECT_EQ(check("request {model: 'm' arms {name: 'a' disruptions {top_k {k: "
+                  "1} phase: DECODE}}}")
+                .message(),
+            "spec.request.arms[0].disruptions[0].phase: DECODE acts on "
+            "generated tokens, but the request has no generate; expected "
+            "PREFILL, BOTH or a generate");
 }
 
 TEST(ConvertGenerateTest, OneArmWithoutCapture) {
