@@ -26,6 +26,8 @@ struct LayerFrame {
   RawDtype dtype = RawDtype::kF32;
   std::vector<int> shape;  // see CaptureForm in spec.proto
   std::vector<int> heads;  // the tensor's heads that the frame holds
+  // How many query heads read each of these heads. 1: they are query heads.
+  int group_size = 1;
   bool no_rope =
       false;       // whether this is a post-RoPE point of a layer without RoPE
   int image = -1;  // the image that the vision tower saw; -1: the text

@@ -21,7 +21,9 @@ pb::RopeInfo RopeInfoOf(const RopeConfig& rope) {
   out.set_theta(rope.theta);
   out.set_rotary_dims(rope.rotary_dims);
   out.set_scaling(rope.scaling);
-  for (double wavelength : rope.Wavelengths()) out.add_wavelengths(wavelength);
+  for (double wavelength : rope.Wavelengths(/*positions=*/1)) {
+    out.add_wavelengths(wavelength);
+  }
   return out;
 }
 

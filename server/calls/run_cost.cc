@@ -71,6 +71,10 @@ double AppliedBytes(const RunSpec& spec, const DisruptionRule& rule,
   const bool per_token = rule.axis == DisruptionRule::Axis::kPerToken;
   const double steps =
       Has(ChoosingPhases(rule), Phase::kDecode) ? NewTokens(spec) : 0;
+  // What was written with the prompt's choice comes at the end of decode, and
+  // where LongRoPE lets the prompt choose again.
+  const double totals =
+      Has(rule.phase, Phase::kDecode) && spec.generate.has_value() ? 2 : 0;
   for (int layer : rule.layers) {
     const AttentionConfig& attention = config.attention(rule.vision, layer);
     const bool counted = rule.select == DisruptionRule::Select::kTopK ||
@@ -81,7 +85,8 @@ double AppliedBytes(const RunSpec& spec, const DisruptionRule& rule,
     const double prefill =
         each * (per_token ? positions : sequences * attention.num_heads);
     const double step = each * (per_token ? 1 : attention.num_heads);
-    bytes += sequences * kEventBytes + prefill + steps * (kEventBytes + step);
+    bytes += (sequences + totals) * kEventBytes + prefill +
+             steps * (kEventBytes + step);
   }
   return bytes * static_cast<double>(rule.tensors.size());
 }

@@ -82,9 +82,10 @@ absl::Status ScoreCall::Prepare(const pb::ScoreRequest& request,
   for (size_t i = 0; i < score.specs.size(); ++i) {
     RunSpec& spec = score.specs[i];
     results_[i].set_context_tokens(score.context_tokens[i]);
-    call_.prompt_tokens += static_cast<int64_t>(spec.tokens.size());
+    const int64_t rows = spec.score->end;
+    call_.prompt_tokens += rows;
     ScheduledRun& run = runs->emplace_back();
-    run.prefill_rows = static_cast<int64_t>(spec.tokens.size());
+    run.prefill_rows = rows;
     auto sink =
         std::make_shared<PairSink>(run_parts_->executor, weak_from_this(), i);
     QK_ASSIGN_OR_RETURN(run.run, Run::Create(std::move(spec), sink.get()));

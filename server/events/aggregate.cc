@@ -51,6 +51,7 @@ void Aggregator::Add(const std::vector<LayerFrame>& frames) {
         static_cast<int>(frame.point), static_cast<int>(frame.stage)}];
     const std::vector<float> norms = Floats(frame.data);
     entry.shape = frame.shape;
+    entry.group_size = frame.group_size;
     entry.mean.resize(norms.size());
     entry.squares.resize(norms.size());
     ++entry.count;
@@ -84,6 +85,7 @@ std::vector<pb::Aggregate> Aggregator::ToProto(const pb::AnalyzeRequest& spec,
     message.set_stage(static_cast<pb::Stage>(key.stage));
     message.set_count(entry.count);
     message.mutable_shape()->Assign(entry.shape.begin(), entry.shape.end());
+    message.set_group_size(entry.group_size);
     message.set_mean(Bytes(entry.mean, 1));
     message.set_variance(
         Bytes(entry.squares, static_cast<double>(entry.count)));

@@ -4,6 +4,10 @@ qk_test(golden_test SOURCES golden_test.cc LIBS qk_core)
 qk_test(disruption_test SOURCES hooks/disruption_test.cc LIBS qk_core)
 qk_test(rule_product_test SOURCES hooks/rule_product_test.cc
         hooks/rule_reference.cc TIMEOUT 900 LIBS qk_core)
+qk_test(query_head_capture_test SOURCES hooks/query_head_capture_test.cc
+        hooks/rule_reference.cc LIBS qk_core)
+qk_test(generation_test SOURCES run/generation_test.cc run/continuation_test.cc
+        LIBS qk_core)
 qk_test(estimate_test SOURCES run/estimate_test.cc LIBS qk_core)
 qk_test(test_backend_test SOURCES test_backend_test.cc LIBS qk_core)
 qk_test(create_backend_test SOURCES create_backend_test.cc LIBS qk_core)

@@ -13,6 +13,7 @@
 #include "absl/strings/str_format.h"
 #include "client/files/json_writer.h"
 #include "client/files/norm_statistics.h"
+#include "client/files/query_heads.h"
 #include "client/files/saved_analysis.h"
 #include "client/qkctl/command.h"
 #include "client/qkctl/flags/request_flags.h"
@@ -36,8 +37,9 @@ struct Side {
 // One point of one layer on both sides.
 struct Pair {
   NormStatistics a, b;
-  bool norms = false;  // if false, the statistics have no meaning
-  double change = 0;   // |a - b| / |a|, as vectors
+  bool norms = false;        // if false, the statistics have no meaning
+  bool query_heads = false;  // one side's KV heads are repeated
+  double change = 0;         // |a - b| / |a|, as vectors
 };
 
 absl::StatusOr<Side> SideOf(const SavedAnalysis& saved, const std::string& arm,
@@ -77,12 +79,23 @@ double RelativeChange(const std::vector<float>& a,
                    : std::sqrt(distance / norm);
 }
 
+// The values of `tensor`; its KV heads are repeated if `other` has a head for
+// each query head.
+absl::StatusOr<std::vector<float>> ValuesLike(const Tensor& tensor,
+                                              const v1::Layer& other) {
+  absl::StatusOr<std::vector<float>> values =
+      TensorValues(tensor.header.dtype(), tensor.data);
+  if (!values.ok() || tensor.header.group_size() == 1 ||
+      !OnlyOneInQueryHeads(tensor.header, other)) {
+    return values;
+  }
+  return RepeatKvHeads(tensor.header, *values, other);
+}
+
 absl::StatusOr<Pair> ComparePlace(const Tensor& a, const Tensor& b,
                                   double lambda) {
-  absl::StatusOr<std::vector<float>> values_a =
-      TensorValues(a.header.dtype(), a.data);
-  absl::StatusOr<std::vector<float>> values_b =
-      TensorValues(b.header.dtype(), b.data);
+  absl::StatusOr<std::vector<float>> values_a = ValuesLike(a, b.header);
+  absl::StatusOr<std::vector<float>> values_b = ValuesLike(b, a.header);
   if (!values_a.ok()) return values_a.status();
   if (!values_b.ok()) return values_b.status();
   if (values_a->size() != values_b->size()) {
@@ -94,6 +107,7 @@ absl::StatusOr<Pair> ComparePlace(const Tensor& a, const Tensor& b,
   }
   Pair pair;
   pair.change = RelativeChange(*values_a, *values_b);
+  pair.query_heads = OnlyOneInQueryHeads(a.header, b.header);
   pair.norms = a.header.form() == v1::NORM_OVER_TOKENS &&
                a.header.shape_size() == 2 && a.header.shape(1) > 0;
   if (pair.norms) {
@@ -124,12 +138,15 @@ std::string PairJson(const Place& place, const Pair& pair) {
       v1::Phase_Name(static_cast<v1::Phase>(phase)), "\",\"step\":", step,
       ",\"massive\":[", pair.a.massive_count, ",", pair.b.massive_count,
       "],\"ratio\":[", pair.a.ratio, ",", pair.b.ratio, "],\"change\":",
-      std::isfinite(pair.change) ? absl::StrCat(pair.change) : "null", "}\n");
+      std::isfinite(pair.change) ? absl::StrCat(pair.change) : "null",
+      pair.query_heads ? ",\"query_heads\":true" : "", "}\n");
 }
 
 std::string PairLine(const Place& place, const Pair& pair) {
-  const std::string point = absl::AsciiStrToLower(
-      v1::HookPoint_Name(static_cast<v1::HookPoint>(std::get<4>(place))));
+  const std::string point = absl::StrCat(
+      absl::AsciiStrToLower(
+          v1::HookPoint_Name(static_cast<v1::HookPoint>(std::get<4>(place)))),
+      pair.query_heads ? "*" : "");
   const std::string change = absl::StrFormat("%.2f %%", 100 * pair.change);
   if (!pair.norms) {
     return absl::StrFormat("%-18s %-11s %8s %8s %8s %8s %10s\n",
@@ -156,16 +173,25 @@ absl::Status PrintComparison(const Side& a, const Side& b, bool json,
         "\n");
   }
   int pairs = 0;
+  bool query_heads = false;
   for (const auto& [place, tensor] : a.tensors) {
     const auto other = b.tensors.find(place);
     if (other == b.tensors.end()) continue;
     absl::StatusOr<Pair> pair = ComparePlace(tensor, other->second, a.lambda);
     if (!pair.ok()) return pair.status();
     ++pairs;
+    query_heads = query_heads || pair->query_heads;
     table += json ? PairJson(place, *pair) : PairLine(place, *pair);
   }
   if (pairs == 0) {
     return absl::InvalidArgumentError("the two sides have no tensor in common");
+  }
+  if (query_heads && !json) {
+    table +=
+        "* A rule made the query heads of a group read different values, so "
+        "one side has a\n  head per query head. The KV heads of the other are "
+        "repeated to match: massive\n  values are counted per query head on "
+        "both sides.\n";
   }
   console->Print(table);
   if (!json && a.mean_logprob.has_value() && b.mean_logprob.has_value()) {
@@ -277,7 +303,11 @@ const Command kCompareCommand = {
      "Given two arms, runs them and compares values after the disruption "
      "(change this\nwith --stage). Given files saved with analyze --out, runs "
      "nothing; --arm NAME\nthen chooses an arm of a file (default: the "
-     "first).\n\n"
+     "first).\n\nWhere an arm makes the query heads of a group read different "
+     "K or V (a rule of\nquery heads, such as the control of "
+     "rope_with_llm/mistral), the KV heads of the\nother side are repeated: "
+     "both then count query heads (marked *; \"query_heads\"\nin --json)."
+     "\n\n"
      "Examples:\n"
      "  qkctl compare --prompt 'The city of Paris' --arm clean --arm top_k:1\n"
      "  qkctl compare p.safetensors --arm clean --arm top_k:1\n"

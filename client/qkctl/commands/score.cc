@@ -160,7 +160,10 @@ const Command kScoreCommand = {
      "Each line of --jsonl is {\"context\": TEXT, \"continuation\": TEXT}, or "
      "has\ncontext_ids and continuation_ids with token ids. log-prob is the "
      "sum over the\ncontinuation's tokens, in nats. greedy says whether each "
-     "of them was the most\nlikely token.\n\nExamples:\n"
+     "of them was the most\nlikely token.\n\nUnder a disrupted arm the "
+     "continuation's tokens count as generated: they get the\n"
+     "log-probabilities that generate would give them. A clean arm is one pass "
+     "over\nthe whole text.\n\nExamples:\n"
      "  qkctl score --context 'The city of Paris is in' "
      "--continuation ' France'\n"
      "  qkctl score --jsonl pairs.jsonl --arm clean --arm top_k:1 --json\n"},

@@ -24,6 +24,15 @@ const v1::Comparison* Find(const AnalysisResult& result,
   return nullptr;
 }
 
+// Whether the arm's KL and flips say anything. A baseline's own say that it is
+// the one; they are shown if it is undisrupted and other arms are compared with
+// it.
+bool IsCompared(const AnalysisResult& result, const v1::Arm& arm,
+                const v1::Comparison& comparison) {
+  if (comparison.baseline() != arm.name()) return true;
+  return IsUndisrupted(arm) && result.comparisons.size() > 1;
+}
+
 int64_t Replaced(const AnalysisResult& result, const std::string& arm) {
   int64_t replaced = 0;
   for (const v1::Applied& applied : result.applied) {
@@ -46,14 +55,17 @@ std::string ArmLine(const AnalysisResult& result, const v1::Arm& arm,
   if (comparison != nullptr) {
     // A single token has no log-probability, because no token precedes it.
     const bool has_mean = comparison->token_logprob_size() > 1;
+    const bool compared = IsCompared(result, arm, *comparison);
     absl::StrAppendFormat(
-        &line, "  %10s  %9.4f  %9s",
+        &line, "  %10s  %9s  %9s",
         has_mean
             ? absl::StrCat(absl::StrFormat("%.4f", comparison->mean_logprob()),
                            IsUndisrupted(arm) ? " " : "*")
             : "- ",
-        comparison->mean_kl(),
-        absl::StrCat(comparison->top1_flips(), "/", comparison->kl_size()));
+        compared ? absl::StrFormat("%.4f", comparison->mean_kl()) : "-",
+        compared
+            ? absl::StrCat(comparison->top1_flips(), "/", comparison->kl_size())
+            : "-");
   } else {
     absl::StrAppendFormat(&line, "  %10s  %9s  %9s", "-", "-", "-");
   }
@@ -155,7 +167,12 @@ std::string ArmTable(const AnalysisResult& result, const Console& console) {
     absl::StrAppend(&table, ArmLine(result, arm, width));
   }
   std::string notes;
-  if (!baseline.empty()) {
+  if (result.comparisons.size() == 1) {
+    absl::StrAppend(&notes,
+                    "log-prob: mean over the prompt's tokens, nats. replaced: "
+                    "values written.\nKL and flips need another arm",
+                    any_disrupted ? ", such as --arm clean" : "", ".\n");
+  } else if (!baseline.empty()) {
     absl::StrAppend(&notes,
                     "log-prob: mean over the prompt's tokens, nats. KL: mean "
                     "over positions, nats, from ",

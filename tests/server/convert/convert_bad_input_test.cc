@@ -259,6 +259,16 @@ INSTANTIATE_TEST_SUITE_P(
             "capture.form: HOOK_PATTERN needs RAW"),
         Bad("pattern_everywhere", "capture {points: HOOK_PATTERN form: RAW}",
             "capture.positions: HOOK_PATTERN needs chosen query positions"),
+        BadRule("decode_rule", "top_k {k: 1} phase: DECODE",
+                ".phase: DECODE acts on generated tokens, but the request has "
+                "no generate; expected PREFILL, BOTH or a generate"),
+        Bad("second_decode_rule",
+            "arms {name: 'a'} arms {name: 'b' disruptions {top_k {k: 1} "
+            "layers: "
+            "0} disruptions {top_k {k: 1} phase: DECODE layers: 1}}",
+            "arms[1].disruptions[1].phase: DECODE acts on generated tokens, "
+            "but the request has no generate; expected PREFILL, BOTH or a "
+            "generate"),
         Bad("decode", "capture {phase: DECODE}",
             "capture.phase: DECODE and BOTH need generate"),
         Bad("lambda_nan", "statistics {lambda: nan}",
