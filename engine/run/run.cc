@@ -235,7 +235,8 @@ void RunImpl::SendScore(const Arm& arm) {
   for (int i = 0; i < spec_.score->size(); ++i) {
     const LogitsRow& row = arm.sequence->logits_results[i].row;
     result.token_logprob.push_back(row.target_logprob);
-    result.greedy.push_back(row.top1 == spec_.tokens[spec_.score->begin + i]);
+    result.greedy.push_back(row.finite() &&
+                            row.top1 == spec_.tokens[spec_.score->begin + i]);
   }
   sink_->OnScore(std::move(result));
 }
@@ -252,6 +253,10 @@ void RunImpl::SendLogits(const Arm& arm) {
 }
 
 void RunImpl::TakeToken(Arm& arm, const LogitsResult& result) {
+  if (!result.row.finite()) {
+    Stop(arm, "non_finite");
+    return;
+  }
   const GenerateSpec& spec = *spec_.generate;
   const int step = arm.summary.generated_tokens;
   TokenEvent token;

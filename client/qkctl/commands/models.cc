@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "client/files/json_writer.h"
 #include "client/qkctl/command.h"
 #include "client/qkctl/output/requests_view.h"
@@ -18,6 +19,20 @@ std::string Heads(const v1::ModelInfo& model) {
   const v1::LayerInfo& layer = model.layers(0);
   return absl::StrCat(layer.num_heads(), "/", layer.num_kv_heads(), " x ",
                       layer.head_dim());
+}
+
+std::string NonFiniteWeights(const v1::ModelInfo& model) {
+  const v1::NonFiniteWeights& weights = model.non_finite_weights();
+  return absl::StrCat(weights.count(),
+                      " weights not finite (NaN or infinite), the first: ",
+                      Printable(weights.tensor()), "[",
+                      absl::StrJoin(weights.index(), ", "), "]");
+}
+
+// What is wrong with the model, to stand at the end of its row.
+std::string Problem(const v1::ModelInfo& model) {
+  if (!model.failure().empty()) return "  " + model.failure();
+  return model.has_non_finite_weights() ? "  " + NonFiniteWeights(model) : "";
 }
 
 void PrintTable(const v1::ListModelsResponse& response, Console* console) {
@@ -36,8 +51,7 @@ void PrintTable(const v1::ListModelsResponse& response, Console* console) {
         model.name(), v1::ModelInfo::State_Name(model.state()),
         model.architecture(), model.num_layers(), Heads(model),
         model.context_length(), model.compute_type(), model.backend(),
-        MemoryBytes(model) / 1048576.0,
-        model.failure().empty() ? "" : "  " + model.failure()));
+        MemoryBytes(model) / 1048576.0, Problem(model)));
   }
 }
 
@@ -70,6 +84,9 @@ void PrintDetails(const v1::ModelInfo& model, Console* console) {
                                 model.host_bytes() / 1048576.0,
                                 model.device_bytes() / 1048576.0));
   row("weights SHA-256", model.weights_sha256());
+  if (model.has_non_finite_weights()) {
+    row("not finite", NonFiniteWeights(model));
+  }
   row("tokenizer SHA-256", model.tokenizer_sha256().empty()
                                ? "none; prompts must be token ids"
                                : model.tokenizer_sha256());
