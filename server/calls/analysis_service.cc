@@ -50,13 +50,29 @@ pb::TokenPiece PieceOf(const TokenSpan& token, const Tokenizer& tokenizer) {
   return out;
 }
 
-absl::Status CheckTextSize(const std::string& text) {
-  const int64_t bytes = static_cast<int64_t>(text.size());
-  if (bytes <= kMaxAnswerBytes) return absl::OkStatus();
-  return BadField(
-      "token_ids",
-      absl::StrCat("their text has ", HumanBytes(bytes), ", limit ",
-                   HumanBytes(kMaxAnswerBytes), "; send fewer at once"));
+absl::Status TextTooLarge() {
+  return BadField("token_ids", absl::StrCat("their text exceeds ",
+                                            HumanBytes(kMaxAnswerBytes),
+                                            "; send fewer at once"));
+}
+
+// Decodes no text that is far larger than an answer may be.
+absl::StatusOr<std::string> DecodeSmall(const Tokenizer& tokenizer,
+                                        const std::vector<int32_t>& ids,
+                                        bool keep_special) {
+  // A text may be shorter than its pieces: a space is a piece of 3 bytes in
+  // SentencePiece's vocabularies.
+  int64_t left = 4 * kMaxAnswerBytes;
+  for (const int32_t id : ids) {
+    if (!keep_special && tokenizer.IsSpecial(id)) continue;
+    left -= static_cast<int64_t>(tokenizer.Piece(id).size());
+    if (left < 0) return TextTooLarge();
+  }
+  QK_ASSIGN_OR_RETURN(std::string text, tokenizer.Decode(ids, keep_special));
+  if (static_cast<int64_t>(text.size()) > kMaxAnswerBytes) {
+    return TextTooLarge();
+  }
+  return text;
 }
 
 std::optional<grpc::ByteBuffer> ToAnalyzeEvent(pb::AnalyzeEvent* event) {
@@ -232,10 +248,10 @@ grpc::ServerUnaryReactor* AnalysisService::Detokenize(
                       const auto ids,
                       CheckTokenIds(request->token_ids(), "",
                                     model.tokenizer->vocab_size()));
-                  QK_ASSIGN_OR_RETURN(
-                      *response->mutable_text(),
-                      model.tokenizer->Decode(ids, request->keep_special()));
-                  return CheckTextSize(response->text());
+                  QK_ASSIGN_OR_RETURN(*response->mutable_text(),
+                                      DecodeSmall(*model.tokenizer, ids,
+                                                  request->keep_special()));
+                  return absl::OkStatus();
                 });
 }
 

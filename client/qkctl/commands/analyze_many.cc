@@ -149,8 +149,10 @@ std::string AggregateTable(const std::vector<v1::AggregateEntry>& entries,
     absl::StrAppendFormat(
         &table, "%-*s  %8s  %-20s  %7d  %16s  %16s\n", arm_width, entry.arm(),
         absl::StrCat(entry.vision() ? "vision." : "", entry.layer()), point,
-        entry.count(), MeanAndDeviation(entry.massive_count()),
-        MeanAndDeviation(entry.ratio()));
+        entry.count(),
+        entry.non_finite_count() > 0 ? "nan"
+                                     : MeanAndDeviation(entry.massive_count()),
+        entry.non_finite_count() > 0 ? "nan" : MeanAndDeviation(entry.ratio()));
   }
   absl::StrAppend(
       &table, console.Dim("massive, ratio: mean and standard deviation over "

@@ -141,6 +141,17 @@ std::string RowLabel(const Place& place) {
   return label;
 }
 
+// The largest of norms is not known if one of them is not finite.
+double ShownRatio(const NormStatistics& statistics) {
+  return statistics.non_finite > 0 ? std::numeric_limits<double>::quiet_NaN()
+                                   : statistics.ratio;
+}
+
+std::string ShownCount(const NormStatistics& statistics) {
+  return statistics.non_finite > 0 ? "nan"
+                                   : absl::StrCat(statistics.massive_count);
+}
+
 std::string PairJson(const Place& place, const Pair& pair) {
   const auto& [image, phase, step, layer, point, stage] = place;
   return absl::StrCat(
@@ -150,16 +161,10 @@ std::string PairJson(const Place& place, const Pair& pair) {
       v1::Stage_Name(static_cast<v1::Stage>(stage)), "\",\"phase\":\"",
       v1::Phase_Name(static_cast<v1::Phase>(phase)), "\",\"step\":", step,
       ",\"massive\":[", pair.a.massive_count, ",", pair.b.massive_count,
-      "],\"ratio\":[", NumberJson(pair.a.ratio), ",", NumberJson(pair.b.ratio),
-      "],\"change\":",
+      "],\"ratio\":[", NumberJson(ShownRatio(pair.a)), ",",
+      NumberJson(ShownRatio(pair.b)), "],\"change\":",
       std::isinf(pair.change) ? "null" : NumberJson(pair.change),
       ",\"non_finite\":[", pair.non_finite_a, ",", pair.non_finite_b, "]}\n");
-}
-
-// The largest of norms is not known if one of them is not finite.
-double ShownRatio(const NormStatistics& statistics) {
-  return statistics.non_finite > 0 ? std::numeric_limits<double>::quiet_NaN()
-                                   : statistics.ratio;
 }
 
 std::string PairLine(const Place& place, const Pair& pair) {
@@ -170,9 +175,9 @@ std::string PairLine(const Place& place, const Pair& pair) {
     return absl::StrFormat("%-18s %-11s %8s %8s %8s %8s %10s\n",
                            RowLabel(place), point, "-", "-", "-", "-", change);
   }
-  return absl::StrFormat("%-18s %-11s %8d %8d %8.1f %8.1f %10s\n",
-                         RowLabel(place), point, pair.a.massive_count,
-                         pair.b.massive_count, ShownRatio(pair.a),
+  return absl::StrFormat("%-18s %-11s %8s %8s %8.1f %8.1f %10s\n",
+                         RowLabel(place), point, ShownCount(pair.a),
+                         ShownCount(pair.b), ShownRatio(pair.a),
                          ShownRatio(pair.b), change);
 }
 

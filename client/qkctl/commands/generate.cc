@@ -92,7 +92,7 @@ ExitCode RunGenerate(const std::vector<std::string>& arguments,
   if (bad.empty()) return kExitOk;
   return context->NonFinite(
       absl::StrCat("not finite (NaN or infinite): ", bad,
-                   "; so there is no next token after ",
+                   "; the generation ended after ",
                    finished->summary().generated_tokens(), " tokens"),
       allow_non_finite);
 }

@@ -23,10 +23,10 @@ std::string Heads(const v1::ModelInfo& model) {
 
 std::string NonFiniteWeights(const v1::ModelInfo& model) {
   const v1::NonFiniteWeights& weights = model.non_finite_weights();
-  return absl::StrCat(weights.count(),
-                      " weights not finite (NaN or infinite), the first: ",
-                      Printable(weights.tensor()), "[",
-                      absl::StrJoin(weights.index(), ", "), "]");
+  return absl::StrCat(
+      weights.count(), weights.count() == 1 ? " weight" : " weights",
+      " not finite (NaN or infinite), the first: ", Printable(weights.tensor()),
+      "[", absl::StrJoin(weights.index(), ", "), "]");
 }
 
 // What is wrong with the model, to stand at the end of its row.
