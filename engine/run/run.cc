@@ -253,8 +253,8 @@ void RunImpl::TakeScore(Arm& arm) {
   for (int i = 0; i < arm.score_requests; ++i) {
     const LogitsRow& row = arm.sequence->logits_results[i].row;
     arm.score.token_logprob.push_back(row.target_logprob);
-    arm.score.greedy.push_back(row.top1 ==
-                               arm.sequence->logits_requests[i].target);
+    arm.score.greedy.push_back(
+        row.finite() && row.top1 == arm.sequence->logits_requests[i].target);
   }
   const size_t wanted = static_cast<size_t>(spec_.score->size());
   if (arm.score.greedy.size() == wanted) sink_->OnScore(std::move(arm.score));
@@ -272,6 +272,10 @@ void RunImpl::SendLogits(const Arm& arm) {
 }
 
 void RunImpl::TakeToken(Arm& arm, const LogitsResult& result) {
+  if (!result.row.finite()) {
+    Stop(arm, "non_finite");
+    return;
+  }
   const GenerateSpec& spec = *spec_.generate;
   const int step = arm.summary.generated_tokens;
   TokenEvent token;

@@ -17,9 +17,6 @@ constexpr double kMassiveEntryBytes = 64;
 constexpr double kChosenBytes = 64;  // one head or position
 constexpr double kTokenTextBytes = 64;
 constexpr double kDigestBytes = 200;
-// gRPC clients accept messages of up to 4 MiB by default. The margin is for
-// field headers.
-constexpr double kMaxSummaryBytes = 4.0 * (1 << 20) - (64 << 10);
 
 double NewTokens(const RunSpec& spec) {
   return spec.generate.has_value() ? spec.generate->max_new_tokens : 0;
@@ -115,7 +112,7 @@ double SummaryBytes(const RunSpec& spec, const pb::AnalyzeRequest& expanded) {
   return static_cast<double>(expanded.ByteSizeLong()) +
          5.0 * static_cast<double>(spec.tokens.size()) +
          kDigestBytes * (TextPayloads(spec) + VisionPayloads(spec)) +
-         static_cast<double>(spec.arms.size()) * (100 + 16 * NewTokens(spec));
+         static_cast<double>(spec.arms.size()) * (160 + 16 * NewTokens(spec));
 }
 
 }  // namespace
@@ -132,10 +129,10 @@ absl::StatusOr<RunCost> CostOf(const RunSpec& spec,
                      "; reduce layers/heads/positions"));
   }
   const double summary = SummaryBytes(spec, expanded);
-  if (summary > kMaxSummaryBytes) {
+  if (summary > kMaxAnswerBytes) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "the summary needs ", HumanBytes(static_cast<int64_t>(summary)),
-        ", limit ", HumanBytes(static_cast<int64_t>(kMaxSummaryBytes)),
+        ", limit ", HumanBytes(kMaxAnswerBytes),
         "; reduce arms/layers/points"));
   }
   const double bytes = static_cast<double>(cost.engine.stream_bytes) +

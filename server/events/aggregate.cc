@@ -61,6 +61,7 @@ void Aggregator::Add(const std::vector<LayerFrame>& frames) {
       entry.squares[i] += difference * (norms[i] - entry.mean[i]);
     }
     if (!frame.statistics.has_value()) continue;
+    entry.non_finite_count += frame.statistics->non_finite_count;
     entry.massive_count.Add(frame.statistics->massive_count);
     entry.ratio.Add(frame.statistics->ratio);
     entry.max.Add(frame.statistics->max);
@@ -89,6 +90,7 @@ std::vector<pb::Aggregate> Aggregator::ToProto(const pb::AnalyzeRequest& spec,
     message.set_mean(Bytes(entry.mean, 1));
     message.set_variance(
         Bytes(entry.squares, static_cast<double>(entry.count)));
+    message.set_non_finite_count(entry.non_finite_count);
     *message.mutable_massive_count() = entry.massive_count.ToProto();
     *message.mutable_ratio() = entry.ratio.ToProto();
     *message.mutable_max() = entry.max.ToProto();

@@ -21,6 +21,8 @@ qk_test(families_identity_test SOURCES families_identity_test.cc LIBS qk_core)
 qk_test(gguf_golden_test SOURCES gguf_golden_test.cc LIBS qk_core)
 qk_test(architectures_test SOURCES architectures/architectures_test.cc
         architectures/architectures_gguf_test.cc LIBS qk_core)
+qk_test(non_finite_test SOURCES run/non_finite_test.cc
+        model/weight_scan_test.cc LIBS qk_core)
 qk_test(packed_model_test SOURCES model/packed_model_test.cc
         model/packed_model_bad_test.cc LIBS qk_core)
 # Their operator new is their own: a binary each.

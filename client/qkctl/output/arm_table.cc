@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "client/files/arm_kind.h"
 #include "client/qkctl/output/analyze_view.h"
+#include "client/qkctl/output/non_finite.h"
 
 namespace qk::client {
 namespace {
@@ -64,7 +65,8 @@ std::string ArmLine(const AnalysisResult& result, const v1::Arm& arm,
             : "- ",
         compared ? absl::StrFormat("%.4f", comparison->mean_kl()) : "-",
         compared
-            ? absl::StrCat(comparison->top1_flips(), "/", comparison->kl_size())
+            ? absl::StrCat(comparison->top1_flips(), "/",
+                           comparison->kl_size() - comparison->non_finite())
             : "-");
   } else {
     absl::StrAppendFormat(&line, "  %10s  %9s  %9s", "-", "-", "-");
@@ -181,6 +183,9 @@ std::string ArmTable(const AnalysisResult& result, const Console& console) {
                     "token is not ",
                     baseline, "'s. replaced: values written.\n");
   }
+  for (const std::string& line : NonFiniteLines(result)) {
+    absl::StrAppend(&notes, line, "\n");
+  }
   if (!baseline.empty() && any_disrupted) {
     absl::StrAppend(&notes,
                     "* not causal: a disruption uses statistics of the whole "
@@ -190,7 +195,7 @@ std::string ArmTable(const AnalysisResult& result, const Console& console) {
 }
 
 std::string Explain(const AnalysisResult& result) {
-  if (result.comparisons.empty()) return "";
+  if (result.comparisons.empty() || !NonFiniteLines(result).empty()) return "";
   const std::string baseline = result.comparisons[0].baseline();
   const v1::Comparison* comparison = Find(result, baseline);
   if (comparison == nullptr) return "";
