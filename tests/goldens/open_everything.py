@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 import grpc  # noqa: E402
@@ -78,6 +79,9 @@ class Server:
                 break
         threading.Thread(target=self.process.stderr.read, daemon=True).start()
         self.stub = service.AnalysisStub(grpc.insecure_channel(address))
+        wanted = analysis.GetModelRequest(model="m")
+        while self.stub.GetModel(wanted).state != analysis.ModelInfo.READY:
+            time.sleep(0.01)
 
     def logprobs(self, ids):
         request = self.analysis.AnalyzeRequest(model="m")
