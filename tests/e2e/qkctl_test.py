@@ -239,6 +239,15 @@ class QkctlTest(unittest.TestCase):
                 if stage == "before" and line["layer"] == 0:
                     self.assertEqual(line["change"], 0)
 
+    def test_the_table_says_what_it_counts(self):
+        arms = ["--arm", "clean", "--arm",
+                "c=preset:rope_with_llm/mistral/control", "--all-arms"]
+        note = "massive values\nof K or V are counted per query head"
+        self.assertNotIn(note, self.qkctl("analyze", *PROMPT, *arms).stdout)
+        out = self.qkctl("analyze", *PROMPT, *arms, "--stage", "after").stdout
+        self.assertIn(note, out)
+        self.assertIn("\nRules of c give the query heads", out)
+
     def test_saved_arms_of_both_layouts_compare(self):
         path = self.folder / "a"
         self.qkctl("analyze", *PROMPT, "--arm", "clean", "--arm",

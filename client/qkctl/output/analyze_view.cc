@@ -37,6 +37,10 @@ bool IsQueryOrKey(int point) {
          point == v1::HOOK_K || point == v1::HOOK_ROT_K;
 }
 
+bool IsKeyOrValue(int point) {
+  return point == v1::HOOK_K || point == v1::HOOK_ROT_K || point == v1::HOOK_V;
+}
+
 int BlockWidth(int point) {
   return kCountWidth + kRatioWidth +
          (IsQueryOrKey(point) ? kTopWidth + kWavelengthWidth : 0);
@@ -95,6 +99,10 @@ void AnalyzeView::OnTensor(const Tensor& tensor) {
   if (header.no_rope()) no_rope_.insert(header.layer());
   const bool shown =
       options_.all_arms || (!arms_.empty() && header.arm() == arms_[0]);
+  if (shown && IsKeyOrValue(header.point())) {
+    grouped_ = grouped_ || header.group_size() > 1;
+    if (header.group_size() == 1) query_head_arms_.insert(header.arm());
+  }
   if (shown && !header.has_statistics()) PrintValues(tensor);
   if (shown && header.has_statistics()) AddToRow(header);
   const double share =
@@ -220,6 +228,13 @@ void AnalyzeView::Finish(const AnalysisResult& result) {
     console_->Print(
         absl::StrCat("No RoPE in layers ", absl::StrJoin(no_rope_, ","),
                      ": hook_rot_q and hook_rot_k equal hook_q and hook_k.\n"));
+  }
+  // Without groups, query heads are all that there is.
+  if (grouped_ && !query_head_arms_.empty()) {
+    console_->Print(absl::StrCat(
+        "Rules of ", absl::StrJoin(query_head_arms_, ", "),
+        " give the query heads of a group K or V of their own: after them, "
+        "massive values\nof K or V are counted per query head.\n"));
   }
   console_->Print(ArmTable(result, *console_));
 }

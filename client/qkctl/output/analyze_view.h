@@ -54,6 +54,10 @@ class AnalyzeView {
   std::map<RowKey, Row> rows_;  // not yet complete
   std::set<RowKey> printed_;
   std::set<int> no_rope_;  // layers without RoPE
+  // Whether K or V has been shown with KV heads that serve several query heads,
+  // and the arms for which one has a head for each query head.
+  bool grouped_ = false;
+  std::set<std::string> query_head_arms_;
 };
 
 // The heading and one line of the table of arms. `width` is that of the names.
