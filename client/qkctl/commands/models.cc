@@ -4,9 +4,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_join.h"
 #include "client/files/json_writer.h"
 #include "client/qkctl/command.h"
+#include "client/qkctl/output/non_finite.h"
 #include "client/qkctl/output/requests_view.h"
 
 namespace qk::client {
@@ -21,18 +21,11 @@ std::string Heads(const v1::ModelInfo& model) {
                       layer.head_dim());
 }
 
-std::string NonFiniteWeights(const v1::ModelInfo& model) {
-  const v1::NonFiniteWeights& weights = model.non_finite_weights();
-  return absl::StrCat(
-      weights.count(), weights.count() == 1 ? " weight" : " weights",
-      " not finite (NaN or infinite), the first: ", Printable(weights.tensor()),
-      "[", absl::StrJoin(weights.index(), ", "), "]");
-}
-
 // What is wrong with the model, to stand at the end of its row.
 std::string Problem(const v1::ModelInfo& model) {
   if (!model.failure().empty()) return "  " + model.failure();
-  return model.has_non_finite_weights() ? "  " + NonFiniteWeights(model) : "";
+  const std::string weights = NonFiniteWeightsText(model);
+  return weights.empty() ? "" : "  " + weights;
 }
 
 void PrintTable(const v1::ListModelsResponse& response, Console* console) {
@@ -85,7 +78,7 @@ void PrintDetails(const v1::ModelInfo& model, Console* console) {
                                 model.device_bytes() / 1048576.0));
   row("weights SHA-256", model.weights_sha256());
   if (model.has_non_finite_weights()) {
-    row("not finite", NonFiniteWeights(model));
+    row("not finite", NonFiniteWeightsText(model));
   }
   row("tokenizer SHA-256", model.tokenizer_sha256().empty()
                                ? "none; prompts must be token ids"
