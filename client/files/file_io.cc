@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <iostream>
 #include <iterator>
+#include <random>
 #include <system_error>
 
 #include "absl/strings/cord.h"
@@ -52,8 +53,10 @@ std::string TargetOf(const std::string& path) {
   return failed ? path : target.string();
 }
 
+// A file that a killed process has left has another name.
 std::string TemporaryName(const std::string& path) {
-  return absl::StrCat(path, ".tmp.", getpid());
+  std::random_device random;
+  return absl::StrCat(path, ".tmp.", getpid(), ".", random());
 }
 
 int OpenNew(const std::string& path, mode_t mode) {

@@ -237,19 +237,19 @@ grpc::ServerUnaryReactor* AnalysisService::Tokenize(
 grpc::ServerUnaryReactor* AnalysisService::Detokenize(
     Context* context, const pb::DetokenizeRequest* request,
     pb::DetokenizeResponse* response) {
-  return Answer(core_->call, context, "Detokenize",
-                [&](CallRecord* call) -> absl::Status {
-                  QK_ASSIGN_OR_RETURN(const ModelView model,
-                                      FindTokenizing(request->model(), call));
-                  QK_ASSIGN_OR_RETURN(
-                      const auto ids,
-                      CheckTokenIds(request->token_ids(), "",
-                                    model.tokenizer->vocab_size()));
-                  QK_ASSIGN_OR_RETURN(*response->mutable_text(),
-                                      DecodeSmall(*model.tokenizer, ids,
-                                                  request->keep_special()));
-                  return absl::OkStatus();
-                });
+  return Answer(
+      core_->call, context, "Detokenize",
+      [&](CallRecord* call) -> absl::Status {
+        QK_ASSIGN_OR_RETURN(const ModelView model,
+                            FindTokenizing(request->model(), call));
+        QK_ASSIGN_OR_RETURN(const auto ids,
+                            CheckTokenIds(request->token_ids(), "",
+                                          model.tokenizer->vocab_size()));
+        QK_ASSIGN_OR_RETURN(
+            *response->mutable_text(),
+            DecodeSmall(*model.tokenizer, ids, request->keep_special()));
+        return absl::OkStatus();
+      });
 }
 
 }  // namespace qk

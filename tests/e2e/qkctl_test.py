@@ -373,7 +373,7 @@ class QkctlTest(unittest.TestCase):
         for text, why in (("{", "not a JSON object"),
                           ('{"prompt": 1}', 'must have "prompt"'),
                           ('{"prompt_ids": [1.5]}', "a list of token ids"),
-                          ('{"id": 3, "prompt": "x"}', '"id" must be')):
+                          ('{"id": 3.5, "prompt": "x"}', '"id" must be')):
             result = self.qkctl("analyze-many", "--model", "tiny", "--jsonl",
                                 "-", expect=2, text="\n" + text)
             self.assertIn("--jsonl -:2: ", result.stderr)

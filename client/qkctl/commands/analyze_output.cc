@@ -103,11 +103,11 @@ ExitCode AnalyzeOutput::Run(Context* context, bool kept,
   };
   const auto fail = [&](const absl::Status& status) {
     const ExitCode code = context->Fail(status);
-    if (kept && !id.empty()) {
-      context->console.Error(absl::StrCat("qkctl: the request's id is ",
-                                          Printable(id), "; see qkctl result ",
-                                          Printable(id)));
-    }
+    if (!kept || id.empty()) return code;
+    // A request that was cancelled has no results.
+    context->console.Error(absl::StrCat(
+        "qkctl: the request's id is ", Printable(id),
+        code == kExitCancelled ? "" : "; see qkctl result " + Printable(id)));
     return code;
   };
   const absl::StatusOr<AnalysisResult> result = call(observer);

@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "client/qkctl/command.h"
+#include "client/qkctl/output/non_finite.h"
 #include "client/qkctl/output/requests_view.h"
 
 namespace qk::client {
@@ -69,7 +70,8 @@ ExitCode Load(const std::string& name, const std::string& path,
       evicted.empty() ? ""
                       : absl::StrCat("; unloaded to make room: ",
                                      absl::StrJoin(evicted, ", "))));
-  return kExitOk;
+  const std::string bad = NonFiniteWeightsText(*model);
+  return bad.empty() ? kExitOk : context->NonFinite(bad, /*allowed=*/true);
 }
 
 ExitCode Unload(const std::string& name, Context* context) {

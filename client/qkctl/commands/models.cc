@@ -4,9 +4,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_join.h"
 #include "client/files/json_writer.h"
 #include "client/qkctl/command.h"
+#include "client/qkctl/output/non_finite.h"
 #include "client/qkctl/output/requests_view.h"
 
 namespace qk::client {
@@ -21,19 +21,12 @@ std::string Heads(const v1::ModelInfo& model) {
                       layer.head_dim());
 }
 
-std::string NonFiniteWeights(const v1::ModelInfo& model) {
-  const v1::NonFiniteWeights& weights = model.non_finite_weights();
-  return absl::StrCat(
-      weights.count(), weights.count() == 1 ? " weight" : " weights",
-      " not finite (NaN or infinite), the first: ", Printable(weights.tensor()),
-      "[", absl::StrJoin(weights.index(), ", "), "]");
-}
-
 // What is wrong with the model, to stand at the end of its row.
 std::string Problem(const v1::ModelInfo& model) {
   if (!model.failure().empty()) return "  " + model.failure();
   if (!model.text_problem().empty()) return "  takes token ids only";
-  return model.has_non_finite_weights() ? "  " + NonFiniteWeights(model) : "";
+  const std::string weights = NonFiniteWeightsText(model);
+  return weights.empty() ? "" : "  " + weights;
 }
 
 void PrintTable(const v1::ListModelsResponse& response, Console* console) {
@@ -110,7 +103,7 @@ void PrintDetails(const v1::ModelInfo& model, Console* console) {
     row("warning", Printable(warning));
   }
   if (model.has_non_finite_weights()) {
-    row("not finite", NonFiniteWeights(model));
+    row("not finite", NonFiniteWeightsText(model));
   }
   for (const v1::RopeInfo& rope : model.rope()) {
     std::string text =

@@ -204,18 +204,15 @@ void AnalyzeView::PrintValues(const Tensor& tensor) {
   double sum = 0, largest = 0;
   int64_t not_finite = 0;
   for (const float value : *values) {
-    if (!std::isfinite(value)) {
-      ++not_finite;
-      continue;
-    }
+    if (!std::isfinite(value)) ++not_finite;
     sum += std::fabs(value);
     largest = std::max(largest, std::fabs(static_cast<double>(value)));
   }
-  const int64_t finite = static_cast<int64_t>(values->size()) - not_finite;
-  std::string line = absl::StrFormat("%-36s (%s)  mean |x| %.4g  max |x| %.4g",
-                                     TensorName(tensor.header),
-                                     absl::StrJoin(tensor.header.shape(), ", "),
-                                     finite > 0 ? sum / finite : 0.0, largest);
+  if (not_finite > 0) sum = largest = std::nan("");
+  std::string line = absl::StrFormat(
+      "%-36s (%s)  mean |x| %.4g  max |x| %.4g", TensorName(tensor.header),
+      absl::StrJoin(tensor.header.shape(), ", "),
+      sum / static_cast<double>(values->size()), largest);
   if (not_finite > 0) {
     line += console_->Bad(absl::StrCat("  ", not_finite, " not finite"));
   }

@@ -32,6 +32,15 @@ std::string NonFiniteText(const v1::NonFinite& counts) {
   return absl::StrJoin(parts, ", ");
 }
 
+std::string NonFiniteWeightsText(const v1::ModelInfo& model) {
+  if (!model.has_non_finite_weights()) return "";
+  const v1::NonFiniteWeights& weights = model.non_finite_weights();
+  return absl::StrCat(
+      weights.count(), weights.count() == 1 ? " weight" : " weights",
+      " not finite (NaN or infinite), the first: ", Printable(weights.tensor()),
+      "[", absl::StrJoin(weights.index(), ", "), "]");
+}
+
 std::vector<std::string> NonFiniteLines(const AnalysisResult& result) {
   std::vector<std::string> lines;
   for (const v1::ArmSummary& arm : result.finished.arms()) {

@@ -14,6 +14,10 @@ namespace qk::client {
 // if all values are finite.
 std::string NonFiniteText(const qkscope::v1::NonFinite& counts);
 
+// "1 weight not finite (NaN or infinite), the first: NAME[3, 5]"; empty if none
+// is known.
+std::string NonFiniteWeightsText(const qkscope::v1::ModelInfo& model);
+
 // One line per arm that has such values: "arm clean: not finite (NaN or
 // infinite): 96 captured values".
 std::vector<std::string> NonFiniteLines(const AnalysisResult& result);

@@ -146,6 +146,15 @@ TEST_F(AnswersTest, AResumableRequestsIdIsPrintedWithEveryError) {
   }
 }
 
+TEST_F(AnswersTest, ACancelledRequestHasNoResultsToSee) {
+  const std::string id = service_.events[0].accepted().request_id();
+  service_.events.pop_back();
+  service_.status = grpc::Status(grpc::StatusCode::CANCELLED, "by root");
+  EXPECT_EQ(Qkctl(kAnalyzeCommand, {"--prompt", "x", "--resumable"}),
+            kExitCancelled);
+  EXPECT_THAT(err_, HasSubstr("the request's id is " + id + "\n"));
+}
+
 // ---------------------------------------------------------------- not finite
 
 // Makes every number of an answer a NaN, as the server would.

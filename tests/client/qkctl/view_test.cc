@@ -1,4 +1,5 @@
 // Tests what a person sees of an analysis.
+#include <limits>
 #include <string>
 
 #include "client/cpp/stream_checker.h"
@@ -117,6 +118,15 @@ TEST(AnalyzeView, SummarisesRawValues) {
   EXPECT_THAT(Show(stream, {}),
               HasSubstr("clean/layer.0.hook_rot_q             (1, 2, 4)  mean "
                         "|x| 5.875  max |x| 40"));
+}
+
+TEST(AnalyzeView, RawValuesThatAreNotFiniteHaveNoMean) {
+  FakeStreamOptions stream;
+  stream.form = v1::RAW;
+  stream.shift = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_THAT(Show(stream, {}),
+              HasSubstr("clean/layer.0.hook_rot_q             (1, 2, 4)  mean "
+                        "|x| nan  max |x| nan  8 not finite\n"));
 }
 
 TEST(Explain, SaysWhatTheNumbersSay) {
