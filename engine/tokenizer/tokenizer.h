@@ -82,9 +82,9 @@ class Tokenizer {
 // The bytes of the files that stand beside a vocabulary; empty: there is no
 // such file.
 struct TokenizerSettings {
-  absl::string_view config;              // tokenizer_config.json
-  absl::string_view special_tokens_map;  // special_tokens_map.json
-  absl::string_view added_tokens;        // added_tokens.json
+  absl::string_view config = "";              // tokenizer_config.json
+  absl::string_view special_tokens_map = "";  // special_tokens_map.json
+  absl::string_view added_tokens = "";        // added_tokens.json
 };
 
 // The readers below add the tokens that the settings name as AutoTokenizer of

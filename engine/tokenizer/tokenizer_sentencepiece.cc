@@ -6,10 +6,10 @@
 #include "engine/base/check.h"
 #include "engine/base/sha256.h"
 #include "engine/formats/json.h"
-#include "engine/tokenizer/bpe_tokenizer.h"
 #include "engine/tokenizer/json_config.h"
 #include "engine/tokenizer/piece_vocabulary.h"
 #include "engine/tokenizer/sentencepiece_proto.h"
+#include "engine/tokenizer/subword_tokenizer.h"
 #include "engine/tokenizer/token_adder.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/tokenizer/vocabulary.h"
@@ -44,8 +44,7 @@ absl::Status CheckSupported(const SentencePieceModel& model) {
   return absl::OkStatus();
 }
 
-absl::Status AddPieces(const SentencePieceModel& model,
-                       BpeTokenizerSpec* spec) {
+absl::Status AddPieces(const SentencePieceModel& model, TokenizerSpec* spec) {
   spec->tokens = model.pieces;
   for (size_t id = 0; id < model.types.size(); ++id) {
     const int64_t type = model.types[id];
@@ -75,8 +74,7 @@ void SetDefaultNames(const SentencePieceModel& model, TokenizerConfig* config) {
 }
 
 absl::Status ReadSpecialTokens(const TokenizerConfig& config,
-                               const TokenAdder& adder,
-                               BpeTokenizerSpec* spec) {
+                               const TokenAdder& adder, TokenizerSpec* spec) {
   config.SetBosAndEos(adder, spec);
   bool add_bos = true;
   bool add_eos = false;
@@ -112,7 +110,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromSentencePiece(
   QK_RETURN_IF_ERROR(CheckSupported(model));
   QK_ASSIGN_OR_RETURN(TokenizerConfig config, TokenizerConfig::Read(settings));
   SetDefaultNames(model, &config);
-  BpeTokenizerSpec spec;
+  TokenizerSpec spec;
   QK_RETURN_IF_ERROR(AddPieces(model, &spec));
   const TokenIndex index = IndexOf(model.pieces);
   TokenAdder adder(index, &spec);
@@ -129,7 +127,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromSentencePiece(
   Sha256 sha256;
   sha256.Update(model_bytes.data(), model_bytes.size());
   spec.sha256_hex = sha256.FinishHex();
-  return std::make_unique<BpeTokenizer>(std::move(spec));
+  return std::make_unique<SubwordTokenizer>(std::move(spec));
 }
 
 }  // namespace qk
