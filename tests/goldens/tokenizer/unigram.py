@@ -184,7 +184,7 @@ def steps(family, proto, tokenizer):
         )  # fmt: skip
         tokenizer.decoder = decoders.Sequence(
             [decoders.Replace("\u2581", " "), decoders.Fuse(),
-             decoders.Strip(" ", 2, 1), decoders.Replace("  ", "_")]
+             decoders.Strip(" ", 2, 0), decoders.Replace("  ", "_")]
         )  # fmt: skip
     elif family == "unigram_forms":
         tokenizer.normalizer = normalizers.Sequence(
