@@ -83,9 +83,12 @@ class Changes {
       }
       previous = at;
       at = SkipChars(text, at, 1);
-      if (made != text.substr(previous, at - previous)) {
+      // What goes at the begin counts for the first character that stays: then
+      // the text still begins where the old one did.
+      const size_t from = &c == chars_.data() ? 0 : previous;
+      if (from < previous || made != text.substr(previous, at - previous)) {
         edit->CopyTo(previous);
-        edit->Make(made, previous, at);
+        edit->Make(made, from, at);
         edit->SkipTo(at);
       }
       if (c.change < 0) {

@@ -35,13 +35,25 @@ std::vector<bool> SpecialFlags(const TokenizerSpec& spec) {
   return special;
 }
 
+// What the decoder reads: a token that is searched in the normalised text is
+// spelled as there.
+std::vector<std::string> Spellings(const TokenizerSpec& spec) {
+  std::vector<std::string> spellings = spec.tokens;
+  for (const AddedToken& token : spec.added) {
+    if (!token.normalized) continue;
+    const auto content = Normalize(spec.normalizer, token.content);
+    if (content.ok()) spellings[token.id] = std::string(content->text());
+  }
+  return spellings;
+}
+
 // In a byte-level vocabulary added tokens are plain text and the other tokens
 // spell bytes; tokens with characters outside the alphabet stand for
 // themselves.
 std::vector<std::string> Pieces(const TokenizerSpec& spec) {
   std::vector<std::string> pieces;
   pieces.reserve(spec.tokens.size());
-  for (const std::string& token : spec.tokens) {
+  for (const std::string& token : Spellings(spec)) {
     pieces.push_back(spec.decoder.Piece(token));
   }
   if (spec.byte_level) {
@@ -69,8 +81,9 @@ SubwordTokenizer::SubwordTokenizer(TokenizerSpec spec)
     added_ids_[token.content] = token.id;
     added_by_id_[token.id] = &token;
   }
+  const std::vector<std::string> spellings = Spellings(spec_);
   for (int32_t id = 0; id < vocab_size(); ++id) {
-    auto piece = spec_.decoder.FirstPiece(spec_.tokens[id]);
+    auto piece = spec_.decoder.FirstPiece(spellings[id]);
     if (piece.has_value()) first_pieces_[id] = *std::move(piece);
   }
   matchers_[0] = std::make_unique<const Matchers>(MakeMatchers(false));

@@ -9,6 +9,7 @@
 #include "engine/tokenizer/json_config.h"
 #include "engine/tokenizer/piece_vocabulary.h"
 #include "engine/tokenizer/sentencepiece_proto.h"
+#include "engine/tokenizer/sentencepiece_unigram.h"
 #include "engine/tokenizer/subword_tokenizer.h"
 #include "engine/tokenizer/token_adder.h"
 #include "engine/tokenizer/tokenizer.h"
@@ -17,16 +18,19 @@
 namespace qk {
 namespace {
 
+constexpr int64_t kUnigramType = 1;
+
 // Refuses what would change the tokens and is not implemented.
 absl::Status CheckSupported(const SentencePieceModel& model) {
   constexpr absl::string_view kTypes[] = {"Unigram", "BPE", "Word", "Char"};
+  if (model.model_type == kUnigramType) return absl::OkStatus();
   if (model.model_type != 2) {
     const bool known = model.model_type >= 1 && model.model_type <= 4;
     return SentencePieceError(
         absl::StrCat("unsupported tokenizer model \"",
                      known ? kTypes[model.model_type - 1] : "unknown", "\""));
   }
-  if (model.has_charsmap) {
+  if (!model.charsmap.empty()) {
     return SentencePieceError("unsupported normalizer_spec: has rules");
   }
   if (model.remove_extra_whitespaces) {
@@ -110,6 +114,9 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromSentencePiece(
   QK_RETURN_IF_ERROR(CheckSupported(model));
   QK_ASSIGN_OR_RETURN(TokenizerConfig config, TokenizerConfig::Read(settings));
   SetDefaultNames(model, &config);
+  if (model.model_type == kUnigramType) {
+    return UnigramFromSentencePiece(model_bytes, model, config);
+  }
   TokenizerSpec spec;
   QK_RETURN_IF_ERROR(AddPieces(model, &spec));
   const TokenIndex index = IndexOf(model.pieces);
