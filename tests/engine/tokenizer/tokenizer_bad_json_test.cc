@@ -144,8 +144,8 @@ const BadCase kBadCases[] = {
      "decoder: unsupported decoder \"ByteLevel\""},
     {"PreTokenizerUnknown",
      R"("pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false)",
-     R"("pre_tokenizer": {"type": "WhitespaceSplit", "add_prefix_space": false)",
-     "unsupported pre_tokenizer \"WhitespaceSplit\""},
+     R"("pre_tokenizer": {"type": "BertPreTokenizer", "add_prefix_space": false)",
+     "unsupported pre_tokenizer \"BertPreTokenizer\""},
     {"PreTokenizerPattern", "\"pre_tokenizer\": {",
      R"("pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type":
 "Split", "pattern": {"Regex": "[a&&b]"}, "behavior": "Isolated"}]}, "x": {)",

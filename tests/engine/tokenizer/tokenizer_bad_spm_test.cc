@@ -102,7 +102,7 @@ const BadCase kBadCases[] = {
      "add_prefix_space: false does not go with prepend_scheme \"first\""},
     {"MetaspaceThenMore", "\"pre_tokenizer\": null",
      R"("pre_tokenizer": {"type": "Sequence", "pretokenizers": [
-{"type": "Metaspace", "replacement": "▁"}, {"type": "Digits"}]})",
+{"type": "Metaspace", "replacement": "▁"}, {"type": "ByteLevel"}]})",
      "unsupported pre_tokenizer step after Metaspace"},
 };
 
