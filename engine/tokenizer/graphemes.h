@@ -34,7 +34,7 @@ enum class GraphemeClass : uint8_t {
 };
 
 // Each entry is (first code point << 8 | class); it holds up to the next one.
-inline constexpr size_t kNumGraphemeRanges = 1384;
+inline constexpr size_t kNumGraphemeRanges = 1373;
 extern const std::array<uint32_t, kNumGraphemeRanges> kGraphemeRanges;
 
 // Returns the end of the cluster that starts at `begin` < text.size(). The text
