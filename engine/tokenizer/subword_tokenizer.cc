@@ -27,6 +27,13 @@ absl::Status CheckText(absl::string_view text) {
   return absl::OkStatus();
 }
 
+// Whether the normalised text from `at` on begins where the original does. A
+// normal form may have put the first characters in another order.
+bool BeginsAtZero(const EditedText& text, size_t at) {
+  const size_t end = at == 0 ? text.text().size() : at + 1;
+  return text.ToOriginal(at, end).first == 0;
+}
+
 std::vector<bool> SpecialFlags(const TokenizerSpec& spec) {
   std::vector<bool> special(spec.tokens.size(), false);
   for (const AddedToken& token : spec.added) {
@@ -220,8 +227,7 @@ void SubwordTokenizer::EncodePart(size_t begin, size_t end,
         const absl::Status status = ForEachWord(
             spec_.pre_tokenizer, normalized.text().substr(first, last - first),
             [&](size_t at) {
-              at += first;
-              return begin == 0 && normalized.ToOriginal(at, at + 1).first == 0;
+              return begin == 0 && BeginsAtZero(normalized, first + at);
             },
             [&](const Word& word) { EncodeWord(word, encoding); });
         if (encoding->status.ok()) encoding->status = status;
