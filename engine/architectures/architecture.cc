@@ -120,6 +120,14 @@ absl::StatusOr<Architecture> ArchitectureFromConfig(const JsonValue& config) {
 }
 
 absl::StatusOr<Architecture> ArchitectureFromGguf(const GgufFile& file) {
+  QK_ASSIGN_OR_RETURN(const absl::string_view kind,
+                      file.GetStringOr("general.type", "model"));
+  if (kind != "model") {
+    return absl::UnimplementedError(absl::StrCat(
+        file.name(), ": general.type: '", Excerpt(kind),
+        "' is no model: merge an adapter into its base model; a projector of "
+        "pictures is not served"));
+  }
   QK_ASSIGN_OR_RETURN(const absl::string_view type,
                       file.GetString("general.architecture"));
   for (const GgufFamily& family : kGgufFamilies) {

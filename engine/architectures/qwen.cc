@@ -35,7 +35,9 @@ constexpr absl::string_view kFields[] = {"attention_bias",
 constexpr absl::string_view kVisionFields[] = {
     "image_token_id",       "text_config",     "video_token_id",
     "vision_config",        "vision_token_id", "vision_end_token_id",
-    "vision_start_token_id"};
+    "vision_start_token_id",
+    // vLLM reads this.
+    "use_mrope"};
 
 // Layers from max_window_layers on have a window, unless layer_types says
 // otherwise.

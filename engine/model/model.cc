@@ -14,6 +14,7 @@
 #include "engine/formats/dequantize.h"
 #include "engine/model/kv_cache.h"
 #include "engine/model/open_model.h"
+#include "engine/model/weight_scan.h"
 #include "engine/model/weights.h"
 #include "engine/model/workspace.h"
 
@@ -103,9 +104,12 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Read(
   // Hashing reads the same pages as loading: side by side they cost one read.
   std::future<std::string> hash =
       std::async(std::launch::async, [&] { return open.source->Sha256Hex(); });
+  WeightScan scan;
+  const bool scanned =
+      model->description_.file_bytes < options.check_weights_below;
   absl::StatusOr<std::unique_ptr<Weights>> weights =
       LoadWeights(open.architecture, *open.source, options.compute, backend,
-                  options.progress);
+                  options.progress, scanned ? &scan : nullptr);
   model->weights_sha256_ = hash.get();
   if (!weights.ok()) return weights.status();
   QK_RETURN_IF_ERROR(open.source->ReadStatus());
@@ -117,6 +121,7 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Read(
         model->weights_sha256_, ", expected ", options.expected_sha256));
   }
   model->weights_ = *std::move(weights);
+  if (scanned) model->non_finite_weights_ = scan.found();
   model->FindRopes();
   model->tokenizer_ = std::move(open.tokenizer);
   model->pages_ = std::make_unique<PagePool>(model->config(), options.compute,

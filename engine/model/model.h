@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/backend/backend.h"
+#include "engine/model/non_finite_weights.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/types/model_config.h"
 
@@ -39,6 +40,9 @@ struct ModelOptions {
   int max_rows_per_pass = 4096;
   // If not empty, compared with the weights' digest; DATA_LOSS if it differs.
   std::string expected_sha256;
+  // The weights are looked at for NaN and infinities if the model's files have
+  // fewer bytes than this; 0: never. See Model::non_finite_weights.
+  int64_t check_weights_below = int64_t{2} << 30;
   // Called on the loading thread with the share that is done, in [0, 1].
   std::function<void(double)> progress;
 };
@@ -90,6 +94,10 @@ class Model : public std::enable_shared_from_this<Model> {
   int64_t host_bytes() const { return host_bytes_; }
   int64_t device_bytes() const { return device_bytes_; }
   double load_seconds() const { return load_seconds_; }
+  // Absent if the weights were not looked at.
+  const std::optional<NonFiniteWeights>& non_finite_weights() const {
+    return non_finite_weights_;
+  }
   const Weights& weights() const { return *weights_; }
   // The distinct RoPEs of the layers, and the index of each layer's own; -1:
   // none.
@@ -119,6 +127,7 @@ class Model : public std::enable_shared_from_this<Model> {
   int64_t host_bytes_ = 0;
   int64_t device_bytes_ = 0;
   double load_seconds_ = 0;
+  std::optional<NonFiniteWeights> non_finite_weights_;
   int max_rows_per_pass_ = 0;
 };
 

@@ -10,6 +10,7 @@
 #include "engine/architectures/rope_scaling.h"
 #include "engine/base/check.h"
 #include "engine/formats/dequantize.h"
+#include "engine/formats/excerpt.h"
 #include "engine/formats/gguf.h"
 #include "engine/formats/mapped_file.h"
 #include "engine/formats/safetensors.h"
@@ -152,6 +153,12 @@ absl::Status ReadSettings(const fs::path& folder, ModelConfig* config) {
   return absl::OkStatus();
 }
 
+bool IsModelFile(const std::string& path) {
+  return absl::EndsWith(path, ".gguf") ||
+         absl::EndsWith(path, ".safetensors") ||
+         absl::EndsWith(path, ".index.json");
+}
+
 absl::StatusOr<OpenModel> OpenFolder(const std::string& path,
                                      const IgnoredParts& ignored) {
   const bool is_file = absl::EndsWith(path, ".safetensors") ||
@@ -181,6 +188,12 @@ absl::StatusOr<OpenModel> OpenModelFiles(const std::string& path,
   if (!Exists(path)) {
     return absl::NotFoundError(absl::StrCat(absl::Utf8SafeCHexEscape(path),
                                             ": no such file or folder"));
+  }
+  std::error_code ignored_error;
+  if (fs::is_regular_file(path, ignored_error) && !IsModelFile(path)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(FileNameOf(path),
+                     ": must be a folder, a .gguf or a .safetensors file"));
   }
   absl::StatusOr<OpenModel> model = absl::EndsWith(path, ".gguf")
                                         ? OpenGguf(path, ignored)

@@ -14,6 +14,8 @@
 
 namespace qk {
 
+class WeightScan;
+
 struct NormWeights {
   DeviceBuffer weight;  // (dim)
   DeviceBuffer bias;    // (dim); empty in an RMS norm
@@ -85,10 +87,11 @@ absl::Status CheckWeights(const Architecture& architecture,
 int64_t CountElements(const Architecture& architecture);
 
 // The weights must have been checked. `progress` gets the share that is done,
-// in [0, 1].
+// in [0, 1]. `scan`, unless null, looks at every weight for NaN and infinities.
 absl::StatusOr<std::unique_ptr<Weights>> LoadWeights(
     const Architecture& architecture, TensorSource& source, ComputeType type,
-    Backend* backend, const std::function<void(double)>& progress);
+    Backend* backend, const std::function<void(double)>& progress,
+    WeightScan* scan);
 
 }  // namespace qk
 

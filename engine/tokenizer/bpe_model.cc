@@ -38,7 +38,7 @@ void BpeModel::FindByteIds(const TokenizerSpec& spec,
                            const std::vector<bool>& special) {
   FlatHashMap<absl::string_view, int32_t> ids;
   for (int32_t id = 0; id < vocab_size_; ++id) {
-    if (!special[id]) ids.emplace(spec.tokens[id], id);
+    if (!special[id]) ids[spec.tokens[id]] = id;
   }
   for (int byte = 0; byte < 256; ++byte) {
     const auto found = ids.find(ByteLevelSpelling(static_cast<uint8_t>(byte)));

@@ -62,12 +62,8 @@ absl::Status ReadGgufTokens(const GgufFile& file, TokenIndex* index,
       return fail(
           id, absl::StrCat("must be UTF-8, got \"", Excerpt(tokens[id]), "\""));
     }
-    const auto [entry, added] =
-        index->try_emplace(tokens[id], static_cast<int32_t>(id));
-    if (!added) {
-      return fail(id, absl::StrCat("\"", Excerpt(tokens[id]), "\" is also id ",
-                                   entry->second));
-    }
+    // Of a token that is there twice, llama.cpp finds the last.
+    (*index)[tokens[id]] = static_cast<int32_t>(id);
     spec->tokens.emplace_back(tokens[id]);
   }
   return absl::OkStatus();

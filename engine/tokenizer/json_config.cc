@@ -206,6 +206,20 @@ absl::Status TokenizerConfig::AddAll(TokenAdder* adder) const {
   return absl::OkStatus();
 }
 
+absl::Status TokenizerConfig::AddPlainNames(TokenAdder* adder) const {
+  const auto add = [&](const AddedToken& token) {
+    AddedToken plain;
+    plain.content = token.content;
+    plain.special = true;
+    return adder->Add(std::move(plain));
+  };
+  for (const auto& [name, token] : named_) {
+    if (token.has_value()) QK_RETURN_IF_ERROR(add(*token));
+  }
+  for (const AddedToken& token : extra_) QK_RETURN_IF_ERROR(add(token));
+  return absl::OkStatus();
+}
+
 void TokenizerConfig::SetBosAndEos(const TokenAdder& adder,
                                    TokenizerSpec* spec) const {
   if (const auto bos = Name("bos_token"); bos.has_value()) {

@@ -39,6 +39,9 @@ class TokenizerConfig {
   // Adds every token that the files name to the vocabulary, with its flags.
   // Errors name the file.
   absl::Status AddTokens(TokenAdder* adder) const;
+  // Gives the named and extra tokens the flags of plain text, as some classes
+  // do after AddTokens.
+  absl::Status AddPlainNames(TokenAdder* adder) const;
   // Sets spec->bos_id and the first of spec->stop_ids, if the files name them.
   // Call this after AddTokens.
   void SetBosAndEos(const TokenAdder& adder, TokenizerSpec* spec) const;

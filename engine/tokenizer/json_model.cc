@@ -214,7 +214,8 @@ absl::Status ReadJsonAddedTokens(const JsonValue& root, TokenAdder* adder) {
   if (!root.Find("added_tokens").has_value()) return absl::OkStatus();
   QK_ASSIGN_OR_RETURN(const JsonValue list, root.GetArray("added_tokens"));
   return list.ForEachElement([&](JsonValue value) -> absl::Status {
-    QK_RETURN_IF_ERROR(value.GetInt64("id").status());
+    // It does not count, but must be one.
+    QK_RETURN_IF_ERROR(value.GetInt64InRange("id", 0, UINT32_MAX).status());
     QK_ASSIGN_OR_RETURN(AddedToken token, ReadAddedToken(value));
     const absl::Status added = adder->Add(std::move(token));
     if (added.ok()) return added;

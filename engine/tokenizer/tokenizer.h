@@ -82,9 +82,9 @@ class Tokenizer {
 // The bytes of the files that stand beside a vocabulary; empty: there is no
 // such file.
 struct TokenizerSettings {
-  absl::string_view config = "";              // tokenizer_config.json
-  absl::string_view special_tokens_map = "";  // special_tokens_map.json
-  absl::string_view added_tokens = "";        // added_tokens.json
+  absl::string_view config = {};              // tokenizer_config.json
+  absl::string_view special_tokens_map = {};  // special_tokens_map.json
+  absl::string_view added_tokens = {};        // added_tokens.json
 };
 
 // The readers below add the tokens that the settings name as AutoTokenizer of
@@ -103,8 +103,8 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromSentencePiece(
     absl::string_view model, const TokenizerSettings& settings);
 
 // `vocab_json` and `merges` hold the bytes of vocab.json and merges.txt. Only
-// the class GPT2Tokenizer of tokenizer_config.json is read from them. The
-// config's add_bos_token and add_prefix_space count too.
+// the classes GPT2Tokenizer and Qwen2Tokenizer of tokenizer_config.json are
+// read from them. The config's add_bos_token and add_prefix_space count too.
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromVocabAndMerges(
     absl::string_view vocab_json, absl::string_view merges,
     const TokenizerSettings& settings);

@@ -44,7 +44,9 @@ absl::Status ReadMerges(const GgufFile& file, const TokenIndex& index,
 
 // Reads model "gpt2": byte-level BPE.
 absl::StatusOr<TokenizerSpec> ReadGpt2(const GgufFile& file) {
-  QK_ASSIGN_OR_RETURN(const absl::string_view pre, file.GetString(kPre));
+  // Files that are older than this entry do not have it.
+  QK_ASSIGN_OR_RETURN(const absl::string_view pre,
+                      file.GetStringOr(kPre, "default"));
   const GgufPreTokenizer* known = FindGgufPreTokenizer(pre);
   if (known == nullptr) {
     return file.Error(kPre, absl::StrCat("unsupported pre_tokenizer pattern \"",

@@ -2,6 +2,7 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/base/sha256.h"
@@ -96,10 +97,16 @@ absl::Status ReadSpecialTokens(const TokenizerConfig& config,
 absl::StatusOr<PrefixSpace> ReadPrefixSpace(
     const SentencePieceModel& model, const std::optional<JsonValue>& config) {
   bool prefix = model.add_dummy_prefix;
-  bool legacy = true;
+  bool legacy = false;
   if (config.has_value()) {
     QK_ASSIGN_OR_RETURN(prefix, config->GetBoolOr("add_prefix_space", prefix));
-    QK_ASSIGN_OR_RETURN(legacy, config->GetBoolOr("legacy", true));
+    // LlamaTokenizer's own default is false.
+    QK_ASSIGN_OR_RETURN(
+        const absl::string_view class_name,
+        config->GetStringOr("tokenizer_class", "LlamaTokenizer"));
+    QK_ASSIGN_OR_RETURN(
+        legacy, config->GetBoolOr(
+                    "legacy", !absl::StartsWith(class_name, "LlamaTokenizer")));
   }
   if (!prefix) return PrefixSpace::kNever;
   return legacy ? PrefixSpace::kEveryPart : PrefixSpace::kFirstPart;

@@ -1,6 +1,6 @@
 // Reads vocab.json and merges.txt, GPT-2's own files, which repositories
 // without a tokenizer.json hold (OPT's, for example), as `transformers`
-// converts its GPT2Tokenizer.
+// converts its GPT2Tokenizer and Qwen2Tokenizer.
 #include <utility>
 #include <vector>
 
@@ -24,17 +24,44 @@ namespace {
 
 constexpr int64_t kMaxMergesBytes = int64_t{64} << 20;
 
-// Other classes split words differently, in files of the same names.
-absl::Status CheckClass(const JsonValue& config) {
+// What a class does with the files, which all have the same names.
+struct Class {
+  absl::string_view name;
+  Splitter::Scanner splitter;
+  bool nfc;
+  bool plain_names;  // flags of the named tokens do not count
+  // Names that have the token <|endoftext|> by default.
+  std::vector<absl::string_view> names;
+};
+
+const std::vector<Class>& Classes() {
+  static const std::vector<Class>& classes = *new std::vector<Class>{
+      {"GPT2Tokenizer",
+       NextGpt2,
+       false,
+       false,
+       {"bos_token", "eos_token", "unk_token"}},
+      {"Qwen2Tokenizer",
+       NextQwen2,
+       true,
+       true,
+       {"eos_token", "unk_token", "pad_token"}},
+  };
+  return classes;
+}
+
+// "GPT2TokenizerFast" is the same class.
+absl::StatusOr<const Class*> FindClass(const JsonValue& config) {
   QK_ASSIGN_OR_RETURN(const absl::string_view name,
                       config.GetString("tokenizer_class"));
-  if (name == "GPT2Tokenizer" || name == "GPT2TokenizerFast") {
-    return absl::OkStatus();
+  const absl::string_view plain = absl::StripSuffix(name, "Fast");
+  for (const Class& known : Classes()) {
+    if (known.name == plain) return &known;
   }
   return config.Error(absl::StrCat(
       "tokenizer_class: \"", Excerpt(name),
-      "\" is not read from vocab.json and merges.txt (GPT2Tokenizer is); save "
-      "a tokenizer.json"));
+      "\" is not read from vocab.json and merges.txt (GPT2Tokenizer and "
+      "Qwen2Tokenizer are); save a tokenizer.json"));
 }
 
 absl::Status ReadMergesText(absl::string_view text, const TokenIndex& index,
@@ -63,13 +90,6 @@ absl::Status ReadMergesText(absl::string_view text, const TokenIndex& index,
   return absl::OkStatus();
 }
 
-// The class has one token for all purposes.
-void SetDefaultNames(TokenizerConfig* config) {
-  for (const absl::string_view key : {"bos_token", "eos_token", "unk_token"}) {
-    config->SetDefaultName(key, "<|endoftext|>");
-  }
-}
-
 absl::Status ReadSpecialTokens(const JsonValue& config, const TokenAdder& adder,
                                const TokenizerConfig& names,
                                TokenizerSpec* spec) {
@@ -95,8 +115,10 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromVocabAndMerges(
         "tokenizer_config: missing beside vocab.json and merges.txt");
   }
   const JsonValue config = *names.root();
-  QK_RETURN_IF_ERROR(CheckClass(config));
-  SetDefaultNames(&names);
+  QK_ASSIGN_OR_RETURN(const Class* const known, FindClass(config));
+  for (const absl::string_view key : known->names) {
+    names.SetDefaultName(key, "<|endoftext|>");
+  }
   QK_ASSIGN_OR_RETURN(const JsonDocument vocab,
                       JsonDocument::Parse("vocab.json", vocab_json, {}));
   TokenizerSpec spec;
@@ -106,12 +128,16 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromVocabAndMerges(
   QK_RETURN_IF_ERROR(ReadMergesText(merges, index, &spec));
   TokenAdder adder(index, &spec);
   QK_RETURN_IF_ERROR(names.AddTokens(&adder));
+  if (known->plain_names) QK_RETURN_IF_ERROR(names.AddPlainNames(&adder));
   QK_RETURN_IF_ERROR(ReadSpecialTokens(config, adder, names, &spec));
   QK_ASSIGN_OR_RETURN(const bool space,
                       config.GetBoolOr("add_prefix_space", false));
   using Prefix = PieceSpelling::Prefix;
   spec.pre_tokenizer.spelling = {" ", space ? Prefix::kAlways : Prefix::kNever};
-  spec.pre_tokenizer.after = {NextGpt2};
+  spec.pre_tokenizer.after = {known->splitter};
+  if (known->nfc) {
+    spec.normalizer.push_back({.kind = NormalizerStep::Kind::kNfc});
+  }
   Sha256 sha256;
   sha256.Update(vocab_json.data(), vocab_json.size());
   sha256.Update(merges.data(), merges.size());

@@ -11,6 +11,8 @@
 namespace qk {
 namespace {
 
+constexpr size_t kMaxFailure = 2048;  // bytes
+
 bool SameRope(const RopeConfig& a, const RopeConfig& b) {
   return a.theta == b.theta && a.rotary_dims == b.rotary_dims &&
          a.scaling == b.scaling && a.frequencies == b.frequencies;
@@ -21,7 +23,9 @@ pb::RopeInfo RopeInfoOf(const RopeConfig& rope) {
   out.set_theta(rope.theta);
   out.set_rotary_dims(rope.rotary_dims);
   out.set_scaling(rope.scaling);
-  for (double wavelength : rope.Wavelengths()) out.add_wavelengths(wavelength);
+  for (double wavelength : rope.Wavelengths(/*positions=*/1)) {
+    out.add_wavelengths(wavelength);
+  }
   return out;
 }
 
@@ -124,7 +128,8 @@ pb::ModelInfo ModelInfoOf(const ModelEntry& entry, const std::string& backend) {
   out.set_name(entry.name);
   out.set_state(StateOf(entry.state));
   if (!entry.failure.ok()) {
-    out.set_failure(StripPaths(entry.failure.message()));
+    // Cut as in a call's status.
+    out.set_failure(StripPaths(entry.failure.message()).substr(0, kMaxFailure));
   }
   out.set_architecture(config.architecture);
   out.set_num_layers(config.num_layers());
@@ -150,6 +155,14 @@ pb::ModelInfo ModelInfoOf(const ModelEntry& entry, const std::string& backend) {
         entry.model->tokenizer()->runs_pattern() ? "pattern" : "built in");
   }
   out.set_load_ms(static_cast<int64_t>(entry.model->load_seconds() * 1e3));
+  const auto& non_finite = entry.model->non_finite_weights();
+  if (non_finite.has_value() && non_finite->count > 0) {
+    pb::NonFiniteWeights* weights = out.mutable_non_finite_weights();
+    weights->set_count(non_finite->count);
+    weights->set_tensor(non_finite->tensor);
+    weights->mutable_index()->Assign(non_finite->index.begin(),
+                                     non_finite->index.end());
+  }
   return out;
 }
 

@@ -41,6 +41,10 @@ Usage: qkscoped [--config FILE] [--model NAME=PATH]... [flags]
   --backend NAME         auto (the default: the best that this machine has) or
                          cpu
   --threads N            threads of the CPU backend (default: one per core)
+  --check-weights MODE   look for NaN and infinities in the weights while they
+                         load. warn: serve the model and name the first of
+                         them; fail: do not load it; off; auto (the default):
+                         warn below 2 GiB, else off
   --log-level LEVEL      debug, info, warn or error
   --check-config         check flags, configuration and model files without
                          starting; exit 0 if all are valid, else 78
@@ -158,6 +162,8 @@ absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments) {
   add_text("spool", "DIR",
            [=](auto& value) { config->mutable_spool()->set_directory(value); });
   add_text("backend", "NAME", [=](auto& value) { config->set_backend(value); });
+  add_text("check-weights", "MODE",
+           [=](auto& value) { config->set_check_weights(value); });
   add_text("log-level", "LEVEL",
            [=](auto& value) { config->set_log_level(value); });
   parser.AddValue("threads", "N", [=](const std::string& value) {

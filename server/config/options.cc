@@ -179,6 +179,24 @@ absl::Status SetLogLevel(const ServerConfig& config, const Checker& check,
   return absl::OkStatus();
 }
 
+absl::Status SetWeightCheck(const ServerConfig& config, const Checker& check,
+                            WeightCheck* out) {
+  static const auto& kModes =
+      *new std::map<std::string, WeightCheck>{{"auto", WeightCheck::kAuto},
+                                              {"off", WeightCheck::kOff},
+                                              {"warn", WeightCheck::kWarn},
+                                              {"fail", WeightCheck::kFail}};
+  if (!config.has_check_weights()) return absl::OkStatus();
+  const auto it = kModes.find(config.check_weights());
+  if (it == kModes.end()) {
+    return check.Bad("check_weights",
+                     absl::StrCat("must be auto, warn, fail or off, got '",
+                                  Echo(config.check_weights()), "'"));
+  }
+  *out = it->second;
+  return absl::OkStatus();
+}
+
 absl::Status SetAccess(const ServerConfig& config, const std::string& source,
                        const Checker& check, ServerOptions* out) {
   QK_ASSIGN_OR_RETURN(
@@ -280,6 +298,7 @@ absl::StatusOr<ServerOptions> OptionsFromConfig(const ServerConfig& config,
   QK_RETURN_IF_ERROR(SetModels(config, check, &out));
   QK_RETURN_IF_ERROR(SetLimits(config.limits(), check, &out.limits));
   QK_RETURN_IF_ERROR(SetLogLevel(config, check, &out));
+  QK_RETURN_IF_ERROR(SetWeightCheck(config, check, &out.check_weights));
   if (config.has_spool()) {
     QK_RETURN_IF_ERROR(SetSpool(config.spool(), check, &out));
   }

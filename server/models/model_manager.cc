@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <future>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -98,7 +99,29 @@ absl::StatusOr<std::shared_ptr<const Model>> ModelManager::Read(
   options.max_rows_per_pass = parts_.limits.max_rows_per_pass;
   options.expected_sha256 = model.sha256;
   options.progress = std::move(progress);
-  return Model::Load(path, options, parts_.backend);
+  if (parts_.check_weights != WeightCheck::kAuto) {
+    options.check_weights_below = parts_.check_weights == WeightCheck::kOff
+                                      ? 0
+                                      : std::numeric_limits<int64_t>::max();
+  }
+  QK_ASSIGN_OR_RETURN(std::shared_ptr<const Model> loaded,
+                      Model::Load(path, options, parts_.backend));
+  QK_RETURN_IF_ERROR(CheckFinite(model.name, *loaded));
+  return loaded;
+}
+
+absl::Status ModelManager::CheckFinite(const std::string& name,
+                                       const Model& model) const {
+  const std::optional<NonFiniteWeights>& found = model.non_finite_weights();
+  if (!found.has_value() || found->count == 0) return absl::OkStatus();
+  if (parts_.check_weights == WeightCheck::kFail) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(found->Text(), " (check_weights is fail)"));
+  }
+  parts_.log->Warn(
+      "weights_not_finite",
+      {{"model", name}, {"count", found->count}, {"detail", found->Text()}});
+  return absl::OkStatus();
 }
 
 void ModelManager::SetReady(const std::string& name,

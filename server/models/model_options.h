@@ -11,6 +11,14 @@
 
 namespace qk {
 
+// What happens if a model's weights are NaN or infinite.
+enum class WeightCheck {
+  kAuto,  // as kWarn if the model's files have less than 2 GiB, else as kOff
+  kOff,   // nobody looks
+  kWarn,  // the log and ModelInfo say so
+  kFail,  // the model is not loaded
+};
+
 struct ModelToLoad {
   std::string name;
   std::string path;

@@ -87,7 +87,8 @@ absl::Status CheckPath(absl::string_view path) {
 // Whether the loader may read the file of that name.
 bool IsModelFile(absl::string_view name) {
   return absl::EndsWith(name, ".json") ||
-         absl::EndsWith(name, ".safetensors") || absl::EndsWith(name, ".model");
+         absl::EndsWith(name, ".safetensors") ||
+         absl::EndsWith(name, ".model") || name == "merges.txt";
 }
 
 absl::StatusOr<mode_t> ModeOf(int fd, const std::string& path) {

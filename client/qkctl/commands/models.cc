@@ -21,6 +21,21 @@ std::string Heads(const v1::ModelInfo& model) {
                       layer.head_dim());
 }
 
+std::string NonFiniteWeights(const v1::ModelInfo& model) {
+  const v1::NonFiniteWeights& weights = model.non_finite_weights();
+  return absl::StrCat(
+      weights.count(), weights.count() == 1 ? " weight" : " weights",
+      " not finite (NaN or infinite), the first: ", Printable(weights.tensor()),
+      "[", absl::StrJoin(weights.index(), ", "), "]");
+}
+
+// What is wrong with the model, to stand at the end of its row.
+std::string Problem(const v1::ModelInfo& model) {
+  if (!model.failure().empty()) return "  " + model.failure();
+  if (!model.text_problem().empty()) return "  takes token ids only";
+  return model.has_non_finite_weights() ? "  " + NonFiniteWeights(model) : "";
+}
+
 void PrintTable(const v1::ListModelsResponse& response, Console* console) {
   int width = 4;
   for (const v1::ModelInfo& model : response.models()) {
@@ -37,10 +52,7 @@ void PrintTable(const v1::ListModelsResponse& response, Console* console) {
         model.name(), v1::ModelInfo::State_Name(model.state()),
         model.architecture(), model.num_layers(), Heads(model),
         model.context_length(), model.compute_type(), model.backend(),
-        MemoryBytes(model) / 1048576.0,
-        !model.failure().empty()        ? "  " + model.failure()
-        : !model.text_problem().empty() ? "  takes token ids only"
-                                        : ""));
+        MemoryBytes(model) / 1048576.0, Problem(model)));
   }
 }
 
@@ -96,6 +108,9 @@ void PrintDetails(const v1::ModelInfo& model, Console* console) {
   list("ignored tensors", model.ignored_tensors());
   for (const std::string& warning : model.warnings()) {
     row("warning", Printable(warning));
+  }
+  if (model.has_non_finite_weights()) {
+    row("not finite", NonFiniteWeights(model));
   }
   for (const v1::RopeInfo& rope : model.rope()) {
     std::string text =

@@ -156,6 +156,12 @@ std::string AnalyzeView::Cells(int point, const Row& row) const {
     return absl::StrFormat("%*s", BlockWidth(point), "-");
   }
   const v1::Statistics& statistics = found->second;
+  if (statistics.non_finite_count() > 0) {
+    // The largest of norms is not known if one of them is not finite.
+    return console_->Bad(
+        absl::StrFormat("%*s%*s%*s", kCountWidth, "nan", kRatioWidth, "nan",
+                        BlockWidth(point) - kCountWidth - kRatioWidth, ""));
+  }
   std::string cells =
       absl::StrFormat("%*d%*.1f", kCountWidth, statistics.massive_count(),
                       kRatioWidth, statistics.ratio());
@@ -165,7 +171,6 @@ std::string AnalyzeView::Cells(int point, const Row& row) const {
                           absl::StrCat(top.head(), ",", top.dim()),
                           kWavelengthWidth, Wavelength(top));
   }
-  if (statistics.non_finite_count() > 0) return console_->Bad(cells);
   return statistics.massive_count() > 0 ? console_->Warm(cells)
                                         : console_->Dim(cells);
 }

@@ -65,7 +65,8 @@ std::string ArmLine(const AnalysisResult& result, const qkscope::v1::Arm& arm,
 std::string ArmTable(const AnalysisResult& result, const Console& console);
 
 // Two sentences that explain the numbers: where the massive values are, and
-// what disrupting them did. Empty if a number is missing.
+// what disrupting them did. Empty if a number is missing
+// or not finite.
 std::string Explain(const AnalysisResult& result);
 
 }  // namespace qk::client

@@ -85,6 +85,22 @@ TEST(AnalyzeView, EndsWithALinePerArm) {
   EXPECT_THAT(text, HasSubstr("* not causal"));
 }
 
+// A baseline is at no distance from itself, which says nothing about its rules.
+TEST(AnalyzeView, ComparesNoDisruptedArmWithItself) {
+  FakeStreamOptions stream;
+  stream.arms = {"top_k:1"};
+  const std::string alone = Show(stream, {});
+  EXPECT_THAT(alone, HasSubstr("top_k:1    -2.0000*          -          -"));
+  EXPECT_THAT(alone, HasSubstr("KL and flips need another arm, such as --arm "
+                               "clean.\n"));
+  EXPECT_THAT(alone, Not(HasSubstr("nats, from")));
+  stream.arms = {"top_k:1", "top_k:2"};
+  const std::string both = Show(stream, {});
+  EXPECT_THAT(both, HasSubstr("top_k:1    -2.0000*          -          -"));
+  EXPECT_THAT(both, HasSubstr("top_k:2    -3.0000*     0.5000        3/3"));
+  EXPECT_THAT(both, HasSubstr("nats, from top_k:1."));
+}
+
 TEST(AnalyzeView, SaysNothingOfCausesWithoutADisruption) {
   FakeStreamOptions stream;
   stream.arms = {"clean"};

