@@ -45,7 +45,7 @@ std::string GgufTokenizerDigest(const GgufFile& file) {
 }
 
 absl::Status ReadGgufTokens(const GgufFile& file, TokenIndex* index,
-                            BpeTokenizerSpec* spec) {
+                            TokenizerSpec* spec) {
   QK_ASSIGN_OR_RETURN(const auto tokens, file.GetStrings(kTokens));
   const auto fail = [&](size_t id, absl::string_view message) {
     return file.Error(kTokens, absl::StrCat("id ", id, ": ", message));
@@ -69,8 +69,9 @@ absl::Status ReadGgufTokens(const GgufFile& file, TokenIndex* index,
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<int64_t>> ReadGgufTokenTypes(
-    const GgufFile& file, PieceType last, BpeTokenizerSpec* spec) {
+absl::StatusOr<std::vector<int64_t>> ReadGgufTokenTypes(const GgufFile& file,
+                                                        PieceType last,
+                                                        TokenizerSpec* spec) {
   QK_ASSIGN_OR_RETURN(auto types, file.GetInt64s(kTokenType));
   if (types.size() != spec->tokens.size()) {
     return file.Error("tokenizer.ggml.*",
@@ -99,9 +100,9 @@ absl::StatusOr<std::vector<int64_t>> ReadGgufTokenTypes(
   return types;
 }
 
-absl::StatusOr<std::optional<int32_t>> ReadGgufId(
-    const GgufFile& file, absl::string_view name,
-    const BpeTokenizerSpec& spec) {
+absl::StatusOr<std::optional<int32_t>> ReadGgufId(const GgufFile& file,
+                                                  absl::string_view name,
+                                                  const TokenizerSpec& spec) {
   const std::string key = absl::StrCat("tokenizer.ggml.", name);
   if (!file.Has(key)) return std::nullopt;
   QK_ASSIGN_OR_RETURN(
@@ -112,7 +113,7 @@ absl::StatusOr<std::optional<int32_t>> ReadGgufId(
 }
 
 absl::Status ReadGgufSpecialIds(const GgufFile& file, bool adds_bos,
-                                BpeTokenizerSpec* spec) {
+                                TokenizerSpec* spec) {
   QK_ASSIGN_OR_RETURN(spec->bos_id, ReadGgufId(file, "bos_token_id", *spec));
   QK_ASSIGN_OR_RETURN(const auto eos, ReadGgufId(file, "eos_token_id", *spec));
   QK_ASSIGN_OR_RETURN(const auto eot, ReadGgufId(file, "eot_token_id", *spec));

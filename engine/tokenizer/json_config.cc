@@ -221,7 +221,7 @@ absl::Status TokenizerConfig::AddPlainNames(TokenAdder* adder) const {
 }
 
 void TokenizerConfig::SetBosAndEos(const TokenAdder& adder,
-                                   BpeTokenizerSpec* spec) const {
+                                   TokenizerSpec* spec) const {
   if (const auto bos = Name("bos_token"); bos.has_value()) {
     spec->bos_id = adder.Find(*bos);
   }

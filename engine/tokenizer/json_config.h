@@ -14,9 +14,9 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "engine/formats/json.h"
-#include "engine/tokenizer/bpe_tokenizer.h"
 #include "engine/tokenizer/token_adder.h"
 #include "engine/tokenizer/tokenizer.h"
+#include "engine/tokenizer/tokenizer_spec.h"
 
 namespace qk {
 
@@ -44,7 +44,7 @@ class TokenizerConfig {
   absl::Status AddPlainNames(TokenAdder* adder) const;
   // Sets spec->bos_id and the first of spec->stop_ids, if the files name them.
   // Call this after AddTokens.
-  void SetBosAndEos(const TokenAdder& adder, BpeTokenizerSpec* spec) const;
+  void SetBosAndEos(const TokenAdder& adder, TokenizerSpec* spec) const;
 
  private:
   absl::Status ReadNames(const JsonValue& object);

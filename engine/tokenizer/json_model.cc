@@ -1,12 +1,14 @@
 #include "engine/tokenizer/json_model.h"
 
 #include <algorithm>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/tokenizer/json_steps.h"
+#include "engine/tokenizer/json_unigram.h"
 
 namespace qk {
 namespace {
@@ -34,15 +36,18 @@ absl::Status CheckUnsupported(const JsonValue& model) {
   return absl::OkStatus();
 }
 
-absl::Status CheckType(const JsonValue& model) {
-  // Files older than this member do not have it.
-  const bool looks_like_bpe = model.Find("merges").has_value();
-  QK_ASSIGN_OR_RETURN(
-      const absl::string_view type,
-      model.GetStringOr("type", looks_like_bpe ? "BPE" : "(none)"));
-  if (type == "BPE") return absl::OkStatus();
-  return model.Error(
-      absl::StrCat("unsupported tokenizer model ", Quoted(type)));
+// Returns the type; files older than this member do not have it.
+absl::StatusOr<std::string> TypeOf(const JsonValue& model) {
+  const auto vocab = model.Find("vocab");
+  absl::string_view missing = "(none)";
+  if (model.Find("merges").has_value()) {
+    missing = "BPE";
+  } else if (vocab.has_value() && vocab->is_array()) {
+    missing = "Unigram";
+  }
+  QK_ASSIGN_OR_RETURN(const absl::string_view type,
+                      model.GetStringOr("type", missing));
+  return std::string(type);
 }
 
 // Enters one token; the same text may come again with the same id.
@@ -62,13 +67,13 @@ absl::Status Enter(const JsonValue& where, absl::string_view text, int64_t id,
 }
 
 absl::Status ReadMerges(const JsonValue& model, const TokenIndex& index,
-                        BpeTokenizerSpec* spec) {
+                        TokenizerSpec* spec) {
   QK_ASSIGN_OR_RETURN(const JsonValue merges, model.GetArray("merges"));
   const int64_t count = merges.size();
   if (count > kMaxMerges) {
     return merges.Error(absl::StrCat(count, " merges, limit ", kMaxMerges));
   }
-  spec->merges.reserve(count);
+  spec->bpe.merges.reserve(count);
   MergeReader reader(index);
   return merges.ForEachElement([&](JsonValue value) -> absl::Status {
     absl::StatusOr<BpeMerge> merge;
@@ -92,13 +97,13 @@ absl::Status ReadMerges(const JsonValue& model, const TokenIndex& index,
       const absl::string_view message = merge.status().message();
       return value.Error(message);
     }
-    spec->merges.push_back(*merge);
+    spec->bpe.merges.push_back(*merge);
     return absl::OkStatus();
   });
 }
 
 // spec->tokens must be set.
-absl::Status ReadByteFallback(const JsonValue& model, BpeTokenizerSpec* spec) {
+absl::Status ReadByteFallback(const JsonValue& model, TokenizerSpec* spec) {
   QK_ASSIGN_OR_RETURN(const bool byte_fallback,
                       model.GetBoolOr("byte_fallback", false));
   if (!byte_fallback) return absl::OkStatus();
@@ -122,7 +127,7 @@ absl::Status ReadVocab(const JsonValue& vocab, TokenIndex* index) {
 }
 
 absl::Status FillTokens(const JsonValue& root, const TokenIndex& index,
-                        BpeTokenizerSpec* spec) {
+                        TokenizerSpec* spec) {
   if (index.empty()) return root.Error("vocab: is empty");
   int32_t last = 0;
   for (const auto& entry : index) last = std::max(last, entry.second);
@@ -167,17 +172,18 @@ absl::StatusOr<AddedToken> ReadAddedToken(const JsonValue& value) {
   return token;
 }
 
-absl::Status ReadJsonModel(const JsonValue& root, TokenIndex* index,
-                           BpeTokenizerSpec* spec) {
-  QK_ASSIGN_OR_RETURN(const JsonValue model, root.GetObject("model"));
-  QK_RETURN_IF_ERROR(CheckType(model));
+namespace {
+
+absl::Status ReadBpe(const JsonValue& root, const JsonValue& model,
+                     TokenIndex* index, TokenizerSpec* spec) {
   QK_RETURN_IF_ERROR(CheckUnsupported(model));
   QK_ASSIGN_OR_RETURN(const JsonValue vocab, model.GetObject("vocab"));
   QK_RETURN_IF_ERROR(ReadVocab(vocab, index));
   QK_RETURN_IF_ERROR(ReadMerges(model, *index, spec));
-  QK_ASSIGN_OR_RETURN(spec->ignore_merges,
+  QK_ASSIGN_OR_RETURN(spec->bpe.ignore_merges,
                       model.GetBoolOr("ignore_merges", false));
-  QK_ASSIGN_OR_RETURN(spec->fuse_unknown, model.GetBoolOr("fuse_unk", false));
+  QK_ASSIGN_OR_RETURN(spec->bpe.fuse_unknown,
+                      model.GetBoolOr("fuse_unk", false));
   if (model.Find("unk_token").has_value()) {
     QK_ASSIGN_OR_RETURN(const absl::string_view unknown,
                         model.GetString("unk_token"));
@@ -190,6 +196,18 @@ absl::Status ReadJsonModel(const JsonValue& root, TokenIndex* index,
   }
   QK_RETURN_IF_ERROR(FillTokens(root, *index, spec));
   return ReadByteFallback(model, spec);
+}
+
+}  // namespace
+
+absl::Status ReadJsonModel(const JsonValue& root, TokenIndex* index,
+                           TokenizerSpec* spec) {
+  QK_ASSIGN_OR_RETURN(const JsonValue model, root.GetObject("model"));
+  QK_ASSIGN_OR_RETURN(const std::string type, TypeOf(model));
+  if (type == "Unigram") return ReadJsonUnigram(model, index, spec);
+  if (type == "BPE") return ReadBpe(root, model, index, spec);
+  return model.Error(
+      absl::StrCat("unsupported tokenizer model ", Quoted(type)));
 }
 
 absl::Status ReadJsonAddedTokens(const JsonValue& root, TokenAdder* adder) {

@@ -8,10 +8,12 @@
 
 namespace qk {
 
-TokenAdder::TokenAdder(const TokenIndex& vocabulary, BpeTokenizerSpec* spec)
+TokenAdder::TokenAdder(const TokenIndex& vocabulary, TokenizerSpec* spec)
     : vocabulary_(vocabulary),
       spec_(spec),
-      next_id_(static_cast<int32_t>(vocabulary.size())) {
+      next_id_(static_cast<int32_t>(spec->unigram.has_value()
+                                        ? spec->tokens.size()
+                                        : vocabulary.size())) {
   for (size_t i = 0; i < spec->added.size(); ++i) {
     place_[spec->added[i].id] = i;
   }

@@ -11,20 +11,20 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "engine/base/flat_hash.h"
-#include "engine/tokenizer/bpe_tokenizer.h"
+#include "engine/tokenizer/tokenizer_spec.h"
 #include "engine/tokenizer/vocabulary.h"
 
 namespace qk {
 
 // A token's id follows from its content alone: a token of the vocabulary keeps
-// its id, a new one gets the number of the vocabulary's tokens or, if that is
-// larger, the last new id plus one. An id that a file states for it does not
-// count.
+// its id, a new one gets the number of the vocabulary's tokens (of its entries,
+// in a unigram model, where a text may be there twice) or, if that is larger,
+// the last new id plus one. An id that a file states for it does not count.
 class TokenAdder {
  public:
   // `vocabulary` has every token of spec->tokens. Both must outlive the adder.
   // The tokens of spec->added must be among them.
-  TokenAdder(const TokenIndex& vocabulary, BpeTokenizerSpec* spec);
+  TokenAdder(const TokenIndex& vocabulary, TokenizerSpec* spec);
 
   // Adds the token, or gives these flags to the one with this content. One
   // without content is left out. The token's own `id` does not count. Errors
@@ -42,7 +42,7 @@ class TokenAdder {
   absl::Status AddNew(const AddedToken& token);
 
   const TokenIndex& vocabulary_;
-  BpeTokenizerSpec* const spec_;
+  TokenizerSpec* const spec_;
   std::map<std::string, int32_t, std::less<>> new_ids_;
   FlatHashMap<int32_t, size_t> place_;  // of an id, in spec->added
   int32_t next_id_;

@@ -1,6 +1,6 @@
 // Converts text to token ids and back. One interface serves BPE of bytes and of
-// characters, read from a tokenizer.json, a SentencePiece tokenizer.model,
-// vocab.json with merges.txt, or a GGUF file.
+// characters and unigram models, read from a tokenizer.json, a SentencePiece
+// tokenizer.model, vocab.json with merges.txt, or a GGUF file.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_TOKENIZER_H_
 #define QKSCOPE_ENGINE_TOKENIZER_TOKENIZER_H_
 
@@ -95,9 +95,10 @@ struct TokenizerSettings {
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromJson(
     absl::string_view tokenizer_json, const TokenizerSettings& settings);
 
-// `model` holds the bytes of a SentencePiece tokenizer.model of type BPE, read
-// as `transformers` converts it. The config's add_bos_token, add_eos_token,
-// legacy and add_prefix_space count too.
+// `model` holds the bytes of a SentencePiece tokenizer.model of type BPE or
+// Unigram, read as `transformers` converts it. The config's add_bos_token,
+// add_eos_token, legacy and (BPE) add_prefix_space count too, and for Unigram
+// the tokenizer_class T5Tokenizer with its extra_ids.
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromSentencePiece(
     absl::string_view model, const TokenizerSettings& settings);
 
@@ -108,7 +109,8 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromVocabAndMerges(
     absl::string_view vocab_json, absl::string_view merges,
     const TokenizerSettings& settings);
 
-// Reads a model's folder: tokenizer.json, else tokenizer.model, else vocab.json
+// Reads a model's folder: tokenizer.json, else tokenizer.model or
+// spiece.model, else vocab.json
 // and merges.txt, with the files beside them. nullptr if it has none of these.
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromFolder(
     const std::string& folder);

@@ -38,9 +38,10 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromFolder(
   QK_ASSIGN_OR_RETURN(const std::string json,
                       ReadIfAny(folder / "tokenizer.json"));
   if (!json.empty()) return TokenizerFromJson(json, settings);
-  QK_ASSIGN_OR_RETURN(const std::string model,
-                      ReadIfAny(folder / "tokenizer.model"));
-  if (!model.empty()) return TokenizerFromSentencePiece(model, settings);
+  for (const char* file : {"tokenizer.model", "spiece.model"}) {
+    QK_ASSIGN_OR_RETURN(const std::string model, ReadIfAny(folder / file));
+    if (!model.empty()) return TokenizerFromSentencePiece(model, settings);
+  }
   QK_ASSIGN_OR_RETURN(const std::string vocab,
                       ReadIfAny(folder / "vocab.json"));
   QK_ASSIGN_OR_RETURN(const std::string merges,

@@ -6,10 +6,10 @@
 #include "engine/base/sha256.h"
 #include "engine/formats/excerpt.h"
 #include "engine/formats/json.h"
-#include "engine/tokenizer/bpe_tokenizer.h"
 #include "engine/tokenizer/json_config.h"
 #include "engine/tokenizer/json_model.h"
 #include "engine/tokenizer/json_pipeline.h"
+#include "engine/tokenizer/subword_tokenizer.h"
 #include "engine/tokenizer/token_adder.h"
 #include "engine/tokenizer/tokenizer.h"
 
@@ -25,7 +25,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromJson(
     return document.root().Error(absl::StrCat(
         "version: must be \"1.0\", got \"", Excerpt(version), "\""));
   }
-  BpeTokenizerSpec spec;
+  TokenizerSpec spec;
   TokenIndex index;
   QK_RETURN_IF_ERROR(ReadJsonModel(document.root(), &index, &spec));
   TokenAdder adder(index, &spec);
@@ -38,7 +38,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromJson(
   Sha256 sha256;
   sha256.Update(tokenizer_json.data(), tokenizer_json.size());
   spec.sha256_hex = sha256.FinishHex();
-  return std::make_unique<BpeTokenizer>(std::move(spec));
+  return std::make_unique<SubwordTokenizer>(std::move(spec));
 }
 
 }  // namespace qk

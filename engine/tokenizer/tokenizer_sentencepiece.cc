@@ -7,10 +7,11 @@
 #include "engine/base/check.h"
 #include "engine/base/sha256.h"
 #include "engine/formats/json.h"
-#include "engine/tokenizer/bpe_tokenizer.h"
 #include "engine/tokenizer/json_config.h"
 #include "engine/tokenizer/piece_vocabulary.h"
 #include "engine/tokenizer/sentencepiece_proto.h"
+#include "engine/tokenizer/sentencepiece_unigram.h"
+#include "engine/tokenizer/subword_tokenizer.h"
 #include "engine/tokenizer/token_adder.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/tokenizer/vocabulary.h"
@@ -18,16 +19,19 @@
 namespace qk {
 namespace {
 
+constexpr int64_t kUnigramType = 1;
+
 // Refuses what would change the tokens and is not implemented.
 absl::Status CheckSupported(const SentencePieceModel& model) {
   constexpr absl::string_view kTypes[] = {"Unigram", "BPE", "Word", "Char"};
+  if (model.model_type == kUnigramType) return absl::OkStatus();
   if (model.model_type != 2) {
     const bool known = model.model_type >= 1 && model.model_type <= 4;
     return SentencePieceError(
         absl::StrCat("unsupported tokenizer model \"",
                      known ? kTypes[model.model_type - 1] : "unknown", "\""));
   }
-  if (model.has_charsmap) {
+  if (!model.charsmap.empty()) {
     return SentencePieceError("unsupported normalizer_spec: has rules");
   }
   if (model.remove_extra_whitespaces) {
@@ -45,8 +49,7 @@ absl::Status CheckSupported(const SentencePieceModel& model) {
   return absl::OkStatus();
 }
 
-absl::Status AddPieces(const SentencePieceModel& model,
-                       BpeTokenizerSpec* spec) {
+absl::Status AddPieces(const SentencePieceModel& model, TokenizerSpec* spec) {
   spec->tokens = model.pieces;
   for (size_t id = 0; id < model.types.size(); ++id) {
     const int64_t type = model.types[id];
@@ -76,8 +79,7 @@ void SetDefaultNames(const SentencePieceModel& model, TokenizerConfig* config) {
 }
 
 absl::Status ReadSpecialTokens(const TokenizerConfig& config,
-                               const TokenAdder& adder,
-                               BpeTokenizerSpec* spec) {
+                               const TokenAdder& adder, TokenizerSpec* spec) {
   config.SetBosAndEos(adder, spec);
   bool add_bos = true;
   bool add_eos = false;
@@ -119,7 +121,10 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromSentencePiece(
   QK_RETURN_IF_ERROR(CheckSupported(model));
   QK_ASSIGN_OR_RETURN(TokenizerConfig config, TokenizerConfig::Read(settings));
   SetDefaultNames(model, &config);
-  BpeTokenizerSpec spec;
+  if (model.model_type == kUnigramType) {
+    return UnigramFromSentencePiece(model_bytes, model, config);
+  }
+  TokenizerSpec spec;
   QK_RETURN_IF_ERROR(AddPieces(model, &spec));
   const TokenIndex index = IndexOf(model.pieces);
   TokenAdder adder(index, &spec);
@@ -136,7 +141,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromSentencePiece(
   Sha256 sha256;
   sha256.Update(model_bytes.data(), model_bytes.size());
   spec.sha256_hex = sha256.FinishHex();
-  return std::make_unique<BpeTokenizer>(std::move(spec));
+  return std::make_unique<SubwordTokenizer>(std::move(spec));
 }
 
 }  // namespace qk

@@ -12,10 +12,10 @@
 #include "engine/base/sha256.h"
 #include "engine/formats/excerpt.h"
 #include "engine/formats/json.h"
-#include "engine/tokenizer/bpe_tokenizer.h"
 #include "engine/tokenizer/json_config.h"
 #include "engine/tokenizer/json_model.h"
 #include "engine/tokenizer/splitters.h"
+#include "engine/tokenizer/subword_tokenizer.h"
 #include "engine/tokenizer/token_adder.h"
 #include "engine/tokenizer/tokenizer.h"
 
@@ -65,7 +65,7 @@ absl::StatusOr<const Class*> FindClass(const JsonValue& config) {
 }
 
 absl::Status ReadMergesText(absl::string_view text, const TokenIndex& index,
-                            BpeTokenizerSpec* spec) {
+                            TokenizerSpec* spec) {
   if (static_cast<int64_t>(text.size()) > kMaxMergesBytes) {
     return absl::InvalidArgumentError(absl::StrCat(
         "merges.txt: ", text.size(), " bytes, limit ", kMaxMergesBytes));
@@ -81,18 +81,18 @@ absl::Status ReadMergesText(absl::string_view text, const TokenIndex& index,
       return absl::InvalidArgumentError(absl::StrCat(
           "merges.txt: line ", number, ": ", merge.status().message()));
     }
-    if (static_cast<int64_t>(spec->merges.size()) >= kMaxMerges) {
+    if (static_cast<int64_t>(spec->bpe.merges.size()) >= kMaxMerges) {
       return absl::InvalidArgumentError(
           absl::StrCat("merges.txt: more than ", kMaxMerges));
     }
-    spec->merges.push_back(*merge);
+    spec->bpe.merges.push_back(*merge);
   }
   return absl::OkStatus();
 }
 
 absl::Status ReadSpecialTokens(const JsonValue& config, const TokenAdder& adder,
                                const TokenizerConfig& names,
-                               BpeTokenizerSpec* spec) {
+                               TokenizerSpec* spec) {
   names.SetBosAndEos(adder, spec);
   QK_ASSIGN_OR_RETURN(const bool add_bos,
                       config.GetBoolOr("add_bos_token", false));
@@ -121,7 +121,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromVocabAndMerges(
   }
   QK_ASSIGN_OR_RETURN(const JsonDocument vocab,
                       JsonDocument::Parse("vocab.json", vocab_json, {}));
-  BpeTokenizerSpec spec;
+  TokenizerSpec spec;
   TokenIndex index;
   QK_RETURN_IF_ERROR(ReadVocab(vocab.root(), &index));
   QK_RETURN_IF_ERROR(FillTokens(vocab.root(), index, &spec));
@@ -134,15 +134,15 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromVocabAndMerges(
                       config.GetBoolOr("add_prefix_space", false));
   using Prefix = PieceSpelling::Prefix;
   spec.pre_tokenizer.spelling = {" ", space ? Prefix::kAlways : Prefix::kNever};
-  spec.pre_tokenizer.last = known->splitter;
+  spec.pre_tokenizer.after = {known->splitter};
   if (known->nfc) {
-    spec.normalizer.push_back({NormalizerStep::Kind::kNfc, "", ""});
+    spec.normalizer.push_back({.kind = NormalizerStep::Kind::kNfc});
   }
   Sha256 sha256;
   sha256.Update(vocab_json.data(), vocab_json.size());
   sha256.Update(merges.data(), merges.size());
   spec.sha256_hex = sha256.FinishHex();
-  return std::make_unique<BpeTokenizer>(std::move(spec));
+  return std::make_unique<SubwordTokenizer>(std::move(spec));
 }
 
 }  // namespace qk

@@ -46,7 +46,7 @@ const BadCase kBadCases[] = {
     {"ModelWordPiece", "\"BPE\"", "\"WordPiece\"",
      "model: unsupported tokenizer model \"WordPiece\""},
     {"ModelUnigram", "\"BPE\"", "\"Unigram\"",
-     "unsupported tokenizer model \"Unigram\""},
+     "model.vocab: must be an array, got an object"},
     {"ModelTypeNumber", "\"BPE\"", "7", "model.type: must be a string, got 7"},
     {"Dropout", "\"dropout\": null", "\"dropout\": 0.1",
      "dropout: must be 0 or null, got 0.1"},
@@ -120,12 +120,12 @@ const BadCase kBadCases[] = {
      "added_tokens[0].lstrip: must be true or false, got 0"},
 
     {"NormalizerUnknown", "\"normalizer\": null",
-     "\"normalizer\": {\"type\": \"Lowercase\"}",
-     "normalizer: unsupported normalizer \"Lowercase\""},
+     "\"normalizer\": {\"type\": \"BertNormalizer\"}",
+     "normalizer: unsupported normalizer \"BertNormalizer\""},
     {"NormalizerInSequence", "\"normalizer\": null",
      "\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": "
-     "[{\"type\": \"NFC\"}, {\"type\": \"NFKC\"}]}",
-     "normalizer.normalizers[1]: unsupported normalizer \"NFKC\""},
+     "[{\"type\": \"NFC\"}, {\"type\": \"Nfx\"}]}",
+     "normalizer.normalizers[1]: unsupported normalizer \"Nfx\""},
     {"NormalizerNoType", "\"normalizer\": null", "\"normalizer\": {}",
      "normalizer.type: missing"},
 
@@ -133,8 +133,8 @@ const BadCase kBadCases[] = {
      "decoder: unsupported decoder \"ByteLevel\""},
     {"PreTokenizerUnknown",
      R"("pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false)",
-     R"("pre_tokenizer": {"type": "WhitespaceSplit", "add_prefix_space": false)",
-     "unsupported pre_tokenizer \"WhitespaceSplit\""},
+     R"("pre_tokenizer": {"type": "BertPreTokenizer", "add_prefix_space": false)",
+     "unsupported pre_tokenizer \"BertPreTokenizer\""},
     {"PreTokenizerPattern", "\"pre_tokenizer\": {",
      R"("pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type":
 "Split", "pattern": {"Regex": "[a&&b]"}, "behavior": "Isolated"}]}, "x": {)",

@@ -174,8 +174,21 @@ struct BadCase {
 };
 
 const BadCase kBadCases[] = {
-    {"Unigram", [](TinyModel* m) { m->trainer = ""; },
-     "unsupported tokenizer model \"Unigram\""},
+    {"UnigramUnknownId",
+     [](TinyModel* m) { m->trainer = Number(3, 1) + Number(40, 13); },
+     "trainer_spec.unk_id: 13 is outside [0, 13)"},
+    {"UnigramScore",
+     [](TinyModel* m) {
+       m->trainer = Number(3, 1);
+       m->pieces[4].score = 0.0f / 0.0f;
+     },
+     "id 4: the score must be finite"},
+    {"UnigramCharsmap",
+     [](TinyModel* m) {
+       m->trainer = Number(3, 1);
+       m->normalizer += Bytes(2, "abc");
+     },
+     "normalizer_spec.precompiled_charsmap: 3 bytes are too few"},
     {"Word", [](TinyModel* m) { m->trainer = Number(3, 3); },
      "unsupported tokenizer model \"Word\""},
     {"UnknownModelType", [](TinyModel* m) { m->trainer = Number(3, 77); },
