@@ -33,9 +33,8 @@ constexpr absl::string_view kFields[] = {"attention_bias",
 
 // Members of the outer part of Qwen2-VL: which ids stand for pictures.
 constexpr absl::string_view kVisionFields[] = {
-    "image_token_id",       "text_config",     "video_token_id",
-    "vision_config",        "vision_token_id", "vision_end_token_id",
-    "vision_start_token_id",
+    "image_token_id", "text_config", "video_token_id", "vision_config",
+    "vision_token_id", "vision_end_token_id", "vision_start_token_id",
     // vLLM reads this.
     "use_mrope"};
 

@@ -24,7 +24,7 @@ struct ModelToLoad {
   std::string path;
   ComputeType compute = ComputeType::kF32;
   std::string sha256;  // expected; empty: any
-  IgnoredParts ignored;
+  IgnoredParts ignored = {};
 };
 
 // Options of the ModelAdmin service.

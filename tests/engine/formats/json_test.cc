@@ -388,7 +388,8 @@ TEST(ExcerptTest, EscapesAndCuts) {
 
 TEST(JsonHideTest, AMemberSeemsMissing) {
   auto document = JsonDocument::Parse(
-      "config", R"({"a": 1, "b": {"c": [1], "d": 2}, "e.f": 3, "n": null})", {});
+      "config", R"({"a": 1, "b": {"c": [1], "d": 2}, "e.f": 3, "n": null})",
+      {});
   ASSERT_TRUE(document.ok());
   const JsonValue root = document->root();
   const JsonValue inner = root.Get("b").value();
@@ -405,7 +406,8 @@ TEST(JsonHideTest, AMemberSeemsMissing) {
   EXPECT_TRUE(root.ForEachMember([&](absl::string_view key, JsonValue) {
                     keys.emplace_back(key);
                     return absl::OkStatus();
-                  }).ok());
+                  })
+                  .ok());
   EXPECT_THAT(keys, ::testing::ElementsAre("b", "n"));
   for (const char* path : {"a", "x", "b.x", "b.d.x", "e", "", ".", "b.", "n"}) {
     testing::ExpectError(document->Hide(path), ": missing");

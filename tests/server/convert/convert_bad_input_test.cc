@@ -129,9 +129,10 @@ INSTANTIATE_TEST_SUITE_P(
                  Code::kOutOfRange, "token_ids[1]: 257 is outside [0, 257)"},
         BadInput{"id_negative", "input {token_ids {ids: -1}}",
                  Code::kOutOfRange, "token_ids[0]: -1 is outside [0, 257)"},
-        BadInput{"no_tokenizer", "model: 'bare' input {text: 'a'}",
-                 Code::kFailedPrecondition,
-                 "text: model 'bare' takes no text (it is bare); send token_ids"},
+        BadInput{
+            "no_tokenizer", "model: 'bare' input {text: 'a'}",
+            Code::kFailedPrecondition,
+            "text: model 'bare' takes no text (it is bare); send token_ids"},
         Bad("beyond_embedding", "model: 'short' input {text: 'bad'}",
             "text: token 101, 'd', is outside the model's vocabulary [0, 100): "
             "the tokenizer knows more tokens than the model has embeddings"),
@@ -172,11 +173,12 @@ INSTANTIATE_TEST_SUITE_P(
                  Code::kFailedPrecondition,
                  "chat: chat format 'chatml' needs the special token "
                  "\"<|im_start|>\", which this tokenizer does not have"},
-        BadInput{"no_tokenizer",
-                 std::string("model: 'bare' input {chat {format: 'chatml' ") +
-                     kHello + "}}",
-                 Code::kFailedPrecondition,
-                 "chat: model 'bare' takes no text (it is bare); send token_ids"}),
+        BadInput{
+            "no_tokenizer",
+            std::string("model: 'bare' input {chat {format: 'chatml' ") +
+                kHello + "}}",
+            Code::kFailedPrecondition,
+            "chat: model 'bare' takes no text (it is bare); send token_ids"}),
     Name);
 
 INSTANTIATE_TEST_SUITE_P(
