@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "client/files/json_writer.h"
 #include "client/qkctl/command.h"
 #include "client/qkctl/output/non_finite.h"
