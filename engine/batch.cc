@@ -69,16 +69,16 @@ absl::Status Batch::BuildRopeTables() {
     const size_t width = rope.rotary_dims;
     std::vector<float> table(rows_ * width);
     for (const Entry& entry : entries_) {
-      std::vector<RopePosition> positions;
-      int last = 0;
-      for (int i = 0; i < entry.span.rows; ++i) {
-        positions.push_back(
-            entry.sequence->rope_position(entry.span.first_position + i));
-        last = std::max(last, *absl::c_max_element(positions.back()));
-      }
-      const std::vector<double> frequencies = rope.FrequenciesFor(last + 1);
-      for (int i = 0; i < entry.span.rows; ++i) {
-        FillRopeRow(rope, frequencies, positions[i],
+      const RowSpan& span = entry.span;
+      std::vector<double> frequencies = rope.FrequenciesFor(span.rope_length);
+      for (int i = 0; i < span.rows; ++i) {
+        const int position = span.first_position + i;
+        // A generated token does not know of those after it.
+        if (span.phase == Phase::kDecode && span.rows > 1) {
+          frequencies =
+              rope.FrequenciesFor(entry.sequence->rope_length(position + 1));
+        }
+        FillRopeRow(rope, frequencies, entry.sequence->rope_position(position),
                     table.data() + (entry.row_begin + i) * width);
       }
     }

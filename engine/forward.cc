@@ -235,7 +235,10 @@ void Embed(Batch& batch) {
 void PlaceImages(Batch& batch) {
   const int64_t width = batch.model().config().hidden_size;
   for (const Batch::Entry& entry : batch.entries()) {
-    if (entry.sequence->vision() == nullptr) continue;
+    if (entry.sequence->vision() == nullptr ||
+        entry.span.phase != Phase::kPrefill) {
+      continue;
+    }
     const float* rows = entry.sequence->vision()->embeddings();
     for (const Range& place : entry.sequence->image_places()) {
       batch.backend().CopyOnDevice(

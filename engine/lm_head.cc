@@ -63,7 +63,8 @@ LmHead::LmHead(Batch& batch) : batch_(batch) {
   const ModelConfig& config = model.config();
   for (Batch::Entry& entry : batch.entries()) {
     Sequence& s = *entry.sequence;
-    if (s.kept_rows() != nullptr && entry.span.phase == Phase::kPrefill) {
+    if (s.kept_rows() != nullptr && entry.span.phase == Phase::kPrefill &&
+        !entry.span.recomputed) {
       LmHeadInput(
           model, batch.hidden() + int64_t{entry.row_begin} * config.hidden_size,
           entry.span.rows, batch.work().normed(),

@@ -6,6 +6,7 @@
 #include "absl/algorithm/container.h"
 #include "engine/base/check.h"
 #include "engine/images.h"
+#include "engine/types/rule_shape.h"
 
 namespace qk {
 namespace {
@@ -41,7 +42,13 @@ Sequence::Sequence(const RunSpec& spec, int arm,
       disruptor_(spec.arms[arm].model->config(), spec.arms[arm].rules,
                  static_cast<int>(spec.tokens.size()), arm),
       capture_(spec.arms[arm].model->config(), spec, arm) {
+  // Nothing follows the last token of the continuation.
+  if (!spec.continuation.empty()) {
+    tokens_.insert(tokens_.end(), spec.continuation.begin(),
+                   spec.continuation.end() - 1);
+  }
   if (!spec.images.empty()) SetImages();
+  decode_rows_ = MaxDecodeRows();
 }
 
 void Sequence::SetImages() {
@@ -72,8 +79,30 @@ void Sequence::SetImages() {
 }
 
 int Sequence::max_positions() const {
-  return prompt_tokens() +
+  return prompt_tokens() + static_cast<int>(spec_.continuation.size()) +
          (spec_.generate.has_value() ? spec_.generate->max_new_tokens : 0);
+}
+
+// The most decode rows that a pass may have.
+int Sequence::MaxDecodeRows() const {
+  constexpr int kTogether = 256;
+  const bool many = !spec_.continuation.empty() ||
+                    MustRecompute(prompt_tokens(), max_positions());
+  if (!many || absl::c_any_of(spec_.arms[arm_].rules, DecodesRowByRow)) {
+    return 1;
+  }
+  return std::min({kTogether, max_positions() - prompt_tokens(),
+                   model().max_rows_per_pass()});
+}
+
+bool Sequence::MustRecompute(int from, int to) const {
+  return absl::c_any_of(model().ropes(), [&](const RopeConfig& rope) {
+    return rope.MustRecompute(rope_length(from), rope_length(to));
+  });
+}
+
+int Sequence::rope_length(int positions) const {
+  return std::max(positions + decode_shift_, least_rope_length_);
 }
 
 namespace {
@@ -104,7 +133,7 @@ int64_t Sequence::extra_bytes() const {
   if (disruptor_.needs_copy()) {
     const int64_t position =
         int64_t{disruptor_.copy_heads()} * MaxHeadDim(config) * 2;
-    bytes += position * prompt_tokens() * 4;
+    bytes += position * max_rows() * 4;
     bytes += position * kPageSize * BytesOf(model().compute()) *
              PagePool::PagesFor(max_positions());
   }
@@ -119,7 +148,7 @@ absl::Status Sequence::Reserve() {
   const ModelConfig& config = model().config();
   QK_ASSIGN_OR_RETURN(
       pages_, model().pages().Take(PagePool::PagesFor(max_positions())));
-  QK_RETURN_IF_ERROR(model().workspace().Reserve(prompt_tokens()));
+  QK_RETURN_IF_ERROR(model().workspace().Reserve(max_rows()));
   QK_RETURN_IF_ERROR(disruptor_.Reserve(backend));
   for (Disruptor& image : vision_disruptors_) {
     QK_RETURN_IF_ERROR(image.Reserve(backend));
@@ -133,10 +162,8 @@ absl::Status Sequence::Reserve() {
   if (disruptor_.needs_copy()) {
     const int64_t position =
         int64_t{disruptor_.copy_heads()} * MaxHeadDim(config);
-    QK_ASSIGN_OR_RETURN(k_copy_,
-                        backend->Allocate(position * prompt_tokens() * 4));
-    QK_ASSIGN_OR_RETURN(v_copy_,
-                        backend->Allocate(position * prompt_tokens() * 4));
+    QK_ASSIGN_OR_RETURN(k_copy_, backend->Allocate(position * max_rows() * 4));
+    QK_ASSIGN_OR_RETURN(v_copy_, backend->Allocate(position * max_rows() * 4));
     QK_ASSIGN_OR_RETURN(
         fresh_, backend->Allocate(2 * position * kPageSize *
                                   BytesOf(model().compute()) * pages_.size()));
@@ -152,14 +179,40 @@ absl::Status Sequence::Reserve() {
 RowSpan Sequence::NextSpan() const {
   RowSpan span;
   span.first_position = cached_;
-  if (in_prefill()) {
-    span.rows = prompt_tokens() - cached_;
-  } else {
+  int end = prompt_tokens();
+  if (!in_prefill()) {
     span.phase = Phase::kDecode;
     span.step = cached_ - prompt_tokens();
-    span.rows = 1;
+    end = std::min(cached_ + decode_rows_,
+                   std::max(cached_ + 1, static_cast<int>(tokens_.size())));
+    // Rows past the original context wait for the others to run again.
+    while (end > cached_ + 1 && MustRecompute(cached_, end)) --end;
   }
+  span.recomputed = cached_ < recomputed_;
+  if (span.recomputed) end = std::min(end, recomputed_);
+  span.rows = end - cached_;
+  span.rope_length = rope_length(end);
   return span;
+}
+
+void Sequence::AppendToken(int32_t id) {
+  tokens_.push_back(id);
+  RestartIfRopeChanges();
+}
+
+// Lets all rows run again if the next one changes the frequencies of all.
+void Sequence::RestartIfRopeChanges() {
+  if (in_prefill() || !has_next() || !MustRecompute(cached_, cached_ + 1)) {
+    return;
+  }
+  recomputed_ = cached_;
+  least_rope_length_ = rope_length(cached_ + 1);
+  cached_ = 0;
+  disruptor_.Restart();
+  if (const int64_t floats = model().config().mamba_state_floats();
+      floats > 0) {
+    model().backend()->Zero(mamba_states_.as<void>(), 4 * floats);
+  }
 }
 
 int Sequence::TowerRows() const {
@@ -175,7 +228,11 @@ absl::Span<const int32_t> Sequence::NextTokens() const {
 
 void Sequence::Advance(const RowSpan& span) {
   cached_ += span.rows;
-  if (!in_prefill()) vision_.reset();
+  // The images' rows are needed again if the prompt is.
+  if (!in_prefill() && !MustRecompute(prompt_tokens(), max_positions())) {
+    vision_.reset();
+  }
+  RestartIfRopeChanges();
 }
 
 RopePosition Sequence::rope_position(int position) const {
@@ -189,9 +246,14 @@ RopePosition Sequence::rope_position(int position) const {
 void Sequence::Hook(HookPoint point, int layer, const RowSpan& span,
                     const HeadRows& x) {
   ++fired_[static_cast<size_t>(point)];
-  capture_.Record(point, layer, Stage::kBefore, span, x);
+  const auto record = [&](Stage stage) {
+    const bool by_query =
+        disruptor_.copies_differ(point, layer, stage, span.phase);
+    capture_.Record(point, layer, stage, span, x, by_query);
+  };
+  record(Stage::kBefore);
   disruptor_.Apply(point, layer, span, x);
-  capture_.Record(point, layer, Stage::kAfter, span, x);
+  record(Stage::kAfter);
 }
 
 void Sequence::HookVision(int image, HookPoint point, int layer,
@@ -199,11 +261,11 @@ void Sequence::HookVision(int image, HookPoint point, int layer,
   RowSpan span;
   span.rows = x.rows;
   span.image = image;
-  capture_.Record(point, layer, Stage::kBefore, span, x);
+  capture_.Record(point, layer, Stage::kBefore, span, x, false);
   if (!vision_disruptors_.empty()) {
     vision_disruptors_[image].Apply(point, layer, span, x);
   }
-  capture_.Record(point, layer, Stage::kAfter, span, x);
+  capture_.Record(point, layer, Stage::kAfter, span, x, false);
 }
 
 void Sequence::HookPattern(int layer, const RowSpan& span, const float* q,
@@ -257,8 +319,10 @@ void Sequence::Deliver() {
   }
 }
 
-absl::Status Sequence::FinishDecodeCapture() {
-  if (!capture_.FinishDecode()) return absl::OkStatus();
+absl::Status Sequence::FinishDecode() {
+  const bool reports = disruptor_.ReportDecode();
+  const bool frames = capture_.FinishDecode();
+  if (!reports && !frames) return absl::OkStatus();
   QK_RETURN_IF_ERROR(model().backend()->Synchronize());
   Deliver();
   return absl::OkStatus();

@@ -3,6 +3,7 @@
 #ifndef QKSCOPE_ENGINE_SEQUENCE_H_
 #define QKSCOPE_ENGINE_SEQUENCE_H_
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -47,7 +48,7 @@ class Sequence {
   Sequence(const RunSpec& spec, int arm, const std::atomic<bool>& cancelled,
            RunSink* sink, std::shared_ptr<Vision> vision = nullptr);
 
-  // Takes all memory: pages for the prompt and max_new_tokens, the buffers of
+  // Takes all memory: pages for the prompt and what follows it, the buffers of
   // rules and capture, and the prompt's final hidden rows if the run compares
   // arms.
   absl::Status Reserve();
@@ -61,11 +62,17 @@ class Sequence {
   // --- what it runs next
   bool in_prefill() const { return cached_ < prompt_tokens(); }
   int prompt_tokens() const { return static_cast<int>(spec_.tokens.size()); }
-  // The rows of the sequence's next pass.
+  // The rows of the sequence's next pass: the prompt, then one generated token,
+  // or as many of the continuation's as may run together. When the sequence
+  // grows past LongRoPE's original context, all rows run again first.
   RowSpan NextSpan() const;
+  // Whether tokens are known that are not in the cache.
+  bool has_next() const { return cached_ < static_cast<int>(tokens_.size()); }
   // Token ids of those rows.
   absl::Span<const int32_t> NextTokens() const;
-  void AppendToken(int32_t id) { tokens_.push_back(id); }
+  void AppendToken(int32_t id);
+  // The most rows that a pass of the sequence has.
+  int max_rows() const { return std::max(prompt_tokens(), decode_rows_); }
   // Rows that the tower must still run before them. 0 if another arm owns the
   // tower's pass.
   int TowerRows() const;
@@ -73,6 +80,9 @@ class Sequence {
   void Advance(const RowSpan& span);
   // The coordinates by which RoPE rotates the row at a position.
   RopePosition rope_position(int position) const;
+  // The length of the first `positions` positions, not fewer than the prompt's,
+  // by which RoPE's scaling chooses frequencies.
+  int rope_length(int positions) const;
 
   // --- images
   // The arm whose tower's pass `arm` uses: the first one with the same model
@@ -118,9 +128,9 @@ class Sequence {
   // run compares nothing.
   float* kept_rows() const { return kept_rows_.as<float>(); }
 
-  // Sends the norms summed over decode steps. Waits for the device if there are
-  // any.
-  absl::Status FinishDecodeCapture();
+  // Sends the norms summed over decode steps, and the reports of what was
+  // written in all of them. Waits for the device if there are any.
+  absl::Status FinishDecode();
   double capture_seconds() const { return capture_.seconds(); }
   // How often each hook point fired.
   const std::array<int64_t, kNumHookPoints>& hooks_fired() const {
@@ -129,6 +139,9 @@ class Sequence {
 
  private:
   int max_positions() const;
+  int MaxDecodeRows() const;
+  bool MustRecompute(int from, int to) const;
+  void RestartIfRopeChanges();
   void SetImages();
   void HookVision(int image, HookPoint point, int layer, const HeadRows& x);
 
@@ -136,8 +149,11 @@ class Sequence {
   const int arm_;
   const std::atomic<bool>& cancelled_;
   RunSink* sink_;
-  std::vector<int32_t> tokens_;  // prompt and generated
+  std::vector<int32_t> tokens_;  // prompt, then continuation or generated
   int cached_ = 0;               // positions in the cache
+  int recomputed_ = 0;           // positions that run for the second time
+  int least_rope_length_ = 0;    // by which these are rotated
+  int decode_rows_ = 1;          // at most, of a pass
   std::shared_ptr<Vision> vision_;
   const bool shares_vision_;
   std::vector<Range> image_places_;

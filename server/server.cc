@@ -173,6 +173,7 @@ absl::Status Server::DescribeModels(Log* log) {
   ModelManager::Parts parts;
   parts.limits = options_.limits;
   parts.admin = options_.model_admin;
+  parts.check_weights = options_.check_weights;
   parts.backend = backend_.get();
   parts.registry = &registry_;
   parts.scheduler = scheduler_.get();

@@ -18,8 +18,7 @@ namespace {
 
 namespace v1 = qkscope::v1;
 
-// The answers to Tokenize for a long text and Finished for a long prompt exceed
-// gRPC's default of 4 MiB.
+// A Logits event with a whole vocabulary may exceed gRPC's default of 4 MiB.
 constexpr int kMaxReceiveBytes = 256 << 20;
 
 std::shared_ptr<grpc::ChannelCredentials> Credentials(
@@ -56,6 +55,36 @@ AnalysisClient::AnalysisClient(std::unique_ptr<ClientStubs> stubs)
     : stubs_(std::move(stubs)) {}
 
 AnalysisClient::~AnalysisClient() = default;
+
+namespace {
+
+// Asks for all parts of a list, and returns them as one answer.
+template <typename Request, typename Response>
+absl::StatusOr<Response> AllParts(
+    const ClientStubs& stubs, const CallOptions& options,
+    grpc::Status (v1::Analysis::Stub::*method)(grpc::ClientContext*,
+                                               const Request&, Response*),
+    Request request) {
+  Response all;
+  for (;;) {
+    absl::StatusOr<Response> part =
+        ClientCall(stubs, options).Unary(stubs.analysis.get(), method, request);
+    if (!part.ok()) return part.status();
+    const bool more = part->has_next_offset();
+    const int next = part->next_offset();
+    all.MergeFrom(*part);
+    all.clear_next_offset();
+    if (!more) return all;
+    if (next <= request.offset()) {
+      return absl::InternalError(absl::StrCat("the server's next_offset ", next,
+                                              " follows offset ",
+                                              request.offset()));
+    }
+    request.set_offset(next);
+  }
+}
+
+}  // namespace
 
 std::unique_ptr<AnalysisClient> AnalysisClient::Create(
     const ClientOptions& options) {
@@ -121,17 +150,14 @@ absl::StatusOr<v1::GetUsageResponse> AnalysisClient::GetUsage(
     bool all_users, const CallOptions& options) {
   v1::GetUsageRequest request;
   request.set_all_users(all_users);
-  return ClientCall(*stubs_, options)
-      .Unary(stubs_->analysis.get(), &v1::Analysis::Stub::GetUsage, request);
+  return AllParts(*stubs_, options, &v1::Analysis::Stub::GetUsage, request);
 }
 
 absl::StatusOr<v1::ListRequestsResponse> AnalysisClient::ListRequests(
     bool all_users, const CallOptions& options) {
   v1::ListRequestsRequest request;
   request.set_all_users(all_users);
-  return ClientCall(*stubs_, options)
-      .Unary(stubs_->analysis.get(), &v1::Analysis::Stub::ListRequests,
-             request);
+  return AllParts(*stubs_, options, &v1::Analysis::Stub::ListRequests, request);
 }
 
 absl::StatusOr<v1::CancelResponse> AnalysisClient::Cancel(
@@ -171,9 +197,8 @@ absl::StatusOr<v1::ServerInfo> AnalysisClient::GetServerInfo(
 
 absl::StatusOr<v1::ListModelsResponse> AnalysisClient::ListModels(
     const CallOptions& options) {
-  return ClientCall(*stubs_, options)
-      .Unary(stubs_->analysis.get(), &v1::Analysis::Stub::ListModels,
-             v1::ListModelsRequest());
+  return AllParts(*stubs_, options, &v1::Analysis::Stub::ListModels,
+                  v1::ListModelsRequest());
 }
 
 absl::StatusOr<v1::ModelInfo> AnalysisClient::GetModel(
@@ -198,8 +223,7 @@ absl::StatusOr<v1::ScoreResponse> AnalysisClient::Score(
 
 absl::StatusOr<v1::TokenizeResponse> AnalysisClient::Tokenize(
     const v1::TokenizeRequest& request, const CallOptions& options) {
-  return ClientCall(*stubs_, options)
-      .Unary(stubs_->analysis.get(), &v1::Analysis::Stub::Tokenize, request);
+  return AllParts(*stubs_, options, &v1::Analysis::Stub::Tokenize, request);
 }
 
 absl::StatusOr<v1::DetokenizeResponse> AnalysisClient::Detokenize(

@@ -136,6 +136,8 @@ class AnalysisClient {
       const std::string& request_id, const AnalyzeObserver& observer = {},
       const CallOptions& options = {});
 
+  // Long lists of users, requests, models and tokens come in several answers;
+  // these calls return the whole list (Tokenize: from the request's offset on).
   absl::StatusOr<qkscope::v1::GetUsageResponse> GetUsage(
       bool all_users, const CallOptions& options = {});
   absl::StatusOr<qkscope::v1::ListRequestsResponse> ListRequests(

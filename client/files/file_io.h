@@ -19,8 +19,16 @@ enum class FileMode {
   kPrivate,  // mode 0600; an existing file keeps its mode and owner
 };
 
+// Finds out whether WriteFileAtomically could write `path`, and leaves nothing
+// behind. Call it before work whose result is to be saved there.
+absl::Status CheckWritable(const std::string& path);
+
+// Whether both paths lead to the same file, which need not exist yet.
+bool IsSameFile(const std::string& a, const std::string& b);
+
 // Writes the parts to a temporary file beside `path`, syncs it and renames it
-// over `path`. On failure `path` is unchanged.
+// over `path`. On failure `path` is unchanged. A symbolic link stays, and the
+// file that it leads to is written. A device or a pipe is written as it is.
 absl::Status WriteFileAtomically(const std::string& path,
                                  const std::vector<const std::string*>& parts,
                                  FileMode mode = FileMode::kUsual);

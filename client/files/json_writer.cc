@@ -135,6 +135,8 @@ bool IsLayerData(const FieldDescriptor* field) {
 
 }  // namespace
 
+std::string NumberJson(double value) { return FloatJson(value); }
+
 std::string ToJson(const Message& message) {
   std::string json = "{";
   const auto* type = message.GetDescriptor();

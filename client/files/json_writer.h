@@ -17,6 +17,10 @@
 
 namespace qk::client {
 
+// A number; NaN and infinities are the strings "NaN", "Infinity" and
+// "-Infinity".
+std::string NumberJson(double value);
+
 std::string ToJson(const google::protobuf::Message& message);
 
 // Writes an AnalyzeEvent with `layer`. Norms are an array of numbers `values`

@@ -18,7 +18,10 @@ NormStatistics ComputeNormStatistics(const std::vector<float>& norms,
     int finite = 0;
     for (int d = 0; d < head_dim; ++d) {
       const double norm = norms[head + d];
-      if (!std::isfinite(norm)) continue;
+      if (!std::isfinite(norm)) {
+        ++statistics.non_finite;
+        continue;
+      }
       sum += norm;
       max = std::max(max, norm);
       ++finite;
@@ -32,6 +35,10 @@ NormStatistics ComputeNormStatistics(const std::vector<float>& norms,
         ++statistics.massive_count;
       }
     }
+  }
+  if (statistics.non_finite > 0 &&
+      statistics.non_finite == static_cast<int64_t>(norms.size())) {
+    statistics.ratio = std::numeric_limits<double>::quiet_NaN();
   }
   return statistics;
 }

@@ -14,10 +14,12 @@ namespace qk::client {
 struct NormStatistics {
   int massive_count = 0;  // entries > lambda x mean of their head
   double ratio = 0;       // max over heads of max / mean
+  int64_t non_finite = 0;
 };
 
 // `norms`: (heads, head_dim), row-major. A head whose mean is 0 has no massive
-// entries. Entries that are not finite are ignored.
+// entries. Entries that are not finite count in `non_finite` only; if there are
+// no others, the ratio is NaN.
 NormStatistics ComputeNormStatistics(const std::vector<float>& norms,
                                      int head_dim, double lambda);
 

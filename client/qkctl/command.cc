@@ -52,6 +52,16 @@ ExitCode Context::FailUsage(const absl::Status& status) {
   return kExitUsage;
 }
 
+ExitCode Context::NonFinite(const std::string& text, bool allowed) {
+  console.Error(absl::StrCat("qkctl: ", text));
+  return allowed ? kExitOk : kExitNonFinite;
+}
+
+void AddAllowNonFinite(FlagSet* flags, bool* allow) {
+  flags->Add("allow-non-finite",
+             "exit with 0, not 14, if values are NaN or infinite", allow);
+}
+
 std::optional<ExitCode> ChooseModel(AnalysisClient* client, Context* context,
                                     std::string* model) {
   if (!model->empty()) return std::nullopt;

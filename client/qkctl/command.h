@@ -32,7 +32,13 @@ struct Context {
   // Print the error and return its exit code.
   ExitCode Fail(const absl::Status& status);
   ExitCode FailUsage(const absl::Status& status);
+  // Prints that values are not finite, and returns the exit code of a command
+  // whose result they are.
+  ExitCode NonFinite(const std::string& text, bool allowed);
 };
+
+// Adds --allow-non-finite.
+void AddAllowNonFinite(FlagSet* flags, bool* allow);
 
 // Sets an empty `model` to the server's only model. Returns an exit code if the
 // command cannot continue.

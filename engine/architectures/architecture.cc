@@ -120,6 +120,14 @@ absl::StatusOr<Architecture> ArchitectureFromConfig(const JsonValue& config) {
 }
 
 absl::StatusOr<Architecture> ArchitectureFromGguf(const GgufFile& file) {
+  QK_ASSIGN_OR_RETURN(const absl::string_view kind,
+                      file.GetStringOr("general.type", "model"));
+  if (kind != "model") {
+    return absl::UnimplementedError(absl::StrCat(
+        file.name(), ": general.type: '", Excerpt(kind),
+        "' is no model: merge an adapter into its base model; a projector of "
+        "pictures is not served"));
+  }
   QK_ASSIGN_OR_RETURN(const absl::string_view type,
                       file.GetString("general.architecture"));
   for (const GgufFamily& family : kGgufFamilies) {
@@ -157,16 +165,22 @@ void ResolvePrefixes(const TensorSource& source, Architecture* architecture) {
   const std::vector<WeightRef*> all = AllWeights(architecture);
   for (const auto& [ours, theirs] : architecture->other_prefixes) {
     std::vector<std::pair<WeightRef*, std::string>> renamed;
-    bool used = false;
+    int with_ours = 0, with_theirs = 0;
     for (WeightRef* ref : all) {
       if (!absl::StartsWith(ref->name, ours)) continue;
       renamed.emplace_back(ref,
                            absl::StrCat(theirs, ref->name.substr(ours.size())));
-      used |= source.Find(ref->name) == nullptr &&
-              source.Find(renamed.back().second) != nullptr;
+      with_ours += source.Find(ref->name) != nullptr;
+      with_theirs += source.Find(renamed.back().second) != nullptr;
     }
-    if (!used) continue;
+    if (with_theirs <= with_ours) continue;
     for (auto& [ref, name] : renamed) ref->name = std::move(name);
+  }
+  if (architecture->config.tied_lm_head &&
+      source.Find(architecture->embedding.name) == nullptr &&
+      source.Find(architecture->own_lm_head) != nullptr) {
+    architecture->embedding.name = architecture->own_lm_head;
+    architecture->lm_head.name = architecture->own_lm_head;
   }
 }
 

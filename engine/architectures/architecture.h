@@ -113,6 +113,11 @@ struct Architecture {
   // Tensors whose names begin like this belong to parts that are not served,
   // such as a vision tower beside the language model.
   std::vector<std::string> ignored_prefixes;
+  // The name of lm_head where it is not tied. A tied model may be stored with
+  // this tensor in place of the embedding.
+  std::string own_lm_head;
+  // As in ModelDescription.
+  std::vector<std::string> warnings;
   // Other beginnings that published checkpoints give to names: {ours, theirs}.
   std::vector<std::pair<std::string, std::string>> other_prefixes;
 };
@@ -130,8 +135,9 @@ absl::StatusOr<Architecture> ArchitectureFromGguf(const GgufFile& file);
 std::vector<WeightRef*> AllWeights(Architecture* architecture);
 std::vector<const WeightRef*> AllWeights(const Architecture& architecture);
 
-// Renames the weights where the file uses one of `other_prefixes`. Call this
-// before looking for the weights.
+// Renames the weights where the file uses one of `other_prefixes`, or has
+// `own_lm_head` in place of the embedding. Call this before looking for the
+// weights.
 void ResolvePrefixes(const TensorSource& source, Architecture* architecture);
 
 }  // namespace qk

@@ -36,8 +36,7 @@ constexpr absl::string_view kFields[] = {"_sliding_window_pattern",
                                          "rope_theta",
                                          "sliding_window",
                                          "sliding_window_pattern",
-                                         "sliding_window_size",
-                                         "use_bidirectional_attention"};
+                                         "sliding_window_size"};
 
 // Members of the outer part of checkpoints that take pictures.
 constexpr absl::string_view kOuterFields[] = {
@@ -154,7 +153,6 @@ void SetStructure(ModelConfig* model) {
 
 absl::StatusOr<ModelConfig> ReadText(const JsonValue& config, bool third) {
   QK_RETURN_IF_ERROR(RefuseUnknownFields(config, kFields));
-  QK_RETURN_IF_ERROR(RequireFalse(config, {"use_bidirectional_attention"}));
   DecoderFields fields;
   fields.activation = "hidden_activation";
   fields.default_activation = "gelu_pytorch_tanh";
@@ -330,7 +328,11 @@ absl::StatusOr<Architecture> GemmaFromGguf(const GgufFile& file,
     layer.mlp.activation = Activation::kGeluTanh;
   }
   // The converter has added 1 to the weights of norms.
-  return MapWeights(std::move(model), GgufNames(file));
+  Architecture a = MapWeights(std::move(model), GgufNames(file));
+  if (third && !reader.Has("attention.sliding_window")) {
+    reader.WarnOfNoWindow(&a);
+  }
+  return a;
 }
 
 }  // namespace qk

@@ -1,12 +1,12 @@
 #include "engine/architectures/gguf_config.h"
 
 #include <cmath>
+#include <utility>
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/architectures/hf_config.h"
-#include "engine/architectures/rope_scaling.h"
 #include "engine/base/check.h"
 #include "engine/formats/excerpt.h"
 
@@ -21,6 +21,8 @@ constexpr absl::string_view kCommonKeys[] = {
     "feed_forward_length", "rope.dimension_count", "rope.freq_base",
     "rope.scale_linear", "rope.scaling.attn_factor", "rope.scaling.factor",
     "rope.scaling.original_context_length", "rope.scaling.type",
+    "rope.scaling.yarn_attn_factor", "rope.scaling.yarn_beta_fast",
+    "rope.scaling.yarn_beta_slow", "rope.scaling.yarn_ext_factor",
     // No number depends on these.
     "rope.scaling.finetuned", "tensor_data_layout", "vocab_size"};
 
@@ -77,6 +79,14 @@ absl::Status GgufReader::RefuseUnknownKeys(
         file_.Error(key, "a key that is not implemented").message());
   }
   return absl::OkStatus();
+}
+
+void GgufReader::WarnOfNoWindow(Architecture* architecture) const {
+  architecture->warnings.push_back(
+      absl::StrCat("the file has no ", Key("attention.sliding_window"),
+                   ": attention is global in every layer, where the published "
+                   "models of this "
+                   "family have a window in some"));
 }
 
 absl::StatusOr<AttentionConfig> GgufReader::ReadHeads(int hidden) const {
@@ -156,6 +166,32 @@ absl::StatusOr<ModelConfig> GgufReader::ReadDecoder(NormKind norm) const {
   return model;
 }
 
+// llama.cpp reads a negative number as its default.
+absl::StatusOr<YarnScaling> GgufReader::ReadYarn() const {
+  YarnScaling yarn;
+  for (const auto& [rest, value] :
+       {std::pair<const char*, double*>("rope.scaling.yarn_beta_fast",
+                                        &yarn.beta_fast),
+        {"rope.scaling.yarn_beta_slow", &yarn.beta_slow}}) {
+    QK_ASSIGN_OR_RETURN(const double given,
+                        file_.GetDoubleOr(Key(rest), *value));
+    if (given >= 0) *value = given;
+  }
+  if (!(yarn.beta_fast > yarn.beta_slow && yarn.beta_slow > 0)) {
+    return file_.Error(
+        Key("rope.scaling.yarn_beta_fast"),
+        absl::StrCat("must be more than yarn_beta_slow ", yarn.beta_slow,
+                     ", which must be > 0, got ", yarn.beta_fast));
+  }
+  constexpr char kShare[] = "rope.scaling.yarn_ext_factor";
+  QK_ASSIGN_OR_RETURN(const double share, file_.GetDoubleOr(Key(kShare), 1.0));
+  if (share >= 0 && share != 1) {
+    return absl::UnimplementedError(
+        absl::StrCat(Key(kShare), ": ", share, " is not implemented"));
+  }
+  return yarn;
+}
+
 absl::StatusOr<RopeConfig> GgufReader::ReadRope(
     const ModelConfig& model) const {
   QK_ASSIGN_OR_RETURN(const double theta,
@@ -184,10 +220,13 @@ absl::StatusOr<RopeConfig> GgufReader::ReadRope(
   if (kind == "linear" && factor != 1) {
     ApplyLinear(factor, &rope);
   } else if (kind == "yarn") {
-    YarnScaling yarn;
+    QK_ASSIGN_OR_RETURN(YarnScaling yarn, ReadYarn());
     yarn.factor = factor;
     yarn.original_context = original;
     ApplyYarn(yarn, &rope);
+    QK_ASSIGN_OR_RETURN(const double yarn_factor,
+                        GetPositiveOr("rope.scaling.yarn_attn_factor", 1.0));
+    rope.attention_factor *= yarn_factor;
   } else if (kind != "none" && kind != "linear" && kind != "longrope") {
     return absl::UnimplementedError(absl::StrCat(
         Key("rope.scaling.type"), ": '", Excerpt(kind),

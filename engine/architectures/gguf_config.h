@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "engine/architectures/rope_scaling.h"
 #include "engine/architectures/weight_map.h"
 #include "engine/formats/gguf.h"
 #include "engine/types/model_config.h"
@@ -41,11 +42,15 @@ class GgufReader {
   // there is no "output.weight", attention scaled by 1 / sqrt(head_dim).
   absl::StatusOr<ModelConfig> ReadDecoder(NormKind norm) const;
 
+  // Adds a warning to the architecture of a file without its family's window.
+  void WarnOfNoWindow(Architecture* architecture) const;
+
   // Reads the RoPE of all layers.
   absl::StatusOr<RopeConfig> ReadRope(const ModelConfig& model) const;
 
  private:
   absl::StatusOr<AttentionConfig> ReadHeads(int hidden) const;
+  absl::StatusOr<YarnScaling> ReadYarn() const;
 
   const GgufFile& file_;
   std::string prefix_;

@@ -9,15 +9,11 @@ namespace qk {
 namespace {
 
 constexpr absl::string_view kFields[] = {
-    "activation_function", "add_cross_attention", "layer_norm_epsilon",
-    "n_embd", "n_head", "n_inner", "n_layer", "n_positions",
-    "scale_attn_by_inverse_layer_idx", "scale_attn_weights",
+    "activation_function", "layer_norm_epsilon", "n_embd", "n_head", "n_inner",
+    "n_layer", "n_positions", "scale_attn_by_inverse_layer_idx",
+    "scale_attn_weights",
     // Only changes the order of sums.
-    "reorder_and_upcast_attn",
-    // Dropouts, a task head, and an older name of n_positions change nothing.
-    "attn_pdrop", "embd_pdrop", "n_ctx", "resid_pdrop", "summary_activation",
-    "summary_first_dropout", "summary_proj_to_labels", "summary_type",
-    "summary_use_proj"};
+    "reorder_and_upcast_attn"};
 
 void SetStructure(ModelConfig* model) {
   model->norm = NormKind::kLayer;
@@ -34,7 +30,6 @@ void SetStructure(ModelConfig* model) {
 absl::StatusOr<Architecture> Gpt2FromConfig(const JsonValue& config,
                                             absl::string_view) {
   QK_RETURN_IF_ERROR(RefuseUnknownFields(config, kFields));
-  QK_RETURN_IF_ERROR(RequireFalse(config, {"add_cross_attention"}));
   DecoderFields fields;
   fields.layers = "n_layer";
   fields.hidden = "n_embd";
@@ -67,10 +62,8 @@ absl::StatusOr<Architecture> Gpt2FromConfig(const JsonValue& config,
   names.o = "attn.c_proj";
   names.transposed = true;
   Architecture a = MapWeights(std::move(model), names);
-  // Masks that older releases stored. The published files have no prefix before
-  // these names.
-  a.ignored = {".attn.bias", ".attn.masked_bias"};
-  a.other_prefixes = {{"transformer.", ""}};
+  // Masks that older releases stored.
+  a.ignored = {".attn.bias"};
   return a;
 }
 

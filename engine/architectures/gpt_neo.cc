@@ -12,10 +12,8 @@ constexpr absl::string_view kFields[] = {
     "activation_function", "attention_layers", "attention_types", "hidden_size",
     "intermediate_size", "layer_norm_epsilon", "max_position_embeddings",
     "num_heads", "num_layers", "window_size",
-    // Dropouts and a task head change nothing.
-    "embed_dropout", "resid_dropout", "summary_activation",
-    "summary_first_dropout", "summary_proj_to_labels", "summary_type",
-    "summary_use_proj"};
+    // Dropouts act in training only.
+    "embed_dropout", "resid_dropout"};
 
 // Appends, for each kind, whether it is "local".
 absl::Status ReadKinds(const JsonValue& kinds, std::vector<bool>* local) {
@@ -126,8 +124,7 @@ absl::StatusOr<Architecture> GptNeoFromConfig(const JsonValue& config,
   names.v = "attn.attention.v_proj";
   names.o = "attn.attention.out_proj";
   Architecture a = MapWeights(std::move(model), names);
-  a.ignored = {".attn.attention.bias", ".attn.attention.masked_bias"};
-  a.other_prefixes = {{"transformer.", ""}};
+  a.ignored = {".attn.attention.bias"};
   return a;
 }
 

@@ -73,6 +73,7 @@ absl::StatusOr<Architecture> GptNeoxFromConfig(const JsonValue& config,
   }
   QK_RETURN_IF_ERROR(ReadRopes(config, &model));
   WeightNames names;
+  names.root = "gpt_neox.";
   names.embedding = "gpt_neox.embed_in";
   names.final_norm = "gpt_neox.final_layer_norm";
   names.lm_head = "embed_out";
@@ -85,8 +86,8 @@ absl::StatusOr<Architecture> GptNeoxFromConfig(const JsonValue& config,
   names.up = "mlp.dense_h_to_4h";
   names.down = "mlp.dense_4h_to_h";
   Architecture a = MapWeights(std::move(model), names);
-  a.ignored = {".attention.bias", ".attention.masked_bias"};
-  a.other_prefixes = {{"embed_out.", "lm_head."}};
+  a.ignored = {".attention.bias"};
+  a.other_prefixes.emplace_back("embed_out.", "lm_head.");
   return a;
 }
 

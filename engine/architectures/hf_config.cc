@@ -4,40 +4,18 @@
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
+#include "engine/architectures/inert_fields.h"
 #include "engine/base/check.h"
 #include "engine/formats/excerpt.h"
 
 namespace qk {
 namespace {
 
-// How a model is run, stored, sampled or trained: no number of the forward pass
-// depends on these.
-constexpr absl::string_view kNeutral[] = {
-    "_attn_implementation", "_attn_implementation_autoset", "_name_or_path",
-    "architectures", "attention_dropout", "attention_probs_dropout_prob",
-    "attn_implementation", "bad_words_ids", "begin_suppress_tokens",
-    "bos_token_id", "cache_implementation", "chunk_size_feed_forward",
-    "classifier_dropout", "cls_token_id", "decoder_start_token_id",
-    "diversity_penalty", "do_sample", "dtype", "early_stopping",
-    "encoder_no_repeat_ngram_size", "eos_token_id",
-    "exponential_decay_length_penalty", "finetuning_task",
-    "forced_bos_token_id", "forced_eos_token_id", "gradient_checkpointing",
-    "hidden_dropout", "hidden_dropout_prob", "id2label", "init_std",
-    "initializer_range", "is_decoder", "is_encoder_decoder", "label2id",
-    "length_penalty", "mask_token_id", "max_length", "min_length",
-    "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_labels",
-    "num_return_sequences", "output_attentions", "output_hidden_states",
-    "output_past", "output_scores", "pad_token_id", "prefix", "problem_type",
-    "remove_invalid_values", "repetition_penalty", "return_dict",
-    "return_dict_in_generate", "sep_token_id", "suppress_tokens",
-    "task_specific_params", "temperature", "tf_legacy_loss", "tokenizer_class",
-    "top_k", "top_p", "torch_dtype", "torchscript", "transformers.js_config",
-    "transformers_version", "typical_p", "unk_token_id", "unsloth_fixed",
-    "unsloth_version", "use_bfloat16", "use_cache",
-    // Read before the family's own reader runs.
-    "auto_map", "model_type", "quantization_config",
-    // ReadDecoder reads these for all families.
-    "tie_word_embeddings", "vocab_size"};
+// Read for all families: before the family's own reader runs, or by
+// ReadDecoder.
+constexpr absl::string_view kReadForAll[] = {
+    "auto_map", "model_type", "quantization_config", "tie_word_embeddings",
+    "vocab_size"};
 
 struct NamedActivation {
   absl::string_view name;
@@ -185,13 +163,15 @@ absl::StatusOr<ModelConfig> ReadDecoder(const JsonValue& config,
 absl::Status RefuseUnknownFields(const JsonValue& config,
                                  absl::Span<const absl::string_view> known) {
   return config.ForEachMember([&](absl::string_view key, JsonValue value) {
-    if (value.is_null() || absl::c_linear_search(known, key) ||
-        absl::c_linear_search(kNeutral, key)) {
+    if (absl::c_linear_search(known, key) ||
+        absl::c_linear_search(kReadForAll, key) || IsInertField(key, value)) {
       return absl::OkStatus();
     }
-    return Unimplemented(config, key,
-                         absl::StrCat("a field that is not implemented, got ",
-                                      value.Describe()));
+    return Unimplemented(
+        config, key,
+        absl::StrCat("a field that is not implemented, got ", value.Describe(),
+                     "; to load the model as if the field was missing, name it "
+                     "in the model's `ignore`"));
   });
 }
 
@@ -214,6 +194,40 @@ bool IsNull(const JsonValue& config, absl::string_view key) {
         return absl::OkStatus();
       });
   return status.ok() && null;
+}
+
+bool SameJson(const JsonValue& a, const JsonValue& b) {
+  if (a.type() != b.type() || a.size() != b.size()) return false;
+  // Stops at the first difference.
+  const absl::Status differs = absl::UnknownError("");
+  if (a.is_object()) {
+    return a
+        .ForEachMember([&](absl::string_view key, JsonValue value) {
+          const auto other = b.Find(key);
+          const bool same =
+              other.has_value() ? SameJson(value, *other) : value.is_null();
+          return same ? absl::OkStatus() : differs;
+        })
+        .ok();
+  }
+  if (a.is_array()) {
+    std::vector<JsonValue> others;
+    QK_CHECK(b.ForEachElement([&](JsonValue value) {
+                others.push_back(value);
+                return absl::OkStatus();
+              }).ok());
+    size_t next = 0;
+    return a
+        .ForEachElement([&](JsonValue value) {
+          return SameJson(value, others[next++]) ? absl::OkStatus() : differs;
+        })
+        .ok();
+  }
+  if (a.is_number() && a.AsDouble().ok() && b.AsDouble().ok()) {
+    return *a.AsDouble() == *b.AsDouble();
+  }
+  if (a.is_string()) return *a.AsString() == *b.AsString();
+  return a.Describe() == b.Describe();
 }
 
 absl::StatusOr<double> ReadPositive(const JsonValue& config,

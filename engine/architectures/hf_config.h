@@ -62,6 +62,10 @@ absl::Status RequireFalse(const JsonValue& config,
 // missing, but in some families null switches a default off.
 bool IsNull(const JsonValue& config, absl::string_view key);
 
+// Returns whether two values say the same: numbers are compared as numbers, and
+// members in any order.
+bool SameJson(const JsonValue& a, const JsonValue& b);
+
 // Returns a number > 0, or `missing`.
 absl::StatusOr<double> ReadPositive(const JsonValue& config,
                                     absl::string_view key);

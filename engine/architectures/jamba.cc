@@ -20,10 +20,9 @@ constexpr absl::string_view kFields[] = {
     "num_experts", "num_experts_per_tok", "num_hidden_layers",
     "num_key_value_heads", "num_local_experts", "rms_norm_eps",
     "sliding_window",
-    // Training, the choice of kernels, and an older limit change nothing.
-    "calc_logits_for_entire_prompt", "n_ctx", "num_logits_to_keep",
-    "output_router_logits", "router_aux_loss_coef", "use_associative_scan",
-    "use_mamba_kernels", "use_mambapy"};
+    // The choice of rows and of kernels changes nothing.
+    "calc_logits_for_entire_prompt", "num_logits_to_keep",
+    "use_associative_scan", "use_mamba_kernels", "use_mambapy"};
 
 // Layer i is of this kind if i % period == offset.
 struct Every {

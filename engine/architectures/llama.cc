@@ -1,4 +1,6 @@
 // Llama 2 and 3, SmolLM, and Mistral, which adds a window.
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/architectures/families.h"
 #include "engine/architectures/gguf_config.h"
@@ -17,7 +19,7 @@ constexpr absl::string_view kFields[] = {
     "original_max_position_embeddings", "rms_norm_eps", "rope_interleaved",
     "rope_parameters", "rope_scaling", "rope_theta", "sliding_window",
     // This changes nothing.
-    "is_llama_config", "pretraining_tp"};
+    "is_llama_config"};
 
 absl::Status ReadWindow(const JsonValue& config, bool has_windows,
                         ModelConfig* model) {
@@ -79,6 +81,13 @@ absl::StatusOr<Architecture> LlamaFromGguf(const GgufFile& file,
   WeightNames names = GgufNames(file);
   names.interleaved = true;
   Architecture a = MapWeights(std::move(model), names);
+  // The converter drops the window of Mistral 7B 0.1, the only one with one.
+  QK_ASSIGN_OR_RETURN(const absl::string_view name,
+                      file.GetStringOr("general.name", ""));
+  const std::string lower = absl::AsciiStrToLower(name);
+  if (absl::StrContains(lower, "mistral") && absl::StrContains(lower, "0.1")) {
+    reader.WarnOfNoWindow(&a);
+  }
   // Llama 3.1 and later store their scaling as a tensor.
   if (file.Find("rope_freqs.weight") != nullptr) {
     a.rope_factors = {"rope_freqs.weight", {head_dim / 2}};

@@ -17,6 +17,7 @@ constexpr absl::string_view kFields[] = {
 
 WeightNames OptNames() {
   WeightNames names;
+  names.root = "model.";
   names.embedding = "model.decoder.embed_tokens";
   names.positions = "model.decoder.embed_positions";
   names.project_in = "model.decoder.project_in";
@@ -75,9 +76,7 @@ absl::StatusOr<Architecture> OptFromConfig(const JsonValue& config,
     return Unimplemented(config, "layer_norm_elementwise_affine",
                          "false is not implemented");
   }
-  Architecture a = MapWeights(std::move(model), OptNames());
-  a.other_prefixes = {{"model.decoder.", "decoder."}};
-  return a;
+  return MapWeights(std::move(model), OptNames());
 }
 
 }  // namespace qk

@@ -17,9 +17,7 @@ constexpr absl::string_view kFields[] = {
     "original_max_position_embeddings", "partial_rotary_factor", "rms_norm_eps",
     "rope_parameters", "rope_scaling", "rope_theta", "sliding_window",
     // Fields of Phi-4-mini, accepted only with values that change nothing.
-    "full_attn_mod", "interpolate_factor", "lm_head_bias", "mlp_bias",
-    // Dropouts change nothing.
-    "embd_pdrop", "resid_pdrop"};
+    "full_attn_mod", "interpolate_factor", "lm_head_bias", "mlp_bias"};
 
 }  // namespace
 
@@ -79,6 +77,7 @@ absl::StatusOr<Architecture> Phi3FromGguf(const GgufFile& file,
   WeightNames names = GgufNames(file);
   names.gate_up = "ffn_up";
   Architecture a = MapWeights(std::move(model), names);
+  if (!reader.Has("attention.sliding_window")) reader.WarnOfNoWindow(&a);
   if (long_rope) {
     a.rope_factors_long = {"rope_factors_long.weight", {rope.rotary_dims / 2}};
     a.rope_factors_short = {"rope_factors_short.weight",

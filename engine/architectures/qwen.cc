@@ -1,4 +1,5 @@
 // Qwen 2 and 2.5, Qwen 3; Qwen2-VL.
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "engine/architectures/families.h"
 #include "engine/architectures/gguf_config.h"
@@ -11,21 +12,31 @@
 namespace qk {
 namespace {
 
-constexpr absl::string_view kFields[] = {
-    "attention_bias", "head_dim", "hidden_act", "hidden_size",
-    "intermediate_size", "layer_types", "max_position_embeddings",
-    "max_window_layers", "num_attention_heads", "num_hidden_layers",
-    "num_key_value_heads", "original_max_position_embeddings", "rms_norm_eps",
-    "rope_parameters", "rope_scaling", "rope_theta", "sliding_window",
-    "use_sliding_window",
-    // This changes nothing: vLLM reads it.
-    "use_mrope"};
+constexpr absl::string_view kFields[] = {"attention_bias",
+                                         "head_dim",
+                                         "hidden_act",
+                                         "hidden_size",
+                                         "intermediate_size",
+                                         "layer_types",
+                                         "max_position_embeddings",
+                                         "max_window_layers",
+                                         "num_attention_heads",
+                                         "num_hidden_layers",
+                                         "num_key_value_heads",
+                                         "original_max_position_embeddings",
+                                         "rms_norm_eps",
+                                         "rope_parameters",
+                                         "rope_scaling",
+                                         "rope_theta",
+                                         "sliding_window",
+                                         "use_sliding_window"};
 
 // Members of the outer part of Qwen2-VL: which ids stand for pictures.
 constexpr absl::string_view kVisionFields[] = {
-    "image_token_id",       "text_config",     "video_token_id",
-    "vision_config",        "vision_token_id", "vision_end_token_id",
-    "vision_start_token_id"};
+    "image_token_id", "text_config", "video_token_id", "vision_config",
+    "vision_token_id", "vision_end_token_id", "vision_start_token_id",
+    // vLLM reads this.
+    "use_mrope"};
 
 // Layers from max_window_layers on have a window, unless layer_types says
 // otherwise.
@@ -73,7 +84,6 @@ absl::StatusOr<Architecture> QwenFromConfig(const JsonValue& config,
                                             absl::string_view type) {
   const bool third = type == "qwen3";
   QK_RETURN_IF_ERROR(RefuseUnknownFields(config, kFields));
-  QK_RETURN_IF_ERROR(RequireFalse(config, {"use_mrope"}));
   DecoderFields fields;
   fields.default_context = 32768;
   fields.default_kv_heads = 32;
@@ -96,6 +106,28 @@ absl::StatusOr<Architecture> QwenFromConfig(const JsonValue& config,
   return MapWeights(std::move(model), QwenNames());
 }
 
+// Releases 4.52 to 4.57 of transformers wrote the text part's fields twice. It
+// reads those of "text_config": the others must agree.
+absl::Status CheckOuterText(const JsonValue& config, const JsonValue& text) {
+  return config.ForEachMember(
+      [&](absl::string_view key, JsonValue value) -> absl::Status {
+        if (value.is_null() || !absl::c_linear_search(kFields, key)) {
+          return absl::OkStatus();
+        }
+        // A window that is not in use is null inside.
+        if (key == "sliding_window" && IsNull(text, key)) {
+          return absl::OkStatus();
+        }
+        const auto inner = text.Find(key);
+        if (inner.has_value() && SameJson(*inner, value)) {
+          return absl::OkStatus();
+        }
+        return value.Error(
+            absl::StrCat(value.Describe(), ", but text_config says ",
+                         inner.has_value() ? inner->Describe() : "nothing"));
+      });
+}
+
 // Published files hold the text part's fields beside "vision_config";
 // transformers 5 writes a "text_config".
 absl::StatusOr<Architecture> QwenVlFromConfig(const JsonValue& config,
@@ -104,11 +136,12 @@ absl::StatusOr<Architecture> QwenVlFromConfig(const JsonValue& config,
   const JsonValue text = inner.value_or(config);
   std::vector<absl::string_view> known(std::begin(kVisionFields),
                                        std::end(kVisionFields));
-  if (inner.has_value()) {
-    QK_RETURN_IF_ERROR(RefuseUnknownFields(config, known));
-  }
   known.insert(known.end(), std::begin(kFields), std::end(kFields));
-  QK_RETURN_IF_ERROR(RefuseUnknownFields(text, known));
+  QK_RETURN_IF_ERROR(RefuseUnknownFields(config, known));
+  if (inner.has_value()) {
+    QK_RETURN_IF_ERROR(RefuseUnknownFields(text, known));
+    QK_RETURN_IF_ERROR(CheckOuterText(config, text));
+  }
   DecoderFields fields;
   fields.default_context = 32768;
   fields.default_kv_heads = 8;

@@ -191,6 +191,7 @@ LayerWeightRefs MapLayer(const ModelConfig& config, const WeightNames& names,
 
 WeightNames LlamaNames() {
   WeightNames names;
+  names.root = "model.";
   names.embedding = "model.embed_tokens";
   names.final_norm = "model.norm";
   names.lm_head = "lm_head";
@@ -209,6 +210,7 @@ WeightNames LlamaNames() {
 
 WeightNames Gpt2Names() {
   WeightNames names;
+  names.root = "transformer.";
   names.embedding = "transformer.wte";
   names.positions = "transformer.wpe";
   names.final_norm = "transformer.ln_f";
@@ -239,6 +241,10 @@ Architecture MapWeights(ModelConfig config, const WeightNames& names) {
                   : mapper.Table(names.lm_head, config.vocab_size, width);
   for (int i = 0; i < config.num_layers(); ++i) {
     a.layers.push_back(MapLayer(config, names, i));
+  }
+  if (names.root != nullptr) a.other_prefixes = {{names.root, ""}};
+  if (names.lm_head != nullptr) {
+    a.own_lm_head = absl::StrCat(names.lm_head, ".weight");
   }
   a.config = std::move(config);
   return a;

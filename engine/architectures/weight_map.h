@@ -10,6 +10,9 @@ namespace qk {
 // A family's names of its tensors, without ".weight" and ".bias". null: there
 // is no such tensor.
 struct WeightNames {
+  // The beginning of all names but lm_head's, which files of the model without
+  // its head do not have.
+  const char* root = nullptr;
   const char* embedding = nullptr;
   const char* positions = nullptr;
   const char* project_in = nullptr;

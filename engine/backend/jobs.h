@@ -3,6 +3,7 @@
 #ifndef QKSCOPE_ENGINE_BACKEND_JOBS_H_
 #define QKSCOPE_ENGINE_BACKEND_JOBS_H_
 
+#include <cmath>
 #include <cstdint>
 #include <type_traits>
 
@@ -176,12 +177,15 @@ struct CopyOutJob {
 
 // --- logits
 
-// One row of logits (vocab), reduced.
+// One row of logits (vocab), reduced. A row with a value that is not finite is
+// no distribution: its log-probabilities are NaN, and its top1 means nothing.
 struct LogitsRow {
   float target_logprob = 0;  // 0: no target
   int32_t top1 = 0;          // ties to the lowest id
   float top1_logprob = 0;
   double log_sum_exp = 0;
+
+  bool finite() const { return std::isfinite(log_sum_exp); }
 };
 
 template <typename... Jobs>

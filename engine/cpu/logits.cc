@@ -109,8 +109,7 @@ void ReduceLogits(const float* logits, int vocab, int rows,
     LogitsRow& row = out[r];
     const float max = HWY_DYNAMIC_DISPATCH(MaxOf)(x, vocab);
     if (!std::isfinite(max)) {
-      // The row has a NaN, +inf or only -inf: it is no distribution, so every
-      // number is NaN.
+      // The row has a value that is not finite.
       row.top1 = 0;
       row.log_sum_exp = std::numeric_limits<double>::quiet_NaN();
       row.target_logprob = std::numeric_limits<float>::quiet_NaN();

@@ -42,6 +42,12 @@ QK_INLINE auto WithBlock(DType dtype, Visitor visit) {
       return visit(Q5_K());
     case DType::kQ6_K:
       return visit(Q6_K());
+    case DType::kIQ4_NL:
+      return visit(IQ4_NL());
+    case DType::kIQ4_XS:
+      return visit(IQ4_XS());
+    case DType::kMXFP4:
+      return visit(MXFP4());
   }
   std::abort();
 }
@@ -99,6 +105,12 @@ absl::string_view DTypeName(DType dtype) {
       return "Q5_K";
     case DType::kQ6_K:
       return "Q6_K";
+    case DType::kIQ4_NL:
+      return "IQ4_NL";
+    case DType::kIQ4_XS:
+      return "IQ4_XS";
+    case DType::kMXFP4:
+      return "MXFP4";
   }
   std::abort();
 }

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/base/sha256.h"
@@ -75,7 +76,18 @@ absl::Status GgufFile::WrongType(absl::string_view key,
 
 const GgufValue* GgufFile::FindValue(absl::string_view key) const {
   const auto found = contents_.values.find(key);
-  return found == contents_.values.end() ? nullptr : &found->second;
+  if (found == contents_.values.end() ||
+      absl::c_linear_search(hidden_keys_, key)) {
+    return nullptr;
+  }
+  return &found->second;
+}
+
+absl::Status GgufFile::Hide(absl::string_view key) {
+  if (!Has(key)) return Error(key, "missing");
+  hidden_keys_.emplace_back(key);
+  std::erase(contents_.keys, key);
+  return absl::OkStatus();
 }
 
 bool GgufFile::IsArray(absl::string_view key) const {

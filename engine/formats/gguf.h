@@ -79,9 +79,10 @@ class GgufFile : public TensorSource {
 
   // In file order. Views live as long as this object.
   const std::vector<absl::string_view>& keys() const { return contents_.keys; }
-  bool Has(absl::string_view key) const {
-    return contents_.values.contains(key);
-  }
+  bool Has(absl::string_view key) const { return FindValue(key) != nullptr; }
+  // Makes an entry of the metadata seem missing. INVALID_ARGUMENT if it is not
+  // there.
+  absl::Status Hide(absl::string_view key);
   // Returns whether `key` exists and holds an array. (A few keys are either a
   // number or an array with one number per layer.)
   bool IsArray(absl::string_view key) const;
@@ -138,6 +139,7 @@ class GgufFile : public TensorSource {
   std::unique_ptr<MappedFile> file_;  // null after Parse
   absl::Span<const uint8_t> bytes_;
   GgufContents contents_;
+  std::vector<std::string> hidden_keys_;
   FlatHashMap<absl::string_view, size_t> tensor_index_;
 };
 

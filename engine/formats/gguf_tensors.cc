@@ -93,7 +93,10 @@ class TensorParser {
   absl::StatusOr<DType> StoredType(absl::string_view where,
                                    uint32_t type) const {
     if (const auto dtype = DTypeOfGgml(type)) return *dtype;
-    return reader_.Fail(absl::StrCat(where, ": unsupported type ", type));
+    return reader_.Fail(absl::StrCat(
+        where, ": type ", GgmlTypeName(type),
+        " is not implemented (implemented: F32, F16, BF16, Q4_0, Q4_1, Q5_0, "
+        "Q5_1, Q8_0, Q2_K to Q6_K, IQ4_NL, IQ4_XS, MXFP4)"));
   }
 
   absl::StatusOr<uint64_t> ByteSize(absl::string_view where,

@@ -40,10 +40,59 @@ std::optional<DType> DTypeOfGgml(uint32_t type) {
       return DType::kQ5_K;
     case 14:
       return DType::kQ6_K;
+    case 20:
+      return DType::kIQ4_NL;
+    case 23:
+      return DType::kIQ4_XS;
     case 30:
       return DType::kBF16;
+    case 39:
+      return DType::kMXFP4;
     default:
       return std::nullopt;
+  }
+}
+
+std::string GgmlTypeName(uint32_t type) {
+  switch (type) {
+    case 9:
+      return "Q8_1";
+    case 15:
+      return "Q8_K";
+    case 16:
+      return "IQ2_XXS";
+    case 17:
+      return "IQ2_XS";
+    case 18:
+      return "IQ3_XXS";
+    case 19:
+      return "IQ1_S";
+    case 21:
+      return "IQ3_S";
+    case 22:
+      return "IQ2_S";
+    case 24:
+      return "I8";
+    case 25:
+      return "I16";
+    case 26:
+      return "I32";
+    case 27:
+      return "I64";
+    case 28:
+      return "F64";
+    case 29:
+      return "IQ1_M";
+    case 34:
+      return "TQ1_0";
+    case 35:
+      return "TQ2_0";
+    case 40:
+      return "NVFP4";
+    case 41:
+      return "Q1_0";
+    default:
+      return absl::StrCat("number ", type);
   }
 }
 

@@ -16,6 +16,9 @@ namespace qk {
 // number that is no type, and for a type that the engine does not compute with.
 std::optional<DType> DTypeOfGgml(uint32_t type);
 
+// Returns ggml's name of a type that is not served, or its number.
+std::string GgmlTypeName(uint32_t type);
+
 // The type's name, for example "u32" or "string".
 absl::string_view TypeName(GgufType type);
 

@@ -150,7 +150,10 @@ std::optional<JsonValue> JsonValue::Find(absl::string_view key) const {
   const auto error = Access::Unwrap(*this)
                          .at_key(std::string_view(key.data(), key.size()))
                          .get(found);
-  if (error != simdjson::SUCCESS || found.is_null()) return std::nullopt;
+  if (error != simdjson::SUCCESS || found.is_null() ||
+      shared_->IsHidden(found)) {
+    return std::nullopt;
+  }
   return Access::Wrap(shared_, found);
 }
 
@@ -168,6 +171,7 @@ absl::Status JsonValue::ForEachMember(
     return Access::WrongType(*this, "an object");
   }
   for (const auto member : object) {
+    if (shared_->IsHidden(member.value)) continue;
     QK_RETURN_IF_ERROR(
         visit(View(member.key), Access::Wrap(shared_, member.value)));
   }
@@ -192,7 +196,7 @@ int64_t JsonValue::size() const {
   // simdjson's own size() stops at 2^24 - 1.
   simdjson::dom::object object;
   if (at.get(object) == simdjson::SUCCESS) {
-    for (auto it = object.begin(); it != object.end(); ++it) ++count;
+    for (const auto member : object) count += !shared_->IsHidden(member.value);
   }
   simdjson::dom::array array;
   if (at.get(array) == simdjson::SUCCESS) {

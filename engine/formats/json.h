@@ -133,6 +133,11 @@ class JsonDocument {
 
   JsonValue root() const { return root_; }
 
+  // Makes the member at `path` ("a.b", or a name with dots in it) and all that
+  // it holds seem missing, for the handles that exist too. INVALID_ARGUMENT
+  // `label: path: missing` if it is not there.
+  absl::Status Hide(absl::string_view path);
+
  private:
   explicit JsonDocument(std::unique_ptr<JsonValue::Shared> shared);
 

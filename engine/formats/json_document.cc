@@ -137,6 +137,27 @@ JsonDocument::JsonDocument(JsonDocument&&) noexcept = default;
 JsonDocument& JsonDocument::operator=(JsonDocument&&) noexcept = default;
 JsonDocument::~JsonDocument() = default;
 
+absl::Status JsonDocument::Hide(absl::string_view path) {
+  JsonValue at = root_;
+  absl::string_view rest = path;
+  while (true) {
+    if (const auto found = at.Find(rest); found.has_value()) {
+      shared_->hidden.push_back(found->element_);
+      return absl::OkStatus();
+    }
+    const size_t dot = rest.find('.');
+    const auto inner = dot == absl::string_view::npos
+                           ? std::nullopt
+                           : at.Find(rest.substr(0, dot));
+    if (!inner.has_value()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(shared_->label, ": ", Excerpt(path), ": missing"));
+    }
+    at = *inner;
+    rest.remove_prefix(dot + 1);
+  }
+}
+
 absl::StatusOr<JsonDocument> JsonDocument::Parse(absl::string_view label,
                                                  absl::string_view bytes,
                                                  const JsonLimits& limits) {

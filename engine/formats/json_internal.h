@@ -4,10 +4,13 @@
 
 #include <simdjson.h>
 
+#include <algorithm>
+#include <array>
 #include <bit>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
@@ -44,6 +47,15 @@ struct JsonValue::Shared {
   // (QuotePythonNumbers). Empty: there are none.
   std::string number_mark;
   simdjson::dom::document document;
+  // JsonDocument::Hide's: there are few.
+  std::vector<std::array<uint64_t, 2>> hidden;
+
+  bool IsHidden(simdjson::dom::element at) const {
+    return !hidden.empty() &&
+           std::find(hidden.begin(), hidden.end(),
+                     std::bit_cast<std::array<uint64_t, 2>>(at)) !=
+               hidden.end();
+  }
 };
 
 struct JsonValue::Access {

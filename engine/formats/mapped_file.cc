@@ -12,6 +12,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "engine/base/check.h"
 #include "engine/formats/excerpt.h"
 
 namespace qk {
@@ -37,6 +38,23 @@ absl::Status SystemError(const std::string& name, int error) {
   }
 }
 
+// A repository that was cloned without git-lfs has these in place of its large
+// files: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
+absl::Status CheckNotLfsPointer(const std::string& name, int fd, int64_t size) {
+  constexpr absl::string_view kBeginning = "version https://git-lfs.github.com";
+  constexpr int64_t kMaxPointerBytes = 1024;
+  char text[kBeginning.size()];
+  if (size > kMaxPointerBytes ||
+      pread(fd, text, sizeof text, 0) != static_cast<ssize_t>(sizeof text) ||
+      absl::string_view(text, sizeof text) != kBeginning) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      name,
+      ": a git-lfs pointer, not the file itself: run `git lfs pull` in "
+      "the repository, or download the file"));
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(
@@ -59,6 +77,7 @@ absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(
   if (info.st_size == 0) {
     return absl::InvalidArgumentError(absl::StrCat(name, ": empty file"));
   }
+  QK_RETURN_IF_ERROR(CheckNotLfsPointer(name, fd, info.st_size));
   void* data = mmap(nullptr, static_cast<size_t>(info.st_size), PROT_READ,
                     MAP_PRIVATE, fd, 0);
   if (data == MAP_FAILED) return SystemError(name, errno);

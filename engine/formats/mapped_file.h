@@ -21,8 +21,9 @@ namespace qk {
 class MappedFile {
  public:
   // Errors: NOT_FOUND, PERMISSION_DENIED, and INVALID_ARGUMENT for anything but
-  // a regular file that is not empty. Opening never blocks on a FIFO. Symbolic
-  // links are followed: model stores are full of them.
+  // a regular file that is not empty, and for a git-lfs pointer. Opening never
+  // blocks on a FIFO. Symbolic links are followed: model stores are full of
+  // them.
   static absl::StatusOr<std::unique_ptr<MappedFile>> Open(
       const std::string& path);
 

@@ -263,6 +263,61 @@ struct Q6_K {
   }
 };
 
+// Maps 32 nibbles to the values of a table.
+QK_INLINE void LookUp(const int8_t* table, int8_t* quants) {
+  for (int i = 0; i < 32; ++i) quants[i] = table[quants[i]];
+}
+
+constexpr int8_t kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                   1,    13,   25,  38,  53,  69,  89,  113};
+
+// half d; 16 bytes of nibbles, which index the table above
+struct IQ4_NL {
+  static constexpr int kElements = 32, kBytes = 18;
+  static QK_INLINE void Run(const uint8_t* src, float* dst) {
+    int8_t quants[32];
+    UnpackNibbles(src + 2, quants);
+    LookUp(kIq4Values, quants);
+    Scale<32>(quants, Half(src), dst);
+  }
+};
+
+// half d; the high 2 bits of the 8 parts' scales; their low nibbles; then 16
+// bytes of nibbles for each part, which index the same table
+struct IQ4_XS {
+  static constexpr int kElements = kQkK, kBytes = 136;
+  static QK_INLINE void Run(const uint8_t* src, float* dst) {
+    const float d = Half(src);
+    const uint16_t high = Load16(src + 2);
+    for (int part = 0; part < 8; ++part) {
+      const int low = src[4 + part / 2] >> (part % 2 * 4) & 0x0F;
+      const int scale = (low | (high >> (2 * part) & 0x03) << 4) - 32;
+      int8_t quants[32];
+      UnpackNibbles(src + 8 + part * 16, quants);
+      LookUp(kIq4Values, quants);
+      Scale<32>(quants, d * static_cast<float>(scale), dst + part * 32);
+    }
+  }
+};
+
+// FP4 (e2m1) with a shared exponent (e8m0), of the Open Compute Project's
+// Microscaling Formats 1.0: the exponent; 16 bytes of nibbles. The table has
+// the values doubled, so that they are integers, and the scale is halved.
+struct MXFP4 {
+  static constexpr int kElements = 32, kBytes = 17;
+  static QK_INLINE void Run(const uint8_t* src, float* dst) {
+    constexpr int8_t kValues[16] = {0, 1,  2,  3,  4,  6,  8,  12,
+                                    0, -1, -2, -3, -4, -6, -8, -12};
+    const uint32_t exponent = src[0];
+    const uint32_t scale =
+        exponent < 2 ? uint32_t{0x00200000} << exponent : (exponent - 1) << 23;
+    int8_t quants[32];
+    UnpackNibbles(src + 1, quants);
+    LookUp(kValues, quants);
+    Scale<32>(quants, std::bit_cast<float>(scale), dst);
+  }
+};
+
 struct F16 {
   static constexpr int kElements = 1, kBytes = 2;
   static QK_INLINE void Run(const uint8_t* src, float* dst) {

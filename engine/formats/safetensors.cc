@@ -177,8 +177,14 @@ absl::StatusOr<std::unique_ptr<TensorSource>> OpenSafetensors(
   if (Exists(single)) return OpenSingle(single);
   const std::string index = absl::StrCat(path, "/", kIndex);
   if (Exists(index)) return OpenSharded(index);
-  return absl::NotFoundError(absl::StrCat(FileNameOf(path), ": has neither ",
-                                          kSingle, " nor ", kIndex));
+  const bool pickled =
+      Exists(absl::StrCat(path, "/pytorch_model.bin")) ||
+      Exists(absl::StrCat(path, "/pytorch_model.bin.index.json"));
+  return absl::NotFoundError(absl::StrCat(
+      FileNameOf(path), ": has neither ", kSingle, " nor ", kIndex,
+      pickled ? ", but pytorch_model.bin, which holds Python code and is never "
+                "read: load it with transformers and save it as safetensors"
+              : ""));
 }
 
 }  // namespace qk

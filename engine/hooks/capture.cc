@@ -23,11 +23,9 @@ bool HasRope(HookPoint point) {
          point == HookPoint::kRotQ || point == HookPoint::kRotK;
 }
 
-// How many query heads one head stands for, in a tensor of `physical` heads.
-int GroupOf(const AttentionConfig& attention, HookPoint point, int physical) {
-  return IsQueryPoint(point) || physical == attention.num_heads
-             ? 1
-             : attention.group_size();
+// How many query heads read each head of a frame.
+int GroupOf(const AttentionConfig& attention, HookPoint point, bool by_query) {
+  return IsQueryPoint(point) || by_query ? 1 : attention.group_size();
 }
 
 std::vector<int> HeadsOfGroups(const std::vector<int>& query_heads, int group) {
@@ -85,8 +83,10 @@ Capture::Capture(const ModelConfig& config, const RunSpec& spec, int arm)
   lists_ = spec.capture.positions;
   for (int layer : spec.capture.layers) {
     const AttentionConfig& a = config.layers[layer].attention;
-    AddHeadList(1);
-    AddHeadList(a.group_size());
+    const int group = a.group_size();
+    AddHeadList({a.num_heads, 1, 1});
+    AddHeadList({a.num_kv_heads, group, 1});
+    AddHeadList({a.num_kv_heads, group, group});
     MakeRoom(a, rows);
     if (pattern) {
       staging_bytes_ = std::max(staging_bytes_, rows * a.num_heads * last * 4);
@@ -134,48 +134,67 @@ absl::Status Capture::Reserve(Backend* backend) {
   if (decode > 0) {
     QK_ASSIGN_OR_RETURN(decode_, backend->Allocate(decode));
     backend->Zero(decode_.as<void>(), decode);
-    decode_heads_.assign(decode / (8 * widest_), 0);
+    decode_views_.assign(decode / (8 * widest_), {});
   }
   return absl::OkStatus();
 }
 
-std::vector<int> Capture::HeadsOf(const CaptureSpec& spec,
-                                  const AttentionConfig& attention,
-                                  HookPoint point, int physical) {
-  std::vector<int> heads;
-  if (spec.heads.empty()) {
-    heads.resize(physical);
+int64_t Capture::NumHeads(const CaptureSpec& spec,
+                          const AttentionConfig& attention, HookPoint point,
+                          bool by_query) {
+  const int group = GroupOf(attention, point, by_query);
+  if (spec.heads.empty()) return attention.num_heads / group;
+  return static_cast<int64_t>(HeadsOfGroups(spec.heads, group).size());
+}
+
+Capture::HeadView Capture::ViewOf(HookPoint point, int layer,
+                                  const RowSpan& span, int physical,
+                                  bool by_query) const {
+  const AttentionConfig& attention = config_.attention(span.image >= 0, layer);
+  const int group = GroupOf(attention, point, by_query);
+  const int heads = attention.num_heads / group;
+  QK_CHECK(physical % heads == 0);
+  return {heads, group, physical / heads};
+}
+
+// Lists the places of the wanted heads, unless they are the tensor's own heads
+// from 0 on.
+void Capture::AddHeadList(const HeadView& view) {
+  const bool all = spec_.capture.heads.empty();
+  if ((all && view.copies == 1) || head_lists_.contains(view)) return;
+  std::vector<int> heads = HeadsOfGroups(spec_.capture.heads, view.group);
+  if (all) {
+    heads.resize(view.heads);
     std::iota(heads.begin(), heads.end(), 0);
-    return heads;
   }
-  return HeadsOfGroups(spec.heads, GroupOf(attention, point, physical));
-}
-
-void Capture::AddHeadList(int group) {
-  if (spec_.capture.heads.empty() || head_lists_.contains(group)) return;
-  const std::vector<int> heads = HeadsOfGroups(spec_.capture.heads, group);
   const int begin = static_cast<int>(lists_.size());
-  lists_.insert(lists_.end(), heads.begin(), heads.end());
-  head_lists_[group] = {begin, static_cast<int>(lists_.size())};
+  for (int head : heads) lists_.push_back(head * view.copies);
+  head_lists_[view] = {begin, static_cast<int>(lists_.size())};
 }
 
-Capture::ChosenHeads Capture::HeadsFor(HookPoint point, int layer,
-                                       const RowSpan& span,
-                                       int physical) const {
-  if (span.image >= 0 || spec_.capture.heads.empty()) {
-    return {HeadsOf({}, {}, point, physical), {physical}};
+Capture::ChosenHeads Capture::HeadsFor(const HeadView& view,
+                                       const RowSpan& span) const {
+  ChosenHeads chosen;
+  const auto list = head_lists_.find(view);
+  if (span.image >= 0 || list == head_lists_.end()) {
+    chosen.ids.resize(view.heads);
+    std::iota(chosen.ids.begin(), chosen.ids.end(), 0);
+    chosen.set = {view.heads};
+    return chosen;
   }
-  const AttentionConfig& attention = config_.layers[layer].attention;
-  const Range at = head_lists_.at(GroupOf(attention, point, physical));
-  return {{lists_.begin() + at.begin, lists_.begin() + at.end},
-          {at.size(), device_lists_.as<int32_t>() + at.begin}};
+  const Range at = list->second;
+  for (int i = at.begin; i < at.end; ++i) {
+    chosen.ids.push_back(lists_[i] / view.copies);
+  }
+  chosen.set = {at.size(), device_lists_.as<int32_t>() + at.begin};
+  return chosen;
 }
 
 bool Capture::Wants(HookPoint point, int layer, Stage stage,
                     const RowSpan& span) const {
   const CaptureSpec& c = spec_.capture;
-  if (c.off || !Has(c.stage, stage) || !Has(c.phase, span.phase) ||
-      !absl::c_linear_search(c.points, point)) {
+  if (c.off || span.recomputed || !Has(c.stage, stage) ||
+      !Has(c.phase, span.phase) || !absl::c_linear_search(c.points, point)) {
     return false;
   }
   return span.image >= 0 ? absl::c_binary_search(c.vision_layers, layer)
@@ -193,10 +212,13 @@ RowSet Capture::RowsOf(const RowSpan& span) const {
 
 LayerFrame& Capture::AddFrame(HookPoint point, int layer, Stage stage,
                               const RowSpan& span, std::vector<int> shape,
-                              RawDtype dtype, std::vector<int> heads) {
+                              RawDtype dtype, std::vector<int> heads,
+                              int group) {
   Pending& pending = pending_.emplace_back();
+  pending.rope_length = span.rope_length;
   LayerFrame& frame = pending.frame;
   frame.heads = std::move(heads);
+  frame.group_size = group;
   frame.no_rope =
       (point == HookPoint::kRotQ || point == HookPoint::kRotK) &&
       config_.attention(span.image >= 0, layer).rope.frequencies.empty();
@@ -223,57 +245,60 @@ void Capture::DownloadFrame(const void* device, LayerFrame* frame) {
 }
 
 void Capture::EmitNorms(HookPoint point, int layer, Stage stage,
-                        const RowSpan& span, const double* squares, int heads,
-                        int head_dim) {
-  ChosenHeads chosen = HeadsFor(point, layer, span, heads);
+                        const RowSpan& span, const double* squares,
+                        const HeadView& view, int head_dim) {
+  ChosenHeads chosen = HeadsFor(view, span);
   LayerFrame& frame =
       AddFrame(point, layer, stage, span, {chosen.set.count, head_dim},
-               RawDtype::kF32, std::move(chosen.ids));
+               RawDtype::kF32, std::move(chosen.ids), view.group);
   backend_->FinishNorms(
       {NormsJob{squares, chosen.set, head_dim, staging_.as<float>()}});
   DownloadFrame(staging_.as<void>(), &frame);
 }
 
-double* Capture::DecodeSum(HookPoint point, int layer, Stage stage, int heads) {
+double* Capture::DecodeSum(HookPoint point, int layer, Stage stage,
+                           const HeadView& view) {
   const size_t index =
       (static_cast<size_t>(layer_index_[layer]) * kNumHookPoints +
        static_cast<size_t>(point)) *
           2 +
       (stage == Stage::kAfter ? 1 : 0);
-  decode_heads_[index] = heads;
+  decode_views_[index] = view;
   return decode_.as<double>() + index * widest_;
 }
 
 void Capture::Record(HookPoint point, int layer, Stage stage,
-                     const RowSpan& span, const HeadRows& x) {
+                     const RowSpan& span, const HeadRows& x, bool by_query) {
   if (!Wants(point, layer, stage, span)) return;
   const Stopwatch watch(&seconds_);
   const RowSet rows = RowsOf(span);
+  const HeadView view = ViewOf(point, layer, span, x.heads, by_query);
   if (spec_.capture.form == CaptureForm::kNormOverTokens) {
     if (span.phase == Phase::kDecode) {
-      backend_->AddMoments({MomentsJob{
-          x, rows, {DecodeSum(point, layer, stage, x.heads), nullptr}}});
+      decode_rope_length_ = span.rope_length;
+      double* sum = DecodeSum(point, layer, stage, view);
+      backend_->AddMoments({MomentsJob{x, rows, {sum, nullptr}}});
       return;
     }
     double* squares = squares_.as<double>();
     backend_->AddMoments(
         {MomentsJob{x, rows, {squares, nullptr}, /*from_zero=*/true}});
-    EmitNorms(point, layer, stage, span, squares, x.heads, x.head_dim);
+    EmitNorms(point, layer, stage, span, squares, view, x.head_dim);
     return;
   }
-  ChosenHeads heads = HeadsFor(point, layer, span, x.heads);
+  ChosenHeads heads = HeadsFor(view, span);
   if (spec_.capture.form == CaptureForm::kNormPerToken) {
     LayerFrame& frame =
         AddFrame(point, layer, stage, span, {rows.count, heads.set.count},
-                 RawDtype::kF32, std::move(heads.ids));
+                 RawDtype::kF32, std::move(heads.ids), view.group);
     backend_->TokenNorms(
         {TokenNormsJob{x, rows, heads.set, staging_.as<float>()}});
     DownloadFrame(staging_.as<void>(), &frame);
     return;
   }
-  LayerFrame& frame = AddFrame(point, layer, stage, span,
-                               {rows.count, heads.set.count, x.head_dim},
-                               spec_.capture.raw_dtype, std::move(heads.ids));
+  LayerFrame& frame = AddFrame(
+      point, layer, stage, span, {rows.count, heads.set.count, x.head_dim},
+      spec_.capture.raw_dtype, std::move(heads.ids), view.group);
   backend_->CopyOut({CopyOutJob{x, rows, heads.set, spec_.capture.raw_dtype,
                                 staging_.as<void>()}});
   DownloadFrame(staging_.as<void>(), &frame);
@@ -291,10 +316,10 @@ void Capture::RecordPattern(int layer, const RowSpan& span, const float* q,
   const RowSet chosen = RowsOf(span);
   const int keys = span.first_position + span.rows;
   // No rule acts on the pattern, so it has one stage.
-  ChosenHeads heads = HeadsFor(HookPoint::kPattern, layer, span, a.num_heads);
+  ChosenHeads heads = HeadsFor({a.num_heads, 1, 1}, span);
   LayerFrame& frame = AddFrame(HookPoint::kPattern, layer, Stage::kBefore, span,
                                {chosen.count, heads.set.count, keys},
-                               RawDtype::kF32, std::move(heads.ids));
+                               RawDtype::kF32, std::move(heads.ids), 1);
   backend_->AttentionPattern(q, a, rows, chosen, heads.set, keys, type,
                              staging_.as<float>());
   DownloadFrame(staging_.as<void>(), &frame);
@@ -302,15 +327,16 @@ void Capture::RecordPattern(int layer, const RowSpan& span, const float* q,
 
 bool Capture::FinishDecode() {
   bool any = false;
-  for (size_t i = 0; i < decode_heads_.size(); ++i) {
-    if (decode_heads_[i] == 0) continue;
+  for (size_t i = 0; i < decode_views_.size(); ++i) {
+    if (decode_views_[i].heads == 0) continue;
     any = true;
     const HookPoint point = static_cast<HookPoint>(i / 2 % kNumHookPoints);
     const int layer = spec_.capture.layers[i / 2 / kNumHookPoints];
     RowSpan all;
     all.phase = Phase::kDecode;
+    all.rope_length = decode_rope_length_;
     EmitNorms(point, layer, i % 2 == 1 ? Stage::kAfter : Stage::kBefore, all,
-              decode_.as<double>() + i * widest_, decode_heads_[i],
+              decode_.as<double>() + i * widest_, decode_views_[i],
               config_.layers[layer].attention.head_dim);
     pending_.back().frame.position = -1;
   }
@@ -329,7 +355,8 @@ std::vector<LayerFrame> Capture::TakeFrames() {
       // no wavelengths in tokens.
       const std::vector<double> wavelengths =
           HasRope(frame.point) && frame.image < 0
-              ? config_.layers[frame.layer].attention.rope.Wavelengths()
+              ? config_.layers[frame.layer].attention.rope.Wavelengths(
+                    pending_.front().rope_length)
               : std::vector<double>();
       frame.statistics = ComputeStatistics(
           absl::MakeConstSpan(norms, Product(frame.shape)), frame.shape[0],

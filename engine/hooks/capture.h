@@ -4,6 +4,7 @@
 #ifndef QKSCOPE_ENGINE_HOOKS_CAPTURE_H_
 #define QKSCOPE_ENGINE_HOOKS_CAPTURE_H_
 
+#include <compare>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -27,8 +28,10 @@ class Capture {
   int64_t bytes() const;
   absl::Status Reserve(Backend* backend);
 
+  // `by_query`: K or V has one head per query head. Otherwise the frame has the
+  // model's KV heads, even if `x` repeats each for its group.
   void Record(HookPoint point, int layer, Stage stage, const RowSpan& span,
-              const HeadRows& x);
+              const HeadRows& x, bool by_query);
   bool WantsPattern(int layer, const RowSpan& span) const;
   void RecordPattern(int layer, const RowSpan& span, const float* q,
                      const AttentionRows& rows, ComputeType type);
@@ -40,17 +43,25 @@ class Capture {
   std::vector<LayerFrame> TakeFrames();
   double seconds() const { return seconds_; }
 
-  // The heads that the spec wants from a tensor of `physical` heads, ascending.
-  static std::vector<int> HeadsOf(const CaptureSpec& spec,
-                                  const AttentionConfig& attention,
-                                  HookPoint point, int physical);
+  // The number of heads in a frame of the point.
+  static int64_t NumHeads(const CaptureSpec& spec,
+                          const AttentionConfig& attention, HookPoint point,
+                          bool by_query);
 
  private:
   struct Pending {
     LayerFrame frame;
+    int rope_length = 0;  // as in RowSpan
     int64_t mark = 0;
   };
 
+  // How the heads that a frame counts lie in a tensor.
+  struct HeadView {
+    int heads = 0;   // of the tensor without repetitions; 0: there is no frame
+    int group = 1;   // query heads that read each of them
+    int copies = 1;  // how often the tensor repeats each
+    auto operator<=>(const HeadView&) const = default;
+  };
   // The wanted heads of a tensor, for the frame and for ops.
   struct ChosenHeads {
     std::vector<int> ids;
@@ -59,16 +70,18 @@ class Capture {
 
   bool Wants(HookPoint point, int layer, Stage stage,
              const RowSpan& span) const;
-  void AddHeadList(int group);
-  ChosenHeads HeadsFor(HookPoint point, int layer, const RowSpan& span,
-                       int physical) const;
+  HeadView ViewOf(HookPoint point, int layer, const RowSpan& span, int physical,
+                  bool by_query) const;
+  void AddHeadList(const HeadView& view);
+  ChosenHeads HeadsFor(const HeadView& view, const RowSpan& span) const;
   void MakeRoom(const AttentionConfig& attention, int64_t rows);
-  double* DecodeSum(HookPoint point, int layer, Stage stage, int heads);
+  double* DecodeSum(HookPoint point, int layer, Stage stage,
+                    const HeadView& view);
   LayerFrame& AddFrame(HookPoint point, int layer, Stage stage,
                        const RowSpan& span, std::vector<int> shape,
-                       RawDtype dtype, std::vector<int> heads);
+                       RawDtype dtype, std::vector<int> heads, int group);
   void EmitNorms(HookPoint point, int layer, Stage stage, const RowSpan& span,
-                 const double* squares, int heads, int head_dim);
+                 const double* squares, const HeadView& view, int head_dim);
   RowSet RowsOf(const RowSpan& span) const;
   void DownloadFrame(const void* device, LayerFrame* frame);
 
@@ -81,13 +94,14 @@ class Capture {
   DeviceBuffer squares_;          // (widest) f64
   DeviceBuffer staging_;          // one frame's payload
   int64_t staging_bytes_ = 0;
-  DeviceBuffer decode_;            // (wanted layers, points, stages, widest)
-  std::vector<int> decode_heads_;  // index as in decode_; 0: nothing is summed
-  // The positions that the spec lists, then the heads: one list of heads for
-  // each number of query heads that a tensor's head stands for.
+  DeviceBuffer decode_;  // (wanted layers, points, stages, widest)
+  std::vector<HeadView> decode_views_;  // index as in decode_
+  int decode_rope_length_ = 0;          // of the last decode step
+  // The positions that the spec lists, then a list of places of heads for each
+  // view that needs one.
   std::vector<int32_t> lists_;
-  std::map<int, Range> head_lists_;  // places in lists_, by that number
-  DeviceBuffer device_lists_;        // the device's copy of lists_
+  std::map<HeadView, Range> head_lists_;  // places in lists_
+  DeviceBuffer device_lists_;             // the device's copy of lists_
   // A frame must stay in place while its bytes arrive and other frames are
   // added and taken, so this is a deque.
   std::deque<Pending> pending_;

@@ -28,6 +28,14 @@ RowSet RowsAt(Range positions, const RowSpan& span) {
   return {positions.begin - span.first_position, positions.size()};
 }
 
+// The place in a table (layers, points, stages, phases).
+size_t PlaceIn(int layer, HookPoint point, Stage stage, Phase phase) {
+  const size_t at =
+      static_cast<size_t>(layer) * kNumHookPoints + static_cast<size_t>(point);
+  return (at * 2 + (stage == Stage::kAfter ? 1 : 0)) * 2 +
+         (phase == Phase::kDecode ? 1 : 0);
+}
+
 // The step that a rule's random choice in this span is keyed by.
 int ChoiceStep(const RowSpan& span) {
   return span.phase == Phase::kPrefill ? 0 : 1 + span.step;
@@ -68,6 +76,7 @@ Disruptor::Disruptor(const ModelConfig& config, const std::vector<Rule>& rules,
                                             ? c.num_heads
                                             : c.num_kv_heads);
   }
+  FindDifferingCopies(config);
   for (size_t i = 0; i < rules.size(); ++i) {
     if (rules[i].vision != of_vision) continue;
     num_entries_ += static_cast<int64_t>(rules[i].entries.size());
@@ -82,6 +91,28 @@ Disruptor::Disruptor(const ModelConfig& config, const std::vector<Rule>& rules,
       }
     }
   }
+}
+
+void Disruptor::FindDifferingCopies(const ModelConfig& config) {
+  differ_.resize(layouts_.size() * kNumHookPoints * 2 * 2);
+  for (size_t i = 0; i < layouts_.size(); ++i) {
+    if (layouts_[i] != KvLayout::kExpanded) continue;
+    const int layer = static_cast<int>(i);
+    for (HookPoint point : {HookPoint::kK, HookPoint::kRotK, HookPoint::kV}) {
+      for (Stage stage : {Stage::kBefore, Stage::kAfter}) {
+        for (Phase phase : {Phase::kPrefill, Phase::kDecode}) {
+          differ_[PlaceIn(layer, point, stage, phase)] =
+              CopiesDifferAt(rules_, layer, point, stage, phase,
+                             config.attention(image_ >= 0, layer));
+        }
+      }
+    }
+  }
+}
+
+bool Disruptor::copies_differ(HookPoint point, int layer, Stage stage,
+                              Phase phase) const {
+  return differ_[PlaceIn(layer, point, stage, phase)];
 }
 
 void Disruptor::AddState(const ModelConfig& config, int rule_index, Qkv tensor,
@@ -165,8 +196,11 @@ void Disruptor::RunPerHead(State& state, const RowSpan& span, const HeadRows& x,
     backend_->ReplaceDims(
         {ReplaceJob{x, rows, state.choice, rule.replace, rule.factor}});
   }
-  if (choose && !state.on_cache) {
+  if (state.on_cache || span.recomputed) return;
+  if (choose) {
     AddReport(state, span, {}, acts ? rows.count : 0);
+  } else {
+    state.unreported_rows += rows.count;
   }
 }
 
@@ -175,15 +209,36 @@ void Disruptor::RunPerToken(State& state, const RowSpan& span,
   const Choice choice = {token_masks_.as<uint8_t>(), token_values_.as<float>()};
   backend_->DisruptPerToken(
       {TokenRuleJob{state.tensor_rule, ChoiceStep(span), x, rows, choice}});
-  if (state.on_cache) return;
+  if (state.on_cache || span.recomputed) return;
   std::vector<int> positions(rows.count);
   std::iota(positions.begin(), positions.end(),
             span.first_position + rows.begin);
   AddReport(state, span, std::move(positions), 0);
 }
 
-void Disruptor::AddReport(const State& state, const RowSpan& span,
-                          std::vector<int> positions, int64_t rows) {
+void Disruptor::Restart() {
+  if (states_.empty()) return;
+  ReportDecode();  // the choice may change
+  backend_->Zero(memory_.as<void>(), state_bytes_);
+  for (State& state : states_) state.count = 0;
+}
+
+bool Disruptor::ReportDecode() {
+  RowSpan all;
+  all.phase = Phase::kDecode;
+  bool any = false;
+  for (State& state : states_) {
+    if (state.unreported_rows == 0) continue;
+    AddReport(state, all, {}, state.unreported_rows).chosen = false;
+    state.unreported_rows = 0;
+    any = true;
+  }
+  return any;
+}
+
+Disruptor::Report& Disruptor::AddReport(const State& state, const RowSpan& span,
+                                        std::vector<int> positions,
+                                        int64_t rows) {
   Report& report = reports_.emplace_back();
   report.applied.arm = arm_;
   report.applied.rule = state.rule_index;
@@ -208,6 +263,7 @@ void Disruptor::AddReport(const State& state, const RowSpan& span,
   backend_->Download(report.values.data(), values,
                      report.values.size() * sizeof(float));
   report.mark = backend_->MarkDownloads();
+  return report;
 }
 
 namespace {
@@ -248,7 +304,7 @@ void Disruptor::FillReport(const Report& report, AppliedRule* applied) {
                                   dims, report.values.data() + physical * dims);
       applied->replaced +=
           static_cast<int64_t>(chosen.dims.size()) * report.rows;
-      applied->chosen.push_back(std::move(chosen));
+      if (report.chosen) applied->chosen.push_back(std::move(chosen));
     }
     return;
   }

@@ -43,6 +43,9 @@ class Disruptor {
   bool needs_copy() const { return needs_copy_; }
   // The largest number of heads that a layer's copy has.
   int copy_heads() const { return copy_heads_; }
+  // Whether K or V has heads that differ inside a group there (CopiesDifferAt).
+  bool copies_differ(HookPoint point, int layer, Stage stage,
+                     Phase phase) const;
 
   // Applies the rules of `point` to what attention reads.
   void Apply(HookPoint point, int layer, const RowSpan& span,
@@ -52,6 +55,11 @@ class Disruptor {
   void ApplyToCache(HookPoint point, int layer, const RowSpan& span,
                     const HeadRows& x);
 
+  // Forgets the prompt and all rows after it: they will run again.
+  void Restart();
+  // Reports how many values those rules wrote in decode that reuse the prompt's
+  // choice. False: none.
+  bool ReportDecode();
   // Returns the reports that have arrived on the host since the last call.
   std::vector<AppliedRule> TakeReports();
 
@@ -71,7 +79,8 @@ class Disruptor {
     int64_t offset = 0;           // in memory_
     Moments moments;
     Choice choice;
-    int64_t count = 0;  // positions in the moments
+    int64_t count = 0;            // positions in the moments
+    int64_t unreported_rows = 0;  // written in decode with the prompt's choice
     int size() const { return static_cast<int>(heads.size()) * head_dim; }
   };
   struct Report {
@@ -82,10 +91,12 @@ class Disruptor {
     // the report moves.
     std::vector<uint8_t> mask;
     std::vector<float> values;
-    int64_t rows = 0;  // rows written, per_head
+    int64_t rows = 0;    // rows written, per_head
+    bool chosen = true;  // whether the choice is new
     int64_t mark = 0;
   };
 
+  void FindDifferingCopies(const ModelConfig& config);
   void AddState(const ModelConfig& config, int rule_index, Qkv tensor,
                 int layer, bool on_cache);
   absl::Status MakeTensorRules();
@@ -96,8 +107,8 @@ class Disruptor {
                   const RowSet& rows);
   void RunPerToken(State& state, const RowSpan& span, const HeadRows& x,
                    const RowSet& rows);
-  void AddReport(const State& state, const RowSpan& span,
-                 std::vector<int> positions, int64_t rows);
+  Report& AddReport(const State& state, const RowSpan& span,
+                    std::vector<int> positions, int64_t rows);
   static void FillReport(const Report& report, AppliedRule* applied);
 
   const std::vector<DisruptionRule>& rules_;
@@ -106,6 +117,7 @@ class Disruptor {
   int image_;
   Backend* backend_ = nullptr;
   std::vector<KvLayout> layouts_;  // (layers)
+  std::vector<bool> differ_;       // (layers, points, stages, phases)
   bool needs_copy_ = false;
   int copy_heads_ = 0;
   std::vector<State> states_;

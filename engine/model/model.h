@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/backend/backend.h"
+#include "engine/model/non_finite_weights.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/types/model_config.h"
 
@@ -21,13 +22,27 @@ class PagePool;
 class Workspace;
 struct Weights;
 
+// What an operator wants to be passed over in a model's files.
+struct IgnoredParts {
+  // Members of config.json ("a.b" lies in "a"), or keys of a GGUF file's
+  // metadata. The model is read as if they were missing.
+  std::vector<std::string> fields;
+  // Names of tensors that the model does not use, or patterns: `*` stands for
+  // any characters.
+  std::vector<std::string> tensors;
+};
+
 struct ModelOptions {
   ComputeType compute = ComputeType::kF32;
+  IgnoredParts ignored;
   int64_t kv_cache_bytes = int64_t{1} << 30;
   // The largest number of rows of one pass; it determines the scratch memory.
   int max_rows_per_pass = 4096;
   // If not empty, compared with the weights' digest; DATA_LOSS if it differs.
   std::string expected_sha256;
+  // The weights are looked at for NaN and infinities if the model's files have
+  // fewer bytes than this; 0: never. See Model::non_finite_weights.
+  int64_t check_weights_below = int64_t{2} << 30;
   // Called on the loading thread with the share that is done, in [0, 1].
   std::function<void(double)> progress;
 };
@@ -39,13 +54,23 @@ struct ModelDescription {
   int64_t file_bytes = 0;
   int64_t parameters = 0;
   int64_t host_bytes_estimate = 0;  // resident after loading
+  // Why the model takes no text and gives none, only token ids; empty if it
+  // does.
+  std::string text_problem;
+  IgnoredParts ignored;
+  // What a user of the model should know, a sentence each.
+  std::vector<std::string> warnings;
 };
 
 // Checks everything about a model that can be checked without reading its
 // weights: formats, configuration, names, shapes, tokenizer. `path` is a .gguf
 // file, a .safetensors file beside its config.json, or a folder.
-absl::StatusOr<ModelDescription> DescribeModel(const std::string& path,
-                                               ComputeType compute);
+//
+// A tokenizer that is not understood is no error: see text_problem. A part of
+// `ignored` that the files do not have is INVALID_ARGUMENT.
+absl::StatusOr<ModelDescription> DescribeModel(
+    const std::string& path, ComputeType compute,
+    const IgnoredParts& ignored = {});
 
 // A pass keeps its model alive (shared_from_this), because its runs may end
 // before it does.
@@ -61,7 +86,7 @@ class Model : public std::enable_shared_from_this<Model> {
 
   const ModelConfig& config() const { return description_.config; }
   const ModelDescription& description() const { return description_; }
-  // nullptr if the files hold no tokenizer.
+  // nullptr if the model takes no text (ModelDescription::text_problem).
   const Tokenizer* tokenizer() const { return tokenizer_.get(); }
   ComputeType compute() const { return compute_; }
   Backend* backend() const { return backend_; }
@@ -69,6 +94,10 @@ class Model : public std::enable_shared_from_this<Model> {
   int64_t host_bytes() const { return host_bytes_; }
   int64_t device_bytes() const { return device_bytes_; }
   double load_seconds() const { return load_seconds_; }
+  // Absent if the weights were not looked at.
+  const std::optional<NonFiniteWeights>& non_finite_weights() const {
+    return non_finite_weights_;
+  }
   const Weights& weights() const { return *weights_; }
   // The distinct RoPEs of the layers, and the index of each layer's own; -1:
   // none.
@@ -98,6 +127,7 @@ class Model : public std::enable_shared_from_this<Model> {
   int64_t host_bytes_ = 0;
   int64_t device_bytes_ = 0;
   double load_seconds_ = 0;
+  std::optional<NonFiniteWeights> non_finite_weights_;
   int max_rows_per_pass_ = 0;
 };
 

@@ -131,6 +131,18 @@ int64_t WeightReader::FileRow(int64_t row) const {
          row % ref_.block_rows;
 }
 
+std::vector<int64_t> WeightReader::FileIndex(int64_t row,
+                                             int64_t column) const {
+  std::vector<int64_t> index(ref_.shape.size());
+  for (size_t axis = index.size() - 1; axis > 0; --axis) {
+    index[axis] = column % ref_.shape[axis];
+    column /= ref_.shape[axis];
+  }
+  index[0] = FileRow(row);
+  if (ref_.transposed && !packed_) std::reverse(index.begin(), index.end());
+  return index;
+}
+
 void WeightReader::Read(int64_t begin, int64_t end, float* out) const {
   if (ref_.shape.size() == 1) {
     // Rows need not start at a block of the tensor's type.

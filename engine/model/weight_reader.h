@@ -29,6 +29,11 @@ class WeightReader {
 
   // The number of elements of a row.
   int64_t width() const { return width_; }
+  // The weight's name in the file.
+  const std::string& name() const { return ref_.name; }
+  // Where the file has the element (row, column): its index in the tensor, or
+  // in the unpacked weight of a packed layer.
+  std::vector<int64_t> FileIndex(int64_t row, int64_t column) const;
   // The tensors that the reader uses, including a bias of zeros that a packed
   // layer carries although the model has none.
   std::vector<std::string> tensor_names() const;

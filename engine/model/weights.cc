@@ -7,6 +7,7 @@
 #include "engine/base/check.h"
 #include "engine/base/half.h"
 #include "engine/model/weight_reader.h"
+#include "engine/model/weight_scan.h"
 
 namespace qk {
 namespace {
@@ -16,13 +17,14 @@ class Loader {
  public:
   Loader(const TensorSource& source, const Packing& packing, ComputeType type,
          Backend* backend, const std::function<void(double)>& progress,
-         int64_t total)
+         int64_t total, WeightScan* scan)
       : source_(source),
         packing_(packing),
         type_(type),
         backend_(backend),
         progress_(progress),
-        total_(total) {}
+        total_(total),
+        scan_(scan) {}
 
   // Does nothing if the model has no such weight.
   absl::Status Load(const WeightRef& ref, const WeightRef& bias_ref,
@@ -30,10 +32,12 @@ class Loader {
     if (ref.name.empty()) return absl::OkStatus();
     QK_ASSIGN_OR_RETURN(const WeightReader weight, Open(ref));
     QK_ASSIGN_OR_RETURN(const std::vector<float> bias, ReadAll(bias_ref));
+    WeightScan* const scan = ScanOf(ref);
     absl::StatusOr<std::unique_ptr<Matrix>> matrix = backend_->PackMatrix(
         ref.shape[0], weight.width(), type_,
         [&](int64_t begin, int64_t end, float* rows) {
           weight.Read(begin, end, rows);
+          if (scan != nullptr) scan->Look(weight, begin, end, rows);
         },
         bias.empty() ? nullptr : bias.data());
     if (!matrix.ok()) return matrix.status();
@@ -65,9 +69,11 @@ class Loader {
     constexpr int64_t kChunk = 1024;
     std::vector<float> rows(kChunk * ref.shape[1]);
     std::vector<uint16_t> half(rows.size());
+    WeightScan* const scan = ScanOf(ref);
     for (int64_t begin = 0; begin < ref.shape[0]; begin += kChunk) {
       const int64_t end = std::min(ref.shape[0], begin + kChunk);
       table.Read(begin, end, rows.data());
+      if (scan != nullptr) scan->Look(table, begin, end, rows.data());
       const void* from = rows.data();
       if (type_ == ComputeType::kBF16) {
         for (size_t i = 0; i < rows.size(); ++i) {
@@ -107,7 +113,14 @@ class Loader {
     QK_ASSIGN_OR_RETURN(const WeightReader weight, Open(ref));
     values.resize(ref.shape[0] * weight.width());
     weight.Read(0, ref.shape[0], values.data());
+    WeightScan* const scan = ScanOf(ref);
+    if (scan != nullptr) scan->Look(weight, 0, ref.shape[0], values.data());
     return values;
+  }
+
+  // Returns null if the weight is not to be scanned.
+  WeightScan* ScanOf(const WeightRef& ref) const {
+    return scan_ != nullptr && scan_->Begin(ref) ? scan_ : nullptr;
   }
 
   void Step(const WeightRef& ref) {
@@ -125,6 +138,7 @@ class Loader {
   Backend* backend_;
   const std::function<void(double)>& progress_;
   int64_t total_;
+  WeightScan* scan_;
   int64_t done_ = 0;
   int64_t bytes_ = 0;
 };
@@ -222,9 +236,10 @@ void Norm(const ModelConfig& config, const NormWeights& weights, const float* x,
 
 absl::StatusOr<std::unique_ptr<Weights>> LoadWeights(
     const Architecture& architecture, TensorSource& source, ComputeType type,
-    Backend* backend, const std::function<void(double)>& progress) {
+    Backend* backend, const std::function<void(double)>& progress,
+    WeightScan* scan) {
   Loader loader(source, architecture.packing, type, backend, progress,
-                CountElements(architecture));
+                CountElements(architecture), scan);
   auto weights = std::make_unique<Weights>();
   weights->layers.resize(architecture.layers.size());
   QK_RETURN_IF_ERROR(

@@ -14,6 +14,8 @@
 
 namespace qk {
 
+class WeightScan;
+
 struct NormWeights {
   DeviceBuffer weight;  // (dim)
   DeviceBuffer bias;    // (dim); empty in an RMS norm
@@ -74,18 +76,22 @@ void Norm(const ModelConfig& config, const NormWeights& weights, const float* x,
           int rows, float* out, Backend& backend);
 
 // Checks that the source has every tensor of the architecture, in its shape.
-// INVALID_ARGUMENT: `missing 'NAME'` or `'NAME': expected [..], got [..]`.
+// INVALID_ARGUMENT: `missing 'NAME'` or `'NAME': expected [..], got [..]`; or a
+// tensor that the architecture does not use and `ignored` does not name
+// (IgnoredParts::tensors).
 absl::Status CheckWeights(const Architecture& architecture,
-                          const TensorSource& source);
+                          const TensorSource& source,
+                          const std::vector<std::string>& ignored);
 
 // The bytes of all weights; a tied lm_head counts twice.
 int64_t CountElements(const Architecture& architecture);
 
 // The weights must have been checked. `progress` gets the share that is done,
-// in [0, 1].
+// in [0, 1]. `scan`, unless null, looks at every weight for NaN and infinities.
 absl::StatusOr<std::unique_ptr<Weights>> LoadWeights(
     const Architecture& architecture, TensorSource& source, ComputeType type,
-    Backend* backend, const std::function<void(double)>& progress);
+    Backend* backend, const std::function<void(double)>& progress,
+    WeightScan* scan);
 
 }  // namespace qk
 

@@ -19,11 +19,19 @@ namespace {
 
 using Names = std::set<std::string, std::less<>>;
 
+// Endings of tensors that older releases stored: what the code computes itself.
+constexpr absl::string_view kDerived[] = {
+    "rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached",
+    ".masked_bias"};
+
 // Returns whether no number depends on the tensor.
 bool IsDerived(const TensorInfo& tensor, const Architecture& a) {
   // Integers outside packed layers are position ids and masks.
   if (tensor.dtype == DType::kI32) return !IsPackedInt4Name(tensor.name);
-  return absl::EndsWith(tensor.name, ".rotary_emb.inv_freq") ||
+  return absl::c_any_of(kDerived,
+                        [&](absl::string_view ending) {
+                          return absl::EndsWith(tensor.name, ending);
+                        }) ||
          (a.config.tied_lm_head && tensor.name == "lm_head.weight") ||
          absl::c_any_of(a.ignored, [&](const std::string& ending) {
            return absl::EndsWith(tensor.name, ending);
@@ -69,10 +77,60 @@ bool IsSpareBias(const TensorInfo& tensor, const Names& known) {
   return absl::c_all_of(values, [](float value) { return value == 0.0f; });
 }
 
+// Whether the name fits the pattern, in which `*` stands for any characters.
+// The work is bounded by the product of the lengths.
+bool Fits(absl::string_view name, absl::string_view pattern) {
+  constexpr size_t kNone = absl::string_view::npos;
+  size_t at = 0, in = 0, star = kNone, after_star = 0;
+  while (at < name.size()) {
+    if (in < pattern.size() && pattern[in] == '*') {
+      star = in++;
+      after_star = at;
+    } else if (in < pattern.size() && pattern[in] == name[at]) {
+      ++in, ++at;
+    } else if (star != kNone) {
+      in = star + 1;
+      at = ++after_star;
+    } else {
+      return false;
+    }
+  }
+  while (in < pattern.size() && pattern[in] == '*') ++in;
+  return in == pattern.size();
+}
+
+bool IsNamed(absl::string_view name, const std::vector<std::string>& patterns) {
+  return absl::c_any_of(patterns, [&](const std::string& pattern) {
+    return Fits(name, pattern);
+  });
+}
+
+// A pattern that names nothing, or a weight of the model, is a mistake.
+absl::Status CheckIgnored(const std::vector<std::string>& patterns,
+                          const Names& known, const TensorSource& source) {
+  for (const std::string& pattern : patterns) {
+    bool used = false;
+    for (const TensorInfo& tensor : source.tensors()) {
+      if (!Fits(tensor.name, pattern)) continue;
+      used = true;
+      if (known.count(tensor.name) == 0) continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat("ignore_tensors: '", pattern, "' names '", tensor.name,
+                       "', which is a weight of the model"));
+    }
+    if (!used) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "ignore_tensors: '", pattern, "' names no tensor of the files"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status CheckWeights(const Architecture& architecture,
-                          const TensorSource& source) {
+                          const TensorSource& source,
+                          const std::vector<std::string>& ignored) {
   Names known;
   for (const WeightRef* ref : AllWeights(architecture)) {
     QK_ASSIGN_OR_RETURN(const WeightReader reader,
@@ -93,12 +151,15 @@ absl::Status CheckWeights(const Architecture& architecture,
   for (const TensorInfo& tensor : source.tensors()) {
     QK_RETURN_IF_ERROR(CheckSpareLmHead(tensor, architecture, source));
     if (known.count(tensor.name) == 0 && !IsDerived(tensor, architecture) &&
-        !IsOfOtherPart(tensor, architecture) && !IsSpareBias(tensor, known)) {
+        !IsOfOtherPart(tensor, architecture) && !IsSpareBias(tensor, known) &&
+        !IsNamed(tensor.name, ignored)) {
       return absl::InvalidArgumentError(absl::StrCat(
-          "extra '", tensor.name, "': not a tensor of this configuration"));
+          "extra '", tensor.name,
+          "': not a tensor of this configuration; to load the model without "
+          "it, name it in the model's `ignore_tensors`"));
     }
   }
-  return absl::OkStatus();
+  return CheckIgnored(ignored, known, source);
 }
 
 int64_t CountElements(const Architecture& architecture) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <utility>
 
 #include "engine/base/check.h"
@@ -14,8 +15,11 @@ namespace {
 void FillResult(absl::Span<const LogitsRow> base,
                 absl::Span<const LogitsRow> arm, ComparisonResult* result) {
   for (size_t t = 0; t < arm.size(); ++t) {
-    result->top1[t] = arm[t].top1;
-    result->top1_flip[t] = arm[t].top1 != base[t].top1;
+    const bool finite = arm[t].finite() && base[t].finite();
+    // The baseline's own divergence is not computed.
+    if (!finite) result->kl[t] = std::numeric_limits<float>::quiet_NaN();
+    result->top1[t] = arm[t].finite() ? arm[t].top1 : -1;
+    result->top1_flip[t] = finite && arm[t].top1 != base[t].top1;
     if (t + 1 < arm.size()) {
       result->token_logprob[t + 1] = arm[t].target_logprob;
     }

@@ -24,6 +24,9 @@ struct Arm {
   std::unique_ptr<Sequence> sequence;
   TextStream text;
   ArmSummary summary;
+  ScoreResult score;         // of the rows so far
+  int score_requests = 0;    // of the next pass
+  bool recomputing = false;  // the next pass only repeats rows
   bool prefilled = false;
   bool done = false;
 };
@@ -54,8 +57,9 @@ class RunImpl final : public Run {
   void AfterGoodPass(absl::Span<Sequence* const> ran, double seconds);
   void AfterPrefill(Arm& arm);
   void AfterDecode(Arm& arm);
+  void FollowContinuation(Arm& arm);
   void SendLogits(const Arm& arm);
-  void SendScore(const Arm& arm);
+  void TakeScore(Arm& arm);
   void TakeToken(Arm& arm, const LogitsResult& result);
   void Stop(Arm& arm, const char* reason);
   void StartComparison();
@@ -73,7 +77,7 @@ class RunImpl final : public Run {
   std::unique_ptr<Comparison> comparison_;
   bool compared_ = false;  // a comparison has started
   bool finished_ = false;
-  absl::Status arm_status_;  // the first error of a FinishDecodeCapture
+  absl::Status arm_status_;  // the first error of a FinishDecode
   RunTimes times_;
 };
 
@@ -119,32 +123,34 @@ absl::Status RunImpl::Reserve() {
 }
 
 // An arm's requests are in this order: score, logits, then the last row for
-// generation. AfterPrefill reads the results in the same order.
+// generation. AfterPrefill and AfterDecode read the results in the same order.
 void RunImpl::RequestLogits(Arm& arm) {
   std::vector<LogitsRequest>& requests = arm.sequence->logits_requests;
   requests.clear();
-  const int last = arm.sequence->prompt_tokens() - 1;
-  if (arm.sequence->in_prefill()) {
-    if (spec_.score.has_value()) {
-      for (int t = spec_.score->begin; t < spec_.score->end; ++t) {
-        LogitsRequest& request = requests.emplace_back();
-        request.position = t - 1;
-        request.target = spec_.tokens[t];
-      }
+  const RowSpan span = arm.sequence->NextSpan();
+  const int end = span.first_position + span.rows;
+  arm.recomputing = span.recomputed;
+  arm.score_requests = 0;
+  if (span.recomputed) return;
+  if (spec_.score.has_value()) {
+    const int first = std::max(spec_.score->begin, span.first_position + 1);
+    for (int t = first; t <= end && t < spec_.score->end; ++t) {
+      LogitsRequest& request = requests.emplace_back();
+      request.position = t - 1;
+      request.target = spec_.token_at(t);
+      ++arm.score_requests;
     }
-    if (spec_.logits.has_value()) {
-      for (int position : spec_.logits->positions) {
-        LogitsRequest& request = requests.emplace_back();
-        request.position = position;
-        request.top_n = spec_.logits->top_n;
-      }
+  }
+  if (spec_.logits.has_value() && span.phase == Phase::kPrefill) {
+    for (int position : spec_.logits->positions) {
+      LogitsRequest& request = requests.emplace_back();
+      request.position = position;
+      request.top_n = spec_.logits->top_n;
     }
   }
   if (spec_.generate.has_value() && spec_.generate->max_new_tokens > 0) {
     LogitsRequest& request = requests.emplace_back();
-    request.position = arm.sequence->in_prefill()
-                           ? last
-                           : arm.sequence->NextSpan().first_position;
+    request.position = end - 1;
     request.want_logits = spec_.generate->sampling.temperature > 0;
   }
 }
@@ -187,7 +193,9 @@ void RunImpl::AfterGoodPass(absl::Span<Sequence* const> ran, double seconds) {
   bool decode = true;
   for (Arm& arm : arms_) {
     if (!absl::c_linear_search(ran, arm.sequence.get())) continue;
-    if (arm.prefilled) {
+    if (arm.recomputing) {
+      RequestLogits(arm);
+    } else if (arm.prefilled) {
       AfterDecode(arm);
     } else {
       decode = false;
@@ -211,10 +219,10 @@ void RunImpl::FinishWhenDone() {
 
 void RunImpl::AfterPrefill(Arm& arm) {
   arm.prefilled = true;
-  SendScore(arm);
+  TakeScore(arm);
   SendLogits(arm);
   if (!spec_.generate.has_value()) {
-    arm.done = true;
+    FollowContinuation(arm);
     return;
   }
   if (spec_.generate->max_new_tokens == 0) {
@@ -225,24 +233,36 @@ void RunImpl::AfterPrefill(Arm& arm) {
 }
 
 void RunImpl::AfterDecode(Arm& arm) {
-  TakeToken(arm, arm.sequence->logits_results.back());
+  TakeScore(arm);
+  if (spec_.generate.has_value()) {
+    TakeToken(arm, arm.sequence->logits_results.back());
+  } else {
+    FollowContinuation(arm);
+  }
 }
 
-void RunImpl::SendScore(const Arm& arm) {
-  if (!spec_.score.has_value()) return;
-  ScoreResult result;
-  result.arm = arm.sequence->arm();
-  for (int i = 0; i < spec_.score->size(); ++i) {
+void RunImpl::FollowContinuation(Arm& arm) {
+  arm.done = !arm.sequence->has_next();
+  if (!arm.done) RequestLogits(arm);
+}
+
+// Keeps the scores of the last pass, and sends all after the last of them.
+void RunImpl::TakeScore(Arm& arm) {
+  if (arm.score_requests == 0) return;
+  arm.score.arm = arm.sequence->arm();
+  for (int i = 0; i < arm.score_requests; ++i) {
     const LogitsRow& row = arm.sequence->logits_results[i].row;
-    result.token_logprob.push_back(row.target_logprob);
-    result.greedy.push_back(row.top1 == spec_.tokens[spec_.score->begin + i]);
+    arm.score.token_logprob.push_back(row.target_logprob);
+    arm.score.greedy.push_back(
+        row.finite() && row.top1 == arm.sequence->logits_requests[i].target);
   }
-  sink_->OnScore(std::move(result));
+  const size_t wanted = static_cast<size_t>(spec_.score->size());
+  if (arm.score.greedy.size() == wanted) sink_->OnScore(std::move(arm.score));
 }
 
 void RunImpl::SendLogits(const Arm& arm) {
   if (!spec_.logits.has_value()) return;
-  const size_t first = spec_.score.has_value() ? spec_.score->size() : 0;
+  const size_t first = arm.score_requests;
   std::vector<PositionLogits> logits;
   for (size_t i = 0; i < spec_.logits->positions.size(); ++i) {
     const LogitsResult& result = arm.sequence->logits_results[first + i];
@@ -252,6 +272,10 @@ void RunImpl::SendLogits(const Arm& arm) {
 }
 
 void RunImpl::TakeToken(Arm& arm, const LogitsResult& result) {
+  if (!result.row.finite()) {
+    Stop(arm, "non_finite");
+    return;
+  }
   const GenerateSpec& spec = *spec_.generate;
   const int step = arm.summary.generated_tokens;
   TokenEvent token;
@@ -293,7 +317,7 @@ void RunImpl::Stop(Arm& arm, const char* reason) {
   arm.done = true;
   arm.summary.stop_reason = reason;
   arm.summary.text = arm.text.text();
-  arm_status_.Update(arm.sequence->FinishDecodeCapture());
+  arm_status_.Update(arm.sequence->FinishDecode());
 }
 
 void RunImpl::StartComparison() {

@@ -37,19 +37,25 @@ class Checked {
   bool bad_ = false;
 };
 
-// The number of heads in a point's frame, at most.
-int64_t FrameHeads(const CaptureSpec& c, const AttentionConfig& a,
-                   HookPoint point, KvLayout layout) {
-  const bool is_kv = point == HookPoint::kK || point == HookPoint::kRotK ||
-                     point == HookPoint::kV;
-  const int physical =
-      is_kv && layout != KvLayout::kExpanded ? a.num_kv_heads : a.num_heads;
-  return static_cast<int64_t>(Capture::HeadsOf(c, a, point, physical).size());
+// The number of heads in a point's frames.
+struct FrameHeads {
+  int64_t prefill = 0;
+  int64_t decode = 0;
+};
+
+FrameHeads HeadsOf(const CaptureSpec& c, const AttentionConfig& a,
+                   HookPoint point, Stage stage, int layer,
+                   const Disruptor& rules) {
+  const auto heads = [&](Phase phase) {
+    return Capture::NumHeads(c, a, point,
+                             rules.copies_differ(point, layer, stage, phase));
+  };
+  return {heads(Phase::kPrefill), heads(Phase::kDecode)};
 }
 
 // Payload bytes of one layer, point and stage, over all phases and steps.
 Checked FrameBytes(const RunSpec& spec, const AttentionConfig& a,
-                   HookPoint point, int64_t heads) {
+                   HookPoint point, const FrameHeads& heads) {
   const CaptureSpec& c = spec.capture;
   const int64_t tokens = static_cast<int64_t>(spec.tokens.size());
   const int64_t rows =
@@ -58,15 +64,18 @@ Checked FrameBytes(const RunSpec& spec, const AttentionConfig& a,
   const bool decode = Has(c.phase, Phase::kDecode) && spec.generate.has_value();
   const int64_t steps = decode ? spec.generate->max_new_tokens : 0;
   if (c.form == CaptureForm::kNormOverTokens) {
-    return Checked(prefill + (steps > 0)) * heads * a.head_dim * 4;
+    const int64_t in_prefill = prefill ? heads.prefill : 0;
+    return Checked(in_prefill + (steps > 0 ? heads.decode : 0)) * a.head_dim *
+           4;
   }
-  const Checked all = Checked(prefill ? rows : 0) + steps;
-  if (c.form == CaptureForm::kNormPerToken) return all * heads * 4;
+  const Checked in_prefill = Checked(prefill ? rows : 0) * heads.prefill;
+  const Checked in_decode = Checked(steps) * heads.decode;
+  if (c.form == CaptureForm::kNormPerToken) return (in_prefill + in_decode) * 4;
   if (point == HookPoint::kPattern) {
-    return Checked(prefill ? rows : 0) * heads * tokens * 4 +
-           Checked(steps) * heads * (tokens + steps) * 4;
+    return in_prefill * tokens * 4 + in_decode * (tokens + steps) * 4;
   }
-  return all * heads * a.head_dim * (c.raw_dtype == RawDtype::kF32 ? 4 : 2);
+  return (in_prefill + in_decode) * a.head_dim *
+         (c.raw_dtype == RawDtype::kF32 ? 4 : 2);
 }
 
 // Payload bytes of all frames of a vision tower.
@@ -106,8 +115,8 @@ Checked StreamBytes(const RunSpec& spec, int arm, const Disruptor& rules) {
           continue;
         }
         total = total + FrameBytes(spec, a, point,
-                                   FrameHeads(spec.capture, a, point,
-                                              rules.layout(layer)));
+                                   HeadsOf(spec.capture, a, point, stage, layer,
+                                           rules));
       }
     }
   }
@@ -132,15 +141,17 @@ absl::StatusOr<RunEstimate> Run::Estimate(const RunSpec& spec) {
     extra = extra + Checked(image.values.size()) * 4;
   }
   const int64_t tokens = static_cast<int64_t>(spec.tokens.size());
+  const int64_t continuation = static_cast<int64_t>(spec.continuation.size());
   const int64_t new_tokens =
-      spec.generate.has_value() ? spec.generate->max_new_tokens : 0;
+      continuation +
+      (spec.generate.has_value() ? spec.generate->max_new_tokens : 0);
   for (size_t i = 0; i < spec.arms.size(); ++i) {
     const int arm = static_cast<int>(i);
     const Sequence sequence(spec, arm, never, nullptr);
     const int64_t arm_pages = PagePool::PagesFor(tokens + new_tokens);
     stream = stream + StreamBytes(spec, arm, sequence.disruptor());
     pages = pages + arm_pages;
-    rows = rows + tokens;
+    rows = rows + tokens + continuation;
     const ModelConfig& config = spec.arms[i].model->config();
     if (sequence.vision() != nullptr &&
         Sequence::TowerOwner(spec, arm) == arm) {
@@ -150,14 +161,14 @@ absl::StatusOr<RunEstimate> Run::Estimate(const RunSpec& spec) {
     extra =
         extra + sequence.extra_bytes() +
         Checked(arm_pages) * spec.arms[i].model->pages().page_bytes() +
-        Checked(tokens) * config.hidden_size * 4 +
+        Checked(sequence.max_rows()) * config.hidden_size * 4 +
         (spec.baseline.has_value() ? Checked(tokens) * sizeof(LogitsRow)
                                    : Checked(0)) +
         // cos and sin: one copy on the host, one on the device.
-        Checked(tokens) * RopeFloats(*spec.arms[i].model) * 8 +
+        Checked(sequence.max_rows()) * RopeFloats(*spec.arms[i].model) * 8 +
         Workspace::BytesForRows(
-            config, std::max<int64_t>(
-                        0, tokens - spec.arms[i].model->max_rows_per_pass()));
+            config, std::max(0, sequence.max_rows() -
+                                    spec.arms[i].model->max_rows_per_pass()));
   }
   // A pass of many rows has buffers of its own.
   for (const ArmSpec& arm : spec.arms) {

@@ -30,6 +30,13 @@ struct AddedToken {
   // content.
   bool normalized = false;
 
+  // Returns whether all but the id is the same.
+  bool SameFlags(const AddedToken& other) const {
+    return content == other.content && special == other.special &&
+           single_word == other.single_word && lstrip == other.lstrip &&
+           rstrip == other.rstrip && normalized == other.normalized;
+  }
+
   // Returns what the token at [begin, end) of `text` covers together with its
   // whitespace. The result never begins before `least`.
   std::pair<size_t, size_t> WithWhitespace(absl::string_view text, size_t least,

@@ -57,4 +57,13 @@ absl::StatusOr<ByteTokens> FindByteTokens(
   return ids;
 }
 
+ByteTokens ByteTokensOf(const TokenIndex& index) {
+  ByteTokens ids;
+  for (int byte = 0; byte < 256; ++byte) {
+    const auto found = index.find(absl::StrFormat("<0x%02X>", byte));
+    ids[byte] = found == index.end() ? -1 : found->second;
+  }
+  return ids;
+}
+
 }  // namespace qk

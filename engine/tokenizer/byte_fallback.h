@@ -10,10 +10,11 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "engine/tokenizer/vocabulary.h"
 
 namespace qk {
 
-using ByteTokens = std::array<int32_t, 256>;  // ids by byte
+using ByteTokens = std::array<int32_t, 256>;  // ids by byte; -1: none
 
 // Returns whether a token is spelled like a byte token: <0x and two more
 // characters.
@@ -27,6 +28,10 @@ absl::StatusOr<uint8_t> ByteOfToken(absl::string_view token);
 // does if one is malformed or missing.
 absl::StatusOr<ByteTokens> FindByteTokens(
     const std::vector<std::string>& tokens);
+
+// Returns the byte tokens in `index`, spelled with capitals; all or some may be
+// missing.
+ByteTokens ByteTokensOf(const TokenIndex& index);
 
 }  // namespace qk
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "engine/tokenizer/nfc.h"
+#include "engine/tokenizer/unicode.h"
 
 namespace qk {
 
@@ -14,12 +14,20 @@ void TextEdit::CopyTo(size_t at) {
   done_ = at;
 }
 
+bool TextEdit::HasRoom(size_t bytes) {
+  if (made_.size() + bytes <= limit_) return true;
+  overflows_ = true;
+  return false;
+}
+
 void TextEdit::Make(absl::string_view made, size_t begin, size_t end) {
+  if (made.empty() || !HasRoom(made.size())) return;
   spans_.push_back({made_.size(), begin, end, 0, 0});
   made_.append(made.data(), made.size());
 }
 
 void TextEdit::Replace(absl::string_view unit, size_t from_size, size_t end) {
+  if (!HasRoom((end - done_) / from_size * unit.size())) return SkipTo(end);
   spans_.push_back({made_.size(), done_, end, unit.size(), from_size});
   for (; done_ < end; done_ += from_size) {
     made_.append(unit.data(), unit.size());
@@ -56,30 +64,31 @@ std::pair<size_t, size_t> TextEdit::ToText(size_t begin, size_t end) const {
 void EditedText::Keep(TextEdit edit) {
   if (!edit.changed()) return;
   edit.CopyTo(edit.text_.size());
+  overflows_ |= edit.overflows();
   edits_.push_back(std::move(edit));
-}
-
-void EditedText::Nfc() {
-  TextEdit edit(text());
-  ApplyNfc(text(), &edit);
-  Keep(std::move(edit));
 }
 
 void EditedText::Prepend(absl::string_view prefix) {
   if (text().empty()) return;
-  TextEdit edit(text());
+  TextEdit edit = Edit();
   edit.Make(prefix, 0, 0);
   Keep(std::move(edit));
 }
 
 void EditedText::Replace(absl::string_view from, absl::string_view to) {
   const absl::string_view text = this->text();
-  TextEdit edit(text);
+  TextEdit edit = Edit();
+  const bool one_char = Utf8At(from, 0).size == from.size();
   for (size_t at = text.find(from); at != absl::string_view::npos;) {
-    size_t end = at;
-    while (text.substr(end, from.size()) == from) end += from.size();
+    size_t end = at + from.size();
     edit.CopyTo(at);
-    edit.Replace(to, from.size(), end);
+    if (one_char && !to.empty()) {
+      while (text.substr(end, from.size()) == from) end += from.size();
+      edit.Replace(to, from.size(), end);
+    } else {
+      edit.Make(to, end - Utf8Before(text, end).size, end);
+      edit.SkipTo(end);
+    }
     at = text.find(from, end);
   }
   Keep(std::move(edit));

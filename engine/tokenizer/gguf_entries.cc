@@ -45,7 +45,7 @@ std::string GgufTokenizerDigest(const GgufFile& file) {
 }
 
 absl::Status ReadGgufTokens(const GgufFile& file, TokenIndex* index,
-                            BpeTokenizerSpec* spec) {
+                            TokenizerSpec* spec) {
   QK_ASSIGN_OR_RETURN(const auto tokens, file.GetStrings(kTokens));
   const auto fail = [&](size_t id, absl::string_view message) {
     return file.Error(kTokens, absl::StrCat("id ", id, ": ", message));
@@ -62,19 +62,16 @@ absl::Status ReadGgufTokens(const GgufFile& file, TokenIndex* index,
       return fail(
           id, absl::StrCat("must be UTF-8, got \"", Excerpt(tokens[id]), "\""));
     }
-    const auto [entry, added] =
-        index->try_emplace(tokens[id], static_cast<int32_t>(id));
-    if (!added) {
-      return fail(id, absl::StrCat("\"", Excerpt(tokens[id]), "\" is also id ",
-                                   entry->second));
-    }
+    // Of a token that is there twice, llama.cpp finds the last.
+    (*index)[tokens[id]] = static_cast<int32_t>(id);
     spec->tokens.emplace_back(tokens[id]);
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<int64_t>> ReadGgufTokenTypes(
-    const GgufFile& file, PieceType last, BpeTokenizerSpec* spec) {
+absl::StatusOr<std::vector<int64_t>> ReadGgufTokenTypes(const GgufFile& file,
+                                                        PieceType last,
+                                                        TokenizerSpec* spec) {
   QK_ASSIGN_OR_RETURN(auto types, file.GetInt64s(kTokenType));
   if (types.size() != spec->tokens.size()) {
     return file.Error("tokenizer.ggml.*",
@@ -103,9 +100,9 @@ absl::StatusOr<std::vector<int64_t>> ReadGgufTokenTypes(
   return types;
 }
 
-absl::StatusOr<std::optional<int32_t>> ReadGgufId(
-    const GgufFile& file, absl::string_view name,
-    const BpeTokenizerSpec& spec) {
+absl::StatusOr<std::optional<int32_t>> ReadGgufId(const GgufFile& file,
+                                                  absl::string_view name,
+                                                  const TokenizerSpec& spec) {
   const std::string key = absl::StrCat("tokenizer.ggml.", name);
   if (!file.Has(key)) return std::nullopt;
   QK_ASSIGN_OR_RETURN(
@@ -116,7 +113,7 @@ absl::StatusOr<std::optional<int32_t>> ReadGgufId(
 }
 
 absl::Status ReadGgufSpecialIds(const GgufFile& file, bool adds_bos,
-                                BpeTokenizerSpec* spec) {
+                                TokenizerSpec* spec) {
   QK_ASSIGN_OR_RETURN(spec->bos_id, ReadGgufId(file, "bos_token_id", *spec));
   QK_ASSIGN_OR_RETURN(const auto eos, ReadGgufId(file, "eos_token_id", *spec));
   QK_ASSIGN_OR_RETURN(const auto eot, ReadGgufId(file, "eot_token_id", *spec));

@@ -10,8 +10,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/formats/gguf.h"
-#include "engine/tokenizer/bpe_tokenizer.h"
 #include "engine/tokenizer/piece_vocabulary.h"
+#include "engine/tokenizer/tokenizer_spec.h"
 #include "engine/tokenizer/vocabulary.h"
 
 namespace qk {
@@ -24,24 +24,24 @@ namespace qk {
 std::string GgufTokenizerDigest(const GgufFile& file);
 
 absl::Status ReadGgufTokens(const GgufFile& file, TokenIndex* index,
-                            BpeTokenizerSpec* spec);
+                            TokenizerSpec* spec);
 
 // Reads the token types; `last` is the largest one allowed. Control tokens
 // become special tokens, and so do unknown ones where the vocabulary has bytes;
 // user-defined tokens match any text.
 absl::StatusOr<std::vector<int64_t>> ReadGgufTokenTypes(const GgufFile& file,
                                                         PieceType last,
-                                                        BpeTokenizerSpec* spec);
+                                                        TokenizerSpec* spec);
 
 // Returns the id in the entry tokenizer.ggml.NAME, if it exists.
 absl::StatusOr<std::optional<int32_t>> ReadGgufId(const GgufFile& file,
                                                   absl::string_view name,
-                                                  const BpeTokenizerSpec& spec);
+                                                  const TokenizerSpec& spec);
 
 // Reads BOS, EOS and EOT and which of them Encode adds. `adds_bos` holds unless
 // the file says otherwise.
 absl::Status ReadGgufSpecialIds(const GgufFile& file, bool adds_bos,
-                                BpeTokenizerSpec* spec);
+                                TokenizerSpec* spec);
 
 }  // namespace qk
 

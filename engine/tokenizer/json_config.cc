@@ -2,85 +2,232 @@
 
 #include <utility>
 
+#include "absl/algorithm/container.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
-#include "engine/base/flat_hash.h"
 #include "engine/formats/excerpt.h"
 #include "engine/tokenizer/json_model.h"
 
 namespace qk {
 namespace {
 
-using AddedIndex = FlatHashMap<int32_t, size_t>;  // by id
+// The names that every tokenizer has, in the order in which their tokens are
+// added; names of a model's own ("image_token") come after them.
+constexpr absl::string_view kNames[] = {"bos_token", "eos_token", "unk_token",
+                                        "sep_token", "pad_token", "cls_token",
+                                        "mask_token"};
 
-// Reads one member of added_tokens_decoder: the flags of a piece, or of an
-// additional token.
-absl::Status AddConfigToken(absl::string_view key, const JsonValue& value,
-                            AddedIndex* index, BpeTokenizerSpec* spec) {
-  int32_t id;
-  const size_t size = spec->tokens.size();
-  if (!absl::SimpleAtoi(key, &id) || id < 0 || static_cast<size_t>(id) > size ||
-      id > kMaxTokenId) {
-    return value.Error(absl::StrCat("must be an id from 0 to ", size,
-                                    ", the first one not taken yet"));
+// Reads a special token, which is written as its text or as an object with the
+// text as `content`.
+absl::StatusOr<AddedToken> ReadNamedToken(const JsonValue& value) {
+  if (value.is_object()) {
+    QK_ASSIGN_OR_RETURN(AddedToken token, ReadAddedToken(value));
+    token.special = true;
+    return token;
   }
-  QK_ASSIGN_OR_RETURN(AddedToken token, ReadAddedToken(value));
-  token.id = id;
-  if (static_cast<size_t>(id) == size) {
-    spec->tokens.push_back(token.content);
-  } else if (spec->tokens[id] != token.content) {
-    return value.Error(absl::StrCat("id ", id, " is \"",
-                                    Excerpt(spec->tokens[id]), "\", not \"",
-                                    Excerpt(token.content), "\""));
-  }
-  const auto [known, is_new] = index->try_emplace(id, spec->added.size());
-  if (is_new) spec->added.emplace_back();
-  spec->added[known->second] = std::move(token);
-  return absl::OkStatus();
+  AddedToken token;
+  QK_ASSIGN_OR_RETURN(const absl::string_view content, value.AsString());
+  token.content = std::string(content);
+  token.special = true;
+  return token;
 }
 
 }  // namespace
 
-absl::Status AddConfigTokens(const JsonValue& config, BpeTokenizerSpec* spec) {
-  if (!config.Find("added_tokens_decoder").has_value()) return absl::OkStatus();
-  QK_ASSIGN_OR_RETURN(const JsonValue added,
-                      config.GetObject("added_tokens_decoder"));
-  AddedIndex index;
-  for (size_t i = 0; i < spec->added.size(); ++i) {
-    index[spec->added[i].id] = i;
+TokenizerConfig::TokenizerConfig() {
+  for (const absl::string_view name : kNames) {
+    named_.emplace_back(std::string(name), std::nullopt);
   }
-  return added.ForEachMember([&](absl::string_view key, JsonValue value) {
-    return AddConfigToken(key, value, &index, spec);
+}
+
+void TokenizerConfig::SetName(absl::string_view key, AddedToken token) {
+  const auto found = absl::c_find_if(
+      named_, [&](const auto& named) { return named.first == key; });
+  if (found != named_.end()) {
+    found->second = std::move(token);
+  } else {
+    named_.emplace_back(std::string(key), std::move(token));
+  }
+}
+
+absl::Status TokenizerConfig::ReadNames(const JsonValue& object) {
+  return object.ForEachMember([&](absl::string_view key,
+                                  JsonValue value) -> absl::Status {
+    if (value.is_null()) return absl::OkStatus();
+    if (key == "extra_special_tokens" || key == "additional_special_tokens") {
+      return ReadExtra(value);
+    }
+    if (!absl::EndsWith(key, "_token")) return absl::OkStatus();
+    // Names of a model's own are not told from other members, such as
+    // "add_bos_token".
+    const bool is_token = value.is_string() || value.is_object();
+    if (!is_token && !absl::c_linear_search(kNames, key)) {
+      return absl::OkStatus();
+    }
+    QK_ASSIGN_OR_RETURN(AddedToken token, ReadNamedToken(value));
+    SetName(key, std::move(token));
+    return absl::OkStatus();
   });
 }
 
-absl::StatusOr<std::optional<int32_t>> ReadConfigToken(
-    const JsonValue& config, absl::string_view key, const TokenIndex& index) {
-  const auto member = config.Find(key);
-  if (!member.has_value()) return std::nullopt;
-  absl::string_view text;
-  if (member->is_object()) {
-    QK_ASSIGN_OR_RETURN(text, member->GetString("content"));
-  } else {
-    QK_ASSIGN_OR_RETURN(text, member->AsString());
+// A list of tokens, or an object with names for them.
+absl::Status TokenizerConfig::ReadExtra(const JsonValue& extra) {
+  if (extra.is_object()) {
+    return extra.ForEachMember(
+        [&](absl::string_view key, JsonValue value) -> absl::Status {
+          QK_ASSIGN_OR_RETURN(AddedToken token, ReadNamedToken(value));
+          SetName(key, std::move(token));
+          return absl::OkStatus();
+        });
   }
-  const auto found = index.find(text);
-  if (found == index.end()) {
-    return member->Error(
-        absl::StrCat("\"", Excerpt(text), "\" is not in the vocabulary"));
-  }
-  return found->second;
+  return extra.ForEachElement([&](JsonValue value) -> absl::Status {
+    QK_ASSIGN_OR_RETURN(AddedToken token, ReadNamedToken(value));
+    if (!IsExtra(token.content)) extra_.push_back(std::move(token));
+    return absl::OkStatus();
+  });
 }
 
-absl::Status ReadBosAndEos(const JsonValue& config, const TokenIndex& index,
-                           BpeTokenizerSpec* spec) {
-  QK_ASSIGN_OR_RETURN(spec->bos_id,
-                      ReadConfigToken(config, "bos_token", index));
-  QK_ASSIGN_OR_RETURN(const auto eos_id,
-                      ReadConfigToken(config, "eos_token", index));
-  if (eos_id.has_value()) spec->stop_ids.push_back(*eos_id);
+absl::Status TokenizerConfig::ReadDecoder(const JsonValue& decoder) {
+  return decoder.ForEachMember(
+      [&](absl::string_view key, JsonValue value) -> absl::Status {
+        int64_t id;
+        if (!absl::SimpleAtoi(key, &id) || id < 0) {
+          return value.Error(
+              absl::StrCat("must be an id, got \"", Excerpt(key), "\""));
+        }
+        QK_ASSIGN_OR_RETURN(decoder_[id], ReadAddedToken(value));
+        return absl::OkStatus();
+      });
+}
+
+absl::Status TokenizerConfig::ReadAddedTokens(absl::string_view json) {
+  QK_ASSIGN_OR_RETURN(const JsonDocument document,
+                      JsonDocument::Parse("added_tokens", json, {}));
+  return document.root().ForEachMember(
+      [&](absl::string_view content, JsonValue value) -> absl::Status {
+        QK_ASSIGN_OR_RETURN(const int64_t id, value.AsInt64());
+        AddedToken token;
+        token.content = std::string(content);
+        token.special = IsNamed(content) || IsExtra(content);
+        token.normalized = !token.special;
+        decoder_[id] = std::move(token);
+        return absl::OkStatus();
+      });
+}
+
+absl::StatusOr<TokenizerConfig> TokenizerConfig::Read(
+    const TokenizerSettings& files) {
+  TokenizerConfig config;
+  if (!files.config.empty()) {
+    QK_ASSIGN_OR_RETURN(
+        config.document_,
+        JsonDocument::Parse("tokenizer_config", files.config, {}));
+    const JsonValue root = config.document_->root();
+    QK_RETURN_IF_ERROR(config.ReadNames(root));
+    if (root.Find("added_tokens_decoder").has_value()) {
+      QK_ASSIGN_OR_RETURN(const JsonValue decoder,
+                          root.GetObject("added_tokens_decoder"));
+      QK_RETURN_IF_ERROR(config.ReadDecoder(decoder));
+      return config;
+    }
+  }
+  if (!files.special_tokens_map.empty()) {
+    QK_ASSIGN_OR_RETURN(const JsonDocument map,
+                        JsonDocument::Parse("special_tokens_map",
+                                            files.special_tokens_map, {}));
+    QK_RETURN_IF_ERROR(config.ReadNames(map.root()));
+  }
+  if (!files.added_tokens.empty()) {
+    QK_RETURN_IF_ERROR(config.ReadAddedTokens(files.added_tokens));
+  }
+  return config;
+}
+
+std::optional<JsonValue> TokenizerConfig::root() const {
+  if (!document_.has_value()) return std::nullopt;
+  return document_->root();
+}
+
+std::optional<std::string> TokenizerConfig::Name(absl::string_view key) const {
+  for (const auto& [name, token] : named_) {
+    if (name == key && token.has_value()) return token->content;
+  }
+  return std::nullopt;
+}
+
+void TokenizerConfig::SetDefaultName(absl::string_view key,
+                                     absl::string_view content) {
+  if (Name(key).has_value()) return;
+  AddedToken token;
+  token.content = std::string(content);
+  token.special = true;
+  SetName(key, std::move(token));
+}
+
+bool TokenizerConfig::IsNamed(absl::string_view content) const {
+  return absl::c_any_of(named_, [&](const auto& named) {
+    return named.second.has_value() && named.second->content == content;
+  });
+}
+
+bool TokenizerConfig::IsExtra(absl::string_view content) const {
+  return absl::c_any_of(extra_, [&](const AddedToken& token) {
+    return token.content == content;
+  });
+}
+
+absl::Status TokenizerConfig::AddTokens(TokenAdder* adder) const {
+  const absl::Status status = AddAll(adder);
+  if (status.ok()) return status;
+  return absl::InvalidArgumentError(
+      absl::StrCat("tokenizer_config: ", status.message()));
+}
+
+absl::Status TokenizerConfig::AddAll(TokenAdder* adder) const {
+  for (const auto& [id, token] : decoder_) {
+    const AddedToken* known = adder->FindAdded(token.content);
+    if (known != nullptr && known->SameFlags(token)) continue;
+    AddedToken added = token;
+    added.special |= IsNamed(token.content);
+    QK_RETURN_IF_ERROR(adder->Add(std::move(added)));
+  }
+  const auto add_if_new = [&](const AddedToken& token) {
+    if (adder->FindAdded(token.content) != nullptr) return absl::OkStatus();
+    return adder->Add(token);
+  };
+  for (const auto& [name, token] : named_) {
+    if (token.has_value()) QK_RETURN_IF_ERROR(add_if_new(*token));
+  }
+  for (const AddedToken& token : extra_) {
+    QK_RETURN_IF_ERROR(add_if_new(token));
+  }
   return absl::OkStatus();
+}
+
+absl::Status TokenizerConfig::AddPlainNames(TokenAdder* adder) const {
+  const auto add = [&](const AddedToken& token) {
+    AddedToken plain;
+    plain.content = token.content;
+    plain.special = true;
+    return adder->Add(std::move(plain));
+  };
+  for (const auto& [name, token] : named_) {
+    if (token.has_value()) QK_RETURN_IF_ERROR(add(*token));
+  }
+  for (const AddedToken& token : extra_) QK_RETURN_IF_ERROR(add(token));
+  return absl::OkStatus();
+}
+
+void TokenizerConfig::SetBosAndEos(const TokenAdder& adder,
+                                   TokenizerSpec* spec) const {
+  if (const auto bos = Name("bos_token"); bos.has_value()) {
+    spec->bos_id = adder.Find(*bos);
+  }
+  if (const auto eos = Name("eos_token"); eos.has_value()) {
+    if (const auto id = adder.Find(*eos)) spec->stop_ids.push_back(*id);
+  }
 }
 
 }  // namespace qk

@@ -1,8 +1,8 @@
 #include "engine/tokenizer/json_decoder.h"
 
+#include <utility>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/tokenizer/json_steps.h"
 #include "engine/tokenizer/json_words.h"
@@ -10,61 +10,51 @@
 namespace qk {
 namespace {
 
-// The steps, in the order in which they may come.
-enum class Order { kNone, kReplace, kByteFallback, kFuse, kStrip, kAlone };
+using Kind = DecoderStep::Kind;
 
-absl::Status ReadReplace(const JsonValue& step, TokenDecoder* out) {
-  QK_ASSIGN_OR_RETURN(out->from, StringPattern(step, "decoder"));
-  QK_ASSIGN_OR_RETURN(out->to, ShortText(step, "content", true));
-  return absl::OkStatus();
+constexpr int64_t kMaxStripped = 16;
+
+absl::StatusOr<DecoderStep> ReadReplace(const JsonValue& step) {
+  DecoderStep out{.kind = Kind::kReplace};
+  QK_ASSIGN_OR_RETURN(out.from, StringPattern(step, "decoder"));
+  QK_ASSIGN_OR_RETURN(out.to, ShortText(step, "content", true));
+  return out;
 }
 
-absl::Status ReadStrip(const JsonValue& step, TokenDecoder* out) {
-  QK_ASSIGN_OR_RETURN(out->stripped, ShortText(step, "content", false));
-  QK_ASSIGN_OR_RETURN(const int64_t left, step.GetInt64InRange("start", 0, 16));
-  QK_RETURN_IF_ERROR(step.GetInt64InRangeOr("stop", 0, 0, 0).status());
-  out->strip_left = static_cast<int>(left);
-  return absl::OkStatus();
+absl::StatusOr<DecoderStep> ReadStrip(const JsonValue& step) {
+  DecoderStep out{.kind = Kind::kStrip};
+  QK_ASSIGN_OR_RETURN(out.from, ShortText(step, "content", false));
+  QK_ASSIGN_OR_RETURN(const int64_t left,
+                      step.GetInt64InRange("start", 0, kMaxStripped));
+  QK_ASSIGN_OR_RETURN(const int64_t right,
+                      step.GetInt64InRangeOr("stop", 0, kMaxStripped, 0));
+  out.left = static_cast<int>(left);
+  out.right = static_cast<int>(right);
+  return out;
 }
 
-absl::Status ReadMetaspace(const JsonValue& step, TokenDecoder* out) {
+absl::StatusOr<DecoderStep> ReadMetaspace(const JsonValue& step) {
   QK_ASSIGN_OR_RETURN(const auto prefix, ReadPrependScheme(step));
-  out->from = std::string(kMetaspace);
-  out->to.assign(1, ' ');
-  out->first_without = prefix != PieceSpelling::Prefix::kNever;
-  return absl::OkStatus();
+  DecoderStep out{.kind = prefix == PieceSpelling::Prefix::kNever
+                              ? Kind::kReplace
+                              : Kind::kMetaspace};
+  out.from = std::string(kMetaspace);
+  out.to.assign(1, ' ');
+  return out;
 }
 
-// Reads one step of a decoder for characters; `at` is the place in the order
-// that the step before it has.
-absl::Status ReadStep(const JsonValue& step, Order* at, TokenDecoder* out) {
-  QK_ASSIGN_OR_RETURN(const absl::string_view type, step.GetString("type"));
-  const Order before = *at;
-  if (type == "Replace") {
-    *at = Order::kReplace;
-    QK_RETURN_IF_ERROR(ReadReplace(step, out));
-  } else if (type == "ByteFallback") {
-    *at = Order::kByteFallback;
-    out->byte_fallback = true;
-  } else if (type == "Fuse") {
-    *at = Order::kFuse;
-  } else if (type == "Strip" && before == Order::kFuse) {
-    *at = Order::kStrip;
-    QK_RETURN_IF_ERROR(ReadStrip(step, out));
-  } else if (type == "Metaspace" && before == Order::kNone) {
-    *at = Order::kAlone;
-    QK_RETURN_IF_ERROR(ReadMetaspace(step, out));
-  } else {
-    return Unsupported(step, "decoder", type);
-  }
-  if (before < *at) return absl::OkStatus();
-  return step.Error(
-      absl::StrCat("unsupported order of decoders at ", Quoted(type)));
+absl::StatusOr<DecoderStep> ReadStep(const JsonValue& step,
+                                     absl::string_view type) {
+  if (type == "Replace") return ReadReplace(step);
+  if (type == "ByteFallback") return DecoderStep{.kind = Kind::kByteFallback};
+  if (type == "Strip") return ReadStrip(step);
+  if (type == "Metaspace") return ReadMetaspace(step);
+  return Unsupported(step, "decoder", type);
 }
 
 }  // namespace
 
-absl::Status ReadJsonDecoder(const JsonValue& root, BpeTokenizerSpec* spec) {
+absl::Status ReadJsonDecoder(const JsonValue& root, TokenizerSpec* spec) {
   QK_ASSIGN_OR_RETURN(const auto steps, Steps(root, "decoder", "decoders"));
   if (spec->byte_level) {
     for (const JsonValue& step : steps) {
@@ -78,10 +68,18 @@ absl::Status ReadJsonDecoder(const JsonValue& root, BpeTokenizerSpec* spec) {
         "unsupported decoder: there must be one where the pre_tokenizer has no "
         "ByteLevel step");
   }
-  spec->decoder.kind = TokenDecoder::Kind::kReplace;
-  Order at = Order::kNone;
+  TokenDecoder& decoder = spec->decoder;
+  decoder.byte_level = false;
+  // Fuse makes one token of all.
+  std::vector<DecoderStep>* out = &decoder.token_steps;
   for (const JsonValue& step : steps) {
-    QK_RETURN_IF_ERROR(ReadStep(step, &at, &spec->decoder));
+    QK_ASSIGN_OR_RETURN(const absl::string_view type, step.GetString("type"));
+    if (type == "Fuse") {
+      out = &decoder.text_steps;
+      continue;
+    }
+    QK_ASSIGN_OR_RETURN(DecoderStep read, ReadStep(step, type));
+    out->push_back(std::move(read));
   }
   return absl::OkStatus();
 }

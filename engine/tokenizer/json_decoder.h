@@ -4,12 +4,12 @@
 
 #include "absl/status/status.h"
 #include "engine/formats/json.h"
-#include "engine/tokenizer/bpe_tokenizer.h"
+#include "engine/tokenizer/tokenizer_spec.h"
 
 namespace qk {
 
 // Fills in the decoder; spec->byte_level must be set.
-absl::Status ReadJsonDecoder(const JsonValue& root, BpeTokenizerSpec* spec);
+absl::Status ReadJsonDecoder(const JsonValue& root, TokenizerSpec* spec);
 
 }  // namespace qk
 

@@ -1,15 +1,21 @@
 #include "engine/tokenizer/json_model.h"
 
 #include <algorithm>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/tokenizer/json_steps.h"
+#include "engine/tokenizer/json_unigram.h"
 
 namespace qk {
 namespace {
+
+// Bounds the ids that nobody has: an id costs 32 bytes.
+constexpr int64_t kMaxTokensPerEntry = 2;
+constexpr int64_t kMaxHoles = 1 << 20;
 
 // Members that change BPE in ways that the supported models do not use.
 absl::Status CheckUnsupported(const JsonValue& model) {
@@ -30,15 +36,18 @@ absl::Status CheckUnsupported(const JsonValue& model) {
   return absl::OkStatus();
 }
 
-absl::Status CheckType(const JsonValue& model) {
-  // Files older than this member do not have it.
-  const bool looks_like_bpe = model.Find("merges").has_value();
-  QK_ASSIGN_OR_RETURN(
-      const absl::string_view type,
-      model.GetStringOr("type", looks_like_bpe ? "BPE" : "(none)"));
-  if (type == "BPE") return absl::OkStatus();
-  return model.Error(
-      absl::StrCat("unsupported tokenizer model ", Quoted(type)));
+// Returns the type; files older than this member do not have it.
+absl::StatusOr<std::string> TypeOf(const JsonValue& model) {
+  const auto vocab = model.Find("vocab");
+  absl::string_view missing = "(none)";
+  if (model.Find("merges").has_value()) {
+    missing = "BPE";
+  } else if (vocab.has_value() && vocab->is_array()) {
+    missing = "Unigram";
+  }
+  QK_ASSIGN_OR_RETURN(const absl::string_view type,
+                      model.GetStringOr("type", missing));
+  return std::string(type);
 }
 
 // Enters one token; the same text may come again with the same id.
@@ -57,34 +66,14 @@ absl::Status Enter(const JsonValue& where, absl::string_view text, int64_t id,
   return absl::OkStatus();
 }
 
-absl::Status ReadAddedTokens(const JsonValue& root, TokenIndex* index,
-                             BpeTokenizerSpec* spec) {
-  if (!root.Find("added_tokens").has_value()) return absl::OkStatus();
-  QK_ASSIGN_OR_RETURN(const JsonValue list, root.GetArray("added_tokens"));
-  TokenIndex seen;
-  return list.ForEachElement([&](JsonValue value) -> absl::Status {
-    QK_ASSIGN_OR_RETURN(const int64_t id, value.GetInt64("id"));
-    QK_ASSIGN_OR_RETURN(AddedToken token, ReadAddedToken(value));
-    QK_ASSIGN_OR_RETURN(const absl::string_view content,
-                        value.GetString("content"));
-    QK_RETURN_IF_ERROR(Enter(value, content, id, index));
-    if (!seen.emplace(content, 0).second) {
-      return value.Error(absl::StrCat(Quoted(content), " is there twice"));
-    }
-    token.id = static_cast<int32_t>(id);
-    spec->added.push_back(std::move(token));
-    return absl::OkStatus();
-  });
-}
-
 absl::Status ReadMerges(const JsonValue& model, const TokenIndex& index,
-                        BpeTokenizerSpec* spec) {
+                        TokenizerSpec* spec) {
   QK_ASSIGN_OR_RETURN(const JsonValue merges, model.GetArray("merges"));
   const int64_t count = merges.size();
   if (count > kMaxMerges) {
     return merges.Error(absl::StrCat(count, " merges, limit ", kMaxMerges));
   }
-  spec->merges.reserve(count);
+  spec->bpe.merges.reserve(count);
   MergeReader reader(index);
   return merges.ForEachElement([&](JsonValue value) -> absl::Status {
     absl::StatusOr<BpeMerge> merge;
@@ -108,13 +97,13 @@ absl::Status ReadMerges(const JsonValue& model, const TokenIndex& index,
       const absl::string_view message = merge.status().message();
       return value.Error(message);
     }
-    spec->merges.push_back(*merge);
+    spec->bpe.merges.push_back(*merge);
     return absl::OkStatus();
   });
 }
 
 // spec->tokens must be set.
-absl::Status ReadByteFallback(const JsonValue& model, BpeTokenizerSpec* spec) {
+absl::Status ReadByteFallback(const JsonValue& model, TokenizerSpec* spec) {
   QK_ASSIGN_OR_RETURN(const bool byte_fallback,
                       model.GetBoolOr("byte_fallback", false));
   if (!byte_fallback) return absl::OkStatus();
@@ -138,27 +127,29 @@ absl::Status ReadVocab(const JsonValue& vocab, TokenIndex* index) {
 }
 
 absl::Status FillTokens(const JsonValue& root, const TokenIndex& index,
-                        BpeTokenizerSpec* spec) {
-  std::vector<const TokenIndex::value_type*> by_id(index.size(), nullptr);
+                        TokenizerSpec* spec) {
+  if (index.empty()) return root.Error("vocab: is empty");
+  int32_t last = 0;
+  for (const auto& entry : index) last = std::max(last, entry.second);
+  const auto count = static_cast<int64_t>(index.size());
+  if (last >= kMaxTokensPerEntry * count + kMaxHoles) {
+    return root.Error(absl::StrCat("vocab: id ", last, " in a vocabulary of ",
+                                   count, " tokens"));
+  }
+  std::vector<const TokenIndex::value_type*> by_id(last + 1, nullptr);
   for (const auto& entry : index) {
-    const size_t id = static_cast<size_t>(entry.second);
-    if (id >= by_id.size()) continue;  // a hole, which is reported below
-    if (by_id[id] != nullptr) {
-      const auto [first, second] = std::minmax(by_id[id]->first, entry.first);
-      return root.Error(absl::StrCat("vocab: id ", id, " belongs to ",
+    const auto*& place = by_id[entry.second];
+    if (place != nullptr) {
+      const auto [first, second] = std::minmax(place->first, entry.first);
+      return root.Error(absl::StrCat("vocab: id ", entry.second, " belongs to ",
                                      Quoted(first), " and ", Quoted(second)));
     }
-    by_id[id] = &entry;
+    place = &entry;
   }
-  if (by_id.empty()) return root.Error("vocab: is empty");
   spec->tokens.reserve(by_id.size());
   for (const auto* entry : by_id) {
-    if (entry == nullptr) {
-      return root.Error(absl::StrCat("vocab: id ", spec->tokens.size(),
-                                     " is missing, there are ", by_id.size(),
-                                     " tokens"));
-    }
-    spec->tokens.emplace_back(entry->first);
+    spec->tokens.emplace_back(entry == nullptr ? absl::string_view()
+                                               : entry->first);
   }
   return absl::OkStatus();
 }
@@ -167,7 +158,6 @@ absl::StatusOr<AddedToken> ReadAddedToken(const JsonValue& value) {
   AddedToken token;
   QK_ASSIGN_OR_RETURN(const absl::string_view content,
                       value.GetString("content"));
-  if (content.empty()) return value.Error("content is empty");
   if (content.size() > kMaxAddedTokenBytes) {
     return value.Error(absl::StrCat("content has ", content.size(),
                                     " bytes, limit ", kMaxAddedTokenBytes));
@@ -182,17 +172,18 @@ absl::StatusOr<AddedToken> ReadAddedToken(const JsonValue& value) {
   return token;
 }
 
-absl::Status ReadJsonModel(const JsonValue& root, TokenIndex* index,
-                           BpeTokenizerSpec* spec) {
-  QK_ASSIGN_OR_RETURN(const JsonValue model, root.GetObject("model"));
-  QK_RETURN_IF_ERROR(CheckType(model));
+namespace {
+
+absl::Status ReadBpe(const JsonValue& root, const JsonValue& model,
+                     TokenIndex* index, TokenizerSpec* spec) {
   QK_RETURN_IF_ERROR(CheckUnsupported(model));
   QK_ASSIGN_OR_RETURN(const JsonValue vocab, model.GetObject("vocab"));
   QK_RETURN_IF_ERROR(ReadVocab(vocab, index));
   QK_RETURN_IF_ERROR(ReadMerges(model, *index, spec));
-  QK_ASSIGN_OR_RETURN(spec->ignore_merges,
+  QK_ASSIGN_OR_RETURN(spec->bpe.ignore_merges,
                       model.GetBoolOr("ignore_merges", false));
-  QK_ASSIGN_OR_RETURN(spec->fuse_unknown, model.GetBoolOr("fuse_unk", false));
+  QK_ASSIGN_OR_RETURN(spec->bpe.fuse_unknown,
+                      model.GetBoolOr("fuse_unk", false));
   if (model.Find("unk_token").has_value()) {
     QK_ASSIGN_OR_RETURN(const absl::string_view unknown,
                         model.GetString("unk_token"));
@@ -203,9 +194,34 @@ absl::Status ReadJsonModel(const JsonValue& root, TokenIndex* index,
     }
     spec->unknown_id = found->second;
   }
-  QK_RETURN_IF_ERROR(ReadAddedTokens(root, index, spec));
   QK_RETURN_IF_ERROR(FillTokens(root, *index, spec));
   return ReadByteFallback(model, spec);
+}
+
+}  // namespace
+
+absl::Status ReadJsonModel(const JsonValue& root, TokenIndex* index,
+                           TokenizerSpec* spec) {
+  QK_ASSIGN_OR_RETURN(const JsonValue model, root.GetObject("model"));
+  QK_ASSIGN_OR_RETURN(const std::string type, TypeOf(model));
+  if (type == "Unigram") return ReadJsonUnigram(model, index, spec);
+  if (type == "BPE") return ReadBpe(root, model, index, spec);
+  return model.Error(
+      absl::StrCat("unsupported tokenizer model ", Quoted(type)));
+}
+
+absl::Status ReadJsonAddedTokens(const JsonValue& root, TokenAdder* adder) {
+  if (!root.Find("added_tokens").has_value()) return absl::OkStatus();
+  QK_ASSIGN_OR_RETURN(const JsonValue list, root.GetArray("added_tokens"));
+  return list.ForEachElement([&](JsonValue value) -> absl::Status {
+    // It does not count, but must be one.
+    QK_RETURN_IF_ERROR(value.GetInt64InRange("id", 0, UINT32_MAX).status());
+    QK_ASSIGN_OR_RETURN(AddedToken token, ReadAddedToken(value));
+    const absl::Status added = adder->Add(std::move(token));
+    if (added.ok()) return added;
+    const absl::string_view message = added.message();
+    return value.Error(message);
+  });
 }
 
 }  // namespace qk

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/tokenizer/json_decoder.h"
+#include "engine/tokenizer/json_normalizer.h"
 #include "engine/tokenizer/json_steps.h"
 #include "engine/tokenizer/json_words.h"
 
@@ -36,7 +37,7 @@ absl::Status ReadTemplateToken(const JsonValue& processor,
 }
 
 // Reads the `single` template: special tokens, the text ("A"), special tokens.
-absl::Status ReadTemplate(const JsonValue& processor, BpeTokenizerSpec* spec) {
+absl::Status ReadTemplate(const JsonValue& processor, TokenizerSpec* spec) {
   QK_ASSIGN_OR_RETURN(const JsonValue pieces, processor.GetArray("single"));
   bool text_seen = false;
   QK_RETURN_IF_ERROR(pieces.ForEachElement([&](JsonValue piece) {
@@ -60,7 +61,7 @@ absl::Status ReadTemplate(const JsonValue& processor, BpeTokenizerSpec* spec) {
   return pieces.Error("the template must have the sequence \"A\" once");
 }
 
-absl::Status ReadPostProcessor(const JsonValue& root, BpeTokenizerSpec* spec) {
+absl::Status ReadPostProcessor(const JsonValue& root, TokenizerSpec* spec) {
   QK_ASSIGN_OR_RETURN(const auto steps,
                       Steps(root, "post_processor", "processors"));
   bool has_template = false;
@@ -103,11 +104,16 @@ absl::Status CheckPadding(const JsonValue& root) {
 
 }  // namespace
 
-absl::Status ReadJsonPipeline(const JsonValue& root, BpeTokenizerSpec* spec) {
+absl::Status ReadJsonPipeline(const JsonValue& root, TokenizerSpec* spec) {
   QK_RETURN_IF_ERROR(CheckTruncation(root));
   QK_RETURN_IF_ERROR(CheckPadding(root));
   QK_RETURN_IF_ERROR(ReadJsonNormalizer(root, &spec->normalizer));
   QK_RETURN_IF_ERROR(ReadJsonPreTokenizer(root, spec));
+  if (spec->byte_level && spec->unigram.has_value()) {
+    return root.Error(
+        "unsupported tokenizer model \"Unigram\" with a ByteLevel "
+        "pre_tokenizer");
+  }
   if (spec->byte_level && spec->byte_tokens.has_value()) {
     return root.Error(
         "unsupported byte_fallback: true with a ByteLevel pre_tokenizer");

@@ -5,14 +5,14 @@
 
 #include "absl/status/status.h"
 #include "engine/formats/json.h"
-#include "engine/tokenizer/bpe_tokenizer.h"
+#include "engine/tokenizer/tokenizer_spec.h"
 
 namespace qk {
 
 // Fills in what the members say; spec->tokens must be set. Anything that would
 // change the tokens and is not implemented is an error. truncation and padding
 // are checked and ignored: a prompt is never cut silently.
-absl::Status ReadJsonPipeline(const JsonValue& root, BpeTokenizerSpec* spec);
+absl::Status ReadJsonPipeline(const JsonValue& root, TokenizerSpec* spec);
 
 }  // namespace qk
 

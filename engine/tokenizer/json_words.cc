@@ -9,29 +9,12 @@
 #include "engine/base/check.h"
 #include "engine/tokenizer/json_steps.h"
 #include "engine/tokenizer/splitters.h"
+#include "engine/tokenizer/unicode.h"
 
 namespace qk {
 namespace {
 
 using Prefix = PieceSpelling::Prefix;
-
-absl::StatusOr<NormalizerStep> ReadNormalizerStep(const JsonValue& step) {
-  QK_ASSIGN_OR_RETURN(const absl::string_view type, step.GetString("type"));
-  NormalizerStep out{NormalizerStep::Kind::kNfc, "", ""};
-  if (type == "NFC") return out;
-  if (type == "Prepend") {
-    out.kind = NormalizerStep::Kind::kPrepend;
-    QK_ASSIGN_OR_RETURN(out.to, ShortText(step, "prepend", false));
-    return out;
-  }
-  if (type == "Replace") {
-    out.kind = NormalizerStep::Kind::kReplace;
-    QK_ASSIGN_OR_RETURN(out.from, StringPattern(step, "normalizer"));
-    QK_ASSIGN_OR_RETURN(out.to, ShortText(step, "content", false));
-    return out;
-  }
-  return Unsupported(step, "normalizer", type);
-}
 
 absl::StatusOr<SplitBehavior> ReadBehavior(const JsonValue& step) {
   QK_ASSIGN_OR_RETURN(const absl::string_view name, step.GetString("behavior"));
@@ -86,7 +69,7 @@ absl::Status ReadByteLevel(const JsonValue& step, PreTokenizer* out) {
   // This has no effect here: offsets always cover all bytes of a token.
   QK_RETURN_IF_ERROR(step.GetBoolOr("trim_offsets", true).status());
   QK_ASSIGN_OR_RETURN(const bool use_regex, step.GetBoolOr("use_regex", true));
-  if (use_regex) out->last = NextGpt2;
+  if (use_regex) out->after = {NextGpt2};
   return absl::OkStatus();
 }
 
@@ -94,8 +77,22 @@ absl::Status ReadMetaspace(const JsonValue& step, PreTokenizer* out) {
   QK_ASSIGN_OR_RETURN(const Prefix prefix, ReadPrependScheme(step));
   out->spelling = {kMetaspace, prefix};
   QK_ASSIGN_OR_RETURN(const bool split, step.GetBoolOr("split", true));
-  if (split) out->last = NextBeforeMetaspace;
+  if (split) out->after = {NextBeforeMetaspace};
   return absl::OkStatus();
+}
+
+// A step that cuts the text as it is, before or after Metaspace.
+absl::StatusOr<Splitter> ReadSplitter(const JsonValue& step,
+                                      absl::string_view type) {
+  if (type == "Split") return ReadSplit(step);
+  if (type == "WhitespaceSplit") return Splitter(NextSpaceRun, kSpace);
+  if (type == "Whitespace") return Splitter(NextWordRun, kSpace);
+  if (type == "Digits") {
+    QK_ASSIGN_OR_RETURN(const bool individual,
+                        step.GetBoolOr("individual_digits", false));
+    return Splitter(individual ? NextDigit : NextDigitRun);
+  }
+  return Unsupported(step, "pre_tokenizer", type);
 }
 
 }  // namespace
@@ -122,51 +119,30 @@ absl::StatusOr<Prefix> ReadPrependScheme(const JsonValue& step) {
   return Unsupported(step, "prepend_scheme", scheme);
 }
 
-absl::Status ReadJsonNormalizer(const JsonValue& root, Normalizer* normalizer) {
-  QK_ASSIGN_OR_RETURN(const auto steps,
-                      Steps(root, "normalizer", "normalizers"));
-  for (const JsonValue& step : steps) {
-    QK_ASSIGN_OR_RETURN(NormalizerStep read, ReadNormalizerStep(step));
-    for (const NormalizerStep& before : *normalizer) {
-      if (before.kind == read.kind) {
-        return step.Error("unsupported normalizer: a second one of its type");
-      }
-    }
-    normalizer->push_back(std::move(read));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ReadJsonPreTokenizer(const JsonValue& root,
-                                  BpeTokenizerSpec* spec) {
+absl::Status ReadJsonPreTokenizer(const JsonValue& root, TokenizerSpec* spec) {
   QK_ASSIGN_OR_RETURN(const auto steps,
                       Steps(root, "pre_tokenizer", "pretokenizers"));
   PreTokenizer& out = spec->pre_tokenizer;
   spec->byte_level = false;
-  absl::string_view last;  // the step that must come last
+  absl::string_view respelled;  // the step after which a text is respelled
   for (const JsonValue& step : steps) {
-    if (!last.empty()) {
-      return step.Error(
-          absl::StrCat("unsupported pre_tokenizer step after ", last));
-    }
     QK_ASSIGN_OR_RETURN(const absl::string_view type, step.GetString("type"));
+    const bool respells = type == "ByteLevel" || type == "Metaspace";
+    if (respelled == "ByteLevel" || (respells && !respelled.empty())) {
+      return step.Error(
+          absl::StrCat("unsupported pre_tokenizer step after ", respelled));
+    }
     if (type == "ByteLevel") {
-      last = type;
       spec->byte_level = true;
       QK_RETURN_IF_ERROR(ReadByteLevel(step, &out));
     } else if (type == "Metaspace") {
-      last = type;
       QK_RETURN_IF_ERROR(ReadMetaspace(step, &out));
-    } else if (type == "Split") {
-      QK_ASSIGN_OR_RETURN(Splitter splitter, ReadSplit(step));
-      out.splitters.push_back(std::move(splitter));
-    } else if (type == "Digits") {
-      QK_ASSIGN_OR_RETURN(const bool individual,
-                          step.GetBoolOr("individual_digits", false));
-      out.splitters.emplace_back(individual ? NextDigit : NextDigitRun);
     } else {
-      return Unsupported(step, "pre_tokenizer", type);
+      QK_ASSIGN_OR_RETURN(Splitter splitter, ReadSplitter(step, type));
+      (respelled.empty() ? out.splitters : out.after)
+          .push_back(std::move(splitter));
     }
+    if (respells) respelled = type;
   }
   return absl::OkStatus();
 }

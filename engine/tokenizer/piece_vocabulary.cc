@@ -12,24 +12,27 @@
 namespace qk {
 namespace {
 
-void SetSpaces(PrefixSpace prefix, BpeTokenizerSpec* spec) {
+void SetSpaces(PrefixSpace prefix, TokenizerSpec* spec) {
   const std::string mark(kMetaspace);
   if (prefix == PrefixSpace::kFirstPart) {
     spec->pre_tokenizer.spelling = {kMetaspace, PieceSpelling::Prefix::kFirst};
   } else {
     if (prefix == PrefixSpace::kEveryPart) {
-      spec->normalizer.push_back({NormalizerStep::Kind::kPrepend, "", mark});
+      spec->normalizer.push_back(
+          {.kind = NormalizerStep::Kind::kPrepend, .to = mark});
     }
-    spec->normalizer.push_back({NormalizerStep::Kind::kReplace, " ", mark});
+    spec->normalizer.push_back(
+        {.kind = NormalizerStep::Kind::kReplace, .from = " ", .to = mark});
   }
   TokenDecoder& decoder = spec->decoder;
-  decoder.kind = TokenDecoder::Kind::kReplace;
-  decoder.from = mark;
-  decoder.to.assign(1, ' ');
-  decoder.byte_fallback = spec->byte_tokens.has_value();
+  using Kind = DecoderStep::Kind;
+  decoder.byte_level = false;
+  decoder.token_steps = {{.kind = Kind::kReplace, .from = mark, .to = " "}};
+  if (spec->byte_tokens.has_value()) {
+    decoder.token_steps.push_back({.kind = Kind::kByteFallback});
+  }
   if (prefix != PrefixSpace::kNever) {
-    decoder.stripped.assign(1, ' ');
-    decoder.strip_left = 1;
+    decoder.text_steps = {{.kind = Kind::kStrip, .from = " ", .left = 1}};
   }
 }
 
@@ -37,9 +40,9 @@ void SetSpaces(PrefixSpace prefix, BpeTokenizerSpec* spec) {
 
 absl::Status FillPieceVocabulary(const std::vector<int64_t>& types,
                                  const std::vector<float>& scores,
-                                 PrefixSpace prefix, BpeTokenizerSpec* spec) {
+                                 PrefixSpace prefix, TokenizerSpec* spec) {
   spec->byte_level = false;
-  spec->fuse_unknown = true;
+  spec->bpe.fuse_unknown = true;
   if (std::find(types.begin(), types.end(), kBytePiece) != types.end()) {
     QK_ASSIGN_OR_RETURN(spec->byte_tokens, FindByteTokens(spec->tokens));
   } else if (!spec->unknown_id.has_value()) {
@@ -60,8 +63,8 @@ absl::Status FillPieceVocabulary(const std::vector<int64_t>& types,
   }
   QK_ASSIGN_OR_RETURN(ScoredMerges scored,
                       MergesOfScores(spec->tokens, scores, usable));
-  spec->merges = std::move(scored.merges);
-  spec->char_ids = std::move(scored.char_ids);
+  spec->bpe.merges = std::move(scored.merges);
+  spec->bpe.char_ids = std::move(scored.char_ids);
   return absl::OkStatus();
 }
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "engine/tokenizer/bpe_tokenizer.h"
+#include "engine/tokenizer/tokenizer_spec.h"
 
 namespace qk {
 
@@ -36,7 +36,7 @@ enum class PrefixSpace {
 // place, for the caller to wrap.
 absl::Status FillPieceVocabulary(const std::vector<int64_t>& types,
                                  const std::vector<float>& scores,
-                                 PrefixSpace prefix, BpeTokenizerSpec* spec);
+                                 PrefixSpace prefix, TokenizerSpec* spec);
 
 }  // namespace qk
 

@@ -6,70 +6,54 @@
 namespace qk {
 namespace {
 
-// Walks through one text.
-class Cutter {
- public:
-  Cutter(const PreTokenizer& pre_tokenizer, bool is_first,
-         absl::FunctionRef<void(const Word&)> visit)
-      : pre_tokenizer_(pre_tokenizer), is_first_(is_first), visit_(visit) {}
+// Cuts `piece`, which starts at `begin` of a text, by the splitters from number
+// `level` on. The depth is the number of steps in the file's pre_tokenizer,
+// which is limited.
+absl::Status Cut(
+    const std::vector<Splitter>& splitters, size_t level,
+    absl::string_view piece, size_t begin,
+    absl::FunctionRef<absl::Status(absl::string_view, size_t)> visit) {
+  if (level == splitters.size()) return visit(piece, begin);
+  absl::Status status;
+  const absl::Status split =
+      splitters[level].ForEachPiece(piece, [&](size_t first, size_t last) {
+        if (!status.ok()) return;
+        status = Cut(splitters, level + 1, piece.substr(first, last - first),
+                     begin + first, visit);
+      });
+  return status.ok() ? split : status;
+}
 
-  // Cuts by the splitters from number `level` on. The depth is the number of
-  // steps in the file's pre_tokenizer, which is limited.
-  absl::Status Cut(size_t level, absl::string_view piece, size_t begin) {
-    if (level == pre_tokenizer_.splitters.size()) {
-      return VisitPiece(piece, begin);
-    }
-    absl::Status status;
-    const absl::Status split = pre_tokenizer_.splitters[level].ForEachPiece(
-        piece, [&](size_t first, size_t last) {
-          if (!status.ok()) return;
-          status =
-              Cut(level + 1, piece.substr(first, last - first), begin + first);
-        });
-    return status.ok() ? split : status;
-  }
+}  // namespace
 
- private:
-  absl::Status VisitPiece(absl::string_view piece, size_t begin) {
-    const PieceSpelling& spelling = pre_tokenizer_.spelling;
+absl::Status ForEachWord(const PreTokenizer& pre_tokenizer,
+                         absl::string_view text,
+                         absl::FunctionRef<bool(size_t at)> begins_prompt,
+                         absl::FunctionRef<void(const Word&)> visit) {
+  const PieceSpelling& spelling = pre_tokenizer.spelling;
+  const auto visit_piece = [&](absl::string_view piece, size_t begin) {
     EditedText spelled(piece);
     if (spelling.space != " ") spelled.Replace(" ", spelling.space);
     using Prefix = PieceSpelling::Prefix;
     const bool wants_prefix =
         spelling.prefix == Prefix::kAlways ||
-        (spelling.prefix == Prefix::kFirst && is_first_ && begin == 0);
+        (spelling.prefix == Prefix::kFirst && begins_prompt(begin));
     if (wants_prefix && !absl::StartsWith(spelled.text(), spelling.space)) {
       spelled.Prepend(spelling.space);
     }
-    const absl::string_view text = spelled.text();
-    const auto visit = [&](size_t first, size_t last) {
-      visit_({text.substr(first, last - first), first, &spelled, begin});
-    };
-    if (pre_tokenizer_.last.has_value()) {
-      return pre_tokenizer_.last->ForEachPiece(text, visit);
-    }
-    if (!text.empty()) visit(0, text.size());
-    return absl::OkStatus();
-  }
-
-  const PreTokenizer& pre_tokenizer_;
-  bool is_first_;
-  absl::FunctionRef<void(const Word&)> visit_;
-};
-
-}  // namespace
-
-absl::Status ForEachWord(const PreTokenizer& pre_tokenizer,
-                         absl::string_view text, bool is_first,
-                         absl::FunctionRef<void(const Word&)> visit) {
-  return Cutter(pre_tokenizer, is_first, visit).Cut(0, text, 0);
+    if (spelled.text().empty()) return absl::OkStatus();
+    return Cut(pre_tokenizer.after, 0, spelled.text(), 0,
+               [&](absl::string_view word, size_t first) {
+                 visit({word, first, &spelled, begin});
+                 return absl::OkStatus();
+               });
+  };
+  return Cut(pre_tokenizer.splitters, 0, text, 0, visit_piece);
 }
 
 bool PreTokenizer::runs_pattern() const {
-  return (last.has_value() && last->runs_pattern()) ||
-         absl::c_any_of(splitters, [](const Splitter& splitter) {
-           return splitter.runs_pattern();
-         });
+  const auto runs = [](const Splitter& s) { return s.runs_pattern(); };
+  return absl::c_any_of(splitters, runs) || absl::c_any_of(after, runs);
 }
 
 }  // namespace qk

@@ -1,9 +1,8 @@
-// Cuts text into words; BPE merges within a word only.
+// Cuts text into words; a token lies within a word.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_PRE_TOKENIZER_H_
 #define QKSCOPE_ENGINE_TOKENIZER_PRE_TOKENIZER_H_
 
 #include <cstddef>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -34,8 +33,8 @@ struct PreTokenizer {
   std::vector<Splitter> splitters;
   // Then each piece is respelled like this,
   PieceSpelling spelling;
-  // and cut by this splitter.
-  std::optional<Splitter> last;
+  // and these splitters cut the respelled text.
+  std::vector<Splitter> after;
 
   // Whether PCRE2 runs a pattern from the file.
   bool runs_pattern() const;
@@ -58,10 +57,11 @@ struct Word {
 
 // Calls `visit` for all words in order. The words cover `text` (valid UTF-8)
 // but for what a splitter drops. A word is valid during the call only.
-// `is_first` says whether a prompt begins with the text. Errors:
-// Splitter::ForEachPiece's.
+// `begins_prompt` says whether what starts at a byte of the text came from a
+// prompt's begin. Errors: Splitter::ForEachPiece's.
 absl::Status ForEachWord(const PreTokenizer& pre_tokenizer,
-                         absl::string_view text, bool is_first,
+                         absl::string_view text,
+                         absl::FunctionRef<bool(size_t at)> begins_prompt,
                          absl::FunctionRef<void(const Word&)> visit);
 
 // What a GGUF file's `tokenizer.ggml.pre` stands for.

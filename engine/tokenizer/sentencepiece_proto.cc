@@ -112,6 +112,8 @@ absl::Status ReadTrainerSpec(absl::string_view message,
         return reader.Read(&model->treat_whitespace_as_suffix);
       case 35:
         return reader.Read(&model->byte_fallback);
+      case 40:
+        return reader.Read(&model->unk_id);
       case 41:
         return reader.Read(&model->bos_id);
       case 42:
@@ -129,8 +131,7 @@ absl::Status ReadNormalizerSpec(absl::string_view message,
     const FieldReader reader(kName, field);
     switch (field.number) {
       case 2:
-        model->has_charsmap = !field.bytes.empty();
-        return reader.Expect(WireType::kBytes);
+        return reader.Read(&model->charsmap);
       case 3:
         return reader.Read(&model->add_dummy_prefix);
       case 4:

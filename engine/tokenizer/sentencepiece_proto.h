@@ -23,10 +23,11 @@ struct SentencePieceModel {
   int64_t model_type = 1;  // 1 Unigram, 2 BPE, 3 word, 4 char
   bool byte_fallback = false;
   bool treat_whitespace_as_suffix = false;
+  int32_t unk_id = 0;
   int32_t bos_id = 1;  // -1: none
   int32_t eos_id = 2;
 
-  bool has_charsmap = false;  // normalisation rules
+  std::string charsmap;  // normalisation rules; empty: none
   bool add_dummy_prefix = true;
   bool remove_extra_whitespaces = true;
   bool escape_whitespaces = true;

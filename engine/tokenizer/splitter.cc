@@ -5,6 +5,7 @@
 
 #include "engine/base/check.h"
 #include "engine/tokenizer/splitters.h"
+#include "engine/tokenizer/unicode.h"
 
 namespace qk {
 namespace {
@@ -80,7 +81,9 @@ absl::Status Splitter::ForEachPiece(
   if (scanner_ != nullptr) {
     for (size_t at = 0; at < text.size();) {
       const size_t end = scanner_(text, at);
-      visit(at, end);
+      const bool drops =
+          dropped_ != 0 && (CharClasses(Utf8At(text, at).code) & dropped_) != 0;
+      if (!drops) visit(at, end);
       at = end;
     }
     return absl::OkStatus();

@@ -3,6 +3,7 @@
 #define QKSCOPE_ENGINE_TOKENIZER_SPLITTER_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <utility>
 
@@ -32,6 +33,10 @@ class Splitter {
   using Scanner = size_t (*)(absl::string_view text, size_t begin);
 
   Splitter(Scanner scanner) : scanner_(scanner) {}  // NOLINT: a plain wrapper
+  // Drops the pieces whose first character is of one of the classes
+  // (unicode.h).
+  Splitter(Scanner scanner, uint8_t dropped)
+      : scanner_(scanner), dropped_(dropped) {}
   // `invert`: the text between matches counts as the matches.
   Splitter(std::shared_ptr<const WordPattern> pattern, SplitBehavior behavior,
            bool invert)
@@ -48,6 +53,7 @@ class Splitter {
 
  private:
   Scanner scanner_ = nullptr;
+  uint8_t dropped_ = 0;
   std::shared_ptr<const WordPattern> pattern_;
   SplitBehavior behavior_ = SplitBehavior::kIsolated;
   bool invert_ = false;

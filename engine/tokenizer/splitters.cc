@@ -105,6 +105,17 @@ size_t NextDigitRun(absl::string_view text, size_t begin) {
   return RunEnd(text, begin, kNumeric, numeric);
 }
 
+size_t NextSpaceRun(absl::string_view text, size_t begin) {
+  const uint8_t space = CharClasses(Utf8At(text, begin).code) & kSpace;
+  return RunEnd(text, begin, kSpace, space);
+}
+
+size_t NextWordRun(absl::string_view text, size_t begin) {
+  constexpr uint8_t kMask = kSpace | kWordChar;
+  const uint8_t classes = CharClasses(Utf8At(text, begin).code) & kMask;
+  return RunEnd(text, begin, kMask, classes);
+}
+
 size_t NextGpt2(absl::string_view text, size_t begin) {
   if (text[begin] == '\'') {
     const size_t size = ContractionSize(text.substr(begin + 1), false);

@@ -25,6 +25,12 @@ size_t NextLlama3(absl::string_view text, size_t begin);
 // The same pattern with \p{N} in place of \p{N}{1,3}.
 size_t NextQwen2(absl::string_view text, size_t begin);
 
+// Cuts out runs of whitespace, and the runs between them.
+size_t NextSpaceRun(absl::string_view text, size_t begin);
+
+// Cuts out runs of whitespace, of \w, and of what is neither.
+size_t NextWordRun(absl::string_view text, size_t begin);
+
 // Cuts after each space (U+0020).
 size_t NextAfterSpace(absl::string_view text, size_t begin);
 

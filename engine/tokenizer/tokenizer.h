@@ -1,6 +1,6 @@
 // Converts text to token ids and back. One interface serves BPE of bytes and of
-// characters, read from a tokenizer.json, a SentencePiece tokenizer.model,
-// vocab.json with merges.txt, or a GGUF file.
+// characters and unigram models, read from a tokenizer.json, a SentencePiece
+// tokenizer.model, vocab.json with merges.txt, or a GGUF file.
 #ifndef QKSCOPE_ENGINE_TOKENIZER_TOKENIZER_H_
 #define QKSCOPE_ENGINE_TOKENIZER_TOKENIZER_H_
 
@@ -72,32 +72,48 @@ class Tokenizer {
   // The ids that end a generation (EOS, and EOT where the file names one).
   virtual const std::vector<int32_t>& stop_ids() const = 0;
   virtual bool adds_special_tokens_by_default() const = 0;
+  // Whether a pattern of the file finds words, not code for a known one.
+  virtual bool runs_pattern() const = 0;
   // The digest of the tokenizer.json or tokenizer.model file, or of the
   // tokenizer.* entries of a GGUF file.
   virtual const std::string& sha256_hex() const = 0;
 };
 
-// `tokenizer_json` holds the bytes of tokenizer.json, `tokenizer_config_json`
-// those of tokenizer_config.json or nothing (the names of EOS and BOS are read
-// from it). The model's own config.json may name eos_token_id; the caller adds
-// those ids.
-absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromJson(
-    absl::string_view tokenizer_json, absl::string_view tokenizer_config_json);
+// The bytes of the files that stand beside a vocabulary; empty: there is no
+// such file.
+struct TokenizerSettings {
+  absl::string_view config = {};              // tokenizer_config.json
+  absl::string_view special_tokens_map = {};  // special_tokens_map.json
+  absl::string_view added_tokens = {};        // added_tokens.json
+};
 
-// `model` holds the bytes of a SentencePiece tokenizer.model of type BPE, read
-// as `transformers` converts it. `tokenizer_config_json` is as above;
-// add_bos_token, add_eos_token, legacy, add_prefix_space and
-// added_tokens_decoder count too.
+// The readers below add the tokens that the settings name as AutoTokenizer of
+// `transformers` 5 does. The model's own config.json may name eos_token_id; the
+// caller adds those ids.
+
+// `tokenizer_json` holds the bytes of tokenizer.json.
+absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromJson(
+    absl::string_view tokenizer_json, const TokenizerSettings& settings);
+
+// `model` holds the bytes of a SentencePiece tokenizer.model of type BPE or
+// Unigram, read as `transformers` converts it. The config's add_bos_token,
+// add_eos_token, legacy and (BPE) add_prefix_space count too, and for Unigram
+// the tokenizer_class T5Tokenizer with its extra_ids.
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromSentencePiece(
-    absl::string_view model, absl::string_view tokenizer_config_json);
+    absl::string_view model, const TokenizerSettings& settings);
 
 // `vocab_json` and `merges` hold the bytes of vocab.json and merges.txt. Only
-// the class GPT2Tokenizer of tokenizer_config.json is read from them. The
-// config's special tokens, add_bos_token, add_prefix_space and
-// added_tokens_decoder count.
+// the classes GPT2Tokenizer and Qwen2Tokenizer of tokenizer_config.json are
+// read from them. The config's add_bos_token and add_prefix_space count too.
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromVocabAndMerges(
     absl::string_view vocab_json, absl::string_view merges,
-    absl::string_view tokenizer_config_json);
+    const TokenizerSettings& settings);
+
+// Reads a model's folder: tokenizer.json, else tokenizer.model or
+// spiece.model, else vocab.json
+// and merges.txt, with the files beside them. nullptr if it has none of these.
+absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromFolder(
+    const std::string& folder);
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromGguf(
     const GgufFile& file);

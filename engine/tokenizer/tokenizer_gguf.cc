@@ -7,9 +7,9 @@
 #include "engine/base/check.h"
 #include "engine/formats/excerpt.h"
 #include "engine/formats/gguf.h"
-#include "engine/tokenizer/bpe_tokenizer.h"
 #include "engine/tokenizer/gguf_entries.h"
 #include "engine/tokenizer/piece_vocabulary.h"
+#include "engine/tokenizer/subword_tokenizer.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/tokenizer/vocabulary.h"
 
@@ -23,13 +23,13 @@ constexpr char kMerges[] = "tokenizer.ggml.merges";
 constexpr char kAddSpacePrefix[] = "tokenizer.ggml.add_space_prefix";
 
 absl::Status ReadMerges(const GgufFile& file, const TokenIndex& index,
-                        BpeTokenizerSpec* spec) {
+                        TokenizerSpec* spec) {
   QK_ASSIGN_OR_RETURN(const auto merges, file.GetStrings(kMerges));
   if (static_cast<int64_t>(merges.size()) > kMaxMerges) {
     return file.Error(
         kMerges, absl::StrCat(merges.size(), " merges, limit ", kMaxMerges));
   }
-  spec->merges.reserve(merges.size());
+  spec->bpe.merges.reserve(merges.size());
   MergeReader reader(index);
   for (size_t i = 0; i < merges.size(); ++i) {
     const auto merge = reader.Read(merges[i]);
@@ -37,30 +37,32 @@ absl::Status ReadMerges(const GgufFile& file, const TokenIndex& index,
       const absl::string_view message = merge.status().message();
       return file.Error(kMerges, absl::StrCat("[", i, "]: ", message));
     }
-    spec->merges.push_back(*merge);
+    spec->bpe.merges.push_back(*merge);
   }
   return absl::OkStatus();
 }
 
 // Reads model "gpt2": byte-level BPE.
-absl::StatusOr<BpeTokenizerSpec> ReadGpt2(const GgufFile& file) {
-  QK_ASSIGN_OR_RETURN(const absl::string_view pre, file.GetString(kPre));
+absl::StatusOr<TokenizerSpec> ReadGpt2(const GgufFile& file) {
+  // Files that are older than this entry do not have it.
+  QK_ASSIGN_OR_RETURN(const absl::string_view pre,
+                      file.GetStringOr(kPre, "default"));
   const GgufPreTokenizer* known = FindGgufPreTokenizer(pre);
   if (known == nullptr) {
     return file.Error(kPre, absl::StrCat("unsupported pre_tokenizer pattern \"",
                                          Excerpt(pre), "\""));
   }
-  BpeTokenizerSpec spec;
+  TokenizerSpec spec;
   if (known->nfc) {
-    spec.normalizer.push_back({NormalizerStep::Kind::kNfc, "", ""});
+    spec.normalizer.push_back({.kind = NormalizerStep::Kind::kNfc});
   }
-  spec.ignore_merges = known->ignore_merges;
+  spec.bpe.ignore_merges = known->ignore_merges;
   // As in tokenizer.json, the space is added before the last pattern.
   for (const absl::string_view pattern : known->patterns) {
     QK_ASSIGN_OR_RETURN(Splitter splitter, SplitterOfPattern(pattern));
     spec.pre_tokenizer.splitters.push_back(std::move(splitter));
   }
-  spec.pre_tokenizer.last = std::move(spec.pre_tokenizer.splitters.back());
+  spec.pre_tokenizer.after = {std::move(spec.pre_tokenizer.splitters.back())};
   spec.pre_tokenizer.splitters.pop_back();
   QK_ASSIGN_OR_RETURN(const bool add_space_prefix,
                       file.GetBoolOr(kAddSpacePrefix, false));
@@ -77,7 +79,7 @@ absl::StatusOr<BpeTokenizerSpec> ReadGpt2(const GgufFile& file) {
 
 // No entry of the file says what the special tokens of Phi-3's tokenizer do:
 // all but these take the whitespace on their right.
-void SetPhi3Whitespace(BpeTokenizerSpec* spec) {
+void SetPhi3Whitespace(TokenizerSpec* spec) {
   constexpr absl::string_view kOthers[] = {"<unk>", "<s>", "<|endoftext|>"};
   for (AddedToken& token : spec->added) {
     token.rstrip = !absl::c_linear_search(kOthers, token.content);
@@ -85,8 +87,8 @@ void SetPhi3Whitespace(BpeTokenizerSpec* spec) {
 }
 
 // Reads model "llama": SentencePiece's BPE.
-absl::StatusOr<BpeTokenizerSpec> ReadLlama(const GgufFile& file) {
-  BpeTokenizerSpec spec;
+absl::StatusOr<TokenizerSpec> ReadLlama(const GgufFile& file) {
+  TokenizerSpec spec;
   TokenIndex index;
   QK_RETURN_IF_ERROR(ReadGgufTokens(file, &index, &spec));
   QK_ASSIGN_OR_RETURN(const auto types,
@@ -112,7 +114,7 @@ absl::StatusOr<BpeTokenizerSpec> ReadLlama(const GgufFile& file) {
   return file.Error("tokenizer.ggml.tokens", message);
 }
 
-absl::StatusOr<BpeTokenizerSpec> ReadSpec(const GgufFile& file) {
+absl::StatusOr<TokenizerSpec> ReadSpec(const GgufFile& file) {
   QK_ASSIGN_OR_RETURN(const absl::string_view model, file.GetString(kModel));
   if (model == "gpt2") return ReadGpt2(file);
   if (model == "llama") return ReadLlama(file);
@@ -124,9 +126,9 @@ absl::StatusOr<BpeTokenizerSpec> ReadSpec(const GgufFile& file) {
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromGguf(
     const GgufFile& file) {
-  QK_ASSIGN_OR_RETURN(BpeTokenizerSpec spec, ReadSpec(file));
+  QK_ASSIGN_OR_RETURN(TokenizerSpec spec, ReadSpec(file));
   spec.sha256_hex = GgufTokenizerDigest(file);
-  return std::make_unique<BpeTokenizer>(std::move(spec));
+  return std::make_unique<SubwordTokenizer>(std::move(spec));
 }
 
 }  // namespace qk

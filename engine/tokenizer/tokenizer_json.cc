@@ -1,5 +1,4 @@
-// Reads tokenizer.json (Hugging Face `tokenizers`) and tokenizer_config.json.
-#include <optional>
+// Reads tokenizer.json (Hugging Face `tokenizers`).
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -7,27 +6,17 @@
 #include "engine/base/sha256.h"
 #include "engine/formats/excerpt.h"
 #include "engine/formats/json.h"
-#include "engine/tokenizer/bpe_tokenizer.h"
 #include "engine/tokenizer/json_config.h"
 #include "engine/tokenizer/json_model.h"
 #include "engine/tokenizer/json_pipeline.h"
+#include "engine/tokenizer/subword_tokenizer.h"
+#include "engine/tokenizer/token_adder.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace qk {
-namespace {
-
-absl::Status ReadConfig(absl::string_view bytes, const TokenIndex& index,
-                        BpeTokenizerSpec* spec) {
-  if (bytes.empty()) return absl::OkStatus();
-  QK_ASSIGN_OR_RETURN(const JsonDocument document,
-                      JsonDocument::Parse("tokenizer_config", bytes, {}));
-  return ReadBosAndEos(document.root(), index, spec);
-}
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromJson(
-    absl::string_view tokenizer_json, absl::string_view tokenizer_config_json) {
+    absl::string_view tokenizer_json, const TokenizerSettings& settings) {
   QK_ASSIGN_OR_RETURN(const JsonDocument document,
                       JsonDocument::Parse("tokenizer", tokenizer_json, {}));
   QK_ASSIGN_OR_RETURN(const absl::string_view version,
@@ -36,15 +25,20 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromJson(
     return document.root().Error(absl::StrCat(
         "version: must be \"1.0\", got \"", Excerpt(version), "\""));
   }
-  BpeTokenizerSpec spec;
+  TokenizerSpec spec;
   TokenIndex index;
   QK_RETURN_IF_ERROR(ReadJsonModel(document.root(), &index, &spec));
+  TokenAdder adder(index, &spec);
+  QK_RETURN_IF_ERROR(ReadJsonAddedTokens(document.root(), &adder));
+  QK_ASSIGN_OR_RETURN(const TokenizerConfig config,
+                      TokenizerConfig::Read(settings));
+  QK_RETURN_IF_ERROR(config.AddTokens(&adder));
+  config.SetBosAndEos(adder, &spec);
   QK_RETURN_IF_ERROR(ReadJsonPipeline(document.root(), &spec));
-  QK_RETURN_IF_ERROR(ReadConfig(tokenizer_config_json, index, &spec));
   Sha256 sha256;
   sha256.Update(tokenizer_json.data(), tokenizer_json.size());
   spec.sha256_hex = sha256.FinishHex();
-  return std::make_unique<BpeTokenizer>(std::move(spec));
+  return std::make_unique<SubwordTokenizer>(std::move(spec));
 }
 
 }  // namespace qk

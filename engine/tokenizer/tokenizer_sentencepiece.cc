@@ -2,33 +2,36 @@
 #include <optional>
 #include <utility>
 
-#include "absl/strings/numbers.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/base/sha256.h"
-#include "engine/formats/excerpt.h"
 #include "engine/formats/json.h"
-#include "engine/tokenizer/bpe_tokenizer.h"
 #include "engine/tokenizer/json_config.h"
-#include "engine/tokenizer/json_model.h"
 #include "engine/tokenizer/piece_vocabulary.h"
 #include "engine/tokenizer/sentencepiece_proto.h"
+#include "engine/tokenizer/sentencepiece_unigram.h"
+#include "engine/tokenizer/subword_tokenizer.h"
+#include "engine/tokenizer/token_adder.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/tokenizer/vocabulary.h"
 
 namespace qk {
 namespace {
 
+constexpr int64_t kUnigramType = 1;
+
 // Refuses what would change the tokens and is not implemented.
 absl::Status CheckSupported(const SentencePieceModel& model) {
   constexpr absl::string_view kTypes[] = {"Unigram", "BPE", "Word", "Char"};
+  if (model.model_type == kUnigramType) return absl::OkStatus();
   if (model.model_type != 2) {
     const bool known = model.model_type >= 1 && model.model_type <= 4;
     return SentencePieceError(
         absl::StrCat("unsupported tokenizer model \"",
                      known ? kTypes[model.model_type - 1] : "unknown", "\""));
   }
-  if (model.has_charsmap) {
+  if (!model.charsmap.empty()) {
     return SentencePieceError("unsupported normalizer_spec: has rules");
   }
   if (model.remove_extra_whitespaces) {
@@ -46,8 +49,7 @@ absl::Status CheckSupported(const SentencePieceModel& model) {
   return absl::OkStatus();
 }
 
-absl::Status AddPieces(const SentencePieceModel& model,
-                       BpeTokenizerSpec* spec) {
+absl::Status AddPieces(const SentencePieceModel& model, TokenizerSpec* spec) {
   spec->tokens = model.pieces;
   for (size_t id = 0; id < model.types.size(); ++id) {
     const int64_t type = model.types[id];
@@ -66,46 +68,45 @@ absl::Status AddPieces(const SentencePieceModel& model,
   return absl::OkStatus();
 }
 
-// Combines the file's own BOS and EOS with what the config says about them.
-absl::Status ReadSpecialTokens(const SentencePieceModel& model,
-                               const std::optional<JsonValue>& config,
-                               BpeTokenizerSpec* spec) {
-  const auto in_model = [&](int32_t id) -> std::optional<int32_t> {
-    if (id < 0 || static_cast<size_t>(id) >= model.pieces.size()) {
-      return std::nullopt;
-    }
-    return id;
+// Names the file's own special tokens where the config does not.
+void SetDefaultNames(const SentencePieceModel& model, TokenizerConfig* config) {
+  const auto set = [&](absl::string_view key, int64_t id) {
+    if (id < 0 || static_cast<size_t>(id) >= model.pieces.size()) return;
+    config->SetDefaultName(key, model.pieces[id]);
   };
-  spec->bos_id = in_model(model.bos_id);
-  std::optional<int32_t> eos_id = in_model(model.eos_id);
+  set("bos_token", model.bos_id);
+  set("eos_token", model.eos_id);
+}
+
+absl::Status ReadSpecialTokens(const TokenizerConfig& config,
+                               const TokenAdder& adder, TokenizerSpec* spec) {
+  config.SetBosAndEos(adder, spec);
   bool add_bos = true;
   bool add_eos = false;
-  if (config.has_value()) {
-    const TokenIndex index = IndexOf(spec->tokens);
-    QK_ASSIGN_OR_RETURN(const auto bos_id,
-                        ReadConfigToken(*config, "bos_token", index));
-    if (bos_id.has_value()) spec->bos_id = bos_id;
-    QK_ASSIGN_OR_RETURN(const auto config_eos,
-                        ReadConfigToken(*config, "eos_token", index));
-    if (config_eos.has_value()) eos_id = config_eos;
-    QK_ASSIGN_OR_RETURN(add_bos, config->GetBoolOr("add_bos_token", true));
-    QK_ASSIGN_OR_RETURN(add_eos, config->GetBoolOr("add_eos_token", false));
+  if (const auto root = config.root(); root.has_value()) {
+    QK_ASSIGN_OR_RETURN(add_bos, root->GetBoolOr("add_bos_token", true));
+    QK_ASSIGN_OR_RETURN(add_eos, root->GetBoolOr("add_eos_token", false));
   }
   if (add_bos && spec->bos_id.has_value()) {
     spec->prefix.push_back(*spec->bos_id);
   }
-  if (eos_id.has_value()) spec->stop_ids.push_back(*eos_id);
-  if (add_eos && eos_id.has_value()) spec->suffix.push_back(*eos_id);
+  if (add_eos) spec->suffix = spec->stop_ids;
   return absl::OkStatus();
 }
 
 absl::StatusOr<PrefixSpace> ReadPrefixSpace(
     const SentencePieceModel& model, const std::optional<JsonValue>& config) {
   bool prefix = model.add_dummy_prefix;
-  bool legacy = true;
+  bool legacy = false;
   if (config.has_value()) {
     QK_ASSIGN_OR_RETURN(prefix, config->GetBoolOr("add_prefix_space", prefix));
-    QK_ASSIGN_OR_RETURN(legacy, config->GetBoolOr("legacy", true));
+    // LlamaTokenizer's own default is false.
+    QK_ASSIGN_OR_RETURN(
+        const absl::string_view class_name,
+        config->GetStringOr("tokenizer_class", "LlamaTokenizer"));
+    QK_ASSIGN_OR_RETURN(
+        legacy, config->GetBoolOr(
+                    "legacy", !absl::StartsWith(class_name, "LlamaTokenizer")));
   }
   if (!prefix) return PrefixSpace::kNever;
   return legacy ? PrefixSpace::kEveryPart : PrefixSpace::kFirstPart;
@@ -114,25 +115,23 @@ absl::StatusOr<PrefixSpace> ReadPrefixSpace(
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromSentencePiece(
-    absl::string_view model_bytes, absl::string_view tokenizer_config_json) {
+    absl::string_view model_bytes, const TokenizerSettings& settings) {
   QK_ASSIGN_OR_RETURN(SentencePieceModel model,
                       ParseSentencePieceModel(model_bytes));
   QK_RETURN_IF_ERROR(CheckSupported(model));
-  std::optional<JsonDocument> document;
-  std::optional<JsonValue> config;
-  if (!tokenizer_config_json.empty()) {
-    QK_ASSIGN_OR_RETURN(
-        document,
-        JsonDocument::Parse("tokenizer_config", tokenizer_config_json, {}));
-    config = document->root();
+  QK_ASSIGN_OR_RETURN(TokenizerConfig config, TokenizerConfig::Read(settings));
+  SetDefaultNames(model, &config);
+  if (model.model_type == kUnigramType) {
+    return UnigramFromSentencePiece(model_bytes, model, config);
   }
-  BpeTokenizerSpec spec;
+  TokenizerSpec spec;
   QK_RETURN_IF_ERROR(AddPieces(model, &spec));
-  if (config.has_value()) {
-    QK_RETURN_IF_ERROR(AddConfigTokens(*config, &spec));
-  }
-  QK_RETURN_IF_ERROR(ReadSpecialTokens(model, config, &spec));
-  QK_ASSIGN_OR_RETURN(const PrefixSpace prefix, ReadPrefixSpace(model, config));
+  const TokenIndex index = IndexOf(model.pieces);
+  TokenAdder adder(index, &spec);
+  QK_RETURN_IF_ERROR(config.AddTokens(&adder));
+  QK_RETURN_IF_ERROR(ReadSpecialTokens(config, adder, &spec));
+  QK_ASSIGN_OR_RETURN(const PrefixSpace prefix,
+                      ReadPrefixSpace(model, config.root()));
   // Tokens of the config are not pieces: text never merges into one.
   model.types.resize(spec.tokens.size(), kUnusedPiece);
   model.scores.resize(spec.tokens.size(), 0);
@@ -142,7 +141,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromSentencePiece(
   Sha256 sha256;
   sha256.Update(model_bytes.data(), model_bytes.size());
   spec.sha256_hex = sha256.FinishHex();
-  return std::make_unique<BpeTokenizer>(std::move(spec));
+  return std::make_unique<SubwordTokenizer>(std::move(spec));
 }
 
 }  // namespace qk

@@ -19,10 +19,11 @@ inline constexpr uint8_t kSpace = 4;    // \s
 inline constexpr uint8_t kNumeric = 8;  // counts as a digit for the step Digits
 inline constexpr uint8_t kWordChar = 16;  // \w
 inline constexpr uint8_t kMark = 32;      // reordered by NFC
+inline constexpr uint8_t kAccent = 64;    // dropped by StripAccents
 
 // Each entry is (first code point << 8 | classes); it holds up to the next
 // entry.
-inline constexpr size_t kNumUnicodeRanges = 2117;
+inline constexpr size_t kNumUnicodeRanges = 2126;
 extern const std::array<uint32_t, kNumUnicodeRanges> kUnicodeRanges;
 
 uint8_t CharClasses(char32_t c);

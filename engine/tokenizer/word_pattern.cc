@@ -39,6 +39,17 @@ absl::Status TooMuchWork() {
       "the tokenizer's word pattern takes too much work on this text");
 }
 
+std::string LiteralPattern(absl::string_view text) {
+  std::string pattern;
+  for (size_t at = 0; at < text.size();) {
+    const Utf8Char c = Utf8At(text, at);
+    absl::StrAppend(&pattern, "\\x{", absl::Hex(static_cast<uint32_t>(c.code)),
+                    "}");
+    at += c.size;
+  }
+  return pattern;
+}
+
 }  // namespace
 
 struct WordPattern::Code {
@@ -172,12 +183,14 @@ absl::StatusOr<std::shared_ptr<const WordPattern>> WordPattern::Create(
 
 absl::StatusOr<std::shared_ptr<const WordPattern>> WordPattern::CreateLiteral(
     absl::string_view text) {
+  return Compile(LiteralPattern(text));
+}
+
+absl::StatusOr<std::shared_ptr<const WordPattern>> WordPattern::CreateAnyOf(
+    const std::vector<std::string>& texts) {
   std::string pattern;
-  for (size_t at = 0; at < text.size();) {
-    const Utf8Char c = Utf8At(text, at);
-    absl::StrAppend(&pattern, "\\x{", absl::Hex(static_cast<uint32_t>(c.code)),
-                    "}");
-    at += c.size;
+  for (const std::string& text : texts) {
+    absl::StrAppend(&pattern, pattern.empty() ? "" : "|", LiteralPattern(text));
   }
   return Compile(pattern);
 }

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
@@ -25,6 +26,10 @@ class WordPattern {
   // The pattern that matches `text` (not empty) and nothing else.
   static absl::StatusOr<std::shared_ptr<const WordPattern>> CreateLiteral(
       absl::string_view text);
+  // The pattern that matches any of the texts (not empty), the first one that
+  // fits.
+  static absl::StatusOr<std::shared_ptr<const WordPattern>> CreateAnyOf(
+      const std::vector<std::string>& texts);
   ~WordPattern();
   WordPattern(const WordPattern&) = delete;
   WordPattern& operator=(const WordPattern&) = delete;

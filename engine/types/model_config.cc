@@ -35,10 +35,15 @@ std::vector<double> RopeConfig::FrequenciesFor(int positions) const {
       static_cast<float>(theta) * std::pow(stretch, exponent), rotary_dims);
 }
 
-std::vector<double> RopeConfig::Wavelengths() const {
+bool RopeConfig::MustRecompute(int from, int to) const {
+  return !long_frequencies.empty() && from <= original_context &&
+         to > original_context;
+}
+
+std::vector<double> RopeConfig::Wavelengths(int positions) const {
   std::vector<double> wavelengths;
   wavelengths.reserve(frequencies.size());
-  for (double frequency : frequencies) {
+  for (double frequency : FrequenciesFor(positions)) {
     wavelengths.push_back(2 * std::numbers::pi / frequency);
   }
   return wavelengths;

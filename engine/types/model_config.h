@@ -55,8 +55,12 @@ struct RopeConfig {
   // The frequencies for a pass after which the sequence has `positions`
   // positions.
   std::vector<double> FrequenciesFor(int positions) const;
-  // Returns 2 pi / frequency in tokens for each frequency.
-  std::vector<double> Wavelengths() const;
+  // Whether a sequence that grows from `from` positions (1 or more) to `to`
+  // must be computed anew: LongRoPE then has other frequencies for all of them.
+  // Dynamic NTK lets cached K keep the frequencies that they were rotated with.
+  bool MustRecompute(int from, int to) const;
+  // Returns 2 pi / frequency in tokens for each of FrequenciesFor(positions).
+  std::vector<double> Wavelengths(int positions) const;
 };
 
 struct AttentionConfig {

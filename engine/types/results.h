@@ -26,6 +26,8 @@ struct LayerFrame {
   RawDtype dtype = RawDtype::kF32;
   std::vector<int> shape;  // see CaptureForm in spec.proto
   std::vector<int> heads;  // the tensor's heads that the frame holds
+  // How many query heads read each of these heads. 1: they are query heads.
+  int group_size = 1;
   bool no_rope =
       false;       // whether this is a post-RoPE point of a layer without RoPE
   int image = -1;  // the image that the vision tower saw; -1: the text
@@ -61,8 +63,12 @@ struct TokenEvent {
 
 struct ComparisonResult {
   int arm = 0;
-  std::vector<float> kl;             // (tokens), nats, KL(P_base || P_arm)
-  std::vector<int32_t> top1;         // (tokens), the arm's own most likely ids
+  // (tokens), nats, KL(P_base || P_arm); NaN where the logits of one of them
+  // are not finite.
+  std::vector<float> kl;
+  // (tokens), the arm's own most likely ids; -1 where its logits are not
+  // finite.
+  std::vector<int32_t> top1;
   std::vector<bool> top1_flip;       // (tokens)
   std::vector<float> token_logprob;  // (tokens), [0] is 0
 };
@@ -75,14 +81,16 @@ struct PositionLogits {
 
 struct ScoreResult {
   int arm = 0;
-  std::vector<float> token_logprob;  // (score.size())
+  std::vector<float> token_logprob;  // (score.size()); NaN: logits not finite
   std::vector<bool> greedy;          // (score.size())
 };
 
 struct ArmSummary {
   int generated_tokens = 0;
   std::string text;
-  std::string stop_reason;  // "length", "stop_token", "stop_string" or empty
+  // "length", "stop_token", "stop_string", "non_finite" (the logits are not
+  // finite, so there is no next token) or empty.
+  std::string stop_reason;
 };
 
 struct RunTimes {  // seconds of device time; shared passes count by their share

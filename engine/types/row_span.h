@@ -11,6 +11,12 @@ struct RowSpan {
   int step = -1;           // decode step, from 0; -1 in prefill
   int first_position = 0;  // absolute, of the first of these rows
   int rows = 0;
+  // The length of the sequence up to the last of these rows, as RoPE's scaling
+  // counts it (RopeConfig::FrequenciesFor).
+  int rope_length = 0;
+  // The sequence has had these rows before, with other frequencies of RoPE.
+  // Nothing of them is captured, reported or turned into logits.
+  bool recomputed = false;
   // The image in the vision tower whose patches the rows are; -1: the rows are
   // the text's.
   int image = -1;

@@ -68,6 +68,23 @@ bool CopiesDiffer(const Rule& rule, Qkv tensor,
          rule.k + rule.exclude_top < attention.head_dim;
 }
 
+bool CopiesDifferAt(const std::vector<Rule>& rules, int layer, HookPoint point,
+                    Stage stage, Phase phase,
+                    const AttentionConfig& attention) {
+  const Qkv tensor = TensorOf(point);
+  return absl::c_any_of(rules, [&](const Rule& rule) {
+    if (rule.vision || !Has(rule.phase, phase) ||
+        !absl::c_binary_search(rule.layers, layer) ||
+        !absl::c_linear_search(rule.tensors, tensor)) {
+      return false;
+    }
+    const HookPoint acts = PointOf(rule, tensor);
+    const bool reached =
+        acts < point || (acts == point && stage == Stage::kAfter);
+    return reached && CopiesDiffer(rule, tensor, attention);
+  });
+}
+
 HookPoint PointOf(const Rule& rule, Qkv tensor) {
   const bool pre = rule.point == Rule::Point::kPreRope;
   switch (tensor) {
@@ -97,6 +114,12 @@ PhaseSet ChoosingPhases(const Rule& rule) {
   if (rule.axis == Rule::Axis::kPerToken) return rule.phase;
   const PhaseSet prefill = static_cast<PhaseSet>(Phase::kPrefill);
   return rule.reselect ? prefill | rule.phase : prefill;
+}
+
+bool DecodesRowByRow(const Rule& rule) {
+  if (!Has(rule.phase, Phase::kDecode)) return false;
+  return Has(ChoosingPhases(rule), Phase::kDecode) ||
+         rule.kv_cache == Rule::KvCache::kAttentionOnly;
 }
 
 Range CountedPositions(const Rule& rule, const RowSpan& span) {

@@ -5,6 +5,8 @@
 #ifndef QKSCOPE_ENGINE_TYPES_RULE_SHAPE_H_
 #define QKSCOPE_ENGINE_TYPES_RULE_SHAPE_H_
 
+#include <vector>
+
 #include "engine/types/model_config.h"
 #include "engine/types/row_span.h"
 #include "engine/types/spec.h"
@@ -27,6 +29,13 @@ bool ActsOnHead(const DisruptionRule& rule, int head);
 bool CopiesDiffer(const DisruptionRule& rule, Qkv tensor,
                   const AttentionConfig& attention);
 
+// Whether a rule has made the query heads of a group read different K (or V)
+// once the hook point's stage is reached in a phase. Rules that act at an
+// earlier point count, those of other phases do not. Never true of Q.
+bool CopiesDifferAt(const std::vector<DisruptionRule>& rules, int layer,
+                    HookPoint point, Stage stage, Phase phase,
+                    const AttentionConfig& attention);
+
 // --- points
 // The hook point at which the rule acts on `tensor`. V has no RoPE: both of a
 // rule's points mean the same.
@@ -40,6 +49,11 @@ Qkv TensorOf(HookPoint point);
 // kPerHead chooses in prefill, whenever it acts, and in decode with reselect.
 // kPerToken chooses for each token that it changes.
 PhaseSet ChoosingPhases(const DisruptionRule& rule);
+
+// Whether decode rows must run one at a time under the rule: because it chooses
+// for each, or because later rows read other K and V of a row than the row
+// itself does.
+bool DecodesRowByRow(const DisruptionRule& rule);
 
 // --- positions, absolute and within the pass; the range may be empty
 // Those whose norms and means count. A generated token always counts.

@@ -159,6 +159,9 @@ struct Image {
 
 struct RunSpec {
   std::vector<int32_t> tokens;  // 1 or more, all inside the vocabulary
+  // Tokens after the prompt that run as decode rows, as if they had been
+  // generated. Excludes `generate`.
+  std::vector<int32_t> continuation;
   // In the order of their placeholders in `tokens`. CheckImages accepts them.
   std::vector<Image> images;
   std::vector<ArmSpec> arms;  // 1 or more
@@ -166,9 +169,16 @@ struct RunSpec {
   StatisticsSpec statistics;
   std::optional<int> baseline;  // compare with this arm
   std::optional<LogitsSpec> logits;
-  std::optional<Range> score;  // token positions whose log-probability
-                               // and greedy flag are wanted, begin >= 1
+  // Positions of tokens, those of the continuation included, whose
+  // log-probability and greedy flag are wanted; begin >= 1.
+  std::optional<Range> score;
   std::optional<GenerateSpec> generate;
+
+  int32_t token_at(int position) const {
+    const int prompt = static_cast<int>(tokens.size());
+    return position < prompt ? tokens[position]
+                             : continuation[position - prompt];
+  }
 };
 
 }  // namespace qk

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "engine/base/check.h"
 
@@ -94,6 +95,10 @@ Statistics ComputeStatistics(absl::Span<const float> norms, int heads,
       ++per_dim[d];
       massive.push_back(entry);
     }
+  }
+  if (!any && !norms.empty()) {
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    s.max = s.largest.norm = s.largest.ratio = nan;
   }
   s.ratio = s.largest.ratio;
   s.massive_count = static_cast<int>(massive.size());

@@ -32,11 +32,11 @@ struct Statistics {
 };
 
 // `norms` is (heads, head_dim), row-major. Entries that are not finite count
-// only in non_finite_count. `head_ids` gives the head of each row (of captured
-// heads); empty means 0, 1, 2... `wavelengths` has one entry per frequency
-// index and is empty without RoPE; dims d and d + rotary_dims / 2 share index
-// d, where rotary_dims = 2 x wavelengths.size(). `lambda` and `top_n` are those
-// of StatisticsSpec.
+// only in non_finite_count; if there are no others, ratio and max are NaN.
+// `head_ids` gives the head of each row (of captured heads); empty means 0,
+// 1, 2... `wavelengths` has one entry per frequency index and is empty without
+// RoPE; dims d and d + rotary_dims / 2 share index d, where rotary_dims = 2 x
+// wavelengths.size(). `lambda` and `top_n` are those of StatisticsSpec.
 Statistics ComputeStatistics(absl::Span<const float> norms, int heads,
                              int head_dim, absl::Span<const int> head_ids,
                              absl::Span<const double> wavelengths,

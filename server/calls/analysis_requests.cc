@@ -9,6 +9,7 @@
 #include "engine/base/check.h"
 #include "server/calls/analysis_service.h"
 #include "server/calls/answer.h"
+#include "server/calls/pages.h"
 #include "server/calls/result_stream.h"
 
 namespace qk {
@@ -93,24 +94,24 @@ grpc::ServerUnaryReactor* AnalysisService::GetUsage(
                 [&](CallRecord* call) -> absl::Status {
                   const User& user = *call->user();
                   QK_RETURN_IF_ERROR(CheckAllUsers(request->all_users(), user));
+                  QK_RETURN_IF_ERROR(CheckOffset(request->offset()));
                   // The caller is listed even if it never sent a request.
-                  UserState own;
-                  own.alias = user.alias;
-                  own.weight = user.weight;
-                  own.budget = user.budget;
-                  std::vector<UserState> others;
+                  std::vector<UserState> users(1);
+                  users[0].alias = user.alias;
+                  users[0].weight = user.weight;
+                  users[0].budget = user.budget;
                   for (UserState& state : core_->run.scheduler->Users()) {
                     if (state.alias == user.alias) {
-                      own = std::move(state);
-                    } else {
-                      others.push_back(std::move(state));
+                      users[0] = std::move(state);
+                    } else if (request->all_users()) {
+                      users.push_back(std::move(state));
                     }
                   }
-                  *response->add_users() = UsageToProto(own);
-                  if (!request->all_users()) return absl::OkStatus();
-                  for (const UserState& state : others) {
-                    *response->add_users() = UsageToProto(state);
-                  }
+                  const auto next = FillPage(
+                      static_cast<int>(users.size()), request->offset(),
+                      [&](int i) { return UsageToProto(users[i]); },
+                      response->mutable_users());
+                  if (next.has_value()) response->set_next_offset(*next);
                   return absl::OkStatus();
                 });
 }
@@ -123,6 +124,8 @@ grpc::ServerUnaryReactor* AnalysisService::ListRequests(
       [&](CallRecord* call) -> absl::Status {
         const User& user = *call->user();
         QK_RETURN_IF_ERROR(CheckAllUsers(request->all_users(), user));
+        QK_RETURN_IF_ERROR(CheckOffset(request->offset()));
+        std::vector<pb::ListedRequest> requests;
         std::map<std::string, int64_t> events;  // by id, of unfinished results
         if (core_->results.store != nullptr) {
           const std::optional<std::string> whose =
@@ -130,8 +133,8 @@ grpc::ServerUnaryReactor* AnalysisService::ListRequests(
           for (const auto& result : core_->results.store->List(whose)) {
             const KeptResult::State state = result->state();
             if (state.finished) {
-              *response->add_requests() =
-                  KeptToProto(*result, core_->results.store->ttl());
+              requests.push_back(
+                  KeptToProto(*result, core_->results.store->ttl()));
             } else {
               events[result->header().request_id()] = state.events;
             }
@@ -141,11 +144,15 @@ grpc::ServerUnaryReactor* AnalysisService::ListRequests(
           if (!request->all_users() && listed.info.user->alias != user.alias) {
             continue;
           }
-          pb::ListedRequest* out = response->add_requests();
-          *out = ListedToProto(listed);
-          const auto it = events.find(out->request_id());
-          if (it != events.end()) out->set_events(it->second);
+          pb::ListedRequest& out = requests.emplace_back(ListedToProto(listed));
+          const auto it = events.find(out.request_id());
+          if (it != events.end()) out.set_events(it->second);
         }
+        const auto next = FillPage(
+            static_cast<int>(requests.size()), request->offset(),
+            [&](int i) { return std::move(requests[i]); },
+            response->mutable_requests());
+        if (next.has_value()) response->set_next_offset(*next);
         return absl::OkStatus();
       });
 }

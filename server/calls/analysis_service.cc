@@ -9,11 +9,15 @@
 #include "server/calls/call_record.h"
 #include "server/calls/many_call.h"
 #include "server/calls/model_info.h"
+#include "server/calls/pages.h"
 #include "server/calls/result_stream.h"
 #include "server/calls/run_cost.h"
 #include "server/calls/run_stream.h"
 #include "server/calls/score_call.h"
+#include "server/common/bad_field.h"
+#include "server/common/limits.h"
 #include "server/common/model_name.h"
+#include "server/common/text.h"
 #include "server/convert/convert.h"
 #include "server/convert/convert_fields.h"
 #include "server/events/raw_message.h"
@@ -21,17 +25,51 @@
 namespace qk {
 namespace {
 
-// Fails with FAILED_PRECONDITION if the model has no tokenizer.
+// Fails with FAILED_PRECONDITION if the model takes no text.
 absl::StatusOr<ModelView> FindTokenizing(const std::string& name,
                                          CallRecord* call) {
   QK_ASSIGN_OR_RETURN(ModelView model,
                       FindModel(name, call->convert_context()));
   call->model = model.name;
-  if (model.tokenizer == nullptr) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("model '", model.name, "' has no tokenizer"));
-  }
+  if (model.tokenizer == nullptr) return TakesNoText(model);
   return model;
+}
+
+pb::TokenPiece PieceOf(const TokenSpan& token, const Tokenizer& tokenizer) {
+  pb::TokenPiece out;
+  out.set_id(token.id);
+  if (token.id < tokenizer.vocab_size()) {
+    out.set_piece(tokenizer.Piece(token.id));
+    out.set_special(tokenizer.IsSpecial(token.id));
+  }
+  out.set_begin(static_cast<int>(token.begin));
+  out.set_end(static_cast<int>(token.end));
+  return out;
+}
+
+absl::Status TextTooLarge() {
+  return BadField("token_ids", absl::StrCat("their text exceeds ",
+                                            HumanBytes(kMaxAnswerBytes),
+                                            "; send fewer at once"));
+}
+
+// Decodes no text that is far larger than an answer may be.
+absl::StatusOr<std::string> DecodeSmall(const Tokenizer& tokenizer,
+                                        const std::vector<int32_t>& ids,
+                                        bool keep_special) {
+  // A text may be shorter than its pieces: a space is a piece of 3 bytes in
+  // SentencePiece's vocabularies.
+  int64_t left = 4 * kMaxAnswerBytes;
+  for (const int32_t id : ids) {
+    if (!keep_special && tokenizer.IsSpecial(id)) continue;
+    left -= static_cast<int64_t>(tokenizer.Piece(id).size());
+    if (left < 0) return TextTooLarge();
+  }
+  QK_ASSIGN_OR_RETURN(std::string text, tokenizer.Decode(ids, keep_special));
+  if (static_cast<int64_t>(text.size()) > kMaxAnswerBytes) {
+    return TextTooLarge();
+  }
+  return text;
 }
 
 std::optional<grpc::ByteBuffer> ToAnalyzeEvent(pb::AnalyzeEvent* event) {
@@ -79,15 +117,21 @@ grpc::ServerUnaryReactor* AnalysisService::GetServerInfo(
 }
 
 grpc::ServerUnaryReactor* AnalysisService::ListModels(
-    Context* context, const pb::ListModelsRequest*,
+    Context* context, const pb::ListModelsRequest* request,
     pb::ListModelsResponse* response) {
-  return Answer(core_->call, context, "ListModels", [&](CallRecord* call) {
-    for (const ModelEntry& entry : core_->call.registry->List(*call->user())) {
-      *response->add_models() =
-          ModelInfoOf(entry, core_->run.server->backend.name);
-    }
-    return absl::OkStatus();
-  });
+  return Answer(core_->call, context, "ListModels",
+                [&](CallRecord* call) -> absl::Status {
+                  QK_RETURN_IF_ERROR(CheckOffset(request->offset()));
+                  const std::vector<ModelEntry> models =
+                      core_->call.registry->List(*call->user());
+                  const std::string& backend = core_->run.server->backend.name;
+                  const auto next = FillPage(
+                      static_cast<int>(models.size()), request->offset(),
+                      [&](int i) { return ModelInfoOf(models[i], backend); },
+                      response->mutable_models());
+                  if (next.has_value()) response->set_next_offset(*next);
+                  return absl::OkStatus();
+                });
 }
 
 grpc::ServerUnaryReactor* AnalysisService::GetModel(
@@ -173,21 +217,19 @@ grpc::ServerUnaryReactor* AnalysisService::Tokenize(
   return Answer(
       core_->call, context, "Tokenize", [&](CallRecord* call) -> absl::Status {
         call->KeepPrompt(request->input());
+        QK_RETURN_IF_ERROR(CheckOffset(request->offset()));
         QK_ASSIGN_OR_RETURN(const ModelView model,
                             FindTokenizing(request->model(), call));
         QK_ASSIGN_OR_RETURN(const auto tokens,
                             ConvertInput(request->input(), "", model,
                                          *core_->call.limits, std::nullopt));
-        for (const TokenSpan& token : tokens) {
-          pb::TokenPiece* piece = response->add_tokens();
-          piece->set_id(token.id);
-          if (token.id < model.tokenizer->vocab_size()) {
-            piece->set_piece(model.tokenizer->Piece(token.id));
-            piece->set_special(model.tokenizer->IsSpecial(token.id));
-          }
-          piece->set_begin(static_cast<int>(token.begin));
-          piece->set_end(static_cast<int>(token.end));
-        }
+        const int count = static_cast<int>(tokens.size());
+        const auto next = FillPage(
+            count, request->offset(),
+            [&](int i) { return PieceOf(tokens[i], *model.tokenizer); },
+            response->mutable_tokens());
+        if (next.has_value()) response->set_next_offset(*next);
+        response->set_total_tokens(count);
         return absl::OkStatus();
       });
 }
@@ -195,19 +237,19 @@ grpc::ServerUnaryReactor* AnalysisService::Tokenize(
 grpc::ServerUnaryReactor* AnalysisService::Detokenize(
     Context* context, const pb::DetokenizeRequest* request,
     pb::DetokenizeResponse* response) {
-  return Answer(core_->call, context, "Detokenize",
-                [&](CallRecord* call) -> absl::Status {
-                  QK_ASSIGN_OR_RETURN(const ModelView model,
-                                      FindTokenizing(request->model(), call));
-                  QK_ASSIGN_OR_RETURN(
-                      const auto ids,
-                      CheckTokenIds(request->token_ids(), "",
-                                    model.tokenizer->vocab_size()));
-                  QK_ASSIGN_OR_RETURN(
-                      *response->mutable_text(),
-                      model.tokenizer->Decode(ids, request->keep_special()));
-                  return absl::OkStatus();
-                });
+  return Answer(
+      core_->call, context, "Detokenize",
+      [&](CallRecord* call) -> absl::Status {
+        QK_ASSIGN_OR_RETURN(const ModelView model,
+                            FindTokenizing(request->model(), call));
+        QK_ASSIGN_OR_RETURN(const auto ids,
+                            CheckTokenIds(request->token_ids(), "",
+                                          model.tokenizer->vocab_size()));
+        QK_ASSIGN_OR_RETURN(
+            *response->mutable_text(),
+            DecodeSmall(*model.tokenizer, ids, request->keep_special()));
+        return absl::OkStatus();
+      });
 }
 
 }  // namespace qk

@@ -30,6 +30,13 @@ absl::StatusOr<ModelToLoad> Convert(const pb::LoadModelRequest& request) {
         "sha256: must be 64 hex digits, got '", Echo(request.sha256()), "'"));
   }
   out.sha256 = absl::AsciiStrToLower(request.sha256());
+  constexpr int kMaxIgnored = 256;
+  QK_RETURN_IF_ERROR(CheckCount("ignore", request.ignore_size(), kMaxIgnored));
+  QK_RETURN_IF_ERROR(
+      CheckCount("ignore_tensors", request.ignore_tensors_size(), kMaxIgnored));
+  out.ignored.fields.assign(request.ignore().begin(), request.ignore().end());
+  out.ignored.tensors.assign(request.ignore_tensors().begin(),
+                             request.ignore_tensors().end());
   return out;
 }
 

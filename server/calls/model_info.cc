@@ -11,6 +11,8 @@
 namespace qk {
 namespace {
 
+constexpr size_t kMaxFailure = 2048;  // bytes
+
 bool SameRope(const RopeConfig& a, const RopeConfig& b) {
   return a.theta == b.theta && a.rotary_dims == b.rotary_dims &&
          a.scaling == b.scaling && a.frequencies == b.frequencies;
@@ -21,7 +23,9 @@ pb::RopeInfo RopeInfoOf(const RopeConfig& rope) {
   out.set_theta(rope.theta);
   out.set_rotary_dims(rope.rotary_dims);
   out.set_scaling(rope.scaling);
-  for (double wavelength : rope.Wavelengths()) out.add_wavelengths(wavelength);
+  for (double wavelength : rope.Wavelengths(/*positions=*/1)) {
+    out.add_wavelengths(wavelength);
+  }
   return out;
 }
 
@@ -51,6 +55,19 @@ void SetLayers(const ModelConfig& config, pb::ModelInfo* out) {
       ropes.push_back(&attention.rope);
       *out->add_rope() = RopeInfoOf(attention.rope);
     }
+  }
+}
+
+void SetNotes(const ModelDescription& description, pb::ModelInfo* out) {
+  out->set_text_problem(StripPaths(description.text_problem));
+  for (const std::string& field : description.ignored.fields) {
+    out->add_ignored_fields(field);
+  }
+  for (const std::string& tensor : description.ignored.tensors) {
+    out->add_ignored_tensors(tensor);
+  }
+  for (const std::string& warning : description.warnings) {
+    out->add_warnings(warning);
   }
 }
 
@@ -111,7 +128,8 @@ pb::ModelInfo ModelInfoOf(const ModelEntry& entry, const std::string& backend) {
   out.set_name(entry.name);
   out.set_state(StateOf(entry.state));
   if (!entry.failure.ok()) {
-    out.set_failure(StripPaths(entry.failure.message()));
+    // Cut as in a call's status.
+    out.set_failure(StripPaths(entry.failure.message()).substr(0, kMaxFailure));
   }
   out.set_architecture(config.architecture);
   out.set_num_layers(config.num_layers());
@@ -122,6 +140,7 @@ pb::ModelInfo ModelInfoOf(const ModelEntry& entry, const std::string& backend) {
   out.set_compute_type(ComputeName(entry.compute));
   out.set_backend(backend);
   out.set_parameters(entry.description.parameters);
+  SetNotes(entry.description, &out);
   SetLayers(config, &out);
   if (config.vision.num_layers > 0) {
     *out.mutable_vision() = VisionInfoOf(config);
@@ -132,8 +151,18 @@ pb::ModelInfo ModelInfoOf(const ModelEntry& entry, const std::string& backend) {
   out.set_weights_sha256(entry.model->weights_sha256());
   if (entry.model->tokenizer() != nullptr) {
     out.set_tokenizer_sha256(entry.model->tokenizer()->sha256_hex());
+    out.set_word_splitting(
+        entry.model->tokenizer()->runs_pattern() ? "pattern" : "built in");
   }
   out.set_load_ms(static_cast<int64_t>(entry.model->load_seconds() * 1e3));
+  const auto& non_finite = entry.model->non_finite_weights();
+  if (non_finite.has_value() && non_finite->count > 0) {
+    pb::NonFiniteWeights* weights = out.mutable_non_finite_weights();
+    weights->set_count(non_finite->count);
+    weights->set_tensor(non_finite->tensor);
+    weights->mutable_index()->Assign(non_finite->index.begin(),
+                                     non_finite->index.end());
+  }
   return out;
 }
 

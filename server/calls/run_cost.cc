@@ -17,9 +17,6 @@ constexpr double kMassiveEntryBytes = 64;
 constexpr double kChosenBytes = 64;  // one head or position
 constexpr double kTokenTextBytes = 64;
 constexpr double kDigestBytes = 200;
-// gRPC clients accept messages of up to 4 MiB by default. The margin is for
-// field headers.
-constexpr double kMaxSummaryBytes = 4.0 * (1 << 20) - (64 << 10);
 
 double NewTokens(const RunSpec& spec) {
   return spec.generate.has_value() ? spec.generate->max_new_tokens : 0;
@@ -71,6 +68,10 @@ double AppliedBytes(const RunSpec& spec, const DisruptionRule& rule,
   const bool per_token = rule.axis == DisruptionRule::Axis::kPerToken;
   const double steps =
       Has(ChoosingPhases(rule), Phase::kDecode) ? NewTokens(spec) : 0;
+  // What was written with the prompt's choice comes at the end of decode, and
+  // where LongRoPE lets the prompt choose again.
+  const double totals =
+      Has(rule.phase, Phase::kDecode) && spec.generate.has_value() ? 2 : 0;
   for (int layer : rule.layers) {
     const AttentionConfig& attention = config.attention(rule.vision, layer);
     const bool counted = rule.select == DisruptionRule::Select::kTopK ||
@@ -81,7 +82,8 @@ double AppliedBytes(const RunSpec& spec, const DisruptionRule& rule,
     const double prefill =
         each * (per_token ? positions : sequences * attention.num_heads);
     const double step = each * (per_token ? 1 : attention.num_heads);
-    bytes += sequences * kEventBytes + prefill + steps * (kEventBytes + step);
+    bytes += (sequences + totals) * kEventBytes + prefill +
+             steps * (kEventBytes + step);
   }
   return bytes * static_cast<double>(rule.tensors.size());
 }
@@ -110,7 +112,7 @@ double SummaryBytes(const RunSpec& spec, const pb::AnalyzeRequest& expanded) {
   return static_cast<double>(expanded.ByteSizeLong()) +
          5.0 * static_cast<double>(spec.tokens.size()) +
          kDigestBytes * (TextPayloads(spec) + VisionPayloads(spec)) +
-         static_cast<double>(spec.arms.size()) * (100 + 16 * NewTokens(spec));
+         static_cast<double>(spec.arms.size()) * (160 + 16 * NewTokens(spec));
 }
 
 }  // namespace
@@ -127,10 +129,10 @@ absl::StatusOr<RunCost> CostOf(const RunSpec& spec,
                      "; reduce layers/heads/positions"));
   }
   const double summary = SummaryBytes(spec, expanded);
-  if (summary > kMaxSummaryBytes) {
+  if (summary > kMaxAnswerBytes) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "the summary needs ", HumanBytes(static_cast<int64_t>(summary)),
-        ", limit ", HumanBytes(static_cast<int64_t>(kMaxSummaryBytes)),
+        ", limit ", HumanBytes(kMaxAnswerBytes),
         "; reduce arms/layers/points"));
   }
   const double bytes = static_cast<double>(cost.engine.stream_bytes) +

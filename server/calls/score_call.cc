@@ -1,15 +1,40 @@
 #include "server/calls/score_call.h"
 
+#include <cmath>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "server/calls/prepared_run.h"
+#include "server/common/bad_field.h"
 #include "server/common/delay_point.h"
+#include "server/common/limits.h"
+#include "server/common/text.h"
 #include "server/convert/convert.h"
 
 namespace qk {
 
 // Keeps the result of a pair's run until it ends.
+namespace {
+
+// Fails if the answer would be larger than clients accept.
+absl::Status CheckAnswerSize(const ConvertedScore& score, bool totals_only) {
+  constexpr int64_t kResultBytes = 64;  // without the tokens
+  constexpr int64_t kTokenBytes = 5;
+  int64_t bytes = 0;
+  for (const RunSpec& spec : score.specs) {
+    bytes += kResultBytes;
+    if (!totals_only) bytes += kTokenBytes * spec.score->size();
+  }
+  if (bytes <= kMaxAnswerBytes) return absl::OkStatus();
+  return BadField(
+      "pairs", absl::StrCat("the answer would have ", HumanBytes(bytes),
+                            ", limit ", HumanBytes(kMaxAnswerBytes),
+                            "; send fewer pairs at once, or set totals_only"));
+}
+
+}  // namespace
+
 class ScoreCall::PairSink : public RunSink {
  public:
   PairSink(Executor* executor, std::weak_ptr<ScoreCall> call, size_t index)
@@ -75,6 +100,8 @@ absl::Status ScoreCall::Prepare(const pb::ScoreRequest& request,
   }
   QK_ASSIGN_OR_RETURN(ConvertedScore score,
                       ConvertScore(request, call_.convert_context()));
+  totals_only_ = request.totals_only();
+  QK_RETURN_IF_ERROR(CheckAnswerSize(score, totals_only_));
   call_.model = score.model.name;
   call_.arms = static_cast<int64_t>(score.specs.size());
   results_.resize(score.specs.size());
@@ -82,9 +109,10 @@ absl::Status ScoreCall::Prepare(const pb::ScoreRequest& request,
   for (size_t i = 0; i < score.specs.size(); ++i) {
     RunSpec& spec = score.specs[i];
     results_[i].set_context_tokens(score.context_tokens[i]);
-    call_.prompt_tokens += static_cast<int64_t>(spec.tokens.size());
+    const int64_t rows = spec.score->end;
+    call_.prompt_tokens += rows;
     ScheduledRun& run = runs->emplace_back();
-    run.prefill_rows = static_cast<int64_t>(spec.tokens.size());
+    run.prefill_rows = rows;
     auto sink =
         std::make_shared<PairSink>(run_parts_->executor, weak_from_this(), i);
     QK_ASSIGN_OR_RETURN(run.run, Run::Create(std::move(spec), sink.get()));
@@ -106,14 +134,17 @@ void ScoreCall::PairDone(size_t index, const absl::Status& status,
     pb::ScoreResult& out = results_[index];
     double sum = 0;
     bool greedy = true;
+    int non_finite = 0;
     for (float logprob : result.token_logprob) {
       sum += logprob;
-      out.add_token_logprobs(logprob);
+      if (!std::isfinite(logprob)) ++non_finite;
+      if (!totals_only_) out.add_token_logprobs(logprob);
     }
     for (bool token : result.greedy) {
       greedy = greedy && token;
-      out.add_token_greedy(token);
+      if (!totals_only_) out.add_token_greedy(token);
     }
+    out.set_non_finite(non_finite);
     out.set_logprob(sum);
     out.set_is_greedy(greedy);
     out.set_continuation_tokens(static_cast<int>(result.greedy.size()));

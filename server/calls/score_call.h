@@ -53,8 +53,9 @@ class ScoreCall : public grpc::ServerUnaryReactor,
   grpc::CallbackServerContext* const context_;
   pb::ScoreResponse* const response_;
   std::shared_ptr<ScoreCall> self_;
-  // Prepare sets this before other threads can see the call.
+  // Prepare sets these before other threads can see the call.
   std::shared_ptr<ScheduledRequest> request_;
+  bool totals_only_ = false;
 
   Mutex mutex_;
   CallRecord call_ ABSL_GUARDED_BY(mutex_);

@@ -26,6 +26,10 @@ struct Limits {
 // reader that has stopped reading costs about two chunks inside gRPC.
 inline constexpr int kMaxChunkBytes = 256 * 1024;
 
+// The largest answer of a unary call. gRPC clients accept messages of up to
+// 4 MiB by default; the margin is for field headers.
+inline constexpr int64_t kMaxAnswerBytes = (4 << 20) - (64 << 10);
+
 }  // namespace qk
 
 #endif  // QKSCOPE_SERVER_COMMON_LIMITS_H_

@@ -2,6 +2,8 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "engine/base/check.h"
 #include "engine/base/flag_parser.h"
 #include "server/common/text.h"
 
@@ -12,10 +14,14 @@ const char kHelp[] =
 
 Usage: qkscoped [--config FILE] [--model NAME=PATH]... [flags]
 
-  --model NAME=PATH[,compute=f32|bf16][,sha256=HEX]
+  --model NAME=PATH[,compute=f32|bf16][,sha256=HEX][,ignore=FIELD+...]
+      [,ignore_tensors=NAME+...]
                          a model to serve; may be repeated. PATH is a .gguf
                          file, a .safetensors file beside its config.json, or
-                         a folder
+                         a folder. The model is read as if the ignored fields
+                         of its config.json (or keys of the .gguf file) were
+                         missing and without the ignored tensors, whose names
+                         may have a * for any characters
   --config FILE          configuration file, a text proto (proto/qkscope/v1/
                          config.proto); flags override it
   --listen HOST:PORT     gRPC address (default 127.0.0.1:7461; port 0: any
@@ -35,6 +41,10 @@ Usage: qkscoped [--config FILE] [--model NAME=PATH]... [flags]
   --backend NAME         auto (the default: the best that this machine has) or
                          cpu
   --threads N            threads of the CPU backend (default: one per core)
+  --check-weights MODE   look for NaN and infinities in the weights while they
+                         load. warn: serve the model and name the first of
+                         them; fail: do not load it; off; auto (the default):
+                         warn below 2 GiB, else off
   --log-level LEVEL      debug, info, warn or error
   --check-config         check flags, configuration and model files without
                          starting; exit 0 if all are valid, else 78
@@ -73,6 +83,16 @@ bool TakeOption(std::string* rest, absl::string_view key, std::string* value) {
   return true;
 }
 
+// Adds the names of "a+b".
+absl::Status AddNames(absl::string_view option, const std::string& value,
+                      google::protobuf::RepeatedPtrField<std::string>* names) {
+  for (const absl::string_view name : absl::StrSplit(value, '+')) {
+    if (name.empty()) return Bad(absl::StrCat(option, "=NAME+NAME..."), value);
+    *names->Add() = std::string(name);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status AddModel(const std::string& value, ServerConfig* config) {
   const size_t equals = value.find('=');
   if (equals == std::string::npos || equals == 0 ||
@@ -91,6 +111,15 @@ absl::Status AddModel(const std::string& value, ServerConfig* config) {
     }
     if (TakeOption(&rest, "sha256", &option)) {
       model->set_sha256(option);
+      more = true;
+    }
+    if (TakeOption(&rest, "ignore", &option)) {
+      QK_RETURN_IF_ERROR(AddNames("ignore", option, model->mutable_ignore()));
+      more = true;
+    }
+    if (TakeOption(&rest, "ignore_tensors", &option)) {
+      QK_RETURN_IF_ERROR(
+          AddNames("ignore_tensors", option, model->mutable_ignore_tensors()));
       more = true;
     }
   }
@@ -133,6 +162,8 @@ absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments) {
   add_text("spool", "DIR",
            [=](auto& value) { config->mutable_spool()->set_directory(value); });
   add_text("backend", "NAME", [=](auto& value) { config->set_backend(value); });
+  add_text("check-weights", "MODE",
+           [=](auto& value) { config->set_check_weights(value); });
   add_text("log-level", "LEVEL",
            [=](auto& value) { config->set_log_level(value); });
   parser.AddValue("threads", "N", [=](const std::string& value) {

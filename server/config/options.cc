@@ -110,6 +110,9 @@ absl::StatusOr<ModelToLoad> ConvertModel(const ::qkscope::v1::ModelConfig& in,
         absl::StrCat("must be f32 or bf16, got '", Echo(in.compute()), "'"));
   }
   out.compute = in.compute() == "bf16" ? ComputeType::kBF16 : ComputeType::kF32;
+  out.ignored.fields.assign(in.ignore().begin(), in.ignore().end());
+  out.ignored.tensors.assign(in.ignore_tensors().begin(),
+                             in.ignore_tensors().end());
   if (in.has_sha256()) {
     QK_ASSIGN_OR_RETURN(out.sha256, check.Sha256(key + ".sha256", in.sha256()));
   }
@@ -173,6 +176,24 @@ absl::Status SetLogLevel(const ServerConfig& config, const Checker& check,
                                   Echo(config.log_level()), "'"));
   }
   out->log_level = it->second;
+  return absl::OkStatus();
+}
+
+absl::Status SetWeightCheck(const ServerConfig& config, const Checker& check,
+                            WeightCheck* out) {
+  static const auto& kModes =
+      *new std::map<std::string, WeightCheck>{{"auto", WeightCheck::kAuto},
+                                              {"off", WeightCheck::kOff},
+                                              {"warn", WeightCheck::kWarn},
+                                              {"fail", WeightCheck::kFail}};
+  if (!config.has_check_weights()) return absl::OkStatus();
+  const auto it = kModes.find(config.check_weights());
+  if (it == kModes.end()) {
+    return check.Bad("check_weights",
+                     absl::StrCat("must be auto, warn, fail or off, got '",
+                                  Echo(config.check_weights()), "'"));
+  }
+  *out = it->second;
   return absl::OkStatus();
 }
 
@@ -277,6 +298,7 @@ absl::StatusOr<ServerOptions> OptionsFromConfig(const ServerConfig& config,
   QK_RETURN_IF_ERROR(SetModels(config, check, &out));
   QK_RETURN_IF_ERROR(SetLimits(config.limits(), check, &out.limits));
   QK_RETURN_IF_ERROR(SetLogLevel(config, check, &out));
+  QK_RETURN_IF_ERROR(SetWeightCheck(config, check, &out.check_weights));
   if (config.has_spool()) {
     QK_RETURN_IF_ERROR(SetSpool(config.spool(), check, &out));
   }

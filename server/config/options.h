@@ -34,6 +34,7 @@ struct ServerOptions {
   bool log_prompts = false;
   std::optional<ResultStore::Options> spool;  // nullopt: no results are kept
 
+  WeightCheck check_weights = WeightCheck::kAuto;
   AccessOptions access;
   ModelAdminOptions model_admin;
   // Reflection needs no credentials. nullopt: on if there are no users.

@@ -136,6 +136,24 @@ absl::Status SetOutputs(const pb::AnalyzeRequest& request,
   return absl::OkStatus();
 }
 
+// A rule that acts on generated tokens only needs some. `prefix` begins the
+// path of the request's fields.
+absl::Status CheckDecodeRules(const pb::AnalyzeRequest& request,
+                              absl::string_view prefix) {
+  if (request.has_generate()) return absl::OkStatus();
+  for (int i = 0; i < request.arms_size(); ++i) {
+    const pb::Arm& arm = request.arms(i);
+    for (int j = 0; j < arm.disruptions_size(); ++j) {
+      if (arm.disruptions(j).phase() != pb::DECODE) continue;
+      return BadField(
+          absl::StrFormat("%sarms[%d].disruptions[%d].phase", prefix, i, j),
+          "DECODE acts on generated tokens, but the request has no "
+          "generate; expected PREFILL, BOTH or a generate");
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckEnvelope(const pb::AnalyzeRequest& request) {
   if (request.strict()) QK_RETURN_IF_ERROR(CheckNoUnknownFields(request));
   if (request.client_tag().size() > kMaxClientTag) {
@@ -168,6 +186,7 @@ absl::StatusOr<ConvertedRequest> Convert(const pb::AnalyzeRequest& request,
     *out.expanded.mutable_input()->add_images() = std::move(image);
   }
   QK_RETURN_IF_ERROR(SetArms(request, context, &out));
+  QK_RETURN_IF_ERROR(CheckDecodeRules(request, ""));
   QK_RETURN_IF_ERROR(CheckTowerRules(out));
   if (request.has_generate()) {
     QK_RETURN_IF_ERROR(SetGenerate(request.generate(), context, &out));
@@ -200,6 +219,7 @@ absl::Status CheckManySpec(const pb::AnalyzeManySpec& spec,
                     "must not be set; send each prompt in its own message");
   }
   QK_RETURN_IF_ERROR(CheckEnvelope(request));
+  QK_RETURN_IF_ERROR(CheckDecodeRules(request, "spec.request."));
   if (request.detach() || request.resumable()) {
     return BadField(
         request.detach() ? "spec.request.detach" : "spec.request.resumable",

@@ -25,13 +25,17 @@ namespace qk {
 struct ModelView {
   std::string name;
   const ModelConfig* config = nullptr;
-  const Tokenizer* tokenizer = nullptr;  // nullptr: the model has none
+  const Tokenizer* tokenizer = nullptr;  // nullptr: the model takes no text,
+  std::string text_problem;              // because of this
   std::shared_ptr<const Model> model;    // copied to ArmSpec
 };
 
 // Finds a loaded model. Its errors name the model but no field.
 using ModelLookup =
     std::function<absl::StatusOr<ModelView>(const std::string& name)>;
+
+// FAILED_PRECONDITION: `model 'x' takes no text (reason)`.
+absl::Status TakesNoText(const ModelView& model);
 
 struct ConvertContext {
   ModelLookup find_model;

@@ -60,10 +60,9 @@ absl::Status ConvertStops(const pb::GenerateSpec& in, const ModelView& model,
   QK_RETURN_IF_ERROR(
       CheckCount("stop_strings", in.stop_strings_size(), kMaxStops));
   if (!in.stop_strings().empty() && model.tokenizer == nullptr) {
-    return absl::FailedPreconditionError(absl::StrCat("stop_strings: model '",
-                                                      model.name,
-                                                      "' has no tokenizer; use "
-                                                      "stop_token_ids"));
+    const absl::Status status = TakesNoText(model);
+    return absl::FailedPreconditionError(absl::StrCat(
+        "stop_strings: ", status.message(), "; use stop_token_ids"));
   }
   for (int i = 0; i < in.stop_strings_size(); ++i) {
     const std::string& text = in.stop_strings(i);

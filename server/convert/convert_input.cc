@@ -26,8 +26,9 @@ absl::Status CheckText(absl::string_view field, absl::string_view text,
 }
 
 absl::Status NeedsTokenizer(absl::string_view field, const ModelView& model) {
-  return absl::FailedPreconditionError(absl::StrCat(
-      field, ": model '", model.name, "' has no tokenizer; send token_ids"));
+  const absl::Status status = TakesNoText(model);
+  return absl::FailedPreconditionError(
+      absl::StrCat(field, ": ", status.message(), "; send token_ids"));
 }
 
 absl::Status PrefixField(absl::string_view field, const absl::Status& status) {
@@ -40,9 +41,11 @@ absl::Status CheckVocabulary(absl::string_view field,
                              const ModelView& model) {
   for (const TokenSpan& token : tokens) {
     if (token.id >= 0 && token.id < model.config->vocab_size) continue;
-    return absl::FailedPreconditionError(absl::StrFormat(
-        "%s: token %d is outside the model's vocabulary [0, %d)", field,
-        token.id, model.config->vocab_size));
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "%s: token %d, '%s', is outside the model's vocabulary [0, %d): the "
+        "tokenizer knows more tokens than the model has embeddings",
+        field, token.id, Echo(model.tokenizer->Piece(token.id)),
+        model.config->vocab_size));
   }
   return absl::OkStatus();
 }
@@ -104,6 +107,12 @@ absl::StatusOr<EncodedChat> ConvertChat(const pb::Input& input,
 }
 
 }  // namespace
+
+absl::Status TakesNoText(const ModelView& model) {
+  return absl::FailedPreconditionError(
+      absl::StrCat("model '", model.name, "' takes no text (",
+                   StripPaths(model.text_problem), ")"));
+}
 
 absl::StatusOr<std::vector<int32_t>> CheckTokenIds(
     const google::protobuf::RepeatedField<int32_t>& ids,

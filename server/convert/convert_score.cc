@@ -7,33 +7,10 @@
 namespace qk {
 namespace {
 
-// Replaces a rule's phase by a range of positions. A Score is a single prefill
-// of context and continuation, in which DECODE stands for the continuation's
-// rows.
-absl::Status PlaceRule(absl::string_view field, int context, int total,
-                       DisruptionRule* rule) {
-  if (rule->vision) {
-    return BadField(absl::StrCat(field, ".tower"),
-                    "VISION has no meaning in Score, which takes no images");
-  }
-  if (rule->reselect) {
-    return BadField(absl::StrCat(field, ".reselect"),
-                    "has no meaning in Score");
-  }
-  const bool on_context = Has(rule->phase, Phase::kPrefill);
-  const bool on_continuation = Has(rule->phase, Phase::kDecode);
-  if (on_continuation) {
-    if (on_context && rule->positions.end != context) {
-      return BadField(absl::StrCat(field, ".positions"),
-                      absl::StrFormat("must end at %d, the end of the context, "
-                                      "when phase is BOTH",
-                                      context));
-    }
-    if (!on_context) rule->positions.begin = context;
-    rule->positions.end = total;
-  }
-  rule->phase = static_cast<unsigned>(Phase::kPrefill);
-  return absl::OkStatus();
+absl::Status CheckRule(absl::string_view field, const DisruptionRule& rule) {
+  if (!rule.vision) return absl::OkStatus();
+  return BadField(absl::StrCat(field, ".tower"),
+                  "VISION has no meaning in Score, which takes no images");
 }
 
 absl::StatusOr<std::vector<int32_t>> Tokens(const pb::Input& input,
@@ -71,7 +48,7 @@ absl::StatusOr<ConvertedPair> ConvertPair(const pb::ScorePair& pair,
                              model, limits, std::nullopt));
   // The continuation follows the context directly, without a BOS in between.
   QK_ASSIGN_OR_RETURN(
-      const auto continuation,
+      auto continuation,
       Tokens(pair.continuation(), absl::StrCat(field, ".continuation"), model,
              limits, false));
   const size_t total = out.spec.tokens.size() + continuation.size();
@@ -81,8 +58,6 @@ absl::StatusOr<ConvertedPair> ConvertPair(const pb::ScorePair& pair,
                                total, model.config->context_length));
   }
   out.context = static_cast<int>(out.spec.tokens.size());
-  out.spec.tokens.insert(out.spec.tokens.end(), continuation.begin(),
-                         continuation.end());
   pb::Arm arm;
   if (pair.has_arm()) {
     arm = pair.arm();
@@ -95,9 +70,16 @@ absl::StatusOr<ConvertedPair> ConvertPair(const pb::ScorePair& pair,
   QK_ASSIGN_OR_RETURN(ConvertedArm converted,
                       ConvertArm(arm, arm_field, model, out.context, context));
   for (size_t i = 0; i < converted.spec.rules.size(); ++i) {
-    QK_RETURN_IF_ERROR(PlaceRule(
-        absl::StrFormat("%s.disruptions[%d]", arm_field, i), out.context,
-        static_cast<int>(total), &converted.spec.rules[i]));
+    QK_RETURN_IF_ERROR(
+        CheckRule(absl::StrFormat("%s.disruptions[%d]", arm_field, i),
+                  converted.spec.rules[i]));
+  }
+  // A disrupted arm sees what a generation sees; a clean one is a single pass.
+  if (converted.spec.rules.empty()) {
+    out.spec.tokens.insert(out.spec.tokens.end(), continuation.begin(),
+                           continuation.end());
+  } else {
+    out.spec.continuation = std::move(continuation);
   }
   out.spec.arms.push_back(std::move(converted.spec));
   out.spec.capture.off = true;

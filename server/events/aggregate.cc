@@ -51,6 +51,7 @@ void Aggregator::Add(const std::vector<LayerFrame>& frames) {
         static_cast<int>(frame.point), static_cast<int>(frame.stage)}];
     const std::vector<float> norms = Floats(frame.data);
     entry.shape = frame.shape;
+    entry.group_size = frame.group_size;
     entry.mean.resize(norms.size());
     entry.squares.resize(norms.size());
     ++entry.count;
@@ -60,6 +61,7 @@ void Aggregator::Add(const std::vector<LayerFrame>& frames) {
       entry.squares[i] += difference * (norms[i] - entry.mean[i]);
     }
     if (!frame.statistics.has_value()) continue;
+    entry.non_finite_count += frame.statistics->non_finite_count;
     entry.massive_count.Add(frame.statistics->massive_count);
     entry.ratio.Add(frame.statistics->ratio);
     entry.max.Add(frame.statistics->max);
@@ -84,9 +86,11 @@ std::vector<pb::Aggregate> Aggregator::ToProto(const pb::AnalyzeRequest& spec,
     message.set_stage(static_cast<pb::Stage>(key.stage));
     message.set_count(entry.count);
     message.mutable_shape()->Assign(entry.shape.begin(), entry.shape.end());
+    message.set_group_size(entry.group_size);
     message.set_mean(Bytes(entry.mean, 1));
     message.set_variance(
         Bytes(entry.squares, static_cast<double>(entry.count)));
+    message.set_non_finite_count(entry.non_finite_count);
     *message.mutable_massive_count() = entry.massive_count.ToProto();
     *message.mutable_ratio() = entry.ratio.ToProto();
     *message.mutable_max() = entry.max.ToProto();

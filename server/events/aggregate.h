@@ -45,8 +45,9 @@ class Aggregator {
   };
   struct Entry {
     std::vector<int> shape;
+    int group_size = 1;
     std::vector<double> mean, squares;  // one value per norm
-    int64_t count = 0;
+    int64_t count = 0, non_finite_count = 0;
     RunningMoments massive_count, ratio, max, low_frequency_share;
   };
 

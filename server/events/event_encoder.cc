@@ -1,6 +1,8 @@
 #include "server/events/event_encoder.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -16,6 +18,32 @@ namespace {
 constexpr int64_t kVarint = 5;
 
 double Milliseconds(double seconds) { return seconds * 1e3; }
+
+// Counts the values of type Bits whose exponent, given by its mask, is all
+// ones.
+template <typename Bits>
+int64_t CountExponent(const std::string& data, Bits exponent) {
+  int64_t count = 0;
+  for (size_t i = 0; i + sizeof(Bits) <= data.size(); i += sizeof(Bits)) {
+    Bits bits;
+    std::memcpy(&bits, data.data() + i, sizeof(Bits));
+    count += (bits & exponent) == exponent;
+  }
+  return count;
+}
+
+// The number of the frame's values, as they are sent, that are NaN or infinite.
+int64_t CountNonFinite(const LayerFrame& frame) {
+  switch (frame.dtype) {
+    case RawDtype::kF32:
+      return CountExponent<uint32_t>(frame.data, 0x7f800000u);
+    case RawDtype::kF16:
+      return CountExponent<uint16_t>(frame.data, 0x7c00u);
+    case RawDtype::kBF16:
+      return CountExponent<uint16_t>(frame.data, 0x7f80u);
+  }
+  return 0;
+}
 
 pb::AppliedDims DimsToProto(const AppliedDims& dims) {
   pb::AppliedDims out;
@@ -79,6 +107,7 @@ void EventEncoder::Take(QueuePosition position) {
 void EventEncoder::Take(LayerFrame frame) {
   Start();
   header_ = LayerToProto(frame, options_.manifest.expanded());
+  non_finite_[frame.arm].captured += CountNonFinite(frame);
   frame_ = std::move(frame);
   offset_ = 0;
   UpdateDigest();
@@ -151,6 +180,13 @@ void EventEncoder::Take(ComparisonResult comparison) {
   double kl = 0, logprob = 0;
   for (float value : comparison.kl) kl += value;
   for (float value : comparison.token_logprob) logprob += value;
+  NonFinite& non_finite = non_finite_[comparison.arm];
+  non_finite.kl = std::count_if(comparison.kl.begin(), comparison.kl.end(),
+                                [](float kl) { return !std::isfinite(kl); });
+  out->set_non_finite(static_cast<int>(non_finite.kl));
+  for (size_t t = 0; t < comparison.top1.size(); ++t) {
+    if (comparison.top1[t] < 0) non_finite.logits.insert(static_cast<int>(t));
+  }
   const double count = std::max<double>(1, comparison.kl.size());
   out->set_mean_kl(static_cast<float>(kl / count));
   out->set_mean_logprob(
@@ -160,6 +196,12 @@ void EventEncoder::Take(ComparisonResult comparison) {
 }
 
 void EventEncoder::Take(ArmLogits logits) {
+  for (const PositionLogits& position : logits.logits) {
+    if (std::any_of(position.logprobs.begin(), position.logprobs.end(),
+                    [](float logprob) { return !std::isfinite(logprob); })) {
+      non_finite_[logits.arm].logits.insert(position.position);
+    }
+  }
   size_t i = 0;
   do {
     pb::Logits* out = Append()->mutable_logits();
@@ -213,16 +255,29 @@ bool EventEncoder::Next(pb::AnalyzeEvent* event) {
   return true;
 }
 
+void EventEncoder::FillArm(int index, const ArmSummary& arm,
+                           pb::ArmSummary* out) {
+  out->set_arm(ArmName(index));
+  out->set_generated_tokens(arm.generated_tokens);
+  out->set_generated_text(arm.text);
+  out->set_stop_reason(arm.stop_reason);
+  NonFinite& non_finite = non_finite_[index];
+  if (arm.stop_reason == "non_finite") {
+    non_finite.logits.insert(options_.manifest.token_ids_size() - 1 +
+                             arm.generated_tokens);
+  }
+  pb::NonFinite* counts = out->mutable_non_finite();
+  counts->set_captured(non_finite.captured);
+  counts->set_logits(static_cast<int64_t>(non_finite.logits.size()));
+  counts->set_kl(non_finite.kl);
+}
+
 void EventEncoder::FillFinished(const RunEnd& end, pb::Finished* finished) {
   finished->set_events(seq_);
   finished->set_streamed_bytes(streamed_bytes_);
   finished->set_prompt_tokens(options_.manifest.token_ids_size());
   for (size_t i = 0; i < end.arms.size(); ++i) {
-    pb::ArmSummary* arm = finished->add_arms();
-    arm->set_arm(ArmName(static_cast<int>(i)));
-    arm->set_generated_tokens(end.arms[i].generated_tokens);
-    arm->set_generated_text(end.arms[i].text);
-    arm->set_stop_reason(end.arms[i].stop_reason);
+    FillArm(static_cast<int>(i), end.arms[i], finished->add_arms());
   }
   pb::Times* times = finished->mutable_times();
   times->set_queue_ms(Milliseconds(options_.queue_seconds()));

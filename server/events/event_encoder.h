@@ -7,6 +7,7 @@
 #include <deque>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "absl/time/time.h"
@@ -61,6 +62,13 @@ class EventEncoder {
     int64_t bytes = 0;
   };
 
+  // The values of one arm that are not finite.
+  struct NonFinite {
+    int64_t captured = 0;
+    std::set<int> logits;  // positions
+    int64_t kl = 0;
+  };
+
   void Take(QueuePosition position);
   void Take(LayerFrame frame);
   void Take(AppliedRule applied);
@@ -73,6 +81,7 @@ class EventEncoder {
   pb::AnalyzeEvent* Append();
   void NextChunk(pb::AnalyzeEvent* event);
   void UpdateDigest();
+  void FillArm(int index, const ArmSummary& arm, pb::ArmSummary* out);
   void FillFinished(const RunEnd& end, pb::Finished* finished);
   const std::string& ArmName(int arm) const;
 
@@ -84,6 +93,7 @@ class EventEncoder {
   pb::Layer header_;
   size_t offset_ = 0;
   std::map<DigestKey, Digest> digests_;
+  std::map<int, NonFinite> non_finite_;  // by arm
   std::optional<RunEnd> end_;
   absl::Time first_event_ = absl::InfiniteFuture();
   int64_t seq_ = 0;

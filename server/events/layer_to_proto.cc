@@ -64,6 +64,7 @@ pb::Layer LayerToProto(const LayerFrame& frame,
     *out.mutable_positions() = spec.capture().positions();
   }
   SetHeads(frame, spec.capture(), &out);
+  out.set_group_size(frame.group_size);
   out.mutable_shape()->Assign(frame.shape.begin(), frame.shape.end());
   out.set_dtype(
       static_cast<pb::RawDtype>(EnumNumber(frame.dtype, kRawDtypeTable)));

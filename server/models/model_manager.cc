@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <future>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -70,7 +71,7 @@ ModelManager::~ModelManager() {
 
 absl::Status ModelManager::Describe(const ModelToLoad& model) {
   QK_ASSIGN_OR_RETURN(ModelDescription description,
-                      DescribeModel(model.path, model.compute));
+                      DescribeModel(model.path, model.compute, model.ignored));
   parts_.metrics->AddModel(model.name, description.config.num_layers());
   parts_.registry->AddLoading(model.name, std::move(description),
                               model.compute);
@@ -93,11 +94,34 @@ absl::StatusOr<std::shared_ptr<const Model>> ModelManager::Read(
     std::function<void(double)> progress) {
   ModelOptions options;
   options.compute = model.compute;
+  options.ignored = model.ignored;
   options.kv_cache_bytes = parts_.limits.kv_cache_bytes;
   options.max_rows_per_pass = parts_.limits.max_rows_per_pass;
   options.expected_sha256 = model.sha256;
   options.progress = std::move(progress);
-  return Model::Load(path, options, parts_.backend);
+  if (parts_.check_weights != WeightCheck::kAuto) {
+    options.check_weights_below = parts_.check_weights == WeightCheck::kOff
+                                      ? 0
+                                      : std::numeric_limits<int64_t>::max();
+  }
+  QK_ASSIGN_OR_RETURN(std::shared_ptr<const Model> loaded,
+                      Model::Load(path, options, parts_.backend));
+  QK_RETURN_IF_ERROR(CheckFinite(model.name, *loaded));
+  return loaded;
+}
+
+absl::Status ModelManager::CheckFinite(const std::string& name,
+                                       const Model& model) const {
+  const std::optional<NonFiniteWeights>& found = model.non_finite_weights();
+  if (!found.has_value() || found->count == 0) return absl::OkStatus();
+  if (parts_.check_weights == WeightCheck::kFail) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(found->Text(), " (check_weights is fail)"));
+  }
+  parts_.log->Warn(
+      "weights_not_finite",
+      {{"model", name}, {"count", found->count}, {"detail", found->Text()}});
+  return absl::OkStatus();
 }
 
 void ModelManager::SetReady(const std::string& name,
@@ -109,6 +133,14 @@ void ModelManager::SetReady(const std::string& name,
                                    {"seconds", model->load_seconds()},
                                    {"host_bytes", model->host_bytes()},
                                    {"sha256", model->weights_sha256()}});
+  const ModelDescription& description = model->description();
+  if (model->tokenizer() == nullptr) {
+    parts_.log->Warn("model_takes_no_text",
+                     {{"model", name}, {"reason", description.text_problem}});
+  }
+  for (const std::string& warning : description.warnings) {
+    parts_.log->Warn("model_warning", {{"model", name}, {"reason", warning}});
+  }
   parts_.registry->SetReady(name, model);
   parts_.set_health(name, true);
 }
@@ -151,7 +183,8 @@ absl::StatusOr<ModelEntry> ModelManager::RunLoad(const LoadRequest& request) {
   request.on_progress(progress);
   QK_ASSIGN_OR_RETURN(const auto pinned, root_->Pin(request.model.path));
   QK_ASSIGN_OR_RETURN(ModelDescription description,
-                      DescribeModel(pinned->path(), request.model.compute));
+                      DescribeModel(pinned->path(), request.model.compute,
+                                    request.model.ignored));
   QK_RETURN_IF_ERROR(
       MakeRoom(name, description.host_bytes_estimate, &progress.evicted));
   ModelEntry old;

@@ -32,6 +32,7 @@ class ModelManager {
   struct Parts {
     Limits limits;
     ModelAdminOptions admin;
+    WeightCheck check_weights = WeightCheck::kAuto;
     Backend* backend = nullptr;
     ModelRegistry* registry = nullptr;
     Scheduler* scheduler = nullptr;
@@ -97,6 +98,8 @@ class ModelManager {
   absl::StatusOr<std::shared_ptr<const Model>> Read(
       const ModelToLoad& model, const std::string& path,
       std::function<void(double)> progress);
+  // Warns of weights that are not finite, or fails.
+  absl::Status CheckFinite(const std::string& name, const Model& model) const;
   absl::Status CheckAllowed(const std::string& sha256) const;
   // Makes room for a model of that name and size: evicts others if allowed, or
   // fails and names the models that could be unloaded.

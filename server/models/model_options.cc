@@ -1,7 +1,6 @@
 #include "server/models/model_options.h"
 
 #include "absl/strings/str_cat.h"
-#include "engine/model/model.h"
 #include "server/models/model_root.h"
 
 namespace qk {
@@ -10,7 +9,8 @@ std::vector<std::string> CheckModelFiles(const std::vector<ModelToLoad>& models,
                                          const ModelAdminOptions& admin) {
   std::vector<std::string> problems;
   for (const ModelToLoad& model : models) {
-    const auto description = DescribeModel(model.path, model.compute);
+    const auto description =
+        DescribeModel(model.path, model.compute, model.ignored);
     if (description.ok()) continue;
     problems.push_back(absl::StrCat("model '", model.name,
                                     "': ", description.status().message()));

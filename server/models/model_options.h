@@ -6,15 +6,25 @@
 #include <string>
 #include <vector>
 
+#include "engine/model/model.h"
 #include "engine/types/compute_type.h"
 
 namespace qk {
+
+// What happens if a model's weights are NaN or infinite.
+enum class WeightCheck {
+  kAuto,  // as kWarn if the model's files have less than 2 GiB, else as kOff
+  kOff,   // nobody looks
+  kWarn,  // the log and ModelInfo say so
+  kFail,  // the model is not loaded
+};
 
 struct ModelToLoad {
   std::string name;
   std::string path;
   ComputeType compute = ComputeType::kF32;
   std::string sha256;  // expected; empty: any
+  IgnoredParts ignored = {};
 };
 
 // Options of the ModelAdmin service.

@@ -194,6 +194,7 @@ absl::StatusOr<ModelView> ModelRegistry::Find(const std::string& name,
   view.name = name;
   view.config = &entry->model->config();
   view.tokenizer = entry->model->tokenizer();
+  view.text_problem = entry->model->description().text_problem;
   view.model = std::move(entry->model);
   return view;
 }

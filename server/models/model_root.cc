@@ -44,7 +44,7 @@ absl::Status OpenError(const std::string& path, int error) {
     case ENOENT:
     case ENOTDIR:
       return absl::NotFoundError(
-          absl::StrCat("path: '", name, "': no such file or folder"));
+          absl::StrCat("path: '", Echo(path), "': no such file or folder"));
     case EMFILE:
     case ENFILE:
     case ENOMEM:
@@ -87,7 +87,8 @@ absl::Status CheckPath(absl::string_view path) {
 // Whether the loader may read the file of that name.
 bool IsModelFile(absl::string_view name) {
   return absl::EndsWith(name, ".json") ||
-         absl::EndsWith(name, ".safetensors") || absl::EndsWith(name, ".model");
+         absl::EndsWith(name, ".safetensors") ||
+         absl::EndsWith(name, ".model") || name == "merges.txt";
 }
 
 absl::StatusOr<mode_t> ModeOf(int fd, const std::string& path) {

@@ -1,6 +1,7 @@
 #include "server/observe/metrics.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "server/common/grpc_status.h"
@@ -266,6 +267,8 @@ void Metrics::AddLayerStatistics(const std::string& model,
   if (tensor == nullptr || !m.has_value() || !frame.statistics.has_value()) {
     return;
   }
+  // A sum with NaN in it would stay NaN.
+  if (!std::isfinite(frame.statistics->ratio)) return;
   const prometheus::Labels labels = {
       {"model", m->layer_series > 0 ? model : kOther},
       {"layer", m->layer_series > 0 ? absl::StrCat(frame.layer) : "all"},

@@ -221,6 +221,76 @@ class QkctlTest(unittest.TestCase):
         self.assertEqual(len(lines), LAYERS * 3)
         self.assertEqual({json.loads(line)["change"] for line in lines}, {0})
 
+    def test_compare_with_a_control_of_query_heads(self):
+        """The rule gives each query head its own K; clean has KV heads."""
+        arms = ["--arm", "clean", "--arm",
+                "preset:rope_with_llm/mistral/control"]
+        out = self.qkctl("compare", *PROMPT, *arms).stdout
+        self.assertEqual(out.count(" hook_rot_k* "), LAYERS)
+        self.assertIn("KV heads of the other are repeated", out)
+        for stage in ("before", "after"):
+            lines = [json.loads(line) for line in self.qkctl(
+                "compare", *PROMPT, *arms, "--stage", stage,
+                "--json").stdout.splitlines()]
+            self.assertEqual(len(lines), LAYERS * 3)
+            for line in lines:
+                repeated = stage == "after" and line["point"] == "HOOK_ROT_K"
+                self.assertEqual(line.get("query_heads", False), repeated)
+                if stage == "before" and line["layer"] == 0:
+                    self.assertEqual(line["change"], 0)
+
+    def test_the_table_says_what_it_counts(self):
+        arms = ["--arm", "clean", "--arm",
+                "c=preset:rope_with_llm/mistral/control", "--all-arms"]
+        note = "massive values\nof K or V are counted per query head"
+        self.assertNotIn(note, self.qkctl("analyze", *PROMPT, *arms).stdout)
+        out = self.qkctl("analyze", *PROMPT, *arms, "--stage", "after").stdout
+        self.assertIn(note, out)
+        self.assertIn("\nRules of c give the query heads", out)
+
+    def test_saved_arms_of_both_layouts_compare(self):
+        path = self.folder / "a"
+        self.qkctl("analyze", *PROMPT, "--arm", "clean", "--arm",
+                   "c=preset:rope_with_llm/mistral/control", "--form", "raw",
+                   "--stage", "after", "--heads", "1,2", "--out", path)
+        tensors = load_file(path)
+        clean = tensors["clean/layer.0.hook_rot_k.after"]
+        control = tensors["c/layer.0.hook_rot_k.after"]
+        group = HEADS // KV_HEADS
+        self.assertEqual(clean.shape[1], len({1 // group, 2 // group}))
+        self.assertEqual(control.shape[1], 2)
+        repeated = clean[:, [1 // group - 1 // group, 2 // group - 1 // group]]
+        want = (np.linalg.norm(repeated - control) / np.linalg.norm(repeated))
+        lines = [json.loads(line) for line in self.qkctl(
+            "compare", path, "--arm", "clean", "--arm", "c",
+            "--json").stdout.splitlines()]
+        got = [line["change"] for line in lines
+               if line["layer"] == 0 and line["point"] == "HOOK_ROT_K"]
+        self.assertEqual(len(got), 1)
+        self.assertGreater(want, 0)
+        self.assertAlmostEqual(got[0], want, places=5)
+
+    def test_values_written_in_decode_are_counted(self):
+        steps = 4  # the fifth token is not run
+        dims = LAYERS * (HEADS + KV_HEADS)
+        for phase, reselect, want in (
+                ("prefill", "false", dims * len(IDS)),
+                ("decode", "false", dims * steps),
+                ("decode", "true", dims * steps),
+                ("both", "false", dims * (len(IDS) + steps))):
+            arm = f"x=top_k:1,phase={phase},reselect={reselect}"
+            out = self.qkctl("analyze", *PROMPT, "--arm", "clean", "--arm", arm,
+                             "--max-new-tokens", "5", "--ignore-eos").stdout
+            row = next(line.split() for line in out.splitlines()
+                       if line.startswith("x "))
+            self.assertEqual(int(row[-1]), want, arm)
+
+    def test_a_rule_of_generated_tokens_needs_some(self):
+        result = self.qkctl("analyze", *PROMPT, "--arm", "top_k:1,phase=decode",
+                            expect=4)
+        self.assertIn("arms[0].disruptions[0].phase: DECODE acts on generated "
+                      "tokens", result.stderr)
+
     def test_score(self):
         pairs = "".join(
             json.dumps({"context_ids": IDS[:n], "continuation_ids": IDS[n:]})
@@ -303,7 +373,7 @@ class QkctlTest(unittest.TestCase):
         for text, why in (("{", "not a JSON object"),
                           ('{"prompt": 1}', 'must have "prompt"'),
                           ('{"prompt_ids": [1.5]}', "a list of token ids"),
-                          ('{"id": 3, "prompt": "x"}', '"id" must be')):
+                          ('{"id": 3.5, "prompt": "x"}', '"id" must be')):
             result = self.qkctl("analyze-many", "--model", "tiny", "--jsonl",
                                 "-", expect=2, text="\n" + text)
             self.assertIn("--jsonl -:2: ", result.stderr)

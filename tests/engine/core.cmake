@@ -4,18 +4,25 @@ qk_test(golden_test SOURCES golden_test.cc LIBS qk_core)
 qk_test(disruption_test SOURCES hooks/disruption_test.cc LIBS qk_core)
 qk_test(rule_product_test SOURCES hooks/rule_product_test.cc
         hooks/rule_reference.cc TIMEOUT 900 LIBS qk_core)
+qk_test(query_head_capture_test SOURCES hooks/query_head_capture_test.cc
+        hooks/rule_reference.cc LIBS qk_core)
+qk_test(generation_test SOURCES run/generation_test.cc run/continuation_test.cc
+        LIBS qk_core)
 qk_test(estimate_test SOURCES run/estimate_test.cc LIBS qk_core)
 qk_test(test_backend_test SOURCES test_backend_test.cc LIBS qk_core)
 qk_test(create_backend_test SOURCES create_backend_test.cc LIBS qk_core)
 qk_test(identity_test SOURCES identity_test.cc LIBS qk_core)
 qk_test(config_test SOURCES architectures/config_test.cc architectures/config_families_test.cc
         architectures/config_rope_test.cc model/gemma3_folder_test.cc LIBS qk_core)
+qk_test(model_folder_test SOURCES model/model_folder_test.cc LIBS qk_core)
 qk_test(config_mutation_test SOURCES architectures/config_mutation_test.cc
         architectures/config_mutation_tables.cc architectures/config_variants.cc LIBS qk_core)
 qk_test(families_identity_test SOURCES families_identity_test.cc LIBS qk_core)
 qk_test(gguf_golden_test SOURCES gguf_golden_test.cc LIBS qk_core)
 qk_test(architectures_test SOURCES architectures/architectures_test.cc
         architectures/architectures_gguf_test.cc LIBS qk_core)
+qk_test(non_finite_test SOURCES run/non_finite_test.cc
+        model/weight_scan_test.cc LIBS qk_core)
 qk_test(packed_model_test SOURCES model/packed_model_test.cc
         model/packed_model_bad_test.cc LIBS qk_core)
 # Their operator new is their own: a binary each.

@@ -113,14 +113,14 @@ TEST_F(OutOfMemoryTest, R13_LargerTokenizers) {
   FailEach("tokenizer.json", [&](int64_t n) {
     FailingNew::Arm(n);
     const Loaded loaded =
-        WithoutBadAlloc([&] { return TokenizerFromJson(json, ""); });
+        WithoutBadAlloc([&] { return TokenizerFromJson(json, {}); });
     calls_ = FailingNew::Disarm();
     return loaded.status();
   });
   FailEach("tokenizer.model", [&](int64_t n) {
     FailingNew::Arm(n);
     const Loaded loaded = WithoutBadAlloc(
-        [&] { return TokenizerFromSentencePiece(model, config); });
+        [&] { return TokenizerFromSentencePiece(model, {.config = config}); });
     calls_ = FailingNew::Disarm();
     return loaded.status();
   });

@@ -1,9 +1,11 @@
 foreach(piece bad_json bad_spm chat chat_golden gguf gguf_spm golden hostile
-              sentencepiece)
+              sentencepiece unigram)
   qk_test(tokenizer_${piece}_test SOURCES tokenizer/tokenizer_${piece}_test.cc
           LIBS qk_tokenizer)
 endforeach()
 qk_test(word_pattern_test SOURCES tokenizer/word_pattern_test.cc
+        LIBS qk_tokenizer)
+qk_test(added_token_files_test SOURCES tokenizer/added_token_files_test.cc
         LIBS qk_tokenizer)
 qk_test(tokenizer_test SOURCES tokenizer/tokenizer_test.cc LIBS qk_tokenizer)
 

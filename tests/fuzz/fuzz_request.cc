@@ -62,7 +62,7 @@ class Models {
     ModelConfig& config = configs_[name];
     config = model->config();
     config.vocab_size = tokenizer_.vocab_size();
-    views_[name] = {name, &config, tokenizer, std::move(model)};
+    views_[name] = {name, &config, tokenizer, "", std::move(model)};
     return config;
   }
 

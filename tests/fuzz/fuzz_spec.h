@@ -99,9 +99,11 @@ inline void CheckGenerate(const GenerateSpec& generate,
 
 inline void CheckSpec(const RunSpec& spec, const ModelConfig& config) {
   const int tokens = static_cast<int>(spec.tokens.size());
-  QK_CHECK(tokens >= 1 && tokens <= config.context_length);
-  for (const int32_t id : spec.tokens) {
-    QK_CHECK(id >= 0 && id < config.vocab_size);
+  const int all = tokens + static_cast<int>(spec.continuation.size());
+  QK_CHECK(tokens >= 1 && all <= config.context_length);
+  QK_CHECK(spec.continuation.empty() || !spec.generate.has_value());
+  for (int i = 0; i < all; ++i) {
+    QK_CHECK(spec.token_at(i) >= 0 && spec.token_at(i) < config.vocab_size);
   }
   QK_CHECK(CheckImages(spec.images, spec.tokens, config.vision).ok());
   QK_CHECK(!spec.arms.empty());
@@ -125,7 +127,7 @@ inline void CheckSpec(const RunSpec& spec, const ModelConfig& config) {
   }
   if (spec.score.has_value()) {
     QK_CHECK(spec.score->begin >= 1);
-    CheckSpan(*spec.score, tokens);
+    CheckSpan(*spec.score, all);
   }
   if (spec.generate.has_value()) CheckGenerate(*spec.generate, config, tokens);
 }

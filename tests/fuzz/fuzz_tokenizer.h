@@ -22,7 +22,10 @@ inline void CheckTokenizer(
     const absl::string_view text =
         " abcab <s> it's\n\n 12  e\u0301\u65e5\u2581\u2581a<0x41>";
     const auto tokens = (*tokenizer)->Encode(text, options);
-    QK_CHECK(tokens.ok());
+    if (!tokens.ok()) {
+      CheckMessage(tokens.status());
+      continue;
+    }
     std::vector<int32_t> ids;
     for (const TokenSpan& token : *tokens) {
       QK_CHECK(token.begin <= token.end && token.end <= text.size());

@@ -8,6 +8,6 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const absl::string_view json(reinterpret_cast<const char*>(data), size);
-  qk::fuzz::CheckTokenizer(qk::TokenizerFromJson(json, ""));
+  qk::fuzz::CheckTokenizer(qk::TokenizerFromJson(json, {}));
   return 0;
 }

@@ -11,10 +11,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   // The first byte chooses a config.
   constexpr const char* kConfigs[] = {
       "", R"({"legacy": false})", R"({"add_prefix_space": false})",
-      R"({"added_tokens_decoder": {"1": {"content": "<s>", "rstrip": true}}})"};
+      R"({"added_tokens_decoder": {"1": {"content": "<s>", "rstrip": true}}})",
+      R"({"tokenizer_class": "T5Tokenizer", "extra_ids": 3})"};
   const absl::string_view model(reinterpret_cast<const char*>(data) + 1,
                                 size - 1);
   qk::fuzz::CheckTokenizer(
-      qk::TokenizerFromSentencePiece(model, kConfigs[data[0] % 4]));
+      qk::TokenizerFromSentencePiece(model, {.config = kConfigs[data[0] % 5]}));
   return 0;
 }

@@ -32,7 +32,7 @@ Subject Load(const std::string& family, Decoded decoded, const char* format) {
   std::ifstream in(QK_SOURCE_DIR "/tests/goldens/tokenizer/" + family +
                    ".json");
   const std::string json((std::istreambuf_iterator<char>(in)), {});
-  auto tokenizer = qk::TokenizerFromJson(json, "");
+  auto tokenizer = qk::TokenizerFromJson(json, {});
   QK_CHECK(tokenizer.ok());
   return {*std::move(tokenizer), decoded, format};
 }

@@ -24,6 +24,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const absl::string_view vocab = Next(&rest);
   const absl::string_view merges = Next(&rest);
   qk::fuzz::CheckTokenizer(
-      qk::TokenizerFromVocabAndMerges(vocab, merges, rest));
+      qk::TokenizerFromVocabAndMerges(vocab, merges, {.config = rest}));
   return 0;
 }

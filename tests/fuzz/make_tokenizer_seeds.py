@@ -3,6 +3,7 @@
     python make_tokenizer_seeds.py
 """
 
+import base64
 import json
 import pathlib
 import struct
@@ -85,6 +86,54 @@ def spm_seeds():
     }  # fmt: skip
 
 
+def charsmap():
+    """SentencePiece's rules: "A" becomes "ab", "\u3000" goes nowhere."""
+    units = [0] * 256
+    units[ord("A")] = 1 << 10 | 1 << 8 | ord("A")
+    units[ord("A") ^ 1] = 1 << 31
+    return struct.pack("<I256I", 1024, *units) + b"ab\0"
+
+
+def unigram(members, **settings):
+    pieces = [("<unk>", 0), ("<s>", 0), ("\u2581", -3.5), ("a", -2.25), ("b", -4),
+              ("ab", -5.125), ("\u2581a", -4.5), ("c", -9), ("<0x41>", 0)]  # fmt: skip
+    return json.dumps({
+        "added_tokens": [{"id": 1, "content": "<s>", "special": True}],
+        "model": {"type": "Unigram", "unk_id": 0, "vocab": pieces, **settings},
+        **members,
+    }, separators=(",", ":"), ensure_ascii=False).encode()  # fmt: skip
+
+
+def unigram_seeds():
+    metaspace = {"type": "Metaspace", "replacement": "\u2581",
+                 "prepend_scheme": "always", "split": True}  # fmt: skip
+    rules = {"type": "Precompiled",
+             "precompiled_charsmap": base64.b64encode(charsmap()).decode()}  # fmt: skip
+    spaces = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "\u2581"}
+    strip = {"type": "Strip", "strip_left": False, "strip_right": True}
+    plain = [{"type": name} for name in ("Nmt", "NFKD", "StripAccents", "Lowercase")]
+    t5 = {
+        "normalizer": rules,
+        "pre_tokenizer": sequence({"type": "WhitespaceSplit"}, metaspace),
+        "decoder": metaspace,
+    }
+    steps = {
+        "normalizer": {"type": "Sequence",
+                       "normalizers": [*plain, rules, strip, spaces]},
+        "pre_tokenizer": sequence(metaspace, {"type": "Digits"}),
+        "decoder": {"type": "Sequence",
+                    "decoders": [{"type": "ByteFallback"}, metaspace,
+                                 {"type": "Fuse"}]},
+    }  # fmt: skip
+    return {
+        "tokenizer_json/seed_t5": unigram(t5),
+        "tokenizer_json/seed_unigram": unigram(steps, byte_fallback=True),
+        "tokenizer_json/seed_unigram_old": unigram(t5, unk_id=None).replace(
+            b'"type":"Unigram",', b""
+        ),
+    }
+
+
 def varint(n):
     out = b""
     while n >= 0x80:
@@ -92,7 +141,7 @@ def varint(n):
     return out + bytes([n])
 
 
-def model(bytes_too):
+def model(bytes_too, model_type=2, normalizer=b"\x20\x00"):
     """A tokenizer.model."""
     pieces = [("<unk>", 0, 2), ("<s>", 0, 3), ("</s>", 0, 3), ("\u2581", -9, 1),
               ("a", -8, 1), ("b", -7, 1), ("ab", -1, 1), ("\u2581a", -1, 1),
@@ -105,7 +154,8 @@ def model(bytes_too):
         piece = b"\x0a" + varint(len(piece)) + piece
         piece += b"\x15" + struct.pack("<f", score) + b"\x18" + varint(kind)
         out += b"\x0a" + varint(len(piece)) + piece
-    return out + b"\x12\x02\x18\x02" + b"\x1a\x02\x20\x00"
+    out += b"\x12\x02\x18" + varint(model_type)
+    return out + b"\x1a" + varint(len(normalizer)) + normalizer
 
 
 def gguf(model_name, pre):
@@ -156,9 +206,16 @@ def main():
         ),
     }  # fmt: skip
     seeds.update(spm_seeds())
+    seeds.update(unigram_seeds())
     for config in range(4):
         seeds[f"tokenizer_sentencepiece/seed_{config}"] = (
             bytes([config]) + model(config == 3)
+        )
+    rules = charsmap()
+    normalizer = b"\x12" + varint(len(rules)) + rules
+    for config in (0, 1, 4):
+        seeds[f"tokenizer_sentencepiece/seed_unigram_{config}"] = (
+            bytes([config]) + model(config == 1, 1, normalizer)
         )
     seeds["tokenizer_gguf/seed_gpt2"] = gguf("gpt2", "gpt-2")
     seeds["tokenizer_gguf/seed_qwen2"] = gguf("gpt2", "qwen2")

@@ -16,7 +16,7 @@ def statistics(
 
     wavelengths: tokens, by frequency index; empty without RoPE. Dims d and d +
     rotary_dims / 2 share index d. massive_over: lambda. Non-finite entries
-    count only in non_finite_count. None means absent. narrowest: the smallest
+    count only in non_finite_count. None means absent (ratio and max: NaN). narrowest: the smallest
     |norm / threshold - 1|.
     """
     norms = norms.astype(np.float64)
@@ -56,10 +56,11 @@ def statistics(
         }
 
     finite_norms = norms[np.isfinite(norms)]
+    nothing = None if finite_norms.size == 0 else 0.0
     return {
         "massive_count": len(massive),
-        "ratio": entries[0][0] if entries else 0.0,
-        "max": finite_norms.max() if finite_norms.size else 0.0,
+        "ratio": entries[0][0] if entries else nothing,
+        "max": finite_norms.max() if finite_norms.size else None,
         "top_dim": top_dim,
         "top_dim_share": top_dim_share,
         "low_frequency_share": low_share,

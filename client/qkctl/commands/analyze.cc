@@ -62,6 +62,13 @@ ExitCode RunAnalyze(const std::vector<std::string>& arguments,
   if (auto over = line.Parse(arguments, 0)) return *over;
   absl::StatusOr<v1::AnalyzeRequest> request = request_flags.Build();
   if (!request.ok()) return context->FailUsage(request.status());
+  if (detach && output.saves()) {
+    return context->FailUsage(absl::InvalidArgumentError(
+        "--detach: has nothing to save yet; give --out and --manifest to qkctl "
+        "result"));
+  }
+  const absl::Status writable = output.CheckFiles();
+  if (!writable.ok()) return context->FailUsage(writable);
 
   const std::unique_ptr<AnalysisClient> client = context->Connect();
   if (auto failed =
@@ -75,9 +82,10 @@ ExitCode RunAnalyze(const std::vector<std::string>& arguments,
     context->console.Print(*id + "\n");
     return kExitOk;
   }
-  return output.Run(context, [&](const AnalyzeObserver& observer) {
-    return client->Analyze(*request, observer, context->Call());
-  });
+  return output.Run(
+      context, /*kept=*/resumable, [&](const AnalyzeObserver& observer) {
+        return client->Analyze(*request, observer, context->Call());
+      });
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -16,6 +17,7 @@
 #include "client/qkctl/flags/jsonl.h"
 #include "client/qkctl/flags/request_flags.h"
 #include "client/qkctl/output/analyze_view.h"
+#include "client/qkctl/output/non_finite.h"
 #include "engine/base/json_string.h"
 
 namespace qk::client {
@@ -23,28 +25,34 @@ namespace {
 
 namespace v1 = qkscope::v1;
 
-absl::Status ReadPrompts(const std::string& path,
-                         std::vector<v1::AnalyzeManyPrompt>* prompts) {
-  return ReadJsonLines(
-      path, [&](int number, const google::protobuf::Struct& line) {
-        v1::AnalyzeManyPrompt prompt;
-        const auto id = line.fields().find("id");
-        prompt.set_id(id == line.fields().end() ? absl::StrCat(number)
-                                                : id->second.string_value());
-        if (prompt.id().empty()) {
-          return absl::InvalidArgumentError("\"id\" must be a string");
-        }
-        absl::Status status = InputOf(line, "prompt", prompt.mutable_input());
-        if (status.ok()) prompts->push_back(std::move(prompt));
-        return status;
-      });
+struct Prompts {
+  std::vector<v1::AnalyzeManyPrompt> list;
+  std::set<std::string> numbers;  // the ids that the file has as integers
+};
+
+absl::Status ReadPrompts(const std::string& path, Prompts* prompts) {
+  return ReadJsonLines(path, [&](const JsonLine& line) {
+    v1::AnalyzeManyPrompt prompt;
+    absl::StatusOr<JsonId> id = IdOf(line);
+    if (!id.ok()) return id.status();
+    if (id->is_number) prompts->numbers.insert(id->text);
+    prompt.set_id(std::move(id->text));
+    absl::Status status =
+        InputOf(line.fields, "prompt", prompt.mutable_input());
+    if (status.ok()) prompts->list.push_back(std::move(prompt));
+    return status;
+  });
 }
 
-ManyObserver JsonObserver(Console* console) {
-  const auto print = [console](const std::string& id, const char* kind,
-                               const std::string& json) {
-    console->Print(absl::StrCat("{\"id\":", JsonString(id), ",\"", kind,
-                                "\":", json, "}\n"));
+// Ids are printed as the file has them: integers as integers.
+ManyObserver JsonObserver(const std::set<std::string>& numbers,
+                          Console* console) {
+  const auto print = [&numbers, console](const std::string& id,
+                                         const char* kind,
+                                         const std::string& json) {
+    console->Print(
+        absl::StrCat("{\"id\":", numbers.count(id) > 0 ? id : JsonString(id),
+                     ",\"", kind, "\":", json, "}\n"));
   };
   ManyObserver observer;
   observer.on_event = [print](const std::string& id,
@@ -116,8 +124,9 @@ class PromptTable {
 };
 
 std::string MeanAndDeviation(const v1::Moments& moments) {
+  // In this order NaN stays NaN.
   return absl::StrFormat("%.1f +-%.1f", moments.mean(),
-                         std::sqrt(std::max(0.0, moments.variance())));
+                         std::sqrt(std::max(moments.variance(), 0.0)));
 }
 
 // One line per arm, layer and point.
@@ -140,8 +149,10 @@ std::string AggregateTable(const std::vector<v1::AggregateEntry>& entries,
     absl::StrAppendFormat(
         &table, "%-*s  %8s  %-20s  %7d  %16s  %16s\n", arm_width, entry.arm(),
         absl::StrCat(entry.vision() ? "vision." : "", entry.layer()), point,
-        entry.count(), MeanAndDeviation(entry.massive_count()),
-        MeanAndDeviation(entry.ratio()));
+        entry.count(),
+        entry.non_finite_count() > 0 ? "nan"
+                                     : MeanAndDeviation(entry.massive_count()),
+        entry.non_finite_count() > 0 ? "nan" : MeanAndDeviation(entry.ratio()));
   }
   absl::StrAppend(
       &table, console.Dim("massive, ratio: mean and standard deviation over "
@@ -167,8 +178,7 @@ struct ManyFlags {
     flags->Add("json", "a JSON line per event instead of the table", &json);
   }
 
-  absl::Status Build(v1::AnalyzeManySpec* spec,
-                     std::vector<v1::AnalyzeManyPrompt>* prompts) const {
+  absl::Status Build(v1::AnalyzeManySpec* spec, Prompts* prompts) const {
     absl::StatusOr<v1::AnalyzeRequest> built = request.Build();
     if (!built.ok()) return built.status();
     *spec->mutable_request() = *std::move(built);
@@ -200,6 +210,35 @@ void PrintEnd(const ManyResult& result, size_t prompts, bool json,
                               result.failed, " failed\n"));
 }
 
+// Says on standard error how much of the answer is not finite.
+class NonFiniteCount {
+ public:
+  void Add(const absl::StatusOr<AnalysisResult>& result) {
+    if (result.ok() && !NonFiniteLines(*result).empty()) ++prompts_;
+  }
+
+  void Report(const ManyResult& result, Context* context) const {
+    int64_t norms = 0;
+    for (const v1::AggregateEntry& entry : result.aggregate) {
+      norms += entry.non_finite_count();
+    }
+    if (prompts_ > 0) {
+      context->NonFinite(
+          absl::StrCat("not finite (NaN or infinite): values of ", prompts_,
+                       prompts_ == 1 ? " prompt" : " prompts"),
+          /*allowed=*/true);
+    }
+    if (norms > 0) {
+      context->NonFinite(absl::StrCat("not finite (NaN or infinite): ", norms,
+                                      " norms of the aggregate"),
+                         /*allowed=*/true);
+    }
+  }
+
+ private:
+  int64_t prompts_ = 0;
+};
+
 ExitCode RunAnalyzeMany(const std::vector<std::string>& arguments,
                         Context* context) {
   CommandLine line(kAnalyzeManyCommand.text, context);
@@ -207,7 +246,7 @@ ExitCode RunAnalyzeMany(const std::vector<std::string>& arguments,
   flags.AddTo(line.flags());
   if (auto over = line.Parse(arguments, 0)) return *over;
   v1::AnalyzeManySpec spec;
-  std::vector<v1::AnalyzeManyPrompt> prompts;
+  Prompts prompts;
   const absl::Status built = flags.Build(&spec, &prompts);
   if (!built.ok()) return context->FailUsage(built);
 
@@ -217,22 +256,27 @@ ExitCode RunAnalyzeMany(const std::vector<std::string>& arguments,
     return *failed;
   }
   std::optional<PromptTable> table;
-  if (!flags.json) table.emplace(spec.request(), prompts, &context->console);
+  if (!flags.json) {
+    table.emplace(spec.request(), prompts.list, &context->console);
+  }
   ManyObserver observer;
-  if (flags.json) observer = JsonObserver(&context->console);
+  if (flags.json) observer = JsonObserver(prompts.numbers, &context->console);
   absl::Status first_failure;
+  NonFiniteCount non_finite;
   observer.on_prompt = [&, print = observer.on_prompt](
                            const std::string& id,
                            absl::StatusOr<AnalysisResult> result) {
     first_failure.Update(result.status());
+    non_finite.Add(result);
     if (table.has_value()) table->Add(id, result);
     if (print) print(id, std::move(result));
   };
   observer.keep_tensors = false;
   const absl::StatusOr<ManyResult> result =
-      client->AnalyzeMany(spec, prompts, observer, context->Call());
+      client->AnalyzeMany(spec, prompts.list, observer, context->Call());
   if (!result.ok()) return context->Fail(result.status());
-  PrintEnd(*result, prompts.size(), flags.json, &context->console);
+  PrintEnd(*result, prompts.list.size(), flags.json, &context->console);
+  non_finite.Report(*result, context);
   return ExitCodeOf(first_failure);
 }
 
@@ -241,8 +285,10 @@ ExitCode RunAnalyzeMany(const std::vector<std::string>& arguments,
 const Command kAnalyzeManyCommand = {
     {"analyze-many", "", "Run many prompts through every arm, in one call",
      "Each line of --jsonl is {\"prompt\": TEXT} or {\"prompt_ids\": [IDS]}, "
-     "with an\noptional \"id\": NAME (default: the line's number). The server "
-     "runs the prompts\ntogether. If a prompt fails, its error is shown and "
+     "with an\noptional \"id\": NAME, a string or an integer (default: the "
+     "line's "
+     "number). The server\nruns the prompts together. If a prompt fails, its "
+     "error is shown and "
      "the others continue; the exit\ncode is that of the first failure.\n\n"
      "--json: {\"id\": NAME, \"event\": AnalyzeEvent} as in analyze --json, "
      "{\"id\": NAME,\n\"error\": ManyPromptError}, {\"aggregate\": "

@@ -1,9 +1,13 @@
 #include "client/qkctl/commands/analyze_output.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
+#include "client/files/file_io.h"
 #include "client/files/json_writer.h"
 #include "client/files/saved_analysis.h"
 #include "client/qkctl/output/analyze_view.h"
+#include "client/qkctl/output/non_finite.h"
 
 namespace qk::client {
 namespace {
@@ -71,20 +75,53 @@ void AnalyzeOutput::AddTo(FlagSet* flags) {
              &files_.manifest);
 }
 
-ExitCode AnalyzeOutput::Run(Context* context, const Call& call) const {
+absl::Status AnalyzeOutput::CheckFiles() const {
+  for (const auto& path : {files_.out, files_.manifest}) {
+    if (!path.has_value()) continue;
+    const absl::Status status = CheckWritable(*path);
+    if (!status.ok()) return status;
+  }
+  if (files_.out.has_value() && files_.manifest.has_value() &&
+      IsSameFile(*files_.out, *files_.manifest)) {
+    return absl::InvalidArgumentError(
+        "--out and --manifest: name the same file");
+  }
+  return absl::OkStatus();
+}
+
+ExitCode AnalyzeOutput::Run(Context* context, bool kept,
+                            const Call& call) const {
   AnalyzeView view({.all_arms = all_arms_}, &context->console);
   AnalyzeObserver observer =
       json_ ? JsonObserver(&context->console) : TableObserver(&view);
   observer.keep_tensors = files_.out.has_value() || explain_;
+  std::string id;
+  observer.on_event = [&id, show = std::move(observer.on_event)](
+                          const v1::AnalyzeEvent& event) {
+    if (event.has_accepted()) id = event.accepted().request_id();
+    show(event);
+  };
+  const auto fail = [&](const absl::Status& status) {
+    const ExitCode code = context->Fail(status);
+    if (!kept || id.empty()) return code;
+    // A request that was cancelled has no results.
+    context->console.Error(absl::StrCat(
+        "qkctl: the request's id is ", Printable(id),
+        code == kExitCancelled ? "" : "; see qkctl result " + Printable(id)));
+    return code;
+  };
   const absl::StatusOr<AnalysisResult> result = call(observer);
-  if (!result.ok()) return context->Fail(result.status());
+  if (!result.ok()) return fail(result.status());
   if (!json_) {
     view.Finish(*result);
     PrintGenerated(*result, &context->console);
     if (explain_) context->console.Print("\n" + Explain(*result));
   }
+  for (const std::string& line : NonFiniteLines(*result)) {
+    context->NonFinite(line, /*allowed=*/true);
+  }
   const absl::Status saved = Save(*result, files_);
-  return saved.ok() ? kExitOk : context->Fail(saved);
+  return saved.ok() ? kExitOk : fail(saved);
 }
 
 }  // namespace qk::client

@@ -20,8 +20,15 @@ class AnalyzeOutput {
       const AnalyzeObserver& observer)>;
 
   void AddTo(FlagSet* flags);
-  // Makes the call, shows its events and saves its result.
-  ExitCode Run(Context* context, const Call& call) const;
+  bool saves() const {
+    return files_.out.has_value() || files_.manifest.has_value();
+  }
+  // Finds out whether the files can be written. Call it before the request is
+  // sent, so that no work is lost.
+  absl::Status CheckFiles() const;
+  // Makes the call, shows its events and saves its result. `kept`: the server
+  // keeps the results, so the request's id stands beside every error.
+  ExitCode Run(Context* context, bool kept, const Call& call) const;
 
  private:
   bool all_arms_ = false, json_ = false, explain_ = false;

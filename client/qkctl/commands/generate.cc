@@ -7,6 +7,7 @@
 #include "client/qkctl/command.h"
 #include "client/qkctl/flags/arm_spec.h"
 #include "client/qkctl/flags/request_flags.h"
+#include "client/qkctl/output/non_finite.h"
 
 namespace qk::client {
 namespace {
@@ -54,7 +55,7 @@ ExitCode RunGenerate(const std::vector<std::string>& arguments,
   GenerateFlags generate_flags;
   std::optional<std::string> model;
   std::vector<std::string> arms;
-  bool json = false;
+  bool json = false, allow_non_finite = false;
   line.flags()->Section("Request");
   line.flags()->Add("model", "NAME", "default: the server's only model",
                     &model);
@@ -64,6 +65,7 @@ ExitCode RunGenerate(const std::vector<std::string>& arguments,
   generate_flags.AddTo(line.flags(), "64");
   line.flags()->Section("Output");
   line.flags()->Add("json", "print one JSON line per event", &json);
+  AddAllowNonFinite(line.flags(), &allow_non_finite);
   if (auto over = line.Parse(arguments, 0)) return *over;
   absl::StatusOr<v1::GenerateRequest> request =
       BuildRequest(input_flags, generate_flags, arms);
@@ -85,7 +87,14 @@ ExitCode RunGenerate(const std::vector<std::string>& arguments,
                      ? absl::StrCat("{\"finished\":", ToJson(*finished), "}\n")
                  : json ? ""
                         : "\n");
-  return finished.ok() ? kExitOk : context->Fail(finished.status());
+  if (!finished.ok()) return context->Fail(finished.status());
+  const std::string bad = NonFiniteText(finished->summary().non_finite());
+  if (bad.empty()) return kExitOk;
+  return context->NonFinite(
+      absl::StrCat("not finite (NaN or infinite): ", bad,
+                   "; the generation ended after ",
+                   finished->summary().generated_tokens(), " tokens"),
+      allow_non_finite);
 }
 
 }  // namespace

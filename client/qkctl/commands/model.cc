@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "client/qkctl/command.h"
+#include "client/qkctl/output/non_finite.h"
 #include "client/qkctl/output/requests_view.h"
 
 namespace qk::client {
@@ -19,6 +20,8 @@ struct LoadFlags {
   std::optional<std::string> compute;
   std::optional<std::string> sha256;
   bool replace = false;
+  std::vector<std::string> ignore;
+  std::vector<std::string> ignore_tensors;
 };
 
 std::string ProgressText(const std::string& name,
@@ -43,6 +46,10 @@ ExitCode Load(const std::string& name, const std::string& path,
   if (flags.compute.has_value()) request.set_compute(*flags.compute);
   if (flags.sha256.has_value()) request.set_sha256(*flags.sha256);
   request.set_replace(flags.replace);
+  for (const std::string& field : flags.ignore) request.add_ignore(field);
+  for (const std::string& tensor : flags.ignore_tensors) {
+    request.add_ignore_tensors(tensor);
+  }
   std::vector<std::string> evicted;
   const auto model = context->Connect()->LoadModel(
       request,
@@ -63,7 +70,8 @@ ExitCode Load(const std::string& name, const std::string& path,
       evicted.empty() ? ""
                       : absl::StrCat("; unloaded to make room: ",
                                      absl::StrJoin(evicted, ", "))));
-  return kExitOk;
+  const std::string bad = NonFiniteWeightsText(*model);
+  return bad.empty() ? kExitOk : context->NonFinite(bad, /*allowed=*/true);
 }
 
 ExitCode Unload(const std::string& name, Context* context) {
@@ -101,6 +109,14 @@ ExitCode RunModel(const std::vector<std::string>& arguments, Context* context) {
   line.flags()->Add("compute", "TYPE", "f32 (default) or bf16", &flags.compute);
   line.flags()->Add("sha256", "HEX", "the weights' expected SHA-256",
                     &flags.sha256);
+  line.flags()->Add("ignore", "FIELD",
+                    "read the model as if this field of its config.json, or "
+                    "key of its .gguf file, was missing; may be repeated",
+                    &flags.ignore);
+  line.flags()->Add("ignore-tensors", "NAME",
+                    "load the model without the tensors of this name, in which "
+                    "* stands for any characters; may be repeated",
+                    &flags.ignore_tensors);
   line.flags()->Add("replace", "allow a name that is already served",
                     &flags.replace);
   if (auto over = line.Parse(arguments, 3)) return *over;
@@ -108,7 +124,8 @@ ExitCode RunModel(const std::vector<std::string>& arguments, Context* context) {
   if (words.size() == 3 && words[0] == "load") {
     return Load(words[1], words[2], flags, context);
   }
-  const bool given = flags.compute || flags.sha256 || flags.replace;
+  const bool given = flags.compute || flags.sha256 || flags.replace ||
+                     !flags.ignore.empty() || !flags.ignore_tensors.empty();
   if (!given && words.size() == 2 && words[0] == "unload") {
     return Unload(words[1], context);
   }

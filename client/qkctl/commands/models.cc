@@ -4,8 +4,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "client/files/json_writer.h"
 #include "client/qkctl/command.h"
+#include "client/qkctl/output/non_finite.h"
 #include "client/qkctl/output/requests_view.h"
 
 namespace qk::client {
@@ -18,6 +20,14 @@ std::string Heads(const v1::ModelInfo& model) {
   const v1::LayerInfo& layer = model.layers(0);
   return absl::StrCat(layer.num_heads(), "/", layer.num_kv_heads(), " x ",
                       layer.head_dim());
+}
+
+// What is wrong with the model, to stand at the end of its row.
+std::string Problem(const v1::ModelInfo& model) {
+  if (!model.failure().empty()) return "  " + model.failure();
+  if (!model.text_problem().empty()) return "  takes token ids only";
+  const std::string weights = NonFiniteWeightsText(model);
+  return weights.empty() ? "" : "  " + weights;
 }
 
 void PrintTable(const v1::ListModelsResponse& response, Console* console) {
@@ -36,8 +46,7 @@ void PrintTable(const v1::ListModelsResponse& response, Console* console) {
         model.name(), v1::ModelInfo::State_Name(model.state()),
         model.architecture(), model.num_layers(), Heads(model),
         model.context_length(), model.compute_type(), model.backend(),
-        MemoryBytes(model) / 1048576.0,
-        model.failure().empty() ? "" : "  " + model.failure()));
+        MemoryBytes(model) / 1048576.0, Problem(model)));
   }
 }
 
@@ -48,6 +57,18 @@ std::string VisionText(const v1::VisionInfo& v) {
       v.num_layers(), v.num_heads(), v.head_dim(), v.hidden_size(),
       v.merge_size(), v.merge_size(), v.patch_size(), v.patch_size(),
       v.output_size());
+}
+
+// Whether the model takes text, and how it splits it into words.
+std::string TextNote(const v1::ModelInfo& model) {
+  if (!model.text_problem().empty()) {
+    return absl::StrCat("no; ", Printable(model.text_problem()),
+                        "; prompts must be token ids");
+  }
+  if (model.word_splitting().empty()) return "not known until it is loaded";
+  return absl::StrCat("yes; words by ", model.word_splitting() == "pattern"
+                                            ? "the file's own pattern"
+                                            : "built-in code");
 }
 
 void PrintDetails(const v1::ModelInfo& model, Console* console) {
@@ -70,9 +91,21 @@ void PrintDetails(const v1::ModelInfo& model, Console* console) {
                                 model.host_bytes() / 1048576.0,
                                 model.device_bytes() / 1048576.0));
   row("weights SHA-256", model.weights_sha256());
-  row("tokenizer SHA-256", model.tokenizer_sha256().empty()
-                               ? "none; prompts must be token ids"
-                               : model.tokenizer_sha256());
+  row("text", TextNote(model));
+  if (!model.tokenizer_sha256().empty()) {
+    row("tokenizer SHA-256", model.tokenizer_sha256());
+  }
+  const auto list = [&](const char* name, const auto& values) {
+    if (!values.empty()) row(name, Printable(absl::StrJoin(values, ", ")));
+  };
+  list("ignored fields", model.ignored_fields());
+  list("ignored tensors", model.ignored_tensors());
+  for (const std::string& warning : model.warnings()) {
+    row("warning", Printable(warning));
+  }
+  if (model.has_non_finite_weights()) {
+    row("not finite", NonFiniteWeightsText(model));
+  }
   for (const v1::RopeInfo& rope : model.rope()) {
     std::string text =
         absl::StrFormat("theta %g, %d dims, scaling %s", rope.theta(),

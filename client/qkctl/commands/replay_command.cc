@@ -6,6 +6,7 @@
 #include "client/files/file_io.h"
 #include "client/files/replay.h"
 #include "client/qkctl/command.h"
+#include "client/qkctl/output/non_finite.h"
 
 namespace qk::client {
 namespace {
@@ -67,6 +68,9 @@ ExitCode RunReplay(const std::vector<std::string>& arguments,
   const ReplayReport report = CompareRuns(*saved, *result);
   for (const std::string& text : report.lines) {
     context->console.Print(text + "\n");
+  }
+  for (const std::string& text : NonFiniteLines(*result)) {
+    context->NonFinite(text, /*allowed=*/true);
   }
   switch (report.verdict) {
     case ReplayVerdict::kIdentical:

@@ -18,10 +18,13 @@ ExitCode RunResult(const std::vector<std::string>& arguments,
     return context->FailUsage(
         absl::InvalidArgumentError("result: needs a request id"));
   }
+  const absl::Status writable = output.CheckFiles();
+  if (!writable.ok()) return context->FailUsage(writable);
   const std::unique_ptr<AnalysisClient> client = context->Connect();
-  return output.Run(context, [&](const AnalyzeObserver& observer) {
-    return client->FetchResult(line.words()[0], observer, context->Call());
-  });
+  return output.Run(
+      context, /*kept=*/true, [&](const AnalyzeObserver& observer) {
+        return client->FetchResult(line.words()[0], observer, context->Call());
+      });
 }
 
 }  // namespace

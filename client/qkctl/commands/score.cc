@@ -1,4 +1,5 @@
-#include <algorithm>
+#include <cmath>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <utility>
@@ -19,12 +20,16 @@ namespace v1 = qkscope::v1;
 
 // Pairs per call: below the server's default limit, and few enough that the
 // server's deadline suffices.
-constexpr int kPairsPerCall = 256;
+constexpr size_t kPairsPerCall = 256;
+// Bytes of pairs per call, unless a single pair has more. The answer has 5
+// bytes for each token, and a token has a byte or more, so it stays below 4
+// MiB.
+constexpr size_t kBytesPerCall = 512 * 1024;
 
 struct ScoreFlags {
   std::optional<std::string> model, jsonl;
   std::vector<std::string> contexts, continuations, arms;
-  bool json = false;
+  bool json = false, allow_non_finite = false;
 
   void AddTo(FlagSet* flags) {
     flags->Section("Request");
@@ -42,16 +47,19 @@ struct ScoreFlags {
                "score under this arm; may be repeated (default: clean)", &arms);
     flags->Section("Output");
     flags->Add("json", "print one JSON line per pair and arm", &json);
+    AddAllowNonFinite(flags, &allow_non_finite);
   }
 };
 
 absl::Status ReadPairs(const std::string& path,
                        std::vector<v1::ScorePair>* pairs) {
-  return ReadJsonLines(path, [&](int, const google::protobuf::Struct& line) {
+  return ReadJsonLines(path, [&](const JsonLine& line) {
     v1::ScorePair pair;
-    absl::Status status = InputOf(line, "context", pair.mutable_context());
+    absl::Status status =
+        InputOf(line.fields, "context", pair.mutable_context());
     if (status.ok()) {
-      status = InputOf(line, "continuation", pair.mutable_continuation());
+      status =
+          InputOf(line.fields, "continuation", pair.mutable_continuation());
     }
     if (status.ok()) pairs->push_back(std::move(pair));
     return status;
@@ -96,12 +104,24 @@ void PrintResult(const std::string& arm, size_t pair,
       result.is_greedy() ? "yes" : "no", result.continuation_tokens()));
 }
 
+// The end of the pairs that go into one call with pairs[begin].
+size_t EndOfCall(const std::vector<v1::ScorePair>& pairs, size_t begin) {
+  size_t bytes = 0, end = begin;
+  while (end < pairs.size() && end - begin < kPairsPerCall) {
+    bytes += pairs[end].ByteSizeLong();
+    if (bytes > kBytesPerCall && end > begin) break;
+    ++end;
+  }
+  return end;
+}
+
+// Adds to `non_finite` the number of pairs whose log-probability is not finite.
 absl::Status ScoreArm(AnalysisClient* client, const std::string& model,
                       const v1::Arm& arm,
                       const std::vector<v1::ScorePair>& pairs, bool json,
-                      Context* context) {
-  for (size_t begin = 0; begin < pairs.size(); begin += kPairsPerCall) {
-    const size_t end = std::min(pairs.size(), begin + kPairsPerCall);
+                      Context* context, int64_t* non_finite) {
+  for (size_t begin = 0, end = 0; begin < pairs.size(); begin = end) {
+    end = EndOfCall(pairs, begin);
     v1::ScoreRequest request;
     request.set_model(model);
     *request.mutable_arm() = arm;
@@ -115,8 +135,10 @@ absl::Status ScoreArm(AnalysisClient* client, const std::string& model,
                        " results for ", end - begin, " pairs"));
     }
     for (size_t i = begin; i < end; ++i) {
-      PrintResult(arm.name(), i, response->results(static_cast<int>(i - begin)),
-                  json, &context->console);
+      const v1::ScoreResult& result =
+          response->results(static_cast<int>(i - begin));
+      if (!std::isfinite(result.logprob())) ++*non_finite;
+      PrintResult(arm.name(), i, result, json, &context->console);
     }
   }
   return absl::OkStatus();
@@ -145,12 +167,17 @@ ExitCode RunScore(const std::vector<std::string>& arguments, Context* context) {
                                "log-prob", "greedy", "tokens")) +
                            "\n");
   }
+  int64_t non_finite = 0;
   for (const v1::Arm& arm : arms) {
-    absl::Status status =
-        ScoreArm(client.get(), model, arm, *pairs, flags.json, context);
+    absl::Status status = ScoreArm(client.get(), model, arm, *pairs, flags.json,
+                                   context, &non_finite);
     if (!status.ok()) return context->Fail(status);
   }
-  return kExitOk;
+  if (non_finite == 0) return kExitOk;
+  return context->NonFinite(
+      absl::StrCat("not finite (NaN or infinite): the log-probabilities of ",
+                   non_finite, " of ", pairs->size() * arms.size(), " scores"),
+      flags.allow_non_finite);
 }
 
 }  // namespace
@@ -160,7 +187,10 @@ const Command kScoreCommand = {
      "Each line of --jsonl is {\"context\": TEXT, \"continuation\": TEXT}, or "
      "has\ncontext_ids and continuation_ids with token ids. log-prob is the "
      "sum over the\ncontinuation's tokens, in nats. greedy says whether each "
-     "of them was the most\nlikely token.\n\nExamples:\n"
+     "of them was the most\nlikely token.\n\nUnder a disrupted arm the "
+     "continuation's tokens count as generated: they get the\n"
+     "log-probabilities that generate would give them. A clean arm is one pass "
+     "over\nthe whole text.\n\nExamples:\n"
      "  qkctl score --context 'The city of Paris is in' "
      "--continuation ' France'\n"
      "  qkctl score --jsonl pairs.jsonl --arm clean --arm top_k:1 --json\n"},

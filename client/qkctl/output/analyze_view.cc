@@ -37,6 +37,10 @@ bool IsQueryOrKey(int point) {
          point == v1::HOOK_K || point == v1::HOOK_ROT_K;
 }
 
+bool IsKeyOrValue(int point) {
+  return point == v1::HOOK_K || point == v1::HOOK_ROT_K || point == v1::HOOK_V;
+}
+
 int BlockWidth(int point) {
   return kCountWidth + kRatioWidth +
          (IsQueryOrKey(point) ? kTopWidth + kWavelengthWidth : 0);
@@ -95,6 +99,10 @@ void AnalyzeView::OnTensor(const Tensor& tensor) {
   if (header.no_rope()) no_rope_.insert(header.layer());
   const bool shown =
       options_.all_arms || (!arms_.empty() && header.arm() == arms_[0]);
+  if (shown && IsKeyOrValue(header.point())) {
+    grouped_ = grouped_ || header.group_size() > 1;
+    if (header.group_size() == 1) query_head_arms_.insert(header.arm());
+  }
   if (shown && !header.has_statistics()) PrintValues(tensor);
   if (shown && header.has_statistics()) AddToRow(header);
   const double share =
@@ -156,6 +164,12 @@ std::string AnalyzeView::Cells(int point, const Row& row) const {
     return absl::StrFormat("%*s", BlockWidth(point), "-");
   }
   const v1::Statistics& statistics = found->second;
+  if (statistics.non_finite_count() > 0) {
+    // The largest of norms is not known if one of them is not finite.
+    return console_->Bad(
+        absl::StrFormat("%*s%*s%*s", kCountWidth, "nan", kRatioWidth, "nan",
+                        BlockWidth(point) - kCountWidth - kRatioWidth, ""));
+  }
   std::string cells =
       absl::StrFormat("%*d%*.1f", kCountWidth, statistics.massive_count(),
                       kRatioWidth, statistics.ratio());
@@ -165,7 +179,6 @@ std::string AnalyzeView::Cells(int point, const Row& row) const {
                           absl::StrCat(top.head(), ",", top.dim()),
                           kWavelengthWidth, Wavelength(top));
   }
-  if (statistics.non_finite_count() > 0) return console_->Bad(cells);
   return statistics.massive_count() > 0 ? console_->Warm(cells)
                                         : console_->Dim(cells);
 }
@@ -191,18 +204,15 @@ void AnalyzeView::PrintValues(const Tensor& tensor) {
   double sum = 0, largest = 0;
   int64_t not_finite = 0;
   for (const float value : *values) {
-    if (!std::isfinite(value)) {
-      ++not_finite;
-      continue;
-    }
+    if (!std::isfinite(value)) ++not_finite;
     sum += std::fabs(value);
     largest = std::max(largest, std::fabs(static_cast<double>(value)));
   }
-  const int64_t finite = static_cast<int64_t>(values->size()) - not_finite;
-  std::string line = absl::StrFormat("%-36s (%s)  mean |x| %.4g  max |x| %.4g",
-                                     TensorName(tensor.header),
-                                     absl::StrJoin(tensor.header.shape(), ", "),
-                                     finite > 0 ? sum / finite : 0.0, largest);
+  if (not_finite > 0) sum = largest = std::nan("");
+  std::string line = absl::StrFormat(
+      "%-36s (%s)  mean |x| %.4g  max |x| %.4g", TensorName(tensor.header),
+      absl::StrJoin(tensor.header.shape(), ", "),
+      sum / static_cast<double>(values->size()), largest);
   if (not_finite > 0) {
     line += console_->Bad(absl::StrCat("  ", not_finite, " not finite"));
   }
@@ -215,6 +225,13 @@ void AnalyzeView::Finish(const AnalysisResult& result) {
     console_->Print(
         absl::StrCat("No RoPE in layers ", absl::StrJoin(no_rope_, ","),
                      ": hook_rot_q and hook_rot_k equal hook_q and hook_k.\n"));
+  }
+  // Without groups, query heads are all that there is.
+  if (grouped_ && !query_head_arms_.empty()) {
+    console_->Print(absl::StrCat(
+        "Rules of ", absl::StrJoin(query_head_arms_, ", "),
+        " give the query heads of a group K or V of their own: after them, "
+        "massive values\nof K or V are counted per query head.\n"));
   }
   console_->Print(ArmTable(result, *console_));
 }

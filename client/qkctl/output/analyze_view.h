@@ -54,6 +54,10 @@ class AnalyzeView {
   std::map<RowKey, Row> rows_;  // not yet complete
   std::set<RowKey> printed_;
   std::set<int> no_rope_;  // layers without RoPE
+  // Whether K or V has been shown with KV heads that serve several query heads,
+  // and the arms for which one has a head for each query head.
+  bool grouped_ = false;
+  std::set<std::string> query_head_arms_;
 };
 
 // The heading and one line of the table of arms. `width` is that of the names.
@@ -65,7 +69,8 @@ std::string ArmLine(const AnalysisResult& result, const qkscope::v1::Arm& arm,
 std::string ArmTable(const AnalysisResult& result, const Console& console);
 
 // Two sentences that explain the numbers: where the massive values are, and
-// what disrupting them did. Empty if a number is missing.
+// what disrupting them did. Empty if a number is missing
+// or not finite.
 std::string Explain(const AnalysisResult& result);
 
 }  // namespace qk::client

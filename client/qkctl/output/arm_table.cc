@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "client/files/arm_kind.h"
 #include "client/qkctl/output/analyze_view.h"
+#include "client/qkctl/output/non_finite.h"
 
 namespace qk::client {
 namespace {
@@ -22,6 +23,15 @@ const v1::Comparison* Find(const AnalysisResult& result,
     if (comparison.arm() == arm) return &comparison;
   }
   return nullptr;
+}
+
+// Whether the arm's KL and flips say anything. A baseline's own say that it is
+// the one; they are shown if it is undisrupted and other arms are compared with
+// it.
+bool IsCompared(const AnalysisResult& result, const v1::Arm& arm,
+                const v1::Comparison& comparison) {
+  if (comparison.baseline() != arm.name()) return true;
+  return IsUndisrupted(arm) && result.comparisons.size() > 1;
 }
 
 int64_t Replaced(const AnalysisResult& result, const std::string& arm) {
@@ -46,14 +56,18 @@ std::string ArmLine(const AnalysisResult& result, const v1::Arm& arm,
   if (comparison != nullptr) {
     // A single token has no log-probability, because no token precedes it.
     const bool has_mean = comparison->token_logprob_size() > 1;
+    const bool compared = IsCompared(result, arm, *comparison);
     absl::StrAppendFormat(
-        &line, "  %10s  %9.4f  %9s",
+        &line, "  %10s  %9s  %9s",
         has_mean
             ? absl::StrCat(absl::StrFormat("%.4f", comparison->mean_logprob()),
                            IsUndisrupted(arm) ? " " : "*")
             : "- ",
-        comparison->mean_kl(),
-        absl::StrCat(comparison->top1_flips(), "/", comparison->kl_size()));
+        compared ? absl::StrFormat("%.4f", comparison->mean_kl()) : "-",
+        compared
+            ? absl::StrCat(comparison->top1_flips(), "/",
+                           comparison->kl_size() - comparison->non_finite())
+            : "-");
   } else {
     absl::StrAppendFormat(&line, "  %10s  %9s  %9s", "-", "-", "-");
   }
@@ -155,7 +169,12 @@ std::string ArmTable(const AnalysisResult& result, const Console& console) {
     absl::StrAppend(&table, ArmLine(result, arm, width));
   }
   std::string notes;
-  if (!baseline.empty()) {
+  if (result.comparisons.size() == 1) {
+    absl::StrAppend(&notes,
+                    "log-prob: mean over the prompt's tokens, nats. replaced: "
+                    "values written.\nKL and flips need another arm",
+                    any_disrupted ? ", such as --arm clean" : "", ".\n");
+  } else if (!baseline.empty()) {
     absl::StrAppend(&notes,
                     "log-prob: mean over the prompt's tokens, nats. KL: mean "
                     "over positions, nats, from ",
@@ -163,6 +182,9 @@ std::string ArmTable(const AnalysisResult& result, const Console& console) {
                     ".\nflips: positions whose most likely next "
                     "token is not ",
                     baseline, "'s. replaced: values written.\n");
+  }
+  for (const std::string& line : NonFiniteLines(result)) {
+    absl::StrAppend(&notes, line, "\n");
   }
   if (!baseline.empty() && any_disrupted) {
     absl::StrAppend(&notes,
@@ -173,7 +195,7 @@ std::string ArmTable(const AnalysisResult& result, const Console& console) {
 }
 
 std::string Explain(const AnalysisResult& result) {
-  if (result.comparisons.empty()) return "";
+  if (result.comparisons.empty() || !NonFiniteLines(result).empty()) return "";
   const std::string baseline = result.comparisons[0].baseline();
   const v1::Comparison* comparison = Find(result, baseline);
   if (comparison == nullptr) return "";

@@ -13,7 +13,8 @@ const char kExitCodeHelp[] =
     "   3 server not available     10 replay: the bytes differ\n"
     "   4 invalid request          11 replay: not comparable bit for bit\n"
     "   5 not found                12 permission denied\n"
-    "   6 over a limit             13 a file cannot be read or written\n";
+    "   6 over a limit             13 a file cannot be read or written\n"
+    "  14 generate, score, compare: a value is NaN or infinite\n";
 
 ExitCode ExitCodeOf(const absl::Status& status) {
   if (IsFileError(status)) return kExitFile;

@@ -21,6 +21,7 @@ enum ExitCode {
   kExitNotComparable = 11,  // replay: different weights, kernels or backend
   kExitDenied = 12,         // no valid token, or no permission
   kExitFile = 13,           // a local file cannot be read or written
+  kExitNonFinite = 14,      // the answer has values that are NaN or infinite
 };
 
 ExitCode ExitCodeOf(const absl::Status& status);

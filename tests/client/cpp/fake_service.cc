@@ -1,6 +1,7 @@
 #include "tests/client/cpp/fake_service.h"
 
 #include <chrono>
+#include <cmath>
 #include <thread>
 #include <utility>
 
@@ -63,6 +64,11 @@ grpc::Status FakeService::Analyze(
   return Play(context, events, writer);
 }
 
+std::vector<int> FakeService::score_calls() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return score_calls_;
+}
+
 std::vector<v1::AnalyzeManyRequest> FakeService::last_many_requests() {
   std::lock_guard<std::mutex> lock(mutex_);
   return last_many_requests_;
@@ -83,19 +89,26 @@ grpc::Status FakeService::AnalyzeMany(
 }
 
 grpc::Status FakeService::ListModels(grpc::ServerContext*,
-                                     const v1::ListModelsRequest*,
+                                     const v1::ListModelsRequest* request,
                                      v1::ListModelsResponse* response) {
-  v1::ModelInfo* model = response->add_models();
-  model->set_name("fake");
-  model->set_state(v1::ModelInfo::READY);
-  model->set_num_layers(2);
+  for (int i = request->offset(); i < models; ++i) {
+    if (response->models_size() == entries_per_answer) {
+      response->set_next_offset(i);
+      break;
+    }
+    v1::ModelInfo* model = response->add_models();
+    model->set_name(i == 0 ? "fake" : absl::StrCat("fake", i));
+    model->set_state(v1::ModelInfo::READY);
+    model->set_num_layers(2);
+  }
   return grpc::Status::OK;
 }
 
 grpc::Status FakeService::Generate(
     grpc::ServerContext*, const v1::GenerateRequest* request,
     grpc::ServerWriter<v1::GenerateEvent>* writer) {
-  for (int i = 0; i < request->generate().max_new_tokens(); ++i) {
+  for (int i = 0; i < request->generate().max_new_tokens() && !non_finite;
+       ++i) {
     v1::GenerateEvent event;
     event.mutable_token()->set_step(i);
     event.mutable_token()->set_text(absl::StrCat(" w", i, "\033[2J"));
@@ -104,6 +117,11 @@ grpc::Status FakeService::Generate(
   if (status.ok()) {
     v1::GenerateEvent event;
     event.mutable_finished()->set_prompt_tokens(3);
+    if (non_finite) {
+      v1::ArmSummary* summary = event.mutable_finished()->mutable_summary();
+      summary->set_stop_reason("non_finite");
+      summary->mutable_non_finite()->set_logits(1);
+    }
     writer->Write(event);
   }
   return status;
@@ -112,9 +130,15 @@ grpc::Status FakeService::Generate(
 grpc::Status FakeService::Score(grpc::ServerContext*,
                                 const v1::ScoreRequest* request,
                                 v1::ScoreResponse* response) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    score_calls_.push_back(request->pairs_size());
+  }
   for (const v1::ScorePair& pair : request->pairs()) {
     v1::ScoreResult* result = response->add_results();
-    result->set_logprob(-0.5 * (1 + request->arm().disruptions_size()));
+    result->set_logprob(non_finite
+                            ? std::nan("")
+                            : -0.5 * (1 + request->arm().disruptions_size()));
     result->set_is_greedy(true);
     result->set_continuation_tokens(
         pair.continuation().has_token_ids()
@@ -127,14 +151,19 @@ grpc::Status FakeService::Score(grpc::ServerContext*,
 grpc::Status FakeService::Tokenize(grpc::ServerContext*,
                                    const v1::TokenizeRequest* request,
                                    v1::TokenizeResponse* response) {
-  int at = 0;
-  for (const char c : request->input().text()) {
+  const std::string& text = request->input().text();
+  for (int i = request->offset(); i < static_cast<int>(text.size()); ++i) {
+    if (response->tokens_size() == entries_per_answer) {
+      response->set_next_offset(i);
+      break;
+    }
     v1::TokenPiece* token = response->add_tokens();
-    token->set_id(static_cast<unsigned char>(c));
-    token->set_piece(std::string(1, c));
-    token->set_begin(at);
-    token->set_end(++at);
+    token->set_id(static_cast<unsigned char>(text[i]));
+    token->set_piece(std::string(1, text[i]));
+    token->set_begin(i);
+    token->set_end(i + 1);
   }
+  response->set_total_tokens(static_cast<int>(text.size()));
   return status;
 }
 

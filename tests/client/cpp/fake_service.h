@@ -29,6 +29,12 @@ class FakeService : public qkscope::v1::Analysis::Service {
   // Analyze waits for its cancellation after the events.
   bool hang = false;
 
+  // The log-probabilities of Score, and why Generate ends, are not finite.
+  bool non_finite = false;
+  // Tokenize and ListModels answer with at most so many entries.
+  int entries_per_answer = 1000;
+  int models = 1;
+
   // What AnalyzeMany sends once it has read all prompts.
   std::vector<qkscope::v1::AnalyzeManyEvent> many_events;
 
@@ -36,6 +42,8 @@ class FakeService : public qkscope::v1::Analysis::Service {
   qkscope::v1::AnalyzeRequest last_request();
   std::string last_authorization();
   std::vector<qkscope::v1::AnalyzeManyRequest> last_many_requests();
+  // Returns the number of pairs of each call of Score.
+  std::vector<int> score_calls();
 
   grpc::Status Analyze(
       grpc::ServerContext* context, const qkscope::v1::AnalyzeRequest* request,
@@ -71,6 +79,7 @@ class FakeService : public qkscope::v1::Analysis::Service {
   qkscope::v1::AnalyzeRequest last_request_;
   std::string last_authorization_;
   std::vector<qkscope::v1::AnalyzeManyRequest> last_many_requests_;
+  std::vector<int> score_calls_;
   std::string address_;
   std::unique_ptr<grpc::Server> server_;
 };

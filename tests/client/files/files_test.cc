@@ -1,6 +1,7 @@
 // Tests the files of --out and --manifest.
 #include <dirent.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -133,6 +134,36 @@ TEST_F(FilesTest, AFailedWriteLeavesTheOldFileAndNoOther) {
   EXPECT_EQ(rmdir(Path("folder").c_str()), 0);
   EXPECT_THAT(Names(), ElementsAre("a"));
   EXPECT_EQ(*ReadFile(Path("a")), "old");
+}
+
+// Calls CheckWritable as a user without privileges; root may write everything.
+bool WritableForNobody(const std::string& path) {
+  const pid_t child = fork();
+  if (child == 0) {
+    if (geteuid() == 0 && setresuid(65534, 65534, 65534) != 0) _exit(2);
+    _exit(CheckWritable(path).ok() ? 0 : 1);
+  }
+  int status = 0;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) < 2) << status;
+  return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+TEST_F(FilesTest, ReadOnlyPlacesAreNotWritable) {
+  const std::string file = Path("file");
+  ASSERT_TRUE(WriteFileAtomically(file, {&file}).ok());
+  chmod(folder_.c_str(), 0777);
+  chmod(file.c_str(), 0666);
+  EXPECT_TRUE(WritableForNobody(file));
+  EXPECT_TRUE(WritableForNobody(Path("new")));
+  chmod(file.c_str(), 0444);
+  EXPECT_FALSE(WritableForNobody(file));
+  chmod(file.c_str(), 0666);
+  chmod(folder_.c_str(), 0555);
+  EXPECT_FALSE(WritableForNobody(file));
+  EXPECT_FALSE(WritableForNobody(Path("new")));
+  chmod(folder_.c_str(), 0777);
+  EXPECT_THAT(Names(), ElementsAre("file"));
 }
 
 TEST_F(FilesTest, MissingFilesAndFoldersAreFileErrors) {

@@ -93,6 +93,19 @@ TEST(ComputeNormStatistics, CountsPerHead) {
   EXPECT_DOUBLE_EQ(statistics.ratio, 2.5);
 }
 
+TEST(ComputeNormStatistics, TellsValuesThatAreNotFinite) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const float inf = std::numeric_limits<float>::infinity();
+  NormStatistics statistics =
+      ComputeNormStatistics({1, 1, 1, 5, nan, inf, 0, 0}, 4, 2.0);
+  EXPECT_EQ(statistics.non_finite, 2);
+  EXPECT_DOUBLE_EQ(statistics.ratio, 2.5);  // of the others
+  statistics = ComputeNormStatistics({nan, inf, nan, nan}, 4, 2.0);
+  EXPECT_EQ(statistics.non_finite, 4);
+  EXPECT_EQ(statistics.massive_count, 0);
+  EXPECT_TRUE(std::isnan(statistics.ratio));
+}
+
 TEST(CompareValues, DoesNotPassOverNan) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   EXPECT_EQ(CompareValues({1, nan}, {1, nan}).count, 0);

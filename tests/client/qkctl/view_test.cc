@@ -1,4 +1,5 @@
 // Tests what a person sees of an analysis.
+#include <limits>
 #include <string>
 
 #include "client/cpp/stream_checker.h"
@@ -85,6 +86,22 @@ TEST(AnalyzeView, EndsWithALinePerArm) {
   EXPECT_THAT(text, HasSubstr("* not causal"));
 }
 
+// A baseline is at no distance from itself, which says nothing about its rules.
+TEST(AnalyzeView, ComparesNoDisruptedArmWithItself) {
+  FakeStreamOptions stream;
+  stream.arms = {"top_k:1"};
+  const std::string alone = Show(stream, {});
+  EXPECT_THAT(alone, HasSubstr("top_k:1    -2.0000*          -          -"));
+  EXPECT_THAT(alone, HasSubstr("KL and flips need another arm, such as --arm "
+                               "clean.\n"));
+  EXPECT_THAT(alone, Not(HasSubstr("nats, from")));
+  stream.arms = {"top_k:1", "top_k:2"};
+  const std::string both = Show(stream, {});
+  EXPECT_THAT(both, HasSubstr("top_k:1    -2.0000*          -          -"));
+  EXPECT_THAT(both, HasSubstr("top_k:2    -3.0000*     0.5000        3/3"));
+  EXPECT_THAT(both, HasSubstr("nats, from top_k:1."));
+}
+
 TEST(AnalyzeView, SaysNothingOfCausesWithoutADisruption) {
   FakeStreamOptions stream;
   stream.arms = {"clean"};
@@ -101,6 +118,15 @@ TEST(AnalyzeView, SummarisesRawValues) {
   EXPECT_THAT(Show(stream, {}),
               HasSubstr("clean/layer.0.hook_rot_q             (1, 2, 4)  mean "
                         "|x| 5.875  max |x| 40"));
+}
+
+TEST(AnalyzeView, RawValuesThatAreNotFiniteHaveNoMean) {
+  FakeStreamOptions stream;
+  stream.form = v1::RAW;
+  stream.shift = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_THAT(Show(stream, {}),
+              HasSubstr("clean/layer.0.hook_rot_q             (1, 2, 4)  mean "
+                        "|x| nan  max |x| nan  8 not finite\n"));
 }
 
 TEST(Explain, SaysWhatTheNumbersSay) {

@@ -2,11 +2,13 @@
 
 #include <chrono>
 #include <cmath>
+#include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "engine/formats/excerpt.h"
 #include "engine/formats/json_syntax.h"
+#include "gmock/gmock.h"
 #include "tests/engine/formats/testing.h"
 
 namespace qk {
@@ -382,6 +384,34 @@ TEST(ExcerptTest, EscapesAndCuts) {
   EXPECT_EQ(FileNameOf("/a/b/model.gguf"), "model.gguf");
   EXPECT_EQ(FileNameOf("/a/b/"), "b");
   EXPECT_EQ(FileNameOf("x"), "x");
+}
+
+TEST(JsonHideTest, AMemberSeemsMissing) {
+  auto document = JsonDocument::Parse(
+      "config", R"({"a": 1, "b": {"c": [1], "d": 2}, "e.f": 3, "n": null})",
+      {});
+  ASSERT_TRUE(document.ok());
+  const JsonValue root = document->root();
+  const JsonValue inner = root.Get("b").value();
+  EXPECT_TRUE(document->Hide("a").ok());
+  EXPECT_TRUE(document->Hide("b.c").ok());
+  EXPECT_TRUE(document->Hide("e.f").ok());
+  EXPECT_FALSE(root.Find("a").has_value());
+  EXPECT_FALSE(root.Find("e.f").has_value());
+  EXPECT_FALSE(inner.Find("c").has_value());
+  EXPECT_EQ(inner.GetInt64("d").value(), 2);
+  EXPECT_EQ(root.size(), 2);
+  EXPECT_EQ(inner.size(), 1);
+  std::vector<std::string> keys;
+  EXPECT_TRUE(root.ForEachMember([&](absl::string_view key, JsonValue) {
+                    keys.emplace_back(key);
+                    return absl::OkStatus();
+                  })
+                  .ok());
+  EXPECT_THAT(keys, ::testing::ElementsAre("b", "n"));
+  for (const char* path : {"a", "x", "b.x", "b.d.x", "e", "", ".", "b.", "n"}) {
+    testing::ExpectError(document->Hide(path), ": missing");
+  }
 }
 
 }  // namespace

@@ -3,116 +3,17 @@
 // decode steps, chosen dims and written values.
 #include <algorithm>
 #include <map>
-#include <numeric>
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
-#include "tests/engine/forward_driver.h"
+#include "tests/engine/hooks/disruption_cases.h"
 
 namespace qk::testing {
 namespace {
 
 using Rule = DisruptionRule;
 
-Range ReadSpan(const JsonValue& rule, const char* key, Range missing) {
-  const std::optional<JsonValue> span = rule.Find(key);
-  if (!span.has_value()) return missing;
-  const std::vector<int32_t> ends = Ids(*span);
-  return {ends[0], ends[1]};
-}
-
-std::string TextOr(const JsonValue& object, const char* key,
-                   const char* missing) {
-  return std::string(object.GetStringOr(key, missing).value());
-}
-
-Qkv TensorFrom(absl::string_view name) {
-  return name == "q" ? Qkv::kQ : name == "k" ? Qkv::kK : Qkv::kV;
-}
-
-void ReadSelect(const JsonValue& rule, Rule* out) {
-  const JsonValue select = rule.Get("select").value();
-  const auto status = select.ForEachMember(
-      [&](absl::string_view kind, JsonValue v) -> absl::Status {
-        out->k = static_cast<int>(v.GetInt64Or("k", 0).value());
-        if (kind == "top_k") out->select = Rule::Select::kTopK;
-        if (kind == "bottom_k") out->select = Rule::Select::kBottomK;
-        if (kind == "random_k") {
-          out->select = Rule::Select::kRandomK;
-          const std::optional<JsonValue> seed = v.Find("seed");
-          out->seed = seed.has_value() ? seed->AsUint64().value() : 0;
-          out->exclude_top =
-              static_cast<int>(v.GetInt64Or("exclude_top", out->k).value());
-        }
-        if (kind == "threshold") {
-          out->select = Rule::Select::kThreshold;
-          out->lambda = v.GetDoubleOr("lambda", 5.0).value();
-        }
-        if (kind == "explicit") {
-          out->select = Rule::Select::kExplicit;
-          return v.GetArray("entries").value().ForEachElement(
-              [&](JsonValue e) -> absl::Status {
-                out->entries.push_back(
-                    {static_cast<int>(e.GetInt64("head").value()),
-                     static_cast<int>(e.GetInt64("dim").value())});
-                return absl::OkStatus();
-              });
-        }
-        return absl::OkStatus();
-      });
-  EXPECT_TRUE(status.ok()) << status;
-}
-
-PhaseSet PhaseFrom(const std::string& name) {
-  return name == "prefill" ? 1u : name == "decode" ? 2u : 3u;
-}
-
-Rule ReadRule(const JsonValue& json, int layers, int tokens) {
-  Rule rule;
-  if (json.Find("tensors").has_value()) {
-    rule.tensors.clear();
-    EXPECT_TRUE(json.GetArray("tensors")
-                    .value()
-                    .ForEachElement([&](JsonValue t) -> absl::Status {
-                      rule.tensors.push_back(TensorFrom(t.AsString().value()));
-                      return absl::OkStatus();
-                    })
-                    .ok());
-  }
-  if (TextOr(json, "point", "post_rope") == "pre_rope") {
-    rule.point = Rule::Point::kPreRope;
-  }
-  ReadSelect(json, &rule);
-  if (TextOr(json, "axis", "per_head") == "per_token") {
-    rule.axis = Rule::Axis::kPerToken;
-  }
-  const std::string replace = TextOr(json, "replace", "pooled_mean");
-  rule.replace = replace == "per_dim_mean" ? Rule::Replace::kPerDimMean
-                 : replace == "zero"       ? Rule::Replace::kZero
-                 : replace == "scale"      ? Rule::Replace::kScale
-                                           : Rule::Replace::kPooledMean;
-  rule.factor = json.GetDoubleOr("factor", 1.0).value();
-  if (TextOr(json, "kv_grouping", "kv_head") == "query_head") {
-    rule.kv_grouping = Rule::KvGrouping::kQueryHead;
-  }
-  if (TextOr(json, "kv_cache", "persist") == "attention_only") {
-    rule.kv_cache = Rule::KvCache::kAttentionOnly;
-  }
-  rule.phase = PhaseFrom(TextOr(json, "phase", "prefill"));
-  rule.reselect = json.GetBoolOr("reselect", false).value();
-  rule.stat_span = ReadSpan(json, "stat_span", {0, tokens});
-  rule.positions = ReadSpan(json, "positions", rule.stat_span);
-  if (json.Find("layers").has_value()) {
-    rule.layers = Ids(json.Get("layers").value());
-  } else {
-    rule.layers.resize(layers);
-    std::iota(rule.layers.begin(), rule.layers.end(), 0);
-  }
-  if (json.Find("heads").has_value()) {
-    rule.heads = Ids(json.Get("heads").value());
-  }
-  return rule;
-}
+constexpr int kSteps = 3;  // of the goldens' decode
 
 std::vector<double> Doubles(const JsonValue& array) {
   std::vector<double> out;
@@ -222,6 +123,42 @@ void CheckApplied(const JsonValue& expected, const std::vector<Rule>& rules,
   EXPECT_TRUE(status.ok()) << status;
 }
 
+// A rule that reuses the prompt's choice in decode reports all steps at once.
+// Compares these reports with the golden's choice, and removes them.
+void CheckDecodeTotals(const JsonValue& expected,
+                       const std::vector<Rule>& rules, Recorder* recorder) {
+  using Key = std::tuple<int, int, Qkv>;  // rule, layer, tensor
+  std::map<Key, int64_t> want, got;
+  const auto status = expected.ForEachElement([&](JsonValue e) -> absl::Status {
+    const int index = static_cast<int>(e.GetInt64("rule").value());
+    const Rule& rule = rules[index];
+    if (e.Find("step").has_value() || rule.reselect ||
+        rule.axis == Rule::Axis::kPerToken ||
+        !Has(rule.phase, Phase::kDecode)) {
+      return absl::OkStatus();
+    }
+    const Key key = {index, static_cast<int>(e.GetInt64("layer").value()),
+                     TensorFrom(e.GetString("tensor").value())};
+    int64_t& values = want[key];
+    return e.GetArray("chosen").value().ForEachElement(
+        [&](JsonValue c) -> absl::Status {
+          values += kSteps * c.GetArray("dims").value().size();
+          return absl::OkStatus();
+        });
+  });
+  EXPECT_TRUE(status.ok()) << status;
+  const auto is_total = [](const AppliedRule& applied) {
+    return applied.phase == Phase::kDecode && applied.step == -1;
+  };
+  for (const AppliedRule& applied : recorder->applied) {
+    if (!is_total(applied)) continue;
+    EXPECT_TRUE(applied.chosen.empty());
+    got[{applied.rule, applied.layer, applied.tensor}] += applied.replaced;
+  }
+  EXPECT_EQ(got, want);
+  std::erase_if(recorder->applied, is_total);
+}
+
 class DisruptionTest : public ::testing::Test {
  protected:
   DisruptionTest()
@@ -250,16 +187,8 @@ class DisruptionTest : public ::testing::Test {
                        .value()
                        .Get(c.GetString("prompt").value())
                        .value());
-    std::vector<Rule> rules;
-    ASSERT_TRUE(c.GetArray("rules")
-                    .value()
-                    .ForEachElement([&](JsonValue rule) -> absl::Status {
-                      rules.push_back(
-                          ReadRule(rule, model->config().num_layers(),
-                                   static_cast<int>(prompt.ids.size())));
-                      return absl::OkStatus();
-                    })
-                    .ok());
+    const std::vector<Rule> rules = ReadRules(
+        c, model->config().num_layers(), static_cast<int>(prompt.ids.size()));
     CaptureSpec off;
     off.off = true;
     Driven driven(model, prompt, rules, off);
@@ -269,7 +198,7 @@ class DisruptionTest : public ::testing::Test {
               1e-10)
         << name;
     std::vector<float> decode;
-    for (int step = 0; step < 3; ++step) {
+    for (int step = 0; step < kSteps; ++step) {
       driven.sequence()->AppendToken(prompt.decode_ids[step]);
       driven.Request({static_cast<int>(prompt.ids.size()) + step});
       RunPass({&driven});
@@ -279,6 +208,8 @@ class DisruptionTest : public ::testing::Test {
     EXPECT_LE(Nmse(decode, ReadTensor(*outputs_, name + "/decode")), 1e-10)
         << name;
     SCOPED_TRACE(name);
+    ASSERT_TRUE(driven.sequence()->FinishDecode().ok());
+    CheckDecodeTotals(c.Get("applied").value(), rules, &driven.recorder);
     CheckApplied(c.Get("applied").value(), rules,
                  model->config().layers[0].attention, driven.recorder.applied);
   }

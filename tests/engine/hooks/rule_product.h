@@ -53,6 +53,17 @@ struct Combination {
   bool persist() const {
     return rule.kv_cache == DisruptionRule::KvCache::kPersist;
   }
+  // Whether the rule makes the copies of a KV head differ.
+  bool copies_differ() const {
+    if (rule.vision || !query_head()) return false;
+    if (heads == HeadChoice::kPartOfGroups) {
+      return choice != Choice::kTopNone && choice != Choice::kRandomNone;
+    }
+    if (choice == Choice::kRandom) return !per_token();
+    // With all heads, the explicit list below names different dims for heads 0
+    // and 1.
+    return choice == Choice::kExplicit && heads == HeadChoice::kAll;
+  }
 };
 
 inline std::ostream& operator<<(std::ostream& os, const Combination& c) {
@@ -84,9 +95,6 @@ struct Refusal {
 
 inline std::vector<Refusal> Refusals() {
   using Rule = DisruptionRule;
-  const std::string copies_differ =
-      ".kv_cache: PERSIST cannot keep copies of K or V that differ inside a "
-      "group (kv_grouping QUERY_HEAD); use ATTENTION_ONLY";
   return {
       // An image's patches are one prefill, and the tower has no cache.
       {[](const Combination& c) { return c.rule.vision && c.rule.reselect; },
@@ -111,24 +119,10 @@ inline std::vector<Refusal> Refusals() {
       // The cache has one K (or V) for a group of query heads. A tower has no
       // groups.
       {[](const Combination& c) {
-         return !c.rule.vision && c.persist() && c.query_head() &&
-                c.ActsOnKv() && c.heads == HeadChoice::kPartOfGroups &&
-                c.choice != Choice::kTopNone && c.choice != Choice::kRandomNone;
+         return c.persist() && c.ActsOnKv() && c.copies_differ();
        },
-       copies_differ},
-      {[](const Combination& c) {
-         return !c.rule.vision && c.persist() && c.query_head() &&
-                c.ActsOnKv() && c.choice == Choice::kRandom && !c.per_token();
-       },
-       copies_differ},
-      // With all heads, the explicit list below names different dims for heads
-      // 0 and 1.
-      {[](const Combination& c) {
-         return !c.rule.vision && c.persist() && c.query_head() &&
-                c.ActsOnKv() && c.choice == Choice::kExplicit &&
-                c.heads == HeadChoice::kAll;
-       },
-       copies_differ},
+       ".kv_cache: PERSIST cannot keep copies of K or V that differ inside a "
+       "group (kv_grouping QUERY_HEAD); use ATTENTION_ONLY"},
   };
 }
 

@@ -27,10 +27,12 @@ constexpr double kTolerance = 2e-6;
 // starts from the captured projections q, k and v.
 class CheckedRun {
  public:
-  CheckedRun(std::shared_ptr<const Model> model, std::vector<Rule> rules,
+  CheckedRun(std::shared_ptr<const Model> model,
+             const std::vector<Combination>& combinations,
              const std::vector<int>& layers)
-      : rules_(std::move(rules)), layers_(layers), config_(model->config()) {
-    for (Rule& rule : rules_) {
+      : combinations_(combinations), layers_(layers), config_(model->config()) {
+    for (const Combination& combination : combinations) {
+      Rule& rule = rules_.emplace_back(combination.rule);
       // Neither span is the whole prompt, and the two differ.
       rule.stat_span = {1, kPrompt};
       rule.positions = {0, kPrompt - 1};
@@ -50,11 +52,18 @@ class CheckedRun {
   }
 
   void Check() {
+    ASSERT_TRUE(driven_->sequence()->FinishDecode().ok());
     for (const LayerFrame& frame : driven_->recorder.frames) {
       frames_[{frame.layer, frame.point, frame.stage, frame.step}] =
           RowsOf(frame);
     }
     ASSERT_EQ(frames_.size(), layers_.size() * 6 * 2 * (1 + kSteps));
+    for (const auto& [place, rows] : frames_) {
+      ASSERT_EQ(rows.heads, HeadsAt(place))
+          << "layer " << place.layer << " point "
+          << static_cast<int>(place.point) << " stage "
+          << static_cast<int>(place.stage) << " step " << place.step;
+    }
     std::vector<AppliedRule> reports;
     for (int layer : layers_) CheckLayer(layer, &reports);
     CheckReports(reports);
@@ -76,6 +85,29 @@ class CheckedRun {
     auto key() const { return std::tie(layer, point, stage, step); }
     bool operator<(const Place& other) const { return key() < other.key(); }
   };
+
+  // Returns the number of heads that a frame must have: K and V keep the
+  // model's KV heads until a rule that acts in this phase makes copies differ.
+  int HeadsAt(const Place& place) const {
+    const HookPoint point = place.point;
+    const bool is_v = point == HookPoint::kV;
+    const bool is_k = point == HookPoint::kK || point == HookPoint::kRotK;
+    if (!is_v && !is_k) return kProductHeads;
+    const Phase phase = place.step < 0 ? Phase::kPrefill : Phase::kDecode;
+    for (const Combination& c : combinations_) {
+      if (!c.copies_differ() || !c.ActsOn(is_v ? Qkv::kV : Qkv::kK) ||
+          !Has(c.rule.phase, phase)) {
+        continue;
+      }
+      const bool before_rope = c.rule.point == Rule::Point::kPreRope;
+      const bool acts_here = is_v || before_rope == (point == HookPoint::kK);
+      const bool acted_earlier = before_rope && point == HookPoint::kRotK;
+      if (acted_earlier || (acts_here && place.stage == Stage::kAfter)) {
+        return kProductHeads;
+      }
+    }
+    return kProductKvHeads;
+  }
 
   // Every tensor is expanded to the model's query heads.
   Rows Captured(const Place& place) const {
@@ -173,8 +205,10 @@ class CheckedRun {
                                      seen[Qkv::kK], seen[Qkv::kV],
                                      config_.layers[layer].attention.scale));
     }
-    for (const auto& [tensor, all] : references) {
-      for (const RuleReference& reference : all) {
+    for (auto& [tensor, all] : references) {
+      for (RuleReference& reference : all) {
+        if (reference.reports().empty()) continue;
+        reference.Finish();
         reports->insert(reports->end(), reference.reports().begin(),
                         reference.reports().end());
       }
@@ -182,9 +216,9 @@ class CheckedRun {
   }
 
   void CheckReports(const std::vector<AppliedRule>& want) {
-    using Key = std::tuple<int, int, Qkv, int>;
+    using Key = std::tuple<int, int, Qkv, Phase, int>;
     const auto key = [](const AppliedRule& a) -> Key {
-      return {a.rule, a.layer, a.tensor, a.step};
+      return {a.rule, a.layer, a.tensor, a.phase, a.step};
     };
     std::map<Key, const AppliedRule*> got;
     for (const AppliedRule& a : driven_->recorder.applied) got[key(a)] = &a;
@@ -207,6 +241,7 @@ class CheckedRun {
     }
   }
 
+  const std::vector<Combination> combinations_;
   std::vector<Rule> rules_;
   const std::vector<int> layers_;
   const ModelConfig& config_;
@@ -221,9 +256,9 @@ class RuleProductTest : public ::testing::TestWithParam<Choice> {
         model_(
             LoadGolden("tiny_llama_gqa", ComputeType::kF32, backend_.get())) {}
 
-  // Runs and checks these lists of rules, many in one pass.
+  // Runs and checks these arms' rules, many arms in one pass.
   template <typename Describe>
-  void RunAll(const std::vector<std::vector<Rule>>& lists,
+  void RunAll(const std::vector<std::vector<Combination>>& lists,
               const std::vector<int>& layers, Describe describe) {
     constexpr size_t kTogether = 256;
     for (size_t begin = 0; begin < lists.size(); begin += kTogether) {
@@ -266,8 +301,8 @@ std::vector<Combination> Accepted(Choice choice) {
 TEST_P(RuleProductTest, WhatIsAcceptedEqualsTheReference) {
   const std::vector<Combination> accepted = Accepted(GetParam());
   ASSERT_GT(accepted.size(), 1000u);
-  std::vector<std::vector<Rule>> lists;
-  for (const Combination& c : accepted) lists.push_back({c.rule});
+  std::vector<std::vector<Combination>> lists;
+  for (const Combination& c : accepted) lists.push_back({c});
   RunAll(lists, {1},
          [&](size_t i) { return ::testing::PrintToString(accepted[i]); });
 }
@@ -309,16 +344,14 @@ TEST_P(RuleProductTest, TwoRulesOfAnArmEqualTheReference) {
   std::mt19937 random(static_cast<unsigned>(GetParam()));
   constexpr size_t kPairs = 500;
   std::vector<std::vector<Combination>> pairs;
-  std::vector<std::vector<Rule>> lists;
   while (pairs.size() < kPairs) {
     Combination a = first[random() % first.size()];
     const Combination& b = all[random() % all.size()];
     if (a.heads == HeadChoice::kWholeGroup) MoveToFirstGroup(&a);
     if (Overlap(a, b)) continue;
     pairs.push_back({a, b});
-    lists.push_back({a.rule, b.rule});
   }
-  RunAll(lists, {0, 1},
+  RunAll(pairs, {0, 1},
          [&](size_t i) { return ::testing::PrintToString(pairs[i]); });
 }
 

@@ -218,7 +218,21 @@ void RuleReference::PerHead(const Rows& view, int step, Rows* written) {
   }
   if (prompt || (acts && rule_.reselect)) {
     Report(step, chosen, static_cast<int64_t>(rows.size()));
+  } else if (acts) {
+    for (const auto& [head, one] : chosen) {
+      reused_ += static_cast<int64_t>(one.dims.size());
+    }
   }
+}
+
+void RuleReference::Finish() {
+  if (rule_.axis == Rule::Axis::kPerToken || rule_.reselect ||
+      !Has(rule_.phase, Phase::kDecode)) {
+    return;
+  }
+  Report(-1, {}, 0);
+  reports_.back().phase = Phase::kDecode;
+  reports_.back().replaced = reused_;
 }
 
 void RuleReference::PerToken(const Rows& view, int start, int step,

@@ -56,6 +56,9 @@ class RuleReference {
   // entries.
   void Run(const Rows& clean, int start, int step, Rows* changed);
 
+  // Ends decode: a rule that reuses the prompt's choice reports all steps.
+  void Finish();
+
   // Returns the reports that a qk::Run sends, in the same order.
   const std::vector<AppliedRule>& reports() const { return reports_; }
 
@@ -86,6 +89,7 @@ class RuleReference {
   const int num_heads_, counted_heads_;
   Rows counted_;                  // rows of S and all generated tokens
   std::map<int, Chosen> prompt_;  // by head
+  int64_t reused_ = 0;            // values written in decode with prompt_
   std::vector<AppliedRule> reports_;
 };
 

@@ -46,7 +46,7 @@ const BadCase kBadCases[] = {
     {"ModelWordPiece", "\"BPE\"", "\"WordPiece\"",
      "model: unsupported tokenizer model \"WordPiece\""},
     {"ModelUnigram", "\"BPE\"", "\"Unigram\"",
-     "unsupported tokenizer model \"Unigram\""},
+     "model.vocab: must be an array, got an object"},
     {"ModelTypeNumber", "\"BPE\"", "7", "model.type: must be a string, got 7"},
     {"Dropout", "\"dropout\": null", "\"dropout\": 0.1",
      "dropout: must be 0 or null, got 0.1"},
@@ -78,9 +78,8 @@ const BadCase kBadCases[] = {
      "model.vocab.a: must be an integer, got \"0\""},
     {"IdTwice", "\"b\": 1", "\"b\": 0",
      "vocab: id 0 belongs to \"a\" and \"b\""},
-    {"IdMissing", "\"b\": 1", "\"b\": 7", "vocab: id 1 is missing"},
     {"IdSparse", "\"b\": 1", "\"b\": 16777216",
-     "vocab: id 1 is missing, there are 6 tokens"},
+     "vocab: id 16777216 in a vocabulary of 5 tokens"},
 
     {"NoMerges", "\"merges\"", "\"marges\"", "model.merges: missing"},
     {"MergesIsObject", R"(["a b", ["ab", "c"]])", "{}",
@@ -110,33 +109,23 @@ const BadCase kBadCases[] = {
     {"AddedIsObject", "\"added_tokens\": [", "\"added_tokens\": {}, \"x\": [",
      "added_tokens: must be an array, got an object"},
     {"AddedNoId", "{\"id\": 5", "{\"di\": 5", "added_tokens[0].id: missing"},
-    {"AddedIdOfOther", "{\"id\": 5", "{\"id\": 4",
-     "vocab: id 4 belongs to \"<s>\" and \"abc\""},
     {"AddedIdNegative", "{\"id\": 5", "{\"id\": -5",
-     "added_tokens[0]: id -5 is outside [0, 16777216]"},
-    {"AddedIdLeavesHole", "{\"id\": 5", "{\"id\": 6", "vocab: id 5 is missing"},
-    {"AddedEmpty", "\"content\": \"<s>\"", "\"content\": \"\"",
-     "added_tokens[0]: content is empty"},
+     "added_tokens[0].id: must be in [0, 4294967295], got -5"},
     {"AddedContentNull", "\"content\": \"<s>\"", "\"content\": null",
      "added_tokens[0].content: missing"},
     {"AddedTooLong", "\"content\": \"<s>\"",
      absl::StrCat("\"content\": \"", Repeat("x", 513), "\""),
      "added_tokens[0]: content has 513 bytes, limit 512"},
-    {"AddedOtherIdThanVocab", "\"content\": \"<s>\"", "\"content\": \"ab\"",
-     "added_tokens[0]: \"ab\" has id 3 and id 5"},
-    {"AddedTwice", "\"added_tokens\": [",
-     "\"added_tokens\": [{\"id\": 5, \"content\": \"<s>\"}, ",
-     "added_tokens[1]: \"<s>\" is there twice"},
     {"AddedFlagNumber", "\"lstrip\": false", "\"lstrip\": 0",
      "added_tokens[0].lstrip: must be true or false, got 0"},
 
     {"NormalizerUnknown", "\"normalizer\": null",
-     "\"normalizer\": {\"type\": \"Lowercase\"}",
-     "normalizer: unsupported normalizer \"Lowercase\""},
+     "\"normalizer\": {\"type\": \"BertNormalizer\"}",
+     "normalizer: unsupported normalizer \"BertNormalizer\""},
     {"NormalizerInSequence", "\"normalizer\": null",
      "\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": "
-     "[{\"type\": \"NFC\"}, {\"type\": \"NFKC\"}]}",
-     "normalizer.normalizers[1]: unsupported normalizer \"NFKC\""},
+     "[{\"type\": \"NFC\"}, {\"type\": \"Nfx\"}]}",
+     "normalizer.normalizers[1]: unsupported normalizer \"Nfx\""},
     {"NormalizerNoType", "\"normalizer\": null", "\"normalizer\": {}",
      "normalizer.type: missing"},
 
@@ -144,8 +133,8 @@ const BadCase kBadCases[] = {
      "decoder: unsupported decoder \"ByteLevel\""},
     {"PreTokenizerUnknown",
      R"("pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false)",
-     R"("pre_tokenizer": {"type": "WhitespaceSplit", "add_prefix_space": false)",
-     "unsupported pre_tokenizer \"WhitespaceSplit\""},
+     R"("pre_tokenizer": {"type": "BertPreTokenizer", "add_prefix_space": false)",
+     "unsupported pre_tokenizer \"BertPreTokenizer\""},
     {"PreTokenizerPattern", "\"pre_tokenizer\": {",
      R"("pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type":
 "Split", "pattern": {"Regex": "[a&&b]"}, "behavior": "Isolated"}]}, "x": {)",
@@ -216,7 +205,7 @@ class BadTokenizerJsonTest : public ::testing::TestWithParam<BadCase> {};
 
 TEST_P(BadTokenizerJsonTest, IsRefused) {
   const BadCase& bad = GetParam();
-  const auto tokenizer = TokenizerFromJson(TinyJsonWith(bad.from, bad.to), "");
+  const auto tokenizer = TokenizerFromJson(TinyJsonWith(bad.from, bad.to), {});
   ASSERT_FALSE(tokenizer.ok());
   testing::ExpectError(tokenizer.status(), bad.expected);
 }
@@ -227,19 +216,19 @@ INSTANTIATE_TEST_SUITE_P(Cases, BadTokenizerJsonTest,
                          });
 
 TEST(BadTokenizerJsonTest, Empty) {
-  testing::ExpectError(TokenizerFromJson("", "").status(), "tokenizer: empty");
+  testing::ExpectError(TokenizerFromJson("", {}).status(), "tokenizer: empty");
 }
 
 TEST(BadTokenizerJsonTest, Over64MiB) {
   const std::string spaces((64 << 20) + 1, ' ');
-  testing::ExpectError(TokenizerFromJson(spaces, "").status(),
+  testing::ExpectError(TokenizerFromJson(spaces, {}).status(),
                        "tokenizer: 67108865 bytes, limit 67108864");
 }
 
 TEST(BadTokenizerJsonTest, NoTokensAtAll) {
   testing::ExpectError(
       TokenizerFromJson(
-          R"({"model": {"type": "BPE", "vocab": {}, "merges": []}})", "")
+          R"({"model": {"type": "BPE", "vocab": {}, "merges": []}})", {})
           .status(),
       "vocab: is empty");
 }
@@ -248,20 +237,18 @@ TEST(BadTokenizerJsonTest, TwoMillionMergesAreTheLimit) {
   const std::string json = TinyJsonWith(
       R"(["a b", ["ab", "c"]])",
       absl::StrCat("[", Repeat("\"a b\",", 2'000'000), "\"a b\"]"));
-  testing::ExpectError(TokenizerFromJson(json, "").status(),
+  testing::ExpectError(TokenizerFromJson(json, {}).status(),
                        "model.merges: 2000001 merges, limit 2000000");
 }
 
 TEST(BadTokenizerJsonTest, Config) {
   const auto load = [](const std::string& config) {
-    return TokenizerFromJson(TinyJson(), config).status();
+    return TokenizerFromJson(TinyJson(), {.config = config}).status();
   };
   EXPECT_TRUE(load("{}").ok());
   EXPECT_TRUE(load(R"({"chat_template": "{{ evil() }}"})").ok());
   testing::ExpectError(load("[]"), "tokenizer_config: must be an object");
   testing::ExpectError(load("{"), "tokenizer_config: not valid JSON");
-  testing::ExpectError(load(R"({"eos_token": "</s>"})"),
-                       "tokenizer_config: eos_token: \"</s>\" is not in the");
   testing::ExpectError(load(R"({"bos_token": 1})"),
                        "tokenizer_config: bos_token: must be a string, got 1");
   testing::ExpectError(load(R"({"bos_token": {"content": null}})"),
@@ -271,7 +258,7 @@ TEST(BadTokenizerJsonTest, Config) {
 TEST(BadTokenizerJsonTest, AnyPrefixAndAnyBitFlip) {
   const std::string json = TinyJson();
   testing::TruncateAndFlip(json, json.size(), [](const std::string& bytes) {
-    const auto tokenizer = TokenizerFromJson(bytes, "");
+    const auto tokenizer = TokenizerFromJson(bytes, {});
     if (tokenizer.ok()) {
       EXPECT_TRUE((*tokenizer)->Encode("abc <s> \xc3\xa9", {}).ok());
     }

@@ -38,9 +38,9 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Load(const std::string& path) {
   }
   const std::string config = ReadFile(path + ".config.json");
   if (absl::EndsWith(path, ".model")) {
-    return TokenizerFromSentencePiece(ReadFile(path), config);
+    return TokenizerFromSentencePiece(ReadFile(path), {.config = config});
   }
-  return TokenizerFromJson(ReadFile(path), config);
+  return TokenizerFromJson(ReadFile(path), {.config = config});
 }
 
 void Put(uint32_t value) {

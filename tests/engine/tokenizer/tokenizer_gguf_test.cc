@@ -38,6 +38,30 @@ TEST(TokenizerGgufTest, EncodesAndDecodes) {
   EXPECT_FALSE(tokenizer->adds_special_tokens_by_default());
 }
 
+// Files that are older than the entry are split as llama.cpp's default.
+TEST(TokenizerGgufTest, NoPreTokenizer) {
+  TinyGguf older, named;
+  older.without = "pre";
+  named.pre = "default";
+  const auto tokenizer = LoadOrDie(older);
+  ASSERT_NE(tokenizer, nullptr);
+  for (const char* text : {"12", "ab1c", "abcab"}) {
+    EXPECT_EQ(Ids(EncodeOrDie(*tokenizer, text, {})),
+              Ids(EncodeOrDie(*LoadOrDie(named), text, {})));
+  }
+}
+
+// llama.cpp maps a spelling to the last id that has it.
+TEST(TokenizerGgufTest, ATokenThatIsThereTwice) {
+  TinyGguf gguf;
+  gguf.tokens.push_back("c");
+  gguf.types.push_back(1);
+  const auto tokenizer = LoadOrDie(gguf);
+  ASSERT_NE(tokenizer, nullptr);
+  EXPECT_THAT(Ids(EncodeOrDie(*tokenizer, "cabc", {})), ElementsAre(11, 4));
+  EXPECT_EQ(tokenizer->Decode({2, 11}, false).value(), "cc");
+}
+
 TEST(TokenizerGgufTest, PreTokenizers) {
   const auto ids = [](const std::string& pre) {
     TinyGguf gguf;
@@ -101,16 +125,12 @@ const BadCase kBadCases[] = {
      "tokenizer.ggml.model: unsupported tokenizer model \"t5\""},
     {"WordPiece", [](TinyGguf* g) { g->model = "bert"; },
      "unsupported tokenizer model \"bert\""},
-    {"NoPre", [](TinyGguf* g) { g->without = "pre"; },
-     "tokenizer.ggml.pre: missing"},
     {"UnknownPre", [](TinyGguf* g) { g->pre = "mystery\n"; },
      "tokenizer.ggml.pre: unsupported pre_tokenizer pattern \"mystery\\n\""},
     {"NoTokens", [](TinyGguf* g) { g->without = "tokens"; },
      "tokenizer.ggml.tokens: missing"},
     {"EmptyTokens", [](TinyGguf* g) { g->tokens.clear(); },
      "tokenizer.ggml.tokens: is empty"},
-    {"TokenTwice", [](TinyGguf* g) { g->tokens[5] = "a"; },
-     "tokenizer.ggml.tokens: id 5: \"a\" is also id 0"},
     {"TokenNotUtf8", [](TinyGguf* g) { g->tokens[5] = "\xff"; },
      "tokenizer.ggml.tokens: id 5: must be UTF-8, got \"\\377\""},
     {"NoTypes", [](TinyGguf* g) { g->without = "token_type"; },

@@ -96,7 +96,9 @@ TEST_P(HostileTextTest, TimeGrowsWithSize) {
 
 INSTANTIATE_TEST_SUITE_P(Families, HostileTextTest,
                          ::testing::Values("smollm", "llama3", "qwen2",
-                                           "llama2", "gemma", "metaspace"),
+                                           "llama2", "gemma", "metaspace", "t5",
+                                           "unigram_bytes", "albert",
+                                           "spm_unigram"),
                          [](const auto& info) { return info.param; });
 
 }  // namespace

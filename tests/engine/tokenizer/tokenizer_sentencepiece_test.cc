@@ -64,7 +64,8 @@ struct TinyModel {
 
 std::unique_ptr<Tokenizer> LoadOrDie(const TinyModel& model,
                                      const std::string& config = "") {
-  auto tokenizer = TokenizerFromSentencePiece(model.Build(), config);
+  auto tokenizer =
+      TokenizerFromSentencePiece(model.Build(), {.config = config});
   EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
   return tokenizer.ok() ? *std::move(tokenizer) : nullptr;
 }
@@ -96,7 +97,7 @@ TEST(SentencePieceTest, CharactersOnlyInsideTokens) {
 }
 
 TEST(SentencePieceTest, SpacesArePutInByPartOrAtTheFirstOnly) {
-  const auto legacy = LoadOrDie({});
+  const auto legacy = LoadOrDie({}, R"({"legacy": true})");
   EXPECT_THAT(Ids(EncodeOrDie(*legacy, "a<user>a", Plain())),
               ElementsAre(10, 11, 10));
   EXPECT_THAT(Ids(EncodeOrDie(*legacy, " a", Plain())), ElementsAre(9, 10));
@@ -132,32 +133,35 @@ TEST(SentencePieceTest, ByteFallback) {
             "\u00e9");
   EXPECT_EQ(tokenizer->Piece(first + 0xc3), "\xc3");
   model.pieces[first + 7].text = "<0xZZ>";
-  testing::ExpectError(TokenizerFromSentencePiece(model.Build(), "").status(),
+  testing::ExpectError(TokenizerFromSentencePiece(model.Build(), {}).status(),
                        "tokenizer.model: bad byte token \"<0xZZ>\"");
 }
 
 TEST(SentencePieceTest, Config) {
   const auto load = [](const std::string& config) {
-    return TokenizerFromSentencePiece(TinyModel().Build(), config);
+    return TokenizerFromSentencePiece(TinyModel().Build(), {.config = config});
   };
   const auto more = LoadOrDie({}, R"({"added_tokens_decoder": {
       "1": {"content": "<s>", "special": true, "rstrip": true},
       "13": {"content": "<|end|>", "special": true}},
-      "eos_token": "<|end|>", "add_eos_token": true, "add_bos_token": false})");
+      "eos_token": "<|end|>", "add_eos_token": true, "add_bos_token": false,
+      "legacy": true})");
   EXPECT_EQ(more->vocab_size(), 14);
   EXPECT_THAT(Ids(EncodeOrDie(*more, "a", {})), ElementsAre(10, 13));
   EncodeOptions options = Plain();
   options.parse_special = true;
   EXPECT_THAT(Flat(EncodeOrDie(*more, "<s> a", options)),
               ElementsAre(1, 0, 4, 10, 4, 5));
+  // A token that is not in the vocabulary gets the next id.
+  for (const char* config :
+       {R"({"added_tokens_decoder": {"15": {"content": "?"}}})",
+        R"({"added_tokens_decoder": {"3": {"content": "?"}}})",
+        R"({"bos_token": "?"})"}) {
+    EXPECT_EQ(LoadOrDie({}, config)->FindSpecial("?"), 13) << config;
+  }
   testing::ExpectError(
-      load(R"({"added_tokens_decoder": {"15": {"content": "x"}}})").status(),
-      "must be an id from 0 to 13, the first one not taken yet");
-  testing::ExpectError(
-      load(R"({"added_tokens_decoder": {"3": {"content": "x"}}})").status(),
-      "id 3 is \"a\", not \"x\"");
-  testing::ExpectError(load(R"({"bos_token": "?"})").status(),
-                       "bos_token: \"?\" is not in the vocabulary");
+      load(R"({"added_tokens_decoder": {"x": {"content": "?"}}})").status(),
+      "must be an id, got \"x\"");
   testing::ExpectError(load(R"({"legacy": 1})").status(),
                        "legacy: must be true or false, got 1");
   testing::ExpectError(load("[").status(), "tokenizer_config: not valid JSON");
@@ -170,8 +174,21 @@ struct BadCase {
 };
 
 const BadCase kBadCases[] = {
-    {"Unigram", [](TinyModel* m) { m->trainer = ""; },
-     "unsupported tokenizer model \"Unigram\""},
+    {"UnigramUnknownId",
+     [](TinyModel* m) { m->trainer = Number(3, 1) + Number(40, 13); },
+     "trainer_spec.unk_id: 13 is outside [0, 13)"},
+    {"UnigramScore",
+     [](TinyModel* m) {
+       m->trainer = Number(3, 1);
+       m->pieces[4].score = 0.0f / 0.0f;
+     },
+     "id 4: the score must be finite"},
+    {"UnigramCharsmap",
+     [](TinyModel* m) {
+       m->trainer = Number(3, 1);
+       m->normalizer += Bytes(2, "abc");
+     },
+     "normalizer_spec.precompiled_charsmap: 3 bytes are too few"},
     {"Word", [](TinyModel* m) { m->trainer = Number(3, 3); },
      "unsupported tokenizer model \"Word\""},
     {"UnknownModelType", [](TinyModel* m) { m->trainer = Number(3, 77); },
@@ -236,7 +253,7 @@ class BadSentencePieceTest : public ::testing::TestWithParam<BadCase> {};
 TEST_P(BadSentencePieceTest, IsRefused) {
   TinyModel model;
   GetParam().change(&model);
-  const auto tokenizer = TokenizerFromSentencePiece(model.Build(), "");
+  const auto tokenizer = TokenizerFromSentencePiece(model.Build(), {});
   ASSERT_FALSE(tokenizer.ok());
   testing::ExpectError(tokenizer.status(), "tokenizer.model: ");
   testing::ExpectError(tokenizer.status(), GetParam().expected);
@@ -248,17 +265,17 @@ INSTANTIATE_TEST_SUITE_P(Cases, BadSentencePieceTest,
                          });
 
 TEST(BadSentencePieceTest, EmptyAndOver64MiB) {
-  testing::ExpectError(TokenizerFromSentencePiece("", "").status(),
+  testing::ExpectError(TokenizerFromSentencePiece("", {}).status(),
                        "tokenizer.model: there are no pieces");
   testing::ExpectError(
-      TokenizerFromSentencePiece(std::string((64 << 20) + 1, 'x'), "").status(),
+      TokenizerFromSentencePiece(std::string((64 << 20) + 1, 'x'), {}).status(),
       "tokenizer.model: 67108865 bytes, limit 67108864");
 }
 
 TEST(BadSentencePieceTest, AnyPrefixAndAnyBitFlip) {
   const std::string bytes = TinyModel().Build();
   testing::TruncateAndFlip(bytes, bytes.size(), [](const std::string& file) {
-    const auto tokenizer = TokenizerFromSentencePiece(file, "");
+    const auto tokenizer = TokenizerFromSentencePiece(file, {});
     if (tokenizer.ok()) {
       EXPECT_TRUE((*tokenizer)->Encode("abc xy <s> \xc3\xa9", {}).ok());
     }

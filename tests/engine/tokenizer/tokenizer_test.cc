@@ -125,7 +125,35 @@ TEST(TokenizerTest, LongestAddedTokenWins) {
                    "\"added_tokens\": [{\"id\": 6, \"content\": \"<s>a\", "
                    "\"special\": true}, "));
   EXPECT_THAT(Ids(EncodeOrDie(*tokenizer, "<s>ab<s>b", ParseSpecial())),
-              ElementsAre(6, 1, 5, 1));
+              ElementsAre(5, 1, 6, 1));
+}
+
+// The ids that tokenizers 0.23.3 gives: what the file states does not count.
+TEST(TokenizerTest, AnAddedTokensIdFollowsFromItsContent) {
+  const auto find = [](const std::string& list, absl::string_view content) {
+    const auto tokenizer = LoadJson(
+        TinyJsonWith("\"added_tokens\": [", "\"added_tokens\": [" + list));
+    return tokenizer->FindSpecial(content);
+  };
+  EXPECT_EQ(find(R"({"id": 90, "content": "<y>"},)", "<y>"), 5);
+  EXPECT_EQ(find(R"({"id": 90, "content": "<y>"},)", "<s>"), 6);
+  EXPECT_EQ(find(R"({"id": 1, "content": "<y>"},)", "<y>"), 5);
+  EXPECT_EQ(find(R"({"id": 5, "content": "<s>"},)", "<s>"), 5);
+  EXPECT_EQ(find(R"({"id": 9, "content": "ab"},)", "ab"), 3);
+  EXPECT_EQ(find(R"({"id": 9, "content": ""},)", "<s>"), 5);
+}
+
+// An id that nobody has spells nothing; the others keep theirs.
+TEST(TokenizerTest, AVocabularyWithHoles) {
+  const auto tokenizer = LoadJson(TinyJsonWith("\"abc\": 4", "\"abc\": 9"));
+  EXPECT_EQ(tokenizer->vocab_size(), 10);
+  EXPECT_THAT(Ids(EncodeOrDie(*tokenizer, "abc", Plain())), ElementsAre(9));
+  EXPECT_EQ(tokenizer->Piece(7), "");
+  EXPECT_EQ(tokenizer->Decode({7, 9}, true).value(), "abc");
+  // <s> gets the number of the tokens, which a token of this one has.
+  testing::ExpectError(
+      TokenizerFromJson(TinyJsonWith("\"abc\": 4", "\"abc\": 5"), {}).status(),
+      "added_tokens[0]: \"<s>\" gets id 5, which is \"abc\" in the vocabulary");
 }
 
 TEST(TokenizerTest, StripTakesTheWhitespace) {
@@ -244,7 +272,9 @@ TEST(TokenizerTest, Lookups) {
   EXPECT_TRUE(tokenizer->IsSpecial(5));
   EXPECT_FALSE(tokenizer->IsSpecial(0));
   EXPECT_EQ(tokenizer->FindSpecial("<s>"), 5);
-  EXPECT_EQ(tokenizer->FindSpecial("abc"), std::nullopt);
+  // The config makes it a special token.
+  EXPECT_EQ(tokenizer->FindSpecial("abc"), 4);
+  EXPECT_EQ(tokenizer->FindSpecial("ab"), std::nullopt);
   EXPECT_EQ(tokenizer->Piece(5), "<s>");
   EXPECT_EQ(LoadGolden("gpt2")->Piece(220), " ");
   const auto bare = LoadJson(TinyJson());

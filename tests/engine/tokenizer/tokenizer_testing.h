@@ -52,7 +52,7 @@ inline std::string TinyJsonWith(const std::string& from,
 
 inline std::unique_ptr<Tokenizer> LoadJson(const std::string& json,
                                            const std::string& config = "") {
-  auto tokenizer = TokenizerFromJson(json, config);
+  auto tokenizer = TokenizerFromJson(json, {.config = config});
   EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
   return tokenizer.ok() ? *std::move(tokenizer) : nullptr;
 }
@@ -69,8 +69,8 @@ inline std::unique_ptr<Tokenizer> LoadGolden(const std::string& family) {
 // Loads the same from its tokenizer.model.
 inline std::unique_ptr<Tokenizer> LoadGoldenModel(const std::string& family) {
   const std::string path = TokenizerPath(family + ".model");
-  auto tokenizer = TokenizerFromSentencePiece(ReadFile(path),
-                                              ReadFile(path + ".config.json"));
+  auto tokenizer = TokenizerFromSentencePiece(
+      ReadFile(path), {.config = ReadFile(path + ".config.json")});
   EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
   return tokenizer.ok() ? *std::move(tokenizer) : nullptr;
 }

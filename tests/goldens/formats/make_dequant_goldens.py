@@ -28,6 +28,9 @@ TYPES = {
     "Q4_K": (14, [0, 2]),
     "Q5_K": (14, [0, 2]),
     "Q6_K": (14, [208]),
+    "IQ4_NL": (48, [0]),
+    "IQ4_XS": (14, [0]),
+    "MXFP4": (256, []),
 }
 # Zeros, subnormals, the ends of the range, 1, infinities, and NaN.
 SPECIAL = [0x0000, 0x8000, 0x0001, 0x83FF, 0x0400, 0x7BFF, 0xFBFF, 0x3C00,
@@ -56,6 +59,8 @@ def main():
         if name == "F16":
             # Half of the values cover the whole range, not only typical ones.
             blocks[count // 2:] = rng.integers(0, 256, (count // 2, 2))
+        if name == "MXFP4":
+            blocks[:, 0] = np.arange(256)  # all exponents
         with np.errstate(all="ignore"):
             values = gguf.dequantize(blocks.reshape(-1), kind)
         values = values.astype(np.float32).reshape(-1)

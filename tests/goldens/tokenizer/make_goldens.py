@@ -17,10 +17,13 @@ from tokenizers import normalizers
 
 import corpus
 import spm
+import unigram
+from compare import OffsetsRule
 
 CASES = 22
 VOCAB_SIZE = 600
 SPM_VOCAB_SIZE = 1400
+UNIGRAM_VOCAB_SIZE = 1000
 FIXED = [
     "", " ", "  ", "\n", "a", "The city of Paris", "don't DON'T don'ſ", "1234567",
     " 12 345", "x  \n\n  y", "tabs\t\tand\r\n", "e\u0301 \u00e9 A\u030a \u212b",
@@ -36,38 +39,40 @@ def byte_offsets(text, offsets):
     return [at[i] for pair in offsets for i in pair]
 
 
-def make_cases(tokenizer, seed, missing):
-    is_spm = "ByteLevel" not in tokenizer.to_str()
-    texts = corpus.Texts(seed, spm.SPECIALS if is_spm else None)
-    fixed = FIXED + (spm.FIXED if is_spm else [])
-    nfc = normalizers.NFC() if '"NFC"' in tokenizer.to_str() else None
+def make_cases(tokenizer, seed, missing, more=None):
+    """`more`: the module of the family, if tokens are characters."""
+    texts = corpus.Texts(seed, more and more.SPECIALS)
+    fixed = FIXED + (more.FIXED if more else [])
+    rule = OffsetsRule(tokenizer, missing)
     for i, text in enumerate(fixed + [texts.next() for _ in range(CASES)]):
         parse_special = i % 3 != 2
         tokenizer.encode_special_tokens = not parse_special
-        encoding = tokenizer.encode(text)
-        comparable = not missing & set(text.encode()) and (
-            not nfc or nfc.normalize_str(text) == text
-        )
+        encoder = tokenizer
+        if more is unigram and not parse_special:
+            encoder = unigram.hide_special(tokenizer)
+        encoding = encoder.encode(text)
         case = {
             "text": text,
             "parse_special": parse_special,
             "ids": encoding.ids,
-            "offsets": byte_offsets(text, encoding.offsets) if comparable else None,
+            "offsets": byte_offsets(text, encoding.offsets)
+            if rule.comparable(text)
+            else None,
         }
-        if is_spm:
+        if more:
             case["decoded"] = tokenizer.decode(encoding.ids)
         yield case
 
 
-def write(folder, name, tokenizer, seed, missing):
+def write(folder, name, tokenizer, seed, missing, more=None):
     tokenizer.save(str(folder / f"{name}.json"), pretty=False)
-    write_cases(folder, name, tokenizer, seed, missing)
+    write_cases(folder, name, tokenizer, seed, missing, more)
 
 
-def write_cases(folder, name, tokenizer, seed, missing):
+def write_cases(folder, name, tokenizer, seed, missing, more=None):
     lines = ",\n".join(
         json.dumps(c, separators=(",", ":"), ensure_ascii=False)
-        for c in make_cases(tokenizer, seed, missing)
+        for c in make_cases(tokenizer, seed, missing, more)
     )
     (folder / f"{name}.cases.json").write_text(
         f'{{"cases":[\n{lines}\n]}}\n', "utf-8"
@@ -103,9 +108,20 @@ def write_opt_files(folder):
                 corpus.missing_bytes(tokenizer))  # fmt: skip
 
 
+def write_unigram(folder):
+    for number, family in enumerate(unigram.FAMILIES):
+        model = unigram.train_model(family, UNIGRAM_VOCAB_SIZE, 20, small=True)
+        if family in unigram.MODELS:
+            unigram.write_model(family, model, folder)
+        tokenizer = unigram.convert(family, model)
+        write(folder, family, tokenizer, 300 + number, set(), unigram)
+
+
 def main():
     folder = Path(__file__).parent
     for number, family in enumerate(corpus.FAMILIES):
+        if family in corpus.ONLY_COMPARED:
+            continue
         tokenizer = corpus.train(family, VOCAB_SIZE, 20)
         missing = corpus.missing_bytes(tokenizer)
         write(folder, family, tokenizer, number, missing)
@@ -114,7 +130,8 @@ def main():
         model = spm.train_model(family, SPM_VOCAB_SIZE, 20)
         if family in spm.MODELS:
             spm.write_model(family, model, folder)
-        write(folder, family, spm.convert(family, model), 100 + number, set())
+        write(folder, family, spm.convert(family, model), 100 + number, set(), spm)
+    write_unigram(folder)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ of Unicode and models were trained with its behaviour:
   numeric                 what the Digits pre-tokenizer takes for a digit
   word                    \\w, which decides on `single_word` of added tokens
   mark                    what NFC puts in order: non-zero combining class
+  accent                  what the StripAccents normalizer takes away
 
 Usage: make_unicode_tables.py > engine/tokenizer/unicode_tables.cc
 """
@@ -25,7 +26,7 @@ from tokenizers import (
     pre_tokenizers,
 )
 
-LETTER, NUMBER, SPACE, NUMERIC, WORD, MARK = 1, 2, 4, 8, 16, 32
+LETTER, NUMBER, SPACE, NUMERIC, WORD, MARK, ACCENT = 1, 2, 4, 8, 16, 32, 64
 POINTS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
 BLOCK = 4096
 
@@ -82,6 +83,11 @@ def mark_class():
     return found
 
 
+def accent_class():
+    strip = normalizers.StripAccents()
+    return {c for c in POINTS if not strip.normalize_str(chr(c))}
+
+
 def main():
     classes = {
         LETTER: regex_class(r"\p{L}"),
@@ -90,6 +96,7 @@ def main():
         NUMERIC: numeric_class(),
         WORD: word_class(),
         MARK: mark_class(),
+        ACCENT: accent_class(),
     }
     ranges = []
     previous = None

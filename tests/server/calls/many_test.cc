@@ -269,6 +269,67 @@ TEST_F(ScoreTest, AnArmChangesTheScore) {
   EXPECT_NE(response.results(0).logprob(), response.results(1).logprob());
 }
 
+// Under every kind of rule, Score gives a token the log-probability that
+// Generate gives it.
+TEST_F(ScoreTest, ADisruptedArmAgreesWithGenerate) {
+  const std::string select = "top_k {k: 3} ";
+  const std::string rules[] = {
+      select,
+      select + "kv_cache: ATTENTION_ONLY",
+      select + "phase: DECODE",
+      select + "phase: BOTH positions {begin: 1 end: 3}",
+      select + "phase: BOTH reselect: true",
+      select + "phase: BOTH kv_cache: ATTENTION_ONLY axis: PER_TOKEN",
+      "random_k {k: 3} phase: BOTH axis: PER_TOKEN",
+      "random_k {k: 2} kv_grouping: QUERY_HEAD kv_cache: ATTENTION_ONLY"};
+  for (const std::string& rule : rules) {
+    const std::string arm = " arm {name: 'a' disruptions {" + rule + "}} ";
+    grpc::ClientContext context;
+    auto reader = stub_->Generate(
+        &context, Parse<pb::GenerateRequest>(
+                      "model: 'tiny' " + Tokens(6) + arm +
+                      "generate {max_new_tokens: 5 ignore_eos: true}"));
+    std::string ids;
+    std::vector<float> logprobs;
+    for (pb::GenerateEvent event; reader->Read(&event);) {
+      if (!event.has_token()) continue;
+      ids += " ids: " + std::to_string(event.token().id());
+      logprobs.push_back(event.token().logprob());
+    }
+    ASSERT_TRUE(reader->Finish().ok());
+    ASSERT_EQ(logprobs.size(), 5u) << rule;
+    pb::ScoreResponse response;
+    std::string prompt = Tokens(6);
+    prompt.replace(prompt.find("input"), 5, "context");
+    const grpc::Status status =
+        Score("model: 'tiny' pairs {" + prompt + " continuation {token_ids {" +
+                  ids + "}}}" + arm,
+              &response);
+    ASSERT_TRUE(status.ok()) << rule << status.error_message();
+    const pb::ScoreResult& result = response.results(0);
+    ASSERT_EQ(result.token_logprobs_size(), 5);
+    EXPECT_EQ(result.context_tokens(), 6);
+    EXPECT_EQ(result.continuation_tokens(), 5);
+    EXPECT_TRUE(result.is_greedy()) << rule;
+    for (int i = 0; i < 5; ++i) {
+      EXPECT_NEAR(result.token_logprobs(i), logprobs[i], 1e-5) << rule;
+    }
+  }
+}
+
+// A rule of generated tokens must not do nothing in silence.
+TEST_F(ManyTest, ARuleOfGeneratedTokensNeedsSome) {
+  const std::string arms =
+      "arms {name: 'a' disruptions {top_k {k: 1} phase: DECODE}}";
+  const Analysis out = Analyze("model: 'tiny' " + Tokens(4) + arms);
+  EXPECT_EQ(out.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(out.status.error_message(),
+              ::testing::StartsWith("arms[0].disruptions[0].phase: DECODE"));
+  const Analysis generating = Analyze("model: 'tiny' " + Tokens(4) + arms +
+                                      " generate {max_new_tokens: 3}");
+  EXPECT_TRUE(generating.status.ok()) << generating.status.error_message();
+}
+
 TEST_F(ManyTest, GenerateIsGreedyAndRepeatable) {
   const auto request = Parse<pb::GenerateRequest>(
       "model: 'tiny' " + Tokens(4) + " generate {max_new_tokens: 6}");
@@ -309,7 +370,8 @@ TEST_F(ManyTest, TokenCallsNeedATokenizer) {
               &a, Parse<pb::TokenizeRequest>("model: 'tiny' input {text: 'x'}"),
               &tokens)
           .error_message(),
-      "model 'tiny' has no tokenizer");
+      "model 'tiny' takes no text (there is no tokenizer in the model's "
+      "files)");
   EXPECT_EQ(
       stub_
           ->Detokenize(

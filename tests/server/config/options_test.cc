@@ -34,7 +34,8 @@ TEST(ConfigTest, GoodFile) {
       keepalive_s: 8
       keepalive_timeout_s: 9
       reflection: false
-      log_level: "warn")",
+      log_level: "warn"
+      check_weights: "fail")",
                                   "q.conf");
   ASSERT_TRUE(config.ok()) << config.status().message();
   const auto options = OptionsFromConfig(*config, "q.conf");
@@ -52,6 +53,7 @@ TEST(ConfigTest, GoodFile) {
   EXPECT_EQ(options->keepalive_timeout, absl::Seconds(9));
   EXPECT_EQ(options->reflection, false);
   EXPECT_EQ(options->log_level, LogLevel::kWarn);
+  EXPECT_EQ(options->check_weights, WeightCheck::kFail);
 }
 
 TEST(ConfigTest, BadFilesNameLineKeyAndValue) {
@@ -104,6 +106,9 @@ TEST(ConfigTest, BadValuesNameKeyAndValue) {
   EXPECT_EQ(ConfigError("log_level: 'loud'"),
             "q.conf: log_level: must be debug, info, warn or error, got "
             "'loud'");
+  EXPECT_EQ(ConfigError("check_weights: 'yes'"),
+            "q.conf: check_weights: must be auto, warn, fail or off, got "
+            "'yes'");
 }
 
 TEST(ConfigTest, BadModels) {

@@ -129,9 +129,13 @@ INSTANTIATE_TEST_SUITE_P(
                  Code::kOutOfRange, "token_ids[1]: 257 is outside [0, 257)"},
         BadInput{"id_negative", "input {token_ids {ids: -1}}",
                  Code::kOutOfRange, "token_ids[0]: -1 is outside [0, 257)"},
-        BadInput{"no_tokenizer", "model: 'bare' input {text: 'a'}",
-                 Code::kFailedPrecondition,
-                 "text: model 'bare' has no tokenizer; send token_ids"},
+        BadInput{
+            "no_tokenizer", "model: 'bare' input {text: 'a'}",
+            Code::kFailedPrecondition,
+            "text: model 'bare' takes no text (it is bare); send token_ids"},
+        Bad("beyond_embedding", "model: 'short' input {text: 'bad'}",
+            "text: token 101, 'd', is outside the model's vocabulary [0, 100): "
+            "the tokenizer knows more tokens than the model has embeddings"),
         Bad("client_tag", "client_tag: '" + std::string(257, 'a') + "'",
             "client_tag: got 257 bytes, limit 256")),
     Name);
@@ -169,11 +173,12 @@ INSTANTIATE_TEST_SUITE_P(
                  Code::kFailedPrecondition,
                  "chat: chat format 'chatml' needs the special token "
                  "\"<|im_start|>\", which this tokenizer does not have"},
-        BadInput{"no_tokenizer",
-                 std::string("model: 'bare' input {chat {format: 'chatml' ") +
-                     kHello + "}}",
-                 Code::kFailedPrecondition,
-                 "chat: model 'bare' has no tokenizer; send token_ids"}),
+        BadInput{
+            "no_tokenizer",
+            std::string("model: 'bare' input {chat {format: 'chatml' ") +
+                kHello + "}}",
+            Code::kFailedPrecondition,
+            "chat: model 'bare' takes no text (it is bare); send token_ids"}),
     Name);
 
 INSTANTIATE_TEST_SUITE_P(
@@ -218,7 +223,7 @@ INSTANTIATE_TEST_SUITE_P(
                  "model: 'bare' input {token_ids {ids: 1}} generate "
                  "{max_new_tokens: 1 stop_strings: 'a'}",
                  Code::kFailedPrecondition,
-                 "stop_strings: model 'bare' has no tokenizer; use "
+                 "stop_strings: model 'bare' takes no text (it is bare); use "
                  "stop_token_ids"}),
     Name);
 
@@ -256,6 +261,16 @@ INSTANTIATE_TEST_SUITE_P(
             "capture.form: HOOK_PATTERN needs RAW"),
         Bad("pattern_everywhere", "capture {points: HOOK_PATTERN form: RAW}",
             "capture.positions: HOOK_PATTERN needs chosen query positions"),
+        BadRule("decode_rule", "top_k {k: 1} phase: DECODE",
+                ".phase: DECODE acts on generated tokens, but the request has "
+                "no generate; expected PREFILL, BOTH or a generate"),
+        Bad("second_decode_rule",
+            "arms {name: 'a'} arms {name: 'b' disruptions {top_k {k: 1} "
+            "layers: "
+            "0} disruptions {top_k {k: 1} phase: DECODE layers: 1}}",
+            "arms[1].disruptions[1].phase: DECODE acts on generated tokens, "
+            "but the request has no generate; expected PREFILL, BOTH or a "
+            "generate"),
         Bad("decode", "capture {phase: DECODE}",
             "capture.phase: DECODE and BOTH need generate"),
         Bad("lambda_nan", "statistics {lambda: nan}",

@@ -209,6 +209,12 @@ TEST(ConvertManyTest, ChecksTheSpecBeforeAnyPrompt) {
   EXPECT_EQ(check("request {model: 'm' capture {form: RAW}} aggregate: true")
                 .message(),
             "spec.aggregate: needs capture.form NORM_OVER_TOKENS");
+  EXPECT_EQ(check("request {model: 'm' arms {name: 'a' disruptions {top_k {k: "
+                  "1} phase: DECODE}}}")
+                .message(),
+            "spec.request.arms[0].disruptions[0].phase: DECODE acts on "
+            "generated tokens, but the request has no generate; expected "
+            "PREFILL, BOTH or a generate");
 }
 
 TEST(ConvertGenerateTest, OneArmWithoutCapture) {
@@ -229,27 +235,45 @@ ConvertedScore Score(const FakeModels& models, const std::string& text) {
   return *std::move(out);
 }
 
-TEST(ConvertScoreTest, RulesStayOnTheContextUnlessPhaseIsBoth) {
+constexpr char kPair[] = R"(model: 'm'
+    pairs {context {text: 'abcd' add_special_tokens: true}
+           continuation {text: 'ef'}} )";
+
+// The context is the prompt of a disrupted arm, and the continuation's tokens
+// are decode rows.
+TEST(ConvertScoreTest, ADisruptedArmDecodesTheContinuation) {
   FakeModels models;
   const auto rule = [&](const std::string& options) {
-    const ConvertedScore out = Score(models, R"(model: 'm'
-            pairs {context {text: 'abcd' add_special_tokens: true}
-                   continuation {text: 'ef'}}
-            arm {disruptions {top_k {k: 1} )" + options +
-                                                 "}}");
-    EXPECT_EQ(out.specs[0].tokens.size(), 7u);
-    EXPECT_EQ(out.specs[0].score->begin, 5);
-    EXPECT_EQ(out.specs[0].score->end, 7);
-    return out.specs[0].arms[0].rules[0];
+    const ConvertedScore out =
+        Score(models, std::string(kPair) + "arm {disruptions {top_k {k: 1} " +
+                          options + "}}");
+    const RunSpec& spec = out.specs[0];
+    EXPECT_EQ(spec.tokens.size(), 5u);
+    EXPECT_EQ(spec.continuation.size(), 2u);
+    EXPECT_EQ(spec.score->begin, 5);
+    EXPECT_EQ(spec.score->end, 7);
+    EXPECT_FALSE(spec.generate.has_value());
+    return spec.arms[0].rules[0];
   };
   EXPECT_EQ(rule("").stat_span.end, 5);
   EXPECT_EQ(rule("").positions.end, 5);
-  EXPECT_EQ(rule("phase: BOTH").stat_span.end, 5);
-  EXPECT_EQ(rule("phase: BOTH stat_span {begin: 1}").positions.begin, 1);
-  EXPECT_EQ(rule("phase: BOTH").positions.end, 7);
-  EXPECT_EQ(rule("phase: DECODE").positions.begin, 5);
-  EXPECT_EQ(rule("phase: DECODE").phase,
-            static_cast<unsigned>(Phase::kPrefill));
+  EXPECT_EQ(rule("").phase, 1u);
+  EXPECT_EQ(rule("phase: DECODE").phase, 2u);
+  EXPECT_EQ(rule("phase: BOTH").phase, 3u);
+  EXPECT_EQ(rule("phase: BOTH").positions.end, 5);
+  EXPECT_EQ(rule("phase: BOTH positions {begin: 1 end: 3}").positions.end, 3);
+  EXPECT_TRUE(rule("phase: BOTH reselect: true").reselect);
+}
+
+TEST(ConvertScoreTest, ACleanArmIsOnePass) {
+  FakeModels models;
+  for (const char* arm : {"", "arm {name: 'a'}"}) {
+    const ConvertedScore out = Score(models, std::string(kPair) + arm);
+    EXPECT_EQ(out.specs[0].tokens.size(), 7u);
+    EXPECT_TRUE(out.specs[0].continuation.empty());
+    EXPECT_EQ(out.specs[0].score->begin, 5);
+    EXPECT_EQ(out.specs[0].score->end, 7);
+  }
 }
 
 TEST(ConvertScoreTest, APairsArmReplacesTheRequests) {
@@ -288,9 +312,6 @@ TEST(ConvertScoreTest, BadPairs) {
   EXPECT_EQ(message("pairs {context {text: '" + std::string(64, 'a') +
                     "'} continuation {text: 'b'}}"),
             "pairs[0]: 65 tokens exceed the model's context of 64");
-  EXPECT_EQ(message(good + " arm {disruptions {top_k {k: 1} phase: BOTH "
-                           "reselect: true}}"),
-            "arm.disruptions[0].reselect: has no meaning in Score");
 }
 
 }  // namespace

@@ -53,6 +53,7 @@ class ByteTokenizer : public Tokenizer {
   std::optional<int32_t> bos_id() const override { return 0; }
   const std::vector<int32_t>& stop_ids() const override { return stop_ids_; }
   bool adds_special_tokens_by_default() const override { return false; }
+  bool runs_pattern() const override { return false; }
   const std::string& sha256_hex() const override { return sha256_; }
 
  private:
@@ -95,18 +96,26 @@ inline ModelConfig SmallVisionConfig() {
   return config;
 }
 
-// Models by name: "m" has a tokenizer, "bare" has none; tests may add others.
+// Models by name: "m" has a tokenizer, "bare" has none, "short" has fewer
+// embeddings than its tokenizer has tokens; tests may add others.
 class FakeModels {
  public:
   FakeModels() {
     Add("m", SmallConfig(), &tokenizer_);
     Add("bare", SmallConfig(), nullptr);
+    ModelConfig short_config = SmallConfig();
+    short_config.vocab_size = 100;
+    Add("short", short_config, &tokenizer_);
   }
 
   void Add(const std::string& name, ModelConfig config,
            const Tokenizer* tokenizer) {
     configs_[name] = std::move(config);
-    views_[name] = {name, &configs_[name], tokenizer, nullptr};
+    ModelView& view = views_[name];
+    view.name = name;
+    view.config = &configs_[name];
+    view.tokenizer = tokenizer;
+    if (tokenizer == nullptr) view.text_problem = "it is bare";
   }
 
   ConvertContext Context() const {

@@ -126,6 +126,7 @@ TEST_P(RuleProductTest, IsTakenOrRefusedAsTheListSays) {
       pb::Arm* arm = request.add_arms();
       arm->set_name("a");
       *arm->add_disruptions() = Message(c);
+      if (!vision) request.mutable_generate()->set_max_new_tokens(1);
       const auto converted = ConvertAnalyze(request, models.Context());
       const testing::Refusal* refusal = testing::RefusalOf(c, refusals);
       if (refusal == nullptr) {

@@ -1,5 +1,7 @@
 #include "server/events/event_encoder.h"
 
+#include <cmath>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -166,6 +168,67 @@ TEST_F(EventEncoderTest, ComparisonMeans) {
   EXPECT_FLOAT_EQ(out.mean_kl(), 2);
   EXPECT_EQ(out.top1_flips(), 2);
   EXPECT_FLOAT_EQ(out.mean_logprob(), -3);  // position 0 has none
+}
+
+// --- values that are not finite
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInf = std::numeric_limits<float>::infinity();
+
+template <typename Value>
+LayerFrame FrameOf(RawDtype dtype, const std::vector<Value>& values) {
+  LayerFrame frame;
+  frame.arm = 1;
+  frame.form = CaptureForm::kRaw;
+  frame.dtype = dtype;
+  frame.data.assign(reinterpret_cast<const char*>(values.data()),
+                    values.size() * sizeof(Value));
+  return frame;
+}
+
+pb::Finished End(const std::vector<pb::AnalyzeEvent>& events) {
+  return events.back().finished();
+}
+
+TEST_F(EventEncoderTest, CapturedValuesAreCountedAsTheyAreSent) {
+  Feed(FrameOf<float>(RawDtype::kF32, {1, kNan, -kInf, 3e38f, 0, kInf}));
+  // 65,504, the infinities and a NaN; then zero and a subnormal.
+  Feed(FrameOf<uint16_t>(RawDtype::kF16,
+                         {0x7bff, 0x7c00, 0xfc00, 0x7e01, 0, 0x03ff}));
+  // The largest number, -infinity, NaN, 1.
+  Feed(FrameOf<uint16_t>(RawDtype::kBF16, {0x7f7f, 0xff80, 0x7fc0, 0x3f80}));
+  const pb::Finished end = End(Feed(RunEnd{{}, {{}, {}}, {}}));
+  ASSERT_EQ(end.arms_size(), 2);
+  EXPECT_TRUE(end.arms(0).has_non_finite());
+  EXPECT_EQ(end.arms(0).non_finite().captured(), 0);
+  EXPECT_EQ(end.arms(1).non_finite().captured(), 3 + 3 + 2);
+}
+
+TEST_F(EventEncoderTest, APositionCountsOnceWhoeverAskedForItsLogits) {
+  ComparisonResult comparison;
+  comparison.arm = 1;
+  comparison.kl = {0, kNan, kNan};
+  comparison.top1 = {4, 5, -1};  // at 1 the baseline's logits are bad
+  comparison.top1_flip = {true, false, false};
+  comparison.token_logprob = {0, -2, -4};
+  const auto events = Feed(comparison);
+  EXPECT_EQ(events[1].comparison().non_finite(), 2);
+  EXPECT_TRUE(std::isnan(events[1].comparison().mean_kl()));
+  EXPECT_FLOAT_EQ(events[1].comparison().mean_logprob(), -3);
+  ArmLogits logits;
+  logits.arm = 1;
+  logits.logits.push_back({0, {1, 2}, {-1, -2}});
+  logits.logits.push_back({2, {1, 2}, {kNan, kNan}});
+  Feed(logits);
+  // The first generated token has the logits of position 2; two were made.
+  RunEnd end;
+  end.arms.resize(2);
+  end.arms[1].generated_tokens = 2;
+  end.arms[1].stop_reason = "non_finite";
+  const pb::Finished finished = End(Feed(end));
+  EXPECT_EQ(finished.arms(1).non_finite().logits(), 2);  // positions 2 and 4
+  EXPECT_EQ(finished.arms(1).non_finite().kl(), 2);
+  EXPECT_EQ(finished.arms(0).non_finite().logits(), 0);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-#include "engine/tokenizer/bpe_tokenizer.h"
+#include "engine/tokenizer/subword_tokenizer.h"
 
 #include <algorithm>
 #include <limits>
@@ -8,7 +8,8 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/base/utf8.h"
-#include "engine/tokenizer/unicode.h"
+#include "engine/tokenizer/bpe_model.h"
+#include "engine/tokenizer/unigram_model.h"
 
 namespace qk {
 namespace {
@@ -26,14 +27,103 @@ absl::Status CheckText(absl::string_view text) {
   return absl::OkStatus();
 }
 
+// Whether the normalised text from `at` on begins where the original does. A
+// normal form may have put the first characters in another order.
+bool BeginsAtZero(const EditedText& text, size_t at) {
+  const size_t end = at == 0 ? text.text().size() : at + 1;
+  return text.ToOriginal(at, end).first == 0;
+}
+
+std::vector<bool> SpecialFlags(const TokenizerSpec& spec) {
+  std::vector<bool> special(spec.tokens.size(), false);
+  for (const AddedToken& token : spec.added) {
+    if (token.special) special[token.id] = true;
+  }
+  return special;
+}
+
+// What the decoder reads: a token that is searched in the normalised text is
+// spelled as there.
+std::vector<std::string> Spellings(const TokenizerSpec& spec) {
+  std::vector<std::string> spellings = spec.tokens;
+  for (const AddedToken& token : spec.added) {
+    if (!token.normalized) continue;
+    const auto content = Normalize(spec.normalizer, token.content);
+    if (content.ok()) spellings[token.id] = std::string(content->text());
+  }
+  return spellings;
+}
+
+// In a byte-level vocabulary added tokens are plain text and the other tokens
+// spell bytes; tokens with characters outside the alphabet stand for
+// themselves.
+std::vector<std::string> Pieces(const TokenizerSpec& spec) {
+  std::vector<std::string> pieces;
+  pieces.reserve(spec.tokens.size());
+  for (const std::string& token : Spellings(spec)) {
+    pieces.push_back(spec.decoder.Piece(token));
+  }
+  if (spec.byte_level) {
+    for (const AddedToken& token : spec.added) pieces[token.id] = token.content;
+  }
+  return pieces;
+}
+
+std::unique_ptr<const TokenizerModel> MakeModel(
+    const TokenizerSpec& spec, const std::vector<bool>& special) {
+  if (spec.unigram.has_value()) {
+    return std::make_unique<UnigramModel>(spec, special);
+  }
+  return std::make_unique<BpeModel>(spec, special);
+}
+
 }  // namespace
 
-struct BpeTokenizer::Encoding {
+SubwordTokenizer::SubwordTokenizer(TokenizerSpec spec)
+    : spec_(std::move(spec)),
+      pieces_(Pieces(spec_)),
+      special_(SpecialFlags(spec_)),
+      model_(MakeModel(spec_, special_)) {
+  for (const AddedToken& token : spec_.added) {
+    added_ids_[token.content] = token.id;
+    added_by_id_[token.id] = &token;
+  }
+  const std::vector<std::string> spellings = Spellings(spec_);
+  for (int32_t id = 0; id < vocab_size(); ++id) {
+    auto piece = spec_.decoder.FirstPiece(spellings[id]);
+    if (piece.has_value()) first_pieces_[id] = *std::move(piece);
+  }
+  matchers_[0] = std::make_unique<const Matchers>(MakeMatchers(false));
+  matchers_[1] = std::make_unique<const Matchers>(MakeMatchers(true));
+  spec_.tokens = {};
+  spec_.bpe = {};
+  spec_.unigram.reset();
+}
+
+SubwordTokenizer::Matchers SubwordTokenizer::MakeMatchers(
+    bool with_special) const {
+  std::vector<AddedTokenMatcher::Entry> raw;
+  std::vector<AddedTokenMatcher::Entry> normalized;
+  for (const AddedToken& token : spec_.added) {
+    if (token.special && !with_special) continue;
+    if (token.normalized) {
+      const auto content = Normalize(spec_.normalizer, token.content);
+      if (!content.ok()) continue;  // nor is there a text that has it
+      normalized.push_back({&token, std::string(content->text())});
+    } else {
+      raw.push_back({&token, token.content});
+    }
+  }
+  return {AddedTokenMatcher(raw), AddedTokenMatcher(normalized)};
+}
+
+struct SubwordTokenizer::Encoding {
   absl::string_view text;
   const Matchers* matchers;
+  bool with_special;  // whether the text may spell a special token
   std::vector<TokenSpan> tokens;
-  absl::Status status;             // the first error
-  std::vector<BpeSymbol> symbols;  // of the current word
+  absl::Status status;  // the first error
+  ModelScratch scratch;
   // The current part, and where it lies in `text`.
   const EditedText* normalized = nullptr;
   size_t begin = 0;
@@ -56,11 +146,12 @@ struct BpeTokenizer::Encoding {
   }
 };
 
-absl::StatusOr<std::vector<TokenSpan>> BpeTokenizer::Encode(
+absl::StatusOr<std::vector<TokenSpan>> SubwordTokenizer::Encode(
     absl::string_view text, const EncodeOptions& options) const {
   QK_RETURN_IF_ERROR(CheckText(text));
   Encoding encoding;
   encoding.text = text;
+  encoding.with_special = options.parse_special;
   encoding.matchers = matchers_[options.parse_special ? 1 : 0].get();
   const bool add_special = options.add_special_tokens.value_or(true);
   if (add_special) {
@@ -76,11 +167,12 @@ absl::StatusOr<std::vector<TokenSpan>> BpeTokenizer::Encode(
   return std::move(encoding.tokens);
 }
 
-absl::StatusOr<std::vector<TokenSpan>> BpeTokenizer::EncodeAround(
+absl::StatusOr<std::vector<TokenSpan>> SubwordTokenizer::EncodeAround(
     absl::string_view text, absl::Span<const TokenSpan> special) const {
   QK_RETURN_IF_ERROR(CheckText(text));
   Encoding encoding;
   encoding.text = text;
+  encoding.with_special = false;
   encoding.matchers = matchers_[0].get();
   size_t done = 0;
   for (size_t i = 0; i < special.size(); ++i) {
@@ -101,8 +193,8 @@ absl::StatusOr<std::vector<TokenSpan>> BpeTokenizer::EncodeAround(
   return std::move(encoding.tokens);
 }
 
-void BpeTokenizer::EncodeSection(size_t begin, size_t end,
-                                 Encoding* encoding) const {
+void SubwordTokenizer::EncodeSection(size_t begin, size_t end,
+                                     Encoding* encoding) const {
   encoding->matchers->raw.ForEachPart(
       encoding->text.substr(begin, end - begin),
       [&](size_t first, size_t last, const AddedToken* token) {
@@ -113,10 +205,16 @@ void BpeTokenizer::EncodeSection(size_t begin, size_t end,
       });
 }
 
-void BpeTokenizer::EncodePart(size_t begin, size_t end,
-                              Encoding* encoding) const {
-  const EditedText normalized =
+void SubwordTokenizer::EncodePart(size_t begin, size_t end,
+                                  Encoding* encoding) const {
+  if (!encoding->status.ok()) return;
+  const auto made =
       Normalize(spec_.normalizer, encoding->text.substr(begin, end - begin));
+  if (!made.ok()) {
+    encoding->status = made.status();
+    return;
+  }
+  const EditedText& normalized = *made;
   encoding->normalized = &normalized;
   encoding->begin = begin;
   encoding->matchers->normalized.ForEachPart(
@@ -128,75 +226,26 @@ void BpeTokenizer::EncodePart(size_t begin, size_t end,
         encoding->words_begin = first;
         const absl::Status status = ForEachWord(
             spec_.pre_tokenizer, normalized.text().substr(first, last - first),
-            begin == 0 && first == 0,
+            [&](size_t at) {
+              return begin == 0 && BeginsAtZero(normalized, first + at);
+            },
             [&](const Word& word) { EncodeWord(word, encoding); });
         if (encoding->status.ok()) encoding->status = status;
       });
   encoding->normalized = nullptr;
 }
 
-void BpeTokenizer::EncodeWord(const Word& word, Encoding* encoding) const {
-  if (spec_.ignore_merges) {
-    const auto whole = whole_words_.find(word.bytes);
-    if (whole != whole_words_.end()) {
-      return encoding->AddOfWord(word, whole->second, 0, word.bytes.size());
-    }
-  }
-  std::vector<BpeSymbol>& symbols = encoding->symbols;
-  StartSymbols(word.bytes, &symbols);
-  BpeMergeSymbols(merges_, &symbols);
-  for (size_t i = 0; i < symbols.size();) {
-    if (symbols[i].id >= vocab_size()) {
-      i = EncodeUnknown(word, i, encoding);
-      continue;
-    }
-    encoding->AddOfWord(word, symbols[i].id, symbols[i].begin, symbols[i].end);
-    ++i;
-  }
+void SubwordTokenizer::EncodeWord(const Word& word, Encoding* encoding) const {
+  const absl::Status status =
+      model_->Encode(word.bytes, encoding->with_special, &encoding->scratch,
+                     [&](int32_t id, size_t first, size_t last) {
+                       encoding->AddOfWord(word, id, first, last);
+                     });
+  if (encoding->status.ok()) encoding->status = status;
 }
 
-size_t BpeTokenizer::EncodeUnknown(const Word& word, size_t first,
-                                   Encoding* encoding) const {
-  const std::vector<BpeSymbol>& symbols = encoding->symbols;
-  const BpeSymbol& symbol = symbols[first];
-  size_t next = first + 1;
-  if (spec_.byte_tokens.has_value()) {
-    for (uint32_t at = symbol.begin; at < symbol.end; ++at) {
-      const auto byte = static_cast<unsigned char>(word.bytes[at]);
-      encoding->AddOfWord(word, (*spec_.byte_tokens)[byte], at, at + 1);
-    }
-  } else if (spec_.unknown_id.has_value()) {
-    while (spec_.fuse_unknown && next < symbols.size() &&
-           symbols[next].id >= vocab_size()) {
-      ++next;
-    }
-    encoding->AddOfWord(word, *spec_.unknown_id, symbol.begin,
-                        symbols[next - 1].end);
-  }
-  return next;
-}
-
-void BpeTokenizer::StartSymbols(absl::string_view word,
-                                std::vector<BpeSymbol>* symbols) const {
-  symbols->clear();
-  for (uint32_t at = 0; at < word.size();) {
-    if (spec_.byte_level) {
-      const int32_t id = byte_ids_[static_cast<unsigned char>(word[at])];
-      symbols->push_back({id, at, at + 1});
-      ++at;
-      continue;
-    }
-    const Utf8Char c = Utf8At(word, at);
-    const auto found = char_ids_.find(c.code);
-    const auto end = at + static_cast<uint32_t>(c.size);
-    symbols->push_back(
-        {found == char_ids_.end() ? unknown_symbol() : found->second, at, end});
-    at = end;
-  }
-}
-
-absl::StatusOr<std::string> BpeTokenizer::Decode(absl::Span<const int32_t> ids,
-                                                 bool keep_special) const {
+absl::StatusOr<std::string> SubwordTokenizer::Decode(
+    absl::Span<const int32_t> ids, bool keep_special) const {
   std::string bytes;
   bool first = true;
   for (size_t i = 0; i < ids.size(); ++i) {
@@ -215,17 +264,18 @@ absl::StatusOr<std::string> BpeTokenizer::Decode(absl::Span<const int32_t> ids,
   return spec_.decoder.Finish(std::move(bytes));
 }
 
-std::string BpeTokenizer::Piece(int32_t id) const {
+std::string SubwordTokenizer::Piece(int32_t id) const {
   QK_CHECK(id >= 0 && id < vocab_size());
   return pieces_[id];
 }
 
-bool BpeTokenizer::IsSpecial(int32_t id) const {
+bool SubwordTokenizer::IsSpecial(int32_t id) const {
   QK_CHECK(id >= 0 && id < vocab_size());
   return special_[id];
 }
 
-std::optional<int32_t> BpeTokenizer::FindSpecial(absl::string_view text) const {
+std::optional<int32_t> SubwordTokenizer::FindSpecial(
+    absl::string_view text) const {
   const auto found = added_ids_.find(text);
   if (found == added_ids_.end()) return std::nullopt;
   return found->second;

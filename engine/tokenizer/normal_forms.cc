@@ -1,11 +1,13 @@
-#include "engine/tokenizer/nfc.h"
+#include "engine/tokenizer/normal_forms.h"
 
 #include <utf8proc.h>
 
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <iterator>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/tokenizer/unicode.h"
@@ -13,9 +15,25 @@
 namespace qk {
 namespace {
 
-// Characters below this one never change and never compose with what comes
-// before them, so the text can be cut before each.
+// Characters below this one never compose with what comes before them, so the
+// text can be cut before each.
 constexpr char32_t kFirstCombining = 0x300;
+
+// Returns the first character that the form may change.
+char32_t FirstChanged(NormalForm form) {
+  switch (form) {
+    case NormalForm::kNfc:
+      return kFirstCombining;
+    case NormalForm::kNfd:
+      return 0xc0;
+    default:
+      return 0xa0;
+  }
+}
+
+bool Composes(NormalForm form) {
+  return form == NormalForm::kNfc || form == NormalForm::kNfkc;
+}
 
 // A character of the decomposed text, with the bytes from which it came.
 struct Unit {
@@ -26,9 +44,18 @@ struct Unit {
 };
 
 // `tokenizers` normalises by Unicode 9: marks that came later count as
-// starters, and the one composite that came later (up to utf8proc's Unicode 15)
-// is not one.
-constexpr char32_t kLaterComposite = 0x11938;
+// starters, and characters that came later (up to utf8proc's Unicode 15) have
+// no decomposition. These are all that would have one.
+constexpr std::pair<char32_t, char32_t> kLater[] = {
+    {0x32ff, 0x32ff},   {0xa7f2, 0xa7f4},   {0xab69, 0xab69},
+    {0x10781, 0x107ba}, {0x11938, 0x11938}, {0x1e030, 0x1e06d},
+    {0x1f16c, 0x1f16c}, {0x1fbf0, 0x1fbf9}};
+
+bool IsLater(char32_t c) {
+  return std::any_of(std::begin(kLater), std::end(kLater), [c](auto range) {
+    return range.first <= c && c <= range.second;
+  });
+}
 
 uint8_t CombiningClass(char32_t c) {
   if ((CharClasses(c) & kMark) == 0) return 0;
@@ -36,17 +63,21 @@ uint8_t CombiningClass(char32_t c) {
       utf8proc_get_property(static_cast<utf8proc_int32_t>(c))->combining_class);
 }
 
-void Decompose(char32_t c, size_t begin, size_t end, std::vector<Unit>* out) {
-  if (c == kLaterComposite) {
+void Decompose(NormalForm form, char32_t c, size_t begin, size_t end,
+               std::vector<Unit>* out) {
+  if (IsLater(c)) {
     out->push_back({c, 0, begin, end});
     return;
   }
-  std::array<utf8proc_int32_t, 8> parts;
+  int options = UTF8PROC_DECOMPOSE | UTF8PROC_STABLE;
+  if (form == NormalForm::kNfkc || form == NormalForm::kNfkd) {
+    options |= UTF8PROC_COMPAT;
+  }
+  std::array<utf8proc_int32_t, 32> parts;
   int last_bound_class = 0;
   const utf8proc_ssize_t count = utf8proc_decompose_char(
       static_cast<utf8proc_int32_t>(c), parts.data(), parts.size(),
-      static_cast<utf8proc_option_t>(UTF8PROC_DECOMPOSE | UTF8PROC_STABLE),
-      &last_bound_class);
+      static_cast<utf8proc_option_t>(options), &last_bound_class);
   for (utf8proc_ssize_t i = 0; i < count; ++i) {
     const auto part = static_cast<char32_t>(parts[i]);
     out->push_back({part, CombiningClass(part), begin, end});
@@ -75,7 +106,7 @@ char32_t Composite(char32_t first, char32_t second) {
       pair.data(), 2,
       static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
   const auto composite = static_cast<char32_t>(pair[0]);
-  return count == 1 && composite != kLaterComposite ? composite : 0;
+  return count == 1 && !IsLater(composite) ? composite : 0;
 }
 
 // UAX #15, D117: a character composes with the last starter unless a character
@@ -104,21 +135,21 @@ void Compose(std::vector<Unit>* units) {
 }
 
 // Writes the normalised text from chunks.
-class NfcWriter {
+class FormWriter {
  public:
-  NfcWriter(absl::string_view text, TextEdit* edit)
-      : text_(text), edit_(edit) {}
+  FormWriter(NormalForm form, absl::string_view text, TextEdit* edit)
+      : form_(form), text_(text), edit_(edit) {}
 
   // The chunk [begin, end), which can be normalised by itself.
   void Write(size_t begin, size_t end) {
     units_.clear();
     for (size_t at = begin; at < end;) {
       const Utf8Char c = Utf8At(text_, at);
-      Decompose(c.code, at, at + c.size, &units_);
+      Decompose(form_, c.code, at, at + c.size, &units_);
       at += c.size;
     }
     Reorder(&units_);
-    Compose(&units_);
+    if (Composes(form_)) Compose(&units_);
     chunk_.clear();
     for (const Unit& unit : units_) AppendUtf8(unit.code, &chunk_);
     if (chunk_ == text_.substr(begin, end - begin)) return;
@@ -132,6 +163,7 @@ class NfcWriter {
   }
 
  private:
+  NormalForm form_;
   absl::string_view text_;
   TextEdit* edit_;
   std::vector<Unit> units_;
@@ -140,23 +172,22 @@ class NfcWriter {
 
 }  // namespace
 
-void ApplyNfc(absl::string_view text, TextEdit* edit) {
-  NfcWriter writer(text, edit);
+void ApplyNormalForm(NormalForm form, absl::string_view text, TextEdit* edit) {
+  FormWriter writer(form, text, edit);
+  const char32_t first_changed = FirstChanged(form);
   size_t chunk = 0;
-  bool combining =
-      false;  // whether the chunk holds a character that may change
+  bool may_change = false;  // whether the chunk holds such a character
   for (size_t at = 0; at < text.size();) {
     const Utf8Char c = Utf8At(text, at);
     if (c.code < kFirstCombining) {
-      if (combining) writer.Write(chunk, at);
+      if (may_change) writer.Write(chunk, at);
       chunk = at;
-      combining = false;
-    } else {
-      combining = true;
+      may_change = false;
     }
+    may_change |= c.code >= first_changed;
     at += c.size;
   }
-  if (combining) writer.Write(chunk, text.size());
+  if (may_change) writer.Write(chunk, text.size());
 }
 
 }  // namespace qk
