@@ -3,11 +3,11 @@
 // generate() in float64 (tests/goldens/make_generation_goldens.py).
 #include <algorithm>
 #include <numbers>
-#include <regex>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "tests/engine/forward_driver.h"
 #include "tests/temp_folder.h"
 
@@ -181,17 +181,18 @@ std::shared_ptr<const Model> WithRope(const TempFolder& folder,
   EXPECT_TRUE(config.ok());
   std::string text((*config)->text());
   if (!short_factor.empty()) {
-    text =
-        std::regex_replace(text, std::regex("\"short_factor\": \\[[^\\]]*\\]"),
-                           absl::StrCat("\"short_factor\": ", short_factor));
+    const size_t begin = text.find("\"short_factor\": [");
+    EXPECT_NE(begin, std::string::npos);
+    text.replace(begin, text.find(']', begin) + 1 - begin,
+                 absl::StrCat("\"short_factor\": ", short_factor));
   }
-  text = std::regex_replace(
-      text, std::regex("\"rope_scaling\": \\{"),
-      absl::StrCat(
-          "\"rope_scaling\": {\"attention_factor\": ", attention_factor, ","));
-  text = std::regex_replace(
-      text, std::regex("\"original_max_position_embeddings\": 32"),
-      absl::StrCat("\"original_max_position_embeddings\": ", original));
+  text = absl::StrReplaceAll(
+      text,
+      {{"\"rope_scaling\": {",
+        absl::StrCat("\"rope_scaling\": {\"attention_factor\": ",
+                     attention_factor, ",")},
+       {"\"original_max_position_embeddings\": 32",
+        absl::StrCat("\"original_max_position_embeddings\": ", original)}});
   folder.Write("config.json", text);
   auto weights = MappedFile::Open(golden + "/model.safetensors");
   EXPECT_TRUE(weights.ok());
