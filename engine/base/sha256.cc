@@ -40,4 +40,10 @@ std::string Sha256::FinishHex() {
   return hex;
 }
 
+std::string Sha256Hex(absl::string_view bytes) {
+  Sha256 sha256;
+  sha256.Update(bytes.data(), bytes.size());
+  return sha256.FinishHex();
+}
+
 }  // namespace qk

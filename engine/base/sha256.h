@@ -6,6 +6,8 @@
 #include <memory>
 #include <string>
 
+#include "absl/strings/string_view.h"
+
 struct evp_md_ctx_st;
 
 namespace qk {
@@ -24,6 +26,9 @@ class Sha256 {
  private:
   evp_md_ctx_st* context_;
 };
+
+// Returns the digest of the bytes, as FinishHex does.
+std::string Sha256Hex(absl::string_view bytes);
 
 }  // namespace qk
 

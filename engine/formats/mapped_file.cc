@@ -57,6 +57,11 @@ absl::Status CheckNotLfsPointer(const std::string& name, int fd, int64_t size) {
 
 }  // namespace
 
+bool FileExists(const std::string& path) {
+  struct stat info;
+  return stat(path.c_str(), &info) == 0;
+}
+
 absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(
     const std::string& path) {
   std::string name = FileNameOf(path);

@@ -18,6 +18,9 @@
 
 namespace qk {
 
+// Returns whether there is a file or folder of that name.
+bool FileExists(const std::string& path);
+
 class MappedFile {
  public:
   // Errors: NOT_FOUND, PERMISSION_DENIED, and INVALID_ARGUMENT for anything but

@@ -157,11 +157,6 @@ absl::StatusOr<std::unique_ptr<TensorSource>> OpenSharded(
                                              std::move(tensors));
 }
 
-bool Exists(const std::string& path) {
-  struct stat info;
-  return stat(path.c_str(), &info) == 0;
-}
-
 bool IsFolder(const std::string& path) {
   struct stat info;
   return stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
@@ -174,12 +169,12 @@ absl::StatusOr<std::unique_ptr<TensorSource>> OpenSafetensors(
   if (absl::EndsWith(path, ".index.json")) return OpenSharded(path);
   if (!IsFolder(path)) return OpenSingle(path);
   const std::string single = absl::StrCat(path, "/", kSingle);
-  if (Exists(single)) return OpenSingle(single);
+  if (FileExists(single)) return OpenSingle(single);
   const std::string index = absl::StrCat(path, "/", kIndex);
-  if (Exists(index)) return OpenSharded(index);
+  if (FileExists(index)) return OpenSharded(index);
   const bool pickled =
-      Exists(absl::StrCat(path, "/pytorch_model.bin")) ||
-      Exists(absl::StrCat(path, "/pytorch_model.bin.index.json"));
+      FileExists(absl::StrCat(path, "/pytorch_model.bin")) ||
+      FileExists(absl::StrCat(path, "/pytorch_model.bin.index.json"));
   return absl::NotFoundError(absl::StrCat(
       FileNameOf(path), ": has neither ", kSingle, " nor ", kIndex,
       pickled ? ", but pytorch_model.bin, which holds Python code and is never "

@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/formats/excerpt.h"
+#include "engine/formats/mapped_file.h"
 
 namespace qk {
 namespace {
@@ -16,11 +17,6 @@ namespace fs = std::filesystem;
 
 // A folder with more entries is not searched to its end.
 constexpr int kMaxEntries = 1000;
-
-bool Exists(const fs::path& path) {
-  std::error_code ignored;
-  return fs::exists(path, ignored);
-}
 
 // Returns the names in the folder that `wanted` accepts, sorted.
 std::vector<std::string> NamesIn(
@@ -39,7 +35,7 @@ std::vector<std::string> NamesIn(
 }
 
 bool IsModelFolder(const fs::path& path) {
-  return Exists(path / "config.json");
+  return FileExists(path / "config.json");
 }
 
 absl::Status Problem(const std::string& name, absl::string_view problem) {
@@ -51,7 +47,7 @@ absl::Status Problem(const std::string& name, absl::string_view problem) {
 absl::Status ExplainFolder(const std::string& folder) {
   const fs::path path(folder);
   const std::string name = FileNameOf(folder);
-  if (Exists(path / "adapter_config.json")) {
+  if (FileExists(path / "adapter_config.json")) {
     return Problem(name,
                    "an adapter (LoRA), not a model: merge it into its base "
                    "model (merge_and_unload of the Python package peft), save "
@@ -64,7 +60,7 @@ absl::Status ExplainFolder(const std::string& folder) {
                                       "name the snapshot inside, snapshots/",
                                       Excerpt(snapshots.back())));
   }
-  if (Exists(path / "model_index.json")) {
+  if (FileExists(path / "model_index.json")) {
     return Problem(name,
                    "a pipeline of several models (model_index.json): name the "
                    "folder of a language model");

@@ -28,11 +28,6 @@ absl::StatusOr<std::string> ReadText(const fs::path& path) {
   return std::string(file->text());
 }
 
-bool Exists(const fs::path& path) {
-  std::error_code ignored;
-  return fs::exists(path, ignored);
-}
-
 std::vector<float> ReadVector(const TensorSource& source,
                               const WeightRef& ref) {
   const TensorInfo& tensor = *source.Find(ref.name);
@@ -138,14 +133,15 @@ absl::StatusOr<JsonDocument> ReadJson(const fs::path& path, const char* name) {
 
 // Reads the files that may stand beside config.json.
 absl::Status ReadSettings(const fs::path& folder, ModelConfig* config) {
-  if (const fs::path path = folder / "generation_config.json"; Exists(path)) {
+  if (const fs::path path = folder / "generation_config.json";
+      FileExists(path)) {
     QK_ASSIGN_OR_RETURN(const JsonDocument generation,
                         ReadJson(path, "generation_config"));
     QK_RETURN_IF_ERROR(AddEosIds(generation.root(), config));
   }
   VisionConfig& vision = config->vision;
   const fs::path path = folder / "preprocessor_config.json";
-  if (vision.num_layers == 0 || !Exists(path)) return absl::OkStatus();
+  if (vision.num_layers == 0 || !FileExists(path)) return absl::OkStatus();
   QK_ASSIGN_OR_RETURN(const JsonDocument processor,
                       ReadJson(path, "preprocessor_config"));
   QK_ASSIGN_OR_RETURN(vision.processing,
@@ -165,7 +161,8 @@ absl::StatusOr<OpenModel> OpenFolder(const std::string& path,
                        absl::EndsWith(path, ".index.json");
   const fs::path folder =
       is_file ? fs::path(path).parent_path() : fs::path(path);
-  if (!Exists(folder / "config.json")) return ExplainFolder(folder.string());
+  if (!FileExists(folder / "config.json"))
+    return ExplainFolder(folder.string());
   OpenModel model;
   QK_ASSIGN_OR_RETURN(JsonDocument config,
                       ReadJson(folder / "config.json", "config"));
@@ -185,7 +182,7 @@ absl::StatusOr<OpenModel> OpenFolder(const std::string& path,
 
 absl::StatusOr<OpenModel> OpenModelFiles(const std::string& path,
                                          const IgnoredParts& ignored) {
-  if (!Exists(path)) {
+  if (!FileExists(path)) {
     return absl::NotFoundError(absl::StrCat(absl::Utf8SafeCHexEscape(path),
                                             ": no such file or folder"));
   }

@@ -225,9 +225,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> UnigramFromSentencePiece(
   TokenAdder adder(index, &spec);
   QK_RETURN_IF_ERROR(config.AddTokens(&adder));
   QK_RETURN_IF_ERROR(ReadSpecialTokens(config, is_t5, adder, &spec));
-  Sha256 sha256;
-  sha256.Update(bytes.data(), bytes.size());
-  spec.sha256_hex = sha256.FinishHex();
+  spec.sha256_hex = Sha256Hex(bytes);
   return std::make_unique<SubwordTokenizer>(std::move(spec));
 }
 

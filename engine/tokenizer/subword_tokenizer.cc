@@ -57,10 +57,11 @@ std::vector<std::string> Spellings(const TokenizerSpec& spec) {
 // In a byte-level vocabulary added tokens are plain text and the other tokens
 // spell bytes; tokens with characters outside the alphabet stand for
 // themselves.
-std::vector<std::string> Pieces(const TokenizerSpec& spec) {
+std::vector<std::string> Pieces(const TokenizerSpec& spec,
+                                const std::vector<std::string>& spellings) {
   std::vector<std::string> pieces;
-  pieces.reserve(spec.tokens.size());
-  for (const std::string& token : Spellings(spec)) {
+  pieces.reserve(spellings.size());
+  for (const std::string& token : spellings) {
     pieces.push_back(spec.decoder.Piece(token));
   }
   if (spec.byte_level) {
@@ -81,7 +82,6 @@ std::unique_ptr<const TokenizerModel> MakeModel(
 
 SubwordTokenizer::SubwordTokenizer(TokenizerSpec spec)
     : spec_(std::move(spec)),
-      pieces_(Pieces(spec_)),
       special_(SpecialFlags(spec_)),
       model_(MakeModel(spec_, special_)) {
   for (const AddedToken& token : spec_.added) {
@@ -89,6 +89,7 @@ SubwordTokenizer::SubwordTokenizer(TokenizerSpec spec)
     added_by_id_[token.id] = &token;
   }
   const std::vector<std::string> spellings = Spellings(spec_);
+  pieces_ = Pieces(spec_, spellings);
   for (int32_t id = 0; id < vocab_size(); ++id) {
     auto piece = spec_.decoder.FirstPiece(spellings[id]);
     if (piece.has_value()) first_pieces_[id] = *std::move(piece);

@@ -10,14 +10,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool Exists(const fs::path& path) {
-  std::error_code ignored;
-  return fs::exists(path, ignored);
-}
-
 // Returns the bytes of a file; none if there is no such file.
 absl::StatusOr<std::string> ReadIfAny(const fs::path& path) {
-  if (!Exists(path)) return std::string();
+  if (!FileExists(path)) return std::string();
   QK_ASSIGN_OR_RETURN(const std::unique_ptr<MappedFile> file,
                       MappedFile::Open(path.string()));
   return std::string(file->text());

@@ -35,9 +35,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromJson(
   QK_RETURN_IF_ERROR(config.AddTokens(&adder));
   config.SetBosAndEos(adder, &spec);
   QK_RETURN_IF_ERROR(ReadJsonPipeline(document.root(), &spec));
-  Sha256 sha256;
-  sha256.Update(tokenizer_json.data(), tokenizer_json.size());
-  spec.sha256_hex = sha256.FinishHex();
+  spec.sha256_hex = Sha256Hex(tokenizer_json);
   return std::make_unique<SubwordTokenizer>(std::move(spec));
 }
 

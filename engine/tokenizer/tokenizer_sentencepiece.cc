@@ -138,9 +138,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromSentencePiece(
   const absl::Status filled =
       FillPieceVocabulary(model.types, model.scores, prefix, &spec);
   if (!filled.ok()) return SentencePieceError(filled.message());
-  Sha256 sha256;
-  sha256.Update(model_bytes.data(), model_bytes.size());
-  spec.sha256_hex = sha256.FinishHex();
+  spec.sha256_hex = Sha256Hex(model_bytes);
   return std::make_unique<SubwordTokenizer>(std::move(spec));
 }
 

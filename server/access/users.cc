@@ -61,9 +61,7 @@ bool Users::operator==(const Users& other) const {
 }
 
 std::shared_ptr<const User> Users::FindByToken(absl::string_view token) const {
-  Sha256 sha256;
-  sha256.Update(token.data(), token.size());
-  const std::string digest = sha256.FinishHex();
+  const std::string digest = Sha256Hex(token);
   const Row* found = nullptr;
   for (const Row& row : rows_) {
     if (row.token_sha256.size() != digest.size()) continue;

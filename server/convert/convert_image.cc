@@ -87,9 +87,7 @@ absl::StatusOr<std::string> CheckSha256(absl::string_view field,
                                         const pb::Image& in) {
   const std::string& bytes =
       in.has_encoded() ? in.encoded() : in.patches().values();
-  Sha256 sha;
-  sha.Update(bytes.data(), bytes.size());
-  std::string hex = sha.FinishHex();
+  std::string hex = Sha256Hex(bytes);
   if (in.has_sha256() && in.sha256() != hex) {
     return BadField(absl::StrCat(field, ".sha256"),
                     absl::StrCat("got '", Echo(in.sha256()),

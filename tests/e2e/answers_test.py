@@ -12,8 +12,8 @@ import grpc
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from processes import (BIN, PATIENCE_S, TINY_MODEL, Server, metrics, qkctl,
-                       scratch_folder)
+from processes import (BIN, PATIENCE_S, TINY_MODEL, QkctlCase, Server,
+                       metrics, scratch_folder)
 from stubs import analysis, analysis_grpc, spec
 
 # Letters, and tokens that merge some of them.
@@ -34,7 +34,7 @@ ARMS = ["--arm", "clean", "--arm", "top_k:1"]
 PROMPT = ["--token-ids", "3,1,41,59"]
 
 
-class AnswersTest(unittest.TestCase):
+class AnswersTest(QkctlCase):
 
     @classmethod
     def setUpClass(cls):
@@ -54,17 +54,6 @@ class AnswersTest(unittest.TestCase):
         cls.server = Server({name: cls.models / name
                              for name in ("good", "bad")})
         cls.addClassCleanup(cls.server.stop)
-
-    def setUp(self):
-        folder = scratch_folder()
-        self.addCleanup(folder.cleanup)
-        self.folder = pathlib.Path(folder.name)
-
-    def qkctl(self, *arguments, expect=0, text=None):
-        result = qkctl(self.server, *arguments, text=text)
-        self.assertEqual(result.returncode, expect,
-                         f"{arguments}\n{result.stdout}\n{result.stderr}")
-        return result
 
     # ------------------------------------------------------------ not finite
 

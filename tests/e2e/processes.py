@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 import types
+import unittest
 import urllib.request
 
 from holding_proxy import HoldingProxy
@@ -298,6 +299,23 @@ class Stalled(Client):
 
 def scratch_folder():
     return tempfile.TemporaryDirectory(prefix="qkscope_e2e_")
+
+
+class QkctlCase(unittest.TestCase):
+    """Tests with a folder of their own that run qkctl on `server`."""
+
+    server = None  # the class sets it
+
+    def setUp(self):
+        folder = scratch_folder()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def qkctl(self, *arguments, expect=0, text=None):
+        result = qkctl(self.server, *arguments, text=text)
+        self.assertEqual(result.returncode, expect,
+                         f"{arguments}\n{result.stdout}\n{result.stderr}")
+        return result
 
 
 def demo_model():

@@ -1,13 +1,12 @@
 """Tests the real qkctl with images, on a real server with a tiny Qwen2-VL."""
 
 import json
-import pathlib
 import unittest
 
 import numpy as np
 from safetensors.numpy import load_file
 
-from processes import ROOT, Server, qkctl, scratch_folder
+from processes import ROOT, QkctlCase, Server
 
 GOLDENS = ROOT / "tests" / "goldens"
 MODEL = GOLDENS / "tiny_qwen2_vl_image"
@@ -19,24 +18,13 @@ TOWER = ["--vision-layers", "0-1"]
 HEADS, DIMS = 2, 8
 
 
-class QkctlImagesTest(unittest.TestCase):
+class QkctlImagesTest(QkctlCase):
     maxDiff = None
 
     @classmethod
     def setUpClass(cls):
         cls.server = Server({"vl": MODEL})
         cls.addClassCleanup(cls.server.stop)
-
-    def setUp(self):
-        folder = scratch_folder()
-        self.addCleanup(folder.cleanup)
-        self.folder = pathlib.Path(folder.name)
-
-    def qkctl(self, *arguments, expect=0):
-        result = qkctl(self.server, *arguments)
-        self.assertEqual(result.returncode, expect,
-                         f"{arguments}\n{result.stdout}\n{result.stderr}")
-        return result
 
     def test_table(self):
         out = self.qkctl("analyze", *PROMPT, *TOWER).stdout

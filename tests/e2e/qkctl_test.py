@@ -1,15 +1,14 @@
 """Tests the real qkctl on a real server with a tiny model (no tokenizer)."""
 
 import json
-import pathlib
 import unittest
 
 import numpy as np
 import safetensors
 from safetensors.numpy import load_file
 
-from processes import (TINY_MODEL, Server, qkctl, qkctl_on_terminal,
-                       scratch_folder)
+from processes import (TINY_MODEL, QkctlCase, Server, qkctl,
+                       qkctl_on_terminal)
 
 CONFIG = json.loads((TINY_MODEL / "config.json").read_text())
 LAYERS = CONFIG["num_hidden_layers"]
@@ -21,24 +20,13 @@ PROMPT = ["--model", "tiny", "--token-ids", ",".join(map(str, IDS))]
 ARMS = ["--arm", "clean", "--arm", "top_k:1", "--arm", "bottom_k:1"]
 
 
-class QkctlTest(unittest.TestCase):
+class QkctlTest(QkctlCase):
     maxDiff = None
 
     @classmethod
     def setUpClass(cls):
         cls.server = Server({"tiny": TINY_MODEL})
         cls.addClassCleanup(cls.server.stop)
-
-    def setUp(self):
-        folder = scratch_folder()
-        self.addCleanup(folder.cleanup)
-        self.folder = pathlib.Path(folder.name)
-
-    def qkctl(self, *arguments, expect=0, text=None):
-        result = qkctl(self.server, *arguments, text=text)
-        self.assertEqual(result.returncode, expect,
-                         f"{arguments}\n{result.stdout}\n{result.stderr}")
-        return result
 
     # ------------------------------------------------------------- analyze
 

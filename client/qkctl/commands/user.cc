@@ -48,9 +48,7 @@ ExitCode AddUser(const std::string& alias, const UserFlags& flags,
   absl::Status status = CheckNewUser(user);
   if (!status.ok()) return context->FailUsage(status);
   const std::string token = MakeToken();
-  Sha256 sha256;
-  sha256.Update(token.data(), token.size());
-  user.set_token_sha256(sha256.FinishHex());
+  user.set_token_sha256(Sha256Hex(token));
   Console* console = &context->console;
   if (flags.users_file.has_value()) {
     status = AddToUsersFile(*flags.users_file, user);

@@ -1,14 +1,18 @@
-// Reads the rules of tests/goldens/disruption/cases.json
+// Reads tests/goldens/disruption/cases.json and the outputs beside it
 // (tests/goldens/make_disruption_goldens.py).
 #ifndef QKSCOPE_TESTS_ENGINE_HOOKS_DISRUPTION_CASES_H_
 #define QKSCOPE_TESTS_ENGINE_HOOKS_DISRUPTION_CASES_H_
 
+#include <map>
+#include <memory>
 #include <numeric>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "tests/engine/forward_driver.h"
+#include "tests/engine/test_backend.h"
 
 namespace qk::testing {
 
@@ -126,6 +130,56 @@ inline std::vector<DisruptionRule> ReadRules(const JsonValue& c, int layers,
   EXPECT_TRUE(status.ok()) << status;
   return rules;
 }
+
+// The cases, their outputs and the models that they name.
+class DisruptionGoldenTest : public ::testing::Test {
+ protected:
+  DisruptionGoldenTest()
+      : backend_(MakeTestBackend()),
+        json_(ReadJson(GoldenPath("disruption/cases.json"))),
+        outputs_(OpenSafetensors(GoldenPath("disruption/outputs.safetensors"))
+                     .value()) {}
+
+  std::shared_ptr<const Model> ModelOf(const JsonValue& c) {
+    return ModelNamed(std::string(c.GetString("model").value()));
+  }
+
+  std::shared_ptr<const Model> ModelNamed(const std::string& name) {
+    std::shared_ptr<const Model>& model = models_[name];
+    if (model == nullptr) {
+      model = LoadGolden(name, ComputeType::kF32, backend_.get());
+    }
+    return model;
+  }
+
+  GoldenPrompt PromptOf(const JsonValue& c) const {
+    const JsonValue prompts = json_.root()
+                                  .Get("prompts")
+                                  .value()
+                                  .Get(c.GetString("model").value())
+                                  .value();
+    return ReadPrompt(prompts.Get(c.GetString("prompt").value()).value());
+  }
+
+  void ForEachCase(absl::FunctionRef<void(const JsonValue&)> run) const {
+    int cases = 0;
+    ASSERT_TRUE(json_.root()
+                    .GetArray("cases")
+                    .value()
+                    .ForEachElement([&](JsonValue c) -> absl::Status {
+                      run(c);
+                      ++cases;
+                      return absl::OkStatus();
+                    })
+                    .ok());
+    EXPECT_GE(cases, 80);
+  }
+
+  std::unique_ptr<Backend> backend_;
+  JsonDocument json_;
+  std::unique_ptr<TensorSource> outputs_;
+  std::map<std::string, std::shared_ptr<const Model>> models_;
+};
 
 }  // namespace qk::testing
 

@@ -159,34 +159,12 @@ void CheckDecodeTotals(const JsonValue& expected,
   std::erase_if(recorder->applied, is_total);
 }
 
-class DisruptionTest : public ::testing::Test {
+class DisruptionTest : public DisruptionGoldenTest {
  protected:
-  DisruptionTest()
-      : backend_(MakeTestBackend()),
-        json_(ReadJson(GoldenPath("disruption/cases.json"))),
-        outputs_(OpenSafetensors(GoldenPath("disruption/outputs.safetensors"))
-                     .value()) {}
-
-  std::shared_ptr<const Model> ModelNamed(const std::string& name) {
-    std::shared_ptr<const Model>& model = models_[name];
-    if (model == nullptr) {
-      model = LoadGolden(name, ComputeType::kF32, backend_.get());
-    }
-    return model;
-  }
-
   void RunCase(const JsonValue& c) {
     const std::string name(c.GetString("name").value());
-    const std::string model_name(c.GetString("model").value());
-    const auto model = ModelNamed(model_name);
-    const GoldenPrompt prompt =
-        ReadPrompt(json_.root()
-                       .Get("prompts")
-                       .value()
-                       .Get(model_name)
-                       .value()
-                       .Get(c.GetString("prompt").value())
-                       .value());
+    const auto model = ModelOf(c);
+    const GoldenPrompt prompt = PromptOf(c);
     const std::vector<Rule> rules = ReadRules(
         c, model->config().num_layers(), static_cast<int>(prompt.ids.size()));
     CaptureSpec off;
@@ -213,25 +191,10 @@ class DisruptionTest : public ::testing::Test {
     CheckApplied(c.Get("applied").value(), rules,
                  model->config().layers[0].attention, driven.recorder.applied);
   }
-
-  std::unique_ptr<Backend> backend_;
-  JsonDocument json_;
-  std::unique_ptr<TensorSource> outputs_;
-  std::map<std::string, std::shared_ptr<const Model>> models_;
 };
 
 TEST_F(DisruptionTest, EveryCaseEqualsTheReference) {
-  int cases = 0;
-  ASSERT_TRUE(json_.root()
-                  .GetArray("cases")
-                  .value()
-                  .ForEachElement([&](JsonValue c) -> absl::Status {
-                    RunCase(c);
-                    ++cases;
-                    return absl::OkStatus();
-                  })
-                  .ok());
-  EXPECT_GE(cases, 80);
+  ForEachCase([&](const JsonValue& c) { RunCase(c); });
 }
 
 TEST_F(DisruptionTest, NothingChosenChangesNoBit) {

@@ -3,7 +3,6 @@
 // tests/goldens/make_disruption_goldens.py, whose decode steps have forced
 // tokens.
 #include <algorithm>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -28,30 +27,12 @@ int32_t Top(const float* logits, int64_t vocab) {
                               logits);
 }
 
-class ContinuationTest : public ::testing::Test {
+class ContinuationTest : public DisruptionGoldenTest {
  protected:
-  ContinuationTest()
-      : backend_(MakeTestBackend()),
-        json_(ReadJson(GoldenPath("disruption/cases.json"))),
-        outputs_(OpenSafetensors(GoldenPath("disruption/outputs.safetensors"))
-                     .value()) {}
-
-  std::shared_ptr<const Model> ModelNamed(const std::string& name) {
-    std::shared_ptr<const Model>& model = models_[name];
-    if (model == nullptr) {
-      model = LoadGolden(name, ComputeType::kF32, backend_.get());
-    }
-    return model;
-  }
-
   void RunCase(const JsonValue& c) {
     const std::string name(c.GetString("name").value());
-    const std::string model_name(c.GetString("model").value());
-    const JsonValue prompts =
-        json_.root().Get("prompts").value().Get(model_name).value();
-    const GoldenPrompt prompt =
-        ReadPrompt(prompts.Get(c.GetString("prompt").value()).value());
-    const auto model = ModelNamed(model_name);
+    const GoldenPrompt prompt = PromptOf(c);
+    const auto model = ModelOf(c);
     const int tokens = static_cast<int>(prompt.ids.size());
     // The rows whose logits the golden has: the prompt's last, and each step's.
     const std::vector<int32_t> rows = Ids(c.Get("rows").value());
@@ -85,25 +66,10 @@ class ContinuationTest : public ::testing::Test {
       EXPECT_EQ(score.greedy[i], Top(row, vocab) == spec.continuation[i]);
     }
   }
-
-  std::unique_ptr<Backend> backend_;
-  JsonDocument json_;
-  std::unique_ptr<TensorSource> outputs_;
-  std::map<std::string, std::shared_ptr<const Model>> models_;
 };
 
 TEST_F(ContinuationTest, EveryRulesScoresEqualTheReference) {
-  int cases = 0;
-  ASSERT_TRUE(json_.root()
-                  .GetArray("cases")
-                  .value()
-                  .ForEachElement([&](JsonValue c) -> absl::Status {
-                    RunCase(c);
-                    ++cases;
-                    return absl::OkStatus();
-                  })
-                  .ok());
-  EXPECT_GE(cases, 80);
+  ForEachCase([&](const JsonValue& c) { RunCase(c); });
 }
 
 }  // namespace
