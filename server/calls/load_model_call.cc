@@ -34,9 +34,7 @@ absl::StatusOr<ModelToLoad> Convert(const pb::LoadModelRequest& request) {
   QK_RETURN_IF_ERROR(CheckCount("ignore", request.ignore_size(), kMaxIgnored));
   QK_RETURN_IF_ERROR(
       CheckCount("ignore_tensors", request.ignore_tensors_size(), kMaxIgnored));
-  out.ignored.fields.assign(request.ignore().begin(), request.ignore().end());
-  out.ignored.tensors.assign(request.ignore_tensors().begin(),
-                             request.ignore_tensors().end());
+  out.ignored = IgnoredPartsOf(request);
   return out;
 }
 

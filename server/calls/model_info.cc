@@ -60,12 +60,7 @@ void SetLayers(const ModelConfig& config, pb::ModelInfo* out) {
 
 void SetNotes(const ModelDescription& description, pb::ModelInfo* out) {
   out->set_text_problem(StripPaths(description.text_problem));
-  for (const std::string& field : description.ignored.fields) {
-    out->add_ignored_fields(field);
-  }
-  for (const std::string& tensor : description.ignored.tensors) {
-    out->add_ignored_tensors(tensor);
-  }
+  SetIgnored(description.ignored, out);
   for (const std::string& warning : description.warnings) {
     out->add_warnings(warning);
   }

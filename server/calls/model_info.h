@@ -10,6 +10,15 @@ namespace qk {
 
 const char* ComputeName(ComputeType type);  // "f32", "bf16"
 
+// Writes to a ModelInfo or a Manifest what was passed over.
+template <typename Message>
+void SetIgnored(const IgnoredParts& ignored, Message* out) {
+  out->mutable_ignored_fields()->Assign(ignored.fields.begin(),
+                                        ignored.fields.end());
+  out->mutable_ignored_tensors()->Assign(ignored.tensors.begin(),
+                                         ignored.tensors.end());
+}
+
 // `backend`: the name of the backend that runs the model.
 pb::ModelInfo ModelInfoOf(const ModelEntry& entry, const std::string& backend);
 // `store`: nullptr if the server keeps no results.

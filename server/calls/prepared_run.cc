@@ -25,11 +25,7 @@ pb::Manifest ManifestOf(const ServerDescription& server,
   if (model.tokenizer() != nullptr) {
     out.set_tokenizer_sha256(model.tokenizer()->sha256_hex());
   }
-  const IgnoredParts& ignored = model.description().ignored;
-  for (const std::string& field : ignored.fields) out.add_ignored_fields(field);
-  for (const std::string& tensor : ignored.tensors) {
-    out.add_ignored_tensors(tensor);
-  }
+  SetIgnored(model.description().ignored, &out);
   out.set_compute_type(ComputeName(model.compute()));
   out.set_backend(server.backend.name);
   for (const std::string& id : server.backend.kernel_ids)

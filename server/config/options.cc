@@ -110,9 +110,7 @@ absl::StatusOr<ModelToLoad> ConvertModel(const ::qkscope::v1::ModelConfig& in,
         absl::StrCat("must be f32 or bf16, got '", Echo(in.compute()), "'"));
   }
   out.compute = in.compute() == "bf16" ? ComputeType::kBF16 : ComputeType::kF32;
-  out.ignored.fields.assign(in.ignore().begin(), in.ignore().end());
-  out.ignored.tensors.assign(in.ignore_tensors().begin(),
-                             in.ignore_tensors().end());
+  out.ignored = IgnoredPartsOf(in);
   if (in.has_sha256()) {
     QK_ASSIGN_OR_RETURN(out.sha256, check.Sha256(key + ".sha256", in.sha256()));
   }

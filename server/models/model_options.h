@@ -27,6 +27,13 @@ struct ModelToLoad {
   IgnoredParts ignored = {};
 };
 
+// Reads what a message of the API or of the configuration says.
+template <typename Message>
+IgnoredParts IgnoredPartsOf(const Message& in) {
+  return {{in.ignore().begin(), in.ignore().end()},
+          {in.ignore_tensors().begin(), in.ignore_tensors().end()}};
+}
+
 // Options of the ModelAdmin service.
 struct ModelAdminOptions {
   enum class Eviction { kNever, kLru, kManual };
