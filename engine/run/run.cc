@@ -10,26 +10,11 @@
 #include "engine/base/out_of_memory.h"
 #include "engine/images.h"
 #include "engine/run/compare.h"
-#include "engine/run/generate.h"
-#include "engine/run/sampler.h"
+#include "engine/run/run_arm.h"
 #include "engine/sequence.h"
 
 namespace qk {
 namespace {
-
-// One arm and its progress.
-struct Arm {
-  explicit Arm(const std::vector<std::string>& stop_strings)
-      : text(stop_strings) {}
-  std::unique_ptr<Sequence> sequence;
-  TextStream text;
-  ArmSummary summary;
-  ScoreResult score;         // of the rows so far
-  int score_requests = 0;    // of the next pass
-  bool recomputing = false;  // the next pass only repeats rows
-  bool prefilled = false;
-  bool done = false;
-};
 
 class RunImpl final : public Run {
  public:
@@ -53,15 +38,7 @@ class RunImpl final : public Run {
   template <typename Step>
   void Guard(const Step& step);
   void MakeArms();
-  void RequestLogits(Arm& arm);
   void AfterGoodPass(absl::Span<Sequence* const> ran, double seconds);
-  void AfterPrefill(Arm& arm);
-  void AfterDecode(Arm& arm);
-  void FollowContinuation(Arm& arm);
-  void SendLogits(const Arm& arm);
-  void TakeScore(Arm& arm);
-  void TakeToken(Arm& arm, const LogitsResult& result);
-  void Stop(Arm& arm, const char* reason);
   void StartComparison();
   void EndComparison();
   void FinishWhenDone();
@@ -69,15 +46,13 @@ class RunImpl final : public Run {
 
   const RunSpec spec_;
   RunSink* sink_;
-  const std::vector<std::string> no_stop_strings_;
-  std::vector<Arm> arms_;
+  std::vector<RunArm> arms_;
   std::atomic<bool> cancelled_{false};
   Mutex reason_mutex_;
   absl::Status reason_ ABSL_GUARDED_BY(reason_mutex_);
   std::unique_ptr<Comparison> comparison_;
   bool compared_ = false;  // a comparison has started
   bool finished_ = false;
-  absl::Status arm_status_;  // the first error of a FinishDecode
   RunTimes times_;
 };
 
@@ -98,77 +73,40 @@ void RunImpl::Guard(const Step& step) {
 void RunImpl::MakeArms() {
   arms_.clear();
   for (size_t i = 0; i < spec_.arms.size(); ++i) {
-    Arm& arm = arms_.emplace_back(spec_.generate.has_value()
-                                      ? spec_.generate->stop_strings
-                                      : no_stop_strings_);
     const int index = static_cast<int>(i);
     const int owner = Sequence::TowerOwner(spec_, index);
-    arm.sequence = std::make_unique<Sequence>(
-        spec_, index, cancelled_, sink_,
-        owner == index ? nullptr : arms_[owner].sequence->vision());
+    arms_.emplace_back(
+        spec_, sink_,
+        std::make_unique<Sequence>(
+            spec_, index, cancelled_, sink_,
+            owner == index ? nullptr : arms_[owner].sequence().vision()));
   }
 }
 
 absl::Status RunImpl::Reserve() {
   const absl::Status status = WithoutBadAlloc([this] {
     MakeArms();
-    for (Arm& arm : arms_) {
-      QK_RETURN_IF_ERROR(arm.sequence->Reserve());
-      RequestLogits(arm);
-    }
+    for (RunArm& arm : arms_) QK_RETURN_IF_ERROR(arm.Reserve());
     return absl::OkStatus();
   });
   if (!status.ok()) arms_.clear();  // a run that waits holds no memory
   return status;
 }
 
-// An arm's requests are in this order: score, logits, then the last row for
-// generation. AfterPrefill and AfterDecode read the results in the same order.
-void RunImpl::RequestLogits(Arm& arm) {
-  std::vector<LogitsRequest>& requests = arm.sequence->logits_requests;
-  requests.clear();
-  const RowSpan span = arm.sequence->NextSpan();
-  const int end = span.first_position + span.rows;
-  arm.recomputing = span.recomputed;
-  arm.score_requests = 0;
-  if (span.recomputed) return;
-  if (spec_.score.has_value()) {
-    const int first = std::max(spec_.score->begin, span.first_position + 1);
-    for (int t = first; t <= end && t < spec_.score->end; ++t) {
-      LogitsRequest& request = requests.emplace_back();
-      request.position = t - 1;
-      request.target = spec_.token_at(t);
-      ++arm.score_requests;
-    }
-  }
-  if (spec_.logits.has_value() && span.phase == Phase::kPrefill) {
-    for (int position : spec_.logits->positions) {
-      LogitsRequest& request = requests.emplace_back();
-      request.position = position;
-      request.top_n = spec_.logits->top_n;
-    }
-  }
-  if (spec_.generate.has_value() && spec_.generate->max_new_tokens > 0) {
-    LogitsRequest& request = requests.emplace_back();
-    request.position = end - 1;
-    request.want_logits = spec_.generate->sampling.temperature > 0;
-  }
-}
-
 const Model* RunImpl::next_model() const {
   // Before Reserve there are no sequences yet.
   if (arms_.empty() && !finished_) return spec_.arms.front().model.get();
-  for (const Arm& arm : arms_) {
-    if (!arm.done) return &arm.sequence->model();
+  for (const RunArm& arm : arms_) {
+    if (!arm.done()) return &arm.sequence().model();
   }
   return nullptr;
 }
 
 void RunImpl::AppendReady(const Model* model, std::vector<Sequence*>* out) {
   if (comparing()) return;
-  for (Arm& arm : arms_) {
-    if (!arm.done && &arm.sequence->model() == model) {
-      out->push_back(arm.sequence.get());
+  for (const RunArm& arm : arms_) {
+    if (!arm.done() && &arm.sequence().model() == model) {
+      out->push_back(&arm.sequence());
     }
   }
 }
@@ -191,20 +129,16 @@ void RunImpl::AfterPass(absl::Span<Sequence* const> ran,
 
 void RunImpl::AfterGoodPass(absl::Span<Sequence* const> ran, double seconds) {
   bool decode = true;
-  for (Arm& arm : arms_) {
-    if (!absl::c_linear_search(ran, arm.sequence.get())) continue;
-    if (arm.recomputing) {
-      RequestLogits(arm);
-    } else if (arm.prefilled) {
-      AfterDecode(arm);
-    } else {
-      decode = false;
-      AfterPrefill(arm);
-    }
+  absl::Status status;
+  for (RunArm& arm : arms_) {
+    if (!absl::c_linear_search(ran, &arm.sequence())) continue;
+    decode = decode && arm.prefilled();
+    arm.AfterPass();
+    status.Update(arm.status());
   }
   (decode ? times_.decode : times_.prefill) += seconds;
-  if (!arm_status_.ok()) {
-    Finish(arm_status_);
+  if (!status.ok()) {
+    Finish(status);
     return;
   }
   StartComparison();
@@ -213,119 +147,16 @@ void RunImpl::AfterGoodPass(absl::Span<Sequence* const> ran, double seconds) {
 
 void RunImpl::FinishWhenDone() {
   const bool all_done =
-      absl::c_all_of(arms_, [](const Arm& arm) { return arm.done; });
+      absl::c_all_of(arms_, [](const RunArm& arm) { return arm.done(); });
   if (!finished_ && !comparing() && all_done) Finish(absl::OkStatus());
-}
-
-void RunImpl::AfterPrefill(Arm& arm) {
-  arm.prefilled = true;
-  TakeScore(arm);
-  SendLogits(arm);
-  if (!spec_.generate.has_value()) {
-    FollowContinuation(arm);
-    return;
-  }
-  if (spec_.generate->max_new_tokens == 0) {
-    Stop(arm, "length");
-    return;
-  }
-  TakeToken(arm, arm.sequence->logits_results.back());
-}
-
-void RunImpl::AfterDecode(Arm& arm) {
-  TakeScore(arm);
-  if (spec_.generate.has_value()) {
-    TakeToken(arm, arm.sequence->logits_results.back());
-  } else {
-    FollowContinuation(arm);
-  }
-}
-
-void RunImpl::FollowContinuation(Arm& arm) {
-  arm.done = !arm.sequence->has_next();
-  if (!arm.done) RequestLogits(arm);
-}
-
-// Keeps the scores of the last pass, and sends all after the last of them.
-void RunImpl::TakeScore(Arm& arm) {
-  if (arm.score_requests == 0) return;
-  arm.score.arm = arm.sequence->arm();
-  for (int i = 0; i < arm.score_requests; ++i) {
-    const LogitsRow& row = arm.sequence->logits_results[i].row;
-    arm.score.token_logprob.push_back(row.target_logprob);
-    arm.score.greedy.push_back(
-        row.finite() && row.top1 == arm.sequence->logits_requests[i].target);
-  }
-  const size_t wanted = static_cast<size_t>(spec_.score->size());
-  if (arm.score.greedy.size() == wanted) sink_->OnScore(std::move(arm.score));
-}
-
-void RunImpl::SendLogits(const Arm& arm) {
-  if (!spec_.logits.has_value()) return;
-  const size_t first = arm.score_requests;
-  std::vector<PositionLogits> logits;
-  for (size_t i = 0; i < spec_.logits->positions.size(); ++i) {
-    const LogitsResult& result = arm.sequence->logits_results[first + i];
-    logits.push_back({spec_.logits->positions[i], result.ids, result.logprobs});
-  }
-  sink_->OnLogits(arm.sequence->arm(), std::move(logits));
-}
-
-void RunImpl::TakeToken(Arm& arm, const LogitsResult& result) {
-  if (!result.row.finite()) {
-    Stop(arm, "non_finite");
-    return;
-  }
-  const GenerateSpec& spec = *spec_.generate;
-  const int step = arm.summary.generated_tokens;
-  TokenEvent token;
-  token.arm = arm.sequence->arm();
-  token.step = step;
-  token.id = result.row.top1;
-  token.logprob = result.row.top1_logprob;
-  if (spec.sampling.temperature > 0) {
-    token.id = Sample(result.logits, spec.sampling, step);
-    token.logprob =
-        static_cast<float>(result.logits[token.id] - result.row.log_sum_exp);
-  }
-  ++arm.summary.generated_tokens;
-  if (absl::c_linear_search(spec.stop_ids, token.id)) {
-    token.text = arm.text.Finish();
-    sink_->OnToken(std::move(token));
-    Stop(arm, "stop_token");
-    return;
-  }
-  const Tokenizer* tokenizer = arm.sequence->model().tokenizer();
-  if (tokenizer != nullptr && token.id < tokenizer->vocab_size()) {
-    token.text = arm.text.Add(tokenizer->Piece(token.id));
-  }
-  const int32_t id = token.id;
-  const bool last = arm.summary.generated_tokens == spec.max_new_tokens;
-  if (last && !arm.text.stopped()) token.text += arm.text.Finish();
-  sink_->OnToken(std::move(token));
-  if (arm.text.stopped()) {
-    Stop(arm, "stop_string");
-  } else if (last) {
-    Stop(arm, "length");
-  } else {
-    arm.sequence->AppendToken(id);
-    RequestLogits(arm);
-  }
-}
-
-void RunImpl::Stop(Arm& arm, const char* reason) {
-  arm.done = true;
-  arm.summary.stop_reason = reason;
-  arm.summary.text = arm.text.text();
-  arm_status_.Update(arm.sequence->FinishDecode());
 }
 
 void RunImpl::StartComparison() {
   if (compared_ || !spec_.baseline.has_value()) return;
   std::vector<Sequence*> sequences;
-  for (Arm& arm : arms_) {
-    if (!arm.prefilled) return;
-    sequences.push_back(arm.sequence.get());
+  for (const RunArm& arm : arms_) {
+    if (!arm.prefilled()) return;
+    sequences.push_back(&arm.sequence());
   }
   compared_ = true;
   comparison_ = std::make_unique<Comparison>(spec_.tokens, std::move(sequences),
@@ -380,9 +211,9 @@ void RunImpl::Finish(const absl::Status& status) {
   if (comparing()) times_.compare += comparison_->seconds();
   comparison_.reset();
   std::vector<ArmSummary> summaries;
-  for (Arm& arm : arms_) {
-    times_.capture += arm.sequence->capture_seconds();
-    summaries.push_back(arm.summary);
+  for (const RunArm& arm : arms_) {
+    times_.capture += arm.sequence().capture_seconds();
+    summaries.push_back(arm.summary());
   }
   arms_.clear();  // frees pages and buffers now, before the run is destroyed
   sink_->OnFinished(status, summaries, times_);

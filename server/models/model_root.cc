@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "engine/base/check.h"
+#include "engine/model/explain_folder.h"
 #include "server/common/text.h"
 
 namespace qk {
@@ -143,8 +144,17 @@ absl::Status ModelRoot::PinFile(const std::string& path,
   return absl::OkStatus();
 }
 
-absl::Status ModelRoot::PinFolder(const std::string& path,
-                                  PinnedModel* out) const {
+bool ModelRoot::HasFile(const std::string& path) const {
+  const absl::StatusOr<int> fd = OpenBeneath(path);
+  if (!fd.ok()) return false;
+  const absl::StatusOr<mode_t> mode = ModeOf(*fd, path);
+  close(*fd);
+  return mode.ok() && S_ISREG(*mode);
+}
+
+absl::Status ModelRoot::ForEachName(
+    const std::string& path,
+    absl::FunctionRef<absl::Status(absl::string_view name)> visit) const {
   QK_ASSIGN_OR_RETURN(const int fd, OpenBeneath(path));
   const int listed = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   const int error = errno;
@@ -153,17 +163,47 @@ absl::Status ModelRoot::PinFolder(const std::string& path,
   DIR* const folder = fdopendir(listed);
   absl::Cleanup close_folder = [folder] { closedir(folder); };
   while (const dirent* entry = readdir(folder)) {
-    if (!IsModelFile(entry->d_name)) continue;
+    QK_RETURN_IF_ERROR(visit(entry->d_name));
+  }
+  return absl::OkStatus();
+}
+
+// Says what a folder holds if it is no model.
+absl::Status ModelRoot::CheckFolder(const std::string& path) const {
+  const absl::StatusOr<int> config = OpenBeneath(path + "/config.json");
+  if (config.ok()) close(*config);
+  if (!absl::IsNotFound(config.status())) return config.status();
+  FolderLook look;
+  look.has_file = [&](const std::string& file) {
+    return HasFile(absl::StrCat(path, "/", file));
+  };
+  look.names = [&](const std::string& inner, int most) {
+    std::vector<std::string> names;
+    ForEachName(absl::StrCat(path, "/", inner), [&](absl::string_view name) {
+      if (static_cast<int>(names.size()) == most) {
+        return absl::CancelledError();
+      }
+      if (name != "." && name != "..") names.emplace_back(name);
+      return absl::OkStatus();
+    }).IgnoreError();
+    return names;
+  };
+  return ExplainFolder(absl::StrCat("path: '", Echo(BaseName(path)), "'"),
+                       look);
+}
+
+absl::Status ModelRoot::PinFolder(const std::string& path,
+                                  PinnedModel* out) const {
+  return ForEachName(path, [&](absl::string_view name) -> absl::Status {
+    if (!IsModelFile(name)) return absl::OkStatus();
     if (out->links_.size() == kMaxFiles) {
       return absl::InvalidArgumentError(absl::StrCat(
           "path: the folder has more than ", kMaxFiles, " model files"));
     }
-    const absl::Status status =
-        PinFile(absl::StrCat(path, "/", entry->d_name), out);
+    const absl::Status status = PinFile(absl::StrCat(path, "/", name), out);
     // A broken link is skipped; if the model needs it, loading fails.
-    if (!status.ok() && !absl::IsNotFound(status)) return status;
-  }
-  return absl::OkStatus();
+    return absl::IsNotFound(status) ? absl::OkStatus() : status;
+  });
 }
 
 absl::StatusOr<std::unique_ptr<PinnedModel>> ModelRoot::Pin(
@@ -175,6 +215,7 @@ absl::StatusOr<std::unique_ptr<PinnedModel>> ModelRoot::Pin(
   const absl::StatusOr<mode_t> mode = ModeOf(fd, clean);
   close(fd);
   if (!mode.ok()) return mode.status();
+  if (S_ISDIR(*mode)) QK_RETURN_IF_ERROR(CheckFolder(clean));
   auto out = std::make_unique<PinnedModel>();
   std::error_code ignored;
   std::string folder =

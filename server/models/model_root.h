@@ -6,8 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 namespace qk {
 
@@ -42,8 +44,9 @@ class ModelRoot {
 
   // `path` is that of a LoadModelRequest. PERMISSION_DENIED: the path, or a
   // link on it, leads out of the root. INVALID_ARGUMENT: the path is malformed,
-  // or leads to neither a regular file nor a folder. NOT_FOUND: it does not
-  // exist.
+  // or leads to neither a regular file nor a folder, or to a folder that holds
+  // something else than a model. NOT_FOUND: it does not exist, or is a folder
+  // without config.json.
   absl::StatusOr<std::unique_ptr<PinnedModel>> Pin(
       const std::string& path) const;
 
@@ -52,6 +55,13 @@ class ModelRoot {
 
   // Opens with O_PATH, which has no side effects on devices and FIFOs.
   absl::StatusOr<int> OpenBeneath(const std::string& path) const;
+  bool HasFile(const std::string& path) const;
+  // Calls `visit` for the names in a folder until it returns an error, and
+  // returns that.
+  absl::Status ForEachName(
+      const std::string& path,
+      absl::FunctionRef<absl::Status(absl::string_view name)> visit) const;
+  absl::Status CheckFolder(const std::string& path) const;
   absl::Status PinFile(const std::string& path, PinnedModel* out) const;
   absl::Status PinFolder(const std::string& path, PinnedModel* out) const;
 

@@ -153,11 +153,14 @@ class AnswersTest(QkctlCase):
         path = self.folder / "p.jsonl"
         path.write_bytes(
             b'\xef\xbb\xbf{"id": 12345678901234567890, "prompt": "ab"}\r\n'
-            b'{"id": "x", "prompt": "ca"}\r\n{"id": -3, "prompt": "c"}\r\n')
+            b'{"id": "x", "prompt": "ca"}\r\n{"id": -3, "prompt": "c"}\r\n'
+            b'{"of": {"id": 1}, "i\\u0064":1000000000000000019884624838656 ,'
+            b' "prompt": "c"}\n')
         out = self.qkctl("analyze-many", "--model", "good", "--jsonl", path,
                          "--json").stdout
         ids = {json.loads(line).get("id") for line in out.splitlines()}
-        self.assertEqual(ids, {12345678901234567890, "x", -3, None})
+        self.assertEqual(ids, {12345678901234567890, "x", -3,
+                               1000000000000000019884624838656, None})
         table = self.qkctl("analyze-many", "--model", "good", "--jsonl", path)
         self.assertIn("12345678901234567890 ", table.stdout)
 

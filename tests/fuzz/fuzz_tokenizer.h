@@ -13,6 +13,25 @@
 
 namespace qk::fuzz {
 
+// Returns the part of `rest` before the next byte 0xff, which no JSON file
+// contains, and removes both.
+inline absl::string_view NextFile(absl::string_view* rest) {
+  const size_t at = rest->find('\xff');
+  const absl::string_view file = rest->substr(0, at);
+  rest->remove_prefix(at == absl::string_view::npos ? rest->size() : at + 1);
+  return file;
+}
+
+// Takes the three files beside a vocabulary: tokenizer_config.json,
+// special_tokens_map.json, added_tokens.json.
+inline TokenizerSettings NextSettings(absl::string_view* rest) {
+  TokenizerSettings settings;
+  settings.config = NextFile(rest);
+  settings.special_tokens_map = NextFile(rest);
+  settings.added_tokens = NextFile(rest);
+  return settings;
+}
+
 inline void CheckTokenizer(
     const absl::StatusOr<std::unique_ptr<Tokenizer>>& tokenizer) {
   if (!tokenizer.ok()) return CheckMessage(tokenizer.status());

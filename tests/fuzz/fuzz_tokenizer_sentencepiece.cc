@@ -1,4 +1,5 @@
-// Loads a tokenizer.model; if it loads, it must encode and decode.
+// Loads the three files beside a tokenizer.model, each with 0xff after it, and
+// then the model; if it loads, it must encode and decode.
 #include <cstdint>
 
 #include "absl/strings/string_view.h"
@@ -7,15 +8,8 @@
 #include "tests/fuzz/fuzz_tokenizer.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  if (size == 0) return 0;
-  // The first byte chooses a config.
-  constexpr const char* kConfigs[] = {
-      "", R"({"legacy": false})", R"({"add_prefix_space": false})",
-      R"({"added_tokens_decoder": {"1": {"content": "<s>", "rstrip": true}}})",
-      R"({"tokenizer_class": "T5Tokenizer", "extra_ids": 3})"};
-  const absl::string_view model(reinterpret_cast<const char*>(data) + 1,
-                                size - 1);
-  qk::fuzz::CheckTokenizer(
-      qk::TokenizerFromSentencePiece(model, {.config = kConfigs[data[0] % 5]}));
+  absl::string_view rest(reinterpret_cast<const char*>(data), size);
+  const qk::TokenizerSettings settings = qk::fuzz::NextSettings(&rest);
+  qk::fuzz::CheckTokenizer(qk::TokenizerFromSentencePiece(rest, settings));
   return 0;
 }

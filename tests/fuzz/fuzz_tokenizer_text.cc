@@ -53,6 +53,19 @@ const std::vector<Subject>& Subjects() {
     made->push_back(Load("phi3", Decoded::kSameButSpaces, "phi3"));
     made->push_back(Load("metaspace", Decoded::kOther, "llama2"));
     made->push_back(Load("no_bytes", Decoded::kOther, "llama2"));
+    // These split words by patterns of their files.
+    made->push_back(Load("deepseek3", Decoded::kSame, "chatml"));
+    made->push_back(Load("deepseek_coder", Decoded::kSame, "chatml"));
+    made->push_back(Load("o200k", Decoded::kSame, "chatml"));
+    made->push_back(Load("qwen35", Decoded::kOther, "chatml"));
+    made->push_back(Load("lines", Decoded::kOther, "chatml"));
+    made->push_back(Load("literal", Decoded::kOther, "chatml"));
+    made->push_back(Load("nobody", Decoded::kOther, "chatml"));
+    // These are Unigram.
+    made->push_back(Load("t5", Decoded::kOther, "llama2"));
+    made->push_back(Load("albert", Decoded::kOther, "llama2"));
+    made->push_back(Load("graphemes", Decoded::kOther, "llama2"));
+    made->push_back(Load("spm_first", Decoded::kOther, "llama2"));
     return made;
   }();
   return *subjects;

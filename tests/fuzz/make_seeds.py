@@ -87,6 +87,9 @@ def make_json():
         "num_attention_heads": 9, "rope_scaling": None, "tie": True,
         "vocab": {"\u0120the": 1, "a": -2}, "merges": [["a", "b"], "c d"],
         "big": 18446744073709551615, "emoji": "\U0001f600"}).encode())
+    # Python's json writes these.
+    write("json", "python", b'{"model_max_length":1000000000000000019884624838656,'
+          b'"a":NaN,"b":[Infinity,-Infinity],"c":-1e999,"d":1E-400}')
     write("json", "nested", b'{"a":[[[[{"b":[1,2,{"c":"\\n\\u0041"}]}]]]]}')
 
 
@@ -111,7 +114,8 @@ def make_gguf():
     for kind, elements, size in [(0, 1, 4), (1, 1, 2), (2, 32, 18), (3, 32, 20),
                                  (6, 32, 22), (7, 32, 24), (8, 32, 34),
                                  (10, 256, 84), (11, 256, 110), (12, 256, 144),
-                                 (13, 256, 176), (14, 256, 210), (30, 1, 2)]:
+                                 (13, 256, 176), (14, 256, 210), (20, 32, 18),
+                                 (23, 256, 136), (30, 1, 2), (39, 32, 17)]:
         write("gguf", f"type_{kind}",
               gguf(3, [], [tensor("t", [elements], kind, 0)], data[:size]))
 
@@ -151,8 +155,23 @@ PROCESSOR = {
     "size": {"shortest_edge": 64, "longest_edge": 4096},
     "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 
+# transformers 4 writes these fields, whatever the model is.
+DUMP = {
+    "_name_or_path": "", "add_cross_attention": False, "pruned_heads": {},
+    "tie_encoder_decoder": False, "chunk_size_feed_forward": 0,
+    "architectures": ["GPT2LMHeadModel"], "bad_words_ids": None,
+    "decoder_start_token_id": None, "finetuning_task": None,
+    "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}, "max_length": 20,
+    "no_repeat_ngram_size": 0, "pad_token_id": -1, "prefix": None,
+    "problem_type": None, "return_dict": True, "task_specific_params": {
+        "text-generation": {"do_sample": True, "max_length": 50}},
+    "temperature": 1.0, "torch_dtype": None, "torchscript": False,
+    "typical_p": 1.0, "use_bfloat16": False, "suppress_tokens": None}
+
 
 def make_config():
+    small = json.loads((GOLDENS / "tiny_gpt2" / "config.json").read_bytes())
+    write("config_json", "dump", json.dumps({**small, **DUMP}).encode())
     for path in (GOLDENS / "published").glob("*.json"):
         write("config_json", path.stem, path.read_bytes())
     for name in CONFIGS:

@@ -141,6 +141,29 @@ def varint(n):
     return out + bytes([n])
 
 
+# A token that only a file beside the vocabulary names, in each way there is.
+SETTINGS = {
+    "decoder": ({"added_tokens_decoder": {
+        "300": {"content": "<s>", "special": True, "lstrip": True},
+        "2": {"content": "12", "special": False, "normalized": True}}}, {}, {}),
+    "names": ({"bos_token": "<s>", "pad_token": None, "legacy": False,
+               "eos_token": {"__type": "AddedToken", "content": "ab",
+                             "rstrip": True}}, {}, {}),
+    "lists": ({"additional_special_tokens": ["<s>", {"content": "it"}],
+               "model_max_length": 1000000000000000019884624838656},
+              {"additional_special_tokens": ["12"]}, {}),
+    "extra": ({"extra_special_tokens": {"image_token": "<s>"}}, {}, {}),
+    "map": ({}, {"bos_token": "<s>", "unk_token": {"content": "ab"}}, {}),
+    "added": ({"add_bos_token": True, "bos_token": "<s>"}, {},
+              {"<s>": 300, "12": 2}),
+}  # fmt: skip
+
+
+def settings_files(name):
+    files = [json.dumps(file).encode() for file in SETTINGS[name]]
+    return b"\xff".join(files)
+
+
 def model(bytes_too, model_type=2, normalizer=b"\x20\x00"):
     """A tokenizer.model."""
     pieces = [("<unk>", 0, 2), ("<s>", 0, 3), ("</s>", 0, 3), ("\u2581", -9, 1),
@@ -156,6 +179,73 @@ def model(bytes_too, model_type=2, normalizer=b"\x20\x00"):
         out += b"\x0a" + varint(len(piece)) + piece
     out += b"\x12\x02\x18" + varint(model_type)
     return out + b"\x1a" + varint(len(normalizer)) + normalizer
+
+
+# The files beside a tokenizer.model, by the names of the seeds.
+SPM_CONFIGS = {
+    "none": {},
+    "not_legacy": {"legacy": False},
+    "no_prefix": {"add_prefix_space": False},
+    "rstrip": {"added_tokens_decoder": {"1": {"content": "<s>", "rstrip": True}}},
+    "t5": {"tokenizer_class": "T5Tokenizer", "extra_ids": 3},
+}
+
+
+def spm_model_seeds():
+    rules = charsmap()
+    normalizer = b"\x12" + varint(len(rules)) + rules
+    bpe, unigrams = model(False), model(False, 1, normalizer)
+    seeds = {}
+    for name, config in SPM_CONFIGS.items():
+        files = json.dumps(config).encode() + b"\xff\xff\xff"
+        seeds[f"tokenizer_sentencepiece/seed_{name}"] = files + bpe
+        seeds[f"tokenizer_sentencepiece/seed_unigram_{name}"] = files + unigrams
+    seeds["tokenizer_sentencepiece/seed_bytes"] = b"\xff\xff\xff" + model(True)
+    for name in SETTINGS:
+        files = settings_files(name) + b"\xff"
+        seeds[f"tokenizer_sentencepiece/seed_files_{name}"] = files + bpe
+    return seeds
+
+
+def settings_seeds():
+    vocab = json.dumps({"a": 0, "b": 1, "\u0120": 2, "ab": 3, "<s>": 4}).encode()
+    merges = b"#version: 0.2\na b\n"
+    seeds = {}
+    for name in SETTINGS:
+        files = b"\xff" + settings_files(name)
+        seeds[f"tokenizer_json/seed_files_{name}"] = (
+            tokenizer(added_tokens=[]) + files
+        )
+        config, *others = SETTINGS[name]
+        config = {"tokenizer_class": "Qwen2Tokenizer", **config}
+        parts = [vocab, merges] + [json.dumps(f).encode() for f in (config, *others)]
+        seeds[f"tokenizer_vocab_merges/seed_files_{name}"] = b"\xff".join(parts)
+    return seeds
+
+
+def pattern_seeds():
+    """Words by patterns that are no known ones."""
+    bytes_only = {**BYTE_LEVEL, "use_regex": False}
+
+    def split(pattern, behavior="Isolated", invert=False):
+        return {"type": "Split", "pattern": pattern, "behavior": behavior,
+                "invert": invert}  # fmt: skip
+
+    steps = {
+        "lookahead": [split({"Regex": r"\s+(?!\S)|\w+|[^\w\s]"})],
+        "removed": [split({"Regex": r"(?i:'s)|\p{L}+|\S"}, "Removed", True)],
+        "classes": [split({"Regex": r"[\p{Lu}\p{M}]*[^\r\n\d]+|\p{N}{1,3}"}),
+                    split({"Regex": "[\u4e00-\u9fa5]+"}, "MergedWithNext")],
+        "literal": [split({"String": "ab"}, "Contiguous"),
+                    split({"Regex": "$"}, "MergedWithPrevious")],
+        "punctuation": [{"type": "Punctuation", "behavior": "Isolated"},
+                        {"type": "Whitespace"}],
+        "nothing": [split({"Regex": "a*"}), split({"Regex": "(ab|[^c])+"})],
+    }  # fmt: skip
+    return {
+        f"tokenizer_json/seed_words_{name}": tokenizer(sequence(*each, bytes_only))
+        for name, each in steps.items()
+    }
 
 
 def gguf(model_name, pre):
@@ -207,19 +297,15 @@ def main():
     }  # fmt: skip
     seeds.update(spm_seeds())
     seeds.update(unigram_seeds())
-    for config in range(4):
-        seeds[f"tokenizer_sentencepiece/seed_{config}"] = (
-            bytes([config]) + model(config == 3)
-        )
-    rules = charsmap()
-    normalizer = b"\x12" + varint(len(rules)) + rules
-    for config in (0, 1, 4):
-        seeds[f"tokenizer_sentencepiece/seed_unigram_{config}"] = (
-            bytes([config]) + model(config == 1, 1, normalizer)
-        )
+    seeds.update(spm_model_seeds())
+    seeds.update(settings_seeds())
+    seeds.update(pattern_seeds())
     seeds["tokenizer_gguf/seed_gpt2"] = gguf("gpt2", "gpt-2")
     seeds["tokenizer_gguf/seed_qwen2"] = gguf("gpt2", "qwen2")
     seeds["tokenizer_gguf/seed_llama"] = gguf("llama", "default")
+    for pre in ("default", "llama-bpe", "tekken", "deepseek-v3", "gpt-4o", "xyz"):
+        seeds[f"tokenizer_gguf/seed_pre_{pre}"] = gguf("gpt2", pre)
+    seeds["tokenizer_gguf/seed_none"] = gguf("none", "default")
     texts = {
         "english": "It's 12,345 o'clock\n\n  said Él.",
         "marks": "e\u0345\u0323\u0301 \u1100\u1161\u11a8 \u0915\u093c",
@@ -229,7 +315,7 @@ def main():
         "emoji": "👩‍👩‍👧 ½Ⅷ٣ 日本語",
     }
     for name, text in texts.items():
-        for family in range(13):
+        for family in range(24):
             path = f"tokenizer_text/seed_{name}_{family}"
             seeds[path] = bytes([family]) + text.encode()
     for path, content in seeds.items():

@@ -1,8 +1,8 @@
 #include "client/qkctl/flags/jsonl.h"
 
-#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -12,6 +12,7 @@
 #include "client/files/file_io.h"
 #include "client/qkctl/flags/text_parse.h"
 #include "google/protobuf/util/json_util.h"
+#include "simdjson.h"
 
 namespace qk::client {
 
@@ -22,37 +23,30 @@ namespace {
 
 constexpr absl::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
-// Returns the end of the JSON string that begins at text[i].
-size_t EndOfString(absl::string_view text, size_t i) {
-  for (++i; i < text.size() && text[i] != '"'; ++i) {
-    if (text[i] == '\\') ++i;
-  }
-  return std::min(i + 1, text.size());
-}
-
 // Returns the text of the number that the member `key` of a JSON object has;
 // the last one if several members have that key, and "" without any. A Struct
-// has doubles, which do not hold every integer. `object` must be valid.
-absl::string_view NumberText(absl::string_view object, absl::string_view key) {
-  absl::string_view number;
-  int depth = 0;
-  bool matched = false;  // the value that comes next is the member's
-  for (size_t i = 0; i < object.size();) {
-    const char c = object[i];
-    if (c == '"') {
-      const size_t end = EndOfString(object, i);
-      matched = depth == 1 && object.substr(i + 1, end - i - 2) == key;
-      i = end;
-      continue;
+// has doubles, which do not hold every integer.
+std::string NumberText(const std::string& object, absl::string_view key) {
+  const simdjson::padded_string json(object);
+  simdjson::ondemand::parser parser;
+  simdjson::ondemand::document document;
+  simdjson::ondemand::object members;
+  std::string number;
+  if (parser.iterate(json).get(document) != simdjson::SUCCESS ||
+      document.get_object().get(members) != simdjson::SUCCESS) {
+    return number;
+  }
+  for (simdjson::simdjson_result<simdjson::ondemand::field> member : members) {
+    simdjson::ondemand::field field;
+    std::string_view name;
+    if (std::move(member).get(field) != simdjson::SUCCESS ||
+        field.unescaped_key().get(name) != simdjson::SUCCESS) {
+      return "";
     }
-    if (c == '{' || c == '[') ++depth;
-    if (c == '}' || c == ']') --depth;
-    const size_t end = object.find_first_of(", \t\r\n}]", i);
-    if (matched && (c == '-' || absl::ascii_isdigit(c))) {
-      number = object.substr(i, end - i);
-    }
-    if (!absl::ascii_isspace(c) && c != ':') matched = false;
-    ++i;
+    if (name != std::string_view(key.data(), key.size())) continue;
+    const std::string_view token = field.value().raw_json_token();
+    number = std::string(absl::StripAsciiWhitespace(
+        absl::string_view(token.data(), token.size())));
   }
   return number;
 }
@@ -102,9 +96,9 @@ absl::StatusOr<JsonId> IdOf(const JsonLine& line) {
   if (!id->second.string_value().empty()) {
     return JsonId{id->second.string_value()};
   }
-  const absl::string_view number = NumberText(line.text, "id");
-  if (id->second.kind_case() == Value::kNumberValue && IsInteger(number)) {
-    return JsonId{std::string(number), /*is_number=*/true};
+  if (id->second.kind_case() == Value::kNumberValue) {
+    std::string number = NumberText(line.text, "id");
+    if (IsInteger(number)) return JsonId{std::move(number), true};
   }
   return absl::InvalidArgumentError(
       "\"id\" must be a string that is not empty, or an integer");

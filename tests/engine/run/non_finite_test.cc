@@ -22,12 +22,15 @@ class NonFiniteTest : public ::testing::Test {
     options.kv_cache_bytes = 4 << 20;
     return Model::Load(path, options, backend_.get()).value();
   }
-  // A model in which the token's embedding has a NaN.
+  // A model in which the token's embedding has a NaN. It knows text.
   std::shared_ptr<const Model> PoisonedAt(int32_t token) {
     folders_.push_back(std::make_unique<TempFolder>());
-    return Load(PoisonedModel(*folders_.back(), kGolden,
-                              "model.embed_tokens.weight",
-                              int64_t{token} * healthy_->config().hidden_size));
+    const std::string path =
+        PoisonedModel(*folders_.back(), kGolden, "model.embed_tokens.weight",
+                      int64_t{token} * healthy_->config().hidden_size);
+    folders_.back()->Write("tokenizer.json",
+                           ReadWhole(GoldenPath("tokenizer/gpt2.json")));
+    return Load(path);
   }
   RunSpec Spec(std::vector<std::shared_ptr<const Model>> models) {
     RunSpec spec;
@@ -137,6 +140,16 @@ TEST_F(NonFiniteTest, AGenerationEndsAtTheFirstBadStep) {
   EXPECT_EQ(out.tokens[0].id, bad);
   EXPECT_EQ(out.summaries[0].generated_tokens, 1);
   EXPECT_EQ(out.summaries[0].stop_reason, "non_finite");
+
+  // The only token may begin a stop string: its text is in no event.
+  const std::string piece = spec.arms[0].model->tokenizer()->Piece(bad);
+  ASSERT_FALSE(piece.empty());
+  spec.generate->stop_strings = {piece + " and what never comes"};
+  const Recorder held = RunAlone(spec);
+  ASSERT_EQ(held.tokens.size(), 1u);
+  EXPECT_EQ(held.tokens[0].text, "");
+  EXPECT_EQ(held.summaries[0].stop_reason, "non_finite");
+  EXPECT_EQ(held.summaries[0].text, piece);
 }
 
 }  // namespace

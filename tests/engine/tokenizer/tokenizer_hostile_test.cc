@@ -98,7 +98,8 @@ INSTANTIATE_TEST_SUITE_P(Families, HostileTextTest,
                          ::testing::Values("smollm", "llama3", "qwen2",
                                            "llama2", "gemma", "metaspace", "t5",
                                            "unigram_bytes", "albert",
-                                           "spm_unigram"),
+                                           "spm_unigram", "o200k", "deepseek3",
+                                           "deepseek_coder", "lines"),
                          [](const auto& info) { return info.param; });
 
 }  // namespace

@@ -103,6 +103,47 @@ TEST_F(ModelRootTest, S8_RefusesPathsThatLeadOut) {
   EXPECT_EQ(CodeOf("folder/model.safetensors"), StatusCode::kPermissionDenied);
 }
 
+TEST_F(ModelRootTest, AFolderThatIsNoModelIsExplained) {
+  const auto message = [&](const std::string& path) {
+    return std::string(root_->Pin(path).status().message());
+  };
+  fs::create_directories(top_ / "root/hub/snapshots/1f3a");
+  Write("root/hub/snapshots/1f3a/config.json", "{}");
+  EXPECT_EQ(message("hub"),
+            "path: 'hub': a cache folder of the Hugging Face hub: name the "
+            "snapshot inside, snapshots/1f3a");
+  EXPECT_TRUE(root_->Pin("hub/snapshots/1f3a").ok());
+  fs::create_directories(top_ / "root/files");
+  Write("root/files/q8.gguf", "inside");
+  EXPECT_EQ(message("files/"),
+            "path: 'files': has no config.json, but GGUF files: name the file, "
+            "q8.gguf");
+  fs::create_directories(top_ / "root/lora");
+  Write("root/lora/adapter_config.json", "{}");
+  EXPECT_NE(message("lora").find("an adapter (LoRA)"), std::string::npos);
+  EXPECT_EQ(CodeOf("lora"), StatusCode::kInvalidArgument);
+  EXPECT_EQ(message("."),
+            "path: '.': has no config.json, but GGUF files: name the file, "
+            "a.gguf");
+  fs::create_directories(top_ / "root/empty");
+  EXPECT_EQ(message("empty"),
+            "path: 'empty': has no config.json, so it is no model");
+  EXPECT_EQ(CodeOf("empty"), StatusCode::kNotFound);
+}
+
+TEST_F(ModelRootTest, AnExplanationNamesNothingOutside) {
+  fs::create_directories(top_ / "outside/secret");
+  Write("outside/secret/config.json", "{}");
+  fs::create_directories(top_ / "root/hub");
+  fs::create_directory_symlink(top_ / "outside", top_ / "root/hub/snapshots");
+  fs::create_directory_symlink(top_ / "outside/secret", top_ / "root/hub/x");
+  EXPECT_EQ(root_->Pin("hub").status().message(),
+            "path: 'hub': has no config.json, so it is no model");
+  fs::create_symlink(top_ / "outside/secret/config.json",
+                     top_ / "root/hub/config.json");
+  EXPECT_EQ(CodeOf("hub"), StatusCode::kPermissionDenied);
+}
+
 TEST_F(ModelRootTest, S8_RefusesWhatIsNoPath) {
   EXPECT_EQ(CodeOf(""), StatusCode::kInvalidArgument);
   EXPECT_EQ(CodeOf("folder//config.json"), StatusCode::kInvalidArgument);
