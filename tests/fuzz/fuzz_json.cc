@@ -1,4 +1,7 @@
-// Reads every JSON value as every type, and looks up every path.
+// Reads every JSON value as every type, and looks up every path; with JSON's
+// numbers and with those of Python's json module.
+#include <cmath>
+
 #include "absl/strings/string_view.h"
 #include "engine/base/utf8.h"
 #include "engine/formats/json.h"
@@ -21,7 +24,8 @@ void Visit(qk::JsonValue value, int& budget) {
                        value.is_array() + value.is_object();
   QK_CHECK(as_types == (value.is_number() && !value.AsInt64().ok() ? 0 : 1));
   Check(value.AsUint64());
-  Check(value.AsDouble());
+  const auto number = value.AsDouble();
+  QK_CHECK(!Check(number) || std::isfinite(*number));
   Check(value.GetInt64("a"));
   (void)value.ForEachMember([&](absl::string_view key, qk::JsonValue member) {
     if (budget > 0) {
@@ -36,18 +40,28 @@ void Visit(qk::JsonValue value, int& budget) {
   });
 }
 
+// Returns whether the text is JSON with such numbers.
+bool Parse(absl::string_view text, qk::JsonNumbers numbers) {
+  qk::JsonLimits limits;
+  limits.numbers = numbers;
+  const auto document = qk::JsonDocument::Parse("m", text, limits);
+  if (!document.ok()) {
+    qk::fuzz::CheckMessage(document.status());
+    return false;
+  }
+  QK_CHECK(!qk::FindJsonSyntaxError(text, numbers).has_value());
+  QK_CHECK(!qk::FindInvalidUtf8(text).has_value());
+  int budget = 100;
+  Visit(document->root(), budget);
+  return true;
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const absl::string_view text(reinterpret_cast<const char*>(data), size);
-  const auto document = qk::JsonDocument::Parse("m", text, {});
-  if (!document.ok()) {
-    qk::fuzz::CheckMessage(document.status());
-    return 0;
-  }
-  QK_CHECK(!qk::FindJsonSyntaxError(text).has_value());
-  QK_CHECK(!qk::FindInvalidUtf8(text).has_value());
-  int budget = 100;
-  Visit(document->root(), budget);
+  const bool strict = Parse(text, qk::JsonNumbers::kStrict);
+  const bool python = Parse(text, qk::JsonNumbers::kPython);
+  QK_CHECK(!strict || python);
   return 0;
 }
