@@ -89,6 +89,10 @@ void AddedTokenMatcher::ForEachPart(
     absl::FunctionRef<void(size_t, size_t, const AddedToken*)> visit) const {
   size_t done = 0;
   for (size_t at = 0; at < text.size();) {
+    if (root_[static_cast<unsigned char>(text[at])] == 0) {
+      ++at;
+      continue;
+    }
     auto [token, end] = LongestAt(text, at);
     if (token == nullptr) {
       ++at;

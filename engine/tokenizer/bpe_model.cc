@@ -75,13 +75,19 @@ void BpeModel::FindWholeWords(const TokenizerSpec& spec,
 
 absl::Status BpeModel::Encode(absl::string_view word, bool /*with_special*/,
                               ModelScratch* scratch, Visit visit) const {
-  if (const auto whole = whole_words_.find(word); whole != whole_words_.end()) {
-    visit(whole->second, 0, word.size());
-    return absl::OkStatus();
+  if (!whole_words_.empty()) {
+    const auto whole = whole_words_.find(word);
+    if (whole != whole_words_.end()) {
+      visit(whole->second, 0, word.size());
+      return absl::OkStatus();
+    }
   }
   std::vector<BpeSymbol>& symbols = scratch->symbols;
-  StartSymbols(word, &symbols);
-  BpeMergeSymbols(merges_, &symbols);
+  if (!scratch->merged.Find(word, &symbols)) {
+    StartSymbols(word, &symbols);
+    BpeMergeSymbols(merges_, &symbols);
+    scratch->merged.Keep(word, symbols);
+  }
   for (size_t i = 0; i < symbols.size();) {
     if (symbols[i].id >= vocab_size_) {
       i = EncodeUnknown(word, symbols, i, visit);

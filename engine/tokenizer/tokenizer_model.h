@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "engine/tokenizer/bpe.h"
+#include "engine/tokenizer/merged_words.h"
 
 namespace qk {
 
@@ -24,6 +25,7 @@ struct BestPath {
 // Memory that one call passes from word to word.
 struct ModelScratch {
   std::vector<BpeSymbol> symbols;
+  MergedWords merged;
   std::vector<BestPath> paths;
 };
 

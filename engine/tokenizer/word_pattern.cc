@@ -8,6 +8,7 @@
 #include <optional>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/formats/excerpt.h"
@@ -55,8 +56,19 @@ std::string LiteralPattern(absl::string_view text) {
 struct WordPattern::Code {
   ~Code() { pcre2_code_free(code); }
 
+  // Whether a match may begin in the text. Most of the pieces that one pattern
+  // leaves to the next have none.
+  bool MayMatch(absl::string_view text) const {
+    return first_bytes == nullptr ||
+           absl::c_any_of(text, [this](unsigned char byte) {
+             return (first_bytes[byte / 8] >> byte % 8 & 1) != 0;
+           });
+  }
+
   pcre2_code* code = nullptr;
   bool jit = false;
+  // A bit for each byte that a match may begin with; nullptr: not known.
+  const uint8_t* first_bytes = nullptr;
 };
 
 // One pass over one text.
@@ -141,9 +153,11 @@ class WordPattern::Search {
   }
 
   int Run(size_t begin, size_t end, uint32_t options) {
-    return pcre2_match(code_.code, reinterpret_cast<PCRE2_SPTR>(text_.data()),
-                       end, begin, options | PCRE2_NO_UTF_CHECK, data_,
-                       context_);
+    // What is compiled just in time is not anchored.
+    const bool jit = code_.jit && (options & PCRE2_ANCHORED) == 0;
+    return (jit ? pcre2_jit_match : pcre2_match)(
+        code_.code, reinterpret_cast<PCRE2_SPTR>(text_.data()), end, begin,
+        options | (jit ? 0 : PCRE2_NO_UTF_CHECK), data_, context_);
   }
 
   // The end of at least `bytes` bytes from `begin` on, between characters.
@@ -220,12 +234,14 @@ absl::StatusOr<std::shared_ptr<const WordPattern>> WordPattern::Compile(
   // Where memory may not become executable, PCRE2 interprets the pattern.
   code->jit = pcre2_jit_compile(
                   code->code, PCRE2_JIT_COMPLETE | PCRE2_JIT_PARTIAL_HARD) == 0;
+  pcre2_pattern_info(code->code, PCRE2_INFO_FIRSTBITMAP, &code->first_bytes);
   return std::shared_ptr<const WordPattern>(new WordPattern(std::move(code)));
 }
 
 absl::Status WordPattern::ForEachMatch(
     absl::string_view text,
     absl::FunctionRef<void(size_t begin, size_t end)> visit) const {
+  if (!code_->MayMatch(text)) return absl::OkStatus();
   Search search(*code_, text);
   if (!search.has_memory()) {
     return absl::ResourceExhaustedError("out of memory for a word pattern");

@@ -1,5 +1,5 @@
 foreach(piece bad_json bad_spm chat chat_golden gguf gguf_spm golden
-              sentencepiece unigram)
+              long_text sentencepiece unigram)
   qk_test(tokenizer_${piece}_test SOURCES tokenizer/tokenizer_${piece}_test.cc
           LIBS qk_tokenizer)
 endforeach()
