@@ -122,21 +122,23 @@ void Experts(const float* x, const LayerWeights& w, const MlpConfig& c, int n,
   Backend& b = batch.backend();
   const Workspace& work = batch.work();
   const int width = batch.model().config().hidden_size;
-  std::vector<int32_t> ids(n * c.experts_per_token);
-  std::vector<float> weights(ids.size());
+  const int count = n * c.experts_per_token;
   b.MatMul(x, *w.router, n, work.router());
   b.RouteExperts(work.router(), n, c.num_experts, c.experts_per_token,
-                 ids.data(), weights.data());
+                 work.routes());
+  const Arrival routes = b.Fetch(work.routes(), count * sizeof(Route));
   // The host groups rows by expert: this is the one wait within a layer.
   batch.Check(b.Synchronize());
+  if (!routes.here()) return;  // the device has failed
   b.Zero(out, int64_t{4} * n * width);
   for (int expert = 0; expert < c.num_experts; ++expert) {
     std::vector<int> rows;
     std::vector<float> factors;
-    for (size_t i = 0; i < ids.size(); ++i) {
-      if (ids[i] != expert) continue;
-      rows.push_back(static_cast<int>(i) / c.experts_per_token);
-      factors.push_back(weights[i]);
+    for (int i = 0; i < count; ++i) {
+      const Route& route = routes.as<Route>()[i];
+      if (route.expert != expert) continue;
+      rows.push_back(i / c.experts_per_token);
+      factors.push_back(route.weight);
     }
     if (rows.empty()) continue;
     b.GatherRows(x, rows, width, work.expert_in());

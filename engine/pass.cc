@@ -72,6 +72,7 @@ absl::Status Pass::Finish() {
   if (!status_.ok()) return status_;
   const absl::Status status = batch_->backend().Synchronize();
   Guard([&] {
+    if (status.ok() && lm_head_ != nullptr) lm_head_->TakeResults();
     for (Batch::Entry& entry : batch_->entries()) {
       if (entry.sequence == nullptr) continue;
       entry.sequence->Deliver();

@@ -8,8 +8,9 @@
 //
 // A device may still be working long after an op has returned. An op reads its
 // arguments, spans and other host memory before it returns, so the caller may
-// free them then. Results in host memory are there after Synchronize; the
-// caller keeps that memory in place until then.
+// free them then. It writes to device memory only; Fetch brings results to the
+// host. Free takes its place among the ops: those before it may still use the
+// memory.
 #ifndef QKSCOPE_ENGINE_BACKEND_BACKEND_H_
 #define QKSCOPE_ENGINE_BACKEND_BACKEND_H_
 
@@ -23,6 +24,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "engine/backend/arrival.h"
 #include "engine/backend/jobs.h"
 #include "engine/base/mutex.h"
 #include "engine/types/backend_info.h"
@@ -94,14 +96,12 @@ class Backend {
   virtual absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) = 0;
   virtual void Free(void* data, int64_t bytes) = 0;
   virtual void Upload(void* device, const void* host, int64_t bytes) = 0;
-  virtual void Download(void* host, const void* device, int64_t bytes) = 0;
   virtual void CopyOnDevice(void* to, const void* from, int64_t bytes) = 0;
   virtual void Zero(void* device, int64_t bytes) = 0;
-  // MarkDownloads returns a mark after the Downloads so far, DownloadsArrived
-  // whether those before a mark have arrived. So results go out while the pass
-  // runs, and nothing waits for them.
-  virtual int64_t MarkDownloads() = 0;
-  virtual bool DownloadsArrived(int64_t mark) = 0;
+  // Copies `bytes` to the host, in the order of the ops: later ones may
+  // overwrite them. Nothing waits for the copy, so results go out while the
+  // pass runs. Any number of arrivals may be held, for any time.
+  virtual Arrival Fetch(const void* device, int64_t bytes) = 0;
   // Waits for the device; returns the first failure since the last call.
   virtual absl::Status Synchronize() = 0;
 
@@ -170,11 +170,10 @@ class Backend {
   // (inner, state_size): the state before these rows; the op updates it.
   virtual void SelectiveScan(const ScanInputs& in, int rows, int inner,
                              int state_size, float* state, float* x) = 0;
-  // Finds each row's `chosen` most probable experts, most probable first, ties
-  // to the lowest, and their softmax probabilities: (rows, chosen) each, in
-  // host memory after Synchronize. logits (rows, experts).
+  // routes (rows, chosen) = each row's most probable experts, most probable
+  // first, ties to the lowest. logits (rows, experts).
   virtual void RouteExperts(const float* logits, int rows, int experts,
-                            int chosen, int32_t* ids, float* weights) = 0;
+                            int chosen, Route* routes) = 0;
   // out (rows.size(), dim) = those rows of x.
   virtual void GatherRows(const float* x, absl::Span<const int> rows, int dim,
                           float* out) = 0;
@@ -196,18 +195,14 @@ class Backend {
   virtual void CopyOut(absl::Span<const CopyOutJob> jobs) = 0;
 
   // --- logits
-  // out (rows) = logits (rows, vocab), each row reduced. targets (rows): the id
-  // whose log-probability is wanted, or -1.
-  virtual void ReduceLogits(const float* logits, int vocab, int rows,
-                            const int32_t* targets, LogitsRow* out) = 0;
-  // Finds the n most likely ids of one row, ties to the lowest id, and their
-  // log-probabilities: (n) each, in host memory after Synchronize. `reduced`:
-  // the row's LogitsRow.
-  virtual void TopLogits(const float* logits, int vocab,
-                         const LogitsRow* reduced, int n, int32_t* ids,
-                         float* logprobs) = 0;
-  // kl (rows) = KL(P_base || P_arm), nats, in host memory after Synchronize.
-  // base_rows and arm_rows (rows): ReduceLogits's results for base and arm.
+  // out (targets.size()) = logits (targets.size(), vocab), each row reduced.
+  // targets (host): the id whose log-probability is wanted, or -1.
+  virtual void ReduceLogits(const float* logits, int vocab,
+                            absl::Span<const int32_t> targets,
+                            LogitsRow* out) = 0;
+  virtual void TopLogits(absl::Span<const TopJob> jobs, int vocab) = 0;
+  // kl (rows) = KL(P_base || P_arm), nats. base_rows and arm_rows (rows):
+  // ReduceLogits's results for base and arm.
   virtual void KlDivergence(const float* base, const float* arm, int vocab,
                             int rows, const LogitsRow* base_rows,
                             const LogitsRow* arm_rows, float* kl) = 0;

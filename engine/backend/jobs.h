@@ -67,6 +67,12 @@ struct ScanInputs {
   const float* d = nullptr;      // (inner)
 };
 
+// An expert that a row goes to, and its softmax probability.
+struct Route {
+  int32_t expert = 0;
+  float weight = 0;
+};
+
 // --- hooks
 
 // Sums over tokens for each head and dim, float64: (heads, head_dim) each.
@@ -188,11 +194,26 @@ struct LogitsRow {
   bool finite() const { return std::isfinite(log_sum_exp); }
 };
 
+struct TopLogit {
+  int32_t id = 0;
+  float logprob = 0;
+};
+
+// to (n) = the most likely ids of one row (vocab) of logits, ties to the lowest
+// id. `reduced`: the row's LogitsRow.
+struct TopJob {
+  const float* logits = nullptr;
+  const LogitsRow* reduced = nullptr;
+  int n = 0;
+  TopLogit* to = nullptr;
+};
+
 template <typename... Jobs>
 inline constexpr bool kPlainData = (std::is_trivially_copyable_v<Jobs> && ...);
-static_assert(kPlainData<AttentionRows, ScanInputs, MomentsJob, SelectJob,
-                         ReplaceJob, TokenRuleJob, ExpandJob, NormsJob,
-                         TokenNormsJob, CopyOutJob, LogitsRow>);
+static_assert(
+    kPlainData<AttentionRows, ScanInputs, MomentsJob, SelectJob, ReplaceJob,
+               TokenRuleJob, ExpandJob, NormsJob, TokenNormsJob, CopyOutJob,
+               Route, LogitsRow, TopLogit, TopJob>);
 
 }  // namespace qk
 

@@ -32,6 +32,23 @@ std::string ProcessorName() {
   return uname(&name) == 0 ? name.machine : "unknown";
 }
 
+// A result on a host whose device is the host itself.
+class HostSlot final : public Arrival::Slot {
+ public:
+  HostSlot(const void* from, int64_t bytes)
+      : data_(std::make_unique_for_overwrite<uint8_t[]>(bytes)), bytes_(bytes) {
+    if (bytes > 0) std::memcpy(data_.get(), from, bytes);
+  }
+  bool here() const override { return true; }
+  absl::Span<const uint8_t> bytes() const override {
+    return {data_.get(), static_cast<size_t>(bytes_)};
+  }
+
+ private:
+  const std::unique_ptr<uint8_t[]> data_;
+  const int64_t bytes_;
+};
+
 class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(const CpuBackendOptions& options)
@@ -57,8 +74,8 @@ class CpuBackend final : public Backend {
   void Upload(void* device, const void* host, int64_t bytes) override {
     if (bytes > 0) std::memcpy(device, host, bytes);
   }
-  void Download(void* host, const void* device, int64_t bytes) override {
-    if (bytes > 0) std::memcpy(host, device, bytes);
+  Arrival Fetch(const void* device, int64_t bytes) override {
+    return Arrival(std::make_shared<HostSlot>(device, bytes));
   }
   void CopyOnDevice(void* to, const void* from, int64_t bytes) override {
     if (bytes > 0) std::memmove(to, from, bytes);
@@ -66,8 +83,6 @@ class CpuBackend final : public Backend {
   void Zero(void* device, int64_t bytes) override {
     if (bytes > 0) std::memset(device, 0, bytes);
   }
-  int64_t MarkDownloads() override { return 0; }
-  bool DownloadsArrived(int64_t) override { return true; }
   absl::Status Synchronize() override { return absl::OkStatus(); }
 
   absl::StatusOr<std::unique_ptr<Matrix>> PackMatrix(
@@ -140,8 +155,8 @@ class CpuBackend final : public Backend {
     cpu::SelectiveScan(in, rows, inner, state_size, state, x, pool_);
   }
   void RouteExperts(const float* logits, int rows, int experts, int chosen,
-                    int32_t* ids, float* weights) override {
-    cpu::RouteExperts(logits, rows, experts, chosen, ids, weights);
+                    Route* routes) override {
+    cpu::RouteExperts(logits, rows, experts, chosen, routes);
   }
   void GatherRows(const float* x, absl::Span<const int> rows, int dim,
                   float* out) override {
@@ -178,13 +193,13 @@ class CpuBackend final : public Backend {
     cpu::CopyOut(jobs);
   }
 
-  void ReduceLogits(const float* logits, int vocab, int rows,
-                    const int32_t* targets, LogitsRow* out) override {
-    cpu::ReduceLogits(logits, vocab, rows, targets, out, pool_);
+  void ReduceLogits(const float* logits, int vocab,
+                    absl::Span<const int32_t> targets,
+                    LogitsRow* out) override {
+    cpu::ReduceLogits(logits, vocab, targets, out, pool_);
   }
-  void TopLogits(const float* logits, int vocab, const LogitsRow* reduced,
-                 int n, int32_t* ids, float* logprobs) override {
-    cpu::TopLogits(logits, vocab, reduced, n, ids, logprobs);
+  void TopLogits(absl::Span<const TopJob> jobs, int vocab) override {
+    cpu::TopLogits(jobs, vocab, pool_);
   }
   void KlDivergence(const float* base, const float* arm, int vocab, int rows,
                     const LogitsRow* base_rows, const LogitsRow* arm_rows,

@@ -64,7 +64,7 @@ void SelectiveScan(const ScanInputs& in, int rows, int inner, int state_size,
 
 // experts.cc
 void RouteExperts(const float* logits, int rows, int experts, int chosen,
-                  int32_t* ids, float* weights);
+                  Route* routes);
 void GatherRows(const float* x, absl::Span<const int> rows, int dim,
                 float* out);
 void AddScaledRows(const float* x, absl::Span<const int> rows,
@@ -87,10 +87,10 @@ void ExpandHeads(absl::Span<const ExpandJob> jobs);
 void CopyOut(absl::Span<const CopyOutJob> jobs);
 
 // logits.cc
-void ReduceLogits(const float* logits, int vocab, int rows,
-                  const int32_t* targets, LogitsRow* out, ThreadPool& pool);
-void TopLogits(const float* logits, int vocab, const LogitsRow* reduced, int n,
-               int32_t* ids, float* logprobs);
+void ReduceLogits(const float* logits, int vocab,
+                  absl::Span<const int32_t> targets, LogitsRow* out,
+                  ThreadPool& pool);
+void TopLogits(absl::Span<const TopJob> jobs, int vocab, ThreadPool& pool);
 void KlDivergence(const float* base, const float* arm, int vocab, int rows,
                   const LogitsRow* base_rows, const LogitsRow* arm_rows,
                   float* kl, ThreadPool& pool);

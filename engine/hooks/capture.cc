@@ -210,10 +210,9 @@ RowSet Capture::RowsOf(const RowSpan& span) const {
           device_lists_.as<int32_t>()};
 }
 
-LayerFrame& Capture::AddFrame(HookPoint point, int layer, Stage stage,
-                              const RowSpan& span, std::vector<int> shape,
-                              RawDtype dtype, std::vector<int> heads,
-                              int group) {
+void Capture::AddFrame(HookPoint point, int layer, Stage stage,
+                       const RowSpan& span, std::vector<int> shape,
+                       RawDtype dtype, std::vector<int> heads, int group) {
   Pending& pending = pending_.emplace_back();
   pending.rope_length = span.rope_length;
   LayerFrame& frame = pending.frame;
@@ -233,27 +232,25 @@ LayerFrame& Capture::AddFrame(HookPoint point, int layer, Stage stage,
   frame.form = spec_.capture.form;
   frame.dtype = dtype;
   frame.shape = std::move(shape);
-  frame.data.resize(Product(frame.shape) * BytesOf(dtype));
-  QK_CHECK(static_cast<int64_t>(frame.data.size()) <= staging_bytes_);
-  return frame;
 }
 
-void Capture::DownloadFrame(const void* device, LayerFrame* frame) {
-  backend_->Download(frame->data.data(), device,
-                     static_cast<int64_t>(frame->data.size()));
-  pending_.back().mark = backend_->MarkDownloads();
+// Fetches the newest frame's payload.
+void Capture::FetchFrame() {
+  const LayerFrame& frame = pending_.back().frame;
+  const int64_t bytes = Product(frame.shape) * BytesOf(frame.dtype);
+  QK_CHECK(bytes <= staging_bytes_);
+  pending_.back().data = backend_->Fetch(staging_.as<void>(), bytes);
 }
 
 void Capture::EmitNorms(HookPoint point, int layer, Stage stage,
                         const RowSpan& span, const double* squares,
                         const HeadView& view, int head_dim) {
   ChosenHeads chosen = HeadsFor(view, span);
-  LayerFrame& frame =
-      AddFrame(point, layer, stage, span, {chosen.set.count, head_dim},
-               RawDtype::kF32, std::move(chosen.ids), view.group);
+  AddFrame(point, layer, stage, span, {chosen.set.count, head_dim},
+           RawDtype::kF32, std::move(chosen.ids), view.group);
   backend_->FinishNorms(
       {NormsJob{squares, chosen.set, head_dim, staging_.as<float>()}});
-  DownloadFrame(staging_.as<void>(), &frame);
+  FetchFrame();
 }
 
 double* Capture::DecodeSum(HookPoint point, int layer, Stage stage,
@@ -288,20 +285,18 @@ void Capture::Record(HookPoint point, int layer, Stage stage,
   }
   ChosenHeads heads = HeadsFor(view, span);
   if (spec_.capture.form == CaptureForm::kNormPerToken) {
-    LayerFrame& frame =
-        AddFrame(point, layer, stage, span, {rows.count, heads.set.count},
-                 RawDtype::kF32, std::move(heads.ids), view.group);
+    AddFrame(point, layer, stage, span, {rows.count, heads.set.count},
+             RawDtype::kF32, std::move(heads.ids), view.group);
     backend_->TokenNorms(
         {TokenNormsJob{x, rows, heads.set, staging_.as<float>()}});
-    DownloadFrame(staging_.as<void>(), &frame);
+    FetchFrame();
     return;
   }
-  LayerFrame& frame = AddFrame(
-      point, layer, stage, span, {rows.count, heads.set.count, x.head_dim},
-      spec_.capture.raw_dtype, std::move(heads.ids), view.group);
+  AddFrame(point, layer, stage, span, {rows.count, heads.set.count, x.head_dim},
+           spec_.capture.raw_dtype, std::move(heads.ids), view.group);
   backend_->CopyOut({CopyOutJob{x, rows, heads.set, spec_.capture.raw_dtype,
                                 staging_.as<void>()}});
-  DownloadFrame(staging_.as<void>(), &frame);
+  FetchFrame();
 }
 
 bool Capture::WantsPattern(int layer, const RowSpan& span) const {
@@ -317,12 +312,12 @@ void Capture::RecordPattern(int layer, const RowSpan& span, const float* q,
   const int keys = span.first_position + span.rows;
   // No rule acts on the pattern, so it has one stage.
   ChosenHeads heads = HeadsFor({a.num_heads, 1, 1}, span);
-  LayerFrame& frame = AddFrame(HookPoint::kPattern, layer, Stage::kBefore, span,
-                               {chosen.count, heads.set.count, keys},
-                               RawDtype::kF32, std::move(heads.ids), 1);
+  AddFrame(HookPoint::kPattern, layer, Stage::kBefore, span,
+           {chosen.count, heads.set.count, keys}, RawDtype::kF32,
+           std::move(heads.ids), 1);
   backend_->AttentionPattern(q, a, rows, chosen, heads.set, keys, type,
                              staging_.as<float>());
-  DownloadFrame(staging_.as<void>(), &frame);
+  FetchFrame();
 }
 
 bool Capture::FinishDecode() {
@@ -345,9 +340,11 @@ bool Capture::FinishDecode() {
 
 std::vector<LayerFrame> Capture::TakeFrames() {
   std::vector<LayerFrame> done;
-  for (; !pending_.empty() && backend_->DownloadsArrived(pending_.front().mark);
+  for (; !pending_.empty() && pending_.front().data.here();
        pending_.pop_front()) {
     LayerFrame& frame = pending_.front().frame;
+    const absl::Span<const char> data = pending_.front().data.as<char>();
+    frame.data.assign(data.data(), data.size());
     if (frame.form == CaptureForm::kNormOverTokens) {
       const Stopwatch watch(&seconds_);
       const auto* norms = reinterpret_cast<const float*>(frame.data.data());

@@ -52,7 +52,7 @@ class Capture {
   struct Pending {
     LayerFrame frame;
     int rope_length = 0;  // as in RowSpan
-    int64_t mark = 0;
+    Arrival data;
   };
 
   // How the heads that a frame counts lie in a tensor.
@@ -77,13 +77,13 @@ class Capture {
   void MakeRoom(const AttentionConfig& attention, int64_t rows);
   double* DecodeSum(HookPoint point, int layer, Stage stage,
                     const HeadView& view);
-  LayerFrame& AddFrame(HookPoint point, int layer, Stage stage,
-                       const RowSpan& span, std::vector<int> shape,
-                       RawDtype dtype, std::vector<int> heads, int group);
+  void AddFrame(HookPoint point, int layer, Stage stage, const RowSpan& span,
+                std::vector<int> shape, RawDtype dtype, std::vector<int> heads,
+                int group);
   void EmitNorms(HookPoint point, int layer, Stage stage, const RowSpan& span,
                  const double* squares, const HeadView& view, int head_dim);
   RowSet RowsOf(const RowSpan& span) const;
-  void DownloadFrame(const void* device, LayerFrame* frame);
+  void FetchFrame();
 
   const ModelConfig& config_;
   const RunSpec& spec_;
@@ -102,8 +102,6 @@ class Capture {
   std::vector<int32_t> lists_;
   std::map<HeadView, Range> head_lists_;  // places in lists_
   DeviceBuffer device_lists_;             // the device's copy of lists_
-  // A frame must stay in place while its bytes arrive and other frames are
-  // added and taken, so this is a deque.
   std::deque<Pending> pending_;
   double seconds_ = 0;
 };

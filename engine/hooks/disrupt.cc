@@ -253,16 +253,12 @@ Disruptor::Report& Disruptor::AddReport(const State& state, const RowSpan& span,
   const bool per_head = state.rule->axis == Rule::Axis::kPerHead;
   const int64_t n = state.size();
   const int64_t tokens = static_cast<int64_t>(report.positions.size());
-  report.mask.resize(per_head ? n : tokens * n);
-  report.values.resize(per_head ? n : tokens);
   const uint8_t* mask =
       per_head ? state.choice.mask : token_masks_.as<uint8_t>();
   const float* values =
       per_head ? state.choice.values : token_values_.as<float>();
-  backend_->Download(report.mask.data(), mask, report.mask.size());
-  backend_->Download(report.values.data(), values,
-                     report.values.size() * sizeof(float));
-  report.mark = backend_->MarkDownloads();
+  report.mask = backend_->Fetch(mask, per_head ? n : tokens * n);
+  report.values = backend_->Fetch(values, 4 * (per_head ? n : tokens));
   return report;
 }
 
@@ -293,6 +289,8 @@ void Disruptor::FillReport(const Report& report, AppliedRule* applied) {
   const Rule& rule = *state.rule;
   const int dims = state.head_dim;
   const int heads = static_cast<int>(state.heads.size());
+  const absl::Span<const uint8_t> mask = report.mask.as<uint8_t>();
+  const float* values = report.values.as<float>().data();
   if (rule.axis == Rule::Axis::kPerHead) {
     // The report counts heads as the rule does: a KV head that stands for a
     // group appears once per query head, and a group's copies of a KV head
@@ -300,33 +298,33 @@ void Disruptor::FillReport(const Report& report, AppliedRule* applied) {
     for (int h = 0; h < state.counted_heads; ++h) {
       if (!ActsOnHead(rule, h)) continue;
       const int physical = h * heads / state.counted_heads;
-      AppliedDims chosen = DimsOf(rule, h, report.mask.data() + physical * dims,
-                                  dims, report.values.data() + physical * dims);
+      AppliedDims chosen = DimsOf(rule, h, mask.data() + physical * dims, dims,
+                                  values + physical * dims);
       applied->replaced +=
           static_cast<int64_t>(chosen.dims.size()) * report.rows;
       if (report.chosen) applied->chosen.push_back(std::move(chosen));
     }
     return;
   }
-  const int64_t set =
-      std::count(report.mask.begin(), report.mask.end(), uint8_t{1});
+  const int64_t set = std::count(mask.begin(), mask.end(), uint8_t{1});
   applied->replaced = set * state.counted_heads / heads;
   for (size_t i = 0; i < report.positions.size(); ++i) {
     // All heads of the rule share a token's dims.
     std::vector<uint8_t> any(dims, 0);
     for (int h = 0; h < heads; ++h) {
-      const uint8_t* mask = report.mask.data() + (i * heads + h) * dims;
-      for (int d = 0; d < dims; ++d) any[d] |= mask[d];
+      const uint8_t* of_head = mask.data() + (i * heads + h) * dims;
+      for (int d = 0; d < dims; ++d) any[d] |= of_head[d];
     }
-    applied->chosen.push_back(DimsOf(rule, report.positions[i], any.data(),
-                                     dims, report.values.data() + i));
+    applied->chosen.push_back(
+        DimsOf(rule, report.positions[i], any.data(), dims, values + i));
   }
 }
 
 std::vector<AppliedRule> Disruptor::TakeReports() {
   std::vector<AppliedRule> done;
   size_t i = 0;
-  for (; i < reports_.size() && backend_->DownloadsArrived(reports_[i].mark);
+  for (; i < reports_.size() && reports_[i].mask.here() &&
+         reports_[i].values.here();
        ++i) {
     FillReport(reports_[i], &reports_[i].applied);
     done.push_back(std::move(reports_[i].applied));

@@ -87,13 +87,10 @@ class Disruptor {
     AppliedRule applied;
     const State* state = nullptr;
     std::vector<int> positions;  // per_token: one per row of the mask
-    // The device still writes to these: a vector's elements stay in place when
-    // the report moves.
-    std::vector<uint8_t> mask;
-    std::vector<float> values;
-    int64_t rows = 0;    // rows written, per_head
-    bool chosen = true;  // whether the choice is new
-    int64_t mark = 0;
+    Arrival mask;                // uint8_t
+    Arrival values;              // float
+    int64_t rows = 0;            // rows written, per_head
+    bool chosen = true;          // whether the choice is new
   };
 
   void FindDifferingCopies(const ModelConfig& config);

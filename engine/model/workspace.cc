@@ -13,7 +13,7 @@ constexpr int64_t kLogitsBytes = int64_t{24} << 20;
 constexpr int64_t kMaxLogitsRows = 128;
 
 struct Widest {
-  int64_t q = 0, kv = 0, intermediate = 0, experts = 0;
+  int64_t q = 0, kv = 0, intermediate = 0, experts = 0, routes = 0;
   int64_t inner = 0, state = 0, dt_rank = 0;
 };
 
@@ -26,6 +26,7 @@ Widest WidestLayer(const ModelConfig& config) {
         std::max<int64_t>(w.intermediate, layer.mlp.intermediate_size);
     if (layer.mlp.num_experts > 1) {
       w.experts = std::max<int64_t>(w.experts, layer.mlp.num_experts);
+      w.routes = std::max<int64_t>(w.routes, layer.mlp.experts_per_token);
     }
     w.inner = std::max<int64_t>(w.inner, layer.mamba.inner_size);
     w.state = std::max<int64_t>(w.state, layer.mamba.state_size);
@@ -83,6 +84,8 @@ absl::Status Workspace::Reserve(int64_t rows) {
   QK_RETURN_IF_ERROR(Grow(&mamba_b_, rows_ * w.state));
   QK_RETURN_IF_ERROR(Grow(&mamba_c_, rows_ * w.state));
   QK_RETURN_IF_ERROR(Grow(&router_, kMlpRows * w.experts));
+  constexpr int64_t kRouteFloats = sizeof(Route) / sizeof(float);
+  QK_RETURN_IF_ERROR(Grow(&routes_, kMlpRows * w.routes * kRouteFloats));
   if (w.experts > 0) {
     QK_RETURN_IF_ERROR(Grow(&expert_in_, kMlpRows * hidden));
     QK_RETURN_IF_ERROR(Grow(&expert_out_, kMlpRows * hidden));
@@ -98,7 +101,7 @@ absl::Status Workspace::Reserve(int64_t rows) {
   for (DeviceBuffer& rows : reduced_) {
     QK_RETURN_IF_ERROR(Grow(&rows, logits_rows_ * kReducedFloats));
   }
-  QK_RETURN_IF_ERROR(Grow(&targets_, logits_rows_));
+  QK_RETURN_IF_ERROR(Grow(&kl_, logits_rows_));
   QK_RETURN_IF_ERROR(Grow(&lm_head_normed_, logits_rows_ * hidden));
   return Grow(&lm_head_rows_, logits_rows_ * hidden);
 }
@@ -118,7 +121,7 @@ int64_t Workspace::bytes() const {
                                 &logits_[1],
                                 &reduced_[0],
                                 &reduced_[1],
-                                &targets_,
+                                &kl_,
                                 &lm_head_rows_,
                                 &lm_head_normed_,
                                 &mamba_x_,
@@ -129,7 +132,8 @@ int64_t Workspace::bytes() const {
                                 &mamba_c_,
                                 &router_,
                                 &expert_in_,
-                                &expert_out_}) {
+                                &expert_out_,
+                                &routes_}) {
     total += b->bytes();
   }
   return total;

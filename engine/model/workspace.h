@@ -50,15 +50,17 @@ class Workspace {
   float* mamba_dt_low() const { return mamba_dt_low_.as<float>(); }
   float* mamba_b() const { return mamba_b_.as<float>(); }
   float* mamba_c() const { return mamba_c_.as<float>(); }
-  // Experts: (kMlpRows, num_experts), (kMlpRows, hidden) twice.
+  // Experts: (kMlpRows, num_experts), (kMlpRows, hidden) twice, and
+  // (kMlpRows, experts_per_token).
   float* router() const { return router_.as<float>(); }
   float* expert_in() const { return expert_in_.as<float>(); }
   float* expert_out() const { return expert_out_.as<float>(); }
+  Route* routes() const { return routes_.as<Route>(); }
   // Two tiles (logits_rows, vocab), what each reduces to (logits_rows), and
-  // the targets (logits_rows) of the one in work.
+  // the divergences (logits_rows) of one from the other.
   float* logits(int i) const { return logits_[i].as<float>(); }
   LogitsRow* reduced(int i) const { return reduced_[i].as<LogitsRow>(); }
-  int32_t* targets() const { return targets_.as<int32_t>(); }
+  float* kl() const { return kl_.as<float>(); }
   // The rows (logits_rows, hidden) of a tile, before and after the final norm.
   float* lm_head_rows() const { return lm_head_rows_.as<float>(); }
   float* lm_head_normed() const { return lm_head_normed_.as<float>(); }
@@ -73,9 +75,8 @@ class Workspace {
   DeviceBuffer normed_, q_, k_, v_, z_, mlp_in_, mlp_out_, gate_, up_;
   DeviceBuffer mamba_x_, mamba_gate_, mamba_dt_, mamba_dt_low_, mamba_b_,
       mamba_c_;
-  DeviceBuffer router_, expert_in_, expert_out_;
-  DeviceBuffer logits_[2], reduced_[2], targets_, lm_head_rows_,
-      lm_head_normed_;
+  DeviceBuffer router_, expert_in_, expert_out_, routes_;
+  DeviceBuffer logits_[2], reduced_[2], kl_, lm_head_rows_, lm_head_normed_;
 };
 
 }  // namespace qk

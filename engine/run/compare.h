@@ -5,10 +5,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "engine/backend/backend.h"
 #include "engine/model/workspace.h"
 #include "engine/run/run.h"
 #include "engine/sequence.h"
@@ -34,9 +36,19 @@ class Comparison {
   absl::StatusOr<std::vector<ComparisonResult>> Finish();
 
  private:
+  // An arm's results for some rows, on their way to the host.
+  struct Due {
+    size_t arm = 0;
+    int begin = 0;
+    Arrival reduced;  // LogitsRow (rows)
+    Arrival kl;       // float (rows); none of the baseline
+  };
+
   // Computes rows [begin, begin + rows) of an arm: logits and reduced rows into
-  // work's `tile`, reduced rows into rows_, too.
+  // work's `tile`.
   void RunArm(size_t arm, int begin, int rows, const Workspace& work, int tile);
+  // Stores the results that have arrived.
+  void Take();
 
   const absl::Span<const int32_t> tokens_;
   const std::vector<Sequence*> arms_;
@@ -45,6 +57,7 @@ class Comparison {
   double seconds_ = 0;
   std::vector<ComparisonResult> results_;
   std::vector<std::vector<LogitsRow>> rows_;  // (arms, tokens)
+  std::deque<Due> due_;
 };
 
 }  // namespace qk

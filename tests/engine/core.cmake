@@ -40,6 +40,16 @@ qk_test(backend_conformance_test SOURCES backend/backend_conformance_test.cc
         backend/hooks_conformance_test.cc backend/logits_conformance_test.cc
         backend/matmul_conformance_test.cc backend/mixers_conformance_test.cc LIBS qk_core)
 
+# The same on a backend whose results arrive late: nothing reads them earlier,
+# and whoever asked for them may be gone.
+foreach(test golden_test identity_test families_identity_test disruption_test
+        query_head_capture_test generation_test non_finite_test)
+  add_test(NAME ${test}_deferred COMMAND ${test})
+  set_tests_properties(${test}_deferred PROPERTIES TIMEOUT 3600
+    ENVIRONMENT QK_TEST_BACKEND=deferred)
+  qk_label_test(${test}_deferred ${QK_TEST_LABELS})
+endforeach()
+
 # The real models are not in this repository: deploy/fetch_model.sh gets the
 # first.
 set(QK_SMOLLM2_GGUF "" CACHE FILEPATH

@@ -57,12 +57,30 @@ TEST(TestBackendTest, TheCpuHasTwoKernels) {
   EXPECT_THAT(F32Kernel(kernels[1].make(1)->info()), HasSubstr(":onednn-"));
 }
 
+TEST(TestBackendTest, DeferredResultsArriveAtSynchronizeOnly) {
+  const Environment environment("deferred");
+  const auto backend = MakeTestBackend(1);
+  const DeviceBuffer memory = backend->Allocate(4).value();
+  const int32_t seven = 7, eight = 8;
+  backend->Upload(memory.as<void>(), &seven, 4);
+  const Arrival first = backend->Fetch(memory.as<void>(), 4);
+  backend->Upload(memory.as<void>(), &eight, 4);
+  EXPECT_FALSE(first.here());
+  EXPECT_DEATH(first.bytes(), "here");
+  ASSERT_TRUE(backend->Synchronize().ok());
+  ASSERT_TRUE(first.here());
+  EXPECT_EQ(first.as<int32_t>()[0], 7);  // as it was when it was fetched
+  EXPECT_FALSE(backend->Fetch(memory.as<void>(), 4).here());
+  EXPECT_FALSE(Arrival().here());
+}
+
 TEST(TestBackendTest, AnUnknownNameEndsTheProcess) {
   for (const char* name : {"", "gpu", "cpu-", "cpu:", "cpu:0", "cpu:-1",
                            "cpu:two", "cpu:1:2", ":2"}) {
     const Environment environment(name);
     EXPECT_EXIT(MakeTestBackend(), ExitedWithCode(1),
-                "QK_TEST_BACKEND: must be .*cpu, cpu-highway, cpu-onednn; got")
+                "QK_TEST_BACKEND: must be .*cpu, cpu-highway, cpu-onednn, "
+                "deferred; got")
         << name;
     EXPECT_EXIT(TestKernels(), ExitedWithCode(1), "QK_TEST_BACKEND") << name;
   }

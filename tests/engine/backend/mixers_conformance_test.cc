@@ -109,11 +109,9 @@ TEST_P(MixerOpsTest, RouteExperts) {
       std::vector<float> logits = random.Normal(rows * experts, 2.0f);
       logits[1] = logits[0] = 50.0f;  // a tie goes to the lower index
       const DeviceVector<float> device(backend(), logits);
-      std::vector<int32_t> ids(rows * chosen);
-      std::vector<float> weights(rows * chosen);
-      backend().RouteExperts(device.data(), rows, experts, chosen, ids.data(),
-                             weights.data());
-      ASSERT_TRUE(backend().Synchronize().ok());
+      DeviceVector<Route> out(backend(), rows * chosen);
+      backend().RouteExperts(device.data(), rows, experts, chosen, out.data());
+      const std::vector<Route> routes = out.Read();
       for (int r = 0; r < rows; ++r) {
         const float* row = &logits[r * experts];
         double sum = 0;
@@ -123,8 +121,8 @@ TEST_P(MixerOpsTest, RouteExperts) {
         std::stable_sort(order.begin(), order.end(),
                          [&](int a, int b) { return row[a] > row[b]; });
         for (int i = 0; i < chosen; ++i) {
-          EXPECT_EQ(ids[r * chosen + i], order[i]);
-          EXPECT_NEAR(weights[r * chosen + i],
+          EXPECT_EQ(routes[r * chosen + i].expert, order[i]);
+          EXPECT_NEAR(routes[r * chosen + i].weight,
                       std::exp(double{row[order[i]]}) / sum, 1e-6);
         }
       }
@@ -135,12 +133,12 @@ TEST_P(MixerOpsTest, RouteExperts) {
 TEST_P(MixerOpsTest, RouteExpertsPutsNanLast) {
   const std::vector<float> logits = {kNaN, 1.0f, kNaN, 2.0f};
   const DeviceVector<float> device(backend(), logits);
-  std::vector<int32_t> ids(2);
-  std::vector<float> weights(2);
-  backend().RouteExperts(device.data(), 1, 4, 2, ids.data(), weights.data());
-  ASSERT_TRUE(backend().Synchronize().ok());
-  EXPECT_EQ(ids, (std::vector<int32_t>{3, 1}));
-  EXPECT_TRUE(std::isnan(weights[0]));  // NaN is not hidden
+  DeviceVector<Route> out(backend(), 2);
+  backend().RouteExperts(device.data(), 1, 4, 2, out.data());
+  const std::vector<Route> routes = out.Read();
+  EXPECT_EQ(routes[0].expert, 3);
+  EXPECT_EQ(routes[1].expert, 1);
+  EXPECT_TRUE(std::isnan(routes[0].weight));  // NaN is not hidden
 }
 
 TEST_P(MixerOpsTest, GatherAndAddScaledRows) {
