@@ -5,13 +5,14 @@
 
 #include "absl/algorithm/container.h"
 #include "engine/base/check.h"
+#include "engine/hooks/run_hooks.h"
 #include "engine/types/rope_rows.h"
 #include "engine/types/rule_shape.h"
 
 namespace qk {
 
 Batch::Batch(const Model& model, absl::Span<Sequence* const> sequences)
-    : model_(model) {
+    : model_(model), hook_ops_(model.backend(), work().staging()) {
   for (Sequence* sequence : sequences) {
     Entry entry;
     entry.sequence = sequence;
@@ -104,14 +105,17 @@ Vision* Batch::next_vision() const {
   return nullptr;
 }
 
-void Batch::MoveRows(int from, int to, int rows) {
-  const auto move = [&](float* data, int64_t width) {
-    backend().CopyOnDevice(data + to * width, data + from * width,
-                           4 * rows * width);
+void Batch::KeepRows(absl::Span<const int> rows) {
+  rows_ = static_cast<int>(rows.size());
+  const auto keep = [&](float* data, int width, float* scratch) {
+    backend().GatherRows(data, rows, width, scratch);
+    backend().CopyOnDevice(
+        {CopyJob{data, scratch, int64_t{4} * rows_ * width}});
   };
-  move(hidden(), model_.config().hidden_size);
+  keep(hidden(), model_.config().hidden_size, work().normed());
   for (size_t i = 0; i < rope_tables_.size(); ++i) {
-    move(rope_tables_[i].as<float>(), model_.ropes()[i].rotary_dims);
+    keep(rope_tables_[i].as<float>(), model_.ropes()[i].rotary_dims,
+         work().q());
   }
 }
 
@@ -123,15 +127,16 @@ void Batch::DropCancelled(bool within_layer) {
   }
   if (within_layer) return;  // rows must not move within a layer
   std::vector<Entry> kept;
-  rows_ = 0;
+  std::vector<int> rows;
   for (Entry& entry : entries_) {
     if (entry.sequence == nullptr) continue;
-    const int from = std::exchange(entry.row_begin, rows_);
-    if (from != rows_) MoveRows(from, rows_, entry.span.rows);
-    rows_ += entry.span.rows;
+    const int from =
+        std::exchange(entry.row_begin, static_cast<int>(rows.size()));
+    for (int i = 0; i < entry.span.rows; ++i) rows.push_back(from + i);
     kept.push_back(std::move(entry));
   }
   entries_ = std::move(kept);
+  if (static_cast<int>(rows.size()) != rows_) KeepRows(rows);
 }
 
 HeadRows Batch::RowsIn(const Entry& entry, const float* base, int heads,
@@ -177,20 +182,23 @@ void Batch::BeginAttention(int layer) {
   if (!copies.empty()) backend().ExpandHeads(copies);
 }
 
-void Batch::Hook(HookPoint point, int layer) {
+void Batch::Hook(absl::Span<const HookPoint> points, int layer) {
   const AttentionConfig& c = model_.config().layers[layer].attention;
+  std::vector<HookedTensor> tensors;
   for (Entry& entry : entries_) {
     if (entry.sequence == nullptr) continue;
-    entry.sequence->Hook(point, layer, entry.span,
-                         AttentionInput(entry, point, c));
-    if (entry.layout == KvLayout::kShared || TensorOf(point) == Qkv::kQ) {
-      continue;
+    for (HookPoint point : points) {
+      HeadRows kept;
+      if (entry.layout != KvLayout::kShared && TensorOf(point) != Qkv::kQ) {
+        const bool is_v = point == HookPoint::kV;
+        kept = RowsIn(entry, is_v ? work().v() : work().k(), c.num_kv_heads,
+                      c.head_dim);
+      }
+      tensors.push_back(entry.sequence->Hook(
+          point, entry.span, AttentionInput(entry, point, c), kept));
     }
-    const float* kept = point == HookPoint::kV ? work().v() : work().k();
-    entry.sequence->disruptor().ApplyToCache(
-        point, layer, entry.span,
-        RowsIn(entry, kept, c.num_kv_heads, c.head_dim));
   }
+  RunHooks(layer, tensors, hook_ops_);
 }
 
 void Batch::NormCopies(const AttentionConfig& c, const float* weight,
@@ -270,7 +278,7 @@ void Batch::HookPattern(int layer) {
     if (entry.sequence == nullptr) continue;
     const AttentionRows rows = {entry.row_begin, entry.span.rows,
                                 entry.span.first_position, entry.pages.data()};
-    entry.sequence->HookPattern(layer, entry.span, q(), rows);
+    entry.sequence->HookPattern(layer, entry.span, q(), rows, hook_ops_);
   }
 }
 

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "engine/backend/backend.h"
+#include "engine/hooks/hook_ops.h"
 #include "engine/model/model.h"
 #include "engine/model/workspace.h"
 #include "engine/sequence.h"
@@ -64,6 +65,7 @@ class Batch {
   // layer has no RoPE.
   const float* rope(int layer) const;
   std::vector<Entry>& entries() { return entries_; }
+  HookOps& hook_ops() { return hook_ops_; }
   // A vision tower that must run before the layers; nullptr: none is left.
   Vision* next_vision() const;
   // The first failure of an allocation or a wait.
@@ -77,9 +79,9 @@ class Batch {
   // Chooses each sequence's layout and fills the copies of K and V that the
   // layout asks for.
   void BeginAttention(int layer);
-  // Fires a hook point in every sequence, on what attention reads. Rules that
+  // Fires hook points in every sequence, on what attention reads. Rules that
   // persist act on what the cache keeps, too.
-  void Hook(HookPoint point, int layer);
+  void Hook(absl::Span<const HookPoint> points, int layer);
   // These normalise and rotate the copies of K.
   void NormCopies(const AttentionConfig& config, const float* weight,
                   float eps);
@@ -101,7 +103,7 @@ class Batch {
   absl::Status AllocatePauseBuffers();
   void PlanAttention();
   absl::Status BuildRopeTables();
-  void MoveRows(int from, int to, int rows);
+  void KeepRows(absl::Span<const int> rows);
 
   const Model& model_;
   std::vector<Entry> entries_;
@@ -111,6 +113,7 @@ class Batch {
   std::unique_ptr<PauseBuffers> pause_buffers_;
   std::vector<int> parts_;  // the first row of each part of attention, and rows
   std::vector<DeviceBuffer> rope_tables_;  // one per model_.ropes()
+  HookOps hook_ops_;
   absl::Status status_;
 };
 

@@ -27,9 +27,7 @@ Steps Attention(const float* x, const LayerWeights& w, const AttentionConfig& c,
   b.MatMul(x, *w.k_proj, rows, k);
   b.MatMul(x, *w.v_proj, rows, v);
   batch.BeginAttention(layer);
-  batch.Hook(HookPoint::kQ, layer);
-  batch.Hook(HookPoint::kK, layer);
-  batch.Hook(HookPoint::kV, layer);
+  batch.Hook({HookPoint::kQ, HookPoint::kK, HookPoint::kV}, layer);
 
   if (c.qk_norm) {
     const float eps = batch.model().config().norm_eps;
@@ -44,8 +42,7 @@ Steps Attention(const float* x, const LayerWeights& w, const AttentionConfig& c,
     b.Rope(k, rows, c.num_kv_heads, c.head_dim, rotary, rope);
     batch.RopeCopies(c, rope);
   }
-  batch.Hook(HookPoint::kRotQ, layer);
-  batch.Hook(HookPoint::kRotK, layer);
+  batch.Hook({HookPoint::kRotQ, HookPoint::kRotK}, layer);
 
   batch.Append(layer);
   for (int part = 0; part < batch.attention_parts(); ++part) {
@@ -53,7 +50,7 @@ Steps Attention(const float* x, const LayerWeights& w, const AttentionConfig& c,
     b.Attention(q, c, batch.attention_rows(part), batch.model().compute(), z);
   }
   batch.HookPattern(layer);
-  batch.Hook(HookPoint::kZ, layer);
+  batch.Hook({HookPoint::kZ}, layer);
   b.MatMul(z, *w.o_proj, rows, out);
 }
 
@@ -236,6 +233,7 @@ void Embed(Batch& batch) {
 // hidden = the tower's embeddings in the rows of image placeholders.
 void PlaceImages(Batch& batch) {
   const int64_t width = batch.model().config().hidden_size;
+  std::vector<CopyJob> copies;
   for (const Batch::Entry& entry : batch.entries()) {
     if (entry.sequence->vision() == nullptr ||
         entry.span.phase != Phase::kPrefill) {
@@ -243,12 +241,13 @@ void PlaceImages(Batch& batch) {
     }
     const float* rows = entry.sequence->vision()->embeddings();
     for (const Range& place : entry.sequence->image_places()) {
-      batch.backend().CopyOnDevice(
-          batch.hidden() + (entry.row_begin + place.begin) * width, rows,
-          4 * place.size() * width);
+      copies.push_back(
+          {batch.hidden() + (entry.row_begin + place.begin) * width, rows,
+           4 * place.size() * width});
       rows += place.size() * width;
     }
   }
+  batch.backend().CopyOnDevice(copies);
 }
 
 }  // namespace qk

@@ -18,7 +18,7 @@ void LmHeadInput(const Model& model, const float* hidden, int n, float* scratch,
   if (c.final_norm) {
     Norm(c, w.final_norm, hidden, n, normed, b);
   } else {
-    b.CopyOnDevice(normed, hidden, int64_t{4} * n * c.hidden_size);
+    b.CopyOnDevice({CopyJob{normed, hidden, int64_t{4} * n * c.hidden_size}});
   }
   if (w.project_out != nullptr) b.MatMul(normed, *w.project_out, n, out);
 }

@@ -46,7 +46,7 @@ void Pass::RunNext() {
     return;
   }
   if (Vision* vision = batch_->next_vision(); vision != nullptr) {
-    vision->RunLayer();
+    vision->RunLayer(batch_->hook_ops());
   } else {
     if (next_layer_ == 0 && !layer_.paused()) PlaceImages(*batch_);
     if (!layer_.paused()) layer_ = Block(next_layer_, *batch_);
@@ -56,6 +56,7 @@ void Pass::RunNext() {
     batch_->DropCancelled(layer_.paused());
     lm_head_ = std::make_unique<LmHead>(*batch_);
   }
+  batch_->hook_ops().Fetch();
   for (Batch::Entry& entry : batch_->entries()) {
     if (entry.sequence != nullptr) entry.sequence->Deliver();
   }

@@ -14,6 +14,8 @@
 #include "engine/backend/backend.h"
 #include "engine/hooks/capture.h"
 #include "engine/hooks/disrupt.h"
+#include "engine/hooks/hook_ops.h"
+#include "engine/hooks/run_hooks.h"
 #include "engine/model/kv_cache.h"
 #include "engine/model/model.h"
 #include "engine/model/workspace.h"
@@ -52,8 +54,11 @@ class Sequence {
   // rules and capture, and the prompt's final hidden rows if the run compares
   // arms.
   absl::Status Reserve();
-  // Bytes that Reserve takes, without the pages and the tower's buffers.
+  // Bytes that Reserve takes, without the pages, the tower's buffers and the
+  // model's workspace.
   int64_t extra_bytes() const;
+  // Bytes of the workspace's staging() that a result needs.
+  int64_t staging_bytes() const;
 
   const Model& model() const { return *spec_.arms[arm_].model; }
   int arm() const { return arm_; }
@@ -95,11 +100,12 @@ class Sequence {
   const std::vector<Range>& image_places() const { return image_places_; }
 
   // --- called from the forward pass
-  // Runs a hook point: captures before, disrupts, captures after. `x`: what
-  // attention reads.
-  void Hook(HookPoint point, int layer, const RowSpan& span, const HeadRows& x);
+  // A hook point fires. `x`: what attention reads; `kept`: what the cache
+  // keeps, if that is another tensor.
+  HookedTensor Hook(HookPoint point, const RowSpan& span, const HeadRows& x,
+                    const HeadRows& kept);
   void HookPattern(int layer, const RowSpan& span, const float* q,
-                   const AttentionRows& rows);
+                   const AttentionRows& rows, HookOps& ops);
   Disruptor& disruptor() { return disruptor_; }
   const Disruptor& disruptor() const { return disruptor_; }
   // The sequence's copies of K and V (prompt, heads, head_dim), used if the
@@ -143,7 +149,8 @@ class Sequence {
   bool MustRecompute(int from, int to) const;
   void RestartIfRopeChanges();
   void SetImages();
-  void HookVision(int image, HookPoint point, int layer, const HeadRows& x);
+  HookedTensor HookVision(int image, HookPoint point, const HeadRows& x);
+  HookOps MakeHookOps() const;
 
   const RunSpec& spec_;
   const int arm_;

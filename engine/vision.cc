@@ -107,7 +107,7 @@ void Vision::Embed() {
 }
 
 // hidden += o_proj(softmax(scale RoPE(q) RoPE(k)^T) v), each frame on its own.
-void Vision::Attention(const LayerWeights& w, int layer) {
+void Vision::Attention(const LayerWeights& w, int layer, HookOps& ops) {
   Backend& b = *model_.backend();
   const AttentionConfig& c = config_.attention;
   float *x = normed_.as<float>(), *z = z_.as<float>();
@@ -119,15 +119,13 @@ void Vision::Attention(const LayerWeights& w, int layer) {
   b.MatMul(x, *w.q_proj, rows_, q);
   b.MatMul(x, *w.k_proj, rows_, k);
   b.MatMul(x, *w.v_proj, rows_, v);
-  Hook(HookPoint::kQ, layer, q);
-  Hook(HookPoint::kK, layer, k);
-  Hook(HookPoint::kV, layer, v);
+  Hook({{HookPoint::kQ, q}, {HookPoint::kK, k}, {HookPoint::kV, v}}, layer,
+       ops);
 
   const float* rope = rope_.as<float>();
   b.Rope(q, rows_, c.num_heads, c.head_dim, c.rope.rotary_dims, rope);
   b.Rope(k, rows_, c.num_heads, c.head_dim, c.rope.rotary_dims, rope);
-  Hook(HookPoint::kRotQ, layer, q);
-  Hook(HookPoint::kRotK, layer, k);
+  Hook({{HookPoint::kRotQ, q}, {HookPoint::kRotK, k}}, layer, ops);
 
   const std::vector<KvPage> pages = Pages();
   std::vector<AttentionRows> sequences;
@@ -140,7 +138,7 @@ void Vision::Attention(const LayerWeights& w, int layer) {
     sequences.push_back({f.row_begin, f.rows, 0, own});
   }
   b.Attention(q, c, sequences, model_.compute(), z);
-  Hook(HookPoint::kZ, layer, z);
+  Hook({{HookPoint::kZ, z}}, layer, ops);
   b.MatMul(z, *w.o_proj, rows_, x);
   b.Add(hidden_.as<float>(), x, int64_t{rows_} * config_.hidden_size);
 }
@@ -179,28 +177,33 @@ void Vision::Merge() {
   b.MatMul(up, *w.merger.down_proj, merged, embeddings_.as<float>());
 }
 
-void Vision::RunLayer() {
+void Vision::RunLayer(HookOps& ops) {
   QK_CHECK(!done());
   if (next_layer_ == 0) {
     FillRope();
     Embed();
   }
   const LayerWeights& w = model_.weights().vision.layers[next_layer_];
-  Attention(w, next_layer_);
+  Attention(w, next_layer_, ops);
   Mlp(w);
   if (++next_layer_ == config_.num_layers) Merge();
 }
 
-void Vision::Hook(HookPoint point, int layer, float* x) const {
+void Vision::Hook(absl::Span<const std::pair<HookPoint, float*>> points,
+                  int layer, HookOps& ops) const {
   const AttentionConfig& c = config_.attention;
-  for (size_t i = 0; i < images_.size(); ++i) {
-    const int rows = static_cast<int>(images_[i].patches());
-    for (const VisionHook& hook : hooks_) {
-      hook(static_cast<int>(i), point, layer,
-           {x, rows, c.num_heads, c.head_dim, 0});
+  std::vector<HookedTensor> tensors;
+  for (auto [point, x] : points) {
+    for (size_t i = 0; i < images_.size(); ++i) {
+      const int rows = static_cast<int>(images_[i].patches());
+      for (const VisionHook& hook : hooks_) {
+        tensors.push_back(hook(static_cast<int>(i), point,
+                               {x, rows, c.num_heads, c.head_dim, 0}));
+      }
+      x += int64_t{rows} * config_.hidden_size;
     }
-    x += int64_t{rows} * config_.hidden_size;
   }
+  RunHooks(layer, tensors, ops);
 }
 
 std::vector<KvPage> Vision::Pages() const {

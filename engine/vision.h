@@ -10,6 +10,8 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "engine/backend/backend.h"
+#include "engine/hooks/hook_ops.h"
+#include "engine/hooks/run_hooks.h"
 #include "engine/model/model.h"
 #include "engine/types/spec.h"
 
@@ -18,9 +20,9 @@ namespace qk {
 struct LayerWeights;
 
 // Called at a hook point of the tower's attention with one image's rows
-// (patches, heads, head_dim).
-using VisionHook = std::function<void(int image, HookPoint point, int layer,
-                                      const HeadRows& x)>;
+// (patches, heads, head_dim); says who hooks them.
+using VisionHook =
+    std::function<HookedTensor(int image, HookPoint point, const HeadRows& x)>;
 
 // The tower's pass over some images, layer by layer. An image's rows do not
 // depend on the other images.
@@ -28,7 +30,7 @@ using VisionHook = std::function<void(int image, HookPoint point, int layer,
 //   Vision vision(model, images);
 //   vision.AddHook(hook);
 //   absl::Status status = vision.Reserve();
-//   while (!vision.done()) vision.RunLayer();
+//   while (!vision.done()) vision.RunLayer(ops);
 class Vision {
  public:
   // `model` and `images` must outlive the object. CheckImages must have
@@ -41,12 +43,13 @@ class Vision {
   int64_t bytes() const;
   absl::Status Reserve();
 
-  // The hook is called for each layer, point and image. It may change the rows.
+  // The hook is called for each layer, point and image. The rules of one hook
+  // at most may change an image's rows.
   void AddHook(VisionHook hook) { hooks_.push_back(std::move(hook)); }
 
   bool done() const { return next_layer_ == config_.num_layers; }
   // The first call embeds the patches, the last one merges them.
-  void RunLayer();
+  void RunLayer(HookOps& ops);
 
   // All images' rows (rows after merging, text's hidden). Valid once done.
   const float* embeddings() const { return embeddings_.as<float>(); }
@@ -62,10 +65,11 @@ class Vision {
   std::vector<std::pair<DeviceBuffer*, int64_t>> Buffers();
   void FillRope();
   void Embed();
-  void Attention(const LayerWeights& w, int layer);
+  void Attention(const LayerWeights& w, int layer, HookOps& ops);
   void Mlp(const LayerWeights& w);
   void Merge();
-  void Hook(HookPoint point, int layer, float* x) const;
+  void Hook(absl::Span<const std::pair<HookPoint, float*>> points, int layer,
+            HookOps& ops) const;
   std::vector<KvPage> Pages() const;
 
   const Model& model_;

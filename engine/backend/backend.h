@@ -96,7 +96,7 @@ class Backend {
   virtual absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) = 0;
   virtual void Free(void* data, int64_t bytes) = 0;
   virtual void Upload(void* device, const void* host, int64_t bytes) = 0;
-  virtual void CopyOnDevice(void* to, const void* from, int64_t bytes) = 0;
+  virtual void CopyOnDevice(absl::Span<const CopyJob> jobs) = 0;
   virtual void Zero(void* device, int64_t bytes) = 0;
   // Copies `bytes` to the host, in the order of the ops: later ones may
   // overwrite them. Nothing waits for the copy, so results go out while the

@@ -67,6 +67,13 @@ struct ScanInputs {
   const float* d = nullptr;      // (inner)
 };
 
+// to (bytes) = from. They do not overlap.
+struct CopyJob {
+  void* to = nullptr;
+  const void* from = nullptr;
+  int64_t bytes = 0;
+};
+
 // An expert that a row goes to, and its softmax probability.
 struct Route {
   int32_t expert = 0;
@@ -213,7 +220,7 @@ inline constexpr bool kPlainData = (std::is_trivially_copyable_v<Jobs> && ...);
 static_assert(
     kPlainData<AttentionRows, ScanInputs, MomentsJob, SelectJob, ReplaceJob,
                TokenRuleJob, ExpandJob, NormsJob, TokenNormsJob, CopyOutJob,
-               Route, LogitsRow, TopLogit, TopJob>);
+               CopyJob, Route, LogitsRow, TopLogit, TopJob>);
 
 }  // namespace qk
 

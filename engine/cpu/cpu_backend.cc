@@ -77,8 +77,8 @@ class CpuBackend final : public Backend {
   Arrival Fetch(const void* device, int64_t bytes) override {
     return Arrival(std::make_shared<HostSlot>(device, bytes));
   }
-  void CopyOnDevice(void* to, const void* from, int64_t bytes) override {
-    if (bytes > 0) std::memmove(to, from, bytes);
+  void CopyOnDevice(absl::Span<const CopyJob> jobs) override {
+    cpu::Copy(jobs, pool_);
   }
   void Zero(void* device, int64_t bytes) override {
     if (bytes > 0) std::memset(device, 0, bytes);
@@ -172,25 +172,25 @@ class CpuBackend final : public Backend {
     cpu::AddMoments(jobs, pool_);
   }
   void SelectDims(absl::Span<const SelectJob> jobs) override {
-    cpu::SelectDims(jobs);
+    cpu::SelectDims(jobs, pool_);
   }
   void ReplaceDims(absl::Span<const ReplaceJob> jobs) override {
-    cpu::ReplaceDims(jobs);
+    cpu::ReplaceDims(jobs, pool_);
   }
   void DisruptPerToken(absl::Span<const TokenRuleJob> jobs) override {
     cpu::DisruptPerToken(jobs, pool_);
   }
   void ExpandHeads(absl::Span<const ExpandJob> jobs) override {
-    cpu::ExpandHeads(jobs);
+    cpu::ExpandHeads(jobs, pool_);
   }
   void FinishNorms(absl::Span<const NormsJob> jobs) override {
-    cpu::FinishNorms(jobs);
+    cpu::FinishNorms(jobs, pool_);
   }
   void TokenNorms(absl::Span<const TokenNormsJob> jobs) override {
-    cpu::TokenNorms(jobs);
+    cpu::TokenNorms(jobs, pool_);
   }
   void CopyOut(absl::Span<const CopyOutJob> jobs) override {
-    cpu::CopyOut(jobs);
+    cpu::CopyOut(jobs, pool_);
   }
 
   void ReduceLogits(const float* logits, int vocab,

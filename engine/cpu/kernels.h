@@ -3,7 +3,9 @@
 #ifndef QKSCOPE_ENGINE_CPU_KERNELS_H_
 #define QKSCOPE_ENGINE_CPU_KERNELS_H_
 
+#include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "engine/backend/backend.h"
 #include "engine/cpu/thread_pool.h"
@@ -21,6 +23,34 @@ inline int HeadAt(const HeadSet& heads, int i) {
 // The values (head_dim) of one head in one row.
 inline float* HeadOf(const HeadRows& x, int64_t row, int head) {
   return x.data + (row * x.heads + head) * x.head_dim;
+}
+
+// Runs task(job, chunk) for each chunk of each job; chunks(job) says how many a
+// job has. Small jobs of many sequences so share the threads.
+template <typename Job, typename Chunks, typename Task>
+void ForChunks(absl::Span<const Job> jobs, ThreadPool& pool,
+               const Chunks& chunks, const Task& task) {
+  std::vector<int64_t> ends;  // of each job, over all chunks
+  int64_t all = 0;
+  for (const Job& job : jobs) ends.push_back(all += chunks(job));
+  pool.For(all, [&](int64_t i, int) {
+    const auto end = std::upper_bound(ends.begin(), ends.end(), i);
+    const int64_t job = end - ends.begin();
+    task(jobs[job], i - (job == 0 ? 0 : ends[job - 1]));
+  });
+}
+
+// The same over n items of each job, `most` in a chunk: task(job, begin, end).
+template <typename Job, typename Items, typename Task>
+void ForItems(absl::Span<const Job> jobs, ThreadPool& pool, int64_t most,
+              const Items& items, const Task& task) {
+  ForChunks(
+      jobs, pool,
+      [&](const Job& job) { return (items(job) + most - 1) / most; },
+      [&](const Job& job, int64_t chunk) {
+        task(job, chunk * most,
+             std::min<int64_t>(items(job), (chunk + 1) * most));
+      });
 }
 
 // norm.cc
@@ -72,19 +102,20 @@ void AddScaledRows(const float* x, absl::Span<const int> rows,
 
 // moments.cc
 void AddMoments(absl::Span<const MomentsJob> jobs, ThreadPool& pool);
-void FinishNorms(absl::Span<const NormsJob> jobs);
-void TokenNorms(absl::Span<const TokenNormsJob> jobs);
+void FinishNorms(absl::Span<const NormsJob> jobs, ThreadPool& pool);
+void TokenNorms(absl::Span<const TokenNormsJob> jobs, ThreadPool& pool);
 
 // disrupt.cc
-void SelectDims(absl::Span<const SelectJob> jobs);
-void ReplaceDims(absl::Span<const ReplaceJob> jobs);
+void SelectDims(absl::Span<const SelectJob> jobs, ThreadPool& pool);
+void ReplaceDims(absl::Span<const ReplaceJob> jobs, ThreadPool& pool);
 void DisruptPerToken(absl::Span<const TokenRuleJob> jobs, ThreadPool& pool);
 
 // copy.cc
 void Embed(const void* table, ComputeType type,
            absl::Span<const int32_t> tokens, int hidden, float* out);
-void ExpandHeads(absl::Span<const ExpandJob> jobs);
-void CopyOut(absl::Span<const CopyOutJob> jobs);
+void ExpandHeads(absl::Span<const ExpandJob> jobs, ThreadPool& pool);
+void CopyOut(absl::Span<const CopyOutJob> jobs, ThreadPool& pool);
+void Copy(absl::Span<const CopyJob> jobs, ThreadPool& pool);
 
 // logits.cc
 void ReduceLogits(const float* logits, int vocab,

@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "engine/backend/backend.h"
+#include "engine/hooks/hook_ops.h"
 #include "engine/types/model_config.h"
 #include "engine/types/results.h"
 #include "engine/types/row_span.h"
@@ -26,18 +27,25 @@ class Capture {
 
   // Device memory that Reserve takes, bytes.
   int64_t bytes() const;
+  // Bytes of HookOps' memory that a frame needs.
+  int64_t staging_bytes() const { return staging_bytes_; }
   absl::Status Reserve(Backend* backend);
 
-  // `by_query`: K or V has one head per query head. Otherwise the frame has the
-  // model's KV heads, even if `x` repeats each for its group.
-  void Record(HookPoint point, int layer, Stage stage, const RowSpan& span,
-              const HeadRows& x, bool by_query);
+  // Adds the jobs of a frame if it is wanted. Returns the number of values that
+  // they read, 0 if it is not. `by_query`: K or V has one head per query head.
+  // Otherwise the frame has the model's KV heads, even if `x` repeats each for
+  // its group.
+  int64_t Record(HookPoint point, int layer, Stage stage, const RowSpan& span,
+                 const HeadRows& x, bool by_query, HookOps& ops);
   bool WantsPattern(int layer, const RowSpan& span) const;
+  // Runs an op of its own.
   void RecordPattern(int layer, const RowSpan& span, const float* q,
-                     const AttentionRows& rows, ComputeType type);
+                     const AttentionRows& rows, ComputeType type, HookOps& ops);
+  // Counts `seconds` as time that the capture took.
+  void Charge(double seconds) { seconds_ += seconds; }
   // Emits the norms over all decode steps. Called once, after the last step.
   // False: there are none.
-  bool FinishDecode();
+  bool FinishDecode(HookOps& ops);
 
   // Returns the finished frames that have arrived on the host.
   std::vector<LayerFrame> TakeFrames();
@@ -52,7 +60,7 @@ class Capture {
   struct Pending {
     LayerFrame frame;
     int rope_length = 0;  // as in RowSpan
-    Arrival data;
+    StagedResult data;
   };
 
   // How the heads that a frame counts lie in a tensor.
@@ -80,10 +88,9 @@ class Capture {
   void AddFrame(HookPoint point, int layer, Stage stage, const RowSpan& span,
                 std::vector<int> shape, RawDtype dtype, std::vector<int> heads,
                 int group);
-  void EmitNorms(HookPoint point, int layer, Stage stage, const RowSpan& span,
-                 const double* squares, const HeadView& view, int head_dim);
+  // Takes room for the newest frame.
+  HookOps::Room RoomForFrame(HookOps& ops, int64_t scratch_bytes = 0);
   RowSet RowsOf(const RowSpan& span) const;
-  void FetchFrame();
 
   const ModelConfig& config_;
   const RunSpec& spec_;
@@ -91,8 +98,6 @@ class Capture {
   Backend* backend_ = nullptr;
   int64_t widest_ = 0;            // heads * head_dim
   std::vector<int> layer_index_;  // (layers): index in the spec, or -1
-  DeviceBuffer squares_;          // (widest) f64
-  DeviceBuffer staging_;          // one frame's payload
   int64_t staging_bytes_ = 0;
   DeviceBuffer decode_;  // (wanted layers, points, stages, widest)
   std::vector<HeadView> decode_views_;  // index as in decode_

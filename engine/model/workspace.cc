@@ -106,9 +106,14 @@ absl::Status Workspace::Reserve(int64_t rows) {
   return Grow(&lm_head_rows_, logits_rows_ * hidden);
 }
 
+absl::Status Workspace::ReserveStaging(int64_t bytes) {
+  return Grow(&staging_, (bytes + 3) / 4);
+}
+
 int64_t Workspace::bytes() const {
   int64_t total = 0;
-  for (const DeviceBuffer* b : {&normed_,
+  for (const DeviceBuffer* b : {&staging_,
+                                &normed_,
                                 &q_,
                                 &k_,
                                 &v_,

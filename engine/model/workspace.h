@@ -16,12 +16,16 @@ class Workspace {
   // The number of rows that an MLP works on at once: their intermediate values
   // stay in the cache.
   static constexpr int kMlpRows = 256;
+  // Bytes of staging() of every model.
+  static constexpr int64_t kLeastStaging = int64_t{4} << 20;
 
   Workspace(const ModelConfig& config, Backend* backend);
 
   // Makes room for passes of `rows` rows. Not to be called within a layer.
   // RESOURCE_EXHAUSTED: there is no memory.
   absl::Status Reserve(int64_t rows);
+  // Makes room for results of `bytes` on their way to the host (HookOps).
+  absl::Status ReserveStaging(int64_t bytes);
   // The number of rows that fit.
   int64_t rows() const { return rows_; }
   // The number of rows in a tile of logits.
@@ -34,6 +38,8 @@ class Workspace {
   static int64_t WidestHidden(const ModelConfig& config);
   int64_t bytes() const;
 
+  // Results on their way to the host, within one step.
+  const DeviceBuffer& staging() const { return staging_; }
   float* normed() const { return normed_.as<float>(); }  // (rows, hidden)
   float* q() const { return q_.as<float>(); }  // (rows, heads, head_dim)
   float* k() const { return k_.as<float>(); }  // (rows, kv_heads, head_dim)
@@ -72,6 +78,7 @@ class Workspace {
   Backend* backend_;
   int64_t rows_ = 0;
   int logits_rows_ = 0;
+  DeviceBuffer staging_;
   DeviceBuffer normed_, q_, k_, v_, z_, mlp_in_, mlp_out_, gate_, up_;
   DeviceBuffer mamba_x_, mamba_gate_, mamba_dt_, mamba_dt_low_, mamba_b_,
       mamba_c_;

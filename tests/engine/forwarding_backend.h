@@ -24,8 +24,8 @@ class ForwardingBackend : public Backend {
   void Upload(void* device, const void* host, int64_t bytes) override {
     if (Before("Upload")) inner_->Upload(device, host, bytes);
   }
-  void CopyOnDevice(void* to, const void* from, int64_t bytes) override {
-    if (Before("CopyOnDevice")) inner_->CopyOnDevice(to, from, bytes);
+  void CopyOnDevice(absl::Span<const CopyJob> jobs) override {
+    if (Before("CopyOnDevice")) inner_->CopyOnDevice(jobs);
   }
   void Zero(void* device, int64_t bytes) override {
     if (Before("Zero")) inner_->Zero(device, bytes);

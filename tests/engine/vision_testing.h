@@ -84,13 +84,20 @@ inline TowerOutput RunTower(const Model& model,
     to->insert(to->end(), values.begin(), values.end());
   };
   Vision vision(model, images);
-  vision.AddHook([&](int, HookPoint point, int layer, const HeadRows& x) {
+  RunSpec no_capture;
+  no_capture.capture.off = true;
+  Capture capture(model.config(), no_capture, 0);
+  int layer = 0;
+  vision.AddHook([&](int, HookPoint point, const HeadRows& x) {
     std::vector<float>& all = out.hooks[{layer, static_cast<int>(point)}];
     append(&all, x.data, int64_t{1} * x.rows * x.heads * x.head_dim);
+    return HookedTensor{
+        .point = point, .span = {}, .x = x, .capture = &capture};
   });
   const absl::Status status = vision.Reserve();
   EXPECT_TRUE(status.ok()) << status;
-  while (!vision.done()) vision.RunLayer();
+  HookOps ops(&backend, model.workspace().staging());
+  for (; !vision.done(); ++layer) vision.RunLayer(ops);
   int64_t patches = 0;
   for (const Image& image : images) patches += image.patches();
   const int merge = model.config().vision.merge_size;

@@ -297,7 +297,9 @@ TEST_P(RowOpsTest, Add) {
 TEST_P(RowOpsTest, Memory) {
   DeviceVector<float> x(backend(), std::vector<float>{1, 2, 3, 4});
   DeviceVector<float> y(backend(), 4);
-  backend().CopyOnDevice(y.data(), x.data(), 3 * sizeof(float));
+  backend().CopyOnDevice(
+      {CopyJob{y.data(), x.data(), sizeof(float)},
+       CopyJob{y.data() + 1, x.data() + 1, 2 * sizeof(float)}});
   backend().Zero(x.data() + 1, sizeof(float));
   ExpectSame(x.Read(), {1, 0, 3, 4}, "zero");
   const std::vector<float> copied = y.Read();
