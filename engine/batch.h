@@ -33,7 +33,8 @@ class Batch {
     RowSpan span;
     int row_begin = 0;
     KvLayout layout = KvLayout::kShared;  // of the current layer
-    std::vector<KvPage> pages;            // that attention reads
+    int number = 0;                       // in row_table()
+    FreshPages fresh;  // of the current layer; base is nullptr: none
   };
 
   Batch(const Model& model, absl::Span<Sequence* const> sequences);
@@ -65,6 +66,7 @@ class Batch {
   // layer has no RoPE.
   const float* rope(int layer) const;
   std::vector<Entry>& entries() { return entries_; }
+  const RowTable& row_table() const { return *row_table_; }
   HookOps& hook_ops() { return hook_ops_; }
   // A vision tower that must run before the layers; nullptr: none is left.
   Vision* next_vision() const;
@@ -86,10 +88,12 @@ class Batch {
   void NormCopies(const AttentionConfig& config, const float* weight,
                   float eps);
   void RopeCopies(const AttentionConfig& config, const float* table);
-  // Stores K and V. From then on `attention_rows` says what attention reads.
+  // Stores K and V.
   void Append(int layer);
-  int attention_parts() const { return static_cast<int>(parts_.size()) - 1; }
-  std::vector<AttentionRows> attention_rows(int part) const;
+  // What attention reads from then on.
+  KvView kv(int layer) const;
+  // The rows of each part of attention.
+  const std::vector<Range>& attention_parts() const { return parts_; }
   void HookPattern(int layer);
 
  private:
@@ -102,6 +106,8 @@ class Batch {
   };
   absl::Status AllocatePauseBuffers();
   void PlanAttention();
+  void MakeRowTable();
+  void ListFreshPages();
   absl::Status BuildRopeTables();
   void KeepRows(absl::Span<const int> rows);
 
@@ -111,7 +117,9 @@ class Batch {
   int rows_ = 0;
   DeviceBuffer hidden_;
   std::unique_ptr<PauseBuffers> pause_buffers_;
-  std::vector<int> parts_;  // the first row of each part of attention, and rows
+  std::vector<Range> parts_;
+  std::unique_ptr<RowTable> row_table_;
+  std::vector<FreshPages> fresh_;          // of all entries
   std::vector<DeviceBuffer> rope_tables_;  // one per model_.ropes()
   HookOps hook_ops_;
   absl::Status status_;

@@ -45,9 +45,9 @@ Steps Attention(const float* x, const LayerWeights& w, const AttentionConfig& c,
   batch.Hook({HookPoint::kRotQ, HookPoint::kRotK}, layer);
 
   batch.Append(layer);
-  for (int part = 0; part < batch.attention_parts(); ++part) {
-    if (part > 0) co_yield kPause;
-    b.Attention(q, c, batch.attention_rows(part), batch.model().compute(), z);
+  for (const Range& part : batch.attention_parts()) {
+    if (part.begin > 0) co_yield kPause;
+    b.Attention(q, c, batch.kv(layer), part, z);
   }
   batch.HookPattern(layer);
   batch.Hook({HookPoint::kZ}, layer);
@@ -62,16 +62,13 @@ void Mamba(const float* x, const MambaWeights& w, const MambaConfig& c,
   const Workspace& work = batch.work();
   const int rows = batch.rows();
   const float eps = batch.model().config().norm_eps;
+  const int64_t state = batch.model().config().mamba_state_offset(layer);
   float *u = work.mamba_x(), *dt = work.mamba_dt(), *low = work.mamba_dt_low();
 
   b.MatMul(x, *w.x_proj, rows, u);
   b.MatMul(x, *w.gate_proj, rows, work.mamba_gate());
-  for (Batch::Entry& entry : batch.entries()) {
-    b.CausalConvSilu(u + int64_t{entry.row_begin} * c.inner_size,
-                     entry.span.rows, c.inner_size, c.conv_kernel,
-                     w.conv.as<float>(), w.conv_bias.as<float>(),
-                     entry.sequence->mamba_state(layer).conv);
-  }
+  b.CausalConvSilu(u, batch.row_table(), c.inner_size, c.conv_kernel,
+                   w.conv.as<float>(), w.conv_bias.as<float>(), state);
   b.MatMul(u, *w.dt_low, rows, low);
   b.MatMul(u, *w.b_proj, rows, work.mamba_b());
   b.MatMul(u, *w.c_proj, rows, work.mamba_c());
@@ -81,15 +78,10 @@ void Mamba(const float* x, const MambaWeights& w, const MambaConfig& c,
   b.RmsNorm(work.mamba_c(), w.c_norm.as<float>(), eps, rows, c.state_size,
             work.mamba_c());
   b.MatMul(low, *w.dt_proj, rows, dt);
-  for (Batch::Entry& entry : batch.entries()) {
-    const int64_t inner = int64_t{entry.row_begin} * c.inner_size;
-    const int64_t state = int64_t{entry.row_begin} * c.state_size;
-    b.SelectiveScan(
-        {dt + inner, work.mamba_b() + state, work.mamba_c() + state,
-         work.mamba_gate() + inner, w.a_log.as<float>(), w.d.as<float>()},
-        entry.span.rows, c.inner_size, c.state_size,
-        entry.sequence->mamba_state(layer).scan, u + inner);
-  }
+  b.SelectiveScan({dt, work.mamba_b(), work.mamba_c(), work.mamba_gate(),
+                   w.a_log.as<float>(), w.d.as<float>()},
+                  batch.row_table(), c.inner_size, c.state_size,
+                  state + c.conv_floats(), u);
   b.MatMul(u, *w.out_proj, rows, out);
 }
 

@@ -116,14 +116,6 @@ int MaxHeadDim(const ModelConfig& config) {
 
 }  // namespace
 
-Sequence::MambaState Sequence::mamba_state(int layer) const {
-  const std::vector<LayerConfig>& layers = model().config().layers;
-  float* at = mamba_states_.as<float>();
-  for (int i = 0; i < layer; ++i) at += layers[i].mamba.state_floats();
-  const MambaConfig& c = layers[layer].mamba;
-  return {at, at + c.conv_floats()};
-}
-
 int64_t Sequence::extra_bytes() const {
   const ModelConfig& config = model().config();
   int64_t bytes =
@@ -160,6 +152,7 @@ absl::Status Sequence::Reserve() {
   const ModelConfig& config = model().config();
   QK_ASSIGN_OR_RETURN(
       pages_, model().pages().Take(PagePool::PagesFor(max_positions())));
+  page_list_ = pages_.pages();
   QK_RETURN_IF_ERROR(model().workspace().Reserve(max_rows()));
   QK_RETURN_IF_ERROR(model().workspace().ReserveStaging(staging_bytes()));
   QK_RETURN_IF_ERROR(disruptor_.Reserve(backend));
@@ -277,40 +270,26 @@ HookedTensor Sequence::HookVision(int image, HookPoint point,
           {}};
 }
 
-void Sequence::HookPattern(int layer, const RowSpan& span, const float* q,
-                           const AttentionRows& rows, HookOps& ops) {
+int64_t Sequence::HookPattern(int layer, const RowSpan& span) {
   ++fired_[static_cast<size_t>(HookPoint::kPattern)];
-  if (capture_.WantsPattern(layer, span)) {
-    capture_.RecordPattern(layer, span, q, rows, model().compute(), ops);
-  }
+  return capture_.PatternBytes(layer, span);
 }
 
-std::vector<KvPage> Sequence::CachePages(int layer) const {
-  std::vector<KvPage> pages;
-  pages.reserve(pages_.size());
-  for (int i = 0; i < pages_.size(); ++i) {
-    pages.push_back(pages_.Layer(i, layer));
-  }
-  return pages;
+SequenceRows Sequence::rows(int row_begin, const RowSpan& span) const {
+  return {row_begin, span.rows, span.first_position, page_list_,
+          mamba_states_.as<float>()};
 }
 
-std::vector<KvPage> Sequence::FreshPages(int layer, int heads,
-                                         const RowSpan& span) {
-  const int head_dim = model().config().layers[layer].attention.head_dim;
-  const ComputeType type = model().compute();
-  const int64_t half = int64_t{heads} * head_dim * kPageSize * BytesOf(type);
-  std::vector<KvPage> pages = CachePages(layer);
-  const int first = span.first_position / kPageSize;
-  const int last = (span.first_position + span.rows - 1) / kPageSize;
-  for (int i = first; i <= last; ++i) {
-    uint8_t* base = fresh_.as<uint8_t>() + (i - first) * 2 * half;
-    const KvPage fresh = {base, base + half, heads};
-    const int earlier = span.first_position - i * kPageSize;
-    if (earlier > 0) {
-      model().backend()->CopyKvPage(pages[i], fresh, earlier, head_dim, type);
-    }
-    pages[i] = fresh;
-  }
+FreshPages Sequence::fresh_pages(int layer, int heads) const {
+  const int64_t half = int64_t{heads} *
+                       model().config().layers[layer].attention.head_dim *
+                       kPageSize * BytesOf(model().compute());
+  FreshPages pages;
+  pages.k = k_copy();
+  pages.v = v_copy();
+  pages.part = {0, half, heads};
+  pages.base = fresh_.as<void>();
+  pages.stride = 2 * half;
   return pages;
 }
 

@@ -104,26 +104,22 @@ class Sequence {
   // keeps, if that is another tensor.
   HookedTensor Hook(HookPoint point, const RowSpan& span, const HeadRows& x,
                     const HeadRows& kept);
-  void HookPattern(int layer, const RowSpan& span, const float* q,
-                   const AttentionRows& rows, HookOps& ops);
+  // Fires the pattern's point. Returns the bytes of HookOps' memory that its
+  // frame needs, 0 if nothing is captured.
+  int64_t HookPattern(int layer, const RowSpan& span);
+  PatternJob RecordPattern(int layer, const RowSpan& span, HookOps& ops) {
+    return capture_.RecordPattern(layer, span, ops);
+  }
   Disruptor& disruptor() { return disruptor_; }
   const Disruptor& disruptor() const { return disruptor_; }
   // The sequence's copies of K and V (prompt, heads, head_dim), used if the
   // layer's layout asks for them.
   float* k_copy() const { return k_copy_.as<float>(); }
   float* v_copy() const { return v_copy_.as<float>(); }
-  // The state of a Mamba layer after the rows so far.
-  struct MambaState {
-    float* conv = nullptr;  // (inner, kernel - 1)
-    float* scan = nullptr;  // (inner, state)
-  };
-  MambaState mamba_state(int layer) const;
-  // The layer's pages in the cache: K and V are stored there, and attention
-  // reads them.
-  std::vector<KvPage> CachePages(int layer) const;
-  // Pages that hold `heads` heads of these rows. Pages of earlier rows are the
-  // cache's.
-  std::vector<KvPage> FreshPages(int layer, int heads, const RowSpan& span);
+  // What an op needs to know of the rows; row_begin is the batch's.
+  SequenceRows rows(int row_begin, const RowSpan& span) const;
+  // Pages of the layer that hold `heads` heads of k_copy and v_copy.
+  FreshPages fresh_pages(int layer, int heads) const;
   // Sends the captured frames and reports that have arrived on the host.
   void Deliver();
 
@@ -167,6 +163,7 @@ class Sequence {
   std::vector<RopePosition> rope_positions_;  // (prompt); empty: no images
   int decode_shift_ = 0;  // RoPE position minus position of generated tokens
   PageList pages_;
+  std::vector<void*> page_list_;  // of pages_
   Disruptor disruptor_;
   // (images) if a rule acts on the tower, else empty.
   std::vector<Disruptor> vision_disruptors_;

@@ -44,8 +44,7 @@ std::vector<std::pair<DeviceBuffer*, int64_t>> Vision::Buffers() {
           {&v_, rows},
           {&z_, rows},
           {&rope_, int64_t{4} * rows_ * config_.attention.head_dim},
-          {&kv_, int64_t{2} * pages_ * kPageSize * config_.hidden_size *
-                     BytesOf(model_.compute())},
+          {&kv_, pages_ * PageBytes()},
           {&tile_, 4 * kTileRows * tile},
           {&embeddings_, 4 * merged * model_.config().hidden_size}};
 }
@@ -63,31 +62,44 @@ absl::Status Vision::Reserve() {
     if (buffer->bytes() > 0) continue;
     QK_ASSIGN_OR_RETURN(*buffer, model_.backend()->Allocate(size));
   }
+  std::vector<void*> pages;
+  for (int i = 0; i < pages_; ++i) {
+    pages.push_back(kv_.as<uint8_t>() + i * PageBytes());
+  }
+  std::vector<SequenceRows> frames;
+  for (const Frame& f : frames_) {
+    frames.push_back({f.row_begin, f.rows, 0,
+                      absl::MakeConstSpan(pages).subspan(
+                          f.page_begin, (f.rows + kPageSize - 1) / kPageSize)});
+  }
+  QK_ASSIGN_OR_RETURN(row_table_, model_.backend()->MakeRowTable(frames));
   return absl::OkStatus();
+}
+
+int64_t Vision::PageBytes() const {
+  return int64_t{2} * kPageSize * config_.hidden_size *
+         BytesOf(model_.compute());
 }
 
 // Half of the pairs rotate by the patch's row, half by its column.
 void Vision::FillRope() {
   const RopeConfig& rope = config_.attention.rope;
   const int merge = config_.merge_size;
-  std::vector<float> table(int64_t{rows_} * rope.rotary_dims);
-  float* row = table.data();
+  std::vector<RopePosition> positions;
   for (const Image& image : images_) {
-    for (int64_t i = 0; i < image.patches(); ++i, row += rope.rotary_dims) {
+    for (int64_t i = 0; i < image.patches(); ++i) {
       // `in` is the patch's index in its block, `block` the block's index in
       // its frame.
       const int in = static_cast<int>(i % (merge * merge));
       const int block = static_cast<int>(
           i % (int64_t{image.rows} * image.columns) / (merge * merge));
       const int per_row = image.columns / merge;
-      FillRopeRow(rope, rope.frequencies,
-                  {block / per_row * merge + in / merge,
-                   block % per_row * merge + in % merge, 0},
-                  row);
+      positions.push_back({block / per_row * merge + in / merge,
+                           block % per_row * merge + in % merge, 0});
     }
   }
-  model_.backend()->Upload(rope_.as<void>(), table.data(),
-                           static_cast<int64_t>(table.size() * sizeof(float)));
+  model_.backend()->MakeRopeTable(
+      rope, {RopeRows{0, positions, rope.frequencies}}, rope_.as<float>());
 }
 
 // hidden = patch_embed(patches).
@@ -127,17 +139,12 @@ void Vision::Attention(const LayerWeights& w, int layer, HookOps& ops) {
   b.Rope(k, rows_, c.num_heads, c.head_dim, c.rope.rotary_dims, rope);
   Hook({{HookPoint::kRotQ, q}, {HookPoint::kRotK, k}}, layer, ops);
 
-  const std::vector<KvPage> pages = Pages();
-  std::vector<AttentionRows> sequences;
-  for (const Frame& f : frames_) {
-    const int64_t offset = int64_t{f.row_begin} * config_.hidden_size;
-    const KvPage* own = pages.data() + f.page_begin;
-    b.AppendKv({k + offset, f.rows, c.num_heads, c.head_dim, 0},
-               {v + offset, f.rows, c.num_heads, c.head_dim, 0},
-               model_.compute(), own);
-    sequences.push_back({f.row_begin, f.rows, 0, own});
-  }
-  b.Attention(q, c, sequences, model_.compute(), z);
+  const KvView kv = {row_table_.get(),
+                     {0, PageBytes() / 2, c.num_heads},
+                     {},
+                     model_.compute()};
+  b.AppendKv(k, v, c.head_dim, kv);
+  b.Attention(q, c, kv, {0, rows_}, z);
   Hook({{HookPoint::kZ, z}}, layer, ops);
   b.MatMul(z, *w.o_proj, rows_, x);
   b.Add(hidden_.as<float>(), x, int64_t{rows_} * config_.hidden_size);
@@ -204,17 +211,6 @@ void Vision::Hook(absl::Span<const std::pair<HookPoint, float*>> points,
     }
   }
   RunHooks(layer, tensors, ops);
-}
-
-std::vector<KvPage> Vision::Pages() const {
-  const int64_t half =
-      int64_t{kPageSize} * config_.hidden_size * BytesOf(model_.compute());
-  std::vector<KvPage> pages;
-  for (int i = 0; i < pages_; ++i) {
-    uint8_t* base = kv_.as<uint8_t>() + 2 * i * half;
-    pages.push_back({base, base + half, config_.attention.num_heads});
-  }
-  return pages;
 }
 
 }  // namespace qk

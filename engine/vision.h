@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -70,7 +71,7 @@ class Vision {
   void Merge();
   void Hook(absl::Span<const std::pair<HookPoint, float*>> points, int layer,
             HookOps& ops) const;
-  std::vector<KvPage> Pages() const;
+  int64_t PageBytes() const;
 
   const Model& model_;
   const VisionConfig& config_;
@@ -82,10 +83,11 @@ class Vision {
   int next_layer_ = 0;
   // Each is (rows, hidden).
   DeviceBuffer hidden_, normed_, q_, k_, v_, z_;
-  DeviceBuffer rope_;        // (rows, 2, head_dim / 2)
-  DeviceBuffer kv_;          // pages of one layer
-  DeviceBuffer tile_;        // some rows of patches or of the MLP
-  DeviceBuffer embeddings_;  // (rows after merging, text's hidden)
+  DeviceBuffer rope_;                    // (rows, 2, head_dim / 2)
+  DeviceBuffer kv_;                      // pages of one layer
+  std::unique_ptr<RowTable> row_table_;  // a sequence for each frame
+  DeviceBuffer tile_;                    // some rows of patches or of the MLP
+  DeviceBuffer embeddings_;              // (rows after merging, text's hidden)
 };
 
 }  // namespace qk

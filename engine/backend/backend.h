@@ -72,6 +72,22 @@ class Matrix {
   virtual int64_t bytes() const = 0;
 };
 
+// Whose rows are where in a pass, in the backend's own form. Its sequences are
+// numbered from 0. Ops over a table's rows take those of all its sequences at
+// once; rows that belong to no sequence do not change.
+class RowTable {
+ public:
+  virtual ~RowTable() = default;
+};
+
+// What attention reads in one layer.
+struct KvView {
+  const RowTable* rows = nullptr;
+  KvPart part;                         // of the cached pages
+  absl::Span<const FreshPages> fresh;  // at most one of each sequence
+  ComputeType type = ComputeType::kF32;
+};
+
 // Writes rows [begin, end) of a weight, float32 (end - begin, in), to `out`.
 // Called from several threads at once.
 using RowReader = std::function<void(int64_t begin, int64_t end, float* out)>;
@@ -112,6 +128,9 @@ class Backend {
       const RowReader& rows, const float* bias) = 0;
 
   // --- the forward pass
+  // Once per pass, and again when a sequence leaves it.
+  virtual absl::StatusOr<std::unique_ptr<RowTable>> MakeRowTable(
+      absl::Span<const SequenceRows> sequences) = 0;
   // out (rows, hidden) = table (vocab, hidden) at `tokens` (rows, host).
   virtual void Embed(const void* table, ComputeType type,
                      absl::Span<const int32_t> tokens, int hidden,
@@ -127,28 +146,27 @@ class Backend {
   // do not depend on the other rows or their number.
   virtual void MatMul(const float* x, const Matrix& w, int rows,
                       float* out) = 0;
+  // table (rows, 2, rotary / 2) = cos, sin of each row's position, times the
+  // attention factor, as FillRopeRow (rope_rows.h).
+  virtual void MakeRopeTable(const RopeConfig& rope,
+                             absl::Span<const RopeRows> rows, float* table) = 0;
   // Rotates pairs (i, i + rotary / 2) of x (rows, heads, head_dim) in place.
   // table: (rows, 2, rotary / 2) = cos, sin.
   virtual void Rope(float* x, int64_t rows, int heads, int head_dim,
                     int rotary_dims, const float* table) = 0;
-  // Stores k, v (rows, heads, head_dim) of one sequence into its pages.
-  virtual void AppendKv(const HeadRows& k, const HeadRows& v, ComputeType type,
-                        const KvPage* pages) = 0;
-  // Copies the first `positions` of a page. If to.heads is a multiple of
-  // from.heads, each head is copied to its group.
-  virtual void CopyKvPage(const KvPage& from, const KvPage& to, int positions,
-                          int head_dim, ComputeType type) = 0;
+  // Stores k and v (rows, part.heads, head_dim) in the sequences' pages; fills
+  // fresh pages with their own k and v and with the cache's positions before
+  // the first row, each head copied to its group.
+  virtual void AppendKv(const float* k, const float* v, int head_dim,
+                        const KvView& kv) = 0;
   // out (rows, heads, head_dim) = softmax(softcap(scale q K^T), causal, window)
-  // V. Without causal a row sees all positions up to its sequence's last one.
+  // V in rows [of.begin, of.end). Without causal a row sees all positions up to
+  // its sequence's last one.
   virtual void Attention(const float* q, const AttentionConfig& config,
-                         absl::Span<const AttentionRows> sequences,
-                         ComputeType type, float* out) = 0;
-  // out (rows chosen, heads chosen, keys) = attention probabilities of some of
-  // the sequence's rows, 0 after the row's own position.
+                         const KvView& kv, Range of, float* out) = 0;
   virtual void AttentionPattern(const float* q, const AttentionConfig& config,
-                                const AttentionRows& sequence,
-                                const RowSet& rows, const HeadSet& heads,
-                                int keys, ComputeType type, float* out) = 0;
+                                const KvView& kv,
+                                absl::Span<const PatternJob> jobs) = 0;
   // x (n) = activation(x), times `times` (n) unless that is nullptr.
   virtual void Activate(float* x, const float* times, int64_t n,
                         Activation activation) = 0;
@@ -159,17 +177,18 @@ class Backend {
   // x (n) *= factor.
   virtual void Scale(float* x, int64_t n, float factor) = 0;
 
-  // x (rows, inner) of one sequence = silu(causal depthwise convolution of x +
-  // bias). weight (inner, kernel); bias (inner) or nullptr; state
-  // (inner, kernel - 1): the inputs before these rows, oldest first; the op
-  // updates it.
-  virtual void CausalConvSilu(float* x, int rows, int inner, int kernel,
-                              const float* weight, const float* bias,
-                              float* state) = 0;
-  // x (rows, inner) of one sequence = (scan(x) + d * x) * silu(gate). state
-  // (inner, state_size): the state before these rows; the op updates it.
-  virtual void SelectiveScan(const ScanInputs& in, int rows, int inner,
-                             int state_size, float* state, float* x) = 0;
+  // x (rows, inner) = silu(causal depthwise convolution of x + bias). weight
+  // (inner, kernel); bias (inner) or nullptr. Each sequence has a state
+  // (inner, kernel - 1), `offset` floats from its first one: the inputs before
+  // these rows, oldest first; the op updates it.
+  virtual void CausalConvSilu(float* x, const RowTable& rows, int inner,
+                              int kernel, const float* weight,
+                              const float* bias, int64_t offset) = 0;
+  // x (rows, inner) = (scan(x) + d * x) * silu(gate). Each sequence has a state
+  // (inner, state_size) from before these rows, as above.
+  virtual void SelectiveScan(const ScanInputs& in, const RowTable& rows,
+                             int inner, int state_size, int64_t offset,
+                             float* x) = 0;
   // routes (rows, chosen) = each row's most probable experts, most probable
   // first, ties to the lowest. logits (rows, experts).
   virtual void RouteExperts(const float* logits, int rows, int experts,

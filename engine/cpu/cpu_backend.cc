@@ -112,24 +112,26 @@ class CpuBackend final : public Backend {
             const float* table) override {
     cpu::Rope(x, rows, heads, head_dim, rotary_dims, table, pool_);
   }
-  void AppendKv(const HeadRows& k, const HeadRows& v, ComputeType type,
-                const KvPage* pages) override {
-    cpu::AppendKv(k, v, type, pages);
+  absl::StatusOr<std::unique_ptr<RowTable>> MakeRowTable(
+      absl::Span<const SequenceRows> sequences) override {
+    return std::make_unique<cpu::CpuRowTable>(sequences);
   }
-  void CopyKvPage(const KvPage& from, const KvPage& to, int positions,
-                  int head_dim, ComputeType type) override {
-    cpu::CopyKvPage(from, to, positions, head_dim, type);
+  void MakeRopeTable(const RopeConfig& rope, absl::Span<const RopeRows> rows,
+                     float* table) override {
+    cpu::MakeRopeTable(rope, rows, table, pool_);
+  }
+  void AppendKv(const float* k, const float* v, int head_dim,
+                const KvView& kv) override {
+    cpu::AppendKv(k, v, head_dim, kv, pool_);
   }
   void Attention(const float* q, const AttentionConfig& config,
-                 absl::Span<const AttentionRows> sequences, ComputeType type,
-                 float* out) override {
-    cpu::Attention(q, config, sequences, type, out, pool_);
+                 const KvView& kv, Range of, float* out) override {
+    cpu::Attention(q, config, kv, of, out, pool_);
   }
   void AttentionPattern(const float* q, const AttentionConfig& config,
-                        const AttentionRows& sequence, const RowSet& rows,
-                        const HeadSet& heads, int keys, ComputeType type,
-                        float* out) override {
-    cpu::AttentionPattern(q, config, sequence, rows, heads, keys, type, out);
+                        const KvView& kv,
+                        absl::Span<const PatternJob> jobs) override {
+    cpu::AttentionPattern(q, config, kv, jobs, pool_);
   }
   void Activate(float* x, const float* times, int64_t n,
                 Activation activation) override {
@@ -145,14 +147,14 @@ class CpuBackend final : public Backend {
     cpu::Scale(x, n, factor, pool_);
   }
 
-  void CausalConvSilu(float* x, int rows, int inner, int kernel,
+  void CausalConvSilu(float* x, const RowTable& rows, int inner, int kernel,
                       const float* weight, const float* bias,
-                      float* state) override {
-    cpu::CausalConvSilu(x, rows, inner, kernel, weight, bias, state, pool_);
+                      int64_t offset) override {
+    cpu::CausalConvSilu(x, rows, inner, kernel, weight, bias, offset, pool_);
   }
-  void SelectiveScan(const ScanInputs& in, int rows, int inner, int state_size,
-                     float* state, float* x) override {
-    cpu::SelectiveScan(in, rows, inner, state_size, state, x, pool_);
+  void SelectiveScan(const ScanInputs& in, const RowTable& rows, int inner,
+                     int state_size, int64_t offset, float* x) override {
+    cpu::SelectiveScan(in, rows, inner, state_size, offset, x, pool_);
   }
   void RouteExperts(const float* logits, int rows, int experts, int chosen,
                     Route* routes) override {

@@ -46,12 +46,43 @@ void ForItems(absl::Span<const Job> jobs, ThreadPool& pool, int64_t most,
               const Items& items, const Task& task) {
   ForChunks(
       jobs, pool,
-      [&](const Job& job) { return (items(job) + most - 1) / most; },
+      [&](const Job& job) {
+        return (static_cast<int64_t>(items(job)) + most - 1) / most;
+      },
       [&](const Job& job, int64_t chunk) {
         task(job, chunk * most,
              std::min<int64_t>(items(job), (chunk + 1) * most));
       });
 }
+
+// One layer's keys and values at kPageSize positions, in the compute type. k is
+// transposed, so that scores of neighbouring keys lie side by side.
+struct KvPage {
+  void* k = nullptr;  // (heads, head_dim, kPageSize)
+  void* v = nullptr;  // (heads, kPageSize, head_dim)
+  int heads = 0;
+};
+
+class CpuRowTable final : public RowTable {
+ public:
+  struct Sequence {
+    int row_begin = 0;
+    int rows = 0;
+    int first_position = 0;
+    std::vector<uint8_t*> pages;
+    float* state = nullptr;
+
+    int first_page() const { return first_position / kPageSize; }
+    int end() const { return first_position + rows; }
+  };
+  explicit CpuRowTable(absl::Span<const SequenceRows> sequences);
+  static const std::vector<Sequence>& Of(const RowTable& rows) {
+    return static_cast<const CpuRowTable&>(rows).sequences_;
+  }
+
+ private:
+  std::vector<Sequence> sequences_;
+};
 
 // norm.cc
 void RmsNorm(const float* x, const float* weight, float eps, int rows, int dim,
@@ -60,23 +91,23 @@ void LayerNorm(const float* x, const float* weight, const float* bias,
                float eps, int rows, int dim, float* out, ThreadPool& pool);
 
 // rope.cc
+void MakeRopeTable(const RopeConfig& rope, absl::Span<const RopeRows> rows,
+                   float* table, ThreadPool& pool);
 void Rope(float* x, int64_t rows, int heads, int head_dim, int rotary_dims,
           const float* table, ThreadPool& pool);
 
 // kv_cache.cc
-void AppendKv(const HeadRows& k, const HeadRows& v, ComputeType type,
-              const KvPage* pages);
-void CopyKvPage(const KvPage& from, const KvPage& to, int positions,
-                int head_dim, ComputeType type);
+// The pages of each sequence that attention reads.
+std::vector<std::vector<KvPage>> PagesOf(const KvView& kv);
+void AppendKv(const float* k, const float* v, int head_dim, const KvView& kv,
+              ThreadPool& pool);
 
 // attention.cc
-void Attention(const float* q, const AttentionConfig& config,
-               absl::Span<const AttentionRows> sequences, ComputeType type,
-               float* out, ThreadPool& pool);
+void Attention(const float* q, const AttentionConfig& config, const KvView& kv,
+               Range of, float* out, ThreadPool& pool);
 void AttentionPattern(const float* q, const AttentionConfig& config,
-                      const AttentionRows& sequence, const RowSet& rows,
-                      const HeadSet& heads, int keys, ComputeType type,
-                      float* out);
+                      const KvView& kv, absl::Span<const PatternJob> jobs,
+                      ThreadPool& pool);
 
 // activation.cc
 void Activate(float* x, const float* times, int64_t n, Activation activation,
@@ -86,11 +117,11 @@ void Add(float* x, const float* y, int64_t n, ThreadPool& pool);
 void Scale(float* x, int64_t n, float factor, ThreadPool& pool);
 
 // mamba.cc
-void CausalConvSilu(float* x, int rows, int inner, int kernel,
-                    const float* weight, const float* bias, float* state,
+void CausalConvSilu(float* x, const RowTable& rows, int inner, int kernel,
+                    const float* weight, const float* bias, int64_t offset,
                     ThreadPool& pool);
-void SelectiveScan(const ScanInputs& in, int rows, int inner, int state_size,
-                   float* state, float* x, ThreadPool& pool);
+void SelectiveScan(const ScanInputs& in, const RowTable& rows, int inner,
+                   int state_size, int64_t offset, float* x, ThreadPool& pool);
 
 // experts.cc
 void RouteExperts(const float* logits, int rows, int experts, int chosen,

@@ -291,25 +291,34 @@ int64_t Capture::Record(HookPoint point, int layer, Stage stage,
   return rows.count * width;
 }
 
-bool Capture::WantsPattern(int layer, const RowSpan& span) const {
-  return Wants(HookPoint::kPattern, layer, Stage::kBefore, span) ||
-         Wants(HookPoint::kPattern, layer, Stage::kAfter, span);
+int64_t Capture::PatternBytes(int layer, const RowSpan& span) const {
+  if (!Wants(HookPoint::kPattern, layer, Stage::kBefore, span) &&
+      !Wants(HookPoint::kPattern, layer, Stage::kAfter, span)) {
+    return 0;
+  }
+  const int64_t rows = RowsOf(span).count;
+  return HookOps::BytesFor(4 * rows * PatternHeads(layer, span).set.count *
+                           (span.first_position + span.rows));
 }
 
-void Capture::RecordPattern(int layer, const RowSpan& span, const float* q,
-                            const AttentionRows& rows, ComputeType type,
-                            HookOps& ops) {
-  const Stopwatch watch(&seconds_);
-  const AttentionConfig& a = config_.layers[layer].attention;
-  const RowSet chosen = RowsOf(span);
-  const int keys = span.first_position + span.rows;
+Capture::ChosenHeads Capture::PatternHeads(int layer,
+                                           const RowSpan& span) const {
+  return HeadsFor({config_.layers[layer].attention.num_heads, 1, 1}, span);
+}
+
+PatternJob Capture::RecordPattern(int layer, const RowSpan& span,
+                                  HookOps& ops) {
+  PatternJob job;
+  job.rows = RowsOf(span);
+  job.keys = span.first_position + span.rows;
+  ChosenHeads heads = PatternHeads(layer, span);
+  job.heads = heads.set;
   // No rule acts on the pattern, so it has one stage.
-  ChosenHeads heads = HeadsFor({a.num_heads, 1, 1}, span);
   AddFrame(HookPoint::kPattern, layer, Stage::kBefore, span,
-           {chosen.count, heads.set.count, keys}, RawDtype::kF32,
+           {job.rows.count, heads.set.count, job.keys}, RawDtype::kF32,
            std::move(heads.ids), 1);
-  backend_->AttentionPattern(q, a, rows, chosen, heads.set, keys, type,
-                             static_cast<float*>(RoomForFrame(ops).result));
+  job.to = static_cast<float*>(RoomForFrame(ops).result);
+  return job;
 }
 
 bool Capture::FinishDecode(HookOps& ops) {

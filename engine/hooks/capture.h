@@ -37,10 +37,11 @@ class Capture {
   // its group.
   int64_t Record(HookPoint point, int layer, Stage stage, const RowSpan& span,
                  const HeadRows& x, bool by_query, HookOps& ops);
-  bool WantsPattern(int layer, const RowSpan& span) const;
-  // Runs an op of its own.
-  void RecordPattern(int layer, const RowSpan& span, const float* q,
-                     const AttentionRows& rows, ComputeType type, HookOps& ops);
+  // Bytes of HookOps' memory that a frame of the pattern needs; 0: none is
+  // wanted.
+  int64_t PatternBytes(int layer, const RowSpan& span) const;
+  // Makes that frame. The job lacks the sequence; HookOps does not run it.
+  PatternJob RecordPattern(int layer, const RowSpan& span, HookOps& ops);
   // Counts `seconds` as time that the capture took.
   void Charge(double seconds) { seconds_ += seconds; }
   // Emits the norms over all decode steps. Called once, after the last step.
@@ -81,6 +82,7 @@ class Capture {
   HeadView ViewOf(HookPoint point, int layer, const RowSpan& span, int physical,
                   bool by_query) const;
   void AddHeadList(const HeadView& view);
+  ChosenHeads PatternHeads(int layer, const RowSpan& span) const;
   ChosenHeads HeadsFor(const HeadView& view, const RowSpan& span) const;
   void MakeRoom(const AttentionConfig& attention, int64_t rows);
   double* DecodeSum(HookPoint point, int layer, Stage stage,

@@ -4,18 +4,20 @@
 
 namespace qk {
 
+bool HookOps::Fits(int64_t result_bytes, int64_t scratch_bytes) const {
+  return results_ + scratch_ + BytesFor(result_bytes, scratch_bytes) <= size();
+}
+
 HookOps::Room HookOps::Take(int64_t result_bytes, int64_t scratch_bytes) {
-  const int64_t size = memory_.bytes() / 64 * 64;
-  const int64_t needed = BytesFor(result_bytes, scratch_bytes);
-  QK_CHECK(needed <= size);
-  if (results_ + scratch_ + needed > size) Fetch();
+  if (!Fits(result_bytes, scratch_bytes)) Fetch();
+  QK_CHECK(Fits(result_bytes, scratch_bytes));
   uint8_t* memory = memory_.as<uint8_t>();
   Room room;
   room.result = memory + results_;
   room.staged = StagedResult(copy_, results_, result_bytes);
   results_ += Rounded(result_bytes);
   scratch_ += Rounded(scratch_bytes);
-  room.scratch = memory + size - scratch_;
+  room.scratch = memory + size() - scratch_;
   return room;
 }
 

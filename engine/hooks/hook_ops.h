@@ -51,6 +51,8 @@ class HookOps {
     void* scratch = nullptr;  // device memory; contents are gone after Run
     StagedResult staged;      // the result on the host
   };
+  // Whether Take would run no job that was added before, nor fetch.
+  bool Fits(int64_t result_bytes, int64_t scratch_bytes = 0) const;
   // Returns room for the jobs that are added next. It may run those before.
   Room Take(int64_t result_bytes, int64_t scratch_bytes = 0);
 
@@ -69,6 +71,7 @@ class HookOps {
   void Fetch();
 
  private:
+  int64_t size() const { return memory_.bytes() / 64 * 64; }
   static int64_t Rounded(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
   Backend* backend_;

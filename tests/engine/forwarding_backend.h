@@ -39,6 +39,10 @@ class ForwardingBackend : public Backend {
       const RowReader& rows, const float* bias) override {
     return inner_->PackMatrix(out_features, in_features, type, rows, bias);
   }
+  absl::StatusOr<std::unique_ptr<RowTable>> MakeRowTable(
+      absl::Span<const SequenceRows> sequences) override {
+    return inner_->MakeRowTable(sequences);
+  }
   void Embed(const void* table, ComputeType type,
              absl::Span<const int32_t> tokens, int hidden,
              float* out) override {
@@ -56,32 +60,28 @@ class ForwardingBackend : public Backend {
   void MatMul(const float* x, const Matrix& w, int rows, float* out) override {
     if (Before("MatMul")) inner_->MatMul(x, w, rows, out);
   }
+  void MakeRopeTable(const RopeConfig& rope, absl::Span<const RopeRows> rows,
+                     float* table) override {
+    if (Before("MakeRopeTable")) inner_->MakeRopeTable(rope, rows, table);
+  }
   void Rope(float* x, int64_t rows, int heads, int head_dim, int rotary_dims,
             const float* table) override {
     if (Before("Rope"))
       inner_->Rope(x, rows, heads, head_dim, rotary_dims, table);
   }
-  void AppendKv(const HeadRows& k, const HeadRows& v, ComputeType type,
-                const KvPage* pages) override {
-    if (Before("AppendKv")) inner_->AppendKv(k, v, type, pages);
-  }
-  void CopyKvPage(const KvPage& from, const KvPage& to, int positions,
-                  int head_dim, ComputeType type) override {
-    if (Before("CopyKvPage"))
-      inner_->CopyKvPage(from, to, positions, head_dim, type);
+  void AppendKv(const float* k, const float* v, int head_dim,
+                const KvView& kv) override {
+    if (Before("AppendKv")) inner_->AppendKv(k, v, head_dim, kv);
   }
   void Attention(const float* q, const AttentionConfig& config,
-                 absl::Span<const AttentionRows> sequences, ComputeType type,
-                 float* out) override {
-    if (Before("Attention")) inner_->Attention(q, config, sequences, type, out);
+                 const KvView& kv, Range of, float* out) override {
+    if (Before("Attention")) inner_->Attention(q, config, kv, of, out);
   }
   void AttentionPattern(const float* q, const AttentionConfig& config,
-                        const AttentionRows& sequence, const RowSet& rows,
-                        const HeadSet& heads, int keys, ComputeType type,
-                        float* out) override {
+                        const KvView& kv,
+                        absl::Span<const PatternJob> jobs) override {
     if (Before("AttentionPattern"))
-      inner_->AttentionPattern(q, config, sequence, rows, heads, keys, type,
-                               out);
+      inner_->AttentionPattern(q, config, kv, jobs);
   }
   void Activate(float* x, const float* times, int64_t n,
                 Activation activation) override {
@@ -96,16 +96,16 @@ class ForwardingBackend : public Backend {
   void Scale(float* x, int64_t n, float factor) override {
     if (Before("Scale")) inner_->Scale(x, n, factor);
   }
-  void CausalConvSilu(float* x, int rows, int inner, int kernel,
+  void CausalConvSilu(float* x, const RowTable& rows, int inner, int kernel,
                       const float* weight, const float* bias,
-                      float* state) override {
+                      int64_t offset) override {
     if (Before("CausalConvSilu"))
-      inner_->CausalConvSilu(x, rows, inner, kernel, weight, bias, state);
+      inner_->CausalConvSilu(x, rows, inner, kernel, weight, bias, offset);
   }
-  void SelectiveScan(const ScanInputs& in, int rows, int inner, int state_size,
-                     float* state, float* x) override {
+  void SelectiveScan(const ScanInputs& in, const RowTable& rows, int inner,
+                     int state_size, int64_t offset, float* x) override {
     if (Before("SelectiveScan"))
-      inner_->SelectiveScan(in, rows, inner, state_size, state, x);
+      inner_->SelectiveScan(in, rows, inner, state_size, offset, x);
   }
   void RouteExperts(const float* logits, int rows, int experts, int chosen,
                     Route* routes) override {
