@@ -29,7 +29,7 @@ Batch::Batch(const Model& model, absl::Span<Sequence* const> sequences)
   status_ = hidden.status();
   if (!hidden.ok()) return;
   hidden_ = *std::move(hidden);
-  if (rows_ > kStepRows) status_ = AllocatePauseBuffers();
+  if (rows_ > backend().tiles().step_rows) status_ = AllocatePauseBuffers();
   if (status_.ok()) status_ = BuildRopeTables();
   if (status_.ok()) MakeRowTable();
 }
@@ -283,13 +283,15 @@ KvView Batch::kv(int layer) const {
 
 void Batch::PlanAttention() {
   parts_.clear();
+  const Tiles tiles = backend().tiles();
   int64_t keys = 0;
   int begin = 0;
   for (const Entry& entry : entries_) {
     for (int i = 0; i < entry.span.rows && may_pause(); ++i) {
       const int next = entry.row_begin + i + 1;
       keys += entry.span.first_position + i + 1;
-      if (keys < int64_t{kStepRows} * kStepKeys && next - begin < kStepRows) {
+      if (keys < int64_t{tiles.step_rows} * tiles.step_keys &&
+          next - begin < tiles.step_rows) {
         continue;
       }
       parts_.push_back({std::exchange(begin, next), next});

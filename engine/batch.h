@@ -20,11 +20,6 @@ namespace qk {
 
 class Batch {
  public:
-  // A batch of more rows may pause within a layer. Its attention is computed in
-  // parts of this many rows, or of fewer where these together see
-  // kStepRows * kStepKeys keys.
-  static constexpr int kStepRows = 512;
-  static constexpr int kStepKeys = 2048;
   // Bytes of the buffers that a batch of `rows` rows takes to be able to pause.
   static int64_t PauseBufferBytes(const ModelConfig& config, int64_t rows);
 

@@ -20,7 +20,7 @@ void LmHeadInput(const Model& model, const float* hidden, int n, float* scratch,
   } else {
     b.CopyOnDevice({CopyJob{normed, hidden, int64_t{4} * n * c.hidden_size}});
   }
-  if (w.project_out != nullptr) b.MatMul(normed, *w.project_out, n, out);
+  if (w.project_out != nullptr) b.MatMul(normed, {{*w.project_out, out}}, n);
 }
 
 void LogitsTile(const Model& model, const float* rows,
@@ -30,7 +30,7 @@ void LogitsTile(const Model& model, const float* rows,
   Backend& b = *model.backend();
   const int n = static_cast<int>(targets.size());
   float* logits = work.logits(tile);
-  b.MatMul(rows, *model.weights().lm_head, n, logits);
+  b.MatMul(rows, {{*model.weights().lm_head, logits}}, n);
   if (c.logit_softcap > 0) {
     b.Softcap(logits, int64_t{n} * c.vocab_size, c.logit_softcap);
   }

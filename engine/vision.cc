@@ -13,12 +13,6 @@
 #include "engine/types/rope_rows.h"
 
 namespace qk {
-namespace {
-
-constexpr int kTileRows = Workspace::kMlpRows;
-
-}  // namespace
-
 Vision::Vision(const Model& model, absl::Span<const Image> images)
     : model_(model), config_(model.config().vision), images_(images) {
   for (const Image& image : images) {
@@ -45,7 +39,7 @@ std::vector<std::pair<DeviceBuffer*, int64_t>> Vision::Buffers() {
           {&z_, rows},
           {&rope_, int64_t{4} * rows_ * config_.attention.head_dim},
           {&kv_, pages_ * PageBytes()},
-          {&tile_, 4 * kTileRows * tile},
+          {&tile_, 4 * tile_rows() * tile},
           {&embeddings_, 4 * merged * model_.config().hidden_size}};
 }
 
@@ -108,11 +102,11 @@ void Vision::Embed() {
   const int64_t width = config_.patch_values();
   float *patches = tile_.as<float>(), *out = hidden_.as<float>();
   for (const Image& image : images_) {
-    for (int64_t row = 0; row < image.patches(); row += kTileRows) {
-      const int n =
-          static_cast<int>(std::min<int64_t>(kTileRows, image.patches() - row));
+    for (int64_t row = 0; row < image.patches(); row += tile_rows()) {
+      const int n = static_cast<int>(
+          std::min<int64_t>(tile_rows(), image.patches() - row));
       b.Upload(patches, image.values.data() + row * width, 4 * n * width);
-      b.MatMul(patches, *model_.weights().vision.patch_embed, n, out);
+      b.MatMul(patches, {{*model_.weights().vision.patch_embed, out}}, n);
       out += int64_t{n} * config_.hidden_size;
     }
   }
@@ -128,9 +122,7 @@ void Vision::Attention(const LayerWeights& w, int layer, HookOps& ops) {
   b.LayerNorm(hidden_.as<float>(), w.attention_norm.weight.as<float>(),
               w.attention_norm.bias.as<float>(), config_.norm_eps, rows_,
               config_.hidden_size, x);
-  b.MatMul(x, *w.q_proj, rows_, q);
-  b.MatMul(x, *w.k_proj, rows_, k);
-  b.MatMul(x, *w.v_proj, rows_, v);
+  b.MatMul(x, {{*w.q_proj, q}, {*w.k_proj, k}, {*w.v_proj, v}}, rows_);
   Hook({{HookPoint::kQ, q}, {HookPoint::kK, k}, {HookPoint::kV, v}}, layer,
        ops);
 
@@ -146,8 +138,7 @@ void Vision::Attention(const LayerWeights& w, int layer, HookOps& ops) {
   b.AppendKv(k, v, c.head_dim, kv);
   b.Attention(q, c, kv, {0, rows_}, z);
   Hook({{HookPoint::kZ, z}}, layer, ops);
-  b.MatMul(z, *w.o_proj, rows_, x);
-  b.Add(hidden_.as<float>(), x, int64_t{rows_} * config_.hidden_size);
+  b.MatMul(z, {{*w.o_proj, hidden_.as<float>(), /*add=*/true}}, rows_);
 }
 
 // hidden += down_proj(activation(up_proj(norm(hidden)))), some rows at a time.
@@ -156,15 +147,14 @@ void Vision::Mlp(const LayerWeights& w) {
   const MlpConfig& c = config_.mlp;
   const int width = config_.hidden_size;
   float *x = normed_.as<float>(), *up = tile_.as<float>();
-  for (int row = 0; row < rows_; row += kTileRows) {
-    const int n = std::min(kTileRows, rows_ - row);
+  for (int row = 0; row < rows_; row += tile_rows()) {
+    const int n = std::min(tile_rows(), rows_ - row);
     float* hidden = hidden_.as<float>() + int64_t{row} * width;
     b.LayerNorm(hidden, w.mlp_norm.weight.as<float>(),
                 w.mlp_norm.bias.as<float>(), config_.norm_eps, n, width, x);
-    b.MatMul(x, *w.mlps[0].up_proj, n, up);
+    b.MatMul(x, {{*w.mlps[0].up_proj, up}}, n);
     b.Activate(up, nullptr, int64_t{n} * c.intermediate_size, c.activation);
-    b.MatMul(up, *w.mlps[0].down_proj, n, x);
-    b.Add(hidden, x, int64_t{n} * width);
+    b.MatMul(up, {{*w.mlps[0].down_proj, hidden, /*add=*/true}}, n);
   }
 }
 
@@ -178,10 +168,10 @@ void Vision::Merge() {
   b.LayerNorm(hidden_.as<float>(), w.merger_norm.weight.as<float>(),
               w.merger_norm.bias.as<float>(), config_.norm_eps, rows_,
               config_.hidden_size, x);
-  b.MatMul(x, *w.merger.up_proj, merged, up);
+  b.MatMul(x, {{*w.merger.up_proj, up}}, merged);
   b.Activate(up, nullptr, int64_t{merged} * config_.merger.intermediate_size,
              config_.merger.activation);
-  b.MatMul(up, *w.merger.down_proj, merged, embeddings_.as<float>());
+  b.MatMul(up, {{*w.merger.down_proj, embeddings_.as<float>()}}, merged);
 }
 
 void Vision::RunLayer(HookOps& ops) {

@@ -14,6 +14,7 @@
 #include "engine/hooks/hook_ops.h"
 #include "engine/hooks/run_hooks.h"
 #include "engine/model/model.h"
+#include "engine/model/workspace.h"
 #include "engine/types/spec.h"
 
 namespace qk {
@@ -72,6 +73,7 @@ class Vision {
   void Hook(absl::Span<const std::pair<HookPoint, float*>> points, int layer,
             HookOps& ops) const;
   int64_t PageBytes() const;
+  int tile_rows() const { return model_.workspace().mlp_rows(); }
 
   const Model& model_;
   const VisionConfig& config_;

@@ -88,6 +88,31 @@ struct KvView {
   ComputeType type = ComputeType::kF32;
 };
 
+// A product of an input with a weight.
+struct Product {
+  const Matrix& w;
+  float* out = nullptr;  // (rows, out_features)
+  bool add = false;      // whether `out` keeps what it has, and the product is
+                         // added
+};
+
+// How many rows a device works on at once.
+struct Tiles {
+  // Rows of an MLP: its intermediate values may have to stay in a cache.
+  int mlp_rows = 256;
+  // A pass of more rows may pause within a layer. Its attention is computed in
+  // parts of this many rows, or of fewer where these together see
+  // step_rows * step_keys keys.
+  int step_rows = 512;
+  int step_keys = 2048;
+  // A tile of logits has at most this many bytes, and rows.
+  int64_t logits_bytes = int64_t{24} << 20;
+  int logits_rows = 128;
+  // What a step sends to the host may wait in this many bytes; larger results
+  // get more.
+  int64_t staging_bytes = int64_t{4} << 20;
+};
+
 // Writes rows [begin, end) of a weight, float32 (end - begin, in), to `out`.
 // Called from several threads at once.
 using RowReader = std::function<void(int64_t begin, int64_t end, float* out)>;
@@ -97,6 +122,7 @@ class Backend {
   virtual ~Backend() = default;
 
   virtual BackendInfo info() const = 0;
+  virtual Tiles tiles() const = 0;
 
   // Sets a function that is called once when the device is lost for good (a
   // driver that crashed, a card off the bus), even if nobody reads the status
@@ -142,10 +168,11 @@ class Backend {
   // x.
   virtual void LayerNorm(const float* x, const float* weight, const float* bias,
                          float eps, int rows, int dim, float* out) = 0;
-  // out (rows, out_features) = x (rows, in_features) W^T + bias. A row's bytes
-  // do not depend on the other rows or their number.
-  virtual void MatMul(const float* x, const Matrix& w, int rows,
-                      float* out) = 0;
+  // Each product's out (rows, out_features) = x (rows, in_features) W^T + bias,
+  // or += that. The weights have one type. A row's bytes depend neither on the
+  // other rows and their number nor on the other products.
+  virtual void MatMul(const float* x, absl::Span<const Product> products,
+                      int rows) = 0;
   // table (rows, 2, rotary / 2) = cos, sin of each row's position, times the
   // attention factor, as FillRopeRow (rope_rows.h).
   virtual void MakeRopeTable(const RopeConfig& rope,

@@ -58,6 +58,7 @@ class CpuBackend final : public Backend {
         kernel_(options.matmul) {}
 
   BackendInfo info() const override;
+  Tiles tiles() const override { return {}; }
 
   absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) override {
     const int64_t rounded = (std::max<int64_t>(bytes, 1) + kAlignment - 1) /
@@ -105,8 +106,12 @@ class CpuBackend final : public Backend {
                  float eps, int rows, int dim, float* out) override {
     cpu::LayerNorm(x, weight, bias, eps, rows, dim, out, pool_);
   }
-  void MatMul(const float* x, const Matrix& w, int rows, float* out) override {
-    static_cast<const cpu::CpuMatrix&>(w).Multiply(x, rows, out, pool_);
+  void MatMul(const float* x, absl::Span<const Product> products,
+              int rows) override {
+    // Weights of one type are all of one kernel.
+    const Matrix& first = products.front().w;
+    static_cast<const cpu::CpuMatrix&>(first).Multiply(x, products, rows,
+                                                       pool_);
   }
   void Rope(float* x, int64_t rows, int heads, int head_dim, int rotary_dims,
             const float* table) override {

@@ -38,7 +38,7 @@ std::vector<int> HeadsOfGroups(const std::vector<int>& query_heads, int group) {
   return heads;
 }
 
-int64_t Product(absl::Span<const int> shape) {
+int64_t NumValues(absl::Span<const int> shape) {
   int64_t n = 1;
   for (int dim : shape) n *= dim;
   return n;
@@ -237,7 +237,7 @@ HookOps::Room Capture::RoomForFrame(HookOps& ops, int64_t scratch_bytes) {
   Pending& newest = pending_.back();
   const LayerFrame& frame = newest.frame;
   const HookOps::Room room =
-      ops.Take(Product(frame.shape) * BytesOf(frame.dtype), scratch_bytes);
+      ops.Take(NumValues(frame.shape) * BytesOf(frame.dtype), scratch_bytes);
   newest.data = room.staged;
   return room;
 }
@@ -362,7 +362,7 @@ std::vector<LayerFrame> Capture::TakeFrames() {
                     pending_.front().rope_length)
               : std::vector<double>();
       frame.statistics = ComputeStatistics(
-          absl::MakeConstSpan(norms, Product(frame.shape)), frame.shape[0],
+          absl::MakeConstSpan(norms, NumValues(frame.shape)), frame.shape[0],
           frame.shape[1], frame.heads, wavelengths, spec_.statistics.lambda,
           spec_.statistics.top_n);
     }

@@ -128,8 +128,6 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Read(
                                              options.kv_cache_bytes, backend);
   model->workspace_ = std::make_unique<Workspace>(model->config(), backend);
   QK_RETURN_IF_ERROR(model->workspace_->Reserve(options.max_rows_per_pass));
-  QK_RETURN_IF_ERROR(
-      model->workspace_->ReserveStaging(Workspace::kLeastStaging));
   model->max_rows_per_pass_ = options.max_rows_per_pass;
   QK_RETURN_IF_ERROR(backend->Synchronize());
   model->device_bytes_ = model->weights_->bytes;

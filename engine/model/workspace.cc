@@ -7,11 +7,6 @@
 namespace qk {
 namespace {
 
-// A tile of logits holds about this many bytes: enough rows to make reading
-// lm_head's weights worthwhile, without a buffer for the whole prompt.
-constexpr int64_t kLogitsBytes = int64_t{24} << 20;
-constexpr int64_t kMaxLogitsRows = 128;
-
 struct Widest {
   int64_t q = 0, kv = 0, intermediate = 0, experts = 0, routes = 0;
   int64_t inner = 0, state = 0, dt_rank = 0;
@@ -38,9 +33,10 @@ Widest WidestLayer(const ModelConfig& config) {
 }  // namespace
 
 Workspace::Workspace(const ModelConfig& config, Backend* backend)
-    : config_(config), backend_(backend) {
+    : config_(config), backend_(backend), tiles_(backend->tiles()) {
   logits_rows_ = static_cast<int>(std::clamp<int64_t>(
-      kLogitsBytes / (4 * int64_t{config.vocab_size}), 1, kMaxLogitsRows));
+      tiles_.logits_bytes / (4 * int64_t{config.vocab_size}), 1,
+      tiles_.logits_rows));
 }
 
 int64_t Workspace::BytesForRows(const ModelConfig& config, int64_t rows) {
@@ -70,6 +66,7 @@ absl::Status Workspace::Grow(DeviceBuffer* buffer, int64_t floats) {
 
 absl::Status Workspace::Reserve(int64_t rows) {
   rows_ = std::max(rows_, rows);
+  QK_RETURN_IF_ERROR(ReserveStaging(tiles_.staging_bytes));
   const Widest w = WidestLayer(config_);
   const int64_t hidden = std::max(config_.hidden_size, config_.embedding_size);
   QK_RETURN_IF_ERROR(Grow(&normed_, rows_ * hidden));
@@ -83,17 +80,18 @@ absl::Status Workspace::Reserve(int64_t rows) {
   QK_RETURN_IF_ERROR(Grow(&mamba_dt_low_, rows_ * w.dt_rank));
   QK_RETURN_IF_ERROR(Grow(&mamba_b_, rows_ * w.state));
   QK_RETURN_IF_ERROR(Grow(&mamba_c_, rows_ * w.state));
-  QK_RETURN_IF_ERROR(Grow(&router_, kMlpRows * w.experts));
+  QK_RETURN_IF_ERROR(Grow(&router_, int64_t{tiles_.mlp_rows} * w.experts));
   constexpr int64_t kRouteFloats = sizeof(Route) / sizeof(float);
-  QK_RETURN_IF_ERROR(Grow(&routes_, kMlpRows * w.routes * kRouteFloats));
+  QK_RETURN_IF_ERROR(
+      Grow(&routes_, int64_t{tiles_.mlp_rows} * w.routes * kRouteFloats));
   if (w.experts > 0) {
-    QK_RETURN_IF_ERROR(Grow(&expert_in_, kMlpRows * hidden));
-    QK_RETURN_IF_ERROR(Grow(&expert_out_, kMlpRows * hidden));
+    QK_RETURN_IF_ERROR(Grow(&expert_in_, int64_t{tiles_.mlp_rows} * hidden));
+    QK_RETURN_IF_ERROR(Grow(&expert_out_, int64_t{tiles_.mlp_rows} * hidden));
   }
-  QK_RETURN_IF_ERROR(Grow(&mlp_in_, kMlpRows * hidden));
-  QK_RETURN_IF_ERROR(Grow(&mlp_out_, kMlpRows * hidden));
-  QK_RETURN_IF_ERROR(Grow(&gate_, kMlpRows * w.intermediate));
-  QK_RETURN_IF_ERROR(Grow(&up_, kMlpRows * w.intermediate));
+  QK_RETURN_IF_ERROR(Grow(&mlp_in_, int64_t{tiles_.mlp_rows} * hidden));
+  QK_RETURN_IF_ERROR(Grow(&mlp_out_, int64_t{tiles_.mlp_rows} * hidden));
+  QK_RETURN_IF_ERROR(Grow(&gate_, int64_t{tiles_.mlp_rows} * w.intermediate));
+  QK_RETURN_IF_ERROR(Grow(&up_, int64_t{tiles_.mlp_rows} * w.intermediate));
   for (DeviceBuffer& tile : logits_) {
     QK_RETURN_IF_ERROR(Grow(&tile, int64_t{logits_rows_} * config_.vocab_size));
   }

@@ -13,12 +13,6 @@ namespace qk {
 
 class Workspace {
  public:
-  // The number of rows that an MLP works on at once: their intermediate values
-  // stay in the cache.
-  static constexpr int kMlpRows = 256;
-  // Bytes of staging() of every model.
-  static constexpr int64_t kLeastStaging = int64_t{4} << 20;
-
   Workspace(const ModelConfig& config, Backend* backend);
 
   // Makes room for passes of `rows` rows. Not to be called within a layer.
@@ -28,6 +22,8 @@ class Workspace {
   absl::Status ReserveStaging(int64_t bytes);
   // The number of rows that fit.
   int64_t rows() const { return rows_; }
+  // The number of rows that an MLP works on at once.
+  int mlp_rows() const { return tiles_.mlp_rows; }
   // The number of rows in a tile of logits.
   int logits_rows() const { return logits_rows_; }
 
@@ -45,10 +41,10 @@ class Workspace {
   float* k() const { return k_.as<float>(); }  // (rows, kv_heads, head_dim)
   float* v() const { return v_.as<float>(); }  // (rows, kv_heads, head_dim)
   float* z() const { return z_.as<float>(); }  // (rows, heads, head_dim)
-  float* mlp_in() const { return mlp_in_.as<float>(); }    // (kMlpRows, hidden)
-  float* mlp_out() const { return mlp_out_.as<float>(); }  // (kMlpRows, hidden)
-  float* gate() const { return gate_.as<float>(); }        // (kMlpRows, inter)
-  float* up() const { return up_.as<float>(); }            // (kMlpRows, inter)
+  float* mlp_in() const { return mlp_in_.as<float>(); }    // (mlp_rows, hidden)
+  float* mlp_out() const { return mlp_out_.as<float>(); }  // (mlp_rows, hidden)
+  float* gate() const { return gate_.as<float>(); }        // (mlp_rows, inter)
+  float* up() const { return up_.as<float>(); }            // (mlp_rows, inter)
   // Mamba layers: (rows, inner), (rows, dt_rank) and (rows, state).
   float* mamba_x() const { return mamba_x_.as<float>(); }
   float* mamba_gate() const { return mamba_gate_.as<float>(); }
@@ -56,8 +52,8 @@ class Workspace {
   float* mamba_dt_low() const { return mamba_dt_low_.as<float>(); }
   float* mamba_b() const { return mamba_b_.as<float>(); }
   float* mamba_c() const { return mamba_c_.as<float>(); }
-  // Experts: (kMlpRows, num_experts), (kMlpRows, hidden) twice, and
-  // (kMlpRows, experts_per_token).
+  // Experts: (mlp_rows, num_experts), (mlp_rows, hidden) twice, and
+  // (mlp_rows, experts_per_token).
   float* router() const { return router_.as<float>(); }
   float* expert_in() const { return expert_in_.as<float>(); }
   float* expert_out() const { return expert_out_.as<float>(); }
@@ -76,6 +72,7 @@ class Workspace {
 
   const ModelConfig& config_;
   Backend* backend_;
+  const Tiles tiles_;
   int64_t rows_ = 0;
   int logits_rows_ = 0;
   DeviceBuffer staging_;

@@ -17,6 +17,7 @@ class ForwardingBackend : public Backend {
       : inner_(std::move(inner)) {}
 
   BackendInfo info() const override { return inner_->info(); }
+  Tiles tiles() const override { return inner_->tiles(); }
   absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) override {
     return inner_->Allocate(bytes);
   }
@@ -57,8 +58,9 @@ class ForwardingBackend : public Backend {
     if (Before("LayerNorm"))
       inner_->LayerNorm(x, weight, bias, eps, rows, dim, out);
   }
-  void MatMul(const float* x, const Matrix& w, int rows, float* out) override {
-    if (Before("MatMul")) inner_->MatMul(x, w, rows, out);
+  void MatMul(const float* x, absl::Span<const Product> products,
+              int rows) override {
+    if (Before("MatMul")) inner_->MatMul(x, products, rows);
   }
   void MakeRopeTable(const RopeConfig& rope, absl::Span<const RopeRows> rows,
                      float* table) override {

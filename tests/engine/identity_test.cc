@@ -221,7 +221,7 @@ TEST_P(IdentityTest, PassesThatTakeTurnsWithinTheirLayers) {
         if (rule.layers.empty()) rule.layers = {1};
       }
     }
-    const int arms = 1 + Batch::kStepRows / tokens * 2;
+    const int arms = 1 + backend->tiles().step_rows / tokens * 2;
     LongRun a(spec, arms), b(spec, arms);
     ASSERT_TRUE(a.run->Reserve().ok() && b.run->Reserve().ok());
     a.Start(model.get());

@@ -133,9 +133,9 @@ TEST_F(OpCountsTest, ALayersOps) {
     const Counts counts = OfALayer(64, what);
     EXPECT_EQ(All(counts), ops) << Text(counts);
   };
-  expect({}, 16);
-  expect({.capture = true}, 16 + 5);
-  expect({.rules = true}, 16 + 5);
+  expect({}, 11);
+  expect({.capture = true}, 11 + 5);
+  expect({.rules = true}, 11 + 5);
 }
 
 }  // namespace
