@@ -9,8 +9,9 @@
 namespace qk {
 
 Pass::Pass(const Model& model, absl::Span<Sequence* const> sequences)
-    : model_(model) {
+    : model_(model), clock_(model.backend()) {
   Guard([&] {
+    clock_.Begin();
     batch_ = std::make_unique<Batch>(model, sequences);
     rows_ = batch_->rows();
     if (batch_->status().ok()) Embed(*batch_);
@@ -35,7 +36,11 @@ bool Pass::done() const {
 
 void Pass::RunStep() {
   QK_CHECK(!done());
-  Guard([this] { RunNext(); });
+  Guard([this] {
+    clock_.Begin();
+    RunNext();
+    clock_.End();
+  });
 }
 
 void Pass::RunNext() {

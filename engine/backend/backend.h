@@ -26,6 +26,7 @@
 #include "absl/types/span.h"
 #include "engine/backend/arrival.h"
 #include "engine/backend/jobs.h"
+#include "engine/backend/moment.h"
 #include "engine/base/mutex.h"
 #include "engine/types/backend_info.h"
 #include "engine/types/compute_type.h"
@@ -144,6 +145,8 @@ class Backend {
   // overwrite them. Nothing waits for the copy, so results go out while the
   // pass runs. Any number of arrivals may be held, for any time.
   virtual Arrival Fetch(const void* device, int64_t bytes) = 0;
+  // The moment at which the device will have done the ops so far.
+  virtual std::unique_ptr<Moment> Mark() = 0;
   // Waits for the device; returns the first failure since the last call.
   virtual absl::Status Synchronize() = 0;
 

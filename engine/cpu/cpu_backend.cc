@@ -3,6 +3,7 @@
 #include <sys/utsname.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -49,6 +50,22 @@ class HostSlot final : public Arrival::Slot {
   const int64_t bytes_;
 };
 
+// Ops have ended when they return.
+class HostMoment final : public Moment {
+ public:
+  bool reached() const override { return true; }
+  void Wait() const override {}
+  double SecondsSince(const Moment& earlier) const override {
+    return std::chrono::duration<double>(
+               time_ - static_cast<const HostMoment&>(earlier).time_)
+        .count();
+  }
+
+ private:
+  const std::chrono::steady_clock::time_point time_ =
+      std::chrono::steady_clock::now();
+};
+
 class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(const CpuBackendOptions& options)
@@ -83,6 +100,9 @@ class CpuBackend final : public Backend {
   }
   void Zero(void* device, int64_t bytes) override {
     if (bytes > 0) std::memset(device, 0, bytes);
+  }
+  std::unique_ptr<Moment> Mark() override {
+    return std::make_unique<HostMoment>();
   }
   absl::Status Synchronize() override { return absl::OkStatus(); }
 

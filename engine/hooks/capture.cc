@@ -1,7 +1,6 @@
 #include "engine/hooks/capture.h"
 
 #include <algorithm>
-#include <chrono>
 #include <numeric>
 #include <utility>
 
@@ -43,22 +42,6 @@ int64_t NumValues(absl::Span<const int> shape) {
   for (int dim : shape) n *= dim;
   return n;
 }
-
-// Adds its lifetime to *seconds.
-class Stopwatch {
- public:
-  explicit Stopwatch(double* seconds)
-      : seconds_(seconds), start_(std::chrono::steady_clock::now()) {}
-  ~Stopwatch() {
-    *seconds_ +=
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start_)
-            .count();
-  }
-
- private:
-  double* seconds_;
-  std::chrono::steady_clock::time_point start_;
-};
 
 }  // namespace
 
@@ -352,19 +335,16 @@ std::vector<LayerFrame> Capture::TakeFrames() {
     const absl::Span<const uint8_t> data = pending_.front().data.bytes();
     frame.data.assign(data.begin(), data.end());
     if (frame.form == CaptureForm::kNormOverTokens) {
-      const Stopwatch watch(&seconds_);
-      const auto* norms = reinterpret_cast<const float*>(frame.data.data());
+      StatisticsInputs& inputs = frame.statistics_inputs.emplace();
+      inputs.lambda = spec_.statistics.lambda;
+      inputs.top_n = spec_.statistics.top_n;
       // The vision tower's RoPE counts rows and columns of patches, so it has
       // no wavelengths in tokens.
-      const std::vector<double> wavelengths =
-          HasRope(frame.point) && frame.image < 0
-              ? config_.layers[frame.layer].attention.rope.Wavelengths(
-                    pending_.front().rope_length)
-              : std::vector<double>();
-      frame.statistics = ComputeStatistics(
-          absl::MakeConstSpan(norms, NumValues(frame.shape)), frame.shape[0],
-          frame.shape[1], frame.heads, wavelengths, spec_.statistics.lambda,
-          spec_.statistics.top_n);
+      if (HasRope(frame.point) && frame.image < 0) {
+        inputs.wavelengths =
+            config_.layers[frame.layer].attention.rope.Wavelengths(
+                pending_.front().rope_length);
+      }
     }
     done.push_back(std::move(frame));
   }

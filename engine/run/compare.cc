@@ -1,7 +1,6 @@
 #include "engine/run/compare.h"
 
 #include <algorithm>
-#include <chrono>
 #include <limits>
 #include <utility>
 
@@ -31,7 +30,10 @@ void FillResult(absl::Span<const LogitsRow> base,
 
 Comparison::Comparison(absl::Span<const int32_t> tokens,
                        std::vector<Sequence*> arms, int baseline)
-    : tokens_(tokens), arms_(std::move(arms)), baseline_(baseline) {
+    : tokens_(tokens),
+      arms_(std::move(arms)),
+      baseline_(baseline),
+      clock_(arms_[baseline]->model().backend()) {
   for (const Sequence* arm : arms_) {
     ComparisonResult& result = results_.emplace_back();
     result.arm = arm->arm();
@@ -75,7 +77,7 @@ void Comparison::Take() {
 }
 
 void Comparison::RunTile() {
-  const auto start = std::chrono::steady_clock::now();
+  clock_.Begin();
   const Model& base_model = arms_[baseline_]->model();
   const Workspace& work = base_model.workspace();
   const int begin = next_;
@@ -93,9 +95,7 @@ void Comparison::RunTile() {
   }
   Take();
   next_ += rows;
-  seconds_ +=
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
-          .count();
+  clock_.End();
 }
 
 absl::StatusOr<std::vector<ComparisonResult>> Comparison::Finish() {

@@ -14,6 +14,7 @@
 #include "engine/model/workspace.h"
 #include "engine/run/run.h"
 #include "engine/sequence.h"
+#include "engine/step_clock.h"
 
 namespace qk {
 
@@ -29,8 +30,8 @@ class Comparison {
   bool done() const { return next_ == static_cast<int>(tokens_.size()); }
   // Computes the next rows of all arms.
   void RunTile();
-  // The time spent in RunTile so far.
-  double seconds() const { return seconds_; }
+  // The device's seconds of the tiles that it has done: of all after Finish.
+  double Seconds() { return clock_.Seconds(); }
   // Waits for the device and returns one result per arm, in order. Requires
   // done().
   absl::StatusOr<std::vector<ComparisonResult>> Finish();
@@ -54,7 +55,7 @@ class Comparison {
   const std::vector<Sequence*> arms_;
   const int baseline_;
   int next_ = 0;  // the next row
-  double seconds_ = 0;
+  StepClock clock_;
   std::vector<ComparisonResult> results_;
   std::vector<std::vector<LogitsRow>> rows_;  // (arms, tokens)
   std::deque<Due> due_;

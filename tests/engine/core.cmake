@@ -11,6 +11,7 @@ qk_test(generation_test SOURCES run/generation_test.cc run/continuation_test.cc
 qk_test(estimate_test SOURCES run/estimate_test.cc LIBS qk_core)
 qk_test(test_backend_test SOURCES test_backend_test.cc LIBS qk_core)
 qk_test(create_backend_test SOURCES create_backend_test.cc LIBS qk_core)
+qk_test(step_clock_test SOURCES step_clock_test.cc LIBS qk_core)
 qk_test(op_counts_test SOURCES op_counts_test.cc LIBS qk_core)
 qk_test(identity_test SOURCES identity_test.cc LIBS qk_core)
 qk_test(config_test SOURCES architectures/config_test.cc architectures/config_families_test.cc

@@ -1,11 +1,13 @@
 // A backend on which results take their time, as on a device that works beside
-// the host: what is fetched arrives at the next Synchronize, and not before.
+// the host: what is fetched arrives when somebody waits for the device, and not
+// before.
 #ifndef QKSCOPE_TESTS_ENGINE_DEFERRED_BACKEND_H_
 #define QKSCOPE_TESTS_ENGINE_DEFERRED_BACKEND_H_
 
+#include <cstdint>
+#include <deque>
 #include <memory>
 #include <utility>
-#include <vector>
 
 #include "tests/engine/forwarding_backend.h"
 
@@ -19,13 +21,18 @@ class DeferredBackend : public ForwardingBackend {
     auto slot =
         std::make_shared<LateSlot>(ForwardingBackend::Fetch(device, bytes));
     on_their_way_.push_back(slot);
+    ++fetches_;
     return Arrival(std::move(slot));
+  }
+
+  std::unique_ptr<Moment> Mark() override {
+    return std::make_unique<LateMoment>(this, fetches_,
+                                        ForwardingBackend::Mark());
   }
 
   absl::Status Synchronize() override {
     absl::Status status = ForwardingBackend::Synchronize();
-    for (const auto& slot : on_their_way_) slot->Arrive();
-    on_their_way_.clear();
+    Arrive(fetches_);
     return status;
   }
 
@@ -44,8 +51,36 @@ class DeferredBackend : public ForwardingBackend {
     bool arrived_ = false;
   };
 
+  // Is reached once what was fetched before has arrived.
+  class LateMoment : public Moment {
+   public:
+    LateMoment(DeferredBackend* backend, int64_t fetches,
+               std::unique_ptr<Moment> moment)
+        : backend_(backend), fetches_(fetches), moment_(std::move(moment)) {}
+    bool reached() const override { return backend_->arrived_ >= fetches_; }
+    void Wait() const override { backend_->Arrive(fetches_); }
+    double SecondsSince(const Moment& earlier) const override {
+      return moment_->SecondsSince(
+          *static_cast<const LateMoment&>(earlier).moment_);
+    }
+
+   private:
+    DeferredBackend* const backend_;
+    const int64_t fetches_;
+    const std::unique_ptr<Moment> moment_;
+  };
+
+  void Arrive(int64_t fetches) {
+    for (; arrived_ < fetches; ++arrived_) {
+      on_their_way_.front()->Arrive();
+      on_their_way_.pop_front();
+    }
+  }
+
   // Results that nobody wants any more arrive, too.
-  std::vector<std::shared_ptr<LateSlot>> on_their_way_;
+  std::deque<std::shared_ptr<LateSlot>> on_their_way_;
+  int64_t fetches_ = 0;  // so far
+  int64_t arrived_ = 0;
 };
 
 }  // namespace qk::testing

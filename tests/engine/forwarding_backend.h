@@ -34,6 +34,7 @@ class ForwardingBackend : public Backend {
   Arrival Fetch(const void* device, int64_t bytes) override {
     return Before("Fetch") ? inner_->Fetch(device, bytes) : Arrival();
   }
+  std::unique_ptr<Moment> Mark() override { return inner_->Mark(); }
   absl::Status Synchronize() override { return inner_->Synchronize(); }
   absl::StatusOr<std::unique_ptr<Matrix>> PackMatrix(
       int64_t out_features, int64_t in_features, ComputeType type,
