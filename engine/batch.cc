@@ -175,7 +175,7 @@ void Batch::DropCancelled(bool within_layer) {
     kept.push_back(std::move(entry));
   }
   entries_ = std::move(kept);
-  if (static_cast<int>(rows.size()) == rows_) return;
+  if (entries_.empty() || static_cast<int>(rows.size()) == rows_) return;
   KeepRows(rows);
   MakeRowTable();
 }

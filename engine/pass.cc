@@ -45,7 +45,7 @@ void Pass::RunStep() {
 
 void Pass::RunNext() {
   batch_->DropCancelled(layer_.paused());
-  if (!batch_->alive()) return;
+  if (done()) return;
   if (lm_head_ != nullptr) {
     lm_head_->RunTile();
     return;

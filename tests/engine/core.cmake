@@ -2,6 +2,7 @@ qk_test(base_test SOURCES base/crc32c_test.cc base/flag_parser_test.cc
         base/json_string_test.cc LIBS qk_base)
 qk_test(golden_test SOURCES golden_test.cc LIBS qk_core)
 qk_test(disruption_test SOURCES hooks/disruption_test.cc LIBS qk_core)
+qk_test(hook_ops_test SOURCES hooks/hook_ops_test.cc LIBS qk_core)
 qk_test(rule_product_test SOURCES hooks/rule_product_test.cc
         hooks/rule_reference.cc TIMEOUT 900 LIBS qk_core)
 qk_test(query_head_capture_test SOURCES hooks/query_head_capture_test.cc
