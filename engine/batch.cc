@@ -1,17 +1,18 @@
 #include "engine/batch.h"
 
 #include <algorithm>
+#include <deque>
 #include <utility>
 
 #include "absl/algorithm/container.h"
 #include "engine/base/check.h"
-#include "engine/types/rope_rows.h"
+#include "engine/hooks/run_hooks.h"
 #include "engine/types/rule_shape.h"
 
 namespace qk {
 
 Batch::Batch(const Model& model, absl::Span<Sequence* const> sequences)
-    : model_(model) {
+    : model_(model), hook_ops_(model.backend(), work().staging()) {
   for (Sequence* sequence : sequences) {
     Entry entry;
     entry.sequence = sequence;
@@ -28,8 +29,9 @@ Batch::Batch(const Model& model, absl::Span<Sequence* const> sequences)
   status_ = hidden.status();
   if (!hidden.ok()) return;
   hidden_ = *std::move(hidden);
-  if (rows_ > kStepRows) status_ = AllocatePauseBuffers();
+  if (rows_ > backend().tiles().step_rows) status_ = AllocatePauseBuffers();
   if (status_.ok()) status_ = BuildRopeTables();
+  if (status_.ok()) MakeRowTable();
 }
 
 int64_t Batch::PauseBufferBytes(const ModelConfig& config, int64_t rows) {
@@ -65,29 +67,63 @@ std::vector<int32_t> Batch::positions(int offset) const {
 }
 
 absl::Status Batch::BuildRopeTables() {
+  std::vector<RopePosition> positions;  // (rows)
+  for (const Entry& entry : entries_) {
+    for (int i = 0; i < entry.span.rows; ++i) {
+      positions.push_back(
+          entry.sequence->rope_position(entry.span.first_position + i));
+    }
+  }
   for (const RopeConfig& rope : model_.ropes()) {
-    const size_t width = rope.rotary_dims;
-    std::vector<float> table(rows_ * width);
+    std::deque<std::vector<double>> frequencies;  // of each of `all`
+    std::vector<RopeRows> all;
+    const auto add = [&](int row, int rows, int length) {
+      frequencies.push_back(rope.FrequenciesFor(length));
+      all.push_back({row, absl::MakeConstSpan(positions).subspan(row, rows),
+                     frequencies.back()});
+    };
     for (const Entry& entry : entries_) {
       const RowSpan& span = entry.span;
-      std::vector<double> frequencies = rope.FrequenciesFor(span.rope_length);
+      if (span.phase == Phase::kPrefill || span.rows == 1) {
+        add(entry.row_begin, span.rows, span.rope_length);
+        continue;
+      }
+      // A generated token does not know of those after it.
       for (int i = 0; i < span.rows; ++i) {
-        const int position = span.first_position + i;
-        // A generated token does not know of those after it.
-        if (span.phase == Phase::kDecode && span.rows > 1) {
-          frequencies =
-              rope.FrequenciesFor(entry.sequence->rope_length(position + 1));
-        }
-        FillRopeRow(rope, frequencies, entry.sequence->rope_position(position),
-                    table.data() + (entry.row_begin + i) * width);
+        add(entry.row_begin + i, 1,
+            entry.sequence->rope_length(span.first_position + i + 1));
       }
     }
-    const int64_t bytes = static_cast<int64_t>(table.size() * sizeof(float));
-    QK_ASSIGN_OR_RETURN(DeviceBuffer device, backend().Allocate(bytes));
-    backend().Upload(device.as<void>(), table.data(), bytes);
-    rope_tables_.push_back(std::move(device));
+    QK_ASSIGN_OR_RETURN(
+        DeviceBuffer table,
+        backend().Allocate(int64_t{4} * rows_ * rope.rotary_dims));
+    backend().MakeRopeTable(rope, all, table.as<float>());
+    rope_tables_.push_back(std::move(table));
   }
   return absl::OkStatus();
+}
+
+// Numbers the sequences that are left.
+void Batch::MakeRowTable() {
+  std::vector<SequenceRows> all;
+  for (Entry& entry : entries_) {
+    if (entry.sequence == nullptr) continue;
+    entry.number = static_cast<int>(all.size());
+    all.push_back(entry.sequence->rows(entry.row_begin, entry.span));
+  }
+  absl::StatusOr<std::unique_ptr<RowTable>> table = backend().MakeRowTable(all);
+  status_.Update(table.status());
+  if (table.ok()) row_table_ = *std::move(table);
+  ListFreshPages();
+}
+
+void Batch::ListFreshPages() {
+  fresh_.clear();
+  for (const Entry& entry : entries_) {
+    if (entry.sequence == nullptr || entry.fresh.base == nullptr) continue;
+    fresh_.push_back(entry.fresh);
+    fresh_.back().sequence = entry.number;
+  }
 }
 
 const float* Batch::rope(int layer) const {
@@ -104,34 +140,44 @@ Vision* Batch::next_vision() const {
   return nullptr;
 }
 
-void Batch::MoveRows(int from, int to, int rows) {
-  const auto move = [&](float* data, int64_t width) {
-    backend().CopyOnDevice(data + to * width, data + from * width,
-                           4 * rows * width);
+void Batch::KeepRows(absl::Span<const int> rows) {
+  rows_ = static_cast<int>(rows.size());
+  const auto keep = [&](float* data, int width, float* scratch) {
+    backend().GatherRows(data, rows, width, scratch);
+    backend().CopyOnDevice(
+        {CopyJob{data, scratch, int64_t{4} * rows_ * width}});
   };
-  move(hidden(), model_.config().hidden_size);
+  keep(hidden(), model_.config().hidden_size, work().normed());
   for (size_t i = 0; i < rope_tables_.size(); ++i) {
-    move(rope_tables_[i].as<float>(), model_.ropes()[i].rotary_dims);
+    keep(rope_tables_[i].as<float>(), model_.ropes()[i].rotary_dims,
+         work().q());
   }
 }
 
 void Batch::DropCancelled(bool within_layer) {
+  bool any = false;
   for (Entry& entry : entries_) {
     if (entry.sequence == nullptr || !entry.sequence->cancelled()) continue;
     entry.sequence = nullptr;
-    entry.pages.clear();
+    any = true;
   }
-  if (within_layer) return;  // rows must not move within a layer
+  if (within_layer) {  // rows must not move within a layer
+    if (any) MakeRowTable();
+    return;
+  }
   std::vector<Entry> kept;
-  rows_ = 0;
+  std::vector<int> rows;
   for (Entry& entry : entries_) {
     if (entry.sequence == nullptr) continue;
-    const int from = std::exchange(entry.row_begin, rows_);
-    if (from != rows_) MoveRows(from, rows_, entry.span.rows);
-    rows_ += entry.span.rows;
+    const int from =
+        std::exchange(entry.row_begin, static_cast<int>(rows.size()));
+    for (int i = 0; i < entry.span.rows; ++i) rows.push_back(from + i);
     kept.push_back(std::move(entry));
   }
   entries_ = std::move(kept);
+  if (entries_.empty() || static_cast<int>(rows.size()) == rows_) return;
+  KeepRows(rows);
+  MakeRowTable();
 }
 
 HeadRows Batch::RowsIn(const Entry& entry, const float* base, int heads,
@@ -167,6 +213,7 @@ void Batch::BeginAttention(int layer) {
   for (Entry& entry : entries_) {
     if (entry.sequence == nullptr) continue;
     entry.layout = entry.sequence->disruptor().layout(layer);
+    entry.fresh = {};
     if (entry.layout == KvLayout::kShared) continue;
     const int heads = AttentionInput(entry, HookPoint::kK, c).heads;
     copies.push_back({RowsIn(entry, work().k(), c.num_kv_heads, c.head_dim),
@@ -177,20 +224,23 @@ void Batch::BeginAttention(int layer) {
   if (!copies.empty()) backend().ExpandHeads(copies);
 }
 
-void Batch::Hook(HookPoint point, int layer) {
+void Batch::Hook(absl::Span<const HookPoint> points, int layer) {
   const AttentionConfig& c = model_.config().layers[layer].attention;
+  std::vector<HookedTensor> tensors;
   for (Entry& entry : entries_) {
     if (entry.sequence == nullptr) continue;
-    entry.sequence->Hook(point, layer, entry.span,
-                         AttentionInput(entry, point, c));
-    if (entry.layout == KvLayout::kShared || TensorOf(point) == Qkv::kQ) {
-      continue;
+    for (HookPoint point : points) {
+      HeadRows kept;
+      if (entry.layout != KvLayout::kShared && TensorOf(point) != Qkv::kQ) {
+        const bool is_v = point == HookPoint::kV;
+        kept = RowsIn(entry, is_v ? work().v() : work().k(), c.num_kv_heads,
+                      c.head_dim);
+      }
+      tensors.push_back(entry.sequence->Hook(
+          point, entry.span, AttentionInput(entry, point, c), kept));
     }
-    const float* kept = point == HookPoint::kV ? work().v() : work().k();
-    entry.sequence->disruptor().ApplyToCache(
-        point, layer, entry.span,
-        RowsIn(entry, kept, c.num_kv_heads, c.head_dim));
   }
+  RunHooks(layer, tensors, hook_ops_);
 }
 
 void Batch::NormCopies(const AttentionConfig& c, const float* weight,
@@ -216,62 +266,60 @@ void Batch::RopeCopies(const AttentionConfig& c, const float* table) {
 
 void Batch::Append(int layer) {
   const AttentionConfig& c = model_.config().layers[layer].attention;
-  const ComputeType type = model_.compute();
   for (Entry& entry : entries_) {
-    if (entry.sequence == nullptr) continue;
-    entry.pages = entry.sequence->CachePages(layer);
-    backend().AppendKv(RowsIn(entry, work().k(), c.num_kv_heads, c.head_dim),
-                       RowsIn(entry, work().v(), c.num_kv_heads, c.head_dim),
-                       type, entry.pages.data());
-    if (entry.layout == KvLayout::kShared) continue;
-    const HeadRows k = AttentionInput(entry, HookPoint::kK, c);
-    entry.pages = entry.sequence->FreshPages(layer, k.heads, entry.span);
-    backend().AppendKv(k, AttentionInput(entry, HookPoint::kV, c), type,
-                       entry.pages.data());
+    if (entry.sequence == nullptr || entry.layout == KvLayout::kShared)
+      continue;
+    entry.fresh = entry.sequence->fresh_pages(
+        layer, AttentionInput(entry, HookPoint::kK, c).heads);
   }
+  ListFreshPages();
+  backend().AppendKv(work().k(), work().v(), c.head_dim, kv(layer));
+}
+
+KvView Batch::kv(int layer) const {
+  return {row_table_.get(), model_.pages().part(layer), fresh_,
+          model_.compute()};
 }
 
 void Batch::PlanAttention() {
-  parts_ = {0};
+  parts_.clear();
+  const Tiles tiles = backend().tiles();
   int64_t keys = 0;
+  int begin = 0;
   for (const Entry& entry : entries_) {
     for (int i = 0; i < entry.span.rows && may_pause(); ++i) {
       const int next = entry.row_begin + i + 1;
       keys += entry.span.first_position + i + 1;
-      if (keys < int64_t{kStepRows} * kStepKeys &&
-          next - parts_.back() < kStepRows) {
+      if (keys < int64_t{tiles.step_rows} * tiles.step_keys &&
+          next - begin < tiles.step_rows) {
         continue;
       }
-      parts_.push_back(next);
+      parts_.push_back({std::exchange(begin, next), next});
       keys = 0;
     }
   }
-  if (parts_.back() < rows_) parts_.push_back(rows_);
-}
-
-// Each sequence's rows in the part.
-std::vector<AttentionRows> Batch::attention_rows(int part) const {
-  const int begin = parts_[part], end = parts_[part + 1];
-  std::vector<AttentionRows> rows;
-  for (const Entry& entry : entries_) {
-    if (entry.sequence == nullptr) continue;
-    const int first = std::max(begin, entry.row_begin);
-    const int last = std::min(end, entry.row_begin + entry.span.rows);
-    if (first >= last) continue;
-    rows.push_back({first, last - first,
-                    entry.span.first_position + first - entry.row_begin,
-                    entry.pages.data()});
-  }
-  return rows;
+  if (begin < rows_) parts_.push_back({begin, rows_});
 }
 
 void Batch::HookPattern(int layer) {
+  const AttentionConfig& c = model_.config().layers[layer].attention;
+  std::vector<PatternJob> jobs;
+  const auto run = [&] {
+    if (!jobs.empty()) backend().AttentionPattern(q(), c, kv(layer), jobs);
+    jobs.clear();
+  };
   for (const Entry& entry : entries_) {
     if (entry.sequence == nullptr) continue;
-    const AttentionRows rows = {entry.row_begin, entry.span.rows,
-                                entry.span.first_position, entry.pages.data()};
-    entry.sequence->HookPattern(layer, entry.span, q(), rows);
+    const int64_t bytes = entry.sequence->HookPattern(layer, entry.span);
+    if (bytes == 0) continue;
+    if (!hook_ops_.Fits(bytes)) {
+      run();
+      hook_ops_.Fetch();
+    }
+    jobs.push_back(entry.sequence->RecordPattern(layer, entry.span, hook_ops_));
+    jobs.back().sequence = entry.number;
   }
+  run();
 }
 
 }  // namespace qk

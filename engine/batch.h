@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "engine/backend/backend.h"
+#include "engine/hooks/hook_ops.h"
 #include "engine/model/model.h"
 #include "engine/model/workspace.h"
 #include "engine/sequence.h"
@@ -19,11 +20,6 @@ namespace qk {
 
 class Batch {
  public:
-  // A batch of more rows may pause within a layer. Its attention is computed in
-  // parts of this many rows, or of fewer where these together see
-  // kStepRows * kStepKeys keys.
-  static constexpr int kStepRows = 512;
-  static constexpr int kStepKeys = 2048;
   // Bytes of the buffers that a batch of `rows` rows takes to be able to pause.
   static int64_t PauseBufferBytes(const ModelConfig& config, int64_t rows);
 
@@ -32,7 +28,8 @@ class Batch {
     RowSpan span;
     int row_begin = 0;
     KvLayout layout = KvLayout::kShared;  // of the current layer
-    std::vector<KvPage> pages;            // that attention reads
+    int number = 0;                       // in row_table()
+    FreshPages fresh;  // of the current layer; base is nullptr: none
   };
 
   Batch(const Model& model, absl::Span<Sequence* const> sequences);
@@ -64,6 +61,8 @@ class Batch {
   // layer has no RoPE.
   const float* rope(int layer) const;
   std::vector<Entry>& entries() { return entries_; }
+  const RowTable& row_table() const { return *row_table_; }
+  HookOps& hook_ops() { return hook_ops_; }
   // A vision tower that must run before the layers; nullptr: none is left.
   Vision* next_vision() const;
   // The first failure of an allocation or a wait.
@@ -77,17 +76,19 @@ class Batch {
   // Chooses each sequence's layout and fills the copies of K and V that the
   // layout asks for.
   void BeginAttention(int layer);
-  // Fires a hook point in every sequence, on what attention reads. Rules that
+  // Fires hook points in every sequence, on what attention reads. Rules that
   // persist act on what the cache keeps, too.
-  void Hook(HookPoint point, int layer);
+  void Hook(absl::Span<const HookPoint> points, int layer);
   // These normalise and rotate the copies of K.
   void NormCopies(const AttentionConfig& config, const float* weight,
                   float eps);
   void RopeCopies(const AttentionConfig& config, const float* table);
-  // Stores K and V. From then on `attention_rows` says what attention reads.
+  // Stores K and V.
   void Append(int layer);
-  int attention_parts() const { return static_cast<int>(parts_.size()) - 1; }
-  std::vector<AttentionRows> attention_rows(int part) const;
+  // What attention reads from then on.
+  KvView kv(int layer) const;
+  // The rows of each part of attention.
+  const std::vector<Range>& attention_parts() const { return parts_; }
   void HookPattern(int layer);
 
  private:
@@ -100,8 +101,10 @@ class Batch {
   };
   absl::Status AllocatePauseBuffers();
   void PlanAttention();
+  void MakeRowTable();
+  void ListFreshPages();
   absl::Status BuildRopeTables();
-  void MoveRows(int from, int to, int rows);
+  void KeepRows(absl::Span<const int> rows);
 
   const Model& model_;
   std::vector<Entry> entries_;
@@ -109,8 +112,11 @@ class Batch {
   int rows_ = 0;
   DeviceBuffer hidden_;
   std::unique_ptr<PauseBuffers> pause_buffers_;
-  std::vector<int> parts_;  // the first row of each part of attention, and rows
+  std::vector<Range> parts_;
+  std::unique_ptr<RowTable> row_table_;
+  std::vector<FreshPages> fresh_;          // of all entries
   std::vector<DeviceBuffer> rope_tables_;  // one per model_.ropes()
+  HookOps hook_ops_;
   absl::Status status_;
 };
 

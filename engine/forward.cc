@@ -14,22 +14,18 @@
 namespace qk {
 namespace {
 
-// out = o_proj(softmax(scale RoPE(q) RoPE(k)^T) v), where q, k and v are x's
-// projections.
+// out = [out +] o_proj(softmax(scale RoPE(q) RoPE(k)^T) v), where q, k and v
+// are x's projections.
 Steps Attention(const float* x, const LayerWeights& w, const AttentionConfig& c,
-                int layer, Batch& batch, float* out) {
+                int layer, Batch& batch, float* out, bool add) {
   Backend& b = batch.backend();
   const Workspace& work = batch.work();
   const int rows = batch.rows();
   float *q = batch.q(), *k = work.k(), *v = work.v(), *z = batch.z();
 
-  b.MatMul(x, *w.q_proj, rows, q);
-  b.MatMul(x, *w.k_proj, rows, k);
-  b.MatMul(x, *w.v_proj, rows, v);
+  b.MatMul(x, {{*w.q_proj, q}, {*w.k_proj, k}, {*w.v_proj, v}}, rows);
   batch.BeginAttention(layer);
-  batch.Hook(HookPoint::kQ, layer);
-  batch.Hook(HookPoint::kK, layer);
-  batch.Hook(HookPoint::kV, layer);
+  batch.Hook({HookPoint::kQ, HookPoint::kK, HookPoint::kV}, layer);
 
   if (c.qk_norm) {
     const float eps = batch.model().config().norm_eps;
@@ -44,74 +40,65 @@ Steps Attention(const float* x, const LayerWeights& w, const AttentionConfig& c,
     b.Rope(k, rows, c.num_kv_heads, c.head_dim, rotary, rope);
     batch.RopeCopies(c, rope);
   }
-  batch.Hook(HookPoint::kRotQ, layer);
-  batch.Hook(HookPoint::kRotK, layer);
+  batch.Hook({HookPoint::kRotQ, HookPoint::kRotK}, layer);
 
   batch.Append(layer);
-  for (int part = 0; part < batch.attention_parts(); ++part) {
-    if (part > 0) co_yield kPause;
-    b.Attention(q, c, batch.attention_rows(part), batch.model().compute(), z);
+  for (const Range& part : batch.attention_parts()) {
+    if (part.begin > 0) co_yield kPause;
+    b.Attention(q, c, batch.kv(layer), part, z);
   }
   batch.HookPattern(layer);
-  batch.Hook(HookPoint::kZ, layer);
-  b.MatMul(z, *w.o_proj, rows, out);
+  batch.Hook({HookPoint::kZ}, layer);
+  b.MatMul(z, {{*w.o_proj, out, add}}, rows);
 }
 
-// out = out_proj(scan(silu(conv(x_proj(x)))) * silu(gate_proj(x))):
+// out = [out +] out_proj(scan(silu(conv(x_proj(x)))) * silu(gate_proj(x))):
 // a state-space mixer (arXiv:2312.00752) that normalises dt, B and C (Jamba).
 void Mamba(const float* x, const MambaWeights& w, const MambaConfig& c,
-           int layer, Batch& batch, float* out) {
+           int layer, Batch& batch, float* out, bool add) {
   Backend& b = batch.backend();
   const Workspace& work = batch.work();
   const int rows = batch.rows();
   const float eps = batch.model().config().norm_eps;
+  const int64_t state = batch.model().config().mamba_state_offset(layer);
   float *u = work.mamba_x(), *dt = work.mamba_dt(), *low = work.mamba_dt_low();
 
-  b.MatMul(x, *w.x_proj, rows, u);
-  b.MatMul(x, *w.gate_proj, rows, work.mamba_gate());
-  for (Batch::Entry& entry : batch.entries()) {
-    b.CausalConvSilu(u + int64_t{entry.row_begin} * c.inner_size,
-                     entry.span.rows, c.inner_size, c.conv_kernel,
-                     w.conv.as<float>(), w.conv_bias.as<float>(),
-                     entry.sequence->mamba_state(layer).conv);
-  }
-  b.MatMul(u, *w.dt_low, rows, low);
-  b.MatMul(u, *w.b_proj, rows, work.mamba_b());
-  b.MatMul(u, *w.c_proj, rows, work.mamba_c());
+  b.MatMul(x, {{*w.x_proj, u}, {*w.gate_proj, work.mamba_gate()}}, rows);
+  b.CausalConvSilu(u, batch.row_table(), c.inner_size, c.conv_kernel,
+                   w.conv.as<float>(), w.conv_bias.as<float>(), state);
+  b.MatMul(u,
+           {{*w.dt_low, low},
+            {*w.b_proj, work.mamba_b()},
+            {*w.c_proj, work.mamba_c()}},
+           rows);
   b.RmsNorm(low, w.dt_norm.as<float>(), eps, rows, c.dt_rank, low);
   b.RmsNorm(work.mamba_b(), w.b_norm.as<float>(), eps, rows, c.state_size,
             work.mamba_b());
   b.RmsNorm(work.mamba_c(), w.c_norm.as<float>(), eps, rows, c.state_size,
             work.mamba_c());
-  b.MatMul(low, *w.dt_proj, rows, dt);
-  for (Batch::Entry& entry : batch.entries()) {
-    const int64_t inner = int64_t{entry.row_begin} * c.inner_size;
-    const int64_t state = int64_t{entry.row_begin} * c.state_size;
-    b.SelectiveScan(
-        {dt + inner, work.mamba_b() + state, work.mamba_c() + state,
-         work.mamba_gate() + inner, w.a_log.as<float>(), w.d.as<float>()},
-        entry.span.rows, c.inner_size, c.state_size,
-        entry.sequence->mamba_state(layer).scan, u + inner);
-  }
-  b.MatMul(u, *w.out_proj, rows, out);
+  b.MatMul(low, {{*w.dt_proj, dt}}, rows);
+  b.SelectiveScan({dt, work.mamba_b(), work.mamba_c(), work.mamba_gate(),
+                   w.a_log.as<float>(), w.d.as<float>()},
+                  batch.row_table(), c.inner_size, c.state_size,
+                  state + c.conv_floats(), u);
+  b.MatMul(u, {{*w.out_proj, out, add}}, rows);
 }
 
-// out (n, hidden) = down_proj(activation(gate_proj(x)) * up_proj(x)), or, in a
-// model without gates, down_proj(activation(up_proj(x))).
+// out (n, hidden) = [out +] down_proj(activation(gate_proj(x)) * up_proj(x)),
+// or, in a model without gates, down_proj(activation(up_proj(x))).
 void Mlp(const float* x, const MlpWeights& w, const MlpConfig& c, int n,
-         Batch& batch, float* out) {
+         Batch& batch, float* out, bool add) {
   Backend& b = batch.backend();
   float *gate = batch.work().gate(), *up = batch.work().up();
   const int64_t size = int64_t{n} * c.intermediate_size;
   if (c.gated) {
-    b.MatMul(x, *w.gate_proj, n, gate);
-    b.MatMul(x, *w.up_proj, n, up);
+    b.MatMul(x, {{*w.gate_proj, gate}, {*w.up_proj, up}}, n);
     b.Activate(gate, up, size, c.activation);
   } else {
-    b.MatMul(x, *w.up_proj, n, gate);
+    b.MatMul(x, {{*w.up_proj, gate}}, n);
     b.Activate(gate, nullptr, size, c.activation);
   }
-  b.MatMul(gate, *w.down_proj, n, out);
+  b.MatMul(gate, {{*w.down_proj, out, add}}, n);
 }
 
 // out (n, hidden) = each row's sum over its experts, weighted by their
@@ -122,26 +109,28 @@ void Experts(const float* x, const LayerWeights& w, const MlpConfig& c, int n,
   Backend& b = batch.backend();
   const Workspace& work = batch.work();
   const int width = batch.model().config().hidden_size;
-  std::vector<int32_t> ids(n * c.experts_per_token);
-  std::vector<float> weights(ids.size());
-  b.MatMul(x, *w.router, n, work.router());
+  const int count = n * c.experts_per_token;
+  b.MatMul(x, {{*w.router, work.router()}}, n);
   b.RouteExperts(work.router(), n, c.num_experts, c.experts_per_token,
-                 ids.data(), weights.data());
+                 work.routes());
+  const Arrival routes = b.Fetch(work.routes(), count * sizeof(Route));
   // The host groups rows by expert: this is the one wait within a layer.
   batch.Check(b.Synchronize());
+  if (!routes.here()) return;  // the device has failed
   b.Zero(out, int64_t{4} * n * width);
   for (int expert = 0; expert < c.num_experts; ++expert) {
     std::vector<int> rows;
     std::vector<float> factors;
-    for (size_t i = 0; i < ids.size(); ++i) {
-      if (ids[i] != expert) continue;
-      rows.push_back(static_cast<int>(i) / c.experts_per_token);
-      factors.push_back(weights[i]);
+    for (int i = 0; i < count; ++i) {
+      const Route& route = routes.as<Route>()[i];
+      if (route.expert != expert) continue;
+      rows.push_back(i / c.experts_per_token);
+      factors.push_back(route.weight);
     }
     if (rows.empty()) continue;
     b.GatherRows(x, rows, width, work.expert_in());
     Mlp(work.expert_in(), w.mlps[expert], c, static_cast<int>(rows.size()),
-        batch, work.expert_out());
+        batch, work.expert_out(), /*add=*/false);
     b.AddScaledRows(work.expert_out(), rows, factors, width, out);
   }
 }
@@ -154,20 +143,22 @@ Steps MlpHalf(const LayerWeights& w, const MlpConfig& c, Batch& batch) {
   Backend& b = batch.backend();
   const int width = config.hidden_size;
   const bool post = config.norm_placement == NormPlacement::kPost;
-  for (int row = 0; row < batch.rows(); row += Workspace::kMlpRows) {
-    const int n = std::min(Workspace::kMlpRows, batch.rows() - row);
+  const bool sandwich = config.norm_placement == NormPlacement::kSandwich;
+  const bool add = !sandwich && c.num_experts <= 1;
+  const int tile = batch.work().mlp_rows();
+  for (int row = 0; row < batch.rows(); row += tile) {
+    const int n = std::min(tile, batch.rows() - row);
     float* hidden = batch.hidden() + int64_t{row} * width;
-    float *x = batch.work().mlp_in(), *y = batch.work().mlp_out();
+    float *x = batch.work().mlp_in(),
+          *y = add ? hidden : batch.work().mlp_out();
     if (!post) Norm(config, w.mlp_norm, hidden, n, x, b);
     if (c.num_experts > 1) {
       Experts(post ? hidden : x, w, c, n, batch, y);
     } else {
-      Mlp(post ? hidden : x, w.mlps[0], c, n, batch, y);
+      Mlp(post ? hidden : x, w.mlps[0], c, n, batch, y, add);
     }
-    if (config.norm_placement == NormPlacement::kSandwich) {
-      Norm(config, w.post_mlp_norm, y, n, y, b);
-    }
-    b.Add(hidden, y, int64_t{n} * width);
+    if (sandwich) Norm(config, w.post_mlp_norm, y, n, y, b);
+    if (!add) b.Add(hidden, y, int64_t{n} * width);
     if (post) Norm(config, w.mlp_norm, hidden, n, hidden, b);
     if (batch.may_pause()) co_yield kPause;
   }
@@ -186,20 +177,22 @@ Steps Block(int layer, Batch& batch) {
   const int rows = batch.rows();
   const int64_t size = int64_t{rows} * config.hidden_size;
   const bool post = config.norm_placement == NormPlacement::kPost;
-  float *hidden = batch.hidden(), *x = batch.x();
+  const bool sandwich = config.norm_placement == NormPlacement::kSandwich;
+  const bool add = !sandwich && !config.parallel_residual;
+  float *hidden = batch.hidden(), *x = batch.x(), *out = add ? hidden : x;
 
   if (!post) Norm(config, w.attention_norm, hidden, rows, x, b);
   if (c.mamba.inner_size > 0) {
-    Mamba(post ? hidden : x, w.mamba, c.mamba, layer, batch, x);
+    Mamba(post ? hidden : x, w.mamba, c.mamba, layer, batch, out, add);
   } else {
     Steps attention =
-        Attention(post ? hidden : x, w, c.attention, layer, batch, x);
+        Attention(post ? hidden : x, w, c.attention, layer, batch, out, add);
     while (attention.Next()) co_yield kPause;
   }
-  if (config.norm_placement == NormPlacement::kSandwich) {
+  if (sandwich) {
     Norm(config, w.post_attention_norm, x, rows, x, b);
+    if (!config.parallel_residual) b.Add(hidden, x, size);
   }
-  if (!config.parallel_residual) b.Add(hidden, x, size);
   if (post) Norm(config, w.attention_norm, hidden, rows, hidden, b);
   for (Steps mlp = MlpHalf(w, c.mlp, batch); mlp.Next();) co_yield kPause;
   if (config.parallel_residual) b.Add(hidden, x, size);
@@ -222,7 +215,7 @@ void Embed(Batch& batch) {
     look_up(w.embedding, c.hidden_size, batch.tokens(), hidden);
   } else {
     look_up(w.embedding, c.embedding_size, batch.tokens(), x);
-    b.MatMul(x, *w.project_in, rows, hidden);
+    b.MatMul(x, {{*w.project_in, hidden}}, rows);
   }
   if (c.embedding_scale != 1.0f) b.Scale(hidden, size, c.embedding_scale);
   if (c.position_rows > 0) {
@@ -234,6 +227,7 @@ void Embed(Batch& batch) {
 // hidden = the tower's embeddings in the rows of image placeholders.
 void PlaceImages(Batch& batch) {
   const int64_t width = batch.model().config().hidden_size;
+  std::vector<CopyJob> copies;
   for (const Batch::Entry& entry : batch.entries()) {
     if (entry.sequence->vision() == nullptr ||
         entry.span.phase != Phase::kPrefill) {
@@ -241,12 +235,13 @@ void PlaceImages(Batch& batch) {
     }
     const float* rows = entry.sequence->vision()->embeddings();
     for (const Range& place : entry.sequence->image_places()) {
-      batch.backend().CopyOnDevice(
-          batch.hidden() + (entry.row_begin + place.begin) * width, rows,
-          4 * place.size() * width);
+      copies.push_back(
+          {batch.hidden() + (entry.row_begin + place.begin) * width, rows,
+           4 * place.size() * width});
       rows += place.size() * width;
     }
   }
+  batch.backend().CopyOnDevice(copies);
 }
 
 }  // namespace qk

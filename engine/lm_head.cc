@@ -1,34 +1,14 @@
 #include "engine/lm_head.h"
 
+#include <algorithm>
+#include <functional>
+#include <utility>
 #include <vector>
 
+#include "absl/algorithm/container.h"
 #include "engine/model/weights.h"
 
 namespace qk {
-namespace {
-
-// Downloads one row's results. The sequence must not move `result` before the
-// pass has ended.
-void DownloadResult(const LogitsRequest& request, const LogitsRow* reduced,
-                    const float* logits, const Model& model,
-                    LogitsResult* result) {
-  Backend& backend = *model.backend();
-  const int vocab = model.config().vocab_size;
-  backend.Download(&result->row, reduced, sizeof(LogitsRow));
-  if (request.top_n > 0) {
-    result->ids.resize(request.top_n);
-    result->logprobs.resize(request.top_n);
-    backend.TopLogits(logits, vocab, reduced, request.top_n, result->ids.data(),
-                      result->logprobs.data());
-  }
-  if (request.want_logits) {
-    result->logits.resize(vocab);
-    backend.Download(result->logits.data(), logits, int64_t{4} * vocab);
-  }
-}
-
-}  // namespace
-
 void LmHeadInput(const Model& model, const float* hidden, int n, float* scratch,
                  float* out) {
   const ModelConfig& c = model.config();
@@ -38,9 +18,9 @@ void LmHeadInput(const Model& model, const float* hidden, int n, float* scratch,
   if (c.final_norm) {
     Norm(c, w.final_norm, hidden, n, normed, b);
   } else {
-    b.CopyOnDevice(normed, hidden, int64_t{4} * n * c.hidden_size);
+    b.CopyOnDevice({CopyJob{normed, hidden, int64_t{4} * n * c.hidden_size}});
   }
-  if (w.project_out != nullptr) b.MatMul(normed, *w.project_out, n, out);
+  if (w.project_out != nullptr) b.MatMul(normed, {{*w.project_out, out}}, n);
 }
 
 void LogitsTile(const Model& model, const float* rows,
@@ -50,12 +30,11 @@ void LogitsTile(const Model& model, const float* rows,
   Backend& b = *model.backend();
   const int n = static_cast<int>(targets.size());
   float* logits = work.logits(tile);
-  b.MatMul(rows, *model.weights().lm_head, n, logits);
+  b.MatMul(rows, {{*model.weights().lm_head, logits}}, n);
   if (c.logit_softcap > 0) {
     b.Softcap(logits, int64_t{n} * c.vocab_size, c.logit_softcap);
   }
-  b.Upload(work.targets(), targets.data(), int64_t{4} * n);
-  b.ReduceLogits(logits, c.vocab_size, n, work.targets(), work.reduced(tile));
+  b.ReduceLogits(logits, c.vocab_size, targets, work.reduced(tile));
 }
 
 LmHead::LmHead(Batch& batch) : batch_(batch) {
@@ -76,46 +55,118 @@ LmHead::LmHead(Batch& batch) : batch_(batch) {
       requests_.push_back({&s, i});
     }
   }
+  absl::StatusOr<DeviceBuffer> top = batch.backend().Allocate(
+      MostTopLogits() * static_cast<int64_t>(sizeof(TopLogit)));
+  batch.Check(top.status());
+  if (top.ok()) top_ = *std::move(top);
+}
+
+// The most TopLogits that a tile can have.
+int64_t LmHead::MostTopLogits() const {
+  std::vector<int> wanted;
+  for (const RowRequest& from : requests_) {
+    wanted.push_back(from.sequence->logits_requests[from.index].top_n);
+  }
+  absl::c_sort(wanted, std::greater<>());
+  const int tile = batch_.work().logits_rows();
+  wanted.resize(std::min(wanted.size(), static_cast<size_t>(tile)));
+  return absl::c_accumulate(wanted, int64_t{0});
+}
+
+const Batch::Entry* LmHead::EntryOf(const Sequence* sequence) const {
+  for (const Batch::Entry& entry : batch_.entries()) {
+    if (entry.sequence == sequence) return &entry;
+  }
+  return nullptr;
 }
 
 void LmHead::RunTile() {
-  const size_t tile = static_cast<size_t>(batch_.work().logits_rows());
-  std::vector<Row> rows;
-  for (; !done() && rows.size() < tile; ++next_) {
+  const size_t most = static_cast<size_t>(batch_.work().logits_rows());
+  Tile tile;
+  for (; !done() && tile.rows.size() < most; ++next_) {
     const RowRequest& from = requests_[next_];
-    for (const Batch::Entry& entry : batch_.entries()) {
-      if (entry.sequence != from.sequence) continue;
-      const LogitsRequest& request = from.sequence->logits_requests[from.index];
-      rows.push_back({from, entry.row_begin + request.position -
-                                entry.span.first_position});
-    }
+    const Batch::Entry* entry = EntryOf(from.sequence);
+    if (entry == nullptr) continue;
+    const LogitsRequest& request = from.sequence->logits_requests[from.index];
+    tile.rows.push_back(
+        {from, request,
+         entry->row_begin + request.position - entry->span.first_position,
+         Arrival()});
   }
-  if (!rows.empty()) Compute(rows);
+  if (tile.rows.empty()) return;
+  Compute(tile);
+  Fetch(tile);
+  tiles_.push_back(std::move(tile));
 }
 
-void LmHead::Compute(absl::Span<const Row> rows) {
+// Leaves the tile's rows in work.logits(0) and work.reduced(0).
+void LmHead::Compute(Tile& tile) {
   const Model& model = batch_.model();
-  Backend& backend = batch_.backend();
-  const int64_t width = model.config().hidden_size;
-  const int n = static_cast<int>(rows.size());
   const Workspace& work = batch_.work();
   float* hidden = work.lm_head_rows();
+  std::vector<int> places;
   std::vector<int32_t> targets;
-  for (int i = 0; i < n; ++i) {
-    const RowRequest& from = rows[i].from;
-    backend.CopyOnDevice(hidden + i * width,
-                         batch_.hidden() + rows[i].row * width, 4 * width);
-    targets.push_back(from.sequence->logits_requests[from.index].target);
+  for (const Row& row : tile.rows) {
+    places.push_back(row.row);
+    targets.push_back(row.request.target);
   }
-  LmHeadInput(model, hidden, n, work.lm_head_normed(), hidden);
+  batch_.backend().GatherRows(batch_.hidden(), places,
+                              model.config().hidden_size, hidden);
+  LmHeadInput(model, hidden, static_cast<int>(places.size()),
+              work.lm_head_normed(), hidden);
   LogitsTile(model, hidden, targets, work, 0);
-  const int64_t vocab = model.config().vocab_size;
-  for (int i = 0; i < n; ++i) {
-    Sequence& sequence = *rows[i].from.sequence;
-    const size_t index = rows[i].from.index;
-    DownloadResult(sequence.logits_requests[index], work.reduced(0) + i,
-                   work.logits(0) + i * vocab, model,
-                   &sequence.logits_results[index]);
+}
+
+void LmHead::Fetch(Tile& tile) {
+  Backend& backend = batch_.backend();
+  const Workspace& work = batch_.work();
+  const int vocab = batch_.model().config().vocab_size;
+  const LogitsRow* reduced = work.reduced(0);
+  const float* logits = work.logits(0);
+  std::vector<TopJob> jobs;
+  TopLogit* top = top_.as<TopLogit>();
+  for (Row& row : tile.rows) {
+    if (row.request.top_n > 0) {
+      jobs.push_back({logits, reduced, row.request.top_n, top});
+      top += row.request.top_n;
+    }
+    if (row.request.want_logits) {
+      row.logits = backend.Fetch(logits, int64_t{4} * vocab);
+    }
+    ++reduced;
+    logits += vocab;
+  }
+  const auto bytes = [](const auto* begin, const auto* end) {
+    return (end - begin) * static_cast<int64_t>(sizeof(*begin));
+  };
+  tile.reduced =
+      backend.Fetch(work.reduced(0), bytes(work.reduced(0), reduced));
+  if (jobs.empty()) return;
+  backend.TopLogits(jobs, vocab);
+  tile.top = backend.Fetch(top_.as<void>(), bytes(top_.as<TopLogit>(), top));
+}
+
+void LmHead::TakeResults() {
+  for (const Tile& tile : tiles_) Take(tile);
+  tiles_.clear();
+}
+
+void LmHead::Take(const Tile& tile) const {
+  size_t top = 0;  // the row's first
+  for (size_t i = 0; i < tile.rows.size(); ++i) {
+    const Row& row = tile.rows[i];
+    const size_t first = std::exchange(top, top + row.request.top_n);
+    if (EntryOf(row.from.sequence) == nullptr) continue;
+    LogitsResult& to = row.from.sequence->logits_results[row.from.index];
+    to.row = tile.reduced.as<LogitsRow>()[i];
+    for (size_t j = first; j < top; ++j) {
+      const TopLogit& likely = tile.top.as<TopLogit>()[j];
+      to.ids.push_back(likely.id);
+      to.logprobs.push_back(likely.logprob);
+    }
+    if (!row.request.want_logits) continue;
+    const absl::Span<const float> logits = row.logits.as<float>();
+    to.logits.assign(logits.begin(), logits.end());
   }
 }
 

@@ -35,6 +35,8 @@ class LmHead {
   bool done() const { return next_ >= requests_.size(); }
   // Computes the next tile, without the sequences that have left the batch.
   void RunTile();
+  // Stores the results in the sequences that are left. All must have arrived.
+  void TakeResults();
 
  private:
   // One of a sequence's requests, by its index in `logits_requests`.
@@ -42,15 +44,31 @@ class LmHead {
     Sequence* sequence;
     size_t index;
   };
+  // A row of a tile, with what the sequence asked for: it may have gone when
+  // the results arrive.
   struct Row {
     RowRequest from;
-    int row;  // in the batch
+    LogitsRequest request;
+    int row;         // in the batch
+    Arrival logits;  // (vocab) if wanted
   };
-  void Compute(absl::Span<const Row> rows);
+  struct Tile {
+    std::vector<Row> rows;
+    Arrival reduced;  // LogitsRow (rows)
+    Arrival top;      // TopLogit, those of all rows one after another
+  };
+  // nullptr: the sequence has left the batch.
+  const Batch::Entry* EntryOf(const Sequence* sequence) const;
+  int64_t MostTopLogits() const;
+  void Compute(Tile& tile);
+  void Fetch(Tile& tile);
+  void Take(const Tile& tile) const;
 
   Batch& batch_;
   std::vector<RowRequest> requests_;
   size_t next_ = 0;
+  DeviceBuffer top_;  // the largest tile's TopLogits
+  std::vector<Tile> tiles_;
 };
 
 }  // namespace qk

@@ -9,8 +9,9 @@
 namespace qk {
 
 Pass::Pass(const Model& model, absl::Span<Sequence* const> sequences)
-    : model_(model) {
+    : model_(model), clock_(model.backend()) {
   Guard([&] {
+    clock_.Begin();
     batch_ = std::make_unique<Batch>(model, sequences);
     rows_ = batch_->rows();
     if (batch_->status().ok()) Embed(*batch_);
@@ -35,18 +36,22 @@ bool Pass::done() const {
 
 void Pass::RunStep() {
   QK_CHECK(!done());
-  Guard([this] { RunNext(); });
+  Guard([this] {
+    clock_.Begin();
+    RunNext();
+    clock_.End();
+  });
 }
 
 void Pass::RunNext() {
   batch_->DropCancelled(layer_.paused());
-  if (!batch_->alive()) return;
+  if (done()) return;
   if (lm_head_ != nullptr) {
     lm_head_->RunTile();
     return;
   }
   if (Vision* vision = batch_->next_vision(); vision != nullptr) {
-    vision->RunLayer();
+    vision->RunLayer(batch_->hook_ops());
   } else {
     if (next_layer_ == 0 && !layer_.paused()) PlaceImages(*batch_);
     if (!layer_.paused()) layer_ = Block(next_layer_, *batch_);
@@ -56,6 +61,7 @@ void Pass::RunNext() {
     batch_->DropCancelled(layer_.paused());
     lm_head_ = std::make_unique<LmHead>(*batch_);
   }
+  batch_->hook_ops().Fetch();
   for (Batch::Entry& entry : batch_->entries()) {
     if (entry.sequence != nullptr) entry.sequence->Deliver();
   }
@@ -72,6 +78,7 @@ absl::Status Pass::Finish() {
   if (!status_.ok()) return status_;
   const absl::Status status = batch_->backend().Synchronize();
   Guard([&] {
+    if (status.ok() && lm_head_ != nullptr) lm_head_->TakeResults();
     for (Batch::Entry& entry : batch_->entries()) {
       if (entry.sequence == nullptr) continue;
       entry.sequence->Deliver();

@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "engine/step_clock.h"
 #include "engine/steps.h"
 
 namespace qk {
@@ -30,7 +31,8 @@ class Pass {
 
   // Runs the next step: first the layers of the vision tower if there are
   // images, then the model's layers, then the requested logits, a tile at a
-  // time. Sequences whose run was cancelled leave.
+  // time. Sequences whose run was cancelled leave. Returns once the device has
+  // done all steps but the last few (StepClock).
   void RunStep();
   // Removes cancelled sequences without running anything. Their runs may free
   // their memory afterwards: the pass no longer refers to them.
@@ -42,6 +44,8 @@ class Pass {
   absl::Status Finish();
   // The number of rows at the start.
   int rows() const;
+  // The device's seconds of the steps that it has done: of all after Finish.
+  double Seconds() { return clock_.Seconds(); }
 
  private:
   // Runs `step`, and ends the pass if the host is out of memory.
@@ -50,6 +54,7 @@ class Pass {
   void RunNext();
 
   const Model& model_;
+  StepClock clock_;
   std::unique_ptr<Batch> batch_;
   std::unique_ptr<LmHead> lm_head_;  // once the layers have run
   int next_layer_ = 0;

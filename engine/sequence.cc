@@ -57,10 +57,9 @@ void Sequence::SetImages() {
   const VisionConfig& config = model().config().vision;
   if (vision_ == nullptr) vision_ = std::make_shared<Vision>(model(), images);
   // Another arm may run the tower's layers long before this one is in a pass.
-  vision_->AddHook(
-      [this](int image, HookPoint point, int layer, const HeadRows& x) {
-        HookVision(image, point, layer, x);
-      });
+  vision_->AddHook([this](int image, HookPoint point, const HeadRows& x) {
+    return HookVision(image, point, x);
+  });
   if (DisruptsVision(rules)) {
     vision_disruptors_.reserve(images.size());
     for (size_t i = 0; i < images.size(); ++i) {
@@ -117,14 +116,6 @@ int MaxHeadDim(const ModelConfig& config) {
 
 }  // namespace
 
-Sequence::MambaState Sequence::mamba_state(int layer) const {
-  const std::vector<LayerConfig>& layers = model().config().layers;
-  float* at = mamba_states_.as<float>();
-  for (int i = 0; i < layer; ++i) at += layers[i].mamba.state_floats();
-  const MambaConfig& c = layers[layer].mamba;
-  return {at, at + c.conv_floats()};
-}
-
 int64_t Sequence::extra_bytes() const {
   const ModelConfig& config = model().config();
   int64_t bytes =
@@ -143,12 +134,27 @@ int64_t Sequence::extra_bytes() const {
   return bytes;
 }
 
+int64_t Sequence::staging_bytes() const {
+  int64_t bytes =
+      std::max(disruptor_.staging_bytes(), capture_.staging_bytes());
+  for (const Disruptor& image : vision_disruptors_) {
+    bytes = std::max(bytes, image.staging_bytes());
+  }
+  return bytes;
+}
+
+HookOps Sequence::MakeHookOps() const {
+  return HookOps(model().backend(), model().workspace().staging());
+}
+
 absl::Status Sequence::Reserve() {
   Backend* backend = model().backend();
   const ModelConfig& config = model().config();
   QK_ASSIGN_OR_RETURN(
       pages_, model().pages().Take(PagePool::PagesFor(max_positions())));
+  page_list_ = pages_.pages();
   QK_RETURN_IF_ERROR(model().workspace().Reserve(max_rows()));
+  QK_RETURN_IF_ERROR(model().workspace().ReserveStaging(staging_bytes()));
   QK_RETURN_IF_ERROR(disruptor_.Reserve(backend));
   for (Disruptor& image : vision_disruptors_) {
     QK_RETURN_IF_ERROR(image.Reserve(backend));
@@ -208,7 +214,9 @@ void Sequence::RestartIfRopeChanges() {
   recomputed_ = cached_;
   least_rope_length_ = rope_length(cached_ + 1);
   cached_ = 0;
-  disruptor_.Restart();
+  HookOps ops = MakeHookOps();
+  disruptor_.Restart(ops);
+  ops.Fetch();
   if (const int64_t floats = model().config().mamba_state_floats();
       floats > 0) {
     model().backend()->Zero(mamba_states_.as<void>(), 4 * floats);
@@ -243,65 +251,45 @@ RopePosition Sequence::rope_position(int position) const {
   return {p, p, p};
 }
 
-void Sequence::Hook(HookPoint point, int layer, const RowSpan& span,
-                    const HeadRows& x) {
+HookedTensor Sequence::Hook(HookPoint point, const RowSpan& span,
+                            const HeadRows& x, const HeadRows& kept) {
   ++fired_[static_cast<size_t>(point)];
-  const auto record = [&](Stage stage) {
-    const bool by_query =
-        disruptor_.copies_differ(point, layer, stage, span.phase);
-    capture_.Record(point, layer, stage, span, x, by_query);
-  };
-  record(Stage::kBefore);
-  disruptor_.Apply(point, layer, span, x);
-  record(Stage::kAfter);
+  return {point, span, x, &capture_, &disruptor_, kept};
 }
 
-void Sequence::HookVision(int image, HookPoint point, int layer,
-                          const HeadRows& x) {
+HookedTensor Sequence::HookVision(int image, HookPoint point,
+                                  const HeadRows& x) {
   RowSpan span;
   span.rows = x.rows;
   span.image = image;
-  capture_.Record(point, layer, Stage::kBefore, span, x, false);
-  if (!vision_disruptors_.empty()) {
-    vision_disruptors_[image].Apply(point, layer, span, x);
-  }
-  capture_.Record(point, layer, Stage::kAfter, span, x, false);
+  return {point,
+          span,
+          x,
+          &capture_,
+          vision_disruptors_.empty() ? nullptr : &vision_disruptors_[image],
+          {}};
 }
 
-void Sequence::HookPattern(int layer, const RowSpan& span, const float* q,
-                           const AttentionRows& rows) {
+int64_t Sequence::HookPattern(int layer, const RowSpan& span) {
   ++fired_[static_cast<size_t>(HookPoint::kPattern)];
-  if (capture_.WantsPattern(layer, span)) {
-    capture_.RecordPattern(layer, span, q, rows, model().compute());
-  }
+  return capture_.PatternBytes(layer, span);
 }
 
-std::vector<KvPage> Sequence::CachePages(int layer) const {
-  std::vector<KvPage> pages;
-  pages.reserve(pages_.size());
-  for (int i = 0; i < pages_.size(); ++i) {
-    pages.push_back(pages_.Layer(i, layer));
-  }
-  return pages;
+SequenceRows Sequence::rows(int row_begin, const RowSpan& span) const {
+  return {row_begin, span.rows, span.first_position, page_list_,
+          mamba_states_.as<float>()};
 }
 
-std::vector<KvPage> Sequence::FreshPages(int layer, int heads,
-                                         const RowSpan& span) {
-  const int head_dim = model().config().layers[layer].attention.head_dim;
-  const ComputeType type = model().compute();
-  const int64_t half = int64_t{heads} * head_dim * kPageSize * BytesOf(type);
-  std::vector<KvPage> pages = CachePages(layer);
-  const int first = span.first_position / kPageSize;
-  const int last = (span.first_position + span.rows - 1) / kPageSize;
-  for (int i = first; i <= last; ++i) {
-    uint8_t* base = fresh_.as<uint8_t>() + (i - first) * 2 * half;
-    const KvPage fresh = {base, base + half, heads};
-    const int earlier = span.first_position - i * kPageSize;
-    if (earlier > 0) {
-      model().backend()->CopyKvPage(pages[i], fresh, earlier, head_dim, type);
-    }
-    pages[i] = fresh;
-  }
+FreshPages Sequence::fresh_pages(int layer, int heads) const {
+  const int64_t half = int64_t{heads} *
+                       model().config().layers[layer].attention.head_dim *
+                       kPageSize * BytesOf(model().compute());
+  FreshPages pages;
+  pages.k = k_copy();
+  pages.v = v_copy();
+  pages.part = {0, half, heads};
+  pages.base = fresh_.as<void>();
+  pages.stride = 2 * half;
   return pages;
 }
 
@@ -320,9 +308,11 @@ void Sequence::Deliver() {
 }
 
 absl::Status Sequence::FinishDecode() {
-  const bool reports = disruptor_.ReportDecode();
-  const bool frames = capture_.FinishDecode();
+  HookOps ops = MakeHookOps();
+  const bool reports = disruptor_.ReportDecode(ops);
+  const bool frames = capture_.FinishDecode(ops);
   if (!reports && !frames) return absl::OkStatus();
+  ops.Fetch();
   QK_RETURN_IF_ERROR(model().backend()->Synchronize());
   Deliver();
   return absl::OkStatus();

@@ -14,6 +14,8 @@
 #include "engine/backend/backend.h"
 #include "engine/hooks/capture.h"
 #include "engine/hooks/disrupt.h"
+#include "engine/hooks/hook_ops.h"
+#include "engine/hooks/run_hooks.h"
 #include "engine/model/kv_cache.h"
 #include "engine/model/model.h"
 #include "engine/model/workspace.h"
@@ -52,8 +54,11 @@ class Sequence {
   // rules and capture, and the prompt's final hidden rows if the run compares
   // arms.
   absl::Status Reserve();
-  // Bytes that Reserve takes, without the pages and the tower's buffers.
+  // Bytes that Reserve takes, without the pages, the tower's buffers and the
+  // model's workspace.
   int64_t extra_bytes() const;
+  // Bytes of the workspace's staging() that a result needs.
+  int64_t staging_bytes() const;
 
   const Model& model() const { return *spec_.arms[arm_].model; }
   int arm() const { return arm_; }
@@ -95,29 +100,26 @@ class Sequence {
   const std::vector<Range>& image_places() const { return image_places_; }
 
   // --- called from the forward pass
-  // Runs a hook point: captures before, disrupts, captures after. `x`: what
-  // attention reads.
-  void Hook(HookPoint point, int layer, const RowSpan& span, const HeadRows& x);
-  void HookPattern(int layer, const RowSpan& span, const float* q,
-                   const AttentionRows& rows);
+  // A hook point fires. `x`: what attention reads; `kept`: what the cache
+  // keeps, if that is another tensor.
+  HookedTensor Hook(HookPoint point, const RowSpan& span, const HeadRows& x,
+                    const HeadRows& kept);
+  // Fires the pattern's point. Returns the bytes of HookOps' memory that its
+  // frame needs, 0 if nothing is captured.
+  int64_t HookPattern(int layer, const RowSpan& span);
+  PatternJob RecordPattern(int layer, const RowSpan& span, HookOps& ops) {
+    return capture_.RecordPattern(layer, span, ops);
+  }
   Disruptor& disruptor() { return disruptor_; }
   const Disruptor& disruptor() const { return disruptor_; }
   // The sequence's copies of K and V (prompt, heads, head_dim), used if the
   // layer's layout asks for them.
   float* k_copy() const { return k_copy_.as<float>(); }
   float* v_copy() const { return v_copy_.as<float>(); }
-  // The state of a Mamba layer after the rows so far.
-  struct MambaState {
-    float* conv = nullptr;  // (inner, kernel - 1)
-    float* scan = nullptr;  // (inner, state)
-  };
-  MambaState mamba_state(int layer) const;
-  // The layer's pages in the cache: K and V are stored there, and attention
-  // reads them.
-  std::vector<KvPage> CachePages(int layer) const;
-  // Pages that hold `heads` heads of these rows. Pages of earlier rows are the
-  // cache's.
-  std::vector<KvPage> FreshPages(int layer, int heads, const RowSpan& span);
+  // What an op needs to know of the rows; row_begin is the batch's.
+  SequenceRows rows(int row_begin, const RowSpan& span) const;
+  // Pages of the layer that hold `heads` heads of k_copy and v_copy.
+  FreshPages fresh_pages(int layer, int heads) const;
   // Sends the captured frames and reports that have arrived on the host.
   void Deliver();
 
@@ -143,7 +145,8 @@ class Sequence {
   bool MustRecompute(int from, int to) const;
   void RestartIfRopeChanges();
   void SetImages();
-  void HookVision(int image, HookPoint point, int layer, const HeadRows& x);
+  HookedTensor HookVision(int image, HookPoint point, const HeadRows& x);
+  HookOps MakeHookOps() const;
 
   const RunSpec& spec_;
   const int arm_;
@@ -160,6 +163,7 @@ class Sequence {
   std::vector<RopePosition> rope_positions_;  // (prompt); empty: no images
   int decode_shift_ = 0;  // RoPE position minus position of generated tokens
   PageList pages_;
+  std::vector<void*> page_list_;  // of pages_
   Disruptor disruptor_;
   // (images) if a rule acts on the tower, else empty.
   std::vector<Disruptor> vision_disruptors_;

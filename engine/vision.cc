@@ -13,12 +13,6 @@
 #include "engine/types/rope_rows.h"
 
 namespace qk {
-namespace {
-
-constexpr int kTileRows = Workspace::kMlpRows;
-
-}  // namespace
-
 Vision::Vision(const Model& model, absl::Span<const Image> images)
     : model_(model), config_(model.config().vision), images_(images) {
   for (const Image& image : images) {
@@ -44,9 +38,8 @@ std::vector<std::pair<DeviceBuffer*, int64_t>> Vision::Buffers() {
           {&v_, rows},
           {&z_, rows},
           {&rope_, int64_t{4} * rows_ * config_.attention.head_dim},
-          {&kv_, int64_t{2} * pages_ * kPageSize * config_.hidden_size *
-                     BytesOf(model_.compute())},
-          {&tile_, 4 * kTileRows * tile},
+          {&kv_, pages_ * PageBytes()},
+          {&tile_, 4 * tile_rows() * tile},
           {&embeddings_, 4 * merged * model_.config().hidden_size}};
 }
 
@@ -63,31 +56,44 @@ absl::Status Vision::Reserve() {
     if (buffer->bytes() > 0) continue;
     QK_ASSIGN_OR_RETURN(*buffer, model_.backend()->Allocate(size));
   }
+  std::vector<void*> pages;
+  for (int i = 0; i < pages_; ++i) {
+    pages.push_back(kv_.as<uint8_t>() + i * PageBytes());
+  }
+  std::vector<SequenceRows> frames;
+  for (const Frame& f : frames_) {
+    frames.push_back({f.row_begin, f.rows, 0,
+                      absl::MakeConstSpan(pages).subspan(
+                          f.page_begin, (f.rows + kPageSize - 1) / kPageSize)});
+  }
+  QK_ASSIGN_OR_RETURN(row_table_, model_.backend()->MakeRowTable(frames));
   return absl::OkStatus();
+}
+
+int64_t Vision::PageBytes() const {
+  return int64_t{2} * kPageSize * config_.hidden_size *
+         BytesOf(model_.compute());
 }
 
 // Half of the pairs rotate by the patch's row, half by its column.
 void Vision::FillRope() {
   const RopeConfig& rope = config_.attention.rope;
   const int merge = config_.merge_size;
-  std::vector<float> table(int64_t{rows_} * rope.rotary_dims);
-  float* row = table.data();
+  std::vector<RopePosition> positions;
   for (const Image& image : images_) {
-    for (int64_t i = 0; i < image.patches(); ++i, row += rope.rotary_dims) {
+    for (int64_t i = 0; i < image.patches(); ++i) {
       // `in` is the patch's index in its block, `block` the block's index in
       // its frame.
       const int in = static_cast<int>(i % (merge * merge));
       const int block = static_cast<int>(
           i % (int64_t{image.rows} * image.columns) / (merge * merge));
       const int per_row = image.columns / merge;
-      FillRopeRow(rope, rope.frequencies,
-                  {block / per_row * merge + in / merge,
-                   block % per_row * merge + in % merge, 0},
-                  row);
+      positions.push_back({block / per_row * merge + in / merge,
+                           block % per_row * merge + in % merge, 0});
     }
   }
-  model_.backend()->Upload(rope_.as<void>(), table.data(),
-                           static_cast<int64_t>(table.size() * sizeof(float)));
+  model_.backend()->MakeRopeTable(
+      rope, {RopeRows{0, positions, rope.frequencies}}, rope_.as<float>());
 }
 
 // hidden = patch_embed(patches).
@@ -96,18 +102,18 @@ void Vision::Embed() {
   const int64_t width = config_.patch_values();
   float *patches = tile_.as<float>(), *out = hidden_.as<float>();
   for (const Image& image : images_) {
-    for (int64_t row = 0; row < image.patches(); row += kTileRows) {
-      const int n =
-          static_cast<int>(std::min<int64_t>(kTileRows, image.patches() - row));
+    for (int64_t row = 0; row < image.patches(); row += tile_rows()) {
+      const int n = static_cast<int>(
+          std::min<int64_t>(tile_rows(), image.patches() - row));
       b.Upload(patches, image.values.data() + row * width, 4 * n * width);
-      b.MatMul(patches, *model_.weights().vision.patch_embed, n, out);
+      b.MatMul(patches, {{*model_.weights().vision.patch_embed, out}}, n);
       out += int64_t{n} * config_.hidden_size;
     }
   }
 }
 
 // hidden += o_proj(softmax(scale RoPE(q) RoPE(k)^T) v), each frame on its own.
-void Vision::Attention(const LayerWeights& w, int layer) {
+void Vision::Attention(const LayerWeights& w, int layer, HookOps& ops) {
   Backend& b = *model_.backend();
   const AttentionConfig& c = config_.attention;
   float *x = normed_.as<float>(), *z = z_.as<float>();
@@ -116,33 +122,23 @@ void Vision::Attention(const LayerWeights& w, int layer) {
   b.LayerNorm(hidden_.as<float>(), w.attention_norm.weight.as<float>(),
               w.attention_norm.bias.as<float>(), config_.norm_eps, rows_,
               config_.hidden_size, x);
-  b.MatMul(x, *w.q_proj, rows_, q);
-  b.MatMul(x, *w.k_proj, rows_, k);
-  b.MatMul(x, *w.v_proj, rows_, v);
-  Hook(HookPoint::kQ, layer, q);
-  Hook(HookPoint::kK, layer, k);
-  Hook(HookPoint::kV, layer, v);
+  b.MatMul(x, {{*w.q_proj, q}, {*w.k_proj, k}, {*w.v_proj, v}}, rows_);
+  Hook({{HookPoint::kQ, q}, {HookPoint::kK, k}, {HookPoint::kV, v}}, layer,
+       ops);
 
   const float* rope = rope_.as<float>();
   b.Rope(q, rows_, c.num_heads, c.head_dim, c.rope.rotary_dims, rope);
   b.Rope(k, rows_, c.num_heads, c.head_dim, c.rope.rotary_dims, rope);
-  Hook(HookPoint::kRotQ, layer, q);
-  Hook(HookPoint::kRotK, layer, k);
+  Hook({{HookPoint::kRotQ, q}, {HookPoint::kRotK, k}}, layer, ops);
 
-  const std::vector<KvPage> pages = Pages();
-  std::vector<AttentionRows> sequences;
-  for (const Frame& f : frames_) {
-    const int64_t offset = int64_t{f.row_begin} * config_.hidden_size;
-    const KvPage* own = pages.data() + f.page_begin;
-    b.AppendKv({k + offset, f.rows, c.num_heads, c.head_dim, 0},
-               {v + offset, f.rows, c.num_heads, c.head_dim, 0},
-               model_.compute(), own);
-    sequences.push_back({f.row_begin, f.rows, 0, own});
-  }
-  b.Attention(q, c, sequences, model_.compute(), z);
-  Hook(HookPoint::kZ, layer, z);
-  b.MatMul(z, *w.o_proj, rows_, x);
-  b.Add(hidden_.as<float>(), x, int64_t{rows_} * config_.hidden_size);
+  const KvView kv = {row_table_.get(),
+                     {0, PageBytes() / 2, c.num_heads},
+                     {},
+                     model_.compute()};
+  b.AppendKv(k, v, c.head_dim, kv);
+  b.Attention(q, c, kv, {0, rows_}, z);
+  Hook({{HookPoint::kZ, z}}, layer, ops);
+  b.MatMul(z, {{*w.o_proj, hidden_.as<float>(), /*add=*/true}}, rows_);
 }
 
 // hidden += down_proj(activation(up_proj(norm(hidden)))), some rows at a time.
@@ -151,15 +147,14 @@ void Vision::Mlp(const LayerWeights& w) {
   const MlpConfig& c = config_.mlp;
   const int width = config_.hidden_size;
   float *x = normed_.as<float>(), *up = tile_.as<float>();
-  for (int row = 0; row < rows_; row += kTileRows) {
-    const int n = std::min(kTileRows, rows_ - row);
+  for (int row = 0; row < rows_; row += tile_rows()) {
+    const int n = std::min(tile_rows(), rows_ - row);
     float* hidden = hidden_.as<float>() + int64_t{row} * width;
     b.LayerNorm(hidden, w.mlp_norm.weight.as<float>(),
                 w.mlp_norm.bias.as<float>(), config_.norm_eps, n, width, x);
-    b.MatMul(x, *w.mlps[0].up_proj, n, up);
+    b.MatMul(x, {{*w.mlps[0].up_proj, up}}, n);
     b.Activate(up, nullptr, int64_t{n} * c.intermediate_size, c.activation);
-    b.MatMul(up, *w.mlps[0].down_proj, n, x);
-    b.Add(hidden, x, int64_t{n} * width);
+    b.MatMul(up, {{*w.mlps[0].down_proj, hidden, /*add=*/true}}, n);
   }
 }
 
@@ -173,45 +168,39 @@ void Vision::Merge() {
   b.LayerNorm(hidden_.as<float>(), w.merger_norm.weight.as<float>(),
               w.merger_norm.bias.as<float>(), config_.norm_eps, rows_,
               config_.hidden_size, x);
-  b.MatMul(x, *w.merger.up_proj, merged, up);
+  b.MatMul(x, {{*w.merger.up_proj, up}}, merged);
   b.Activate(up, nullptr, int64_t{merged} * config_.merger.intermediate_size,
              config_.merger.activation);
-  b.MatMul(up, *w.merger.down_proj, merged, embeddings_.as<float>());
+  b.MatMul(up, {{*w.merger.down_proj, embeddings_.as<float>()}}, merged);
 }
 
-void Vision::RunLayer() {
+void Vision::RunLayer(HookOps& ops) {
   QK_CHECK(!done());
   if (next_layer_ == 0) {
     FillRope();
     Embed();
   }
   const LayerWeights& w = model_.weights().vision.layers[next_layer_];
-  Attention(w, next_layer_);
+  Attention(w, next_layer_, ops);
   Mlp(w);
   if (++next_layer_ == config_.num_layers) Merge();
 }
 
-void Vision::Hook(HookPoint point, int layer, float* x) const {
+void Vision::Hook(absl::Span<const std::pair<HookPoint, float*>> points,
+                  int layer, HookOps& ops) const {
   const AttentionConfig& c = config_.attention;
-  for (size_t i = 0; i < images_.size(); ++i) {
-    const int rows = static_cast<int>(images_[i].patches());
-    for (const VisionHook& hook : hooks_) {
-      hook(static_cast<int>(i), point, layer,
-           {x, rows, c.num_heads, c.head_dim, 0});
+  std::vector<HookedTensor> tensors;
+  for (auto [point, x] : points) {
+    for (size_t i = 0; i < images_.size(); ++i) {
+      const int rows = static_cast<int>(images_[i].patches());
+      for (const VisionHook& hook : hooks_) {
+        tensors.push_back(hook(static_cast<int>(i), point,
+                               {x, rows, c.num_heads, c.head_dim, 0}));
+      }
+      x += int64_t{rows} * config_.hidden_size;
     }
-    x += int64_t{rows} * config_.hidden_size;
   }
-}
-
-std::vector<KvPage> Vision::Pages() const {
-  const int64_t half =
-      int64_t{kPageSize} * config_.hidden_size * BytesOf(model_.compute());
-  std::vector<KvPage> pages;
-  for (int i = 0; i < pages_; ++i) {
-    uint8_t* base = kv_.as<uint8_t>() + 2 * i * half;
-    pages.push_back({base, base + half, config_.attention.num_heads});
-  }
-  return pages;
+  RunHooks(layer, tensors, ops);
 }
 
 }  // namespace qk

@@ -8,8 +8,9 @@
 //
 // A device may still be working long after an op has returned. An op reads its
 // arguments, spans and other host memory before it returns, so the caller may
-// free them then. Results in host memory are there after Synchronize; the
-// caller keeps that memory in place until then.
+// free them then. It writes to device memory only; Fetch brings results to the
+// host. Free takes its place among the ops: those before it may still use the
+// memory.
 #ifndef QKSCOPE_ENGINE_BACKEND_BACKEND_H_
 #define QKSCOPE_ENGINE_BACKEND_BACKEND_H_
 
@@ -23,7 +24,9 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "engine/backend/arrival.h"
 #include "engine/backend/jobs.h"
+#include "engine/backend/moment.h"
 #include "engine/base/mutex.h"
 #include "engine/types/backend_info.h"
 #include "engine/types/compute_type.h"
@@ -70,6 +73,47 @@ class Matrix {
   virtual int64_t bytes() const = 0;
 };
 
+// Whose rows are where in a pass, in the backend's own form. Its sequences are
+// numbered from 0. Ops over a table's rows take those of all its sequences at
+// once; rows that belong to no sequence do not change.
+class RowTable {
+ public:
+  virtual ~RowTable() = default;
+};
+
+// What attention reads in one layer.
+struct KvView {
+  const RowTable* rows = nullptr;
+  KvPart part;                         // of the cached pages
+  absl::Span<const FreshPages> fresh;  // at most one of each sequence
+  ComputeType type = ComputeType::kF32;
+};
+
+// A product of an input with a weight.
+struct Product {
+  const Matrix& w;
+  float* out = nullptr;  // (rows, out_features)
+  bool add = false;      // whether `out` keeps what it has, and the product is
+                         // added
+};
+
+// How many rows a device works on at once.
+struct Tiles {
+  // Rows of an MLP: its intermediate values may have to stay in a cache.
+  int mlp_rows = 256;
+  // A pass of more rows may pause within a layer. Its attention is computed in
+  // parts of this many rows, or of fewer where these together see
+  // step_rows * step_keys keys.
+  int step_rows = 512;
+  int step_keys = 2048;
+  // A tile of logits has at most this many bytes, and rows.
+  int64_t logits_bytes = int64_t{24} << 20;
+  int logits_rows = 128;
+  // What a step sends to the host may wait in this many bytes; larger results
+  // get more.
+  int64_t staging_bytes = int64_t{4} << 20;
+};
+
 // Writes rows [begin, end) of a weight, float32 (end - begin, in), to `out`.
 // Called from several threads at once.
 using RowReader = std::function<void(int64_t begin, int64_t end, float* out)>;
@@ -79,6 +123,7 @@ class Backend {
   virtual ~Backend() = default;
 
   virtual BackendInfo info() const = 0;
+  virtual Tiles tiles() const = 0;
 
   // Sets a function that is called once when the device is lost for good (a
   // driver that crashed, a card off the bus), even if nobody reads the status
@@ -94,14 +139,14 @@ class Backend {
   virtual absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) = 0;
   virtual void Free(void* data, int64_t bytes) = 0;
   virtual void Upload(void* device, const void* host, int64_t bytes) = 0;
-  virtual void Download(void* host, const void* device, int64_t bytes) = 0;
-  virtual void CopyOnDevice(void* to, const void* from, int64_t bytes) = 0;
+  virtual void CopyOnDevice(absl::Span<const CopyJob> jobs) = 0;
   virtual void Zero(void* device, int64_t bytes) = 0;
-  // MarkDownloads returns a mark after the Downloads so far, DownloadsArrived
-  // whether those before a mark have arrived. So results go out while the pass
-  // runs, and nothing waits for them.
-  virtual int64_t MarkDownloads() = 0;
-  virtual bool DownloadsArrived(int64_t mark) = 0;
+  // Copies `bytes` to the host, in the order of the ops: later ones may
+  // overwrite them. Nothing waits for the copy, so results go out while the
+  // pass runs. Any number of arrivals may be held, for any time.
+  virtual Arrival Fetch(const void* device, int64_t bytes) = 0;
+  // The moment at which the device will have done the ops so far.
+  virtual std::unique_ptr<Moment> Mark() = 0;
   // Waits for the device; returns the first failure since the last call.
   virtual absl::Status Synchronize() = 0;
 
@@ -112,6 +157,9 @@ class Backend {
       const RowReader& rows, const float* bias) = 0;
 
   // --- the forward pass
+  // Once per pass, and again when a sequence leaves it.
+  virtual absl::StatusOr<std::unique_ptr<RowTable>> MakeRowTable(
+      absl::Span<const SequenceRows> sequences) = 0;
   // out (rows, hidden) = table (vocab, hidden) at `tokens` (rows, host).
   virtual void Embed(const void* table, ComputeType type,
                      absl::Span<const int32_t> tokens, int hidden,
@@ -123,32 +171,32 @@ class Backend {
   // x.
   virtual void LayerNorm(const float* x, const float* weight, const float* bias,
                          float eps, int rows, int dim, float* out) = 0;
-  // out (rows, out_features) = x (rows, in_features) W^T + bias. A row's bytes
-  // do not depend on the other rows or their number.
-  virtual void MatMul(const float* x, const Matrix& w, int rows,
-                      float* out) = 0;
+  // Each product's out (rows, out_features) = x (rows, in_features) W^T + bias,
+  // or += that. The weights have one type. A row's bytes depend neither on the
+  // other rows and their number nor on the other products.
+  virtual void MatMul(const float* x, absl::Span<const Product> products,
+                      int rows) = 0;
+  // table (rows, 2, rotary / 2) = cos, sin of each row's position, times the
+  // attention factor, as FillRopeRow (rope_rows.h).
+  virtual void MakeRopeTable(const RopeConfig& rope,
+                             absl::Span<const RopeRows> rows, float* table) = 0;
   // Rotates pairs (i, i + rotary / 2) of x (rows, heads, head_dim) in place.
   // table: (rows, 2, rotary / 2) = cos, sin.
   virtual void Rope(float* x, int64_t rows, int heads, int head_dim,
                     int rotary_dims, const float* table) = 0;
-  // Stores k, v (rows, heads, head_dim) of one sequence into its pages.
-  virtual void AppendKv(const HeadRows& k, const HeadRows& v, ComputeType type,
-                        const KvPage* pages) = 0;
-  // Copies the first `positions` of a page. If to.heads is a multiple of
-  // from.heads, each head is copied to its group.
-  virtual void CopyKvPage(const KvPage& from, const KvPage& to, int positions,
-                          int head_dim, ComputeType type) = 0;
+  // Stores k and v (rows, part.heads, head_dim) in the sequences' pages; fills
+  // fresh pages with their own k and v and with the cache's positions before
+  // the first row, each head copied to its group.
+  virtual void AppendKv(const float* k, const float* v, int head_dim,
+                        const KvView& kv) = 0;
   // out (rows, heads, head_dim) = softmax(softcap(scale q K^T), causal, window)
-  // V. Without causal a row sees all positions up to its sequence's last one.
+  // V in rows [of.begin, of.end). Without causal a row sees all positions up to
+  // its sequence's last one.
   virtual void Attention(const float* q, const AttentionConfig& config,
-                         absl::Span<const AttentionRows> sequences,
-                         ComputeType type, float* out) = 0;
-  // out (rows chosen, heads chosen, keys) = attention probabilities of some of
-  // the sequence's rows, 0 after the row's own position.
+                         const KvView& kv, Range of, float* out) = 0;
   virtual void AttentionPattern(const float* q, const AttentionConfig& config,
-                                const AttentionRows& sequence,
-                                const RowSet& rows, const HeadSet& heads,
-                                int keys, ComputeType type, float* out) = 0;
+                                const KvView& kv,
+                                absl::Span<const PatternJob> jobs) = 0;
   // x (n) = activation(x), times `times` (n) unless that is nullptr.
   virtual void Activate(float* x, const float* times, int64_t n,
                         Activation activation) = 0;
@@ -159,22 +207,22 @@ class Backend {
   // x (n) *= factor.
   virtual void Scale(float* x, int64_t n, float factor) = 0;
 
-  // x (rows, inner) of one sequence = silu(causal depthwise convolution of x +
-  // bias). weight (inner, kernel); bias (inner) or nullptr; state
-  // (inner, kernel - 1): the inputs before these rows, oldest first; the op
-  // updates it.
-  virtual void CausalConvSilu(float* x, int rows, int inner, int kernel,
-                              const float* weight, const float* bias,
-                              float* state) = 0;
-  // x (rows, inner) of one sequence = (scan(x) + d * x) * silu(gate). state
-  // (inner, state_size): the state before these rows; the op updates it.
-  virtual void SelectiveScan(const ScanInputs& in, int rows, int inner,
-                             int state_size, float* state, float* x) = 0;
-  // Finds each row's `chosen` most probable experts, most probable first, ties
-  // to the lowest, and their softmax probabilities: (rows, chosen) each, in
-  // host memory after Synchronize. logits (rows, experts).
+  // x (rows, inner) = silu(causal depthwise convolution of x + bias). weight
+  // (inner, kernel); bias (inner) or nullptr. Each sequence has a state
+  // (inner, kernel - 1), `offset` floats from its first one: the inputs before
+  // these rows, oldest first; the op updates it.
+  virtual void CausalConvSilu(float* x, const RowTable& rows, int inner,
+                              int kernel, const float* weight,
+                              const float* bias, int64_t offset) = 0;
+  // x (rows, inner) = (scan(x) + d * x) * silu(gate). Each sequence has a state
+  // (inner, state_size) from before these rows, as above.
+  virtual void SelectiveScan(const ScanInputs& in, const RowTable& rows,
+                             int inner, int state_size, int64_t offset,
+                             float* x) = 0;
+  // routes (rows, chosen) = each row's most probable experts, most probable
+  // first, ties to the lowest. logits (rows, experts).
   virtual void RouteExperts(const float* logits, int rows, int experts,
-                            int chosen, int32_t* ids, float* weights) = 0;
+                            int chosen, Route* routes) = 0;
   // out (rows.size(), dim) = those rows of x.
   virtual void GatherRows(const float* x, absl::Span<const int> rows, int dim,
                           float* out) = 0;
@@ -196,18 +244,14 @@ class Backend {
   virtual void CopyOut(absl::Span<const CopyOutJob> jobs) = 0;
 
   // --- logits
-  // out (rows) = logits (rows, vocab), each row reduced. targets (rows): the id
-  // whose log-probability is wanted, or -1.
-  virtual void ReduceLogits(const float* logits, int vocab, int rows,
-                            const int32_t* targets, LogitsRow* out) = 0;
-  // Finds the n most likely ids of one row, ties to the lowest id, and their
-  // log-probabilities: (n) each, in host memory after Synchronize. `reduced`:
-  // the row's LogitsRow.
-  virtual void TopLogits(const float* logits, int vocab,
-                         const LogitsRow* reduced, int n, int32_t* ids,
-                         float* logprobs) = 0;
-  // kl (rows) = KL(P_base || P_arm), nats, in host memory after Synchronize.
-  // base_rows and arm_rows (rows): ReduceLogits's results for base and arm.
+  // out (targets.size()) = logits (targets.size(), vocab), each row reduced.
+  // targets (host): the id whose log-probability is wanted, or -1.
+  virtual void ReduceLogits(const float* logits, int vocab,
+                            absl::Span<const int32_t> targets,
+                            LogitsRow* out) = 0;
+  virtual void TopLogits(absl::Span<const TopJob> jobs, int vocab) = 0;
+  // kl (rows) = KL(P_base || P_arm), nats. base_rows and arm_rows (rows):
+  // ReduceLogits's results for base and arm.
   virtual void KlDivergence(const float* base, const float* arm, int vocab,
                             int rows, const LogitsRow* base_rows,
                             const LogitsRow* arm_rows, float* kl) = 0;

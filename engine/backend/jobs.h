@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "absl/types/span.h"
+#include "engine/types/rope_rows.h"
 #include "engine/types/spec.h"
 
 namespace qk {
@@ -17,21 +19,43 @@ inline constexpr int kPageSize = 64;
 
 // --- views
 
-// One layer's keys and values at 64 positions, in the compute type. k is
-// transposed, so that scores of neighbouring keys lie side by side.
-struct KvPage {
-  void* k = nullptr;  // (heads, head_dim, kPageSize)
-  void* v = nullptr;  // (heads, kPageSize, head_dim)
-  int heads = 0;      // the model's KV heads, or its query heads if each
-                      // query head reads keys of its own
+// One sequence's rows in a pass, and what it keeps on the device.
+struct SequenceRows {
+  int row_begin = 0;
+  int rows = 0;
+  int first_position = 0;  // absolute, of the first row
+  // The pages (host list) of positions 0, 64, 128... Each has the keys and
+  // values of all layers.
+  absl::Span<void* const> pages;
+  float* state = nullptr;  // of all Mamba layers
 };
 
-// One sequence's part of an attention op.
-struct AttentionRows {
-  int row_begin = 0;  // in q and out
-  int rows = 0;
-  int first_position = 0;         // absolute, of the first row
-  const KvPage* pages = nullptr;  // host memory; page p starts at 64 p
+// Where one layer's keys and values lie in a page: each (heads, head_dim,
+// kPageSize) values of the compute type, in the backend's own order.
+struct KvPart {
+  int64_t k_offset = 0;  // bytes
+  int64_t v_offset = 0;
+  int heads = 0;  // the model's KV heads, or its query heads if each query head
+                  // reads keys of its own
+};
+
+// Pages of one layer that stand for the cache's in the positions of a
+// sequence's rows, and what they hold.
+struct FreshPages {
+  int sequence = 0;          // its number in the RowTable
+  const float* k = nullptr;  // (rows, part.heads, head_dim)
+  const float* v = nullptr;
+  KvPart part;
+  void* base = nullptr;  // the page of the first row; the next at base + stride
+  int64_t stride = 0;    // bytes
+};
+
+// The rows of a RoPE table from row_begin on that rotate by the same
+// frequencies. Both lists are in host memory.
+struct RopeRows {
+  int row_begin = 0;
+  absl::Span<const RopePosition> positions;  // one per row
+  absl::Span<const double> frequencies;      // (rotary / 2)
 };
 
 // A view of one sequence's rows: (rows, heads, head_dim), dense.
@@ -57,7 +81,18 @@ struct HeadSet {
   const int32_t* list = nullptr;  // (count), ascending
 };
 
-// The inputs of a selective scan (Mamba, arXiv:2312.00752, algorithm 2).
+// The attention probabilities of some rows and heads of one sequence: to
+// (rows chosen, heads chosen, keys), 0 after the row's own position.
+struct PatternJob {
+  int sequence = 0;  // its number in the RowTable
+  RowSet rows;
+  HeadSet heads;
+  int keys = 0;
+  float* to = nullptr;
+};
+
+// The inputs of a selective scan (Mamba, arXiv:2312.00752, algorithm 2). rows:
+// those of all sequences.
 struct ScanInputs {
   const float* dt = nullptr;     // (rows, inner), before softplus
   const float* b = nullptr;      // (rows, state)
@@ -65,6 +100,19 @@ struct ScanInputs {
   const float* gate = nullptr;   // (rows, inner)
   const float* a_log = nullptr;  // (inner, state); A = -exp(a_log)
   const float* d = nullptr;      // (inner)
+};
+
+// to (bytes) = from. They do not overlap.
+struct CopyJob {
+  void* to = nullptr;
+  const void* from = nullptr;
+  int64_t bytes = 0;
+};
+
+// An expert that a row goes to, and its softmax probability.
+struct Route {
+  int32_t expert = 0;
+  float weight = 0;
 };
 
 // --- hooks
@@ -188,11 +236,26 @@ struct LogitsRow {
   bool finite() const { return std::isfinite(log_sum_exp); }
 };
 
+struct TopLogit {
+  int32_t id = 0;
+  float logprob = 0;
+};
+
+// to (n) = the most likely ids of one row (vocab) of logits, ties to the lowest
+// id. `reduced`: the row's LogitsRow.
+struct TopJob {
+  const float* logits = nullptr;
+  const LogitsRow* reduced = nullptr;
+  int n = 0;
+  TopLogit* to = nullptr;
+};
+
 template <typename... Jobs>
 inline constexpr bool kPlainData = (std::is_trivially_copyable_v<Jobs> && ...);
-static_assert(kPlainData<AttentionRows, ScanInputs, MomentsJob, SelectJob,
-                         ReplaceJob, TokenRuleJob, ExpandJob, NormsJob,
-                         TokenNormsJob, CopyOutJob, LogitsRow>);
+static_assert(kPlainData<KvPart, FreshPages, PatternJob, ScanInputs, MomentsJob,
+                         SelectJob, ReplaceJob, TokenRuleJob, ExpandJob,
+                         NormsJob, TokenNormsJob, CopyOutJob, CopyJob, Route,
+                         LogitsRow, TopLogit, TopJob>);
 
 }  // namespace qk
 

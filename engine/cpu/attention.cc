@@ -250,39 +250,47 @@ HWY_AFTER_NAMESPACE();
 namespace qk::cpu {
 HWY_EXPORT(RunAttentionTask);
 
-void Attention(const float* q, const AttentionConfig& config,
-               absl::Span<const AttentionRows> sequences, ComputeType type,
-               float* out, ThreadPool& pool) {
+void Attention(const float* q, const AttentionConfig& config, const KvView& kv,
+               Range of, float* out, ThreadPool& pool) {
   const int group = config.group_size();
   const int row_stride = config.q_size();
+  const std::vector<std::vector<KvPage>> pages = PagesOf(kv);
+  const std::vector<CpuRowTable::Sequence>& sequences =
+      CpuRowTable::Of(*kv.rows);
   std::vector<AttentionTask> tasks;
-  for (const AttentionRows& sequence : sequences) {
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    const CpuRowTable::Sequence& sequence = sequences[i];
+    const int first = std::max(of.begin, sequence.row_begin);
+    const int rows =
+        std::min(of.end, sequence.row_begin + sequence.rows) - first;
+    if (rows <= 0) continue;
+    const int first_position =
+        sequence.first_position + first - sequence.row_begin;
     // Later rows see more keys. Starting with the longest tasks balances the
     // threads.
-    const int last_block = (sequence.rows - 1) / kAttentionRows;
+    const int last_block = (rows - 1) / kAttentionRows;
     for (int block = last_block; block >= 0; --block) {
       const int row = block * kAttentionRows;
       for (int head = 0; head < config.num_heads; head += group) {
-        const int64_t offset =
-            static_cast<int64_t>(sequence.row_begin + row) * row_stride +
-            head * config.head_dim;
+        const int64_t offset = static_cast<int64_t>(first + row) * row_stride +
+                               head * config.head_dim;
         AttentionTask task;
         task.q = q + offset;
         task.out = out + offset;
         task.row_stride = row_stride;
         task.heads = group;
         task.head_dim = config.head_dim;
-        task.rows = std::min(kAttentionRows, sequence.rows - row);
-        task.first_position = sequence.first_position + row;
+        task.rows = std::min(kAttentionRows, rows - row);
+        task.first_position = first_position + row;
         task.window = config.sliding_window.value_or(0);
-        task.keys = sequence.first_position + sequence.rows;
+        task.keys = sequence.end();
         task.causal = config.causal;
         task.scale = config.scale;
         task.softcap = config.softcap;
-        task.pages = sequence.pages;
+        task.pages = pages[i].data();
         task.kv_head_numerator = head;
         task.num_heads = config.num_heads;
-        task.type = type;
+        task.type = kv.type;
         tasks.push_back(task);
       }
     }
@@ -315,57 +323,68 @@ float ReadKv(const void* data, int64_t index, ComputeType type) {
              : FromBF16(static_cast<const uint16_t*>(data)[index]);
 }
 
+// The probabilities (keys) of one row and head.
+void PatternRow(const float* query, int head, int position, int end,
+                const AttentionConfig& config, absl::Span<const KvPage> pages,
+                ComputeType type, int keys, float* out) {
+  const int dim = config.head_dim;
+  const int begin =
+      std::max(0, position + 1 - config.sliding_window.value_or(position + 1));
+  if (config.causal) end = position + 1;
+  std::fill_n(out, keys, 0.0f);
+  double max = -std::numeric_limits<double>::infinity();
+  std::vector<double> scores(end);
+  for (int key = begin; key < end; ++key) {
+    const KvPage& page = pages[key / kPageSize];
+    const int64_t base =
+        static_cast<int64_t>(head * page.heads / config.num_heads) * dim *
+        kPageSize;
+    double score = 0;
+    for (int i = 0; i < dim; ++i) {
+      score += double{query[i]} *
+               ReadKv(page.k, base + i * kPageSize + key % kPageSize, type);
+    }
+    scores[key] = score * config.scale;
+    if (config.softcap > 0) {
+      scores[key] = config.softcap * std::tanh(scores[key] / config.softcap);
+    }
+    max = std::max(max, scores[key]);
+  }
+  double sum = 0;
+  for (int key = begin; key < end; ++key) {
+    scores[key] = std::exp(scores[key] - max);
+    sum += scores[key];
+  }
+  for (int key = begin; key < end; ++key) {
+    out[key] = static_cast<float>(scores[key] / sum);
+  }
+}
+
 }  // namespace
 
 void AttentionPattern(const float* q, const AttentionConfig& config,
-                      const AttentionRows& sequence, const RowSet& rows,
-                      const HeadSet& heads, int keys, ComputeType type,
-                      float* out) {
-  const int dim = config.head_dim;
-  for (int r = 0; r < rows.count; ++r) {
-    const int row = static_cast<int>(RowAt(rows, r));
-    const int position = sequence.first_position + row;
-    const int begin = std::max(
-        0, position + 1 - config.sliding_window.value_or(position + 1));
-    const int end =
-        config.causal ? position + 1 : sequence.first_position + sequence.rows;
-    for (int h = 0; h < heads.count; ++h) {
-      const int head = HeadAt(heads, h);
-      const float* query =
-          q +
-          (static_cast<int64_t>(sequence.row_begin) + row) * config.q_size() +
-          head * dim;
-      std::fill_n(out, keys, 0.0f);
-      double max = -std::numeric_limits<double>::infinity();
-      std::vector<double> scores(end);
-      for (int key = begin; key < end; ++key) {
-        const KvPage& page = sequence.pages[key / kPageSize];
-        const int64_t base =
-            static_cast<int64_t>(head * page.heads / config.num_heads) * dim *
-            kPageSize;
-        double score = 0;
-        for (int i = 0; i < dim; ++i) {
-          score += double{query[i]} *
-                   ReadKv(page.k, base + i * kPageSize + key % kPageSize, type);
+                      const KvView& kv, absl::Span<const PatternJob> jobs,
+                      ThreadPool& pool) {
+  const std::vector<std::vector<KvPage>> pages = PagesOf(kv);
+  constexpr int kRows = 4;
+  ForItems(
+      jobs, pool, kRows, [](const PatternJob& job) { return job.rows.count; },
+      [&](const PatternJob& job, int64_t begin, int64_t end) {
+        const CpuRowTable::Sequence& s =
+            CpuRowTable::Of(*kv.rows)[job.sequence];
+        float* out = job.to + begin * job.heads.count * job.keys;
+        for (int64_t i = begin; i < end; ++i) {
+          const int row =
+              static_cast<int>(RowAt(job.rows, static_cast<int>(i)));
+          for (int h = 0; h < job.heads.count; ++h, out += job.keys) {
+            const int head = HeadAt(job.heads, h);
+            PatternRow(q + (int64_t{s.row_begin} + row) * config.q_size() +
+                           head * config.head_dim,
+                       head, s.first_position + row, s.end(), config,
+                       pages[job.sequence], kv.type, job.keys, out);
+          }
         }
-        scores[key] = score * config.scale;
-        if (config.softcap > 0) {
-          scores[key] =
-              config.softcap * std::tanh(scores[key] / config.softcap);
-        }
-        max = std::max(max, scores[key]);
-      }
-      double sum = 0;
-      for (int key = begin; key < end; ++key) {
-        scores[key] = std::exp(scores[key] - max);
-        sum += scores[key];
-      }
-      for (int key = begin; key < end; ++key) {
-        out[key] = static_cast<float>(scores[key] / sum);
-      }
-      out += keys;
-    }
-  }
+      });
 }
 
 }  // namespace qk::cpu

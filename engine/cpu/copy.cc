@@ -5,6 +5,12 @@
 #include "engine/cpu/kernels.h"
 
 namespace qk::cpu {
+namespace {
+
+// The number of rows per task.
+constexpr int kRows = 32;
+
+}  // namespace
 
 void Embed(const void* table, ComputeType type,
            absl::Span<const int32_t> tokens, int hidden, float* out) {
@@ -20,17 +26,29 @@ void Embed(const void* table, ComputeType type,
   }
 }
 
-void ExpandHeads(absl::Span<const ExpandJob> jobs) {
-  for (const ExpandJob& job : jobs) {
-    const HeadRows& x = job.x;
-    const int group = job.to_heads / x.heads;
-    float* out = job.to;
-    for (int row = 0; row < x.rows; ++row) {
-      for (int h = 0; h < job.to_heads; ++h) {
-        out = std::copy_n(HeadOf(x, row, h / group), x.head_dim, out);
-      }
-    }
-  }
+void ExpandHeads(absl::Span<const ExpandJob> jobs, ThreadPool& pool) {
+  ForItems(
+      jobs, pool, kRows, [](const ExpandJob& job) { return job.x.rows; },
+      [](const ExpandJob& job, int64_t begin, int64_t end) {
+        const HeadRows& x = job.x;
+        const int group = job.to_heads / x.heads;
+        float* out = job.to + begin * job.to_heads * x.head_dim;
+        for (int64_t row = begin; row < end; ++row) {
+          for (int h = 0; h < job.to_heads; ++h) {
+            out = std::copy_n(HeadOf(x, row, h / group), x.head_dim, out);
+          }
+        }
+      });
+}
+
+void Copy(absl::Span<const CopyJob> jobs, ThreadPool& pool) {
+  constexpr int64_t kBytes = int64_t{64} << 10;
+  ForItems(
+      jobs, pool, kBytes, [](const CopyJob& job) { return job.bytes; },
+      [](const CopyJob& job, int64_t begin, int64_t end) {
+        std::memcpy(static_cast<uint8_t*>(job.to) + begin,
+                    static_cast<const uint8_t*>(job.from) + begin, end - begin);
+      });
 }
 
 namespace {
@@ -53,16 +71,21 @@ void* CopyAs(const float* v, int n, RawDtype dtype, void* to) {
 
 }  // namespace
 
-void CopyOut(absl::Span<const CopyOutJob> jobs) {
-  for (const CopyOutJob& job : jobs) {
-    void* out = job.to;
-    for (int i = 0; i < job.rows.count; ++i) {
-      for (int h = 0; h < job.heads.count; ++h) {
-        out = CopyAs(HeadOf(job.x, RowAt(job.rows, i), HeadAt(job.heads, h)),
-                     job.x.head_dim, job.dtype, out);
-      }
-    }
-  }
+void CopyOut(absl::Span<const CopyOutJob> jobs, ThreadPool& pool) {
+  ForItems(
+      jobs, pool, kRows, [](const CopyOutJob& job) { return job.rows.count; },
+      [](const CopyOutJob& job, int64_t begin, int64_t end) {
+        const int64_t bytes = int64_t{job.heads.count} * job.x.head_dim *
+                              (job.dtype == RawDtype::kF32 ? 4 : 2);
+        void* out = static_cast<uint8_t*>(job.to) + begin * bytes;
+        for (int64_t i = begin; i < end; ++i) {
+          const int64_t row = RowAt(job.rows, static_cast<int>(i));
+          for (int h = 0; h < job.heads.count; ++h) {
+            out = CopyAs(HeadOf(job.x, row, HeadAt(job.heads, h)),
+                         job.x.head_dim, job.dtype, out);
+          }
+        }
+      });
 }
 
 }  // namespace qk::cpu

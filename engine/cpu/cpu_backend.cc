@@ -3,6 +3,7 @@
 #include <sys/utsname.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -32,6 +33,39 @@ std::string ProcessorName() {
   return uname(&name) == 0 ? name.machine : "unknown";
 }
 
+// A result on a host whose device is the host itself.
+class HostSlot final : public Arrival::Slot {
+ public:
+  HostSlot(const void* from, int64_t bytes)
+      : data_(std::make_unique_for_overwrite<uint8_t[]>(bytes)), bytes_(bytes) {
+    if (bytes > 0) std::memcpy(data_.get(), from, bytes);
+  }
+  bool here() const override { return true; }
+  absl::Span<const uint8_t> bytes() const override {
+    return {data_.get(), static_cast<size_t>(bytes_)};
+  }
+
+ private:
+  const std::unique_ptr<uint8_t[]> data_;
+  const int64_t bytes_;
+};
+
+// Ops have ended when they return.
+class HostMoment final : public Moment {
+ public:
+  bool reached() const override { return true; }
+  void Wait() const override {}
+  double SecondsSince(const Moment& earlier) const override {
+    return std::chrono::duration<double>(
+               time_ - static_cast<const HostMoment&>(earlier).time_)
+        .count();
+  }
+
+ private:
+  const std::chrono::steady_clock::time_point time_ =
+      std::chrono::steady_clock::now();
+};
+
 class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(const CpuBackendOptions& options)
@@ -41,6 +75,7 @@ class CpuBackend final : public Backend {
         kernel_(options.matmul) {}
 
   BackendInfo info() const override;
+  Tiles tiles() const override { return {}; }
 
   absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) override {
     const int64_t rounded = (std::max<int64_t>(bytes, 1) + kAlignment - 1) /
@@ -57,17 +92,18 @@ class CpuBackend final : public Backend {
   void Upload(void* device, const void* host, int64_t bytes) override {
     if (bytes > 0) std::memcpy(device, host, bytes);
   }
-  void Download(void* host, const void* device, int64_t bytes) override {
-    if (bytes > 0) std::memcpy(host, device, bytes);
+  Arrival Fetch(const void* device, int64_t bytes) override {
+    return Arrival(std::make_shared<HostSlot>(device, bytes));
   }
-  void CopyOnDevice(void* to, const void* from, int64_t bytes) override {
-    if (bytes > 0) std::memmove(to, from, bytes);
+  void CopyOnDevice(absl::Span<const CopyJob> jobs) override {
+    cpu::Copy(jobs, pool_);
   }
   void Zero(void* device, int64_t bytes) override {
     if (bytes > 0) std::memset(device, 0, bytes);
   }
-  int64_t MarkDownloads() override { return 0; }
-  bool DownloadsArrived(int64_t) override { return true; }
+  std::unique_ptr<Moment> Mark() override {
+    return std::make_unique<HostMoment>();
+  }
   absl::Status Synchronize() override { return absl::OkStatus(); }
 
   absl::StatusOr<std::unique_ptr<Matrix>> PackMatrix(
@@ -90,31 +126,37 @@ class CpuBackend final : public Backend {
                  float eps, int rows, int dim, float* out) override {
     cpu::LayerNorm(x, weight, bias, eps, rows, dim, out, pool_);
   }
-  void MatMul(const float* x, const Matrix& w, int rows, float* out) override {
-    static_cast<const cpu::CpuMatrix&>(w).Multiply(x, rows, out, pool_);
+  void MatMul(const float* x, absl::Span<const Product> products,
+              int rows) override {
+    // Weights of one type are all of one kernel.
+    const Matrix& first = products.front().w;
+    static_cast<const cpu::CpuMatrix&>(first).Multiply(x, products, rows,
+                                                       pool_);
   }
   void Rope(float* x, int64_t rows, int heads, int head_dim, int rotary_dims,
             const float* table) override {
     cpu::Rope(x, rows, heads, head_dim, rotary_dims, table, pool_);
   }
-  void AppendKv(const HeadRows& k, const HeadRows& v, ComputeType type,
-                const KvPage* pages) override {
-    cpu::AppendKv(k, v, type, pages);
+  absl::StatusOr<std::unique_ptr<RowTable>> MakeRowTable(
+      absl::Span<const SequenceRows> sequences) override {
+    return std::make_unique<cpu::CpuRowTable>(sequences);
   }
-  void CopyKvPage(const KvPage& from, const KvPage& to, int positions,
-                  int head_dim, ComputeType type) override {
-    cpu::CopyKvPage(from, to, positions, head_dim, type);
+  void MakeRopeTable(const RopeConfig& rope, absl::Span<const RopeRows> rows,
+                     float* table) override {
+    cpu::MakeRopeTable(rope, rows, table, pool_);
+  }
+  void AppendKv(const float* k, const float* v, int head_dim,
+                const KvView& kv) override {
+    cpu::AppendKv(k, v, head_dim, kv, pool_);
   }
   void Attention(const float* q, const AttentionConfig& config,
-                 absl::Span<const AttentionRows> sequences, ComputeType type,
-                 float* out) override {
-    cpu::Attention(q, config, sequences, type, out, pool_);
+                 const KvView& kv, Range of, float* out) override {
+    cpu::Attention(q, config, kv, of, out, pool_);
   }
   void AttentionPattern(const float* q, const AttentionConfig& config,
-                        const AttentionRows& sequence, const RowSet& rows,
-                        const HeadSet& heads, int keys, ComputeType type,
-                        float* out) override {
-    cpu::AttentionPattern(q, config, sequence, rows, heads, keys, type, out);
+                        const KvView& kv,
+                        absl::Span<const PatternJob> jobs) override {
+    cpu::AttentionPattern(q, config, kv, jobs, pool_);
   }
   void Activate(float* x, const float* times, int64_t n,
                 Activation activation) override {
@@ -130,18 +172,18 @@ class CpuBackend final : public Backend {
     cpu::Scale(x, n, factor, pool_);
   }
 
-  void CausalConvSilu(float* x, int rows, int inner, int kernel,
+  void CausalConvSilu(float* x, const RowTable& rows, int inner, int kernel,
                       const float* weight, const float* bias,
-                      float* state) override {
-    cpu::CausalConvSilu(x, rows, inner, kernel, weight, bias, state, pool_);
+                      int64_t offset) override {
+    cpu::CausalConvSilu(x, rows, inner, kernel, weight, bias, offset, pool_);
   }
-  void SelectiveScan(const ScanInputs& in, int rows, int inner, int state_size,
-                     float* state, float* x) override {
-    cpu::SelectiveScan(in, rows, inner, state_size, state, x, pool_);
+  void SelectiveScan(const ScanInputs& in, const RowTable& rows, int inner,
+                     int state_size, int64_t offset, float* x) override {
+    cpu::SelectiveScan(in, rows, inner, state_size, offset, x, pool_);
   }
   void RouteExperts(const float* logits, int rows, int experts, int chosen,
-                    int32_t* ids, float* weights) override {
-    cpu::RouteExperts(logits, rows, experts, chosen, ids, weights);
+                    Route* routes) override {
+    cpu::RouteExperts(logits, rows, experts, chosen, routes);
   }
   void GatherRows(const float* x, absl::Span<const int> rows, int dim,
                   float* out) override {
@@ -157,34 +199,34 @@ class CpuBackend final : public Backend {
     cpu::AddMoments(jobs, pool_);
   }
   void SelectDims(absl::Span<const SelectJob> jobs) override {
-    cpu::SelectDims(jobs);
+    cpu::SelectDims(jobs, pool_);
   }
   void ReplaceDims(absl::Span<const ReplaceJob> jobs) override {
-    cpu::ReplaceDims(jobs);
+    cpu::ReplaceDims(jobs, pool_);
   }
   void DisruptPerToken(absl::Span<const TokenRuleJob> jobs) override {
     cpu::DisruptPerToken(jobs, pool_);
   }
   void ExpandHeads(absl::Span<const ExpandJob> jobs) override {
-    cpu::ExpandHeads(jobs);
+    cpu::ExpandHeads(jobs, pool_);
   }
   void FinishNorms(absl::Span<const NormsJob> jobs) override {
-    cpu::FinishNorms(jobs);
+    cpu::FinishNorms(jobs, pool_);
   }
   void TokenNorms(absl::Span<const TokenNormsJob> jobs) override {
-    cpu::TokenNorms(jobs);
+    cpu::TokenNorms(jobs, pool_);
   }
   void CopyOut(absl::Span<const CopyOutJob> jobs) override {
-    cpu::CopyOut(jobs);
+    cpu::CopyOut(jobs, pool_);
   }
 
-  void ReduceLogits(const float* logits, int vocab, int rows,
-                    const int32_t* targets, LogitsRow* out) override {
-    cpu::ReduceLogits(logits, vocab, rows, targets, out, pool_);
+  void ReduceLogits(const float* logits, int vocab,
+                    absl::Span<const int32_t> targets,
+                    LogitsRow* out) override {
+    cpu::ReduceLogits(logits, vocab, targets, out, pool_);
   }
-  void TopLogits(const float* logits, int vocab, const LogitsRow* reduced,
-                 int n, int32_t* ids, float* logprobs) override {
-    cpu::TopLogits(logits, vocab, reduced, n, ids, logprobs);
+  void TopLogits(absl::Span<const TopJob> jobs, int vocab) override {
+    cpu::TopLogits(jobs, vocab, pool_);
   }
   void KlDivergence(const float* base, const float* arm, int vocab, int rows,
                     const LogitsRow* base_rows, const LogitsRow* arm_rows,

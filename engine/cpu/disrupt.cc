@@ -119,10 +119,11 @@ void SetValues(Rule::Replace replace, const double* sums, int64_t count,
   }
 }
 
-void Select(const SelectJob& job) {
+// Chooses in heads [begin, end).
+void Select(const SelectJob& job, int64_t begin, int64_t end) {
   Ranker ranker(job.head_dim);
-  for (int h = 0; h < job.rule.num_heads; ++h) {
-    const int64_t at = static_cast<int64_t>(h) * job.head_dim;
+  for (int64_t h = begin; h < end; ++h) {
+    const int64_t at = h * job.head_dim;
     uint8_t* mask = job.to.mask + at;
     float* values = job.to.values + at;
     const HeadRole& role = job.rule.heads[h];
@@ -137,11 +138,12 @@ void Select(const SelectJob& job) {
   }
 }
 
-void Write(const ReplaceJob& job) {
+// Writes into rows [begin, end) of the set.
+void Write(const ReplaceJob& job, int64_t begin, int64_t end) {
   const int n = job.x.heads * job.x.head_dim;
   const bool scale = job.replace == Rule::Replace::kScale;
-  for (int i = 0; i < job.rows.count; ++i) {
-    float* v = job.x.data + RowAt(job.rows, i) * n;
+  for (int64_t i = begin; i < end; ++i) {
+    float* v = job.x.data + RowAt(job.rows, static_cast<int>(i)) * n;
     for (int d = 0; d < n; ++d) {
       if (!job.choice.mask[d]) continue;
       v[d] =
@@ -205,39 +207,44 @@ void WriteToken(const TensorRule& rule, int n, const uint8_t* mask, float* x,
   }
 }
 
-void DisruptTokens(const TokenRuleJob& job, ThreadPool& pool) {
+// Applies the rule to rows [begin, end) of the set.
+void DisruptTokens(const TokenRuleJob& job, int64_t begin, int64_t end) {
   const HeadRows& x = job.x;
   const int64_t n = static_cast<int64_t>(x.heads) * x.head_dim;
-  constexpr int kChunk = 16;
-  pool.For((job.rows.count + kChunk - 1) / kChunk, [&](int64_t chunk, int) {
-    Ranker ranker(x.head_dim);
-    std::vector<double> squares(x.head_dim);
-    const int begin = static_cast<int>(chunk) * kChunk;
-    const int end = std::min(job.rows.count, begin + kChunk);
-    for (int i = begin; i < end; ++i) {
-      const int64_t row = RowAt(job.rows, i);
-      float* v = x.data + row * n;
-      uint8_t* mask = job.to.mask + i * n;
-      ChooseForToken(job.rule, job.step, ranker,
-                     x.first_position + static_cast<int>(row), v, x.head_dim,
-                     squares, mask);
-      WriteToken(job.rule, static_cast<int>(n), mask, v, job.to.values + i);
-    }
-  });
+  Ranker ranker(x.head_dim);
+  std::vector<double> squares(x.head_dim);
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t row = RowAt(job.rows, static_cast<int>(i));
+    float* v = x.data + row * n;
+    uint8_t* mask = job.to.mask + i * n;
+    ChooseForToken(job.rule, job.step, ranker,
+                   x.first_position + static_cast<int>(row), v, x.head_dim,
+                   squares, mask);
+    WriteToken(job.rule, static_cast<int>(n), mask, v, job.to.values + i);
+  }
 }
 
 }  // namespace
 
-void SelectDims(absl::Span<const SelectJob> jobs) {
-  for (const SelectJob& job : jobs) Select(job);
+void SelectDims(absl::Span<const SelectJob> jobs, ThreadPool& pool) {
+  constexpr int kHeads = 4;
+  ForItems(
+      jobs, pool, kHeads,
+      [](const SelectJob& job) { return job.rule.num_heads; }, Select);
 }
 
-void ReplaceDims(absl::Span<const ReplaceJob> jobs) {
-  for (const ReplaceJob& job : jobs) Write(job);
+void ReplaceDims(absl::Span<const ReplaceJob> jobs, ThreadPool& pool) {
+  constexpr int kRows = 32;
+  ForItems(
+      jobs, pool, kRows, [](const ReplaceJob& job) { return job.rows.count; },
+      Write);
 }
 
 void DisruptPerToken(absl::Span<const TokenRuleJob> jobs, ThreadPool& pool) {
-  for (const TokenRuleJob& job : jobs) DisruptTokens(job, pool);
+  constexpr int kRows = 16;
+  ForItems(
+      jobs, pool, kRows, [](const TokenRuleJob& job) { return job.rows.count; },
+      DisruptTokens);
 }
 
 }  // namespace qk::cpu

@@ -7,7 +7,7 @@
 namespace qk::cpu {
 
 void RouteExperts(const float* logits, int rows, int experts, int chosen,
-                  int32_t* ids, float* weights) {
+                  Route* routes) {
   std::vector<int32_t> order(experts);
   for (int row = 0; row < rows; ++row) {
     const float* x = logits + static_cast<int64_t>(row) * experts;
@@ -25,8 +25,7 @@ void RouteExperts(const float* logits, int rows, int experts, int chosen,
                         return nan_a != nan_b ? nan_b : a < b;
                       });
     for (int i = 0; i < chosen; ++i) {
-      *ids++ = order[i];
-      *weights++ = std::exp(x[order[i]] - max) / sum;
+      *routes++ = {order[i], std::exp(x[order[i]] - max) / sum};
     }
   }
 }

@@ -3,7 +3,9 @@
 #ifndef QKSCOPE_ENGINE_CPU_KERNELS_H_
 #define QKSCOPE_ENGINE_CPU_KERNELS_H_
 
+#include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "engine/backend/backend.h"
 #include "engine/cpu/thread_pool.h"
@@ -23,6 +25,65 @@ inline float* HeadOf(const HeadRows& x, int64_t row, int head) {
   return x.data + (row * x.heads + head) * x.head_dim;
 }
 
+// Runs task(job, chunk) for each chunk of each job; chunks(job) says how many a
+// job has. Small jobs of many sequences so share the threads.
+template <typename Job, typename Chunks, typename Task>
+void ForChunks(absl::Span<const Job> jobs, ThreadPool& pool,
+               const Chunks& chunks, const Task& task) {
+  std::vector<int64_t> ends;  // of each job, over all chunks
+  int64_t all = 0;
+  for (const Job& job : jobs) ends.push_back(all += chunks(job));
+  pool.For(all, [&](int64_t i, int) {
+    const auto end = std::upper_bound(ends.begin(), ends.end(), i);
+    const int64_t job = end - ends.begin();
+    task(jobs[job], i - (job == 0 ? 0 : ends[job - 1]));
+  });
+}
+
+// The same over n items of each job, `most` in a chunk: task(job, begin, end).
+template <typename Job, typename Items, typename Task>
+void ForItems(absl::Span<const Job> jobs, ThreadPool& pool, int64_t most,
+              const Items& items, const Task& task) {
+  ForChunks(
+      jobs, pool,
+      [&](const Job& job) {
+        return (static_cast<int64_t>(items(job)) + most - 1) / most;
+      },
+      [&](const Job& job, int64_t chunk) {
+        task(job, chunk * most,
+             std::min<int64_t>(items(job), (chunk + 1) * most));
+      });
+}
+
+// One layer's keys and values at kPageSize positions, in the compute type. k is
+// transposed, so that scores of neighbouring keys lie side by side.
+struct KvPage {
+  void* k = nullptr;  // (heads, head_dim, kPageSize)
+  void* v = nullptr;  // (heads, kPageSize, head_dim)
+  int heads = 0;
+};
+
+class CpuRowTable final : public RowTable {
+ public:
+  struct Sequence {
+    int row_begin = 0;
+    int rows = 0;
+    int first_position = 0;
+    std::vector<uint8_t*> pages;
+    float* state = nullptr;
+
+    int first_page() const { return first_position / kPageSize; }
+    int end() const { return first_position + rows; }
+  };
+  explicit CpuRowTable(absl::Span<const SequenceRows> sequences);
+  static const std::vector<Sequence>& Of(const RowTable& rows) {
+    return static_cast<const CpuRowTable&>(rows).sequences_;
+  }
+
+ private:
+  std::vector<Sequence> sequences_;
+};
+
 // norm.cc
 void RmsNorm(const float* x, const float* weight, float eps, int rows, int dim,
              float* out, ThreadPool& pool);
@@ -30,23 +91,23 @@ void LayerNorm(const float* x, const float* weight, const float* bias,
                float eps, int rows, int dim, float* out, ThreadPool& pool);
 
 // rope.cc
+void MakeRopeTable(const RopeConfig& rope, absl::Span<const RopeRows> rows,
+                   float* table, ThreadPool& pool);
 void Rope(float* x, int64_t rows, int heads, int head_dim, int rotary_dims,
           const float* table, ThreadPool& pool);
 
 // kv_cache.cc
-void AppendKv(const HeadRows& k, const HeadRows& v, ComputeType type,
-              const KvPage* pages);
-void CopyKvPage(const KvPage& from, const KvPage& to, int positions,
-                int head_dim, ComputeType type);
+// The pages of each sequence that attention reads.
+std::vector<std::vector<KvPage>> PagesOf(const KvView& kv);
+void AppendKv(const float* k, const float* v, int head_dim, const KvView& kv,
+              ThreadPool& pool);
 
 // attention.cc
-void Attention(const float* q, const AttentionConfig& config,
-               absl::Span<const AttentionRows> sequences, ComputeType type,
-               float* out, ThreadPool& pool);
+void Attention(const float* q, const AttentionConfig& config, const KvView& kv,
+               Range of, float* out, ThreadPool& pool);
 void AttentionPattern(const float* q, const AttentionConfig& config,
-                      const AttentionRows& sequence, const RowSet& rows,
-                      const HeadSet& heads, int keys, ComputeType type,
-                      float* out);
+                      const KvView& kv, absl::Span<const PatternJob> jobs,
+                      ThreadPool& pool);
 
 // activation.cc
 void Activate(float* x, const float* times, int64_t n, Activation activation,
@@ -56,15 +117,15 @@ void Add(float* x, const float* y, int64_t n, ThreadPool& pool);
 void Scale(float* x, int64_t n, float factor, ThreadPool& pool);
 
 // mamba.cc
-void CausalConvSilu(float* x, int rows, int inner, int kernel,
-                    const float* weight, const float* bias, float* state,
+void CausalConvSilu(float* x, const RowTable& rows, int inner, int kernel,
+                    const float* weight, const float* bias, int64_t offset,
                     ThreadPool& pool);
-void SelectiveScan(const ScanInputs& in, int rows, int inner, int state_size,
-                   float* state, float* x, ThreadPool& pool);
+void SelectiveScan(const ScanInputs& in, const RowTable& rows, int inner,
+                   int state_size, int64_t offset, float* x, ThreadPool& pool);
 
 // experts.cc
 void RouteExperts(const float* logits, int rows, int experts, int chosen,
-                  int32_t* ids, float* weights);
+                  Route* routes);
 void GatherRows(const float* x, absl::Span<const int> rows, int dim,
                 float* out);
 void AddScaledRows(const float* x, absl::Span<const int> rows,
@@ -72,25 +133,26 @@ void AddScaledRows(const float* x, absl::Span<const int> rows,
 
 // moments.cc
 void AddMoments(absl::Span<const MomentsJob> jobs, ThreadPool& pool);
-void FinishNorms(absl::Span<const NormsJob> jobs);
-void TokenNorms(absl::Span<const TokenNormsJob> jobs);
+void FinishNorms(absl::Span<const NormsJob> jobs, ThreadPool& pool);
+void TokenNorms(absl::Span<const TokenNormsJob> jobs, ThreadPool& pool);
 
 // disrupt.cc
-void SelectDims(absl::Span<const SelectJob> jobs);
-void ReplaceDims(absl::Span<const ReplaceJob> jobs);
+void SelectDims(absl::Span<const SelectJob> jobs, ThreadPool& pool);
+void ReplaceDims(absl::Span<const ReplaceJob> jobs, ThreadPool& pool);
 void DisruptPerToken(absl::Span<const TokenRuleJob> jobs, ThreadPool& pool);
 
 // copy.cc
 void Embed(const void* table, ComputeType type,
            absl::Span<const int32_t> tokens, int hidden, float* out);
-void ExpandHeads(absl::Span<const ExpandJob> jobs);
-void CopyOut(absl::Span<const CopyOutJob> jobs);
+void ExpandHeads(absl::Span<const ExpandJob> jobs, ThreadPool& pool);
+void CopyOut(absl::Span<const CopyOutJob> jobs, ThreadPool& pool);
+void Copy(absl::Span<const CopyJob> jobs, ThreadPool& pool);
 
 // logits.cc
-void ReduceLogits(const float* logits, int vocab, int rows,
-                  const int32_t* targets, LogitsRow* out, ThreadPool& pool);
-void TopLogits(const float* logits, int vocab, const LogitsRow* reduced, int n,
-               int32_t* ids, float* logprobs);
+void ReduceLogits(const float* logits, int vocab,
+                  absl::Span<const int32_t> targets, LogitsRow* out,
+                  ThreadPool& pool);
+void TopLogits(absl::Span<const TopJob> jobs, int vocab, ThreadPool& pool);
 void KlDivergence(const float* base, const float* arm, int vocab, int rows,
                   const LogitsRow* base_rows, const LogitsRow* arm_rows,
                   float* kl, ThreadPool& pool);

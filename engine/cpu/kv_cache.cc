@@ -15,21 +15,23 @@ T Store(float x) {
   }
 }
 
+// Stores those rows of k and v (rows, page.heads, dim), whose first one has
+// `first_position`, that belong to a page, which begins at page_position.
 template <typename T>
-void Append(const HeadRows& k, const HeadRows& v, const KvPage* pages) {
-  const int dim = k.head_dim;
-  for (int row = 0; row < k.rows; ++row) {
-    const int position = k.first_position + row;
-    const KvPage& page = pages[position / kPageSize];
-    const int slot = position % kPageSize;
-    for (int h = 0; h < k.heads; ++h) {
-      const int64_t source = (static_cast<int64_t>(row) * k.heads + h) * dim;
+void Append(const float* k, const float* v, int rows, int first_position,
+            int page_position, int dim, const KvPage& page) {
+  const int begin = std::max(0, page_position - first_position);
+  const int end = std::min(rows, page_position + kPageSize - first_position);
+  for (int row = begin; row < end; ++row) {
+    const int slot = first_position + row - page_position;
+    for (int h = 0; h < page.heads; ++h) {
+      const int64_t source = (int64_t{row} * page.heads + h) * dim;
       const int64_t target = static_cast<int64_t>(h) * dim * kPageSize;
       T* to_k = static_cast<T*>(page.k) + target + slot;
       T* to_v = static_cast<T*>(page.v) + target + slot * dim;
       for (int i = 0; i < dim; ++i) {
-        to_k[i * kPageSize] = Store<T>(k.data[source + i]);
-        to_v[i] = Store<T>(v.data[source + i]);
+        to_k[i * kPageSize] = Store<T>(k[source + i]);
+        to_v[i] = Store<T>(v[source + i]);
       }
     }
   }
@@ -50,24 +52,93 @@ void CopyPage(const KvPage& from, const KvPage& to, int positions, int dim) {
   }
 }
 
+KvPage PageAt(uint8_t* base, const KvPart& part) {
+  return {base + part.k_offset, base + part.v_offset, part.heads};
+}
+
+// Rows that go to some pages, one page per task.
+struct PageRows {
+  const CpuRowTable::Sequence* sequence;
+  const float* k;  // (rows, heads, head_dim)
+  const float* v;
+  const FreshPages* fresh;  // nullptr: they go to the cache
+};
+
+template <typename T>
+void AppendAll(absl::Span<const PageRows> all, int dim, const KvPart& part,
+               ThreadPool& pool) {
+  const auto pages = [](const PageRows& rows) {
+    const CpuRowTable::Sequence& s = *rows.sequence;
+    return int64_t{(s.end() - 1) / kPageSize - s.first_page() + 1};
+  };
+  ForChunks(all, pool, pages, [&](const PageRows& rows, int64_t i) {
+    const CpuRowTable::Sequence& s = *rows.sequence;
+    const int64_t page = s.first_page() + i;
+    const int position = static_cast<int>(page) * kPageSize;
+    const KvPage cached = PageAt(s.pages[page], part);
+    KvPage to = cached;
+    if (const FreshPages* fresh = rows.fresh; fresh != nullptr) {
+      to = PageAt(static_cast<uint8_t*>(fresh->base) + i * fresh->stride,
+                  fresh->part);
+      const int earlier = s.first_position - position;
+      if (earlier > 0) CopyPage<T>(cached, to, earlier, dim);
+    }
+    Append<T>(rows.k, rows.v, s.rows, s.first_position, position, dim, to);
+  });
+}
+
 }  // namespace
 
-void AppendKv(const HeadRows& k, const HeadRows& v, ComputeType type,
-              const KvPage* pages) {
-  if (type == ComputeType::kF32) {
-    Append<float>(k, v, pages);
-  } else {
-    Append<uint16_t>(k, v, pages);
+CpuRowTable::CpuRowTable(absl::Span<const SequenceRows> sequences) {
+  for (const SequenceRows& rows : sequences) {
+    Sequence& s = sequences_.emplace_back();
+    s.row_begin = rows.row_begin;
+    s.rows = rows.rows;
+    s.first_position = rows.first_position;
+    s.state = rows.state;
+    for (void* page : rows.pages) {
+      s.pages.push_back(static_cast<uint8_t*>(page));
+    }
   }
 }
 
-void CopyKvPage(const KvPage& from, const KvPage& to, int positions,
-                int head_dim, ComputeType type) {
-  if (type == ComputeType::kF32) {
-    CopyPage<float>(from, to, positions, head_dim);
-  } else {
-    CopyPage<uint16_t>(from, to, positions, head_dim);
+std::vector<std::vector<KvPage>> PagesOf(const KvView& kv) {
+  std::vector<std::vector<KvPage>> all;
+  const std::vector<CpuRowTable::Sequence>& sequences =
+      CpuRowTable::Of(*kv.rows);
+  for (const CpuRowTable::Sequence& s : sequences) {
+    std::vector<KvPage>& pages = all.emplace_back();
+    pages.reserve(s.pages.size());
+    for (uint8_t* page : s.pages) pages.push_back(PageAt(page, kv.part));
   }
+  for (const FreshPages& fresh : kv.fresh) {
+    const CpuRowTable::Sequence& s = sequences[fresh.sequence];
+    auto* base = static_cast<uint8_t*>(fresh.base);
+    for (int i = s.first_page(); i <= (s.end() - 1) / kPageSize; ++i) {
+      all[fresh.sequence][i] = PageAt(base, fresh.part);
+      base += fresh.stride;
+    }
+  }
+  return all;
+}
+
+void AppendKv(const float* k, const float* v, int head_dim, const KvView& kv,
+              ThreadPool& pool) {
+  const int64_t width = int64_t{kv.part.heads} * head_dim;
+  const std::vector<CpuRowTable::Sequence>& sequences =
+      CpuRowTable::Of(*kv.rows);
+  std::vector<PageRows> cached, fresh;
+  for (const CpuRowTable::Sequence& s : sequences) {
+    cached.push_back(
+        {&s, k + s.row_begin * width, v + s.row_begin * width, nullptr});
+  }
+  for (const FreshPages& f : kv.fresh) {
+    fresh.push_back({&sequences[f.sequence], f.k, f.v, &f});
+  }
+  const auto append =
+      kv.type == ComputeType::kF32 ? &AppendAll<float> : &AppendAll<uint16_t>;
+  append(cached, head_dim, kv.part, pool);
+  append(fresh, head_dim, kv.part, pool);
 }
 
 }  // namespace qk::cpu

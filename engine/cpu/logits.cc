@@ -101,9 +101,10 @@ HWY_EXPORT(SumExp);
 HWY_EXPORT(MaxOf);
 HWY_EXPORT(WeightedDifference);
 
-void ReduceLogits(const float* logits, int vocab, int rows,
-                  const int32_t* targets, LogitsRow* out, ThreadPool& pool) {
-  pool.For(rows, [&](int64_t r, int) {
+void ReduceLogits(const float* logits, int vocab,
+                  absl::Span<const int32_t> targets, LogitsRow* out,
+                  ThreadPool& pool) {
+  pool.For(static_cast<int64_t>(targets.size()), [&](int64_t r, int) {
     const float* x = logits + r * vocab;
     const int32_t target = targets[r];
     LogitsRow& row = out[r];
@@ -125,8 +126,10 @@ void ReduceLogits(const float* logits, int vocab, int rows,
   });
 }
 
-void TopLogits(const float* logits, int vocab, const LogitsRow* reduced, int n,
-               int32_t* ids, float* logprobs) {
+namespace {
+
+void Top(const TopJob& job, int vocab) {
+  const float* logits = job.logits;
   std::vector<int32_t> order(vocab);
   for (int i = 0; i < vocab; ++i) order[i] = i;
   const auto more_likely = [&](int32_t a, int32_t b) {
@@ -137,11 +140,19 @@ void TopLogits(const float* logits, int vocab, const LogitsRow* reduced, int n,
     if (!nan_a && logits[a] != logits[b]) return logits[a] > logits[b];
     return a < b;
   };
-  std::partial_sort(order.begin(), order.begin() + n, order.end(), more_likely);
-  for (int i = 0; i < n; ++i) {
-    ids[i] = order[i];
-    logprobs[i] = static_cast<float>(logits[order[i]] - reduced->log_sum_exp);
+  std::partial_sort(order.begin(), order.begin() + job.n, order.end(),
+                    more_likely);
+  for (int i = 0; i < job.n; ++i) {
+    job.to[i] = {order[i], static_cast<float>(logits[order[i]] -
+                                              job.reduced->log_sum_exp)};
   }
+}
+
+}  // namespace
+
+void TopLogits(absl::Span<const TopJob> jobs, int vocab, ThreadPool& pool) {
+  pool.For(static_cast<int64_t>(jobs.size()),
+           [&](int64_t i, int) { Top(jobs[i], vocab); });
 }
 
 void KlDivergence(const float* base, const float* arm, int vocab, int rows,

@@ -224,12 +224,14 @@ class PackedMatrix final : public CpuMatrix {
            static_cast<int64_t>(bias_.size() * sizeof(float));
   }
 
-  void Multiply(const float* x, int rows, float* out,
+  void Multiply(const float* x, absl::Span<const Product> products, int rows,
                 ThreadPool& pool) const override;
 
  private:
   void Block(const float* x, int64_t rows, int64_t first_panel,
              int64_t last_panel, float* out) const;
+  void AddBlock(const float* x, int64_t rows, int64_t first_panel,
+                int64_t last_panel, float* out) const;
 
   int64_t n_;
   int64_t k_;
@@ -297,8 +299,22 @@ void PackedMatrix::Block(const float* x, int64_t rows, int64_t first_panel,
   }
 }
 
-void PackedMatrix::Multiply(const float* x, int rows, float* out,
-                            ThreadPool& pool) const {
+// out += the block, which is computed as by Block, and then added.
+void PackedMatrix::AddBlock(const float* x, int64_t rows, int64_t first_panel,
+                            int64_t last_panel, float* out) const {
+  thread_local std::vector<float> sums;
+  sums.resize(std::max<size_t>(sums.size(), rows * n_));
+  Block(x, rows, first_panel, last_panel, sums.data());
+  const int64_t end = std::min(last_panel * width_, n_);
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* from = sums.data() + r * n_;
+    float* to = out + r * n_;
+    for (int64_t j = first_panel * width_; j < end; ++j) to[j] += from[j];
+  }
+}
+
+void PackedMatrix::Multiply(const float* x, absl::Span<const Product> products,
+                            int rows, ThreadPool& pool) const {
   thread_local std::vector<float> rounded;
   if (type_ == ComputeType::kBF16) {
     rounded.resize(std::max<size_t>(rounded.size(), rows * k_));
@@ -311,16 +327,36 @@ void PackedMatrix::Multiply(const float* x, int rows, float* out,
     });
     x = to;
   }
+  const auto matrix = [](const Product& product) -> const PackedMatrix& {
+    return static_cast<const PackedMatrix&>(product.w);
+  };
+  int64_t panels = 0;
+  for (const Product& product : products) panels += matrix(product).panels_;
   const int64_t row_blocks = (rows + blocking_.rows - 1) / blocking_.rows;
   // There are enough pieces that no thread waits long for the last one.
   const int64_t pieces = std::max<int64_t>(1, 6 * pool.size() / row_blocks);
-  const int64_t group = std::max<int64_t>(1, (panels_ + pieces - 1) / pieces);
-  const int64_t groups = (panels_ + group - 1) / group;
-  pool.For(row_blocks * groups, [&](int64_t task, int) {
-    const int64_t row = (task / groups) * blocking_.rows;
-    const int64_t first = (task % groups) * group;
-    Block(x + row * k_, std::min(blocking_.rows, rows - row), first,
-          std::min(first + group, panels_), out + row * n_);
+  const int64_t group = std::max<int64_t>(1, (panels + pieces - 1) / pieces);
+  // A piece is some panels of one product.
+  struct Piece {
+    const Product* product;
+    int64_t first, last;
+  };
+  std::vector<Piece> all;
+  for (const Product& product : products) {
+    const int64_t end = matrix(product).panels_;
+    for (int64_t p = 0; p < end; p += group) {
+      all.push_back({&product, p, std::min(p + group, end)});
+    }
+  }
+  const int64_t count = static_cast<int64_t>(all.size());
+  pool.For(row_blocks * count, [&](int64_t task, int) {
+    const int64_t row = (task / count) * blocking_.rows;
+    const Piece& piece = all[task % count];
+    const PackedMatrix& w = matrix(*piece.product);
+    const auto run =
+        piece.product->add ? &PackedMatrix::AddBlock : &PackedMatrix::Block;
+    (w.*run)(x + row * k_, std::min(blocking_.rows, rows - row), piece.first,
+             piece.last, piece.product->out + row * w.n_);
   });
 }
 

@@ -18,9 +18,9 @@ namespace qk::cpu {
 
 class CpuMatrix : public Matrix {
  public:
-  // x (rows, in), out (rows, out_features).
-  virtual void Multiply(const float* x, int rows, float* out,
-                        ThreadPool& pool) const = 0;
+  // Backend::MatMul, for products whose weights are all of this class.
+  virtual void Multiply(const float* x, absl::Span<const Product> products,
+                        int rows, ThreadPool& pool) const = 0;
 };
 
 // Packs a weight for the kernel in matmul.cc, which is written with Highway. It

@@ -81,7 +81,7 @@ class OneDnnMatrix final : public CpuMatrix {
     for (const Slice& s : slices_) total += s.weights.size();
     return total;
   }
-  void Multiply(const float* x, int rows, float* out,
+  void Multiply(const float* x, absl::Span<const Product> products, int rows,
                 ThreadPool& pool) const override;
 
  private:
@@ -92,6 +92,8 @@ class OneDnnMatrix final : public CpuMatrix {
                float* out) const;
   void RunSlice(const Slice& slice, const float* x, int64_t rows,
                 float* out) const;
+  void RunProduct(const Slice& slice, const float* x, int64_t rows, bool add,
+                  float* out) const;
 
   int64_t n_;
   int64_t k_;
@@ -235,20 +237,46 @@ absl::Status OneDnnMatrix::Pack(const RowReader& rows, ThreadPool& pool) try {
   return absl::ResourceExhaustedError("no memory for packed weights");
 }
 
-void OneDnnMatrix::Multiply(const float* x, int rows, float* out,
-                            ThreadPool& pool) const {
-  constexpr int64_t kBlockRows = 512;
-  const int64_t blocks = (rows + kBlockRows - 1) / kBlockRows;
-  const int64_t slices = static_cast<int64_t>(slices_.size());
-  pool.For(blocks * slices, [&](int64_t task, int) {
-    const int64_t row = task / slices * kBlockRows;
-    RunSlice(slices_[task % slices], x + row * k_,
-             std::min(kBlockRows, rows - row), out + row * n_);
-  });
-  if (bias_.empty()) return;
+// out = [out +] the slice's columns, with the bias.
+void OneDnnMatrix::RunProduct(const Slice& slice, const float* x, int64_t rows,
+                              bool add, float* out) const {
+  thread_local std::vector<float> sums;
+  if (add) sums.resize(std::max<size_t>(sums.size(), rows * n_));
+  float* to = add ? sums.data() : out;
+  RunSlice(slice, x, rows, to);
+  const int64_t end = slice.begin + slice.columns;
   for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t j = 0; j < n_; ++j) out[r * n_ + j] += bias_[j];
+    for (int64_t j = slice.begin; j < end && !bias_.empty(); ++j) {
+      to[r * n_ + j] += bias_[j];
+    }
+    for (int64_t j = slice.begin; j < end && add; ++j) {
+      out[r * n_ + j] += to[r * n_ + j];
+    }
   }
+}
+
+void OneDnnMatrix::Multiply(const float* x, absl::Span<const Product> products,
+                            int rows, ThreadPool& pool) const {
+  constexpr int64_t kBlockRows = 512;
+  struct Piece {
+    const Product* product;
+    const Slice* slice;
+  };
+  std::vector<Piece> pieces;
+  for (const Product& product : products) {
+    for (const Slice& s : static_cast<const OneDnnMatrix&>(product.w).slices_) {
+      pieces.push_back({&product, &s});
+    }
+  }
+  const int64_t blocks = (rows + kBlockRows - 1) / kBlockRows;
+  const int64_t count = static_cast<int64_t>(pieces.size());
+  pool.For(blocks * count, [&](int64_t task, int) {
+    const int64_t row = task / count * kBlockRows;
+    const auto& [product, slice] = pieces[task % count];
+    const auto& w = static_cast<const OneDnnMatrix&>(product->w);
+    w.RunProduct(*slice, x + row * k_, std::min(kBlockRows, rows - row),
+                 product->add, product->out + row * w.n_);
+  });
 }
 
 bool HasIsa(dnnl::cpu_isa isa) {

@@ -4,6 +4,19 @@
 
 namespace qk::cpu {
 
+void MakeRopeTable(const RopeConfig& rope, absl::Span<const RopeRows> rows,
+                   float* table, ThreadPool& pool) {
+  constexpr int kRows = 32;
+  ForItems(
+      rows, pool, kRows, [](const RopeRows& r) { return r.positions.size(); },
+      [&](const RopeRows& r, int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          FillRopeRow(rope, r.frequencies, r.positions[i],
+                      table + (r.row_begin + i) * rope.rotary_dims);
+        }
+      });
+}
+
 void Rope(float* x, int64_t rows, int heads, int head_dim, int rotary_dims,
           const float* table, ThreadPool& pool) {
   const int half = rotary_dims / 2;

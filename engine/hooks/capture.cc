@@ -1,7 +1,6 @@
 #include "engine/hooks/capture.h"
 
 #include <algorithm>
-#include <chrono>
 #include <numeric>
 #include <utility>
 
@@ -38,27 +37,11 @@ std::vector<int> HeadsOfGroups(const std::vector<int>& query_heads, int group) {
   return heads;
 }
 
-int64_t Product(absl::Span<const int> shape) {
+int64_t NumValues(absl::Span<const int> shape) {
   int64_t n = 1;
   for (int dim : shape) n *= dim;
   return n;
 }
-
-// Adds its lifetime to *seconds.
-class Stopwatch {
- public:
-  explicit Stopwatch(double* seconds)
-      : seconds_(seconds), start_(std::chrono::steady_clock::now()) {}
-  ~Stopwatch() {
-    *seconds_ +=
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start_)
-            .count();
-  }
-
- private:
-  double* seconds_;
-  std::chrono::steady_clock::time_point start_;
-};
 
 }  // namespace
 
@@ -89,7 +72,8 @@ Capture::Capture(const ModelConfig& config, const RunSpec& spec, int arm)
     AddHeadList({a.num_kv_heads, group, group});
     MakeRoom(a, rows);
     if (pattern) {
-      staging_bytes_ = std::max(staging_bytes_, rows * a.num_heads * last * 4);
+      staging_bytes_ = std::max(
+          staging_bytes_, HookOps::BytesFor(rows * a.num_heads * last * 4));
     }
   }
   if (spec.capture.vision_layers.empty()) return;
@@ -107,13 +91,13 @@ void Capture::MakeRoom(const AttentionConfig& attention, int64_t rows) {
   } else if (spec_.capture.form == CaptureForm::kRaw) {
     bytes = rows * attention.q_size() * BytesOf(spec_.capture.raw_dtype);
   }
-  staging_bytes_ = std::max(staging_bytes_, bytes);
+  staging_bytes_ =
+      std::max(staging_bytes_, HookOps::BytesFor(bytes, 8 * widest_));
 }
 
 int64_t Capture::bytes() const {
   if (spec_.capture.off) return 0;
-  int64_t bytes =
-      8 * widest_ + staging_bytes_ + 4 * static_cast<int64_t>(lists_.size());
+  int64_t bytes = 4 * static_cast<int64_t>(lists_.size());
   if (Has(spec_.capture.phase, Phase::kDecode) &&
       spec_.capture.form == CaptureForm::kNormOverTokens) {
     bytes += 8 * widest_ * static_cast<int64_t>(spec_.capture.layers.size()) *
@@ -125,12 +109,10 @@ int64_t Capture::bytes() const {
 absl::Status Capture::Reserve(Backend* backend) {
   backend_ = backend;
   if (spec_.capture.off) return absl::OkStatus();
-  QK_ASSIGN_OR_RETURN(squares_, backend->Allocate(8 * widest_));
-  QK_ASSIGN_OR_RETURN(staging_, backend->Allocate(staging_bytes_));
   const int64_t lists = 4 * static_cast<int64_t>(lists_.size());
   QK_ASSIGN_OR_RETURN(device_lists_, backend->Allocate(lists));
   backend->Upload(device_lists_.as<void>(), lists_.data(), lists);
-  const int64_t decode = bytes() - 8 * widest_ - staging_bytes_ - lists;
+  const int64_t decode = bytes() - lists;
   if (decode > 0) {
     QK_ASSIGN_OR_RETURN(decode_, backend->Allocate(decode));
     backend->Zero(decode_.as<void>(), decode);
@@ -210,10 +192,9 @@ RowSet Capture::RowsOf(const RowSpan& span) const {
           device_lists_.as<int32_t>()};
 }
 
-LayerFrame& Capture::AddFrame(HookPoint point, int layer, Stage stage,
-                              const RowSpan& span, std::vector<int> shape,
-                              RawDtype dtype, std::vector<int> heads,
-                              int group) {
+void Capture::AddFrame(HookPoint point, int layer, Stage stage,
+                       const RowSpan& span, std::vector<int> shape,
+                       RawDtype dtype, std::vector<int> heads, int group) {
   Pending& pending = pending_.emplace_back();
   pending.rope_length = span.rope_length;
   LayerFrame& frame = pending.frame;
@@ -233,27 +214,15 @@ LayerFrame& Capture::AddFrame(HookPoint point, int layer, Stage stage,
   frame.form = spec_.capture.form;
   frame.dtype = dtype;
   frame.shape = std::move(shape);
-  frame.data.resize(Product(frame.shape) * BytesOf(dtype));
-  QK_CHECK(static_cast<int64_t>(frame.data.size()) <= staging_bytes_);
-  return frame;
 }
 
-void Capture::DownloadFrame(const void* device, LayerFrame* frame) {
-  backend_->Download(frame->data.data(), device,
-                     static_cast<int64_t>(frame->data.size()));
-  pending_.back().mark = backend_->MarkDownloads();
-}
-
-void Capture::EmitNorms(HookPoint point, int layer, Stage stage,
-                        const RowSpan& span, const double* squares,
-                        const HeadView& view, int head_dim) {
-  ChosenHeads chosen = HeadsFor(view, span);
-  LayerFrame& frame =
-      AddFrame(point, layer, stage, span, {chosen.set.count, head_dim},
-               RawDtype::kF32, std::move(chosen.ids), view.group);
-  backend_->FinishNorms(
-      {NormsJob{squares, chosen.set, head_dim, staging_.as<float>()}});
-  DownloadFrame(staging_.as<void>(), &frame);
+HookOps::Room Capture::RoomForFrame(HookOps& ops, int64_t scratch_bytes) {
+  Pending& newest = pending_.back();
+  const LayerFrame& frame = newest.frame;
+  const HookOps::Room room =
+      ops.Take(NumValues(frame.shape) * BytesOf(frame.dtype), scratch_bytes);
+  newest.data = room.staged;
+  return room;
 }
 
 double* Capture::DecodeSum(HookPoint point, int layer, Stage stage,
@@ -267,101 +236,115 @@ double* Capture::DecodeSum(HookPoint point, int layer, Stage stage,
   return decode_.as<double>() + index * widest_;
 }
 
-void Capture::Record(HookPoint point, int layer, Stage stage,
-                     const RowSpan& span, const HeadRows& x, bool by_query) {
-  if (!Wants(point, layer, stage, span)) return;
-  const Stopwatch watch(&seconds_);
+int64_t Capture::Record(HookPoint point, int layer, Stage stage,
+                        const RowSpan& span, const HeadRows& x, bool by_query,
+                        HookOps& ops) {
+  if (!Wants(point, layer, stage, span)) return 0;
   const RowSet rows = RowsOf(span);
+  const int64_t width = int64_t{x.heads} * x.head_dim;
   const HeadView view = ViewOf(point, layer, span, x.heads, by_query);
-  if (spec_.capture.form == CaptureForm::kNormOverTokens) {
-    if (span.phase == Phase::kDecode) {
-      decode_rope_length_ = span.rope_length;
-      double* sum = DecodeSum(point, layer, stage, view);
-      backend_->AddMoments({MomentsJob{x, rows, {sum, nullptr}}});
-      return;
-    }
-    double* squares = squares_.as<double>();
-    backend_->AddMoments(
-        {MomentsJob{x, rows, {squares, nullptr}, /*from_zero=*/true}});
-    EmitNorms(point, layer, stage, span, squares, view, x.head_dim);
-    return;
+  const CaptureForm form = spec_.capture.form;
+  if (form == CaptureForm::kNormOverTokens && span.phase == Phase::kDecode) {
+    decode_rope_length_ = span.rope_length;
+    double* sum = DecodeSum(point, layer, stage, view);
+    ops.Add(MomentsJob{x, rows, {sum, nullptr}});
+    return rows.count * width;
   }
   ChosenHeads heads = HeadsFor(view, span);
-  if (spec_.capture.form == CaptureForm::kNormPerToken) {
-    LayerFrame& frame =
-        AddFrame(point, layer, stage, span, {rows.count, heads.set.count},
-                 RawDtype::kF32, std::move(heads.ids), view.group);
-    backend_->TokenNorms(
-        {TokenNormsJob{x, rows, heads.set, staging_.as<float>()}});
-    DownloadFrame(staging_.as<void>(), &frame);
-    return;
+  const auto add_frame = [&](std::vector<int> shape, RawDtype dtype) {
+    AddFrame(point, layer, stage, span, std::move(shape), dtype,
+             std::move(heads.ids), view.group);
+  };
+  if (form == CaptureForm::kNormOverTokens) {
+    add_frame({heads.set.count, x.head_dim}, RawDtype::kF32);
+    const HookOps::Room room = RoomForFrame(ops, 8 * width);
+    auto* squares = static_cast<double*>(room.scratch);
+    ops.Add(MomentsJob{x, rows, {squares, nullptr}, /*from_zero=*/true});
+    ops.Add(NormsJob{squares, heads.set, x.head_dim,
+                     static_cast<float*>(room.result)});
+  } else if (form == CaptureForm::kNormPerToken) {
+    add_frame({rows.count, heads.set.count}, RawDtype::kF32);
+    ops.Add(TokenNormsJob{x, rows, heads.set,
+                          static_cast<float*>(RoomForFrame(ops).result)});
+  } else {
+    const RawDtype dtype = spec_.capture.raw_dtype;
+    add_frame({rows.count, heads.set.count, x.head_dim}, dtype);
+    ops.Add(CopyOutJob{x, rows, heads.set, dtype, RoomForFrame(ops).result});
   }
-  LayerFrame& frame = AddFrame(
-      point, layer, stage, span, {rows.count, heads.set.count, x.head_dim},
-      spec_.capture.raw_dtype, std::move(heads.ids), view.group);
-  backend_->CopyOut({CopyOutJob{x, rows, heads.set, spec_.capture.raw_dtype,
-                                staging_.as<void>()}});
-  DownloadFrame(staging_.as<void>(), &frame);
+  return rows.count * width;
 }
 
-bool Capture::WantsPattern(int layer, const RowSpan& span) const {
-  return Wants(HookPoint::kPattern, layer, Stage::kBefore, span) ||
-         Wants(HookPoint::kPattern, layer, Stage::kAfter, span);
+int64_t Capture::PatternBytes(int layer, const RowSpan& span) const {
+  if (!Wants(HookPoint::kPattern, layer, Stage::kBefore, span) &&
+      !Wants(HookPoint::kPattern, layer, Stage::kAfter, span)) {
+    return 0;
+  }
+  const int64_t rows = RowsOf(span).count;
+  return HookOps::BytesFor(4 * rows * PatternHeads(layer, span).set.count *
+                           (span.first_position + span.rows));
 }
 
-void Capture::RecordPattern(int layer, const RowSpan& span, const float* q,
-                            const AttentionRows& rows, ComputeType type) {
-  const Stopwatch watch(&seconds_);
-  const AttentionConfig& a = config_.layers[layer].attention;
-  const RowSet chosen = RowsOf(span);
-  const int keys = span.first_position + span.rows;
+Capture::ChosenHeads Capture::PatternHeads(int layer,
+                                           const RowSpan& span) const {
+  return HeadsFor({config_.layers[layer].attention.num_heads, 1, 1}, span);
+}
+
+PatternJob Capture::RecordPattern(int layer, const RowSpan& span,
+                                  HookOps& ops) {
+  PatternJob job;
+  job.rows = RowsOf(span);
+  job.keys = span.first_position + span.rows;
+  ChosenHeads heads = PatternHeads(layer, span);
+  job.heads = heads.set;
   // No rule acts on the pattern, so it has one stage.
-  ChosenHeads heads = HeadsFor({a.num_heads, 1, 1}, span);
-  LayerFrame& frame = AddFrame(HookPoint::kPattern, layer, Stage::kBefore, span,
-                               {chosen.count, heads.set.count, keys},
-                               RawDtype::kF32, std::move(heads.ids), 1);
-  backend_->AttentionPattern(q, a, rows, chosen, heads.set, keys, type,
-                             staging_.as<float>());
-  DownloadFrame(staging_.as<void>(), &frame);
+  AddFrame(HookPoint::kPattern, layer, Stage::kBefore, span,
+           {job.rows.count, heads.set.count, job.keys}, RawDtype::kF32,
+           std::move(heads.ids), 1);
+  job.to = static_cast<float*>(RoomForFrame(ops).result);
+  return job;
 }
 
-bool Capture::FinishDecode() {
+bool Capture::FinishDecode(HookOps& ops) {
   bool any = false;
   for (size_t i = 0; i < decode_views_.size(); ++i) {
-    if (decode_views_[i].heads == 0) continue;
+    const HeadView& view = decode_views_[i];
+    if (view.heads == 0) continue;
     any = true;
     const HookPoint point = static_cast<HookPoint>(i / 2 % kNumHookPoints);
     const int layer = spec_.capture.layers[i / 2 / kNumHookPoints];
+    const int head_dim = config_.layers[layer].attention.head_dim;
     RowSpan all;
     all.phase = Phase::kDecode;
     all.rope_length = decode_rope_length_;
-    EmitNorms(point, layer, i % 2 == 1 ? Stage::kAfter : Stage::kBefore, all,
-              decode_.as<double>() + i * widest_, decode_views_[i],
-              config_.layers[layer].attention.head_dim);
+    ChosenHeads heads = HeadsFor(view, all);
+    AddFrame(point, layer, i % 2 == 1 ? Stage::kAfter : Stage::kBefore, all,
+             {heads.set.count, head_dim}, RawDtype::kF32, std::move(heads.ids),
+             view.group);
     pending_.back().frame.position = -1;
+    ops.Add(NormsJob{decode_.as<double>() + i * widest_, heads.set, head_dim,
+                     static_cast<float*>(RoomForFrame(ops).result)});
   }
   return any;
 }
 
 std::vector<LayerFrame> Capture::TakeFrames() {
   std::vector<LayerFrame> done;
-  for (; !pending_.empty() && backend_->DownloadsArrived(pending_.front().mark);
+  for (; !pending_.empty() && pending_.front().data.here();
        pending_.pop_front()) {
     LayerFrame& frame = pending_.front().frame;
+    const absl::Span<const uint8_t> data = pending_.front().data.bytes();
+    frame.data.assign(data.begin(), data.end());
     if (frame.form == CaptureForm::kNormOverTokens) {
-      const Stopwatch watch(&seconds_);
-      const auto* norms = reinterpret_cast<const float*>(frame.data.data());
+      StatisticsInputs& inputs = frame.statistics_inputs.emplace();
+      inputs.lambda = spec_.statistics.lambda;
+      inputs.top_n = spec_.statistics.top_n;
       // The vision tower's RoPE counts rows and columns of patches, so it has
       // no wavelengths in tokens.
-      const std::vector<double> wavelengths =
-          HasRope(frame.point) && frame.image < 0
-              ? config_.layers[frame.layer].attention.rope.Wavelengths(
-                    pending_.front().rope_length)
-              : std::vector<double>();
-      frame.statistics = ComputeStatistics(
-          absl::MakeConstSpan(norms, Product(frame.shape)), frame.shape[0],
-          frame.shape[1], frame.heads, wavelengths, spec_.statistics.lambda,
-          spec_.statistics.top_n);
+      if (HasRope(frame.point) && frame.image < 0) {
+        inputs.wavelengths =
+            config_.layers[frame.layer].attention.rope.Wavelengths(
+                pending_.front().rope_length);
+      }
     }
     done.push_back(std::move(frame));
   }

@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "engine/backend/backend.h"
+#include "engine/hooks/hook_ops.h"
 #include "engine/types/model_config.h"
 #include "engine/types/results.h"
 #include "engine/types/row_span.h"
@@ -26,18 +27,26 @@ class Capture {
 
   // Device memory that Reserve takes, bytes.
   int64_t bytes() const;
+  // Bytes of HookOps' memory that a frame needs.
+  int64_t staging_bytes() const { return staging_bytes_; }
   absl::Status Reserve(Backend* backend);
 
-  // `by_query`: K or V has one head per query head. Otherwise the frame has the
-  // model's KV heads, even if `x` repeats each for its group.
-  void Record(HookPoint point, int layer, Stage stage, const RowSpan& span,
-              const HeadRows& x, bool by_query);
-  bool WantsPattern(int layer, const RowSpan& span) const;
-  void RecordPattern(int layer, const RowSpan& span, const float* q,
-                     const AttentionRows& rows, ComputeType type);
+  // Adds the jobs of a frame if it is wanted. Returns the number of values that
+  // they read, 0 if it is not. `by_query`: K or V has one head per query head.
+  // Otherwise the frame has the model's KV heads, even if `x` repeats each for
+  // its group.
+  int64_t Record(HookPoint point, int layer, Stage stage, const RowSpan& span,
+                 const HeadRows& x, bool by_query, HookOps& ops);
+  // Bytes of HookOps' memory that a frame of the pattern needs; 0: none is
+  // wanted.
+  int64_t PatternBytes(int layer, const RowSpan& span) const;
+  // Makes that frame. The job lacks the sequence; HookOps does not run it.
+  PatternJob RecordPattern(int layer, const RowSpan& span, HookOps& ops);
+  // Counts `seconds` as time that the capture took.
+  void Charge(double seconds) { seconds_ += seconds; }
   // Emits the norms over all decode steps. Called once, after the last step.
   // False: there are none.
-  bool FinishDecode();
+  bool FinishDecode(HookOps& ops);
 
   // Returns the finished frames that have arrived on the host.
   std::vector<LayerFrame> TakeFrames();
@@ -52,7 +61,7 @@ class Capture {
   struct Pending {
     LayerFrame frame;
     int rope_length = 0;  // as in RowSpan
-    int64_t mark = 0;
+    StagedResult data;
   };
 
   // How the heads that a frame counts lie in a tensor.
@@ -73,17 +82,17 @@ class Capture {
   HeadView ViewOf(HookPoint point, int layer, const RowSpan& span, int physical,
                   bool by_query) const;
   void AddHeadList(const HeadView& view);
+  ChosenHeads PatternHeads(int layer, const RowSpan& span) const;
   ChosenHeads HeadsFor(const HeadView& view, const RowSpan& span) const;
   void MakeRoom(const AttentionConfig& attention, int64_t rows);
   double* DecodeSum(HookPoint point, int layer, Stage stage,
                     const HeadView& view);
-  LayerFrame& AddFrame(HookPoint point, int layer, Stage stage,
-                       const RowSpan& span, std::vector<int> shape,
-                       RawDtype dtype, std::vector<int> heads, int group);
-  void EmitNorms(HookPoint point, int layer, Stage stage, const RowSpan& span,
-                 const double* squares, const HeadView& view, int head_dim);
+  void AddFrame(HookPoint point, int layer, Stage stage, const RowSpan& span,
+                std::vector<int> shape, RawDtype dtype, std::vector<int> heads,
+                int group);
+  // Takes room for the newest frame.
+  HookOps::Room RoomForFrame(HookOps& ops, int64_t scratch_bytes = 0);
   RowSet RowsOf(const RowSpan& span) const;
-  void DownloadFrame(const void* device, LayerFrame* frame);
 
   const ModelConfig& config_;
   const RunSpec& spec_;
@@ -91,8 +100,6 @@ class Capture {
   Backend* backend_ = nullptr;
   int64_t widest_ = 0;            // heads * head_dim
   std::vector<int> layer_index_;  // (layers): index in the spec, or -1
-  DeviceBuffer squares_;          // (widest) f64
-  DeviceBuffer staging_;          // one frame's payload
   int64_t staging_bytes_ = 0;
   DeviceBuffer decode_;  // (wanted layers, points, stages, widest)
   std::vector<HeadView> decode_views_;  // index as in decode_
@@ -102,8 +109,6 @@ class Capture {
   std::vector<int32_t> lists_;
   std::map<HeadView, Range> head_lists_;  // places in lists_
   DeviceBuffer device_lists_;             // the device's copy of lists_
-  // A frame must stay in place while its bytes arrive and other frames are
-  // added and taken, so this is a deque.
   std::deque<Pending> pending_;
   double seconds_ = 0;
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "engine/base/check.h"
 #include "engine/types/rule_shape.h"
@@ -137,108 +138,106 @@ void Disruptor::AddState(const ModelConfig& config, int rule_index, Qkv tensor,
     state.offset = state_bytes_;
     // A dim has its square, sum (float64), value (float32) and mask (a byte).
     state_bytes_ += (int64_t{state.size()} * (8 + 8 + 4 + 1) + 63) / 64 * 64;
-  } else {
-    token_mask_bytes_ = std::max<int64_t>(token_mask_bytes_,
-                                          int64_t{positions_} * state.size());
   }
+  staging_bytes_ = std::max(staging_bytes_,
+                            HookOps::BytesFor(state.ReportBytes(positions_)));
   num_roles_ += heads;
   by_layer_[layer].push_back(static_cast<int>(states_.size()));
   states_.push_back(std::move(state));
 }
 
-void Disruptor::Apply(HookPoint point, int layer, const RowSpan& span,
-                      const HeadRows& x) {
-  RunStates(point, layer, false, span, x);
-}
-
-void Disruptor::ApplyToCache(HookPoint point, int layer, const RowSpan& span,
-                             const HeadRows& x) {
-  RunStates(point, layer, true, span, x);
-}
-
-void Disruptor::RunStates(HookPoint point, int layer, bool on_cache,
-                          const RowSpan& span, const HeadRows& x) {
+std::vector<int> Disruptor::StatesAt(HookPoint point, int layer,
+                                     bool on_cache) const {
+  std::vector<int> found;
   for (int i : by_layer_[layer]) {
-    State& state = states_[i];
-    if (state.point == point && state.on_cache == on_cache) {
-      RunState(state, span, x);
-    }
+    const State& state = states_[i];
+    if (state.point == point && state.on_cache == on_cache) found.push_back(i);
   }
+  return found;
 }
 
-void Disruptor::RunState(State& state, const RowSpan& span, const HeadRows& x) {
+void Disruptor::Apply(int index, const RowSpan& span, const HeadRows& x,
+                      HookOps& ops) {
+  State& state = states_[index];
   QK_CHECK(x.heads == static_cast<int>(state.heads.size()));
   const RowSet rows = RowsAt(ChangedPositions(*state.rule, span), span);
   if (state.rule->axis == Rule::Axis::kPerHead) {
-    RunPerHead(state, span, x, rows);
+    RunPerHead(state, span, x, rows, ops);
   } else if (Has(state.rule->phase, span.phase)) {
-    RunPerToken(state, span, x, rows);
+    RunPerToken(state, span, x, rows, ops);
   }
 }
 
 void Disruptor::RunPerHead(State& state, const RowSpan& span, const HeadRows& x,
-                           const RowSet& rows) {
+                           const RowSet& rows, HookOps& ops) {
   const Rule& rule = *state.rule;
   const bool prefill = span.phase == Phase::kPrefill;
   const bool acts = Has(rule.phase, span.phase);
   if (!acts && !(prefill && Has(rule.phase, Phase::kDecode))) return;
-  // Statistics come first, because they are taken from undisrupted values.
   const bool choose = Has(ChoosingPhases(rule), span.phase);
+  if (!state.on_cache && !span.recomputed) {
+    if (choose) {
+      ReportChoice(state, span, ops).rows = acts ? rows.count : 0;
+    } else {
+      state.unreported_rows += rows.count;
+    }
+  }
+  // Statistics come first, because they are taken from undisrupted values.
   if (choose) {
     const RowSet counted = RowsAt(CountedPositions(rule, span), span);
     state.count += counted.count;
-    backend_->AddMoments({MomentsJob{x, counted, state.moments}});
-    backend_->SelectDims(
-        {SelectJob{state.tensor_rule, ChoiceStep(span), state.moments,
-                   state.count, state.head_dim, state.choice}});
+    ops.Add(MomentsJob{x, counted, state.moments});
+    ops.Add(SelectJob{state.tensor_rule, ChoiceStep(span), state.moments,
+                      state.count, state.head_dim, state.choice});
   }
   if (acts) {
-    backend_->ReplaceDims(
-        {ReplaceJob{x, rows, state.choice, rule.replace, rule.factor}});
-  }
-  if (state.on_cache || span.recomputed) return;
-  if (choose) {
-    AddReport(state, span, {}, acts ? rows.count : 0);
-  } else {
-    state.unreported_rows += rows.count;
+    ops.Add(ReplaceJob{x, rows, state.choice, rule.replace, rule.factor});
   }
 }
 
 void Disruptor::RunPerToken(State& state, const RowSpan& span,
-                            const HeadRows& x, const RowSet& rows) {
-  const Choice choice = {token_masks_.as<uint8_t>(), token_values_.as<float>()};
-  backend_->DisruptPerToken(
-      {TokenRuleJob{state.tensor_rule, ChoiceStep(span), x, rows, choice}});
-  if (state.on_cache || span.recomputed) return;
-  std::vector<int> positions(rows.count);
-  std::iota(positions.begin(), positions.end(),
+                            const HeadRows& x, const RowSet& rows,
+                            HookOps& ops) {
+  const int64_t bytes = state.ReportBytes(rows.count);
+  const bool reports = !state.on_cache && !span.recomputed;
+  const HookOps::Room room = reports ? ops.Take(bytes) : ops.Take(0, bytes);
+  auto* values = static_cast<float*>(reports ? room.result : room.scratch);
+  auto* mask = reinterpret_cast<uint8_t*>(values + rows.count);
+  ops.Add(TokenRuleJob{
+      state.tensor_rule, ChoiceStep(span), x, rows, {mask, values}});
+  if (!reports) return;
+  Report& report = AddReport(state, span);
+  report.data = room.staged;
+  report.num_values = rows.count;
+  report.positions.resize(rows.count);
+  std::iota(report.positions.begin(), report.positions.end(),
             span.first_position + rows.begin);
-  AddReport(state, span, std::move(positions), 0);
 }
 
-void Disruptor::Restart() {
+void Disruptor::Restart(HookOps& ops) {
   if (states_.empty()) return;
-  ReportDecode();  // the choice may change
+  ReportDecode(ops);
+  ops.Run();  // the choice may change
   backend_->Zero(memory_.as<void>(), state_bytes_);
   for (State& state : states_) state.count = 0;
 }
 
-bool Disruptor::ReportDecode() {
+bool Disruptor::ReportDecode(HookOps& ops) {
   RowSpan all;
   all.phase = Phase::kDecode;
   bool any = false;
   for (State& state : states_) {
     if (state.unreported_rows == 0) continue;
-    AddReport(state, all, {}, state.unreported_rows).chosen = false;
-    state.unreported_rows = 0;
+    Report& report = ReportChoice(state, all, ops);
+    report.rows = std::exchange(state.unreported_rows, 0);
+    report.chosen = false;
     any = true;
   }
   return any;
 }
 
-Disruptor::Report& Disruptor::AddReport(const State& state, const RowSpan& span,
-                                        std::vector<int> positions,
-                                        int64_t rows) {
+Disruptor::Report& Disruptor::AddReport(const State& state,
+                                        const RowSpan& span) {
   Report& report = reports_.emplace_back();
   report.applied.arm = arm_;
   report.applied.rule = state.rule_index;
@@ -248,21 +247,19 @@ Disruptor::Report& Disruptor::AddReport(const State& state, const RowSpan& span,
   report.applied.step = span.step;
   report.applied.image = image_;
   report.state = &state;
-  report.positions = std::move(positions);
-  report.rows = rows;
-  const bool per_head = state.rule->axis == Rule::Axis::kPerHead;
-  const int64_t n = state.size();
-  const int64_t tokens = static_cast<int64_t>(report.positions.size());
-  report.mask.resize(per_head ? n : tokens * n);
-  report.values.resize(per_head ? n : tokens);
-  const uint8_t* mask =
-      per_head ? state.choice.mask : token_masks_.as<uint8_t>();
-  const float* values =
-      per_head ? state.choice.values : token_values_.as<float>();
-  backend_->Download(report.mask.data(), mask, report.mask.size());
-  backend_->Download(report.values.data(), values,
-                     report.values.size() * sizeof(float));
-  report.mark = backend_->MarkDownloads();
+  return report;
+}
+
+// Reports a per_head rule's choice, as it is when `ops` copies it.
+Disruptor::Report& Disruptor::ReportChoice(const State& state,
+                                           const RowSpan& span, HookOps& ops) {
+  const int64_t bytes = state.ReportBytes(1);
+  const HookOps::Room room = ops.Take(bytes);
+  // The mask lies behind the values.
+  ops.Add(CopyJob{room.result, state.choice.values, bytes});
+  Report& report = AddReport(state, span);
+  report.data = room.staged;
+  report.num_values = state.size();
   return report;
 }
 
@@ -293,6 +290,10 @@ void Disruptor::FillReport(const Report& report, AppliedRule* applied) {
   const Rule& rule = *state.rule;
   const int dims = state.head_dim;
   const int heads = static_cast<int>(state.heads.size());
+  const uint8_t* data = report.data.bytes().data();
+  const auto* values = reinterpret_cast<const float*>(data);
+  const absl::Span<const uint8_t> mask =
+      report.data.bytes().subspan(4 * report.num_values);
   if (rule.axis == Rule::Axis::kPerHead) {
     // The report counts heads as the rule does: a KV head that stands for a
     // group appears once per query head, and a group's copies of a KV head
@@ -300,34 +301,32 @@ void Disruptor::FillReport(const Report& report, AppliedRule* applied) {
     for (int h = 0; h < state.counted_heads; ++h) {
       if (!ActsOnHead(rule, h)) continue;
       const int physical = h * heads / state.counted_heads;
-      AppliedDims chosen = DimsOf(rule, h, report.mask.data() + physical * dims,
-                                  dims, report.values.data() + physical * dims);
+      AppliedDims chosen = DimsOf(rule, h, mask.data() + physical * dims, dims,
+                                  values + physical * dims);
       applied->replaced +=
           static_cast<int64_t>(chosen.dims.size()) * report.rows;
       if (report.chosen) applied->chosen.push_back(std::move(chosen));
     }
     return;
   }
-  const int64_t set =
-      std::count(report.mask.begin(), report.mask.end(), uint8_t{1});
+  const int64_t set = std::count(mask.begin(), mask.end(), uint8_t{1});
   applied->replaced = set * state.counted_heads / heads;
   for (size_t i = 0; i < report.positions.size(); ++i) {
     // All heads of the rule share a token's dims.
     std::vector<uint8_t> any(dims, 0);
     for (int h = 0; h < heads; ++h) {
-      const uint8_t* mask = report.mask.data() + (i * heads + h) * dims;
-      for (int d = 0; d < dims; ++d) any[d] |= mask[d];
+      const uint8_t* of_head = mask.data() + (i * heads + h) * dims;
+      for (int d = 0; d < dims; ++d) any[d] |= of_head[d];
     }
-    applied->chosen.push_back(DimsOf(rule, report.positions[i], any.data(),
-                                     dims, report.values.data() + i));
+    applied->chosen.push_back(
+        DimsOf(rule, report.positions[i], any.data(), dims, values + i));
   }
 }
 
 std::vector<AppliedRule> Disruptor::TakeReports() {
   std::vector<AppliedRule> done;
   size_t i = 0;
-  for (; i < reports_.size() && backend_->DownloadsArrived(reports_[i].mark);
-       ++i) {
+  for (; i < reports_.size() && reports_[i].data.here(); ++i) {
     FillReport(reports_[i], &reports_[i].applied);
     done.push_back(std::move(reports_[i].applied));
   }

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "engine/backend/backend.h"
+#include "engine/hooks/hook_ops.h"
 #include "engine/types/model_config.h"
 #include "engine/types/results.h"
 #include "engine/types/row_span.h"
@@ -36,6 +37,8 @@ class Disruptor {
 
   // Device memory that Reserve takes, bytes.
   int64_t bytes() const;
+  // Bytes of HookOps' memory that one report needs.
+  int64_t staging_bytes() const { return staging_bytes_; }
   absl::Status Reserve(Backend* backend);
 
   bool empty() const { return states_.empty(); }
@@ -47,19 +50,18 @@ class Disruptor {
   bool copies_differ(HookPoint point, int layer, Stage stage,
                      Phase phase) const;
 
-  // Applies the rules of `point` to what attention reads.
-  void Apply(HookPoint point, int layer, const RowSpan& span,
-             const HeadRows& x);
-  // Applies the rules of `point` that persist to what the cache keeps. The
-  // layer's layout must not be kShared.
-  void ApplyToCache(HookPoint point, int layer, const RowSpan& span,
-                    const HeadRows& x);
+  // The rules that act at a point, in their order, by numbers for Apply:
+  // those on what attention reads, or those that persist, on what the cache
+  // keeps.
+  std::vector<int> StatesAt(HookPoint point, int layer, bool on_cache) const;
+  // Adds the jobs by which one of these acts on the rows, and its report's.
+  void Apply(int state, const RowSpan& span, const HeadRows& x, HookOps& ops);
 
-  // Forgets the prompt and all rows after it: they will run again.
-  void Restart();
+  // Forgets the prompt and all rows after it: they will run again. Runs `ops`.
+  void Restart(HookOps& ops);
   // Reports how many values those rules wrote in decode that reuse the prompt's
   // choice. False: none.
-  bool ReportDecode();
+  bool ReportDecode(HookOps& ops);
   // Returns the reports that have arrived on the host since the last call.
   std::vector<AppliedRule> TakeReports();
 
@@ -82,33 +84,33 @@ class Disruptor {
     int64_t count = 0;            // positions in the moments
     int64_t unreported_rows = 0;  // written in decode with the prompt's choice
     int size() const { return static_cast<int>(heads.size()) * head_dim; }
+    // Values and mask of a report. `rows`: those that a per_token rule acts on.
+    int64_t ReportBytes(int64_t rows) const {
+      return rule->axis == DisruptionRule::Axis::kPerHead ? int64_t{5} * size()
+                                                          : rows * (4 + size());
+    }
   };
   struct Report {
     AppliedRule applied;
     const State* state = nullptr;
     std::vector<int> positions;  // per_token: one per row of the mask
-    // The device still writes to these: a vector's elements stay in place when
-    // the report moves.
-    std::vector<uint8_t> mask;
-    std::vector<float> values;
+    // The values (float), then the mask (uint8_t).
+    StagedResult data;
+    int64_t num_values = 0;
     int64_t rows = 0;    // rows written, per_head
     bool chosen = true;  // whether the choice is new
-    int64_t mark = 0;
   };
 
   void FindDifferingCopies(const ModelConfig& config);
   void AddState(const ModelConfig& config, int rule_index, Qkv tensor,
                 int layer, bool on_cache);
   absl::Status MakeTensorRules();
-  void RunStates(HookPoint point, int layer, bool on_cache, const RowSpan& span,
-                 const HeadRows& x);
-  void RunState(State& state, const RowSpan& span, const HeadRows& x);
   void RunPerHead(State& state, const RowSpan& span, const HeadRows& x,
-                  const RowSet& rows);
+                  const RowSet& rows, HookOps& ops);
   void RunPerToken(State& state, const RowSpan& span, const HeadRows& x,
-                   const RowSet& rows);
-  Report& AddReport(const State& state, const RowSpan& span,
-                    std::vector<int> positions, int64_t rows);
+                   const RowSet& rows, HookOps& ops);
+  Report& AddReport(const State& state, const RowSpan& span);
+  Report& ReportChoice(const State& state, const RowSpan& span, HookOps& ops);
   static void FillReport(const Report& report, AppliedRule* applied);
 
   const std::vector<DisruptionRule>& rules_;
@@ -125,12 +127,10 @@ class Disruptor {
   int64_t num_roles_ = 0;                   // all states' heads
   int64_t num_entries_ = 0;                 // all rules' entries
   int64_t state_bytes_ = 0;                 // all per_head rules
-  int64_t token_mask_bytes_ = 0;            // the largest per_token rule
+  int64_t staging_bytes_ = 0;               // of the largest report
   DeviceBuffer roles_;                      // HeadRole (num_roles_)
   DeviceBuffer entries_;                    // HeadDim (num_entries_)
   DeviceBuffer memory_;
-  DeviceBuffer token_masks_;   // (positions, widest heads, head_dim)
-  DeviceBuffer token_values_;  // (positions)
   std::vector<Report> reports_;
 };
 

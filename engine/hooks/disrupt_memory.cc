@@ -23,8 +23,7 @@ absl::StatusOr<DeviceBuffer> UploadAll(const std::vector<T>& values,
 
 int64_t Disruptor::bytes() const {
   if (states_.empty()) return 0;
-  return state_bytes_ + token_mask_bytes_ + int64_t{4} * positions_ +
-         num_roles_ * int64_t{sizeof(HeadRole)} +
+  return state_bytes_ + num_roles_ * int64_t{sizeof(HeadRole)} +
          num_entries_ * int64_t{sizeof(HeadDim)};
 }
 
@@ -33,9 +32,6 @@ absl::Status Disruptor::Reserve(Backend* backend) {
   if (states_.empty()) return absl::OkStatus();
   QK_ASSIGN_OR_RETURN(memory_, backend->Allocate(state_bytes_));
   backend->Zero(memory_.as<void>(), state_bytes_);
-  QK_ASSIGN_OR_RETURN(token_masks_, backend->Allocate(token_mask_bytes_));
-  QK_ASSIGN_OR_RETURN(token_values_,
-                      backend->Allocate(int64_t{4} * positions_));
   QK_RETURN_IF_ERROR(MakeTensorRules());
   for (State& s : states_) {
     if (s.rule->axis == Rule::Axis::kPerToken) continue;

@@ -12,10 +12,10 @@ PageList::~PageList() {
   if (pool_ != nullptr) pool_->GiveBack(std::move(pages_));
 }
 
-KvPage PageList::Layer(int i, int layer) const {
-  const PagePool::LayerPart& part = pool_->layers_[layer];
-  uint8_t* base = pages_[i].as<uint8_t>();
-  return {base + part.k_offset, base + part.v_offset, part.heads};
+std::vector<void*> PageList::pages() const {
+  std::vector<void*> pages;
+  for (const DeviceBuffer& page : pages_) pages.push_back(page.as<void>());
+  return pages;
 }
 
 PagePool::PagePool(const ModelConfig& config, ComputeType type,

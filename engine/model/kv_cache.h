@@ -28,8 +28,8 @@ class PageList {
   ~PageList();
 
   int size() const { return static_cast<int>(pages_.size()); }
-  // Returns one layer's part of page `i`.
-  KvPage Layer(int i, int layer) const;
+  // The pages in device memory.
+  std::vector<void*> pages() const;
 
  private:
   friend class PagePool;
@@ -47,6 +47,8 @@ class PagePool {
   // RESOURCE_EXHAUSTED: there is no room now. Any thread may call this.
   absl::StatusOr<PageList> Take(int64_t pages);
 
+  // One layer's part of each page.
+  const KvPart& part(int layer) const { return layers_[layer]; }
   int64_t page_bytes() const { return page_bytes_; }
   int64_t budget_pages() const { return budget_pages_; }
   int64_t used_pages() const;
@@ -58,14 +60,8 @@ class PagePool {
   friend class PageList;
   void GiveBack(std::vector<DeviceBuffer> pages);
 
-  struct LayerPart {
-    int64_t k_offset = 0;
-    int64_t v_offset = 0;
-    int heads = 0;
-  };
-
   Backend* backend_;
-  std::vector<LayerPart> layers_;
+  std::vector<KvPart> layers_;
   int64_t page_bytes_ = 0;
   int64_t budget_pages_ = 0;
   mutable Mutex mutex_;

@@ -7,13 +7,8 @@
 namespace qk {
 namespace {
 
-// A tile of logits holds about this many bytes: enough rows to make reading
-// lm_head's weights worthwhile, without a buffer for the whole prompt.
-constexpr int64_t kLogitsBytes = int64_t{24} << 20;
-constexpr int64_t kMaxLogitsRows = 128;
-
 struct Widest {
-  int64_t q = 0, kv = 0, intermediate = 0, experts = 0;
+  int64_t q = 0, kv = 0, intermediate = 0, experts = 0, routes = 0;
   int64_t inner = 0, state = 0, dt_rank = 0;
 };
 
@@ -26,6 +21,7 @@ Widest WidestLayer(const ModelConfig& config) {
         std::max<int64_t>(w.intermediate, layer.mlp.intermediate_size);
     if (layer.mlp.num_experts > 1) {
       w.experts = std::max<int64_t>(w.experts, layer.mlp.num_experts);
+      w.routes = std::max<int64_t>(w.routes, layer.mlp.experts_per_token);
     }
     w.inner = std::max<int64_t>(w.inner, layer.mamba.inner_size);
     w.state = std::max<int64_t>(w.state, layer.mamba.state_size);
@@ -37,9 +33,10 @@ Widest WidestLayer(const ModelConfig& config) {
 }  // namespace
 
 Workspace::Workspace(const ModelConfig& config, Backend* backend)
-    : config_(config), backend_(backend) {
+    : config_(config), backend_(backend), tiles_(backend->tiles()) {
   logits_rows_ = static_cast<int>(std::clamp<int64_t>(
-      kLogitsBytes / (4 * int64_t{config.vocab_size}), 1, kMaxLogitsRows));
+      tiles_.logits_bytes / (4 * int64_t{config.vocab_size}), 1,
+      tiles_.logits_rows));
 }
 
 int64_t Workspace::BytesForRows(const ModelConfig& config, int64_t rows) {
@@ -69,6 +66,7 @@ absl::Status Workspace::Grow(DeviceBuffer* buffer, int64_t floats) {
 
 absl::Status Workspace::Reserve(int64_t rows) {
   rows_ = std::max(rows_, rows);
+  QK_RETURN_IF_ERROR(ReserveStaging(tiles_.staging_bytes));
   const Widest w = WidestLayer(config_);
   const int64_t hidden = std::max(config_.hidden_size, config_.embedding_size);
   QK_RETURN_IF_ERROR(Grow(&normed_, rows_ * hidden));
@@ -82,15 +80,18 @@ absl::Status Workspace::Reserve(int64_t rows) {
   QK_RETURN_IF_ERROR(Grow(&mamba_dt_low_, rows_ * w.dt_rank));
   QK_RETURN_IF_ERROR(Grow(&mamba_b_, rows_ * w.state));
   QK_RETURN_IF_ERROR(Grow(&mamba_c_, rows_ * w.state));
-  QK_RETURN_IF_ERROR(Grow(&router_, kMlpRows * w.experts));
+  QK_RETURN_IF_ERROR(Grow(&router_, int64_t{tiles_.mlp_rows} * w.experts));
+  constexpr int64_t kRouteFloats = sizeof(Route) / sizeof(float);
+  QK_RETURN_IF_ERROR(
+      Grow(&routes_, int64_t{tiles_.mlp_rows} * w.routes * kRouteFloats));
   if (w.experts > 0) {
-    QK_RETURN_IF_ERROR(Grow(&expert_in_, kMlpRows * hidden));
-    QK_RETURN_IF_ERROR(Grow(&expert_out_, kMlpRows * hidden));
+    QK_RETURN_IF_ERROR(Grow(&expert_in_, int64_t{tiles_.mlp_rows} * hidden));
+    QK_RETURN_IF_ERROR(Grow(&expert_out_, int64_t{tiles_.mlp_rows} * hidden));
   }
-  QK_RETURN_IF_ERROR(Grow(&mlp_in_, kMlpRows * hidden));
-  QK_RETURN_IF_ERROR(Grow(&mlp_out_, kMlpRows * hidden));
-  QK_RETURN_IF_ERROR(Grow(&gate_, kMlpRows * w.intermediate));
-  QK_RETURN_IF_ERROR(Grow(&up_, kMlpRows * w.intermediate));
+  QK_RETURN_IF_ERROR(Grow(&mlp_in_, int64_t{tiles_.mlp_rows} * hidden));
+  QK_RETURN_IF_ERROR(Grow(&mlp_out_, int64_t{tiles_.mlp_rows} * hidden));
+  QK_RETURN_IF_ERROR(Grow(&gate_, int64_t{tiles_.mlp_rows} * w.intermediate));
+  QK_RETURN_IF_ERROR(Grow(&up_, int64_t{tiles_.mlp_rows} * w.intermediate));
   for (DeviceBuffer& tile : logits_) {
     QK_RETURN_IF_ERROR(Grow(&tile, int64_t{logits_rows_} * config_.vocab_size));
   }
@@ -98,14 +99,19 @@ absl::Status Workspace::Reserve(int64_t rows) {
   for (DeviceBuffer& rows : reduced_) {
     QK_RETURN_IF_ERROR(Grow(&rows, logits_rows_ * kReducedFloats));
   }
-  QK_RETURN_IF_ERROR(Grow(&targets_, logits_rows_));
+  QK_RETURN_IF_ERROR(Grow(&kl_, logits_rows_));
   QK_RETURN_IF_ERROR(Grow(&lm_head_normed_, logits_rows_ * hidden));
   return Grow(&lm_head_rows_, logits_rows_ * hidden);
 }
 
+absl::Status Workspace::ReserveStaging(int64_t bytes) {
+  return Grow(&staging_, (bytes + 3) / 4);
+}
+
 int64_t Workspace::bytes() const {
   int64_t total = 0;
-  for (const DeviceBuffer* b : {&normed_,
+  for (const DeviceBuffer* b : {&staging_,
+                                &normed_,
                                 &q_,
                                 &k_,
                                 &v_,
@@ -118,7 +124,7 @@ int64_t Workspace::bytes() const {
                                 &logits_[1],
                                 &reduced_[0],
                                 &reduced_[1],
-                                &targets_,
+                                &kl_,
                                 &lm_head_rows_,
                                 &lm_head_normed_,
                                 &mamba_x_,
@@ -129,7 +135,8 @@ int64_t Workspace::bytes() const {
                                 &mamba_c_,
                                 &router_,
                                 &expert_in_,
-                                &expert_out_}) {
+                                &expert_out_,
+                                &routes_}) {
     total += b->bytes();
   }
   return total;

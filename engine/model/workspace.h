@@ -13,17 +13,17 @@ namespace qk {
 
 class Workspace {
  public:
-  // The number of rows that an MLP works on at once: their intermediate values
-  // stay in the cache.
-  static constexpr int kMlpRows = 256;
-
   Workspace(const ModelConfig& config, Backend* backend);
 
   // Makes room for passes of `rows` rows. Not to be called within a layer.
   // RESOURCE_EXHAUSTED: there is no memory.
   absl::Status Reserve(int64_t rows);
+  // Makes room for results of `bytes` on their way to the host (HookOps).
+  absl::Status ReserveStaging(int64_t bytes);
   // The number of rows that fit.
   int64_t rows() const { return rows_; }
+  // The number of rows that an MLP works on at once.
+  int mlp_rows() const { return tiles_.mlp_rows; }
   // The number of rows in a tile of logits.
   int logits_rows() const { return logits_rows_; }
 
@@ -34,15 +34,17 @@ class Workspace {
   static int64_t WidestHidden(const ModelConfig& config);
   int64_t bytes() const;
 
+  // Results on their way to the host, within one step.
+  const DeviceBuffer& staging() const { return staging_; }
   float* normed() const { return normed_.as<float>(); }  // (rows, hidden)
   float* q() const { return q_.as<float>(); }  // (rows, heads, head_dim)
   float* k() const { return k_.as<float>(); }  // (rows, kv_heads, head_dim)
   float* v() const { return v_.as<float>(); }  // (rows, kv_heads, head_dim)
   float* z() const { return z_.as<float>(); }  // (rows, heads, head_dim)
-  float* mlp_in() const { return mlp_in_.as<float>(); }    // (kMlpRows, hidden)
-  float* mlp_out() const { return mlp_out_.as<float>(); }  // (kMlpRows, hidden)
-  float* gate() const { return gate_.as<float>(); }        // (kMlpRows, inter)
-  float* up() const { return up_.as<float>(); }            // (kMlpRows, inter)
+  float* mlp_in() const { return mlp_in_.as<float>(); }    // (mlp_rows, hidden)
+  float* mlp_out() const { return mlp_out_.as<float>(); }  // (mlp_rows, hidden)
+  float* gate() const { return gate_.as<float>(); }        // (mlp_rows, inter)
+  float* up() const { return up_.as<float>(); }            // (mlp_rows, inter)
   // Mamba layers: (rows, inner), (rows, dt_rank) and (rows, state).
   float* mamba_x() const { return mamba_x_.as<float>(); }
   float* mamba_gate() const { return mamba_gate_.as<float>(); }
@@ -50,15 +52,17 @@ class Workspace {
   float* mamba_dt_low() const { return mamba_dt_low_.as<float>(); }
   float* mamba_b() const { return mamba_b_.as<float>(); }
   float* mamba_c() const { return mamba_c_.as<float>(); }
-  // Experts: (kMlpRows, num_experts), (kMlpRows, hidden) twice.
+  // Experts: (mlp_rows, num_experts), (mlp_rows, hidden) twice, and
+  // (mlp_rows, experts_per_token).
   float* router() const { return router_.as<float>(); }
   float* expert_in() const { return expert_in_.as<float>(); }
   float* expert_out() const { return expert_out_.as<float>(); }
+  Route* routes() const { return routes_.as<Route>(); }
   // Two tiles (logits_rows, vocab), what each reduces to (logits_rows), and
-  // the targets (logits_rows) of the one in work.
+  // the divergences (logits_rows) of one from the other.
   float* logits(int i) const { return logits_[i].as<float>(); }
   LogitsRow* reduced(int i) const { return reduced_[i].as<LogitsRow>(); }
-  int32_t* targets() const { return targets_.as<int32_t>(); }
+  float* kl() const { return kl_.as<float>(); }
   // The rows (logits_rows, hidden) of a tile, before and after the final norm.
   float* lm_head_rows() const { return lm_head_rows_.as<float>(); }
   float* lm_head_normed() const { return lm_head_normed_.as<float>(); }
@@ -68,14 +72,15 @@ class Workspace {
 
   const ModelConfig& config_;
   Backend* backend_;
+  const Tiles tiles_;
   int64_t rows_ = 0;
   int logits_rows_ = 0;
+  DeviceBuffer staging_;
   DeviceBuffer normed_, q_, k_, v_, z_, mlp_in_, mlp_out_, gate_, up_;
   DeviceBuffer mamba_x_, mamba_gate_, mamba_dt_, mamba_dt_low_, mamba_b_,
       mamba_c_;
-  DeviceBuffer router_, expert_in_, expert_out_;
-  DeviceBuffer logits_[2], reduced_[2], targets_, lm_head_rows_,
-      lm_head_normed_;
+  DeviceBuffer router_, expert_in_, expert_out_, routes_;
+  DeviceBuffer logits_[2], reduced_[2], kl_, lm_head_rows_, lm_head_normed_;
 };
 
 }  // namespace qk

@@ -1,10 +1,10 @@
 #include "engine/run/compare.h"
 
 #include <algorithm>
-#include <chrono>
 #include <limits>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "engine/base/check.h"
 #include "engine/lm_head.h"
 #include "engine/model/workspace.h"
@@ -30,7 +30,10 @@ void FillResult(absl::Span<const LogitsRow> base,
 
 Comparison::Comparison(absl::Span<const int32_t> tokens,
                        std::vector<Sequence*> arms, int baseline)
-    : tokens_(tokens), arms_(std::move(arms)), baseline_(baseline) {
+    : tokens_(tokens),
+      arms_(std::move(arms)),
+      baseline_(baseline),
+      clock_(arms_[baseline]->model().backend()) {
   for (const Sequence* arm : arms_) {
     ComparisonResult& result = results_.emplace_back();
     result.arm = arm->arm();
@@ -55,12 +58,26 @@ void Comparison::RunArm(size_t arm, int begin, int rows, const Workspace& work,
       model,
       sequence.kept_rows() + int64_t{begin} * model.config().embedding_size,
       targets, work, tile);
-  model.backend()->Download(rows_[arm].data() + begin, work.reduced(tile),
-                            rows * int64_t{sizeof(LogitsRow)});
+  due_.push_back({arm, begin,
+                  model.backend()->Fetch(work.reduced(tile),
+                                         rows * int64_t{sizeof(LogitsRow)}),
+                  Arrival()});
+}
+
+void Comparison::Take() {
+  for (; !due_.empty() && due_.front().reduced.here(); due_.pop_front()) {
+    const Due& due = due_.front();
+    const bool is_baseline = static_cast<int>(due.arm) == baseline_;
+    if (!is_baseline && !due.kl.here()) return;
+    absl::c_copy(due.reduced.as<LogitsRow>(),
+                 rows_[due.arm].begin() + due.begin);
+    if (is_baseline) continue;
+    absl::c_copy(due.kl.as<float>(), results_[due.arm].kl.begin() + due.begin);
+  }
 }
 
 void Comparison::RunTile() {
-  const auto start = std::chrono::steady_clock::now();
+  clock_.Begin();
   const Model& base_model = arms_[baseline_]->model();
   const Workspace& work = base_model.workspace();
   const int begin = next_;
@@ -70,19 +87,22 @@ void Comparison::RunTile() {
   for (size_t i = 0; i < arms_.size(); ++i) {
     if (static_cast<int>(i) == baseline_) continue;
     RunArm(i, begin, rows, work, 1);
-    base_model.backend()->KlDivergence(
-        work.logits(0), work.logits(1), base_model.config().vocab_size, rows,
-        work.reduced(0), work.reduced(1), results_[i].kl.data() + begin);
+    Backend& backend = *base_model.backend();
+    backend.KlDivergence(work.logits(0), work.logits(1),
+                         base_model.config().vocab_size, rows, work.reduced(0),
+                         work.reduced(1), work.kl());
+    due_.back().kl = backend.Fetch(work.kl(), int64_t{4} * rows);
   }
+  Take();
   next_ += rows;
-  seconds_ +=
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
-          .count();
+  clock_.End();
 }
 
 absl::StatusOr<std::vector<ComparisonResult>> Comparison::Finish() {
   QK_CHECK(done());
   QK_RETURN_IF_ERROR(arms_[baseline_]->model().backend()->Synchronize());
+  Take();
+  QK_CHECK(due_.empty());
   for (size_t i = 0; i < arms_.size(); ++i) {
     FillResult(rows_[baseline_], rows_[i], &results_[i]);
   }

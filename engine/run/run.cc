@@ -28,6 +28,9 @@ class RunImpl final : public Run {
   bool finished() const override { return finished_; }
   bool comparing() const override { return comparison_ != nullptr; }
   void CompareTile() override;
+  double compare_seconds() override {
+    return times_.compare + (comparing() ? comparison_->Seconds() : 0);
+  }
   void Cancel(absl::Status reason) override;
   bool cancelled() const override { return cancelled_; }
   void FinishCancelled() override;
@@ -177,7 +180,7 @@ void RunImpl::CompareTile() {
 
 void RunImpl::EndComparison() {
   absl::StatusOr<std::vector<ComparisonResult>> results = comparison_->Finish();
-  times_.compare += comparison_->seconds();
+  times_.compare += comparison_->Seconds();
   comparison_.reset();
   if (!results.ok()) {
     Finish(results.status());
@@ -208,7 +211,7 @@ void RunImpl::FinishCancelled() {
 
 void RunImpl::Finish(const absl::Status& status) {
   finished_ = true;
-  if (comparing()) times_.compare += comparison_->seconds();
+  if (comparing()) times_.compare += comparison_->Seconds();
   comparison_.reset();
   std::vector<ArmSummary> summaries;
   for (const RunArm& arm : arms_) {

@@ -64,6 +64,8 @@ class Run {
   // sequence is ready.
   virtual bool comparing() const = 0;
   virtual void CompareTile() = 0;
+  // The device's seconds of the comparison so far.
+  virtual double compare_seconds() = 0;
 
   // Any thread, any time. The run ends between two steps.
   virtual void Cancel(absl::Status reason) = 0;

@@ -135,7 +135,7 @@ int64_t RopeFloats(const Model& model) {
 absl::StatusOr<RunEstimate> Run::Estimate(const RunSpec& spec) {
   const std::atomic<bool> never{false};
   Checked stream, pages, extra, rows;
-  int64_t patches = 0;
+  int64_t patches = 0, staging = 0;
   for (const Image& image : spec.images) {
     patches += image.patches();
     extra = extra + Checked(image.values.size()) * 4;
@@ -158,6 +158,9 @@ absl::StatusOr<RunEstimate> Run::Estimate(const RunSpec& spec) {
       extra = extra + sequence.vision()->bytes();
       rows = rows + patches;
     }
+    // The workspace has the first staging_bytes.
+    const Tiles tiles = spec.arms[i].model->backend()->tiles();
+    staging = std::max(staging, sequence.staging_bytes() - tiles.staging_bytes);
     extra =
         extra + sequence.extra_bytes() +
         Checked(arm_pages) * spec.arms[i].model->pages().page_bytes() +
@@ -172,11 +175,11 @@ absl::StatusOr<RunEstimate> Run::Estimate(const RunSpec& spec) {
   }
   // A pass of many rows has buffers of its own.
   for (const ArmSpec& arm : spec.arms) {
-    if (rows.value() <= Batch::kStepRows) break;
+    if (rows.value() <= arm.model->backend()->tiles().step_rows) continue;
     extra = extra +
             Checked(tokens) * Batch::PauseBufferBytes(arm.model->config(), 1);
   }
-  extra = extra + stream;
+  extra = extra + stream + staging;
   if (stream.bad() || pages.bad() || extra.bad() || rows.bad()) {
     return absl::ResourceExhaustedError(
         "the request's size overflows; reduce layers/heads/positions");

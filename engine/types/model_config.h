@@ -188,11 +188,15 @@ struct ModelConfig {
   bool has_attention(int layer) const {
     return layers[layer].attention.num_heads > 0;
   }
-  int64_t mamba_state_floats() const {
+  // A sequence's states of all Mamba layers lie one after another: floats
+  // before a layer's, and of all.
+  int64_t mamba_state_offset(int layer) const {
     int64_t floats = 0;
-    for (const LayerConfig& layer : layers)
-      floats += layer.mamba.state_floats();
+    for (int i = 0; i < layer; ++i) floats += layers[i].mamba.state_floats();
     return floats;
+  }
+  int64_t mamba_state_floats() const {
+    return mamba_state_offset(num_layers());
   }
 };
 

@@ -32,7 +32,13 @@ struct LayerFrame {
       false;       // whether this is a post-RoPE point of a layer without RoPE
   int image = -1;  // the image that the vision tower saw; -1: the text
   std::string data;  // row-major little-endian
-  std::optional<Statistics> statistics;
+  // Set if the frame has statistics: what they take beside the data.
+  std::optional<StatisticsInputs> statistics_inputs;
+  std::optional<Statistics> statistics;  // once ComputeStatistics has run
+
+  // Sets `statistics` if the frame has them. It takes some microseconds, so it
+  // is not for the scheduler's thread.
+  void ComputeStatistics();
 };
 
 struct AppliedDims {

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "engine/base/check.h"
+#include "engine/types/results.h"
 
 namespace qk {
 namespace {
@@ -111,6 +112,15 @@ Statistics ComputeStatistics(absl::Span<const float> norms, int heads,
   if (static_cast<int>(massive.size()) > top_n) massive.resize(top_n);
   s.top = std::move(massive);
   return s;
+}
+
+void LayerFrame::ComputeStatistics() {
+  if (!statistics_inputs.has_value()) return;
+  const auto* norms = reinterpret_cast<const float*>(data.data());
+  statistics = qk::ComputeStatistics(
+      {norms, data.size() / sizeof(float)}, shape[0], shape[1], heads,
+      statistics_inputs->wavelengths, statistics_inputs->lambda,
+      statistics_inputs->top_n);
 }
 
 }  // namespace qk

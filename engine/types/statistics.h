@@ -31,6 +31,13 @@ struct Statistics {
   MassiveEntry largest;  // the entry with the largest ratio, massive or not
 };
 
+// What the statistics of a frame take beside its norms, as ComputeStatistics.
+struct StatisticsInputs {
+  std::vector<double> wavelengths;
+  double lambda = 0;
+  int top_n = 0;
+};
+
 // `norms` is (heads, head_dim), row-major. Entries that are not finite count
 // only in non_finite_count; if there are no others, ratio and max are NaN.
 // `head_ids` gives the head of each row (of captured heads); empty means 0,

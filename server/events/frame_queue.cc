@@ -13,8 +13,9 @@ struct PayloadBytes {
   int64_t operator()(const QueuePosition&) const { return 0; }
   int64_t operator()(const LayerFrame& frame) const {
     int64_t bytes = static_cast<int64_t>(frame.data.size());
-    if (frame.statistics.has_value()) {
-      bytes += frame.statistics->top.size() * sizeof(MassiveEntry);
+    if (frame.statistics_inputs.has_value()) {
+      bytes += frame.statistics_inputs->top_n *
+               static_cast<int64_t>(sizeof(MassiveEntry));
     }
     return bytes;
   }
@@ -114,6 +115,13 @@ void FrameQueue::Push(StreamItem item) {
 }
 
 std::optional<StreamItem> FrameQueue::Pop() {
+  std::optional<StreamItem> item = Take();
+  if (!item.has_value()) return item;
+  if (auto* frame = std::get_if<LayerFrame>(&*item)) frame->ComputeStatistics();
+  return item;
+}
+
+std::optional<StreamItem> FrameQueue::Take() {
   MutexLock lock(&mutex_);
   // The reader has finished with the previous item.
   bytes_ -= in_hand_;

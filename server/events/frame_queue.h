@@ -72,6 +72,7 @@ class FrameQueue : public RunSink {
   void Discard();
 
  private:
+  std::optional<StreamItem> Take();
   void Push(StreamItem item);
 
   std::atomic<int64_t>* const buffered_;

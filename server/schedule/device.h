@@ -21,6 +21,8 @@ class DevicePass {
   virtual void DropCancelled() = 0;
   virtual bool done() const = 0;
   virtual absl::Status Finish() = 0;
+  // The device's seconds of the steps that it has done.
+  virtual double Seconds() = 0;
 };
 
 class Device {

@@ -30,6 +30,7 @@ class EngineDevice : public Device {
     void DropCancelled() override { pass_.DropCancelled(); }
     bool done() const override { return pass_.done(); }
     absl::Status Finish() override { return pass_.Finish(); }
+    double Seconds() override { return pass_.Seconds(); }
 
    private:
     // Keeps the model loaded: its last run may be cancelled, and the model

@@ -19,13 +19,18 @@ constexpr int kRowsBeforeMeasured = 64;
 class ComparisonPass : public DevicePass {
  public:
   explicit ComparisonPass(Run* run) : run_(run) {}
-  void RunStep() override { run_->CompareTile(); }
+  void RunStep() override {
+    run_->CompareTile();
+    seconds_ = run_->compare_seconds();
+  }
   void DropCancelled() override {}
   bool done() const override { return !run_->comparing(); }
   absl::Status Finish() override { return absl::OkStatus(); }
+  double Seconds() override { return seconds_; }
 
  private:
   Run* const run_;
+  double seconds_ = 0;
 };
 
 }  // namespace

@@ -10,7 +10,7 @@ struct SchedulerOptions {
   int max_queued_requests = 256;
   int max_rows_per_pass = 4096;
   // Limit for a pass of several runs. A pass with more rows takes memory that
-  // the estimates of several small runs do not include (Batch::kStepRows).
+  // the estimates of several small runs do not include (Tiles::step_rows).
   int max_rows_per_flow = 512;
   // How long a pass runs before the scheduler chooses again.
   absl::Duration slice = absl::Milliseconds(100);

@@ -28,19 +28,21 @@ void SliceRunner::RunSlice(LivePass* live) {
     if (live->is_long && queue_->arrivals() != arrivals) break;
   }
   if (!live->plan.parts.empty() && !live->pass->done()) {
-    const double seconds = clock_->Seconds() - start;
-    live->seconds += seconds;
-    Charge(live->plan, seconds);
+    ChargeSteps(live);
     return;
   }
   const absl::Status status = live->pass->Finish();
-  const double seconds = clock_->Seconds() - start;
-  live->seconds += seconds;
-  Charge(live->plan, seconds);
+  ChargeSteps(live);
   FinishPass(live, status);
   active_->passes().remove_if(
       [live](const LivePass& pass) { return &pass == live; });
   active_->DropFinished();
+}
+
+// Charges what the device has done since the last time.
+void SliceRunner::ChargeSteps(LivePass* live) {
+  const double seconds = live->pass->Seconds();
+  Charge(live->plan, seconds - std::exchange(live->seconds, seconds));
 }
 
 void SliceRunner::Charge(const PassPlan& plan, double seconds) {

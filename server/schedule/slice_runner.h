@@ -32,6 +32,7 @@ class SliceRunner {
   void RunSlice(LivePass* live);
 
  private:
+  void ChargeSteps(LivePass* live);
   void Charge(const PassPlan& plan, double seconds);
   void FinishPass(LivePass* live, const absl::Status& status);
 

@@ -2,6 +2,7 @@ qk_test(base_test SOURCES base/crc32c_test.cc base/flag_parser_test.cc
         base/json_string_test.cc LIBS qk_base)
 qk_test(golden_test SOURCES golden_test.cc LIBS qk_core)
 qk_test(disruption_test SOURCES hooks/disruption_test.cc LIBS qk_core)
+qk_test(hook_ops_test SOURCES hooks/hook_ops_test.cc LIBS qk_core)
 qk_test(rule_product_test SOURCES hooks/rule_product_test.cc
         hooks/rule_reference.cc TIMEOUT 900 LIBS qk_core)
 qk_test(query_head_capture_test SOURCES hooks/query_head_capture_test.cc
@@ -11,6 +12,8 @@ qk_test(generation_test SOURCES run/generation_test.cc run/continuation_test.cc
 qk_test(estimate_test SOURCES run/estimate_test.cc LIBS qk_core)
 qk_test(test_backend_test SOURCES test_backend_test.cc LIBS qk_core)
 qk_test(create_backend_test SOURCES create_backend_test.cc LIBS qk_core)
+qk_test(step_clock_test SOURCES step_clock_test.cc LIBS qk_core)
+qk_test(op_counts_test SOURCES op_counts_test.cc LIBS qk_core)
 qk_test(identity_test SOURCES identity_test.cc LIBS qk_core)
 qk_test(config_test SOURCES architectures/config_test.cc architectures/config_families_test.cc
         architectures/config_rope_test.cc model/gemma3_folder_test.cc LIBS qk_core)
@@ -39,6 +42,16 @@ qk_test(backend_conformance_test SOURCES backend/backend_conformance_test.cc
         backend/attention_conformance_test.cc backend/disrupt_conformance_test.cc
         backend/hooks_conformance_test.cc backend/logits_conformance_test.cc
         backend/matmul_conformance_test.cc backend/mixers_conformance_test.cc LIBS qk_core)
+
+# The same on a backend whose results arrive late: nothing reads them earlier,
+# and whoever asked for them may be gone.
+foreach(test golden_test identity_test families_identity_test disruption_test
+        query_head_capture_test generation_test non_finite_test)
+  add_test(NAME ${test}_deferred COMMAND ${test})
+  set_tests_properties(${test}_deferred PROPERTIES TIMEOUT 3600
+    ENVIRONMENT QK_TEST_BACKEND=deferred)
+  qk_label_test(${test}_deferred ${QK_TEST_LABELS})
+endforeach()
 
 # The real models are not in this repository: deploy/fetch_model.sh gets the
 # first.

@@ -4,7 +4,8 @@
 //   QK_TEST_BACKEND=cpu-highway ctest --preset release
 //
 // The values are cpu (the default), and cpu-highway or cpu-onednn for one of
-// its kernels alone; "cpu:3" has 3 threads unless a test asks for a number
+// its kernels alone; deferred is cpu with results that arrive late
+// (deferred_backend.h). "cpu:3" has 3 threads unless a test asks for a number
 // itself.
 #ifndef QKSCOPE_TESTS_ENGINE_TEST_BACKEND_H_
 #define QKSCOPE_TESTS_ENGINE_TEST_BACKEND_H_
@@ -25,6 +26,7 @@
 #include "engine/backend/backend.h"
 #include "engine/cpu/cpu_backend.h"
 #include "engine/cpu/matmul.h"
+#include "tests/engine/deferred_backend.h"
 
 namespace qk::testing {
 
@@ -59,7 +61,11 @@ inline std::vector<TestBackend> AllTestBackends() {
            .make = cpu(MatMulKernel::kOneDnn),
            .has_bf16 = cpu::OneDnnSupports(ComputeType::kBF16),
            // dnnl_primitive_desc_iterator_create leaks in oneDNN 2.6.
-           .leaks_out_of_memory = true}};
+           .leaks_out_of_memory = true},
+          {.name = "deferred", .make = [cpu](int threads) {
+             return std::make_unique<DeferredBackend>(
+                 cpu(MatMulKernel::kAuto)(threads));
+           }}};
 }
 
 // Finds a backend by "NAME" or "NAME:THREADS". An unknown name ends the

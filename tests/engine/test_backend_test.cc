@@ -57,12 +57,36 @@ TEST(TestBackendTest, TheCpuHasTwoKernels) {
   EXPECT_THAT(F32Kernel(kernels[1].make(1)->info()), HasSubstr(":onednn-"));
 }
 
+TEST(TestBackendTest, DeferredResultsArriveWhenSomebodyWaits) {
+  const Environment environment("deferred");
+  const auto backend = MakeTestBackend(1);
+  const DeviceBuffer memory = backend->Allocate(4).value();
+  const int32_t seven = 7, eight = 8;
+  backend->Upload(memory.as<void>(), &seven, 4);
+  const Arrival first = backend->Fetch(memory.as<void>(), 4);
+  backend->Upload(memory.as<void>(), &eight, 4);
+  EXPECT_FALSE(first.here());
+  EXPECT_DEATH(first.bytes(), "here");
+  const std::unique_ptr<Moment> moment = backend->Mark();
+  const Arrival later = backend->Fetch(memory.as<void>(), 4);
+  EXPECT_FALSE(moment->reached());
+  moment->Wait();
+  EXPECT_TRUE(moment->reached());
+  EXPECT_FALSE(later.here());
+  ASSERT_TRUE(first.here());
+  EXPECT_EQ(first.as<int32_t>()[0], 7);  // as it was when it was fetched
+  ASSERT_TRUE(backend->Synchronize().ok());
+  EXPECT_EQ(later.as<int32_t>()[0], 8);
+  EXPECT_FALSE(Arrival().here());
+}
+
 TEST(TestBackendTest, AnUnknownNameEndsTheProcess) {
   for (const char* name : {"", "gpu", "cpu-", "cpu:", "cpu:0", "cpu:-1",
                            "cpu:two", "cpu:1:2", ":2"}) {
     const Environment environment(name);
     EXPECT_EXIT(MakeTestBackend(), ExitedWithCode(1),
-                "QK_TEST_BACKEND: must be .*cpu, cpu-highway, cpu-onednn; got")
+                "QK_TEST_BACKEND: must be .*cpu, cpu-highway, cpu-onednn, "
+                "deferred; got")
         << name;
     EXPECT_EXIT(TestKernels(), ExitedWithCode(1), "QK_TEST_BACKEND") << name;
   }

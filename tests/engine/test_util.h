@@ -66,6 +66,7 @@ inline std::vector<float> Floats(const std::string& bytes) {
 class Recorder : public RunSink {
  public:
   void OnLayer(LayerFrame frame) override {
+    frame.ComputeStatistics();
     frames.push_back(std::move(frame));
   }
   void OnApplied(AppliedRule rule) override {

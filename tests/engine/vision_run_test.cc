@@ -120,7 +120,11 @@ TEST_F(VisionRunTest, OneArmTakesTheTowersRows) {
   EXPECT_EQ(sequences[0]->TowerRows(),
             spec.images[0].patches() + spec.images[1].patches());
   EXPECT_EQ(sequences[1]->TowerRows(), 0);
-  while (!sequences[0]->vision()->done()) sequences[0]->vision()->RunLayer();
+  HookOps ops(model_->backend(), model_->workspace().staging());
+  while (!sequences[0]->vision()->done()) {
+    sequences[0]->vision()->RunLayer(ops);
+  }
+  ops.Fetch();
   EXPECT_EQ(sequences[0]->TowerRows(), 0);
 }
 

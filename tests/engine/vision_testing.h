@@ -76,25 +76,33 @@ inline TowerOutput RunTower(const Model& model,
                             const std::vector<Image>& images) {
   TowerOutput out;
   Backend& backend = *model.backend();
-  Vision vision(model, images);
-  vision.AddHook([&](int, HookPoint point, int layer, const HeadRows& x) {
-    std::vector<float>& all = out.hooks[{layer, static_cast<int>(point)}];
-    const size_t begin = all.size();
-    all.resize(begin + size_t{1} * x.rows * x.heads * x.head_dim);
-    backend.Download(all.data() + begin, x.data,
-                     static_cast<int64_t>(all.size() - begin) * 4);
+  const auto append = [&](std::vector<float>* to, const float* device,
+                          int64_t n) {
+    const Arrival arrival = backend.Fetch(device, 4 * n);
     EXPECT_TRUE(backend.Synchronize().ok());
+    const absl::Span<const float> values = arrival.as<float>();
+    to->insert(to->end(), values.begin(), values.end());
+  };
+  Vision vision(model, images);
+  RunSpec no_capture;
+  no_capture.capture.off = true;
+  Capture capture(model.config(), no_capture, 0);
+  int layer = 0;
+  vision.AddHook([&](int, HookPoint point, const HeadRows& x) {
+    std::vector<float>& all = out.hooks[{layer, static_cast<int>(point)}];
+    append(&all, x.data, int64_t{1} * x.rows * x.heads * x.head_dim);
+    return HookedTensor{
+        .point = point, .span = {}, .x = x, .capture = &capture};
   });
   const absl::Status status = vision.Reserve();
   EXPECT_TRUE(status.ok()) << status;
-  while (!vision.done()) vision.RunLayer();
+  HookOps ops(&backend, model.workspace().staging());
+  for (; !vision.done(); ++layer) vision.RunLayer(ops);
   int64_t patches = 0;
   for (const Image& image : images) patches += image.patches();
   const int merge = model.config().vision.merge_size;
-  out.embeddings.resize(patches / (merge * merge) * model.config().hidden_size);
-  backend.Download(out.embeddings.data(), vision.embeddings(),
-                   static_cast<int64_t>(out.embeddings.size()) * 4);
-  EXPECT_TRUE(backend.Synchronize().ok());
+  append(&out.embeddings, vision.embeddings(),
+         patches / (merge * merge) * model.config().hidden_size);
   return out;
 }
 

@@ -119,6 +119,7 @@ class GatedDevice : public Device {
     void DropCancelled() override { pass_->DropCancelled(); }
     bool done() const override { return pass_->done(); }
     absl::Status Finish() override { return pass_->Finish(); }
+    double Seconds() override { return pass_->Seconds(); }
 
    private:
     std::unique_ptr<DevicePass> pass_;

@@ -12,46 +12,49 @@
 
 namespace qk::testing {
 
-// Pages of one sequence; unwritten slots are NaN.
+// Pages of one sequence, with the keys and values of one layer; unwritten slots
+// are NaN. How values lie in a page is the backend's own matter.
 class Pages {
  public:
-  Pages(Backend& backend, int count, int heads, int head_dim,
-        ComputeType type) {
-    const size_t bytes =
-        static_cast<size_t>(heads) * head_dim * kPageSize * BytesOf(type);
-    for (int i = 0; i < count; ++i) {
-      k_.push_back(std::make_unique<DeviceVector<uint8_t>>(backend, bytes));
-      v_.push_back(std::make_unique<DeviceVector<uint8_t>>(backend, bytes));
-      pages_.push_back({k_[i]->data(), v_[i]->data(), heads});
-    }
+  Pages(Backend& backend, int count, int heads, int head_dim, ComputeType type)
+      : type_(type),
+        half_(int64_t{heads} * head_dim * kPageSize * BytesOf(type)),
+        part_{0, half_, heads},
+        memory_(backend, count * 2 * half_) {
+    for (int i = 0; i < count; ++i)
+      pages_.push_back(memory_.data() + i * stride());
   }
 
-  const KvPage* get() const { return pages_.data(); }
+  absl::Span<void* const> get() const { return pages_; }
+  const KvPart& part() const { return part_; }
+  int64_t stride() const { return 2 * half_; }
 
-  // K of page p is (heads, head_dim, kPageSize), V is (heads, kPageSize,
-  // head_dim).
-  std::vector<float> K(int p, ComputeType type) { return Read(*k_[p], type); }
-  std::vector<float> V(int p, ComputeType type) { return Read(*v_[p], type); }
-
- private:
-  static std::vector<float> Read(DeviceVector<uint8_t>& from,
-                                 ComputeType type) {
-    const std::vector<uint8_t> bytes = from.Read();
-    std::vector<float> values(bytes.size() / BytesOf(type));
-    for (size_t i = 0; i < values.size(); ++i) {
-      if (type == ComputeType::kF32) {
-        std::memcpy(&values[i], &bytes[4 * i], 4);
+  // What the keys or the values of page p have, sorted, without NaNs.
+  std::vector<float> Sorted(int p, bool keys) {
+    const std::vector<uint8_t> bytes = memory_.Read();
+    const uint8_t* from = &bytes[p * stride() + (keys ? 0 : half_)];
+    std::vector<float> values;
+    for (int64_t i = 0; i < half_; i += BytesOf(type_)) {
+      float value;
+      if (type_ == ComputeType::kF32) {
+        std::memcpy(&value, from + i, 4);
       } else {
         uint16_t half;
-        std::memcpy(&half, &bytes[2 * i], 2);
-        values[i] = FromBF16(half);
+        std::memcpy(&half, from + i, 2);
+        value = FromBF16(half);
       }
+      if (!std::isnan(value)) values.push_back(value);
     }
+    std::sort(values.begin(), values.end());
     return values;
   }
 
-  std::vector<std::unique_ptr<DeviceVector<uint8_t>>> k_, v_;
-  std::vector<KvPage> pages_;
+ private:
+  ComputeType type_;
+  int64_t half_;
+  KvPart part_;
+  DeviceVector<uint8_t> memory_;
+  std::vector<void*> pages_;
 };
 
 struct Span {
@@ -198,47 +201,82 @@ class FilledPages {
         config_(data.config),
         type_(type),
         q_(backend, data.q) {
-    int row_begin = 0;
+    const size_t width = data.page_heads * c.head_dim;
+    std::vector<SequenceRows> earlier, now;
+    std::vector<float> k[2], v[2];  // the rows of all sequences, in both parts
+    int row_begin = 0, earlier_begin = 0;
     for (size_t s = 0; s < c.sequences.size(); ++s) {
       const Span& sequence = c.sequences[s];
       pages_.push_back(std::make_unique<Pages>(
           backend, (sequence.end() + kPageSize - 1) / kPageSize,
           data.page_heads, c.head_dim, type));
-      const DeviceVector<float> k(backend, data.k[s]);
-      const DeviceVector<float> v(backend, data.v[s]);
-      const size_t width = data.page_heads * c.head_dim;
-      for (const Span& part : {Span{0, sequence.first_position}, sequence}) {
-        const size_t offset = part.first_position * width;
-        backend.AppendKv({k.data() + offset, part.rows, data.page_heads,
-                          c.head_dim, part.first_position},
-                         {v.data() + offset, part.rows, data.page_heads,
-                          c.head_dim, part.first_position},
-                         type, pages_[s]->get());
+      const size_t split = sequence.first_position * width;
+      for (const auto& [from, to] :
+           {std::pair{&data.k[s], k}, {&data.v[s], v}}) {
+        to[0].insert(to[0].end(), from->begin(), from->begin() + split);
+        to[1].insert(to[1].end(), from->begin() + split, from->end());
       }
-      sequences_.push_back({row_begin, sequence.rows, sequence.first_position,
-                            pages_[s]->get()});
+      const absl::Span<void* const> pages = pages_[s]->get();
+      if (split > 0) {
+        earlier.push_back({earlier_begin, sequence.first_position, 0, pages});
+      }
+      now.push_back({row_begin, sequence.rows, sequence.first_position, pages});
+      earlier_begin += sequence.first_position;
       row_begin += sequence.rows;
     }
+    rows_ = row_begin;
+    for (const auto& [i, sequences] : {std::pair{0, &earlier}, {1, &now}}) {
+      table_ = backend.MakeRowTable(*sequences).value();
+      const DeviceVector<float> dev_k(backend, k[i]), dev_v(backend, v[i]);
+      backend.AppendKv(dev_k.data(), dev_v.data(), c.head_dim, kv());
+    }
+  }
+
+  // Stores the rows again, through another view.
+  void Append(const AttentionCase& c, const AttentionData& data,
+              const KvView& view) {
+    std::vector<float> k, v;
+    for (size_t s = 0; s < c.sequences.size(); ++s) {
+      const size_t split =
+          c.sequences[s].first_position * data.page_heads * c.head_dim;
+      k.insert(k.end(), data.k[s].begin() + split, data.k[s].end());
+      v.insert(v.end(), data.v[s].begin() + split, data.v[s].end());
+    }
+    const DeviceVector<float> dev_k(backend_, k), dev_v(backend_, v);
+    backend_.AppendKv(dev_k.data(), dev_v.data(), c.head_dim, view);
   }
 
   std::vector<float> Run(size_t n) {
     DeviceVector<float> out(backend_, n);
-    backend_.Attention(q_.data(), config_, sequences_, type_, out.data());
+    backend_.Attention(q_.data(), config_, kv(), {0, rows_}, out.data());
     return out.Read();
   }
-  std::vector<float> Pattern(size_t sequence, const std::vector<int>& rows,
+  // The same in parts of `most` rows.
+  std::vector<float> RunInParts(size_t n, int most) {
+    DeviceVector<float> out(backend_, n);
+    for (int row = 0; row < rows_; row += most) {
+      backend_.Attention(q_.data(), config_, kv(),
+                         {row, std::min(rows_, row + most)}, out.data());
+    }
+    return out.Read();
+  }
+  std::vector<float> Pattern(int sequence, const std::vector<int>& rows,
                              const std::vector<int>& heads, int keys) {
     const DeviceVector<int32_t> row_list(backend_, rows);
     const DeviceVector<int32_t> head_list(backend_, heads);
     DeviceVector<float> out(backend_, rows.size() * heads.size() * keys);
     backend_.AttentionPattern(
-        q_.data(), config_, sequences_[sequence],
-        {0, static_cast<int>(rows.size()), row_list.data()},
-        {static_cast<int>(heads.size()), head_list.data()}, keys, type_,
-        out.data());
+        q_.data(), config_, kv(),
+        {PatternJob{sequence,
+                    {0, static_cast<int>(rows.size()), row_list.data()},
+                    {static_cast<int>(heads.size()), head_list.data()},
+                    keys,
+                    out.data()}});
     return out.Read();
   }
   Pages& pages(size_t s) { return *pages_[s]; }
+  const RowTable& table() const { return *table_; }
+  KvView kv() const { return {table_.get(), pages_[0]->part(), {}, type_}; }
 
  private:
   Backend& backend_;
@@ -246,7 +284,8 @@ class FilledPages {
   ComputeType type_;
   DeviceVector<float> q_;
   std::vector<std::unique_ptr<Pages>> pages_;
-  std::vector<AttentionRows> sequences_;
+  std::unique_ptr<RowTable> table_;
+  int rows_ = 0;
 };
 
 }  // namespace qk::testing

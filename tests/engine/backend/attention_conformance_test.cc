@@ -15,66 +15,101 @@ const char* NameOf(ComputeType type) {
   return type == ComputeType::kF32 ? " f32" : " bf16";
 }
 
-TEST_P(AttentionTest, AppendKvWritesItsSlotsOnly) {
-  Random random(1);
-  const AttentionCase c = {"append", 4, 2, 24, {}, {{60, 75}}};
-  for (ComputeType type : {ComputeType::kF32, ComputeType::kBF16}) {
-    const AttentionData data = MakeData(c, type, random);
-    FilledPages filled(backend(), c, data, type);
-    for (int p = 0; p < 3; ++p) {
-      const std::vector<float> k = filled.pages(0).K(p, type);
-      const std::vector<float> v = filled.pages(0).V(p, type);
-      for (int i = 0; i < 2 * 24 * kPageSize; ++i) {
-        const int head = i / (24 * kPageSize);
-        const int slot = i % kPageSize, d = i / kPageSize % 24;
-        const float got_k = k[i];
-        const float got_v = v[(head * kPageSize + slot) * 24 + d];
-        const int position = p * kPageSize + slot;
-        if (position >= 135) {
-          EXPECT_TRUE(std::isnan(got_k) && std::isnan(got_v));
-          continue;
-        }
-        EXPECT_EQ(got_k, data.k[0][(position * 2 + head) * 24 + d]);
-        EXPECT_EQ(got_v, data.v[0][(position * 2 + head) * 24 + d]);
-      }
-    }
-  }
-}
-
-TEST_P(AttentionTest, CopyKvPageCopiesToEachHeadOfItsGroup) {
-  Random random(2);
-  const AttentionCase c = {"copy", 2, 2, 16, {}, {{0, 64}}};
-  for (ComputeType type : {ComputeType::kF32, ComputeType::kBF16}) {
-    const AttentionData data = MakeData(c, type, random);
-    FilledPages filled(backend(), c, data, type);
-    for (int group : {1, 3}) {
-      for (int positions : {0, 1, 33, 64}) {
-        Pages to(backend(), 1, 2 * group, 16, type);
-        backend().CopyKvPage(filled.pages(0).get()[0], to.get()[0], positions,
-                             16, type);
-        const std::vector<float> k = to.K(0, type), v = to.V(0, type);
-        for (int i = 0; i < 2 * group * 16 * kPageSize; ++i) {
-          const int head = i / (16 * kPageSize), slot = i % kPageSize;
-          const int d = i / kPageSize % 16;
-          const float got_v = v[(head * kPageSize + slot) * 16 + d];
-          const size_t from = (slot * 2 + head / group) * 16 + d;
-          if (slot < positions) {
-            EXPECT_EQ(k[i], data.k[0][from]);
-            EXPECT_EQ(got_v, data.v[0][from]);
-          } else {
-            EXPECT_TRUE(std::isnan(k[i]) && std::isnan(got_v));
-          }
-        }
-      }
-    }
-  }
-}
-
 // Scores, weights and sums each round; exp propagates the score's error.
 double Bound(const AttentionCase& c) {
   int keys = 0;
   for (const Span& s : c.sequences) keys = std::max(keys, s.end());
   return 16 * kEpsilon * kEpsilon * (c.head_dim + keys + 16);
+}
+
+// Returns rows [begin, end) of (rows, width), sorted.
+std::vector<float> SortedRows(const std::vector<float>& x, int begin, int end,
+                              int width) {
+  std::vector<float> rows(x.begin() + begin * width, x.begin() + end * width);
+  std::sort(rows.begin(), rows.end());
+  return rows;
+}
+
+TEST_P(AttentionTest, AppendKvWritesItsPositionsOnly) {
+  Random random(1);
+  const AttentionCase c = {"append", 4, 2, 24, {}, {{60, 75}, {0, 3}, {64, 1}}};
+  for (ComputeType type : {ComputeType::kF32, ComputeType::kBF16}) {
+    const AttentionData data = MakeData(c, type, random);
+    FilledPages filled(backend(), c, data, type);
+    for (size_t s = 0; s < c.sequences.size(); ++s) {
+      const int end = c.sequences[s].end();
+      for (int p = 0; p * kPageSize < end; ++p) {
+        const int last = std::min(end, (p + 1) * kPageSize);
+        for (bool keys : {true, false}) {
+          ExpectSame(filled.pages(s).Sorted(p, keys),
+                     SortedRows(keys ? data.k[s] : data.v[s], p * kPageSize,
+                                last, 2 * 24),
+                     absl::StrCat("sequence ", s, ", page ", p));
+        }
+      }
+    }
+  }
+}
+
+// Fresh pages stand for the cache's in the rows' positions: attention reads
+// their keys there, and in the first page the cache's before them, each head
+// for its group. The cache keeps the others.
+TEST_P(AttentionTest, FreshPagesStandForTheCaches) {
+  Random random(2);
+  for (const Span& rows : {Span{0, 70}, Span{40, 1}, Span{100, 90}}) {
+    for (int group : {1, 3}) {
+      // The second sequence has fresh pages.
+      const AttentionCase c = {"fresh", 6, 2, 16, {}, {{5, 66}, rows, {70, 2}}};
+      AttentionCase expanded = c;
+      expanded.keys_per_query_head = group > 1;
+      for (ComputeType type : {ComputeType::kF32, ComputeType::kBF16}) {
+        const AttentionData data = MakeData(c, type, random);
+        const int heads = 2 * group;
+        // What attention must see: the cache's keys, each for its group, up to
+        // the rows, then the fresh ones.
+        AttentionData seen = MakeData(expanded, type, random);
+        seen.q = data.q;
+        for (const auto& [to, from] :
+             {std::pair{&seen.k, &data.k}, {&seen.v, &data.v}}) {
+          for (size_t s = 0; s < c.sequences.size(); ++s) {
+            const int end = s == 1 ? rows.first_position : c.sequences[s].end();
+            for (int i = 0; i < end * heads * 16; ++i) {
+              const int head = i / 16 % heads / group;
+              (*to)[s][i] =
+                  (*from)[s][(i / (heads * 16) * 2 + head) * 16 + i % 16];
+            }
+          }
+        }
+        FilledPages filled(backend(), c, data, type);
+        Pages pages(backend(), (rows.end() - 1) / kPageSize + 1, heads, 16,
+                    type);
+        const size_t split = rows.first_position * heads * 16;
+        const DeviceVector<float> k(
+            backend(),
+            std::vector<float>(seen.k[1].begin() + split, seen.k[1].end())),
+            v(backend(),
+              std::vector<float>(seen.v[1].begin() + split, seen.v[1].end()));
+        const FreshPages fresh = {1,
+                                  k.data(),
+                                  v.data(),
+                                  pages.part(),
+                                  pages.get()[0],
+                                  pages.stride()};
+        KvView kv = filled.kv();
+        kv.fresh = absl::MakeConstSpan(&fresh, 1);
+        filled.Append(c, data, kv);
+        const DeviceVector<float> q(backend(), data.q);
+        DeviceVector<float> out(backend(), data.q.size());
+        backend().Attention(q.data(), data.config, kv, {0, 66 + rows.rows + 2},
+                            out.data());
+        ExpectNmse(
+            out.Read(), AttentionOracle(expanded, seen), Bound(c),
+            absl::StrCat("rows from ", rows.first_position, ", group ", group));
+        ExpectNmse(filled.Run(data.q.size()), AttentionOracle(c, data),
+                   Bound(c), "the cache");
+      }
+    }
+  }
 }
 
 TEST_P(AttentionTest, Attention) {
@@ -83,8 +118,10 @@ TEST_P(AttentionTest, Attention) {
     for (ComputeType type : {ComputeType::kF32, ComputeType::kBF16}) {
       const AttentionData data = MakeData(c, type, random);
       FilledPages filled(backend(), c, data, type);
-      ExpectNmse(filled.Run(data.q.size()), AttentionOracle(c, data), Bound(c),
+      const std::vector<float> got = filled.Run(data.q.size());
+      ExpectNmse(got, AttentionOracle(c, data), Bound(c),
                  c.name + NameOf(type));
+      ExpectSame(filled.RunInParts(got.size(), 7), got, c.name + " in parts");
     }
   }
 }
@@ -120,7 +157,8 @@ TEST_P(AttentionTest, AttentionPattern) {
             want.insert(want.end(), p.begin(), p.end());
           }
         }
-        const std::vector<float> got = filled.Pattern(s, rows, heads, keys);
+        const std::vector<float> got =
+            filled.Pattern(static_cast<int>(s), rows, heads, keys);
         ExpectNmse(got, want, Bound(c), c.name + NameOf(type));
         for (size_t i = 0; i < got.size(); ++i) {
           if (want[i] == 0) {

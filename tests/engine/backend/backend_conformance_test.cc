@@ -159,6 +159,40 @@ TEST_P(RowOpsTest, Rope) {
   }
 }
 
+TEST_P(RowOpsTest, MakeRopeTable) {
+  RopeConfig rope;
+  rope.rotary_dims = 10;
+  rope.attention_factor = 1.25;
+  rope.sections = {2, 1, 2};
+  const int rows = 45;
+  const std::vector<double> frequencies = {1, 0.5, 0.3, 1e-2, 1e-5};
+  const std::vector<double> others = {2, 0.1, 0.01, 1e-3, 1e-6};
+  std::vector<RopePosition> positions;
+  for (int i = 0; i < rows; ++i) positions.push_back({i, 7 * i, 100000 - i});
+  DeviceVector<float> table(backend(), rows * 10);
+  const absl::Span<const RopePosition> all(positions);
+  backend().MakeRopeTable(rope,
+                          {RopeRows{0, all.subspan(0, 40), frequencies},
+                           RopeRows{40, all.subspan(40), others}},
+                          table.data());
+  const std::vector<float> got = table.Read();
+  const int section[] = {0, 0, 1, 2, 2};
+  std::vector<double> want;
+  for (int row = 0; row < rows; ++row) {
+    for (const bool is_sin : {false, true}) {
+      for (int i = 0; i < 5; ++i) {
+        // Angles are float32 products, as in transformers.
+        const float angle =
+            static_cast<float>(positions[row][section[i]]) *
+            static_cast<float>((row < 40 ? frequencies : others)[i]);
+        want.push_back(1.25 * (is_sin ? std::sin(double{angle})
+                                      : std::cos(double{angle})));
+      }
+    }
+  }
+  ExpectEach(got, want, 4 * kEpsilon, 1e-12, "table");
+}
+
 constexpr Activation kActivations[] = {Activation::kSilu, Activation::kGelu,
                                        Activation::kGeluTanh, Activation::kRelu,
                                        Activation::kQuickGelu};
@@ -297,7 +331,9 @@ TEST_P(RowOpsTest, Add) {
 TEST_P(RowOpsTest, Memory) {
   DeviceVector<float> x(backend(), std::vector<float>{1, 2, 3, 4});
   DeviceVector<float> y(backend(), 4);
-  backend().CopyOnDevice(y.data(), x.data(), 3 * sizeof(float));
+  backend().CopyOnDevice(
+      {CopyJob{y.data(), x.data(), sizeof(float)},
+       CopyJob{y.data() + 1, x.data() + 1, 2 * sizeof(float)}});
   backend().Zero(x.data() + 1, sizeof(float));
   ExpectSame(x.Read(), {1, 0, 3, 4}, "zero");
   const std::vector<float> copied = y.Read();

@@ -73,10 +73,12 @@ class DeviceVector {
   }
   // Waits for the device, and checks the bands.
   std::vector<T> Read() {
-    backend_.Download(host_.data(), buffer_.template as<void>(),
-                      buffer_.bytes());
+    const Arrival arrival =
+        backend_.Fetch(buffer_.template as<void>(), buffer_.bytes());
     const absl::Status status = backend_.Synchronize();
     EXPECT_TRUE(status.ok()) << status;
+    const absl::Span<const uint8_t> bytes = arrival.bytes();
+    host_.assign(bytes.begin(), bytes.end());
     for (size_t i = 0; i < kBand; ++i) {
       EXPECT_EQ(host_[i], 0xFF) << kBand - i << " bytes before";
       EXPECT_EQ(host_[host_.size() - 1 - i], 0xFF)

@@ -18,10 +18,8 @@ constexpr double kSumTolerance = 2 * 16 * kEpsilon;
 DeviceVector<LogitsRow> Reduce(Backend& backend,
                                const DeviceVector<float>& logits, int vocab,
                                const std::vector<int32_t>& targets) {
-  const DeviceVector<int32_t> wanted(backend, targets);
   DeviceVector<LogitsRow> out(backend, targets.size());
-  backend.ReduceLogits(logits.data(), vocab, static_cast<int>(targets.size()),
-                       wanted.data(), out.data());
+  backend.ReduceLogits(logits.data(), vocab, targets, out.data());
   return out;
 }
 
@@ -74,9 +72,11 @@ TEST_P(LogitsTest, RowsThatAreNotFiniteSaySo) {
         const DeviceVector<float> logits(backend(), x);
         DeviceVector<LogitsRow> reduced =
             Reduce(backend(), logits, vocab, {0, 0});
-        float kl[2] = {-7, -7};
+        DeviceVector<float> divergence(backend(), 2);
         backend().KlDivergence(logits.data(), logits.data(), vocab, 2,
-                               reduced.data(), reduced.data(), kl);
+                               reduced.data(), reduced.data(),
+                               divergence.data());
+        const std::vector<float> kl = divergence.Read();
         const std::vector<LogitsRow> rows = reduced.Read();
         EXPECT_TRUE(std::isfinite(rows[0].log_sum_exp));
         EXPECT_TRUE(std::isnan(rows[1].log_sum_exp));
@@ -106,21 +106,21 @@ TEST_P(LogitsTest, TopLogits) {
                                           {LogitsRow{.log_sum_exp = 1.5}});
     for (int n : {1, 3, 10, vocab}) {
       if (n > vocab) continue;
-      std::vector<int32_t> ids(n + 1, -7);
-      std::vector<float> logprobs(n + 1, -7.0f);
-      backend().TopLogits(logits.data(), vocab, reduced.data(), n, ids.data(),
-                          logprobs.data());
-      ASSERT_TRUE(backend().Synchronize().ok());
+      // Two jobs, of which the second wants the most likely id only.
+      DeviceVector<TopLogit> out(backend(), n), one(backend(), 1);
+      const TopJob job = {logits.data(), reduced.data(), n, out.data()};
+      backend().TopLogits({job, {job.logits, job.reduced, 1, one.data()}},
+                          vocab);
+      const std::vector<TopLogit> top = out.Read();
       for (int i = 0; i < n; ++i) {
-        ASSERT_EQ(ids[i], order[i]) << vocab << ", place " << i;
+        ASSERT_EQ(top[i].id, order[i]) << vocab << ", place " << i;
         if (!std::isnan(x[order[i]])) {
-          ASSERT_EQ(logprobs[i], x[order[i]] - 1.5f);
+          ASSERT_EQ(top[i].logprob, x[order[i]] - 1.5f);
         } else {
-          ASSERT_TRUE(std::isnan(logprobs[i]));
+          ASSERT_TRUE(std::isnan(top[i].logprob));
         }
       }
-      EXPECT_EQ(ids[n], -7);
-      EXPECT_EQ(logprobs[n], -7.0f);
+      EXPECT_EQ(one.Read()[0].id, order[0]);
     }
   }
 }
@@ -140,10 +140,10 @@ TEST_P(LogitsTest, KlDivergence) {
           Reduce(backend(), b, vocab, no_targets);
       const DeviceVector<LogitsRow> arm_rows =
           Reduce(backend(), a, vocab, no_targets);
-      std::vector<float> kl(n, kNaN);
+      DeviceVector<float> divergence(backend(), n);
       backend().KlDivergence(b.data(), a.data(), vocab, n, base_rows.data(),
-                             arm_rows.data(), kl.data());
-      ASSERT_TRUE(backend().Synchronize().ok());
+                             arm_rows.data(), divergence.data());
+      const std::vector<float> kl = divergence.Read();
       for (int r = 0; r < n; ++r) {
         const float *pb = &base[r * vocab], *pa = &arm[r * vocab];
         const double sum_b = LogSumExp(pb, vocab), sum_a = LogSumExp(pa, vocab);

@@ -43,24 +43,30 @@ class MatMulTest : public ::testing::TestWithParam<MatMulCase> {
 
   void Pack(const std::vector<float>& w, int out, int in,
             const std::vector<float>& bias) {
+    matrix_ = Packed(w, out, in, bias);
+  }
+
+  std::unique_ptr<Matrix> Packed(const std::vector<float>& w, int out, int in,
+                                 const std::vector<float>& bias) {
     const auto rows = [&](int64_t begin, int64_t end, float* to) {
       ASSERT_TRUE(0 <= begin && begin <= end && end <= out);
       std::copy(w.begin() + begin * in, w.begin() + end * in, to);
     };
-    matrix_ = backend_
-                  ->PackMatrix(out, in, type_, rows,
-                               bias.empty() ? nullptr : bias.data())
-                  .value();
-    EXPECT_EQ(matrix_->out_features(), out);
-    EXPECT_EQ(matrix_->in_features(), in);
-    EXPECT_GE(matrix_->bytes(), int64_t{out} * in * BytesOf(type_));
+    auto matrix = backend_
+                      ->PackMatrix(out, in, type_, rows,
+                                   bias.empty() ? nullptr : bias.data())
+                      .value();
+    EXPECT_EQ(matrix->out_features(), out);
+    EXPECT_EQ(matrix->in_features(), in);
+    EXPECT_GE(matrix->bytes(), int64_t{out} * in * BytesOf(type_));
+    return matrix;
   }
 
   std::vector<float> Multiply(const std::vector<float>& x, int rows) {
     const DeviceVector<float> in(*backend_, x);
     DeviceVector<float> out(
         *backend_, static_cast<size_t>(rows) * matrix_->out_features());
-    backend_->MatMul(in.data(), *matrix_, rows, out.data());
+    backend_->MatMul(in.data(), {{*matrix_, out.data()}}, rows);
     return out.Read();
   }
 
@@ -143,6 +149,39 @@ TEST_P(MatMulTest, ARowsBytesDoNotDependOnTheOthers) {
     ExpectSame(some,
                {all.begin() + begin * out, all.begin() + (begin + count) * out},
                absl::StrCat("rows from ", begin, ", ", count));
+  }
+}
+
+// Several products of an input, some of them added to what is there, have the
+// bytes of each alone.
+TEST_P(MatMulTest, ProductsDoNotTouchEachOther) {
+  Random random(6);
+  const int in = 57;
+  for (int rows : {1, 2, 33, 200}) {
+    const DeviceVector<float> x(*backend_, random.Normal(rows * in));
+    std::vector<std::unique_ptr<Matrix>> weights;
+    std::vector<std::unique_ptr<DeviceVector<float>>> outs;
+    std::vector<std::vector<float>> want;
+    std::vector<Product> products;
+    for (int out : {33, 1, 130, 64}) {
+      weights.push_back(
+          Packed(random.Normal(out * in), out, in,
+                 out == 33 ? std::vector<float>{} : random.Normal(out)));
+      const std::vector<float> before = random.Normal(rows * out);
+      outs.push_back(std::make_unique<DeviceVector<float>>(*backend_, before));
+      const bool add = out != 1 && out != 64;
+      products.push_back({*weights.back(), outs.back()->data(), add});
+      DeviceVector<float> alone(*backend_, before.size());
+      backend_->MatMul(x.data(), {{*weights.back(), alone.data()}}, rows);
+      want.push_back(alone.Read());
+      for (size_t i = 0; i < before.size() && add; ++i) {
+        want.back()[i] = before[i] + want.back()[i];
+      }
+    }
+    backend_->MatMul(x.data(), products, rows);
+    for (size_t i = 0; i < outs.size(); ++i) {
+      ExpectSame(outs[i]->Read(), want[i], absl::StrCat(rows, " rows, ", i));
+    }
   }
 }
 

@@ -42,8 +42,12 @@ TEST_P(MixerOpsTest, CausalConvSilu) {
         DeviceVector<float> values(backend(), x);
         DeviceVector<float> state(backend(), past);
         const DeviceVector<float> w(backend(), weight), b(backend(), bias);
-        backend().CausalConvSilu(values.data(), rows, inner, kernel, w.data(),
-                                 b.data(), state.data());
+        const auto table =
+            backend()
+                .MakeRowTable({SequenceRows{0, rows, 0, {}, state.data()}})
+                .value();
+        backend().CausalConvSilu(values.data(), *table, inner, kernel, w.data(),
+                                 b.data(), 0);
         const std::string what =
             absl::StrCat(rows, " x ", inner, ", kernel ", kernel);
         ExpectNmse(values.Read(), want, 1e-12, what);
@@ -88,10 +92,13 @@ TEST_P(MixerOpsTest, SelectiveScan) {
         const DeviceVector<float> dev_dt(backend(), dt), dev_b(backend(), b),
             dev_c(backend(), c), dev_gate(backend(), gate),
             dev_a(backend(), a_log), dev_d(backend(), d);
+        const auto table =
+            backend()
+                .MakeRowTable({SequenceRows{0, rows, 0, {}, state.data()}})
+                .value();
         backend().SelectiveScan({dev_dt.data(), dev_b.data(), dev_c.data(),
                                  dev_gate.data(), dev_a.data(), dev_d.data()},
-                                rows, inner, state_size, state.data(),
-                                io.data());
+                                *table, inner, state_size, 0, io.data());
         const std::string what =
             absl::StrCat(rows, " x ", inner, " x ", state_size);
         ExpectNmse(io.Read(), want, 1e-11, what);
@@ -99,6 +106,66 @@ TEST_P(MixerOpsTest, SelectiveScan) {
       }
     }
   }
+}
+
+// Both mixers run over several sequences, each with its own state, as alone.
+TEST_P(MixerOpsTest, SequencesDoNotTouchEachOther) {
+  Random random(5);
+  const int inner = 33, kernel = 4, size = 5, offset = 3;
+  const DeviceVector<float> w(backend(), random.Normal(inner * kernel)),
+      a_log(backend(), random.Normal(inner * size)),
+      d(backend(), random.Normal(inner));
+  const std::vector<int> counts = {7, 1, 40};
+  const int rows = 48;
+  const std::vector<float> x = random.Normal(rows * inner),
+                           dt = random.Normal(rows * inner),
+                           gate = random.Normal(rows * inner),
+                           b = random.Normal(rows * size),
+                           c = random.Normal(rows * size);
+  // Runs the sequences from `first` to `last`; returns x and the states.
+  const auto run = [&](size_t first, size_t last) {
+    int begin = 0, n = 0;
+    for (size_t i = 0; i < last; ++i) (i < first ? begin : n) += counts[i];
+    const auto part = [&](const std::vector<float>& all, int width) {
+      return std::vector<float>(all.begin() + begin * width,
+                                all.begin() + (begin + n) * width);
+    };
+    DeviceVector<float> io(backend(), part(x, inner));
+    const DeviceVector<float> dev_dt(backend(), part(dt, inner)),
+        dev_gate(backend(), part(gate, inner)), dev_b(backend(), part(b, size)),
+        dev_c(backend(), part(c, size));
+    std::vector<std::unique_ptr<DeviceVector<float>>> states;
+    std::vector<SequenceRows> sequences;
+    for (size_t i = first, row = 0; i < last; row += counts[i++]) {
+      Random own(static_cast<uint32_t>(i));
+      states.push_back(std::make_unique<DeviceVector<float>>(
+          backend(), own.Normal(offset + inner * (kernel - 1 + size))));
+      sequences.push_back(
+          {static_cast<int>(row), counts[i], 0, {}, states.back()->data()});
+    }
+    const auto table = backend().MakeRowTable(sequences).value();
+    backend().CausalConvSilu(io.data(), *table, inner, kernel, w.data(),
+                             nullptr, offset);
+    backend().SelectiveScan({dev_dt.data(), dev_b.data(), dev_c.data(),
+                             dev_gate.data(), a_log.data(), d.data()},
+                            *table, inner, size, offset + inner * (kernel - 1),
+                            io.data());
+    std::pair<std::vector<float>, std::vector<float>> out = {io.Read(), {}};
+    for (const auto& state : states) {
+      const std::vector<float> values = state->Read();
+      out.second.insert(out.second.end(), values.begin(), values.end());
+    }
+    return out;
+  };
+  const auto all = run(0, 3);
+  std::vector<float> values, states;
+  for (size_t i = 0; i < 3; ++i) {
+    const auto [value, state] = run(i, i + 1);
+    values.insert(values.end(), value.begin(), value.end());
+    states.insert(states.end(), state.begin(), state.end());
+  }
+  ExpectSame(all.first, values, "rows");
+  ExpectSame(all.second, states, "states");
 }
 
 TEST_P(MixerOpsTest, RouteExperts) {
@@ -109,11 +176,9 @@ TEST_P(MixerOpsTest, RouteExperts) {
       std::vector<float> logits = random.Normal(rows * experts, 2.0f);
       logits[1] = logits[0] = 50.0f;  // a tie goes to the lower index
       const DeviceVector<float> device(backend(), logits);
-      std::vector<int32_t> ids(rows * chosen);
-      std::vector<float> weights(rows * chosen);
-      backend().RouteExperts(device.data(), rows, experts, chosen, ids.data(),
-                             weights.data());
-      ASSERT_TRUE(backend().Synchronize().ok());
+      DeviceVector<Route> out(backend(), rows * chosen);
+      backend().RouteExperts(device.data(), rows, experts, chosen, out.data());
+      const std::vector<Route> routes = out.Read();
       for (int r = 0; r < rows; ++r) {
         const float* row = &logits[r * experts];
         double sum = 0;
@@ -123,8 +188,8 @@ TEST_P(MixerOpsTest, RouteExperts) {
         std::stable_sort(order.begin(), order.end(),
                          [&](int a, int b) { return row[a] > row[b]; });
         for (int i = 0; i < chosen; ++i) {
-          EXPECT_EQ(ids[r * chosen + i], order[i]);
-          EXPECT_NEAR(weights[r * chosen + i],
+          EXPECT_EQ(routes[r * chosen + i].expert, order[i]);
+          EXPECT_NEAR(routes[r * chosen + i].weight,
                       std::exp(double{row[order[i]]}) / sum, 1e-6);
         }
       }
@@ -135,12 +200,12 @@ TEST_P(MixerOpsTest, RouteExperts) {
 TEST_P(MixerOpsTest, RouteExpertsPutsNanLast) {
   const std::vector<float> logits = {kNaN, 1.0f, kNaN, 2.0f};
   const DeviceVector<float> device(backend(), logits);
-  std::vector<int32_t> ids(2);
-  std::vector<float> weights(2);
-  backend().RouteExperts(device.data(), 1, 4, 2, ids.data(), weights.data());
-  ASSERT_TRUE(backend().Synchronize().ok());
-  EXPECT_EQ(ids, (std::vector<int32_t>{3, 1}));
-  EXPECT_TRUE(std::isnan(weights[0]));  // NaN is not hidden
+  DeviceVector<Route> out(backend(), 2);
+  backend().RouteExperts(device.data(), 1, 4, 2, out.data());
+  const std::vector<Route> routes = out.Read();
+  EXPECT_EQ(routes[0].expert, 3);
+  EXPECT_EQ(routes[1].expert, 1);
+  EXPECT_TRUE(std::isnan(routes[0].weight));  // NaN is not hidden
 }
 
 TEST_P(MixerOpsTest, GatherAndAddScaledRows) {

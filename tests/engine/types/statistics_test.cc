@@ -217,10 +217,8 @@ DeviceVector<LogitsRow> Reduced(Backend& backend,
                                 const std::vector<int32_t>& ids) {
   std::vector<int32_t> targets(ids.begin() + 1, ids.end());
   targets.push_back(-1);
-  const DeviceVector<int32_t> wanted(backend, targets);
   DeviceVector<LogitsRow> rows(backend, ids.size());
-  backend.ReduceLogits(logits.data(), vocab, static_cast<int>(ids.size()),
-                       wanted.data(), rows.data());
+  backend.ReduceLogits(logits.data(), vocab, targets, rows.data());
   return rows;
 }
 
@@ -236,10 +234,11 @@ TEST_F(StatisticsTest, EveryComparisonEqualsTheReference) {
         const DeviceVector<LogitsRow> base_rows =
             Reduced(*backend, base, vocab, ids);
         DeviceVector<LogitsRow> reduced = Reduced(*backend, arm, vocab, ids);
-        std::vector<float> kl(ids.size());
+        DeviceVector<float> divergence(*backend, ids.size());
         backend->KlDivergence(base.data(), arm.data(), vocab,
                               static_cast<int>(ids.size()), base_rows.data(),
-                              reduced.data(), kl.data());
+                              reduced.data(), divergence.data());
+        const std::vector<float> kl = divergence.Read();
         const std::vector<LogitsRow> arm_rows = reduced.Read();
         const JsonValue expected = c.Get("expected").value();
         const auto want_kl = Doubles(expected.Get("kl").value());

@@ -108,6 +108,7 @@ class BrakeDevice : public EngineDevice {
     void DropCancelled() override { pass_->DropCancelled(); }
     bool done() const override { return pass_->done(); }
     absl::Status Finish() override { return pass_->Finish(); }
+    double Seconds() override { return pass_->Seconds(); }
 
    private:
     std::unique_ptr<DevicePass> pass_;

@@ -88,6 +88,7 @@ class SimulatedDevice : public Device {
       const double seconds = kLayerSeconds + all_rows_ * kRowSeconds;
       device_->clock_->Advance(seconds);
       device_->busy_ += seconds;
+      seconds_ += seconds;
       for (const auto& [name, rows] : rows_) {
         device_->served_[name].push_back(
             {device_->clock_->Seconds(), seconds * rows / all_rows_});
@@ -97,9 +98,11 @@ class SimulatedDevice : public Device {
     void DropCancelled() override {}
     bool done() const override { return layer_ == kLayers; }
     absl::Status Finish() override { return absl::OkStatus(); }
+    double Seconds() override { return seconds_; }
 
    private:
     SimulatedDevice* device_;
+    double seconds_ = 0;
     std::map<std::string, int> rows_;
     int all_rows_ = 0;
     int layer_ = 0;

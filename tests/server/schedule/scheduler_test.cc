@@ -44,15 +44,6 @@ class TestClock : public Clock {
   std::atomic<int64_t> passed_ms_ = 0;
 };
 
-// The scheduler sees a device that takes 1,000 s a step.
-class SlowDeviceClock : public SystemClock {
- public:
-  double Seconds() const override { return 1000 * ++looks_; }
-
- private:
-  mutable std::atomic<int> looks_ = 0;
-};
-
 class SchedulerTest : public ::testing::Test {
  protected:
   void Start(int max_queued = 256, int max_rows = 100) {
@@ -109,7 +100,7 @@ class SchedulerTest : public ::testing::Test {
   FakeDevice device_;
   NullObserver observer_;
   TestClock clock_;
-  SlowDeviceClock slow_clock_;
+  SystemClock system_clock_;
   std::unique_ptr<Scheduler> scheduler_;
 };
 
@@ -140,9 +131,10 @@ TEST_F(SchedulerTest, AnIdleDeviceWaitsForWhoComesTogether) {
   // max_gather grows until b comes in time.
   SchedulerOptions options;
   options.max_gather = absl::Milliseconds(500);
+  device_.layer_seconds = 1000;
   for (bool came = false; !came; options.max_gather *= 2) {
     scheduler_ = std::make_unique<Scheduler>(options, &device_, &observer_,
-                                             &slow_clock_);
+                                             &system_clock_);
     // The time per row is not known yet, so there is no wait.
     EXPECT_TRUE(Submit(Named("first", {16})).Await().ok());
     const size_t before = device_.passes().size();

@@ -83,6 +83,7 @@ class FakeDevice : public Device {
 
   Gate gate;  // before each layer
   std::atomic<int> layers_run = 0;
+  std::atomic<double> layer_seconds = 1e-6;
   absl::Status pass_status;
 
  private:
@@ -97,6 +98,7 @@ class FakeDevice : public Device {
     void DropCancelled() override {}
     bool done() const override { return layer_ == kLayers; }
     absl::Status Finish() override { return device_->pass_status; }
+    double Seconds() override { return layer_ * device_->layer_seconds; }
 
    private:
     FakeDevice* device_;
@@ -180,8 +182,10 @@ class FakeRun : public Run {
   bool comparing() const override { return tiles_left_ > 0; }
   void CompareTile() override {
     options_.on_tile();
+    ++tiles_run_;
     if (--tiles_left_ == 0) FinishWhenDone(absl::OkStatus());
   }
+  double compare_seconds() override { return 1e-6 * tiles_run_; }
   void Cancel(absl::Status reason) override {
     std::lock_guard<std::mutex> lock(mutex_);
     if (!reason_.ok()) return;
@@ -218,6 +222,7 @@ class FakeRun : public Run {
   std::vector<std::unique_ptr<Sequence>> sequences_;
   std::vector<int> left_;
   int tiles_left_ = 0;
+  int tiles_run_ = 0;
   bool compared_ = false;
   bool finished_ = false;
   std::mutex mutex_;
