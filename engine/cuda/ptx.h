@@ -7,6 +7,7 @@
 
 namespace qk::cuda {
 
+__device__ inline uint32_t FloatBits(float x) { return __float_as_uint(x); }
 __device__ inline float Bf16ToFloat(uint16_t bits) {
   return __uint_as_float(static_cast<uint32_t>(bits) << 16);
 }
@@ -61,6 +62,15 @@ __device__ inline void LoadMatrix4(uint32_t (&out)[4], const uint16_t* row) {
         : "r"(at)
         : "memory");
   }
+}
+
+// Reads 16 bytes of shared memory.
+__device__ inline void LoadShared16(uint32_t (&out)[4], const uint16_t* from) {
+  const auto at = static_cast<uint32_t>(__cvta_generic_to_shared(from));
+  asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];\n"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(at)
+               : "memory");
 }
 
 // Copies 16 bytes from global to shared memory, some time before the wait.

@@ -158,6 +158,14 @@ void Block::Sync(Where where) {
   Acquire(&tags_[0]);
 }
 
+bool Block::SyncOr(bool value, Where where) {
+  const Unseen unseen;
+  any_ = any_ || value;
+  if (waiting_ + 1 == n_) any_before_ = std::exchange(any_, false);
+  Sync(where);
+  return any_before_;
+}
+
 void Block::SyncWarp(uint32_t mask, Where where) {
   char* tag = &tags_[1 + running_ / 32];
   Release(tag);

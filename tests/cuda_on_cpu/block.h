@@ -104,6 +104,8 @@ class Block {
   int lane() const { return running_ % 32; }
 
   void Sync(Where where);
+  // Whether `value` is true in any thread.
+  bool SyncOr(bool value, Where where);
   void SyncWarp(uint32_t mask, Where where);
 
   // All lanes of `mask` meet. The last one calls combine(warp, out), which
@@ -170,6 +172,7 @@ class Block {
   int running_ = 0, live_ = 0, waiting_ = 0;
   std::unique_ptr<char[]> tags_;  // what barriers synchronise on, for TSan
   Where barrier_;
+  bool any_ = false, any_before_ = false;  // of this SyncOr; of the last one
   std::mt19937 random_;
 };
 

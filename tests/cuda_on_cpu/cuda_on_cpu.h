@@ -21,10 +21,24 @@
 // A kernel's parameter that is too large to copy.
 #define QK_ARGUMENTS(...) const __VA_ARGS__&
 
+template <typename T>
+T min(T a, T b) {
+  return b < a ? b : a;
+}
+template <typename T>
+T max(T a, T b) {
+  return a < b ? b : a;
+}
+
+inline float __fdividef(float x, float y) { return x / y; }
+
 inline void __syncthreads(qk::cuda_on_cpu::Where where = QK_HERE) {
   qk::cuda_on_cpu::Block::current().Sync(where);
 }
 
+inline int __syncthreads_or(int value, qk::cuda_on_cpu::Where where = QK_HERE) {
+  return qk::cuda_on_cpu::Block::current().SyncOr(value != 0, where);
+}
 inline void __syncwarp(uint32_t mask = 0xFFFFFFFFu,
                        qk::cuda_on_cpu::Where where = QK_HERE) {
   qk::cuda_on_cpu::Block::current().SyncWarp(mask, where);

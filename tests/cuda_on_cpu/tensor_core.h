@@ -3,6 +3,7 @@
 #ifndef QKSCOPE_TESTS_CUDA_ON_CPU_TENSOR_CORE_H_
 #define QKSCOPE_TESTS_CUDA_ON_CPU_TENSOR_CORE_H_
 
+#include <bit>
 #include <cstdint>
 
 #include "engine/base/half.h"
@@ -10,6 +11,7 @@
 
 namespace qk::cuda {
 
+inline uint32_t FloatBits(float x) { return std::bit_cast<uint32_t>(x); }
 inline float Bf16ToFloat(uint16_t bits) { return FromBF16(bits); }
 inline uint16_t FloatToBf16(float x) {
   return x == x ? RoundToBF16(x) : uint16_t{0x7FFF};  // as hardware's NaN
@@ -32,6 +34,12 @@ template <bool kTransposed>
 void LoadMatrix4(uint32_t (&out)[4], const uint16_t* row,
                  cuda_on_cpu::Where where = QK_HERE) {
   LoadMatrices(out, row, kTransposed, where);
+}
+
+inline void LoadShared16(uint32_t (&out)[4], const uint16_t* from) {
+  for (int i = 0; i < 4; ++i) {
+    out[i] = from[2 * i] | uint32_t{from[2 * i + 1]} << 16;
+  }
 }
 
 // PTX's cp.async. A copy arrives when its thread waits for it and no earlier;
