@@ -74,6 +74,7 @@ __global__ void __launch_bounds__(kThreads)
     for (int lanes = kLanes / 2; lanes > 0; lanes /= 2) {
       y += __shfl_xor_sync(kAllLanes, y, lanes);
     }
+    __syncwarp();  // all have read the input
     if (inside && lane == 0) {
       x[at] = (y + in.d[c] * input) * Silu(in.gate[at]);
     }

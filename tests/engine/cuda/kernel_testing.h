@@ -74,8 +74,10 @@ auto InEveryOrder(const std::string& what, const Run& run) {
   cuda_on_cpu::Options& options = cuda_on_cpu::options();
   options.order = Order::kAscending;
   const auto first = run();
-  options.order = Order::kDescending;
-  ExpectSame(run(), first, what + ", descending order");
+  if (!kSanitized) {
+    options.order = Order::kDescending;
+    ExpectSame(run(), first, what + ", descending order");
+  }
   options.order = Order::kRandom;
   for (uint32_t seed : {1, 2}) {
     if (kSanitized && seed == 2) break;
