@@ -40,6 +40,9 @@ struct Options {
   Order order = Order::kAscending;
   uint32_t seed = 0;
   int max_shared = 163 << 10;  // bytes of a block; sm_80's limit
+  // If set, it is called before each launch; unless it returns 0, the launch
+  // fails with that code and does nothing.
+  std::function<int()> before_launch;
 };
 Options& options();
 

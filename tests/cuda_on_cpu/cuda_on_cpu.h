@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "engine/cuda/launch_error.h"
 #include "engine/cuda/stream.h"
 #include "tests/cuda_on_cpu/block.h"
 #include "tests/cuda_on_cpu/tensor_core.h"
@@ -89,6 +90,11 @@ template <typename... P, typename... A>
 void Launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, Stream,
             const A&... args) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  if (cuda_on_cpu::options().before_launch != nullptr) {
+    const int error = cuda_on_cpu::options().before_launch();
+    NoteLaunch(error);
+    if (error != 0) return;
+  }
   cuda_on_cpu::RunGrid(grid, block, shared,
                        [&] { kernel(static_cast<P>(args)...); });
 }
