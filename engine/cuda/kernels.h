@@ -100,6 +100,18 @@ void SelectiveScan(const ScanInputs& in, int inner, int state_size,
 
 void RouteExperts(const float* logits, int rows, int experts, int chosen,
                   int32_t* ids, float* weights, Stream stream);
+// Groups the slots (rows, chosen) of ids by expert, each expert's in ascending
+// order, so that experts need not wait for the host: expert e has the places
+// [offsets[e], offsets[e + 1]). offsets (experts + 1); row_of_place and
+// place_of_slot (rows * chosen).
+void GroupRows(const int32_t* ids, int rows, int chosen, int experts,
+               int32_t* offsets, int32_t* row_of_place, int32_t* place_of_slot,
+               Stream stream);
+// out (rows, dim) = each row's sum of weights (rows, chosen) times its places'
+// x (rows * chosen, dim), over ascending experts.
+void CombineExperts(const float* x, const int32_t* ids, const float* weights,
+                    const int32_t* place_of_slot, int rows, int chosen, int dim,
+                    float* out, Stream stream);
 void GatherRows(const float* x, const int32_t* rows, int count, int dim,
                 Outputs out, Stream stream);
 // The rows of one call differ.

@@ -112,9 +112,12 @@ template <typename T>
 __global__ void __launch_bounds__(T::kThreads)
     MatMulKernel(QK_ARGUMENTS(MatMulArguments) a, int all_columns) {
   auto& stages = Shared<typename T::SharedMemory>().stages;
-  const int in = a.shape.in, rows = a.shape.rows;
+  const int in = a.shape.in;
+  const RowRange range = RowsOf(a.shape);
   const ColumnTile columns = FindColumns<T::kColumns>(a.shape, blockIdx.x);
   const int first_row = blockIdx.y * T::kRows;
+  if (first_row >= range.rows) return;
+  const uint16_t* x = static_cast<const uint16_t*>(a.x) + range.first * in;
   const int warp = threadIdx.x / 32;
   const int row = warp / T::kWarpColumns * (T::kM * 16);
   const int column = warp % T::kWarpColumns * (T::kN * 8);
@@ -125,8 +128,7 @@ __global__ void __launch_bounds__(T::kThreads)
     if (step < steps) {
       auto& stage = stages[step % T::kStages];
       const int k = begin + step * kDepth;
-      LoadTile<T::kRows, T::kThreads>(
-          stage.x, static_cast<const uint16_t*>(a.x), rows, in, first_row, k);
+      LoadTile<T::kRows, T::kThreads>(stage.x, x, range.rows, in, first_row, k);
       LoadTile<T::kColumns, T::kThreads>(
           stage.w, static_cast<const uint16_t*>(columns.product.w),
           columns.product.out_features, in, columns.column, k);
@@ -157,9 +159,10 @@ __global__ void __launch_bounds__(T::kThreads)
     for (int n = 0; n < T::kN; ++n) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        WriteElement(
-            a, columns, all_columns, first_row + row + m * 16 + g + i / 2 * 8,
-            columns.column + column + n * 8 + 2 * t + i % 2, total.d[m][n][i]);
+        WriteElement(a, columns, all_columns, range,
+                     first_row + row + m * 16 + g + i / 2 * 8,
+                     columns.column + column + n * 8 + 2 * t + i % 2,
+                     total.d[m][n][i]);
       }
     }
   }
@@ -182,7 +185,8 @@ __global__ void __launch_bounds__(kAddThreads)
     AddSlicesKernel(QK_ARGUMENTS(MatMulArguments) a, int all_columns) {
   const int column = blockIdx.x * kAddThreads + threadIdx.x;
   const int row = blockIdx.y;
-  if (column >= all_columns) return;
+  const RowRange range = RowsOf(a.shape);
+  if (column >= all_columns || row >= range.rows) return;
   const int slices = Blocks(a.shape.in, kSliceDepth);
   float total = 0;
   for (int slice = 0; slice < slices; ++slice) {
@@ -190,7 +194,7 @@ __global__ void __launch_bounds__(kAddThreads)
     total += a.partial[at * all_columns + column];
   }
   const ColumnTile own = FindColumns<1>(a.shape, column);
-  WriteProduct(own.product, a.shape.add, row, own.column, total);
+  WriteProduct(own.product, a.shape.add, range.first + row, own.column, total);
 }
 
 }  // namespace

@@ -30,6 +30,9 @@ struct MatMulShape {
   int products = 0;  // how many of the list: 1 to kMostProducts
   Product list[kMostProducts];
   bool add = false;  // out += the product
+  // If set, two numbers in device memory: the product is over rows
+  // [range[0], range[1]) of x and of each out, at most `rows` of them.
+  const int32_t* range = nullptr;
 
   int out_features() const;  // of all products
 };

@@ -40,14 +40,16 @@ __global__ void __launch_bounds__(kThreads, 2)
   const int in = a.shape.in;
   const ColumnTile columns = FindColumns<kColumns>(a.shape, blockIdx.x);
   const int first_row = blockIdx.y * kRows;
+  const RowRange range = RowsOf(a.shape);
+  if (first_row >= range.rows) return;
+  const float* from = static_cast<const float*>(a.x) + range.first * in;
   const int x = threadIdx.x % kSide, y = threadIdx.x / kSide;
   const int begin = a.partial != nullptr ? blockIdx.z * kSliceDepth : 0;
   const int end = a.partial != nullptr ? min(in, begin + kSliceDepth) : in;
   float total[kM][kN] = {}, sums[kM][kN] = {};
   for (int k = begin; k < end; k += kDepth) {
     __syncthreads();  // all have done with the tile before
-    LoadTile<kRows>(shared.x, static_cast<const float*>(a.x), a.shape.rows, in,
-                    first_row, k, end);
+    LoadTile<kRows>(shared.x, from, range.rows, in, first_row, k, end);
     LoadTile<kColumns>(shared.w, static_cast<const float*>(columns.product.w),
                        columns.product.out_features, in, columns.column, k,
                        end);
@@ -77,7 +79,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   for (int m = 0; m < kM; ++m) {
 #pragma unroll
     for (int n = 0; n < kN; ++n) {
-      WriteElement(a, columns, all_columns, first_row + y + kSide * m,
+      WriteElement(a, columns, all_columns, range, first_row + y + kSide * m,
                    columns.column + x + kSide * n, total[m][n]);
     }
   }

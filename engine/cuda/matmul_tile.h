@@ -14,6 +14,15 @@ struct MatMulArguments {
   float* partial;  // (slices, rows, all columns); null: a block does all slices
 };
 
+struct RowRange {
+  int64_t first;  // in x and out
+  int rows;
+};
+__device__ inline RowRange RowsOf(const MatMulShape& shape) {
+  if (shape.range == nullptr) return {0, shape.rows};
+  return {shape.range[0], shape.range[1] - shape.range[0]};
+}
+
 // Columns of one product.
 struct ColumnTile {
   Product product;
@@ -44,10 +53,10 @@ int ColumnTiles(const MatMulShape& shape) {
 }
 
 // Writes the sum over all slices.
-__device__ inline void WriteProduct(const Product& product, bool add, int row,
-                                    int column, float total) {
+__device__ inline void WriteProduct(const Product& product, bool add,
+                                    int64_t row, int column, float total) {
   if (product.bias != nullptr) total += product.bias[column];
-  float& out = product.out[int64_t{row} * product.out_features + column];
+  float& out = product.out[row * product.out_features + column];
   out = add ? out + total : total;
 }
 
@@ -55,10 +64,12 @@ __device__ inline void WriteProduct(const Product& product, bool add, int row,
 // own.
 __device__ inline void WriteElement(const MatMulArguments& a,
                                     const ColumnTile& columns, int all_columns,
-                                    int row, int column, float total) {
-  if (row >= a.shape.rows || column >= columns.product.out_features) return;
+                                    const RowRange& range, int row, int column,
+                                    float total) {
+  if (row >= range.rows || column >= columns.product.out_features) return;
   if (a.partial == nullptr) {
-    WriteProduct(columns.product, a.shape.add, row, column, total);
+    WriteProduct(columns.product, a.shape.add, range.first + row, column,
+                 total);
     return;
   }
   const int64_t at = int64_t{blockIdx.z} * a.shape.rows + row;

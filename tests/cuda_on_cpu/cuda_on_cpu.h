@@ -4,7 +4,7 @@
 #ifndef QKSCOPE_TESTS_CUDA_ON_CPU_CUDA_ON_CPU_H_
 #define QKSCOPE_TESTS_CUDA_ON_CPU_CUDA_ON_CPU_H_
 
-#include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -78,10 +78,20 @@ T __shfl_xor_sync(uint32_t mask, T value, int lane_mask,
   return __shfl_sync(mask, value, lane ^ lane_mask, where);
 }
 
-template <typename T>
-T atomicAdd(T* at, T value) {
-  return std::atomic_ref<T>(*at).fetch_add(value, std::memory_order_relaxed);
+inline uint32_t __ballot_sync(uint32_t mask, int value,
+                              qk::cuda_on_cpu::Where where = QK_HERE) {
+  const auto combine = [](qk::cuda_on_cpu::Warp& warp, uint8_t(*out)[16]) {
+    uint32_t lanes = 0;
+    for (uint32_t i = 0; i < 32; ++i) {
+      if (warp.Has(i) && warp.in[i][0] != 0) lanes |= 1u << i;
+    }
+    for (int i = 0; i < 32; ++i) std::memcpy(out[i], &lanes, sizeof lanes);
+  };
+  return qk::cuda_on_cpu::Block::current().Meet<uint8_t, uint32_t>(
+      mask, 5, value != 0, where, combine);
 }
+
+inline int __popc(uint32_t x) { return std::popcount(x); }
 
 namespace qk::cuda {
 

@@ -67,9 +67,17 @@ class Products {
   std::vector<float>& x() { return x_; }
   std::vector<float>& w(int product) { return w_[product]; }
 
+  // What Run's i-th result was before.
+  float Before(size_t i) const {
+    size_t p = 0;
+    for (; i >= before_[p].size(); ++p) i -= before_[p].size();
+    return before_[p][i];
+  }
+
   // Runs rows [begin, begin + count); returns the products' results one after
   // another.
-  std::vector<float> Run(const MatMulPlan& plan, int begin, int count) const {
+  std::vector<float> Run(const MatMulPlan& plan, int begin, int count,
+                         const int32_t* range = nullptr) const {
     const Tensor x({x_.begin() + begin * case_.in,
                     x_.begin() + (begin + count) * case_.in},
                    type_);
@@ -79,6 +87,7 @@ class Products {
     shape.in = case_.in;
     shape.products = static_cast<int>(case_.out.size());
     shape.add = case_.add;
+    shape.range = range;
     for (size_t p = 0; p < case_.out.size(); ++p) {
       const int out = case_.out[p];
       outs.emplace_back(
@@ -90,7 +99,7 @@ class Products {
     }
     const Array<float> scratch(cuda::MatMulScratch(shape, plan));
     cuda::MatMul(x.data(), type_, shape, plan, scratch.data(), kStream);
-    scratch.Read();
+    scratch.Read();  // checks its ends
     std::vector<float> all;
     for (const Array<float>& out : outs) {
       const std::vector<float> values = out.Read();
@@ -209,6 +218,30 @@ TEST_P(MatMulKernelTest, NanAndInfStayInTheirRow) {
       } else {
         EXPECT_EQ(value, clean[r * 33 + o]) << r << ", " << o;
       }
+    }
+  }
+}
+
+// The range of rows comes from the device; other rows of out stay.
+TEST_P(MatMulKernelTest, ARangeOfRows) {
+  Random random(4);
+  const Case c = {40, 576, {9, 70}, true};
+  const Products products(c, GetParam(), random);
+  const std::vector<float> all =
+      products.Run({MatMulTile::k64, false}, 0, c.rows);
+  for (const auto& [begin, end] :
+       {std::pair{0, 40}, {3, 20}, {39, 40}, {7, 7}}) {
+    const Array<int32_t> range(std::vector<int32_t>{begin, end});
+    for (const MatMulPlan& plan : Plans()) {
+      std::vector<float> want = all;
+      for (size_t i = 0; i < want.size(); ++i) {
+        const size_t row = i < 40 * 9 ? i / 9 : (i - 40 * 9) / 70;
+        if (static_cast<int>(row) < begin || static_cast<int>(row) >= end) {
+          want[i] = products.Before(i);
+        }
+      }
+      ExpectSame(products.Run(plan, 0, c.rows, range.data()), want,
+                 absl::StrCat("rows from ", begin, " to ", end, NameOf(plan)));
     }
   }
 }

@@ -336,6 +336,56 @@ TEST(ExpertKernelTest, RouteExpertsPutsNanLast) {
   EXPECT_TRUE(std::isnan(weights.Read()[0]));  // NaN is not hidden
 }
 
+TEST(ExpertKernelTest, GroupAndCombine) {
+  Random random(9);
+  const int rows = 45, chosen = 3, experts = 20, dim = 150;
+  std::vector<int32_t> ids;
+  for (int r = 0; r < rows; ++r) {
+    const int first = random.Below(experts);  // expert 7 has no row
+    for (int i : {0, 5, 2}) {
+      const int id = (first + i) % experts;
+      ids.push_back(id == 7 ? (first + 9) % experts : id);
+    }
+  }
+  const Array<int32_t> device_ids(ids), places(ids.size()),
+      offsets(experts + 1);
+  const std::vector<int32_t> row_of = InEveryOrder("group", [&] {
+    const Array<int32_t> out(ids.size());
+    cuda::GroupRows(device_ids.data(), rows, chosen, experts, offsets.data(),
+                    out.data(), places.data(), kStream);
+    return out.Read();
+  });
+  std::vector<int32_t> want, want_offsets = {0};
+  const std::vector<int32_t> place_of = places.Read();
+  for (int e = 0; e < experts; ++e) {
+    for (size_t slot = 0; slot < ids.size(); ++slot) {
+      if (ids[slot] != e) continue;
+      EXPECT_EQ(place_of[slot], static_cast<int>(want.size()));
+      want.push_back(static_cast<int>(slot) / chosen);
+    }
+    want_offsets.push_back(static_cast<int>(want.size()));
+  }
+  ExpectSame(row_of, want, "rows");
+  ExpectSame(offsets.Read(), want_offsets, "offsets");
+
+  const std::vector<float> x = random.Normal(ids.size() * dim),
+                           weights = random.Normal(ids.size());
+  std::vector<float> sums(rows * dim, 0.0f);
+  for (int e = 0; e < experts; ++e) {
+    for (size_t slot = 0; slot < ids.size(); ++slot) {
+      for (int d = 0; ids[slot] == e && d < dim; ++d) {
+        sums[slot / chosen * dim + d] +=
+            weights[slot] * x[place_of[slot] * dim + d];
+      }
+    }
+  }
+  const Array<float> device_x(x), device_weights(weights), out(sums.size());
+  cuda::CombineExperts(device_x.data(), device_ids.data(),
+                       device_weights.data(), places.data(), rows, chosen, dim,
+                       out.data(), kStream);
+  ExpectSame(out.Read(), sums, "sums");
+}
+
 TEST(ExpertKernelTest, GatherAndAddScaledRows) {
   Random random(8);
   const int dim = 133;
