@@ -55,10 +55,13 @@ Counters& counters();
 struct Where {
   const char* file = "";
   int line = 0;
+
+  // As a default argument: the place of the call.
+  static constexpr Where Here(const char* file = __builtin_FILE(),
+                              int line = __builtin_LINE()) {
+    return {file, line};
+  }
 };
-// The default argument of what a kernel calls: the caller's place.
-#define QK_HERE \
-  ::qk::cuda_on_cpu::Where { __builtin_FILE(), __builtin_LINE() }
 
 // While it lives, TSan sees no access to memory: the emulation's own is not a
 // kernel's.

@@ -33,22 +33,25 @@ T max(T a, T b) {
 
 inline float __fdividef(float x, float y) { return x / y; }
 
-inline void __syncthreads(qk::cuda_on_cpu::Where where = QK_HERE) {
+inline void __syncthreads(
+    qk::cuda_on_cpu::Where where = qk::cuda_on_cpu::Where::Here()) {
   qk::cuda_on_cpu::Block::current().Sync(where);
 }
 
-inline int __syncthreads_or(int value, qk::cuda_on_cpu::Where where = QK_HERE) {
+inline int __syncthreads_or(
+    int value, qk::cuda_on_cpu::Where where = qk::cuda_on_cpu::Where::Here()) {
   return qk::cuda_on_cpu::Block::current().SyncOr(value != 0, where);
 }
-inline void __syncwarp(uint32_t mask = 0xFFFFFFFFu,
-                       qk::cuda_on_cpu::Where where = QK_HERE) {
+inline void __syncwarp(
+    uint32_t mask = 0xFFFFFFFFu,
+    qk::cuda_on_cpu::Where where = qk::cuda_on_cpu::Where::Here()) {
   qk::cuda_on_cpu::Block::current().SyncWarp(mask, where);
 }
 
 // As on hardware, a shuffle orders no memory.
 template <typename T>
 T __shfl_sync(uint32_t mask, T value, int source,
-              qk::cuda_on_cpu::Where where = QK_HERE) {
+              qk::cuda_on_cpu::Where where = qk::cuda_on_cpu::Where::Here()) {
   using qk::cuda_on_cpu::Warp;
   struct In {
     T value;
@@ -72,14 +75,16 @@ T __shfl_sync(uint32_t mask, T value, int source,
 }
 
 template <typename T>
-T __shfl_xor_sync(uint32_t mask, T value, int lane_mask,
-                  qk::cuda_on_cpu::Where where = QK_HERE) {
+T __shfl_xor_sync(
+    uint32_t mask, T value, int lane_mask,
+    qk::cuda_on_cpu::Where where = qk::cuda_on_cpu::Where::Here()) {
   const int lane = qk::cuda_on_cpu::Block::current().lane();
   return __shfl_sync(mask, value, lane ^ lane_mask, where);
 }
 
-inline uint32_t __ballot_sync(uint32_t mask, int value,
-                              qk::cuda_on_cpu::Where where = QK_HERE) {
+inline uint32_t __ballot_sync(
+    uint32_t mask, int value,
+    qk::cuda_on_cpu::Where where = qk::cuda_on_cpu::Where::Here()) {
   const auto combine = [](qk::cuda_on_cpu::Warp& warp, uint8_t(*out)[16]) {
     uint32_t lanes = 0;
     for (uint32_t i = 0; i < 32; ++i) {

@@ -24,7 +24,7 @@ inline uint16_t FloatToF16(float x) { return RoundToF16(x); }
 // PTX's mma.sync, with its fragment layouts (PTX ISA, "Matrix Fragments for
 // mma.m16n8k16").
 void Mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
-         cuda_on_cpu::Where where = QK_HERE);
+         cuda_on_cpu::Where where = cuda_on_cpu::Where::Here());
 
 // PTX's ldmatrix.
 void LoadMatrices(uint32_t (&out)[4], const uint16_t* row, bool transposed,
@@ -32,7 +32,7 @@ void LoadMatrices(uint32_t (&out)[4], const uint16_t* row, bool transposed,
 
 template <bool kTransposed>
 void LoadMatrix4(uint32_t (&out)[4], const uint16_t* row,
-                 cuda_on_cpu::Where where = QK_HERE) {
+                 cuda_on_cpu::Where where = cuda_on_cpu::Where::Here()) {
   LoadMatrices(out, row, kTransposed, where);
 }
 
@@ -45,7 +45,7 @@ inline void LoadShared16(uint32_t (&out)[4], const uint16_t* from) {
 // PTX's cp.async. A copy arrives when its thread waits for it and no earlier;
 // until then its place holds NaNs, so that a missing wait shows.
 void CopyAsync16(void* to, const void* from,
-                 cuda_on_cpu::Where where = QK_HERE);
+                 cuda_on_cpu::Where where = cuda_on_cpu::Where::Here());
 void CommitCopies();
 void WaitForCopies(int groups_left);
 
