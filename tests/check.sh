@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-checks=(thread_safety tidy tsan asan)
+checks=(thread_safety tidy tsan asan planted_bugs)
 
 # clang's analysis of the locks of server/ and client/: every file of theirs is
 # compiled, nothing is linked.
@@ -45,6 +45,16 @@ asan() {
   cmake --preset asan -DQK_SMOLLM2_GGUF="$QKSCOPE_DEMO_MODEL"
   cmake --build --preset asan --parallel 2
   ctest --preset asan --parallel 2
+}
+
+# The tests of the CUDA kernels find bugs that are planted in the kernels.
+planted_bugs() {
+  local preset
+  for preset in release asan tsan; do
+    cmake --preset "$preset"
+    cmake --build --preset "$preset" --parallel 2 --target tests_cuda
+  done
+  python3 -B tests/cuda/planted_bugs.py build/release build/asan build/tsan
 }
 
 usage() {

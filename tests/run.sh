@@ -15,10 +15,11 @@ step() { printf '%s %s\n' "$(date +%T)" "$1"; }
 
 release_tests() {
   bash tests/make_venv.sh
+  command -v nvcc >/dev/null || bash tests/cuda/make_venv.sh
   QKSCOPE_DEMO_MODEL=$(bash deploy/fetch_model.sh)
   export QKSCOPE_DEMO_MODEL
 
-  cmake --preset release -DQK_SMOLLM2_GGUF="$QKSCOPE_DEMO_MODEL"
+  cmake --preset release -DQK_CUDA=ON -DQK_SMOLLM2_GGUF="$QKSCOPE_DEMO_MODEL"
   cmake --build --preset release --parallel 2
   ctest --preset release --parallel 2 --output-on-failure --no-tests=error "$@"
 }
@@ -31,7 +32,7 @@ fi
 
 step "Format"
 find engine server client tests proto \
-  \( -name '*.cc' -o -name '*.h' -o -name '*.proto' \) -print0 |
+  \( -name '*.cc' -o -name '*.cu' -o -name '*.h' -o -name '*.proto' \) -print0 |
   xargs -0 clang-format-14 --dry-run -Werror
 step "Include rules"
 python3 -B tests/house/include_rules.py

@@ -10,6 +10,10 @@ TOPS = ("server", "engine", "client")
 SOURCES = (".cc", ".h", ".cu", ".cuh")
 INCLUDE = re.compile(r'^\s*#\s*include\s+["<]([^">]+)[">]')
 PROJECT_HEADER = re.compile(r"(server|engine|client|tests)/.*")
+# CUDA's headers are for one folder, and its launches for one file.
+CUDA_FOLDER = "engine/cuda/"
+CUDA_LAUNCH = "engine/cuda/launch.h"
+CUDA_HEADER = re.compile(r"(cu|nv)[A-Za-z0-9_]*\.h|(nv|cooperative_groups)/.*")
 HEADER_CELLS = ["folder", "one sentence", "may include"]
 
 
@@ -125,10 +129,16 @@ def violations(root, rules):
 def _of_file(path, name, rule):
     found = []
     for number, line in enumerate(path.read_text().splitlines(), 1):
+        if "<<<" in line and name != CUDA_LAUNCH:
+            found.append(f"{name}:{number}: launches a kernel; {CUDA_LAUNCH} "
+                         "does that")
         match = INCLUDE.match(line)
         if not match:
             continue
         header = match[1]
+        if CUDA_HEADER.fullmatch(header) and rule.folder != CUDA_FOLDER:
+            found.append(f"{name}:{number}: includes {header}; only "
+                         f"{CUDA_FOLDER} may include CUDA's headers")
         if not PROJECT_HEADER.fullmatch(header):
             # "pass.h" or "../hooks/capture.h" would evade the rules.
             if (path.parent / header).is_file():

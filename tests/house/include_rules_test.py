@@ -125,6 +125,16 @@ class PlantedIncludes(Copy):
             [f"engine/base/half.h:{line}: includes engine/types/spec.h; "
              "engine/base/ may include: lower"], self.violations())
 
+    def test_cuda_outside_of_its_folder(self):
+        line = self.plant("engine/backend/backend.h",
+                          "#include <cuda_runtime.h>")
+        launch = self.plant("engine/backend/backend.h", "k<<<1, 32>>>(x);")
+        self.assertEqual(
+            [f"engine/backend/backend.h:{line}: includes cuda_runtime.h; only "
+             "engine/cuda/ may include CUDA's headers",
+             f"engine/backend/backend.h:{launch}: launches a kernel; "
+             "engine/cuda/launch.h does that"], self.violations())
+
     def test_a_folder_without_a_row(self):
         (self.root / "engine/new").mkdir()
         (self.root / "engine/new/file.cc").write_text("int x;\n")
