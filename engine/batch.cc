@@ -6,6 +6,7 @@
 
 #include "absl/algorithm/container.h"
 #include "engine/base/check.h"
+#include "engine/hooks/capture_timer.h"
 #include "engine/hooks/run_hooks.h"
 #include "engine/types/rule_shape.h"
 
@@ -303,6 +304,7 @@ void Batch::PlanAttention() {
 
 void Batch::HookPattern(int layer) {
   const AttentionConfig& c = model_.config().layers[layer].attention;
+  CaptureTimer timer;
   std::vector<PatternJob> jobs;
   const auto run = [&] {
     if (!jobs.empty()) backend().AttentionPattern(q(), c, kv(layer), jobs);
@@ -316,10 +318,13 @@ void Batch::HookPattern(int layer) {
       run();
       hook_ops_.Fetch();
     }
-    jobs.push_back(entry.sequence->RecordPattern(layer, entry.span, hook_ops_));
+    jobs.push_back(
+        entry.sequence->capture().RecordPattern(layer, entry.span, hook_ops_));
     jobs.back().sequence = entry.number;
+    timer.Add(&entry.sequence->capture(), bytes);
   }
   run();
+  timer.Charge();
 }
 
 }  // namespace qk

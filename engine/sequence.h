@@ -107,9 +107,7 @@ class Sequence {
   // Fires the pattern's point. Returns the bytes of HookOps' memory that its
   // frame needs, 0 if nothing is captured.
   int64_t HookPattern(int layer, const RowSpan& span);
-  PatternJob RecordPattern(int layer, const RowSpan& span, HookOps& ops) {
-    return capture_.RecordPattern(layer, span, ops);
-  }
+  Capture& capture() { return capture_; }
   Disruptor& disruptor() { return disruptor_; }
   const Disruptor& disruptor() const { return disruptor_; }
   // The sequence's copies of K and V (prompt, heads, head_dim), used if the

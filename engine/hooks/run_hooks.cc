@@ -1,9 +1,9 @@
 #include "engine/hooks/run_hooks.h"
 
-#include <chrono>
 #include <cstddef>
-#include <cstdint>
 #include <vector>
+
+#include "engine/hooks/capture_timer.h"
 
 namespace qk {
 namespace {
@@ -18,25 +18,17 @@ struct Lane {
 
 void Record(int layer, Stage stage, absl::Span<const HookedTensor> tensors,
             HookOps& ops) {
-  const auto start = std::chrono::steady_clock::now();
-  std::vector<int64_t> sizes;  // values read for each tensor
-  int64_t all = 0;
+  CaptureTimer timer;
   for (const HookedTensor& t : tensors) {
     const bool by_query =
         t.disruptor != nullptr && t.span.image < 0 &&
         t.disruptor->copies_differ(t.point, layer, stage, t.span.phase);
-    sizes.push_back(
-        t.capture->Record(t.point, layer, stage, t.span, t.x, by_query, ops));
-    all += sizes.back();
+    timer.Add(t.capture, t.capture->Record(t.point, layer, stage, t.span, t.x,
+                                           by_query, ops));
   }
-  if (all == 0) return;
+  if (timer.empty()) return;
   ops.Run();
-  const std::chrono::duration<double> seconds =
-      std::chrono::steady_clock::now() - start;
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    tensors[i].capture->Charge(seconds.count() * static_cast<double>(sizes[i]) /
-                               static_cast<double>(all));
-  }
+  timer.Charge();
 }
 
 // A tensor's next rule must see what the one before wrote, so the first rules
