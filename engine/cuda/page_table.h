@@ -22,6 +22,13 @@ struct FreshPages {
   int64_t stride = 0;  // bytes, from page to page
 };
 
+// One layer's keys and values at kPageSize positions.
+struct KvPage {
+  void* k = nullptr;  // (heads, head_dim, kPageSize)
+  void* v = nullptr;  // (heads, kPageSize, head_dim)
+  int heads = 0;
+};
+
 // What attention reads in one layer.
 struct KvPages {
   void* const* pages = nullptr;  // of all sequences, one after another
