@@ -20,7 +20,11 @@ struct Shape {
 // A job of every shape goes with one launch.
 std::vector<Shape> Shapes() {
   std::vector<Shape> shapes = {
-      {1, 1, 1, 0}, {5, 3, 7, 60}, {130, 2, 11, 3}, {33, 1, 13, 5}};
+      {1, 1, 1, 0},
+      {5, 3, 7, 60},
+      {130, 2, 11, 3},
+      {600, 1, 5, 30},  // more pages than a block sums at a time
+      {33, 1, 13, 5}};
   if (!kSanitized) shapes.push_back({200, 9, 64, 64});
   if (!kSanitized) shapes.push_back({70, 3, 128, 1000});
   return shapes;
