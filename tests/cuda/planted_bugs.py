@@ -112,12 +112,13 @@ def main():
             folder = pathlib.Path(name)
             plant(bug, folder)
             found = {}
-            for build in builds:
+            wanted = bug.old != bug.new
+            # That tests are clean under sanitizers is CTest's to show.
+            for build in builds if wanted else builds[:1]:
                 said = build.finds(bug, folder)
                 if said:
                     found[build.folder.name] = said
                     break
-        wanted = bug.old != bug.new
         good = bool(found) == wanted
         missed += not good
         what = "; ".join(f"{k}: {v}" for k, v in found.items()) or "passes"

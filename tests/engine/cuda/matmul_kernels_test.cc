@@ -187,9 +187,10 @@ TEST_P(MatMulKernelTest, ARowsBytesDoNotDependOnTheOthers) {
   for (int count : {1, 2, 7, 16, 33, 64, 100}) {
     for (int begin : {0, 3, 31}) {
       if (begin + count > c.rows) continue;
-      if (count > 16 && begin == 3) continue;
+      if ((count > 16 || kSanitized) && begin == 3) continue;
       for (const MatMulPlan& plan : Plans()) {
         if (count > 16 && plan.tile == MatMulTile::k16) continue;
+        if (kSanitized && plan.tile == MatMulTile::k128) continue;
         ExpectSame(
             products.Run(plan, begin, count),
             {all.begin() + begin * out, all.begin() + (begin + count) * out},
@@ -225,7 +226,7 @@ TEST_P(MatMulKernelTest, NanAndInfStayInTheirRow) {
 // The range of rows comes from the device; other rows of out stay.
 TEST_P(MatMulKernelTest, ARangeOfRows) {
   Random random(4);
-  const Case c = {40, 576, {9, 70}, true};
+  const Case c = {40, kSanitized ? 520 : 576, {9, 70}, true};
   const Products products(c, GetParam(), random);
   const std::vector<float> all =
       products.Run({MatMulTile::k64, false}, 0, c.rows);
@@ -233,6 +234,7 @@ TEST_P(MatMulKernelTest, ARangeOfRows) {
        {std::pair{0, 40}, {3, 20}, {39, 40}, {7, 7}}) {
     const Array<int32_t> range(std::vector<int32_t>{begin, end});
     for (const MatMulPlan& plan : Plans()) {
+      if (kSanitized && (begin != 3 || plan.tile == MatMulTile::k128)) continue;
       std::vector<float> want = all;
       for (size_t i = 0; i < want.size(); ++i) {
         const size_t row = i < 40 * 9 ? i / 9 : (i - 40 * 9) / 70;
