@@ -3,7 +3,7 @@ qk_test(base_test SOURCES base/crc32c_test.cc base/flag_parser_test.cc
 qk_test(golden_test SOURCES golden_test.cc LIBS qk_core)
 qk_test(disruption_test SOURCES hooks/disruption_test.cc LIBS qk_core)
 qk_test(hook_ops_test SOURCES hooks/hook_ops_test.cc LIBS qk_core)
-qk_test(rule_product_test SOURCES hooks/rule_product_test.cc
+qk_test(rule_product_test OPTIMIZED SOURCES hooks/rule_product_test.cc
         hooks/rule_reference.cc TIMEOUT 900 LIBS qk_core)
 qk_test(query_head_capture_test SOURCES hooks/query_head_capture_test.cc
         hooks/rule_reference.cc LIBS qk_core)
@@ -18,7 +18,7 @@ qk_test(identity_test SOURCES identity_test.cc LIBS qk_core)
 qk_test(config_test SOURCES architectures/config_test.cc architectures/config_families_test.cc
         architectures/config_rope_test.cc model/gemma3_folder_test.cc LIBS qk_core)
 qk_test(model_folder_test SOURCES model/model_folder_test.cc LIBS qk_core)
-qk_test(config_mutation_test SOURCES architectures/config_mutation_test.cc
+qk_test(config_mutation_test OPTIMIZED SOURCES architectures/config_mutation_test.cc
         architectures/config_mutation_tables.cc architectures/config_variants.cc LIBS qk_core)
 qk_test(families_identity_test SOURCES families_identity_test.cc LIBS qk_core)
 qk_test(gguf_golden_test SOURCES gguf_golden_test.cc LIBS qk_core)
@@ -38,7 +38,7 @@ qk_test(thread_pool_test SOURCES cpu/thread_pool_test.cc LIBS qk_core
         LABELS threads)
 qk_test(rule_shape_test SOURCES types/rule_shape_test.cc LIBS qk_types)
 qk_test(statistics_test SOURCES types/statistics_test.cc LIBS qk_core)
-qk_test(backend_conformance_test SOURCES backend/backend_conformance_test.cc
+qk_test(backend_conformance_test OPTIMIZED SOURCES backend/backend_conformance_test.cc
         backend/attention_conformance_test.cc backend/disrupt_conformance_test.cc
         backend/hooks_conformance_test.cc backend/logits_conformance_test.cc
         backend/matmul_conformance_test.cc backend/mixers_conformance_test.cc LIBS qk_core)
