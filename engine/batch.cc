@@ -22,7 +22,7 @@ Batch::Batch(const Model& model, absl::Span<Sequence* const> sequences)
     const absl::Span<const int32_t> tokens = sequence->NextTokens();
     tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
     rows_ += entry.span.rows;
-    entries_.push_back(std::move(entry));
+    entries_.push_back(entry);
   }
   QK_CHECK(rows_ <= work().rows());
   absl::StatusOr<DeviceBuffer> hidden =
@@ -173,7 +173,7 @@ void Batch::DropCancelled(bool within_layer) {
     const int from =
         std::exchange(entry.row_begin, static_cast<int>(rows.size()));
     for (int i = 0; i < entry.span.rows; ++i) rows.push_back(from + i);
-    kept.push_back(std::move(entry));
+    kept.push_back(entry);
   }
   entries_ = std::move(kept);
   if (entries_.empty() || static_cast<int>(rows.size()) == rows_) return;
