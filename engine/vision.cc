@@ -57,6 +57,7 @@ absl::Status Vision::Reserve() {
     QK_ASSIGN_OR_RETURN(*buffer, model_.backend()->Allocate(size));
   }
   std::vector<void*> pages;
+  pages.reserve(pages_);
   for (int i = 0; i < pages_; ++i) {
     pages.push_back(kv_.as<uint8_t>() + i * PageBytes());
   }
