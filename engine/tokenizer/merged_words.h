@@ -25,8 +25,9 @@ class MergedWords {
   static constexpr size_t kSlots = 16384;
   static constexpr size_t kMaxBytes = 23;
   static constexpr size_t kMaxSymbols = 6;
-  // A text with fewer words takes no memory here.
-  static constexpr size_t kFirstKept = 256;
+  // A text with fewer words takes no memory here: that takes longer than
+  // merging its words again.
+  static constexpr size_t kFirstKept = 4096;
 
   struct Slot {
     uint8_t bytes = 0;  // 0: empty

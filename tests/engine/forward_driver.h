@@ -95,6 +95,7 @@ class Driven {
 
 inline void RunPass(const std::vector<Driven*>& batch) {
   std::vector<Sequence*> sequences;
+  sequences.reserve(batch.size());
   for (Driven* driven : batch) sequences.push_back(driven->sequence());
   Pass pass(sequences[0]->model(), sequences);
   while (!pass.done()) pass.RunStep();
