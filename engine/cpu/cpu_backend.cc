@@ -13,7 +13,7 @@
 #include "engine/base/check.h"
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/matmul.h"
-#include "engine/cpu/thread_pool.h"
+#include "engine/base/thread_pool.h"
 
 namespace qk {
 namespace {

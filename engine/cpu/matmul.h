@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "engine/backend/backend.h"
-#include "engine/cpu/thread_pool.h"
+#include "engine/base/thread_pool.h"
 
 namespace qk::cpu {
 

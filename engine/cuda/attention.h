@@ -29,6 +29,8 @@ struct AttentionShape {
   float softcap = 0;  // 0: none
   int window = 0;     // keys seen, the row's own included; 0: all
   bool causal = true;
+
+  bool operator==(const AttentionShape&) const = default;
 };
 
 // The work of a block (for each heads_per_tile heads): some rows of a sequence,
@@ -57,6 +59,7 @@ struct AttentionSequence {
   int row = 0;
   int rows = 0;
   int first_position = 0;
+  int keys = 0;  // of the sequence, up to its last row in the pass
   int page_begin = 0;
   int fresh = -1;
 };
@@ -73,10 +76,11 @@ struct AttentionPlan {
   }
 };
 // Splits sequences into tiles, and tiles into segments if there would be fewer
-// than `blocks` blocks. Any plan gives the same bytes. `group` query heads read
-// the same keys.
+// than `blocks` blocks and scratch_floats() stays within `most_scratch`. Any
+// plan gives the same bytes.
 AttentionPlan PlanAttention(const std::vector<AttentionSequence>& sequences,
-                            const AttentionShape& shape, int blocks);
+                            const AttentionShape& shape, int blocks,
+                            int64_t most_scratch);
 // The largest heads_per_tile for `group` query heads that read the same keys.
 int HeadsPerTile(int group, int head_dim);
 

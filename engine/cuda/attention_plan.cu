@@ -12,15 +12,15 @@ int HeadsPerTile(int group, int head_dim) {
 }
 
 AttentionPlan PlanAttention(const std::vector<AttentionSequence>& sequences,
-                            const AttentionShape& shape, int blocks) {
+                            const AttentionShape& shape, int blocks,
+                            int64_t most_scratch) {
   AttentionPlan plan;
   const int most = AttentionRows(shape.head_dim) / shape.heads_per_tile;
   std::vector<AttentionTile> tiles;
   for (const AttentionSequence& s : sequences) {
     for (int row = 0; row < s.rows; row += most) {
       tiles.push_back({s.row + row, std::min(most, s.rows - row),
-                       s.first_position + row, s.first_position + s.rows,
-                       s.page_begin, s.fresh});
+                       s.first_position + row, s.keys, s.page_begin, s.fresh});
     }
   }
   const auto keys = [&](const AttentionTile& tile) {
@@ -38,11 +38,13 @@ AttentionPlan PlanAttention(const std::vector<AttentionSequence>& sequences,
     const KeyRange range = RangeOf(tile, shape);
     const int first = range.begin / kSegmentKeys;
     const int segments = (range.end - 1) / kSegmentKeys - first + 1;
-    if (!split || segments == 1) {
+    const int rows = tile.rows * shape.heads_per_tile;
+    const int64_t scratch = (plan.partials + int64_t{segments} * rows) *
+                            groups * (shape.head_dim + 2);
+    if (!split || segments == 1 || scratch > most_scratch) {
       plan.tiles.push_back(tile);
       continue;
     }
-    const int rows = tile.rows * shape.heads_per_tile;
     plan.merges.push_back(
         {tile.row, tile.rows, static_cast<int32_t>(plan.partials), segments});
     for (int i = 0; i < segments; ++i) {

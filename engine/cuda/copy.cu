@@ -7,6 +7,10 @@ namespace {
 
 constexpr int kThreads = 256;
 
+struct alignas(16) Copied {
+  uint64_t halves[2];
+};
+
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     EmbedKernel(const T* table, const int32_t* tokens, int hidden, float* out) {
@@ -56,6 +60,31 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+constexpr int64_t kCopied = int64_t{64} << 10;  // bytes of a block
+
+// A block for each kCopied bytes of each job, 16 bytes at a time where both
+// ends allow it.
+template <typename List>
+__global__ void __launch_bounds__(kThreads)
+    CopyKernel(QK_ARGUMENTS(List) list) {
+  const CopyJob& job = list.jobs[blockIdx.y];
+  const int64_t begin = int64_t{blockIdx.x} * kCopied;
+  const int64_t bytes = min(kCopied, job.bytes - begin);
+  if (bytes <= 0) return;
+  char* to = static_cast<char*>(job.to) + begin;
+  const char* from = static_cast<const char*>(job.from) + begin;
+  const auto ends =
+      reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from);
+  const int64_t wide = ends % sizeof(Copied) == 0 ? bytes / sizeof(Copied) : 0;
+  for (int64_t i = threadIdx.x; i < wide; i += kThreads) {
+    reinterpret_cast<Copied*>(to)[i] = reinterpret_cast<const Copied*>(from)[i];
+  }
+  for (int64_t i = wide * sizeof(Copied) + threadIdx.x; i < bytes;
+       i += kThreads) {
+    to[i] = from[i];
+  }
+}
+
 }  // namespace
 
 void Embed(const void* table, ComputeType type, const int32_t* tokens, int rows,
@@ -86,6 +115,16 @@ void CopyOut(const CopyOutJob* jobs, int count, Stream stream) {
     const int rows =
         Largest(list, n, [](const CopyOutJob& j) { return j.rows.count; });
     Launch(CopyOutKernel<std::decay_t<decltype(list)>>, dim3(rows, n),
+           dim3(kThreads), 0, stream, list);
+  });
+}
+
+void Copy(const CopyJob* jobs, int count, Stream stream) {
+  ForJobs(jobs, count, [&](const auto& list, int n) {
+    const int64_t bytes =
+        Largest(list, n, [](const CopyJob& j) { return j.bytes; });
+    Launch(CopyKernel<std::decay_t<decltype(list)>>,
+           dim3(static_cast<unsigned>(Blocks(bytes, kCopied)), n),
            dim3(kThreads), 0, stream, list);
   });
 }

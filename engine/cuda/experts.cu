@@ -21,7 +21,7 @@ __device__ bool RanksBefore(float x, int a, float y, int b) {
 // A warp for each row.
 __global__ void __launch_bounds__(kThreads)
     RouteKernel(const float* logits, int rows, int experts, int chosen,
-                int32_t* ids, float* weights) {
+                Route* routes) {
   const int row = blockIdx.x * kWarps + threadIdx.x / 32;
   if (row >= rows) return;  // a whole warp
   const int lane = threadIdx.x % 32;
@@ -39,8 +39,7 @@ __global__ void __launch_bounds__(kThreads)
     int place = 0;
     for (int i = 0; i < experts; ++i) place += RanksBefore(x[i], i, x[e], e);
     if (place >= chosen) continue;
-    ids[int64_t{row} * chosen + place] = e;
-    weights[int64_t{row} * chosen + place] = expf(x[e] - max) / sum;
+    routes[int64_t{row} * chosen + place] = {e, expf(x[e] - max) / sum};
   }
 }
 
@@ -67,13 +66,13 @@ constexpr int kGroupThreads = 512;
 // A warp for each of several experts. Calls found(slot, how many slots of the
 // expert come before) for each of its slots, and returns their number.
 template <typename Found>
-__device__ int ForSlots(const int32_t* ids, int slots, int expert,
+__device__ int ForSlots(const Route* routes, int slots, int expert,
                         const Found& found) {
   const int lane = threadIdx.x % 32;
   int count = 0;
   for (int first = 0; first < slots; first += 32) {
     const int slot = first + lane;
-    const bool own = slot < slots && ids[slot] == expert;
+    const bool own = slot < slots && routes[slot].expert == expert;
     const uint32_t lanes = __ballot_sync(kAllLanes, own);
     if (own) found(slot, count + __popc(lanes & ((1u << lane) - 1)));
     count += __popc(lanes);
@@ -83,12 +82,12 @@ __device__ int ForSlots(const int32_t* ids, int slots, int expert,
 
 // One block.
 __global__ void __launch_bounds__(kGroupThreads)
-    GroupKernel(const int32_t* ids, int slots, int chosen, int experts,
+    GroupKernel(const Route* routes, int slots, int chosen, int experts,
                 int32_t* offsets, int32_t* row_of_place,
                 int32_t* place_of_slot) {
   const int warp = threadIdx.x / 32;
   for (int e = warp; e < experts; e += kGroupThreads / 32) {
-    const int count = ForSlots(ids, slots, e, [](int, int) {});
+    const int count = ForSlots(routes, slots, e, [](int, int) {});
     if (threadIdx.x % 32 == 0) offsets[e + 1] = count;
   }
   __syncthreads();
@@ -99,7 +98,7 @@ __global__ void __launch_bounds__(kGroupThreads)
   __syncthreads();
   for (int e = warp; e < experts; e += kGroupThreads / 32) {
     const int begin = offsets[e];
-    ForSlots(ids, slots, e, [&](int slot, int before) {
+    ForSlots(routes, slots, e, [&](int slot, int before) {
       row_of_place[begin + before] = slot / chosen;
       place_of_slot[slot] = begin + before;
     });
@@ -107,17 +106,18 @@ __global__ void __launch_bounds__(kGroupThreads)
 }
 
 // The slot of a row whose expert is the least above `last`.
-__device__ int NextSlot(const int32_t* ids, int chosen, int last) {
+__device__ int NextSlot(const Route* routes, int chosen, int last) {
   int next = -1;
   for (int i = 0; i < chosen; ++i) {
-    if (ids[i] > last && (next < 0 || ids[i] < ids[next])) next = i;
+    const int expert = routes[i].expert;
+    if (expert > last && (next < 0 || expert < routes[next].expert)) next = i;
   }
   return next;
 }
 
 // A block for each row.
 __global__ void __launch_bounds__(kThreads)
-    CombineKernel(const float* x, const int32_t* ids, const float* weights,
+    CombineKernel(const float* x, const Route* routes,
                   const int32_t* place_of_slot, int chosen, int dim,
                   float* out) {
   const int64_t first = int64_t{blockIdx.x} * chosen;
@@ -125,9 +125,9 @@ __global__ void __launch_bounds__(kThreads)
     float sum = 0;
     int last = -1;
     for (int i = 0; i < chosen; ++i) {
-      const int slot = NextSlot(ids + first, chosen, last);
-      last = ids[first + slot];
-      sum += weights[first + slot] *
+      const int slot = NextSlot(routes + first, chosen, last);
+      last = routes[first + slot].expert;
+      sum += routes[first + slot].weight *
              x[int64_t{place_of_slot[first + slot]} * dim + d];
     }
     out[int64_t{blockIdx.x} * dim + d] = sum;
@@ -136,24 +136,24 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-void GroupRows(const int32_t* ids, int rows, int chosen, int experts,
+void GroupRows(const Route* routes, int rows, int chosen, int experts,
                int32_t* offsets, int32_t* row_of_place, int32_t* place_of_slot,
                Stream stream) {
-  Launch(GroupKernel, dim3(1), dim3(kGroupThreads), 0, stream, ids,
+  Launch(GroupKernel, dim3(1), dim3(kGroupThreads), 0, stream, routes,
          rows * chosen, chosen, experts, offsets, row_of_place, place_of_slot);
 }
 
-void CombineExperts(const float* x, const int32_t* ids, const float* weights,
+void CombineExperts(const float* x, const Route* routes,
                     const int32_t* place_of_slot, int rows, int chosen, int dim,
                     float* out, Stream stream) {
-  Launch(CombineKernel, dim3(rows), dim3(kThreads), 0, stream, x, ids, weights,
+  Launch(CombineKernel, dim3(rows), dim3(kThreads), 0, stream, x, routes,
          place_of_slot, chosen, dim, out);
 }
 
 void RouteExperts(const float* logits, int rows, int experts, int chosen,
-                  int32_t* ids, float* weights, Stream stream) {
+                  Route* routes, Stream stream) {
   Launch(RouteKernel, dim3(Blocks(rows, kWarps)), dim3(kThreads), 0, stream,
-         logits, rows, experts, chosen, ids, weights);
+         logits, rows, experts, chosen, routes);
 }
 
 void GatherRows(const float* x, const int32_t* rows, int count, int dim,

@@ -34,14 +34,15 @@ struct RopeTable {
   const int32_t* positions = nullptr;  // (rows, kRopeCoordinates)
   const float* frequencies = nullptr;  // (sets, half), radians per token
   const int32_t* frequencies_of_row = nullptr;  // (rows): the set
-  int half = 0;                                 // pairs of dims
-  float factor = 1;                             // of cos and sin
+  const int32_t* places = nullptr;  // (rows): where each row goes in `out`
+  int half = 0;                     // pairs of dims
+  float factor = 1;                 // of cos and sin
   // Pairs below section_end[i] rotate with coordinate i. No sections: all with
   // the first.
   int num_sections = 0;
   int section_end[kRopeCoordinates] = {};
 };
-// out (rows, 2, half) = cos, sin.
+// out (.., 2, half) = cos, sin, at the rows' places.
 void MakeRopeTable(const RopeTable& table, int rows, float* out, Stream stream);
 void Rope(float* x, int64_t rows, int heads, int head_dim, int rotary_dims,
           const float* table, Stream stream);
@@ -63,6 +64,7 @@ void Embed(const void* table, ComputeType type, const int32_t* tokens, int rows,
            int hidden, float* out, Stream stream);
 void ExpandHeads(const ExpandJob* jobs, int count, Stream stream);
 void CopyOut(const CopyOutJob* jobs, int count, Stream stream);
+void Copy(const CopyJob* jobs, int count, Stream stream);
 
 // --- kv_cache.cu
 
@@ -71,13 +73,19 @@ void AppendKv(const float* k, const float* v, const KvLayout& layout,
               ComputeType type, int head_dim, const PageRows* tiles, int count,
               void* const* pages, Stream stream);
 
-// Copies the first `positions` of a page, each head to its group.
-struct CopyPageJob {
-  KvPage from, to;
-  int positions = 0;
+// Fills fresh pages of one sequence: its own rows of k and v, and before them
+// the cache's positions of the first page, each head copied to its group.
+struct FillJob {
+  const float* k = nullptr;  // (rows, fresh.layout.heads, head_dim)
+  const float* v = nullptr;
+  int rows = 0;
+  int slot = 0;  // of the first row, in the first page
+  FreshPages fresh;
+  const void* cached = nullptr;  // the page that the first fresh one stands for
 };
-void CopyKvPages(const CopyPageJob* jobs, int count, int head_dim,
-                 ComputeType type, Stream stream);
+// `layout`: of the cached pages.
+void FillFreshPages(const FillJob* jobs, int count, const KvLayout& layout,
+                    ComputeType type, int head_dim, Stream stream);
 
 // --- mamba.cu
 
@@ -99,17 +107,17 @@ void SelectiveScan(const ScanInputs& in, int inner, int state_size,
 // --- experts.cu
 
 void RouteExperts(const float* logits, int rows, int experts, int chosen,
-                  int32_t* ids, float* weights, Stream stream);
-// Groups the slots (rows, chosen) of ids by expert, each expert's in ascending
-// order, so that experts need not wait for the host: expert e has the places
-// [offsets[e], offsets[e + 1]). offsets (experts + 1); row_of_place and
+                  Route* routes, Stream stream);
+// Groups the slots (rows, chosen) of routes by expert, each expert's in
+// ascending order, so that experts need not wait for the host: expert e has the
+// places [offsets[e], offsets[e + 1]). offsets (experts + 1); row_of_place and
 // place_of_slot (rows * chosen).
-void GroupRows(const int32_t* ids, int rows, int chosen, int experts,
+void GroupRows(const Route* routes, int rows, int chosen, int experts,
                int32_t* offsets, int32_t* row_of_place, int32_t* place_of_slot,
                Stream stream);
-// out (rows, dim) = each row's sum of weights (rows, chosen) times its places'
-// x (rows * chosen, dim), over ascending experts.
-void CombineExperts(const float* x, const int32_t* ids, const float* weights,
+// out (rows, dim) = each row's sum of the weights of its routes (rows, chosen)
+// times their places' x (rows * chosen, dim), over ascending experts.
+void CombineExperts(const float* x, const Route* routes,
                     const int32_t* place_of_slot, int rows, int chosen, int dim,
                     float* out, Stream stream);
 void GatherRows(const float* x, const int32_t* rows, int count, int dim,
@@ -134,11 +142,7 @@ void DisruptPerToken(const TokenRuleJob* jobs, int count, Stream stream);
 
 void ReduceLogits(const float* logits, int vocab, int rows,
                   const int32_t* targets, LogitsRow* out, Stream stream);
-// ids, logprobs (count, n): of the given rows, or, if `rows` is null, of the
-// first `count`. `reduced` is indexed by row.
-void TopLogits(const float* logits, int vocab, const int32_t* rows, int count,
-               const LogitsRow* reduced, int n, int32_t* ids, float* logprobs,
-               Stream stream);
+void TopLogits(const TopJob* jobs, int count, int vocab, Stream stream);
 void KlDivergence(const float* base, const float* arm, int vocab, int rows,
                   const LogitsRow* base_rows, const LogitsRow* arm_rows,
                   float* kl, Stream stream);

@@ -16,6 +16,10 @@ template <typename T>
 __device__ T* At(void* page, int64_t offset) {
   return reinterpret_cast<T*>(static_cast<char*>(page) + offset);
 }
+template <typename T>
+__device__ T* At(const void* page, int64_t offset) {
+  return reinterpret_cast<T*>(static_cast<const char*>(page) + offset);
+}
 
 // A block has some rows of one page, one head and kDims of its dims. K goes
 // through shared memory, which turns it: a warp reads dims and writes slots.
@@ -46,23 +50,33 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// A block for each head of the copy.
+// A block for each head of each page of each job.
 template <typename T, typename List>
 __global__ void __launch_bounds__(kThreads)
-    CopyPageKernel(QK_ARGUMENTS(List) list, int head_dim) {
-  const CopyPageJob& job = list.jobs[blockIdx.y];
-  const int head = blockIdx.x;
-  if (head >= job.to.heads) return;
-  const int group = job.to.heads / job.from.heads;
-  const int64_t from = int64_t{head / group} * head_dim * kPageSize;
-  const int64_t to = int64_t{head} * head_dim * kPageSize;
-  const T* from_k = static_cast<const T*>(job.from.k) + from;
-  const T* from_v = static_cast<const T*>(job.from.v) + from;
-  T* to_k = static_cast<T*>(job.to.k) + to;
-  T* to_v = static_cast<T*>(job.to.v) + to;
+    FillKernel(QK_ARGUMENTS(List) list, KvLayout cached, int head_dim) {
+  const FillJob& job = list.jobs[blockIdx.z];
+  const int head = blockIdx.x, page = blockIdx.y;
+  const KvLayout& to = job.fresh.layout;
+  if (head >= to.heads || page >= job.fresh.pages) return;
+  const int group = to.heads / cached.heads;
+  const int64_t old_head = int64_t{head / group} * head_dim * kPageSize;
+  const int64_t new_head = int64_t{head} * head_dim * kPageSize;
+  char* base = static_cast<char*>(job.fresh.base) + page * job.fresh.stride;
+  T* to_k = At<T>(base, to.k_offset) + new_head;
+  T* to_v = At<T>(base, to.v_offset) + new_head;
   for (int i = threadIdx.x; i < head_dim * kPageSize; i += kThreads) {
-    if (i % kPageSize < job.positions) to_k[i] = from_k[i];
-    if (i < head_dim * job.positions) to_v[i] = from_v[i];
+    const int d = i % head_dim, slot = i / head_dim;
+    const int row = page * kPageSize + slot - job.slot;
+    if (row >= job.rows) return;
+    const int64_t k = int64_t{d} * kPageSize + slot;
+    if (row < 0) {  // only in the first page
+      to_k[k] = (At<const T>(job.cached, cached.k_offset) + old_head)[k];
+      to_v[i] = (At<const T>(job.cached, cached.v_offset) + old_head)[i];
+    } else {
+      const int64_t from = (int64_t{row} * to.heads + head) * head_dim + d;
+      Store(to_k, k, job.k[from]);
+      Store(to_v, i, job.v[from]);
+    }
   }
 }
 
@@ -83,19 +97,22 @@ void AppendKv(const float* k, const float* v, const KvLayout& layout,
   }
 }
 
-void CopyKvPages(const CopyPageJob* jobs, int count, int head_dim,
-                 ComputeType type, Stream stream) {
+void FillFreshPages(const FillJob* jobs, int count, const KvLayout& layout,
+                    ComputeType type, int head_dim, Stream stream) {
   ForJobs(jobs, count, [&](const auto& list, int n) {
     using List = std::decay_t<decltype(list)>;
     const int heads =
-        Largest(list, n, [](const CopyPageJob& j) { return j.to.heads; });
+        Largest(list, n, [](const FillJob& j) { return j.fresh.layout.heads; });
+    const int pages =
+        Largest(list, n, [](const FillJob& j) { return j.fresh.pages; });
     const auto run = [&](auto kernel) {
-      Launch(kernel, dim3(heads, n), dim3(kThreads), 0, stream, list, head_dim);
+      Launch(kernel, dim3(heads, pages, n), dim3(kThreads), 0, stream, list,
+             layout, head_dim);
     };
     if (type == ComputeType::kF32) {
-      run(CopyPageKernel<float, List>);
+      run(FillKernel<float, List>);
     } else {
-      run(CopyPageKernel<uint16_t, List>);
+      run(FillKernel<uint16_t, List>);
     }
   });
 }

@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "engine/cuda/device.h"
+#include "engine/cuda/job_list.h"
 #include "engine/cuda/kernels.h"
 #include "engine/cuda/reduce.h"
 
@@ -77,20 +78,19 @@ __device__ uint64_t BestBelow(const float* x, int vocab, uint64_t limit) {
   return best;
 }
 
-// Takes the row's best id n times. Only the thread that had it looks for its
-// next one.
+// A block for each job takes the row's best id n times. Only the thread that
+// had it looks for its next one.
+template <typename List>
 __global__ void __launch_bounds__(kThreads)
-    TopKernel(const float* logits, int vocab, const int32_t* rows,
-              const LogitsRow* reduced, int n, int32_t* ids, float* logprobs) {
-  const int64_t row = rows == nullptr ? int64_t{blockIdx.x} : rows[blockIdx.x];
-  const float* x = logits + row * vocab;
+    TopKernel(QK_ARGUMENTS(List) list, int vocab) {
+  const TopJob& job = list.jobs[blockIdx.x];
+  const float* x = job.logits;
   uint64_t own = BestBelow(x, vocab, kBad);
-  for (int i = 0; i < n; ++i) {
+  for (int i = 0; i < job.n; ++i) {
     const uint64_t best = BlockMax(own);
     if (best != own) continue;
-    const int64_t to = int64_t{blockIdx.x} * n + i;
-    ids[to] = IdOf(best);
-    logprobs[to] = static_cast<float>(x[IdOf(best)] - reduced[row].log_sum_exp);
+    job.to[i] = {IdOf(best),
+                 static_cast<float>(x[IdOf(best)] - job.reduced->log_sum_exp)};
     own = BestBelow(x, vocab, best);
   }
 }
@@ -126,11 +126,11 @@ void ReduceLogits(const float* logits, int vocab, int rows,
          logits, vocab, targets, out);
 }
 
-void TopLogits(const float* logits, int vocab, const int32_t* rows, int count,
-               const LogitsRow* reduced, int n, int32_t* ids, float* logprobs,
-               Stream stream) {
-  Launch(TopKernel, dim3(count), dim3(kThreads), sizeof(LogitsShared), stream,
-         logits, vocab, rows, reduced, n, ids, logprobs);
+void TopLogits(const TopJob* jobs, int count, int vocab, Stream stream) {
+  ForJobs(jobs, count, [&](const auto& list, int n) {
+    Launch(TopKernel<std::decay_t<decltype(list)>>, dim3(n), dim3(kThreads),
+           sizeof(LogitsShared), stream, list, vocab);
+  });
 }
 
 void KlDivergence(const float* base, const float* arm, int vocab, int rows,

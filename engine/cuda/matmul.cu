@@ -194,8 +194,10 @@ __global__ void __launch_bounds__(kAddThreads)
     total += a.partial[at * all_columns + column];
   }
   const ColumnTile own = FindColumns<1>(a.shape, column);
-  WriteProduct(own.product, a.shape.add, range.first + row, own.column, total);
+  WriteProduct(own.product, range.first + row, own.column, total);
 }
+
+constexpr int kNarrow = 64;  // columns of the two smaller tiles
 
 }  // namespace
 
@@ -205,7 +207,8 @@ int MatMulShape::out_features() const {
   return all;
 }
 
-// A product is spread until there are two blocks for each multiprocessor.
+// A product is spread until there are two blocks for each multiprocessor; one
+// of large tiles is not, since its partial sums would be large, too.
 MatMulPlan PlanMatMul(const MatMulShape& shape, int multiprocessors) {
   MatMulPlan plan;
   const int rows = shape.rows, out = shape.out_features();
@@ -215,9 +218,8 @@ MatMulPlan PlanMatMul(const MatMulShape& shape, int multiprocessors) {
     plan.tile = MatMulTile::k128;
   }
   const int tile_rows = static_cast<int>(plan.tile);
-  const int tile_columns = plan.tile == MatMulTile::k128 ? 128 : 64;
-  plan.spread = shape.in > kSliceDepth &&
-                int64_t{Blocks(rows, tile_rows)} * Blocks(out, tile_columns) <
+  plan.spread = plan.tile != MatMulTile::k128 && shape.in > kSliceDepth &&
+                int64_t{Blocks(rows, tile_rows)} * Blocks(out, kNarrow) <
                     2 * multiprocessors;
   return plan;
 }

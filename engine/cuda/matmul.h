@@ -22,6 +22,7 @@ struct Product {
   const float* bias = nullptr;  // (out_features), or null
   float* out = nullptr;         // (rows, out_features)
   int out_features = 0;
+  bool add = false;  // out += the product
 };
 inline constexpr int kMostProducts = 4;
 
@@ -29,7 +30,6 @@ struct MatMulShape {
   int rows = 0, in = 0;
   int products = 0;  // how many of the list: 1 to kMostProducts
   Product list[kMostProducts];
-  bool add = false;  // out += the product
   // If set, two numbers in device memory: the product is over rows
   // [range[0], range[1]) of x and of each out, at most `rows` of them.
   const int32_t* range = nullptr;

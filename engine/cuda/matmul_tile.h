@@ -53,11 +53,11 @@ int ColumnTiles(const MatMulShape& shape) {
 }
 
 // Writes the sum over all slices.
-__device__ inline void WriteProduct(const Product& product, bool add,
-                                    int64_t row, int column, float total) {
+__device__ inline void WriteProduct(const Product& product, int64_t row,
+                                    int column, float total) {
   if (product.bias != nullptr) total += product.bias[column];
   float& out = product.out[row * product.out_features + column];
-  out = add ? out + total : total;
+  out = product.add ? out + total : total;
 }
 
 // Writes what a block has of one element: the sum over all slices, or over its
@@ -68,8 +68,7 @@ __device__ inline void WriteElement(const MatMulArguments& a,
                                     float total) {
   if (row >= range.rows || column >= columns.product.out_features) return;
   if (a.partial == nullptr) {
-    WriteProduct(columns.product, a.shape.add, range.first + row, column,
-                 total);
+    WriteProduct(columns.product, range.first + row, column, total);
     return;
   }
   const int64_t at = int64_t{blockIdx.z} * a.shape.rows + row;

@@ -12,6 +12,8 @@ namespace qk::cuda {
 struct KvLayout {
   int64_t k_offset = 0, v_offset = 0;  // bytes
   int heads = 0;  // the KV heads, or the query heads if each has its own keys
+
+  bool operator==(const KvLayout&) const = default;
 };
 
 // Pages that stand for some of a sequence's own in one layer.
@@ -20,13 +22,8 @@ struct FreshPages {
   KvLayout layout;
   void* base = nullptr;
   int64_t stride = 0;  // bytes, from page to page
-};
 
-// One layer's keys and values at kPageSize positions.
-struct KvPage {
-  void* k = nullptr;  // (heads, head_dim, kPageSize)
-  void* v = nullptr;  // (heads, kPageSize, head_dim)
-  int heads = 0;
+  bool operator==(const FreshPages&) const = default;
 };
 
 // What attention reads in one layer.

@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(kThreads)
   const float angle = static_cast<float>(place) * frequency;
   double sine, cosine;
   sincos(static_cast<double>(angle), &sine, &cosine);
-  float* to = table + row * 2 * t.half + pair;
+  float* to = table + int64_t{t.places[row]} * 2 * t.half + pair;
   to[0] = static_cast<float>(cosine) * t.factor;
   to[t.half] = static_cast<float>(sine) * t.factor;
 }

@@ -76,10 +76,11 @@ class CudaRuntime final : public Runtime {
   CudaRuntime(const CudaRuntime&) = delete;
   CudaRuntime& operator=(const CudaRuntime&) = delete;
 
-  // A pool of its own keeps what it has, and holds at most `bytes` (0: any
-  // number).
+  // A pool of its own, which holds at most `bytes` (0: any number). It keeps
+  // some memory that nothing uses, and gives the rest back whenever the host
+  // waits for the device.
   absl::Status MakePool(int64_t bytes) {
-    QK_RETURN_IF_ERROR(Checked(cudaSetDevice(facts_.index), "cudaSetDevice"));
+    QK_RETURN_IF_ERROR(Use());
     cudaMemPoolProps properties = {};
     properties.allocType = cudaMemAllocationTypePinned;
     properties.location.type = cudaMemLocationTypeDevice;
@@ -87,13 +88,20 @@ class CudaRuntime final : public Runtime {
     properties.maxSize = static_cast<size_t>(bytes);
     QK_RETURN_IF_ERROR(
         Checked(cudaMemPoolCreate(&pool_, &properties), "cudaMemPoolCreate"));
-    uint64_t kept = ~uint64_t{0};
+    uint64_t kept = uint64_t{1} << 30;
     return Checked(
         cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &kept),
         "cudaMemPoolSetAttribute");
   }
 
   const DeviceFacts& facts() const override { return facts_; }
+  absl::Status Use() override {
+    thread_local int used = -1;
+    if (used == facts_.index) return absl::OkStatus();
+    QK_RETURN_IF_ERROR(Checked(cudaSetDevice(facts_.index), "cudaSetDevice"));
+    used = facts_.index;
+    return absl::OkStatus();
+  }
 
   absl::StatusOr<void*> Allocate(int64_t bytes, Stream stream) override {
     void* data = nullptr;

@@ -40,6 +40,8 @@ class Runtime {
   virtual ~Runtime() = default;
 
   virtual const DeviceFacts& facts() const = 0;
+  // Makes this thread's launches go to the device.
+  virtual absl::Status Use() = 0;
 
   // --- memory; Allocate and Free are in the stream's order
   virtual absl::StatusOr<void*> Allocate(int64_t bytes, Stream stream) = 0;

@@ -25,7 +25,7 @@ void FakeRuntime::Delete::operator()(uint8_t* p) const {
   ::operator delete[](p, kAlignment);
 }
 
-FakeRuntime::FakeRuntime() {
+FakeRuntime::FakeRuntime(Launches launches) : launches_(launches) {
   facts_.uuid = "GPU-00000000-0000-0000-0000-000000000000";
   facts_.name = "emulation";
   facts_.compute_capability = 90;
@@ -33,16 +33,36 @@ FakeRuntime::FakeRuntime() {
   facts_.memory_bytes = int64_t{1} << 30;
   facts_.shared_bytes = options().max_shared;
   facts_.driver = 13000;
+  if (launches == Launches::kUnseen) return;
   QK_CHECK(options().before_launch == nullptr);
   options().before_launch = [this] {
+    MutexLock lock(&mutex_);
     ++counts_.launches;
     return Call();
   };
 }
 
-FakeRuntime::~FakeRuntime() { options().before_launch = nullptr; }
+FakeRuntime::~FakeRuntime() {
+  if (launches_ == Launches::kSeen) options().before_launch = nullptr;
+}
+
+bool FakeRuntime::failed() const {
+  MutexLock lock(&mutex_);
+  return failed_;
+}
+
+CallCounts FakeRuntime::counts() const {
+  MutexLock lock(&mutex_);
+  return counts_;
+}
+
+void FakeRuntime::Clear() {
+  MutexLock lock(&mutex_);
+  counts_ = {};
+}
 
 void FakeRuntime::FailCall(int64_t k, int error) {
+  MutexLock lock(&mutex_);
   fail_at_ = k;
   fail_with_ = error;
   failed_ = false;
@@ -64,6 +84,11 @@ absl::Status FakeRuntime::Called(const std::string& name) {
 }
 
 int64_t FakeRuntime::live_bytes() const {
+  MutexLock lock(&mutex_);
+  return Live();
+}
+
+int64_t FakeRuntime::Live() const {
   int64_t bytes = 0;
   for (const Heap* heap : {&device_, &pinned_}) {
     for (const auto& [data, memory] : *heap) bytes += memory.bytes;
@@ -72,6 +97,7 @@ int64_t FakeRuntime::live_bytes() const {
 }
 
 int64_t FakeRuntime::live_objects() const {
+  MutexLock lock(&mutex_);
   return static_cast<int64_t>(device_.size() + pinned_.size() + events_.size() +
                               streams_.size());
 }
@@ -106,25 +132,34 @@ void FakeRuntime::CheckInside(const void* data, int64_t bytes) const {
 }
 
 absl::StatusOr<void*> FakeRuntime::Allocate(int64_t bytes, cuda::Stream) {
+  MutexLock lock(&mutex_);
   return Take(device_, bytes, "Allocate");
 }
 absl::Status FakeRuntime::Free(void* data, cuda::Stream) {
+  MutexLock lock(&mutex_);
   return Give(device_, data, "Free");
 }
 absl::StatusOr<void*> FakeRuntime::AllocatePinned(int64_t bytes) {
+  MutexLock lock(&mutex_);
   return Take(pinned_, bytes, "AllocatePinned");
 }
 absl::Status FakeRuntime::FreePinned(void* data) {
+  MutexLock lock(&mutex_);
   return Give(pinned_, data, "FreePinned");
 }
-absl::Status FakeRuntime::Trim() { return Called("Trim"); }
+absl::Status FakeRuntime::Trim() {
+  MutexLock lock(&mutex_);
+  return Called("Trim");
+}
 absl::StatusOr<int64_t> FakeRuntime::FreeBytes() {
+  MutexLock lock(&mutex_);
   QK_RETURN_IF_ERROR(Called("FreeBytes"));
-  return facts_.memory_bytes - live_bytes();
+  return facts_.memory_bytes - Live();
 }
 
 absl::Status FakeRuntime::CopyToDevice(void* device, const void* host,
                                        int64_t bytes, cuda::Stream) {
+  MutexLock lock(&mutex_);
   if (bytes == 0) return absl::OkStatus();
   ++counts_.to_device;
   CheckInside(device, bytes);
@@ -135,6 +170,7 @@ absl::Status FakeRuntime::CopyToDevice(void* device, const void* host,
 
 absl::Status FakeRuntime::CopyToHost(void* host, const void* device,
                                      int64_t bytes, cuda::Stream) {
+  MutexLock lock(&mutex_);
   if (bytes == 0) return absl::OkStatus();
   ++counts_.to_host;
   CheckInside(device, bytes);
@@ -145,6 +181,7 @@ absl::Status FakeRuntime::CopyToHost(void* host, const void* device,
 
 absl::Status FakeRuntime::CopyOnDevice(void* to, const void* from,
                                        int64_t bytes, cuda::Stream) {
+  MutexLock lock(&mutex_);
   if (bytes == 0) return absl::OkStatus();
   ++counts_.on_device;
   CheckInside(to, bytes);
@@ -155,6 +192,7 @@ absl::Status FakeRuntime::CopyOnDevice(void* to, const void* from,
 }
 
 absl::Status FakeRuntime::Zero(void* device, int64_t bytes, cuda::Stream) {
+  MutexLock lock(&mutex_);
   CheckInside(device, bytes);
   QK_RETURN_IF_ERROR(Called("Zero"));
   if (bytes > 0) std::memset(device, 0, bytes);
@@ -162,48 +200,58 @@ absl::Status FakeRuntime::Zero(void* device, int64_t bytes, cuda::Stream) {
 }
 
 absl::StatusOr<cuda::Stream> FakeRuntime::MakeStream() {
+  MutexLock lock(&mutex_);
   QK_RETURN_IF_ERROR(Called("MakeStream"));
   streams_.insert(next_);
   return reinterpret_cast<cuda::Stream>(next_++);
 }
 absl::Status FakeRuntime::DestroyStream(cuda::Stream stream) {
+  MutexLock lock(&mutex_);
   QK_CHECK(streams_.erase(NumberOf(stream)) == 1);
   return Called("DestroyStream");
 }
 absl::StatusOr<cuda::Event> FakeRuntime::MakeEvent() {
+  MutexLock lock(&mutex_);
   QK_RETURN_IF_ERROR(Called("MakeEvent"));
   events_[next_] = 0;
   return reinterpret_cast<cuda::Event>(next_++);
 }
 absl::Status FakeRuntime::DestroyEvent(cuda::Event event) {
+  MutexLock lock(&mutex_);
   QK_CHECK(events_.erase(NumberOf(event)) == 1);
   return Called("DestroyEvent");
 }
 absl::Status FakeRuntime::Record(cuda::Event event, cuda::Stream) {
+  MutexLock lock(&mutex_);
   QK_RETURN_IF_ERROR(Called("Record"));
   events_.at(NumberOf(event)) = clock_;
   return absl::OkStatus();
 }
 absl::Status FakeRuntime::Follow(cuda::Stream, cuda::Event event) {
+  MutexLock lock(&mutex_);
   QK_CHECK(events_.count(NumberOf(event)) == 1);
   return Called("Follow");
 }
 absl::StatusOr<bool> FakeRuntime::Happened(cuda::Event event) {
+  MutexLock lock(&mutex_);
   QK_CHECK(events_.count(NumberOf(event)) == 1);
   QK_RETURN_IF_ERROR(Called("Happened"));
   return true;
 }
 absl::Status FakeRuntime::WaitFor(cuda::Event event) {
+  MutexLock lock(&mutex_);
   ++counts_.waits;
   QK_CHECK(events_.count(NumberOf(event)) == 1);
   return Called("WaitFor an event");
 }
 absl::Status FakeRuntime::WaitFor(cuda::Stream) {
+  MutexLock lock(&mutex_);
   ++counts_.waits;
   return Called("WaitFor a stream");
 }
 absl::StatusOr<double> FakeRuntime::SecondsBetween(cuda::Event from,
                                                    cuda::Event to) {
+  MutexLock lock(&mutex_);
   QK_RETURN_IF_ERROR(Called("SecondsBetween"));
   return events_.at(NumberOf(to)) - events_.at(NumberOf(from));
 }

@@ -9,6 +9,8 @@
 #include <set>
 #include <string>
 
+#include "absl/base/thread_annotations.h"
+#include "engine/base/mutex.h"
 #include "engine/cuda/runtime.h"
 
 namespace qk::cuda_on_cpu {
@@ -24,10 +26,13 @@ struct CallCounts {
   bool operator==(const CallCounts&) const = default;
 };
 
+// Whether a FakeRuntime counts the emulation's launches, and lets them fail.
+// One that does lives at a time.
+enum class Launches { kSeen, kUnseen };
+
 class FakeRuntime final : public cuda::Runtime {
  public:
-  // While it lives, it counts the emulation's launches. One lives at a time.
-  FakeRuntime();
+  explicit FakeRuntime(Launches launches = Launches::kSeen);
   ~FakeRuntime() override;
   FakeRuntime(const FakeRuntime&) = delete;
   FakeRuntime& operator=(const FakeRuntime&) = delete;
@@ -37,15 +42,16 @@ class FakeRuntime final : public cuda::Runtime {
   // ones, too.
   void FailCall(int64_t k, int error);
   // Whether that call has come.
-  bool failed() const { return failed_; }
+  bool failed() const;
 
-  const CallCounts& counts() const { return counts_; }
-  void Clear() { counts_ = {}; }
+  CallCounts counts() const;
+  void Clear();
   int64_t live_bytes() const;
   // Streams, events, and pieces of memory that nobody has given back.
   int64_t live_objects() const;
 
   const cuda::DeviceFacts& facts() const override { return facts_; }
+  absl::Status Use() override { return absl::OkStatus(); }
   absl::StatusOr<void*> Allocate(int64_t bytes, cuda::Stream stream) override;
   absl::Status Free(void* data, cuda::Stream stream) override;
   absl::StatusOr<void*> AllocatePinned(int64_t bytes) override;
@@ -83,24 +89,33 @@ class FakeRuntime final : public cuda::Runtime {
   using Heap = std::map<const void*, Memory>;
 
   // Counts a call; the code that it fails with, or 0.
-  int Call();
-  absl::Status Called(const std::string& name);
-  absl::StatusOr<void*> Take(Heap& heap, int64_t bytes,
-                             const std::string& name);
-  absl::Status Give(Heap& heap, void* data, const std::string& name);
+  int Call() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status Called(const std::string& name)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<void*> Take(Heap& heap, int64_t bytes, const std::string& name)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status Give(Heap& heap, void* data, const std::string& name)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Ends the test unless the bytes are within one piece of device memory.
-  void CheckInside(const void* data, int64_t bytes) const;
+  void CheckInside(const void* data, int64_t bytes) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  int64_t Live() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  const Launches launches_;
   cuda::DeviceFacts facts_;
-  CallCounts counts_;
-  int64_t fail_at_ = -1;  // how many calls are left before it
-  int fail_with_ = 0;
-  bool failed_ = false;
-  Heap device_, pinned_;
-  std::map<intptr_t, double> events_;  // when each was recorded
-  std::set<intptr_t> streams_;
-  intptr_t next_ = 1;
-  double clock_ = 0;  // seconds; grows with every call
+  mutable Mutex mutex_;
+  CallCounts counts_ ABSL_GUARDED_BY(mutex_);
+  // How many calls are left before the one that fails.
+  int64_t fail_at_ ABSL_GUARDED_BY(mutex_) = -1;
+  int fail_with_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool failed_ ABSL_GUARDED_BY(mutex_) = false;
+  Heap device_ ABSL_GUARDED_BY(mutex_), pinned_ ABSL_GUARDED_BY(mutex_);
+  // When each was recorded.
+  std::map<intptr_t, double> events_ ABSL_GUARDED_BY(mutex_);
+  std::set<intptr_t> streams_ ABSL_GUARDED_BY(mutex_);
+  intptr_t next_ ABSL_GUARDED_BY(mutex_) = 1;
+  // Seconds; grows with every call.
+  double clock_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace qk::cuda_on_cpu

@@ -1,47 +1,47 @@
 qk_test(base_test SOURCES base/crc32c_test.cc base/flag_parser_test.cc
         base/json_string_test.cc LIBS qk_base)
-qk_test(golden_test SOURCES golden_test.cc LIBS qk_core)
-qk_test(disruption_test SOURCES hooks/disruption_test.cc LIBS qk_core)
-qk_test(hook_ops_test SOURCES hooks/hook_ops_test.cc LIBS qk_core)
+qk_test(golden_test SOURCES golden_test.cc LIBS qk_test_core)
+qk_test(disruption_test SOURCES hooks/disruption_test.cc LIBS qk_test_core)
+qk_test(hook_ops_test SOURCES hooks/hook_ops_test.cc LIBS qk_test_core)
 qk_test(rule_product_test OPTIMIZED SOURCES hooks/rule_product_test.cc
-        hooks/rule_reference.cc TIMEOUT 900 LIBS qk_core)
+        hooks/rule_reference.cc TIMEOUT 900 LIBS qk_test_core)
 qk_test(query_head_capture_test SOURCES hooks/query_head_capture_test.cc
-        hooks/rule_reference.cc LIBS qk_core)
+        hooks/rule_reference.cc LIBS qk_test_core)
 qk_test(generation_test SOURCES run/generation_test.cc run/continuation_test.cc
-        LIBS qk_core)
-qk_test(estimate_test SOURCES run/estimate_test.cc LIBS qk_core)
-qk_test(test_backend_test SOURCES test_backend_test.cc LIBS qk_core)
-qk_test(create_backend_test SOURCES create_backend_test.cc LIBS qk_core)
-qk_test(step_clock_test SOURCES step_clock_test.cc LIBS qk_core)
-qk_test(op_counts_test SOURCES op_counts_test.cc LIBS qk_core)
-qk_test(identity_test SOURCES identity_test.cc LIBS qk_core)
+        LIBS qk_test_core)
+qk_test(estimate_test SOURCES run/estimate_test.cc LIBS qk_test_core)
+qk_test(test_backend_test SOURCES test_backend_test.cc LIBS qk_test_core)
+qk_test(create_backend_test SOURCES create_backend_test.cc LIBS qk_test_core)
+qk_test(step_clock_test SOURCES step_clock_test.cc LIBS qk_test_core)
+qk_test(op_counts_test SOURCES op_counts_test.cc LIBS qk_test_core)
+qk_test(identity_test SOURCES identity_test.cc LIBS qk_test_core)
 qk_test(config_test SOURCES architectures/config_test.cc architectures/config_families_test.cc
-        architectures/config_rope_test.cc model/gemma3_folder_test.cc LIBS qk_core)
-qk_test(model_folder_test SOURCES model/model_folder_test.cc LIBS qk_core)
+        architectures/config_rope_test.cc model/gemma3_folder_test.cc LIBS qk_test_core)
+qk_test(model_folder_test SOURCES model/model_folder_test.cc LIBS qk_test_core)
 qk_test(config_mutation_test OPTIMIZED SOURCES architectures/config_mutation_test.cc
-        architectures/config_mutation_tables.cc architectures/config_variants.cc LIBS qk_core)
-qk_test(families_identity_test SOURCES families_identity_test.cc LIBS qk_core)
-qk_test(gguf_golden_test SOURCES gguf_golden_test.cc LIBS qk_core)
+        architectures/config_mutation_tables.cc architectures/config_variants.cc LIBS qk_test_core)
+qk_test(families_identity_test SOURCES families_identity_test.cc LIBS qk_test_core)
+qk_test(gguf_golden_test SOURCES gguf_golden_test.cc LIBS qk_test_core)
 qk_test(architectures_test SOURCES architectures/architectures_test.cc
-        architectures/architectures_gguf_test.cc LIBS qk_core)
+        architectures/architectures_gguf_test.cc LIBS qk_test_core)
 qk_test(non_finite_test SOURCES run/non_finite_test.cc
-        model/weight_scan_test.cc LIBS qk_core)
+        model/weight_scan_test.cc LIBS qk_test_core)
 qk_test(packed_model_test SOURCES model/packed_model_test.cc
-        model/packed_model_bad_test.cc LIBS qk_core)
+        model/packed_model_bad_test.cc LIBS qk_test_core)
 # Their operator new is their own: a binary each.
 qk_test(flat_hash_test SOURCES base/flat_hash_test.cc LIBS qk_base)
-qk_test(out_of_memory_test SOURCES out_of_memory_test.cc LIBS qk_core)
-qk_test(philox_test SOURCES base/philox_test.cc LIBS qk_core)
-qk_test(sampler_test SOURCES run/sampler_test.cc LIBS qk_core)
-qk_test(text_stream_test SOURCES tokenizer/text_stream_test.cc LIBS qk_core)
-qk_test(thread_pool_test SOURCES cpu/thread_pool_test.cc LIBS qk_core
+qk_test(out_of_memory_test SOURCES out_of_memory_test.cc LIBS qk_test_core)
+qk_test(philox_test SOURCES base/philox_test.cc LIBS qk_test_core)
+qk_test(sampler_test SOURCES run/sampler_test.cc LIBS qk_test_core)
+qk_test(text_stream_test SOURCES tokenizer/text_stream_test.cc LIBS qk_test_core)
+qk_test(thread_pool_test SOURCES base/thread_pool_test.cc LIBS qk_test_core
         LABELS threads)
 qk_test(rule_shape_test SOURCES types/rule_shape_test.cc LIBS qk_types)
-qk_test(statistics_test SOURCES types/statistics_test.cc LIBS qk_core)
+qk_test(statistics_test SOURCES types/statistics_test.cc LIBS qk_test_core)
 qk_test(backend_conformance_test OPTIMIZED SOURCES backend/backend_conformance_test.cc
         backend/attention_conformance_test.cc backend/disrupt_conformance_test.cc
         backend/hooks_conformance_test.cc backend/logits_conformance_test.cc
-        backend/matmul_conformance_test.cc backend/mixers_conformance_test.cc LIBS qk_core)
+        backend/matmul_conformance_test.cc backend/mixers_conformance_test.cc LIBS qk_test_core)
 
 # The same on a backend whose results arrive late: nothing reads them earlier,
 # and whoever asked for them may be gone.
@@ -66,7 +66,7 @@ foreach(variable QK_SMOLLM2_GGUF QK_GEMMA3_GGUF)
   endif()
 endforeach()
 if(QK_SMOLLM2_GGUF)
-  qk_test(smollm2_golden_test SOURCES smollm2_golden_test.cc LIBS qk_core)
+  qk_test(smollm2_golden_test SOURCES smollm2_golden_test.cc LIBS qk_test_core)
   target_compile_definitions(smollm2_golden_test PRIVATE
     QK_SMOLLM2_GGUF="${QK_SMOLLM2_GGUF}")
 else()

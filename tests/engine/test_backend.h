@@ -5,7 +5,8 @@
 //
 // The values are cpu (the default), and cpu-highway or cpu-onednn for one of
 // its kernels alone; deferred is cpu with results that arrive late
-// (deferred_backend.h). "cpu:3" has 3 threads unless a test asks for a number
+// (deferred_backend.h); emulated-cuda is the CUDA backend and its kernels over
+// tests/cuda_on_cpu. "cpu:3" has 3 threads unless a test asks for a number
 // itself.
 #ifndef QKSCOPE_TESTS_ENGINE_TEST_BACKEND_H_
 #define QKSCOPE_TESTS_ENGINE_TEST_BACKEND_H_
@@ -26,6 +27,8 @@
 #include "engine/backend/backend.h"
 #include "engine/cpu/cpu_backend.h"
 #include "engine/cpu/matmul.h"
+#include "engine/cuda/cuda_backend.h"
+#include "tests/cuda_on_cpu/fake_runtime.h"
 #include "tests/engine/deferred_backend.h"
 
 namespace qk::testing {
@@ -62,9 +65,18 @@ inline std::vector<TestBackend> AllTestBackends() {
            .has_bf16 = cpu::OneDnnSupports(ComputeType::kBF16),
            // dnnl_primitive_desc_iterator_create leaks in oneDNN 2.6.
            .leaks_out_of_memory = true},
-          {.name = "deferred", .make = [cpu](int threads) {
-             return std::make_unique<DeferredBackend>(
-                 cpu(MatMulKernel::kAuto)(threads));
+          {.name = "deferred",
+           .make =
+               [cpu](int threads) {
+                 return std::make_unique<DeferredBackend>(
+                     cpu(MatMulKernel::kAuto)(threads));
+               }},
+          {.name = "emulated-cuda", .make = [](int threads) {
+             return cuda::MakeCudaBackend(
+                        std::make_shared<cuda_on_cpu::FakeRuntime>(
+                            cuda_on_cpu::Launches::kUnseen),
+                        threads)
+                 .value();
            }}};
 }
 

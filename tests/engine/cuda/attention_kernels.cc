@@ -207,16 +207,17 @@ std::vector<float> DevicePass::Run(int blocks) {
     for (size_t s = 0; s < c.sequences.size(); ++s) {
       const bool fresh = c.fresh && s + 1 == c.sequences.size();
       if (fresh == of_fresh) {
-        sequences.push_back({row, c.sequences[s].rows,
-                             c.sequences[s].first_position, first_page_[s],
-                             fresh ? 0 : -1});
+        sequences.push_back(
+            {row, c.sequences[s].rows, c.sequences[s].first_position,
+             c.sequences[s].first_position + c.sequences[s].rows,
+             first_page_[s], fresh ? 0 : -1});
       }
       row += c.sequences[s].rows;
     }
     const cuda::AttentionShape shape =
         Shape(of_fresh ? 1 : c.heads / c.kv_heads);
     const cuda::AttentionPlan plan =
-        cuda::PlanAttention(sequences, shape, blocks);
+        cuda::PlanAttention(sequences, shape, blocks, int64_t{1} << 30);
     const Array<cuda::AttentionTile> tiles(plan.tiles);
     const Array<cuda::AttentionMerge> merges(plan.merges);
     const Array<float> scratch(plan.scratch_floats(shape));

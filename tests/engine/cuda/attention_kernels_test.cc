@@ -186,42 +186,79 @@ TEST_P(AttentionKernelTest, AppendKvWritesItsSlotsOnly) {
   }
 }
 
-TEST_P(AttentionKernelTest, CopyKvPagesCopiesToEachHeadOfItsGroup) {
+TEST_P(AttentionKernelTest, FillFreshPages) {
   Random random(7);
-  const int dim = 16, heads = 2, n = heads * dim * kPageSize;
-  const int64_t bytes = BytesOf(GetParam());
-  std::vector<uint8_t> k, v;  // values of no meaning
-  for (int64_t i = 0; i < n * bytes; ++i) {
-    k.push_back(static_cast<uint8_t>(random.Below(255)));
-    v.push_back(static_cast<uint8_t>(random.Below(255)));
-  }
-  const Array<uint8_t> from_k(k), from_v(v);
+  const int dim = 16, heads = 2;
+  const bool f32 = GetParam() == ComputeType::kF32;
+  const auto value = [&](const Array<uint8_t>& page, int64_t i) {
+    return f32 ? reinterpret_cast<const float*>(page.data())[i]
+               : FromBF16(reinterpret_cast<const uint16_t*>(page.data())[i]);
+  };
+  // The first position of a sequence's rows, and their number.
+  const std::vector<std::pair<int, int>> sequences = {
+      {0, 1}, {3, 61}, {60, 70}, {64, 64}};
+  const int64_t of_cached = int64_t{heads} * dim * kPageSize;
   for (int group : {1, 3}) {
-    std::vector<Array<uint8_t>> to;
-    std::vector<cuda::CopyPageJob> jobs;
-    const std::vector<int> positions = {0, 1, 33, 64};
-    for (int count : positions) {
-      to.emplace_back(group * n * bytes);
-      to.emplace_back(group * n * bytes);
-      jobs.push_back(
-          {{from_k.data(), from_v.data(), heads},
-           {to[to.size() - 2].data(), to.back().data(), heads * group},
-           count});
+    const int to_heads = heads * group;
+    const int64_t half = int64_t{to_heads} * dim * kPageSize;
+    std::vector<float> cached = random.Normal(2 * of_cached);
+    for (float& x : cached) x = FromBF16(RoundToBF16(x));
+    const Array<float> cached_f32(cached);
+    const Array<uint16_t> cached_bf16(ToBf16(cached));
+    const int bytes = BytesOf(GetParam());
+    std::vector<Array<float>> k, v;
+    std::vector<Array<uint8_t>> pages;
+    std::vector<cuda::FillJob> jobs;
+    for (const auto& [first, rows] : sequences) {
+      const int slot = first % kPageSize;
+      const int count = (slot + rows - 1) / kPageSize + 1;
+      k.emplace_back(random.Normal(rows * to_heads * dim));
+      v.emplace_back(random.Normal(rows * to_heads * dim));
+      pages.emplace_back(count * 2 * half * bytes);
+      jobs.push_back({k.back().data(),
+                      v.back().data(),
+                      rows,
+                      slot,
+                      {first / kPageSize,
+                       count,
+                       {0, half * bytes, to_heads},
+                       pages.back().data(),
+                       2 * half * bytes},
+                      f32 ? static_cast<const void*>(cached_f32.data())
+                          : cached_bf16.data()});
     }
-    cuda::CopyKvPages(jobs.data(), static_cast<int>(jobs.size()), dim,
-                      GetParam(), kStream);
+    cuda::FillFreshPages(jobs.data(), static_cast<int>(jobs.size()),
+                         {0, of_cached * bytes, heads}, GetParam(), dim,
+                         kStream);
     for (size_t j = 0; j < jobs.size(); ++j) {
-      const std::vector<uint8_t> got_k = to[2 * j].Read(),
-                                 got_v = to[2 * j + 1].Read();
-      for (int64_t i = 0; i < group * n * bytes; ++i) {
-        const int64_t element = i / bytes;
-        const int64_t head = element / (dim * kPageSize);
-        const int64_t from =
-            i - (head - head / group) * dim * kPageSize * bytes;
-        const int slot_k = static_cast<int>(element % kPageSize);
-        const int slot_v = static_cast<int>(element / dim % kPageSize);
-        ASSERT_EQ(got_k[i], slot_k < positions[j] ? k[from] : 0xFF);
-        ASSERT_EQ(got_v[i], slot_v < positions[j] ? v[from] : 0xFF);
+      const auto& job = jobs[j];
+      const std::vector<float> own_k = k[j].Read(), own_v = v[j].Read();
+      pages[j].Read();  // checks its ends
+      for (int h = 0; h < to_heads; ++h) {
+        for (int at = 0; at < job.fresh.pages * kPageSize; ++at) {
+          for (int d = 0; d < dim; ++d) {
+            const int slot = at % kPageSize, row = at - job.slot;
+            const int64_t in_k = (int64_t{h} * dim + d) * kPageSize + slot;
+            const int64_t in_v = (int64_t{h} * kPageSize + slot) * dim + d;
+            const int64_t page = at / kPageSize * 2 * half;
+            const float got_k = value(pages[j], page + in_k);
+            const float got_v = value(pages[j], page + half + in_v);
+            if (row >= job.rows) {
+              ASSERT_TRUE(std::isnan(got_k) && std::isnan(got_v));
+            } else if (row >= 0) {
+              const int64_t from = (int64_t{row} * to_heads + h) * dim + d;
+              const auto stored = [&](float x) {
+                return f32 ? x : FromBF16(RoundToBF16(x));
+              };
+              ASSERT_EQ(got_k, stored(own_k[from]));
+              ASSERT_EQ(got_v, stored(own_v[from]));
+            } else {
+              const int64_t old = int64_t{h / group - h} * dim * kPageSize;
+              ASSERT_EQ(got_k, cached[in_k + old]);
+              ASSERT_EQ(got_v, cached[of_cached + in_v + old]);
+            }
+          }
+        }
       }
     }
   }
@@ -234,19 +271,25 @@ TEST(AttentionPlanTest, SplitsFewTilesIntoSegments) {
   shape.head_dim = 128;
   ASSERT_EQ(shape.heads_per_tile, 4);
   // 16 positions of 4 heads are a tile: 7 tiles and 1, 2 blocks each.
-  const std::vector<cuda::AttentionSequence> sequences = {{0, 100, 0, 0},
-                                                          {100, 1, 1023, 2}};
-  const cuda::AttentionPlan whole = cuda::PlanAttention(sequences, shape, 16);
+  const std::vector<cuda::AttentionSequence> sequences = {
+      {0, 100, 0, 100, 0}, {100, 1, 1023, 1024, 2}};
+  const int64_t most = 16 * 2 * 130;
+  const cuda::AttentionPlan whole =
+      cuda::PlanAttention(sequences, shape, 16, most);
   EXPECT_EQ(whole.tiles.size(), 8u);
   EXPECT_TRUE(whole.merges.empty());
   EXPECT_EQ(whole.tiles[0].position, 1023);  // the longest first
   EXPECT_EQ(whole.scratch_floats(shape), 0);
-  const cuda::AttentionPlan split = cuda::PlanAttention(sequences, shape, 17);
+  const cuda::AttentionPlan split =
+      cuda::PlanAttention(sequences, shape, 17, most);
   EXPECT_EQ(split.tiles.size(), 11u);
   ASSERT_EQ(split.merges.size(), 1u);
   EXPECT_EQ(split.merges[0].segments, 4);
   EXPECT_EQ(split.partials, 16);
-  EXPECT_EQ(split.scratch_floats(shape), 16 * 2 * 130);
+  EXPECT_EQ(split.scratch_floats(shape), most);
+  // With less memory for partial results, nothing is split.
+  EXPECT_TRUE(
+      cuda::PlanAttention(sequences, shape, 17, most - 1).merges.empty());
   EXPECT_EQ(cuda::HeadsPerTile(71, 8), 1);
   EXPECT_EQ(cuda::HeadsPerTile(48, 256), 24);
 }

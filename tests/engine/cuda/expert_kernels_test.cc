@@ -16,14 +16,12 @@ TEST(ExpertKernelTest, RouteExperts) {
       std::vector<float> logits = random.Normal(rows * experts, 2.0f);
       logits[1] = logits[0] = 50.0f;  // a tie goes to the lower index
       const Array<float> device(logits);
-      const Array<int32_t> ids(rows * chosen);
-      const std::vector<float> weights = InEveryOrder("route", [&] {
-        const Array<float> out(rows * chosen);
-        cuda::RouteExperts(device.data(), rows, experts, chosen, ids.data(),
-                           out.data(), kStream);
+      const std::vector<Route> routes = InEveryOrder("route", [&] {
+        const Array<Route> out(rows * chosen);
+        cuda::RouteExperts(device.data(), rows, experts, chosen, out.data(),
+                           kStream);
         return out.Read();
       });
-      const std::vector<int32_t> got = ids.Read();
       for (int r = 0; r < rows; ++r) {
         const float* row = &logits[r * experts];
         double sum = 0;
@@ -33,8 +31,8 @@ TEST(ExpertKernelTest, RouteExperts) {
         std::stable_sort(order.begin(), order.end(),
                          [&](int a, int b) { return row[a] > row[b]; });
         for (int i = 0; i < chosen; ++i) {
-          EXPECT_EQ(got[r * chosen + i], order[i]);
-          EXPECT_NEAR(weights[r * chosen + i],
+          EXPECT_EQ(routes[r * chosen + i].expert, order[i]);
+          EXPECT_NEAR(routes[r * chosen + i].weight,
                       std::exp(double{row[order[i]]}) / sum, 1e-6);
         }
       }
@@ -44,12 +42,12 @@ TEST(ExpertKernelTest, RouteExperts) {
 
 TEST(ExpertKernelTest, RouteExpertsPutsNanLast) {
   const Array<float> logits(std::vector<float>{kNaN, 1.0f, kNaN, 2.0f});
-  const Array<int32_t> ids(2);
-  const Array<float> weights(2);
-  cuda::RouteExperts(logits.data(), 1, 4, 2, ids.data(), weights.data(),
-                     kStream);
-  ExpectSame(ids.Read(), {3, 1}, "ids");
-  EXPECT_TRUE(std::isnan(weights.Read()[0]));  // NaN is not hidden
+  const Array<Route> out(2);
+  cuda::RouteExperts(logits.data(), 1, 4, 2, out.data(), kStream);
+  const std::vector<Route> routes = out.Read();
+  EXPECT_EQ(routes[0].expert, 3);
+  EXPECT_EQ(routes[1].expert, 1);
+  EXPECT_TRUE(std::isnan(routes[0].weight));  // NaN is not hidden
 }
 
 TEST(ExpertKernelTest, GroupAndCombine) {
@@ -63,11 +61,15 @@ TEST(ExpertKernelTest, GroupAndCombine) {
       ids.push_back(id == 7 ? (first + 9) % experts : id);
     }
   }
-  const Array<int32_t> device_ids(ids), places(ids.size()),
-      offsets(experts + 1);
+  const std::vector<float> weights = random.Normal(ids.size());
+  std::vector<Route> routes;
+  for (size_t i = 0; i < ids.size(); ++i)
+    routes.push_back({ids[i], weights[i]});
+  const Array<Route> device_routes(routes);
+  const Array<int32_t> places(ids.size()), offsets(experts + 1);
   const std::vector<int32_t> row_of = InEveryOrder("group", [&] {
     const Array<int32_t> out(ids.size());
-    cuda::GroupRows(device_ids.data(), rows, chosen, experts, offsets.data(),
+    cuda::GroupRows(device_routes.data(), rows, chosen, experts, offsets.data(),
                     out.data(), places.data(), kStream);
     return out.Read();
   });
@@ -84,8 +86,7 @@ TEST(ExpertKernelTest, GroupAndCombine) {
   ExpectSame(row_of, want, "rows");
   ExpectSame(offsets.Read(), want_offsets, "offsets");
 
-  const std::vector<float> x = random.Normal(ids.size() * dim),
-                           weights = random.Normal(ids.size());
+  const std::vector<float> x = random.Normal(ids.size() * dim);
   std::vector<float> sums(rows * dim, 0.0f);
   for (int e = 0; e < experts; ++e) {
     for (size_t slot = 0; slot < ids.size(); ++slot) {
@@ -95,10 +96,9 @@ TEST(ExpertKernelTest, GroupAndCombine) {
       }
     }
   }
-  const Array<float> device_x(x), device_weights(weights), out(sums.size());
-  cuda::CombineExperts(device_x.data(), device_ids.data(),
-                       device_weights.data(), places.data(), rows, chosen, dim,
-                       out.data(), kStream);
+  const Array<float> device_x(x), out(sums.size());
+  cuda::CombineExperts(device_x.data(), device_routes.data(), places.data(),
+                       rows, chosen, dim, out.data(), kStream);
   ExpectSame(out.Read(), sums, "sums");
 }
 

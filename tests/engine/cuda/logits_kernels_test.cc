@@ -114,16 +114,16 @@ TEST(LogitsKernelTest, TopLogits) {
     const Array<LogitsRow> reduced(
         std::vector<LogitsRow>(count, LogitsRow{.log_sum_exp = 1.5}));
     const std::vector<int32_t> rows = {2, 0};
-    const Array<int32_t> device_rows(rows);
     for (int n : {1, 3, vocab}) {
       if (n > vocab) continue;
-      std::vector<float> logprobs;
-      const std::vector<int32_t> ids = InEveryOrder("top", [&] {
-        const Array<int32_t> out(2 * n);
-        const Array<float> values(2 * n);
-        cuda::TopLogits(logits.data(), vocab, device_rows.data(), 2,
-                        reduced.data(), n, out.data(), values.data(), kStream);
-        logprobs = values.Read();
+      const std::vector<TopLogit> got = InEveryOrder("top", [&] {
+        const Array<TopLogit> out(2 * n);
+        std::vector<TopJob> jobs;
+        for (int r = 0; r < 2; ++r) {
+          jobs.push_back({logits.data() + rows[r] * vocab,
+                          reduced.data() + rows[r], n, out.data() + r * n});
+        }
+        cuda::TopLogits(jobs.data(), 2, vocab, kStream);
         return out.Read();
       });
       for (int r = 0; r < 2; ++r) {
@@ -134,9 +134,11 @@ TEST(LogitsKernelTest, TopLogits) {
           return !std::isnan(row[a]) && (std::isnan(row[b]) || row[a] > row[b]);
         });
         for (int i = 0; i < n; ++i) {
-          ASSERT_EQ(ids[r * n + i], order[i]) << vocab << ", place " << i;
-          const float want = row[order[i]] - 1.5f, got = logprobs[r * n + i];
-          ASSERT_TRUE(std::isnan(want) ? std::isnan(got) : got == want);
+          const TopLogit& top = got[r * n + i];
+          ASSERT_EQ(top.id, order[i]) << vocab << ", place " << i;
+          const float want = row[order[i]] - 1.5f;
+          ASSERT_TRUE(std::isnan(want) ? std::isnan(top.logprob)
+                                       : top.logprob == want);
         }
       }
     }

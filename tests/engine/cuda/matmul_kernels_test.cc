@@ -86,7 +86,6 @@ class Products {
     shape.rows = count;
     shape.in = case_.in;
     shape.products = static_cast<int>(case_.out.size());
-    shape.add = case_.add;
     shape.range = range;
     for (size_t p = 0; p < case_.out.size(); ++p) {
       const int out = case_.out[p];
@@ -95,7 +94,7 @@ class Products {
                              before_[p].begin() + (begin + count) * out));
       shape.list[p] = {device_w_[p].data(),
                        case_.bias ? device_bias_[p].data() : nullptr,
-                       outs.back().data(), out};
+                       outs.back().data(), out, case_.add};
     }
     const Array<float> scratch(cuda::MatMulScratch(shape, plan));
     cuda::MatMul(x.data(), type_, shape, plan, scratch.data(), kStream);

@@ -97,7 +97,7 @@ TEST(RopeKernelTest, TheTableIsThatOfTheHost) {
   const int half = 12;
   for (bool sections : {false, true}) {
     if (sections) rope.sections = {5, 3, 4};
-    std::vector<int32_t> positions;
+    std::vector<int32_t> positions, rows;  // written from the last one
     std::vector<float> want(places.size() * 2 * half), frequencies;
     // The second set has other frequencies; rows 1 and 3 take it.
     std::vector<double> other = rope.frequencies;
@@ -107,15 +107,17 @@ TEST(RopeKernelTest, TheTableIsThatOfTheHost) {
     for (size_t i = 0; i < places.size(); ++i) {
       positions.insert(positions.end(), places[i].begin(), places[i].end());
       FillRopeRow(rope, i % 2 == 0 ? rope.frequencies : other, places[i],
-                  &want[i * 2 * half]);
+                  &want[(places.size() - 1 - i) * 2 * half]);
+      rows.push_back(static_cast<int32_t>(places.size() - 1 - i));
     }
     const Array<int32_t> device_positions(positions),
-        sets(std::vector<int32_t>{0, 1, 0, 1});
+        sets(std::vector<int32_t>{0, 1, 0, 1}), device_rows(rows);
     const Array<float> device_frequencies(frequencies);
     cuda::RopeTable table;
     table.positions = device_positions.data();
     table.frequencies = device_frequencies.data();
     table.frequencies_of_row = sets.data();
+    table.places = device_rows.data();
     table.half = half;
     table.factor = 1.25f;
     if (sections) {

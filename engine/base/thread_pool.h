@@ -1,6 +1,6 @@
 // A fixed set of threads that runs loops for one caller at a time.
-#ifndef QKSCOPE_ENGINE_CPU_THREAD_POOL_H_
-#define QKSCOPE_ENGINE_CPU_THREAD_POOL_H_
+#ifndef QKSCOPE_ENGINE_BASE_THREAD_POOL_H_
+#define QKSCOPE_ENGINE_BASE_THREAD_POOL_H_
 
 #include <atomic>
 #include <cstdint>
@@ -57,4 +57,4 @@ class ThreadPool {
 
 }  // namespace qk
 
-#endif  // QKSCOPE_ENGINE_CPU_THREAD_POOL_H_
+#endif  // QKSCOPE_ENGINE_BASE_THREAD_POOL_H_

@@ -1,4 +1,4 @@
-#include "engine/cpu/thread_pool.h"
+#include "engine/base/thread_pool.h"
 
 #include <utility>
 

@@ -1,0 +1,440 @@
+#include "engine/cuda/cuda_backend.h"
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "engine/base/check.h"
+#include "engine/cuda/attention.h"
+#include "engine/cuda/kernels.h"
+#include "engine/cuda/matmul.h"
+#include "engine/cuda/matrix.h"
+#include "engine/cuda/row_table.h"
+#include "engine/cuda/work_queue.h"
+
+namespace qk::cuda {
+namespace {
+
+// The partial results of attention that is split for a few rows.
+constexpr int64_t kMostAttentionScratch = int64_t{32} << 20;  // floats
+
+template <typename List>
+int Count(const List& list) {
+  return static_cast<int>(list.size());
+}
+
+class CudaBackend final : public Backend {
+ public:
+  // Comes before anything else.
+  absl::Status Open(std::shared_ptr<Runtime> runtime, int threads);
+
+  BackendInfo info() const override;
+  Tiles tiles() const override;
+
+  absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) override {
+    QK_ASSIGN_OR_RETURN(void* data, queue_->Allocate(bytes));
+    return DeviceBuffer(data, bytes, this);
+  }
+  void Free(void* data, int64_t) override { queue_->Free(data); }
+  void Upload(void* device, const void* host, int64_t bytes) override {
+    queue_->Upload(device, host, bytes);
+  }
+  void CopyOnDevice(absl::Span<const CopyJob> jobs) override {
+    queue_->Run([&] { Copy(jobs.data(), Count(jobs), stream()); });
+  }
+  void Zero(void* device, int64_t bytes) override {
+    queue_->Run(
+        [&] { queue_->Note(queue_->runtime().Zero(device, bytes, stream())); });
+  }
+  Arrival Fetch(const void* device, int64_t bytes) override {
+    return queue_->Fetch(device, bytes);
+  }
+  std::unique_ptr<Moment> Mark() override { return queue_->Mark(); }
+  absl::Status Synchronize() override { return queue_->Synchronize(); }
+
+  absl::StatusOr<std::unique_ptr<Matrix>> PackMatrix(
+      int64_t out_features, int64_t in_features, ComputeType type,
+      const RowReader& rows, const float* bias) override;
+  absl::StatusOr<std::unique_ptr<RowTable>> MakeRowTable(
+      absl::Span<const SequenceRows> sequences) override {
+    return CudaRowTable::Make(sequences, this);
+  }
+
+  void Embed(const void* table, ComputeType type,
+             absl::Span<const int32_t> tokens, int hidden,
+             float* out) override {
+    RunWith(tokens, [&](const int32_t* ids) {
+      cuda::Embed(table, type, ids, Count(tokens), hidden, out, stream());
+    });
+  }
+  void RmsNorm(const float* x, const float* weight, float eps, int rows,
+               int dim, float* out) override {
+    queue_->Run([&] {
+      cuda::RmsNorm(x, weight, eps, rows, dim,
+                    queue_->Into(out, int64_t{rows} * dim), stream());
+    });
+  }
+  void LayerNorm(const float* x, const float* weight, const float* bias,
+                 float eps, int rows, int dim, float* out) override {
+    queue_->Run([&] {
+      cuda::LayerNorm(x, weight, bias, eps, rows, dim,
+                      queue_->Into(out, int64_t{rows} * dim), stream());
+    });
+  }
+  void MatMul(const float* x, absl::Span<const qk::Product> products,
+              int rows) override;
+  void MakeRopeTable(const RopeConfig& rope, absl::Span<const RopeRows> rows,
+                     float* table) override;
+  void Rope(float* x, int64_t rows, int heads, int head_dim, int rotary_dims,
+            const float* table) override {
+    queue_->Run([&] {
+      cuda::Rope(x, rows, heads, head_dim, rotary_dims, table, stream());
+    });
+  }
+  void AppendKv(const float* k, const float* v, int head_dim,
+                const KvView& kv) override;
+  void Attention(const float* q, const AttentionConfig& config,
+                 const KvView& kv, Range of, float* out) override;
+  void AttentionPattern(const float* q, const AttentionConfig& config,
+                        const KvView& kv,
+                        absl::Span<const PatternJob> jobs) override;
+  void Activate(float* x, const float* times, int64_t n,
+                Activation activation) override {
+    queue_->Run([&] {
+      cuda::Activate(x, times, n, activation, queue_->Into(x, n), stream());
+    });
+  }
+  void Softcap(float* x, int64_t n, float cap) override {
+    queue_->Run([&] { cuda::Softcap(x, n, cap, stream()); });
+  }
+  void Add(float* x, const float* y, int64_t n) override {
+    queue_->Run([&] { cuda::Add(x, y, n, stream()); });
+  }
+  void Scale(float* x, int64_t n, float factor) override {
+    queue_->Run([&] { cuda::Scale(x, n, factor, stream()); });
+  }
+
+  void CausalConvSilu(float* x, const RowTable& rows, int inner, int kernel,
+                      const float* weight, const float* bias,
+                      int64_t offset) override {
+    queue_->Run([&] {
+      const auto jobs = CudaRowTable::Of(rows).StatesAt(offset);
+      cuda::CausalConvSilu(x, inner, kernel, weight, bias, jobs.data(),
+                           Count(jobs), stream());
+    });
+  }
+  void SelectiveScan(const ScanInputs& in, const RowTable& rows, int inner,
+                     int state_size, int64_t offset, float* x) override {
+    queue_->Run([&] {
+      const auto jobs = CudaRowTable::Of(rows).StatesAt(offset);
+      cuda::SelectiveScan(in, inner, state_size, jobs.data(), Count(jobs), x,
+                          stream());
+    });
+  }
+  void RouteExperts(const float* logits, int rows, int experts, int chosen,
+                    Route* routes) override {
+    queue_->Run([&] {
+      cuda::RouteExperts(logits, rows, experts, chosen, routes, stream());
+    });
+  }
+  void GatherRows(const float* x, absl::Span<const int> rows, int dim,
+                  float* out) override {
+    RunWith(rows, [&](const int32_t* list) {
+      cuda::GatherRows(x, list, Count(rows), dim,
+                       queue_->Into(out, int64_t{Count(rows)} * dim), stream());
+    });
+  }
+  void AddScaledRows(const float* x, absl::Span<const int> rows,
+                     absl::Span<const float> factors, int dim,
+                     float* out) override;
+
+  void AddMoments(absl::Span<const MomentsJob> jobs) override {
+    queue_->RunAside(
+        [&] { cuda::AddMoments(jobs.data(), Count(jobs), stream()); });
+  }
+  void SelectDims(absl::Span<const SelectJob> jobs) override {
+    queue_->RunAside(
+        [&] { cuda::SelectDims(jobs.data(), Count(jobs), stream()); });
+  }
+  void ReplaceDims(absl::Span<const ReplaceJob> jobs) override {
+    queue_->Run([&] { cuda::ReplaceDims(jobs.data(), Count(jobs), stream()); });
+  }
+  void DisruptPerToken(absl::Span<const TokenRuleJob> jobs) override {
+    queue_->Run(
+        [&] { cuda::DisruptPerToken(jobs.data(), Count(jobs), stream()); });
+  }
+  void ExpandHeads(absl::Span<const ExpandJob> jobs) override {
+    queue_->Run([&] { cuda::ExpandHeads(jobs.data(), Count(jobs), stream()); });
+  }
+  void FinishNorms(absl::Span<const NormsJob> jobs) override {
+    queue_->RunAside(
+        [&] { cuda::FinishNorms(jobs.data(), Count(jobs), stream()); });
+  }
+  void TokenNorms(absl::Span<const TokenNormsJob> jobs) override {
+    queue_->RunAside(
+        [&] { cuda::TokenNorms(jobs.data(), Count(jobs), stream()); });
+  }
+  void CopyOut(absl::Span<const CopyOutJob> jobs) override {
+    queue_->RunAside(
+        [&] { cuda::CopyOut(jobs.data(), Count(jobs), stream()); });
+  }
+
+  void ReduceLogits(const float* logits, int vocab,
+                    absl::Span<const int32_t> targets,
+                    LogitsRow* out) override {
+    RunWith(targets, [&](const int32_t* ids) {
+      cuda::ReduceLogits(logits, vocab, Count(targets), ids, out, stream());
+    });
+  }
+  void TopLogits(absl::Span<const TopJob> jobs, int vocab) override {
+    queue_->Run(
+        [&] { cuda::TopLogits(jobs.data(), Count(jobs), vocab, stream()); });
+  }
+  void KlDivergence(const float* base, const float* arm, int vocab, int rows,
+                    const LogitsRow* base_rows, const LogitsRow* arm_rows,
+                    float* kl) override {
+    queue_->Run([&] {
+      cuda::KlDivergence(base, arm, vocab, rows, base_rows, arm_rows, kl,
+                         stream());
+    });
+  }
+
+ private:
+  // Runs an op that takes a list, which goes to the device first.
+  template <typename Op>
+  void RunWith(absl::Span<const int32_t> list, const Op& op) {
+    queue_->Run([&] {
+      Arguments lists;
+      lists.Add(list);
+      const uint8_t* data = queue_->Send(lists);
+      if (data != nullptr) op(reinterpret_cast<const int32_t*>(data));
+    });
+  }
+  Stream stream() const { return queue_->stream(); }
+  const DeviceFacts& facts() const { return queue_->runtime().facts(); }
+  // At most kMostProducts of them. `type`: x's and the weights'.
+  void Multiply(const void* x, ComputeType type,
+                absl::Span<const qk::Product> products, int rows);
+
+  std::unique_ptr<WorkQueue> queue_;
+  std::unique_ptr<WeightLoader> loader_;
+};
+
+absl::Status CudaBackend::Open(std::shared_ptr<Runtime> runtime, int threads) {
+  QK_ASSIGN_OR_RETURN(
+      queue_, WorkQueue::Make(runtime, [this](absl::string_view message) {
+        return Lost(message);
+      }));
+  loader_ = std::make_unique<WeightLoader>(std::move(runtime), threads);
+  return absl::OkStatus();
+}
+
+BackendInfo CudaBackend::info() const {
+  BackendInfo info;
+  info.name = "cuda";
+  info.device = absl::StrCat(facts().name, " (", facts().uuid, ")");
+  for (const char* kind :
+       {"matmul.f32", "matmul.bf16", "attention", "elementwise"}) {
+    info.kernel_ids.push_back(
+        absl::StrCat(kind, ":own-sm_", facts().compute_capability));
+  }
+  info.library_versions = {
+      {"cuda-driver", absl::StrFormat("%d.%d", facts().driver / 1000,
+                                      facts().driver % 1000 / 10)}};
+  return info;
+}
+
+// A GPU has no cache that intermediate values would have to stay in.
+Tiles CudaBackend::tiles() const {
+  Tiles tiles;
+  tiles.mlp_rows = 2048;
+  tiles.step_rows = 2048;
+  tiles.step_keys = 8192;
+  tiles.logits_bytes = int64_t{128} << 20;
+  tiles.staging_bytes = int64_t{16} << 20;
+  return tiles;
+}
+
+// --- weights and products
+
+absl::StatusOr<std::unique_ptr<Matrix>> CudaBackend::PackMatrix(
+    int64_t out_features, int64_t in_features, ComputeType type,
+    const RowReader& rows, const float* bias) {
+  QK_ASSIGN_OR_RETURN(DeviceBuffer w,
+                      Allocate(out_features * in_features * BytesOf(type)));
+  DeviceBuffer device_bias;
+  if (bias != nullptr) {
+    QK_ASSIGN_OR_RETURN(device_bias, Allocate(4 * out_features));
+    Upload(device_bias.as<void>(), bias, 4 * out_features);
+  }
+  // The memory may be used by another stream from here on.
+  absl::Status status = queue_->runtime().WaitFor(stream());
+  if (status.ok()) {
+    status = loader_->Load(rows, out_features, in_features, type, w.as<void>());
+  }
+  if (IsLost(status)) queue_->Note(status);
+  QK_RETURN_IF_ERROR(status);
+  if (type == ComputeType::kBF16) queue_->StartRounding();
+  return std::make_unique<CudaMatrix>(static_cast<int>(out_features),
+                                      static_cast<int>(in_features), type,
+                                      std::move(w), std::move(device_bias));
+}
+
+void CudaBackend::Multiply(const void* x, ComputeType type,
+                           absl::Span<const qk::Product> products, int rows) {
+  MatMulShape shape;
+  shape.rows = rows;
+  shape.in = products.front().w.in_features();
+  shape.products = Count(products);
+  for (int i = 0; i < shape.products; ++i) {
+    const CudaMatrix& w = CudaMatrix::Of(products[i].w);
+    shape.list[i] = {w.w(), w.bias(), products[i].out, w.out_features(),
+                     products[i].add};
+    queue_->rounded().Wrote(products[i].out, int64_t{rows} * w.out_features());
+  }
+  const MatMulPlan plan = PlanMatMul(shape, facts().multiprocessors);
+  float* scratch = queue_->Partial(MatMulScratch(shape, plan));
+  if (scratch == nullptr) return;
+  cuda::MatMul(x, type, shape, plan, scratch, stream());
+}
+
+void CudaBackend::MatMul(const float* x, absl::Span<const qk::Product> products,
+                         int rows) {
+  queue_->RunAside([&] {
+    const CudaMatrix& first = CudaMatrix::Of(products.front().w);
+    const void* input = x;
+    if (first.type() == ComputeType::kBF16) {
+      const absl::StatusOr<const uint16_t*> rounded =
+          queue_->rounded().Of(x, int64_t{rows} * first.in_features());
+      if (!queue_->Note(rounded.status())) return;
+      input = *rounded;
+    }
+    for (size_t i = 0; i < products.size(); i += kMostProducts) {
+      Multiply(input, first.type(), products.subspan(i, kMostProducts), rows);
+    }
+  });
+}
+
+// --- the forward pass
+
+void CudaBackend::MakeRopeTable(const RopeConfig& rope,
+                                absl::Span<const RopeRows> rows, float* table) {
+  queue_->Run([&] {
+    std::vector<int32_t> positions, sets, places;
+    std::vector<float> frequencies;
+    absl::Span<const double> last;
+    int set = -1;
+    for (const RopeRows& r : rows) {
+      if (set < 0 || r.frequencies != last) {
+        last = r.frequencies;
+        frequencies.insert(frequencies.end(), last.begin(), last.end());
+        ++set;
+      }
+      for (size_t i = 0; i < r.positions.size(); ++i) {
+        positions.insert(positions.end(), r.positions[i].begin(),
+                         r.positions[i].end());
+        sets.push_back(set);
+        places.push_back(r.row_begin + static_cast<int32_t>(i));
+      }
+    }
+    Arguments lists;
+    const int64_t of[] = {lists.Add(positions), lists.Add(sets),
+                          lists.Add(places), lists.Add(frequencies)};
+    const uint8_t* data = queue_->Send(lists);
+    if (data == nullptr) return;
+    RopeTable t;
+    t.positions = reinterpret_cast<const int32_t*>(data + of[0]);
+    t.frequencies_of_row = reinterpret_cast<const int32_t*>(data + of[1]);
+    t.places = reinterpret_cast<const int32_t*>(data + of[2]);
+    t.frequencies = reinterpret_cast<const float*>(data + of[3]);
+    t.half = rope.rotary_dims / 2;
+    t.factor = static_cast<float>(rope.attention_factor);
+    for (int pairs : rope.sections) {
+      const int i = t.num_sections++;
+      t.section_end[i] = pairs + (i == 0 ? 0 : t.section_end[i - 1]);
+    }
+    cuda::MakeRopeTable(t, Count(places), table, stream());
+  });
+}
+
+void CudaBackend::AppendKv(const float* k, const float* v, int head_dim,
+                           const KvView& kv) {
+  queue_->Run([&] {
+    const CudaRowTable& rows = CudaRowTable::Of(*kv.rows);
+    const KvLayout layout = {kv.part.k_offset, kv.part.v_offset, kv.part.heads};
+    cuda::AppendKv(k, v, layout, kv.type, head_dim, rows.page_rows(),
+                   rows.num_page_rows(), rows.pages(), stream());
+    const std::vector<FillJob> jobs = rows.FillJobs(kv);
+    FillFreshPages(jobs.data(), Count(jobs), layout, kv.type, head_dim,
+                   stream());
+  });
+}
+
+void CudaBackend::Attention(const float* q, const AttentionConfig& config,
+                            const KvView& kv, Range of, float* out) {
+  queue_->RunAside([&] {
+    const CudaRowTable& rows = CudaRowTable::Of(*kv.rows);
+    absl::StatusOr<AttentionTask> task = rows.Plan(
+        config, kv, of, 2 * facts().multiprocessors, kMostAttentionScratch);
+    if (!queue_->Note(task.status())) return;
+    task->work.scratch = queue_->Partial(task->scratch_floats);
+    if (task->work.scratch == nullptr) return;
+    const int64_t width = config.q_size();
+    Outputs to = {out};
+    if (queue_->rounds()) {
+      to = queue_->rounded().Part(out, of.begin * width, of.end * width,
+                                  rows.end() * width);
+    }
+    cuda::Attention(q, task->kv, task->shape, kv.type, task->work, to,
+                    stream());
+  });
+}
+
+void CudaBackend::AttentionPattern(const float* q,
+                                   const AttentionConfig& config,
+                                   const KvView& kv,
+                                   absl::Span<const PatternJob> jobs) {
+  queue_->RunAside([&] {
+    const CudaRowTable& rows = CudaRowTable::Of(*kv.rows);
+    const absl::StatusOr<AttentionTask> task = rows.PlanPattern(config, kv);
+    if (!queue_->Note(task.status())) return;
+    for (const PatternJob& job : jobs) {
+      cuda::AttentionPattern(q, task->kv, task->shape, kv.type,
+                             rows.TileOf(kv, job.sequence), job.rows, job.heads,
+                             job.keys, job.to, stream());
+    }
+  });
+}
+
+void CudaBackend::AddScaledRows(const float* x, absl::Span<const int> rows,
+                                absl::Span<const float> factors, int dim,
+                                float* out) {
+  queue_->Run([&] {
+    Arguments lists;
+    lists.Add(rows);
+    const int64_t of_factors = lists.Add(factors);
+    const uint8_t* data = queue_->Send(lists);
+    if (data == nullptr) return;
+    cuda::AddScaledRows(x, reinterpret_cast<const int32_t*>(data),
+                        reinterpret_cast<const float*>(data + of_factors),
+                        Count(rows), dim, out, stream());
+  });
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(
+    std::shared_ptr<Runtime> runtime, int threads) {
+  if (threads <= 0) {
+    threads =
+        static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  }
+  auto backend = std::make_unique<CudaBackend>();
+  QK_RETURN_IF_ERROR(backend->Open(std::move(runtime), threads));
+  return backend;
+}
+
+}  // namespace qk::cuda

@@ -1,0 +1,36 @@
+// The CUDA backend: one NVIDIA GPU. Its kernels are in this folder, one file
+// per kind of op, as the CPU's.
+#ifndef QKSCOPE_ENGINE_CUDA_CUDA_BACKEND_H_
+#define QKSCOPE_ENGINE_CUDA_CUDA_BACKEND_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "engine/backend/backend.h"
+#include "engine/cuda/runtime.h"
+
+namespace qk {
+
+struct CudaBackendOptions {
+  std::string device;  // an index, a UUID, or "": the first
+  // The most device memory that the backend may hold; 0: all that is free.
+  int64_t memory_bytes = 0;
+  int threads = 0;  // of the host, which read weights; 0: the number of cores
+};
+
+// UNAVAILABLE: there is no driver, no device, or one that is too old; the
+// message says which. NOT_FOUND: no such device, with those that there are.
+absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(
+    const CudaBackendOptions& options);
+
+namespace cuda {
+
+// A backend over a runtime. `threads` as above.
+absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(
+    std::shared_ptr<Runtime> runtime, int threads);
+
+}  // namespace cuda
+}  // namespace qk
+
+#endif  // QKSCOPE_ENGINE_CUDA_CUDA_BACKEND_H_
