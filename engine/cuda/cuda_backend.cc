@@ -251,7 +251,7 @@ BackendInfo CudaBackend::info() const {
 Tiles CudaBackend::tiles() const {
   Tiles tiles;
   tiles.mlp_rows = 2048;
-  tiles.step_rows = 2048;
+  tiles.step_rows = 8192;
   tiles.step_keys = 8192;
   tiles.logits_bytes = int64_t{128} << 20;
   tiles.staging_bytes = int64_t{16} << 20;

@@ -39,6 +39,8 @@ struct TestBackend {
   // With 0 threads, the backend's name decides, or else the number of cores.
   std::function<std::unique_ptr<Backend>(int threads)> make;
   bool has_bf16 = true;
+  // With bf16 pages, attention rounds queries and weights to bf16, too.
+  bool rounds_attention = false;
   // Its library leaks memory of its own when an allocation fails.
   bool leaks_out_of_memory = false;
   // The kernels that it chooses from; each can be selected by name.
@@ -71,13 +73,16 @@ inline std::vector<TestBackend> AllTestBackends() {
                  return std::make_unique<DeferredBackend>(
                      cpu(MatMulKernel::kAuto)(threads));
                }},
-          {.name = "emulated-cuda", .make = [](int threads) {
-             return cuda::MakeCudaBackend(
-                        std::make_shared<cuda_on_cpu::FakeRuntime>(
-                            cuda_on_cpu::Launches::kUnseen),
-                        threads)
-                 .value();
-           }}};
+          {.name = "emulated-cuda",
+           .make =
+               [](int threads) {
+                 return cuda::MakeCudaBackend(
+                            std::make_shared<cuda_on_cpu::FakeRuntime>(
+                                cuda_on_cpu::Launches::kUnseen),
+                            threads)
+                     .value();
+               },
+           .rounds_attention = true}};
 }
 
 // Finds a backend by "NAME" or "NAME:THREADS". An unknown name ends the

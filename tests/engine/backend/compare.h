@@ -94,8 +94,9 @@ void ExpectSame(const std::vector<T>& got, const std::vector<T>& want,
   ASSERT_EQ(got.size(), want.size()) << what;
   for (size_t i = 0; i < got.size(); ++i) {
     if (std::memcmp(&got[i], &want[i], sizeof(T)) == 0) continue;
-    ADD_FAILURE() << what << " [" << i << "]: got " << +got[i] << ", want "
-                  << +want[i];
+    ADD_FAILURE() << what << " [" << i << "]: got "
+                  << ::testing::PrintToString(got[i]) << ", want "
+                  << ::testing::PrintToString(want[i]);
     return;
   }
 }

@@ -23,6 +23,7 @@ namespace qk::testing {
 struct BackendCase {
   std::string name;
   std::function<std::unique_ptr<Backend>()> make;
+  bool rounds_attention = false;  // as TestBackend's
 };
 
 inline void PrintTo(const BackendCase& c, std::ostream* out) { *out << c.name; }
@@ -33,7 +34,8 @@ inline std::vector<BackendCase> AllBackends() {
   for (int threads : {1, 2}) {
     cases.push_back({absl::StrCat(InTestName(backend), "_", threads,
                                   threads == 1 ? "_thread" : "_threads"),
-                     [backend, threads] { return backend.make(threads); }});
+                     [backend, threads] { return backend.make(threads); },
+                     backend.rounds_attention});
   }
   return cases;
 }
