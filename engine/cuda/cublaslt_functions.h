@@ -1,6 +1,7 @@
 // The part of cuBLASLt that is called, in our words after NVIDIA's reference
 // (the library's own header is not needed to compile). Numbers and layouts are
-// the same in CUDA 12 and 13.
+// the same in CUDA 12 and 13. cuda_library_headers_test compares this with that
+// header where there is one.
 #ifndef QKSCOPE_ENGINE_CUDA_CUBLASLT_FUNCTIONS_H_
 #define QKSCOPE_ENGINE_CUDA_CUBLASLT_FUNCTIONS_H_
 

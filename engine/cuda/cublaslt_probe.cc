@@ -35,6 +35,10 @@ float Noise(uint32_t i) {
          static_cast<float>(1 << 23);
 }
 
+std::string RowsText(int rows) {
+  return absl::StrCat(rows, rows == 1 ? " row" : " rows");
+}
+
 class Probe {
  public:
   Probe(Runtime& runtime, CublasLt& library, const void* w, int out_features,
@@ -218,7 +222,7 @@ absl::StatusOr<std::string> Probe::TryRows(const CublasLtPlan& plan, int rows,
     const absl::Status status = library_.Multiply(
         plan, x, rows, w_, add, out, workspace_, workspace_bytes_, stream_);
     if (absl::IsUnimplemented(status)) {
-      return absl::StrCat("at ", rows, " rows, ", status.message());
+      return absl::StrCat("at ", RowsText(rows), ", ", status.message());
     }
     QK_RETURN_IF_ERROR(status);
     if (bytes_.empty()) {
