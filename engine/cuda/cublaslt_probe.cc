@@ -19,8 +19,8 @@ constexpr int kDistinct = 5;
 constexpr int kMostRows = kCublasLtRows[0];
 static_assert(kMostRows == *std::max_element(std::begin(kCublasLtRows),
                                              std::end(kCublasLtRows)));
-constexpr int kStarts[] = {0, 37};  // the first row of x in a product
 constexpr int kMostStart = 37;
+constexpr int kStarts[] = {0, kMostStart};  // the first row of x in a product
 constexpr int64_t kChunkBytes = int64_t{16} << 20;  // copied at a time
 
 // In [-1, 1).
@@ -175,31 +175,32 @@ absl::Status Probe::MakeExpected() {
 
 absl::StatusOr<std::string> Probe::CompareBytes(int rows, int start,
                                                 float scale) {
+  std::vector<float> want = bytes_;
+  for (float& value : want) value *= scale;
   const float* from = out_ + (start == 0 ? 0 : 4);
-  const int64_t step =
-      std::max<int64_t>(1, kChunkBytes / (int64_t{4} * out_features_));
+  const int64_t row_bytes = int64_t{4} * out_features_;
+  const int64_t step = std::max<int64_t>(1, kChunkBytes / row_bytes);
   int64_t differ = 0, first_row = -1;
   for (int64_t first = 0; first < rows; first += step) {
     const int64_t count = std::min<int64_t>(step, rows - first);
     QK_RETURN_IF_ERROR(
         Fetch(chunk_, from + first * out_features_, count * out_features_));
     for (int64_t r = 0; r < count; ++r) {
-      const int64_t same = (start + first + r) % kDistinct * out_features_;
-      for (int64_t o = 0; o < out_features_; ++o) {
-        const float want = scale * bytes_[same + o];
-        uint8_t a[4], b[4];
-        std::memcpy(a, &chunk_[r * out_features_ + o], 4);
-        std::memcpy(b, &want, 4);
-        for (int i = 0; i < 4; ++i) differ += a[i] != b[i];
+      const void* a = &chunk_[r * out_features_];
+      const void* b = &want[(start + first + r) % kDistinct * out_features_];
+      if (std::memcmp(a, b, row_bytes) == 0) continue;
+      if (first_row < 0) first_row = first + r;
+      for (int64_t i = 0; i < row_bytes; ++i) {
+        differ +=
+            static_cast<const char*>(a)[i] != static_cast<const char*>(b)[i];
       }
-      if (differ > 0 && first_row < 0) first_row = first + r;
     }
   }
   if (differ == 0) return "";
-  return absl::StrCat(
-      "at ", rows, " rows", scale == 1.0f ? "" : ", added twice", ", ", differ,
-      " of ", int64_t{4} * rows * out_features_, " bytes differ from those at ",
-      kMostRows, " rows, first in row ", first_row);
+  return absl::StrCat("at ", RowsText(rows),
+                      scale == 1.0f ? "" : ", added twice", ", ", differ,
+                      " of ", rows * row_bytes, " bytes differ from those at ",
+                      kMostRows, " rows, first in row ", first_row);
 }
 
 std::string Probe::CompareValues() const {
@@ -228,6 +229,8 @@ absl::StatusOr<std::string> Probe::TryRows(const CublasLtPlan& plan, int rows,
     if (bytes_.empty()) {
       QK_RETURN_IF_ERROR(
           Fetch(bytes_, out, int64_t{kDistinct} * out_features_));
+      std::string reason = CompareValues();
+      if (!reason.empty()) return reason;
     }
     QK_ASSIGN_OR_RETURN(std::string reason,
                         CompareBytes(rows, start, add ? 2.0f : 1.0f));
@@ -241,9 +244,6 @@ absl::StatusOr<std::string> Probe::Try(const CublasLtPlan& plan) {
   for (int rows : kCublasLtRows) {
     for (int start : kStarts) {
       QK_ASSIGN_OR_RETURN(std::string reason, TryRows(plan, rows, start));
-      if (reason.empty() && rows == kMostRows && start == 0) {
-        reason = CompareValues();
-      }
       if (!reason.empty()) return reason;
     }
   }
