@@ -65,8 +65,8 @@ class CublasLt {
   // `add`, out += that; x and w bf16, out and sums float32. All are device
   // memory without gaps, 16-byte aligned; out overlaps neither x nor w. The
   // workspace (device memory, 256-byte aligned, of as many bytes as Candidates
-  // had or more) is used until the stream has done the product. There is no
-  // bias: the caller adds it.
+  // had or more; null if that is 0) is used until the stream has done the
+  // product. There is no bias: the caller adds it.
   absl::Status Multiply(const CublasLtPlan& plan, const void* x, int rows,
                         const void* w, bool add, float* out, void* workspace,
                         int64_t workspace_bytes, Stream stream);

@@ -128,7 +128,9 @@ absl::Status Probe::MakeRows() {
   }
   QK_RETURN_IF_ERROR(Take(x_, rows * in_));
   QK_RETURN_IF_ERROR(Take(out_, int64_t{kMostRows} * out_features_ + 4));
-  QK_RETURN_IF_ERROR(Take(workspace_, workspace_bytes_));
+  if (workspace_bytes_ > 0) {
+    QK_RETURN_IF_ERROR(Take(workspace_, workspace_bytes_));
+  }
   return runtime_.CopyToDevice(x_, rows_.data(), rows * in_ * sizeof(uint16_t),
                                stream_);
 }

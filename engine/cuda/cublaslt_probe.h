@@ -34,12 +34,12 @@ struct CublasLtVerdict {
 //   (engine/cuda/matmul.h) gives. Float32 sums in any order stay well within
 //   that; a k that is left out does not. NaN is never within.
 //
-// Takes room for 2,085 rows of x and 2,048 of out on the device and on the
-// host, and the workspace, and gives all of it back. Waits. INVALID_ARGUMENT: a
-// shape that CublasLt::Candidates does not take. Other errors are the
-// runtime's, or the library's other than UNIMPLEMENTED, which only refuses a
-// candidate: if memory was short, a later probe must not have found another
-// algorithm.
+// Takes room for 2,085 rows of x, 2,048 of out, and the workspace on the
+// device, and for the same rows of x on the host, and gives all of it back.
+// Waits. INVALID_ARGUMENT: a shape that CublasLt::Candidates does not take.
+// Other errors are the runtime's, or the library's other than UNIMPLEMENTED,
+// which only refuses a candidate: that memory is short at one time must not
+// lead to another algorithm than at other times.
 absl::StatusOr<CublasLtVerdict> ProbeCublasLt(Runtime& runtime,
                                               CublasLt& library, const void* w,
                                               int out_features, int in,

@@ -1,7 +1,7 @@
 // cuBLASLt's wrapper and its probe, with a fake library.
 #include "engine/cuda/cublaslt.h"
 
-#include <cmath>
+#include <dlfcn.h>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -58,6 +58,9 @@ TEST_F(FakeCublasLtTest, AFunctionThatIsMissingIsUnavailable) {
   EXPECT_EQ(status, absl::UnavailableError(absl::StrCat(
                         QK_FAKE_CUBLASLT_WITHOUT_CHECK,
                         " has no function cublasLtMatmulAlgoCheck")));
+  // It stays in the process all the same.
+  EXPECT_NE(dlopen(QK_FAKE_CUBLASLT_WITHOUT_CHECK, RTLD_NOW | RTLD_NOLOAD),
+            nullptr);
 }
 
 TEST_F(FakeCublasLtTest, ALibraryThatDoesNotStartIsUnavailable) {
@@ -143,7 +146,9 @@ TEST_F(FakeCublasLtTest, CandidatesNeitherSplitKNorDoWithoutTensorCores) {
 
 TEST_F(FakeCublasLtTest, StatusesSayWhatToDo) {
   const auto library = OpenFake();
-  const CublasLtPlan plan = library->Candidates(8, 16, kWorkspace)->front();
+  const auto plans = library->Candidates(8, 16, kWorkspace);
+  ASSERT_THAT(*plans, SizeIs(1));
+  const CublasLtPlan& plan = plans->front();
   const auto multiply = [&] {
     return library->Multiply(plan, nullptr, 1, nullptr, false, nullptr, nullptr,
                              0, kStream);
@@ -226,6 +231,7 @@ TEST_F(FakeCublasLtProbeTest, RefusesBytesThatChange) {
   const std::string position = Refusal(kFakeChangesWithPosition);
   EXPECT_THAT(position, HasSubstr(": at 2048 rows, "));
   EXPECT_THAT(position, HasSubstr("first in row 2047"));
+  EXPECT_THAT(Refusal(kFakeChangesWithPlace), HasSubstr(": at 2048 rows, "));
 }
 
 TEST_F(FakeCublasLtProbeTest, RefusesWrongValues) {

@@ -94,7 +94,9 @@ void Multiply(FakeAlgorithm kind, const uint16_t* w, const uint16_t* x,
   for (uint64_t r = 0; r < d.columns; ++r) {
     const bool last = d.columns > 1 && r + 1 == d.columns;
     const bool backwards = (kind == kFakeChangesWithRows && d.columns <= 16) ||
-                           (kind == kFakeChangesWithPosition && last);
+                           (kind == kFakeChangesWithPosition && last) ||
+                           (kind == kFakeChangesWithPlace &&
+                            reinterpret_cast<uintptr_t>(x) % 256 != 0);
     for (uint64_t o = 0; o < d.rows; ++o) {
       float& value = out[r * d.rows + o];
       const float product = Dot(w + o * a.rows, x + r * a.rows, k, backwards);

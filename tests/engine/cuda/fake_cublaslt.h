@@ -14,6 +14,7 @@ enum FakeAlgorithm {
   // Their products are wrong.
   kFakeChangesWithRows,      // sums backwards with 16 rows or fewer
   kFakeChangesWithPosition,  // sums the last of several rows backwards
+  kFakeChangesWithPlace,     // sums backwards if x is not 256-byte aligned
   kFakeLosesTail,            // leaves out the last k
   kFakeGivesNaN,             // as the first value
   kFakeIgnoresAdd,

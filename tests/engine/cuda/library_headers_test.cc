@@ -44,7 +44,7 @@ static_assert(!SameCall<int (*)(int), int (*)(int*)>::value);
 static_assert(!SameCall<int (*)(int), int (*)(int, int)>::value);
 
 #define QK_SAME_CALL(functions, name, theirs) \
-  static_assert(SameCall<decltype(functions::name), decltype(&theirs)>::value)
+  static_assert(SameCall<decltype(functions::name), decltype(&(theirs))>::value)
 
 #ifdef QK_HAS_CUBLASLT
 namespace lt = cuda::lt;

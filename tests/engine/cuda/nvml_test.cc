@@ -82,6 +82,7 @@ TEST_F(FakeNvmlTest, ThreadsReadAtOnce) {
   const auto nvml = OpenFake();
   std::vector<std::thread> threads;
   std::vector<int> right(4);
+  threads.reserve(right.size());
   for (int& count : right) {
     threads.emplace_back([&nvml, &count] {
       for (int i = 0; i < 100; ++i) count += nvml->Read()->utilization == 0.42;
