@@ -34,7 +34,8 @@ struct CublasLtPlan {
   std::string name;                        // "algorithm 66, tile 20, stages 36"
 };
 
-// Not for two threads at once. Statuses: RESOURCE_EXHAUSTED if the library
+// For the device that the thread uses (Runtime::Use), from Open on. Not for two
+// threads at once. Statuses: RESOURCE_EXHAUSTED if the library
 // finds no memory; UNIMPLEMENTED if it says that an algorithm cannot do a
 // product; INTERNAL for any other error of the library (if the device is lost,
 // the next call of the Runtime says so).

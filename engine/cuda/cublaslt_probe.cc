@@ -269,6 +269,7 @@ absl::StatusOr<CublasLtVerdict> Probe::TryAll(
 }
 
 absl::StatusOr<CublasLtVerdict> Probe::Run() {
+  QK_RETURN_IF_ERROR(runtime_.Use());
   QK_ASSIGN_OR_RETURN(
       const std::vector<CublasLtPlan> candidates,
       library_.Candidates(out_features_, in_, workspace_bytes_));

@@ -38,6 +38,10 @@ std::vector<float> Product(cuda::Runtime& runtime, CublasLt& library,
 }
 
 TEST(CublasLtDeviceTest, AnAlgorithmThatPassesKeepsBytesAtOtherRowCounts) {
+  const auto opened = cuda::OpenRuntime({});
+  if (opened.ok()) {
+    ASSERT_TRUE((*opened)->Use().ok());
+  }
   const auto library = CublasLt::Open();
   if (!library.ok()) {
     EXPECT_EQ(library.status().code(), absl::StatusCode::kUnavailable);
@@ -45,7 +49,6 @@ TEST(CublasLtDeviceTest, AnAlgorithmThatPassesKeepsBytesAtOtherRowCounts) {
         << library.status();
     GTEST_SKIP() << library.status();
   }
-  const auto opened = cuda::OpenRuntime({});
   if (!opened.ok()) GTEST_SKIP() << opened.status();
   cuda::Runtime& runtime = **opened;
   const cuda::Stream stream = runtime.MakeStream().value();
