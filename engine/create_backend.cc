@@ -1,5 +1,8 @@
 #include "engine/create_backend.h"
 
+#include <utility>
+#include <vector>
+
 #include "absl/algorithm/container.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
@@ -7,12 +10,43 @@
 #include "absl/strings/string_view.h"
 #include "engine/base/check.h"
 #include "engine/cpu/cpu_backend.h"
+#ifdef QK_HAS_CUDA
+#include "engine/cuda/cuda_backend.h"
+#endif
 
 namespace qk {
 namespace {
 
-constexpr absl::string_view kBackends[] = {"cpu"};  // best first
-constexpr absl::string_view kNotInThisBuild[] = {"cuda"};
+constexpr absl::string_view kCuda = "cuda", kCpu = "cpu";
+#ifdef QK_HAS_CUDA
+constexpr absl::string_view kBackends[] = {kCuda, kCpu};  // best first
+constexpr absl::Span<const absl::string_view> kNotInThisBuild;
+#else
+constexpr absl::string_view kBackends[] = {kCpu};
+constexpr absl::string_view kNotInThisBuild[] = {kCuda};
+#endif
+
+absl::StatusOr<std::unique_ptr<Backend>> Create(absl::string_view name,
+                                                const BackendOptions& options) {
+#ifdef QK_HAS_CUDA
+  if (name == kCuda) {
+    return CreateCudaBackend({.device = options.device,
+                              .memory_bytes = options.device_memory_bytes,
+                              .memory_part = options.device_memory_part,
+                              .threads = options.threads});
+  }
+#endif
+  QK_CHECK(name == kCpu);
+  CpuBackendOptions cpu;
+  cpu.threads = options.threads;
+  return CreateCpuBackend(cpu);
+}
+
+// Puts the backend before what went wrong with it.
+absl::Status Named(absl::string_view name, const absl::Status& status) {
+  return absl::Status(status.code(),
+                      absl::StrCat(name, ": ", status.message()));
+}
 
 }  // namespace
 
@@ -26,18 +60,27 @@ absl::Status CheckBackendName(absl::string_view name) {
         "' is not in this build, which has: ", absl::StrJoin(kBackends, ", ")));
   }
   constexpr size_t kShown = 64;
-  return absl::InvalidArgumentError(absl::StrCat(
-      "backend: must be one of auto, ", absl::StrJoin(kBackends, ", "), ", ",
-      absl::StrJoin(kNotInThisBuild, ", "), "; got '",
-      absl::CHexEscape(name.substr(0, kShown)), "'"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("backend: must be one of auto, ", kCpu, ", ", kCuda,
+                   "; got '", absl::CHexEscape(name.substr(0, kShown)), "'"));
 }
 
-absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(
-    const BackendOptions& options) {
+absl::StatusOr<CreatedBackend> CreateBackend(const BackendOptions& options) {
   QK_RETURN_IF_ERROR(CheckBackendName(options.name));
-  CpuBackendOptions cpu;
-  cpu.threads = options.threads;
-  return CreateCpuBackend(cpu);
+  CreatedBackend created;
+  for (absl::string_view name : kBackends) {
+    const bool chosen = options.name == name;
+    if (!chosen && options.name != "auto") continue;
+    absl::StatusOr<std::unique_ptr<Backend>> backend = Create(name, options);
+    if (backend.ok()) {
+      created.backend = *std::move(backend);
+      break;
+    }
+    const absl::Status status = Named(name, backend.status());
+    if (chosen || !absl::IsUnavailable(status)) return status;
+    created.passed_over = std::string(status.message());
+  }
+  return created;
 }
 
 }  // namespace qk

@@ -107,8 +107,19 @@ absl::Status Server::Start(Log* log) {
   QK_ASSIGN_OR_RETURN(
       access_, Access::Create(options_.access, IsLoopback(listen.host), log));
   if (backend_ == nullptr) {
-    QK_ASSIGN_OR_RETURN(backend_, CreateBackend({.name = options_.backend,
-                                                 .threads = options_.threads}));
+    QK_ASSIGN_OR_RETURN(CreatedBackend created,
+                        CreateBackend({
+                            .name = options_.backend,
+                            .threads = options_.threads,
+                            .device = options_.device,
+                            .device_memory_bytes = options_.device_memory.bytes,
+                            .device_memory_part = options_.device_memory.part,
+                        }));
+    backend_ = std::move(created.backend);
+    description_.passed_over = created.passed_over;
+    if (!created.passed_over.empty()) {
+      log->Info("backend_passed_over", {{"reason", created.passed_over}});
+    }
   }
 
   Metrics::Options metrics_options;
@@ -135,7 +146,8 @@ absl::Status Server::Start(Log* log) {
 }
 
 void Server::MakeServices(Log* log) {
-  description_ = {.version = options_.version, .backend = backend_->info()};
+  description_.version = options_.version;
+  description_.backend = backend_->info();
   core_ = {
       .call =
           {

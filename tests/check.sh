@@ -27,7 +27,7 @@ tidy() {
   cmake --build --preset thread-safety --parallel 2 \
     --target qk_proto qk_health_proto
   run-clang-tidy-14 -quiet -p build/thread-safety -j 2 \
-    "^$PWD/(engine|server|client|tests)/"
+    "^$PWD/(engine|server|client|tests)/.*\.cc\$"
 }
 
 # The scheduler, the queues and the pool of threads under ThreadSanitizer.

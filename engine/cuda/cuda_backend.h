@@ -14,8 +14,10 @@ namespace qk {
 
 struct CudaBackendOptions {
   std::string device;  // an index, a UUID, or "": the first
-  // The most device memory that the backend may hold; 0: all that is free.
+  // The most device memory that the backend may hold, in bytes or as a part of
+  // all that the device has; 0 and 0: all that is free.
   int64_t memory_bytes = 0;
+  double memory_part = 0;
   int threads = 0;  // of the host, which read weights; 0: the number of cores
 };
 

@@ -2,6 +2,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <charconv>
 
 #include "absl/strings/str_cat.h"
@@ -268,7 +269,9 @@ absl::StatusOr<std::unique_ptr<Runtime>> OpenRuntime(
         kOldestDevice % 10));
   }
   auto runtime = std::make_unique<CudaRuntime>(*chosen);
-  QK_RETURN_IF_ERROR(runtime->MakePool(options.memory_bytes));
+  const auto part = static_cast<int64_t>(
+      options.memory_part * static_cast<double>(chosen->memory_bytes));
+  QK_RETURN_IF_ERROR(runtime->MakePool(std::max(options.memory_bytes, part)));
   return runtime;
 }
 

@@ -87,8 +87,11 @@ absl::Status StatusOf(int error, const std::string& call,
 bool IsLost(const absl::Status& status);
 
 struct RuntimeOptions {
-  std::string device;        // an index, a UUID, or "": the first
-  int64_t memory_bytes = 0;  // the most that Allocate may hold; 0: no limit
+  std::string device;  // an index, a UUID, or "": the first
+  // The most that Allocate may hold, in bytes or as a part of all that the
+  // device has; 0 and 0: no limit.
+  int64_t memory_bytes = 0;
+  double memory_part = 0;
 };
 // UNAVAILABLE: there is no driver, no device, or one that is too old; the
 // message says which. NOT_FOUND: no such device, with those that there are.

@@ -21,7 +21,8 @@ std::string Strip(const DecoderStep& step, absl::string_view text) {
   return std::string(text);
 }
 
-std::string ApplyStep(const DecoderStep& step, std::string text, bool first) {
+std::string ApplyStep(const DecoderStep& step, const std::string& text,
+                      bool first) {
   switch (step.kind) {
     case DecoderStep::Kind::kReplace:
       return absl::StrReplaceAll(text, {{step.from, step.to}});

@@ -18,8 +18,8 @@ struct DecoderStep {
     kStrip,         // `from` goes, up to `left` and `right` times at the sides
   };
   Kind kind;
-  std::string from = "";
-  std::string to = "";
+  std::string from = {};
+  std::string to = {};
   int left = 0;
   int right = 0;
 };

@@ -35,8 +35,8 @@ struct NormalizerStep {
     kCharsmap,        // SentencePiece's rules
   };
   Kind kind;
-  std::string from = "";
-  std::string to = "";
+  std::string from = {};
+  std::string to = {};
   std::shared_ptr<const WordPattern> pattern = nullptr;
   std::shared_ptr<const Charsmap> charsmap = nullptr;
 };

@@ -176,6 +176,7 @@ pb::ServerInfo ServerInfoOf(const ServerDescription& server,
   for (const std::string& id : server.backend.kernel_ids) {
     backend->add_kernel_ids(id);
   }
+  backend->set_passed_over(server.passed_over);
   for (absl::string_view format : ChatFormatNames()) {
     out.add_chat_formats(std::string(format));
   }

@@ -27,6 +27,7 @@ namespace qk {
 struct ServerDescription {
   std::string version;
   BackendInfo backend;
+  std::string passed_over;  // why a better backend is not used
 };
 
 // Parts that every call needs.

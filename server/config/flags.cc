@@ -38,9 +38,14 @@ Usage: qkscoped [--config FILE] [--model NAME=PATH]... [flags]
                          use TLS with this certificate and key (PEM); read
                          again when they change
   --tls-client-ca FILE   require client certificates signed by this authority
-  --backend NAME         auto (the default: the best that this machine has) or
-                         cpu
-  --threads N            threads of the CPU backend (default: one per core)
+  --backend NAME         auto (the default: the best that this machine has),
+                         cpu or cuda
+  --device NAME          the GPU, by its index or UUID (default: the first)
+  --device-memory PART|BYTES
+                         the most memory to hold on the GPU: a part of all that
+                         it has, as 0.5, or bytes, as 40GiB (default: all)
+  --threads N            threads of the host (default: one per core): the CPU
+                         backend's, or those that read weights for a GPU
   --check-weights MODE   look for NaN and infinities in the weights while they
                          load. warn: serve the model and name the first of
                          them; fail: do not load it; off; auto (the default):
@@ -162,6 +167,9 @@ absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments) {
   add_text("spool", "DIR",
            [=](auto& value) { config->mutable_spool()->set_directory(value); });
   add_text("backend", "NAME", [=](auto& value) { config->set_backend(value); });
+  add_text("device", "NAME", [=](auto& value) { config->set_device(value); });
+  add_text("device-memory", "PART|BYTES",
+           [=](auto& value) { config->set_device_memory(value); });
   add_text("check-weights", "MODE",
            [=](auto& value) { config->set_check_weights(value); });
   add_text("log-level", "LEVEL",

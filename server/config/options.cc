@@ -301,6 +301,14 @@ absl::StatusOr<ServerOptions> OptionsFromConfig(const ServerConfig& config,
     QK_RETURN_IF_ERROR(SetSpool(config.spool(), check, &out));
   }
   if (config.has_backend()) out.backend = config.backend();
+  out.device = config.device();
+  if (config.has_device_memory()) {
+    const auto memory = ParseDeviceMemory(config.device_memory());
+    if (!memory.ok()) {
+      return check.Bad("device_memory", std::string(memory.status().message()));
+    }
+    out.device_memory = *memory;
+  }
   if (config.has_threads()) {
     out.threads = config.threads();
     if (out.threads < 1 || out.threads > kMaxThreads) {

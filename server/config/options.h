@@ -14,6 +14,7 @@
 #include "server/common/limits.h"
 #include "server/common/log.h"
 #include "server/common/parse_config.h"
+#include "server/config/device_memory.h"
 #include "server/models/model_options.h"
 #include "server/results/result_store.h"
 
@@ -25,7 +26,10 @@ struct ServerOptions {
   std::string metrics_listen = "127.0.0.1:9461";  // empty: metrics are off
   std::vector<ModelToLoad> models;
   std::string backend = "auto";  // a name that CheckBackendName accepts
-  int threads = 0;               // for the CPU backend; 0: one per core
+  int threads = 0;               // of the host; 0: one per core
+  // As engine/create_backend.h has them.
+  std::string device;
+  DeviceMemory device_memory;
   Limits limits;
   absl::Duration shutdown_grace = absl::Seconds(30);
   absl::Duration keepalive = absl::Seconds(20);

@@ -137,6 +137,7 @@ absl::StatusOr<std::vector<TokenSpan>> ConvertInput(
                           CheckTokenIds(input.token_ids().ids(), prefix,
                                         model.config->vocab_size));
       std::vector<TokenSpan> tokens;
+      tokens.reserve(ids.size());
       for (int32_t id : ids) tokens.push_back({id, 0, 0});
       return tokens;
     }

@@ -27,6 +27,7 @@ absl::StatusOr<std::vector<int32_t>> Tokens(const pb::Input& input,
                                    limits, add_special));
   if (spans.empty()) return BadField(prefix, "must have at least 1 token");
   std::vector<int32_t> ids;
+  ids.reserve(spans.size());
   for (const TokenSpan& span : spans) ids.push_back(span.id);
   return ids;
 }

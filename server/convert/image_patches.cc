@@ -35,8 +35,11 @@ std::vector<Taps> MakeTaps(int from, int to) {
   for (int i = 0; i < to; ++i) {
     const double center = (i + 0.5) * scale;
     Taps& taps = all[i];
-    taps.begin = std::max(0, static_cast<int>(center - support + 0.5));
-    const int end = std::min(from, static_cast<int>(center + support + 0.5));
+    // As Pillow: a half is added and the rest cut off, negative values, too.
+    const double first = center - support + 0.5;
+    const double last = center + support + 0.5;
+    taps.begin = std::max(0, static_cast<int>(first));
+    const int end = std::min(from, static_cast<int>(last));
     std::vector<double> weights;
     double sum = 0;
     for (int x = taps.begin; x < end; ++x) {
@@ -99,17 +102,18 @@ absl::StatusOr<ImageSize> SmartResize(ImageSize size, int factor,
 
 Pixels ResizeBicubic(Pixels pixels, ImageSize size) {
   Pixels wide;
+  const int height = pixels.height;
   if (size.width == pixels.width) {
     wide = std::move(pixels);
   } else {
     wide.width = size.width;
-    wide.height = pixels.height;
-    wide.rgb.resize(int64_t{3} * size.width * pixels.height);
-    Resample(pixels.rgb.data(), 3, int64_t{3} * pixels.width, pixels.height,
+    wide.height = height;
+    wide.rgb.resize(int64_t{3} * size.width * height);
+    Resample(pixels.rgb.data(), 3, int64_t{3} * pixels.width, height,
              MakeTaps(pixels.width, size.width), wide.rgb.data(), 3,
              int64_t{3} * size.width);
   }
-  if (size.height == pixels.height) return wide;
+  if (size.height == height) return wide;
   Pixels out;
   out.width = size.width;
   out.height = size.height;

@@ -154,10 +154,11 @@ void UnevenBarrierKernel() {
   if (threadIdx.x > 0) __syncthreads();
 }
 void TwoBarriersKernel() {
-  if (threadIdx.x > 0) {
+  if (threadIdx.x > 0) {  // two places in the code
     __syncthreads();
   } else {
     __syncthreads();
+    (void)threadIdx.x;
   }
 }
 void UnevenShuffleKernel() {

@@ -59,9 +59,11 @@ class FlagsTest(unittest.TestCase):
             self.assertEqual(self.refused("--threads", threads),
                              "qkscoped: flags: threads: must be in [1, 1024], "
                              f"got {threads}\n")
-        self.assertEqual(self.refused("--backend", "cuda"),
-                         "qkscoped: flags: backend: 'cuda' is not in this "
-                         "build, which has: cpu\n")
+        for memory in ("0", "1.5", "2GB", "-1", "", "nan", "9999999GiB"):
+            self.assertEqual(self.refused(f"--device-memory={memory}"),
+                             "qkscoped: flags: device_memory: must be a part "
+                             "in (0, 1], as 0.5, or bytes, as 40GiB; got "
+                             f"'{memory}'\n")
         self.assertEqual(self.refused("--backend=gpu"),
                          "qkscoped: flags: backend: must be one of auto, cpu, "
                          "cuda; got 'gpu'\n")
@@ -80,11 +82,11 @@ class FlagsTest(unittest.TestCase):
             self.refused("--config", path),
             f"qkscoped: {path}:2: unknown key 'max_arm'; did you mean "
             "'max_arms'?\n")
-        path = self.config("backend: 'cuda'\n")
+        path = self.config("backend: 'gpu'\n")
         self.assertEqual(
             self.refused("--config", path, "--check-config"),
-            f"qkscoped: {path}: backend: 'cuda' is not in this build, which "
-            "has: cpu\n")
+            f"qkscoped: {path}: backend: must be one of auto, cpu, cuda; got "
+            "'gpu'\n")
         self.assertEqual(self.refused("--config", self.folder / "none"),
                          f"qkscoped: {self.folder / 'none'}: cannot be read\n")
 
@@ -140,6 +142,32 @@ class FlagsTest(unittest.TestCase):
         with Server({}, "--config", path) as server:
             self.assertEqual(
                 qkctl(server, "health", "--model", "tiny").returncode, 0)
+
+
+@unittest.skipIf(os.path.exists("/dev/nvidiactl"),
+                 "this machine has an NVIDIA driver")
+class WithoutADriverTest(unittest.TestCase):
+    def test_cuda_says_why_it_cannot_run(self):
+        result = qkscoped("--backend", "cuda", "--listen", "127.0.0.1:0",
+                          "--metrics-listen=", "--model", f"a={TINY_MODEL}")
+        self.assertEqual(result.returncode, EX_CONFIG, result.stderr)
+        if "is not in this build" in result.stderr:
+            return
+        line = json.loads(result.stderr.splitlines()[-1])
+        self.assertEqual(line["event"], "cannot_start")
+        self.assertRegex(line["reason"],
+                         r"^cuda: .*NVIDIA.*; this build needs a driver for "
+                         r"CUDA \d+\.\d+ or newer$")
+
+    def test_auto_serves_on_the_cpu_and_says_so(self):
+        server = Server({"tiny": TINY_MODEL})
+        self.addCleanup(server.stop)
+        result = qkctl(server, "models")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        line = result.stdout.splitlines()[-1]
+        self.assertRegex(line, r"^runs on cpu: .+")
+        told = "; not on cuda: there is no NVIDIA driver; " in line
+        self.assertEqual(told, "backend_passed_over" in server.log_text())
 
 
 class SignalsTest(unittest.TestCase):

@@ -50,6 +50,18 @@ void PrintTable(const v1::ListModelsResponse& response, Console* console) {
   }
 }
 
+// One line for each device: what it is, and why it is not a better one.
+void PrintDevices(const v1::ServerInfo& info, Console* console) {
+  for (const v1::BackendInfo& backend : info.backends()) {
+    std::string text = absl::StrCat("runs on ", Printable(backend.name()), ": ",
+                                    Printable(backend.device()));
+    if (!backend.passed_over().empty()) {
+      absl::StrAppend(&text, "; not on ", Printable(backend.passed_over()));
+    }
+    console->Print(text + "\n");
+  }
+}
+
 std::string VisionText(const v1::VisionInfo& v) {
   return absl::StrFormat(
       "%d layers of %d heads x %d, hidden size %d; %d x %d patches of %d x %d "
@@ -151,9 +163,13 @@ ExitCode RunModels(const std::vector<std::string>& arguments,
   if (!models.ok()) return context->Fail(models.status());
   if (json) {
     console->Print(ToJson(*models) + "\n");
-  } else {
-    PrintTable(*models, console);
+    return kExitOk;
   }
+  const absl::StatusOr<v1::ServerInfo> info =
+      client->GetServerInfo(context->Call());
+  if (!info.ok()) return context->Fail(info.status());
+  PrintTable(*models, console);
+  PrintDevices(*info, console);
   return kExitOk;
 }
 

@@ -65,8 +65,11 @@ absl::StatusOr<std::string> Screen(AnalysisClient* client, Context* context,
       *all_users ? "" : " (yours)");
   for (const v1::BackendInfo& backend : info->backends()) {
     absl::StrAppend(&out, "device ", Printable(backend.name()), ": ",
-                    Printable(backend.device()), ", ", backend.threads(),
-                    " threads\n");
+                    Printable(backend.device()),
+                    backend.threads() == 0
+                        ? ""
+                        : absl::StrCat(", ", backend.threads(), " threads"),
+                    "\n");
   }
   absl::StrAppend(&out, ModelsText(*models), "\n",
                   UsageTable(*usage, context->console), "\n",

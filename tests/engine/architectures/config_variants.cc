@@ -153,10 +153,10 @@ class Generator {
   // `path`: the place of `node`, with a dot.
   void Additions(Json& node, const std::string& path) {
     for (const Added& added : kAdded) {
-      const auto has = [&](const auto& m) { return m.first == added.field; };
+      const auto has = [&](const auto& m) { return m.name == added.field; };
       if (absl::c_any_of(node.members, has)) continue;
-      node.members.emplace_back(std::string(added.field),
-                                Number(std::string(added.text)));
+      node.members.push_back(
+          {std::string(added.field), Number(std::string(added.text))});
       Add(absl::StrCat(path, added.field), absl::StrCat("added ", added.text),
           "");
       node.members.pop_back();
@@ -233,19 +233,19 @@ class Generator {
   void Inside(Json& node, const std::string& path, absl::string_view field) {
     const bool is_array = node.type == JsonType::kArray;
     for (size_t i = 0; i < node.members.size(); ++i) {
-      const std::string key = node.members[i].first;
+      const std::string key = node.members[i].name;
       const std::string inner =
           is_array ? absl::StrCat(path, "[", i, "]")
                    : absl::StrCat(path, path.empty() ? "" : ".", key);
-      Value(node.members[i].second, inner,
+      Value(node.members[i].value, inner,
             is_array ? field : absl::string_view(key));
       const auto kept = node.members[i];
       node.members.erase(node.members.begin() + i);
-      Add(inner, "removed", Text(kept.second));
+      Add(inner, "removed", Text(kept.value));
       node.members.insert(node.members.begin() + i, kept);
     }
     if (is_array) return;
-    node.members.emplace_back("nonsense", Number("1"));
+    node.members.push_back({"nonsense", Number("1")});
     Add(absl::StrCat(path, path.empty() ? "" : ".", "nonsense"), "added", "");
     node.members.pop_back();
   }
@@ -262,12 +262,12 @@ Json MakeJson(const JsonValue& value) {
   if (value.is_object()) {
     const auto status =
         value.ForEachMember([&](absl::string_view key, JsonValue member) {
-          json.members.emplace_back(std::string(key), MakeJson(member));
+          json.members.push_back({std::string(key), MakeJson(member)});
           return absl::OkStatus();
         });
   } else if (value.is_array()) {
     const auto status = value.ForEachElement([&](JsonValue element) {
-      json.members.emplace_back("", MakeJson(element));
+      json.members.push_back({"", MakeJson(element)});
       return absl::OkStatus();
     });
   } else if (value.is_string()) {

@@ -11,12 +11,19 @@
 
 namespace qk::testing {
 
+struct JsonMember;
+
 // A JSON value that can be changed.
 struct Json {
   JsonType type = JsonType::kNull;
   std::string scalar;  // as in the file, strings without quotes
   // An object's members have keys; an array's have none.
-  std::vector<std::pair<std::string, Json>> members;
+  std::vector<JsonMember> members;
+};
+
+struct JsonMember {
+  std::string name;
+  Json value;
 };
 
 Json MakeJson(const JsonValue& value);

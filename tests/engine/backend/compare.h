@@ -2,6 +2,7 @@
 #ifndef QKSCOPE_TESTS_ENGINE_BACKEND_COMPARE_H_
 #define QKSCOPE_TESTS_ENGINE_BACKEND_COMPARE_H_
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -93,7 +94,12 @@ void ExpectSame(const std::vector<T>& got, const std::vector<T>& want,
                 const std::string& what) {
   ASSERT_EQ(got.size(), want.size()) << what;
   for (size_t i = 0; i < got.size(); ++i) {
-    if (std::memcmp(&got[i], &want[i], sizeof(T)) == 0) continue;
+    const auto bytes = [](const T& x) {
+      std::array<uint8_t, sizeof(T)> copy;
+      std::memcpy(copy.data(), &x, sizeof(T));
+      return copy;
+    };
+    if (bytes(got[i]) == bytes(want[i])) continue;
     ADD_FAILURE() << what << " [" << i << "]: got "
                   << ::testing::PrintToString(got[i]) << ", want "
                   << ::testing::PrintToString(want[i]);

@@ -274,7 +274,8 @@ class FaultsTest : public ServerTest,
 };
 
 TEST_P(FaultsTest, R8_EndsOnceAndLeavesNothing) {
-  const auto& [method, point, order] = GetParam();
+  const std::string point = GetParam().point;
+  const auto& order = GetParam().order;
   const bool by_cancel = point == kCancel;
   const bool by_finish = point == kFinish;
   // A call that is writing cannot end, and the first write_done is the first

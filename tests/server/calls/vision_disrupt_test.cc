@@ -40,7 +40,8 @@ TopDim FindTop(const Rows& x, int head) {
   TopDim top;
   top.dim = static_cast<int>(std::max_element(squares.begin(), squares.end()) -
                              squares.begin());
-  top.mean = sums[top.dim] / static_cast<double>(x.size() / kVisionWidth);
+  const size_t rows = x.size() / kVisionWidth;
+  top.mean = sums[top.dim] / static_cast<double>(rows);
   return top;
 }
 

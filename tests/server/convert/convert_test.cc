@@ -171,7 +171,7 @@ TEST(ConvertTest, UnknownFieldsAreAnErrorOnlyWhenStrict) {
   request.mutable_input()->set_text("a");
   pb::Arm* arm = request.add_arms();
   arm->set_name("clean");
-  arm->GetReflection()->MutableUnknownFields(arm)->AddVarint(99, 1);
+  pb::Arm::GetReflection()->MutableUnknownFields(arm)->AddVarint(99, 1);
   EXPECT_TRUE(ConvertAnalyze(request, models.Context()).ok());
   request.set_strict(true);
   const auto strict = ConvertAnalyze(request, models.Context());
