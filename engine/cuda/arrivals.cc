@@ -1,7 +1,6 @@
 #include "engine/cuda/arrivals.h"
 
 #include <algorithm>
-#include <atomic>
 #include <bit>
 #include <utility>
 
@@ -63,15 +62,17 @@ class DeviceMoment final : public Moment {
 
 class ArrivalPool::PinnedSlot final : public Arrival::Slot {
  public:
+  // `number`: how many results were fetched before.
   PinnedSlot(std::shared_ptr<ArrivalPool> pool, const Piece& piece,
-             int64_t bytes)
-      : pool_(std::move(pool)), piece_(piece), bytes_(bytes) {}
+             int64_t bytes, int64_t number)
+      : pool_(std::move(pool)), piece_(piece), bytes_(bytes), number_(number) {}
   ~PinnedSlot() override { pool_->GiveBack(piece_); }
   PinnedSlot(const PinnedSlot&) = delete;
   PinnedSlot& operator=(const PinnedSlot&) = delete;
 
   bool here() const override {
-    if (!here_ && pool_->runtime_->Happened(piece_.copied).value_or(false)) {
+    if (!here_ && (number_ < pool_->arrived_ ||
+                   pool_->runtime_->Happened(piece_.copied).value_or(false))) {
       here_ = true;
     }
     return here_;
@@ -85,6 +86,7 @@ class ArrivalPool::PinnedSlot final : public Arrival::Slot {
   const std::shared_ptr<ArrivalPool> pool_;
   const Piece piece_;
   const int64_t bytes_;
+  const int64_t number_;
   mutable std::atomic<bool> here_{false};
 };
 
@@ -180,8 +182,10 @@ absl::Status ArrivalPool::CopyBeside(const Piece& piece, void* aside,
 
 absl::StatusOr<Arrival> ArrivalPool::Fetch(const void* device, int64_t bytes) {
   QK_ASSIGN_OR_RETURN(const Piece piece, Take(bytes));
-  auto slot = std::make_shared<PinnedSlot>(shared_from_this(), piece, bytes);
+  auto slot =
+      std::make_shared<PinnedSlot>(shared_from_this(), piece, bytes, fetched_);
   QK_RETURN_IF_ERROR(Copy(piece, device, bytes));
+  ++fetched_;
   return Arrival(std::move(slot));
 }
 
@@ -190,8 +194,14 @@ std::unique_ptr<Moment> ArrivalPool::Mark() {
 }
 
 absl::Status ArrivalPool::Wait() {
+  const int64_t fetched = fetched_;
   absl::Status status = runtime_->WaitFor(compute_);
   status.Update(runtime_->WaitFor(copies_));
+  // Another thread may have waited for more.
+  int64_t arrived = arrived_;
+  while (status.ok() && arrived < fetched &&
+         !arrived_.compare_exchange_weak(arrived, fetched)) {
+  }
   return status;
 }
 

@@ -2,6 +2,7 @@
 #ifndef QKSCOPE_ENGINE_CUDA_ARRIVALS_H_
 #define QKSCOPE_ENGINE_CUDA_ARRIVALS_H_
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -57,6 +58,9 @@ class ArrivalPool : public std::enable_shared_from_this<ArrivalPool> {
   const std::shared_ptr<Runtime> runtime_;
   const Stream compute_;
   Stream copies_ = nullptr;
+  std::atomic<int64_t> fetched_{0};  // results so far
+  // The first ones, of which Wait has seen that they are here.
+  std::atomic<int64_t> arrived_{0};
   Mutex mutex_;
   // By size. A piece may still be on its way for a slot that is gone.
   std::multimap<int64_t, Piece> free_ ABSL_GUARDED_BY(mutex_);

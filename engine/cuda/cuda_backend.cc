@@ -379,7 +379,7 @@ void CudaBackend::Attention(const float* q, const AttentionConfig& config,
     const CudaRowTable& rows = CudaRowTable::Of(*kv.rows);
     absl::StatusOr<AttentionTask> task = rows.Plan(
         config, kv, of, 2 * facts().multiprocessors, kMostAttentionScratch);
-    if (!queue_->Note(task.status())) return;
+    if (!queue_->Note(task.status()) || !queue_->Ready()) return;
     task->work.scratch = queue_->Partial(task->scratch_floats);
     if (task->work.scratch == nullptr) return;
     const int64_t width = config.q_size();
@@ -400,7 +400,7 @@ void CudaBackend::AttentionPattern(const float* q,
   queue_->RunAside([&] {
     const CudaRowTable& rows = CudaRowTable::Of(*kv.rows);
     const absl::StatusOr<AttentionTask> task = rows.PlanPattern(config, kv);
-    if (!queue_->Note(task.status())) return;
+    if (!queue_->Note(task.status()) || !queue_->Ready()) return;
     for (const PatternJob& job : jobs) {
       cuda::AttentionPattern(q, task->kv, task->shape, kv.type,
                              rows.TileOf(kv, job.sequence), job.rows, job.heads,

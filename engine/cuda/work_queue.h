@@ -57,6 +57,9 @@ class WorkQueue {
     op();
     Note(runtime_->LaunchStatus());
   }
+  // Whether nothing of this thread's has failed. An op asks once more after it
+  // has uploaded something by itself.
+  bool Ready();
   // Keeps the first failure of this thread. Returns status.ok().
   bool Note(const absl::Status& status);
   // Waits; returns this thread's first failure since the last call.
@@ -86,7 +89,6 @@ class WorkQueue {
   WorkQueue(std::shared_ptr<Runtime> runtime, OnLost lost)
       : runtime_(std::move(runtime)), lost_call_(std::move(lost)) {}
   absl::Status Open();
-  bool Ready();
 
   const std::shared_ptr<Runtime> runtime_;
   const OnLost lost_call_;

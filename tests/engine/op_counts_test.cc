@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
-#include "tests/engine/forward_driver.h"
 #include "tests/engine/forwarding_backend.h"
+#include "tests/engine/layer_step.h"
 
 namespace qk::testing {
 namespace {
@@ -27,62 +27,14 @@ class CountingBackend : public ForwardingBackend {
   }
 };
 
-struct What {
-  bool capture = false;
-  bool rules = false;
-  bool attention_only = false;
-  bool decode = false;  // the pass after the prompt's
-};
-
 class OpCountsTest : public ::testing::Test {
  protected:
-  RunSpec Spec(int tokens, const What& what) {
-    RunSpec spec;
-    for (int i = 0; i < tokens; ++i) spec.tokens.push_back(i % 90);
-    spec.arms = {{"arm", model_, {}}};
-    if (what.rules) {
-      DisruptionRule rule;
-      rule.stat_span = rule.positions = {0, tokens};
-      rule.layers = {0, 1};
-      rule.phase = 3;
-      if (what.attention_only) {
-        rule.kv_cache = DisruptionRule::KvCache::kAttentionOnly;
-      }
-      spec.arms[0].rules = {rule};
-    }
-    spec.capture.off = !what.capture;
-    spec.capture.layers = {0, 1};
-    spec.capture.points = {HookPoint::kRotQ, HookPoint::kRotK, HookPoint::kV};
-    spec.capture.phase = 3;
-    spec.generate.emplace();
-    spec.generate->max_new_tokens = 3;
-    return spec;
-  }
-
-  // The ops of one layer of a pass of `sequences` sequences: of the second
-  // layer's step.
-  Counts OfALayer(int sequences, const What& what) {
-    Recorder recorder;
-    std::vector<std::unique_ptr<qk::Run>> runs;
-    for (int i = 0; i < sequences; ++i) {
-      runs.push_back(qk::Run::Create(Spec(2 + i % 3, what), &recorder).value());
-      EXPECT_TRUE(runs.back()->Reserve().ok());
-    }
+  // The ops of one layer of a pass of `sequences` sequences.
+  Counts OfALayer(int sequences, const PassKind& kind) {
     Counts layer;
-    for (int i = 0; i <= (what.decode ? 1 : 0); ++i) {
-      std::vector<Sequence*> all;
-      for (auto& run : runs) run->AppendReady(model_.get(), &all);
-      Pass pass(*model_, all);
-      pass.RunStep();
-      backend_.counts.clear();
-      pass.RunStep();
-      layer = std::exchange(backend_.counts, {});
-      while (!pass.done()) pass.RunStep();
-      const absl::Status status = pass.Finish();
-      for (size_t j = 0; j < runs.size(); ++j) {
-        runs[j]->AfterPass(absl::MakeConstSpan(all).subspan(j, 1), status, 0);
-      }
-    }
+    AroundALayer(
+        model_, sequences, kind, [&] { backend_.counts.clear(); },
+        [&] { layer = std::exchange(backend_.counts, {}); });
     return layer;
   }
 
@@ -104,10 +56,11 @@ class OpCountsTest : public ::testing::Test {
 
 TEST_F(OpCountsTest, ALayersOpsAreTheSameForOneAndForManySequences) {
   for (const bool decode : {false, true}) {
-    for (const What& what :
-         {What{.decode = decode}, What{.capture = true, .decode = decode},
-          What{.rules = true, .decode = decode},
-          What{.capture = true, .rules = true, .decode = decode}}) {
+    for (const PassKind& what :
+         {PassKind{.decode = decode},
+          PassKind{.capture = true, .decode = decode},
+          PassKind{.rules = true, .decode = decode},
+          PassKind{.capture = true, .rules = true, .decode = decode}}) {
       const Counts one = OfALayer(1, what), many = OfALayer(64, what);
       EXPECT_EQ(Text(one), Text(many));
       EXPECT_EQ(one.count("Upload"), 0u);
@@ -120,7 +73,7 @@ TEST_F(OpCountsTest, ALayersOpsAreTheSameForOneAndForManySequences) {
 // These sequences have copies of K and V, so some of their ops are their own;
 // none of these is a copy to or from the host.
 TEST_F(OpCountsTest, RulesOnAttentionOnlyCopyNothingMore) {
-  const What what = {.rules = true, .attention_only = true};
+  const PassKind what = {.rules = true, .attention_only = true};
   const Counts many = OfALayer(64, what);
   EXPECT_EQ(many.count("Upload"), 0u);
   EXPECT_EQ(many.at("Fetch"), 1);
@@ -129,7 +82,7 @@ TEST_F(OpCountsTest, RulesOnAttentionOnlyCopyNothingMore) {
 }
 
 TEST_F(OpCountsTest, ALayersOps) {
-  const auto expect = [&](const What& what, int ops) {
+  const auto expect = [&](const PassKind& what, int ops) {
     const Counts counts = OfALayer(64, what);
     EXPECT_EQ(All(counts), ops) << Text(counts);
   };
