@@ -56,6 +56,22 @@ foreach(test golden_test identity_test families_identity_test disruption_test
   qk_label_test(${test}_deferred ${QK_TEST_LABELS})
 endforeach()
 
+# The same on the CUDA backend, whose kernels run under tests/cuda_on_cpu. A
+# pattern after the name leaves out what takes long there.
+foreach(test_and_filter
+        backend_conformance_test:* golden_test:* disruption_test:*
+        query_head_capture_test:* generation_test:* non_finite_test:*
+        "identity_test:*bf16*-*PassesThatTakeTurns*"
+        "families_identity_test:*bf16*")
+  string(REGEX MATCH "^([^:]*):(.*)$" unused ${test_and_filter})
+  set(test ${CMAKE_MATCH_1})
+  add_test(NAME ${test}_emulated_cuda COMMAND ${test})
+  set_tests_properties(${test}_emulated_cuda PROPERTIES TIMEOUT 3600
+    ENVIRONMENT
+    "QK_TEST_BACKEND=emulated-cuda;GTEST_FILTER=${CMAKE_MATCH_2}")
+  qk_label_test(${test}_emulated_cuda engine)
+endforeach()
+
 # The real models are not in this repository: deploy/fetch_model.sh gets the
 # first.
 set(QK_SMOLLM2_GGUF "" CACHE FILEPATH

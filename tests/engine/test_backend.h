@@ -39,6 +39,7 @@ struct TestBackend {
   // With 0 threads, the backend's name decides, or else the number of cores.
   std::function<std::unique_ptr<Backend>(int threads)> make;
   bool has_bf16 = true;
+  bool has_threads = true;  // which could change a result
   // With bf16 pages, attention rounds queries and weights to bf16, too.
   bool rounds_attention = false;
   // Its library leaks memory of its own when an allocation fails.
@@ -82,6 +83,7 @@ inline std::vector<TestBackend> AllTestBackends() {
                             threads)
                      .value();
                },
+           .has_threads = false,
            .rounds_attention = true}};
 }
 

@@ -32,6 +32,7 @@ inline std::vector<BackendCase> AllBackends() {
   std::vector<BackendCase> cases;
   const TestBackend backend = ChosenTestBackend();
   for (int threads : {1, 2}) {
+    if (threads > 1 && !backend.has_threads) continue;
     cases.push_back({absl::StrCat(InTestName(backend), "_", threads,
                                   threads == 1 ? "_thread" : "_threads"),
                      [backend, threads] { return backend.make(threads); },
