@@ -12,6 +12,7 @@
 #include "engine/cuda/kernels.h"
 #include "engine/cuda/matmul.h"
 #include "engine/cuda/matrix.h"
+#include "engine/cuda/rope_lists.h"
 #include "engine/cuda/row_table.h"
 #include "engine/cuda/work_queue.h"
 
@@ -323,40 +324,10 @@ void CudaBackend::MatMul(const float* x, absl::Span<const qk::Product> products,
 void CudaBackend::MakeRopeTable(const RopeConfig& rope,
                                 absl::Span<const RopeRows> rows, float* table) {
   queue_->Run([&] {
-    std::vector<int32_t> positions, sets, places;
-    std::vector<float> frequencies;
-    absl::Span<const double> last;
-    int set = -1;
-    for (const RopeRows& r : rows) {
-      if (set < 0 || r.frequencies != last) {
-        last = r.frequencies;
-        frequencies.insert(frequencies.end(), last.begin(), last.end());
-        ++set;
-      }
-      for (size_t i = 0; i < r.positions.size(); ++i) {
-        positions.insert(positions.end(), r.positions[i].begin(),
-                         r.positions[i].end());
-        sets.push_back(set);
-        places.push_back(r.row_begin + static_cast<int32_t>(i));
-      }
-    }
-    Arguments lists;
-    const int64_t of[] = {lists.Add(positions), lists.Add(sets),
-                          lists.Add(places), lists.Add(frequencies)};
-    const uint8_t* data = queue_->Send(lists);
+    const RopeLists lists(rows);
+    const uint8_t* data = queue_->Send(lists.arguments());
     if (data == nullptr) return;
-    RopeTable t;
-    t.positions = reinterpret_cast<const int32_t*>(data + of[0]);
-    t.frequencies_of_row = reinterpret_cast<const int32_t*>(data + of[1]);
-    t.places = reinterpret_cast<const int32_t*>(data + of[2]);
-    t.frequencies = reinterpret_cast<const float*>(data + of[3]);
-    t.half = rope.rotary_dims / 2;
-    t.factor = static_cast<float>(rope.attention_factor);
-    for (int pairs : rope.sections) {
-      const int i = t.num_sections++;
-      t.section_end[i] = pairs + (i == 0 ? 0 : t.section_end[i - 1]);
-    }
-    cuda::MakeRopeTable(t, Count(places), table, stream());
+    cuda::MakeRopeTable(lists.Table(rope, data), lists.rows(), table, stream());
   });
 }
 
