@@ -18,6 +18,7 @@ namespace qk {
 namespace {
 
 constexpr absl::string_view kCuda = "cuda", kCpu = "cpu";
+constexpr size_t kShown = 64;  // bytes of a bad name
 #ifdef QK_HAS_CUDA
 constexpr absl::string_view kBackends[] = {kCuda, kCpu};  // best first
 constexpr absl::Span<const absl::string_view> kNotInThisBuild;
@@ -30,9 +31,13 @@ absl::StatusOr<std::unique_ptr<Backend>> Create(absl::string_view name,
                                                 const BackendOptions& options) {
 #ifdef QK_HAS_CUDA
   if (name == kCuda) {
+    CublasLtOptions cublaslt;
+    if (options.matmul == "auto") cublaslt.use = MatMulLibrary::kAuto;
+    if (options.matmul == "cublaslt") cublaslt.use = MatMulLibrary::kCublasLt;
     return CreateCudaBackend({.device = options.device,
                               .memory_bytes = options.device_memory_bytes,
                               .memory_part = options.device_memory_part,
+                              .cublaslt = cublaslt,
                               .threads = options.threads});
   }
 #endif
@@ -59,14 +64,23 @@ absl::Status CheckBackendName(absl::string_view name) {
         "backend: '", name,
         "' is not in this build, which has: ", absl::StrJoin(kBackends, ", ")));
   }
-  constexpr size_t kShown = 64;
   return absl::InvalidArgumentError(
       absl::StrCat("backend: must be one of auto, ", kCpu, ", ", kCuda,
                    "; got '", absl::CHexEscape(name.substr(0, kShown)), "'"));
 }
 
+absl::Status CheckMatMulName(absl::string_view name) {
+  if (name == "own" || name == "cublaslt" || name == "auto") {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("matmul: must be one of own, cublaslt, auto; got '",
+                   absl::CHexEscape(name.substr(0, kShown)), "'"));
+}
+
 absl::StatusOr<CreatedBackend> CreateBackend(const BackendOptions& options) {
   QK_RETURN_IF_ERROR(CheckBackendName(options.name));
+  QK_RETURN_IF_ERROR(CheckMatMulName(options.matmul));
   CreatedBackend created;
   for (absl::string_view name : kBackends) {
     const bool chosen = options.name == name;

@@ -23,6 +23,9 @@ struct BackendOptions {
   std::string device = {};
   int64_t device_memory_bytes = 0;
   double device_memory_part = 0;
+  // What multiplies bf16 matrices on a GPU: own, cublaslt or auto
+  // (engine/cuda/cuda_backend.h).
+  std::string matmul = "own";
 };
 
 struct CreatedBackend {
@@ -33,6 +36,8 @@ struct CreatedBackend {
 
 // INVALID_ARGUMENT: no backend has this name, or this build lacks it.
 absl::Status CheckBackendName(absl::string_view name);
+// INVALID_ARGUMENT: BackendOptions::matmul has no such value.
+absl::Status CheckMatMulName(absl::string_view name);
 // Also UNAVAILABLE: the named backend cannot run on this machine; the message
 // says why. NOT_FOUND: the machine has no such device.
 absl::StatusOr<CreatedBackend> CreateBackend(const BackendOptions& options);

@@ -36,7 +36,8 @@ constexpr int kExitDevice = 70;
 absl::StatusOr<ServerOptions> CheckedOptions(
     const ::qkscope::v1::ServerConfig& config, const std::string& source) {
   QK_ASSIGN_OR_RETURN(ServerOptions options, OptionsFromConfig(config, source));
-  const absl::Status backend = CheckBackendName(options.backend);
+  absl::Status backend = CheckBackendName(options.backend);
+  if (backend.ok()) backend = CheckMatMulName(options.matmul);
   if (backend.ok()) return options;
   return absl::Status(backend.code(),
                       absl::StrCat(source, ": ", backend.message()));

@@ -114,6 +114,7 @@ absl::Status Server::Start(Log* log) {
                             .device = options_.device,
                             .device_memory_bytes = options_.device_memory.bytes,
                             .device_memory_part = options_.device_memory.part,
+                            .matmul = options_.matmul,
                         }));
     backend_ = std::move(created.backend);
     description_.passed_over = created.passed_over;

@@ -70,6 +70,13 @@ struct Adding {
   __device__ float operator()(int64_t i) const { return x[i] + y[i]; }
 };
 
+struct Biasing {
+  const float* x;
+  const float* bias;
+  int dim;
+  __device__ float operator()(int64_t i) const { return x[i] + bias[i % dim]; }
+};
+
 struct Scaling {
   const float* x;
   float factor;
@@ -106,6 +113,10 @@ void Softcap(float* x, int64_t n, float cap, Stream stream) {
 
 void Add(float* x, const float* y, int64_t n, Stream stream) {
   ForElements(Adding{x, y}, n, {x}, stream);
+}
+
+void AddBias(float* x, const float* bias, int rows, int dim, Stream stream) {
+  ForElements(Biasing{x, bias, dim}, int64_t{rows} * dim, {x}, stream);
 }
 
 void Scale(float* x, int64_t n, float factor, Stream stream) {

@@ -11,7 +11,8 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(
                       cuda::OpenRuntime({.device = options.device,
                                          .memory_bytes = options.memory_bytes,
                                          .memory_part = options.memory_part}));
-  return cuda::MakeCudaBackend(std::move(runtime), options.threads);
+  return cuda::MakeCudaBackend(std::move(runtime), options.threads,
+                               options.cublaslt);
 }
 
 }  // namespace qk

@@ -1,6 +1,7 @@
 #include "engine/cuda/cuda_backend.h"
 
 #include <algorithm>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -10,8 +11,8 @@
 #include "engine/base/check.h"
 #include "engine/cuda/attention.h"
 #include "engine/cuda/kernels.h"
-#include "engine/cuda/matmul.h"
 #include "engine/cuda/matrix.h"
+#include "engine/cuda/products.h"
 #include "engine/cuda/rope_lists.h"
 #include "engine/cuda/row_table.h"
 #include "engine/cuda/work_queue.h"
@@ -30,7 +31,8 @@ int Count(const List& list) {
 class CudaBackend final : public Backend {
  public:
   // Comes before anything else.
-  absl::Status Open(std::shared_ptr<Runtime> runtime, int threads);
+  absl::Status Open(std::shared_ptr<Runtime> runtime, int threads,
+                    const CublasLtOptions& cublaslt);
 
   BackendInfo info() const override;
   Tiles tiles() const override;
@@ -86,7 +88,9 @@ class CudaBackend final : public Backend {
     });
   }
   void MatMul(const float* x, absl::Span<const qk::Product> products,
-              int rows) override;
+              int rows) override {
+    products_->MatMul(x, products, rows);
+  }
   void MakeRopeTable(const RopeConfig& rope, absl::Span<const RopeRows> rows,
                      float* table) override;
   void Rope(float* x, int64_t rows, int heads, int head_dim, int rotary_dims,
@@ -216,20 +220,20 @@ class CudaBackend final : public Backend {
   }
   Stream stream() const { return queue_->stream(); }
   const DeviceFacts& facts() const { return queue_->runtime().facts(); }
-  // At most kMostProducts of them. `type`: x's and the weights'.
-  void Multiply(const void* x, ComputeType type,
-                absl::Span<const qk::Product> products, int rows);
 
   std::unique_ptr<WorkQueue> queue_;
   std::unique_ptr<WeightLoader> loader_;
+  std::unique_ptr<Products> products_;
 };
 
-absl::Status CudaBackend::Open(std::shared_ptr<Runtime> runtime, int threads) {
+absl::Status CudaBackend::Open(std::shared_ptr<Runtime> runtime, int threads,
+                               const CublasLtOptions& cublaslt) {
   QK_ASSIGN_OR_RETURN(
       queue_, WorkQueue::Make(runtime, [this](absl::string_view message) {
         return Lost(message);
       }));
   loader_ = std::make_unique<WeightLoader>(std::move(runtime), threads);
+  QK_ASSIGN_OR_RETURN(products_, Products::Make(queue_.get(), cublaslt));
   return absl::OkStatus();
 }
 
@@ -237,8 +241,11 @@ BackendInfo CudaBackend::info() const {
   BackendInfo info;
   info.name = "cuda";
   info.device = absl::StrCat(facts().name, " (", facts().uuid, ")");
-  for (const char* kind :
-       {"matmul.f32", "matmul.bf16", "attention", "elementwise"}) {
+  info.kernel_ids = {
+      absl::StrCat("matmul.f32:", products_->kernel_id(ComputeType::kF32)),
+      absl::StrCat("matmul.bf16:", products_->kernel_id(ComputeType::kBF16)),
+  };
+  for (const char* kind : {"attention", "elementwise"}) {
     info.kernel_ids.push_back(
         absl::StrCat(kind, ":own-sm_", facts().compute_capability));
   }
@@ -278,45 +285,15 @@ absl::StatusOr<std::unique_ptr<Matrix>> CudaBackend::PackMatrix(
   }
   if (IsLost(status)) queue_->Note(status);
   QK_RETURN_IF_ERROR(status);
-  if (type == ComputeType::kBF16) queue_->StartRounding();
-  return std::make_unique<CudaMatrix>(static_cast<int>(out_features),
-                                      static_cast<int>(in_features), type,
-                                      std::move(w), std::move(device_bias));
-}
-
-void CudaBackend::Multiply(const void* x, ComputeType type,
-                           absl::Span<const qk::Product> products, int rows) {
-  MatMulShape shape;
-  shape.rows = rows;
-  shape.in = products.front().w.in_features();
-  shape.products = Count(products);
-  for (int i = 0; i < shape.products; ++i) {
-    const CudaMatrix& w = CudaMatrix::Of(products[i].w);
-    shape.list[i] = {w.w(), w.bias(), products[i].out, w.out_features(),
-                     products[i].add};
-    queue_->rounded().Wrote(products[i].out, int64_t{rows} * w.out_features());
+  const int out = static_cast<int>(out_features);
+  const int in = static_cast<int>(in_features);
+  std::optional<CublasLtPlan> plan;
+  if (type == ComputeType::kBF16) {
+    queue_->StartRounding();
+    QK_ASSIGN_OR_RETURN(plan, products_->Choose(w.as<void>(), out, in));
   }
-  const MatMulPlan plan = PlanMatMul(shape, facts().multiprocessors);
-  float* scratch = queue_->Partial(MatMulScratch(shape, plan));
-  if (scratch == nullptr) return;
-  cuda::MatMul(x, type, shape, plan, scratch, stream());
-}
-
-void CudaBackend::MatMul(const float* x, absl::Span<const qk::Product> products,
-                         int rows) {
-  queue_->RunAside([&] {
-    const CudaMatrix& first = CudaMatrix::Of(products.front().w);
-    const void* input = x;
-    if (first.type() == ComputeType::kBF16) {
-      const absl::StatusOr<const uint16_t*> rounded =
-          queue_->rounded().Of(x, int64_t{rows} * first.in_features());
-      if (!queue_->Note(rounded.status())) return;
-      input = *rounded;
-    }
-    for (size_t i = 0; i < products.size(); i += kMostProducts) {
-      Multiply(input, first.type(), products.subspan(i, kMostProducts), rows);
-    }
-  });
+  return std::make_unique<CudaMatrix>(out, in, type, std::move(w),
+                                      std::move(device_bias), std::move(plan));
 }
 
 // --- the forward pass
@@ -398,13 +375,14 @@ void CudaBackend::AddScaledRows(const float* x, absl::Span<const int> rows,
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(
-    std::shared_ptr<Runtime> runtime, int threads) {
+    std::shared_ptr<Runtime> runtime, int threads,
+    const CublasLtOptions& cublaslt) {
   if (threads <= 0) {
     threads =
         static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   }
   auto backend = std::make_unique<CudaBackend>();
-  QK_RETURN_IF_ERROR(backend->Open(std::move(runtime), threads));
+  QK_RETURN_IF_ERROR(backend->Open(std::move(runtime), threads, cublaslt));
   return backend;
 }
 

@@ -12,12 +12,24 @@
 
 namespace qk {
 
+// What multiplies bf16 matrices. kOwn: our kernels, in which a row's bytes do
+// not depend on the rows beside it, by construction. kCublasLt: NVIDIA's
+// library, and a weight for which the probe (cublaslt_probe.h) finds no
+// algorithm does not load. kAuto: the library where the probe passes.
+enum class MatMulLibrary { kOwn, kCublasLt, kAuto };
+
+struct CublasLtOptions {
+  MatMulLibrary use = MatMulLibrary::kOwn;
+  std::string path = {};  // the library's file; "": where the system has it
+};
+
 struct CudaBackendOptions {
   std::string device;  // an index, a UUID, or "": the first
   // The most device memory that the backend may hold, in bytes or as a part of
   // all that the device has; 0 and 0: all that is free.
   int64_t memory_bytes = 0;
   double memory_part = 0;
+  CublasLtOptions cublaslt = {};
   int threads = 0;  // of the host, which read weights; 0: the number of cores
 };
 
@@ -28,9 +40,10 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(
 
 namespace cuda {
 
-// A backend over a runtime. `threads` as above.
+// A backend over a runtime. The other arguments are as above.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(
-    std::shared_ptr<Runtime> runtime, int threads);
+    std::shared_ptr<Runtime> runtime, int threads,
+    const CublasLtOptions& cublaslt = {});
 
 }  // namespace cuda
 }  // namespace qk

@@ -55,6 +55,8 @@ void Activate(const float* x, const float* times, int64_t n,
 void Softcap(float* x, int64_t n, float cap, Stream stream);
 void Add(float* x, const float* y, int64_t n, Stream stream);
 void Scale(float* x, int64_t n, float factor, Stream stream);
+// x (rows, dim) += bias (dim), in each row.
+void AddBias(float* x, const float* bias, int rows, int dim, Stream stream);
 void RoundToBf16(const float* x, int64_t n, uint16_t* out, Stream stream);
 
 // --- copy.cu

@@ -4,12 +4,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "engine/backend/backend.h"
 #include "engine/base/mutex.h"
 #include "engine/base/thread_pool.h"
+#include "engine/cuda/cublaslt.h"
 #include "engine/cuda/runtime.h"
 #include "engine/cuda/upload_ring.h"
 
@@ -18,13 +20,15 @@ namespace qk::cuda {
 // (out, in) in the compute type, row-major.
 class CudaMatrix final : public Matrix {
  public:
+  // `plan`: cuBLASLt's, or nothing for our kernel.
   CudaMatrix(int out, int in, ComputeType type, DeviceBuffer w,
-             DeviceBuffer bias)
+             DeviceBuffer bias, std::optional<CublasLtPlan> plan)
       : out_(out),
         in_(in),
         type_(type),
         w_(std::move(w)),
-        bias_(std::move(bias)) {}
+        bias_(std::move(bias)),
+        plan_(std::move(plan)) {}
   static const CudaMatrix& Of(const Matrix& w) {
     return static_cast<const CudaMatrix&>(w);
   }
@@ -35,11 +39,13 @@ class CudaMatrix final : public Matrix {
   ComputeType type() const { return type_; }
   const void* w() const { return w_.as<void>(); }
   const float* bias() const { return bias_.as<float>(); }  // or nullptr
+  const std::optional<CublasLtPlan>& plan() const { return plan_; }
 
  private:
   const int out_, in_;
   const ComputeType type_;
   const DeviceBuffer w_, bias_;
+  const std::optional<CublasLtPlan> plan_;
 };
 
 // Reads weights with several threads of the host into pinned memory, from where

@@ -44,6 +44,9 @@ Usage: qkscoped [--config FILE] [--model NAME=PATH]... [flags]
   --device-memory PART|BYTES
                          the most memory to hold on the GPU: a part of all that
                          it has, as 0.5, or bytes, as 40GiB (default: all)
+  --matmul NAME          what multiplies bf16 matrices on a GPU: own (the
+                         default), cublaslt (NVIDIA's library, which must pass
+                         a probe of its bytes), or auto (where it passes)
   --threads N            threads of the host (default: one per core): the CPU
                          backend's, or those that read weights for a GPU
   --check-weights MODE   look for NaN and infinities in the weights while they
@@ -170,6 +173,7 @@ absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments) {
   add_text("device", "NAME", [=](auto& value) { config->set_device(value); });
   add_text("device-memory", "PART|BYTES",
            [=](auto& value) { config->set_device_memory(value); });
+  add_text("matmul", "NAME", [=](auto& value) { config->set_matmul(value); });
   add_text("check-weights", "MODE",
            [=](auto& value) { config->set_check_weights(value); });
   add_text("log-level", "LEVEL",

@@ -302,6 +302,7 @@ absl::StatusOr<ServerOptions> OptionsFromConfig(const ServerConfig& config,
   }
   if (config.has_backend()) out.backend = config.backend();
   out.device = config.device();
+  if (config.has_matmul()) out.matmul = config.matmul();
   if (config.has_device_memory()) {
     const auto memory = ParseDeviceMemory(config.device_memory());
     if (!memory.ok()) {

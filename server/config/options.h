@@ -30,6 +30,7 @@ struct ServerOptions {
   // As engine/create_backend.h has them.
   std::string device;
   DeviceMemory device_memory;
+  std::string matmul = "own";
   Limits limits;
   absl::Duration shutdown_grace = absl::Seconds(30);
   absl::Duration keepalive = absl::Seconds(20);

@@ -64,6 +64,9 @@ class FlagsTest(unittest.TestCase):
                              "qkscoped: flags: device_memory: must be a part "
                              "in (0, 1], as 0.5, or bytes, as 40GiB; got "
                              f"'{memory}'\n")
+        self.assertEqual(self.refused("--matmul=fast"),
+                         "qkscoped: flags: matmul: must be one of own, "
+                         "cublaslt, auto; got 'fast'\n")
         self.assertEqual(self.refused("--backend=gpu"),
                          "qkscoped: flags: backend: must be one of auto, cpu, "
                          "cuda; got 'gpu'\n")

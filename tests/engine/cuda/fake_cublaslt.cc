@@ -38,6 +38,7 @@ struct Heuristic {
 };
 
 int64_t live = 0;
+int64_t products = 0;
 std::vector<FakeAlgorithm> offered;
 std::string failing;
 int failing_status = 0;
@@ -120,6 +121,7 @@ void FakeCublasLtFail(const char* function, int status) {
 }
 
 int64_t FakeCublasLtLive() { return live; }
+int64_t FakeCublasLtProducts() { return products; }
 
 size_t cublasLtGetVersion() { return 130205; }
 
@@ -255,6 +257,7 @@ int cublasLtMatmul(int*, Operation* op, const float* alpha, const uint16_t* a,
                    float* d, Layout* d_layout, const Algorithm* algorithm,
                    void* workspace, size_t workspace_bytes, void*) {
   if (const int s = Fails("cublasLtMatmul")) return s;
+  ++products;
   const FakeAlgorithm kind = KindOf(algorithm);
   if (!IsRight(op, a_layout, b_layout, c_layout, d_layout) || c != d ||
       *alpha != 1.0f || (*beta != 0.0f && *beta != 1.0f) ||

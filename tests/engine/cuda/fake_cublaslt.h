@@ -37,6 +37,8 @@ void FakeCublasLtOffer(const FakeAlgorithm* list, int count);
 void FakeCublasLtFail(const char* function, int status);
 // How many handles, operations, layouts and preferences there are.
 int64_t FakeCublasLtLive();
+// How many products it has made so far.
+int64_t FakeCublasLtProducts();
 
 }  // extern "C"
 
