@@ -102,37 +102,35 @@ void Mlp(const float* x, const MlpWeights& w, const MlpConfig& c, int n,
 }
 
 // out (n, hidden) = each row's sum over its experts, weighted by their
-// probabilities. Each expert runs once, over all of its rows; a row's sum runs
-// over ascending experts.
+// probabilities. Rows are grouped by expert, and each expert runs once, over
+// all of its rows; a row's sum runs over ascending experts.
 void Experts(const float* x, const LayerWeights& w, const MlpConfig& c, int n,
              Batch& batch, float* out) {
   Backend& b = batch.backend();
   const Workspace& work = batch.work();
   const int width = batch.model().config().hidden_size;
-  const int count = n * c.experts_per_token;
+  const int chosen = c.experts_per_token, places = n * chosen;
+  const ExpertPlaces& group = work.expert_places();
+  float *in = work.expert_in(), *gate = work.gate(), *up = work.up();
+  const auto each = [&](const auto& multiply) {
+    for (int e = 0; e < c.num_experts; ++e)
+      multiply(w.mlps[e], group.begin + e);
+  };
+
   b.MatMul(x, {{*w.router, work.router()}}, n);
-  b.RouteExperts(work.router(), n, c.num_experts, c.experts_per_token,
-                 work.routes());
-  const Arrival routes = b.Fetch(work.routes(), count * sizeof(Route));
-  // The host groups rows by expert: this is the one wait within a layer.
-  batch.Check(b.Synchronize());
-  if (!routes.here()) return;  // the device has failed
-  b.Zero(out, int64_t{4} * n * width);
-  for (int expert = 0; expert < c.num_experts; ++expert) {
-    std::vector<int> rows;
-    std::vector<float> factors;
-    for (int i = 0; i < count; ++i) {
-      const Route& route = routes.as<Route>()[i];
-      if (route.expert != expert) continue;
-      rows.push_back(i / c.experts_per_token);
-      factors.push_back(route.weight);
-    }
-    if (rows.empty()) continue;
-    b.GatherRows(x, rows, width, work.expert_in());
-    Mlp(work.expert_in(), w.mlps[expert], c, static_cast<int>(rows.size()),
-        batch, work.expert_out(), /*add=*/false);
-    b.AddScaledRows(work.expert_out(), rows, factors, width, out);
-  }
+  b.RouteExperts(work.router(), n, c.num_experts, chosen, work.routes());
+  b.GroupRows(work.routes(), n, chosen, c.num_experts, group);
+  b.GatherPlaces(x, group.row, places, width, in);
+  each([&](const MlpWeights& mlp, const int32_t* range) {
+    b.MatMulRange(in, {{*mlp.gate_proj, gate}, {*mlp.up_proj, up}}, places,
+                  range);
+  });
+  b.Activate(gate, up, int64_t{places} * c.intermediate_size, c.activation);
+  each([&](const MlpWeights& mlp, const int32_t* range) {
+    b.MatMulRange(gate, {{*mlp.down_proj, work.expert_out()}}, places, range);
+  });
+  b.CombineExperts(work.expert_out(), work.routes(), group, n, chosen, width,
+                   out);
 }
 
 // hidden += Mlp(norm(hidden)), some rows at a time, so that the intermediate

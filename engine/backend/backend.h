@@ -176,6 +176,10 @@ class Backend {
   // other rows and their number nor on the other products.
   virtual void MatMul(const float* x, absl::Span<const Product> products,
                       int rows) = 0;
+  // The same in rows [range[0], range[1]) of x and of each out, which are at
+  // most `rows`. range (2): device memory.
+  virtual void MatMulRange(const float* x, absl::Span<const Product> products,
+                           int rows, const int32_t* range) = 0;
   // table (rows, 2, rotary / 2) = cos, sin of each row's position, times the
   // attention factor, as FillRopeRow (rope_rows.h).
   virtual void MakeRopeTable(const RopeConfig& rope,
@@ -223,13 +227,20 @@ class Backend {
   // first, ties to the lowest. logits (rows, experts).
   virtual void RouteExperts(const float* logits, int rows, int experts,
                             int chosen, Route* routes) = 0;
+  // Groups rows by the experts of their routes (rows, chosen).
+  virtual void GroupRows(const Route* routes, int rows, int chosen, int experts,
+                         const ExpertPlaces& to) = 0;
+  // out (places, dim) = each place's row of x. row (places): device memory.
+  virtual void GatherPlaces(const float* x, const int32_t* row, int places,
+                            int dim, float* out) = 0;
+  // out (rows, dim) = each row's sum over ascending experts of the weights of
+  // its routes (rows, chosen) times its places' x (rows * chosen, dim).
+  virtual void CombineExperts(const float* x, const Route* routes,
+                              const ExpertPlaces& places, int rows, int chosen,
+                              int dim, float* out) = 0;
   // out (rows.size(), dim) = those rows of x.
   virtual void GatherRows(const float* x, absl::Span<const int> rows, int dim,
                           float* out) = 0;
-  // Row rows[i] of out += factors[i] * row i of x (rows.size(), dim).
-  virtual void AddScaledRows(const float* x, absl::Span<const int> rows,
-                             absl::Span<const float> factors, int dim,
-                             float* out) = 0;
 
   // --- hooks: jobs.h says what each op does. A call's jobs, from one sequence
   // or several, do not touch each other's memory.

@@ -115,6 +115,15 @@ struct Route {
   float weight = 0;
 };
 
+// Rows grouped by the experts that they go to, each expert's rows in ascending
+// order. A place is one row at one of its experts.
+struct ExpertPlaces {
+  int32_t* begin =
+      nullptr;             // (experts + 1): expert e has [begin[e], begin[e+1])
+  int32_t* row = nullptr;  // (rows * chosen): of each place
+  int32_t* of_route = nullptr;  // (rows, chosen): the place of each route
+};
+
 // --- hooks
 
 // Sums over tokens for each head and dim, float64: (heads, head_dim) each.
@@ -255,7 +264,7 @@ inline constexpr bool kPlainData = (std::is_trivially_copyable_v<Jobs> && ...);
 static_assert(kPlainData<KvPart, FreshPages, PatternJob, ScanInputs, MomentsJob,
                          SelectJob, ReplaceJob, TokenRuleJob, ExpandJob,
                          NormsJob, TokenNormsJob, CopyOutJob, CopyJob, Route,
-                         LogitsRow, TopLogit, TopJob>);
+                         ExpertPlaces, LogitsRow, TopLogit, TopJob>);
 
 }  // namespace qk
 

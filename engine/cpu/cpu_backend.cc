@@ -133,6 +133,17 @@ class CpuBackend final : public Backend {
     static_cast<const cpu::CpuMatrix&>(first).Multiply(x, products, rows,
                                                        pool_);
   }
+  void MatMulRange(const float* x, absl::Span<const Product> products, int,
+                   const int32_t* range) override {
+    if (range[0] == range[1]) return;
+    std::vector<Product> in_range;
+    for (const Product& p : products) {
+      in_range.push_back(
+          {p.w, p.out + int64_t{range[0]} * p.w.out_features(), p.add});
+    }
+    const int64_t in = products.front().w.in_features();
+    MatMul(x + range[0] * in, in_range, range[1] - range[0]);
+  }
   void Rope(float* x, int64_t rows, int heads, int head_dim, int rotary_dims,
             const float* table) override {
     cpu::Rope(x, rows, heads, head_dim, rotary_dims, table, pool_);
@@ -189,10 +200,18 @@ class CpuBackend final : public Backend {
                   float* out) override {
     cpu::GatherRows(x, rows, dim, out);
   }
-  void AddScaledRows(const float* x, absl::Span<const int> rows,
-                     absl::Span<const float> factors, int dim,
-                     float* out) override {
-    cpu::AddScaledRows(x, rows, factors, dim, out);
+  void GroupRows(const Route* routes, int rows, int chosen, int experts,
+                 const ExpertPlaces& to) override {
+    cpu::GroupRows(routes, rows, chosen, experts, to);
+  }
+  void GatherPlaces(const float* x, const int32_t* row, int places, int dim,
+                    float* out) override {
+    cpu::GatherRows(x, absl::MakeConstSpan(row, places), dim, out);
+  }
+  void CombineExperts(const float* x, const Route* routes,
+                      const ExpertPlaces& places, int rows, int chosen, int dim,
+                      float* out) override {
+    cpu::CombineExperts(x, routes, places, rows, chosen, dim, out, pool_);
   }
 
   void AddMoments(absl::Span<const MomentsJob> jobs) override {

@@ -128,8 +128,11 @@ void RouteExperts(const float* logits, int rows, int experts, int chosen,
                   Route* routes);
 void GatherRows(const float* x, absl::Span<const int> rows, int dim,
                 float* out);
-void AddScaledRows(const float* x, absl::Span<const int> rows,
-                   absl::Span<const float> factors, int dim, float* out);
+void GroupRows(const Route* routes, int rows, int chosen, int experts,
+               const ExpertPlaces& to);
+void CombineExperts(const float* x, const Route* routes,
+                    const ExpertPlaces& places, int rows, int chosen, int dim,
+                    float* out, ThreadPool& pool);
 
 // moments.cc
 void AddMoments(absl::Span<const MomentsJob> jobs, ThreadPool& pool);

@@ -89,7 +89,11 @@ class CudaBackend final : public Backend {
   }
   void MatMul(const float* x, absl::Span<const qk::Product> products,
               int rows) override {
-    products_->MatMul(x, products, rows);
+    products_->MatMul(x, products, rows, nullptr);
+  }
+  void MatMulRange(const float* x, absl::Span<const qk::Product> products,
+                   int rows, const int32_t* range) override {
+    products_->MatMul(x, products, rows, range);
   }
   void MakeRopeTable(const RopeConfig& rope, absl::Span<const RopeRows> rows,
                      float* table) override;
@@ -152,9 +156,25 @@ class CudaBackend final : public Backend {
                        queue_->Into(out, int64_t{Count(rows)} * dim), stream());
     });
   }
-  void AddScaledRows(const float* x, absl::Span<const int> rows,
-                     absl::Span<const float> factors, int dim,
-                     float* out) override;
+  void GroupRows(const Route* routes, int rows, int chosen, int experts,
+                 const ExpertPlaces& to) override {
+    queue_->Run(
+        [&] { cuda::GroupRows(routes, rows, chosen, experts, to, stream()); });
+  }
+  void GatherPlaces(const float* x, const int32_t* row, int places, int dim,
+                    float* out) override {
+    queue_->Run([&] {
+      cuda::GatherRows(x, row, places, dim,
+                       queue_->Into(out, int64_t{places} * dim), stream());
+    });
+  }
+  void CombineExperts(const float* x, const Route* routes,
+                      const ExpertPlaces& places, int rows, int chosen, int dim,
+                      float* out) override {
+    queue_->Run([&] {
+      cuda::CombineExperts(x, routes, places, rows, chosen, dim, out, stream());
+    });
+  }
 
   void AddMoments(absl::Span<const MomentsJob> jobs) override {
     queue_->RunAside(
@@ -354,21 +374,6 @@ void CudaBackend::AttentionPattern(const float* q,
                              rows.TileOf(kv, job.sequence), job.rows, job.heads,
                              job.keys, job.to, stream());
     }
-  });
-}
-
-void CudaBackend::AddScaledRows(const float* x, absl::Span<const int> rows,
-                                absl::Span<const float> factors, int dim,
-                                float* out) {
-  queue_->Run([&] {
-    Arguments lists;
-    lists.Add(rows);
-    const int64_t of_factors = lists.Add(factors);
-    const uint8_t* data = queue_->Send(lists);
-    if (data == nullptr) return;
-    cuda::AddScaledRows(x, reinterpret_cast<const int32_t*>(data),
-                        reinterpret_cast<const float*>(data + of_factors),
-                        Count(rows), dim, out, stream());
   });
 }
 

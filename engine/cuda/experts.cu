@@ -52,15 +52,6 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-__global__ void __launch_bounds__(kThreads)
-    AddScaledKernel(const float* x, const int32_t* rows, const float* factors,
-                    int dim, float* out) {
-  const float factor = factors[blockIdx.x];
-  const float* from = x + int64_t{blockIdx.x} * dim;
-  float* to = out + int64_t{rows[blockIdx.x]} * dim;
-  for (int i = threadIdx.x; i < dim; i += kThreads) to[i] += factor * from[i];
-}
-
 constexpr int kGroupThreads = 512;
 
 // A warp for each of several experts. Calls found(slot, how many slots of the
@@ -83,24 +74,23 @@ __device__ int ForSlots(const Route* routes, int slots, int expert,
 // One block.
 __global__ void __launch_bounds__(kGroupThreads)
     GroupKernel(const Route* routes, int slots, int chosen, int experts,
-                int32_t* offsets, int32_t* row_of_place,
-                int32_t* place_of_slot) {
+                ExpertPlaces to) {
   const int warp = threadIdx.x / 32;
   for (int e = warp; e < experts; e += kGroupThreads / 32) {
     const int count = ForSlots(routes, slots, e, [](int, int) {});
-    if (threadIdx.x % 32 == 0) offsets[e + 1] = count;
+    if (threadIdx.x % 32 == 0) to.begin[e + 1] = count;
   }
   __syncthreads();
   if (threadIdx.x == 0) {
-    offsets[0] = 0;
-    for (int e = 0; e < experts; ++e) offsets[e + 1] += offsets[e];
+    to.begin[0] = 0;
+    for (int e = 0; e < experts; ++e) to.begin[e + 1] += to.begin[e];
   }
   __syncthreads();
   for (int e = warp; e < experts; e += kGroupThreads / 32) {
-    const int begin = offsets[e];
+    const int begin = to.begin[e];
     ForSlots(routes, slots, e, [&](int slot, int before) {
-      row_of_place[begin + before] = slot / chosen;
-      place_of_slot[slot] = begin + before;
+      to.row[begin + before] = slot / chosen;
+      to.of_route[slot] = begin + before;
     });
   }
 }
@@ -117,9 +107,8 @@ __device__ int NextSlot(const Route* routes, int chosen, int last) {
 
 // A block for each row.
 __global__ void __launch_bounds__(kThreads)
-    CombineKernel(const float* x, const Route* routes,
-                  const int32_t* place_of_slot, int chosen, int dim,
-                  float* out) {
+    CombineKernel(const float* x, const Route* routes, ExpertPlaces places,
+                  int chosen, int dim, float* out) {
   const int64_t first = int64_t{blockIdx.x} * chosen;
   for (int d = threadIdx.x; d < dim; d += kThreads) {
     float sum = 0;
@@ -128,7 +117,7 @@ __global__ void __launch_bounds__(kThreads)
       const int slot = NextSlot(routes + first, chosen, last);
       last = routes[first + slot].expert;
       sum += routes[first + slot].weight *
-             x[int64_t{place_of_slot[first + slot]} * dim + d];
+             x[int64_t{places.of_route[first + slot]} * dim + d];
     }
     out[int64_t{blockIdx.x} * dim + d] = sum;
   }
@@ -137,17 +126,16 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 void GroupRows(const Route* routes, int rows, int chosen, int experts,
-               int32_t* offsets, int32_t* row_of_place, int32_t* place_of_slot,
-               Stream stream) {
+               const ExpertPlaces& to, Stream stream) {
   Launch(GroupKernel, dim3(1), dim3(kGroupThreads), 0, stream, routes,
-         rows * chosen, chosen, experts, offsets, row_of_place, place_of_slot);
+         rows * chosen, chosen, experts, to);
 }
 
 void CombineExperts(const float* x, const Route* routes,
-                    const int32_t* place_of_slot, int rows, int chosen, int dim,
+                    const ExpertPlaces& places, int rows, int chosen, int dim,
                     float* out, Stream stream) {
   Launch(CombineKernel, dim3(rows), dim3(kThreads), 0, stream, x, routes,
-         place_of_slot, chosen, dim, out);
+         places, chosen, dim, out);
 }
 
 void RouteExperts(const float* logits, int rows, int experts, int chosen,
@@ -160,12 +148,6 @@ void GatherRows(const float* x, const int32_t* rows, int count, int dim,
                 Outputs out, Stream stream) {
   Launch(GatherKernel, dim3(count), dim3(kThreads), 0, stream, x, rows, dim,
          out);
-}
-
-void AddScaledRows(const float* x, const int32_t* rows, const float* factors,
-                   int count, int dim, float* out, Stream stream) {
-  Launch(AddScaledKernel, dim3(count), dim3(kThreads), 0, stream, x, rows,
-         factors, dim, out);
 }
 
 }  // namespace qk::cuda

@@ -110,23 +110,13 @@ void SelectiveScan(const ScanInputs& in, int inner, int state_size,
 
 void RouteExperts(const float* logits, int rows, int experts, int chosen,
                   Route* routes, Stream stream);
-// Groups the slots (rows, chosen) of routes by expert, each expert's in
-// ascending order, so that experts need not wait for the host: expert e has the
-// places [offsets[e], offsets[e + 1]). offsets (experts + 1); row_of_place and
-// place_of_slot (rows * chosen).
 void GroupRows(const Route* routes, int rows, int chosen, int experts,
-               int32_t* offsets, int32_t* row_of_place, int32_t* place_of_slot,
-               Stream stream);
-// out (rows, dim) = each row's sum of the weights of its routes (rows, chosen)
-// times their places' x (rows * chosen, dim), over ascending experts.
+               const ExpertPlaces& to, Stream stream);
 void CombineExperts(const float* x, const Route* routes,
-                    const int32_t* place_of_slot, int rows, int chosen, int dim,
+                    const ExpertPlaces& places, int rows, int chosen, int dim,
                     float* out, Stream stream);
 void GatherRows(const float* x, const int32_t* rows, int count, int dim,
                 Outputs out, Stream stream);
-// The rows of one call differ.
-void AddScaledRows(const float* x, const int32_t* rows, const float* factors,
-                   int count, int dim, float* out, Stream stream);
 
 // --- moments.cu
 

@@ -87,9 +87,11 @@ absl::StatusOr<std::optional<CublasLtPlan>> Products::Probe(const void* w,
 }
 
 void Products::MultiplyOwn(const void* x, ComputeType type,
-                           absl::Span<const qk::Product> products, int rows) {
+                           absl::Span<const qk::Product> products, int rows,
+                           const int32_t* range) {
   MatMulShape shape;
   shape.rows = rows;
+  shape.range = range;
   shape.in = products.front().w.in_features();
   shape.products = static_cast<int>(products.size());
   for (int i = 0; i < shape.products; ++i) {
@@ -117,7 +119,10 @@ void Products::MultiplyByLibrary(const void* x, const qk::Product& product,
 }
 
 void Products::MatMul(const float* x, absl::Span<const qk::Product> products,
-                      int rows) {
+                      int rows, const int32_t* range) {
+  const auto by_library = [&](const qk::Product& product) {
+    return range == nullptr && CudaMatrix::Of(product.w).plan().has_value();
+  };
   queue_->RunAside([&] {
     const CudaMatrix& first = CudaMatrix::Of(products.front().w);
     const void* input = x;
@@ -130,14 +135,14 @@ void Products::MatMul(const float* x, absl::Span<const qk::Product> products,
     // Neighbours that our kernel multiplies share a launch.
     for (size_t i = 0, n = 0; i < products.size(); i += n) {
       n = 1;
-      if (CudaMatrix::Of(products[i].w).plan().has_value()) {
+      if (by_library(products[i])) {
         MultiplyByLibrary(input, products[i], rows);
       } else {
         while (i + n < products.size() && n < kMostProducts &&
-               !CudaMatrix::Of(products[i + n].w).plan().has_value()) {
+               !by_library(products[i + n])) {
           ++n;
         }
-        MultiplyOwn(input, first.type(), products.subspan(i, n), rows);
+        MultiplyOwn(input, first.type(), products.subspan(i, n), rows, range);
       }
     }
     for (const qk::Product& product : products) {

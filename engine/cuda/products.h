@@ -35,8 +35,10 @@ class Products {
   absl::StatusOr<std::optional<CublasLtPlan>> Choose(const void* w, int out,
                                                      int in);
 
-  // An op of the queue.
-  void MatMul(const float* x, absl::Span<const qk::Product> products, int rows);
+  // An op of the queue. `range`: as MatMulRange's; nullptr: all rows. The
+  // library knows no ranges, so our kernel multiplies those.
+  void MatMul(const float* x, absl::Span<const qk::Product> products, int rows,
+              const int32_t* range);
 
   // "own-sm_90", or "cublaslt-13.1.0" for shapes that its probe has passed.
   std::string kernel_id(ComputeType type) const;
@@ -51,7 +53,8 @@ class Products {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // At most kMostProducts of them, by our kernel. `type`: x's and the weights'.
   void MultiplyOwn(const void* x, ComputeType type,
-                   absl::Span<const qk::Product> products, int rows);
+                   absl::Span<const qk::Product> products, int rows,
+                   const int32_t* range);
   void MultiplyByLibrary(const void* x, const qk::Product& product, int rows);
 
   WorkQueue* const queue_;

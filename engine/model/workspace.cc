@@ -84,14 +84,18 @@ absl::Status Workspace::Reserve(int64_t rows) {
   constexpr int64_t kRouteFloats = sizeof(Route) / sizeof(float);
   QK_RETURN_IF_ERROR(
       Grow(&routes_, int64_t{tiles_.mlp_rows} * w.routes * kRouteFloats));
-  if (w.experts > 0) {
-    QK_RETURN_IF_ERROR(Grow(&expert_in_, int64_t{tiles_.mlp_rows} * hidden));
-    QK_RETURN_IF_ERROR(Grow(&expert_out_, int64_t{tiles_.mlp_rows} * hidden));
-  }
+  const int64_t places = int64_t{tiles_.mlp_rows} * w.routes;
+  QK_RETURN_IF_ERROR(Grow(&expert_in_, places * hidden));
+  QK_RETURN_IF_ERROR(Grow(&expert_out_, places * hidden));
+  QK_RETURN_IF_ERROR(Grow(&places_, 2 * places + w.experts + 1));
+  expert_places_.begin = places_.as<int32_t>();
+  expert_places_.row = expert_places_.begin + w.experts + 1;
+  expert_places_.of_route = expert_places_.row + places;
+  const int64_t mlp_rows = std::max<int64_t>(tiles_.mlp_rows, places);
   QK_RETURN_IF_ERROR(Grow(&mlp_in_, int64_t{tiles_.mlp_rows} * hidden));
   QK_RETURN_IF_ERROR(Grow(&mlp_out_, int64_t{tiles_.mlp_rows} * hidden));
-  QK_RETURN_IF_ERROR(Grow(&gate_, int64_t{tiles_.mlp_rows} * w.intermediate));
-  QK_RETURN_IF_ERROR(Grow(&up_, int64_t{tiles_.mlp_rows} * w.intermediate));
+  QK_RETURN_IF_ERROR(Grow(&gate_, mlp_rows * w.intermediate));
+  QK_RETURN_IF_ERROR(Grow(&up_, mlp_rows * w.intermediate));
   for (DeviceBuffer& tile : logits_) {
     QK_RETURN_IF_ERROR(Grow(&tile, int64_t{logits_rows_} * config_.vocab_size));
   }
@@ -136,7 +140,8 @@ int64_t Workspace::bytes() const {
                                 &router_,
                                 &expert_in_,
                                 &expert_out_,
-                                &routes_}) {
+                                &routes_,
+                                &places_}) {
     total += b->bytes();
   }
   return total;

@@ -52,12 +52,14 @@ class Workspace {
   float* mamba_dt_low() const { return mamba_dt_low_.as<float>(); }
   float* mamba_b() const { return mamba_b_.as<float>(); }
   float* mamba_c() const { return mamba_c_.as<float>(); }
-  // Experts: (mlp_rows, num_experts), (mlp_rows, hidden) twice, and
-  // (mlp_rows, experts_per_token).
+  // Experts: (mlp_rows, num_experts), (mlp_rows, experts_per_token), and for
+  // their places (mlp_rows * experts_per_token, hidden) twice. gate and up have
+  // as many rows.
   float* router() const { return router_.as<float>(); }
   float* expert_in() const { return expert_in_.as<float>(); }
   float* expert_out() const { return expert_out_.as<float>(); }
   Route* routes() const { return routes_.as<Route>(); }
+  const ExpertPlaces& expert_places() const { return expert_places_; }
   // Two tiles (logits_rows, vocab), what each reduces to (logits_rows), and
   // the divergences (logits_rows) of one from the other.
   float* logits(int i) const { return logits_[i].as<float>(); }
@@ -79,7 +81,8 @@ class Workspace {
   DeviceBuffer normed_, q_, k_, v_, z_, mlp_in_, mlp_out_, gate_, up_;
   DeviceBuffer mamba_x_, mamba_gate_, mamba_dt_, mamba_dt_low_, mamba_b_,
       mamba_c_;
-  DeviceBuffer router_, expert_in_, expert_out_, routes_;
+  DeviceBuffer router_, expert_in_, expert_out_, routes_, places_;
+  ExpertPlaces expert_places_;  // in places_
   DeviceBuffer logits_[2], reduced_[2], kl_, lm_head_rows_, lm_head_normed_;
 };
 

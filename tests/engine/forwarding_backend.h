@@ -119,11 +119,24 @@ class ForwardingBackend : public Backend {
                   float* out) override {
     if (Before("GatherRows")) inner_->GatherRows(x, rows, dim, out);
   }
-  void AddScaledRows(const float* x, absl::Span<const int> rows,
-                     absl::Span<const float> factors, int dim,
-                     float* out) override {
-    if (Before("AddScaledRows"))
-      inner_->AddScaledRows(x, rows, factors, dim, out);
+  void MatMulRange(const float* x, absl::Span<const Product> products, int rows,
+                   const int32_t* range) override {
+    if (Before("MatMulRange")) inner_->MatMulRange(x, products, rows, range);
+  }
+  void GroupRows(const Route* routes, int rows, int chosen, int experts,
+                 const ExpertPlaces& to) override {
+    if (Before("GroupRows"))
+      inner_->GroupRows(routes, rows, chosen, experts, to);
+  }
+  void GatherPlaces(const float* x, const int32_t* row, int places, int dim,
+                    float* out) override {
+    if (Before("GatherPlaces")) inner_->GatherPlaces(x, row, places, dim, out);
+  }
+  void CombineExperts(const float* x, const Route* routes,
+                      const ExpertPlaces& places, int rows, int chosen, int dim,
+                      float* out) override {
+    if (Before("CombineExperts"))
+      inner_->CombineExperts(x, routes, places, rows, chosen, dim, out);
   }
   void AddMoments(absl::Span<const MomentsJob> jobs) override {
     if (Before("AddMoments")) inner_->AddMoments(jobs);

@@ -208,12 +208,11 @@ TEST_P(MixerOpsTest, RouteExpertsPutsNanLast) {
   EXPECT_TRUE(std::isnan(routes[0].weight));  // NaN is not hidden
 }
 
-TEST_P(MixerOpsTest, GatherAndAddScaledRows) {
+TEST_P(MixerOpsTest, GatherRows) {
   Random random(4);
   const int dim = 13;
   const std::vector<float> x = random.Normal(6 * dim);
   const std::vector<int> rows = {1, 4, 5};
-  const std::vector<float> factors = {0.5f, -2.0f, 0.25f};
   const DeviceVector<float> device(backend(), x);
   DeviceVector<float> gathered(backend(), rows.size() * dim);
   backend().GatherRows(device.data(), rows, dim, gathered.data());
@@ -222,15 +221,75 @@ TEST_P(MixerOpsTest, GatherAndAddScaledRows) {
     want.insert(want.end(), &x[row * dim], &x[row * dim] + dim);
   }
   ExpectSame(gathered.Read(), want, "gathered");
-  DeviceVector<float> sum(backend(), x);
-  backend().AddScaledRows(gathered.data(), rows, factors, dim, sum.data());
-  std::vector<double> want_sum(x.begin(), x.end());
-  for (size_t i = 0; i < rows.size(); ++i) {
-    for (int d = 0; d < dim; ++d) {
-      want_sum[rows[i] * dim + d] += double{factors[i]} * x[rows[i] * dim + d];
+}
+
+// Rows go to their experts and come back, expert 7 has none.
+TEST_P(MixerOpsTest, RowsAreGroupedByExpertAndCombined) {
+  Random random(9);
+  const int rows = 45, chosen = 3, experts = 20, dim = 24, out = 16;
+  std::vector<Route> routes;
+  for (int r = 0; r < rows; ++r) {
+    const int first = random.Below(experts);
+    for (int i : {0, 5, 2}) {
+      const int e = (first + i) % experts;
+      routes.push_back({e == 7 ? (first + 9) % experts : e,
+                        static_cast<float>(random.Below(100)) / 64});
     }
   }
-  ExpectNmse(sum.Read(), want_sum, 1e-13, "sum");
+  const int count = rows * chosen;
+  const DeviceVector<Route> device_routes(backend(), routes);
+  DeviceVector<int32_t> begin(backend(), experts + 1), row(backend(), count),
+      of_route(backend(), count);
+  const ExpertPlaces places = {begin.data(), row.data(), of_route.data()};
+  backend().GroupRows(device_routes.data(), rows, chosen, experts, places);
+  std::vector<int32_t> want_begin = {0}, want_row, want_of(count);
+  for (int e = 0; e < experts; ++e) {
+    for (int i = 0; i < count; ++i) {
+      if (routes[i].expert != e) continue;
+      want_of[i] = static_cast<int32_t>(want_row.size());
+      want_row.push_back(i / chosen);
+    }
+    want_begin.push_back(static_cast<int32_t>(want_row.size()));
+  }
+  ExpectSame(begin.Read(), want_begin, "begin");
+  ExpectSame(row.Read(), want_row, "row");
+  ExpectSame(of_route.Read(), want_of, "of_route");
+
+  const std::vector<float> x = random.Normal(rows * dim);
+  const DeviceVector<float> device_x(backend(), x);
+  DeviceVector<float> in(backend(), count * dim), up(backend(), count * out),
+      sums(backend(), rows * out);
+  backend().GatherPlaces(device_x.data(), row.data(), count, dim, in.data());
+  std::vector<std::vector<float>> weights;
+  std::vector<std::unique_ptr<Matrix>> matrices;
+  for (int e = 0; e < experts; ++e) {
+    weights.push_back(random.Normal(out * dim));
+    matrices.push_back(backend()
+                           .PackMatrix(
+                               out, dim, ComputeType::kF32,
+                               [&](int64_t b, int64_t end, float* to) {
+                                 std::copy_n(&weights[e][b * dim],
+                                             (end - b) * dim, to);
+                               },
+                               nullptr)
+                           .value());
+    backend().MatMulRange(in.data(), {{*matrices[e], up.data()}}, count,
+                          begin.data() + e);
+  }
+  backend().CombineExperts(up.data(), device_routes.data(), places, rows,
+                           chosen, out, sums.data());
+  std::vector<double> want(rows * out, 0.0);
+  for (int i = 0; i < count; ++i) {
+    for (int o = 0; o < out; ++o) {
+      double sum = 0;
+      for (int d = 0; d < dim; ++d) {
+        sum += double{x[i / chosen * dim + d]} *
+               weights[routes[i].expert][o * dim + d];
+      }
+      want[i / chosen * out + o] += routes[i].weight * sum;
+    }
+  }
+  ExpectNmse(sums.Read(), want, 1e-12, "sums");
 }
 
 }  // namespace
