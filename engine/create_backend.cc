@@ -31,13 +31,15 @@ absl::StatusOr<std::unique_ptr<Backend>> Create(absl::string_view name,
                                                 const BackendOptions& options) {
 #ifdef QK_HAS_CUDA
   if (name == kCuda) {
-    CublasLtOptions cublaslt;
-    if (options.matmul == "auto") cublaslt.use = MatMulLibrary::kAuto;
-    if (options.matmul == "cublaslt") cublaslt.use = MatMulLibrary::kCublasLt;
+    CudaLibraries libraries;
+    if (options.matmul == "auto") libraries.matmul = MatMulLibrary::kAuto;
+    if (options.matmul == "cublaslt") {
+      libraries.matmul = MatMulLibrary::kCublasLt;
+    }
     return CreateCudaBackend({.device = options.device,
                               .memory_bytes = options.device_memory_bytes,
                               .memory_part = options.device_memory_part,
-                              .cublaslt = cublaslt,
+                              .libraries = libraries,
                               .threads = options.threads});
   }
 #endif

@@ -131,6 +131,8 @@ absl::Status Server::Start(Log* log) {
   }
   metrics_options.budget = &budget_;
   metrics_options.buffered = &buffered_;
+  metrics_options.read_device = [this] { return backend_->Read(); };
+  metrics_options.device = backend_->info().device;
   metrics_ = std::make_shared<Metrics>(metrics_options);
   SchedulerOptions scheduler_options;
   scheduler_options.max_queued_requests = options_.limits.max_queued_requests;

@@ -30,6 +30,7 @@
 #include "engine/base/mutex.h"
 #include "engine/types/backend_info.h"
 #include "engine/types/compute_type.h"
+#include "engine/types/device_reading.h"
 #include "engine/types/model_config.h"
 #include "engine/types/spec.h"
 
@@ -124,6 +125,8 @@ class Backend {
 
   virtual BackendInfo info() const = 0;
   virtual Tiles tiles() const = 0;
+  // What the device says of itself; nothing by default. Any thread may ask.
+  virtual DeviceReading Read() const { return {}; }
 
   // Sets a function that is called once when the device is lost for good (a
   // driver that crashed, a card off the bus), even if nobody reads the status

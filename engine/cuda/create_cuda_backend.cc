@@ -12,7 +12,7 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(
                                          .memory_bytes = options.memory_bytes,
                                          .memory_part = options.memory_part}));
   return cuda::MakeCudaBackend(std::move(runtime), options.threads,
-                               options.cublaslt);
+                               options.libraries);
 }
 
 }  // namespace qk

@@ -12,6 +12,7 @@
 #include "engine/cuda/attention.h"
 #include "engine/cuda/kernels.h"
 #include "engine/cuda/matrix.h"
+#include "engine/cuda/nvml.h"
 #include "engine/cuda/products.h"
 #include "engine/cuda/rope_lists.h"
 #include "engine/cuda/row_table.h"
@@ -32,10 +33,14 @@ class CudaBackend final : public Backend {
  public:
   // Comes before anything else.
   absl::Status Open(std::shared_ptr<Runtime> runtime, int threads,
-                    const CublasLtOptions& cublaslt);
+                    const CudaLibraries& libraries);
 
   BackendInfo info() const override;
   Tiles tiles() const override;
+  DeviceReading Read() const override {
+    if (nvml_ == nullptr) return {};
+    return nvml_->Read().value_or(DeviceReading());
+  }
 
   absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) override {
     QK_ASSIGN_OR_RETURN(void* data, queue_->Allocate(bytes));
@@ -46,7 +51,7 @@ class CudaBackend final : public Backend {
     queue_->Upload(device, host, bytes);
   }
   void CopyOnDevice(absl::Span<const CopyJob> jobs) override {
-    queue_->Run([&] { Copy(jobs.data(), Count(jobs), stream()); });
+    RunJobs(cuda::Copy, jobs);
   }
   void Zero(void* device, int64_t bytes) override {
     queue_->Run(
@@ -177,34 +182,28 @@ class CudaBackend final : public Backend {
   }
 
   void AddMoments(absl::Span<const MomentsJob> jobs) override {
-    queue_->RunAside(
-        [&] { cuda::AddMoments(jobs.data(), Count(jobs), stream()); });
+    RunJobsAside(cuda::AddMoments, jobs);
   }
   void SelectDims(absl::Span<const SelectJob> jobs) override {
-    queue_->RunAside(
-        [&] { cuda::SelectDims(jobs.data(), Count(jobs), stream()); });
+    RunJobsAside(cuda::SelectDims, jobs);
   }
   void ReplaceDims(absl::Span<const ReplaceJob> jobs) override {
-    queue_->Run([&] { cuda::ReplaceDims(jobs.data(), Count(jobs), stream()); });
+    RunJobs(cuda::ReplaceDims, jobs);
   }
   void DisruptPerToken(absl::Span<const TokenRuleJob> jobs) override {
-    queue_->Run(
-        [&] { cuda::DisruptPerToken(jobs.data(), Count(jobs), stream()); });
+    RunJobs(cuda::DisruptPerToken, jobs);
   }
   void ExpandHeads(absl::Span<const ExpandJob> jobs) override {
-    queue_->Run([&] { cuda::ExpandHeads(jobs.data(), Count(jobs), stream()); });
+    RunJobs(cuda::ExpandHeads, jobs);
   }
   void FinishNorms(absl::Span<const NormsJob> jobs) override {
-    queue_->RunAside(
-        [&] { cuda::FinishNorms(jobs.data(), Count(jobs), stream()); });
+    RunJobsAside(cuda::FinishNorms, jobs);
   }
   void TokenNorms(absl::Span<const TokenNormsJob> jobs) override {
-    queue_->RunAside(
-        [&] { cuda::TokenNorms(jobs.data(), Count(jobs), stream()); });
+    RunJobsAside(cuda::TokenNorms, jobs);
   }
   void CopyOut(absl::Span<const CopyOutJob> jobs) override {
-    queue_->RunAside(
-        [&] { cuda::CopyOut(jobs.data(), Count(jobs), stream()); });
+    RunJobsAside(cuda::CopyOut, jobs);
   }
 
   void ReduceLogits(const float* logits, int vocab,
@@ -238,22 +237,36 @@ class CudaBackend final : public Backend {
       if (data != nullptr) op(reinterpret_cast<const int32_t*>(data));
     });
   }
+  template <typename Job>
+  void RunJobs(void (*op)(const Job*, int, Stream),
+               absl::Span<const Job> jobs) {
+    queue_->Run([&] { op(jobs.data(), Count(jobs), stream()); });
+  }
+  template <typename Job>
+  void RunJobsAside(void (*op)(const Job*, int, Stream),
+                    absl::Span<const Job> jobs) {
+    queue_->RunAside([&] { op(jobs.data(), Count(jobs), stream()); });
+  }
   Stream stream() const { return queue_->stream(); }
   const DeviceFacts& facts() const { return queue_->runtime().facts(); }
 
   std::unique_ptr<WorkQueue> queue_;
   std::unique_ptr<WeightLoader> loader_;
   std::unique_ptr<Products> products_;
+  std::unique_ptr<const Nvml> nvml_;
 };
 
 absl::Status CudaBackend::Open(std::shared_ptr<Runtime> runtime, int threads,
-                               const CublasLtOptions& cublaslt) {
+                               const CudaLibraries& libraries) {
   QK_ASSIGN_OR_RETURN(
       queue_, WorkQueue::Make(runtime, [this](absl::string_view message) {
         return Lost(message);
       }));
   loader_ = std::make_unique<WeightLoader>(std::move(runtime), threads);
-  QK_ASSIGN_OR_RETURN(products_, Products::Make(queue_.get(), cublaslt));
+  QK_ASSIGN_OR_RETURN(products_, Products::Make(queue_.get(), libraries));
+  // Without it, the GPU says nothing of itself.
+  auto nvml = Nvml::Open(facts().uuid, libraries.nvml_file);
+  if (nvml.ok()) nvml_ = *std::move(nvml);
   return absl::OkStatus();
 }
 
@@ -272,6 +285,10 @@ BackendInfo CudaBackend::info() const {
   info.library_versions = {
       {"cuda-driver", absl::StrFormat("%d.%d", facts().driver / 1000,
                                       facts().driver % 1000 / 10)}};
+  const DeviceReading reading = Read();
+  if (reading.driver_version.has_value()) {
+    info.library_versions["nvidia-driver"] = *reading.driver_version;
+  }
   return info;
 }
 
@@ -381,13 +398,13 @@ void CudaBackend::AttentionPattern(const float* q,
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(
     std::shared_ptr<Runtime> runtime, int threads,
-    const CublasLtOptions& cublaslt) {
+    const CudaLibraries& libraries) {
   if (threads <= 0) {
     threads =
         static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   }
   auto backend = std::make_unique<CudaBackend>();
-  QK_RETURN_IF_ERROR(backend->Open(std::move(runtime), threads, cublaslt));
+  QK_RETURN_IF_ERROR(backend->Open(std::move(runtime), threads, libraries));
   return backend;
 }
 

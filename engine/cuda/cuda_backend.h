@@ -18,9 +18,12 @@ namespace qk {
 // algorithm does not load. kAuto: the library where the probe passes.
 enum class MatMulLibrary { kOwn, kCublasLt, kAuto };
 
-struct CublasLtOptions {
-  MatMulLibrary use = MatMulLibrary::kOwn;
-  std::string path = {};  // the library's file; "": where the system has it
+// Libraries that are opened when the program runs. Files: "" is where the
+// system has them.
+struct CudaLibraries {
+  MatMulLibrary matmul = MatMulLibrary::kOwn;
+  std::string cublaslt_file = {};
+  std::string nvml_file = {};
 };
 
 struct CudaBackendOptions {
@@ -29,7 +32,7 @@ struct CudaBackendOptions {
   // all that the device has; 0 and 0: all that is free.
   int64_t memory_bytes = 0;
   double memory_part = 0;
-  CublasLtOptions cublaslt = {};
+  CudaLibraries libraries = {};
   int threads = 0;  // of the host, which read weights; 0: the number of cores
 };
 
@@ -43,7 +46,7 @@ namespace cuda {
 // A backend over a runtime. The other arguments are as above.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(
     std::shared_ptr<Runtime> runtime, int threads,
-    const CublasLtOptions& cublaslt = {});
+    const CudaLibraries& libraries = {});
 
 }  // namespace cuda
 }  // namespace qk

@@ -7,26 +7,13 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/types/device_reading.h"
 
 namespace qk::cuda {
-
-// Without a value is what the GPU does not have, or may not tell this user.
-struct DeviceReading {
-  // Of all processes, with what the driver keeps for itself.
-  std::optional<int64_t> memory_used_bytes;
-  std::optional<int64_t> memory_total_bytes;
-  // The part of the last sample period (1/6 s to 1 s) in which a kernel ran: 0
-  // to 1.
-  std::optional<double> utilization;
-  std::optional<double> temperature_celsius;
-  std::optional<double> power_watts;
-  std::optional<std::string> driver_version;  // "580.65.06"
-};
 
 class Nvml {
  public:

@@ -15,12 +15,13 @@ constexpr int64_t kWorkspaceBytes = int64_t{32} << 20;
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Products>> Products::Make(
-    WorkQueue* queue, const CublasLtOptions& options) {
-  std::unique_ptr<Products> products(new Products(queue, options.use));
-  if (options.use == MatMulLibrary::kOwn) return products;
-  const absl::Status status = products->Open(options.path);
+    WorkQueue* queue, const CudaLibraries& libraries) {
+  std::unique_ptr<Products> products(new Products(queue, libraries.matmul));
+  if (libraries.matmul == MatMulLibrary::kOwn) return products;
+  const absl::Status status = products->Open(libraries.cublaslt_file);
   if (status.ok()) return products;
-  if (options.use == MatMulLibrary::kCublasLt || !absl::IsUnavailable(status)) {
+  if (libraries.matmul == MatMulLibrary::kCublasLt ||
+      !absl::IsUnavailable(status)) {
     return status;
   }
   return std::unique_ptr<Products>(new Products(queue, MatMulLibrary::kOwn));

@@ -23,7 +23,7 @@ class Products {
   // `queue` must outlive the object. UNAVAILABLE: kCublasLt, and the library
   // cannot be used; the message says why.
   static absl::StatusOr<std::unique_ptr<Products>> Make(
-      WorkQueue* queue, const CublasLtOptions& options);
+      WorkQueue* queue, const CudaLibraries& libraries);
   ~Products();
   Products(const Products&) = delete;
   Products& operator=(const Products&) = delete;

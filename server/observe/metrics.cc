@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "server/common/grpc_status.h"
+#include "server/observe/device_metrics.h"
 
 namespace qk {
 namespace {
@@ -311,7 +313,14 @@ std::vector<prometheus::MetricFamily> Metrics::Collect() const {
   if (options_.budget != nullptr) {
     reserved_.Set(static_cast<double>(options_.budget->taken()));
   }
-  return registry_.Collect();
+  std::vector<prometheus::MetricFamily> all = registry_.Collect();
+  if (options_.read_device != nullptr) {
+    for (prometheus::MetricFamily& family :
+         DeviceMetrics(options_.read_device(), options_.device)) {
+      all.push_back(std::move(family));
+    }
+  }
+  return all;
 }
 
 }  // namespace qk

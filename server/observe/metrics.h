@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -15,6 +16,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/string_view.h"
 #include "engine/base/mutex.h"
+#include "engine/types/device_reading.h"
 #include "engine/types/results.h"
 #include "engine/types/spec.h"
 #include "grpcpp/support/status.h"
@@ -41,6 +43,9 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
     int max_layer_series = 400;
     const BufferBudget* budget = nullptr;
     const std::atomic<int64_t>* buffered = nullptr;
+    // What the device says of itself, and its name. nullptr: nobody asks.
+    std::function<DeviceReading()> read_device = nullptr;
+    std::string device = {};
   };
   explicit Metrics(const Options& options);
 

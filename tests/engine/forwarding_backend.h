@@ -18,6 +18,7 @@ class ForwardingBackend : public Backend {
 
   BackendInfo info() const override { return inner_->info(); }
   Tiles tiles() const override { return inner_->tiles(); }
+  DeviceReading Read() const override { return inner_->Read(); }
   absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) override {
     return inner_->Allocate(bytes);
   }

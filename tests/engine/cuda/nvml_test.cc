@@ -12,7 +12,7 @@
 namespace qk::testing {
 namespace {
 
-using cuda::DeviceReading;
+using qk::DeviceReading;
 using cuda::Nvml;
 using ::testing::HasSubstr;
 

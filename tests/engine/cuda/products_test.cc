@@ -27,7 +27,7 @@ class FakeCublasLtProductsTest : public ::testing::Test {
       MatMulLibrary use, const std::string& path = QK_FAKE_CUBLASLT) {
     return cuda::MakeCudaBackend(std::make_shared<cuda_on_cpu::FakeRuntime>(
                                      cuda_on_cpu::Launches::kUnseen),
-                                 1, {use, path});
+                                 1, {.matmul = use, .cublaslt_file = path});
   }
   static std::string KernelOf(const Backend& backend) {
     return backend.info().kernel_ids[1];

@@ -1,4 +1,6 @@
 // Tests what /metrics says, and that Prometheus's own checker accepts it.
+#include "server/observe/metrics.h"
+
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -14,6 +16,7 @@
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "prometheus/text_serializer.h"
+#include "server/observe/device_metrics.h"
 #include "tests/server/await.h"
 #include "tests/server/observe/metric_samples.h"
 #include "tests/server/server_testing.h"
@@ -41,6 +44,32 @@ std::string Promtool(const std::string& text) {
   std::remove(in.c_str());
   std::remove(out.c_str());
   return rc == 0 ? said : "exit " + std::to_string(rc) + ": " + said;
+}
+
+TEST(DeviceMetricsTest, AGaugeForEachValueThatThereIs) {
+  DeviceReading reading;
+  EXPECT_TRUE(DeviceMetrics(reading, "GPU").empty());
+  reading.memory_used_bytes = int64_t{5} << 30;
+  reading.memory_total_bytes = int64_t{80} << 30;
+  reading.utilization = 0.25;
+  reading.power_watts = 312.5;
+  Metrics::Options options;
+  options.version = "1";
+  options.read_device = [&] { return reading; };
+  options.device = "NVIDIA H200 (GPU-1)";
+  const Metrics metrics(options);
+  const std::string text =
+      prometheus::TextSerializer().Serialize(metrics.Collect());
+  EXPECT_EQ(Promtool(text), "");
+  const auto samples = ParseSamples(text);
+  const std::string device = "{device=\"NVIDIA H200 (GPU-1)\"}";
+  EXPECT_EQ(samples.at("qkscope_device_memory_used_bytes" + device),
+            5.0 * (1 << 30));
+  EXPECT_EQ(samples.at("qkscope_device_memory_bytes" + device),
+            80.0 * (1 << 30));
+  EXPECT_EQ(samples.at("qkscope_device_utilization_ratio" + device), 0.25);
+  EXPECT_EQ(samples.at("qkscope_device_power_watts" + device), 312.5);
+  EXPECT_EQ(samples.count("qkscope_device_temperature_celsius" + device), 0u);
 }
 
 class MetricsTest : public ServerTest {
