@@ -6,10 +6,9 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "engine/base/check.h"
 #include "engine/cuda/attention.h"
+#include "engine/cuda/describe.h"
 #include "engine/cuda/kernels.h"
 #include "engine/cuda/matrix.h"
 #include "engine/cuda/nvml.h"
@@ -271,25 +270,8 @@ absl::Status CudaBackend::Open(std::shared_ptr<Runtime> runtime, int threads,
 }
 
 BackendInfo CudaBackend::info() const {
-  BackendInfo info;
-  info.name = "cuda";
-  info.device = absl::StrCat(facts().name, " (", facts().uuid, ")");
-  info.kernel_ids = {
-      absl::StrCat("matmul.f32:", products_->kernel_id(ComputeType::kF32)),
-      absl::StrCat("matmul.bf16:", products_->kernel_id(ComputeType::kBF16)),
-  };
-  for (const char* kind : {"attention", "elementwise"}) {
-    info.kernel_ids.push_back(
-        absl::StrCat(kind, ":own-sm_", facts().compute_capability));
-  }
-  info.library_versions = {
-      {"cuda-driver", absl::StrFormat("%d.%d", facts().driver / 1000,
-                                      facts().driver % 1000 / 10)}};
-  const DeviceReading reading = Read();
-  if (reading.driver_version.has_value()) {
-    info.library_versions["nvidia-driver"] = *reading.driver_version;
-  }
-  return info;
+  return Describe(facts(), Read(), products_->kernel_id(ComputeType::kF32),
+                  products_->kernel_id(ComputeType::kBF16));
 }
 
 // A GPU has no cache that intermediate values would have to stay in.
