@@ -16,6 +16,10 @@ if(TARGET qk_cuda)
   target_compile_definitions(create_backend_test PRIVATE QK_HAS_CUDA)
 endif()
 qk_test(step_clock_test SOURCES step_clock_test.cc LIBS qk_test_core)
+add_library(qk_random_model STATIC random_model.cc)
+target_link_libraries(qk_random_model PUBLIC qk_core PRIVATE qk_flags)
+qk_test(shapes_identity_test OPTIMIZED SOURCES shapes_identity_test.cc
+        LIBS qk_test_core qk_random_model)
 qk_test(op_counts_test SOURCES op_counts_test.cc LIBS qk_test_core)
 qk_test(identity_test SOURCES identity_test.cc LIBS qk_test_core)
 qk_test(config_test SOURCES architectures/config_test.cc architectures/config_families_test.cc
