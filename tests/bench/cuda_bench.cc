@@ -2,12 +2,14 @@
 // random weights, so there are no files. Prints tables in Markdown, with the
 // targets beside what was measured.
 //
-//   cuda_bench [--backend NAME] [--small] [--cublaslt FILE] [PART...]
+//   cuda_bench [--backend NAME] [--small] [--model NAME] [--cublaslt FILE]
+//              [PART...]
 //
 // PART: ceilings, probe, ops, passes; all by default. NAME: of
 // tests/engine/test_backend.h; the CUDA backend by default, which is the real
 // one in a build with QK_GPU_TESTS, and otherwise an emulation. --small: sizes
-// that the emulation does in seconds; they only show that it runs.
+// that the emulation does in seconds; they only show that it runs. --model: ops
+// and passes of this one alone, for example Llama-1B.
 #include "tests/bench/cuda_bench.h"
 
 #include <algorithm>
@@ -24,7 +26,14 @@ namespace qk::bench {
 std::vector<testing::LlamaShape> Settings::shapes() const {
   if (small) return {testing::TinyShape()};
   std::vector<testing::LlamaShape> shapes = testing::RealShapes();
-  shapes.pop_back();  // an 8B's passes are a 7B's, nearly
+  if (model.empty()) {
+    shapes.pop_back();  // an 8B's passes are a 7B's, nearly
+    return shapes;
+  }
+  std::erase_if(shapes, [&](const auto& s) { return s.name != model; });
+  if (shapes.empty()) {
+    Check(absl::NotFoundError("there is no model " + model));
+  }
   return shapes;
 }
 
@@ -78,8 +87,8 @@ void PrintHead(const Backend& backend) {
 
 int Usage() {
   std::fprintf(stderr,
-               "usage: cuda_bench [--backend NAME] [--small] [--cublaslt FILE] "
-               "[ceilings|probe|ops|passes...]\n");
+               "usage: cuda_bench [--backend NAME] [--small] [--model NAME] "
+               "[--cublaslt FILE] [ceilings|probe|ops|passes...]\n");
   return 2;
 }
 
@@ -95,6 +104,8 @@ int Main(const std::vector<std::string>& arguments) {
       settings.small = true;
     } else if (word == "--backend" && has_value) {
       name = arguments[++i];
+    } else if (word == "--model" && has_value) {
+      settings.model = arguments[++i];
     } else if (word == "--cublaslt" && has_value) {
       settings.cublaslt = arguments[++i];
     } else if (std::find(parts.begin(), parts.end(), word) != parts.end()) {

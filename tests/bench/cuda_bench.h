@@ -15,6 +15,7 @@ namespace qk::bench {
 struct Settings {
   // Small sizes, for a look at whether it all runs; the figures mean nothing.
   bool small = false;
+  std::string model;     // "": all but one
   std::string cublaslt;  // the library's file; "": where the system has it
 
   std::vector<testing::LlamaShape> shapes() const;
