@@ -11,7 +11,8 @@
 # failed. Without a GPU the report says so, and the exit status is 0.
 #
 # QK_GPU_PARCEL: where the parcel lies (build/gpu; unpacked from
-# build/gpu.tar.gz if it is not there). QK_GPU_SECONDS: for all stages (570).
+# build/gpu.tar.gz if it is not there). QK_GPU_SECONDS: for all stages after the
+# facts (540).
 # QK_GPU_LOADER=1: use the parcel's own glibc even if the machine's is new.
 set -uo pipefail
 if (($# < 1 || $# > 2)) || [[ ! "${2:-a}" =~ ^[ab]$ ]]; then
@@ -23,7 +24,7 @@ call=${2:-a}
 cd "$(dirname "$0")/../.." || exit 2
 
 parcel=$(realpath -m "${QK_GPU_PARCEL:-build/gpu}")
-seconds=${QK_GPU_SECONDS:-570}
+seconds=${QK_GPU_SECONDS:-540}
 export PATH="$PATH:/usr/local/nvidia/bin:/usr/local/cuda/bin"
 report=$out/report.md
 logs=$out/logs.txt
@@ -100,8 +101,8 @@ facts() {
   for tool in nvcc compute-sanitizer ncu python3; do
     command -v "$tool" || echo "no $tool"
   done
-  find / -xdev \( -path /proc -o -path /sys \) -prune -o \
-    -name 'libcublasLt.so*' -print 2>/dev/null
+  timeout 20 find / -xdev \( -path /proc -o -path /sys \) -prune -o \
+    -name 'libcublasLt.so*' -print 2>/dev/null | tee "$1"
   df -h . | tail -n 1
   free -g | sed -n 2p
   return 0
@@ -123,12 +124,11 @@ choose_loader() {
   "${loader[@]}" "$parcel/bin/qkctl" --help >/dev/null 2>>"$scratch/error"
 }
 
-# cuBLASLt from wherever it lies, and nothing else from there.
-find_cublaslt() {
+# cuBLASLt from where the facts have found it, and nothing else from there.
+use_cublaslt() {
   mkdir -p "$scratch/cublaslt"
   local file
-  file=$(timeout 20 find / -xdev \( -path /proc -o -path /sys \) -prune -o \
-    -name 'libcublasLt.so.13' -print -quit 2>/dev/null)
+  file=$(grep 'libcublasLt\.so\.13$' "$scratch/found" | head -n 1)
   [[ -z "$file" ]] || ln -s "$file" "$scratch/cublaslt/"
   export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$scratch/cublaslt"
 }
@@ -196,7 +196,8 @@ finish() {
 }
 
 say "" "# Call $call, $(date -u +'%F %T') UTC"
-stage "Facts" 40 40 bash -c "$(declare -f facts); facts"
+stage "Facts" 40 40 bash -c "$(declare -f facts); facts $scratch/found"
+SECONDS=0
 if ! nvidia-smi -L 2>/dev/null | grep -q '^GPU'; then
   say "" "**no GPU**: nvidia-smi shows none, so nothing was proved here."
 fi
@@ -220,6 +221,6 @@ if ! nvidia-smi -L 2>/dev/null | grep -q '^GPU'; then
     "${loader[@]}" "$parcel/bin"
   finish
 fi
-find_cublaslt
+use_cublaslt
 "call_$call"
 finish
