@@ -215,7 +215,7 @@ void ProbeLibrary(const Settings& settings, cuda::Runtime& runtime) {
       "| weight | algorithm | TFLOP/s at 2,048 rows | us at 1 row | refused "
       "before it |\n|---|---|---|---|---|\n");
   std::vector<testing::MatrixShape> all =
-      settings.small ? std::vector<testing::MatrixShape>{{8, 16}}
+      settings.small ? std::vector<testing::MatrixShape>{{20, 72}}
                      : testing::MatricesOf(testing::RealShapes());
   for (const testing::MatrixShape& shape : all) {
     PrintVerdict(settings, runtime, **library, shape);

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the parcel for a machine with a GPU: build/gpu.tar.gz, which run.sh
+# Builds the parcel for a machine with a GPU: build/gpu.tar.xz, which run.sh
 # unpacks there into build/gpu/.
 #
 #   bin/        the tests on the CUDA backend, cuda_bench, qkscoped, qkctl
@@ -40,7 +40,7 @@ cmake -G Ninja -S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DQK_CUDA=ON \
   -DCMAKE_EXE_LINKER_FLAGS=-Wl,--disable-new-dtags
 cmake --build "$build" --parallel "${JOBS:-2}" --target "${programs[@]}"
 
-rm -rf "$parcel" "$parcel.tar.gz"
+rm -rf "$parcel" "$parcel.tar.xz"
 mkdir -p "$parcel/bin" "$parcel/lib/glibc"
 for program in "${programs[@]}"; do
   strip -o "$parcel/bin/$program" "$build/bin/$program"
@@ -55,21 +55,24 @@ done < <(needed "${programs[@]/#/$build/bin/}")
 
 # Each program finds every library in the parcel, or in glibc.
 for program in "${programs[@]}"; do
+  found=$(env -u LD_LIBRARY_PATH bash -c "$(declare -f needed)
+    needed '$PWD/$parcel/bin/$program'")
+  [[ -n "$found" ]] || die "ldd says nothing of $program"
   while read -r name path; do
     [[ "$name" =~ $glibc || "$path" == "$PWD/$parcel/"* ||
       "$path" == "$PWD/$parcel/bin/../lib/"* ]] ||
       die "$program takes $name from $path, not from the parcel"
-  done < <(env -u LD_LIBRARY_PATH bash -c "$(declare -f needed)
-    needed '$PWD/$parcel/bin/$program'")
+  done <<<"$found"
 done
 "$parcel/lib/glibc/ld-linux-x86-64.so.2" \
   --library-path "$parcel/lib/glibc:$parcel/lib" "$parcel/bin/qkctl" --help \
   >/dev/null || die "qkctl does not run under the parcel's own loader"
 
-tar -C build -cf - gpu | gzip -9 >"$parcel.tar.gz"
-bytes=$(stat -c %s "$parcel.tar.gz")
-((bytes <= limit)) || die "$parcel.tar.gz has $bytes bytes, more than $limit"
-echo "$parcel.tar.gz: $((bytes >> 10)) KiB," \
+# Every test has the same kernels in it: a dictionary of 128 MiB sees that.
+tar -C build -cf - gpu | xz --lzma2=preset=2,dict=128MiB >"$parcel.tar.xz"
+bytes=$(stat -c %s "$parcel.tar.xz")
+((bytes <= limit)) || die "$parcel.tar.xz has $bytes bytes, more than $limit"
+echo "$parcel.tar.xz: $((bytes >> 10)) KiB," \
   "$(du -sk "$parcel" | cut -f1) KiB unpacked, ${#programs[@]} programs"
-echo "carry: [\"$parcel.tar.gz\"]"
+echo "carry: [\"$parcel.tar.xz\"]"
 echo 'run:   bash tests/gpu/run.sh "$OUT" a, then the same with b'

@@ -11,7 +11,7 @@
 # failed. Without a GPU the report says so, and the exit status is 0.
 #
 # QK_GPU_PARCEL: where the parcel lies (build/gpu; unpacked from
-# build/gpu.tar.gz if it is not there). QK_GPU_SECONDS: for all stages after the
+# build/gpu.tar.xz if it is not there). QK_GPU_SECONDS: for all stages after the
 # facts (540).
 # QK_GPU_LOADER=1: use the parcel's own glibc even if the machine's is new.
 set -uo pipefail
@@ -109,8 +109,16 @@ facts() {
 }
 
 unpack() {
-  [[ ! -d "$parcel/bin" && -f "$parcel.tar.gz" ]] || return 0
-  mkdir -p "$parcel" && tar -C "$parcel" --strip-components=1 -xzf "$parcel.tar.gz"
+  [[ ! -d "$parcel/bin" && -f "$parcel.tar.xz" ]] || return 0
+  mkdir -p "$parcel"
+  {
+    if command -v xz >/dev/null; then
+      xz -dc "$parcel.tar.xz"
+    else
+      python3 -c 'import lzma, shutil, sys
+shutil.copyfileobj(lzma.open(sys.argv[1]), sys.stdout.buffer)' "$parcel.tar.xz"
+    fi
+  } | tar -C "$parcel" --strip-components=1 -xf - >>"$logs" 2>&1 || rm -rf "$parcel"
 }
 
 # Whether programs of the parcel start; chooses its loader if only that helps.
