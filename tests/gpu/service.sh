@@ -55,8 +55,10 @@ if [[ -z "$address" ]]; then
   exit 1
 fi
 ctl health --wait 20
-ctl models tiny
-ctl models tiny | grep -q "$backend" || { echo "not on $backend"; exit 1; }
+model=$(ctl models tiny)
+echo "$model"
+[[ "$model" == *"computed in f32 on $backend"* ]] ||
+  { echo "the model is not on $backend"; exit 1; }
 for model in tiny tiny16; do
   ctl analyze --model "$model" --token-ids 3,1,41,59,26,53,58,9,7,93 \
     --arm clean --arm top_k:1
