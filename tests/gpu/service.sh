@@ -37,6 +37,7 @@ ctl() {
 echo "model_admin { enabled: true root: '$PWD/tests/goldens' }" >"$scratch/conf"
 "${loader[@]}" "$bin/qkctl" user add ops --role operator \
   --users-file "$scratch/users" >"$scratch/token"
+: >"$scratch/log"
 "${loader[@]}" "$bin/qkscoped" --backend "$backend" --listen 127.0.0.1:0 \
   --metrics-listen 127.0.0.1:0 --users-file "$scratch/users" \
   --config "$scratch/conf" --model "tiny=$tiny" \
