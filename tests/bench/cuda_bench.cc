@@ -95,7 +95,7 @@ int Usage() {
 int Main(const std::vector<std::string>& arguments) {
   const std::vector<std::string> parts = {"ceilings", "probe", "ops", "passes"};
   Settings settings;
-  std::string name = testing::kCudaTestBackend;
+  std::string name = testing::CudaTestBackends().front().name;
   std::vector<std::string> chosen;
   for (size_t i = 0; i < arguments.size(); ++i) {
     const std::string& word = arguments[i];

@@ -19,7 +19,7 @@
 namespace qk::testing {
 namespace {
 
-bool OnGpu() { return ChosenTestBackend().name == "cuda"; }
+bool OnGpu() { return ChosenTestBackend().name.starts_with("cuda"); }
 
 std::vector<LlamaShape> Shapes() {
   std::vector<LlamaShape> shapes = RealShapes();

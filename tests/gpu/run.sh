@@ -147,9 +147,17 @@ call_a() {
   test_stage "Ops against loops in double precision" 90 backend_conformance_test
   test_stage "Goldens" 90 golden_test
   test_stage "Disruption" 60 disruption_test
+  export QK_TEST_BACKEND=cuda-auto
+  test_stage "Products where cuBLASLt passes its probe" 60 \
+    backend_conformance_test '--gtest_filter=*MatMulTest*-*OddSizes*:*EveryRowCount*'
+  test_stage "Goldens, with cuBLASLt" 60 golden_test
+  export QK_TEST_BACKEND=cuda
   test_stage "Generation" 40 generation_test
   test_stage "The same bytes: batches, cancellation, tiles" 90 identity_test
   test_stage "The same bytes: sizes of 135M, 1B, 7B, 8B" 150 shapes_identity_test
+  export QK_TEST_BACKEND=cuda-auto
+  test_stage "The same bytes, with cuBLASLt" 120 shapes_identity_test
+  export QK_TEST_BACKEND=cuda
   test_stage "The same bytes: every family" 90 families_identity_test
   stage "Ceilings, and cuBLASLt's verdicts" 150 tables \
     "${loader[@]}" "$parcel/bin/cuda_bench" ceilings probe
@@ -167,7 +175,10 @@ sanitizers() {
 call_b() {
   stage "Ceilings and ops" 120 tables \
     "${loader[@]}" "$parcel/bin/cuda_bench" ceilings ops
-  stage "Passes" 150 tables "${loader[@]}" "$parcel/bin/cuda_bench" passes
+  stage "Passes, own matmul" 110 tables \
+    "${loader[@]}" "$parcel/bin/cuda_bench" passes
+  stage "Passes, cuBLASLt where its probe passes" 110 tables \
+    "${loader[@]}" "$parcel/bin/cuda_bench" --backend cuda-auto passes
   cp "$scratch/log" "$scratch/passes"
   if python3 -c 'import torch, transformers' 2>/dev/null; then
     stage "transformers, on the same sizes" 120 tables \
