@@ -65,7 +65,7 @@ gpu_parcel() {
   bash tests/gpu/pack.sh
   local copy
   copy=$(mktemp -d)
-  trap 'rm -rf "$copy"' EXIT
+  trap "rm -rf '$copy'" EXIT
   git archive HEAD tests | tar -x -C "$copy"
   mkdir "$copy/build"
   cp build/gpu.tar.xz "$copy/build/"
