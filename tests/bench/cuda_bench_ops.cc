@@ -84,8 +84,7 @@ class OpsBench {
     attention_.num_kv_heads = shape.kv_heads;
     attention_.head_dim = shape.head_dim();
     attention_.scale = 0.1f;
-    const int64_t widest =
-        std::max({shape.hidden, shape.intermediate, shape.vocab / 16});
+    const int64_t widest = std::max(shape.hidden, shape.intermediate);
     const int64_t rows = settings.small ? 9 : 2048;
     for (DeviceBuffer& buffer : buffers_) {
       buffer = RandomFloats(backend_, rows * widest);
