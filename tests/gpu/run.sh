@@ -191,7 +191,7 @@ call_b() {
   local few='*RmsNorm*1_thread:*Rope*1_thread:*AppendKv*1_thread'
   few+=':*FreshPages*1_thread:*LargeScores*1_thread:*AddMoments*1_thread'
   few+=':*SelectDimsValues*1_thread:*ReplaceDims*1_thread'
-  few+=':*TopLogits*1_thread:*SelectiveScan*1_thread:*Routes*1_thread'
+  few+=':*TopLogits*1_thread:*SelectiveScan*1_thread:*RouteExperts*1_thread:*RowsAreGrouped*1_thread'
   few+=':*ProductsDoNotTouchEachOther*_1'
   if command -v compute-sanitizer >/dev/null; then
     sanitizers "$few"
