@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-checks=(thread_safety tidy tsan asan planted_bugs)
+checks=(thread_safety tidy tsan asan planted_bugs gpu_parcel)
 
 # clang's analysis of the locks of server/ and client/: every file of theirs is
 # compiled, nothing is linked.
@@ -55,6 +55,26 @@ planted_bugs() {
     cmake --build --preset "$preset" --parallel 2 --target tests_cuda
   done
   python3 -B tests/cuda/planted_bugs.py build/release build/asan build/tsan
+}
+
+# The parcel for a machine with a GPU: it builds, is complete and small, and its
+# tests pass here on the CPU, in a copy of the tree that lies elsewhere.
+gpu_parcel() {
+  nvcc --version 2>/dev/null | grep -q 'release 13\.' ||
+    bash tests/cuda/make_venv.sh
+  bash tests/gpu/pack.sh
+  local copy
+  copy=$(mktemp -d)
+  trap "rm -rf '$copy'" EXIT
+  git archive HEAD tests | tar -x -C "$copy"
+  mkdir "$copy/build"
+  cp build/gpu.tar.xz "$copy/build/"
+  bash "$copy/tests/gpu/run.sh" "$copy/out"
+  cat "$copy/out/report.md"
+  local test
+  for test in golden_test disruption_test generation_test; do
+    (cd "$copy" && QK_TEST_BACKEND=cpu "build/gpu/bin/$test" --gtest_brief=1)
+  done
 }
 
 usage() {

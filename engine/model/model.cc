@@ -1,7 +1,6 @@
 #include "engine/model/model.h"
 
 #include <algorithm>
-#include <chrono>
 #include <filesystem>
 #include <future>
 #include <map>
@@ -90,13 +89,26 @@ void Model::FindRopes() {
 
 absl::StatusOr<std::shared_ptr<const Model>> Model::Load(
     const std::string& path, const ModelOptions& options, Backend* backend) {
-  return WithoutBadAlloc([&] { return Read(path, options, backend); });
+  using Loaded = absl::StatusOr<std::shared_ptr<const Model>>;
+  const auto start = std::chrono::steady_clock::now();
+  return WithoutBadAlloc([&]() -> Loaded {
+    QK_ASSIGN_OR_RETURN(OpenModel open, OpenModelFiles(path, options.ignored));
+    return Read(std::move(open), fs::path(path).filename().string(), options,
+                backend, start);
+  });
+}
+
+absl::StatusOr<std::shared_ptr<const Model>> Model::Load(
+    OpenModel open, const std::string& name, const ModelOptions& options,
+    Backend* backend) {
+  const auto start = std::chrono::steady_clock::now();
+  return WithoutBadAlloc(
+      [&] { return Read(std::move(open), name, options, backend, start); });
 }
 
 absl::StatusOr<std::shared_ptr<const Model>> Model::Read(
-    const std::string& path, const ModelOptions& options, Backend* backend) {
-  const auto start = std::chrono::steady_clock::now();
-  QK_ASSIGN_OR_RETURN(OpenModel open, OpenModelFiles(path, options.ignored));
+    OpenModel open, const std::string& name, const ModelOptions& options,
+    Backend* backend, std::chrono::steady_clock::time_point start) {
   std::shared_ptr<Model> model(new Model());
   model->description_ = Describe(open, options.compute, options.ignored);
   model->compute_ = options.compute;
@@ -116,9 +128,9 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Read(
   open.source->DropPages();
   if (!options.expected_sha256.empty() &&
       options.expected_sha256 != model->weights_sha256_) {
-    return absl::DataLossError(absl::StrCat(
-        fs::path(path).filename().string(), ": sha256 is ",
-        model->weights_sha256_, ", expected ", options.expected_sha256));
+    return absl::DataLossError(
+        absl::StrCat(name, ": sha256 is ", model->weights_sha256_,
+                     ", expected ", options.expected_sha256));
   }
   model->weights_ = *std::move(weights);
   if (scanned) model->non_finite_weights_ = scan.found();

@@ -3,6 +3,7 @@
 #ifndef QKSCOPE_ENGINE_MODEL_MODEL_H_
 #define QKSCOPE_ENGINE_MODEL_MODEL_H_
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -20,6 +21,7 @@ namespace qk {
 
 class PagePool;
 class Workspace;
+struct OpenModel;
 struct Weights;
 
 // What an operator wants to be passed over in a model's files.
@@ -82,6 +84,11 @@ class Model : public std::enable_shared_from_this<Model> {
   // `backend` must outlive the model.
   static absl::StatusOr<std::shared_ptr<const Model>> Load(
       const std::string& path, const ModelOptions& options, Backend* backend);
+  // The same for files that are open (engine/model/open_model.h), or for
+  // weights that come from elsewhere. `name` stands in errors.
+  static absl::StatusOr<std::shared_ptr<const Model>> Load(
+      OpenModel open, const std::string& name, const ModelOptions& options,
+      Backend* backend);
   ~Model();
 
   const ModelConfig& config() const { return description_.config; }
@@ -111,7 +118,8 @@ class Model : public std::enable_shared_from_this<Model> {
  private:
   Model();
   static absl::StatusOr<std::shared_ptr<const Model>> Read(
-      const std::string& path, const ModelOptions& options, Backend* backend);
+      OpenModel open, const std::string& name, const ModelOptions& options,
+      Backend* backend, std::chrono::steady_clock::time_point start);
   void FindRopes();
 
   ModelDescription description_;

@@ -16,6 +16,10 @@ if(TARGET qk_cuda)
   target_compile_definitions(create_backend_test PRIVATE QK_HAS_CUDA)
 endif()
 qk_test(step_clock_test SOURCES step_clock_test.cc LIBS qk_test_core)
+add_library(qk_random_model STATIC random_model.cc)
+target_link_libraries(qk_random_model PUBLIC qk_core PRIVATE qk_flags)
+qk_test(shapes_identity_test OPTIMIZED SOURCES shapes_identity_test.cc
+        LIBS qk_test_core qk_random_model)
 qk_test(op_counts_test SOURCES op_counts_test.cc LIBS qk_test_core)
 qk_test(identity_test SOURCES identity_test.cc LIBS qk_test_core)
 qk_test(config_test SOURCES architectures/config_test.cc architectures/config_families_test.cc
@@ -50,26 +54,35 @@ qk_test(backend_conformance_test OPTIMIZED SOURCES backend/backend_conformance_t
 # and whoever asked for them may be gone.
 foreach(test golden_test identity_test families_identity_test disruption_test
         query_head_capture_test generation_test non_finite_test)
-  add_test(NAME ${test}_deferred COMMAND ${test})
+  add_test(NAME ${test}_deferred COMMAND ${test}
+           WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
   set_tests_properties(${test}_deferred PROPERTIES TIMEOUT 3600
     ENVIRONMENT QK_TEST_BACKEND=deferred)
   qk_label_test(${test}_deferred ${QK_TEST_LABELS})
 endforeach()
 
-# The same on the CUDA backend, whose kernels run under tests/cuda_on_cpu. A
-# pattern after the name leaves out what takes long there.
+# The same on the CUDA backend, whose kernels run under tests/cuda_on_cpu or, in
+# a build with QK_GPU_TESTS, on a GPU. A pattern after the name leaves out what
+# takes long under the former.
+set(cuda_backend emulated-cuda)
+if(QK_GPU_TESTS)
+  set(cuda_backend cuda)
+endif()
+string(REPLACE "-" "_" suffix ${cuda_backend})
 foreach(test_and_filter
         backend_conformance_test:* golden_test:* disruption_test:*
         query_head_capture_test:* generation_test:* non_finite_test:*
+        shapes_identity_test:*
         "identity_test:*bf16*-*PassesThatTakeTurns*"
         "families_identity_test:*bf16*")
   string(REGEX MATCH "^([^:]*):(.*)$" unused ${test_and_filter})
   set(test ${CMAKE_MATCH_1})
-  add_test(NAME ${test}_emulated_cuda COMMAND ${test})
-  set_tests_properties(${test}_emulated_cuda PROPERTIES TIMEOUT 3600
+  add_test(NAME ${test}_${suffix} COMMAND ${test}
+           WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  set_tests_properties(${test}_${suffix} PROPERTIES TIMEOUT 3600
     ENVIRONMENT
-    "QK_TEST_BACKEND=emulated-cuda;GTEST_FILTER=${CMAKE_MATCH_2}")
-  qk_label_test(${test}_emulated_cuda engine)
+    "QK_TEST_BACKEND=${cuda_backend};GTEST_FILTER=${CMAKE_MATCH_2}")
+  qk_label_test(${test}_${suffix} engine)
 endforeach()
 
 # The real models are not in this repository: deploy/fetch_model.sh gets the

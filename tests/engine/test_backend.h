@@ -6,8 +6,10 @@
 // The values are cpu (the default), and cpu-highway or cpu-onednn for one of
 // its kernels alone; deferred is cpu with results that arrive late
 // (deferred_backend.h); emulated-cuda is the CUDA backend and its kernels over
-// tests/cuda_on_cpu. "cpu:3" has 3 threads unless a test asks for a number
-// itself.
+// tests/cuda_on_cpu. In its place a build with QK_GPU_TESTS has cuda, the
+// backend on the machine's first GPU, and cuda-auto, which multiplies by
+// cuBLASLt where its probe passes. "cpu:3" has 3 threads unless a test asks for
+// a number itself.
 #ifndef QKSCOPE_TESTS_ENGINE_TEST_BACKEND_H_
 #define QKSCOPE_TESTS_ENGINE_TEST_BACKEND_H_
 
@@ -28,8 +30,10 @@
 #include "engine/cpu/cpu_backend.h"
 #include "engine/cpu/matmul.h"
 #include "engine/cuda/cuda_backend.h"
-#include "tests/cuda_on_cpu/fake_runtime.h"
 #include "tests/engine/deferred_backend.h"
+#ifndef QK_GPU_TESTS
+#include "tests/cuda_on_cpu/fake_runtime.h"
+#endif
 
 namespace qk::testing {
 
@@ -50,6 +54,44 @@ struct TestBackend {
 
 inline void PrintTo(const TestBackend& b, std::ostream* out) { *out << b.name; }
 
+// What a CUDA backend runs over: the first GPU, or an emulation. Ends the
+// process where there is no GPU.
+inline std::shared_ptr<cuda::Runtime> OpenTestRuntime() {
+#ifdef QK_GPU_TESTS
+  absl::StatusOr<std::unique_ptr<cuda::Runtime>> runtime =
+      cuda::OpenRuntime({});
+  if (!runtime.ok()) {
+    std::fprintf(stderr, "no GPU: %s\n", runtime.status().ToString().c_str());
+    std::exit(1);
+  }
+  return *std::move(runtime);
+#else
+  return std::make_shared<cuda_on_cpu::FakeRuntime>(
+      cuda_on_cpu::Launches::kUnseen);
+#endif
+}
+
+inline TestBackend CudaTestBackend(const char* name, MatMulLibrary library) {
+  return {.name = name,
+          .make =
+              [library](int threads) {
+                return cuda::MakeCudaBackend(OpenTestRuntime(), threads,
+                                             {.use = library})
+                    .value();
+              },
+          .has_threads = false,
+          .rounds_attention = true};
+}
+
+inline std::vector<TestBackend> CudaTestBackends() {
+#ifdef QK_GPU_TESTS
+  return {CudaTestBackend("cuda", MatMulLibrary::kOwn),
+          CudaTestBackend("cuda-auto", MatMulLibrary::kAuto)};
+#else
+  return {CudaTestBackend("emulated-cuda", MatMulLibrary::kOwn)};
+#endif
+}
+
 inline std::vector<TestBackend> AllTestBackends() {
   const auto cpu = [](MatMulKernel kernel) {
     return [kernel](int threads) {
@@ -59,32 +101,22 @@ inline std::vector<TestBackend> AllTestBackends() {
       return CreateCpuBackend(options);
     };
   };
-  return {{.name = "cpu",
-           .make = cpu(MatMulKernel::kAuto),
-           .kernels = {"cpu-highway", "cpu-onednn"}},
-          {.name = "cpu-highway", .make = cpu(MatMulKernel::kHighway)},
-          {.name = "cpu-onednn",
-           .make = cpu(MatMulKernel::kOneDnn),
-           .has_bf16 = cpu::OneDnnSupports(ComputeType::kBF16),
-           // dnnl_primitive_desc_iterator_create leaks in oneDNN 2.6.
-           .leaks_out_of_memory = true},
-          {.name = "deferred",
-           .make =
-               [cpu](int threads) {
-                 return std::make_unique<DeferredBackend>(
-                     cpu(MatMulKernel::kAuto)(threads));
-               }},
-          {.name = "emulated-cuda",
-           .make =
-               [](int threads) {
-                 return cuda::MakeCudaBackend(
-                            std::make_shared<cuda_on_cpu::FakeRuntime>(
-                                cuda_on_cpu::Launches::kUnseen),
-                            threads)
-                     .value();
-               },
-           .has_threads = false,
-           .rounds_attention = true}};
+  std::vector<TestBackend> all = {
+      {.name = "cpu",
+       .make = cpu(MatMulKernel::kAuto),
+       .kernels = {"cpu-highway", "cpu-onednn"}},
+      {.name = "cpu-highway", .make = cpu(MatMulKernel::kHighway)},
+      {.name = "cpu-onednn",
+       .make = cpu(MatMulKernel::kOneDnn),
+       .has_bf16 = cpu::OneDnnSupports(ComputeType::kBF16),
+       // dnnl_primitive_desc_iterator_create leaks in oneDNN 2.6.
+       .leaks_out_of_memory = true},
+      {.name = "deferred", .make = [cpu](int threads) {
+         return std::make_unique<DeferredBackend>(
+             cpu(MatMulKernel::kAuto)(threads));
+       }}};
+  for (TestBackend& cuda : CudaTestBackends()) all.push_back(std::move(cuda));
+  return all;
 }
 
 // Finds a backend by "NAME" or "NAME:THREADS". An unknown name ends the

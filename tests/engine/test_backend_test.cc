@@ -86,7 +86,7 @@ TEST(TestBackendTest, AnUnknownNameEndsTheProcess) {
     const Environment environment(name);
     EXPECT_EXIT(MakeTestBackend(), ExitedWithCode(1),
                 "QK_TEST_BACKEND: must be .*cpu, cpu-highway, cpu-onednn, "
-                "deferred; got")
+                "deferred, emulated-cuda; got")
         << name;
     EXPECT_EXIT(TestKernels(), ExitedWithCode(1), "QK_TEST_BACKEND") << name;
   }

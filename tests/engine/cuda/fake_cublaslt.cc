@@ -39,7 +39,7 @@ struct Heuristic {
 
 int64_t live = 0;
 int64_t products = 0;
-std::vector<FakeAlgorithm> offered;
+std::vector<FakeAlgorithm> offered = {kFakeChangesWithRows, kFakeRight};
 std::string failing;
 int failing_status = 0;
 

@@ -30,7 +30,8 @@ enum FakeAlgorithm {
   kFakeTellsNothing  // of its configuration
 };
 
-// The list that a question for an algorithm is answered with, `count` <= 24.
+// The list that a question for an algorithm is answered with, `count` <= 24; at
+// first a bad one and a right one.
 void FakeCublasLtOffer(const FakeAlgorithm* list, int count);
 // From now on a function ("cublasLtMatmul") gives a status and does nothing;
 // null: none does.
