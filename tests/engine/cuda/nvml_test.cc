@@ -12,8 +12,8 @@
 namespace qk::testing {
 namespace {
 
-using qk::DeviceReading;
 using cuda::Nvml;
+using qk::DeviceReading;
 using ::testing::HasSubstr;
 
 constexpr const char* kUuid = "GPU-fake";
