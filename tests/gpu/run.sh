@@ -95,7 +95,9 @@ skip() {
 facts() {
   date -u
   uname -srm
-  nvidia-smi -q 2>&1 | grep -E '(Driver|CUDA) Version|Product Name|UUID|MIG Mode|  Total|Power Limit|Persistence|Graphics  ' ||
+  local wanted='(Driver|CUDA) Version|Product Name|UUID|MIG Mode|  Total'
+  wanted+='|Power Limit|Persistence|Graphics  '
+  nvidia-smi -q 2>&1 | grep -E "$wanted" ||
     echo "nvidia-smi: nothing"
   ldd --version 2>&1 | head -n 1
   for tool in nvcc compute-sanitizer ncu python3; do
@@ -108,8 +110,13 @@ facts() {
   return 0
 }
 
+# Unpacks the parcel unless that very one is unpacked.
 unpack() {
-  [[ ! -d "$parcel/bin" && -f "$parcel.tar.xz" ]] || return 0
+  [[ -f "$parcel.tar.xz" ]] || return 0
+  local sum
+  sum=$(cksum <"$parcel.tar.xz")
+  [[ "$sum" != "$(cat "$parcel/unpacked" 2>/dev/null)" ]] || return 0
+  rm -rf "$parcel"
   mkdir -p "$parcel"
   {
     if command -v xz >/dev/null; then
@@ -118,7 +125,8 @@ unpack() {
       python3 -c 'import lzma, shutil, sys
 shutil.copyfileobj(lzma.open(sys.argv[1]), sys.stdout.buffer)' "$parcel.tar.xz"
     fi
-  } | tar -C "$parcel" --strip-components=1 -xf - >>"$logs" 2>&1 || rm -rf "$parcel"
+  } | tar -C "$parcel" --strip-components=1 -xf - >>"$logs" 2>&1 &&
+    echo "$sum" >"$parcel/unpacked" || rm -rf "$parcel"
 }
 
 # Whether programs of the parcel start; chooses its loader if only that helps.
@@ -191,7 +199,8 @@ call_b() {
   local few='*RmsNorm*1_thread:*Rope*1_thread:*AppendKv*1_thread'
   few+=':*FreshPages*1_thread:*LargeScores*1_thread:*AddMoments*1_thread'
   few+=':*SelectDimsValues*1_thread:*ReplaceDims*1_thread'
-  few+=':*TopLogits*1_thread:*SelectiveScan*1_thread:*RouteExperts*1_thread:*RowsAreGrouped*1_thread'
+  few+=':*TopLogits*1_thread:*SelectiveScan*1_thread:*RouteExperts*1_thread'
+  few+=':*RowsAreGrouped*1_thread'
   few+=':*ProductsDoNotTouchEachOther*_1'
   if command -v compute-sanitizer >/dev/null; then
     sanitizers "$few"

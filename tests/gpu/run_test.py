@@ -7,6 +7,7 @@ import os
 import pathlib
 import stat
 import subprocess
+import tarfile
 import tempfile
 import unittest
 
@@ -123,6 +124,23 @@ class GpuScriptsTest(unittest.TestCase):
         status, report = self.run_it()
         self.assertEqual(status, 1, report)
         self.assertIn("There is no parcel", report)
+
+    def pack(self, text):
+        """Makes a packed parcel whose golden_test says the text."""
+        folder = self.folder / "packing" / "gpu"
+        self.write(folder / "bin" / "golden_test", f"echo {text}")
+        self.write(folder / "bin" / "qkctl", "exit 0")
+        with tarfile.open(f"{self.parcel}.tar.xz", "w:xz") as parcel:
+            parcel.add(folder, "gpu")
+
+    def test_a_parcel_is_unpacked_and_a_new_one_replaces_it(self):
+        self.make_gpu()
+        for text in ("the first", "the second"):
+            self.pack(text)
+            _, report = self.run_it()
+            self.assertIn(text, report)
+            self.assertIn("| Goldens | passed |", report)
+        self.assertNotIn("the first", report)
 
     def test_bad_arguments(self):
         for arguments in ([], [self.out, "c"], [self.out, "a", "b"]):
