@@ -76,7 +76,7 @@ inline TestBackend CudaTestBackend(const char* name, MatMulLibrary library) {
           .make =
               [library](int threads) {
                 return cuda::MakeCudaBackend(OpenTestRuntime(), threads,
-                                             {.use = library})
+                                             {.matmul = library})
                     .value();
               },
           .has_threads = false,
