@@ -181,6 +181,8 @@ sanitizers() {
 }
 
 call_b() {
+  stage "The service" 40 20 bash tests/gpu/service.sh cuda \
+    "${loader[@]}" "$parcel/bin"
   stage "Ceilings and ops" 120 tables \
     "${loader[@]}" "$parcel/bin/cuda_bench" ceilings ops
   stage "Passes, own matmul" 110 tables \
@@ -194,8 +196,6 @@ call_b() {
   else
     skip transformers "python3 has no torch and transformers"
   fi
-  stage "The service" 40 20 bash tests/gpu/service.sh cuda \
-    "${loader[@]}" "$parcel/bin"
   local few='*RmsNorm*1_thread:*Rope*1_thread:*AppendKv*1_thread'
   few+=':*FreshPages*1_thread:*LargeScores*1_thread:*AddMoments*1_thread'
   few+=':*SelectDimsValues*1_thread:*ReplaceDims*1_thread'
