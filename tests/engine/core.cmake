@@ -72,7 +72,8 @@ string(REPLACE "-" "_" suffix ${cuda_backend})
 foreach(test_and_filter
         backend_conformance_test:* golden_test:* disruption_test:*
         query_head_capture_test:* generation_test:* non_finite_test:*
-        shapes_identity_test:*
+        shapes_identity_test:* gguf_golden_test:* packed_model_test:*
+        vision_test:*
         "identity_test:*bf16*-*PassesThatTakeTurns*"
         "families_identity_test:*bf16*")
   string(REGEX MATCH "^([^:]*):(.*)$" unused ${test_and_filter})
