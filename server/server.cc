@@ -119,7 +119,7 @@ absl::Status Server::Start(Log* log) {
     backend_ = std::move(created.backend);
     description_.passed_over = created.passed_over;
     if (!created.passed_over.empty()) {
-      log->Info("backend_passed_over", {{"reason", created.passed_over}});
+      log->Debug("backend_passed_over", {{"reason", created.passed_over}});
     }
   }
 

@@ -88,6 +88,16 @@ grpc::Status FakeService::AnalyzeMany(
   return Play(context, many_events, stream);
 }
 
+grpc::Status FakeService::GetServerInfo(grpc::ServerContext*,
+                                        const v1::GetServerInfoRequest*,
+                                        v1::ServerInfo* response) {
+  v1::BackendInfo* backend = response->add_backends();
+  backend->set_name("cpu");
+  backend->set_device("a fake");
+  backend->set_passed_over("cuda: no GPU");
+  return grpc::Status::OK;
+}
+
 grpc::Status FakeService::ListModels(grpc::ServerContext*,
                                      const v1::ListModelsRequest* request,
                                      v1::ListModelsResponse* response) {

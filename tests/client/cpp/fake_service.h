@@ -53,6 +53,9 @@ class FakeService : public qkscope::v1::Analysis::Service {
       grpc::ServerReaderWriter<qkscope::v1::AnalyzeManyEvent,
                                qkscope::v1::AnalyzeManyRequest>* stream)
       override;
+  grpc::Status GetServerInfo(grpc::ServerContext* context,
+                             const qkscope::v1::GetServerInfoRequest* request,
+                             qkscope::v1::ServerInfo* response) override;
   grpc::Status ListModels(grpc::ServerContext* context,
                           const qkscope::v1::ListModelsRequest* request,
                           qkscope::v1::ListModelsResponse* response) override;

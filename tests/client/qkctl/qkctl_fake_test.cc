@@ -306,6 +306,7 @@ TEST_F(QkctlFakeTest, EstimateModelsAndHealth) {
   EXPECT_THAT(out_, HasSubstr("prompt            3 tokens"));
   EXPECT_EQ(Qkctl(kModelsCommand, {}), kExitOk) << err_;
   EXPECT_THAT(out_, HasSubstr("fake  READY"));
+  EXPECT_THAT(out_, HasSubstr("\nruns on cpu: a fake; not on cuda: no GPU\n"));
   EXPECT_EQ(Qkctl(kHealthCommand, {}), kExitOk) << err_;
   EXPECT_EQ(out_, "SERVING\n");
   EXPECT_EQ(Qkctl(kHealthCommand, {"--model", "nonesuch"}), kExitNotFound);
