@@ -119,7 +119,8 @@ absl::Status Server::Start(Log* log) {
     backend_ = std::move(created.backend);
     description_.passed_over = created.passed_over;
     if (!created.passed_over.empty()) {
-      log->Debug("backend_passed_over", {{"reason", created.passed_over}});
+      log->Write(LogLevel::kDebug, "backend_passed_over",
+                 {{"reason", created.passed_over}});
     }
   }
 
