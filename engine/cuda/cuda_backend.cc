@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/cuda/attention.h"
 #include "engine/cuda/describe.h"
@@ -343,6 +344,12 @@ void CudaBackend::AppendKv(const float* k, const float* v, int head_dim,
 void CudaBackend::Attention(const float* q, const AttentionConfig& config,
                             const KvView& kv, Range of, float* out) {
   queue_->RunAside([&] {
+    if (config.head_dim > kMostHeadDim) {
+      queue_->Note(absl::UnimplementedError(
+          absl::StrCat("attention on a GPU takes heads of at most ",
+                       kMostHeadDim, " dims, got ", config.head_dim)));
+      return;
+    }
     const CudaRowTable& rows = CudaRowTable::Of(*kv.rows);
     absl::StatusOr<AttentionTask> task = rows.Plan(
         config, kv, of, 2 * facts().multiprocessors, kMostAttentionScratch);

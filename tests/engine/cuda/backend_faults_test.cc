@@ -108,6 +108,25 @@ TEST(CudaFaultsTest, AnswersARequest) {
   EXPECT_EQ(device.runtime->live_objects(), 0);
 }
 
+TEST(CudaFaultsTest, HeadsThatAreTooLongAreRefused) {
+  EmulatedDevice device;
+  AttentionConfig config;
+  config.num_heads = config.num_kv_heads = 1;
+  config.head_dim = 512;
+  const int64_t half = 512 * kPageSize * 4;
+  const DeviceBuffer page = device.backend->Allocate(2 * half).value();
+  const DeviceBuffer q = device.backend->Allocate(512 * 4).value();
+  void* const pages[] = {page.as<void>()};
+  const auto rows = device.backend->MakeRowTable({{0, 1, 0, pages}});
+  ASSERT_TRUE(rows.ok()) << rows.status();
+  const KvView kv = {rows->get(), {0, half, 1}, {}, ComputeType::kF32};
+  device.backend->Attention(q.as<float>(), config, kv, {0, 1}, q.as<float>());
+  EXPECT_EQ(device.backend->Synchronize(),
+            absl::UnimplementedError("attention on a GPU takes heads of at "
+                                     "most 256 dims, got 512"));
+  EXPECT_TRUE(device.backend->Synchronize().ok());
+}
+
 TEST(CudaFaultsTest, ALostDeviceIsToldOnceAndForGood) {
   int64_t k = 0;
   for (bool failed = true; failed; k += 17) {
