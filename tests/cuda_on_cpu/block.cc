@@ -75,6 +75,8 @@ Block::Block(dim3 shape, size_t shared_bytes, std::function<void()> body)
   if (n_ > 1024 || n_ < 1) Fail("a block has 1 to 1024 threads", {});
   warps_.resize((n_ + 31) / 32);
   threads_.resize(n_);
+  // A thread that has ended has left it so.
+  for (Thread& thread : threads_) thread.copies.resize(1);
   while (static_cast<int>(Stacks().size()) < 2 * n_) {
     Stacks().push_back(std::make_unique<Fiber>());
   }
@@ -106,8 +108,8 @@ void Block::Run(uint3 index) {
   ready_.clear();
   head_ = 0;
   for (int i = 0; i < n_; ++i) {
-    threads_[i] = {};
-    threads_[i].copies.resize(1);
+    threads_[i].state = Thread::kReady;
+    threads_[i].where = {};
     fiber(i).Prepare(&Block::Entry, this);
     ready_.push_back(i);
   }
