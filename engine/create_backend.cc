@@ -1,7 +1,6 @@
 #include "engine/create_backend.h"
 
 #include <utility>
-#include <vector>
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/escaping.h"

@@ -102,8 +102,8 @@ void Mlp(const float* x, const MlpWeights& w, const MlpConfig& c, int n,
 }
 
 // out (n, hidden) = each row's sum over its experts, weighted by their
-// probabilities. Rows are grouped by expert, and each expert runs once, over
-// all of its rows; a row's sum runs over ascending experts.
+// probabilities. Rows are grouped by expert, and each expert, which has gates,
+// runs once over all of its rows; a row's sum runs over ascending experts.
 void Experts(const float* x, const LayerWeights& w, const MlpConfig& c, int n,
              Batch& batch, float* out) {
   Backend& b = batch.backend();

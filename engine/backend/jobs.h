@@ -37,6 +37,8 @@ struct KvPart {
   int64_t v_offset = 0;
   int heads = 0;  // the model's KV heads, or its query heads if each query head
                   // reads keys of its own
+
+  bool operator==(const KvPart&) const = default;
 };
 
 // Pages of one layer that stand for the cache's in the positions of a

@@ -78,7 +78,7 @@ template <typename T>
 __device__ KvTile<T> KvTileAt(const KvPages& kv, const AttentionTile& tile,
                               const AttentionShape& shape, int page, int head) {
   const char* base = nullptr;
-  KvLayout layout = kv.layout;
+  KvPart layout = kv.layout;
   if (tile.fresh >= 0) {
     const FreshPages& fresh = kv.fresh[tile.fresh];
     const int i = page - fresh.first_page;

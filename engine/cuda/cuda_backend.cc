@@ -332,11 +332,10 @@ void CudaBackend::AppendKv(const float* k, const float* v, int head_dim,
                            const KvView& kv) {
   queue_->Run([&] {
     const CudaRowTable& rows = CudaRowTable::Of(*kv.rows);
-    const KvLayout layout = {kv.part.k_offset, kv.part.v_offset, kv.part.heads};
-    cuda::AppendKv(k, v, layout, kv.type, head_dim, rows.page_rows(),
+    cuda::AppendKv(k, v, kv.part, kv.type, head_dim, rows.page_rows(),
                    rows.num_page_rows(), rows.pages(), stream());
     const std::vector<FillJob> jobs = rows.FillJobs(kv);
-    FillFreshPages(jobs.data(), Count(jobs), layout, kv.type, head_dim,
+    FillFreshPages(jobs.data(), Count(jobs), kv.part, kv.type, head_dim,
                    stream());
   });
 }

@@ -71,7 +71,7 @@ void Copy(const CopyJob* jobs, int count, Stream stream);
 // --- kv_cache.cu
 
 // Stores k, v (rows, layout.heads, head_dim) into pages; tiles (count).
-void AppendKv(const float* k, const float* v, const KvLayout& layout,
+void AppendKv(const float* k, const float* v, const KvPart& layout,
               ComputeType type, int head_dim, const PageRows* tiles, int count,
               void* const* pages, Stream stream);
 
@@ -86,7 +86,7 @@ struct FillJob {
   const void* cached = nullptr;  // the page that the first fresh one stands for
 };
 // `layout`: of the cached pages.
-void FillFreshPages(const FillJob* jobs, int count, const KvLayout& layout,
+void FillFreshPages(const FillJob* jobs, int count, const KvPart& layout,
                     ComputeType type, int head_dim, Stream stream);
 
 // --- mamba.cu

@@ -25,7 +25,7 @@ __device__ T* At(const void* page, int64_t offset) {
 // through shared memory, which turns it: a warp reads dims and writes slots.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    AppendKernel(const float* k, const float* v, KvLayout layout, int head_dim,
+    AppendKernel(const float* k, const float* v, KvPart layout, int head_dim,
                  const PageRows* tiles, void* const* pages) {
   auto& shared = Shared<AppendShared>();
   const PageRows tile = tiles[blockIdx.x];
@@ -53,10 +53,10 @@ __global__ void __launch_bounds__(kThreads)
 // A block for each head of each page of each job.
 template <typename T, typename List>
 __global__ void __launch_bounds__(kThreads)
-    FillKernel(QK_ARGUMENTS(List) list, KvLayout cached, int head_dim) {
+    FillKernel(QK_ARGUMENTS(List) list, KvPart cached, int head_dim) {
   const FillJob& job = list.jobs[blockIdx.z];
   const int head = blockIdx.x, page = blockIdx.y;
-  const KvLayout& to = job.fresh.layout;
+  const KvPart& to = job.fresh.layout;
   if (head >= to.heads || page >= job.fresh.pages) return;
   const int group = to.heads / cached.heads;
   const int64_t old_head = int64_t{head / group} * head_dim * kPageSize;
@@ -82,7 +82,7 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-void AppendKv(const float* k, const float* v, const KvLayout& layout,
+void AppendKv(const float* k, const float* v, const KvPart& layout,
               ComputeType type, int head_dim, const PageRows* tiles, int count,
               void* const* pages, Stream stream) {
   const auto run = [&](auto kernel) {
@@ -97,7 +97,7 @@ void AppendKv(const float* k, const float* v, const KvLayout& layout,
   }
 }
 
-void FillFreshPages(const FillJob* jobs, int count, const KvLayout& layout,
+void FillFreshPages(const FillJob* jobs, int count, const KvPart& layout,
                     ComputeType type, int head_dim, Stream stream) {
   ForJobs(jobs, count, [&](const auto& list, int n) {
     using List = std::decay_t<decltype(list)>;

@@ -6,20 +6,14 @@
 
 #include <cstdint>
 
+#include "engine/backend/jobs.h"
+
 namespace qk::cuda {
-
-// One layer's part of a page.
-struct KvLayout {
-  int64_t k_offset = 0, v_offset = 0;  // bytes
-  int heads = 0;  // the KV heads, or the query heads if each has its own keys
-
-  bool operator==(const KvLayout&) const = default;
-};
 
 // Pages that stand for some of a sequence's own in one layer.
 struct FreshPages {
   int first_page = 0, pages = 0;
-  KvLayout layout;
+  KvPart layout;
   void* base = nullptr;
   int64_t stride = 0;  // bytes, from page to page
 
@@ -29,7 +23,7 @@ struct FreshPages {
 // What attention reads in one layer.
 struct KvPages {
   void* const* pages = nullptr;  // of all sequences, one after another
-  KvLayout layout;
+  KvPart layout;
   const FreshPages* fresh = nullptr;
 };
 

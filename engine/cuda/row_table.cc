@@ -4,25 +4,21 @@
 #include <utility>
 
 #include "engine/base/check.h"
+#include "engine/cuda/arguments.h"
 
 namespace qk::cuda {
 namespace {
 
-template <typename T>
-int64_t SizeOf(const std::vector<T>& values) {
-  return static_cast<int64_t>(values.size() * sizeof(T));
-}
-
-template <typename T>
-absl::StatusOr<DeviceBuffer> OnDevice(const std::vector<T>& values,
+absl::StatusOr<DeviceBuffer> OnDevice(const Arguments& lists,
                                       Backend* backend) {
-  QK_ASSIGN_OR_RETURN(DeviceBuffer buffer, backend->Allocate(SizeOf(values)));
-  backend->Upload(buffer.as<void>(), values.data(), SizeOf(values));
+  QK_ASSIGN_OR_RETURN(DeviceBuffer buffer, backend->Allocate(lists.size()));
+  backend->Upload(buffer.as<void>(), lists.data(), lists.size());
   return buffer;
 }
 
-KvLayout LayoutOf(const KvPart& part) {
-  return {part.k_offset, part.v_offset, part.heads};
+template <typename T>
+T* At(const DeviceBuffer& buffer, int64_t offset) {
+  return reinterpret_cast<T*>(buffer.as<uint8_t>() + offset);
 }
 
 AttentionShape ShapeOf(const AttentionConfig& config, const KvView& kv) {
@@ -71,9 +67,12 @@ absl::Status CudaRowTable::Upload() {
       row += n;
     }
   }
+  Arguments lists;
+  const int64_t of_rows = lists.Add(rows), of_pages = lists.Add(page_list_);
+  QK_ASSIGN_OR_RETURN(memory_, OnDevice(lists, backend_));
   num_page_rows_ = static_cast<int>(rows.size());
-  QK_ASSIGN_OR_RETURN(page_rows_, OnDevice(rows, backend_));
-  QK_ASSIGN_OR_RETURN(pages_, OnDevice(page_list_, backend_));
+  page_rows_ = At<PageRows>(memory_, of_rows);
+  pages_ = At<void*>(memory_, of_pages);
   return absl::OkStatus();
 }
 
@@ -95,7 +94,7 @@ std::vector<int> CudaRowTable::FreshOf(const KvView& kv) const {
 FreshPages CudaRowTable::DeviceForm(const qk::FreshPages& fresh) const {
   const Sequence& s = sequences_[fresh.sequence];
   return {s.first_page(), (s.keys() - 1) / kPageSize - s.first_page() + 1,
-          LayoutOf(fresh.part), fresh.base, fresh.stride};
+          fresh.part, fresh.base, fresh.stride};
 }
 
 std::vector<FillJob> CudaRowTable::FillJobs(const KvView& kv) const {
@@ -123,10 +122,12 @@ absl::StatusOr<KvPages> CudaRowTable::PagesOf(const KvView& kv) const {
     list.push_back(DeviceForm(fresh));
   }
   if (list != fresh_list_) {
-    QK_ASSIGN_OR_RETURN(fresh_, OnDevice(list, backend_));
+    Arguments lists;
+    lists.Add(list);
+    QK_ASSIGN_OR_RETURN(fresh_, OnDevice(lists, backend_));
     fresh_list_ = std::move(list);
   }
-  return KvPages{pages(), LayoutOf(kv.part), fresh_.as<FreshPages>()};
+  return KvPages{pages(), kv.part, fresh_.as<FreshPages>()};
 }
 
 absl::StatusOr<CudaRowTable::Planned> CudaRowTable::MakePlan(
@@ -147,15 +148,16 @@ absl::StatusOr<CudaRowTable::Planned> CudaRowTable::MakePlan(
   made.of = of;
   made.fresh = std::move(fresh);
   made.scratch_floats = plan.scratch_floats(shape);
-  QK_ASSIGN_OR_RETURN(made.memory, backend_->Allocate(SizeOf(plan.tiles) +
-                                                      SizeOf(plan.merges)));
-  auto* tiles = made.memory.as<AttentionTile>();
-  auto* merges = reinterpret_cast<AttentionMerge*>(tiles + plan.tiles.size());
-  backend_->Upload(tiles, plan.tiles.data(), SizeOf(plan.tiles));
-  backend_->Upload(merges, plan.merges.data(), SizeOf(plan.merges));
-  made.work = {tiles,         static_cast<int>(plan.tiles.size()),
-               merges,        static_cast<int>(plan.merges.size()),
-               plan.partials, nullptr};
+  Arguments lists;
+  const int64_t of_tiles = lists.Add(plan.tiles);
+  const int64_t of_merges = lists.Add(plan.merges);
+  QK_ASSIGN_OR_RETURN(made.memory, OnDevice(lists, backend_));
+  made.work = {At<AttentionTile>(made.memory, of_tiles),
+               static_cast<int>(plan.tiles.size()),
+               At<AttentionMerge>(made.memory, of_merges),
+               static_cast<int>(plan.merges.size()),
+               plan.partials,
+               nullptr};
   return made;
 }
 

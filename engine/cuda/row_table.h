@@ -35,9 +35,9 @@ class CudaRowTable final : public RowTable {
   // The end of the last sequence's rows.
   int end() const;
   // The rows of all sequences, page by page, and the pages (device memory).
-  const PageRows* page_rows() const { return page_rows_.as<PageRows>(); }
+  const PageRows* page_rows() const { return page_rows_; }
   int num_page_rows() const { return num_page_rows_; }
-  void* const* pages() const { return pages_.as<void*>(); }
+  void* const* pages() const { return pages_; }
 
   std::vector<FillJob> FillJobs(const KvView& kv) const;
   std::vector<MambaRows> StatesAt(int64_t offset) const;
@@ -87,7 +87,9 @@ class CudaRowTable final : public RowTable {
   Backend* const backend_;
   std::vector<Sequence> sequences_;
   std::vector<void*> page_list_;  // of all sequences
-  DeviceBuffer pages_, page_rows_;
+  DeviceBuffer memory_;           // of the next two
+  const PageRows* page_rows_ = nullptr;
+  void* const* pages_ = nullptr;
   int num_page_rows_ = 0;
   // What layers have asked for so far.
   mutable std::vector<FreshPages> fresh_list_;

@@ -125,6 +125,17 @@ class RunSink {
                           const RunTimes& times) = 0;
 };
 
+// Ignores what a run sends; its end is for the derived class.
+class IgnoringSink : public RunSink {
+ public:
+  void OnLayer(LayerFrame) override {}
+  void OnApplied(AppliedRule) override {}
+  void OnToken(TokenEvent) override {}
+  void OnComparison(ComparisonResult) override {}
+  void OnLogits(int, std::vector<PositionLogits>) override {}
+  void OnScore(ScoreResult) override {}
+};
+
 }  // namespace qk
 
 #endif  // QKSCOPE_ENGINE_TYPES_RESULTS_H_

@@ -23,15 +23,9 @@ absl::Status ShuttingDown() {
                  absl::UnavailableError("server is shutting down"));
 }
 
-// Ignores the results of a run; only its end counts.
-class IgnoringSink : public RunSink {
+// Only the end of a run counts.
+class EndSink final : public IgnoringSink {
  public:
-  void OnLayer(LayerFrame) override {}
-  void OnApplied(AppliedRule) override {}
-  void OnToken(TokenEvent) override {}
-  void OnComparison(ComparisonResult) override {}
-  void OnLogits(int, std::vector<PositionLogits>) override {}
-  void OnScore(ScoreResult) override {}
   void OnFinished(const absl::Status& status, const std::vector<ArmSummary>&,
                   const RunTimes&) override {
     end_.set_value(status);
@@ -242,7 +236,7 @@ absl::Status ModelManager::WarmUp(const LoadRequest& request,
   spec.logits.emplace();
   spec.logits->top_n = 1;
   spec.logits->positions = {0};
-  auto sink = std::make_shared<IgnoringSink>();
+  auto sink = std::make_shared<EndSink>();
   std::future<absl::Status> end = sink->end();
   ScheduledRun run;
   run.prefill_rows = 1;

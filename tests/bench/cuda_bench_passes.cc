@@ -17,14 +17,8 @@
 namespace qk::bench {
 namespace {
 
-class NullSink : public RunSink {
+class NullSink : public IgnoringSink {
  public:
-  void OnLayer(LayerFrame) override {}
-  void OnApplied(AppliedRule) override {}
-  void OnToken(TokenEvent) override {}
-  void OnComparison(ComparisonResult) override {}
-  void OnLogits(int, std::vector<PositionLogits>) override {}
-  void OnScore(ScoreResult) override {}
   void OnFinished(const absl::Status& status, const std::vector<ArmSummary>&,
                   const RunTimes&) override {
     Check(status);

@@ -34,16 +34,11 @@ double Since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-class NullSink : public RunSink {
+class NullSink : public IgnoringSink {
  public:
   void OnLayer(LayerFrame) override {
     if (frames_++ == 0) first_frame_ = Clock::now();
   }
-  void OnApplied(AppliedRule) override {}
-  void OnToken(TokenEvent) override {}
-  void OnComparison(ComparisonResult) override {}
-  void OnLogits(int, std::vector<PositionLogits>) override {}
-  void OnScore(ScoreResult) override {}
   void OnFinished(const absl::Status& status, const std::vector<ArmSummary>&,
                   const RunTimes&) override {
     if (!status.ok()) {

@@ -11,13 +11,14 @@
 #include "engine/base/check.h"
 #include "engine/base/half.h"
 #include "engine/model/open_model.h"
+#include "tests/engine/formats/listed_source.h"
 
 namespace qk::testing {
 namespace {
 
 // Tensors whose data all lie in one piece of memory, each from another place
 // on, so that a large model takes little of the host.
-class RandomSource final : public TensorSource {
+class RandomSource final : public ListedSource {
  public:
   explicit RandomSource(const Architecture& architecture) {
     std::map<std::string, std::vector<int64_t>> shapes;
@@ -38,14 +39,6 @@ class RandomSource final : public TensorSource {
     }
   }
 
-  absl::Span<const TensorInfo> tensors() const override { return tensors_; }
-  const TensorInfo* Find(absl::string_view name) const override {
-    for (const TensorInfo& tensor : tensors_) {
-      if (tensor.name == name) return &tensor;
-    }
-    return nullptr;
-  }
-  void DropPages() override {}
   std::string Sha256Hex() const override { return std::string(64, '0'); }
   int64_t file_bytes() const override { return bytes_; }
 
@@ -71,7 +64,6 @@ class RandomSource final : public TensorSource {
   }
 
   std::vector<uint16_t> values_;
-  std::vector<TensorInfo> tensors_;
   int64_t bytes_ = 0;
 };
 

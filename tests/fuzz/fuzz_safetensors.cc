@@ -9,31 +9,14 @@
 #include "engine/formats/dequantize.h"
 #include "engine/formats/packed_int4.h"
 #include "engine/formats/safetensors.h"
+#include "tests/engine/formats/listed_source.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace {
 
 constexpr int64_t kMaxElements = 1 << 16;
 
-class Source : public qk::TensorSource {
- public:
-  explicit Source(std::vector<qk::TensorInfo> tensors)
-      : tensors_(std::move(tensors)) {}
-
-  absl::Span<const qk::TensorInfo> tensors() const override { return tensors_; }
-  const qk::TensorInfo* Find(absl::string_view name) const override {
-    const auto found = std::find_if(
-        tensors_.begin(), tensors_.end(),
-        [&](const qk::TensorInfo& tensor) { return tensor.name == name; });
-    return found == tensors_.end() ? nullptr : &*found;
-  }
-  void DropPages() override {}
-  std::string Sha256Hex() const override { return ""; }
-  int64_t file_bytes() const override { return 0; }
-
- private:
-  std::vector<qk::TensorInfo> tensors_;
-};
+using Source = qk::testing::ListedSource;
 
 void ReadPacked(const Source& source, absl::string_view module, int64_t out,
                 int64_t in, const qk::Int4Format& format) {

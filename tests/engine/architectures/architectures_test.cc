@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "tests/engine/architectures/architectures_testing.h"
+#include "tests/engine/formats/listed_source.h"
 #include "tests/engine/formats/testing.h"
 
 namespace qk::testing {
@@ -217,26 +218,13 @@ TEST(FeaturesTest, MRope) {
 }
 
 // A source that has only names.
-class NamesSource : public TensorSource {
+class NamesSource : public ListedSource {
  public:
   explicit NamesSource(const Tensors& tensors) {
     for (const auto& [name, shape] : tensors) {
       tensors_.push_back({name, DType::kF32, shape, {}});
     }
   }
-  absl::Span<const TensorInfo> tensors() const override { return tensors_; }
-  const TensorInfo* Find(absl::string_view name) const override {
-    for (const TensorInfo& tensor : tensors_) {
-      if (tensor.name == name) return &tensor;
-    }
-    return nullptr;
-  }
-  void DropPages() override {}
-  std::string Sha256Hex() const override { return ""; }
-  int64_t file_bytes() const override { return 0; }
-
- private:
-  std::vector<TensorInfo> tensors_;
 };
 
 struct Renamed {

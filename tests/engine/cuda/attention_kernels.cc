@@ -163,9 +163,8 @@ DevicePass::DevicePass(const AttentionData& data) : data_(data) {
 }
 
 void DevicePass::Append(const std::vector<float>& k,
-                        const std::vector<float>& v,
-                        const cuda::KvLayout& layout, const Span& span,
-                        int first_page, void* const* pages) {
+                        const std::vector<float>& v, const KvPart& layout,
+                        const Span& span, int first_page, void* const* pages) {
   std::vector<cuda::PageRows> tiles;
   for (int row = 0; row < span.rows;) {
     const int position = span.first_position + row;

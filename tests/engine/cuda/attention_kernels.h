@@ -72,17 +72,17 @@ class DevicePass {
   std::vector<uint8_t> Page(int sequence, int page) const {
     return pages_[first_page_[sequence] + page].Read();
   }
-  const cuda::KvLayout& layout() const { return layout_; }
+  const KvPart& layout() const { return layout_; }
 
  private:
   void Append(const std::vector<float>& k, const std::vector<float>& v,
-              const cuda::KvLayout& layout, const Span& span, int first_page,
+              const KvPart& layout, const Span& span, int first_page,
               void* const* pages);
   cuda::AttentionShape Shape(int group) const;
   std::vector<float> Attend(bool of_fresh, int blocks);
 
   const AttentionData& data_;
-  cuda::KvLayout layout_, fresh_layout_;
+  KvPart layout_, fresh_layout_;
   std::vector<Array<uint8_t>> pages_;
   std::vector<void*> page_list_;
   std::vector<int> first_page_;  // of each sequence

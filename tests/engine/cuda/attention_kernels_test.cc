@@ -168,7 +168,7 @@ TEST_P(AttentionKernelTest, AppendKvWritesItsSlotsOnly) {
   const DevicePass pass(data);
   for (int p = 0; p < 3; ++p) {
     const std::vector<uint8_t> page = pass.Page(0, p);
-    const cuda::KvLayout& at = pass.layout();
+    const KvPart& at = pass.layout();
     for (int64_t i = 0; i < at.k_offset; ++i) ASSERT_EQ(page[i], 0xFF);
     for (int i = 0; i < 2 * 40 * kPageSize; ++i) {
       const int head = i / (40 * kPageSize), d = i / kPageSize % 40;

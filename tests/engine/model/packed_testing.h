@@ -18,6 +18,7 @@
 #include "engine/base/half.h"
 #include "engine/formats/packed_int4.h"
 #include "engine/formats/safetensors.h"
+#include "tests/engine/formats/listed_source.h"
 #include "tests/engine/formats/testing.h"
 
 namespace qk::testing {
@@ -54,7 +55,7 @@ inline std::string Serialize(const FileTensors& tensors) {
 }
 
 // A safetensors file in memory.
-class MemorySource : public TensorSource {
+class MemorySource : public ListedSource {
  public:
   explicit MemorySource(const FileTensors& tensors)
       : file_(Serialize(tensors)) {
@@ -63,20 +64,10 @@ class MemorySource : public TensorSource {
     if (contents.ok()) tensors_ = std::move(contents->tensors);
   }
 
-  absl::Span<const TensorInfo> tensors() const override { return tensors_; }
-  const TensorInfo* Find(absl::string_view name) const override {
-    for (const TensorInfo& tensor : tensors_) {
-      if (tensor.name == name) return &tensor;
-    }
-    return nullptr;
-  }
-  void DropPages() override {}
-  std::string Sha256Hex() const override { return ""; }
   int64_t file_bytes() const override { return file_.size(); }
 
  private:
   const std::string file_;
-  std::vector<TensorInfo> tensors_;
 };
 
 class RandomLayer {
