@@ -27,6 +27,7 @@
 #include "engine/backend/arrival.h"
 #include "engine/backend/jobs.h"
 #include "engine/backend/moment.h"
+#include "engine/backend/weight_rows.h"
 #include "engine/base/mutex.h"
 #include "engine/types/backend_info.h"
 #include "engine/types/compute_type.h"
@@ -115,10 +116,6 @@ struct Tiles {
   int64_t staging_bytes = int64_t{4} << 20;
 };
 
-// Writes rows [begin, end) of a weight, float32 (end - begin, in), to `out`.
-// Called from several threads at once.
-using RowReader = std::function<void(int64_t begin, int64_t end, float* out)>;
-
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -157,7 +154,11 @@ class Backend {
   // `bias`: (out) or nullptr.
   virtual absl::StatusOr<std::unique_ptr<Matrix>> PackMatrix(
       int64_t out_features, int64_t in_features, ComputeType type,
-      const RowReader& rows, const float* bias) = 0;
+      const WeightRows& rows, const float* bias) = 0;
+  // A table (n, width) in the compute type, as Embed reads it.
+  virtual absl::StatusOr<DeviceBuffer> PackTable(int64_t n, int64_t width,
+                                                 ComputeType type,
+                                                 const WeightRows& rows) = 0;
 
   // --- the forward pass
   // Once per pass, and again when a sequence leaves it.

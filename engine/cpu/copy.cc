@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "engine/base/half.h"
 #include "engine/cpu/kernels.h"
@@ -24,6 +25,22 @@ void Embed(const void* table, ComputeType type,
     }
     out += hidden;
   }
+}
+
+void FillTable(const RowReader& rows, int64_t n, int64_t width,
+               ComputeType type, void* table, ThreadPool& pool) {
+  pool.For((n + kRows - 1) / kRows, [&](int64_t i, int) {
+    const int64_t begin = i * kRows;
+    const int64_t end = std::min<int64_t>(n, begin + kRows);
+    if (type == ComputeType::kF32) {
+      rows(begin, end, static_cast<float*>(table) + begin * width);
+      return;
+    }
+    std::vector<float> values((end - begin) * width);
+    rows(begin, end, values.data());
+    std::transform(values.begin(), values.end(),
+                   static_cast<uint16_t*>(table) + begin * width, RoundToBF16);
+  });
 }
 
 void ExpandHeads(absl::Span<const ExpandJob> jobs, ThreadPool& pool) {

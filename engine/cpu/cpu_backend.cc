@@ -108,9 +108,17 @@ class CpuBackend final : public Backend {
 
   absl::StatusOr<std::unique_ptr<Matrix>> PackMatrix(
       int64_t out_features, int64_t in_features, ComputeType type,
-      const RowReader& rows, const float* bias) override {
+      const WeightRows& rows, const float* bias) override {
     auto* pack = UsesOneDnn(type) ? &cpu::PackOneDnn : &cpu::PackHighway;
-    return pack(out_features, in_features, type, rows, bias, pool_);
+    return pack(out_features, in_features, type, rows.floats, bias, pool_);
+  }
+  absl::StatusOr<DeviceBuffer> PackTable(int64_t n, int64_t width,
+                                         ComputeType type,
+                                         const WeightRows& rows) override {
+    QK_ASSIGN_OR_RETURN(DeviceBuffer table,
+                        Allocate(n * width * BytesOf(type)));
+    cpu::FillTable(rows.floats, n, width, type, table.as<void>(), pool_);
+    return table;
   }
 
   void Embed(const void* table, ComputeType type,

@@ -145,6 +145,9 @@ void ReplaceDims(absl::Span<const ReplaceJob> jobs, ThreadPool& pool);
 void DisruptPerToken(absl::Span<const TokenRuleJob> jobs, ThreadPool& pool);
 
 // copy.cc
+// table (n, width), in the compute type, = the rows.
+void FillTable(const RowReader& rows, int64_t n, int64_t width,
+               ComputeType type, void* table, ThreadPool& pool);
 void Embed(const void* table, ComputeType type,
            absl::Span<const int32_t> tokens, int hidden, float* out);
 void ExpandHeads(absl::Span<const ExpandJob> jobs, ThreadPool& pool);

@@ -36,7 +36,7 @@ class CudaBackend final : public Backend {
                     const CudaLibraries& libraries);
 
   BackendInfo info() const override;
-  Tiles tiles() const override;
+  Tiles tiles() const override { return GpuTiles(); }
   DeviceReading Read() const override {
     if (nvml_ == nullptr) return {};
     return nvml_->Read().value_or(DeviceReading());
@@ -65,7 +65,10 @@ class CudaBackend final : public Backend {
 
   absl::StatusOr<std::unique_ptr<Matrix>> PackMatrix(
       int64_t out_features, int64_t in_features, ComputeType type,
-      const RowReader& rows, const float* bias) override;
+      const WeightRows& rows, const float* bias) override;
+  absl::StatusOr<DeviceBuffer> PackTable(int64_t n, int64_t width,
+                                         ComputeType type,
+                                         const WeightRows& rows) override;
   absl::StatusOr<std::unique_ptr<RowTable>> MakeRowTable(
       absl::Span<const SequenceRows> sequences) override {
     return CudaRowTable::Make(sequences, this);
@@ -275,36 +278,32 @@ BackendInfo CudaBackend::info() const {
                   products_->kernel_id(ComputeType::kBF16));
 }
 
-// A GPU has no cache that intermediate values would have to stay in.
-Tiles CudaBackend::tiles() const {
-  Tiles tiles;
-  tiles.mlp_rows = 2048;
-  tiles.step_rows = 8192;
-  tiles.step_keys = 8192;
-  tiles.logits_bytes = int64_t{128} << 20;
-  tiles.staging_bytes = int64_t{16} << 20;
-  return tiles;
-}
-
 // --- weights and products
+
+absl::StatusOr<DeviceBuffer> CudaBackend::PackTable(int64_t n, int64_t width,
+                                                    ComputeType type,
+                                                    const WeightRows& rows) {
+  QK_ASSIGN_OR_RETURN(DeviceBuffer table, Allocate(n * width * BytesOf(type)));
+  // The memory may be used by another stream from here on.
+  absl::Status status = queue_->runtime().WaitFor(stream());
+  if (status.ok()) {
+    status = loader_->Load(rows, n, width, type, table.as<void>());
+  }
+  if (IsLost(status)) queue_->Note(status);
+  QK_RETURN_IF_ERROR(status);
+  return table;
+}
 
 absl::StatusOr<std::unique_ptr<Matrix>> CudaBackend::PackMatrix(
     int64_t out_features, int64_t in_features, ComputeType type,
-    const RowReader& rows, const float* bias) {
+    const WeightRows& rows, const float* bias) {
   QK_ASSIGN_OR_RETURN(DeviceBuffer w,
-                      Allocate(out_features * in_features * BytesOf(type)));
+                      PackTable(out_features, in_features, type, rows));
   DeviceBuffer device_bias;
   if (bias != nullptr) {
     QK_ASSIGN_OR_RETURN(device_bias, Allocate(4 * out_features));
     Upload(device_bias.as<void>(), bias, 4 * out_features);
   }
-  // The memory may be used by another stream from here on.
-  absl::Status status = queue_->runtime().WaitFor(stream());
-  if (status.ok()) {
-    status = loader_->Load(rows, out_features, in_features, type, w.as<void>());
-  }
-  if (IsLost(status)) queue_->Note(status);
-  QK_RETURN_IF_ERROR(status);
   const int out = static_cast<int>(out_features);
   const int in = static_cast<int>(in_features);
   std::optional<CublasLtPlan> plan;

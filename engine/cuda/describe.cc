@@ -26,4 +26,15 @@ BackendInfo Describe(const DeviceFacts& facts, const DeviceReading& reading,
   return info;
 }
 
+// A GPU has no cache that intermediate values would have to stay in.
+Tiles GpuTiles() {
+  Tiles tiles;
+  tiles.mlp_rows = 2048;
+  tiles.step_rows = 8192;
+  tiles.step_keys = 8192;
+  tiles.logits_bytes = int64_t{128} << 20;
+  tiles.staging_bytes = int64_t{16} << 20;
+  return tiles;
+}
+
 }  // namespace qk::cuda

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "engine/backend/backend.h"
 #include "engine/cuda/runtime.h"
 #include "engine/types/backend_info.h"
 #include "engine/types/device_reading.h"
@@ -13,6 +14,8 @@ namespace qk::cuda {
 // `f32`, `bf16`: what multiplies matrices of these types.
 BackendInfo Describe(const DeviceFacts& facts, const DeviceReading& reading,
                      const std::string& f32, const std::string& bf16);
+
+Tiles GpuTiles();
 
 }  // namespace qk::cuda
 

@@ -49,37 +49,51 @@ class CudaMatrix final : public Matrix {
 };
 
 // Reads weights with several threads of the host into pinned memory, from where
-// they go up in large pieces, by a stream of their own; the device rounds them.
-// Any thread may call it.
+// they go up in large parts, by a stream of their own: as the file has them
+// where it can be, as float32 otherwise. The device converts them. Any thread
+// may call it.
 class WeightLoader {
  public:
-  WeightLoader(std::shared_ptr<Runtime> runtime, int threads)
-      : runtime_(std::move(runtime)), pool_(threads) {}
+  // What goes up at once has `part_bytes`, or a row (of 4-bit integers, eight)
+  // if that is more; pinned memory has a few times that.
+  WeightLoader(std::shared_ptr<Runtime> runtime, int threads,
+               int64_t part_bytes = int64_t{16} << 20)
+      : runtime_(std::move(runtime)), least_(part_bytes), pool_(threads) {}
   // Waits for the device.
   ~WeightLoader();
   WeightLoader(const WeightLoader&) = delete;
   WeightLoader& operator=(const WeightLoader&) = delete;
 
   // w (out, in), in the compute type, on the device = the rows. Returns when it
-  // is there.
-  absl::Status Load(const RowReader& rows, int64_t out, int64_t in,
+  // is there, or when nothing writes to it any more.
+  absl::Status Load(const WeightRows& rows, int64_t out, int64_t in,
                     ComputeType type, void* w);
 
  private:
-  absl::Status MakeRoom(int64_t row_bytes)
+  // For parts of at least `bytes`.
+  absl::Status MakeRoom(int64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status LoadBlocks(const BlockRows& rows, int64_t out, int64_t in,
+                          ComputeType type, void* w)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status LoadRows(const RowReader& rows, int64_t begin, int64_t end,
-                        int64_t in, ComputeType type, void* w)
+  absl::Status LoadInt4(const Int4Rows& rows, int64_t out, int64_t in,
+                        ComputeType type, void* w)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status LoadInt4Part(const Int4Rows& rows, Range outputs, int in,
+                            ComputeType type, void* w)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Calls task(share of [0, n)) in all threads.
+  template <typename Task>
+  void Share(int64_t n, const Task& task);
 
   const std::shared_ptr<Runtime> runtime_;
+  const int64_t least_;  // of part_bytes_
   ThreadPool pool_;
   Mutex mutex_;
   Stream stream_ ABSL_GUARDED_BY(mutex_) = nullptr;
   std::unique_ptr<UploadRing> ring_ ABSL_GUARDED_BY(mutex_);
   int64_t part_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
-  // Float32 values (part_bytes_) that wait to be rounded.
-  float* unrounded_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  // Device memory (part_bytes_): what waits to be converted.
+  uint8_t* stored_ ABSL_GUARDED_BY(mutex_) = nullptr;
 };
 
 }  // namespace qk::cuda

@@ -8,6 +8,7 @@
 namespace qk::cuda {
 
 __device__ inline uint32_t FloatBits(float x) { return __float_as_uint(x); }
+__device__ inline float BitsToFloat(uint32_t x) { return __uint_as_float(x); }
 __device__ inline float Bf16ToFloat(uint16_t bits) {
   return __uint_as_float(static_cast<uint32_t>(bits) << 16);
 }

@@ -202,8 +202,15 @@ void PackedInt4::Read(int64_t begin, int64_t end, float* out) const {
   }
 }
 
+int PackedInt4::Zero(int64_t group, int64_t output) const {
+  const uint32_t word = LoadWord(*qzeros_, group * (out_ / 8) + output / 8);
+  const int64_t nibble =
+      words_of_inputs() ? output % 8 : kAwqNibble[output % 8];
+  return static_cast<int>(word >> (4 * nibble) & 15) +
+         (format_.zeros_minus_one ? 1 : 0);
+}
+
 void PackedInt4::ReadTables(int64_t begin, int64_t rows, Tables* tables) const {
-  const bool gptq = format_.method == Int4Format::Method::kGptq;
   const int64_t scale_bytes = BlockBytes(scales_->dtype);
   tables->zeros.resize(kTileRows * groups_);
   tables->scales.resize(kTileRows * groups_);
@@ -213,13 +220,37 @@ void PackedInt4::ReadTables(int64_t begin, int64_t rows, Tables* tables) const {
                scales_->data.data() + (g * out_ + begin) * scale_bytes, rows,
                scales);
     for (int64_t r = 0; r < rows; ++r) {
-      const int64_t output = begin + r;
-      const uint32_t word = LoadWord(*qzeros_, g * (out_ / 8) + output / 8);
-      const int64_t nibble = gptq ? output % 8 : kAwqNibble[output % 8];
-      const int zero = static_cast<int>(word >> (4 * nibble) & 15);
-      tables->zeros[r * groups_ + g] =
-          static_cast<float>(zero + (format_.zeros_minus_one ? 1 : 0));
+      tables->zeros[r * groups_ + g] = static_cast<float>(Zero(g, begin + r));
       tables->scales[r * groups_ + g] = scales[r];
+    }
+  }
+}
+
+void PackedInt4::CopyWords(int64_t first, int64_t n, int64_t line,
+                           int64_t lines, int64_t stride, uint32_t* out) const {
+  QK_CHECK(first % 8 == 0 && n % 8 == 0 && first + n <= out_);
+  QK_CHECK(0 <= line && line + lines <= qweight_->shape[0]);
+  const int64_t per_word = words_of_inputs() ? 1 : 8;  // outputs
+  const int64_t width = out_ / per_word;
+  for (int64_t l = 0; l < lines; ++l) {
+    const int64_t word = (line + l) * width + first / per_word;
+    std::memcpy(out + l * stride, qweight_->data.data() + 4 * word,
+                4 * n / per_word);
+  }
+}
+
+void PackedInt4::ReadGroups(int64_t first, int64_t n, int64_t group,
+                            int64_t groups, int64_t stride, uint8_t* zeros,
+                            float* scales) const {
+  QK_CHECK(first % 8 == 0 && n % 8 == 0 && first + n <= out_);
+  QK_CHECK(0 <= group && group + groups <= groups_);
+  const int64_t scale_bytes = BlockBytes(scales_->dtype);
+  for (int64_t g = 0; g < groups; ++g) {
+    const int64_t at = (group + g) * out_ + first;
+    Dequantize(scales_->dtype, scales_->data.data() + at * scale_bytes, n,
+               scales + g * stride);
+    for (int64_t o = 0; o < n; ++o) {
+      zeros[g * stride + o] = static_cast<uint8_t>(Zero(group + g, first + o));
     }
   }
 }

@@ -17,6 +17,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "engine/formats/tensor_source.h"
 
 namespace qk {
@@ -56,6 +57,25 @@ class PackedInt4 {
   // product is exact. A NaN scale gives NaN weights.
   void Read(int64_t begin, int64_t end, float* out) const;
 
+  // --- for who unpacks by themselves. Of outputs [first, first + n), both
+  // multiples of 8; each writes lines that are `stride` elements apart.
+  //
+  // Writes the words of lines [line, line + lines) of qweight: n of each line
+  // in GPTQ, n / 8 in AWQ.
+  void CopyWords(int64_t first, int64_t n, int64_t line, int64_t lines,
+                 int64_t stride, uint32_t* out) const;
+  // Writes the zeros and the scales of groups [group, group + groups), as Read
+  // takes them: n of each group.
+  void ReadGroups(int64_t first, int64_t n, int64_t group, int64_t groups,
+                  int64_t stride, uint8_t* zeros, float* scales) const;
+  bool words_of_inputs() const {
+    return format_.method == Int4Format::Method::kGptq;
+  }
+  int64_t groups() const { return groups_; }
+  int64_t group_size() const { return group_size_; }
+  // (in), or nothing where groups are consecutive inputs.
+  absl::Span<const int32_t> group_of() const { return group_of_; }
+
   int64_t in_features() const { return in_; }
   // The packed tensors that were found.
   const std::vector<std::string>& tensor_names() const { return names_; }
@@ -66,6 +86,7 @@ class PackedInt4 {
   PackedInt4(int64_t out, int64_t in, const Int4Format& format);
   absl::Status FindTensors(const TensorSource& source, absl::string_view base);
   absl::Status ReadGroupIndex(const TensorInfo& tensor);
+  int Zero(int64_t group, int64_t output) const;
   void ReadTables(int64_t begin, int64_t rows, Tables* tables) const;
   void Unpack(int64_t begin, int64_t rows, int64_t first_input, int64_t inputs,
               uint8_t* quants) const;

@@ -9,28 +9,9 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "engine/base/dtype.h"
 
 namespace qk {
-
-enum class DType {
-  kF32,
-  kF16,
-  kBF16,
-  kI32,  // packed words and indices, not weights
-  kQ4_0,
-  kQ4_1,
-  kQ5_0,
-  kQ5_1,
-  kQ8_0,
-  kQ2_K,
-  kQ3_K,
-  kQ4_K,
-  kQ5_K,
-  kQ6_K,
-  kIQ4_NL,
-  kIQ4_XS,
-  kMXFP4,
-};
 
 struct TensorInfo {
   std::string name;

@@ -1,6 +1,7 @@
 #include "engine/model/weight_reader.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/match.h"
@@ -143,6 +144,86 @@ std::vector<int64_t> WeightReader::FileIndex(int64_t row,
   return index;
 }
 
+template <typename Run>
+void WeightReader::ForFileRows(int64_t begin, int64_t end,
+                               const Run& run) const {
+  for (int64_t r = begin; r < end;) {
+    const int64_t first = FileRow(r);
+    int64_t rows = 1;
+    while (r + rows < end && FileRow(r + rows) == first + rows) ++rows;
+    run(first, rows, r - begin);
+    r += rows;
+  }
+}
+
+WeightRows WeightReader::Rows() const {
+  WeightRows rows;
+  rows.floats = [this](int64_t begin, int64_t end, float* out) {
+    Read(begin, end, out);
+  };
+  if (InWholeBlocks()) rows.blocks = Blocks();
+  if (InWholeWords()) rows.int4 = Int4();
+  return rows;
+}
+
+bool WeightReader::InWholeBlocks() const {
+  return !packed_ && ref_.shape.size() > 1 && !ref_.transposed &&
+         ref_.plus == 0.0f && width_ % BlockElements(tensor_->dtype) == 0;
+}
+
+// Words of AWQ and all zeros have eight outputs.
+bool WeightReader::InWholeWords() const {
+  if (!packed_ || ref_.plus != 0.0f || ref_.shape[0] % 8 != 0) return false;
+  for (int64_t row = 0; row < ref_.shape[0]; row += 8) {
+    const int64_t first = FileRow(row);
+    if (first % 8 != 0) return false;
+    for (int64_t i = 1; i < 8; ++i) {
+      if (FileRow(row + i) != first + i) return false;
+    }
+  }
+  return true;
+}
+
+BlockRows WeightReader::Blocks() const {
+  BlockRows blocks;
+  blocks.type = tensor_->dtype;
+  blocks.row_bytes =
+      width_ / BlockElements(tensor_->dtype) * BlockBytes(tensor_->dtype);
+  blocks.copy = [this, bytes = blocks.row_bytes](int64_t begin, int64_t end,
+                                                 uint8_t* out) {
+    ForFileRows(begin, end, [&](int64_t first, int64_t rows, int64_t at) {
+      std::memcpy(out + at * bytes, tensor_->data.data() + first * bytes,
+                  rows * bytes);
+    });
+  };
+  return blocks;
+}
+
+Int4Rows WeightReader::Int4() const {
+  Int4Rows int4;
+  int4.words_of_inputs = packed_->words_of_inputs();
+  int4.groups = packed_->groups();
+  int4.group_size = packed_->group_size();
+  int4.group_of = packed_->group_of();
+  int4.copy_words = [this](Range outputs, Range lines, uint32_t* out) {
+    const int64_t per_word = packed_->words_of_inputs() ? 1 : 8;  // outputs
+    ForFileRows(
+        outputs.begin, outputs.end, [&](int64_t first, int64_t n, int64_t at) {
+          packed_->CopyWords(first, n, lines.begin, lines.size(),
+                             outputs.size() / per_word, out + at / per_word);
+        });
+  };
+  int4.read_groups = [this](Range outputs, Range groups, uint8_t* zeros,
+                            float* scales) {
+    ForFileRows(outputs.begin, outputs.end,
+                [&](int64_t first, int64_t n, int64_t at) {
+                  packed_->ReadGroups(first, n, groups.begin, groups.size(),
+                                      outputs.size(), zeros + at, scales + at);
+                });
+  };
+  return int4;
+}
+
 void WeightReader::Read(int64_t begin, int64_t end, float* out) const {
   if (ref_.shape.size() == 1) {
     // Rows need not start at a block of the tensor's type.
@@ -150,14 +231,9 @@ void WeightReader::Read(int64_t begin, int64_t end, float* out) const {
     ReadElements(*tensor_, 0, tensor_->shape[0], file.data());
     for (int64_t r = begin; r < end; ++r) out[r - begin] = file[FileRow(r)];
   } else {
-    // Rows that are neighbours in the file are read at once.
-    for (int64_t r = begin; r < end;) {
-      const int64_t first = FileRow(r);
-      int64_t rows = 1;
-      while (r + rows < end && FileRow(r + rows) == first + rows) ++rows;
-      ReadFileRows(first, rows, out + (r - begin) * width_);
-      r += rows;
-    }
+    ForFileRows(begin, end, [&](int64_t first, int64_t rows, int64_t at) {
+      ReadFileRows(first, rows, out + at * width_);
+    });
   }
   if (ref_.plus == 0.0f) return;
   for (int64_t i = 0; i < (end - begin) * width_; ++i) out[i] += ref_.plus;

@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/architectures/architecture.h"
+#include "engine/backend/weight_rows.h"
 #include "engine/formats/packed_int4.h"
 #include "engine/formats/tensor_source.h"
 
@@ -27,6 +28,10 @@ class WeightReader {
   // order. The rows of a one-dimensional weight have one element each.
   void Read(int64_t begin, int64_t end, float* out) const;
 
+  // The rows for a backend, in the file's own form too where the file has them
+  // as they are, in whole blocks or words. The reader must outlive the result.
+  WeightRows Rows() const;
+
   // The number of elements of a row.
   int64_t width() const { return width_; }
   // The weight's name in the file.
@@ -43,6 +48,14 @@ class WeightReader {
   absl::Status FindTensor(const TensorSource& source);
   absl::Status OpenPacked(const Packing& packing, const TensorSource& source);
   int64_t FileRow(int64_t row) const;
+  // Calls run(row of the file, rows, place in [begin, end)) for all rows
+  // [begin, end), those that are neighbours in the file together.
+  template <typename Run>
+  void ForFileRows(int64_t begin, int64_t end, const Run& run) const;
+  bool InWholeBlocks() const;
+  bool InWholeWords() const;
+  BlockRows Blocks() const;
+  Int4Rows Int4() const;
   void ReadFileRows(int64_t first, int64_t rows, float* out) const;
   void ReadColumns(int64_t first, int64_t columns, float* out) const;
 

@@ -1,11 +1,9 @@
 #include "engine/model/weights.h"
 
-#include <algorithm>
 #include <functional>
 #include <utility>
 
 #include "engine/base/check.h"
-#include "engine/base/half.h"
 #include "engine/model/weight_reader.h"
 #include "engine/model/weight_scan.h"
 
@@ -32,13 +30,8 @@ class Loader {
     if (ref.name.empty()) return absl::OkStatus();
     QK_ASSIGN_OR_RETURN(const WeightReader weight, Open(ref));
     QK_ASSIGN_OR_RETURN(const std::vector<float> bias, ReadAll(bias_ref));
-    WeightScan* const scan = ScanOf(ref);
     absl::StatusOr<std::unique_ptr<Matrix>> matrix = backend_->PackMatrix(
-        ref.shape[0], weight.width(), type_,
-        [&](int64_t begin, int64_t end, float* rows) {
-          weight.Read(begin, end, rows);
-          if (scan != nullptr) scan->Look(weight, begin, end, rows);
-        },
+        ref.shape[0], weight.width(), type_, RowsOf(weight, ScanOf(ref)),
         bias.empty() ? nullptr : bias.data());
     if (!matrix.ok()) return matrix.status();
     *out = *std::move(matrix);
@@ -62,28 +55,9 @@ class Loader {
   absl::Status LoadTable(const WeightRef& ref, DeviceBuffer* out) {
     if (ref.name.empty()) return absl::OkStatus();
     QK_ASSIGN_OR_RETURN(const WeightReader table, Open(ref));
-    const int64_t row_bytes = ref.shape[1] * BytesOf(type_);
-    absl::StatusOr<DeviceBuffer> buffer =
-        backend_->Allocate(ref.shape[0] * row_bytes);
+    absl::StatusOr<DeviceBuffer> buffer = backend_->PackTable(
+        ref.shape[0], table.width(), type_, RowsOf(table, ScanOf(ref)));
     if (!buffer.ok()) return buffer.status();
-    constexpr int64_t kChunk = 1024;
-    std::vector<float> rows(kChunk * ref.shape[1]);
-    std::vector<uint16_t> half(rows.size());
-    WeightScan* const scan = ScanOf(ref);
-    for (int64_t begin = 0; begin < ref.shape[0]; begin += kChunk) {
-      const int64_t end = std::min(ref.shape[0], begin + kChunk);
-      table.Read(begin, end, rows.data());
-      if (scan != nullptr) scan->Look(table, begin, end, rows.data());
-      const void* from = rows.data();
-      if (type_ == ComputeType::kBF16) {
-        for (size_t i = 0; i < rows.size(); ++i) {
-          half[i] = RoundToBF16(rows[i]);
-        }
-        from = half.data();
-      }
-      backend_->Upload(buffer->as<uint8_t>() + begin * row_bytes, from,
-                       (end - begin) * row_bytes);
-    }
     bytes_ += buffer->bytes();
     *out = *std::move(buffer);
     Step(ref);
@@ -121,6 +95,15 @@ class Loader {
   // Returns null if the weight is not to be scanned.
   WeightScan* ScanOf(const WeightRef& ref) const {
     return scan_ != nullptr && scan_->Begin(ref) ? scan_ : nullptr;
+  }
+
+  // A scan looks at values, so all must come as such.
+  static WeightRows RowsOf(const WeightReader& weight, WeightScan* scan) {
+    if (scan == nullptr) return weight.Rows();
+    return {[&weight, scan](int64_t begin, int64_t end, float* rows) {
+      weight.Read(begin, end, rows);
+      scan->Look(weight, begin, end, rows);
+    }};
   }
 
   void Step(const WeightRef& ref) {

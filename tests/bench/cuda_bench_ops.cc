@@ -32,7 +32,7 @@ class Weights {
     };
     for (int64_t i = 0; i < copies; ++i) {
       all_.push_back(
-          Checked(backend.PackMatrix(out, in, kType, read, nullptr)));
+          Checked(backend.PackMatrix(out, in, kType, {read}, nullptr)));
     }
   }
   const Matrix& operator[](size_t i) const { return *all_[i % all_.size()]; }

@@ -27,6 +27,8 @@ SELECT = ("disrupt", "DisruptKernelTest.*", "disrupt.cu")
 MOMENTS = ("hook", "MomentsKernelTest.*", "moments.cu")
 LOGITS = ("logits", "LogitsKernelTest.*", "logits.cu")
 MAMBA = ("logits", "MambaKernelTest.*", "mamba.cu")
+BLOCKS = ("dequantize", "Types/*", "dequantize.cu")
+INT4 = ("dequantize", "Int4KernelTest.*", "dequantize.cu")
 
 BUGS = [
     # What threads do to each other.
@@ -106,6 +108,47 @@ BUGS = [
     Bug("another random number", *SELECT,
         "key1 += 0xBB67AE85;", "key1 += 0xBB67AE86;", "philox.h"),
     Bug("-0 ranks below 0", *LOGITS, "FloatBits(x + 0.0f)", "FloatBits(x)"),
+    Bug("high nibbles and low ones are swapped", *BLOCKS,
+        "from[i % 16] >> (i / 16 * 4) & 15",
+        "from[i % 16] >> (4 - i / 16 * 4) & 15", "quant_block.h"),
+    Bug("a neighbour's scale", *BLOCKS, "const int packed = b[i / 16];",
+        "const int packed = b[i / 32];", "quant_block.h"),
+    Bug("the last scales have no high bits", *BLOCKS,
+        "(packed[part + 4] & 15) | packed[part - 4] >> 6 << 4",
+        "packed[part + 4] & 15", "quant_block.h"),
+    Bug("a subnormal scale is 0", *BLOCKS,
+        "static_cast<float>(static_cast<int>(rest)) * 0x1p-24f", "0.0f",
+        "quant_block.h"),
+    Bug("a NaN is infinite", *BLOCKS,
+        "if (rest >= 0x7C00) bits += rebias;",
+        "if (rest >= 0x7C00) bits = 0x7F800000;", "quant_block.h"),
+    Bug("-0 where the table has 0", *BLOCKS,
+        "Scaled(BitsToFloat(scale), nibble < 8 ? value : -value)",
+        "(nibble < 8 ? 1.0f : -1.0f) * Scaled(BitsToFloat(scale), value)",
+        "quant_block.h"),
+    Bug("blocks are a byte too far apart", *BLOCKS,
+        "kElements = 32, kBytes = 17", "kElements = 32, kBytes = 18",
+        "quant_block.h"),
+    Bug("the tail is not written", *BLOCKS, "if (i >= elements) return;",
+        "if (i + 1 >= elements) return;"),
+    Bug("bf16 is cut, not rounded", *BLOCKS,
+        "Store(out, i, Block::At(block, static_cast<int>(i % "
+        "Block::kElements)));",
+        "Store(out, i, BitsToFloat(FloatBits(Block::At(block, "
+        "static_cast<int>(i % Block::kElements))) & 0xFFFF0000u));"),
+    Bug("AWQ's outputs in order", *INT4, "o % 2 * 4 + o % 8 / 2", "o % 8"),
+    Bug("groups of consecutive inputs only", *INT4,
+        "part.group_of == nullptr", "true || part.group_of == nullptr"),
+    Bug("a group's scales are those of the next output", *INT4,
+        "int64_t{group} * part.outputs + output;",
+        "int64_t{group} * part.outputs + (output ^ 1);"),
+    Bug("a zero that is scaled by itself", *INT4,
+        "difference * part.scales[at]",
+        "quant * part.scales[at] - part.zeros[at] * part.scales[at]"),
+    Bug("rows of a tile's width", *INT4,
+        "int64_t{output} * part.in + input",
+        "int64_t{output} * (part.in / kTile * kTile) + input"),
+    Bug("no barrier before words are read", *INT4, "  __syncthreads();\n", ""),
     Bug("jobs beyond the first list are lost", "hook", "JobListTest.*",
         "moments.cu", "i < count; i += kMany", "i < 1; i += kMany",
         "job_list.h"),

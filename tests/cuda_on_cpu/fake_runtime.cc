@@ -162,6 +162,7 @@ absl::Status FakeRuntime::CopyToDevice(void* device, const void* host,
   MutexLock lock(&mutex_);
   if (bytes == 0) return absl::OkStatus();
   ++counts_.to_device;
+  counts_.bytes_to_device += bytes;
   CheckInside(device, bytes);
   QK_RETURN_IF_ERROR(Called("CopyToDevice"));
   std::memcpy(device, host, bytes);

@@ -19,6 +19,7 @@ namespace qk::cuda_on_cpu {
 struct CallCounts {
   int64_t launches = 0;
   int64_t to_device = 0, to_host = 0, on_device = 0;  // copies
+  int64_t bytes_to_device = 0;
   int64_t allocations = 0;  // of device or pinned memory
   int64_t waits = 0;        // of the host
   int64_t all = 0;          // calls and launches that may fail

@@ -12,6 +12,7 @@
 namespace qk::cuda {
 
 inline uint32_t FloatBits(float x) { return std::bit_cast<uint32_t>(x); }
+inline float BitsToFloat(uint32_t x) { return std::bit_cast<float>(x); }
 inline float Bf16ToFloat(uint16_t bits) { return FromBF16(bits); }
 inline uint16_t FloatToBf16(float x) {
   return x == x ? RoundToBF16(x) : uint16_t{0x7FFF};  // as hardware's NaN

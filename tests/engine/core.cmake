@@ -48,7 +48,8 @@ qk_test(statistics_test SOURCES types/statistics_test.cc LIBS qk_test_core)
 qk_test(backend_conformance_test OPTIMIZED SOURCES backend/backend_conformance_test.cc
         backend/attention_conformance_test.cc backend/disrupt_conformance_test.cc
         backend/hooks_conformance_test.cc backend/logits_conformance_test.cc
-        backend/matmul_conformance_test.cc backend/mixers_conformance_test.cc LIBS qk_test_core)
+        backend/matmul_conformance_test.cc backend/mixers_conformance_test.cc
+        backend/stored_weights_conformance_test.cc LIBS qk_test_core)
 
 # The same on a backend whose results arrive late: nothing reads them earlier,
 # and whoever asked for them may be gone.

@@ -39,8 +39,13 @@ class ForwardingBackend : public Backend {
   absl::Status Synchronize() override { return inner_->Synchronize(); }
   absl::StatusOr<std::unique_ptr<Matrix>> PackMatrix(
       int64_t out_features, int64_t in_features, ComputeType type,
-      const RowReader& rows, const float* bias) override {
+      const WeightRows& rows, const float* bias) override {
     return inner_->PackMatrix(out_features, in_features, type, rows, bias);
+  }
+  absl::StatusOr<DeviceBuffer> PackTable(int64_t n, int64_t width,
+                                         ComputeType type,
+                                         const WeightRows& rows) override {
+    return inner_->PackTable(n, width, type, rows);
   }
   absl::StatusOr<std::unique_ptr<RowTable>> MakeRowTable(
       absl::Span<const SequenceRows> sequences) override {

@@ -202,6 +202,7 @@ call_b() {
   few+=':*TopLogits*1_thread:*SelectiveScan*1_thread:*RouteExperts*1_thread'
   few+=':*RowsAreGrouped*1_thread'
   few+=':*ProductsDoNotTouchEachOther*_1'
+  few+=':StoredWeightsTest.*'
   if command -v compute-sanitizer >/dev/null; then
     sanitizers "$few"
   else

@@ -53,7 +53,7 @@ class MatMulTest : public ::testing::TestWithParam<MatMulCase> {
       std::copy(w.begin() + begin * in, w.begin() + end * in, to);
     };
     auto matrix = backend_
-                      ->PackMatrix(out, in, type_, rows,
+                      ->PackMatrix(out, in, type_, {rows},
                                    bias.empty() ? nullptr : bias.data())
                       .value();
     EXPECT_EQ(matrix->out_features(), out);

@@ -265,13 +265,12 @@ TEST_P(MixerOpsTest, RowsAreGroupedByExpertAndCombined) {
   for (int e = 0; e < experts; ++e) {
     weights.push_back(random.Normal(out * dim));
     matrices.push_back(backend()
-                           .PackMatrix(
-                               out, dim, ComputeType::kF32,
-                               [&](int64_t b, int64_t end, float* to) {
-                                 std::copy_n(&weights[e][b * dim],
-                                             (end - b) * dim, to);
-                               },
-                               nullptr)
+                           .PackMatrix(out, dim, ComputeType::kF32,
+                                       {[&](int64_t b, int64_t end, float* to) {
+                                         std::copy_n(&weights[e][b * dim],
+                                                     (end - b) * dim, to);
+                                       }},
+                                       nullptr)
                            .value());
     backend().MatMulRange(in.data(), {{*matrices[e], up.data()}}, count,
                           begin.data() + e);

@@ -34,12 +34,12 @@ class FakeCublasLtProductsTest : public ::testing::Test {
   }
 
   absl::StatusOr<std::unique_ptr<Matrix>> Pack(Backend& backend) {
-    return backend.PackMatrix(
-        kOut, kIn, ComputeType::kBF16,
-        [&](int64_t begin, int64_t end, float* out) {
-          std::copy(w_.begin() + begin * kIn, w_.begin() + end * kIn, out);
-        },
-        bias_.data());
+    return backend.PackMatrix(kOut, kIn, ComputeType::kBF16,
+                              {[&](int64_t begin, int64_t end, float* out) {
+                                std::copy(w_.begin() + begin * kIn,
+                                          w_.begin() + end * kIn, out);
+                              }},
+                              bias_.data());
   }
 
   // out (count, kOut) = [before +] the product of `count` rows from `first` on.
