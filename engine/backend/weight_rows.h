@@ -53,8 +53,8 @@ struct Int4Rows {
 struct WeightRows {
   RowReader floats;
   // How the file stores them, if a device can use that: at most one of these.
-  std::optional<BlockRows> blocks;
-  std::optional<Int4Rows> int4;
+  std::optional<BlockRows> blocks = std::nullopt;
+  std::optional<Int4Rows> int4 = std::nullopt;
 };
 
 }  // namespace qk

@@ -144,7 +144,8 @@ BUGS = [
         "int64_t{group} * part.outputs + (output ^ 1);"),
     Bug("a zero that is scaled by itself", *INT4,
         "difference * part.scales[at]",
-        "quant * part.scales[at] - part.zeros[at] * part.scales[at]"),
+        "(difference + part.zeros[at]) * part.scales[at] - "
+        "part.zeros[at] * part.scales[at]"),
     Bug("rows of a tile's width", *INT4,
         "int64_t{output} * part.in + input",
         "int64_t{output} * (part.in / kTile * kTile) + input"),
