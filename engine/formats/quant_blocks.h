@@ -3,6 +3,7 @@
 // elements and bytes of a block and Run(), which converts one block to float32.
 // Products are rounded in that package's order: first a scale times its
 // sub-scale, then times the quant, then minus the minimum.
+// engine/cuda/quant_block.h has the same types for a GPU.
 #ifndef QKSCOPE_ENGINE_FORMATS_QUANT_BLOCKS_H_
 #define QKSCOPE_ENGINE_FORMATS_QUANT_BLOCKS_H_
 

@@ -79,7 +79,8 @@ TEST_P(ProductTest, ARowsBytesDoNotDependOnTheOthersNorOnItsPlace) {
   // Few rows where a row is an lm_head's.
   const int most = !OnGpu() ? 67 : out > 20000 ? 130 : 513;
   const auto w =
-      backend_->PackMatrix(out, in, ComputeType::kBF16, {read}, nullptr).value();
+      backend_->PackMatrix(out, in, ComputeType::kBF16, {read}, nullptr)
+          .value();
   const DeviceBuffer x = OnDevice(random.Normal(size_t(most) * in));
   const std::vector<float> all = Multiply(x.as<float>(), *w, most);
   for (const float value : all) ASSERT_TRUE(std::isfinite(value));
