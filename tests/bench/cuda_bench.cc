@@ -5,7 +5,7 @@
 //   cuda_bench [--backend NAME] [--small] [--model NAME] [--cublaslt FILE]
 //              [PART...]
 //
-// PART: ceilings, probe, ops, passes; all by default. NAME: of
+// PART: ceilings, probe, ops (and loads), passes; all by default. NAME: of
 // tests/engine/test_backend.h; the CUDA backend by default, which is the real
 // one in a build with QK_GPU_TESTS, and otherwise an emulation. --small: sizes
 // that the emulation does in seconds; they only show that it runs. --model: ops
@@ -131,6 +131,7 @@ int Main(const std::vector<std::string>& arguments) {
       testing::TestBackendNamed(name).make(0);
   PrintHead(*backend);
   if (wanted("ops")) TimeOps(settings, ceilings, *backend);
+  if (wanted("ops")) TimeLoads(settings, *backend);
   if (wanted("passes")) TimePasses(settings, *backend);
   return 0;
 }

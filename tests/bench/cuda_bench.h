@@ -33,6 +33,7 @@ Ceilings MeasureCeilings(const Settings& settings, cuda::Runtime& runtime);
 void ProbeLibrary(const Settings& settings, cuda::Runtime& runtime);
 void TimeOps(const Settings& settings, const Ceilings& ceilings,
              Backend& backend);
+void TimeLoads(const Settings& settings, Backend& backend);
 void TimePasses(const Settings& settings, Backend& backend);
 
 // Ends the process unless the status is OK.
