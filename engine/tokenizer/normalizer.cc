@@ -17,8 +17,9 @@ using Kind = NormalizerStep::Kind;
 absl::Status ReplacePattern(const NormalizerStep& step, EditedText* edited) {
   const absl::string_view text = edited->text();
   TextEdit edit = edited->Edit();
+  PatternScratch scratch;
   QK_RETURN_IF_ERROR(
-      step.pattern->ForEachMatch(text, [&](size_t begin, size_t end) {
+      step.pattern->ForEachMatch(text, &scratch, [&](size_t begin, size_t end) {
         // As in `tokenizers`, what is written came from the character before
         // the match's end.
         const size_t last = end == 0 ? 0 : end - Utf8Before(text, end).size;

@@ -11,15 +11,15 @@ namespace {
 // which is limited.
 absl::Status Cut(
     const std::vector<Splitter>& splitters, size_t level,
-    absl::string_view piece, size_t begin,
+    absl::string_view piece, size_t begin, PatternScratch* scratch,
     absl::FunctionRef<absl::Status(absl::string_view, size_t)> visit) {
   if (level == splitters.size()) return visit(piece, begin);
   absl::Status status;
-  const absl::Status split =
-      splitters[level].ForEachPiece(piece, [&](size_t first, size_t last) {
+  const absl::Status split = splitters[level].ForEachPiece(
+      piece, scratch, [&](size_t first, size_t last) {
         if (!status.ok()) return;
         status = Cut(splitters, level + 1, piece.substr(first, last - first),
-                     begin + first, visit);
+                     begin + first, scratch, visit);
       });
   return status.ok() ? split : status;
 }
@@ -29,6 +29,7 @@ absl::Status Cut(
 absl::Status ForEachWord(const PreTokenizer& pre_tokenizer,
                          absl::string_view text,
                          absl::FunctionRef<bool(size_t at)> begins_prompt,
+                         PatternScratch* scratch,
                          absl::FunctionRef<void(const Word&)> visit) {
   const PieceSpelling& spelling = pre_tokenizer.spelling;
   const auto visit_piece = [&](absl::string_view piece, size_t begin) {
@@ -42,13 +43,13 @@ absl::Status ForEachWord(const PreTokenizer& pre_tokenizer,
       spelled.Prepend(spelling.space);
     }
     if (spelled.text().empty()) return absl::OkStatus();
-    return Cut(pre_tokenizer.after, 0, spelled.text(), 0,
+    return Cut(pre_tokenizer.after, 0, spelled.text(), 0, scratch,
                [&](absl::string_view word, size_t first) {
                  visit({word, first, &spelled, begin});
                  return absl::OkStatus();
                });
   };
-  return Cut(pre_tokenizer.splitters, 0, text, 0, visit_piece);
+  return Cut(pre_tokenizer.splitters, 0, text, 0, scratch, visit_piece);
 }
 
 bool PreTokenizer::runs_pattern() const {

@@ -62,6 +62,7 @@ struct Word {
 absl::Status ForEachWord(const PreTokenizer& pre_tokenizer,
                          absl::string_view text,
                          absl::FunctionRef<bool(size_t at)> begins_prompt,
+                         PatternScratch* scratch,
                          absl::FunctionRef<void(const Word&)> visit);
 
 // What a GGUF file's `tokenizer.ggml.pre` stands for.

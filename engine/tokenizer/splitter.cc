@@ -76,7 +76,7 @@ class PieceMaker {
 }  // namespace
 
 absl::Status Splitter::ForEachPiece(
-    absl::string_view text,
+    absl::string_view text, PatternScratch* scratch,
     absl::FunctionRef<void(size_t begin, size_t end)> visit) const {
   if (scanner_ != nullptr) {
     for (size_t at = 0; at < text.size();) {
@@ -91,7 +91,7 @@ absl::Status Splitter::ForEachPiece(
   PieceMaker pieces(behavior_, visit);
   size_t done = 0;
   QK_RETURN_IF_ERROR(
-      pattern_->ForEachMatch(text, [&](size_t begin, size_t end) {
+      pattern_->ForEachMatch(text, scratch, [&](size_t begin, size_t end) {
         if (done < begin) pieces.Add(done, begin, invert_);
         pieces.Add(begin, end, !invert_);
         done = end;

@@ -45,7 +45,7 @@ class Splitter {
   // Calls `visit` for the pieces of `text` in order, none of them empty.
   // INVALID_ARGUMENT: WordPattern::ForEachMatch's.
   absl::Status ForEachPiece(
-      absl::string_view text,
+      absl::string_view text, PatternScratch* scratch,
       absl::FunctionRef<void(size_t begin, size_t end)> visit) const;
 
   // Whether PCRE2 does the work.

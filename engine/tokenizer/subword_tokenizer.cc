@@ -124,6 +124,7 @@ struct SubwordTokenizer::Encoding {
   bool with_special;  // whether the text may spell a special token
   std::vector<TokenSpan> tokens;
   absl::Status status;  // the first error
+  PatternScratch pattern_scratch;
   ModelScratch scratch;
   // The current part, and where it lies in `text`.
   const EditedText* normalized = nullptr;
@@ -230,6 +231,7 @@ void SubwordTokenizer::EncodePart(size_t begin, size_t end,
             [&](size_t at) {
               return begin == 0 && BeginsAtZero(normalized, first + at);
             },
+            &encoding->pattern_scratch,
             [&](const Word& word) { EncodeWord(word, encoding); });
         if (encoding->status.ok()) encoding->status = status;
       });

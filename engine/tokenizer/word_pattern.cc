@@ -71,27 +71,38 @@ struct WordPattern::Code {
   const uint8_t* first_bytes = nullptr;
 };
 
+struct PatternScratch::Memory {
+  Memory()
+      // Where the whole match lies; nobody asks for its groups.
+      : data(pcre2_match_data_create(1, nullptr)),
+        context(pcre2_match_context_create(nullptr)) {
+    if (context != nullptr) pcre2_set_heap_limit(context, kHeapLimitKiB);
+  }
+  ~Memory() {
+    pcre2_match_data_free(data);
+    pcre2_match_context_free(context);
+    if (stack != nullptr) pcre2_jit_stack_free(stack);
+  }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+
+  pcre2_match_data* const data;
+  pcre2_match_context* const context;
+  pcre2_jit_stack* stack = nullptr;  // made when a text needs a large one
+};
+
+PatternScratch::PatternScratch() = default;
+PatternScratch::~PatternScratch() = default;
+
 // One pass over one text.
 class WordPattern::Search {
  public:
-  Search(const Code& code, absl::string_view text)
+  Search(const Code& code, absl::string_view text,
+         PatternScratch::Memory* memory)
       : code_(code),
         text_(text),
-        data_(pcre2_match_data_create_from_pattern(code.code, nullptr)),
-        context_(pcre2_match_context_create(nullptr)),
-        budget_(kWorkFloor + kWorkPerByte * text.size()) {
-    if (context_ == nullptr) return;
-    pcre2_set_heap_limit(context_, kHeapLimitKiB);
-  }
-  ~Search() {
-    pcre2_match_data_free(data_);
-    pcre2_match_context_free(context_);
-    if (stack_ != nullptr) pcre2_jit_stack_free(stack_);
-  }
-  Search(const Search&) = delete;
-  Search& operator=(const Search&) = delete;
-
-  bool has_memory() const { return data_ != nullptr && context_ != nullptr; }
+        memory_(*memory),
+        budget_(kWorkFloor + kWorkPerByte * text.size()) {}
 
   // The first match that begins at `from` or later; nullopt: none.
   absl::StatusOr<std::optional<std::pair<size_t, size_t>>> Next(size_t from) {
@@ -129,15 +140,16 @@ class WordPattern::Search {
   absl::StatusOr<int> Match(size_t begin, size_t end, uint32_t options) {
     const uint64_t work = end - begin + 1;
     if (work > budget_) return TooMuchWork();
-    pcre2_set_match_limit(context_,
+    pcre2_set_match_limit(memory_.context,
                           static_cast<uint32_t>(std::min<uint64_t>(
                               kStepsFloor + kStepsPerByte * work, UINT32_MAX)));
     if (end < text_.size()) options |= PCRE2_PARTIAL_HARD;
     int found = Run(begin, end, options);
-    if (found == PCRE2_ERROR_JIT_STACKLIMIT && stack_ == nullptr) {
-      stack_ = pcre2_jit_stack_create(kJitStackStart, kJitStackLimit, nullptr);
-      if (stack_ != nullptr) {
-        pcre2_jit_stack_assign(context_, nullptr, stack_);
+    if (found == PCRE2_ERROR_JIT_STACKLIMIT && memory_.stack == nullptr) {
+      memory_.stack =
+          pcre2_jit_stack_create(kJitStackStart, kJitStackLimit, nullptr);
+      if (memory_.stack != nullptr) {
+        pcre2_jit_stack_assign(memory_.context, nullptr, memory_.stack);
         found = Run(begin, end, options);
       }
     }
@@ -157,7 +169,8 @@ class WordPattern::Search {
     const bool jit = code_.jit && (options & PCRE2_ANCHORED) == 0;
     return (jit ? pcre2_jit_match : pcre2_match)(
         code_.code, reinterpret_cast<PCRE2_SPTR>(text_.data()), end, begin,
-        options | (jit ? 0 : PCRE2_NO_UTF_CHECK), data_, context_);
+        options | (jit ? 0 : PCRE2_NO_UTF_CHECK), memory_.data,
+        memory_.context);
   }
 
   // The end of at least `bytes` bytes from `begin` on, between characters.
@@ -168,16 +181,16 @@ class WordPattern::Search {
     return end;
   }
 
-  const size_t* Vector() const { return pcre2_get_ovector_pointer(data_); }
+  const size_t* Vector() const {
+    return pcre2_get_ovector_pointer(memory_.data);
+  }
   std::optional<std::pair<size_t, size_t>> Found() const {
     return std::make_pair(Vector()[0], Vector()[1]);
   }
 
   const Code& code_;
   absl::string_view text_;
-  pcre2_match_data* data_;
-  pcre2_match_context* context_;
-  pcre2_jit_stack* stack_ = nullptr;
+  PatternScratch::Memory& memory_;
   uint64_t budget_;
 };
 
@@ -239,13 +252,15 @@ absl::StatusOr<std::shared_ptr<const WordPattern>> WordPattern::Compile(
 }
 
 absl::Status WordPattern::ForEachMatch(
-    absl::string_view text,
+    absl::string_view text, PatternScratch* scratch,
     absl::FunctionRef<void(size_t begin, size_t end)> visit) const {
   if (!code_->MayMatch(text)) return absl::OkStatus();
-  Search search(*code_, text);
-  if (!search.has_memory()) {
+  auto& memory = scratch->memory_;
+  if (memory == nullptr) memory = std::make_unique<PatternScratch::Memory>();
+  if (memory->data == nullptr || memory->context == nullptr) {
     return absl::ResourceExhaustedError("out of memory for a word pattern");
   }
+  Search search(*code_, text, memory.get());
   std::optional<size_t> last_end;
   for (size_t from = 0; from <= text.size();) {
     QK_ASSIGN_OR_RETURN(const auto match, search.Next(from));

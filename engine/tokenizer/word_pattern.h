@@ -16,6 +16,22 @@
 
 namespace qk {
 
+// The memory that searches work in: kept from text to text, since making it
+// takes longer than searching a word. Any pattern may use it, also while the
+// matches of another are visited. Not thread-safe.
+class PatternScratch {
+ public:
+  PatternScratch();
+  ~PatternScratch();
+  PatternScratch(const PatternScratch&) = delete;
+  PatternScratch& operator=(const PatternScratch&) = delete;
+
+ private:
+  friend class WordPattern;
+  struct Memory;
+  std::unique_ptr<Memory> memory_;
+};
+
 // Thread-safe.
 class WordPattern {
  public:
@@ -39,7 +55,7 @@ class WordPattern {
   // INVALID_ARGUMENT: the pattern looks at the text too often. The work is
   // counted, not timed, and its limit grows linearly with the text.
   absl::Status ForEachMatch(
-      absl::string_view text,
+      absl::string_view text, PatternScratch* scratch,
       absl::FunctionRef<void(size_t begin, size_t end)> visit) const;
 
  private:

@@ -23,8 +23,9 @@ std::vector<std::pair<size_t, size_t>> Matches(absl::string_view pattern,
   const auto compiled = WordPattern::Create(pattern);
   EXPECT_TRUE(compiled.ok()) << pattern << ": " << compiled.status();
   if (!compiled.ok()) return matches;
+  PatternScratch scratch;
   const absl::Status status = (*compiled)->ForEachMatch(
-      text,
+      text, &scratch,
       [&](size_t begin, size_t end) { matches.emplace_back(begin, end); });
   EXPECT_TRUE(status.ok()) << pattern << ": " << status;
   return matches;
@@ -83,11 +84,37 @@ TEST(WordPatternTest, QuadraticAndExponentialWorkIsRefused) {
         R"((?<!b)\p{L}*\d|.)"}) {
     const auto compiled = WordPattern::Create(pattern);
     ASSERT_TRUE(compiled.ok()) << compiled.status();
+    PatternScratch scratch;
+    const auto search = [&](absl::string_view text) {
+      return (*compiled)->ForEachMatch(text, &scratch, [](size_t, size_t) {});
+    };
     ExpectError(
-        (*compiled)->ForEachMatch(letters, [](size_t, size_t) {}),
+        search(letters),
         "the tokenizer's word pattern takes too much work on this text");
-    EXPECT_TRUE((*compiled)->ForEachMatch("aaa b", [](size_t, size_t) {}).ok());
+    EXPECT_TRUE(search("aaa b").ok());
   }
+}
+
+TEST(WordPatternTest, PatternsShareScratch) {
+  const auto words = WordPattern::Create(R"((\w)(\w*))");
+  const auto letters = WordPattern::Create("(?=(.))[aeiou]");
+  ASSERT_TRUE(words.ok() && letters.ok());
+  PatternScratch scratch;
+  std::vector<std::string> found;
+  const absl::string_view text = "one two";
+  const auto visit = [&](size_t begin, size_t end) {
+    const absl::string_view word = text.substr(begin, end - begin);
+    found.emplace_back(word);
+    EXPECT_TRUE((*letters)
+                    ->ForEachMatch(word, &scratch,
+                                   [&](size_t first, size_t last) {
+                                     found.emplace_back(
+                                         word.substr(first, last - first));
+                                   })
+                    .ok());
+  };
+  EXPECT_TRUE((*words)->ForEachMatch(text, &scratch, visit).ok());
+  EXPECT_THAT(found, ElementsAre("one", "o", "e", "two", "o"));
 }
 
 struct Refused {
