@@ -37,46 +37,38 @@ struct PatternShared {
   double warps[kThreads / 32];
 };
 
-struct PatternArguments {
-  const float* q;
-  KvPages kv;
-  AttentionShape shape;
-  AttentionTile sequence;
-  RowSet rows;
-  HeadSet heads;
-  int keys;
-  float* out;
-};
-
-// A block for each row and head, a thread for each key. Scores are kept in out
-// until the largest is known.
-template <typename T>
+// A block for each row and head of each job, a thread for each key. Scores are
+// kept in the job's place until the largest is known.
+template <typename T, typename List>
 __global__ void __launch_bounds__(kThreads)
-    PatternKernel(QK_ARGUMENTS(PatternArguments) a) {
+    PatternKernel(QK_ARGUMENTS(List) list, const float* q, KvPages kv,
+                  AttentionShape shape) {
   auto& shared = Shared<PatternShared>();
-  const int dim = a.shape.head_dim;
-  const int row = static_cast<int>(RowAt(a.rows, blockIdx.x));
-  const int head = HeadAt(a.heads, blockIdx.y);
+  const SequencePattern& job = list.jobs[blockIdx.z];
+  const int row_index = blockIdx.x, head_index = blockIdx.y;
+  if (row_index >= job.rows.count || head_index >= job.heads.count) return;
+  const int dim = shape.head_dim;
+  const int row = static_cast<int>(RowAt(job.rows, row_index));
+  const int head = HeadAt(job.heads, head_index);
   const KeyRange seen =
-      SeenBy(a.sequence.position + row, a.sequence.keys, a.shape);
+      SeenBy(job.sequence.position + row, job.sequence.keys, shape);
   const float* query =
-      a.q + (int64_t{a.sequence.row + row} * a.shape.heads + head) * dim;
+      q + (int64_t{job.sequence.row + row} * shape.heads + head) * dim;
   float* out =
-      a.out + (int64_t{blockIdx.x} * a.heads.count + blockIdx.y) * a.keys;
+      job.to + (int64_t{row_index} * job.heads.count + head_index) * job.keys;
   float top = -INFINITY;
-  for (int key = threadIdx.x; key < a.keys; key += kThreads) {
+  for (int key = threadIdx.x; key < job.keys; key += kThreads) {
     out[key] = 0;
     if (key < seen.begin || key >= seen.end) continue;
-    const T* k =
-        KvTileAt<T>(a.kv, a.sequence, a.shape, key / kPageSize, head).k;
+    const T* k = KvTileAt<T>(kv, job.sequence, shape, key / kPageSize, head).k;
     double sum = 0;
     for (int d = 0; d < dim; ++d) {
       sum +=
           double{query[d]} * Load(k, int64_t{d} * kPageSize + key % kPageSize);
     }
-    auto score = static_cast<float>(sum * a.shape.scale);
-    if (a.shape.softcap > 0) {
-      score = a.shape.softcap * tanhf(score / a.shape.softcap);
+    auto score = static_cast<float>(sum * shape.scale);
+    if (shape.softcap > 0) {
+      score = shape.softcap * tanhf(score / shape.softcap);
     }
     out[key] = score;
     top = fmaxf(top, score);
@@ -85,7 +77,7 @@ __global__ void __launch_bounds__(kThreads)
       BlockReduce<kThreads>(static_cast<double>(top), shared.warps,
                             [](double x, double y) { return fmax(x, y); });
   double sum = 0;
-  const int end = min(seen.end, a.keys);
+  const int end = min(seen.end, job.keys);
   // Each thread reads the scores that it has written.
   for (int key = threadIdx.x; key < end; key += kThreads) {
     if (key >= seen.begin) sum += exp(out[key] - max);
@@ -116,14 +108,17 @@ void Attention(const float* q, const KvPages& kv, const AttentionShape& shape,
 
 void AttentionPattern(const float* q, const KvPages& kv,
                       const AttentionShape& shape, ComputeType type,
-                      const AttentionTile& sequence, const RowSet& rows,
-                      const HeadSet& heads, int keys, float* out,
-                      Stream stream) {
-  const PatternArguments a = {q, kv, shape, sequence, rows, heads, keys, out};
-  Launch(type == ComputeType::kF32 ? PatternKernel<float>
-                                   : PatternKernel<uint16_t>,
-         dim3(rows.count, heads.count), dim3(kThreads), sizeof(PatternShared),
-         stream, a);
+                      const SequencePattern* jobs, int count, Stream stream) {
+  ForJobs(jobs, count, [&](const auto& list, int n) {
+    using List = std::decay_t<decltype(list)>;
+    const dim3 grid(Largest(list, n, [](auto& job) { return job.rows.count; }),
+                    Largest(list, n, [](auto& job) { return job.heads.count; }),
+                    n);
+    Launch(type == ComputeType::kF32 ? PatternKernel<float, List>
+                                     : PatternKernel<uint16_t, List>,
+           grid, dim3(kThreads), sizeof(PatternShared), stream, list, q, kv,
+           shape);
+  });
 }
 
 }  // namespace qk::cuda

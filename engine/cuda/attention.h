@@ -102,14 +102,19 @@ void Attention(const float* q, const KvPages& kv, const AttentionShape& shape,
                ComputeType type, const AttentionWork& work, Outputs out,
                Stream stream);
 
-// out (rows chosen, heads chosen, keys) = the probabilities of some rows of one
-// sequence, which row.. of the tile describe; 0 for keys that a row does not
-// see.
+// A PatternJob, with its sequence as a tile of all of its rows.
+struct SequencePattern {
+  AttentionTile sequence;
+  RowSet rows;
+  HeadSet heads;
+  int keys = 0;
+  float* to = nullptr;
+};
+
+// Writes each job's probabilities, 0 for keys that a row does not see.
 void AttentionPattern(const float* q, const KvPages& kv,
                       const AttentionShape& shape, ComputeType type,
-                      const AttentionTile& sequence, const RowSet& rows,
-                      const HeadSet& heads, int keys, float* out,
-                      Stream stream);
+                      const SequencePattern* jobs, int count, Stream stream);
 
 }  // namespace qk::cuda
 

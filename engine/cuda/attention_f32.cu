@@ -191,27 +191,18 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <int kDim>
-void Run(const float* q, const KvPages& kv, const AttentionShape& shape,
-         const AttentionWork& work, Outputs out, Stream stream) {
-  Launch(AttentionF32Kernel<kDim>,
-         dim3(work.num_tiles, shape.heads / shape.heads_per_tile),
-         dim3(kThreads), sizeof(AttentionShared<kDim>), stream, q, kv, shape,
-         work, out);
-}
-
 }  // namespace
 
 void AttentionF32(const float* q, const KvPages& kv,
                   const AttentionShape& shape, const AttentionWork& work,
                   Outputs out, Stream stream) {
-  if (shape.head_dim <= 64) {
-    Run<64>(q, kv, shape, work, out, stream);
-  } else if (shape.head_dim <= 128) {
-    Run<128>(q, kv, shape, work, out, stream);
-  } else {
-    Run<256>(q, kv, shape, work, out, stream);
-  }
+  ForHeadDim(shape.head_dim, [&](auto dim) {
+    constexpr int kDim = dim;
+    Launch(AttentionF32Kernel<kDim>,
+           dim3(work.num_tiles, shape.heads / shape.heads_per_tile),
+           dim3(kThreads), sizeof(AttentionShared<kDim>), stream, q, kv, shape,
+           work, out);
+  });
 }
 
 }  // namespace qk::cuda

@@ -3,6 +3,7 @@
 #define QKSCOPE_ENGINE_CUDA_ATTENTION_TILE_H_
 
 #include <cmath>
+#include <type_traits>
 
 #include "engine/cuda/attention.h"
 #include "engine/cuda/device.h"
@@ -13,6 +14,19 @@ namespace qk::cuda {
 // that their sums fit into registers.
 __host__ __device__ constexpr int AttentionRows(int head_dim) {
   return head_dim <= 128 ? 64 : 32;
+}
+
+// Calls run(std::integral_constant<int, kDim>()) with the smallest kDim that
+// kernels are compiled for and that takes heads of `head_dim` <= kMostHeadDim.
+template <typename Run>
+void ForHeadDim(int head_dim, Run run) {
+  if (head_dim <= 64) {
+    run(std::integral_constant<int, 64>());
+  } else if (head_dim <= 128) {
+    run(std::integral_constant<int, 128>());
+  } else {
+    run(std::integral_constant<int, kMostHeadDim>());
+  }
 }
 
 struct KeyRange {

@@ -189,10 +189,20 @@ absl::StatusOr<AttentionTask> CudaRowTable::PlanPattern(
   return task;
 }
 
-AttentionTile CudaRowTable::TileOf(const KvView& kv, int sequence) const {
-  const Sequence& s = sequences_[sequence];
-  return {s.row_begin, s.rows,       s.first_position,
-          s.keys(),    s.page_begin, FreshOf(kv)[sequence]};
+std::vector<SequencePattern> CudaRowTable::PatternsOf(
+    const KvView& kv, absl::Span<const PatternJob> jobs) const {
+  const std::vector<int> fresh = FreshOf(kv);
+  std::vector<SequencePattern> patterns;
+  for (const PatternJob& job : jobs) {
+    const Sequence& s = sequences_[job.sequence];
+    patterns.push_back({{s.row_begin, s.rows, s.first_position, s.keys(),
+                         s.page_begin, fresh[job.sequence]},
+                        job.rows,
+                        job.heads,
+                        job.keys,
+                        job.to});
+  }
+  return patterns;
 }
 
 }  // namespace qk::cuda

@@ -50,8 +50,8 @@ class CudaRowTable final : public RowTable {
   // For AttentionPattern: kv and shape alone are set.
   absl::StatusOr<AttentionTask> PlanPattern(const AttentionConfig& config,
                                             const KvView& kv) const;
-  // All rows of one sequence.
-  AttentionTile TileOf(const KvView& kv, int sequence) const;
+  std::vector<SequencePattern> PatternsOf(
+      const KvView& kv, absl::Span<const PatternJob> jobs) const;
 
  private:
   struct Sequence {

@@ -60,6 +60,8 @@ absl::StatusOr<PageList> PagePool::Take(int64_t pages) {
       for (DeviceBuffer& taken : list.pages_) free_.push_back(std::move(taken));
       return page.status();
     }
+    // Attention may read whole pages, also slots that have no key yet.
+    backend_->Zero(page->as<void>(), page_bytes_);
     list.pages_.push_back(*std::move(page));
   }
   used_ += pages;

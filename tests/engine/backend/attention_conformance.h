@@ -260,19 +260,32 @@ class FilledPages {
     }
     return out.Read();
   }
-  std::vector<float> Pattern(int sequence, const std::vector<int>& rows,
-                             const std::vector<int>& heads, int keys) {
-    const DeviceVector<int32_t> row_list(backend_, rows);
-    const DeviceVector<int32_t> head_list(backend_, heads);
-    DeviceVector<float> out(backend_, rows.size() * heads.size() * keys);
-    backend_.AttentionPattern(
-        q_.data(), config_, kv(),
-        {PatternJob{sequence,
-                    {0, static_cast<int>(rows.size()), row_list.data()},
-                    {static_cast<int>(heads.size()), head_list.data()},
-                    keys,
-                    out.data()}});
-    return out.Read();
+  struct Pattern {
+    int sequence;
+    std::vector<int> rows, heads;
+    int keys;
+  };
+  // The probabilities of each pattern, by one op.
+  std::vector<std::vector<float>> Run(const std::vector<Pattern>& patterns) {
+    std::vector<DeviceVector<int32_t>> lists;
+    std::vector<DeviceVector<float>> out;
+    std::vector<PatternJob> jobs;
+    for (const Pattern& p : patterns) {
+      lists.emplace_back(backend_, p.rows);
+      lists.emplace_back(backend_, p.heads);
+      out.emplace_back(backend_, p.rows.size() * p.heads.size() * p.keys);
+      const auto& heads = lists.back();
+      const auto& rows = lists[lists.size() - 2];
+      jobs.push_back({p.sequence,
+                      {0, static_cast<int>(p.rows.size()), rows.data()},
+                      {static_cast<int>(p.heads.size()), heads.data()},
+                      p.keys,
+                      out.back().data()});
+    }
+    backend_.AttentionPattern(q_.data(), config_, kv(), jobs);
+    std::vector<std::vector<float>> results;
+    for (DeviceVector<float>& values : out) results.push_back(values.Read());
+    return results;
   }
   Pages& pages(size_t s) { return *pages_[s]; }
   const RowTable& table() const { return *table_; }

@@ -148,31 +148,41 @@ TEST_P(AttentionTest, AttentionPattern) {
     for (ComputeType type : {ComputeType::kF32, ComputeType::kBF16}) {
       const AttentionData data = MakeData(c, type, random);
       FilledPages filled(backend(), c, data, type);
+      // Each sequence has another number of rows, heads and keys.
+      std::vector<FilledPages::Pattern> patterns;
+      std::vector<std::vector<double>> want;
       size_t q_row = 0;
       for (size_t s = 0; s < c.sequences.size(); ++s) {
         const Span& sequence = c.sequences[s];
-        const std::vector<int> rows = {sequence.rows / 2, sequence.rows - 1};
-        const std::vector<int> heads = {c.heads - 1, 0};
-        const int keys = sequence.end() + 3;  // beyond the last: 0
-        std::vector<double> want;
-        for (int row : rows) {
-          for (int head : heads) {
-            std::vector<double> p = Probabilities(
+        FilledPages::Pattern p = {static_cast<int>(s),
+                                  {sequence.rows - 1},
+                                  {0},
+                                  sequence.end() + 3};  // beyond the last: 0
+        if (s % 2 == 0) {
+          p.rows = {sequence.rows / 2, sequence.rows - 1};
+          p.heads = {c.heads - 1, 0};
+        }
+        want.emplace_back();
+        for (int row : p.rows) {
+          for (int head : p.heads) {
+            std::vector<double> chances = Probabilities(
                 data, &data.q[((q_row + row) * c.heads + head) * c.head_dim],
                 head, sequence.first_position + row, data.k[s]);
-            p.resize(keys, 0.0);
-            want.insert(want.end(), p.begin(), p.end());
+            chances.resize(p.keys, 0.0);
+            want[s].insert(want[s].end(), chances.begin(), chances.end());
           }
         }
-        const std::vector<float> got =
-            filled.Pattern(static_cast<int>(s), rows, heads, keys);
-        ExpectNmse(got, want, Bound(c, false), c.name + NameOf(type));
-        for (size_t i = 0; i < got.size(); ++i) {
-          if (want[i] == 0) {
-            EXPECT_EQ(got[i], 0.0f) << c.name;
-          }
-        }
+        patterns.push_back(std::move(p));
         q_row += sequence.rows;
+      }
+      const std::vector<std::vector<float>> got = filled.Run(patterns);
+      for (size_t s = 0; s < got.size(); ++s) {
+        ExpectNmse(got[s], want[s], Bound(c, false), c.name + NameOf(type));
+        for (size_t i = 0; i < got[s].size(); ++i) {
+          if (want[s][i] == 0) {
+            EXPECT_EQ(got[s][i], 0.0f) << c.name;
+          }
+        }
       }
     }
   }

@@ -248,11 +248,14 @@ std::vector<float> DevicePass::Pattern(int sequence,
   const Array<float> q(data_.q);
   const Array<int32_t> row_list(rows), head_list(heads);
   const Array<float> out(rows.size() * heads.size() * keys);
+  const cuda::SequencePattern job = {
+      tile,
+      {0, static_cast<int>(rows.size()), row_list.data()},
+      {static_cast<int>(heads.size()), head_list.data()},
+      keys,
+      out.data()};
   cuda::AttentionPattern(q.data(), {page_list_.data(), layout_, &fresh_},
-                         Shape(1), data_.type, tile,
-                         {0, static_cast<int>(rows.size()), row_list.data()},
-                         {static_cast<int>(heads.size()), head_list.data()},
-                         keys, out.data(), kStream);
+                         Shape(1), data_.type, &job, 1, kStream);
   return out.Read();
 }
 
