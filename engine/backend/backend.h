@@ -73,6 +73,7 @@ class Matrix {
   virtual int out_features() const = 0;
   virtual int in_features() const = 0;
   virtual int64_t bytes() const = 0;
+  virtual MatMulChoice choice() const = 0;
 };
 
 // Whose rows are where in a pass, in the backend's own form. Its sequences are

@@ -8,6 +8,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/base/half.h"
 #include "engine/cpu/aligned_array.h"
@@ -222,6 +223,9 @@ class PackedMatrix final : public CpuMatrix {
   int64_t bytes() const override {
     return panels_ * width_ * k_ * BytesOf(type_) +
            static_cast<int64_t>(bias_.size() * sizeof(float));
+  }
+  MatMulChoice choice() const override {
+    return {absl::StrCat("own-", HighwayTarget()), ""};
   }
 
   void Multiply(const float* x, absl::Span<const Product> products, int rows,

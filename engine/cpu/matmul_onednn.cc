@@ -81,6 +81,9 @@ class OneDnnMatrix final : public CpuMatrix {
     for (const Slice& s : slices_) total += s.weights.size();
     return total;
   }
+  MatMulChoice choice() const override {
+    return {absl::StrCat("onednn-", OneDnnVersion()), ""};
+  }
   void Multiply(const float* x, absl::Span<const Product> products, int rows,
                 ThreadPool& pool) const override;
 

@@ -306,13 +306,12 @@ absl::StatusOr<std::unique_ptr<Matrix>> CudaBackend::PackMatrix(
   }
   const int out = static_cast<int>(out_features);
   const int in = static_cast<int>(in_features);
-  std::optional<CublasLtPlan> plan;
-  if (type == ComputeType::kBF16) {
-    queue_->StartRounding();
-    QK_ASSIGN_OR_RETURN(plan, products_->Choose(w.as<void>(), out, in));
-  }
-  return std::make_unique<CudaMatrix>(out, in, type, std::move(w),
-                                      std::move(device_bias), std::move(plan));
+  if (type == ComputeType::kBF16) queue_->StartRounding();
+  QK_ASSIGN_OR_RETURN(Products::Judgement judged,
+                      products_->Choose(w.as<void>(), type, out, in));
+  return std::make_unique<CudaMatrix>(
+      out, in, type, std::move(w), std::move(device_bias),
+      std::move(judged.plan), std::move(judged.choice));
 }
 
 // --- the forward pass
@@ -373,11 +372,9 @@ void CudaBackend::AttentionPattern(const float* q,
     const CudaRowTable& rows = CudaRowTable::Of(*kv.rows);
     const absl::StatusOr<AttentionTask> task = rows.PlanPattern(config, kv);
     if (!queue_->Note(task.status()) || !queue_->Ready()) return;
-    for (const PatternJob& job : jobs) {
-      cuda::AttentionPattern(q, task->kv, task->shape, kv.type,
-                             rows.TileOf(kv, job.sequence), job.rows, job.heads,
-                             job.keys, job.to, stream());
-    }
+    const std::vector<SequencePattern> patterns = rows.PatternsOf(kv, jobs);
+    cuda::AttentionPattern(q, task->kv, task->shape, kv.type, patterns.data(),
+                           Count(patterns), stream());
   });
 }
 

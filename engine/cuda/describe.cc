@@ -11,6 +11,7 @@ BackendInfo Describe(const DeviceFacts& facts, const DeviceReading& reading,
   BackendInfo info;
   info.name = "cuda";
   info.device = absl::StrCat(facts.name, " (", facts.uuid, ")");
+  info.memory_bytes = facts.usable_bytes;
   info.kernel_ids = {
       absl::StrCat("matmul.f32:", f32),
       absl::StrCat("matmul.bf16:", bf16),

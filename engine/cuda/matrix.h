@@ -22,13 +22,15 @@ class CudaMatrix final : public Matrix {
  public:
   // `plan`: cuBLASLt's, or nothing for our kernel.
   CudaMatrix(int out, int in, ComputeType type, DeviceBuffer w,
-             DeviceBuffer bias, std::optional<CublasLtPlan> plan)
+             DeviceBuffer bias, std::optional<CublasLtPlan> plan,
+             MatMulChoice choice)
       : out_(out),
         in_(in),
         type_(type),
         w_(std::move(w)),
         bias_(std::move(bias)),
-        plan_(std::move(plan)) {}
+        plan_(std::move(plan)),
+        choice_(std::move(choice)) {}
   static const CudaMatrix& Of(const Matrix& w) {
     return static_cast<const CudaMatrix&>(w);
   }
@@ -36,6 +38,7 @@ class CudaMatrix final : public Matrix {
   int out_features() const override { return out_; }
   int in_features() const override { return in_; }
   int64_t bytes() const override { return w_.bytes() + bias_.bytes(); }
+  MatMulChoice choice() const override { return choice_; }
   ComputeType type() const { return type_; }
   const void* w() const { return w_.as<void>(); }
   const float* bias() const { return bias_.as<float>(); }  // or nullptr
@@ -46,6 +49,7 @@ class CudaMatrix final : public Matrix {
   const ComputeType type_;
   const DeviceBuffer w_, bias_;
   const std::optional<CublasLtPlan> plan_;
+  const MatMulChoice choice_;
 };
 
 // Reads weights with several threads of the host into pinned memory, from where

@@ -45,19 +45,24 @@ Products::~Products() {
   }
 }
 
+std::string Products::own_kernel() const {
+  return absl::StrCat("own-sm_", queue_->runtime().facts().compute_capability);
+}
+
 std::string Products::kernel_id(ComputeType type) const {
-  const std::string own =
-      absl::StrCat("own-sm_", queue_->runtime().facts().compute_capability);
-  if (ops_ == nullptr || type == ComputeType::kF32) return own;
+  if (ops_ == nullptr || type == ComputeType::kF32) return own_kernel();
   const std::string library = absl::StrCat("cublaslt-", ops_->version());
   return library_ == MatMulLibrary::kCublasLt
              ? library
-             : absl::StrCat(library, "-where-proved-else-", own);
+             : absl::StrCat(library, "-where-proved-else-", own_kernel());
 }
 
-absl::StatusOr<std::optional<CublasLtPlan>> Products::Choose(const void* w,
-                                                             int out, int in) {
-  if (ops_ == nullptr) return std::nullopt;
+absl::StatusOr<Products::Judgement> Products::Choose(const void* w,
+                                                     ComputeType type, int out,
+                                                     int in) {
+  if (ops_ == nullptr || type == ComputeType::kF32) {
+    return Judgement{std::nullopt, {own_kernel(), ""}};
+  }
   MutexLock lock(&mutex_);
   const Shape shape = {out, in};
   const auto known = judged_.find(shape);
@@ -66,22 +71,27 @@ absl::StatusOr<std::optional<CublasLtPlan>> Products::Choose(const void* w,
   return judged_[shape];
 }
 
-absl::StatusOr<std::optional<CublasLtPlan>> Products::Probe(const void* w,
-                                                            Shape shape) {
+absl::StatusOr<Products::Judgement> Products::Probe(const void* w,
+                                                    Shape shape) {
   QK_RETURN_IF_ERROR(queue_->runtime().Use());
   const absl::StatusOr<CublasLtVerdict> verdict =
       ProbeCublasLt(queue_->runtime(), *probe_, w, shape.first, shape.second,
                     kWorkspaceBytes, probe_stream_);
   std::string why;
   if (verdict.ok()) {
-    if (verdict->plan.has_value()) return verdict->plan;
+    if (verdict->plan.has_value()) {
+      return Judgement{verdict->plan,
+                       {absl::StrCat("cublaslt-", ops_->version()), ""}};
+    }
     why = absl::StrJoin(verdict->refused, "; ");
   } else if (absl::IsInvalidArgument(verdict.status())) {
     why = std::string(verdict.status().message());
   } else {
     return verdict.status();
   }
-  if (library_ == MatMulLibrary::kAuto) return std::nullopt;
+  if (library_ == MatMulLibrary::kAuto) {
+    return Judgement{std::nullopt, {own_kernel(), std::move(why)}};
+  }
   return absl::FailedPreconditionError(
       absl::StrCat("cuBLASLt cannot multiply a weight (", shape.first, ", ",
                    shape.second, "): ", why));

@@ -28,12 +28,17 @@ class Products {
   Products(const Products&) = delete;
   Products& operator=(const Products&) = delete;
 
-  // The library's algorithm for a bf16 weight (out, in) on the device, or
-  // nothing: our kernel. Weights of one shape are judged once. Waits; any
-  // thread may call it. FAILED_PRECONDITION: kCublasLt, and no algorithm passes
-  // the probe; the message has its verdict.
-  absl::StatusOr<std::optional<CublasLtPlan>> Choose(const void* w, int out,
-                                                     int in);
+  struct Judgement {
+    std::optional<CublasLtPlan> plan;  // the library's, or nothing: our kernel
+    MatMulChoice choice;
+  };
+
+  // What multiplies a weight (out, in) of the type, on the device. Weights of
+  // one shape are judged once. Waits; any thread may call it.
+  // FAILED_PRECONDITION: kCublasLt, and no algorithm passes the probe; the
+  // message has its verdict.
+  absl::StatusOr<Judgement> Choose(const void* w, ComputeType type, int out,
+                                   int in);
 
   // An op of the queue. `range`: as MatMulRange's; nullptr: all rows. The
   // library knows no ranges, so our kernel multiplies those.
@@ -49,7 +54,8 @@ class Products {
   Products(WorkQueue* queue, MatMulLibrary library)
       : queue_(queue), library_(library) {}
   absl::Status Open(const std::string& path);
-  absl::StatusOr<std::optional<CublasLtPlan>> Probe(const void* w, Shape shape)
+  std::string own_kernel() const;
+  absl::StatusOr<Judgement> Probe(const void* w, Shape shape)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // At most kMostProducts of them, by our kernel. `type`: x's and the weights'.
   void MultiplyOwn(const void* x, ComputeType type,
@@ -66,7 +72,7 @@ class Products {
   Mutex mutex_;
   std::unique_ptr<CublasLt> probe_ ABSL_GUARDED_BY(mutex_);
   Stream probe_stream_ ABSL_GUARDED_BY(mutex_) = nullptr;
-  std::map<Shape, std::optional<CublasLtPlan>> judged_ ABSL_GUARDED_BY(mutex_);
+  std::map<Shape, Judgement> judged_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace qk::cuda

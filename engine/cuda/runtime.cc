@@ -63,6 +63,7 @@ absl::StatusOr<DeviceFacts> FactsOf(int index) {
   facts.compute_capability = 10 * properties.major + properties.minor;
   facts.multiprocessors = properties.multiProcessorCount;
   facts.memory_bytes = static_cast<int64_t>(properties.totalGlobalMem);
+  facts.usable_bytes = facts.memory_bytes;
   facts.shared_bytes = static_cast<int64_t>(properties.sharedMemPerBlockOptin);
   cudaDriverGetVersion(&facts.driver);
   return facts;
@@ -87,6 +88,9 @@ class CudaRuntime final : public Runtime {
     properties.location.type = cudaMemLocationTypeDevice;
     properties.location.id = facts_.index;
     properties.maxSize = static_cast<size_t>(bytes);
+    if (bytes > 0) {
+      facts_.usable_bytes = std::min(facts_.memory_bytes, bytes);
+    }
     QK_RETURN_IF_ERROR(
         Checked(cudaMemPoolCreate(&pool_, &properties), "cudaMemPoolCreate"));
     uint64_t kept = uint64_t{1} << 30;
@@ -134,7 +138,17 @@ class CudaRuntime final : public Runtime {
     size_t free = 0, total = 0;
     QK_RETURN_IF_ERROR(
         Checked(cudaMemGetInfo(&free, &total), "cudaMemGetInfo"));
-    return static_cast<int64_t>(free);
+    // The pool keeps some of what was freed.
+    uint64_t reserved = 0, used = 0;
+    QK_RETURN_IF_ERROR(
+        Checked(cudaMemPoolGetAttribute(
+                    pool_, cudaMemPoolAttrReservedMemCurrent, &reserved),
+                "cudaMemPoolGetAttribute"));
+    QK_RETURN_IF_ERROR(Checked(
+        cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrUsedMemCurrent, &used),
+        "cudaMemPoolGetAttribute"));
+    return std::min(static_cast<int64_t>(free + reserved - used),
+                    facts_.usable_bytes - static_cast<int64_t>(used));
   }
 
   absl::Status CopyToDevice(void* device, const void* host, int64_t bytes,
@@ -214,7 +228,7 @@ class CudaRuntime final : public Runtime {
         "cudaMemcpyAsync");
   }
 
-  const DeviceFacts facts_;
+  DeviceFacts facts_;
   cudaMemPool_t pool_ = nullptr;
 };
 

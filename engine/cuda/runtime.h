@@ -31,6 +31,7 @@ struct DeviceFacts {
   int compute_capability = 0;  // 90 is 9.0
   int multiprocessors = 0;
   int64_t memory_bytes = 0;
+  int64_t usable_bytes = 0;  // of them, by Allocate
   int64_t shared_bytes = 0;  // that a block may have
   int driver = 0;            // the CUDA version that the driver has; 13000
 };
@@ -51,6 +52,7 @@ class Runtime {
   virtual absl::Status FreePinned(void* data) = 0;
   // Gives memory that nothing uses back to other processes. Waits.
   virtual absl::Status Trim() = 0;
+  // That Allocate may still give.
   virtual absl::StatusOr<int64_t> FreeBytes() = 0;
 
   virtual absl::Status CopyToDevice(void* device, const void* host,

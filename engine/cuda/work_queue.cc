@@ -94,7 +94,7 @@ absl::StatusOr<void*> WorkQueue::Allocate(int64_t bytes) {
   return absl::ResourceExhaustedError(
       absl::StrCat("needs ", bytes, " bytes of device memory, ",
                    runtime_->FreeBytes().value_or(0), " of ",
-                   facts.memory_bytes, " are free on ", facts.name));
+                   facts.usable_bytes, " are free on ", facts.name));
 }
 
 void WorkQueue::Free(void* data) {

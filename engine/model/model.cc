@@ -56,7 +56,7 @@ ModelDescription Describe(const OpenModel& model, ComputeType compute,
   const WeightRef& head = model.architecture.lm_head;
   const bool tied = head.name == model.architecture.embedding.name;
   d.parameters = elements - (tied ? head.shape[0] * head.shape[1] : 0);
-  d.host_bytes_estimate = elements * BytesOf(compute);
+  d.bytes_estimate = elements * BytesOf(compute);
   return d;
 }
 
@@ -144,10 +144,17 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Read(
   QK_RETURN_IF_ERROR(backend->Synchronize());
   model->device_bytes_ = model->weights_->bytes;
   model->host_bytes_ = model->weights_->bytes + model->workspace_->bytes();
+  if (backend->info().memory_bytes > 0) {
+    model->device_bytes_ = std::exchange(model->host_bytes_, 0);
+  }
   model->load_seconds_ =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
           .count();
   return std::shared_ptr<const Model>(std::move(model));
+}
+
+const std::vector<MatMulGroup>& Model::matmuls() const {
+  return weights_->matmuls;
 }
 
 }  // namespace qk

@@ -3,6 +3,7 @@
 #ifndef QKSCOPE_ENGINE_MODEL_MODEL_H_
 #define QKSCOPE_ENGINE_MODEL_MODEL_H_
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -13,6 +14,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/backend/backend.h"
+#include "engine/model/matmul_groups.h"
 #include "engine/model/non_finite_weights.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/types/model_config.h"
@@ -55,7 +57,7 @@ struct ModelDescription {
   std::string weights_dtype;  // e.g. "Q4_1,Q8_0,F32", most bytes first
   int64_t file_bytes = 0;
   int64_t parameters = 0;
-  int64_t host_bytes_estimate = 0;  // resident after loading
+  int64_t bytes_estimate = 0;  // of memory, after loading
   // Why the model takes no text and gives none, only token ids; empty if it
   // does.
   std::string text_problem;
@@ -98,7 +100,11 @@ class Model : public std::enable_shared_from_this<Model> {
   ComputeType compute() const { return compute_; }
   Backend* backend() const { return backend_; }
   const std::string& weights_sha256() const { return weights_sha256_; }
+  // Of the weights and of scratch memory, wherever they are.
+  int64_t bytes() const { return std::max(host_bytes_, device_bytes_); }
+  // In the host's memory.
   int64_t host_bytes() const { return host_bytes_; }
+  // In the device's own memory or, if it works in the host's, of the weights.
   int64_t device_bytes() const { return device_bytes_; }
   double load_seconds() const { return load_seconds_; }
   // Absent if the weights were not looked at.
@@ -106,6 +112,8 @@ class Model : public std::enable_shared_from_this<Model> {
     return non_finite_weights_;
   }
   const Weights& weights() const { return *weights_; }
+  // What multiplies its matrices.
+  const std::vector<MatMulGroup>& matmuls() const;
   // The distinct RoPEs of the layers, and the index of each layer's own; -1:
   // none.
   const std::vector<RopeConfig>& ropes() const { return ropes_; }

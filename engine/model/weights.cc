@@ -36,6 +36,7 @@ class Loader {
     if (!matrix.ok()) return matrix.status();
     *out = *std::move(matrix);
     bytes_ += (*out)->bytes();
+    CountMatrix(**out, &matmuls_);
     Step(ref);
     return absl::OkStatus();
   }
@@ -74,6 +75,7 @@ class Loader {
   }
 
   int64_t bytes() const { return bytes_; }
+  const std::vector<MatMulGroup>& matmuls() const { return matmuls_; }
 
  private:
   absl::StatusOr<WeightReader> Open(const WeightRef& ref) const {
@@ -124,6 +126,7 @@ class Loader {
   WeightScan* scan_;
   int64_t done_ = 0;
   int64_t bytes_ = 0;
+  std::vector<MatMulGroup> matmuls_;
 };
 
 absl::Status LoadMlp(const MlpWeightRefs& refs, Loader& loader, MlpWeights* w) {
@@ -245,6 +248,7 @@ absl::StatusOr<std::unique_ptr<Weights>> LoadWeights(
       loader.Load(architecture.project_out, {}, &weights->project_out));
   QK_RETURN_IF_ERROR(LoadVision(architecture.vision, loader, &weights->vision));
   weights->bytes = loader.bytes();
+  weights->matmuls = loader.matmuls();
   return weights;
 }
 

@@ -11,6 +11,7 @@
 #include "engine/architectures/architecture.h"
 #include "engine/backend/backend.h"
 #include "engine/formats/tensor_source.h"
+#include "engine/model/matmul_groups.h"
 
 namespace qk {
 
@@ -64,10 +65,11 @@ struct Weights {
   std::unique_ptr<Matrix> project_in;   // (hidden, embedding_size), or none
   std::unique_ptr<Matrix> project_out;  // (embedding_size, hidden), or none
   std::vector<LayerWeights> layers;
-  NormWeights final_norm;           // (hidden), or none
-  std::unique_ptr<Matrix> lm_head;  // (vocab, embedding_size)
-  VisionWeights vision;             // for a model with a tower
-  int64_t bytes = 0;                // of all weights together
+  NormWeights final_norm;            // (hidden), or none
+  std::unique_ptr<Matrix> lm_head;   // (vocab, embedding_size)
+  VisionWeights vision;              // for a model with a tower
+  int64_t bytes = 0;                 // of all weights together
+  std::vector<MatMulGroup> matmuls;  // of all matrices, in the order of loading
 };
 
 // Writes the norm of x, of the model's kind, to out (rows, hidden); out may be

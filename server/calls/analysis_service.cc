@@ -124,7 +124,7 @@ grpc::ServerUnaryReactor* AnalysisService::ListModels(
                   QK_RETURN_IF_ERROR(CheckOffset(request->offset()));
                   const std::vector<ModelEntry> models =
                       core_->call.registry->List(*call->user());
-                  const std::string& backend = core_->run.server->backend.name;
+                  const BackendInfo& backend = core_->run.server->backend;
                   const auto next = FillPage(
                       static_cast<int>(models.size()), request->offset(),
                       [&](int i) { return ModelInfoOf(models[i], backend); },
@@ -144,7 +144,7 @@ grpc::ServerUnaryReactor* AnalysisService::GetModel(
             const ModelEntry entry,
             core_->call.registry->Get(request->model(), *call->user()));
         call->model = entry.name;
-        *response = ModelInfoOf(entry, core_->run.server->backend.name);
+        *response = ModelInfoOf(entry, core_->run.server->backend);
         return absl::OkStatus();
       });
 }

@@ -146,7 +146,7 @@ void LoadModelCall::Loaded(const absl::StatusOr<ModelEntry>& entry) {
     MutexLock lock(&mutex_);
     if (end_.has_value()) return;
     *waiting_.emplace_back().mutable_model() =
-        ModelInfoOf(*entry, server_->backend.name);
+        ModelInfoOf(*entry, server_->backend);
     loaded_ = true;
   }
   Pump();

@@ -11,7 +11,7 @@
 namespace qk {
 namespace {
 
-constexpr size_t kMaxFailure = 2048;  // bytes
+constexpr size_t kMaxReason = 2048;  // bytes
 
 bool SameRope(const RopeConfig& a, const RopeConfig& b) {
   return a.theta == b.theta && a.rotary_dims == b.rotary_dims &&
@@ -117,14 +117,14 @@ const char* ComputeName(ComputeType type) {
   return type == ComputeType::kF32 ? "f32" : "bf16";
 }
 
-pb::ModelInfo ModelInfoOf(const ModelEntry& entry, const std::string& backend) {
+pb::ModelInfo ModelInfoOf(const ModelEntry& entry, const BackendInfo& backend) {
   const ModelConfig& config = entry.description.config;
   pb::ModelInfo out;
   out.set_name(entry.name);
   out.set_state(StateOf(entry.state));
   if (!entry.failure.ok()) {
     // Cut as in a call's status.
-    out.set_failure(StripPaths(entry.failure.message()).substr(0, kMaxFailure));
+    out.set_failure(StripPaths(entry.failure.message()).substr(0, kMaxReason));
   }
   out.set_architecture(config.architecture);
   out.set_num_layers(config.num_layers());
@@ -133,7 +133,8 @@ pb::ModelInfo ModelInfoOf(const ModelEntry& entry, const std::string& backend) {
   out.set_context_length(config.context_length);
   out.set_weights_dtype(entry.description.weights_dtype);
   out.set_compute_type(ComputeName(entry.compute));
-  out.set_backend(backend);
+  out.set_backend(backend.name);
+  out.set_device(backend.device);
   out.set_parameters(entry.description.parameters);
   SetNotes(entry.description, &out);
   SetLayers(config, &out);
@@ -148,6 +149,14 @@ pb::ModelInfo ModelInfoOf(const ModelEntry& entry, const std::string& backend) {
     out.set_tokenizer_sha256(entry.model->tokenizer()->sha256_hex());
     out.set_word_splitting(
         entry.model->tokenizer()->runs_pattern() ? "pattern" : "built in");
+  }
+  for (const MatMulGroup& group : entry.model->matmuls()) {
+    pb::MatMulGroup* matmul = out.add_matmuls();
+    matmul->set_kernel(group.choice.kernel);
+    matmul->set_out_features(group.out_features);
+    matmul->set_in_features(group.in_features);
+    matmul->set_matrices(group.matrices);
+    matmul->set_passed_over(group.choice.passed_over.substr(0, kMaxReason));
   }
   out.set_load_ms(static_cast<int64_t>(entry.model->load_seconds() * 1e3));
   const auto& non_finite = entry.model->non_finite_weights();

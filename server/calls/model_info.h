@@ -19,8 +19,8 @@ void SetIgnored(const IgnoredParts& ignored, Message* out) {
                                          ignored.tensors.end());
 }
 
-// `backend`: the name of the backend that runs the model.
-pb::ModelInfo ModelInfoOf(const ModelEntry& entry, const std::string& backend);
+// `backend`: what runs the model.
+pb::ModelInfo ModelInfoOf(const ModelEntry& entry, const BackendInfo& backend);
 // `store`: nullptr if the server keeps no results.
 pb::ServerInfo ServerInfoOf(const ServerDescription& server,
                             const Limits& limits, const ResultStore* store);

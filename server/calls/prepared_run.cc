@@ -28,8 +28,11 @@ pb::Manifest ManifestOf(const ServerDescription& server,
   SetIgnored(model.description().ignored, &out);
   out.set_compute_type(ComputeName(model.compute()));
   out.set_backend(server.backend.name);
-  for (const std::string& id : server.backend.kernel_ids)
+  out.set_device(server.backend.device);
+  for (const std::string& id :
+       KernelIdsOf(server.backend, model.compute(), model.matmuls())) {
     out.add_kernel_ids(id);
+  }
   for (const auto& [name, version] : server.backend.library_versions) {
     (*out.mutable_library_versions())[name] = version;
   }

@@ -180,7 +180,7 @@ absl::StatusOr<ModelEntry> ModelManager::RunLoad(const LoadRequest& request) {
                       DescribeModel(pinned->path(), request.model.compute,
                                     request.model.ignored));
   QK_RETURN_IF_ERROR(
-      MakeRoom(name, description.host_bytes_estimate, &progress.evicted));
+      MakeRoom(name, description.bytes_estimate, &progress.evicted));
   ModelEntry old;
   for (ModelEntry& entry : parts_.registry->All()) {
     if (entry.name == name) old = std::move(entry);
@@ -257,9 +257,19 @@ absl::Status ModelManager::WarmUp(const LoadRequest& request,
   return end.get();
 }
 
+ModelManager::Room ModelManager::RoomOfAll() const {
+  const int64_t limit = parts_.admin.max_bytes;
+  const int64_t device = parts_.backend->info().memory_bytes;
+  if (device > 0 && (limit <= 0 || device < limit)) {
+    return {device, "the device's"};
+  }
+  return {limit, "max_bytes"};
+}
+
 absl::Status ModelManager::MakeRoom(const std::string& name, int64_t bytes,
                                     std::vector<std::string>* evicted) {
   const ModelAdminOptions& admin = parts_.admin;
+  const Room room = RoomOfAll();
   for (;;) {
     int count = 1;
     int64_t used = RetiredBytes();
@@ -276,10 +286,12 @@ absl::Status ModelManager::MakeRoom(const std::string& name, int64_t bytes,
     std::string problem;
     if (admin.max_models > 0 && count > admin.max_models) {
       problem = absl::StrCat("max_models is ", admin.max_models);
-    } else if (admin.max_bytes > 0 && bytes > admin.max_bytes - used) {
-      problem = absl::StrCat("the model needs about ", HumanBytes(bytes), "; ",
-                             HumanBytes(used), " of max_bytes ",
-                             HumanBytes(admin.max_bytes), " are taken");
+    } else if (room.bytes > 0 && bytes > room.bytes - used) {
+      problem = absl::StrCat(
+          "the model needs about ", HumanBytes(bytes), "; ", HumanBytes(used),
+          " of ", room.name, " ", HumanBytes(room.bytes),
+          " are taken: ", HumanBytes(bytes - (room.bytes - used)),
+          " are missing");
     }
     if (problem.empty()) return absl::OkStatus();
     std::string victim;
@@ -311,7 +323,7 @@ absl::Status ModelManager::StartUnload(
     return absl::OkStatus();
   }
   parts_.log->Info("model_unloading", {{"model", name}});
-  Retire({name, model, model->host_bytes(), true, std::move(on_done)});
+  Retire({name, model, model->bytes(), true, std::move(on_done)});
   return absl::OkStatus();
 }
 

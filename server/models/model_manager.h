@@ -101,6 +101,12 @@ class ModelManager {
   // Warns of weights that are not finite, or fails.
   absl::Status CheckFinite(const std::string& name, const Model& model) const;
   absl::Status CheckAllowed(const std::string& sha256) const;
+  // What all models may take, and what that is called; 0: no limit.
+  struct Room {
+    int64_t bytes;
+    const char* name;
+  };
+  Room RoomOfAll() const;
   // Makes room for a model of that name and size: evicts others if allowed, or
   // fails and names the models that could be unloaded.
   absl::Status MakeRoom(const std::string& name, int64_t bytes,

@@ -49,7 +49,7 @@ void ModelRegistry::SetReady(const std::string& name,
   entry.failure = absl::OkStatus();
   entry.description = model->description();
   entry.compute = model->compute();
-  entry.bytes = model->host_bytes();
+  entry.bytes = model->bytes();
   entry.last_used = ++finds_;
   // A replaced model may be freed here, so it is released after the lock.
   std::swap(entry.model, model);

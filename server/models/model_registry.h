@@ -31,7 +31,7 @@ struct ModelEntry {
   ModelDescription description;  // known before the weights are read
   ComputeType compute = ComputeType::kF32;
   std::shared_ptr<const Model> model;  // kReady
-  int64_t bytes = 0;                   // host_bytes; 0 until it is loaded
+  int64_t bytes = 0;                   // Model::bytes; 0 until it is loaded
   uint64_t last_used = 0;              // count of finds at the last find
   // Only the registry holds the model. Set in the results of List and All.
   bool idle = false;

@@ -30,7 +30,7 @@ FakeRuntime::FakeRuntime(Launches launches) : launches_(launches) {
   facts_.name = "emulation";
   facts_.compute_capability = 90;
   facts_.multiprocessors = 4;
-  facts_.memory_bytes = int64_t{1} << 30;
+  facts_.memory_bytes = facts_.usable_bytes = int64_t{1} << 30;
   facts_.shared_bytes = options().max_shared;
   facts_.driver = 13000;
   if (launches == Launches::kUnseen) return;

@@ -24,7 +24,8 @@ qk_test(op_counts_test SOURCES op_counts_test.cc LIBS qk_test_core)
 qk_test(identity_test SOURCES identity_test.cc LIBS qk_test_core)
 qk_test(config_test SOURCES architectures/config_test.cc architectures/config_families_test.cc
         architectures/config_rope_test.cc model/gemma3_folder_test.cc LIBS qk_test_core)
-qk_test(model_folder_test SOURCES model/model_folder_test.cc LIBS qk_test_core)
+qk_test(model_folder_test SOURCES model/model_folder_test.cc
+        model/matmul_groups_test.cc LIBS qk_test_core)
 qk_test(config_mutation_test OPTIMIZED SOURCES architectures/config_mutation_test.cc
         architectures/config_mutation_tables.cc architectures/config_variants.cc LIBS qk_test_core)
 qk_test(families_identity_test SOURCES families_identity_test.cc LIBS qk_test_core)

@@ -99,6 +99,7 @@ void PrintDetails(const v1::ModelInfo& model, Console* console) {
   row("context", absl::StrCat(model.context_length(), " tokens"));
   row("weights", absl::StrCat(model.weights_dtype(), ", computed in ",
                               model.compute_type(), " on ", model.backend()));
+  row("device", Printable(model.device()));
   row("memory", absl::StrFormat("%.1f MiB host, %.1f MiB device",
                                 model.host_bytes() / 1048576.0,
                                 model.device_bytes() / 1048576.0));
@@ -117,6 +118,14 @@ void PrintDetails(const v1::ModelInfo& model, Console* console) {
   }
   if (model.has_non_finite_weights()) {
     row("not finite", NonFiniteWeightsText(model));
+  }
+  for (const v1::MatMulGroup& group : model.matmuls()) {
+    if (group.passed_over().empty()) continue;
+    row("multiplied by",
+        Printable(absl::StrFormat("%s: %d matrices (%d, %d), since %s",
+                                  group.kernel(), group.matrices(),
+                                  group.out_features(), group.in_features(),
+                                  group.passed_over())));
   }
   for (const v1::RopeInfo& rope : model.rope()) {
     std::string text =

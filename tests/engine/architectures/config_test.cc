@@ -244,11 +244,11 @@ TEST_F(ModelFolderTest, DescribeModel) {
   EXPECT_EQ(d->parameters,
             2 * 97 * 32 + 32 +
                 2 * (2 * 32 + 2 * 32 * 32 + 2 * 16 * 32 + 3 * 53 * 32));
-  EXPECT_EQ(d->host_bytes_estimate, d->parameters * 4);
+  EXPECT_EQ(d->bytes_estimate, d->parameters * 4);
   const auto file =
       DescribeModel(folder_.path() + "/model.safetensors", ComputeType::kBF16);
   ASSERT_TRUE(file.ok()) << file.status();
-  EXPECT_EQ(file->host_bytes_estimate, d->parameters * 2);
+  EXPECT_EQ(file->bytes_estimate, d->parameters * 2);
 }
 
 TEST_F(ModelFolderTest, EosIdsOfBothFiles) {

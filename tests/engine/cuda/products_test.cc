@@ -84,6 +84,8 @@ TEST_F(FakeCublasLtProductsTest, TheLibraryMultipliesWhereTheProbePasses) {
     const auto backend = Make(use);
     ASSERT_TRUE(backend.ok()) << backend.status();
     EXPECT_THAT(KernelOf(**backend), HasSubstr("matmul.bf16:cublaslt-13.2.5"));
+    EXPECT_EQ(Pack(**backend).value()->choice(),
+              (MatMulChoice{"cublaslt-13.2.5", ""}));
     for (const bool add : {false, true}) {
       const int64_t before = FakeCublasLtProducts();
       const std::vector<float> all = Run(**backend, 0, kRows, add);
@@ -104,6 +106,10 @@ TEST_F(FakeCublasLtProductsTest, OurKernelMultipliesWhereItDoesNot) {
   const std::vector<float> want = Run(**own, 0, kRows, false);
   ExpectNmse(want, Want(false), 1e-12, "own");
   ExpectSame(Run(**best, 0, kRows, false), want, "auto");
+  EXPECT_EQ(Pack(**own).value()->choice(), (MatMulChoice{"own-sm_90", ""}));
+  const MatMulChoice choice = Pack(**best).value()->choice();
+  EXPECT_EQ(choice.kernel, "own-sm_90");
+  EXPECT_THAT(choice.passed_over, HasSubstr("bytes differ"));
   const absl::Status refused = Pack(**library).status();
   EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(refused.message()),

@@ -52,6 +52,7 @@ TEST(FakeRuntimeTest, CountsCalls) {
   EXPECT_EQ(*four, 4.0f);
   CallCounts want;
   want.launches = want.to_device = want.to_host = 1;
+  want.bytes_to_device = 4;
   want.allocations = want.waits = 1;
   want.all = 8;
   EXPECT_EQ(runtime.counts(), want);

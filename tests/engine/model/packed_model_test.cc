@@ -22,8 +22,8 @@ TEST_P(TwinsTest, ArmsOfBothAreEqualBitForBit) {
     ASSERT_TRUE(full != nullptr && packed != nullptr);
     EXPECT_EQ(full->device_bytes(), packed->device_bytes());
     EXPECT_EQ(full->description().parameters, packed->description().parameters);
-    EXPECT_EQ(full->description().host_bytes_estimate,
-              packed->description().host_bytes_estimate);
+    EXPECT_EQ(full->description().bytes_estimate,
+              packed->description().bytes_estimate);
     RunSpec spec;
     for (int i = 0; i < 11; ++i) spec.tokens.push_back(7 * i % 97);
     spec.arms = {{"full", full, {}}, {"packed", packed, {}}};

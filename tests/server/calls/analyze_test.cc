@@ -12,6 +12,7 @@ namespace qk {
 namespace {
 
 using testing::Analysis;
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Pointwise;
@@ -76,6 +77,7 @@ TEST_F(AnalyzeTest, StartedHoldsTheExpandedRequest) {
   EXPECT_EQ(manifest.client_tag(), "tag");
   EXPECT_EQ(manifest.weights_sha256().size(), 64u);
   EXPECT_EQ(manifest.compute_type(), "f32");
+  EXPECT_FALSE(manifest.device().empty());
   EXPECT_FALSE(manifest.kernel_ids().empty());
   EXPECT_TRUE(google::protobuf::util::MessageDifferencer::Equals(
       manifest.expanded(), started.expanded()));
@@ -269,6 +271,17 @@ TEST_F(AnalyzeTest, ModelInfo) {
   EXPECT_EQ(model.layers(1).rope(), 0);
   EXPECT_EQ(model.rope(0).wavelengths_size(), 4);
   EXPECT_NEAR(model.rope(0).wavelengths(0), 6.283185, 1e-5);
+  int matrices = 0;
+  for (const pb::MatMulGroup& group : model.matmuls()) {
+    matrices += group.matrices();
+    EXPECT_EQ(group.passed_over(), "");
+  }
+  EXPECT_FALSE(model.device().empty());
+  EXPECT_EQ(matrices, 2 * 7 + 1);  // q, k, v, o, gate, up, down; lm_head
+  const Analysis out = Analyze("model: 'tiny' " + Tokens(4));
+  ASSERT_TRUE(out.status.ok()) << out.status.error_message();
+  EXPECT_THAT(out.finished()->manifest().kernel_ids(),
+              Contains("matmul.f32:" + model.matmuls(0).kernel()));
   request.set_model("a/b");
   EXPECT_EQ(stub_->GetModel(&bad_context, request, &model).error_message(),
             "model: invalid name (allowed [A-Za-z0-9._-]{1,128})");

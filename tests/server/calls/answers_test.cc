@@ -294,13 +294,13 @@ TEST_F(AnswersTest, NoneExceedsWhatClientsAcceptByDefault) {
       {"ListModels",
        [&] {
          return Pages(std::vector<pb::ModelInfo>(
-                          200, ModelInfoOf(LargestModel(), "backend")),
+                          200, ModelInfoOf(LargestModel(), BackendInfo())),
                       &pb::ListModelsResponse::mutable_models);
        }},
       {"GetModel",
        [] {
          return std::vector<size_t>{
-             ModelInfoOf(LargestModel(), "backend").ByteSizeLong()};
+             ModelInfoOf(LargestModel(), BackendInfo()).ByteSizeLong()};
        }},
       {"Score", [&] { return ScoreMost(); }},
       {"Estimate", [&] { return EstimateMost(); }},
