@@ -3,7 +3,7 @@
 //   engine_bench MODEL f32|bf16 THREADS [BACKEND [MEASUREMENT...]]
 //
 // BACKEND: a name of tests/engine/test_backend.h; cpu by default. MEASUREMENT:
-// prefill, prefill512, arms, together, decode; all by default.
+// prefill, prefill512, arms, together, together64, decode; all by default.
 // tests/bench/compare_peers.py runs it beside its peers. Times are the best of
 // several runs, and compared measurements alternate; tokens are random, since
 // none of this depends on them.
@@ -261,6 +261,7 @@ int main(int argc, char** argv) {
   if (wanted("arms")) bench.Arms(512);
   if (wanted("arms")) bench.Arms(25);
   if (wanted("together")) bench.Together(8, 8);
+  if (wanted("together64")) bench.Together(64, 8);
   if (wanted("decode")) bench.Decode(1, 32);
   if (wanted("decode")) bench.Decode(8, 32);
   return 0;
