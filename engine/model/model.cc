@@ -60,6 +60,16 @@ ModelDescription Describe(const OpenModel& model, ComputeType compute,
   return d;
 }
 
+using Loaded = absl::StatusOr<std::shared_ptr<const Model>>;
+
+// The next load on this thread must not be told what this one has failed with.
+template <typename Body>
+Loaded WithoutTraces(Backend* backend, const Body& body) {
+  Loaded model = WithoutBadAlloc(body);
+  if (!model.ok()) backend->Synchronize().IgnoreError();
+  return model;
+}
+
 }  // namespace
 
 absl::StatusOr<ModelDescription> DescribeModel(const std::string& path,
@@ -89,9 +99,8 @@ void Model::FindRopes() {
 
 absl::StatusOr<std::shared_ptr<const Model>> Model::Load(
     const std::string& path, const ModelOptions& options, Backend* backend) {
-  using Loaded = absl::StatusOr<std::shared_ptr<const Model>>;
   const auto start = std::chrono::steady_clock::now();
-  return WithoutBadAlloc([&]() -> Loaded {
+  return WithoutTraces(backend, [&]() -> Loaded {
     QK_ASSIGN_OR_RETURN(OpenModel open, OpenModelFiles(path, options.ignored));
     return Read(std::move(open), fs::path(path).filename().string(), options,
                 backend, start);
@@ -102,8 +111,9 @@ absl::StatusOr<std::shared_ptr<const Model>> Model::Load(
     OpenModel open, const std::string& name, const ModelOptions& options,
     Backend* backend) {
   const auto start = std::chrono::steady_clock::now();
-  return WithoutBadAlloc(
-      [&] { return Read(std::move(open), name, options, backend, start); });
+  return WithoutTraces(backend, [&] {
+    return Read(std::move(open), name, options, backend, start);
+  });
 }
 
 absl::StatusOr<std::shared_ptr<const Model>> Model::Read(

@@ -13,8 +13,10 @@ namespace {
 
 constexpr int kStep = kSanitized ? 7 : 1;  // from failing call to failing call
 
-absl::StatusOr<std::shared_ptr<const Model>> LoadTiny(Backend* backend) {
+absl::StatusOr<std::shared_ptr<const Model>> LoadTiny(
+    Backend* backend, const std::string& sha256 = "") {
   ModelOptions options;
+  options.expected_sha256 = sha256;
   options.compute = ComputeType::kBF16;
   options.kv_cache_bytes = 1 << 20;
   options.max_rows_per_pass = 64;
@@ -72,6 +74,21 @@ TEST(CudaFaultsTest, LoadingAModel) {
     EXPECT_LE(device.runtime->live_objects(), before + 12) << k;
     device.backend.reset();
     EXPECT_EQ(device.runtime->live_objects(), 0) << k;
+  }
+  EXPECT_GT(k, 50);
+}
+
+// A load that has failed for another reason, too.
+TEST(CudaFaultsTest, AFailureDoesNotReachTheNextLoad) {
+  int64_t k = 0;
+  for (bool failed = true; failed; k += kStep) {
+    EmulatedDevice device;
+    device.runtime->FailCall(k, kCudaOutOfMemory);
+    EXPECT_FALSE(LoadTiny(device.backend.get(), std::string(64, '0')).ok());
+    failed = device.runtime->failed();
+    device.runtime->FailCall(-1, 0);
+    const auto next = LoadTiny(device.backend.get());
+    EXPECT_TRUE(next.ok()) << k << ": " << next.status();
   }
   EXPECT_GT(k, 50);
 }
