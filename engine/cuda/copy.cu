@@ -89,16 +89,11 @@ __global__ void __launch_bounds__(kThreads)
 
 void Embed(const void* table, ComputeType type, const int32_t* tokens, int rows,
            int hidden, float* out, Stream stream) {
-  const auto run = [&](auto* typed) {
-    Launch(EmbedKernel<
-               std::remove_const_t<std::remove_pointer_t<decltype(typed)>>>,
-           dim3(rows), dim3(kThreads), 0, stream, typed, tokens, hidden, out);
-  };
-  if (type == ComputeType::kF32) {
-    run(static_cast<const float*>(table));
-  } else {
-    run(static_cast<const uint16_t*>(table));
-  }
+  ForElement(type, [&](auto element) {
+    using T = decltype(element);
+    Launch(EmbedKernel<T>, dim3(rows), dim3(kThreads), 0, stream,
+           static_cast<const T*>(table), tokens, hidden, out);
+  });
 }
 
 void ExpandHeads(const ExpandJob* jobs, int count, Stream stream) {

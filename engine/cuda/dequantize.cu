@@ -27,17 +27,12 @@ __global__ void __launch_bounds__(kThreads)
 template <typename Block>
 void DequantizeBlocks(const uint8_t* blocks, int64_t elements, ComputeType type,
                       void* out, Stream stream) {
-  const auto run = [&](auto* typed) {
-    using T = std::remove_pointer_t<decltype(typed)>;
+  ForElement(type, [&](auto element) {
+    using T = decltype(element);
     const int64_t grid = Blocks<int64_t>(elements, kThreads * kPerThread);
     Launch(DequantizeKernel<Block, T>, dim3(static_cast<unsigned>(grid)),
-           dim3(kThreads), 0, stream, blocks, elements, typed);
-  };
-  if (type == ComputeType::kF32) {
-    run(static_cast<float*>(out));
-  } else {
-    run(static_cast<uint16_t*>(out));
-  }
+           dim3(kThreads), 0, stream, blocks, elements, static_cast<T*>(out));
+  });
 }
 
 constexpr int kTile = 64;  // outputs, and inputs
@@ -141,18 +136,14 @@ void Dequantize(DType stored, const uint8_t* blocks, int64_t elements,
 
 void UnpackInt4(const Int4Part& part, ComputeType type, void* out,
                 Stream stream) {
-  const auto run = [&](auto* typed) {
+  ForElement(type, [&](auto element) {
+    auto* const typed = static_cast<decltype(element)*>(out);
     if (part.words_of_inputs) {
       Unpack<true>(part, typed, stream);
     } else {
       Unpack<false>(part, typed, stream);
     }
-  };
-  if (type == ComputeType::kF32) {
-    run(static_cast<float*>(out));
-  } else {
-    run(static_cast<uint16_t*>(out));
-  }
+  });
 }
 
 }  // namespace qk::cuda

@@ -7,6 +7,7 @@
 
 #include "engine/cuda/outputs.h"
 #include "engine/cuda/stream.h"
+#include "engine/types/compute_type.h"
 
 #ifdef __CUDACC__
 #include "engine/cuda/launch.h"
@@ -23,6 +24,16 @@ inline constexpr uint32_t kAllLanes = 0xFFFFFFFFu;
 template <typename T>
 __host__ __device__ constexpr T Blocks(T n, T size) {
   return (n + size - 1) / size;
+}
+
+// Calls run(T()) with the T of an array in that type: float or uint16_t.
+template <typename Run>
+void ForElement(ComputeType type, const Run& run) {
+  if (type == ComputeType::kF32) {
+    run(float());
+  } else {
+    run(uint16_t());
+  }
 }
 
 // x[i] of a float32 or bf16 array.

@@ -85,16 +85,11 @@ __global__ void __launch_bounds__(kThreads)
 void AppendKv(const float* k, const float* v, const KvPart& layout,
               ComputeType type, int head_dim, const PageRows* tiles, int count,
               void* const* pages, Stream stream) {
-  const auto run = [&](auto kernel) {
-    Launch(kernel, dim3(count, layout.heads, Blocks(head_dim, kDims)),
-           dim3(kThreads), sizeof(AppendShared), stream, k, v, layout, head_dim,
-           tiles, pages);
-  };
-  if (type == ComputeType::kF32) {
-    run(AppendKernel<float>);
-  } else {
-    run(AppendKernel<uint16_t>);
-  }
+  ForElement(type, [&](auto element) {
+    Launch(AppendKernel<decltype(element)>,
+           dim3(count, layout.heads, Blocks(head_dim, kDims)), dim3(kThreads),
+           sizeof(AppendShared), stream, k, v, layout, head_dim, tiles, pages);
+  });
 }
 
 void FillFreshPages(const FillJob* jobs, int count, const KvPart& layout,
@@ -105,15 +100,10 @@ void FillFreshPages(const FillJob* jobs, int count, const KvPart& layout,
         Largest(list, n, [](const FillJob& j) { return j.fresh.layout.heads; });
     const int pages =
         Largest(list, n, [](const FillJob& j) { return j.fresh.pages; });
-    const auto run = [&](auto kernel) {
-      Launch(kernel, dim3(heads, pages, n), dim3(kThreads), 0, stream, list,
-             layout, head_dim);
-    };
-    if (type == ComputeType::kF32) {
-      run(FillKernel<float, List>);
-    } else {
-      run(FillKernel<uint16_t, List>);
-    }
+    ForElement(type, [&](auto element) {
+      Launch(FillKernel<decltype(element), List>, dim3(heads, pages, n),
+             dim3(kThreads), 0, stream, list, layout, head_dim);
+    });
   });
 }
 

@@ -49,9 +49,13 @@ std::string Products::own_kernel() const {
   return absl::StrCat("own-sm_", queue_->runtime().facts().compute_capability);
 }
 
+std::string Products::library_kernel() const {
+  return absl::StrCat("cublaslt-", ops_->version());
+}
+
 std::string Products::kernel_id(ComputeType type) const {
   if (ops_ == nullptr || type == ComputeType::kF32) return own_kernel();
-  const std::string library = absl::StrCat("cublaslt-", ops_->version());
+  const std::string library = library_kernel();
   return library_ == MatMulLibrary::kCublasLt
              ? library
              : absl::StrCat(library, "-where-proved-else-", own_kernel());
@@ -80,8 +84,7 @@ absl::StatusOr<Products::Judgement> Products::Probe(const void* w,
   std::string why;
   if (verdict.ok()) {
     if (verdict->plan.has_value()) {
-      return Judgement{verdict->plan,
-                       {absl::StrCat("cublaslt-", ops_->version()), ""}};
+      return Judgement{verdict->plan, {library_kernel(), ""}};
     }
     why = absl::StrJoin(verdict->refused, "; ");
   } else if (absl::IsInvalidArgument(verdict.status())) {

@@ -55,6 +55,7 @@ class Products {
       : queue_(queue), library_(library) {}
   absl::Status Open(const std::string& path);
   std::string own_kernel() const;
+  std::string library_kernel() const;  // of ops_, which must be there
   absl::StatusOr<Judgement> Probe(const void* w, Shape shape)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // At most kMostProducts of them, by our kernel. `type`: x's and the weights'.

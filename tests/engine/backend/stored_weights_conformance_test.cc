@@ -7,7 +7,8 @@
 #include "engine/model/weight_reader.h"
 #include "tests/engine/backend/compare.h"
 #include "tests/engine/backend/conformance.h"
-#include "tests/engine/model/packed_testing.h"
+#include "tests/engine/formats/weight_types.h"
+#include "tests/engine/model/packing_of.h"
 
 namespace qk::testing {
 namespace {
@@ -72,11 +73,7 @@ class StoredWeightsTest : public ::testing::Test {
 
 TEST_F(StoredWeightsTest, Blocks) {
   Random random(1);
-  for (const DType type :
-       {DType::kF32, DType::kF16, DType::kBF16, DType::kQ4_0, DType::kQ4_1,
-        DType::kQ5_0, DType::kQ5_1, DType::kQ8_0, DType::kQ2_K, DType::kQ3_K,
-        DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL,
-        DType::kIQ4_XS, DType::kMXFP4}) {
+  for (const DType type : kWeightTypes) {
     const std::vector<uint8_t> blocks = FiniteBlocks(type, random);
     const ListedSource source({{"m.weight", type, {kRows, kWidth}, blocks}});
     const auto reader = WeightReader::Open(Ref(), {}, source);
@@ -91,13 +88,7 @@ TEST_F(StoredWeightsTest, Int4) {
     FileTensors file;
     RandomLayer(kRows, kWidth, format, 2).Put("m", &file);
     const MemorySource source(file);
-    Packing packing;
-    packing.method = format.method == Int4Format::Method::kGptq
-                         ? Packing::Method::kGptq
-                         : Packing::Method::kAwq;
-    packing.group_size = static_cast<int>(format.group_size);
-    packing.desc_act = format.desc_act;
-    const auto reader = WeightReader::Open(Ref(), packing, source);
+    const auto reader = WeightReader::Open(Ref(), PackingOf(format), source);
     ASSERT_TRUE(reader.ok()) << reader.status();
     ASSERT_TRUE(reader->Rows().int4.has_value());
     Check(*reader, absl::StrCat("4 bits, act-order ", format.desc_act));

@@ -9,6 +9,7 @@
 #include "engine/cuda/dequantize.h"
 #include "engine/formats/dequantize.h"
 #include "tests/engine/cuda/kernel_testing.h"
+#include "tests/engine/formats/weight_types.h"
 #include "tests/engine/model/packed_testing.h"
 
 namespace qk::testing {
@@ -125,13 +126,8 @@ TEST_P(DequantizeKernelTest, ScalesOfEveryKind) {
   ExpectDequantizes(type, blocks, 1);
 }
 
-constexpr DType kAll[] = {
-    DType::kF32,  DType::kF16,    DType::kBF16,   DType::kQ4_0,
-    DType::kQ4_1, DType::kQ5_0,   DType::kQ5_1,   DType::kQ8_0,
-    DType::kQ2_K, DType::kQ3_K,   DType::kQ4_K,   DType::kQ5_K,
-    DType::kQ6_K, DType::kIQ4_NL, DType::kIQ4_XS, DType::kMXFP4};
-
-INSTANTIATE_TEST_SUITE_P(Types, DequantizeKernelTest, ::testing::ValuesIn(kAll),
+INSTANTIATE_TEST_SUITE_P(Types, DequantizeKernelTest,
+                         ::testing::ValuesIn(kWeightTypes),
                          [](const auto& param) {
                            return std::string(DTypeName(param.param));
                          });

@@ -13,6 +13,7 @@
 #include "tests/engine/cuda/backend_testing.h"
 #include "tests/engine/cuda/kernel_testing.h"
 #include "tests/engine/model/packed_twins.h"
+#include "tests/engine/model/packing_of.h"
 
 namespace qk::testing {
 namespace {
@@ -137,16 +138,6 @@ struct Layer {
     FileTensors file;
     RandomLayer(out, in, format, 7).Put("m", &file);
     return MemorySource(file);
-  }
-  static Packing PackingOf(const Int4Format& format) {
-    Packing packing;
-    packing.method = format.method == Method::kGptq ? Packing::Method::kGptq
-                                                    : Packing::Method::kAwq;
-    packing.bits = 4;
-    packing.group_size = static_cast<int>(format.group_size);
-    packing.desc_act = format.desc_act;
-    packing.v2 = !format.zeros_minus_one;
-    return packing;
   }
 
   const MemorySource source;

@@ -9,17 +9,12 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "tests/engine/formats/testing.h"
+#include "tests/engine/formats/weight_types.h"
 
 namespace qk {
 namespace {
 
 using testing::ReadFile;
-
-constexpr DType kAll[] = {
-    DType::kF32,  DType::kF16,    DType::kBF16,   DType::kQ4_0,
-    DType::kQ4_1, DType::kQ5_0,   DType::kQ5_1,   DType::kQ8_0,
-    DType::kQ2_K, DType::kQ3_K,   DType::kQ4_K,   DType::kQ5_K,
-    DType::kQ6_K, DType::kIQ4_NL, DType::kIQ4_XS, DType::kMXFP4};
 
 struct Golden {
   int64_t elements;
@@ -86,7 +81,8 @@ TEST_P(DequantizeTest, UnalignedSourceAndExactBounds) {
   Dequantize(GetParam(), src.data() + 1, 0, nullptr);
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, DequantizeTest, ::testing::ValuesIn(kAll),
+INSTANTIATE_TEST_SUITE_P(Types, DequantizeTest,
+                         ::testing::ValuesIn(testing::kWeightTypes),
                          [](const auto& param) {
                            return std::string(DTypeName(param.param));
                          });
