@@ -89,7 +89,7 @@ Server::Server(const ServerOptions& options, std::unique_ptr<Device> device,
                std::unique_ptr<Backend> backend)
     : options_(options),
       backend_(std::move(backend)),
-      budget_(options.limits.max_buffered_bytes),
+      buffers_("stream buffers", options.limits.max_buffered_bytes),
       device_(std::move(device)) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Create(
@@ -130,7 +130,7 @@ absl::Status Server::Start(Log* log) {
   for (std::string& method : AdminService::Methods()) {
     metrics_options.methods.push_back(std::move(method));
   }
-  metrics_options.budget = &budget_;
+  metrics_options.buffers = &buffers_;
   metrics_options.buffered = &buffered_;
   metrics_options.read_device = [this] { return backend_->Read(); };
   metrics_options.device = backend_->info().device;
@@ -141,6 +141,11 @@ absl::Status Server::Start(Log* log) {
   calls_ = std::make_unique<CallTracker>(TickOf(options_.limits));
   scheduler_ = std::make_unique<Scheduler>(scheduler_options, device_.get(),
                                            metrics_.get(), &clock_);
+  buffers_.SetOnFree([this] { scheduler_->RoomFreed(); });
+  HostWorkOptions host_options;
+  host_options.places =
+      std::max(2, static_cast<int>(std::thread::hardware_concurrency()) / 4);
+  host_ = std::make_unique<HostWork>(host_options, &clock_, scheduler_.get());
   QK_RETURN_IF_ERROR(DescribeModels(log));
   executor_ = std::make_unique<Executor>(kStreamThreads);
   QK_RETURN_IF_ERROR(OpenResults(log));
@@ -160,6 +165,8 @@ void Server::MakeServices(Log* log) {
               .identity = access_->identity(),
               .registry = &registry_,
               .connections = &connections_,
+              .host = host_.get(),
+              .buffers = &buffers_,
               .metrics = metrics_.get(),
               .log = log,
               .log_prompts = options_.log_prompts,
@@ -169,7 +176,8 @@ void Server::MakeServices(Log* log) {
               .limits = &options_.limits,
               .server = &description_,
               .scheduler = scheduler_.get(),
-              .budget = &budget_,
+              .buffers = &buffers_,
+              .requests = &requests_,
               .buffered = &buffered_,
               .executor = executor_.get(),
               .metrics = metrics_.get(),

@@ -8,9 +8,9 @@
 #include "absl/time/clock.h"
 #include "engine/base/check.h"
 #include "server/calls/analysis_service.h"
-#include "server/calls/answer.h"
 #include "server/calls/pages.h"
 #include "server/calls/result_stream.h"
+#include "server/calls/unary_call.h"
 
 namespace qk {
 namespace {
@@ -29,6 +29,8 @@ pb::UserUsage UsageToProto(const UserState& user) {
   out.set_streamed_bytes(user.window.bytes);
   out.set_window_s(user.budget.window_s);
   out.set_total_device_ms(user.device_seconds * 1e3);
+  out.set_host_ms(user.window.host_seconds * 1e3);
+  out.set_total_host_ms(user.host_seconds * 1e3);
   out.set_total_streamed_bytes(user.bytes);
   out.set_requests_in_flight(user.in_flight);
   out.set_requests_queued(user.queued);
@@ -88,48 +90,49 @@ pb::ListedRequest KeptToProto(const KeptResult& result, absl::Duration ttl) {
 }  // namespace
 
 grpc::ServerUnaryReactor* AnalysisService::GetUsage(
-    Context* context, const pb::GetUsageRequest* request,
-    pb::GetUsageResponse* response) {
-  return Answer(core_->call, context, "GetUsage",
-                [&](CallRecord* call) -> absl::Status {
-                  const User& user = *call->user();
-                  QK_RETURN_IF_ERROR(CheckAllUsers(request->all_users(), user));
-                  QK_RETURN_IF_ERROR(CheckOffset(request->offset()));
-                  // The caller is listed even if it never sent a request.
-                  std::vector<UserState> users(1);
-                  users[0].alias = user.alias;
-                  users[0].weight = user.weight;
-                  users[0].budget = user.budget;
-                  for (UserState& state : core_->run.scheduler->Users()) {
-                    if (state.alias == user.alias) {
-                      users[0] = std::move(state);
-                    } else if (request->all_users()) {
-                      users.push_back(std::move(state));
-                    }
-                  }
-                  const auto next = FillPage(
-                      static_cast<int>(users.size()), request->offset(),
-                      [&](int i) { return UsageToProto(users[i]); },
-                      response->mutable_users());
-                  if (next.has_value()) response->set_next_offset(*next);
-                  return absl::OkStatus();
-                });
+    Context* context, const grpc::ByteBuffer* bytes, grpc::ByteBuffer* answer) {
+  return Answer<pb::GetUsageRequest, pb::GetUsageResponse>(
+      core_->call, context, "GetUsage", Budget::kNotNeeded, bytes, answer,
+      [this](CallRecord* call, const pb::GetUsageRequest& request,
+             pb::GetUsageResponse* response) -> absl::Status {
+        const User& user = *call->user();
+        QK_RETURN_IF_ERROR(CheckAllUsers(request.all_users(), user));
+        QK_RETURN_IF_ERROR(CheckOffset(request.offset()));
+        // The caller is listed even if it never sent a request.
+        std::vector<UserState> users(1);
+        users[0].alias = user.alias;
+        users[0].weight = user.weight;
+        users[0].budget = user.budget;
+        for (UserState& state : core_->run.scheduler->Users()) {
+          if (state.alias == user.alias) {
+            users[0] = std::move(state);
+          } else if (request.all_users()) {
+            users.push_back(std::move(state));
+          }
+        }
+        const auto next = FillPage(
+            static_cast<int>(users.size()), request.offset(),
+            [&](int i) { return UsageToProto(users[i]); },
+            response->mutable_users());
+        if (next.has_value()) response->set_next_offset(*next);
+        return absl::OkStatus();
+      });
 }
 
 grpc::ServerUnaryReactor* AnalysisService::ListRequests(
-    Context* context, const pb::ListRequestsRequest* request,
-    pb::ListRequestsResponse* response) {
-  return Answer(
-      core_->call, context, "ListRequests",
-      [&](CallRecord* call) -> absl::Status {
+    Context* context, const grpc::ByteBuffer* bytes, grpc::ByteBuffer* answer) {
+  return Answer<pb::ListRequestsRequest, pb::ListRequestsResponse>(
+      core_->call, context, "ListRequests", Budget::kNotNeeded, bytes, answer,
+      [this](CallRecord* call, const pb::ListRequestsRequest& request,
+             pb::ListRequestsResponse* response) -> absl::Status {
         const User& user = *call->user();
-        QK_RETURN_IF_ERROR(CheckAllUsers(request->all_users(), user));
-        QK_RETURN_IF_ERROR(CheckOffset(request->offset()));
+        QK_RETURN_IF_ERROR(CheckAllUsers(request.all_users(), user));
+        QK_RETURN_IF_ERROR(CheckOffset(request.offset()));
         std::vector<pb::ListedRequest> requests;
         std::map<std::string, int64_t> events;  // by id, of unfinished results
         if (core_->results.store != nullptr) {
           const std::optional<std::string> whose =
-              request->all_users() ? std::nullopt : std::optional(user.alias);
+              request.all_users() ? std::nullopt : std::optional(user.alias);
           for (const auto& result : core_->results.store->List(whose)) {
             const KeptResult::State state = result->state();
             if (state.finished) {
@@ -141,7 +144,7 @@ grpc::ServerUnaryReactor* AnalysisService::ListRequests(
           }
         }
         for (const ListedRequest& listed : core_->run.scheduler->List()) {
-          if (!request->all_users() && listed.info.user->alias != user.alias) {
+          if (!request.all_users() && listed.info.user->alias != user.alias) {
             continue;
           }
           pb::ListedRequest& out = requests.emplace_back(ListedToProto(listed));
@@ -149,7 +152,7 @@ grpc::ServerUnaryReactor* AnalysisService::ListRequests(
           if (it != events.end()) out.set_events(it->second);
         }
         const auto next = FillPage(
-            static_cast<int>(requests.size()), request->offset(),
+            static_cast<int>(requests.size()), request.offset(),
             [&](int i) { return std::move(requests[i]); },
             response->mutable_requests());
         if (next.has_value()) response->set_next_offset(*next);
@@ -157,13 +160,15 @@ grpc::ServerUnaryReactor* AnalysisService::ListRequests(
       });
 }
 
-grpc::ServerUnaryReactor* AnalysisService::Cancel(
-    Context* context, const pb::CancelRequest* request,
-    pb::CancelResponse* response) {
-  return Answer(
-      core_->call, context, "Cancel", [&](CallRecord* call) -> absl::Status {
+grpc::ServerUnaryReactor* AnalysisService::Cancel(Context* context,
+                                                  const grpc::ByteBuffer* bytes,
+                                                  grpc::ByteBuffer* answer) {
+  return Answer<pb::CancelRequest, pb::CancelResponse>(
+      core_->call, context, "Cancel", Budget::kNotNeeded, bytes, answer,
+      [this](CallRecord* call, const pb::CancelRequest& request,
+             pb::CancelResponse* response) -> absl::Status {
         const User& user = *call->user();
-        const std::string& id = request->request_id();
+        const std::string& id = request.request_id();
         const auto running = core_->run.scheduler->Find(id);
         const bool may =
             running != nullptr && (running->info().user->alias == user.alias ||

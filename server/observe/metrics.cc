@@ -310,8 +310,8 @@ std::vector<prometheus::MetricFamily> Metrics::Collect() const {
   if (options_.buffered != nullptr) {
     buffered_.Set(static_cast<double>(options_.buffered->load()));
   }
-  if (options_.budget != nullptr) {
-    reserved_.Set(static_cast<double>(options_.budget->taken()));
+  if (options_.buffers != nullptr) {
+    reserved_.Set(static_cast<double>(options_.buffers->taken()));
   }
   std::vector<prometheus::MetricFamily> all = registry_.Collect();
   if (options_.read_device != nullptr) {

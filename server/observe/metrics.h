@@ -28,7 +28,7 @@
 #include "prometheus/registry.h"
 #include "server/common/cancel_reason.h"
 #include "server/common/refusal.h"
-#include "server/events/buffer_budget.h"
+#include "server/common/byte_pool.h"
 #include "server/schedule/scheduler_observer.h"
 
 namespace qk {
@@ -41,7 +41,7 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
     // Limit on label sets for per-layer statistics. Models beyond it count
     // under layer "all".
     int max_layer_series = 400;
-    const BufferBudget* budget = nullptr;
+    const BytePool* buffers = nullptr;
     const std::atomic<int64_t>* buffered = nullptr;
     // What the device says of itself, and its name. nullptr: nobody asks.
     std::function<DeviceReading()> read_device = nullptr;
