@@ -112,16 +112,25 @@ absl::Status ResultStream::BeginAnalyze(const grpc::ByteBuffer& bytes) {
   }
   QK_ASSIGN_OR_RETURN(ConvertedRequest converted,
                       ConvertAnalyze(request, *context));
-  MutexLock lock(&mutex_);
-  if (end_.has_value()) return *end_;
-  call_.model = converted.model.name;
-  call_.arms = static_cast<int64_t>(converted.spec.arms.size());
-  call_.prompt_tokens = static_cast<int64_t>(converted.spec.tokens.size());
-  detached_ = request.detach();
-  if (!detached_) answer_ = std::make_shared<UsageHold>();
+  KeptCall kept;
+  std::shared_ptr<UsageHold> answer;
+  if (!request.detach()) answer = std::make_shared<UsageHold>();
+  {
+    MutexLock lock(&mutex_);
+    if (end_.has_value()) return *end_;
+    call_.model = converted.model.name;
+    call_.arms = static_cast<int64_t>(converted.spec.arms.size());
+    call_.prompt_tokens = static_cast<int64_t>(converted.spec.tokens.size());
+    kept = {call_.user(), call_.start(),
+            call_.MakeRequest(PriorityOf(converted.expanded.priority()),
+                              [](int) {})};
+    answer_ = answer;
+  }
   QK_ASSIGN_OR_RETURN(
-      auto result,
-      KeptRun::Start(*core_, call_, std::move(converted), answer_));
+      auto result, KeptRun::Start(*core_, std::move(kept), std::move(converted),
+                                  std::move(answer)));
+  MutexLock lock(&mutex_);
+  detached_ = request.detach();
   accepted_ = false;
   result_ = std::move(result);
   return absl::OkStatus();
