@@ -42,12 +42,14 @@ absl::Status ResultStream::Accept(const grpc::ByteBuffer& message,
   call_parts_->calls->Register(weak_from_this());
   const auto stream =
       std::static_pointer_cast<ResultStream>(shared_from_this());
-  return PostWork(*call_parts_, std::move(user), message, budget,
-                  [stream, message, begin]() -> HostWork::Then {
-                    const absl::Status status = (stream.get()->*begin)(message);
-                    status.ok() ? stream->Pump() : stream->Refuse(status);
-                    return nullptr;
-                  });
+  return PostWork(
+      *call_parts_, std::move(user), message, budget,
+      [stream, message, begin](const absl::Status& may) -> HostWork::Then {
+        const absl::Status status =
+            may.ok() ? (stream.get()->*begin)(message) : may;
+        status.ok() ? stream->Pump() : stream->Refuse(status);
+        return nullptr;
+      });
 }
 
 ResultStream* ResultStream::GetResult(const ServerCore* core,
