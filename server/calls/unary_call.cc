@@ -37,8 +37,8 @@ HostWork::Then UnaryCall::Run(const absl::Status& may,
     if (finished_) return nullptr;
     running_ = true;
   }
-  absl::StatusOr<grpc::ByteBuffer> answer = may;
-  if (may.ok()) answer = handle(request, &call_);
+  absl::StatusOr<grpc::ByteBuffer> answer = grpc::ByteBuffer();
+  answer = may.ok() ? handle(request, &call_) : may;
   if (answer.ok()) {
     const absl::Status room = TakeRoom(*answer);
     if (!room.ok()) answer = room;
