@@ -6,6 +6,7 @@ namespace qk {
 namespace {
 
 constexpr int kBuckets = 16;
+constexpr double kRounding = 1e-9;  // seconds, of sums
 
 absl::Duration WindowOf(const UserBudget& budget) {
   return absl::Seconds(std::max<int64_t>(1, budget.window_s));
@@ -16,7 +17,7 @@ bool Fits(const UserBudget& budget, const Usage& used, const Usage& more) {
   const double device_limit = budget.device_ms_per_window / 1e3;
   if (budget.device_ms_per_window > 0 &&
       (used.device_seconds >= device_limit ||
-       used.device_seconds + more.device_seconds > device_limit)) {
+       used.device_seconds + more.device_seconds > device_limit + kRounding)) {
     return false;
   }
   return budget.bytes_per_window <= 0 ||

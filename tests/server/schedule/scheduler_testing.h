@@ -2,6 +2,8 @@
 #ifndef QKSCOPE_TESTS_SERVER_SCHEDULE_SCHEDULER_TESTING_H_
 #define QKSCOPE_TESTS_SERVER_SCHEDULE_SCHEDULER_TESTING_H_
 
+#include <time.h>
+
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
@@ -109,6 +111,14 @@ class FakeDevice : public Device {
   std::vector<std::vector<std::string>> passes_;
   std::vector<const Model*> models_;
 };
+
+// Seconds of the processor that the calling thread has used.
+inline double ThreadSeconds() {
+  timespec used = {};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+  return static_cast<double>(used.tv_sec) +
+         1e-9 * static_cast<double>(used.tv_nsec);
+}
 
 // How a run ended, as the test's thread sees it.
 struct Outcome {
