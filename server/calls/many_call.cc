@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
+#include "engine/base/sha256.h"
 #include "server/calls/prepared_run.h"
 #include "server/common/delay_point.h"
 #include "server/common/text.h"
@@ -17,6 +19,19 @@ namespace {
 // to fill a batch, and bounds the memory of a stream.
 constexpr size_t kWindow = 16;
 constexpr size_t kMaxIdBytes = 128;
+
+// What is remembered of an id, in 16 bytes: two ids with the same digest would
+// be a collision of SHA-256's first half.
+std::array<uint64_t, 2> DigestOf(const std::string& id) {
+  Sha256 sha256;
+  sha256.Update(id.data(), id.size());
+  const std::string hex = sha256.FinishHex();
+  std::array<uint64_t, 2> out = {};
+  for (size_t i = 0; i < out.size(); ++i) {
+    QK_CHECK(absl::SimpleHexAtoi(hex.substr(16 * i, 16), &out[i]));
+  }
+  return out;
+}
 
 }  // namespace
 
@@ -73,6 +88,11 @@ void ManyCall::TakeMessage() {
       end_ = BadField("prompt", "must be set");
       return;
     }
+    if (++prompts_read_ > kMaxManyPrompts) {
+      end_ = absl::ResourceExhaustedError(absl::StrCat(
+          "prompt: limit ", kMaxManyPrompts, " in one stream; start another"));
+      return;
+    }
     TakePrompt(read_.prompt());
     return;
   }
@@ -106,7 +126,7 @@ void ManyCall::TakePrompt(const pb::AnalyzeManyPrompt& message) {
     prompt.error = BadField(
         "prompt.id",
         absl::StrCat(prompt.id.size(), " bytes, must be 1 to ", kMaxIdBytes));
-  } else if (!held_.has_value() && !ids_.insert(prompt.id).second) {
+  } else if (!held_.has_value() && !ids_.insert(DigestOf(prompt.id)).second) {
     prompt.error = BadField(
         "prompt.id", absl::StrCat("'", Echo(prompt.id), "' is used twice"));
   } else {
@@ -161,13 +181,10 @@ void ManyCall::OnWriteDone(bool ok) {
   {
     MutexLock lock(&mutex_);
     watch_.End();
-    if (writing_queue_ != nullptr) {
-      const int64_t bytes = static_cast<int64_t>(event_.ByteSizeLong());
-      writing_queue_->Release(bytes);
-      run_parts_->scheduler->ChargeBytes(*call_.user(),
-                                         request_->info().priority, bytes);
-      writing_queue_ = nullptr;
-    }
+    const int64_t bytes = static_cast<int64_t>(event_.ByteSizeLong());
+    if (writing_queue_ != nullptr) writing_queue_->Release(bytes);
+    writing_queue_ = nullptr;
+    CountSent(*run_parts_, request_->info().priority, bytes, &call_);
     if (!ok && !end_.has_value()) end_ = CancelledReason(*context_);
   }
   Pump();

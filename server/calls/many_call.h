@@ -3,14 +3,16 @@
 #ifndef QKSCOPE_SERVER_CALLS_MANY_CALL_H_
 #define QKSCOPE_SERVER_CALLS_MANY_CALL_H_
 
+#include <array>
 #include <atomic>
+#include <cstdint>
 #include <deque>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
 #include "qkscope/v1/analysis.pb.h"
@@ -83,7 +85,9 @@ class ManyCall : public grpc::ServerBidiReactor<pb::AnalyzeManyRequest,
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
   bool reads_done_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<pb::AnalyzeManySpec> spec_ ABSL_GUARDED_BY(mutex_);
-  std::set<std::string> ids_ ABSL_GUARDED_BY(mutex_);
+  int64_t prompts_read_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Of all prompts so far.
+  absl::flat_hash_set<std::array<uint64_t, 2>> ids_ ABSL_GUARDED_BY(mutex_);
   std::deque<Prompt> prompts_ ABSL_GUARDED_BY(mutex_);
   // A prompt that was refused with RESOURCE_EXHAUSTED while others run. It is
   // tried again whenever one of them ends.

@@ -5,6 +5,7 @@
 #include "engine/base/check.h"
 #include "qkscope/v1/analysis.grpc.pb.h"
 #include "server/calls/kept_run.h"
+#include "server/calls/prepared_run.h"
 #include "server/common/delay_point.h"
 #include "server/convert/convert.h"
 #include "server/convert/convert_fields.h"
@@ -55,10 +56,11 @@ absl::Status ResultStream::BeginResult(const grpc::ByteBuffer& bytes) {
   if (core_->results.store == nullptr) {
     return absl::NotFoundError("request_id: no such result");
   }
-  QK_ASSIGN_OR_RETURN(result_, core_->results.store->Find(request.request_id(),
-                                                          call_.user()->alias));
-  call_.model = result_->header().model();
-  seq_ = request.from_seq();
+  QK_ASSIGN_OR_RETURN(
+      auto result,
+      core_->results.store->Find(request.request_id(), call_.user()->alias));
+  call_.model = result->header().model();
+  ReadFrom(std::move(result), request.from_seq());
   return absl::OkStatus();
 }
 
@@ -75,9 +77,21 @@ absl::Status ResultStream::BeginAnalyze(const pb::AnalyzeRequest& request) {
   call_.prompt_tokens = static_cast<int64_t>(converted.spec.tokens.size());
   accepted_ = false;
   detached_ = request.detach();
-  QK_ASSIGN_OR_RETURN(result_,
+  QK_ASSIGN_OR_RETURN(auto result,
                       KeptRun::Start(*core_, call_, std::move(converted)));
+  ReadFrom(std::move(result), 0);
   return absl::OkStatus();
+}
+
+void ResultStream::ReadFrom(std::shared_ptr<KeptResult> result,
+                            int64_t from_seq) {
+  reader_ = std::make_unique<ResultReader>(
+      std::move(result), from_seq,
+      [executor = core_->run.executor, weak = weak_from_this()] {
+        executor->Post([weak] {
+          if (auto stream = weak.lock()) stream->Pump();
+        });
+      });
 }
 
 void ResultStream::OnWriteDone(bool ok) {
@@ -87,9 +101,7 @@ void ResultStream::OnWriteDone(bool ok) {
     watch_.End();
     const int64_t bytes = static_cast<int64_t>(message_.Length());
     message_.Clear();
-    call_.streamed_bytes += bytes;
-    core_->run.scheduler->ChargeBytes(*call_.user(), Priority::kInteractive,
-                                      bytes);
+    CountSent(core_->run, Priority::kInteractive, bytes, &call_);
     if (!ok && !end_.has_value()) end_ = CancelledReason(*context_);
   }
   Pump();
@@ -107,21 +119,14 @@ void ResultStream::ReadAhead() {
   MutexLock lock(&mutex_);
   if (ahead_.has_value() || end_.has_value() || detached_) return;
   auto next = Get();
-  if (next.ok() && next->kind == KeptResult::Next::kEvent) {
+  if (next.ok() && next->kind == ResultReader::Event::kEvent) {
     ahead_ = *std::move(next);
   }
 }
 
-absl::StatusOr<KeptResult::Next> ResultStream::Get() {
+absl::StatusOr<ResultReader::Event> ResultStream::Get() {
   if (ahead_.has_value()) return *std::exchange(ahead_, std::nullopt);
-  auto next = result_->Get(
-      seq_, [executor = core_->run.executor, weak = weak_from_this()] {
-        executor->Post([weak] {
-          if (auto stream = weak.lock()) stream->Pump();
-        });
-      });
-  if (next.ok() && next->kind == KeptResult::Next::kEvent) ++seq_;
-  return next;
+  return reader_->Next();
 }
 
 bool ResultStream::NextMessage() {
@@ -138,9 +143,9 @@ bool ResultStream::NextMessage() {
   auto next = Get();
   if (!next.ok()) {
     end_ = next.status();
-  } else if (next->kind == KeptResult::Next::kEnd) {
+  } else if (next->kind == ResultReader::Event::kEnd) {
     end_ = next->status;
-  } else if (next->kind == KeptResult::Next::kEvent) {
+  } else if (next->kind == ResultReader::Event::kEvent) {
     message_ = ToByteBuffer(std::move(next->event));
     return true;
   }

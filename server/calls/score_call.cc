@@ -162,7 +162,8 @@ bool ScoreCall::End(const absl::Status& status) {
       for (pb::ScoreResult& result : results_) {
         *response_->add_results() = std::move(result);
       }
-      call_.streamed_bytes = static_cast<int64_t>(response_->ByteSizeLong());
+      CountSent(*run_parts_, request_->info().priority,
+                static_cast<int64_t>(response_->ByteSizeLong()), &call_);
     }
     if (request_ != nullptr && request_->started() < absl::InfiniteFuture()) {
       call_.queue_seconds =

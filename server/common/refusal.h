@@ -17,6 +17,7 @@ enum class Refusal {
   kResponseSize,
   kDraining,
   kModelState,
+  kKeptResults,  // the status already says when to try again
   kUserBudget,
 };
 

@@ -5,8 +5,8 @@
 #include <cstring>
 #include <utility>
 
-#include "absl/time/clock.h"
 #include "engine/base/crc32c.h"
+#include "engine/base/monotonic.h"
 #include "server/common/limits.h"
 #include "server/convert/convert_enums.h"
 #include "server/convert/convert_fields.h"
@@ -88,7 +88,7 @@ pb::AnalyzeEvent* EventEncoder::Append() {
 void EventEncoder::Start() {
   if (started_) return;
   started_ = true;
-  first_event_ = absl::Now();
+  first_event_ = MonotonicNow();
   pb::AnalyzeEvent* event = &ready_.emplace_back();
   event->set_seq(seq_++);
   pb::Started* started = event->mutable_started();
@@ -285,7 +285,8 @@ void EventEncoder::FillFinished(const RunEnd& end, pb::Finished* finished) {
   times->set_decode_ms(Milliseconds(end.times.decode));
   times->set_capture_ms(Milliseconds(end.times.capture));
   times->set_compare_ms(Milliseconds(end.times.compare));
-  times->set_stream_ms(absl::ToDoubleMilliseconds(absl::Now() - first_event_));
+  times->set_stream_ms(
+      absl::ToDoubleMilliseconds(MonotonicNow() - first_event_));
   pb::Manifest* manifest = finished->mutable_manifest();
   *manifest = std::move(options_.manifest);
   for (auto& [key, digest] : digests_) {
