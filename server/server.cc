@@ -112,7 +112,7 @@ Server::Server(const ServerOptions& options, std::unique_ptr<Device> device,
     : options_(options),
       descriptors_(ShareDescriptors(RaiseDescriptorLimit())),
       backend_(std::move(backend)),
-      budget_(options.limits.max_buffered_bytes),
+      buffers_("stream buffers", options.limits.max_buffered_bytes),
       device_(std::move(device)) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Create(
@@ -153,7 +153,7 @@ absl::Status Server::Start(Log* log) {
   for (std::string& method : AdminService::Methods()) {
     metrics_options.methods.push_back(std::move(method));
   }
-  metrics_options.budget = &budget_;
+  metrics_options.buffers = &buffers_;
   metrics_options.buffered = &buffered_;
   metrics_options.read_kept = [this] {
     const KeptAmount kept =
@@ -169,6 +169,11 @@ absl::Status Server::Start(Log* log) {
   calls_ = std::make_unique<CallTracker>(TickOf(options_.limits));
   scheduler_ = std::make_unique<Scheduler>(scheduler_options, device_.get(),
                                            metrics_.get(), &clock_);
+  buffers_.SetOnFree([this] { scheduler_->RoomFreed(); });
+  HostWorkOptions host_options;
+  host_options.places =
+      std::max(2, static_cast<int>(std::thread::hardware_concurrency()) / 4);
+  host_ = std::make_unique<HostWork>(host_options, &clock_, scheduler_.get());
   QK_RETURN_IF_ERROR(DescribeModels(log));
   executor_ = std::make_unique<Executor>(kStreamThreads);
   QK_RETURN_IF_ERROR(OpenResults(log));
@@ -188,6 +193,8 @@ void Server::MakeServices(Log* log) {
               .identity = access_->identity(),
               .registry = &registry_,
               .connections = &connections_,
+              .host = host_.get(),
+              .buffers = &buffers_,
               .metrics = metrics_.get(),
               .log = log,
               .log_prompts = options_.log_prompts,
@@ -197,7 +204,8 @@ void Server::MakeServices(Log* log) {
               .limits = &options_.limits,
               .server = &description_,
               .scheduler = scheduler_.get(),
-              .budget = &budget_,
+              .buffers = &buffers_,
+              .requests = &requests_,
               .buffered = &buffered_,
               .executor = executor_.get(),
               .metrics = metrics_.get(),

@@ -77,6 +77,9 @@ class Server {
   void Stop();
 
  private:
+  // Limit on the memory of all requests that wait or run.
+  static constexpr int64_t kMaxRequestBytes = int64_t{512} << 20;
+
   Server(const ServerOptions& options, std::unique_ptr<Device> device,
          std::unique_ptr<Backend> backend);
 
@@ -92,7 +95,8 @@ class Server {
   const DescriptorShares descriptors_;
   std::unique_ptr<Backend> backend_;
   ModelRegistry registry_;
-  BufferBudget budget_;
+  BytePool buffers_;
+  BytePool requests_{"requests that wait", kMaxRequestBytes};
   std::atomic<int64_t> buffered_ = 0;
   Connections connections_;
   const std::unique_ptr<Device> device_;
@@ -100,6 +104,7 @@ class Server {
   std::shared_ptr<Metrics> metrics_;
   std::unique_ptr<CallTracker> calls_;
   std::unique_ptr<Scheduler> scheduler_;
+  std::unique_ptr<HostWork> host_;
   std::unique_ptr<ResultStore> results_;
   std::unique_ptr<Executor> executor_;
   std::unique_ptr<Executor> spool_executor_;

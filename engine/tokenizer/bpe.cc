@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "engine/base/flat_hash.h"
+#include "engine/base/may_park.h"
 
 namespace qk {
 namespace {
@@ -99,6 +100,7 @@ class LongWord {
         by_rank_.pop();
         continue;
       }
+      MayPark();
       const int32_t at = ranked.places.TakeFirst();
       const auto* target = TargetAt(at);
       if (target == nullptr || target->rank != rank) continue;  // outdated

@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
+#include "engine/base/may_park.h"
 #include "engine/base/utf8.h"
 #include "engine/tokenizer/bpe_model.h"
 #include "engine/tokenizer/unigram_model.h"
@@ -239,6 +240,7 @@ void SubwordTokenizer::EncodePart(size_t begin, size_t end,
 }
 
 void SubwordTokenizer::EncodeWord(const Word& word, Encoding* encoding) const {
+  MayPark();
   const absl::Status status =
       model_->Encode(word.bytes, encoding->with_special, &encoding->scratch,
                      [&](int32_t id, size_t first, size_t last) {

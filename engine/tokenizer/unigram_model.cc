@@ -5,6 +5,7 @@
 
 #include "absl/algorithm/container.h"
 #include "engine/base/check.h"
+#include "engine/base/may_park.h"
 #include "engine/tokenizer/unicode.h"
 
 namespace qk {
@@ -44,6 +45,7 @@ absl::Status UnigramModel::FindPaths(absl::string_view word, bool with_special,
   std::vector<BestPath>& paths = *out;
   paths.assign(word.size() + 1, {0, 0, -1});
   for (size_t at = 0; at < word.size();) {
+    MayPark();
     const double till_here = paths[at].score;
     const auto begin = static_cast<uint32_t>(at);
     const size_t char_end = at + Utf8At(word, at).size;

@@ -12,7 +12,13 @@
 
 namespace qk {
 
-class AdminService final : public pb::ModelAdmin::CallbackService {
+// All RPCs are served raw, so that nothing is parsed before the caller is
+// known.
+class AdminService final
+    : public pb::ModelAdmin::WithRawCallbackMethod_LoadModel<
+          pb::ModelAdmin::WithRawCallbackMethod_UnloadModel<
+              pb::ModelAdmin::WithRawCallbackMethod_ReloadConfig<
+                  pb::ModelAdmin::Service>>> {
  public:
   // All four must outlive the service.
   AdminService(const CallParts* parts, const ServerDescription* server,
@@ -24,14 +30,14 @@ class AdminService final : public pb::ModelAdmin::CallbackService {
 
   using Context = grpc::CallbackServerContext;
 
-  grpc::ServerWriteReactor<pb::LoadModelEvent>* LoadModel(
-      Context* context, const pb::LoadModelRequest* request) override;
-  grpc::ServerUnaryReactor* UnloadModel(
-      Context* context, const pb::UnloadModelRequest* request,
-      pb::UnloadModelResponse* response) override;
-  grpc::ServerUnaryReactor* ReloadConfig(
-      Context* context, const pb::ReloadConfigRequest* request,
-      pb::ReloadConfigResponse* response) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* LoadModel(
+      Context* context, const grpc::ByteBuffer* bytes) override;
+  grpc::ServerUnaryReactor* UnloadModel(Context* context,
+                                        const grpc::ByteBuffer* bytes,
+                                        grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* ReloadConfig(Context* context,
+                                         const grpc::ByteBuffer* bytes,
+                                         grpc::ByteBuffer* response) override;
 
  private:
   const CallParts* const parts_;

@@ -11,9 +11,9 @@
 #include "engine/base/check.h"
 #include "engine/base/monotonic.h"
 #include "server/calls/analysis_service.h"
-#include "server/calls/answer.h"
 #include "server/calls/pages.h"
 #include "server/calls/result_stream.h"
+#include "server/calls/unary_call.h"
 
 namespace qk {
 namespace {
@@ -43,6 +43,8 @@ pb::UserUsage UsageToProto(const UserState& user, const ResultStore* store,
   out.set_streamed_bytes(user.window.bytes);
   out.set_window_s(user.budget.window_s);
   out.set_total_device_ms(user.device_seconds * 1e3);
+  out.set_host_ms(user.window.host_seconds * 1e3);
+  out.set_total_host_ms(user.host_seconds * 1e3);
   out.set_total_streamed_bytes(user.bytes);
   out.set_requests_in_flight(user.in_flight);
   out.set_requests_queued(user.queued);
@@ -131,13 +133,14 @@ void AddOwners(const std::map<std::string, KeptAmount>& kept,
 }  // namespace
 
 grpc::ServerUnaryReactor* AnalysisService::GetUsage(
-    Context* context, const pb::GetUsageRequest* request,
-    pb::GetUsageResponse* response) {
-  return Answer(
-      core_->call, context, "GetUsage", [&](CallRecord* call) -> absl::Status {
+    Context* context, const grpc::ByteBuffer* bytes, grpc::ByteBuffer* answer) {
+  return Answer<pb::GetUsageRequest, pb::GetUsageResponse>(
+      core_->call, context, "GetUsage", Budget::kNotNeeded, bytes, answer,
+      [this](CallRecord* call, const pb::GetUsageRequest& request,
+             pb::GetUsageResponse* response) -> absl::Status {
         const User& user = *call->user();
-        QK_RETURN_IF_ERROR(CheckAllUsers(request->all_users(), user));
-        QK_RETURN_IF_ERROR(CheckOffset(request->offset()));
+        QK_RETURN_IF_ERROR(CheckAllUsers(request.all_users(), user));
+        QK_RETURN_IF_ERROR(CheckOffset(request.offset()));
         const ResultStore* store = core_->results.store;
         std::map<std::string, KeptAmount> kept;
         if (store != nullptr) kept = store->KeptByUser();
@@ -146,15 +149,15 @@ grpc::ServerUnaryReactor* AnalysisService::GetUsage(
         for (UserState& state : core_->run.scheduler->Users()) {
           if (state.alias == user.alias) {
             users[0] = std::move(state);
-          } else if (request->all_users()) {
+          } else if (request.all_users()) {
             users.push_back(std::move(state));
           }
         }
-        if (request->all_users()) {
+        if (request.all_users()) {
           AddOwners(kept, *core_->call.identity, &users);
         }
         const auto next = FillPage(
-            static_cast<int>(users.size()), request->offset(),
+            static_cast<int>(users.size()), request.offset(),
             [&](int i) {
               return UsageToProto(users[i], store, kept[users[i].alias]);
             },
@@ -165,21 +168,21 @@ grpc::ServerUnaryReactor* AnalysisService::GetUsage(
 }
 
 grpc::ServerUnaryReactor* AnalysisService::ListRequests(
-    Context* context, const pb::ListRequestsRequest* request,
-    pb::ListRequestsResponse* response) {
-  return Answer(
-      core_->call, context, "ListRequests",
-      [&](CallRecord* call) -> absl::Status {
+    Context* context, const grpc::ByteBuffer* bytes, grpc::ByteBuffer* answer) {
+  return Answer<pb::ListRequestsRequest, pb::ListRequestsResponse>(
+      core_->call, context, "ListRequests", Budget::kNotNeeded, bytes, answer,
+      [this](CallRecord* call, const pb::ListRequestsRequest& request,
+             pb::ListRequestsResponse* response) -> absl::Status {
         const User& user = *call->user();
-        QK_RETURN_IF_ERROR(CheckAllUsers(request->all_users(), user));
-        QK_RETURN_IF_ERROR(CheckOffset(request->offset()));
+        QK_RETURN_IF_ERROR(CheckAllUsers(request.all_users(), user));
+        QK_RETURN_IF_ERROR(CheckOffset(request.offset()));
         const ResultStore* store = core_->results.store;
         std::vector<std::shared_ptr<KeptResult>> finished;
         std::map<std::string, int64_t> events;  // by id, of unfinished results
         if (store != nullptr) {
           for (auto& result :
-               store->List(request->all_users() ? std::nullopt
-                                                : std::optional(user.alias))) {
+               store->List(request.all_users() ? std::nullopt
+                                               : std::optional(user.alias))) {
             const KeptResult::State state = result->state();
             if (state.finished) {
               finished.push_back(std::move(result));
@@ -190,7 +193,7 @@ grpc::ServerUnaryReactor* AnalysisService::ListRequests(
         }
         std::vector<ListedRequest> others = core_->run.scheduler->List();
         std::erase_if(others, [&](const ListedRequest& listed) {
-          return (!request->all_users() &&
+          return (!request.all_users() &&
                   listed.info.user->alias != user.alias) ||
                  HasFinished(store, listed.info.id);
         });
@@ -205,20 +208,22 @@ grpc::ServerUnaryReactor* AnalysisService::ListRequests(
           return out;
         };
         const auto next =
-            FillPage(static_cast<int>(kept + others.size()), request->offset(),
+            FillPage(static_cast<int>(kept + others.size()), request.offset(),
                      make, response->mutable_requests());
         if (next.has_value()) response->set_next_offset(*next);
         return absl::OkStatus();
       });
 }
 
-grpc::ServerUnaryReactor* AnalysisService::Cancel(
-    Context* context, const pb::CancelRequest* request,
-    pb::CancelResponse* response) {
-  return Answer(
-      core_->call, context, "Cancel", [&](CallRecord* call) -> absl::Status {
+grpc::ServerUnaryReactor* AnalysisService::Cancel(Context* context,
+                                                  const grpc::ByteBuffer* bytes,
+                                                  grpc::ByteBuffer* answer) {
+  return Answer<pb::CancelRequest, pb::CancelResponse>(
+      core_->call, context, "Cancel", Budget::kNotNeeded, bytes, answer,
+      [this](CallRecord* call, const pb::CancelRequest& request,
+             pb::CancelResponse* response) -> absl::Status {
         const User& user = *call->user();
-        const std::string& id = request->request_id();
+        const std::string& id = request.request_id();
         const auto running = core_->run.scheduler->Find(id);
         const bool may =
             running != nullptr && (running->info().user->alias == user.alias ||

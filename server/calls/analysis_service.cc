@@ -5,7 +5,6 @@
 
 #include "engine/base/check.h"
 #include "google/protobuf/descriptor.h"
-#include "server/calls/answer.h"
 #include "server/calls/call_record.h"
 #include "server/calls/many_call.h"
 #include "server/calls/model_info.h"
@@ -14,6 +13,7 @@
 #include "server/calls/run_cost.h"
 #include "server/calls/run_stream.h"
 #include "server/calls/score_call.h"
+#include "server/calls/unary_call.h"
 #include "server/common/bad_field.h"
 #include "server/common/limits.h"
 #include "server/common/model_name.h"
@@ -72,6 +72,30 @@ absl::StatusOr<std::string> DecodeSmall(const Tokenizer& tokenizer,
   return text;
 }
 
+absl::StatusOr<ConvertedRequest> ParseAnalyze(const grpc::ByteBuffer& bytes,
+                                              const ConvertContext& context,
+                                              const KeepPrompt& keep_prompt) {
+  pb::AnalyzeRequest request;
+  QK_RETURN_IF_ERROR(ParseRaw(bytes, &request));
+  // HasTrue would have found them among fewer fields.
+  for (const auto& [set, field] :
+       {std::pair(request.detach(), "detach"),
+        std::pair(request.resumable(), "resumable")}) {
+    if (set) return BadField(field, "comes after too many other fields");
+  }
+  keep_prompt(request.input());
+  return ConvertAnalyze(request, context);
+}
+
+absl::StatusOr<ConvertedRequest> ParseGenerate(const grpc::ByteBuffer& bytes,
+                                               const ConvertContext& context,
+                                               const KeepPrompt& keep_prompt) {
+  pb::GenerateRequest request;
+  QK_RETURN_IF_ERROR(ParseRaw(bytes, &request));
+  keep_prompt(request.input());
+  return ConvertGenerate(request, context);
+}
+
 std::optional<grpc::ByteBuffer> ToAnalyzeEvent(pb::AnalyzeEvent* event) {
   return ToByteBuffer(*event);
 }
@@ -107,147 +131,142 @@ std::vector<std::string> AnalysisService::Methods() {
 }
 
 grpc::ServerUnaryReactor* AnalysisService::GetServerInfo(
-    Context* context, const pb::GetServerInfoRequest*,
-    pb::ServerInfo* response) {
-  return Answer(core_->call, context, "GetServerInfo", [&](CallRecord*) {
-    *response = ServerInfoOf(*core_->run.server, *core_->call.limits,
+    Context* context, const grpc::ByteBuffer* bytes,
+    grpc::ByteBuffer* response) {
+  return Answer<pb::GetServerInfoRequest, pb::ServerInfo>(
+      core_->call, context, "GetServerInfo", Budget::kNotNeeded, bytes,
+      response, [this](CallRecord*, const auto&, pb::ServerInfo* info) {
+        *info = ServerInfoOf(*core_->run.server, *core_->call.limits,
                              core_->results.store);
-    return absl::OkStatus();
-  });
+        return absl::OkStatus();
+      });
 }
 
 grpc::ServerUnaryReactor* AnalysisService::ListModels(
-    Context* context, const pb::ListModelsRequest* request,
-    pb::ListModelsResponse* response) {
-  return Answer(core_->call, context, "ListModels",
-                [&](CallRecord* call) -> absl::Status {
-                  QK_RETURN_IF_ERROR(CheckOffset(request->offset()));
-                  const std::vector<ModelEntry> models =
-                      core_->call.registry->List(*call->user());
-                  const BackendInfo& backend = core_->run.server->backend;
-                  const auto next = FillPage(
-                      static_cast<int>(models.size()), request->offset(),
-                      [&](int i) { return ModelInfoOf(models[i], backend); },
-                      response->mutable_models());
-                  if (next.has_value()) response->set_next_offset(*next);
-                  return absl::OkStatus();
-                });
+    Context* context, const grpc::ByteBuffer* bytes,
+    grpc::ByteBuffer* response) {
+  return Answer<pb::ListModelsRequest, pb::ListModelsResponse>(
+      core_->call, context, "ListModels", Budget::kNotNeeded, bytes, response,
+      [this](CallRecord* call, const pb::ListModelsRequest& request,
+             pb::ListModelsResponse* list) -> absl::Status {
+        QK_RETURN_IF_ERROR(CheckOffset(request.offset()));
+        const std::vector<ModelEntry> models =
+            core_->call.registry->List(*call->user());
+        const BackendInfo& backend = core_->run.server->backend;
+        const auto next = FillPage(
+            static_cast<int>(models.size()), request.offset(),
+            [&](int i) { return ModelInfoOf(models[i], backend); },
+            list->mutable_models());
+        if (next.has_value()) list->set_next_offset(*next);
+        return absl::OkStatus();
+      });
 }
 
 grpc::ServerUnaryReactor* AnalysisService::GetModel(
-    Context* context, const pb::GetModelRequest* request,
-    pb::ModelInfo* response) {
-  return Answer(
-      core_->call, context, "GetModel", [&](CallRecord* call) -> absl::Status {
-        QK_RETURN_IF_ERROR(CheckModelName("model", request->model()));
+    Context* context, const grpc::ByteBuffer* bytes,
+    grpc::ByteBuffer* response) {
+  return Answer<pb::GetModelRequest, pb::ModelInfo>(
+      core_->call, context, "GetModel", Budget::kNotNeeded, bytes, response,
+      [this](CallRecord* call, const pb::GetModelRequest& request,
+             pb::ModelInfo* info) -> absl::Status {
+        QK_RETURN_IF_ERROR(CheckModelName("model", request.model()));
         QK_ASSIGN_OR_RETURN(
             const ModelEntry entry,
-            core_->call.registry->Get(request->model(), *call->user()));
+            core_->call.registry->Get(request.model(), *call->user()));
         call->model = entry.name;
-        *response = ModelInfoOf(entry, core_->run.server->backend);
+        *info = ModelInfoOf(entry, core_->run.server->backend);
         return absl::OkStatus();
       });
 }
 
 AnalysisService::RawStream* AnalysisService::Analyze(
     Context* context, const grpc::ByteBuffer* bytes) {
-  pb::AnalyzeRequest request;
-  // Authenticate the caller before reporting a parse error.
-  const absl::Status parsed = ParseRaw(*bytes, &request);
-  if (request.detach() || request.resumable()) {
-    return ResultStream::Analyze(core_, context, request);
+  if (HasTrue(*bytes, {pb::AnalyzeRequest::kDetachFieldNumber,
+                       pb::AnalyzeRequest::kResumableFieldNumber})) {
+    return ResultStream::Analyze(core_, context, *bytes);
   }
-  return RunStream::Start(
-      &core_->call, &core_->run, context, "Analyze", ToAnalyzeEvent,
-      request.input(),
-      [&](const ConvertContext& known) -> absl::StatusOr<ConvertedRequest> {
-        QK_RETURN_IF_ERROR(parsed);
-        return ConvertAnalyze(request, known);
-      });
+  return RunStream::Start(&core_->call, &core_->run, context, "Analyze", *bytes,
+                          ToAnalyzeEvent, ParseAnalyze);
 }
 
-grpc::ServerBidiReactor<pb::AnalyzeManyRequest, pb::AnalyzeManyEvent>*
-AnalysisService::AnalyzeMany(Context* context) {
+AnalysisService::RawBidi* AnalysisService::AnalyzeMany(Context* context) {
   return ManyCall::Start(&core_->call, &core_->run, context);
 }
 
-grpc::ServerUnaryReactor* AnalysisService::Score(
-    Context* context, const pb::ScoreRequest* request,
-    pb::ScoreResponse* response) {
-  return ScoreCall::Start(&core_->call, &core_->run, context, *request,
-                          response);
+grpc::ServerUnaryReactor* AnalysisService::Score(Context* context,
+                                                 const grpc::ByteBuffer* bytes,
+                                                 grpc::ByteBuffer* response) {
+  return ScoreCall::Start(&core_->call, &core_->run, context, *bytes, response);
 }
 
 AnalysisService::RawStream* AnalysisService::Generate(
     Context* context, const grpc::ByteBuffer* bytes) {
-  pb::GenerateRequest request;
-  const absl::Status parsed = ParseRaw(*bytes, &request);
-  return RunStream::Start(
-      &core_->call, &core_->run, context, "Generate", ToGenerateEvent,
-      request.input(),
-      [&](const ConvertContext& known) -> absl::StatusOr<ConvertedRequest> {
-        QK_RETURN_IF_ERROR(parsed);
-        return ConvertGenerate(request, known);
-      });
+  return RunStream::Start(&core_->call, &core_->run, context, "Generate",
+                          *bytes, ToGenerateEvent, ParseGenerate);
 }
 
 grpc::ServerUnaryReactor* AnalysisService::Estimate(
-    Context* context, const pb::AnalyzeRequest* request,
-    pb::EstimateResponse* response) {
-  return Answer(
-      core_->call, context, "Estimate", [&](CallRecord* call) -> absl::Status {
-        call->KeepPrompt(request->input());
+    Context* context, const grpc::ByteBuffer* bytes,
+    grpc::ByteBuffer* response) {
+  return Answer<pb::AnalyzeRequest, pb::EstimateResponse>(
+      core_->call, context, "Estimate", Budget::kNeeded, bytes, response,
+      [this](CallRecord* call, const pb::AnalyzeRequest& request,
+             pb::EstimateResponse* out) -> absl::Status {
+        call->KeepPrompt(request.input());
         QK_ASSIGN_OR_RETURN(ConvertedRequest converted,
-                            ConvertAnalyze(*request, call->convert_context()));
+                            ConvertAnalyze(request, call->convert_context()));
         call->model = converted.model.name;
         QK_ASSIGN_OR_RETURN(
             const RunCost cost,
             CostOf(converted.spec, converted.expanded, *core_->call.limits));
-        *response->mutable_estimate() =
+        *out->mutable_estimate() =
             EstimatesOf(cost, static_cast<int>(converted.spec.tokens.size()),
                         core_->run.scheduler->state());
-        *response->mutable_expanded() = std::move(converted.expanded);
+        *out->mutable_expanded() = std::move(converted.expanded);
         return absl::OkStatus();
       });
 }
 
 grpc::ServerUnaryReactor* AnalysisService::Tokenize(
-    Context* context, const pb::TokenizeRequest* request,
-    pb::TokenizeResponse* response) {
-  return Answer(
-      core_->call, context, "Tokenize", [&](CallRecord* call) -> absl::Status {
-        call->KeepPrompt(request->input());
-        QK_RETURN_IF_ERROR(CheckOffset(request->offset()));
+    Context* context, const grpc::ByteBuffer* bytes,
+    grpc::ByteBuffer* response) {
+  return Answer<pb::TokenizeRequest, pb::TokenizeResponse>(
+      core_->call, context, "Tokenize", Budget::kNeeded, bytes, response,
+      [this](CallRecord* call, const pb::TokenizeRequest& request,
+             pb::TokenizeResponse* out) -> absl::Status {
+        call->KeepPrompt(request.input());
+        QK_RETURN_IF_ERROR(CheckOffset(request.offset()));
         QK_ASSIGN_OR_RETURN(const ModelView model,
-                            FindTokenizing(request->model(), call));
+                            FindTokenizing(request.model(), call));
         QK_ASSIGN_OR_RETURN(const auto tokens,
-                            ConvertInput(request->input(), "", model,
+                            ConvertInput(request.input(), "", model,
                                          *core_->call.limits, std::nullopt));
         const int count = static_cast<int>(tokens.size());
         const auto next = FillPage(
-            count, request->offset(),
+            count, request.offset(),
             [&](int i) { return PieceOf(tokens[i], *model.tokenizer); },
-            response->mutable_tokens());
-        if (next.has_value()) response->set_next_offset(*next);
-        response->set_total_tokens(count);
+            out->mutable_tokens());
+        if (next.has_value()) out->set_next_offset(*next);
+        out->set_total_tokens(count);
         return absl::OkStatus();
       });
 }
 
 grpc::ServerUnaryReactor* AnalysisService::Detokenize(
-    Context* context, const pb::DetokenizeRequest* request,
-    pb::DetokenizeResponse* response) {
-  return Answer(
-      core_->call, context, "Detokenize",
-      [&](CallRecord* call) -> absl::Status {
+    Context* context, const grpc::ByteBuffer* bytes,
+    grpc::ByteBuffer* response) {
+  return Answer<pb::DetokenizeRequest, pb::DetokenizeResponse>(
+      core_->call, context, "Detokenize", Budget::kNeeded, bytes, response,
+      [](CallRecord* call, const pb::DetokenizeRequest& request,
+         pb::DetokenizeResponse* out) -> absl::Status {
         QK_ASSIGN_OR_RETURN(const ModelView model,
-                            FindTokenizing(request->model(), call));
+                            FindTokenizing(request.model(), call));
         QK_ASSIGN_OR_RETURN(const auto ids,
-                            CheckTokenIds(request->token_ids(), "",
+                            CheckTokenIds(request.token_ids(), "",
                                           model.tokenizer->vocab_size()));
         QK_ASSIGN_OR_RETURN(
-            *response->mutable_text(),
-            DecodeSmall(*model.tokenizer, ids, request->keep_special()));
+            *out->mutable_text(),
+            DecodeSmall(*model.tokenizer, ids, request.keep_special()));
         return absl::OkStatus();
       });
 }

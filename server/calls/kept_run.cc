@@ -29,7 +29,8 @@ constexpr int64_t kFileOverhead = 4096;
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<KeptResult>> KeptRun::Start(
-    const ServerCore& core, const CallRecord& call, ConvertedRequest request) {
+    const ServerCore& core, const CallRecord& call, ConvertedRequest request,
+    std::shared_ptr<UsageHold> answer) {
   if (core.results.store == nullptr) {
     return absl::FailedPreconditionError(
         "detach: the server keeps no results (spool in the config)");
@@ -45,8 +46,9 @@ absl::StatusOr<std::shared_ptr<KeptResult>> KeptRun::Start(
   const auto wake = [executor = core.results.executor, run] {
     executor->Post([run] { run->Drain(); });
   };
-  QK_ASSIGN_OR_RETURN(PreparedRun prepared,
-                      PrepareRun(core.run, std::move(request), wake));
+  QK_ASSIGN_OR_RETURN(
+      PreparedRun prepared,
+      PrepareRun(core.run, *call.user(), std::move(request), wake));
   auto result = core.results.store->Create(
       header, prepared.buffer_bytes + kFileOverhead, call.user()->budget);
   if (absl::IsResourceExhausted(result.status())) {
@@ -54,6 +56,11 @@ absl::StatusOr<std::shared_ptr<KeptResult>> KeptRun::Start(
   }
   if (!result.ok()) return result.status();
   run->result_ = *result;
+  run->memory_ = std::move(prepared.memory);
+  prepared.scheduled.answer = std::move(answer);
+  if (prepared.scheduled.answer == nullptr) {
+    prepared.scheduled.least_bytes = prepared.scheduled.most_bytes = 0;
+  }
   run->request_ = call.MakeRequest(run->priority_, [](int) {});
   DescribeRequest(run->request_, call.id(), &prepared.encoder);
   {

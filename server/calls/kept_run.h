@@ -22,10 +22,12 @@ namespace qk {
 class KeptRun : public std::enable_shared_from_this<KeptRun> {
  public:
   // Submits the request with the call's id, user and deadline. The result's
-  // first event arrives when the run has started. Fails with
+  // first event arrives when the run has started. `answer`: of the stream that
+  // sends it now; nullptr: none does. Fails with
   // FAILED_PRECONDITION if the server keeps no results.
   static absl::StatusOr<std::shared_ptr<KeptResult>> Start(
-      const ServerCore& core, const CallRecord& call, ConvertedRequest request);
+      const ServerCore& core, const CallRecord& call, ConvertedRequest request,
+      std::shared_ptr<UsageHold> answer);
   ~KeptRun();
 
  private:
@@ -47,6 +49,7 @@ class KeptRun : public std::enable_shared_from_this<KeptRun> {
   pb::AnalyzeRequest expanded_;
   std::shared_ptr<KeptResult> result_;
   std::shared_ptr<ScheduledRequest> request_;
+  ByteLease memory_;
 
   Mutex mutex_;
   std::shared_ptr<FrameQueue> queue_ ABSL_GUARDED_BY(mutex_);

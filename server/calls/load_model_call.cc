@@ -10,6 +10,7 @@
 #include "server/common/model_name.h"
 #include "server/common/text.h"
 #include "server/convert/convert_fields.h"
+#include "server/events/raw_message.h"
 
 namespace qk {
 namespace {
@@ -70,11 +71,11 @@ LoadModelCall* LoadModelCall::Start(const CallParts* parts,
                                     const ServerDescription* server,
                                     ModelManager* models,
                                     grpc::CallbackServerContext* context,
-                                    const pb::LoadModelRequest& request) {
+                                    const grpc::ByteBuffer& message) {
   auto call =
       std::shared_ptr<LoadModelCall>(new LoadModelCall(parts, server, context));
   call->self_ = call;
-  const absl::Status status = call->Begin(models, request);
+  const absl::Status status = call->Begin(models, message);
   if (!status.ok()) call->End(status);
   call->Pump();
   return call.get();
@@ -88,9 +89,9 @@ LoadModelCall::LoadModelCall(const CallParts* parts,
       call_(parts, context, "LoadModel") {}
 
 absl::Status LoadModelCall::Begin(ModelManager* models,
-                                  const pb::LoadModelRequest& request) {
+                                  const grpc::ByteBuffer& message) {
   QK_ASSIGN_OR_RETURN(ModelManager::LoadRequest load,
-                      Prepare(*models, request));
+                      Prepare(*models, message));
   call_parts_->calls->Register(weak_from_this());
   // Without this, nobody would abort a call that registers after AbortAll.
   QK_RETURN_IF_ERROR(call_parts_->calls->CheckOpen());
@@ -98,11 +99,13 @@ absl::Status LoadModelCall::Begin(ModelManager* models,
 }
 
 absl::StatusOr<ModelManager::LoadRequest> LoadModelCall::Prepare(
-    const ModelManager& models, const pb::LoadModelRequest& request) {
+    const ModelManager& models, const grpc::ByteBuffer& message) {
   MutexLock lock(&mutex_);
   QK_RETURN_IF_ERROR(call_.Open(DeadlineRule::kClient));
   deadline_ = call_.deadline();
   QK_RETURN_IF_ERROR(CheckAdminOn(models));
+  pb::LoadModelRequest request;
+  QK_RETURN_IF_ERROR(ParseRaw(message, &request));
   ModelManager::LoadRequest load;
   QK_ASSIGN_OR_RETURN(load.model, Convert(request));
   QK_RETURN_IF_ERROR(CheckMayManage(*call_.user(), request.name()));
@@ -165,7 +168,7 @@ void LoadModelCall::Pump() {
     MutexLock lock(&mutex_);
     if (watch_.writing() || finished_) return;
     if (!end_.has_value() && !waiting_.empty()) {
-      event_ = std::move(waiting_.front());
+      message_ = ToByteBuffer(waiting_.front());
       waiting_.pop_front();
       watch_.Begin();
     } else {
@@ -178,7 +181,7 @@ void LoadModelCall::Pump() {
   if (finish.has_value()) {
     Finish(*finish);
   } else {
-    StartWrite(&event_);
+    StartWrite(&message_);
   }
 }
 

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 
+#include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
 #include "qkscope/v1/admin.pb.h"
 #include "server/calls/call_record.h"
@@ -19,7 +20,7 @@ absl::Status CheckAdminOn(const ModelManager& models);
 // Fails with PERMISSION_DENIED if the user may not use the model.
 absl::Status CheckMayManage(const User& user, const std::string& model);
 
-class LoadModelCall : public grpc::ServerWriteReactor<pb::LoadModelEvent>,
+class LoadModelCall : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                       public StreamCall,
                       public std::enable_shared_from_this<LoadModelCall> {
  public:
@@ -28,7 +29,7 @@ class LoadModelCall : public grpc::ServerWriteReactor<pb::LoadModelEvent>,
                               const ServerDescription* server,
                               ModelManager* models,
                               grpc::CallbackServerContext* context,
-                              const pb::LoadModelRequest& request);
+                              const grpc::ByteBuffer& message);
 
   void OnWriteDone(bool ok) override;
   void OnCancel() override { EndCancelled(); }
@@ -38,11 +39,11 @@ class LoadModelCall : public grpc::ServerWriteReactor<pb::LoadModelEvent>,
   LoadModelCall(const CallParts* parts, const ServerDescription* server,
                 grpc::CallbackServerContext* context);
 
-  absl::Status Begin(ModelManager* models, const pb::LoadModelRequest& request)
+  absl::Status Begin(ModelManager* models, const grpc::ByteBuffer& message)
       ABSL_LOCKS_EXCLUDED(mutex_);
-  // Opens the call and converts `request`.
+  // Opens the call, and parses and converts its message.
   absl::StatusOr<ModelManager::LoadRequest> Prepare(
-      const ModelManager& models, const pb::LoadModelRequest& request)
+      const ModelManager& models, const grpc::ByteBuffer& message)
       ABSL_LOCKS_EXCLUDED(mutex_);
   void Push(const ModelManager::Progress& progress);
   void Loaded(const absl::StatusOr<ModelEntry>& entry);
@@ -54,7 +55,7 @@ class LoadModelCall : public grpc::ServerWriteReactor<pb::LoadModelEvent>,
   std::shared_ptr<LoadModelCall> self_;
   CallRecord call_ ABSL_GUARDED_BY(mutex_);
   std::deque<pb::LoadModelEvent> waiting_ ABSL_GUARDED_BY(mutex_);
-  pb::LoadModelEvent event_ ABSL_GUARDED_BY(mutex_);  // in flight
+  grpc::ByteBuffer message_ ABSL_GUARDED_BY(mutex_);  // in flight
   // The last event is in waiting_ or already written.
   bool loaded_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;

@@ -7,10 +7,12 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/base/sha256.h"
+#include "server/calls/post_work.h"
 #include "server/calls/prepared_run.h"
 #include "server/common/delay_point.h"
 #include "server/common/text.h"
 #include "server/convert/convert_fields.h"
+#include "server/events/raw_message.h"
 
 namespace qk {
 namespace {
@@ -64,74 +66,97 @@ absl::Status ManyCall::Begin() {
 }
 
 void ManyCall::OnReadDone(bool ok) {
+  grpc::ByteBuffer bytes;
   {
     MutexLock lock(&mutex_);
     reading_ = false;
-    if (!ok) {
-      reads_done_ = true;
-    } else if (!end_.has_value()) {
-      TakeMessage();
-    }
+    if (!ok) reads_done_ = true;
+    working_ = ok && !end_.has_value();
+    if (working_) bytes.Swap(&read_);
+    ok = working_;
   }
-  Pump();
+  ok ? PostMessage(bytes, false) : Pump();
 }
 
-void ManyCall::TakeMessage() {
-  const bool is_spec = read_.has_spec();
-  if (is_spec == spec_.has_value()) {
-    end_ = is_spec ? BadField("spec", "is allowed only in the first message")
+void ManyCall::PostMessage(const grpc::ByteBuffer& bytes, bool held) {
+  std::shared_ptr<const User> user;
+  {
+    MutexLock lock(&mutex_);
+    user = call_.user();
+  }
+  // Prompts of a used-up budget are refused one by one.
+  const absl::Status posted =
+      PostWork(*call_parts_, std::move(user), bytes, Budget::kNotNeeded,
+               [call = shared_from_this(), bytes, held]() -> HostWork::Then {
+                 const absl::Status status = call->TakeMessage(bytes, held);
+                 {
+                   MutexLock lock(&call->mutex_);
+                   call->working_ = false;
+                 }
+                 status.ok() ? call->Pump() : call->Refuse(status);
+                 return nullptr;
+               });
+  if (!posted.ok()) Refuse(posted);
+}
+
+absl::Status ManyCall::TakeMessage(const grpc::ByteBuffer& bytes, bool held) {
+  pb::AnalyzeManyRequest message;
+  QK_RETURN_IF_ERROR(ParseRaw(bytes, &message));
+  bool has_spec = false;
+  {
+    MutexLock lock(&mutex_);
+    if (end_.has_value()) return absl::OkStatus();
+    has_spec = spec_ != nullptr;
+  }
+  const bool is_spec = message.has_spec();
+  if (is_spec == has_spec) {
+    return is_spec ? BadField("spec", "is allowed only in the first message")
                    : BadField("spec", "must be in the first message");
-    return;
   }
-  if (!is_spec) {
-    if (!read_.has_prompt()) {
-      end_ = BadField("prompt", "must be set");
-      return;
-    }
-    if (++prompts_read_ > kMaxManyPrompts) {
-      end_ = absl::ResourceExhaustedError(absl::StrCat(
-          "prompt: limit ", kMaxManyPrompts, " in one stream; start another"));
-      return;
-    }
-    TakePrompt(read_.prompt());
-    return;
+  if (is_spec) return TakeSpec(std::move(*message.mutable_spec()));
+  if (!message.has_prompt()) return BadField("prompt", "must be set");
+  QK_RETURN_IF_ERROR(CountPrompt(held));
+  TakePrompt(message.prompt(), bytes, held);
+  return absl::OkStatus();
+}
+
+absl::Status ManyCall::TakeSpec(pb::AnalyzeManySpec spec) {
+  std::optional<ConvertContext> context;
+  {
+    MutexLock lock(&mutex_);
+    context.emplace(call_.convert_context());
   }
-  const absl::Status status =
-      CheckManySpec(read_.spec(), call_.convert_context());
-  if (!status.ok()) {
-    end_ = status;
-    return;
+  QK_RETURN_IF_ERROR(CheckManySpec(spec, *context));
+  if (!spec.request().has_priority()) {
+    spec.mutable_request()->set_priority(pb::BATCH);
   }
-  spec_ = std::move(*read_.mutable_spec());
-  call_.model = spec_->request().model();
-  call_.arms = std::max(1, spec_->request().arms_size());
-  if (!spec_->request().has_priority()) {
-    spec_->mutable_request()->set_priority(pb::BATCH);
-  }
+  MutexLock lock(&mutex_);
+  if (end_.has_value()) return absl::OkStatus();
+  call_.model = spec.request().model();
+  call_.arms = std::max(1, spec.request().arms_size());
   request_ =
-      call_.MakeRequest(PriorityOf(spec_->request().priority()),
+      call_.MakeRequest(PriorityOf(spec.request().priority()),
                         [position = position_](int p) { *position = p; });
   request_->SetOnCancel([executor = run_parts_->executor,
                          weak = weak_from_this()](const absl::Status& why) {
     executor->Post([weak, why] {
-      if (auto call = weak.lock()) call->Abort(why);
+      if (auto call = weak.lock()) call->EndCancelledBy(why);
     });
   });
+  spec_ = std::make_shared<const pb::AnalyzeManySpec>(std::move(spec));
+  return absl::OkStatus();
 }
 
-void ManyCall::TakePrompt(const pb::AnalyzeManyPrompt& message) {
+void ManyCall::TakePrompt(const pb::AnalyzeManyPrompt& message,
+                          const grpc::ByteBuffer& bytes, bool held) {
   Prompt prompt;
   prompt.id = message.id();
-  if (prompt.id.empty() || prompt.id.size() > kMaxIdBytes) {
-    prompt.error = BadField(
-        "prompt.id",
-        absl::StrCat(prompt.id.size(), " bytes, must be 1 to ", kMaxIdBytes));
-  } else if (!held_.has_value() && !ids_.insert(DigestOf(prompt.id)).second) {
-    prompt.error = BadField(
-        "prompt.id", absl::StrCat("'", Echo(prompt.id), "' is used twice"));
-  } else {
-    prompt.error = Submit(message, &prompt);
+  {
+    MutexLock lock(&mutex_);
+    prompt.error = CheckId(prompt.id, held);
   }
+  if (prompt.error.ok()) prompt.error = Submit(message, &prompt);
+  MutexLock lock(&mutex_);
   if (absl::IsUnavailable(prompt.error) && call_parts_->calls->draining()) {
     closing_ = prompt.error;
     return;
@@ -140,37 +165,75 @@ void ManyCall::TakePrompt(const pb::AnalyzeManyPrompt& message) {
       std::any_of(prompts_.begin(), prompts_.end(),
                   [](const Prompt& other) { return other.error.ok(); });
   if (absl::IsResourceExhausted(prompt.error) && others) {
-    held_ = message;
+    held_ = bytes;
     return;
   }
   held_.reset();
   prompts_.push_back(std::move(prompt));
 }
 
+absl::Status ManyCall::CountPrompt(bool held) {
+  MutexLock lock(&mutex_);
+  if (held || ++prompts_read_ <= kMaxManyPrompts) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "prompt: limit ", kMaxManyPrompts, " in one stream; start another"));
+}
+
+absl::Status ManyCall::CheckId(const std::string& id, bool held) {
+  if (id.empty() || id.size() > kMaxIdBytes) {
+    return BadField(
+        "prompt.id",
+        absl::StrCat(id.size(), " bytes, must be 1 to ", kMaxIdBytes));
+  }
+  if (!held && !ids_.insert(DigestOf(id)).second) {
+    return BadField("prompt.id",
+                    absl::StrCat("'", Echo(id), "' is used twice"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ManyCall::Submit(const pb::AnalyzeManyPrompt& message,
                               Prompt* prompt) {
   QK_RETURN_IF_ERROR(call_parts_->calls->CheckOpen());
-  QK_ASSIGN_OR_RETURN(
-      ConvertedRequest request,
-      ConvertPrompt(*spec_, message.input(), call_.convert_context()));
-  const int64_t tokens = static_cast<int64_t>(request.spec.tokens.size());
-  prompt->expanded = request.expanded;
+  std::optional<ConvertContext> context;
+  std::shared_ptr<const pb::AnalyzeManySpec> spec;
+  std::shared_ptr<ScheduledRequest> request;
+  std::shared_ptr<const User> user;
+  std::string call_id;
+  {
+    MutexLock lock(&mutex_);
+    context.emplace(call_.convert_context());
+    spec = spec_;
+    request = request_;
+    user = call_.user();
+    call_id = call_.id();
+  }
+  QK_RETURN_IF_ERROR(
+      ToClientStatus(run_parts_->scheduler->CheckBudgetLeft(*user)));
+  QK_ASSIGN_OR_RETURN(ConvertedRequest converted,
+                      ConvertPrompt(*spec, message.input(), *context));
+  const int64_t tokens = static_cast<int64_t>(converted.spec.tokens.size());
+  prompt->expanded = converted.expanded;
   const auto wake = [executor = run_parts_->executor, weak = weak_from_this()] {
     executor->Post([weak] {
       if (auto call = weak.lock()) call->Pump();
     });
   };
-  QK_ASSIGN_OR_RETURN(PreparedRun prepared,
-                      PrepareRun(*run_parts_, std::move(request), wake));
+  QK_ASSIGN_OR_RETURN(
+      PreparedRun prepared,
+      PrepareRun(*run_parts_, *user, std::move(converted), wake));
   prompt->queue = prepared.queue;
-  DescribeRequest(request_, absl::StrCat(call_.id(), "/", message.id()),
+  prompt->answer = prepared.answer;
+  prompt->memory = std::move(prepared.memory);
+  DescribeRequest(request, absl::StrCat(call_id, "/", message.id()),
                   &prepared.encoder);
   prompt->encoder.emplace(std::move(prepared.encoder));
   prompt->queue->PushPosition(*position_);
   std::vector<ScheduledRun> runs;
   runs.push_back(std::move(prepared.scheduled));
   QK_RETURN_IF_ERROR(
-      SubmitRuns(run_parts_->scheduler, request_, std::move(runs)));
+      SubmitRuns(run_parts_->scheduler, request, std::move(runs)));
+  MutexLock lock(&mutex_);
   call_.KeepPrompt(message.input());
   call_.prompt_tokens += tokens;
   return absl::OkStatus();
@@ -181,10 +244,15 @@ void ManyCall::OnWriteDone(bool ok) {
   {
     MutexLock lock(&mutex_);
     watch_.End();
-    const int64_t bytes = static_cast<int64_t>(event_.ByteSizeLong());
-    if (writing_queue_ != nullptr) writing_queue_->Release(bytes);
-    writing_queue_ = nullptr;
+    const int64_t bytes = static_cast<int64_t>(message_.Length());
     CountSent(*run_parts_, request_->info().priority, bytes, &call_);
+    if (writing_queue_ != nullptr) {
+      writing_queue_->Release(bytes);
+      writing_answer_->Use({0, bytes});
+      writing_queue_ = nullptr;
+      writing_answer_ = nullptr;
+    }
+    message_.Clear();
     if (!ok && !end_.has_value()) end_ = CancelledReason(*context_);
   }
   Pump();
@@ -212,6 +280,7 @@ bool ManyCall::End(const absl::Status& reason) {
 
 void ManyCall::Pump() {
   bool read = false, write = false;
+  std::optional<grpc::ByteBuffer> held;
   std::optional<grpc::Status> finish;
   std::shared_ptr<ScheduledRequest> request;
   {
@@ -220,7 +289,10 @@ void ManyCall::Pump() {
     request = request_;
     if (!watch_.writing()) {
       if (!end_.has_value()) write = NextEvent();
-      if (write) watch_.Begin();
+      if (write) {
+        message_ = ToByteBuffer(event_);
+        watch_.Begin();
+      }
       if (!write && end_.has_value()) {
         finished_ = true;
         finish = FinishRecord();
@@ -228,6 +300,11 @@ void ManyCall::Pump() {
     }
     read = !finished_ && WantsRead();
     if (read) reading_ = true;
+    if (try_held_ && held_.has_value() && !working_ && !end_.has_value()) {
+      held = held_;
+      working_ = true;
+      try_held_ = false;
+    }
   }
   if (finish.has_value()) {
     if (request != nullptr && !finish->ok()) {
@@ -240,12 +317,13 @@ void ManyCall::Pump() {
   if (read) StartRead(&read_);
   if (write) {
     DelayPoint("write");
-    StartWrite(&event_);
+    StartWrite(&message_);
   }
+  if (held.has_value()) PostMessage(*held, true);
 }
 
 bool ManyCall::WantsRead() const {
-  return !reading_ && !reads_done_ && !held_.has_value() &&
+  return !reading_ && !working_ && !reads_done_ && !held_.has_value() &&
          !closing_.has_value() && !end_.has_value() &&
          prompts_.size() < kWindow;
 }

@@ -14,6 +14,7 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "grpcpp/server_context.h"
+#include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
 #include "qkscope/v1/analysis.pb.h"
 #include "server/calls/call_record.h"
@@ -25,10 +26,10 @@
 
 namespace qk {
 
-class ManyCall : public grpc::ServerBidiReactor<pb::AnalyzeManyRequest,
-                                                pb::AnalyzeManyEvent>,
-                 public StreamCall,
-                 public std::enable_shared_from_this<ManyCall> {
+class ManyCall
+    : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
+      public StreamCall,
+      public std::enable_shared_from_this<ManyCall> {
  public:
   static ManyCall* Start(const CallParts* call_parts, const RunParts* run_parts,
                          grpc::CallbackServerContext* context);
@@ -43,6 +44,8 @@ class ManyCall : public grpc::ServerBidiReactor<pb::AnalyzeManyRequest,
     std::string id;
     absl::Status error;  // if not OK, the members below are unused
     std::shared_ptr<FrameQueue> queue;
+    std::shared_ptr<UsageHold> answer;
+    ByteLease memory;  // of the request
     pb::AnalyzeRequest expanded;
     std::optional<EventEncoder> encoder;
     std::vector<LayerFrame> frames;  // for the aggregate
@@ -57,11 +60,22 @@ class ManyCall : public grpc::ServerBidiReactor<pb::AnalyzeManyRequest,
   bool End(const absl::Status& reason) override;
   void Pump() override;
 
-  void TakeMessage() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void TakePrompt(const pb::AnalyzeManyPrompt& message)
+  // Reads the message when it is the user's turn on the host. `held`: it is the
+  // prompt that was held.
+  void PostMessage(const grpc::ByteBuffer& bytes, bool held)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status TakeMessage(const grpc::ByteBuffer& bytes, bool held)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status TakeSpec(pb::AnalyzeManySpec spec) ABSL_LOCKS_EXCLUDED(mutex_);
+  // `bytes`: the message that has the prompt.
+  void TakePrompt(const pb::AnalyzeManyPrompt& message,
+                  const grpc::ByteBuffer& bytes, bool held)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status CountPrompt(bool held) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status CheckId(const std::string& id, bool held)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Submit(const pb::AnalyzeManyPrompt& message, Prompt* prompt)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+      ABSL_LOCKS_EXCLUDED(mutex_);
   bool WantsRead() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Sets event_ to the next event. Returns false if there is none yet, or if
   // the stream is over; then it has set end_.
@@ -81,24 +95,28 @@ class ManyCall : public grpc::ServerBidiReactor<pb::AnalyzeManyRequest,
       std::make_shared<std::atomic<int>>(0);
 
   CallRecord call_ ABSL_GUARDED_BY(mutex_);
-  pb::AnalyzeManyRequest read_ ABSL_GUARDED_BY(mutex_);
+  grpc::ByteBuffer read_ ABSL_GUARDED_BY(mutex_);
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
   bool reads_done_ ABSL_GUARDED_BY(mutex_) = false;
-  std::optional<pb::AnalyzeManySpec> spec_ ABSL_GUARDED_BY(mutex_);
+  bool working_ ABSL_GUARDED_BY(mutex_) = false;  // a message is with the host
+  std::shared_ptr<const pb::AnalyzeManySpec> spec_ ABSL_GUARDED_BY(mutex_);
   int64_t prompts_read_ ABSL_GUARDED_BY(mutex_) = 0;
   // Of all prompts so far.
   absl::flat_hash_set<std::array<uint64_t, 2>> ids_ ABSL_GUARDED_BY(mutex_);
   std::deque<Prompt> prompts_ ABSL_GUARDED_BY(mutex_);
-  // A prompt that was refused with RESOURCE_EXHAUSTED while others run. It is
-  // tried again whenever one of them ends.
-  std::optional<pb::AnalyzeManyPrompt> held_ ABSL_GUARDED_BY(mutex_);
+  // The message of a prompt that was refused with RESOURCE_EXHAUSTED while
+  // others run. It is tried again whenever one of them ends.
+  std::optional<grpc::ByteBuffer> held_ ABSL_GUARDED_BY(mutex_);
+  bool try_held_ ABSL_GUARDED_BY(mutex_) = false;
   // Set when the server drains: the stream's status once its prompts are done.
   std::optional<absl::Status> closing_ ABSL_GUARDED_BY(mutex_);
 
   pb::AnalyzeEvent analyze_event_ ABSL_GUARDED_BY(mutex_);
   pb::AnalyzeManyEvent event_ ABSL_GUARDED_BY(mutex_);
-  // The queue that the event in flight came from.
-  FrameQueue* writing_queue_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  grpc::ByteBuffer message_ ABSL_GUARDED_BY(mutex_);  // in flight
+  // Of the prompt that the event in flight came from.
+  std::shared_ptr<FrameQueue> writing_queue_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<UsageHold> writing_answer_ ABSL_GUARDED_BY(mutex_);
   Aggregator aggregator_ ABSL_GUARDED_BY(mutex_);
   std::optional<std::deque<pb::Aggregate>> aggregates_ ABSL_GUARDED_BY(mutex_);
   // Gives the aggregate the names of the arms.

@@ -44,7 +44,8 @@ ManyCall::FrontState ManyCall::AdvanceFront() {
     if (prompt.encoder->Next(&analyze_event_)) {
       event_.mutable_prompt()->set_id(prompt.id);
       *event_.mutable_prompt()->mutable_event() = std::move(analyze_event_);
-      writing_queue_ = prompt.queue.get();
+      writing_queue_ = prompt.queue;
+      writing_answer_ = prompt.answer;
       return FrontState::kWrite;
     }
     if (prompt.encoder->done()) {
@@ -79,9 +80,7 @@ void ManyCall::Feed(Prompt* prompt, StreamItem item) {
 
 void ManyCall::PopFront() {
   prompts_.pop_front();
-  if (!held_.has_value()) return;
-  const pb::AnalyzeManyPrompt message = *held_;
-  TakePrompt(message);
+  try_held_ = held_.has_value();
 }
 
 bool ManyCall::NextAtEnd() {
@@ -89,8 +88,8 @@ bool ManyCall::NextAtEnd() {
     end_ = *closing_;
     return false;
   }
-  if (!reads_done_) return false;
-  if (!spec_.has_value()) {
+  if (!reads_done_ || working_ || held_.has_value()) return false;
+  if (spec_ == nullptr) {
     end_ = BadField("spec", "must be in the first message");
     return false;
   }

@@ -3,13 +3,14 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/base/monotonic.h"
 #include "engine/model/model.h"
 #include "server/calls/model_info.h"
 #include "server/common/delay_point.h"
 #include "server/common/refusal.h"
-#include "server/common/retry_after.h"
+#include "server/common/text.h"
 #include "server/schedule/admission.h"
 
 namespace qk {
@@ -43,30 +44,49 @@ pb::Manifest ManifestOf(const ServerDescription& server,
   return out;
 }
 
+// The memory that the request takes while it waits and runs: it is kept twice,
+// expanded and as the engine reads it.
+absl::StatusOr<ByteLease> TakeMemory(const RunParts& parts, const User& user,
+                                     const ConvertedRequest& request) {
+  auto lease = parts.requests->Take(
+      user.alias, 2 * static_cast<int64_t>(request.expanded.SpaceUsedLong()));
+  if (lease.ok()) return lease;
+  return Refused(Refusal::kQueueFull,
+                 absl::ResourceExhaustedError(lease.status().message()));
+}
+
 }  // namespace
 
-absl::StatusOr<PreparedRun> PrepareRun(const RunParts& parts,
+absl::StatusOr<PreparedRun> PrepareRun(const RunParts& parts, const User& user,
                                        ConvertedRequest request,
                                        std::function<void()> wake) {
   auto cost = CostOf(request.spec, request.expanded, *parts.limits);
   if (!cost.ok()) return Refused(Refusal::kResponseSize, cost.status());
-  auto lease = parts.budget->Take(cost->buffer_bytes);
-  if (!lease.ok()) {
-    return Refused(absl::IsResourceExhausted(lease.status())
-                       ? Refusal::kStreamBuffers
-                       : Refusal::kResponseSize,
-                   absl::ResourceExhaustedError(lease.status().message()));
+  if (cost->buffer_bytes > parts.buffers->limit()) {
+    return Refused(
+        Refusal::kResponseSize,
+        absl::ResourceExhaustedError(absl::StrCat(
+            "results may need ", HumanBytes(cost->buffer_bytes),
+            " of stream buffers, limit ", HumanBytes(parts.buffers->limit()),
+            "; reduce layers/heads/positions")));
   }
   PreparedRun out;
+  QK_ASSIGN_OR_RETURN(out.memory, TakeMemory(parts, user, request));
   out.buffer_bytes = cost->buffer_bytes;
-  out.queue = std::make_shared<FrameQueue>(*std::move(lease), parts.buffered,
-                                           std::move(wake));
+  out.queue = std::make_shared<FrameQueue>(
+      QueueRoom{parts.buffers, user.alias, cost->buffer_bytes}, parts.buffered,
+      std::move(wake));
   out.encoder.manifest = ManifestOf(*parts.server, request);
   out.encoder.estimate =
       EstimatesOf(*cost, static_cast<int>(request.spec.tokens.size()),
                   parts.scheduler->state());
   out.scheduled.prefill_rows = cost->engine.prefill_rows;
   out.scheduled.keep_alive = out.queue;
+  out.scheduled.room = out.queue.get();
+  out.scheduled.least_bytes = cost->engine.stream_bytes;
+  out.scheduled.most_bytes = cost->buffer_bytes;
+  out.answer = std::make_shared<UsageHold>();
+  out.scheduled.answer = out.answer;
   QK_ASSIGN_OR_RETURN(out.scheduled.run,
                       Run::Create(std::move(request.spec), out.queue.get()));
   return out;
@@ -87,16 +107,8 @@ absl::Status SubmitRuns(Scheduler* scheduler,
                         std::vector<ScheduledRun> runs) {
   DelayPoint("enqueue");  // AnalyzeMany: under the call's lock
   const absl::Status status = scheduler->Submit(request, std::move(runs));
-  if (const auto retry = BudgetRetryDelay(status)) {
-    return Refused(Refusal::kUserBudget, *retry < absl::InfiniteDuration()
-                                             ? WithRetryAfter(status, *retry)
-                                             : status);
-  }
-  if (absl::IsResourceExhausted(status)) {
-    return Refused(Refusal::kQueueFull, status);
-  }
   if (absl::IsUnavailable(status)) return Refused(Refusal::kDraining, status);
-  return status;
+  return ToClientStatus(status);
 }
 
 void CountSent(const RunParts& parts, Priority priority, int64_t bytes,
@@ -107,6 +119,12 @@ void CountSent(const RunParts& parts, Priority priority, int64_t bytes,
 }
 
 absl::Status ToClientStatus(const absl::Status& end) {
+  if (RefusalOf(end).has_value()) return end;
+  if (const auto refusal = ScheduleRefusalOf(end)) {
+    return Refused(refusal->by == RefusedBy::kBudget ? Refusal::kUserBudget
+                                                     : Refusal::kQueueFull,
+                   end, refusal->retry);
+  }
   if (absl::IsResourceExhausted(end)) return Refused(Refusal::kMemory, end);
   if (absl::IsFailedPrecondition(end)) {
     return Refused(Refusal::kNeverFits,

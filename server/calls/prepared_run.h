@@ -21,6 +21,10 @@ struct PreparedRun {
   std::shared_ptr<FrameQueue> queue;
   ScheduledRun scheduled;
   int64_t buffer_bytes = 0;  // upper bound on all its events
+  // What the answer may still use of the user's budget.
+  std::shared_ptr<UsageHold> answer;
+  // Of the request itself, as long as somebody keeps it.
+  ByteLease memory;
   // Incomplete until DescribeRequest is called.
   EventEncoder::Options encoder;
 };
@@ -32,7 +36,7 @@ void DescribeRequest(std::shared_ptr<ScheduledRequest> request, std::string id,
 
 // Fails with RESOURCE_EXHAUSTED if the run exceeds the limit on responses or on
 // buffers. The queue calls `wake` when it has something to read.
-absl::StatusOr<PreparedRun> PrepareRun(const RunParts& parts,
+absl::StatusOr<PreparedRun> PrepareRun(const RunParts& parts, const User& user,
                                        ConvertedRequest request,
                                        std::function<void()> wake);
 
@@ -48,8 +52,8 @@ void CountSent(const RunParts& parts, Priority priority, int64_t bytes,
                CallRecord* call);
 
 // Converts the status that a run ended with to the one that the client gets. If
-// memory was the problem, the status is RESOURCE_EXHAUSTED with the refusal's
-// reason.
+// memory, the queue or a budget was the problem, the status is
+// RESOURCE_EXHAUSTED with the refusal's reason.
 absl::Status ToClientStatus(const absl::Status& end);
 
 // Adds a frame to the metrics' layer statistics if it belongs to the prefill of

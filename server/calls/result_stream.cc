@@ -1,10 +1,12 @@
 #include "server/calls/result_stream.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "engine/base/check.h"
 #include "qkscope/v1/analysis.grpc.pb.h"
 #include "server/calls/kept_run.h"
+#include "server/calls/post_work.h"
 #include "server/calls/prepared_run.h"
 #include "server/common/delay_point.h"
 #include "server/convert/convert.h"
@@ -19,12 +21,33 @@ ResultStream::ResultStream(const ServerCore* core,
     : EventStream(&core->call, context, method), core_(core) {}
 
 ResultStream* ResultStream::Start(const std::shared_ptr<ResultStream>& stream,
-                                  const absl::Status& begun) {
+                                  const grpc::ByteBuffer& message,
+                                  Budget budget, Begin begin) {
   stream->self_ = stream;
-  stream->call_parts_->calls->Register(stream);
-  if (!begun.ok()) stream->End(begun);
-  stream->Pump();
+  const absl::Status status = stream->Accept(message, budget, begin);
+  if (!status.ok()) stream->Refuse(status);
   return stream.get();
+}
+
+absl::Status ResultStream::Accept(const grpc::ByteBuffer& message,
+                                  Budget budget, Begin begin) {
+  std::shared_ptr<const User> user;
+  {
+    MutexLock lock(&mutex_);
+    QK_RETURN_IF_ERROR(call_.Open());
+    // A run has the same deadline, so it ends with the stream.
+    deadline_ = call_.deadline();
+    user = call_.user();
+  }
+  call_parts_->calls->Register(weak_from_this());
+  const auto stream =
+      std::static_pointer_cast<ResultStream>(shared_from_this());
+  return PostWork(*call_parts_, std::move(user), message, budget,
+                  [stream, message, begin]() -> HostWork::Then {
+                    const absl::Status status = (stream.get()->*begin)(message);
+                    status.ok() ? stream->Pump() : stream->Refuse(status);
+                    return nullptr;
+                  });
 }
 
 ResultStream* ResultStream::GetResult(const ServerCore* core,
@@ -32,21 +55,18 @@ ResultStream* ResultStream::GetResult(const ServerCore* core,
                                       const grpc::ByteBuffer& request) {
   std::shared_ptr<ResultStream> stream(
       new ResultStream(core, context, "GetResult"));
-  return Start(stream, stream->BeginResult(request));
+  return Start(stream, request, Budget::kNotNeeded, &ResultStream::BeginResult);
 }
 
 ResultStream* ResultStream::Analyze(const ServerCore* core,
                                     grpc::CallbackServerContext* context,
-                                    const pb::AnalyzeRequest& request) {
+                                    const grpc::ByteBuffer& request) {
   std::shared_ptr<ResultStream> stream(
       new ResultStream(core, context, "Analyze"));
-  return Start(stream, stream->BeginAnalyze(request));
+  return Start(stream, request, Budget::kNeeded, &ResultStream::BeginAnalyze);
 }
 
 absl::Status ResultStream::BeginResult(const grpc::ByteBuffer& bytes) {
-  MutexLock lock(&mutex_);
-  QK_RETURN_IF_ERROR(call_.Open());
-  deadline_ = call_.deadline();
   pb::GetResultRequest request;
   QK_RETURN_IF_ERROR(ParseRaw(bytes, &request));
   if (request.from_seq() < 0) {
@@ -56,29 +76,52 @@ absl::Status ResultStream::BeginResult(const grpc::ByteBuffer& bytes) {
   if (core_->results.store == nullptr) {
     return absl::NotFoundError("request_id: no such result");
   }
+  MutexLock lock(&mutex_);
+  if (end_.has_value()) return *end_;
   QK_ASSIGN_OR_RETURN(
       auto result,
       core_->results.store->Find(request.request_id(), call_.user()->alias));
+  const KeptResult::State state = result->state();
+  if (state.finished) {
+    // At least this much is sent, unless the reader has most of it already.
+    const int64_t rest =
+        state.events > 0
+            ? state.bytes *
+                  std::max<int64_t>(0, state.events - request.from_seq()) /
+                  state.events
+            : 0;
+    auto answer = core_->run.scheduler->HoldBytes(*call_.user(), rest);
+    if (!answer.ok()) return ToClientStatus(answer.status());
+    answer_ = *std::move(answer);
+  }
   call_.model = result->header().model();
   ReadFrom(std::move(result), request.from_seq());
   return absl::OkStatus();
 }
 
-absl::Status ResultStream::BeginAnalyze(const pb::AnalyzeRequest& request) {
-  MutexLock lock(&mutex_);
-  QK_RETURN_IF_ERROR(call_.Open());
-  // The run has the same deadline, so it ends with the stream.
-  deadline_ = call_.deadline();
-  call_.KeepPrompt(request.input());
+absl::Status ResultStream::BeginAnalyze(const grpc::ByteBuffer& bytes) {
+  pb::AnalyzeRequest request;
+  QK_RETURN_IF_ERROR(ParseRaw(bytes, &request));
+  std::optional<ConvertContext> context;
+  {
+    MutexLock lock(&mutex_);
+    if (end_.has_value()) return *end_;
+    call_.KeepPrompt(request.input());
+    context.emplace(call_.convert_context());
+  }
   QK_ASSIGN_OR_RETURN(ConvertedRequest converted,
-                      ConvertAnalyze(request, call_.convert_context()));
+                      ConvertAnalyze(request, *context));
+  MutexLock lock(&mutex_);
+  if (end_.has_value()) return *end_;
   call_.model = converted.model.name;
   call_.arms = static_cast<int64_t>(converted.spec.arms.size());
   call_.prompt_tokens = static_cast<int64_t>(converted.spec.tokens.size());
-  accepted_ = false;
   detached_ = request.detach();
-  QK_ASSIGN_OR_RETURN(auto result,
-                      KeptRun::Start(*core_, call_, std::move(converted)));
+  if (!detached_) answer_ = std::make_shared<UsageHold>();
+  QK_ASSIGN_OR_RETURN(
+      auto result,
+      KeptRun::Start(*core_, call_, std::move(converted), answer_));
+  accepted_ = false;
   ReadFrom(std::move(result), 0);
   return absl::OkStatus();
 }
@@ -102,9 +145,16 @@ void ResultStream::OnWriteDone(bool ok) {
     const int64_t bytes = static_cast<int64_t>(message_.Length());
     message_.Clear();
     CountSent(core_->run, Priority::kInteractive, bytes, &call_);
+    if (answer_ != nullptr) answer_->Use({0, bytes});
     if (!ok && !end_.has_value()) end_ = CancelledReason(*context_);
   }
   Pump();
+}
+
+void ResultStream::OnDone() {
+  const std::shared_ptr<EventStream> last = std::move(self_);
+  MutexLock lock(&mutex_);
+  if (answer_ != nullptr) answer_->UseUp();
 }
 
 void ResultStream::PrepareNext() {
@@ -117,7 +167,10 @@ void ResultStream::PrepareNext() {
 
 void ResultStream::ReadAhead() {
   MutexLock lock(&mutex_);
-  if (ahead_.has_value() || end_.has_value() || detached_) return;
+  if (reader_ == nullptr || ahead_.has_value() || end_.has_value() ||
+      detached_) {
+    return;
+  }
   auto next = Get();
   if (next.ok() && next->kind == ResultReader::Event::kEvent) {
     ahead_ = *std::move(next);
@@ -130,6 +183,7 @@ absl::StatusOr<ResultReader::Event> ResultStream::Get() {
 }
 
 bool ResultStream::NextMessage() {
+  if (reader_ == nullptr) return false;  // its turn has not come
   if (!std::exchange(accepted_, true)) {
     pb::AnalyzeEvent event;
     event.mutable_accepted()->set_request_id(call_.id());

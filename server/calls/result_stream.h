@@ -10,6 +10,7 @@
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
 #include "server/calls/event_stream.h"
+#include "server/calls/post_work.h"
 #include "server/results/result_store.h"
 
 namespace qk {
@@ -22,19 +23,24 @@ class ResultStream : public EventStream {
   // `request` has detach or resumable set.
   static ResultStream* Analyze(const ServerCore* core,
                                grpc::CallbackServerContext* context,
-                               const pb::AnalyzeRequest& request);
+                               const grpc::ByteBuffer& request);
 
   void OnWriteDone(bool ok) override;
-  void OnDone() override { self_.reset(); }
+  void OnDone() override;
 
  private:
   ResultStream(const ServerCore* core, grpc::CallbackServerContext* context,
                const char* method);
+  // What to do with the request's message when it is the user's turn.
+  using Begin = absl::Status (ResultStream::*)(const grpc::ByteBuffer& message);
   static ResultStream* Start(const std::shared_ptr<ResultStream>& stream,
-                             const absl::Status& begun);
+                             const grpc::ByteBuffer& message, Budget budget,
+                             Begin begin);
+  absl::Status Accept(const grpc::ByteBuffer& message, Budget budget,
+                      Begin begin) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status BeginResult(const grpc::ByteBuffer& bytes)
       ABSL_LOCKS_EXCLUDED(mutex_);
-  absl::Status BeginAnalyze(const pb::AnalyzeRequest& request)
+  absl::Status BeginAnalyze(const grpc::ByteBuffer& bytes)
       ABSL_LOCKS_EXCLUDED(mutex_);
   bool NextMessage() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) override;
   // Pump will be called when there is more.
@@ -48,6 +54,8 @@ class ResultStream : public EventStream {
   void ReadAhead() ABSL_LOCKS_EXCLUDED(mutex_);
 
   const ServerCore* const core_;
+  // What the answer may still use of the user's budget; nullptr: not known.
+  std::shared_ptr<UsageHold> answer_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<ResultReader> reader_ ABSL_GUARDED_BY(mutex_);
   // Whether Accepted, which has the request's id, was sent or is not needed.
   bool accepted_ ABSL_GUARDED_BY(mutex_) = true;

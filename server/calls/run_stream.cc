@@ -6,6 +6,7 @@
 
 #include "absl/time/clock.h"
 #include "engine/base/check.h"
+#include "server/calls/post_work.h"
 #include "server/calls/prepared_run.h"
 #include "server/common/delay_point.h"
 
@@ -13,59 +14,100 @@ namespace qk {
 
 RunStream::RunStream(const CallParts* call_parts, const RunParts* run_parts,
                      grpc::CallbackServerContext* context, const char* method,
-                     Translate translate)
+                     Translate translate, Convert convert)
     : EventStream(call_parts, context, method),
       run_parts_(run_parts),
-      translate_(translate) {}
+      translate_(translate),
+      convert_(convert) {}
 
 RunStream* RunStream::Start(const CallParts* call_parts,
                             const RunParts* run_parts,
                             grpc::CallbackServerContext* context,
-                            const char* method, Translate translate,
-                            const pb::Input& input, const Convert& convert) {
-  std::shared_ptr<RunStream> stream(
-      new RunStream(call_parts, run_parts, context, method, translate));
+                            const char* method, const grpc::ByteBuffer& message,
+                            Translate translate, Convert convert) {
+  std::shared_ptr<RunStream> stream(new RunStream(
+      call_parts, run_parts, context, method, translate, convert));
   stream->self_ = stream;
-  const absl::Status status = stream->Begin(input, convert);
-  if (!status.ok()) stream->Abort(status);
-  stream->Pump();
+  const absl::Status status = stream->Accept(message);
+  if (!status.ok()) stream->Refuse(status);
   return stream.get();
 }
 
-absl::Status RunStream::Begin(const pb::Input& input, const Convert& convert) {
-  std::vector<ScheduledRun> runs;
-  QK_RETURN_IF_ERROR(Prepare(input, convert, &runs));
+absl::Status RunStream::Accept(const grpc::ByteBuffer& message) {
+  std::shared_ptr<const User> user;
+  {
+    MutexLock lock(&mutex_);
+    QK_RETURN_IF_ERROR(call_.Open());
+    deadline_ = call_.deadline();
+    user = call_.user();
+  }
   call_parts_->calls->Register(weak_from_this());
-  return SubmitRuns(run_parts_->scheduler, request_, std::move(runs));
+  const auto stream = std::static_pointer_cast<RunStream>(shared_from_this());
+  return PostWork(*call_parts_, std::move(user), message, Budget::kNeeded,
+                  [stream, message]() -> HostWork::Then {
+                    const absl::Status status = stream->Begin(message);
+                    if (!status.ok()) stream->Refuse(status);
+                    return nullptr;
+                  });
 }
 
-absl::Status RunStream::Prepare(const pb::Input& input, const Convert& convert,
+absl::Status RunStream::Begin(const grpc::ByteBuffer& message) {
+  std::vector<ScheduledRun> runs;
+  QK_RETURN_IF_ERROR(Prepare(message, &runs));
+  std::shared_ptr<ScheduledRequest> request;
+  {
+    MutexLock lock(&mutex_);
+    request = request_;
+  }
+  QK_RETURN_IF_ERROR(
+      SubmitRuns(run_parts_->scheduler, request, std::move(runs)));
+  Pump();
+  return absl::OkStatus();
+}
+
+absl::Status RunStream::Prepare(const grpc::ByteBuffer& message,
                                 std::vector<ScheduledRun>* runs) {
-  MutexLock lock(&mutex_);
-  QK_RETURN_IF_ERROR(call_.Open());
-  deadline_ = call_.deadline();
-  call_.KeepPrompt(input);
-  QK_ASSIGN_OR_RETURN(ConvertedRequest request,
-                      convert(call_.convert_context()));
-  call_.model = request.model.name;
-  call_.arms = static_cast<int64_t>(request.spec.arms.size());
-  call_.prompt_tokens = static_cast<int64_t>(request.spec.tokens.size());
-  expanded_ = request.expanded;
+  std::optional<ConvertContext> context;
+  std::shared_ptr<const User> user;
+  {
+    MutexLock lock(&mutex_);
+    if (end_.has_value()) return *end_;
+    context.emplace(call_.convert_context());
+    user = call_.user();
+  }
+  QK_ASSIGN_OR_RETURN(ConvertedRequest converted,
+                      convert_(message, *context, [this](const pb::Input& in) {
+                        MutexLock lock(&mutex_);
+                        call_.KeepPrompt(in);
+                      }));
+  const std::string model = converted.model.name;
+  const int64_t arms = static_cast<int64_t>(converted.spec.arms.size());
+  const int64_t tokens = static_cast<int64_t>(converted.spec.tokens.size());
+  pb::AnalyzeRequest expanded = converted.expanded;
   const auto pump = [executor = run_parts_->executor, weak = weak_from_this()] {
     executor->Post([weak] {
       if (auto stream = weak.lock()) stream->Pump();
     });
   };
-  QK_ASSIGN_OR_RETURN(PreparedRun prepared,
-                      PrepareRun(*run_parts_, std::move(request), pump));
+  QK_ASSIGN_OR_RETURN(
+      PreparedRun prepared,
+      PrepareRun(*run_parts_, *user, std::move(converted), pump));
+  MutexLock lock(&mutex_);
+  if (end_.has_value()) return *end_;
+  call_.model = model;
+  call_.arms = arms;
+  call_.prompt_tokens = tokens;
+  expanded_ = std::move(expanded);
   queue_ = prepared.queue;
+  answer_ = prepared.answer;
+  memory_ = std::move(prepared.memory);
   request_ =
       call_.MakeRequest(PriorityOf(expanded_.priority()),
                         [queue = queue_](int p) { queue->PushPosition(p); });
   request_->SetOnCancel([executor = run_parts_->executor,
                          weak = weak_from_this()](const absl::Status& why) {
     executor->Post([weak, why] {
-      if (auto stream = weak.lock()) stream->Abort(why);
+      if (auto stream = weak.lock()) stream->EndCancelledBy(why);
     });
   });
   DescribeRequest(request_, call_.id(), &prepared.encoder);
@@ -83,6 +125,7 @@ void RunStream::OnWriteDone(bool ok) {
     message_.Clear();
     queue_->Release(bytes);
     CountSent(*run_parts_, request_->info().priority, bytes, &call_);
+    answer_->Use({0, bytes});
   }
   // If the write failed, the run must end, too.
   ok ? Pump() : EndCancelled();
@@ -90,17 +133,28 @@ void RunStream::OnWriteDone(bool ok) {
 
 void RunStream::OnDone() {
   const std::shared_ptr<EventStream> last = std::move(self_);
+  MutexLock lock(&mutex_);
   if (queue_ != nullptr) queue_->Discard();
+  if (answer_ != nullptr) answer_->UseUp();
 }
 
 bool RunStream::End(const absl::Status& reason) {
-  if (!EventStream::End(reason)) return false;
-  if (request_ != nullptr) request_->Cancel(reason);
-  if (queue_ != nullptr) queue_->Discard();
+  std::shared_ptr<ScheduledRequest> request;
+  std::shared_ptr<FrameQueue> queue;
+  {
+    MutexLock lock(&mutex_);
+    if (end_.has_value()) return false;
+    end_ = reason;
+    request = request_;
+    queue = queue_;
+  }
+  if (request != nullptr) request->Cancel(reason);
+  if (queue != nullptr) queue->Discard();
   return true;
 }
 
 bool RunStream::NextMessage() {
+  if (!encoder_.has_value()) return false;  // its turn has not come
   pb::AnalyzeEvent event;
   for (;;) {
     while (encoder_->Next(&event)) {

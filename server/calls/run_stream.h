@@ -3,11 +3,11 @@
 #ifndef QKSCOPE_SERVER_CALLS_RUN_STREAM_H_
 #define QKSCOPE_SERVER_CALLS_RUN_STREAM_H_
 
-#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "grpcpp/server_context.h"
@@ -20,10 +20,15 @@
 
 namespace qk {
 
+// Adds a prompt to the call's log line if the server logs prompts.
+using KeepPrompt = absl::FunctionRef<void(const pb::Input&)>;
+
 class RunStream : public EventStream {
  public:
-  using Convert = std::function<absl::StatusOr<ConvertedRequest>(
-      const ConvertContext& context)>;
+  // Parses and converts a message.
+  using Convert = absl::StatusOr<ConvertedRequest> (*)(
+      const grpc::ByteBuffer& message, const ConvertContext& context,
+      const KeepPrompt& keep_prompt);
   // Converts an event of the encoder to the message to send. nullopt: the event
   // is skipped.
   using Translate =
@@ -33,8 +38,8 @@ class RunStream : public EventStream {
   static RunStream* Start(const CallParts* call_parts,
                           const RunParts* run_parts,
                           grpc::CallbackServerContext* context,
-                          const char* method, Translate translate,
-                          const pb::Input& input, const Convert& convert);
+                          const char* method, const grpc::ByteBuffer& message,
+                          Translate translate, Convert convert);
 
   void OnWriteDone(bool ok) override;
   void OnDone() override;
@@ -42,12 +47,15 @@ class RunStream : public EventStream {
  private:
   RunStream(const CallParts* call_parts, const RunParts* run_parts,
             grpc::CallbackServerContext* context, const char* method,
-            Translate translate);
+            Translate translate, Convert convert);
 
-  absl::Status Begin(const pb::Input& input, const Convert& convert)
+  absl::Status Accept(const grpc::ByteBuffer& message)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Runs when it is the user's turn on the host.
+  absl::Status Begin(const grpc::ByteBuffer& message)
       ABSL_LOCKS_EXCLUDED(mutex_);
   // Does everything but submit `runs`.
-  absl::Status Prepare(const pb::Input& input, const Convert& convert,
+  absl::Status Prepare(const grpc::ByteBuffer& message,
                        std::vector<ScheduledRun>* runs)
       ABSL_LOCKS_EXCLUDED(mutex_);
   bool End(const absl::Status& reason) override;
@@ -56,12 +64,14 @@ class RunStream : public EventStream {
 
   const RunParts* const run_parts_;
   const Translate translate_;
+  const Convert convert_;
 
-  // Prepare sets these before other threads can see the call.
-  pb::AnalyzeRequest expanded_;
-  std::shared_ptr<FrameQueue> queue_;
-  std::shared_ptr<ScheduledRequest> request_;
-
+  // Prepare sets these.
+  pb::AnalyzeRequest expanded_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<FrameQueue> queue_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<ScheduledRequest> request_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<UsageHold> answer_ ABSL_GUARDED_BY(mutex_);
+  ByteLease memory_ ABSL_GUARDED_BY(mutex_);  // of the request
   std::optional<EventEncoder> encoder_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -5,12 +5,15 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
+#include "server/calls/post_work.h"
 #include "server/calls/prepared_run.h"
 #include "server/common/bad_field.h"
 #include "server/common/delay_point.h"
 #include "server/common/limits.h"
+#include "server/common/refusal.h"
 #include "server/common/text.h"
 #include "server/convert/convert.h"
+#include "server/events/raw_message.h"
 
 namespace qk {
 
@@ -31,6 +34,21 @@ absl::Status CheckAnswerSize(const ConvertedScore& score, bool totals_only) {
       "pairs", absl::StrCat("the answer would have ", HumanBytes(bytes),
                             ", limit ", HumanBytes(kMaxAnswerBytes),
                             "; send fewer pairs at once, or set totals_only"));
+}
+
+// A bound on what the pairs take in memory while they wait and run. Each pair
+// has its own copy of the arm that they share.
+int64_t BytesOf(const pb::ScoreRequest& request) {
+  constexpr int64_t kPairBytes = 4096;
+  constexpr int64_t kPerByte = 8;  // of memory for a byte of the message
+  int64_t bytes = 0;
+  for (const pb::ScorePair& pair : request.pairs()) {
+    bytes += kPairBytes + kPerByte * static_cast<int64_t>(pair.ByteSizeLong());
+    if (!pair.has_arm()) {
+      bytes += kPerByte * static_cast<int64_t>(request.arm().GetCachedSize());
+    }
+  }
+  return bytes;
 }
 
 }  // namespace
@@ -63,7 +81,7 @@ class ScoreCall::PairSink : public RunSink {
 
 ScoreCall::ScoreCall(const CallParts* call_parts, const RunParts* run_parts,
                      grpc::CallbackServerContext* context,
-                     pb::ScoreResponse* response)
+                     grpc::ByteBuffer* response)
     : call_parts_(call_parts),
       run_parts_(run_parts),
       context_(context),
@@ -73,35 +91,75 @@ ScoreCall::ScoreCall(const CallParts* call_parts, const RunParts* run_parts,
 ScoreCall* ScoreCall::Start(const CallParts* call_parts,
                             const RunParts* run_parts,
                             grpc::CallbackServerContext* context,
-                            const pb::ScoreRequest& request,
-                            pb::ScoreResponse* response) {
+                            const grpc::ByteBuffer& message,
+                            grpc::ByteBuffer* response) {
   auto call = std::shared_ptr<ScoreCall>(
       new ScoreCall(call_parts, run_parts, context, response));
   call->self_ = call;
-  const absl::Status status = call->Begin(request);
+  const absl::Status status = call->Accept(message);
   if (!status.ok()) call->End(status);
   return call.get();
 }
 
-absl::Status ScoreCall::Begin(const pb::ScoreRequest& request) {
-  std::vector<ScheduledRun> runs;
-  QK_RETURN_IF_ERROR(Prepare(request, &runs));
+absl::Status ScoreCall::Accept(const grpc::ByteBuffer& message) {
+  std::shared_ptr<const User> user;
+  {
+    MutexLock lock(&mutex_);
+    QK_RETURN_IF_ERROR(call_.Open());
+    deadline_ = call_.deadline();
+    user = call_.user();
+  }
   call_parts_->calls->Register(weak_from_this());
-  return SubmitRuns(run_parts_->scheduler, request_, std::move(runs));
+  return PostWork(*call_parts_, std::move(user), message, Budget::kNeeded,
+                  [call = shared_from_this(), message]() -> HostWork::Then {
+                    const absl::Status status = call->Begin(message);
+                    if (!status.ok()) call->End(status);
+                    return nullptr;
+                  });
 }
 
-absl::Status ScoreCall::Prepare(const pb::ScoreRequest& request,
-                                std::vector<ScheduledRun>* runs) {
-  MutexLock lock(&mutex_);
-  QK_RETURN_IF_ERROR(call_.Open());
-  for (const pb::ScorePair& pair : request.pairs()) {
-    call_.KeepPrompt(pair.context());
-    call_.KeepPrompt(pair.continuation());
+absl::Status ScoreCall::Begin(const grpc::ByteBuffer& message) {
+  std::vector<ScheduledRun> runs;
+  QK_RETURN_IF_ERROR(Prepare(message, &runs));
+  std::shared_ptr<ScheduledRequest> request;
+  {
+    MutexLock lock(&mutex_);
+    request = request_;
   }
-  QK_ASSIGN_OR_RETURN(ConvertedScore score,
-                      ConvertScore(request, call_.convert_context()));
+  return SubmitRuns(run_parts_->scheduler, request, std::move(runs));
+}
+
+absl::Status ScoreCall::Prepare(const grpc::ByteBuffer& message,
+                                std::vector<ScheduledRun>* runs) {
+  pb::ScoreRequest request;
+  QK_RETURN_IF_ERROR(ParseRaw(message, &request));
+  std::optional<ConvertContext> context;
+  std::shared_ptr<const User> user;
+  {
+    MutexLock lock(&mutex_);
+    if (finished_) return absl::CancelledError("the call has ended");
+    for (const pb::ScorePair& pair : request.pairs()) {
+      call_.KeepPrompt(pair.context());
+      call_.KeepPrompt(pair.continuation());
+    }
+    context.emplace(call_.convert_context());
+    user = call_.user();
+  }
+  request.ByteSizeLong();  // BytesOf uses the sizes that this leaves
+  auto memory = run_parts_->requests->Take(user->alias, BytesOf(request));
+  if (absl::IsFailedPrecondition(memory.status())) {
+    return Refused(Refusal::kNeverFits,
+                   absl::ResourceExhaustedError(
+                       "pairs: their arms need too much memory; send fewer "
+                       "pairs or rules at once"));
+  }
+  if (!memory.ok()) return Refused(Refusal::kQueueFull, memory.status());
+  QK_ASSIGN_OR_RETURN(ConvertedScore score, ConvertScore(request, *context));
+  QK_RETURN_IF_ERROR(CheckAnswerSize(score, request.totals_only()));
+  MutexLock lock(&mutex_);
+  if (finished_) return absl::CancelledError("the call has ended");
+  memory_ = *std::move(memory);
   totals_only_ = request.totals_only();
-  QK_RETURN_IF_ERROR(CheckAnswerSize(score, totals_only_));
   call_.model = score.model.name;
   call_.arms = static_cast<int64_t>(score.specs.size());
   results_.resize(score.specs.size());
@@ -119,6 +177,12 @@ absl::Status ScoreCall::Prepare(const pb::ScoreRequest& request,
     run.keep_alive = std::move(sink);
   }
   request_ = call_.MakeRequest(score.priority, [](int) {});
+  request_->SetOnCancel([executor = run_parts_->executor,
+                         weak = weak_from_this()](const absl::Status& why) {
+    executor->Post([weak, why] {
+      if (auto call = weak.lock()) call->End(ToClientStatus(why));
+    });
+  });
   return absl::OkStatus();
 }
 
@@ -153,28 +217,46 @@ void ScoreCall::PairDone(size_t index, const absl::Status& status,
   if (last) End(absl::OkStatus());
 }
 
-bool ScoreCall::End(const absl::Status& status) {
+bool ScoreCall::End(absl::Status status) {
   grpc::Status converted;
+  std::shared_ptr<ScheduledRequest> request;
   {
     MutexLock lock(&mutex_);
     if (std::exchange(finished_, true)) return false;
-    if (status.ok()) {
-      for (pb::ScoreResult& result : results_) {
-        *response_->add_results() = std::move(result);
-      }
-      CountSent(*run_parts_, request_->info().priority,
-                static_cast<int64_t>(response_->ByteSizeLong()), &call_);
-    }
-    if (request_ != nullptr && request_->started() < absl::InfiniteFuture()) {
+    if (status.ok()) status = MakeAnswer();
+    request = request_;
+    if (request != nullptr && request->started() < absl::InfiniteFuture()) {
       call_.queue_seconds =
-          absl::ToDoubleSeconds(request_->started() - call_.start());
+          absl::ToDoubleSeconds(request->started() - call_.start());
     }
     converted = call_.Finish(status);
   }
-  if (!status.ok() && request_ != nullptr) request_->Cancel(status);
+  if (!status.ok() && request != nullptr) request->Cancel(status);
   DelayPoint("finish");
   Finish(converted);
   return true;
+}
+
+absl::Status ScoreCall::MakeAnswer() {
+  pb::ScoreResponse answer;
+  for (pb::ScoreResult& result : results_) {
+    *answer.add_results() = std::move(result);
+  }
+  const int64_t bytes = static_cast<int64_t>(answer.ByteSizeLong());
+  // The client may never read it.
+  auto room = run_parts_->buffers->Take(call_.user()->alias, bytes);
+  if (!room.ok()) return Refused(Refusal::kStreamBuffers, room.status());
+  room_ = *std::move(room);
+  CountSent(*run_parts_, request_->info().priority, bytes, &call_);
+  *response_ = ToByteBuffer(answer);
+  return absl::OkStatus();
+}
+
+void ScoreCall::Tick(absl::Time now) {
+  if (now <= deadline_) return;
+  if (End(absl::DeadlineExceededError("deadline exceeded"))) {
+    call_parts_->metrics->CountCancelled(CancelReason::kDeadline);
+  }
 }
 
 void ScoreCall::OnCancel() {

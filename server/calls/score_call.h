@@ -9,6 +9,7 @@
 #include "absl/base/thread_annotations.h"
 #include "engine/base/mutex.h"
 #include "grpcpp/server_context.h"
+#include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
 #include "qkscope/v1/analysis.pb.h"
 #include "server/calls/call_record.h"
@@ -24,40 +25,48 @@ class ScoreCall : public grpc::ServerUnaryReactor,
   static ScoreCall* Start(const CallParts* call_parts,
                           const RunParts* run_parts,
                           grpc::CallbackServerContext* context,
-                          const pb::ScoreRequest& request,
-                          pb::ScoreResponse* response);
+                          const grpc::ByteBuffer& message,
+                          grpc::ByteBuffer* response);
 
   void OnCancel() override;
   void OnDone() override;
-  void Tick(absl::Time) override {}
+  void Tick(absl::Time now) override;
   void Abort(const absl::Status& reason) override { End(reason); }
 
  private:
   class PairSink;
 
   ScoreCall(const CallParts* call_parts, const RunParts* run_parts,
-            grpc::CallbackServerContext* context, pb::ScoreResponse* response);
-  absl::Status Begin(const pb::ScoreRequest& request)
+            grpc::CallbackServerContext* context, grpc::ByteBuffer* response);
+  absl::Status Accept(const grpc::ByteBuffer& message)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Runs when it is the user's turn on the host.
+  absl::Status Begin(const grpc::ByteBuffer& message)
       ABSL_LOCKS_EXCLUDED(mutex_);
   // Does everything but submit `runs`.
-  absl::Status Prepare(const pb::ScoreRequest& request,
+  absl::Status Prepare(const grpc::ByteBuffer& message,
                        std::vector<ScheduledRun>* runs)
       ABSL_LOCKS_EXCLUDED(mutex_);
   // Stores the result of a pair whose run has ended.
   void PairDone(size_t index, const absl::Status& status,
                 const ScoreResult& result) ABSL_LOCKS_EXCLUDED(mutex_);
-  bool End(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
+  bool End(absl::Status status) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Takes room for the answer, and fills the response.
+  absl::Status MakeAnswer() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const CallParts* const call_parts_;
   const RunParts* const run_parts_;
   grpc::CallbackServerContext* const context_;
-  pb::ScoreResponse* const response_;
+  grpc::ByteBuffer* const response_;
   std::shared_ptr<ScoreCall> self_;
-  // Prepare sets these before other threads can see the call.
-  std::shared_ptr<ScheduledRequest> request_;
-  bool totals_only_ = false;
+  absl::Time deadline_ = absl::InfiniteFuture();  // constant once registered
 
   Mutex mutex_;
+  // Prepare sets these.
+  std::shared_ptr<ScheduledRequest> request_ ABSL_GUARDED_BY(mutex_);
+  bool totals_only_ ABSL_GUARDED_BY(mutex_) = false;
+  ByteLease memory_ ABSL_GUARDED_BY(mutex_);  // of the request
+  ByteLease room_ ABSL_GUARDED_BY(mutex_);    // of the answer
   CallRecord call_ ABSL_GUARDED_BY(mutex_);
   std::vector<pb::ScoreResult> results_ ABSL_GUARDED_BY(mutex_);
   size_t left_ ABSL_GUARDED_BY(mutex_) = 0;  // pairs still running

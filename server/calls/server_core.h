@@ -10,15 +10,16 @@
 #include "engine/types/backend_info.h"
 #include "server/access/identity.h"
 #include "server/calls/call_tracker.h"
+#include "server/common/byte_pool.h"
 #include "server/common/executor.h"
 #include "server/common/limits.h"
 #include "server/common/log.h"
 #include "server/convert/convert.h"
-#include "server/events/buffer_budget.h"
 #include "server/models/model_registry.h"
 #include "server/net/connections.h"
 #include "server/observe/metrics.h"
 #include "server/results/result_store.h"
+#include "server/schedule/host_work.h"
 #include "server/schedule/scheduler.h"
 
 namespace qk {
@@ -37,6 +38,8 @@ struct CallParts {
   const Identity* identity = nullptr;
   ModelRegistry* registry = nullptr;
   const Connections* connections = nullptr;
+  HostWork* host = nullptr;
+  BytePool* buffers = nullptr;  // of answers and streams
   Metrics* metrics = nullptr;
   Log* log = nullptr;
   bool log_prompts = false;
@@ -47,7 +50,8 @@ struct RunParts {
   const Limits* limits = nullptr;
   const ServerDescription* server = nullptr;  // for manifests
   Scheduler* scheduler = nullptr;
-  BufferBudget* budget = nullptr;
+  BytePool* buffers = nullptr;               // of streams
+  BytePool* requests = nullptr;              // of requests that wait or run
   std::atomic<int64_t>* buffered = nullptr;  // bytes in all queues
   Executor* executor = nullptr;              // writes the streams
   Metrics* metrics = nullptr;

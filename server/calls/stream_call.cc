@@ -3,7 +3,9 @@
 #include <optional>
 
 #include "server/calls/call_record.h"
+#include "server/calls/prepared_run.h"
 #include "server/common/delay_point.h"
+#include "server/common/refusal.h"
 
 namespace qk {
 
@@ -49,6 +51,17 @@ void StreamCall::Abort(const absl::Status& reason) {
     watch_.CancelCall(context_, reason);
   }
   Pump();
+}
+
+void StreamCall::Refuse(const absl::Status& reason) {
+  End(reason);
+  Pump();
+}
+
+void StreamCall::EndCancelledBy(const absl::Status& why) {
+  // A refusal says when to try again, which only a regular end carries.
+  const absl::Status reason = ToClientStatus(why);
+  RefusalOf(reason).has_value() ? Refuse(reason) : Abort(reason);
 }
 
 void StreamCall::EndCancelled() {

@@ -18,6 +18,11 @@ class StreamCall : public LiveCall {
  public:
   void Tick(absl::Time now) final;
   void Abort(const absl::Status& reason) final;
+  // Ends the call with an error, after the write in flight.
+  void Refuse(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Ends the call because its request was cancelled. `why`: as the scheduler
+  // has it.
+  void EndCancelledBy(const absl::Status& why) ABSL_LOCKS_EXCLUDED(mutex_);
 
  protected:
   StreamCall(const CallParts* parts, grpc::CallbackServerContext* context)

@@ -18,7 +18,14 @@ absl::Status Refused(Refusal reason, const absl::Status& status) {
   const bool waiting_helps = reason == Refusal::kQueueFull ||
                              reason == Refusal::kStreamBuffers ||
                              reason == Refusal::kMemory;
-  absl::Status out = waiting_helps ? WithRetryAfter(status, kRetry) : status;
+  return Refused(reason, status,
+                 waiting_helps ? kRetry : absl::InfiniteDuration());
+}
+
+absl::Status Refused(Refusal reason, const absl::Status& status,
+                     absl::Duration retry) {
+  absl::Status out =
+      retry < absl::InfiniteDuration() ? WithRetryAfter(status, retry) : status;
   out.SetPayload(kUrl, absl::Cord(RefusalName(reason)));
   return out;
 }

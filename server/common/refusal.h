@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 
 namespace qk {
 
@@ -23,6 +24,9 @@ enum class Refusal {
 
 // Returns `status` with the reason, and with RetryInfo if waiting helps.
 absl::Status Refused(Refusal reason, const absl::Status& status);
+// The same with a known delay. InfiniteDuration: waiting does not help.
+absl::Status Refused(Refusal reason, const absl::Status& status,
+                     absl::Duration retry);
 std::optional<Refusal> RefusalOf(const absl::Status& status);
 
 const char* RefusalName(Refusal reason);

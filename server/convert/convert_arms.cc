@@ -6,6 +6,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_format.h"
 #include "engine/base/check.h"
+#include "engine/base/may_park.h"
 #include "engine/types/rule_shape.h"
 #include "server/common/model_name.h"
 #include "server/common/text.h"
@@ -136,6 +137,7 @@ absl::StatusOr<ModelView> FindVariant(const pb::Arm& arm,
 absl::Status AppendRule(const pb::DisruptionRule& rule, absl::string_view field,
                         const ModelView& model, int prompt_tokens,
                         const Limits& limits, ConvertedArm* out) {
+  MayPark(kManySteps);
   QK_ASSIGN_OR_RETURN(
       DisruptionRule converted,
       ConvertRule(rule, field, *model.config, prompt_tokens, limits));

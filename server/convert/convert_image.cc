@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "engine/base/check.h"
+#include "engine/base/may_park.h"
 #include "engine/base/sha256.h"
 #include "engine/images.h"
 #include "server/common/text.h"
@@ -145,6 +146,7 @@ absl::StatusOr<ConvertedImages> ConvertImages(const pb::Input& input,
   QK_RETURN_IF_ERROR(CheckCount("images", input.images_size(), kMaxImages));
   int64_t left = model.config->context_length;
   for (int i = 0; i < input.images_size(); ++i) {
+    MayPark(kManySteps);
     const std::string field = absl::StrFormat("images[%d]", i);
     const pb::Image& in = input.images(i);
     if (in.source_case() == pb::Image::SOURCE_NOT_SET) {

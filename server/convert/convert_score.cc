@@ -1,5 +1,6 @@
 #include "absl/strings/str_format.h"
 #include "engine/base/check.h"
+#include "engine/base/may_park.h"
 #include "server/convert/convert.h"
 #include "server/convert/convert_arms.h"
 #include "server/convert/convert_fields.h"
@@ -101,6 +102,7 @@ absl::StatusOr<ConvertedScore> ConvertScore(const pb::ScoreRequest& request,
                                 context.limits.max_score_pairs));
   const pb::Arm* shared = request.has_arm() ? &request.arm() : nullptr;
   for (int i = 0; i < request.pairs_size(); ++i) {
+    MayPark(kManySteps);
     QK_ASSIGN_OR_RETURN(
         ConvertedPair pair,
         ConvertPair(request.pairs(i), shared, i, out.model, context));

@@ -56,11 +56,29 @@ int64_t ItemBytes(const StreamItem& item) {
   return kItemOverhead + std::visit(PayloadBytes(), item);
 }
 
-FrameQueue::FrameQueue(BufferLease lease, std::atomic<int64_t>* buffered,
+FrameQueue::FrameQueue(QueueRoom room, std::atomic<int64_t>* buffered,
                        std::function<void()> wake)
-    : buffered_(buffered), wake_(std::move(wake)), lease_(std::move(lease)) {}
+    : room_(std::move(room)), buffered_(buffered), wake_(std::move(wake)) {}
 
-FrameQueue::~FrameQueue() { *buffered_ -= bytes_; }
+FrameQueue::~FrameQueue() {
+  room_.pool->StopWaiting(this);
+  *buffered_ -= bytes_;
+}
+
+bool FrameQueue::TakeRoom() {
+  MutexLock lock(&mutex_);
+  if (discarded_) return true;  // its run is about to end
+  auto lease = room_.pool->Take(room_.user, room_.bytes, this);
+  if (!lease.ok()) return false;
+  lease_ = *std::move(lease);
+  return true;
+}
+
+void FrameQueue::GiveRoomBack() {
+  ByteLease given;  // returned without the lock
+  MutexLock lock(&mutex_);
+  given = std::move(lease_);
+}
 
 void FrameQueue::PushPosition(int position) {
   {
@@ -137,19 +155,22 @@ std::optional<StreamItem> FrameQueue::Take() {
 }
 
 void FrameQueue::Release(int64_t bytes) {
+  ByteLease given;  // returned without the lock
   MutexLock lock(&mutex_);
-  lease_.Release(bytes);
+  given = lease_.Split(bytes);
 }
 
 void FrameQueue::Discard() {
+  room_.pool->StopWaiting(this);
   std::deque<StreamItem> dropped;
+  ByteLease given;
   MutexLock lock(&mutex_);
   discarded_ = true;
   reader_waits_ = false;
   dropped.swap(items_);
   in_hand_ = 0;
   *buffered_ -= std::exchange(bytes_, 0);
-  lease_.Release(lease_.bytes());
+  given = std::move(lease_);
 }
 
 }  // namespace qk

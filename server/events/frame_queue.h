@@ -1,6 +1,6 @@
 // Carries the output of a run from the scheduler's thread to a reader. Pushing
-// never blocks and never fails, because the bytes were taken from the budget
-// before the run started. Checksums, digests and messages are made on the
+// never blocks and never fails, because its bytes are taken from the pool
+// before the run starts. Checksums, digests and messages are made on the
 // reader's side (event_encoder.h), so the device's thread only moves pointers.
 #ifndef QKSCOPE_SERVER_EVENTS_FRAME_QUEUE_H_
 #define QKSCOPE_SERVER_EVENTS_FRAME_QUEUE_H_
@@ -10,6 +10,7 @@
 #include <deque>
 #include <functional>
 #include <optional>
+#include <string>
 #include <variant>
 #include <vector>
 
@@ -17,7 +18,8 @@
 #include "absl/status/status.h"
 #include "engine/base/mutex.h"
 #include "engine/types/results.h"
-#include "server/events/buffer_budget.h"
+#include "server/common/byte_pool.h"
+#include "server/common/run_room.h"
 
 namespace qk {
 
@@ -41,15 +43,25 @@ using StreamItem =
 // The item's approximate size in memory.
 int64_t ItemBytes(const StreamItem& item);
 
-class FrameQueue : public RunSink {
+// What a queue may hold.
+struct QueueRoom {
+  BytePool* pool = nullptr;
+  std::string user;  // alias
+  int64_t bytes = 0;
+};
+
+class FrameQueue : public RunSink, public RunRoom {
  public:
   // `buffered`: total bytes in all queues and with their readers; the queue
   // keeps it up to date.
   // `wake`: called once when an item arrives after Pop has found none. It runs
   // on the pushing thread, without locks, and should only post a task.
-  FrameQueue(BufferLease lease, std::atomic<int64_t>* buffered,
+  FrameQueue(QueueRoom room, std::atomic<int64_t>* buffered,
              std::function<void()> wake);
   ~FrameQueue() override;
+
+  bool TakeRoom() override;
+  void GiveRoomBack() override;
 
   void PushPosition(int position);
   void OnLayer(LayerFrame frame) override;
@@ -65,7 +77,7 @@ class FrameQueue : public RunSink {
   // Takes the oldest item. If it returns nullopt, `wake` will be called. One
   // reader at a time.
   std::optional<StreamItem> Pop();
-  // Returns bytes that the reader has finished with to the budget.
+  // Returns bytes that the reader has finished with to the pool.
   void Release(int64_t bytes);
   // Drops all items, those in the queue and those still to come, because nobody
   // reads any more.
@@ -75,10 +87,11 @@ class FrameQueue : public RunSink {
   std::optional<StreamItem> Take();
   void Push(StreamItem item);
 
+  const QueueRoom room_;
   std::atomic<int64_t>* const buffered_;
   const std::function<void()> wake_;
   Mutex mutex_;
-  BufferLease lease_ ABSL_GUARDED_BY(mutex_);
+  ByteLease lease_ ABSL_GUARDED_BY(mutex_);
   std::deque<StreamItem> items_ ABSL_GUARDED_BY(mutex_);
   // The bytes of items_ and of the item that was popped last.
   int64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -321,8 +321,8 @@ std::vector<prometheus::MetricFamily> Metrics::Collect() const {
   if (options_.buffered != nullptr) {
     buffered_.Set(static_cast<double>(options_.buffered->load()));
   }
-  if (options_.budget != nullptr) {
-    reserved_.Set(static_cast<double>(options_.budget->taken()));
+  if (options_.buffers != nullptr) {
+    reserved_.Set(static_cast<double>(options_.buffers->taken()));
   }
   if (options_.read_kept != nullptr) {
     const Kept kept = options_.read_kept();

@@ -26,9 +26,9 @@
 #include "prometheus/gauge.h"
 #include "prometheus/histogram.h"
 #include "prometheus/registry.h"
+#include "server/common/byte_pool.h"
 #include "server/common/cancel_reason.h"
 #include "server/common/refusal.h"
-#include "server/events/buffer_budget.h"
 #include "server/schedule/scheduler_observer.h"
 
 namespace qk {
@@ -45,7 +45,7 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
     // Limit on label sets for per-layer statistics. Models beyond it count
     // under layer "all".
     int max_layer_series = 400;
-    const BufferBudget* budget = nullptr;
+    const BytePool* buffers = nullptr;
     const std::atomic<int64_t>* buffered = nullptr;
     std::function<Kept()> read_kept = nullptr;
     // What the device says of itself, and its name. nullptr: nobody asks.

@@ -19,9 +19,9 @@ ActiveRun* ActiveRuns::Admit(QueuedRun queued) {
   Run& run = *queued.scheduled.run;
   const Model* model = run.next_model();
   const absl::Status status = run.Reserve();
-  if (absl::IsResourceExhausted(status) && !runs_.empty() &&
-      queue_->PutBack(&queued, model)) {
-    return nullptr;
+  if (absl::IsResourceExhausted(status) && !runs_.empty()) {
+    if (queued.scheduled.room != nullptr) queued.scheduled.room->GiveRoomBack();
+    if (queue_->PutBack(&queued, model)) return nullptr;
   }
   if (!status.ok()) {
     run.Cancel(status);

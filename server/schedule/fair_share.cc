@@ -39,6 +39,7 @@ Account* FairShare::AccountOf(const User& user) {
     }
   }
   account.weight = user.weight;
+  account.role = user.role;
   account.budget = user.budget;
   return &account;
 }

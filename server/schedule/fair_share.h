@@ -19,10 +19,12 @@
 #define QKSCOPE_SERVER_SCHEDULE_FAIR_SHARE_H_
 
 #include <map>
+#include <memory>
 #include <string>
 
 #include "server/common/priority.h"
 #include "server/common/user.h"
+#include "server/schedule/usage_hold.h"
 #include "server/schedule/usage_window.h"
 
 namespace qk {
@@ -45,10 +47,14 @@ struct Flow {
 struct Account {
   std::string alias;
   double weight = 1;
+  UserRole role = UserRole::kUser;
   UserBudget budget;
   Flow flows[kNumPriorities];
   UsageWindow usage;
+  // What requests in flight will still use.
+  std::shared_ptr<HeldUsage> held = std::make_shared<HeldUsage>();
   double device_seconds = 0;  // since the server started
+  double host_seconds = 0;    // since the server started
   int64_t bytes = 0;          // since the server started
   int in_flight = 0;          // requests, including the waiting ones
   int queued = 0;             // waiting requests

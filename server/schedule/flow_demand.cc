@@ -15,9 +15,12 @@ constexpr size_t kFew = 8;
 
 void AddQueue(const std::deque<QueuedRequest*>& queue, const RowTime& row_time,
               double turn, FlowDemand* demand) {
-  const size_t size = std::min(queue.size(), kFronts);
-  demand->fronts.assign(queue.begin(), queue.begin() + size);
-  if (size > kFew) demand->wanted = turn;
+  for (QueuedRequest* queued : queue) {
+    if (queued->no_room) continue;
+    demand->fronts.push_back(queued);
+    if (demand->fronts.size() == kFronts) break;
+  }
+  if (demand->fronts.size() > kFew) demand->wanted = turn;
   for (const QueuedRequest* queued : demand->fronts) {
     // More than a turn makes no difference.
     if (demand->wanted >= turn) break;
@@ -33,17 +36,23 @@ std::map<Flow*, FlowDemand> FindDemand(const std::map<Flow*, double>& running,
                                        const RowTime& row_time, absl::Time now,
                                        RequestTable* table, absl::Time* wake) {
   std::map<Flow*, FlowDemand> demand;
-  for (const auto& [flow, wanted] : running) demand[flow].wanted = wanted;
-  FairShare& share = table->share();
-  for (const auto& [flow, queue] : table->queues()) {
-    if (queue.empty()) continue;
+  const auto used_up_until = [&](Flow* flow) {
     Account& account = *flow->account;
     const absl::Time fits = account.usage.WhenFits(now, account.budget, {});
-    if (fits > now) {
-      *wake = std::min(*wake, fits);
-    } else {
-      AddQueue(queue, row_time, share.turn(), &demand[flow]);
-    }
+    if (fits > now) *wake = std::min(*wake, fits);
+    return fits;
+  };
+  for (const auto& [flow, wanted] : running) {
+    demand[flow].wanted = wanted;
+    demand[flow].used_up_until = used_up_until(flow);
+  }
+  FairShare& share = table->share();
+  for (const auto& [flow, queue] : table->queues()) {
+    const bool can_start =
+        std::any_of(queue.begin(), queue.end(),
+                    [](const QueuedRequest* q) { return !q->no_room; });
+    if (!can_start || used_up_until(flow) > now) continue;
+    AddQueue(queue, row_time, share.turn(), &demand[flow]);
   }
   for (const bool active : {false, true}) {
     for (auto& [alias, account] : share.accounts()) {

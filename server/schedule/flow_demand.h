@@ -21,12 +21,16 @@ struct FlowDemand {
   double virtual_time = 0;  // fair_share.h
   double rank = 0;          // the lowest goes next
   double pace = 1;          // virtual seconds per device second
+  // The user's budget is used up until then: only passes and comparisons that
+  // have begun go on. Now or earlier: there is budget left.
+  absl::Time used_up_until = absl::InfinitePast();
 };
 
 // Returns the flows that have work: those in `running`, which has the device
 // seconds that each flow's admitted runs still need, and those with queued runs
-// whose user has budget left. Marks these flows as active and all others as
-// inactive. Lowers `*wake` to the time when a budget has room again.
+// that could start: their user has budget left, and there was room for them
+// (RunRoom). Marks these flows as active and all others as inactive. Lowers
+// `*wake` to the time when a budget has room again.
 std::map<Flow*, FlowDemand> FindDemand(const std::map<Flow*, double>& running,
                                        const RowTime& row_time, absl::Time now,
                                        RequestTable* table, absl::Time* wake);

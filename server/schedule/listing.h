@@ -34,9 +34,11 @@ struct UserState {
   std::string alias;
   double weight = 1;
   UserBudget budget;
-  Usage window;               // used in the window that ends now
-  double device_seconds = 0;  // since the server started
-  int64_t bytes = 0;          // since the server started
+  Usage window;  // used in the window that ends now
+  // Since the server started, of the device and of the host.
+  double device_seconds = 0;
+  double host_seconds = 0;  // the host's part of it
+  int64_t bytes = 0;        // since the server started
   int in_flight = 0;
   int queued = 0;
   double share = 0;  // of the device, in [0, 1]; 0: no work now

@@ -14,6 +14,9 @@ namespace {
 // weights.
 constexpr int kFewRows = 32;
 constexpr int kRowsBeforeMeasured = 64;
+// How long a run that has begun keeps its memory while its user's budget is
+// used up.
+constexpr absl::Duration kLongestPause = absl::Seconds(10);
 
 // Compares a run's arms. A step is one tile.
 class ComparisonPass : public DevicePass {
@@ -70,8 +73,22 @@ PassPlanner::Work PassPlanner::FindWork(absl::Time* wake) {
     FlowWork& found = work[flow];
     found.demand = std::move(demand);
     found.last = turns_[flow].last;
+    const absl::Time fits = found.demand.used_up_until;
+    if (fits > clock_->Now()) StopUsedUp(fits, &found);
   }
   return work;
+}
+
+void PassPlanner::StopUsedUp(absl::Time fits, FlowWork* work) {
+  std::erase_if(work->idle, [&](const ActiveRun* active) {
+    if (active->run().comparing()) return false;
+    const QueuedRun& origin = active->origin;
+    if (fits >
+        std::min(origin.request->deadline(), clock_->Now() + kLongestPause)) {
+      queue_->EndUsedUp(origin.request, fits);
+    }
+    return true;
+  });
 }
 
 LivePass* PassPlanner::Choose(absl::Time* wake) {

@@ -8,6 +8,7 @@
 
 #include "absl/time/time.h"
 #include "server/schedule/active_runs.h"
+#include "server/schedule/clock.h"
 #include "server/schedule/device.h"
 #include "server/schedule/flow_demand.h"
 #include "server/schedule/live_pass.h"
@@ -22,8 +23,10 @@ class PassPlanner {
  public:
   // All but `options` must outlive the planner.
   PassPlanner(const SchedulerOptions& options, Device* device,
-              const RowTime* row_time, RequestQueue* queue, ActiveRuns* active)
+              const Clock* clock, const RowTime* row_time, RequestQueue* queue,
+              ActiveRuns* active)
       : options_(options),
+        clock_(clock),
         device_(device),
         row_time_(row_time),
         queue_(queue),
@@ -53,6 +56,9 @@ class PassPlanner {
   };
 
   Work FindWork(absl::Time* wake);
+  // Keeps runs whose user's budget is used up until `fits` from further passes:
+  // they pause, or end if that takes long.
+  void StopUsedUp(absl::Time fits, FlowWork* work);
   LivePass* StartPass(Flow* first, Work* work);
   LivePass* StartComparison(FlowWork* work);
   // Returns the least recently served of the models that the flow's runs need
@@ -69,6 +75,7 @@ class PassPlanner {
   int SliceRows() const;
 
   const SchedulerOptions options_;
+  const Clock* const clock_;
   Device* const device_;
   const RowTime* const row_time_;
   RequestQueue* const queue_;

@@ -19,6 +19,7 @@ struct QueuedRequest {
   std::deque<ScheduledRun> waiting;
   int active = 0;            // runs that hold device memory
   bool reserving = false;    // its next run is reserving memory
+  bool no_room = false;      // there was none for its next run (RunRoom)
   bool waits = false;        // counted as waiting: none of its runs is active
   bool ended = false;        // cancelled or done: no longer counted
   bool maybe_empty = false;  // in RequestTable::maybe_empty_

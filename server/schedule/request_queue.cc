@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_format.h"
 #include "server/schedule/admission.h"
+#include "server/schedule/queue_places.h"
 #include "server/schedule/request_table.h"
 
 namespace qk {
@@ -20,6 +21,9 @@ constexpr double kGatherPart = 0.01;
 constexpr int kGatherTimes = 8;
 // The system cannot sleep for less.
 constexpr absl::Duration kLeastGather = absl::Microseconds(50);
+
+// When a request that found the queue full may find a place.
+constexpr absl::Duration kRetryQueue = absl::Seconds(1);
 
 }  // namespace
 
@@ -60,16 +64,49 @@ RequestQueue::~RequestQueue() { listener_->Detach(); }
 absl::Status RequestQueue::Submit(
     const std::shared_ptr<ScheduledRequest>& request,
     std::vector<ScheduledRun> runs) {
-  MutexLock lock(&mutex_);
+  std::shared_ptr<ScheduledRequest> gives_way;
+  {
+    MutexLock lock(&mutex_);
+    const absl::Status status = Add(request, std::move(runs), &gives_way);
+    if (!status.ok()) return status;
+  }
+  if (gives_way != nullptr) {
+    gives_way->Cancel(RefusedBySchedule(
+        absl::StrFormat("queue full (%d/%d): the request waited on a place "
+                        "that another user has a right to",
+                        options_.max_queued_requests,
+                        options_.max_queued_requests),
+        {RefusedBy::kQueue, kRetryQueue}));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RequestQueue::Add(const std::shared_ptr<ScheduledRequest>& request,
+                               std::vector<ScheduledRun> runs,
+                               std::shared_ptr<ScheduledRequest>* gives_way) {
   if (!admitting_) return absl::UnavailableError("server is shutting down");
   Account* account = table_->share().AccountOf(*request->info().user);
   QueuedRequest* queued = table_->Find(request.get());
+  QueuePlace place;
   if (queued == nullptr) {
-    const absl::Status status = CheckAdmission(account, runs);
+    place = FindPlace(*account, options_.max_queued_requests, table_.get());
+    const absl::Status status =
+        place.found
+            ? CheckPlaces(*account)
+            : RefusedBySchedule(absl::StrFormat("queue full (%d/%d)",
+                                                options_.max_queued_requests,
+                                                options_.max_queued_requests),
+                                {RefusedBy::kQueue, kRetryQueue});
     if (!status.ok()) return status;
   }
-  const absl::Status status = request->AddRuns(runs, listener_);
+  absl::Status status = CheckBudgetOf(account, runs);
+  if (status.ok()) status = request->AddRuns(runs, listener_);
   if (!status.ok()) return status;
+  HoldUsage(*account, &runs);
+  if (place.gives_way != nullptr) {
+    *gives_way = place.gives_way->request;
+    table_->GiveWay(place.gives_way);
+  }
   if (queued == nullptr) {
     queued = table_->Add(request, clock_->Now(), arrivals_);
     next_deadline_ = std::min(next_deadline_.load(), request->deadline());
@@ -81,23 +118,11 @@ absl::Status RequestQueue::Submit(
   return absl::OkStatus();
 }
 
-absl::Status RequestQueue::CheckAdmission(
-    Account* account, const std::vector<ScheduledRun>& runs) {
-  if (table_->waiting() >= options_.max_queued_requests) {
-    return absl::ResourceExhaustedError(absl::StrFormat(
-        "queue full (%d/%d)", table_->waiting(), options_.max_queued_requests));
-  }
-  double seconds = 0;
-  for (const ScheduledRun& run : runs) {
-    seconds += row_time_->SecondsOf(run.prefill_rows);
-  }
-  return CheckBudget(account, seconds, clock_->Now());
-}
-
-void RequestQueue::ChargeBytes(const User& user, Priority priority,
-                               int64_t bytes) {
+void RequestQueue::RoomFreed() {
   MutexLock lock(&mutex_);
-  table_->ChargeBytes(clock_->Now(), user, priority, bytes);
+  table_->RoomFreed();
+  room_freed_ = true;
+  changed_.NotifyAll();
 }
 
 SchedulerState RequestQueue::state() const {
@@ -157,7 +182,8 @@ void RequestQueue::Stop() {
 bool RequestQueue::WaitForWork(bool busy, absl::Time wake, bool device_idle) {
   MutexLock lock(&mutex_);
   const auto changed = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return stopping_ || cancelled_ || arrivals_ != arrivals_seen_;
+    return stopping_ || cancelled_ || room_freed_ ||
+           arrivals_ != arrivals_seen_;
   };
   const auto stopping = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return stopping_;
@@ -177,6 +203,7 @@ bool RequestQueue::WaitForWork(bool busy, absl::Time wake, bool device_idle) {
     changed_.WaitFor(&mutex_, gather, stopping);
   }
   arrivals_seen_ = arrivals_;
+  room_freed_ = false;
   // The thread must still end cancelled runs.
   return !stopping_ || !table_->requests().empty();
 }
@@ -207,13 +234,6 @@ void RequestQueue::CancelOverdue() {
     request->Cancel(absl::DeadlineExceededError(
         active ? "deadline exceeded" : "deadline exceeded before execution"));
   }
-}
-
-std::map<Flow*, FlowDemand> RequestQueue::Demand(
-    const std::map<Flow*, double>& running, absl::Time* wake) {
-  MutexLock lock(&mutex_);
-  *wake = std::min(*wake, next_deadline_.load());
-  return FindDemand(running, *row_time_, clock_->Now(), table_.get(), wake);
 }
 
 std::vector<const Model*> RequestQueue::NextModels(

@@ -16,6 +16,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/base/mutex.h"
 #include "server/schedule/clock.h"
@@ -46,6 +47,13 @@ class RequestQueue {
       ABSL_LOCKS_EXCLUDED(mutex_);
   void ChargeBytes(const User& user, Priority priority, int64_t bytes)
       ABSL_LOCKS_EXCLUDED(mutex_);
+  void ChargeHost(const User& user, Priority priority, double seconds)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<std::unique_ptr<UsageHold>> HoldBytes(const User& user,
+                                                       int64_t bytes)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status CheckBudgetLeft(const User& user) ABSL_LOCKS_EXCLUDED(mutex_);
+  void RoomFreed() ABSL_LOCKS_EXCLUDED(mutex_);
   SchedulerState state() const ABSL_LOCKS_EXCLUDED(mutex_);
   std::vector<ListedRequest> List() const ABSL_LOCKS_EXCLUDED(mutex_);
   std::shared_ptr<ScheduledRequest> Find(const std::string& id) const
@@ -72,8 +80,12 @@ class RequestQueue {
   bool TakeCancelled() { return cancelled_ && cancelled_.exchange(false); }
 
   // Calls FindDemand (flow_demand.h), and lowers `*wake` to the next deadline.
+  // Ends waiting requests whose budget has no room before their deadline.
   std::map<Flow*, FlowDemand> Demand(const std::map<Flow*, double>& running,
                                      absl::Time* wake)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Cancels a request whose budget is used up until `fits`.
+  void EndUsedUp(ScheduledRequest* request, absl::Time fits)
       ABSL_LOCKS_EXCLUDED(mutex_);
   // The models of the next run of each request, without the runs that may not
   // reserve memory now (blocked_models.h).
@@ -114,8 +126,15 @@ class RequestQueue {
   void EndWaiting(ScheduledRequest* request) ABSL_LOCKS_EXCLUDED(mutex_);
   void EndCall(ScheduledRequest* request) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  absl::Status CheckAdmission(Account* account,
-                              const std::vector<ScheduledRun>& runs)
+  // Submit under the lock. `*gives_way` must then be cancelled without it.
+  absl::Status Add(const std::shared_ptr<ScheduledRequest>& request,
+                   std::vector<ScheduledRun> runs,
+                   std::shared_ptr<ScheduledRequest>* gives_way)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckBudgetOf(Account* account,
+                             const std::vector<ScheduledRun>& runs)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void HoldUsage(const Account& account, std::vector<ScheduledRun>* runs)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Duration GatherTime() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Requests TakeEmpty() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -134,6 +153,7 @@ class RequestQueue {
   // Only the scheduler's thread erases requests.
   const std::unique_ptr<RequestTable> table_ ABSL_PT_GUARDED_BY(mutex_);
   uint64_t arrivals_seen_ ABSL_GUARDED_BY(mutex_) = 0;  // by WaitForWork
+  bool room_freed_ ABSL_GUARDED_BY(mutex_) = false;     // since WaitForWork
   bool admitting_ ABSL_GUARDED_BY(mutex_) = true;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 };

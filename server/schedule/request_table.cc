@@ -71,6 +71,10 @@ std::optional<QueuedRun> RequestTable::Take(QueuedRequest* queued,
     *too_long = true;
     return std::nullopt;
   }
+  if (front.room != nullptr && !front.room->TakeRoom()) {
+    queued->no_room = true;
+    return std::nullopt;
+  }
   QueuedRun taken = {queued, queued->request.get(), queued->flow,
                      std::move(front)};
   queued->waiting.pop_front();
@@ -140,6 +144,10 @@ RequestTable::Requests RequestTable::TakeEmpty() {
   return erased;
 }
 
+void RequestTable::RoomFreed() {
+  for (QueuedRequest& queued : requests_) queued.no_room = false;
+}
+
 void RequestTable::EndCall(const ScheduledRequest* request) {
   const auto it = in_flight_.find(request);
   if (it == in_flight_.end()) return;
@@ -154,6 +162,14 @@ void RequestTable::ChargeDevice(absl::Time now, QueuedRequest* queued,
   account.usage.Add(now, account.budget, {seconds, 0});
   share_.Charge(queued->flow, seconds);
   queued->request->Charge(seconds);
+}
+
+void RequestTable::ChargeHost(absl::Time now, const User& user,
+                              Priority priority, double seconds) {
+  Account* account = share_.AccountOf(user);
+  account->host_seconds += seconds;
+  account->usage.Add(now, account->budget, {seconds, 0, seconds});
+  share_.Charge(&account->flows[static_cast<int>(priority)], seconds);
 }
 
 void RequestTable::ChargeBytes(absl::Time now, const User& user,
@@ -219,7 +235,8 @@ std::vector<UserState> RequestTable::Users(absl::Time now) {
     user.weight = account.weight;
     user.budget = account.budget;
     user.window = account.usage.Sum(now, account.budget);
-    user.device_seconds = account.device_seconds;
+    user.device_seconds = account.device_seconds + account.host_seconds;
+    user.host_seconds = account.host_seconds;
     user.bytes = account.bytes;
     user.in_flight = account.in_flight;
     user.queued = account.queued;

@@ -57,10 +57,17 @@ class RequestTable {
   // Erases and returns the requests that have no run left. The caller must
   // destroy them without the lock.
   Requests TakeEmpty();
+  // Uncounts a waiting request whose place another one gets. The caller must
+  // cancel it.
+  void GiveWay(QueuedRequest* queued) { SetWaiting(queued, false); }
+  // Call when runs may find room (RunRoom) that had none.
+  void RoomFreed();
   // Call when the request's call has ended.
   void EndCall(const ScheduledRequest* request);
 
   void ChargeDevice(absl::Time now, QueuedRequest* queued, double seconds);
+  void ChargeHost(absl::Time now, const User& user, Priority priority,
+                  double seconds);
   void ChargeBytes(absl::Time now, const User& user, Priority priority,
                    int64_t bytes);
 
@@ -68,6 +75,7 @@ class RequestTable {
   void TellPositions(absl::Time now);
 
   const std::list<QueuedRequest>& requests() const { return requests_; }
+  std::list<QueuedRequest>& mutable_requests() { return requests_; }
   // For each flow, its requests with waiting runs, the next one first.
   const std::map<Flow*, std::deque<QueuedRequest*>>& queues() const {
     return queues_;

@@ -15,7 +15,9 @@
 #include "engine/base/mutex.h"
 #include "engine/run/run.h"
 #include "server/common/priority.h"
+#include "server/common/run_room.h"
 #include "server/common/user.h"
+#include "server/schedule/usage_hold.h"
 
 namespace qk {
 
@@ -48,6 +50,17 @@ struct ScheduledRun {
   std::shared_ptr<void> keep_alive;
   std::unique_ptr<Run> run;
   int64_t prefill_rows = 0;  // of all arms
+  // Taken before the run gets device memory. nullptr: it needs none.
+  // `keep_alive` owns it.
+  RunRoom* room = nullptr;
+  // Bounds on the bytes of its answer that the user's budget pays for.
+  int64_t least_bytes = 0;
+  int64_t most_bytes = 0;
+  // Submit opens it for most_bytes; whoever sends the answer uses it up.
+  // nullptr: nothing is sent.
+  std::shared_ptr<UsageHold> answer;
+  // Submit opens it for the expected device time.
+  std::unique_ptr<UsageHold> device = std::make_unique<UsageHold>();
 };
 
 // Thread-safe.

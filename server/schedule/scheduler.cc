@@ -6,7 +6,7 @@ Scheduler::Scheduler(const SchedulerOptions& options, Device* device,
                      SchedulerObserver* observer, const Clock* clock)
     : queue_(options, &row_time_, observer, clock),
       active_(&queue_, clock),
-      planner_(options, device, &row_time_, &queue_, &active_),
+      planner_(options, device, clock, &row_time_, &queue_, &active_),
       runner_(options.slice, clock, &row_time_, observer, &queue_, &active_) {
   if (options.own_thread) thread_ = std::thread([this] { Loop(); });
 }

@@ -29,6 +29,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/schedule/active_runs.h"
 #include "server/schedule/clock.h"
@@ -53,11 +54,13 @@ class Scheduler {
   // Cancels the remaining requests.
   ~Scheduler();
 
-  // Fails with RESOURCE_EXHAUSTED if the queue is full (`queue full (8/8)`) or
-  // the user's budget is (then with BudgetRetryDelay), with UNAVAILABLE when
-  // draining, or with the reason why the request was cancelled. The runs of a
-  // refused request are destroyed without a call to their sinks. A request that
-  // has runs in the scheduler may add more even if the queue is full.
+  // Fails with RESOURCE_EXHAUSTED and ScheduleRefusalOf if the queue is full
+  // (`queue full (8/8)`) or the user's budget has no room for the runs, with
+  // UNAVAILABLE when draining, or with the reason why the request was
+  // cancelled. The runs of a refused request are destroyed without a call to
+  // their sinks. A request that has runs in the scheduler may add more even if
+  // the queue is full. Another user's waiting request may end for it
+  // (queue_places.h).
   absl::Status Submit(const std::shared_ptr<ScheduledRequest>& request,
                       std::vector<ScheduledRun> runs) {
     return queue_.Submit(request, std::move(runs));
@@ -66,6 +69,24 @@ class Scheduler {
   void ChargeBytes(const User& user, Priority priority, int64_t bytes) {
     queue_.ChargeBytes(user, priority, bytes);
   }
+
+  // Charges the user for the host's work. Like device time, it counts for the
+  // budget and for whose turn it is.
+  void ChargeHost(const User& user, Priority priority, double seconds) {
+    queue_.ChargeHost(user, priority, seconds);
+  }
+  // Keeps `bytes` of the user's budget for an answer that is about to be sent.
+  // Fails as Submit does.
+  absl::StatusOr<std::unique_ptr<UsageHold>> HoldBytes(const User& user,
+                                                       int64_t bytes) {
+    return queue_.HoldBytes(user, bytes);
+  }
+  // Fails as Submit does if the user's budget is used up.
+  absl::Status CheckBudgetLeft(const User& user) {
+    return queue_.CheckBudgetLeft(user);
+  }
+  // Call when runs may find room (RunRoom) that had none.
+  void RoomFreed() { queue_.RoomFreed(); }
 
   SchedulerState state() const { return queue_.state(); }
   // Requests whose calls have not ended, in the order of arrival.

@@ -55,6 +55,9 @@ void SliceRunner::Charge(const PassPlan& plan, double seconds) {
     used.emplace_back(part.active->origin.queued, of_run);
   }
   queue_->Charge(used);
+  for (size_t i = 0; i < plan.parts.size(); ++i) {
+    plan.parts[i].active->origin.scheduled.device->Use({used[i].second, 0});
+  }
 }
 
 void SliceRunner::FinishPass(LivePass* live, const absl::Status& status) {

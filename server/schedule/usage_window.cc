@@ -42,6 +42,7 @@ void UsageWindow::Add(absl::Time now, const UserBudget& budget,
   }
   buckets_.back().used.device_seconds += used.device_seconds;
   buckets_.back().used.bytes += used.bytes;
+  buckets_.back().used.host_seconds += used.host_seconds;
 }
 
 Usage UsageWindow::Sum(absl::Time now, const UserBudget& budget) {
@@ -50,6 +51,7 @@ Usage UsageWindow::Sum(absl::Time now, const UserBudget& budget) {
   for (const Bucket& bucket : buckets_) {
     sum.device_seconds += bucket.used.device_seconds;
     sum.bytes += bucket.used.bytes;
+    sum.host_seconds += bucket.used.host_seconds;
   }
   return sum;
 }

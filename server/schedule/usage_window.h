@@ -12,8 +12,9 @@
 namespace qk {
 
 struct Usage {
-  double device_seconds = 0;
+  double device_seconds = 0;  // the host's included
   int64_t bytes = 0;
+  double host_seconds = 0;  // the host's part of device_seconds
 };
 
 // Not thread-safe.

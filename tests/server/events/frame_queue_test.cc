@@ -16,10 +16,10 @@ constexpr int64_t kLimit = 1 << 20;
 class FrameQueueTest : public ::testing::Test {
  protected:
   std::unique_ptr<FrameQueue> Make(int64_t bytes = 1000) {
-    auto lease = budget_.Take(bytes);
-    EXPECT_TRUE(lease.ok());
-    return std::make_unique<FrameQueue>(*std::move(lease), &buffered_,
-                                        [this] { ++wakes_; });
+    auto queue = std::make_unique<FrameQueue>(QueueRoom{&pool_, "u", bytes},
+                                              &buffered_, [this] { ++wakes_; });
+    EXPECT_TRUE(queue->TakeRoom());
+    return queue;
   }
   static LayerFrame Frame(int layer, size_t bytes) {
     LayerFrame frame;
@@ -28,7 +28,7 @@ class FrameQueueTest : public ::testing::Test {
     return frame;
   }
 
-  BufferBudget budget_{kLimit};
+  BytePool pool_{"stream buffers", kLimit};
   std::atomic<int64_t> buffered_ = 0;
   std::atomic<int> wakes_ = 0;
 };
@@ -88,13 +88,13 @@ TEST_F(FrameQueueTest, CountsWhatWaits) {
 TEST_F(FrameQueueTest, LeaseGoesBackAsTheReaderReads) {
   {
     const auto queue = Make(1000);
-    EXPECT_EQ(budget_.taken(), 1000);
+    EXPECT_EQ(pool_.taken(), 1000);
     queue->Release(400);
-    EXPECT_EQ(budget_.taken(), 600);
+    EXPECT_EQ(pool_.taken(), 600);
     queue->Release(5000);  // at most what is left
-    EXPECT_EQ(budget_.taken(), 0);
+    EXPECT_EQ(pool_.taken(), 0);
   }
-  EXPECT_EQ(budget_.taken(), 0);
+  EXPECT_EQ(pool_.taken(), 0);
 }
 
 TEST_F(FrameQueueTest, DiscardDropsEverythingNowAndLater) {
@@ -103,7 +103,7 @@ TEST_F(FrameQueueTest, DiscardDropsEverythingNowAndLater) {
   queue->Discard();
   queue->OnLayer(Frame(1, 500));
   EXPECT_EQ(buffered_, 0);
-  EXPECT_EQ(budget_.taken(), 0);
+  EXPECT_EQ(pool_.taken(), 0);
   EXPECT_FALSE(queue->Pop().has_value());
   EXPECT_EQ(wakes_, 0);
 }
@@ -119,43 +119,21 @@ TEST_F(FrameQueueTest, AWriterNeverWaits) {
   EXPECT_GE(buffered_, 1'000'000);
 }
 
-TEST(BufferBudgetTest, RefusesWhatIsNotThere) {
-  BufferBudget budget(1024);
-  auto a = budget.Take(1000);
-  ASSERT_TRUE(a.ok());
-  EXPECT_EQ(budget.Take(100).status(),
-            absl::ResourceExhaustedError(
-                "results may need 100 B of stream buffers, 24 B free"));
-  EXPECT_EQ(budget.Take(2048).status(),
-            absl::FailedPreconditionError(
-                "results may need 2 KiB of stream buffers, limit 1 KiB; reduce "
-                "layers/heads/positions"));
-  *a = BufferLease();
-  EXPECT_EQ(budget.taken(), 0);
-  EXPECT_TRUE(budget.Take(1024).ok());
-}
-
-TEST(BufferBudgetTest, NeverOverTheLimitFromManyThreads) {
-  BufferBudget budget(100);
-  std::atomic<int64_t> most = 0;
-  std::vector<std::thread> threads;
-  for (int t = 0; t < 8; ++t) {
-    threads.emplace_back([&] {
-      for (int i = 0; i < 1000; ++i) {
-        auto lease = budget.Take(30);
-        const int64_t taken = budget.taken();
-        if (taken > most) most = taken;
-      }
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-  EXPECT_LE(most, 100);
-  EXPECT_EQ(budget.taken(), 0);
+TEST_F(FrameQueueTest, R26_HoldsNoRoomUntilItIsTaken) {
+  FrameQueue queue(QueueRoom{&pool_, "u", kLimit / 2}, &buffered_, [] {});
+  EXPECT_EQ(pool_.taken(), 0);
+  ASSERT_TRUE(queue.TakeRoom());
+  EXPECT_EQ(pool_.taken(), kLimit / 2);
+  queue.GiveRoomBack();
+  EXPECT_EQ(pool_.taken(), 0);
+  auto others = pool_.Take("v", kLimit);
+  ASSERT_TRUE(others.ok());
+  EXPECT_FALSE(queue.TakeRoom());
+  EXPECT_EQ(pool_.taken(), kLimit);
 }
 
 TEST_F(FrameQueueTest, OneWriterOneReaderThread) {
   constexpr int kFrames = 5000;
-  auto lease = budget_.Take(1000);
   std::atomic<bool> done = false;
   int received = 0;
   {
@@ -170,8 +148,8 @@ TEST_F(FrameQueueTest, OneWriterOneReaderThread) {
         EXPECT_EQ(std::get<LayerFrame>(*item).layer, received++);
       }
     };
-    queue = std::make_unique<FrameQueue>(*std::move(lease), &buffered_,
-                                         [&] { executor.Post(pump); });
+    queue = std::make_unique<FrameQueue>(
+        QueueRoom{&pool_, "u", 1000}, &buffered_, [&] { executor.Post(pump); });
     executor.Post(pump);
     std::thread writer([&] {
       for (int i = 0; i < kFrames; ++i) queue->OnLayer(Frame(i, 8));

@@ -14,6 +14,7 @@
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/schedule/admission.h"
 #include "tests/server/schedule/scheduler_testing.h"
 
 namespace qk {
@@ -202,7 +203,9 @@ TEST_F(SchedulerTest, QueueCapIsExact) {
   for (const Submitted& s : all) {
     if (s.status.ok()) continue;
     ++refused;
-    EXPECT_EQ(s.status, absl::ResourceExhaustedError("queue full (8/8)"));
+    EXPECT_EQ(s.status,
+              RefusedBySchedule("queue full (8/8)",
+                                {RefusedBy::kQueue, absl::Seconds(1)}));
   }
   EXPECT_EQ(refused, 11);
   EXPECT_EQ(scheduler_->state().waiting_requests, 8);

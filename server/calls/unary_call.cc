@@ -1,0 +1,95 @@
+#include "server/calls/unary_call.h"
+
+#include "server/common/delay_point.h"
+#include "server/common/refusal.h"
+
+namespace qk {
+
+UnaryCall* UnaryCall::Start(const CallParts* parts,
+                            grpc::CallbackServerContext* context,
+                            const char* method, Budget budget,
+                            const grpc::ByteBuffer& request,
+                            grpc::ByteBuffer* response, Handle handle) {
+  auto call = std::shared_ptr<UnaryCall>(
+      new UnaryCall(parts, context, method, response));
+  call->self_ = call;
+  const absl::Status status = call->Begin(budget, request, std::move(handle));
+  if (!status.ok()) call->End(status);
+  return call.get();
+}
+
+absl::Status UnaryCall::Begin(Budget budget, const grpc::ByteBuffer& request,
+                              Handle handle) {
+  QK_RETURN_IF_ERROR(call_.Open());
+  deadline_ = call_.deadline();
+  parts_->calls->Register(weak_from_this());
+  return PostWork(*parts_, call_.user(), request, budget,
+                  [self = shared_from_this(), handle = std::move(handle),
+                   request] { return self->Run(request, handle); });
+}
+
+HostWork::Then UnaryCall::Run(const grpc::ByteBuffer& request,
+                              const Handle& handle) {
+  {
+    MutexLock lock(&mutex_);
+    if (finished_) return nullptr;
+    running_ = true;
+  }
+  absl::StatusOr<grpc::ByteBuffer> answer = handle(request, &call_);
+  if (answer.ok()) {
+    const absl::Status room = TakeRoom(*answer);
+    if (!room.ok()) answer = room;
+  }
+  return [self = shared_from_this(), answer = std::move(answer)]() mutable {
+    absl::Status end = answer.status();
+    {
+      MutexLock lock(&self->mutex_);
+      self->finished_ = true;
+      if (self->end_.has_value()) end = *self->end_;
+    }
+    if (end.ok()) *self->response_ = *std::move(answer);
+    DelayPoint("finish");
+    self->Finish(self->call_.Finish(end));
+  };
+}
+
+// The client may never read its answer.
+absl::Status UnaryCall::TakeRoom(const grpc::ByteBuffer& answer) {
+  auto room = parts_->buffers->Take(call_.user()->alias,
+                                    static_cast<int64_t>(answer.Length()));
+  if (!room.ok()) return Refused(Refusal::kStreamBuffers, room.status());
+  room_ = *std::move(room);
+  return absl::OkStatus();
+}
+
+bool UnaryCall::End(const absl::Status& reason) {
+  {
+    MutexLock lock(&mutex_);
+    if (finished_ || end_.has_value()) return false;
+    end_ = reason;
+    if (running_) return true;
+    finished_ = true;
+  }
+  DelayPoint("finish");
+  Finish(call_.Finish(reason));
+  return true;
+}
+
+void UnaryCall::Tick(absl::Time now) {
+  if (now <= deadline_) return;
+  if (End(absl::DeadlineExceededError("deadline exceeded"))) {
+    parts_->metrics->CountCancelled(CancelReason::kDeadline);
+  }
+}
+
+void UnaryCall::OnCancel() {
+  DelayPoint("cancel");
+  const absl::Status reason = CancelledReason(*context_);
+  if (End(reason)) parts_->metrics->CountCancelled(CancelReasonOf(reason));
+}
+
+void UnaryCall::OnDone() {
+  const std::shared_ptr<UnaryCall> last = std::move(self_);
+}
+
+}  // namespace qk
