@@ -375,6 +375,7 @@ Server::~Server() {
   models_.reset();
   grpc_server_.reset();
   exposer_.reset();
+  host_.reset();  // charges the scheduler's accounts
   // Runs may still post to the executor, so it goes last. Its tasks use only
   // their own calls.
   scheduler_.reset();

@@ -13,11 +13,11 @@ namespace {
 // Bytes that a file needs for records other than events.
 constexpr int64_t kFileOverhead = 4096;
 
-::qkscope::v1::SpoolHeader HeaderOf(const CallRecord& call,
+::qkscope::v1::SpoolHeader HeaderOf(const KeptCall& call,
                                     const ConvertedRequest& request) {
   ::qkscope::v1::SpoolHeader header;
-  header.set_request_id(call.id());
-  header.set_user(call.user()->alias);
+  header.set_request_id(call.request->info().id);
+  header.set_user(call.user->alias);
   header.set_method("Analyze");
   header.set_model(request.model.name);
   header.set_arms(static_cast<int>(request.spec.arms.size()));
@@ -29,7 +29,7 @@ constexpr int64_t kFileOverhead = 4096;
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<KeptResult>> KeptRun::Start(
-    const ServerCore& core, const CallRecord& call, ConvertedRequest request,
+    const ServerCore& core, KeptCall call, ConvertedRequest request,
     std::shared_ptr<UsageHold> answer) {
   if (core.results.store == nullptr) {
     return absl::FailedPreconditionError(
@@ -37,8 +37,8 @@ absl::StatusOr<std::shared_ptr<KeptResult>> KeptRun::Start(
   }
   std::shared_ptr<KeptRun> run(new KeptRun(core));
   core.call.calls->CallStarted();  // a drain waits until the run has ended
-  run->id_ = call.id();
-  run->user_ = call.user();
+  run->id_ = call.request->info().id;
+  run->user_ = call.user;
   run->expanded_ = request.expanded;
   run->priority_ = PriorityOf(request.expanded.priority());
   const ::qkscope::v1::SpoolHeader header = HeaderOf(call, request);
@@ -48,9 +48,9 @@ absl::StatusOr<std::shared_ptr<KeptResult>> KeptRun::Start(
   };
   QK_ASSIGN_OR_RETURN(
       PreparedRun prepared,
-      PrepareRun(core.run, *call.user(), std::move(request), wake));
+      PrepareRun(core.run, *call.user, std::move(request), wake));
   auto result = core.results.store->Create(
-      header, prepared.buffer_bytes + kFileOverhead, call.user()->budget);
+      header, prepared.buffer_bytes + kFileOverhead, call.user->budget);
   if (absl::IsResourceExhausted(result.status())) {
     return Refused(Refusal::kKeptResults, result.status());
   }
@@ -61,8 +61,8 @@ absl::StatusOr<std::shared_ptr<KeptResult>> KeptRun::Start(
   if (prepared.scheduled.answer == nullptr) {
     prepared.scheduled.least_bytes = prepared.scheduled.most_bytes = 0;
   }
-  run->request_ = call.MakeRequest(run->priority_, [](int) {});
-  DescribeRequest(run->request_, call.id(), &prepared.encoder);
+  run->request_ = std::move(call.request);
+  DescribeRequest(run->request_, run->id_, &prepared.encoder);
   {
     MutexLock lock(&run->mutex_);
     run->queue_ = prepared.queue;
@@ -75,7 +75,7 @@ absl::StatusOr<std::shared_ptr<KeptResult>> KeptRun::Start(
   if (!status.ok()) {
     MutexLock lock(&run->mutex_);
     run->queue_.reset();
-    core.results.store->Drop(call.id());
+    core.results.store->Drop(run->id_);
     return status;
   }
   wake();

@@ -19,6 +19,13 @@
 
 namespace qk {
 
+// The call that a run belongs to.
+struct KeptCall {
+  std::shared_ptr<const User> user;
+  absl::Time start;
+  std::shared_ptr<ScheduledRequest> request;
+};
+
 class KeptRun : public std::enable_shared_from_this<KeptRun> {
  public:
   // Submits the request with the call's id, user and deadline. The result's
@@ -26,7 +33,7 @@ class KeptRun : public std::enable_shared_from_this<KeptRun> {
   // sends it now; nullptr: none does. Fails with
   // FAILED_PRECONDITION if the server keeps no results.
   static absl::StatusOr<std::shared_ptr<KeptResult>> Start(
-      const ServerCore& core, const CallRecord& call, ConvertedRequest request,
+      const ServerCore& core, KeptCall call, ConvertedRequest request,
       std::shared_ptr<UsageHold> answer);
   ~KeptRun();
 

@@ -87,7 +87,8 @@ void ManyCall::PostMessage(const grpc::ByteBuffer& bytes, bool held) {
   // Prompts of a used-up budget are refused one by one.
   const absl::Status posted =
       PostWork(*call_parts_, std::move(user), bytes, Budget::kNotNeeded,
-               [call = shared_from_this(), bytes, held]() -> HostWork::Then {
+               [call = shared_from_this(), bytes,
+                held](const absl::Status&) -> HostWork::Then {
                  const absl::Status status = call->TakeMessage(bytes, held);
                  {
                    MutexLock lock(&call->mutex_);

@@ -11,7 +11,10 @@ absl::Status PostWork(const CallParts& parts, std::shared_ptr<const User> user,
                       HostWork::Work work) {
   return ToClientStatus(
       parts.host->Post(std::move(user), static_cast<int64_t>(message.Length()),
-                       budget == Budget::kNeeded, std::move(work)));
+                       budget == Budget::kNeeded,
+                       [work = std::move(work)](const absl::Status& may) {
+                         return work(ToClientStatus(may));
+                       }));
 }
 
 }  // namespace qk

@@ -42,12 +42,14 @@ absl::Status ResultStream::Accept(const grpc::ByteBuffer& message,
   call_parts_->calls->Register(weak_from_this());
   const auto stream =
       std::static_pointer_cast<ResultStream>(shared_from_this());
-  return PostWork(*call_parts_, std::move(user), message, budget,
-                  [stream, message, begin]() -> HostWork::Then {
-                    const absl::Status status = (stream.get()->*begin)(message);
-                    status.ok() ? stream->Pump() : stream->Refuse(status);
-                    return nullptr;
-                  });
+  return PostWork(
+      *call_parts_, std::move(user), message, budget,
+      [stream, message, begin](const absl::Status& may) -> HostWork::Then {
+        const absl::Status status =
+            may.ok() ? (stream.get()->*begin)(message) : may;
+        status.ok() ? stream->Pump() : stream->Refuse(status);
+        return nullptr;
+      });
 }
 
 ResultStream* ResultStream::GetResult(const ServerCore* core,
@@ -111,16 +113,25 @@ absl::Status ResultStream::BeginAnalyze(const grpc::ByteBuffer& bytes) {
   }
   QK_ASSIGN_OR_RETURN(ConvertedRequest converted,
                       ConvertAnalyze(request, *context));
-  MutexLock lock(&mutex_);
-  if (end_.has_value()) return *end_;
-  call_.model = converted.model.name;
-  call_.arms = static_cast<int64_t>(converted.spec.arms.size());
-  call_.prompt_tokens = static_cast<int64_t>(converted.spec.tokens.size());
-  detached_ = request.detach();
-  if (!detached_) answer_ = std::make_shared<UsageHold>();
+  KeptCall kept;
+  std::shared_ptr<UsageHold> answer;
+  if (!request.detach()) answer = std::make_shared<UsageHold>();
+  {
+    MutexLock lock(&mutex_);
+    if (end_.has_value()) return *end_;
+    call_.model = converted.model.name;
+    call_.arms = static_cast<int64_t>(converted.spec.arms.size());
+    call_.prompt_tokens = static_cast<int64_t>(converted.spec.tokens.size());
+    kept = {call_.user(), call_.start(),
+            call_.MakeRequest(PriorityOf(converted.expanded.priority()),
+                              [](int) {})};
+    answer_ = answer;
+  }
   QK_ASSIGN_OR_RETURN(
-      auto result,
-      KeptRun::Start(*core_, call_, std::move(converted), answer_));
+      auto result, KeptRun::Start(*core_, std::move(kept), std::move(converted),
+                                  std::move(answer)));
+  MutexLock lock(&mutex_);
+  detached_ = request.detach();
   accepted_ = false;
   ReadFrom(std::move(result), 0);
   return absl::OkStatus();

@@ -44,8 +44,9 @@ absl::Status RunStream::Accept(const grpc::ByteBuffer& message) {
   call_parts_->calls->Register(weak_from_this());
   const auto stream = std::static_pointer_cast<RunStream>(shared_from_this());
   return PostWork(*call_parts_, std::move(user), message, Budget::kNeeded,
-                  [stream, message]() -> HostWork::Then {
-                    const absl::Status status = stream->Begin(message);
+                  [stream, message](const absl::Status& may) -> HostWork::Then {
+                    const absl::Status status =
+                        may.ok() ? stream->Begin(message) : may;
                     if (!status.ok()) stream->Refuse(status);
                     return nullptr;
                   });

@@ -111,8 +111,10 @@ absl::Status ScoreCall::Accept(const grpc::ByteBuffer& message) {
   }
   call_parts_->calls->Register(weak_from_this());
   return PostWork(*call_parts_, std::move(user), message, Budget::kNeeded,
-                  [call = shared_from_this(), message]() -> HostWork::Then {
-                    const absl::Status status = call->Begin(message);
+                  [call = shared_from_this(),
+                   message](const absl::Status& may) -> HostWork::Then {
+                    const absl::Status status =
+                        may.ok() ? call->Begin(message) : may;
                     if (!status.ok()) call->End(status);
                     return nullptr;
                   });

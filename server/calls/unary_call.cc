@@ -23,19 +23,22 @@ absl::Status UnaryCall::Begin(Budget budget, const grpc::ByteBuffer& request,
   QK_RETURN_IF_ERROR(call_.Open());
   deadline_ = call_.deadline();
   parts_->calls->Register(weak_from_this());
-  return PostWork(*parts_, call_.user(), request, budget,
-                  [self = shared_from_this(), handle = std::move(handle),
-                   request] { return self->Run(request, handle); });
+  return PostWork(
+      *parts_, call_.user(), request, budget,
+      [self = shared_from_this(), handle = std::move(handle), request](
+          const absl::Status& may) { return self->Run(may, request, handle); });
 }
 
-HostWork::Then UnaryCall::Run(const grpc::ByteBuffer& request,
+HostWork::Then UnaryCall::Run(const absl::Status& may,
+                              const grpc::ByteBuffer& request,
                               const Handle& handle) {
   {
     MutexLock lock(&mutex_);
     if (finished_) return nullptr;
     running_ = true;
   }
-  absl::StatusOr<grpc::ByteBuffer> answer = handle(request, &call_);
+  absl::StatusOr<grpc::ByteBuffer> answer = may;
+  if (may.ok()) answer = handle(request, &call_);
   if (answer.ok()) {
     const absl::Status room = TakeRoom(*answer);
     if (!room.ok()) answer = room;

@@ -56,8 +56,8 @@ class UnaryCall : public grpc::ServerUnaryReactor,
   absl::Status Begin(Budget budget, const grpc::ByteBuffer& request,
                      Handle handle);
   // Makes the answer. Returns what sends it.
-  HostWork::Then Run(const grpc::ByteBuffer& request, const Handle& handle)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+  HostWork::Then Run(const absl::Status& may, const grpc::ByteBuffer& request,
+                     const Handle& handle) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status TakeRoom(const grpc::ByteBuffer& answer);
   // Ends a call that waits for its turn at once, another one when its answer is
   // made. Returns false if the call had ended before.

@@ -17,7 +17,10 @@ namespace qk {
 // are no message.
 bool HasTrue(const grpc::ByteBuffer& bytes, std::initializer_list<int> fields);
 
-// Parses `bytes`. On failure (INVALID_ARGUMENT) the message is empty.
+// Parses `bytes`. On failure (INVALID_ARGUMENT) the message is empty. Each
+// message inside a message takes far more memory than bytes, so there may be no
+// more than kMaxParts of them.
+inline constexpr int kMaxParts = 262'144;
 absl::Status ParseRaw(const grpc::ByteBuffer& bytes,
                       google::protobuf::Message* message);
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/base/check.h"
 #include "server/schedule/admission.h"
 #include "server/schedule/scheduler.h"
 
@@ -44,6 +45,7 @@ struct HostWork::Task {
   int64_t bytes = 0;
   ByteLease waiting;
   Work work;
+  bool needs_budget = false;
   uint64_t arrival = 0;
   double due = 0;
   bool may_run = false;    // of a parked task
@@ -107,10 +109,7 @@ void HostWork::AddThread() {
 
 absl::Status HostWork::Post(std::shared_ptr<const User> user, int64_t bytes,
                             bool needs_budget, Work work) {
-  if (needs_budget) {
-    const absl::Status left = accounts_->CheckBudgetLeft(*user);
-    if (!left.ok()) return left;
-  }
+  if (needs_budget) QK_RETURN_IF_ERROR(accounts_->CheckBudgetLeft(*user));
   auto lease = waiting_bytes_.Take(user->alias, bytes + kTaskBytes);
   if (!lease.ok()) {
     return RefusedBySchedule(std::string(lease.status().message()),
@@ -120,6 +119,7 @@ absl::Status HostWork::Post(std::shared_ptr<const User> user, int64_t bytes,
   task->bytes = bytes;
   task->waiting = *std::move(lease);
   task->work = std::move(work);
+  task->needs_budget = needs_budget;
   task->due = clock_->Seconds() + kDelayPerByte * static_cast<double>(bytes);
   MutexLock lock(&mutex_);
   task->arrival = ++arrivals_;
@@ -254,7 +254,9 @@ void HostWork::RunOne(std::unique_ptr<Task> task) {
   {
     TaskParking parking(this, task.get());
     const ScopedParking watch(&parking);
-    then = task->work();
+    then =
+        task->work(task->needs_budget ? accounts_->CheckBudgetLeft(*task->user)
+                                      : absl::OkStatus());
     task->work = nullptr;  // what it held goes before its bytes
   }
   double seconds = 0;

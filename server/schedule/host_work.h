@@ -59,13 +59,14 @@ class HostWork {
 
   // What to do once the work is charged, such as to send its answer.
   using Then = std::function<void()>;
-  // May return nullptr: nothing.
-  using Work = std::function<Then()>;
+  // `may`: why the work must not be done after all. May return nullptr:
+  // nothing.
+  using Work = std::function<Then(const absl::Status& may)>;
 
   // Runs `work` on some thread when it is the user's turn; `bytes`: of the
   // message that it reads. Fails with RESOURCE_EXHAUSTED (ScheduleRefusalOf) if
   // too many bytes wait or, for `needs_budget`, if the user's budget is used
-  // up.
+  // up; the latter is looked at again before the work is done.
   absl::Status Post(std::shared_ptr<const User> user, int64_t bytes,
                     bool needs_budget, Work work) ABSL_LOCKS_EXCLUDED(mutex_);
 
