@@ -147,8 +147,11 @@ void LmHead::Fetch(Tile& tile) {
 }
 
 void LmHead::TakeResults() {
-  for (const Tile& tile : tiles_) Take(tile);
-  tiles_.clear();
+  // Each tile goes as its results come: both together may be large.
+  while (!tiles_.empty()) {
+    Take(tiles_.front());
+    tiles_.pop_front();
+  }
 }
 
 void LmHead::Take(const Tile& tile) const {
@@ -159,6 +162,8 @@ void LmHead::Take(const Tile& tile) const {
     if (EntryOf(row.from.sequence) == nullptr) continue;
     LogitsResult& to = row.from.sequence->logits_results[row.from.index];
     to.row = tile.reduced.as<LogitsRow>()[i];
+    to.ids.reserve(top - first);
+    to.logprobs.reserve(top - first);
     for (size_t j = first; j < top; ++j) {
       const TopLogit& likely = tile.top.as<TopLogit>()[j];
       to.ids.push_back(likely.id);

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -68,7 +69,7 @@ class LmHead {
   std::vector<RowRequest> requests_;
   size_t next_ = 0;
   DeviceBuffer top_;  // the largest tile's TopLogits
-  std::vector<Tile> tiles_;
+  std::deque<Tile> tiles_;
 };
 
 }  // namespace qk

@@ -13,8 +13,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
 #include "engine/base/check.h"
+#include "engine/base/monotonic.h"
 #include "engine/create_backend.h"
 #include "server/common/file_watch.h"
 #include "server/common/log.h"
@@ -114,11 +114,11 @@ sigset_t BlockSignals() {
 void Drain(Server* server, absl::Duration grace) {
   const sigset_t signals = EndSignals();
   constexpr timespec kNoWait = {};
-  const absl::Time deadline = absl::Now() + grace;
+  const absl::Time deadline = MonotonicNow() + grace;
   server->BeginDrain();
-  while (absl::Now() < deadline) {
+  while (MonotonicNow() < deadline) {
     if (server->WaitUntilIdle(
-            std::min(deadline, absl::Now() + absl::Milliseconds(20)))) {
+            std::min(deadline, MonotonicNow() + absl::Milliseconds(20)))) {
       return;
     }
     if (sigtimedwait(&signals, nullptr, &kNoWait) > 0) return;

@@ -7,8 +7,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "engine/base/check.h"
+#include "engine/base/monotonic.h"
+#include "engine/base/mutex.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/impl/server_builder_option.h"
@@ -83,11 +84,33 @@ absl::Duration TickOf(const Limits& limits) {
                     absl::Milliseconds(10), absl::Seconds(1));
 }
 
+// Counts each failure of the spool, and logs one a second.
+std::function<void(const absl::Status&)> SpoolErrors(
+    std::shared_ptr<Metrics> metrics, Log* log) {
+  struct Since {
+    Mutex mutex;
+    int64_t count ABSL_GUARDED_BY(mutex) = 0;  // not logged yet
+    absl::Time logged ABSL_GUARDED_BY(mutex) = absl::InfinitePast();
+  };
+  return [metrics = std::move(metrics), log,
+          since = std::make_shared<Since>()](const absl::Status& status) {
+    metrics->CountSpoolError();
+    MutexLock lock(&since->mutex);
+    ++since->count;
+    const absl::Time now = MonotonicNow();
+    if (now - since->logged < absl::Seconds(1)) return;
+    log->Error("spool_failed", {{"reason", std::string(status.message())},
+                                {"count", std::exchange(since->count, 0)}});
+    since->logged = now;
+  };
+}
+
 }  // namespace
 
 Server::Server(const ServerOptions& options, std::unique_ptr<Device> device,
                std::unique_ptr<Backend> backend)
     : options_(options),
+      descriptors_(ShareDescriptors(RaiseDescriptorLimit())),
       backend_(std::move(backend)),
       buffers_("stream buffers", options.limits.max_buffered_bytes),
       device_(std::move(device)) {}
@@ -132,6 +155,11 @@ absl::Status Server::Start(Log* log) {
   }
   metrics_options.buffers = &buffers_;
   metrics_options.buffered = &buffered_;
+  metrics_options.read_kept = [this] {
+    const KeptAmount kept =
+        results_ == nullptr ? KeptAmount() : results_->Kept();
+    return Metrics::Kept{kept.results, kept.bytes};
+  };
   metrics_options.read_device = [this] { return backend_->Read(); };
   metrics_options.device = backend_->info().device;
   metrics_ = std::make_shared<Metrics>(metrics_options);
@@ -197,6 +225,7 @@ absl::Status Server::DescribeModels(Log* log) {
   ModelManager::Parts parts;
   parts.limits = options_.limits;
   parts.admin = options_.model_admin;
+  parts.max_descriptors = descriptors_.models;
   parts.check_weights = options_.check_weights;
   parts.backend = backend_.get();
   parts.registry = &registry_;
@@ -215,8 +244,11 @@ absl::Status Server::DescribeModels(Log* log) {
 
 absl::Status Server::OpenResults(Log* log) {
   if (!options_.spool.has_value()) return absl::OkStatus();
+  ResultStore::Options options = *options_.spool;
+  options.most_open = descriptors_.results;
+  options.on_error = SpoolErrors(metrics_, log);
   std::vector<std::string> damaged;
-  QK_ASSIGN_OR_RETURN(results_, ResultStore::Open(*options_.spool, &damaged));
+  QK_ASSIGN_OR_RETURN(results_, ResultStore::Open(options, &damaged));
   for (const std::string& problem : damaged) {
     log->Warn("result_dropped", {{"reason", problem}});
   }
@@ -232,8 +264,9 @@ absl::Status Server::Listen(Log* log) {
     builder.SetOption(std::make_unique<WithoutReflection>());
   }
   // The acceptor uses the same timeout as gRPC's keepalive pings.
-  auto acceptor = Acceptor::Listen(
-      {options_.listen, options_.keepalive_timeout}, &connections_, log);
+  auto acceptor = Acceptor::Listen({options_.listen, options_.keepalive_timeout,
+                                    descriptors_.connections_end},
+                                   &connections_, log);
   if (!acceptor.ok()) {
     return absl::Status(acceptor.status().code(),
                         absl::StrCat("listen: ", acceptor.status().message()));

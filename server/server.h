@@ -18,6 +18,7 @@
 #include "server/calls/admin_service.h"
 #include "server/calls/analysis_service.h"
 #include "server/calls/server_core.h"
+#include "server/common/descriptors.h"
 #include "server/config/options.h"
 #include "server/models/model_manager.h"
 #include "server/net/acceptor.h"
@@ -91,6 +92,7 @@ class Server {
   void SetHealth(const std::string& service, bool serving);
 
   const ServerOptions options_;
+  const DescriptorShares descriptors_;
   std::unique_ptr<Backend> backend_;
   ModelRegistry registry_;
   BytePool buffers_;

@@ -8,6 +8,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "engine/base/monotonic.h"
 
 namespace qk::client {
 namespace {
@@ -40,10 +41,10 @@ void RemoveRetryDelay(absl::Status* status) { status->ErasePayload(kDelayUrl); }
 
 bool Wait(absl::Duration delay, Cancellation* cancellation) {
   constexpr absl::Duration kPollInterval = absl::Milliseconds(50);
-  const absl::Time end = absl::Now() + delay;
-  while (absl::Now() < end) {
+  const absl::Time end = MonotonicNow() + delay;
+  while (MonotonicNow() < end) {
     if (cancellation != nullptr && cancellation->cancelled()) return false;
-    absl::SleepFor(std::min(kPollInterval, end - absl::Now()));
+    absl::SleepFor(std::min(kPollInterval, end - MonotonicNow()));
   }
   return true;
 }

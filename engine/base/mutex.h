@@ -14,6 +14,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/time/time.h"
+#include "engine/base/monotonic.h"
 
 namespace qk {
 
@@ -68,11 +69,12 @@ class CondVar {
     return changed_.wait_for(held.lock, absl::ToChronoNanoseconds(timeout),
                              done);
   }
+  // `deadline` is a time of MonotonicNow.
   template <typename Predicate>
   bool WaitUntil(Mutex* mutex, absl::Time deadline, Predicate done)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) ABSL_NO_THREAD_SAFETY_ANALYSIS {
     Adopted held(mutex);
-    return changed_.wait_until(held.lock, absl::ToChronoTime(deadline), done);
+    return changed_.wait_until(held.lock, ToSteadyTime(deadline), done);
   }
 
  private:

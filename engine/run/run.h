@@ -27,8 +27,10 @@ class Sequence;
 // What a run will need, computed from its spec alone.
 struct RunEstimate {
   int64_t stream_bytes = 0;  // at most; payloads of all Layer frames
+  int64_t logits_bytes = 0;  // the PositionLogits of all arms
   int64_t kv_pages = 0;      // over all arms
-  // Pages, rows, capture and logits buffers, images.
+  // Pages, rows, capture and logits buffers, images, and what is sent: the two
+  // numbers above.
   int64_t peak_extra_bytes = 0;
   int64_t prefill_rows = 0;  // over all arms and towers
 };

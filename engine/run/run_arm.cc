@@ -107,9 +107,11 @@ void RunArm::SendLogits() {
   if (!spec_.logits.has_value()) return;
   const size_t first = score_requests_;
   std::vector<PositionLogits> logits;
+  logits.reserve(spec_.logits->positions.size());
   for (size_t i = 0; i < spec_.logits->positions.size(); ++i) {
-    const LogitsResult& result = sequence_->logits_results[first + i];
-    logits.push_back({spec_.logits->positions[i], result.ids, result.logprobs});
+    LogitsResult& result = sequence_->logits_results[first + i];
+    logits.push_back({spec_.logits->positions[i], std::move(result.ids),
+                      std::move(result.logprobs)});
   }
   sink_->OnLogits(sequence_->arm(), std::move(logits));
 }

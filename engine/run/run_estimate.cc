@@ -123,6 +123,55 @@ Checked StreamBytes(const RunSpec& spec, int arm, const Disruptor& rules) {
   return total;
 }
 
+// The PositionLogits of one arm.
+Checked LogitsBytes(const RunSpec& spec) {
+  if (!spec.logits.has_value()) return 0;
+  return Checked(static_cast<int64_t>(spec.logits->positions.size())) *
+         (int64_t{spec.logits->top_n} * sizeof(TopLogit) +
+          sizeof(PositionLogits));
+}
+
+// Rows of logits that one pass of one arm answers.
+int64_t LogitsRows(const RunSpec& spec) {
+  return (spec.logits.has_value()
+              ? static_cast<int64_t>(spec.logits->positions.size())
+              : 0) +
+         (spec.score.has_value() ? spec.score->size() : 0) +
+         (spec.generate.has_value() ? 1 : 0);
+}
+
+// What one arm's requests for logits take beside the PositionLogits, which
+// begin as the TopLogits of all tiles.
+Checked RequestBytes(const RunSpec& spec, int64_t vocab) {
+  // A request with its result, its row in a tile, and the scores that it gives.
+  constexpr int64_t kRowBytes =
+      sizeof(LogitsRequest) + sizeof(LogitsResult) + 3 * sizeof(LogitsRow) + 64;
+  const bool sampled =
+      spec.generate.has_value() && spec.generate->sampling.temperature > 0;
+  // The row of a token that is sampled comes whole, and is kept.
+  return Checked(LogitsRows(spec)) * kRowBytes +
+         (sampled ? Checked(vocab) * 8 : Checked(0));
+}
+
+// What all arms share while a pass answers requests: the TopLogits of one tile
+// on the device, of another that becomes results, and the scratch of a sampler.
+Checked TileBytes(const RunSpec& spec) {
+  Checked bytes;
+  const Model& model = *spec.arms[0].model;
+  const int64_t vocab = model.config().vocab_size;
+  if (spec.logits.has_value()) {
+    const int64_t rows =
+        std::min(static_cast<int64_t>(spec.arms.size()) *
+                     static_cast<int64_t>(spec.logits->positions.size()),
+                 int64_t{model.workspace().logits_rows()});
+    bytes = bytes + Checked(rows) * spec.logits->top_n * 2 * sizeof(TopLogit);
+  }
+  if (spec.generate.has_value() && spec.generate->sampling.temperature > 0) {
+    bytes = bytes + Checked(vocab) * 20;
+  }
+  return bytes;
+}
+
 // The number of cos and sin values per row, over the model's RoPE tables.
 int64_t RopeFloats(const Model& model) {
   int64_t floats = 0;
@@ -162,7 +211,7 @@ absl::StatusOr<RunEstimate> Run::Estimate(const RunSpec& spec) {
     const Tiles tiles = spec.arms[i].model->backend()->tiles();
     staging = std::max(staging, sequence.staging_bytes() - tiles.staging_bytes);
     extra =
-        extra + sequence.extra_bytes() +
+        extra + sequence.extra_bytes() + RequestBytes(spec, config.vocab_size) +
         Checked(arm_pages) * spec.arms[i].model->pages().page_bytes() +
         Checked(sequence.max_rows()) * config.hidden_size * 4 +
         (spec.baseline.has_value() ? Checked(tokens) * sizeof(LogitsRow)
@@ -179,13 +228,16 @@ absl::StatusOr<RunEstimate> Run::Estimate(const RunSpec& spec) {
     extra = extra +
             Checked(tokens) * Batch::PauseBufferBytes(arm.model->config(), 1);
   }
-  extra = extra + stream + staging;
-  if (stream.bad() || pages.bad() || extra.bad() || rows.bad()) {
+  const Checked logits =
+      Checked(static_cast<int64_t>(spec.arms.size())) * LogitsBytes(spec);
+  extra = extra + stream + staging + logits + TileBytes(spec);
+  if (logits.bad() || stream.bad() || pages.bad() || extra.bad() ||
+      rows.bad()) {
     return absl::ResourceExhaustedError(
         "the request's size overflows; reduce layers/heads/positions");
   }
-  return RunEstimate{stream.value(), pages.value(), extra.value(),
-                     rows.value()};
+  return RunEstimate{stream.value(), logits.value(), pages.value(),
+                     extra.value(), rows.value()};
 }
 
 }  // namespace qk

@@ -63,6 +63,11 @@ absl::StatusOr<std::shared_ptr<const User>> Identity::Authenticate(
   return user;
 }
 
+std::shared_ptr<const User> Identity::Find(absl::string_view alias) const {
+  if (requires_credentials()) return users()->FindByAlias(alias);
+  return alias == kAnonymous ? anonymous_ : nullptr;
+}
+
 absl::Status Identity::Reload(bool* changed) {
   if (!requires_credentials()) return absl::OkStatus();
   MutexLock reloading(&reload_mutex_);

@@ -42,6 +42,9 @@ class Identity {
   absl::StatusOr<std::shared_ptr<const User>> Authenticate(
       const Credentials& credentials) const;
 
+  // Returns nullptr if there is no such user now.
+  std::shared_ptr<const User> Find(absl::string_view alias) const;
+
   // On failure the users stay as they were. Calls in progress keep the user
   // they began with. `changed`: whether the users differ from before.
   absl::Status Reload(bool* changed = nullptr);

@@ -81,6 +81,13 @@ std::shared_ptr<const User> Users::FindBySubject(
   return nullptr;
 }
 
+std::shared_ptr<const User> Users::FindByAlias(absl::string_view alias) const {
+  for (const Row& row : rows_) {
+    if (row.user->alias == alias) return row.user;
+  }
+  return nullptr;
+}
+
 bool MayUseModel(const User& user, absl::string_view model) {
   const std::vector<std::string>& allowed = user.allowed_models;
   return allowed.empty() ||

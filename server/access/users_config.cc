@@ -82,6 +82,8 @@ absl::Status SetBudget(const BudgetConfig& in, const Checker& check,
   QK_BUDGET(bytes_per_window);
   QK_BUDGET(max_in_flight);
   QK_BUDGET(max_queued);
+  QK_BUDGET(max_kept_results);
+  QK_BUDGET(max_kept_bytes);
 #undef QK_BUDGET
   if (!in.has_window_s()) return absl::OkStatus();
   if (in.window_s() < 1 || in.window_s() > kMaxWindow) {

@@ -1,12 +1,15 @@
 // The Analysis service's RPCs about requests: usage, listing, cancellation and
 // kept results.
+#include <algorithm>
 #include <map>
+#include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
-#include "absl/time/clock.h"
 #include "engine/base/check.h"
+#include "engine/base/monotonic.h"
 #include "server/calls/analysis_service.h"
 #include "server/calls/pages.h"
 #include "server/calls/result_stream.h"
@@ -21,7 +24,18 @@ absl::Status CheckAllUsers(bool all_users, const User& user) {
       "all_users: only an operator may set this");
 }
 
-pb::UserUsage UsageToProto(const UserState& user) {
+// What is known of a user who has done nothing since the server started.
+UserState NewState(const User& user) {
+  UserState out;
+  out.alias = user.alias;
+  out.weight = user.weight;
+  out.budget = user.budget;
+  return out;
+}
+
+// `kept`: what the user has in the store, which is nullptr if there is none.
+pb::UserUsage UsageToProto(const UserState& user, const ResultStore* store,
+                           const KeptAmount& kept) {
   pb::UserUsage out;
   out.set_user(user.alias);
   out.set_weight(user.weight);
@@ -45,6 +59,12 @@ pb::UserUsage UsageToProto(const UserState& user) {
     out.set_max_requests_in_flight(budget.max_in_flight);
   }
   if (budget.max_queued > 0) out.set_max_requests_queued(budget.max_queued);
+  if (store == nullptr) return out;
+  out.set_kept_results(kept.results);
+  out.set_kept_bytes(kept.bytes);
+  const KeptAmount most = store->MostOf(budget);
+  out.set_max_kept_results(most.results);
+  out.set_max_kept_bytes(most.bytes);
   return out;
 }
 
@@ -62,15 +82,16 @@ pb::ListedRequest ListedToProto(const ListedRequest& listed) {
   out.set_queue_position(listed.position);
   out.set_arms(listed.info.arms);
   out.set_prompt_tokens(listed.info.prompt_tokens);
-  out.set_age_ms(absl::ToInt64Milliseconds(absl::Now() - listed.submitted));
+  out.set_age_ms(absl::ToInt64Milliseconds(MonotonicNow() - listed.submitted));
   out.set_device_ms(listed.device_seconds * 1e3);
   return out;
 }
 
-pb::ListedRequest KeptToProto(const KeptResult& result, absl::Duration ttl) {
+pb::ListedRequest KeptToProto(const KeptResult& result,
+                              const ResultStore& store) {
   const ::qkscope::v1::SpoolHeader& header = result.header();
   const KeptResult::State state = result.state();
-  const absl::Time now = absl::Now();
+  const absl::Time now = store.Now();
   pb::ListedRequest out;
   out.set_request_id(header.request_id());
   out.set_user(header.user());
@@ -79,12 +100,34 @@ pb::ListedRequest KeptToProto(const KeptResult& result, absl::Duration ttl) {
   out.set_state(pb::ListedRequest::FINISHED);
   out.set_arms(header.arms());
   out.set_prompt_tokens(header.prompt_tokens());
-  out.set_age_ms(absl::ToUnixMillis(now) - header.created_unix_ms());
+  out.set_age_ms(absl::ToInt64Milliseconds(now - state.created));
   out.set_events(state.events);
-  out.set_expires_in_ms(
-      absl::ToInt64Milliseconds(state.finished_at + ttl - now));
+  out.set_expires_in_ms(std::max<int64_t>(
+      0, absl::ToInt64Milliseconds(state.finished_at + store.ttl() - now)));
   out.set_code(static_cast<int>(state.status.code()));
   return out;
+}
+
+// Whether a result is kept whose request is about to leave the scheduler.
+bool HasFinished(const ResultStore* store, const std::string& id) {
+  if (store == nullptr) return false;
+  const auto result = store->Find(id, std::nullopt);
+  return result.ok() && (*result)->state().finished;
+}
+
+// Adds the owners of results who are not among the users: they have not called
+// since the server started.
+void AddOwners(const std::map<std::string, KeptAmount>& kept,
+               const Identity& identity, std::vector<UserState>* users) {
+  std::set<std::string> known;
+  for (const UserState& user : *users) known.insert(user.alias);
+  for (const auto& [alias, amount] : kept) {
+    if (known.contains(alias)) continue;
+    const auto user = identity.Find(alias);
+    User gone;  // from the users file
+    gone.alias = alias;
+    users->push_back(NewState(user != nullptr ? *user : gone));
+  }
 }
 
 }  // namespace
@@ -98,11 +141,11 @@ grpc::ServerUnaryReactor* AnalysisService::GetUsage(
         const User& user = *call->user();
         QK_RETURN_IF_ERROR(CheckAllUsers(request.all_users(), user));
         QK_RETURN_IF_ERROR(CheckOffset(request.offset()));
+        const ResultStore* store = core_->results.store;
+        std::map<std::string, KeptAmount> kept;
+        if (store != nullptr) kept = store->KeptByUser();
         // The caller is listed even if it never sent a request.
-        std::vector<UserState> users(1);
-        users[0].alias = user.alias;
-        users[0].weight = user.weight;
-        users[0].budget = user.budget;
+        std::vector<UserState> users = {NewState(user)};
         for (UserState& state : core_->run.scheduler->Users()) {
           if (state.alias == user.alias) {
             users[0] = std::move(state);
@@ -110,9 +153,14 @@ grpc::ServerUnaryReactor* AnalysisService::GetUsage(
             users.push_back(std::move(state));
           }
         }
+        if (request.all_users()) {
+          AddOwners(kept, *core_->call.identity, &users);
+        }
         const auto next = FillPage(
             static_cast<int>(users.size()), request.offset(),
-            [&](int i) { return UsageToProto(users[i]); },
+            [&](int i) {
+              return UsageToProto(users[i], store, kept[users[i].alias]);
+            },
             response->mutable_users());
         if (next.has_value()) response->set_next_offset(*next);
         return absl::OkStatus();
@@ -128,33 +176,40 @@ grpc::ServerUnaryReactor* AnalysisService::ListRequests(
         const User& user = *call->user();
         QK_RETURN_IF_ERROR(CheckAllUsers(request.all_users(), user));
         QK_RETURN_IF_ERROR(CheckOffset(request.offset()));
-        std::vector<pb::ListedRequest> requests;
+        const ResultStore* store = core_->results.store;
+        std::vector<std::shared_ptr<KeptResult>> finished;
         std::map<std::string, int64_t> events;  // by id, of unfinished results
-        if (core_->results.store != nullptr) {
-          const std::optional<std::string> whose =
-              request.all_users() ? std::nullopt : std::optional(user.alias);
-          for (const auto& result : core_->results.store->List(whose)) {
+        if (store != nullptr) {
+          for (auto& result :
+               store->List(request.all_users() ? std::nullopt
+                                               : std::optional(user.alias))) {
             const KeptResult::State state = result->state();
             if (state.finished) {
-              requests.push_back(
-                  KeptToProto(*result, core_->results.store->ttl()));
+              finished.push_back(std::move(result));
             } else {
               events[result->header().request_id()] = state.events;
             }
           }
         }
-        for (const ListedRequest& listed : core_->run.scheduler->List()) {
-          if (!request.all_users() && listed.info.user->alias != user.alias) {
-            continue;
-          }
-          pb::ListedRequest& out = requests.emplace_back(ListedToProto(listed));
+        std::vector<ListedRequest> others = core_->run.scheduler->List();
+        std::erase_if(others, [&](const ListedRequest& listed) {
+          return (!request.all_users() &&
+                  listed.info.user->alias != user.alias) ||
+                 HasFinished(store, listed.info.id);
+        });
+        // Entries are made when their page is.
+        const size_t kept = finished.size();
+        const auto make = [&](int i) {
+          const auto index = static_cast<size_t>(i);
+          if (index < kept) return KeptToProto(*finished[index], *store);
+          pb::ListedRequest out = ListedToProto(others[index - kept]);
           const auto it = events.find(out.request_id());
           if (it != events.end()) out.set_events(it->second);
-        }
-        const auto next = FillPage(
-            static_cast<int>(requests.size()), request.offset(),
-            [&](int i) { return std::move(requests[i]); },
-            response->mutable_requests());
+          return out;
+        };
+        const auto next =
+            FillPage(static_cast<int>(kept + others.size()), request.offset(),
+                     make, response->mutable_requests());
         if (next.has_value()) response->set_next_offset(*next);
         return absl::OkStatus();
       });
@@ -178,16 +233,14 @@ grpc::ServerUnaryReactor* AnalysisService::Cancel(Context* context,
               absl::CancelledError(absl::StrCat("cancelled by ", user.alias)));
           response->set_was_running(true);
         }
-        bool kept = false;
-        if (core_->results.store != nullptr) {
-          for (const auto& result :
-               core_->results.store->List(user.role == UserRole::kOperator
-                                              ? std::nullopt
-                                              : std::optional(user.alias))) {
-            kept |= result->header().request_id() == id;
-          }
-        }
-        if (kept) core_->results.store->Drop(id);
+        ResultStore* store = core_->results.store;
+        const bool kept =
+            store != nullptr && store
+                                    ->Find(id, user.role == UserRole::kOperator
+                                                   ? std::nullopt
+                                                   : std::optional(user.alias))
+                                    .ok();
+        if (kept) store->Drop(id);
         return may || kept ? absl::OkStatus()
                            : absl::NotFoundError("request_id: no such request");
       });

@@ -7,8 +7,8 @@
 #include "absl/random/random.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_format.h"
-#include "absl/time/clock.h"
 #include "engine/base/check.h"
+#include "engine/base/monotonic.h"
 #include "grpc/grpc_security_constants.h"
 #include "grpc/support/time.h"
 #include "grpcpp/security/auth_context.h"
@@ -22,6 +22,9 @@ namespace {
 // gRPC sends a deadline as a rounded duration, so it may arrive later than the
 // client set it.
 constexpr absl::Duration kRounding = absl::Seconds(1);
+// Some clients write a timeout of years where they mean none. One that is
+// longer than this, and than the server's limit, counts as none.
+constexpr absl::Duration kNobodyWaits = absl::Hours(24);
 constexpr char kRequestIdKey[] = "x-qkscope-request-id";
 constexpr size_t kMaxLoggedPrompt = 4096;
 
@@ -57,6 +60,16 @@ std::optional<std::string> VerifiedSubject(
   return std::string(names[0].data(), names[0].size());
 }
 
+// Time until the call's deadline; infinite if it has none.
+absl::Duration TimeLeft(const grpc::CallbackServerContext& context) {
+  const gpr_timespec raw = context.raw_deadline();
+  if (gpr_time_cmp(raw, gpr_inf_future(raw.clock_type)) == 0) {
+    return absl::InfiniteDuration();
+  }
+  const gpr_timespec left = gpr_time_sub(raw, gpr_now(raw.clock_type));
+  return absl::Seconds(left.tv_sec) + absl::Nanoseconds(left.tv_nsec);
+}
+
 void AppendBounded(absl::string_view text, std::string* out) {
   if (!out->empty()) *out += '\n';
   const size_t room =
@@ -72,7 +85,7 @@ CallRecord::CallRecord(const CallParts* parts,
       context_(context),
       method_(method),
       id_(RandomId()),
-      start_(absl::Now()),
+      start_(MonotonicNow()),
       trace_(TraceOf(*context)) {
   context_->AddTrailingMetadata(kRequestIdKey, id_);
   parts_->calls->CallStarted();
@@ -109,24 +122,21 @@ absl::Status CallRecord::Authenticate() {
 }
 
 absl::Status CallRecord::SetDeadline(DeadlineRule rule) {
-  const absl::Time now = absl::Now();
   const absl::Duration longest =
       absl::Milliseconds(parts_->limits->max_deadline_ms);
-  const gpr_timespec raw = context_->raw_deadline();
-  const bool given = gpr_time_cmp(raw, gpr_inf_future(raw.clock_type)) != 0;
-  if (given) {
-    deadline_ = absl::FromChrono(context_->deadline());
-  } else if (rule == DeadlineRule::kServer) {
-    deadline_ = now + longest;
-  }
-  if (deadline_ <= now) {
+  absl::Duration left = TimeLeft(*context_);
+  if (left <= absl::ZeroDuration()) {
     return absl::DeadlineExceededError("deadline exceeded before execution");
   }
-  if (rule == DeadlineRule::kServer && deadline_ > now + longest + kRounding) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "deadline: %d s from now, limit %d s",
-        absl::ToInt64Seconds(deadline_ - now), absl::ToInt64Seconds(longest)));
+  if (rule == DeadlineRule::kServer) {
+    if (left > std::max(longest, kNobodyWaits)) left = longest;
+    if (left > longest + kRounding) {
+      return absl::InvalidArgumentError(absl::StrFormat(
+          "deadline: %d s from now, limit %d s", absl::ToInt64Seconds(left),
+          absl::ToInt64Seconds(longest)));
+    }
   }
+  deadline_ = MonotonicNow() + left;
   return absl::OkStatus();
 }
 
@@ -171,12 +181,11 @@ grpc::Status CallRecord::Finish(const absl::Status& status) {
       id_);
   if (finished_) return converted.status;
   finished_ = true;
-  const double seconds = absl::ToDoubleSeconds(absl::Now() - start_);
+  const double seconds = absl::ToDoubleSeconds(MonotonicNow() - start_);
   parts_->metrics->RpcHandled(method_, converted.status.error_code(), seconds);
   if (const auto reason = RefusalOf(status)) {
     parts_->metrics->CountRefusal(*reason);
   }
-  parts_->metrics->CountStreamedBytes(streamed_bytes);
   parts_->metrics->CountTokens(model, prompt_tokens, generated_tokens);
   WriteLog(status, converted, seconds);
   return converted.status;
@@ -220,7 +229,7 @@ UserRole RequiredRole(const std::string& method) {
 }
 
 absl::Status CancelledReason(const grpc::CallbackServerContext& context) {
-  if (absl::FromChrono(context.deadline()) <= absl::Now()) {
+  if (TimeLeft(context) <= absl::ZeroDuration()) {
     return absl::DeadlineExceededError("deadline exceeded");
   }
   return absl::CancelledError("cancelled by the client");

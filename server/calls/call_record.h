@@ -39,12 +39,14 @@ class CallRecord {
   // Every call begins with this, before the request is examined. Fails with
   // UNAVAILABLE if the server drains, UNAUTHENTICATED, PERMISSION_DENIED (all
   // RPCs outside the Analysis service need an operator), DEADLINE_EXCEEDED if
-  // the deadline has passed, INVALID_ARGUMENT if it is too far in the future.
+  // the deadline has passed, INVALID_ARGUMENT if it is too far in the future
+  // (but a deadline more than a day away counts as none).
   absl::Status Open(DeadlineRule rule = DeadlineRule::kServer);
 
   // The caller as of Open, even if the users file changes later. Requires that
   // Open has succeeded.
   const std::shared_ptr<const User>& user() const;
+  // A time of MonotonicNow, as all times of calls.
   absl::Time deadline() const { return deadline_; }
   // Finds only models that the user may use.
   ConvertContext convert_context() const;

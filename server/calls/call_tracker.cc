@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "absl/time/clock.h"
+#include "engine/base/monotonic.h"
 #include "server/common/refusal.h"
 
 namespace qk {
@@ -73,7 +73,7 @@ void CallTracker::Loop() {
           [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_; });
       if (stopping) return;
     }
-    const absl::Time now = absl::Now();
+    const absl::Time now = MonotonicNow();
     for (const auto& call : Alive()) call->Tick(now);
   }
 }

@@ -22,7 +22,7 @@ constexpr int64_t kFileOverhead = 4096;
   header.set_model(request.model.name);
   header.set_arms(static_cast<int>(request.spec.arms.size()));
   header.set_prompt_tokens(static_cast<int64_t>(request.spec.tokens.size()));
-  header.set_created_unix_ms(absl::ToUnixMillis(call.start));
+  header.set_created_unix_ms(absl::ToUnixMillis(absl::Now()));
   return header;
 }
 
@@ -49,9 +49,12 @@ absl::StatusOr<std::shared_ptr<KeptResult>> KeptRun::Start(
   QK_ASSIGN_OR_RETURN(
       PreparedRun prepared,
       PrepareRun(core.run, *call.user, std::move(request), wake));
-  auto result =
-      core.results.store->Create(header, prepared.buffer_bytes + kFileOverhead);
-  if (!result.ok()) return Refused(Refusal::kStreamBuffers, result.status());
+  auto result = core.results.store->Create(
+      header, prepared.buffer_bytes + kFileOverhead, call.user->budget);
+  if (absl::IsResourceExhausted(result.status())) {
+    return Refused(Refusal::kKeptResults, result.status());
+  }
+  if (!result.ok()) return result.status();
   run->result_ = *result;
   run->memory_ = std::move(prepared.memory);
   prepared.scheduled.answer = std::move(answer);
@@ -115,7 +118,7 @@ void KeptRun::Finish(const absl::Status& status) {
   finished_ = true;
   queue_->Discard();
   queue_.reset();
-  result_->Finish(status);
+  store_->Finish(result_.get(), status);
   const ConvertedStatus converted = ToGrpcStatus(status, id_);
   call_parts_->log->Info(
       "kept_run_ended",

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
+#include "engine/base/sha256.h"
 #include "server/calls/post_work.h"
 #include "server/calls/prepared_run.h"
 #include "server/common/delay_point.h"
@@ -19,6 +21,19 @@ namespace {
 // to fill a batch, and bounds the memory of a stream.
 constexpr size_t kWindow = 16;
 constexpr size_t kMaxIdBytes = 128;
+
+// What is remembered of an id, in 16 bytes: two ids with the same digest would
+// be a collision of SHA-256's first half.
+std::array<uint64_t, 2> DigestOf(const std::string& id) {
+  Sha256 sha256;
+  sha256.Update(id.data(), id.size());
+  const std::string hex = sha256.FinishHex();
+  std::array<uint64_t, 2> out = {};
+  for (size_t i = 0; i < out.size(); ++i) {
+    QK_CHECK(absl::SimpleHexAtoi(hex.substr(16 * i, 16), &out[i]));
+  }
+  return out;
+}
 
 }  // namespace
 
@@ -101,6 +116,7 @@ absl::Status ManyCall::TakeMessage(const grpc::ByteBuffer& bytes, bool held) {
   }
   if (is_spec) return TakeSpec(std::move(*message.mutable_spec()));
   if (!message.has_prompt()) return BadField("prompt", "must be set");
+  QK_RETURN_IF_ERROR(CountPrompt(held));
   TakePrompt(message.prompt(), bytes, held);
   return absl::OkStatus();
 }
@@ -157,13 +173,20 @@ void ManyCall::TakePrompt(const pb::AnalyzeManyPrompt& message,
   prompts_.push_back(std::move(prompt));
 }
 
+absl::Status ManyCall::CountPrompt(bool held) {
+  MutexLock lock(&mutex_);
+  if (held || ++prompts_read_ <= kMaxManyPrompts) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "prompt: limit ", kMaxManyPrompts, " in one stream; start another"));
+}
+
 absl::Status ManyCall::CheckId(const std::string& id, bool held) {
   if (id.empty() || id.size() > kMaxIdBytes) {
     return BadField(
         "prompt.id",
         absl::StrCat(id.size(), " bytes, must be 1 to ", kMaxIdBytes));
   }
-  if (!held && !ids_.insert(id).second) {
+  if (!held && !ids_.insert(DigestOf(id)).second) {
     return BadField("prompt.id",
                     absl::StrCat("'", Echo(id), "' is used twice"));
   }
@@ -222,11 +245,10 @@ void ManyCall::OnWriteDone(bool ok) {
   {
     MutexLock lock(&mutex_);
     watch_.End();
+    const int64_t bytes = static_cast<int64_t>(message_.Length());
+    CountSent(*run_parts_, request_->info().priority, bytes, &call_);
     if (writing_queue_ != nullptr) {
-      const int64_t bytes = static_cast<int64_t>(message_.Length());
       writing_queue_->Release(bytes);
-      run_parts_->scheduler->ChargeBytes(*call_.user(),
-                                         request_->info().priority, bytes);
       writing_answer_->Use({0, bytes});
       writing_queue_ = nullptr;
       writing_answer_ = nullptr;

@@ -3,14 +3,16 @@
 #ifndef QKSCOPE_SERVER_CALLS_MANY_CALL_H_
 #define QKSCOPE_SERVER_CALLS_MANY_CALL_H_
 
+#include <array>
 #include <atomic>
+#include <cstdint>
 #include <deque>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
@@ -69,6 +71,7 @@ class ManyCall
   void TakePrompt(const pb::AnalyzeManyPrompt& message,
                   const grpc::ByteBuffer& bytes, bool held)
       ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status CountPrompt(bool held) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status CheckId(const std::string& id, bool held)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Submit(const pb::AnalyzeManyPrompt& message, Prompt* prompt)
@@ -97,7 +100,9 @@ class ManyCall
   bool reads_done_ ABSL_GUARDED_BY(mutex_) = false;
   bool working_ ABSL_GUARDED_BY(mutex_) = false;  // a message is with the host
   std::shared_ptr<const pb::AnalyzeManySpec> spec_ ABSL_GUARDED_BY(mutex_);
-  std::set<std::string> ids_ ABSL_GUARDED_BY(mutex_);
+  int64_t prompts_read_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Of all prompts so far.
+  absl::flat_hash_set<std::array<uint64_t, 2>> ids_ ABSL_GUARDED_BY(mutex_);
   std::deque<Prompt> prompts_ ABSL_GUARDED_BY(mutex_);
   // The message of a prompt that was refused with RESOURCE_EXHAUSTED while
   // others run. It is tried again whenever one of them ends.

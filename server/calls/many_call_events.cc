@@ -52,7 +52,6 @@ ManyCall::FrontState ManyCall::AdvanceFront() {
       ++finished_prompts_;
       aggregator_.Add(prompt.frames);
       last_expanded_ = std::move(prompt.expanded);
-      call_.streamed_bytes += prompt.encoder->streamed_bytes();
       call_.generated_tokens += prompt.encoder->generated_tokens();
       PopFront();
       return FrontState::kDone;

@@ -109,6 +109,10 @@ void SetLimits(const Limits& limits, pb::Limits* out) {
   out->set_max_deadline_ms(limits.max_deadline_ms);
   out->set_max_score_pairs(limits.max_score_pairs);
   out->set_max_chunk_bytes(kMaxChunkBytes);
+  out->set_max_stop_strings(kMaxStops);
+  out->set_max_stop_string_bytes(kMaxStopBytes);
+  out->set_max_stop_token_ids(kMaxStops);
+  out->set_max_many_prompts(kMaxManyPrompts);
 }
 
 }  // namespace

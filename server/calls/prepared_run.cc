@@ -4,12 +4,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "engine/base/check.h"
+#include "engine/base/monotonic.h"
 #include "engine/model/model.h"
 #include "server/calls/model_info.h"
 #include "server/common/delay_point.h"
-#include "server/common/grpc_status.h"
 #include "server/common/refusal.h"
 #include "server/common/text.h"
 #include "server/schedule/admission.h"
@@ -97,7 +96,8 @@ void DescribeRequest(std::shared_ptr<ScheduledRequest> request, std::string id,
                      EventEncoder::Options* encoder) {
   encoder->request_id = std::move(id);
   // A request with many runs may have started long before this one.
-  encoder->queue_seconds = [request = std::move(request), now = absl::Now()] {
+  encoder->queue_seconds = [request = std::move(request),
+                            now = MonotonicNow()] {
     return std::max(0.0, absl::ToDoubleSeconds(request->started() - now));
   };
 }
@@ -109,6 +109,13 @@ absl::Status SubmitRuns(Scheduler* scheduler,
   const absl::Status status = scheduler->Submit(request, std::move(runs));
   if (absl::IsUnavailable(status)) return Refused(Refusal::kDraining, status);
   return ToClientStatus(status);
+}
+
+void CountSent(const RunParts& parts, Priority priority, int64_t bytes,
+               CallRecord* call) {
+  call->streamed_bytes += bytes;
+  parts.metrics->CountStreamedBytes(bytes);
+  parts.scheduler->ChargeBytes(*call->user(), priority, bytes);
 }
 
 absl::Status ToClientStatus(const absl::Status& end) {

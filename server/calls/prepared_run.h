@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "server/calls/call_record.h"
 #include "server/calls/run_cost.h"
 #include "server/calls/server_core.h"
 #include "server/events/event_encoder.h"
@@ -44,6 +45,11 @@ absl::StatusOr<PreparedRun> PrepareRun(const RunParts& parts, const User& user,
 absl::Status SubmitRuns(Scheduler* scheduler,
                         const std::shared_ptr<ScheduledRequest>& request,
                         std::vector<ScheduledRun> runs);
+
+// Counts bytes of a stream that were handed to gRPC: in the metrics, in the
+// call's log line, and against the user's budget.
+void CountSent(const RunParts& parts, Priority priority, int64_t bytes,
+               CallRecord* call);
 
 // Converts the status that a run ended with to the one that the client gets. If
 // memory, the queue or a budget was the problem, the status is

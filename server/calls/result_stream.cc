@@ -96,9 +96,8 @@ absl::Status ResultStream::BeginResult(const grpc::ByteBuffer& bytes) {
     if (!answer.ok()) return ToClientStatus(answer.status());
     answer_ = *std::move(answer);
   }
-  result_ = std::move(result);
-  call_.model = result_->header().model();
-  seq_ = request.from_seq();
+  call_.model = result->header().model();
+  ReadFrom(std::move(result), request.from_seq());
   return absl::OkStatus();
 }
 
@@ -134,8 +133,19 @@ absl::Status ResultStream::BeginAnalyze(const grpc::ByteBuffer& bytes) {
   MutexLock lock(&mutex_);
   detached_ = request.detach();
   accepted_ = false;
-  result_ = std::move(result);
+  ReadFrom(std::move(result), 0);
   return absl::OkStatus();
+}
+
+void ResultStream::ReadFrom(std::shared_ptr<KeptResult> result,
+                            int64_t from_seq) {
+  reader_ = std::make_unique<ResultReader>(
+      std::move(result), from_seq,
+      [executor = core_->run.executor, weak = weak_from_this()] {
+        executor->Post([weak] {
+          if (auto stream = weak.lock()) stream->Pump();
+        });
+      });
 }
 
 void ResultStream::OnWriteDone(bool ok) {
@@ -145,9 +155,7 @@ void ResultStream::OnWriteDone(bool ok) {
     watch_.End();
     const int64_t bytes = static_cast<int64_t>(message_.Length());
     message_.Clear();
-    call_.streamed_bytes += bytes;
-    core_->run.scheduler->ChargeBytes(*call_.user(), Priority::kInteractive,
-                                      bytes);
+    CountSent(core_->run, Priority::kInteractive, bytes, &call_);
     if (answer_ != nullptr) answer_->Use({0, bytes});
     if (!ok && !end_.has_value()) end_ = CancelledReason(*context_);
   }
@@ -170,30 +178,23 @@ void ResultStream::PrepareNext() {
 
 void ResultStream::ReadAhead() {
   MutexLock lock(&mutex_);
-  if (result_ == nullptr || ahead_.has_value() || end_.has_value() ||
+  if (reader_ == nullptr || ahead_.has_value() || end_.has_value() ||
       detached_) {
     return;
   }
   auto next = Get();
-  if (next.ok() && next->kind == KeptResult::Next::kEvent) {
+  if (next.ok() && next->kind == ResultReader::Event::kEvent) {
     ahead_ = *std::move(next);
   }
 }
 
-absl::StatusOr<KeptResult::Next> ResultStream::Get() {
+absl::StatusOr<ResultReader::Event> ResultStream::Get() {
   if (ahead_.has_value()) return *std::exchange(ahead_, std::nullopt);
-  auto next = result_->Get(
-      seq_, [executor = core_->run.executor, weak = weak_from_this()] {
-        executor->Post([weak] {
-          if (auto stream = weak.lock()) stream->Pump();
-        });
-      });
-  if (next.ok() && next->kind == KeptResult::Next::kEvent) ++seq_;
-  return next;
+  return reader_->Next();
 }
 
 bool ResultStream::NextMessage() {
-  if (result_ == nullptr) return false;  // its turn has not come
+  if (reader_ == nullptr) return false;  // its turn has not come
   if (!std::exchange(accepted_, true)) {
     pb::AnalyzeEvent event;
     event.mutable_accepted()->set_request_id(call_.id());
@@ -207,9 +208,9 @@ bool ResultStream::NextMessage() {
   auto next = Get();
   if (!next.ok()) {
     end_ = next.status();
-  } else if (next->kind == KeptResult::Next::kEnd) {
+  } else if (next->kind == ResultReader::Event::kEnd) {
     end_ = next->status;
-  } else if (next->kind == KeptResult::Next::kEvent) {
+  } else if (next->kind == ResultReader::Event::kEvent) {
     message_ = ToByteBuffer(std::move(next->event));
     return true;
   }

@@ -43,9 +43,12 @@ class ResultStream : public EventStream {
   absl::Status BeginAnalyze(const grpc::ByteBuffer& bytes)
       ABSL_LOCKS_EXCLUDED(mutex_);
   bool NextMessage() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) override;
-  // Returns the next event, from ahead_ if that is set. If there is none yet,
-  // Pump will be called when there is.
-  absl::StatusOr<KeptResult::Next> Get() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Pump will be called when there is more.
+  void ReadFrom(std::shared_ptr<KeptResult> result, int64_t from_seq)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Returns the next event, from ahead_ if that is set.
+  absl::StatusOr<ResultReader::Event> Get()
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void PrepareNext() override;
   // Reads the next event into ahead_ while a write is in flight.
   void ReadAhead() ABSL_LOCKS_EXCLUDED(mutex_);
@@ -53,12 +56,11 @@ class ResultStream : public EventStream {
   const ServerCore* const core_;
   // What the answer may still use of the user's budget; nullptr: not known.
   std::shared_ptr<UsageHold> answer_ ABSL_GUARDED_BY(mutex_);
-  std::shared_ptr<KeptResult> result_ ABSL_GUARDED_BY(mutex_);
+  std::unique_ptr<ResultReader> reader_ ABSL_GUARDED_BY(mutex_);
   // Whether Accepted, which has the request's id, was sent or is not needed.
   bool accepted_ ABSL_GUARDED_BY(mutex_) = true;
   bool detached_ ABSL_GUARDED_BY(mutex_) = false;
-  int64_t seq_ ABSL_GUARDED_BY(mutex_) = 0;  // of the next event to read
-  std::optional<KeptResult::Next> ahead_ ABSL_GUARDED_BY(mutex_);
+  std::optional<ResultReader::Event> ahead_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace qk

@@ -125,8 +125,7 @@ void RunStream::OnWriteDone(bool ok) {
     const int64_t bytes = static_cast<int64_t>(message_.Length());
     message_.Clear();
     queue_->Release(bytes);
-    run_parts_->scheduler->ChargeBytes(*call_.user(), request_->info().priority,
-                                       bytes);
+    CountSent(*run_parts_, request_->info().priority, bytes, &call_);
     answer_->Use({0, bytes});
   }
   // If the write failed, the run must end, too.
@@ -185,7 +184,6 @@ bool RunStream::NextMessage() {
 
 grpc::Status RunStream::FinishRecord() {
   if (encoder_.has_value()) {
-    call_.streamed_bytes = encoder_->streamed_bytes();
     call_.generated_tokens = encoder_->generated_tokens();
   }
   if (request_ != nullptr && request_->started() < absl::InfiniteFuture()) {

@@ -249,7 +249,7 @@ absl::Status ScoreCall::MakeAnswer() {
   auto room = run_parts_->buffers->Take(call_.user()->alias, bytes);
   if (!room.ok()) return Refused(Refusal::kStreamBuffers, room.status());
   room_ = *std::move(room);
-  call_.streamed_bytes = bytes;
+  CountSent(*run_parts_, request_->info().priority, bytes, &call_);
   *response_ = ToByteBuffer(answer);
   return absl::OkStatus();
 }

@@ -8,8 +8,8 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "engine/base/monotonic.h"
 #include "grpc/grpc.h"
 #include "grpcpp/server_context.h"
 #include "server/observe/metrics.h"
@@ -23,7 +23,7 @@ class WriteWatch {
     std::string message;
   };
 
-  void Begin() { started_ = absl::Now(); }
+  void Begin() { started_ = MonotonicNow(); }
   void End() { started_.reset(); }
   bool writing() const { return started_.has_value(); }
 

@@ -6,12 +6,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "qkscope/v1/error.pb.h"
+#include "server/common/retry_after.h"
 #include "server/common/text.h"
 
 namespace qk {
 namespace {
 
-constexpr char kRetryUrl[] = "type.googleapis.com/google.rpc.RetryInfo";
 constexpr char kRequestUrl[] = "type.googleapis.com/google.rpc.RequestInfo";
 
 // Enough for any of our messages, and well below the 8 KiB of metadata that
@@ -28,10 +28,10 @@ std::string Details(const absl::Status& status, const grpc::Status& sent,
   ::qkscope::v1::RpcStatus out;
   out.set_code(static_cast<int>(sent.error_code()));
   out.set_message(sent.error_message());
-  const auto retry = status.GetPayload(kRetryUrl);
+  const auto retry = status.GetPayload(kRetryInfoUrl);
   if (retry.has_value()) {
     google::protobuf::Any* any = out.add_details();
-    any->set_type_url(kRetryUrl);
+    any->set_type_url(kRetryInfoUrl);
     any->set_value(std::string(*retry));
   }
   ::qkscope::v1::RequestInfo request;
@@ -43,26 +43,6 @@ std::string Details(const absl::Status& status, const grpc::Status& sent,
 }
 
 }  // namespace
-
-absl::Status WithRetryAfter(absl::Status status, absl::Duration delay) {
-  ::qkscope::v1::RetryInfo info;
-  const int64_t seconds = absl::IDivDuration(delay, absl::Seconds(1), &delay);
-  info.mutable_retry_delay()->set_seconds(seconds);
-  info.mutable_retry_delay()->set_nanos(
-      static_cast<int>(absl::ToInt64Nanoseconds(delay)));
-  status.SetPayload(kRetryUrl, absl::Cord(info.SerializeAsString()));
-  return status;
-}
-
-std::optional<absl::Duration> RetryAfter(const absl::Status& status) {
-  const auto payload = status.GetPayload(kRetryUrl);
-  ::qkscope::v1::RetryInfo info;
-  if (!payload.has_value() || !info.ParseFromString(std::string(*payload))) {
-    return std::nullopt;
-  }
-  return absl::Seconds(info.retry_delay().seconds()) +
-         absl::Nanoseconds(info.retry_delay().nanos());
-}
 
 ConvertedStatus ToGrpcStatus(const absl::Status& status,
                              const std::string& request_id) {

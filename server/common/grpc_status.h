@@ -2,18 +2,12 @@
 #ifndef QKSCOPE_SERVER_COMMON_GRPC_STATUS_H_
 #define QKSCOPE_SERVER_COMMON_GRPC_STATUS_H_
 
-#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
-#include "absl/time/time.h"
 #include "grpcpp/support/status.h"
 
 namespace qk {
-
-// Attaches the delay before a retry; clients get it as google.rpc.RetryInfo.
-absl::Status WithRetryAfter(absl::Status status, absl::Duration delay);
-std::optional<absl::Duration> RetryAfter(const absl::Status& status);
 
 struct ConvertedStatus {
   grpc::Status status;

@@ -26,6 +26,14 @@ struct Limits {
 // reader that has stopped reading costs about two chunks inside gRPC.
 inline constexpr int kMaxChunkBytes = 256 * 1024;
 
+// Of one AnalyzeMany stream, which remembers the id of each.
+inline constexpr int64_t kMaxManyPrompts = int64_t{1} << 20;
+
+// Strings and tokens that end a generation: how many of each, and the bytes of
+// one string.
+inline constexpr int kMaxStops = 64;
+inline constexpr int kMaxStopBytes = 1024;
+
 // The largest answer of a unary call. gRPC clients accept messages of up to
 // 4 MiB by default; the margin is for field headers.
 inline constexpr int64_t kMaxAnswerBytes = (4 << 20) - (64 << 10);

@@ -4,7 +4,7 @@
 
 #include "absl/strings/cord.h"
 #include "absl/time/time.h"
-#include "server/common/grpc_status.h"
+#include "server/common/retry_after.h"
 
 namespace qk {
 namespace {
@@ -55,6 +55,8 @@ const char* RefusalName(Refusal reason) {
       return "draining";
     case Refusal::kModelState:
       return "model_state";
+    case Refusal::kKeptResults:
+      return "kept_results";
     case Refusal::kUserBudget:
       return "user_budget";
   }

@@ -18,6 +18,7 @@ enum class Refusal {
   kResponseSize,
   kDraining,
   kModelState,
+  kKeptResults,  // the status already says when to try again
   kUserBudget,
 };
 

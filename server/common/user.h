@@ -20,6 +20,10 @@ struct UserBudget {
   // wait.
   int max_in_flight = 0;
   int max_queued = 0;
+  // Results kept at one time, and their bytes; 0: the store's own limit for
+  // each user.
+  int64_t max_kept_results = 0;
+  int64_t max_kept_bytes = 0;
 
   bool operator==(const UserBudget&) const = default;
 };

@@ -219,7 +219,19 @@ absl::Status SetSpool(const ::qkscope::v1::SpoolConfig& in,
   ResultStore::Options spool;
   spool.directory = in.directory();
   QK_RETURN_IF_ERROR(check.Limit("spool.max_bytes", in.has_max_bytes(),
-                                 in.max_bytes(), &spool.max_bytes));
+                                 in.max_bytes(), &spool.most.bytes));
+  QK_RETURN_IF_ERROR(check.Limit("spool.max_results", in.has_max_results(),
+                                 in.max_results(), &spool.most.results));
+  // Nobody alone may fill what others need, too.
+  const int64_t users = out->access.has_users() ? 4 : 1;
+  spool.most_per_user = {std::max<int64_t>(1, spool.most.results / users),
+                         std::max<int64_t>(1, spool.most.bytes / users)};
+  QK_RETURN_IF_ERROR(
+      check.Limit("spool.max_results_per_user", in.has_max_results_per_user(),
+                  in.max_results_per_user(), &spool.most_per_user.results));
+  QK_RETURN_IF_ERROR(
+      check.Limit("spool.max_bytes_per_user", in.has_max_bytes_per_user(),
+                  in.max_bytes_per_user(), &spool.most_per_user.bytes));
   int64_t ttl = absl::ToInt64Seconds(spool.ttl);
   QK_RETURN_IF_ERROR(
       check.Limit("spool.ttl_s", in.has_ttl_s(), in.ttl_s(), &ttl));
@@ -297,9 +309,6 @@ absl::StatusOr<ServerOptions> OptionsFromConfig(const ServerConfig& config,
   QK_RETURN_IF_ERROR(SetLimits(config.limits(), check, &out.limits));
   QK_RETURN_IF_ERROR(SetLogLevel(config, check, &out));
   QK_RETURN_IF_ERROR(SetWeightCheck(config, check, &out.check_weights));
-  if (config.has_spool()) {
-    QK_RETURN_IF_ERROR(SetSpool(config.spool(), check, &out));
-  }
   if (config.has_backend()) out.backend = config.backend();
   out.device = config.device();
   if (config.has_matmul()) out.matmul = config.matmul();
@@ -319,6 +328,9 @@ absl::StatusOr<ServerOptions> OptionsFromConfig(const ServerConfig& config,
   }
   QK_RETURN_IF_ERROR(SetTimes(config, check, &out));
   QK_RETURN_IF_ERROR(SetAccess(config, source, check, &out));
+  if (config.has_spool()) {
+    QK_RETURN_IF_ERROR(SetSpool(config.spool(), check, &out));
+  }
   if (config.has_tls())
     QK_RETURN_IF_ERROR(SetTls(config.tls(), check, &out.access.tls));
   QK_RETURN_IF_ERROR(

@@ -10,9 +10,6 @@
 namespace qk {
 namespace {
 
-constexpr int kMaxStops = 64;
-constexpr size_t kMaxStopBytes = 1024;
-
 absl::Status CheckLength(const pb::GenerateSpec& in, const ModelView& model,
                          int prompt_tokens, const Limits& limits) {
   const int wanted = in.max_new_tokens();
@@ -66,7 +63,7 @@ absl::Status ConvertStops(const pb::GenerateSpec& in, const ModelView& model,
   }
   for (int i = 0; i < in.stop_strings_size(); ++i) {
     const std::string& text = in.stop_strings(i);
-    if (!text.empty() && text.size() <= kMaxStopBytes) continue;
+    if (!text.empty() && text.size() <= size_t{kMaxStopBytes}) continue;
     return BadField(absl::StrFormat("stop_strings[%d]", i),
                     absl::StrFormat("must be 1 to %d bytes, got %d",
                                     kMaxStopBytes, text.size()));

@@ -5,8 +5,8 @@
 #include <cstring>
 #include <utility>
 
-#include "absl/time/clock.h"
 #include "engine/base/crc32c.h"
+#include "engine/base/monotonic.h"
 #include "server/common/limits.h"
 #include "server/convert/convert_enums.h"
 #include "server/convert/convert_fields.h"
@@ -88,7 +88,7 @@ pb::AnalyzeEvent* EventEncoder::Append() {
 void EventEncoder::Start() {
   if (started_) return;
   started_ = true;
-  first_event_ = absl::Now();
+  first_event_ = MonotonicNow();
   pb::AnalyzeEvent* event = &ready_.emplace_back();
   event->set_seq(seq_++);
   pb::Started* started = event->mutable_started();
@@ -202,16 +202,26 @@ void EventEncoder::Take(ArmLogits logits) {
       non_finite_[logits.arm].logits.insert(position.position);
     }
   }
-  size_t i = 0;
-  do {
-    pb::Logits* out = Append()->mutable_logits();
-    out->set_arm(ArmName(logits.arm));
-    int64_t bytes = 0;
-    for (; i < logits.logits.size() && bytes < kMaxEventBytes; ++i) {
-      bytes += kVarint + (kVarint + 4) * logits.logits[i].ids.size();
-      *out->add_positions() = PositionToProto(logits.logits[i]);
-    }
-  } while (i < logits.logits.size());
+  Start();
+  logits_ = std::move(logits);
+  next_position_ = 0;
+}
+
+// They may be large, so they become events one after another.
+void EventEncoder::NextLogits(pb::AnalyzeEvent* event) {
+  event->Clear();
+  event->set_seq(seq_++);
+  pb::Logits* out = event->mutable_logits();
+  out->set_arm(ArmName(logits_->arm));
+  std::vector<PositionLogits>& positions = logits_->logits;
+  int64_t bytes = 0;
+  for (; next_position_ < positions.size() && bytes < kMaxEventBytes;
+       ++next_position_) {
+    const PositionLogits position = std::move(positions[next_position_]);
+    bytes += kVarint + (kVarint + 4) * position.ids.size();
+    *out->add_positions() = PositionToProto(position);
+  }
+  if (next_position_ == positions.size()) logits_.reset();
 }
 
 // Analyze and Generate request no scores.
@@ -245,6 +255,10 @@ bool EventEncoder::Next(pb::AnalyzeEvent* event) {
   }
   if (frame_.has_value()) {
     NextChunk(event);
+    return true;
+  }
+  if (logits_.has_value()) {
+    NextLogits(event);
     return true;
   }
   if (!end_.has_value() || done_) return false;
@@ -285,7 +299,8 @@ void EventEncoder::FillFinished(const RunEnd& end, pb::Finished* finished) {
   times->set_decode_ms(Milliseconds(end.times.decode));
   times->set_capture_ms(Milliseconds(end.times.capture));
   times->set_compare_ms(Milliseconds(end.times.compare));
-  times->set_stream_ms(absl::ToDoubleMilliseconds(absl::Now() - first_event_));
+  times->set_stream_ms(
+      absl::ToDoubleMilliseconds(MonotonicNow() - first_event_));
   pb::Manifest* manifest = finished->mutable_manifest();
   *manifest = std::move(options_.manifest);
   for (auto& [key, digest] : digests_) {

@@ -80,6 +80,7 @@ class EventEncoder {
   void Start();
   pb::AnalyzeEvent* Append();
   void NextChunk(pb::AnalyzeEvent* event);
+  void NextLogits(pb::AnalyzeEvent* event);
   void UpdateDigest();
   void FillArm(int index, const ArmSummary& arm, pb::ArmSummary* out);
   void FillFinished(const RunEnd& end, pb::Finished* finished);
@@ -92,6 +93,9 @@ class EventEncoder {
   std::optional<LayerFrame> frame_;
   pb::Layer header_;
   size_t offset_ = 0;
+  // The logits that are being split, and the next of their positions.
+  std::optional<ArmLogits> logits_;
+  size_t next_position_ = 0;
   std::map<DigestKey, Digest> digests_;
   std::map<int, NonFinite> non_finite_;  // by arm
   std::optional<RunEnd> end_;

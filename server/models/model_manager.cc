@@ -45,7 +45,8 @@ absl::StatusOr<std::unique_ptr<ModelManager>> ModelManager::Create(
   std::unique_ptr<ModelManager> manager(new ModelManager(std::move(parts)));
   if (manager->parts_.admin.enabled) {
     QK_ASSIGN_OR_RETURN(manager->root_,
-                        ModelRoot::Open(manager->parts_.admin.root));
+                        ModelRoot::Open(manager->parts_.admin.root,
+                                        manager->parts_.max_descriptors));
     manager->loader_ = std::make_unique<Executor>(1);
     manager->watcher_ = std::thread([m = manager.get()] { m->Watch(); });
   }

@@ -32,6 +32,8 @@ class ModelManager {
   struct Parts {
     Limits limits;
     ModelAdminOptions admin;
+    // Descriptors for the files of a model that LoadModel loads.
+    int max_descriptors = 0;
     WeightCheck check_weights = WeightCheck::kAuto;
     Backend* backend = nullptr;
     ModelRegistry* registry = nullptr;

@@ -4,8 +4,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/access/users.h"
-#include "server/common/grpc_status.h"
 #include "server/common/refusal.h"
+#include "server/common/retry_after.h"
 #include "server/common/text.h"
 
 namespace qk {

@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -23,9 +24,6 @@
 
 namespace qk {
 namespace {
-
-// Limit on the files of one model; each takes a descriptor.
-constexpr size_t kMaxFiles = 512;
 
 absl::string_view BaseName(absl::string_view path) {
   return path.substr(path.rfind('/') + 1);  // npos + 1 is 0
@@ -85,6 +83,17 @@ absl::Status CheckPath(absl::string_view path) {
   return absl::OkStatus();
 }
 
+absl::Status TooManyFiles(int most) {
+  if (most == kMaxModelFiles) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("path: the folder has more than ", most, " model files"));
+  }
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "path: the folder has more than ", most,
+      " model files, for which this server has no descriptors; raise its limit "
+      "on open files (ulimit -n, LimitNOFILE)"));
+}
+
 // Whether the loader may read the file of that name.
 bool IsModelFile(absl::string_view name) {
   return absl::EndsWith(name, ".json") ||
@@ -107,13 +116,14 @@ PinnedModel::~PinnedModel() {
 }
 
 absl::StatusOr<std::unique_ptr<ModelRoot>> ModelRoot::Open(
-    const std::string& directory) {
+    const std::string& directory, int max_files) {
   const int fd = open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) {
     return absl::InvalidArgumentError(absl::StrCat(
         "model_admin.root: '", directory, "': ", std::strerror(errno)));
   }
-  return std::unique_ptr<ModelRoot>(new ModelRoot(fd));
+  return std::unique_ptr<ModelRoot>(
+      new ModelRoot(fd, std::min(max_files, kMaxModelFiles)));
 }
 
 ModelRoot::~ModelRoot() { close(fd_); }
@@ -196,9 +206,8 @@ absl::Status ModelRoot::PinFolder(const std::string& path,
                                   PinnedModel* out) const {
   return ForEachName(path, [&](absl::string_view name) -> absl::Status {
     if (!IsModelFile(name)) return absl::OkStatus();
-    if (out->links_.size() == kMaxFiles) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "path: the folder has more than ", kMaxFiles, " model files"));
+    if (static_cast<int>(out->links_.size()) == max_files_) {
+      return TooManyFiles(max_files_);
     }
     const absl::Status status = PinFile(absl::StrCat(path, "/", name), out);
     // A broken link is skipped; if the model needs it, loading fails.

@@ -34,10 +34,14 @@ class PinnedModel {
   std::vector<int> fds_;
 };
 
+// Limit on the files of one model; each takes a descriptor.
+inline constexpr int kMaxModelFiles = 512;
+
 class ModelRoot {
  public:
+  // `max_files`: how many descriptors a model may take, if that is less.
   static absl::StatusOr<std::unique_ptr<ModelRoot>> Open(
-      const std::string& directory);
+      const std::string& directory, int max_files = kMaxModelFiles);
   ~ModelRoot();
   ModelRoot(const ModelRoot&) = delete;
   ModelRoot& operator=(const ModelRoot&) = delete;
@@ -51,7 +55,7 @@ class ModelRoot {
       const std::string& path) const;
 
  private:
-  explicit ModelRoot(int fd) : fd_(fd) {}
+  ModelRoot(int fd, int max_files) : fd_(fd), max_files_(max_files) {}
 
   // Opens with O_PATH, which has no side effects on devices and FIFOs.
   absl::StatusOr<int> OpenBeneath(const std::string& path) const;
@@ -66,6 +70,7 @@ class ModelRoot {
   absl::Status PinFolder(const std::string& path, PinnedModel* out) const;
 
   const int fd_;
+  const int max_files_;
 };
 
 }  // namespace qk

@@ -6,19 +6,17 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <limits>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "engine/base/check.h"
+#include "engine/base/monotonic.h"
 #include "server/common/text.h"
 #include "server/net/addresses.h"
 
@@ -28,18 +26,6 @@ namespace {
 // Pause before the next try while there are no descriptors.
 constexpr int kRetryMs = 10;
 constexpr absl::Duration kLogEvery = absl::Seconds(1);
-
-// The kernel assigns the lowest free descriptor, so a descriptor's number tells
-// how many are open. The reserve is for model files, results and probes.
-int FirstReservedDescriptor() {
-  rlimit limit = {};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 ||
-      limit.rlim_cur > std::numeric_limits<int>::max()) {
-    return std::numeric_limits<int>::max();
-  }
-  const int all = static_cast<int>(limit.rlim_cur);
-  return all - std::clamp(all / 4, 8, 128);
-}
 
 absl::Status SystemError(const char* what) {
   return absl::UnavailableError(absl::StrCat(what, ": ", std::strerror(errno)));
@@ -97,7 +83,7 @@ absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Listen(
                       ResolveListening(options.address));
   std::unique_ptr<Acceptor> acceptor(new Acceptor(connections, log));
   acceptor->port_ = where.port;
-  acceptor->first_reserved_ = FirstReservedDescriptor();
+  acceptor->descriptors_end_ = options.descriptors_end;
   acceptor->stop_event_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (acceptor->stop_event_ < 0) return SystemError("eventfd");
   absl::Status status;
@@ -202,7 +188,7 @@ bool Acceptor::AcceptAll(int listener) {
     }
     if (probe) {
       on_probe_(listener, fd);
-    } else if (fd < first_reserved_) {
+    } else if (fd < descriptors_end_) {
       connections_->Add(fd, peer);
       on_connection_(listener, fd);
     } else {
@@ -214,7 +200,7 @@ bool Acceptor::AcceptAll(int listener) {
 
 void Acceptor::CountShed() {
   ++shed_;
-  const absl::Time now = absl::Now();
+  const absl::Time now = MonotonicNow();
   if (now - shed_logged_ < kLogEvery) return;
   log_->Warn("connections_shed",
              {{"count", shed_}, {"reason", "too many open descriptors"}});

@@ -1,8 +1,8 @@
 // The listener: accepts connections and hands them to gRPC.
 //
 // gRPC's own listener stops accepting for good once it runs out of file
-// descriptors (CVE-2023-4785). This one reserves some, and closes at once the
-// connections that would use the reserve.
+// descriptors (CVE-2023-4785). This one closes at once the connections that
+// would use what is reserved for other things.
 #ifndef QKSCOPE_SERVER_NET_ACCEPTOR_H_
 #define QKSCOPE_SERVER_NET_ACCEPTOR_H_
 
@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <set>
 #include <string>
@@ -33,6 +34,9 @@ class Acceptor {
     // TCP_USER_TIMEOUT: how long sent data may stay unacknowledged, or a peer's
     // receive window closed.
     absl::Duration peer_timeout = absl::Seconds(10);
+    // A connection whose descriptor would be this one or a higher one is closed
+    // at once (DescriptorShares::connections_end).
+    int descriptors_end = std::numeric_limits<int>::max();
   };
   // Binds and listens. Registers every connection with `connections`; it and
   // `log` must outlive the acceptor.
@@ -70,8 +74,8 @@ class Acceptor {
   Connections* const connections_;
   Log* const log_;
   int port_ = 0;
-  int stop_event_ = -1;     // eventfd
-  int first_reserved_ = 0;  // descriptors from this one on are reserved
+  int stop_event_ = -1;      // eventfd
+  int descriptors_end_ = 0;  // Options::descriptors_end
   ConnectionHandler on_connection_;
   ConnectionHandler on_probe_;
   // The thread's own.

@@ -112,8 +112,17 @@ Metrics::Metrics(const Options& options)
                       "Bytes of buffers reserved for results.")
                     .Add({})),
       streamed_(Counter("qkscope_streamed_bytes_total",
-                        "Payload bytes handed to gRPC.")
+                        "Bytes of results handed to gRPC, which users are "
+                        "charged for.")
                     .Add({})),
+      kept_results_(
+          Gauge("qkscope_kept_results", "Results in the spool.").Add({})),
+      kept_bytes_(Gauge("qkscope_kept_bytes",
+                        "Bytes of results in the spool, or reserved there.")
+                      .Add({})),
+      spool_errors_(Counter("qkscope_spool_errors_total",
+                            "Failures of the spool's folder and files.")
+                        .Add({})),
       pass_rows_(OneHistogram(registry_, "qkscope_pass_rows", "Rows per pass.",
                               PowersOfFour())),
       pass_sequences_(OneHistogram(registry_, "qkscope_pass_sequences",
@@ -262,6 +271,8 @@ void Metrics::CountStreamedBytes(int64_t bytes) {
   streamed_.Increment(static_cast<double>(bytes));
 }
 
+void Metrics::CountSpoolError() { spool_errors_.Increment(); }
+
 void Metrics::AddLayerStatistics(const std::string& model,
                                  const LayerFrame& frame) {
   const char* tensor = TensorLabel(frame.point);
@@ -312,6 +323,11 @@ std::vector<prometheus::MetricFamily> Metrics::Collect() const {
   }
   if (options_.buffers != nullptr) {
     reserved_.Set(static_cast<double>(options_.buffers->taken()));
+  }
+  if (options_.read_kept != nullptr) {
+    const Kept kept = options_.read_kept();
+    kept_results_.Set(static_cast<double>(kept.results));
+    kept_bytes_.Set(static_cast<double>(kept.bytes));
   }
   std::vector<prometheus::MetricFamily> all = registry_.Collect();
   if (options_.read_device != nullptr) {

@@ -26,15 +26,19 @@
 #include "prometheus/gauge.h"
 #include "prometheus/histogram.h"
 #include "prometheus/registry.h"
+#include "server/common/byte_pool.h"
 #include "server/common/cancel_reason.h"
 #include "server/common/refusal.h"
-#include "server/common/byte_pool.h"
 #include "server/schedule/scheduler_observer.h"
 
 namespace qk {
 
 class Metrics : public prometheus::Collectable, public SchedulerObserver {
  public:
+  struct Kept {
+    int64_t results = 0;
+    int64_t bytes = 0;
+  };
   struct Options {
     std::string version;
     std::vector<std::string> methods;
@@ -43,6 +47,7 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
     int max_layer_series = 400;
     const BytePool* buffers = nullptr;
     const std::atomic<int64_t>* buffered = nullptr;
+    std::function<Kept()> read_kept = nullptr;
     // What the device says of itself, and its name. nullptr: nobody asks.
     std::function<DeviceReading()> read_device = nullptr;
     std::string device = {};
@@ -70,6 +75,7 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
   void CountCancelled(CancelReason reason);
   void CountTokens(const std::string& model, int64_t prompt, int64_t generated);
   void CountStreamedBytes(int64_t bytes);
+  void CountSpoolError();
   // `frame` must belong to the prefill of an undisrupted arm.
   void AddLayerStatistics(const std::string& model, const LayerFrame& frame);
 
@@ -118,6 +124,9 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
   prometheus::Gauge& buffered_;
   prometheus::Gauge& reserved_;
   prometheus::Counter& streamed_;
+  prometheus::Gauge& kept_results_;
+  prometheus::Gauge& kept_bytes_;
+  prometheus::Counter& spool_errors_;
   prometheus::Histogram& pass_rows_;
   prometheus::Histogram& pass_sequences_;
   prometheus::Histogram& pass_duration_;

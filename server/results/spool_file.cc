@@ -9,20 +9,32 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/time/time.h"
 #include "engine/base/check.h"
 #include "engine/base/crc32c.h"
+#include "engine/base/utf8.h"
 #include "server/common/delay_point.h"
+#include "server/common/retry_after.h"
 
 namespace qk {
 namespace {
 
 constexpr char kHeader = 'H', kEvent = 'E', kEnd = 'Z';
 // Bytes before a record's payload: type, length, CRC-32C (little-endian).
-constexpr size_t kRecordHeaderBytes = 1 + 4 + 4;
+constexpr int64_t kRecordHeaderBytes = 1 + 4 + 4;
 // Far above the size of any event, which gRPC limits to 4 MiB.
 constexpr uint32_t kMaxPayload = 64u << 20;
+// The end lies in the last bytes of the file: its message is cut off.
+constexpr size_t kMaxEndMessage = 2048;
+constexpr int64_t kLongestEnd = 4096;
+// Bytes that Skip reads at a time, which hold many small events.
+constexpr int64_t kSkipBytes = 4096;
+// Nobody knows when a full disk will have room. Results expire meanwhile.
+constexpr absl::Duration kDiskFullRetry = absl::Seconds(30);
+constexpr absl::Duration kShortageRetry = absl::Seconds(1);
 
 void Put32(uint32_t value, char* out) {
   for (int i = 0; i < 4; ++i) out[i] = static_cast<char>(value >> (8 * i));
@@ -37,33 +49,32 @@ uint32_t Get32(const char* in) {
   return value;
 }
 
-absl::Status Failed(const char* what) {
-  const int error = errno;
-  const std::string message =
-      absl::StrCat("spool: cannot ", what, ": ", std::strerror(error));
-  if (error == ENOSPC || error == EDQUOT) {
-    return absl::ResourceExhaustedError(message);
-  }
-  if (error == EEXIST) return absl::AlreadyExistsError(message);
-  if (error == ENOENT) return absl::NotFoundError(message);
-  return absl::UnavailableError(message);
-}
-
-bool ReadAll(int fd, int64_t offset, size_t size, char* out) {
-  while (size > 0) {
-    const ssize_t got = pread(fd, out, size, offset);
+// Reads up to `size` bytes; returns how many there are, -1 on an error.
+int64_t ReadSome(int fd, int64_t offset, int64_t size, char* out) {
+  int64_t done = 0;
+  while (done < size) {
+    const ssize_t got =
+        pread(fd, out + done, static_cast<size_t>(size - done), offset + done);
     if (got < 0 && errno == EINTR) continue;
-    if (got <= 0) return false;
-    out += got;
-    offset += got;
-    size -= static_cast<size_t>(got);
+    if (got < 0) return -1;
+    if (got == 0) break;
+    done += got;
   }
-  return true;
+  return done;
 }
 
 absl::Status Damaged(const std::string& id, const char* what, int64_t offset) {
   return absl::DataLossError(
       absl::StrFormat("result %s: %s (offset %d)", id, what, offset));
+}
+
+// A prefix of a message that is UTF-8, as protobuf's strings must be.
+std::string EndMessage(absl::string_view message) {
+  message = message.substr(0, kMaxEndMessage);
+  const auto invalid = FindInvalidUtf8(message);
+  return std::string(invalid.has_value()
+                         ? message.substr(0, static_cast<size_t>(*invalid))
+                         : message);
 }
 
 }  // namespace
@@ -74,33 +85,97 @@ bool IsRequestId(absl::string_view text) {
          });
 }
 
-SpoolFile::SpoolFile(std::string directory, std::string id, int fd)
-    : directory_(std::move(directory)), id_(std::move(id)), fd_(fd) {}
+absl::Status SpoolFolder::Failed(const char* what) const {
+  const int error = errno;
+  const std::string message =
+      absl::StrCat("spool: cannot ", what, ": ", std::strerror(error));
+  absl::Status status = absl::UnavailableError(message);
+  switch (error) {
+    case ENOSPC:
+    case EDQUOT:
+      status =
+          WithRetryAfter(absl::ResourceExhaustedError(message), kDiskFullRetry);
+      break;
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM:
+      status =
+          WithRetryAfter(absl::ResourceExhaustedError(message), kShortageRetry);
+      break;
+  }
+  Report(status);
+  return status;
+}
 
 SpoolFile::~SpoolFile() {
-  if (!complete_) Remove();
-  close(fd_);
+  {
+    MutexLock lock(&mutex_);
+    if (!complete_ && !std::exchange(removed_, true)) {
+      DelayPoint("spool.erase.before");
+      unlink(Path().c_str());
+    }
+  }
+  folder_->files()->Drop(this);
+}
+
+std::string SpoolFile::Path() const {
+  return absl::StrCat(folder_->path(), "/", header_.request_id(),
+                      complete_ ? kSpoolResult : kSpoolPart);
+}
+
+bool SpoolFile::removed() const {
+  MutexLock lock(&mutex_);
+  return removed_;
+}
+
+bool SpoolFile::Exists() const {
+  MutexLock lock(&mutex_);
+  return access(Path().c_str(), F_OK) == 0;
 }
 
 absl::StatusOr<std::unique_ptr<SpoolFile>> SpoolFile::Create(
-    const std::string& directory, const ::qkscope::v1::SpoolHeader& header) {
+    SpoolFolder* folder, const ::qkscope::v1::SpoolHeader& header) {
   QK_CHECK(IsRequestId(header.request_id()));
-  const std::string path =
-      absl::StrCat(directory, "/", header.request_id(), kSpoolPart);
+  std::unique_ptr<SpoolFile> file(new SpoolFile(folder, header));
   DelayPoint("spool.create.before");
-  const int fd = open(path.c_str(),
-                      O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (fd < 0) return Failed("make a file");
+  {
+    MutexLock lock(&file->mutex_);
+    const int fd =
+        open(file->Path().c_str(),
+             O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) {
+      file->removed_ = true;  // there is nothing to remove
+      if (errno == EEXIST) return absl::AlreadyExistsError("spool: same id");
+      return folder->Failed("make a file");
+    }
+    folder->files()->Keep(file.get(), std::make_shared<OpenFile>(fd));
+  }
   DelayPoint("spool.create.after");
-  std::unique_ptr<SpoolFile> file(
-      new SpoolFile(directory, header.request_id(), fd));
-  file->header_ = header;
   QK_RETURN_IF_ERROR(file->WriteRecord(kHeader, header.SerializeAsString()));
+  file->first_event_ = file->bytes_;
+  return file;
+}
+
+absl::StatusOr<std::shared_ptr<OpenFile>> SpoolFile::Use() const {
+  MutexLock lock(&mutex_);
+  if (removed_) return absl::NotFoundError("request_id: no such result");
+  if (auto file = folder_->files()->Find(this)) return file;
+  const int flags = complete_ ? O_RDONLY : O_RDWR;
+  const int fd =
+      open(Path().c_str(), flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  if (fd < 0 && errno == ENOENT) {
+    folder_->Failed("open a result").IgnoreError();
+    return absl::NotFoundError("request_id: no such result");
+  }
+  if (fd < 0) return folder_->Failed("open a result");
+  auto file = std::make_shared<OpenFile>(fd);
+  folder_->files()->Keep(this, file);
   return file;
 }
 
 absl::Status SpoolFile::WriteRecord(char type, absl::string_view payload) {
   QK_CHECK(payload.size() <= kMaxPayload);
+  QK_ASSIGN_OR_RETURN(const std::shared_ptr<OpenFile> file, Use());
   std::string record(kRecordHeaderBytes, '\0');
   record[0] = type;
   Put32(static_cast<uint32_t>(payload.size()), &record[1]);
@@ -109,10 +184,10 @@ absl::Status SpoolFile::WriteRecord(char type, absl::string_view payload) {
   size_t done = 0;
   while (done < record.size()) {
     const ssize_t wrote =
-        pwrite(fd_, record.data() + done, record.size() - done,
+        pwrite(file->fd(), record.data() + done, record.size() - done,
                bytes_ + static_cast<int64_t>(done));
     if (wrote < 0 && errno == EINTR) continue;
-    if (wrote < 0) return Failed("write");
+    if (wrote < 0) return folder_->Failed("write");
     done += static_cast<size_t>(wrote);
   }
   bytes_ += static_cast<int64_t>(record.size());
@@ -120,115 +195,168 @@ absl::Status SpoolFile::WriteRecord(char type, absl::string_view payload) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<int64_t> SpoolFile::Append(absl::string_view event) {
-  const int64_t offset = bytes_;
-  QK_RETURN_IF_ERROR(WriteRecord(kEvent, event));
+absl::Status SpoolFile::Append(absl::string_view event) {
+  const absl::Status status = WriteRecord(kEvent, event);
+  return removed() ? absl::OkStatus() : status;
+}
+
+absl::Status SpoolFile::Complete(::qkscope::v1::SpoolEnd end) {
+  end.set_message(EndMessage(end.message()));
+  const auto complete = [&]() -> absl::Status {
+    QK_RETURN_IF_ERROR(WriteRecord(kEnd, end.SerializeAsString()));
+    QK_ASSIGN_OR_RETURN(const std::shared_ptr<OpenFile> file, Use());
+    DelayPoint("spool.sync.before");
+    if (fsync(file->fd()) != 0) return folder_->Failed("sync");
+    DelayPoint("spool.sync.after");
+    return Rename();
+  };
+  const absl::Status status = complete();
+  return removed() ? absl::OkStatus() : status;
+}
+
+absl::Status SpoolFile::Rename() {
+  DelayPoint("spool.rename.before");
+  {
+    MutexLock lock(&mutex_);
+    if (removed_) return absl::OkStatus();
+    const std::string part = Path();
+    complete_ = true;
+    if (rename(part.c_str(), Path().c_str()) != 0) {
+      complete_ = false;
+      return folder_->Failed("rename");
+    }
+  }
+  DelayPoint("spool.rename.after");
+  const int fd =
+      open(folder_->path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return folder_->Failed("open the directory");
+  const absl::Cleanup close_fd = [fd] { close(fd); };
+  return fsync(fd) == 0 ? absl::OkStatus()
+                        : folder_->Failed("sync the directory");
+}
+
+absl::StatusOr<SpoolFile::Event> SpoolFile::Read(int64_t offset) const {
+  QK_ASSIGN_OR_RETURN(const std::shared_ptr<OpenFile> file, Use());
+  const std::string& id = header_.request_id();
+  char prefix[kRecordHeaderBytes];
+  int64_t got = ReadSome(file->fd(), offset, kRecordHeaderBytes, prefix);
+  if (got < 0) return folder_->Failed("read");
+  if (got < kRecordHeaderBytes || prefix[0] != kEvent ||
+      Get32(prefix + 1) > kMaxPayload) {
+    return Damaged(id, "not an event", offset);
+  }
+  Event event;
+  event.payload = Bytes(Get32(prefix + 1));
+  const auto size = static_cast<int64_t>(event.payload.size());
+  event.next = offset + kRecordHeaderBytes + size;
+  got = ReadSome(file->fd(), offset + kRecordHeaderBytes, size,
+                 event.payload.data());
+  if (got < 0) return folder_->Failed("read");
+  if (got < size) return Damaged(id, "the event is cut off", offset);
+  if (Crc32c(event.payload.data(), event.payload.size()) != Get32(prefix + 5)) {
+    return Damaged(id, "wrong checksum", offset);
+  }
+  return event;
+}
+
+absl::StatusOr<int64_t> SpoolFile::Skip(int64_t offset, int64_t count) const {
+  QK_ASSIGN_OR_RETURN(const std::shared_ptr<OpenFile> file, Use());
+  char block[kSkipBytes];
+  int64_t begin = 0, end = 0;  // of the block in the file
+  for (; count > 0; --count) {
+    if (offset < begin || offset + kRecordHeaderBytes > end) {
+      const int64_t got = ReadSome(file->fd(), offset, kSkipBytes, block);
+      if (got < 0) return folder_->Failed("read");
+      begin = offset;
+      end = offset + got;
+    }
+    const char* prefix = block + (offset - begin);
+    if (offset + kRecordHeaderBytes > end || prefix[0] != kEvent ||
+        Get32(prefix + 1) > kMaxPayload) {
+      return Damaged(header_.request_id(), "not an event", offset);
+    }
+    offset += kRecordHeaderBytes + Get32(prefix + 1);
+  }
   return offset;
 }
 
-absl::Status SpoolFile::Complete(const ::qkscope::v1::SpoolEnd& end) {
-  end_ = end;
-  QK_RETURN_IF_ERROR(WriteRecord(kEnd, end.SerializeAsString()));
-  DelayPoint("spool.sync.before");
-  if (fsync(fd_) != 0) return Failed("sync");
-  DelayPoint("spool.sync.after");
-  const std::string base = absl::StrCat(directory_, "/", id_);
-  DelayPoint("spool.rename.before");
-  if (rename((base + kSpoolPart).c_str(), (base + kSpoolResult).c_str()) != 0) {
-    return Failed("rename");
-  }
-  DelayPoint("spool.rename.after");
-  complete_ = true;
-  const int folder =
-      open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (folder < 0) return Failed("open the directory");
-  const bool synced = fsync(folder) == 0;
-  close(folder);
-  return synced ? absl::OkStatus() : Failed("sync the directory");
-}
-
-absl::StatusOr<Bytes> SpoolFile::Read(int64_t offset) const {
-  char prefix[kRecordHeaderBytes];
-  if (!ReadAll(fd_, offset, kRecordHeaderBytes, prefix) ||
-      prefix[0] != kEvent || Get32(prefix + 1) > kMaxPayload) {
-    return Damaged(id_, "not an event", offset);
-  }
-  Bytes payload(Get32(prefix + 1));
-  if (!ReadAll(fd_, offset + static_cast<int64_t>(kRecordHeaderBytes),
-               payload.size(), payload.data())) {
-    return Damaged(id_, "the event is cut off", offset);
-  }
-  if (Crc32c(payload.data(), payload.size()) != Get32(prefix + 5)) {
-    return Damaged(id_, "wrong checksum", offset);
-  }
-  return payload;
-}
-
 absl::StatusOr<std::unique_ptr<SpoolFile>> SpoolFile::Open(
-    const std::string& directory, const std::string& id) {
+    SpoolFolder* folder, const std::string& id) {
   QK_CHECK(IsRequestId(id));
-  const std::string path = absl::StrCat(directory, "/", id, kSpoolResult);
+  const std::string path = absl::StrCat(folder->path(), "/", id, kSpoolResult);
   const int fd =
       open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-  if (fd < 0) return Failed("open a result");
-  std::unique_ptr<SpoolFile> file(new SpoolFile(directory, id, fd));
-  file->complete_ = true;
-  struct stat info;
-  if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-    return Damaged(id, "not a regular file", 0);
+  if (fd < 0 && errno == ENOENT) return absl::NotFoundError(path);
+  if (fd < 0 && errno == ELOOP) return Damaged(id, "not a regular file", 0);
+  if (fd < 0) return folder->Failed("open a result");
+  const absl::Cleanup close_fd = [fd] { close(fd); };
+  std::unique_ptr<SpoolFile> file(new SpoolFile(folder, {}));
+  {
+    MutexLock lock(&file->mutex_);
+    file->complete_ = true;
   }
+  struct stat info;
+  if (fstat(fd, &info) != 0) return folder->Failed("look at a result");
+  if (!S_ISREG(info.st_mode)) return Damaged(id, "not a regular file", 0);
   file->bytes_ = info.st_size;
-  QK_RETURN_IF_ERROR(file->Scan());
+  QK_RETURN_IF_ERROR(file->ReadEnds(fd, id));
   return file;
 }
 
-// Finds the events; Read checks their payloads.
-absl::Status SpoolFile::Scan() {
-  int64_t offset = 0;
-  bool ended = false;
-  while (offset < bytes_) {
-    char prefix[kRecordHeaderBytes];
-    if (ended || !ReadAll(fd_, offset, kRecordHeaderBytes, prefix)) {
-      return Damaged(id_, "data after the end", offset);
-    }
-    const char type = prefix[0];
-    const int64_t length = Get32(prefix + 1);
-    const int64_t payload = offset + static_cast<int64_t>(kRecordHeaderBytes);
-    if (length > kMaxPayload || length > bytes_ - payload) {
-      return Damaged(id_, "a record is cut off", offset);
-    }
-    if (type == kEvent && offset > 0) {
-      offsets_.push_back(offset);
-    } else if ((type == kHeader && offset == 0) ||
-               (type == kEnd && offset > 0)) {
-      std::string text(static_cast<size_t>(length), '\0');
-      if (!ReadAll(fd_, payload, text.size(), text.data()) ||
-          Crc32c(text.data(), text.size()) != Get32(prefix + 5) ||
-          !(type == kHeader ? header_.ParseFromString(text)
-                            : end_.ParseFromString(text))) {
-        return Damaged(id_, "wrong checksum", offset);
-      }
-      ended = type == kEnd;
-    } else {
-      return Damaged(id_, "unknown record", offset);
-    }
-    offset = payload + length;
+absl::Status SpoolFile::ReadHeader(int fd, const std::string& id) {
+  char prefix[kRecordHeaderBytes];
+  int64_t got = ReadSome(fd, 0, kRecordHeaderBytes, prefix);
+  if (got < 0) return folder_->Failed("read");
+  const int64_t length = Get32(prefix + 1);
+  first_event_ = kRecordHeaderBytes + length;
+  if (got < kRecordHeaderBytes || prefix[0] != kHeader ||
+      length > kMaxPayload || first_event_ > bytes_) {
+    return Damaged(id, "no header", 0);
   }
-  if (!ended) return Damaged(id_, "no end", offset);
-  if (header_.request_id() != id_) {
-    return Damaged(id_, "belongs to another request", 0);
-  }
-  if (end_.events() != static_cast<int64_t>(offsets_.size())) {
-    return Damaged(id_, "events are missing", offset);
+  std::string text(static_cast<size_t>(length), '\0');
+  got = ReadSome(fd, kRecordHeaderBytes, length, text.data());
+  if (got < 0) return folder_->Failed("read");
+  if (got < length || Crc32c(text.data(), text.size()) != Get32(prefix + 5) ||
+      !header_.ParseFromString(text)) {
+    return Damaged(id, "wrong checksum", 0);
   }
   return absl::OkStatus();
 }
 
+// The end is the record that ends where the file does.
+absl::Status SpoolFile::ReadEnds(int fd, const std::string& id) {
+  QK_RETURN_IF_ERROR(ReadHeader(fd, id));
+  if (header_.request_id() != id) {
+    return Damaged(id, "belongs to another request", 0);
+  }
+  const int64_t begin = std::max(first_event_, bytes_ - kLongestEnd);
+  std::string tail(static_cast<size_t>(bytes_ - begin), '\0');
+  const int64_t got =
+      ReadSome(fd, begin, static_cast<int64_t>(tail.size()), tail.data());
+  if (got < 0) return folder_->Failed("read");
+  tail.resize(static_cast<size_t>(got));
+  for (size_t i = 0; i + kRecordHeaderBytes <= tail.size(); ++i) {
+    const char* const prefix = tail.data() + i;
+    const absl::string_view rest =
+        absl::string_view(tail).substr(i + kRecordHeaderBytes);
+    if (prefix[0] == kEnd && Get32(prefix + 1) == rest.size() &&
+        Crc32c(rest.data(), rest.size()) == Get32(prefix + 5) &&
+        end_.ParseFromArray(rest.data(), static_cast<int>(rest.size()))) {
+      return end_.events() >= 0 ? absl::OkStatus()
+                                : Damaged(id, "no events", begin);
+    }
+  }
+  return Damaged(id, "no end", bytes_);
+}
+
 void SpoolFile::Remove() {
-  if (std::exchange(removed_, true)) return;
-  DelayPoint("spool.erase.before");
-  const char* suffix = complete_ ? kSpoolResult : kSpoolPart;
-  unlink(absl::StrCat(directory_, "/", id_, suffix).c_str());
+  {
+    MutexLock lock(&mutex_);
+    if (std::exchange(removed_, true)) return;
+    DelayPoint("spool.erase.before");
+    unlink(Path().c_str());
+  }
+  folder_->files()->Drop(this);
 }
 
 }  // namespace qk

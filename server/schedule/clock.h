@@ -5,15 +5,15 @@
 
 #include <chrono>
 
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "engine/base/monotonic.h"
 
 namespace qk {
 
 class Clock {
  public:
   virtual ~Clock() = default;
-  // Wall-clock time, for deadlines and budget windows.
+  // Monotonic, as MonotonicNow: for deadlines and budget windows.
   virtual absl::Time Now() const = 0;
   // Monotonic, for durations: seconds since some fixed moment.
   virtual double Seconds() const = 0;
@@ -21,7 +21,7 @@ class Clock {
 
 class SystemClock : public Clock {
  public:
-  absl::Time Now() const override { return absl::Now(); }
+  absl::Time Now() const override { return MonotonicNow(); }
   double Seconds() const override {
     return std::chrono::duration<double>(
                std::chrono::steady_clock::now().time_since_epoch())

@@ -4,7 +4,7 @@
 #include <iterator>
 #include <utility>
 
-#include "absl/time/clock.h"
+#include "engine/base/monotonic.h"
 
 namespace qk {
 namespace {
@@ -259,7 +259,7 @@ void RequestTable::StopCounting(QueuedRequest* queued) {
   if (std::exchange(queued->ended, true)) return;
   const absl::Time cancelled = queued->request->cancelled_at();
   if (cancelled < absl::InfiniteFuture()) {
-    observer_->OnCancelled(absl::ToDoubleSeconds(absl::Now() - cancelled));
+    observer_->OnCancelled(absl::ToDoubleSeconds(MonotonicNow() - cancelled));
   }
   SetWaiting(queued, false);
   by_request_.erase(queued->request.get());

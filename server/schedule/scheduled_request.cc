@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/time/clock.h"
 #include "engine/base/check.h"
+#include "engine/base/monotonic.h"
 
 namespace qk {
 
@@ -32,7 +32,7 @@ void ScheduledRequest::Cancel(const absl::Status& reason) {
     MutexLock lock(&mutex_);
     if (!cancelled_.ok()) return;
     cancelled_ = reason;
-    cancelled_at_ = absl::Now();
+    cancelled_at_ = MonotonicNow();
     for (Run* run : runs_) run->Cancel(reason);
     listener = listener_;
     on_cancel.swap(on_cancel_);

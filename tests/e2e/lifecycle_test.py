@@ -7,14 +7,19 @@ import resource
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
 import unittest
 
+import grpc
+
 from certificates import Authority
 from processes import BIN, PATIENCE_S, PATIENT, ROOT, TINY_MODEL, Server
-from processes import Stalled, qkctl, scratch_folder, wait_until
+from processes import Stalled, metrics, open_files, qkctl, scratch_folder
+from processes import wait_until
+from stubs import analysis, analysis_grpc
 
 IDS = ["--model", "tiny", "--token-ids", "3,1,41,59"]
 HERE = "DNS:localhost,IP:127.0.0.1"
@@ -30,6 +35,23 @@ def connect_many(address, count):
 def with_few_descriptors(command):
     """Returns the command, to run under a limit of 64 descriptors."""
     return ["bash", "-c", "ulimit -n 64; exec \"$0\" \"$@\"", *command]
+
+
+class WallClock:
+    """A wall clock that a test sets, for a server with this environment."""
+
+    def __init__(self, folder):
+        self._file = pathlib.Path(folder) / "wall_clock"
+        self._file.write_bytes(bytes(8))
+        self.environment = {
+            **os.environ, "LD_PRELOAD": str(BIN / "wall_clock.so"),
+            "QK_WALL_CLOCK": str(self._file),
+            # Otherwise it refuses to run behind the preloaded library.
+            "ASAN_OPTIONS": "verify_asan_link_order=0"}
+
+    def set_ahead(self, seconds):
+        with open(self._file, "r+b") as file:
+            file.write(struct.pack("<q", seconds))
 
 
 class NotifySocket:
@@ -180,6 +202,92 @@ class SystemdTest(unittest.TestCase):
              "--threshold=20", UNIT], capture_output=True, encoding="utf-8",
             timeout=PATIENCE_S, check=False)
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+
+
+class KeptResultsTest(unittest.TestCase):
+    REQUEST = analysis.AnalyzeRequest(
+        model="tiny", input={"token_ids": {"ids": [3, 1, 41, 59]}},
+        detach=True)
+
+    def start(self, folder):
+        return Server({"tiny": TINY_MODEL}, "--spool",
+                      pathlib.Path(folder) / "spool",
+                      wrap=with_few_descriptors)
+
+    def read(self, stub, request):
+        return len(list(stub.GetResult(
+            analysis.GetResultRequest(request_id=request))))
+
+    def test_r22_300_results_at_64_descriptors(self):
+        count = 300
+        with scratch_folder() as folder:
+            with self.start(folder) as server, \
+                    grpc.insecure_channel(server.address) as channel:
+                before = open_files(server.process.pid)
+                stub = analysis_grpc.AnalysisStub(channel)
+                events = {}
+                for _ in range(count):
+                    request = next(iter(stub.Analyze(
+                        self.REQUEST))).accepted.request_id
+                    events[request] = self.read(stub, request)
+                self.assertLess(open_files(server.process.pid), before + 10)
+                self.assertEqual(qkctl(server, "health").returncode, 0)
+                self.assertEqual(metrics(server)["qkscope_kept_results"][""],
+                                 count)
+                server.send_signal(signal.SIGKILL)
+                server.wait()
+            # A new server has them all, and holds nothing for them.
+            with self.start(folder) as server, \
+                    grpc.insecure_channel(server.address) as channel:
+                self.assertLess(open_files(server.process.pid), before + 10)
+                stub = analysis_grpc.AnalysisStub(channel)
+                for request, number in events.items():
+                    self.assertEqual(self.read(stub, request), number)
+                usage = stub.GetUsage(analysis.GetUsageRequest())
+                self.assertEqual(usage.users[0].kept_results, count)
+
+    def test_r29_a_day_ahead_and_back(self):
+        day = 86400
+        with scratch_folder() as folder:
+            clock = WallClock(folder)
+            with Server({"tiny": TINY_MODEL}, "--spool",
+                        pathlib.Path(folder) / "spool",
+                        environment=clock.environment) as server, \
+                    grpc.insecure_channel(server.address) as channel, \
+                    Stalled(server) as stream:
+                stub = analysis_grpc.AnalysisStub(channel)
+                requests = []
+                for ahead in (0, day, 0, -day, 0):
+                    clock.set_ahead(ahead)
+                    event = next(iter(stub.Analyze(self.REQUEST, timeout=900)))
+                    requests.append(event.accepted.request_id)
+                    self.assertEqual(len({self.read(stub, request)
+                                          for request in requests}), 1)
+                    listed = stub.ListRequests(
+                        analysis.ListRequestsRequest()).requests
+                    finished = [one for one in listed
+                                if one.request_id in requests]
+                    self.assertEqual([one.request_id for one in finished],
+                                     requests)
+                    # In order of arrival, the eldest first.
+                    ages = [one.age_ms for one in finished]
+                    self.assertEqual(ages, sorted(ages, reverse=True))
+                    for one in listed:
+                        self.assertGreaterEqual(one.age_ms, 0)
+                        self.assertLess(one.age_ms, PATIENCE_S * 1000)
+                    for one in finished:
+                        self.assertLessEqual(one.expires_in_ms, 3600 * 1000)
+                        self.assertGreater(one.expires_in_ms,
+                                           (3600 - PATIENCE_S) * 1000)
+                # A stream has waited for its reader all the time.
+                stream.release()
+                code, events, err = stream.finish()
+                self.assertEqual(code, 0, err)
+                self.assertIn("finished", events[-1])
+                times = events[-1]["finished"]["times"]
+                for name, value in times.items():
+                    self.assertGreaterEqual(value, 0, name)
+                    self.assertLess(value, PATIENCE_S * 1000, name)
 
 
 class StoppingTest(unittest.TestCase):

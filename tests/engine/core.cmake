@@ -9,7 +9,7 @@ qk_test(query_head_capture_test SOURCES hooks/query_head_capture_test.cc
         hooks/rule_reference.cc LIBS qk_test_core)
 qk_test(generation_test SOURCES run/generation_test.cc run/continuation_test.cc
         LIBS qk_test_core)
-qk_test(estimate_test SOURCES run/estimate_test.cc LIBS qk_test_core)
+qk_test(estimate_test SOURCES run/estimate_test.cc LIBS qk_test_core qk_random_model)
 qk_test(test_backend_test SOURCES test_backend_test.cc LIBS qk_test_core)
 qk_test(create_backend_test SOURCES create_backend_test.cc LIBS qk_backends)
 if(TARGET qk_cuda)

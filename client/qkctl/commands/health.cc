@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "client/qkctl/command.h"
+#include "engine/base/monotonic.h"
 
 namespace qk::client {
 namespace {
@@ -23,14 +24,14 @@ ExitCode RunHealth(const std::vector<std::string>& arguments,
   line.flags()->Add("wait", "SECONDS",
                     "retry for up to this time until it serves", &wait_s);
   if (auto over = line.Parse(arguments, 0)) return *over;
-  const absl::Time until = absl::Now() + absl::Seconds(wait_s.value_or(0));
+  const absl::Time until = MonotonicNow() + absl::Seconds(wait_s.value_or(0));
   absl::Status status;
   do {
     // A failed channel backs off for seconds; a new channel connects at once.
     status =
         context->Connect()->CheckHealth(model.value_or(""), context->Call());
     if (status.code() != absl::StatusCode::kUnavailable ||
-        context->cancellation.cancelled() || absl::Now() >= until) {
+        context->cancellation.cancelled() || MonotonicNow() >= until) {
       break;
     }
     absl::SleepFor(kPollInterval);

@@ -11,6 +11,7 @@
 #include "absl/time/clock.h"
 #include "client/qkctl/command.h"
 #include "client/qkctl/output/requests_view.h"
+#include "engine/base/monotonic.h"
 
 namespace qk::client {
 namespace {
@@ -101,10 +102,11 @@ ExitCode RunTop(const std::vector<std::string>& arguments, Context* context) {
     context->console.Print(once ? *screen
                                 : absl::StrCat("\033[H\033[2J", *screen));
     if (once) return kExitOk;
-    const absl::Time next = absl::Now() + absl::Seconds(interval.value_or(2));
-    while (absl::Now() < next) {
+    const absl::Time next =
+        MonotonicNow() + absl::Seconds(interval.value_or(2));
+    while (MonotonicNow() < next) {
       if (context->cancellation.cancelled()) return kExitOk;
-      absl::SleepFor(std::min(absl::Milliseconds(50), next - absl::Now()));
+      absl::SleepFor(std::min(absl::Milliseconds(50), next - MonotonicNow()));
     }
   }
 }

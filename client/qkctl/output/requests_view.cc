@@ -86,11 +86,11 @@ std::string RequestsTable(const v1::ListRequestsResponse& requests,
 
 std::string UsageTable(const v1::GetUsageResponse& usage,
                        const Console& console) {
-  std::string out =
-      console.Bold(absl::StrFormat("%-12s  %6s  %6s  %-14s  %-22s  %-24s  %s",
-                                   "user", "weight", "share", "requests",
-                                   "device", "streamed", "window")) +
-      "\n";
+  std::string out = console.Bold(absl::StrFormat(
+                        "%-12s  %6s  %6s  %-14s  %-22s  %-24s  %-8s  %-14s  %s",
+                        "user", "weight", "share", "requests", "device",
+                        "streamed", "window", "results", "kept")) +
+                    "\n";
   for (const v1::UserUsage& user : usage.users()) {
     std::string requests =
         UsedOfLimit(absl::StrCat(user.requests_in_flight()),
@@ -100,14 +100,20 @@ std::string UsageTable(const v1::GetUsageResponse& usage,
       absl::StrAppend(&requests, ", ", user.requests_queued(), " wait");
     }
     absl::StrAppendFormat(
-        &out, "%-12s  %6g  %5.0f%%  %-14s  %-22s  %-24s  %s\n",
+        &out, "%-12s  %6g  %5.0f%%  %-14s  %-22s  %-24s  %-8s  %-14s  %s\n",
         Printable(user.user()), user.weight(), user.share() * 100, requests,
         UsedOfLimit(HumanTime(user.device_ms()), user.has_device_ms_budget(),
                     HumanTime(static_cast<double>(user.device_ms_budget()))),
         UsedOfLimit(HumanSize(static_cast<double>(user.streamed_bytes())),
                     user.has_bytes_budget(),
                     HumanSize(static_cast<double>(user.bytes_budget()))),
-        HumanTime(static_cast<double>(user.window_s()) * 1000));
+        HumanTime(static_cast<double>(user.window_s()) * 1000),
+        UsedOfLimit(absl::StrCat(user.kept_results()),
+                    user.has_max_kept_results(),
+                    absl::StrCat(user.max_kept_results())),
+        UsedOfLimit(HumanSize(static_cast<double>(user.kept_bytes())),
+                    user.has_max_kept_bytes(),
+                    HumanSize(static_cast<double>(user.max_kept_bytes()))));
   }
   return out;
 }

@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "engine/base/monotonic.h"
 #include "tests/server/await.h"
 #include "tests/server/common/delay_trap.h"
 #include "tests/server/gated_device.h"
@@ -251,7 +252,7 @@ class FaultsTest : public ServerTest,
     // The converse need not hold: something may come between the last event and
     // the status.
     EXPECT_TRUE(code != grpc::StatusCode::OK || outcome_.whole);
-    EXPECT_TRUE(server_->WaitUntilIdle(absl::Now() + kPatience));
+    EXPECT_TRUE(server_->WaitUntilIdle(MonotonicNow() + kPatience));
     EXPECT_EQ(Metric("qkscope_rpc_started_total"), Calls());
     EXPECT_EQ(Metric("qkscope_rpc_handled_total"), Calls());
     EXPECT_TRUE(Await([this] { return IsIdle(); }, kPatience));

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/time/clock.h"
+#include "engine/base/monotonic.h"
 #include "tests/server/await.h"
 #include "tests/server/gated_device.h"
 #include "tests/server/observe/metric_samples.h"
@@ -60,7 +61,7 @@ class LoadTest : public ServerTest {
 
   // Checks that every call has ended and left nothing behind.
   void ExpectIdle() {
-    ASSERT_TRUE(server_->WaitUntilIdle(absl::Now() + kPatience));
+    ASSERT_TRUE(server_->WaitUntilIdle(MonotonicNow() + kPatience));
     for (const char* gauge :
          {"qkscope_queued_requests", "qkscope_running_requests",
           "qkscope_stream_buffered_bytes", "qkscope_stream_reserved_bytes"}) {

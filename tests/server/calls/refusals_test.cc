@@ -170,7 +170,7 @@ TEST_F(RefusalsTest, Deadlines) {
   const auto now = std::chrono::system_clock::now();
   EXPECT_EQ(info_by(now - std::chrono::seconds(1)).error_code(),
             StatusCode::DEADLINE_EXCEEDED);
-  const grpc::Status late = info_by(now + std::chrono::hours(24 * 3650));
+  const grpc::Status late = info_by(now + std::chrono::hours(23));
   EXPECT_EQ(late.error_code(), StatusCode::INVALID_ARGUMENT);
   EXPECT_THAT(late.error_message(), HasSubstr("limit 600 s"));
 }

@@ -1,5 +1,6 @@
 // Tests requests that outlive their streams, and who may see and end them.
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -9,6 +10,7 @@
 #include "gmock/gmock.h"
 #include "tests/server/await.h"
 #include "tests/server/gated_device.h"
+#include "tests/server/observe/metric_samples.h"
 #include "tests/server/server_testing.h"
 
 namespace qk {
@@ -41,6 +43,8 @@ class RequestsTest : public ServerTest {
                             Entry("bob", UserRole::kUser),
                             Entry("root", UserRole::kOperator)};
     options.access.users[0].user.budget.max_in_flight = 3;
+    options.access.users[1].user.budget.max_kept_results = 2;
+    options.spool->most_per_user.results = 50;
     StartServer(options, std::make_unique<testing::GatedDevice>(gate_));
     ASSERT_TRUE(server_->LoadModels().ok());
   }
@@ -256,6 +260,121 @@ TEST_F(RequestsTest, UsageAndQuota) {
   auto users = As("bob");
   EXPECT_EQ(stub_->GetUsage(users.get(), everybody, &usage).error_code(),
             StatusCode::PERMISSION_DENIED);
+}
+
+TEST_F(RequestsTest, R22_UsageShowsWhatIsKeptAndARefusalNamesTheLimit) {
+  Start();
+  const auto usage_of = [&](const std::string& user) {
+    auto context = As(user);
+    pb::GetUsageRequest request;
+    request.set_all_users(user == "root");
+    pb::GetUsageResponse usage;
+    EXPECT_TRUE(stub_->GetUsage(context.get(), request, &usage).ok());
+    return usage;
+  };
+  const std::string request = "model: 'tiny' " + Tokens(3) + " detach: true";
+  std::vector<std::string> ids;
+  for (int i = 0; i < 2; ++i) {
+    const Analysis out = AnalyzeAs("bob", request);
+    ASSERT_EQ(out.events.size(), 1u) << out.status.error_message();
+    ids.push_back(out.events[0].accepted().request_id());
+    ASSERT_TRUE(GetResult("bob", ids.back()).status.ok());
+  }
+  // One that is resumable, or still runs, would count, too.
+  for (const char* how : {" detach: true", " resumable: true"}) {
+    const Analysis refused =
+        AnalyzeAs("bob", "model: 'tiny' " + Tokens(3) + how);
+    EXPECT_EQ(refused.status.error_code(), StatusCode::RESOURCE_EXHAUSTED);
+    EXPECT_THAT(refused.status.error_message(),
+                ::testing::MatchesRegex(
+                    "spool: you keep 2 results, limit 2; cancel old requests, "
+                    "or retry in 3[0-9]+ s"));
+  }
+  EXPECT_TRUE(AnalyzeAs("bob", "model: 'tiny' " + Tokens(3)).status.ok());
+  const Analysis adas = AnalyzeAs("ada", request);
+  ASSERT_EQ(adas.events.size(), 1u);
+  EXPECT_TRUE(
+      GetResult("ada", adas.events[0].accepted().request_id()).status.ok());
+  const pb::UserUsage bob = usage_of("bob").users(0);
+  EXPECT_EQ(bob.kept_results(), 2);
+  EXPECT_GT(bob.kept_bytes(), 1000);
+  EXPECT_EQ(bob.max_kept_results(), 2);
+  EXPECT_EQ(bob.max_kept_bytes(), int64_t{4} << 30);
+  // A new server, which nobody has called yet, knows it as well.
+  server_.reset();
+  Start();
+  std::map<std::string, pb::UserUsage> all;
+  const pb::GetUsageResponse everybodys = usage_of("root");
+  for (const pb::UserUsage& user : everybodys.users()) all[user.user()] = user;
+  EXPECT_EQ(all.at("bob").kept_results(), 2);
+  EXPECT_EQ(all.at("bob").max_kept_results(), 2);
+  EXPECT_EQ(all.at("ada").kept_results(), 1);
+  EXPECT_EQ(all.at("ada").max_kept_results(), 50);
+  EXPECT_EQ(all.at("ada").max_requests_in_flight(), 3);
+  EXPECT_EQ(all.at("root").kept_results(), 0);
+  const testing::Samples samples = testing::SamplesOf(*server_);
+  EXPECT_EQ(samples.at("qkscope_kept_results"), 3);
+  EXPECT_EQ(samples.at("qkscope_kept_bytes"),
+            all.at("bob").kept_bytes() + all.at("ada").kept_bytes());
+  bool was_running = true;
+  EXPECT_TRUE(Cancel("bob", ids[0], &was_running).ok());
+  EXPECT_FALSE(was_running);
+  EXPECT_TRUE(AnalyzeAs("bob", request).status.ok());
+}
+
+TEST_F(RequestsTest, R34_UsageAndTheMetricCountTheSameBytes) {
+  Start();
+  const std::string tiny = "model: 'tiny' " + Tokens(5);
+  EXPECT_TRUE(AnalyzeAs("ada", tiny).status.ok());
+  const Analysis kept = AnalyzeAs("bob", tiny + " detach: true");
+  ASSERT_EQ(kept.events.size(), 1u);
+  EXPECT_TRUE(
+      GetResult("bob", kept.events[0].accepted().request_id()).status.ok());
+  EXPECT_FALSE(AnalyzeAs("bob", "model: 'none' " + Tokens(5)).status.ok());
+  {
+    auto context = As("ada");
+    pb::ScoreResponse scores;
+    EXPECT_TRUE(
+        stub_
+            ->Score(context.get(),
+                    Parse<pb::ScoreRequest>(
+                        "model: 'tiny' pairs {context {token_ids {ids: "
+                        "3}} continuation {token_ids {ids: 4 ids: 5}}}"),
+                    &scores)
+            .ok());
+  }
+  {
+    auto context = As("root");
+    const auto stream = stub_->AnalyzeMany(context.get());
+    pb::AnalyzeManyRequest message;
+    message.mutable_spec()->mutable_request()->set_model("tiny");
+    message.mutable_spec()->set_aggregate(true);
+    EXPECT_TRUE(stream->Write(message));
+    for (const char* input : {"input {token_ids {ids: 3}}", "input {}"}) {
+      *message.mutable_prompt() =
+          Parse<pb::AnalyzeManyPrompt>(std::string("id: '1' ") + input);
+      EXPECT_TRUE(stream->Write(message));
+    }
+    EXPECT_TRUE(stream->WritesDone());
+    pb::AnalyzeManyEvent event;
+    while (stream->Read(&event)) {
+    }
+    EXPECT_TRUE(stream->Finish().ok());
+  }
+  ASSERT_TRUE(server_->WaitUntilIdle(absl::InfiniteFuture()));
+  auto context = As("root");
+  pb::GetUsageRequest everybody;
+  everybody.set_all_users(true);
+  pb::GetUsageResponse usage;
+  ASSERT_TRUE(stub_->GetUsage(context.get(), everybody, &usage).ok());
+  int64_t total = 0;
+  for (const pb::UserUsage& user : usage.users()) {
+    EXPECT_GT(user.total_streamed_bytes(), 0) << user.user();
+    total += user.total_streamed_bytes();
+  }
+  EXPECT_EQ(usage.users_size(), 3);
+  EXPECT_EQ(testing::SamplesOf(*server_).at("qkscope_streamed_bytes_total"),
+            total);
 }
 
 TEST_F(RequestsTest, WithoutASpoolNothingIsKept) {

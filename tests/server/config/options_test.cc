@@ -8,6 +8,7 @@
 #include "gtest/gtest.h"
 #include "qkscope/v1/error.pb.h"
 #include "server/common/grpc_status.h"
+#include "server/common/retry_after.h"
 #include "server/config/flags.h"
 #include "server/net/addresses.h"
 
