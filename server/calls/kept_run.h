@@ -33,6 +33,7 @@ class KeptRun : public std::enable_shared_from_this<KeptRun> {
       : call_parts_(&core.call), run_parts_(&core.run) {}
   // Writes all events that are available. Runs on the store's executor.
   void Drain() ABSL_LOCKS_EXCLUDED(mutex_);
+  void KeepEvents() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Finish(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const CallParts* const call_parts_;

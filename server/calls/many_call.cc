@@ -7,6 +7,7 @@
 #include "engine/base/check.h"
 #include "server/calls/prepared_run.h"
 #include "server/common/delay_point.h"
+#include "server/common/guarded.h"
 #include "server/common/text.h"
 #include "server/convert/convert_fields.h"
 
@@ -32,7 +33,8 @@ ManyCall* ManyCall::Start(const CallParts* call_parts,
   auto call =
       std::shared_ptr<ManyCall>(new ManyCall(call_parts, run_parts, context));
   call->self_ = call;
-  const absl::Status status = call->Begin();
+  const absl::Status status =
+      Guarded("AnalyzeMany", [&] { return call->Begin(); });
   if (!status.ok()) call->End(status);
   call->Pump();
   return call.get();
@@ -49,7 +51,7 @@ absl::Status ManyCall::Begin() {
 }
 
 void ManyCall::OnReadDone(bool ok) {
-  {
+  const absl::Status thrown = Guarded("read done", [&] {
     MutexLock lock(&mutex_);
     reading_ = false;
     if (!ok) {
@@ -57,8 +59,8 @@ void ManyCall::OnReadDone(bool ok) {
     } else if (!end_.has_value()) {
       TakeMessage();
     }
-  }
-  Pump();
+  });
+  thrown.ok() ? Pump() : EndThrown(thrown, /*write=*/false);
 }
 
 void ManyCall::TakeMessage() {
@@ -157,8 +159,8 @@ absl::Status ManyCall::Submit(const pb::AnalyzeManyPrompt& message,
 }
 
 void ManyCall::OnWriteDone(bool ok) {
-  DelayPoint("write_done");
-  {
+  const absl::Status thrown = Guarded("write done", [&] {
+    DelayPoint("write_done");
     MutexLock lock(&mutex_);
     watch_.End();
     if (writing_queue_ != nullptr) {
@@ -169,8 +171,8 @@ void ManyCall::OnWriteDone(bool ok) {
       writing_queue_ = nullptr;
     }
     if (!ok && !end_.has_value()) end_ = CancelledReason(*context_);
-  }
-  Pump();
+  });
+  thrown.ok() ? Pump() : EndThrown(thrown, /*write=*/true);
 }
 
 void ManyCall::OnDone() {
@@ -202,7 +204,13 @@ void ManyCall::Pump() {
     if (finished_) return;
     request = request_;
     if (!watch_.writing()) {
-      if (!end_.has_value()) write = NextEvent();
+      if (!end_.has_value()) {
+        const absl::Status thrown =
+            Guarded("stream", [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+              write = NextEvent();
+            });
+        if (!thrown.ok()) end_ = thrown;
+      }
       if (write) watch_.Begin();
       if (!write && end_.has_value()) {
         finished_ = true;
@@ -221,10 +229,10 @@ void ManyCall::Pump() {
     return;
   }
   if (read) StartRead(&read_);
-  if (write) {
-    DelayPoint("write");
-    StartWrite(&event_);
-  }
+  if (!write) return;
+  const absl::Status thrown = Guarded("write", [] { DelayPoint("write"); });
+  if (!thrown.ok()) return EndThrown(thrown, /*write=*/true);
+  StartWrite(&event_);
 }
 
 bool ManyCall::WantsRead() const {

@@ -6,6 +6,7 @@
 #include "qkscope/v1/analysis.grpc.pb.h"
 #include "server/calls/kept_run.h"
 #include "server/common/delay_point.h"
+#include "server/common/guarded.h"
 #include "server/convert/convert.h"
 #include "server/convert/convert_fields.h"
 #include "server/events/raw_message.h"
@@ -31,7 +32,8 @@ ResultStream* ResultStream::GetResult(const ServerCore* core,
                                       const grpc::ByteBuffer& request) {
   std::shared_ptr<ResultStream> stream(
       new ResultStream(core, context, "GetResult"));
-  return Start(stream, stream->BeginResult(request));
+  return Start(stream, Guarded("GetResult",
+                               [&] { return stream->BeginResult(request); }));
 }
 
 ResultStream* ResultStream::Analyze(const ServerCore* core,
@@ -39,7 +41,8 @@ ResultStream* ResultStream::Analyze(const ServerCore* core,
                                     const pb::AnalyzeRequest& request) {
   std::shared_ptr<ResultStream> stream(
       new ResultStream(core, context, "Analyze"));
-  return Start(stream, stream->BeginAnalyze(request));
+  return Start(stream, Guarded("Analyze",
+                               [&] { return stream->BeginAnalyze(request); }));
 }
 
 absl::Status ResultStream::BeginResult(const grpc::ByteBuffer& bytes) {
@@ -81,8 +84,8 @@ absl::Status ResultStream::BeginAnalyze(const pb::AnalyzeRequest& request) {
 }
 
 void ResultStream::OnWriteDone(bool ok) {
-  DelayPoint("write_done");
-  {
+  const absl::Status thrown = Guarded("write done", [&] {
+    DelayPoint("write_done");
     MutexLock lock(&mutex_);
     watch_.End();
     const int64_t bytes = static_cast<int64_t>(message_.Length());
@@ -91,8 +94,8 @@ void ResultStream::OnWriteDone(bool ok) {
     core_->run.scheduler->ChargeBytes(*call_.user(), Priority::kInteractive,
                                       bytes);
     if (!ok && !end_.has_value()) end_ = CancelledReason(*context_);
-  }
-  Pump();
+  });
+  thrown.ok() ? Pump() : EndThrown(thrown, /*write=*/true);
 }
 
 void ResultStream::PrepareNext() {

@@ -8,6 +8,7 @@
 #include "engine/base/check.h"
 #include "server/calls/prepared_run.h"
 #include "server/common/delay_point.h"
+#include "server/common/guarded.h"
 
 namespace qk {
 
@@ -26,7 +27,8 @@ RunStream* RunStream::Start(const CallParts* call_parts,
   std::shared_ptr<RunStream> stream(
       new RunStream(call_parts, run_parts, context, method, translate));
   stream->self_ = stream;
-  const absl::Status status = stream->Begin(input, convert);
+  const absl::Status status =
+      Guarded(method, [&] { return stream->Begin(input, convert); });
   if (!status.ok()) stream->Abort(status);
   stream->Pump();
   return stream.get();
@@ -75,8 +77,8 @@ absl::Status RunStream::Prepare(const pb::Input& input, const Convert& convert,
 }
 
 void RunStream::OnWriteDone(bool ok) {
-  DelayPoint("write_done");
-  {
+  const absl::Status thrown = Guarded("write done", [&] {
+    DelayPoint("write_done");
     MutexLock lock(&mutex_);
     watch_.End();
     const int64_t bytes = static_cast<int64_t>(message_.Length());
@@ -84,7 +86,8 @@ void RunStream::OnWriteDone(bool ok) {
     queue_->Release(bytes);
     run_parts_->scheduler->ChargeBytes(*call_.user(), request_->info().priority,
                                        bytes);
-  }
+  });
+  if (!thrown.ok()) return EndThrown(thrown, /*write=*/true);
   // If the write failed, the run must end, too.
   ok ? Pump() : EndCancelled();
 }

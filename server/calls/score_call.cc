@@ -8,6 +8,7 @@
 #include "server/calls/prepared_run.h"
 #include "server/common/bad_field.h"
 #include "server/common/delay_point.h"
+#include "server/common/guarded.h"
 #include "server/common/limits.h"
 #include "server/common/text.h"
 #include "server/convert/convert.h"
@@ -50,7 +51,11 @@ class ScoreCall::PairSink : public RunSink {
                   const RunTimes&) override {
     executor_->Post([call = call_, index = index_, end = ToClientStatus(status),
                      score = std::move(score_)] {
-      if (auto c = call.lock()) c->PairDone(index, end, score);
+      const auto c = call.lock();
+      if (c == nullptr) return;
+      const absl::Status thrown =
+          Guarded("Score", [&] { c->PairDone(index, end, score); });
+      if (!thrown.ok()) c->End(thrown);
     });
   }
 
@@ -78,7 +83,8 @@ ScoreCall* ScoreCall::Start(const CallParts* call_parts,
   auto call = std::shared_ptr<ScoreCall>(
       new ScoreCall(call_parts, run_parts, context, response));
   call->self_ = call;
-  const absl::Status status = call->Begin(request);
+  const absl::Status status =
+      Guarded("Score", [&] { return call->Begin(request); });
   if (!status.ok()) call->End(status);
   return call.get();
 }
@@ -177,10 +183,13 @@ bool ScoreCall::End(const absl::Status& status) {
 }
 
 void ScoreCall::OnCancel() {
-  DelayPoint("cancel");
-  const absl::Status reason = CancelledReason(*context_);
-  if (!End(reason)) return;
-  call_parts_->metrics->CountCancelled(CancelReasonOf(reason));
+  const absl::Status thrown = Guarded("cancel", [&] {
+    DelayPoint("cancel");
+    const absl::Status reason = CancelledReason(*context_);
+    if (!End(reason)) return;
+    call_parts_->metrics->CountCancelled(CancelReasonOf(reason));
+  });
+  if (!thrown.ok()) End(thrown);
 }
 
 void ScoreCall::OnDone() { std::shared_ptr<ScoreCall> last = std::move(self_); }

@@ -4,6 +4,7 @@
 
 #include "server/calls/call_record.h"
 #include "server/common/delay_point.h"
+#include "server/common/guarded.h"
 
 namespace qk {
 
@@ -52,11 +53,23 @@ void StreamCall::Abort(const absl::Status& reason) {
 }
 
 void StreamCall::EndCancelled() {
-  DelayPoint("cancel");
-  const absl::Status reason = CancelledReason(*context_);
-  if (End(reason)) {
-    call_parts_->metrics->CountCancelled(CancelReasonOf(reason));
+  const absl::Status thrown = Guarded("cancel", [&] {
+    DelayPoint("cancel");
+    const absl::Status reason = CancelledReason(*context_);
+    if (End(reason)) {
+      call_parts_->metrics->CountCancelled(CancelReasonOf(reason));
+    }
+    Pump();
+  });
+  if (!thrown.ok()) EndThrown(thrown, /*write=*/false);
+}
+
+void StreamCall::EndThrown(const absl::Status& thrown, bool write) {
+  if (write) {
+    MutexLock lock(&mutex_);
+    watch_.End();
   }
+  End(thrown);
   Pump();
 }
 
