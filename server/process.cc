@@ -1,41 +1,98 @@
 #include "server/process.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "engine/base/bounded_stderr.h"
 #include "engine/base/check.h"
+#include "engine/base/file_error.h"
 #include "engine/base/monotonic.h"
+#include "engine/base/out_of_memory.h"
 #include "engine/create_backend.h"
-#include "server/common/file_watch.h"
+#include "server/common/guarded.h"
 #include "server/common/log.h"
+#include "server/common/text_file.h"
+#include "server/config/config_check.h"
 #include "server/config/flags.h"
 #include "server/config/options.h"
-#include "server/net/addresses.h"
 #include "server/net/systemd.h"
 #include "server/server.h"
 
 namespace qk {
 namespace {
 
-// EX_CONFIG of sysexits.h; the systemd unit lists it in
-// RestartPreventExitStatus.
-constexpr int kExitConfig = 78;
+using ::qkscope::v1::ServerConfig;
+
+// The numbers are those of sysexits.h. The systemd unit restarts the server
+// after all but the first.
+constexpr int kExitConfig = 78;     // EX_CONFIG: what it was told is wrong
+constexpr int kExitTemporary = 75;  // EX_TEMPFAIL: the machine cannot do it now
+constexpr int kExitOs = 71;         // EX_OSERR: the system failed
 // EX_SOFTWARE: the device is lost. A new process may find it again.
 constexpr int kExitDevice = 70;
 
-absl::StatusOr<ServerOptions> CheckedOptions(
-    const ::qkscope::v1::ServerConfig& config, const std::string& source) {
-  QK_ASSIGN_OR_RETURN(ServerOptions options, OptionsFromConfig(config, source));
+int ExitStatusOf(const absl::Status& status) {
+  if (!IsMachineFault(status)) return kExitConfig;
+  return absl::IsInternal(status) || absl::IsUnknown(status) ? kExitOs
+                                                             : kExitTemporary;
+}
+
+void PrintLine(absl::string_view message) {
+  const std::string line = absl::StrCat("qkscoped: ", message, "\n");
+  WriteStderr(line.data(), line.size());
+}
+
+int Fail(const absl::Status& status) {
+  PrintLine(status.message());
+  return ExitStatusOf(status);
+}
+
+// An exception has left a thread. A system that has no memory or no threads is
+// reported as that; anything else is a bug, and leaves a core dump.
+[[noreturn]] void OnTerminate() {
+  try {
+    if (std::current_exception() != nullptr) {
+      std::rethrow_exception(std::current_exception());
+    }
+  } catch (const std::bad_alloc&) {
+    std::_Exit(Fail(OutOfMemory()));
+  } catch (const std::system_error& error) {
+    std::_Exit(Fail(absl::InternalError(error.what())));
+  } catch (const std::exception& error) {
+    PrintLine(absl::StrCat("exception: ", error.what()));
+  } catch (...) {
+    PrintLine("unknown exception");
+  }
+  std::abort();
+}
+
+// Without this, the first socket could become what is written to as stderr.
+void OpenStandardStreams() {
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd) {
+    // The lowest free descriptor is this one.
+    if (fcntl(fd, F_GETFD) < 0) open("/dev/null", O_RDWR);
+  }
+}
+
+absl::StatusOr<ServerOptions> CheckedOptions(const ServerConfig& config,
+                                             const std::string& source,
+                                             std::vector<absl::Status>* found) {
+  QK_ASSIGN_OR_RETURN(ServerOptions options,
+                      OptionsFromConfig(config, source, found));
   absl::Status backend = CheckBackendName(options.backend);
   if (backend.ok()) backend = CheckMatMulName(options.matmul);
   if (backend.ok()) return options;
@@ -43,49 +100,52 @@ absl::StatusOr<ServerOptions> CheckedOptions(
                       absl::StrCat(source, ": ", backend.message()));
 }
 
+struct ReadConfig {
+  ServerConfig config;
+  ServerOptions options;  // of that
+};
+
 // Reads the configuration file and lets flags override it. The file is first
-// checked alone, so that an error names where the value came from.
-absl::StatusOr<ServerOptions> ReadOptions(const Flags& flags) {
-  ::qkscope::v1::ServerConfig config;
+// checked alone, so that an error names where the value came from. `found` has
+// all problems if there may be several.
+absl::StatusOr<ReadConfig> ReadOptions(const Flags& flags,
+                                       std::vector<absl::Status>* found) {
+  ServerConfig config;
   if (flags.config_file.has_value()) {
     QK_ASSIGN_OR_RETURN(const std::string text,
-                        ReadTextFile(*flags.config_file));
+                        ReadTextFile("--config", *flags.config_file));
     QK_ASSIGN_OR_RETURN(config, ParseConfig(text, *flags.config_file));
-    QK_RETURN_IF_ERROR(CheckedOptions(config, *flags.config_file).status());
+    QK_RETURN_IF_ERROR(
+        CheckedOptions(config, *flags.config_file, found).status());
   }
   const bool file_has_users = !config.users().empty();
   config.MergeFrom(flags.config);
-  QK_ASSIGN_OR_RETURN(ServerOptions options, CheckedOptions(config, "flags"));
+  QK_ASSIGN_OR_RETURN(ServerOptions options,
+                      CheckedOptions(config, "flags", found));
   options.version = QK_VERSION;
   if (file_has_users) options.access.config_file = *flags.config_file;
   QK_RETURN_IF_ERROR(CheckAccess(options));
-  return options;
+  return ReadConfig{std::move(config), std::move(options)};
 }
 
-absl::Status CheckAddresses(const ServerOptions& options) {
-  const absl::Status listen = ProbeAddress(options.listen);
-  if (!listen.ok()) {
-    return absl::Status(listen.code(),
-                        absl::StrCat("listen: ", listen.message()));
+int FailAll(const std::vector<absl::Status>& problems) {
+  int exit_status = 0;
+  for (const absl::Status& problem : problems) {
+    // The worst is a bad configuration, which has the largest number.
+    exit_status = std::max(exit_status, Fail(problem));
   }
-  if (options.metrics_listen.empty()) return absl::OkStatus();
-  const absl::Status metrics = ProbeAddress(options.metrics_listen);
-  if (metrics.ok()) return metrics;
-  return absl::Status(metrics.code(),
-                      absl::StrCat("metrics_listen: ", metrics.message()));
+  return exit_status;
 }
 
-int CheckConfig(const ServerOptions& options) {
-  std::vector<std::string> problems =
-      CheckModelFiles(options.models, options.model_admin);
-  const absl::Status access = CheckAccessFiles(options);
-  if (!access.ok()) problems.emplace_back(access.message());
-  for (const std::string& problem : problems) {
-    std::fprintf(stderr, "qkscoped: %s\n", problem.c_str());
+int CheckConfig(const ReadConfig& read) {
+  const ConfigFindings findings = CheckConfiguration(read.config, read.options);
+  for (const std::string& warning : findings.warnings) {
+    PrintLine(absl::StrCat("warning: ", warning));
   }
-  if (!problems.empty()) return kExitConfig;
-  std::printf("configuration is valid: %zu model%s\n", options.models.size(),
-              options.models.size() == 1 ? "" : "s");
+  if (!findings.problems.empty()) return FailAll(findings.problems);
+  const size_t models = read.options.models.size();
+  std::printf("configuration is valid: %zu model%s\n", models,
+              models == 1 ? "" : "s");
   return 0;
 }
 
@@ -125,21 +185,39 @@ void Drain(Server* server, absl::Duration grace) {
   }
 }
 
+absl::StatusOr<std::unique_ptr<Server>> MakeServer(
+    const ServerOptions& options, Log* log, std::unique_ptr<Backend> backend,
+    std::unique_ptr<Device> device) {
+  absl::StatusOr<std::unique_ptr<Server>> server = nullptr;
+  QK_RETURN_IF_ERROR(Guarded("start", [&]() -> absl::Status {
+    QK_RETURN_IF_ERROR(CheckAccessFiles(options));
+    QK_RETURN_IF_ERROR(CheckListen(options));
+    QK_RETURN_IF_ERROR(CheckMetricsListen(options));
+    server =
+        Server::Create(options, log, std::move(device), std::move(backend));
+    return server.status();
+  }));
+  return server;
+}
+
 int Serve(const ServerOptions& options, std::unique_ptr<Backend> backend,
           std::unique_ptr<Device> device) {
   const sigset_t signals = BlockSignals();
-  Log log(options.log_level);
-  RouteLibraryLogs();
+  const auto opened = Log::Create(options.log_level, options.log_file);
+  if (!opened.ok()) {
+    return Fail(
+        absl::Status(opened.status().code(),
+                     absl::StrCat("log_file: ", opened.status().message())));
+  }
+  Log& log = **opened;
+  log.TakeLibraryLogs();
   const auto fail = [&](const absl::Status& status) {
     log.Error("cannot_start", {{"reason", std::string(status.message())}});
-    return kExitConfig;
+    log.Flush();
+    return options.log_file.empty() ? ExitStatusOf(status) : Fail(status);
   };
-  const absl::Status access = CheckAccessFiles(options);
-  if (!access.ok()) return fail(access);
-  const absl::Status addresses = CheckAddresses(options);
-  if (!addresses.ok()) return fail(addresses);
   auto server =
-      Server::Create(options, &log, std::move(device), std::move(backend));
+      MakeServer(options, &log, std::move(backend), std::move(device));
   if (!server.ok()) return fail(server.status());
   log.Info("listening", {{"listen", (*server)->address()},
                          {"metrics", (*server)->metrics_address()},
@@ -160,7 +238,7 @@ int Serve(const ServerOptions& options, std::unique_ptr<Backend> backend,
   std::atomic<bool> loading = true;
   absl::Status loaded;
   std::thread loader([&] {
-    loaded = (*server)->LoadModels();
+    loaded = Guarded("load", [&] { return (*server)->LoadModels(); });
     loading = false;
     if (loaded.ok()) {
       systemd.Notify("READY=1");
@@ -172,6 +250,7 @@ int Serve(const ServerOptions& options, std::unique_ptr<Backend> backend,
   for (;;) {
     sigwait(&signals, &signal_number);
     if (signal_number != SIGHUP) break;
+    log.Reopen();
     (*server)->ReloadAccess();
   }
   systemd.Notify("STOPPING=1");
@@ -192,8 +271,29 @@ int Serve(const ServerOptions& options, std::unique_ptr<Backend> backend,
   }
   // Destructors are skipped, because they would take time: the metrics'
   // listener checks only every 2 s whether it should stop.
-  std::fflush(nullptr);
+  log.Flush();
   std::_Exit(status);
+}
+
+int StartOrTell(const std::vector<std::string>& arguments,
+                std::unique_ptr<Backend> backend,
+                std::unique_ptr<Device> device) {
+  const auto flags = ParseFlags(arguments);
+  if (!flags.ok()) return Fail(flags.status());
+  if (flags->help) {
+    std::fputs(kHelp, stdout);
+    return 0;
+  }
+  if (flags->version) {
+    std::puts("qkscoped " QK_VERSION);
+    return 0;
+  }
+  std::vector<absl::Status> found;
+  const auto read = ReadOptions(*flags, &found);
+  if (!read.ok()) return found.empty() ? Fail(read.status()) : FailAll(found);
+  return flags->check_config
+             ? CheckConfig(*read)
+             : Serve(read->options, std::move(backend), std::move(device));
 }
 
 }  // namespace
@@ -203,26 +303,13 @@ int RunProcess(const std::vector<std::string>& arguments,
                std::unique_ptr<Device> device) {
   // Debian's build of gRPC checks for lock cycles at every lock, and aborts.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
-  const auto flags = ParseFlags(arguments);
-  const auto fail = [](const absl::Status& status) {
-    std::fprintf(stderr, "qkscoped: %s\n",
-                 std::string(status.message()).c_str());
-    return kExitConfig;
-  };
-  if (!flags.ok()) return fail(flags.status());
-  if (flags->help) {
-    std::fputs(kHelp, stdout);
-    return 0;
-  }
-  if (flags->version) {
-    std::puts("qkscoped " QK_VERSION);
-    return 0;
-  }
-  const auto options = ReadOptions(*flags);
-  if (!options.ok()) return fail(options.status());
-  return flags->check_config
-             ? CheckConfig(*options)
-             : Serve(*options, std::move(backend), std::move(device));
+  std::set_terminate(OnTerminate);
+  OpenStandardStreams();
+  int exit_status = 0;
+  const absl::Status thrown = Guarded("qkscoped", [&] {
+    exit_status = StartOrTell(arguments, std::move(backend), std::move(device));
+  });
+  return thrown.ok() ? exit_status : Fail(thrown);
 }
 
 }  // namespace qk

@@ -129,23 +129,7 @@ absl::Status Server::Start(Log* log) {
   QK_ASSIGN_OR_RETURN(const HostPort listen, ParseHostPort(options_.listen));
   QK_ASSIGN_OR_RETURN(
       access_, Access::Create(options_.access, IsLoopback(listen.host), log));
-  if (backend_ == nullptr) {
-    QK_ASSIGN_OR_RETURN(CreatedBackend created,
-                        CreateBackend({
-                            .name = options_.backend,
-                            .threads = options_.threads,
-                            .device = options_.device,
-                            .device_memory_bytes = options_.device_memory.bytes,
-                            .device_memory_part = options_.device_memory.part,
-                            .matmul = options_.matmul,
-                        }));
-    backend_ = std::move(created.backend);
-    description_.passed_over = created.passed_over;
-    if (!created.passed_over.empty()) {
-      log->Write(LogLevel::kDebug, "backend_passed_over",
-                 {{"reason", created.passed_over}});
-    }
-  }
+  if (backend_ == nullptr) QK_RETURN_IF_ERROR(MakeBackend(log));
 
   Metrics::Options metrics_options;
   metrics_options.version = options_.version;
@@ -162,6 +146,7 @@ absl::Status Server::Start(Log* log) {
   };
   metrics_options.read_device = [this] { return backend_->Read(); };
   metrics_options.device = backend_->info().device;
+  metrics_options.log_dropped = [log] { return log->dropped(); };
   metrics_ = std::make_shared<Metrics>(metrics_options);
   SchedulerOptions scheduler_options;
   scheduler_options.max_queued_requests = options_.limits.max_queued_requests;
@@ -175,11 +160,37 @@ absl::Status Server::Start(Log* log) {
       std::max(2, static_cast<int>(std::thread::hardware_concurrency()) / 4);
   host_ = std::make_unique<HostWork>(host_options, &clock_, scheduler_.get());
   QK_RETURN_IF_ERROR(DescribeModels(log));
-  executor_ = std::make_unique<Executor>(kStreamThreads);
+  const auto on_exception = [log](const absl::Status& status) {
+    log->Error("exception", {{"reason", std::string(status.message())}});
+  };
+  executor_ = std::make_unique<Executor>(kStreamThreads, on_exception);
   QK_RETURN_IF_ERROR(OpenResults(log));
   MakeServices(log);
   QK_RETURN_IF_ERROR(ExposeMetrics());
   return Listen(log);
+}
+
+absl::Status Server::MakeBackend(Log* log) {
+  absl::StatusOr<CreatedBackend> created = CreateBackend({
+      .name = options_.backend,
+      .threads = options_.threads,
+      .device = options_.device,
+      .device_memory_bytes = options_.device_memory.bytes,
+      .device_memory_part = options_.device_memory.part,
+      .matmul = options_.matmul,
+  });
+  if (absl::IsUnavailable(created.status())) {
+    // A machine without the GPU that its configuration asks for.
+    return absl::FailedPreconditionError(created.status().message());
+  }
+  if (!created.ok()) return created.status();
+  backend_ = std::move(created->backend);
+  description_.passed_over = created->passed_over;
+  if (!created->passed_over.empty()) {
+    log->Write(LogLevel::kDebug, "backend_passed_over",
+               {{"reason", created->passed_over}});
+  }
+  return absl::OkStatus();
 }
 
 void Server::MakeServices(Log* log) {
@@ -252,7 +263,10 @@ absl::Status Server::OpenResults(Log* log) {
   for (const std::string& problem : damaged) {
     log->Warn("result_dropped", {{"reason", problem}});
   }
-  spool_executor_ = std::make_unique<Executor>(1);
+  spool_executor_ =
+      std::make_unique<Executor>(1, [log](const absl::Status& status) {
+        log->Error("exception", {{"reason", std::string(status.message())}});
+      });
   return absl::OkStatus();
 }
 

@@ -84,6 +84,7 @@ class Server {
          std::unique_ptr<Backend> backend);
 
   absl::Status Start(Log* log);
+  absl::Status MakeBackend(Log* log);
   absl::Status OpenResults(Log* log);
   absl::Status DescribeModels(Log* log);
   void MakeServices(Log* log);

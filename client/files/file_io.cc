@@ -7,8 +7,6 @@
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
-#include <iostream>
-#include <iterator>
 #include <random>
 #include <system_error>
 
@@ -20,6 +18,12 @@ namespace {
 
 constexpr char kFileErrorUrl[] = "qkscope/file_error";
 
+// Makes IsFileError true.
+absl::Status Marked(absl::Status status) {
+  status.SetPayload(kFileErrorUrl, absl::Cord("1"));
+  return status;
+}
+
 absl::Status FileError(const char* action, const std::string& path, int error) {
   std::string text = absl::StrCat("cannot ", action, " ", path);
   const std::string folder = std::filesystem::path(path).parent_path().string();
@@ -28,9 +32,7 @@ absl::Status FileError(const char* action, const std::string& path, int error) {
       !std::filesystem::exists(folder, ignored)) {
     absl::StrAppend(&text, ": there is no folder ", folder);
   }
-  absl::Status status = absl::ErrnoToStatus(error, text);
-  status.SetPayload(kFileErrorUrl, absl::Cord("1"));
-  return status;
+  return Marked(absl::ErrnoToStatus(error, text));
 }
 
 // Returns 0, or the errno of the first write that failed.
@@ -90,24 +92,21 @@ int KeepAccess(const std::string& path, int fd) {
 
 }  // namespace
 
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  if (path == "-") {
-    return std::string(std::istreambuf_iterator<char>(std::cin), {});
+absl::StatusOr<std::string> ReadFile(const std::string& path,
+                                     const SmallFileOptions& options) {
+  int fd = STDIN_FILENO;
+  if (path != "-") {
+    const int flags = O_RDONLY | O_CLOEXEC;
+    fd = open(path.c_str(), options.streams ? flags : flags | O_NONBLOCK);
+    if (fd < 0) return FileError("read", path, errno);
   }
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return FileError("read", path, errno);
-  std::string content;
-  std::string buffer(1 << 20, '\0');
-  ssize_t count;
-  while ((count = read(fd, buffer.data(), buffer.size())) != 0) {
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) break;
-    content.append(buffer, 0, static_cast<size_t>(count));
-  }
-  const int error = count < 0 ? errno : 0;
-  close(fd);
-  if (error != 0) return FileError("read", path, error);
-  return content;
+  absl::StatusOr<std::string> content = ReadDescriptor(fd, options);
+  if (path != "-") close(fd);
+  if (content.ok()) return content;
+  return Marked(absl::Status(
+      content.status().code(),
+      absl::StrCat("cannot read ", path == "-" ? "standard input" : path, ": ",
+                   content.status().message())));
 }
 
 absl::Status CheckWritable(const std::string& path) {

@@ -2,17 +2,29 @@
 #ifndef QKSCOPE_CLIENT_FILES_FILE_IO_H_
 #define QKSCOPE_CLIENT_FILES_FILE_IO_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/base/small_file.h"
 
 namespace qk::client {
 
+// Files and pipes with content, which may be as large as an answer.
+inline constexpr SmallFileOptions kContent = {.max_bytes = int64_t{64} << 30,
+                                              .streams = true};
+// Files and pipes that become part of one message.
+inline constexpr SmallFileOptions kMessagePart = {
+    .max_bytes = int64_t{64} << 20, .streams = true};
+// Tokens and certificates, which may come through a pipe.
+inline constexpr SmallFileOptions kSecret = {.streams = true};
+
 // Reads a file; "-" is standard input. Errors (NOT_FOUND, PERMISSION_DENIED and
 // others) name the file.
-absl::StatusOr<std::string> ReadFile(const std::string& path);
+absl::StatusOr<std::string> ReadFile(
+    const std::string& path, const SmallFileOptions& options = kContent);
 
 enum class FileMode {
   kUsual,    // the mode follows the process's umask

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <string>
@@ -119,5 +120,11 @@ int main(int argc, char** argv) {
   // Never deleted: the signal thread may use it until the process ends.
   auto* const context = new qk::client::Context();
   qk::client::CancelOnSignals(&context->cancellation);
-  return qk::client::Main({argv + 1, argv + argc}, context);
+  try {
+    return qk::client::Main({argv + 1, argv + argc}, context);
+  } catch (const std::exception& error) {
+    // No memory, or no threads.
+    context->console.Error(absl::StrCat("qkctl: ", error.what()));
+    return qk::client::kExitOther;
+  }
 }

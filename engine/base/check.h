@@ -3,17 +3,29 @@
 #ifndef QKSCOPE_ENGINE_BASE_CHECK_H_
 #define QKSCOPE_ENGINE_BASE_CHECK_H_
 
-#include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
-#define QK_CHECK(condition)                                                 \
-  do {                                                                      \
-    if (!(condition)) [[unlikely]] {                                        \
-      std::fprintf(stderr, "%s:%d: check failed: %s\n", __FILE__, __LINE__, \
-                   #condition);                                             \
-      std::abort();                                                         \
-    }                                                                       \
+#include "engine/base/bounded_stderr.h"
+
+namespace qk {
+
+[[noreturn]] inline void CheckFailed(const char* message) {
+  WriteStderr(message, std::strlen(message));
+  std::abort();
+}
+
+}  // namespace qk
+
+#define QK_CHECK(condition)                              \
+  do {                                                   \
+    if (!(condition)) [[unlikely]] {                     \
+      ::qk::CheckFailed(__FILE__ ":" QK_STRING_(         \
+          __LINE__) ": check failed: " #condition "\n"); \
+    }                                                    \
   } while (false)
+#define QK_STRING_INNER_(text) #text
+#define QK_STRING_(text) QK_STRING_INNER_(text)
 
 // Returns from the caller with the status of an expression that failed.
 #define QK_RETURN_IF_ERROR(expression)       \

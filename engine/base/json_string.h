@@ -12,7 +12,8 @@ namespace qk {
 enum class ReplacementCharacter { kEscape, kUtf8 };
 
 // Returns `text` as a JSON string, including the quotes. Escapes quotes,
-// backslashes and control characters, and leaves other characters unchanged.
+// backslashes, control and format characters (IsControlOrFormat), and leaves
+// other characters unchanged.
 std::string JsonString(
     absl::string_view text,
     ReplacementCharacter replacement = ReplacementCharacter::kEscape);

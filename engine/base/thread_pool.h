@@ -31,6 +31,7 @@ class ThreadPool {
   void For(int64_t n, const std::function<void(int64_t, int)>& task);
 
  private:
+  void Stop();
   void Work(int thread);
   // Runs the tasks that are left in the current loop.
   void RunTasks(int thread);

@@ -17,10 +17,11 @@ absl::StatusOr<std::unique_ptr<GgufFile>> GgufFile::Open(
     const std::string& path) {
   QK_ASSIGN_OR_RETURN(auto file, MappedFile::Open(path));
   const absl::Span<const uint8_t> bytes = file->bytes();
-  QK_ASSIGN_OR_RETURN(GgufContents contents, ParseGguf(file->name(), bytes));
+  absl::StatusOr<GgufContents> contents = ParseGguf(file->name(), bytes);
+  if (!contents.ok()) return file->Explain(contents.status());
   std::string name = file->name();
   return std::unique_ptr<GgufFile>(new GgufFile(
-      std::move(name), std::move(file), bytes, std::move(contents)));
+      std::move(name), std::move(file), bytes, *std::move(contents)));
 }
 
 absl::StatusOr<std::unique_ptr<GgufFile>> GgufFile::Parse(

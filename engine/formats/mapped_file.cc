@@ -13,40 +13,33 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
+#include "engine/base/file_error.h"
 #include "engine/formats/excerpt.h"
 
 namespace qk {
 namespace {
 
 absl::Status SystemError(const std::string& name, int error) {
-  switch (error) {
-    case ENOENT:
-    case ENOTDIR:
-      return absl::NotFoundError(absl::StrCat(name, ": no such file"));
-    case EACCES:
-    case EPERM:
-      return absl::PermissionDeniedError(
-          absl::StrCat(name, ": permission denied"));
-    case ENOMEM:
-    case EMFILE:
-    case ENFILE:
-      return absl::ResourceExhaustedError(
-          absl::StrCat(name, ": ", std::strerror(error)));
-    default:
-      return absl::InvalidArgumentError(
-          absl::StrCat(name, ": cannot be read: ", std::strerror(error)));
-  }
+  std::string problem = absl::StrCat("cannot be read: ", std::strerror(error));
+  if (error == ENOENT || error == ENOTDIR) problem = "no such file";
+  if (error == EACCES || error == EPERM) problem = "permission denied";
+  return ErrnoStatus(error, absl::StrCat(name, ": ", problem));
 }
 
-// A repository that was cloned without git-lfs has these in place of its large
-// files: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
-absl::Status CheckNotLfsPointer(const std::string& name, int fd, int64_t size) {
+absl::Status CheckRegular(const std::string& name, const struct stat& info) {
+  if (S_ISREG(info.st_mode)) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(name, ": not a regular file"));
+}
+
+}  // namespace
+
+// https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
+absl::Status CheckNotLfsPointer(absl::string_view name,
+                                absl::string_view content) {
   constexpr absl::string_view kBeginning = "version https://git-lfs.github.com";
-  constexpr int64_t kMaxPointerBytes = 1024;
-  char text[kBeginning.size()];
-  if (size > kMaxPointerBytes ||
-      pread(fd, text, sizeof text, 0) != static_cast<ssize_t>(sizeof text) ||
-      absl::string_view(text, sizeof text) != kBeginning) {
+  constexpr size_t kMaxPointerBytes = 1024;
+  if (content.size() > kMaxPointerBytes ||
+      content.substr(0, kBeginning.size()) != kBeginning) {
     return absl::OkStatus();
   }
   return absl::InvalidArgumentError(absl::StrCat(
@@ -55,40 +48,48 @@ absl::Status CheckNotLfsPointer(const std::string& name, int fd, int64_t size) {
       "the repository, or download the file"));
 }
 
-}  // namespace
-
 bool FileExists(const std::string& path) {
   struct stat info;
-  return stat(path.c_str(), &info) == 0;
+  return stat(path.c_str(), &info) == 0 ||
+         (errno != ENOENT && errno != ENOTDIR);
+}
+
+absl::StatusOr<int> OpenRegularFile(const std::string& path) {
+  const std::string name = FileNameOf(path);
+  if (path.find('\0') != std::string::npos) {
+    return absl::InvalidArgumentError(absl::StrCat(name, ": NUL in the name"));
+  }
+  struct stat info;
+  // Looks first: opening some devices has effects.
+  if (stat(path.c_str(), &info) != 0) return SystemError(name, errno);
+  QK_RETURN_IF_ERROR(CheckRegular(name, info));
+  // Without O_NONBLOCK, opening a FIFO would wait for a writer.
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return SystemError(name, errno);
+  return fd;
 }
 
 absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(
     const std::string& path) {
   std::string name = FileNameOf(path);
-  if (path.find('\0') != std::string::npos) {
-    return absl::InvalidArgumentError(absl::StrCat(name, ": NUL in the name"));
-  }
-  // Without O_NONBLOCK, opening a FIFO would wait for a writer.
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return SystemError(name, errno);
+  QK_ASSIGN_OR_RETURN(const int fd, OpenRegularFile(path));
   absl::Cleanup close_fd = [fd] { close(fd); };
 
   struct stat info;
   if (fstat(fd, &info) != 0) return SystemError(name, errno);
-  if (!S_ISREG(info.st_mode)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(name, ": not a regular file"));
-  }
+  QK_RETURN_IF_ERROR(CheckRegular(name, info));
   if (info.st_size == 0) {
     return absl::InvalidArgumentError(absl::StrCat(name, ": empty file"));
   }
-  QK_RETURN_IF_ERROR(CheckNotLfsPointer(name, fd, info.st_size));
   void* data = mmap(nullptr, static_cast<size_t>(info.st_size), PROT_READ,
                     MAP_PRIVATE, fd, 0);
   if (data == MAP_FAILED) return SystemError(name, errno);
   std::move(close_fd).Cancel();
-  return std::unique_ptr<MappedFile>(new MappedFile(
+  std::unique_ptr<MappedFile> file(new MappedFile(
       std::move(name), fd, info, static_cast<const uint8_t*>(data)));
+  QK_RETURN_IF_ERROR(
+      file->Explain(CheckNotLfsPointer(file->name(), file->text())));
+  return file;
 }
 
 MappedFile::MappedFile(std::string name, int fd, const struct stat& info,
@@ -117,9 +118,17 @@ absl::Status MappedFile::ReadStatus() const {
   const bool changed = static_cast<size_t>(info.st_size) != size_ ||
                        info.st_mtim.tv_sec != modified_.tv_sec ||
                        info.st_mtim.tv_nsec != modified_.tv_nsec;
-  if (!guard_->faulted() && !changed) return absl::OkStatus();
-  return absl::UnavailableError(
-      absl::StrCat(name_, ": was changed while it was read"));
+  if (changed) {
+    return absl::UnavailableError(
+        absl::StrCat(name_, ": was changed while it was read"));
+  }
+  return guard_->faulted() ? SystemError(name_, EIO) : absl::OkStatus();
+}
+
+absl::Status MappedFile::Explain(const absl::Status& problem) const {
+  if (problem.ok()) return problem;
+  const absl::Status read = ReadStatus();
+  return read.ok() ? problem : read;
 }
 
 }  // namespace qk

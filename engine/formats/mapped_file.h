@@ -18,15 +18,24 @@
 
 namespace qk {
 
-// Returns whether there is a file or folder of that name.
+// Returns whether there is a file or folder of that name, or something that
+// cannot be looked at now: opening it says why.
 bool FileExists(const std::string& path);
+
+// Opens a file for reading; the caller closes it. Never blocks on a FIFO.
+// Symbolic links are followed: model stores are full of them. Errors are those
+// of ErrnoStatus, and INVALID_ARGUMENT for anything but a regular file.
+absl::StatusOr<int> OpenRegularFile(const std::string& path);
+
+// Returns INVALID_ARGUMENT if `content` is what a repository that was cloned
+// without git-lfs has in place of its large files.
+absl::Status CheckNotLfsPointer(absl::string_view name,
+                                absl::string_view content);
 
 class MappedFile {
  public:
-  // Errors: NOT_FOUND, PERMISSION_DENIED, and INVALID_ARGUMENT for anything but
-  // a regular file that is not empty, and for a git-lfs pointer. Opening never
-  // blocks on a FIFO. Symbolic links are followed: model stores are full of
-  // them.
+  // Errors are those of OpenRegularFile, and INVALID_ARGUMENT for an empty file
+  // and for a git-lfs pointer.
   static absl::StatusOr<std::unique_ptr<MappedFile>> Open(
       const std::string& path);
 
@@ -45,10 +54,13 @@ class MappedFile {
   // Gives resident pages back to the kernel, which reads them again on demand.
   void DropPages();
 
-  // Returns UNAVAILABLE if the file was changed since it was opened; the
-  // missing bytes of a file that shrank read as zeros. Ask after the last read,
+  // Returns UNAVAILABLE if the file was changed since it was opened, or if
+  // reading failed; the missing bytes read as zeros. Ask after the last read,
   // before trusting what was read.
   absl::Status ReadStatus() const;
+  // Returns `problem`, which was found in the content, or ReadStatus() if that
+  // explains it.
+  absl::Status Explain(const absl::Status& problem) const;
 
  private:
   // Takes ownership of the descriptor.

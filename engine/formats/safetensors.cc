@@ -11,6 +11,7 @@
 #include "engine/base/sha256.h"
 #include "engine/formats/excerpt.h"
 #include "engine/formats/mapped_file.h"
+#include "engine/formats/text_file.h"
 
 namespace qk {
 namespace {
@@ -66,12 +67,18 @@ class SafetensorsSource : public TensorSource {
   FlatHashMap<absl::string_view, size_t> by_name_;
 };
 
+absl::StatusOr<SafetensorsContents> Parse(const MappedFile& file) {
+  absl::StatusOr<SafetensorsContents> contents =
+      ParseSafetensors(file.name(), file.bytes());
+  if (!contents.ok()) return file.Explain(contents.status());
+  return contents;
+}
+
 absl::StatusOr<std::unique_ptr<TensorSource>> OpenSingle(
     const std::string& path) {
   std::vector<std::unique_ptr<MappedFile>> files(1);
   QK_ASSIGN_OR_RETURN(files[0], MappedFile::Open(path));
-  QK_ASSIGN_OR_RETURN(SafetensorsContents contents,
-                      ParseSafetensors(files[0]->name(), files[0]->bytes()));
+  QK_ASSIGN_OR_RETURN(SafetensorsContents contents, Parse(*files[0]));
   return std::make_unique<SafetensorsSource>(std::move(files),
                                              std::move(contents.tensors));
 }
@@ -132,17 +139,16 @@ class ShardMatcher {
 
 absl::StatusOr<std::unique_ptr<TensorSource>> OpenSharded(
     const std::string& path) {
-  QK_ASSIGN_OR_RETURN(const auto index_file, MappedFile::Open(path));
-  QK_ASSIGN_OR_RETURN(const ShardIndex index,
-                      ParseShardIndex(index_file->name(), index_file->text()));
+  const std::string name = FileNameOf(path);
+  QK_ASSIGN_OR_RETURN(const std::string text, ReadModelText(path));
+  QK_ASSIGN_OR_RETURN(const ShardIndex index, ParseShardIndex(name, text));
   const std::string folder = path.substr(0, path.rfind('/') + 1);
   std::vector<std::unique_ptr<MappedFile>> files;
   std::vector<TensorInfo> tensors;
-  ShardMatcher matcher(index_file->name(), index);
+  ShardMatcher matcher(name, index);
   for (size_t i = 0; i < index.files.size(); ++i) {
     QK_ASSIGN_OR_RETURN(auto file, MappedFile::Open(folder + index.files[i]));
-    QK_ASSIGN_OR_RETURN(SafetensorsContents shard,
-                        ParseSafetensors(file->name(), file->bytes()));
+    QK_ASSIGN_OR_RETURN(SafetensorsContents shard, Parse(*file));
     for (TensorInfo& tensor : shard.tensors) {
       QK_RETURN_IF_ERROR(matcher.Add(i, tensor.name));
       tensors.push_back(std::move(tensor));

@@ -18,6 +18,14 @@ std::vector<void*> PageList::pages() const {
   return pages;
 }
 
+int64_t PagePool::PageBytes(const ModelConfig& config, ComputeType type) {
+  int64_t bytes = 0;
+  for (const LayerConfig& layer : config.layers) {
+    bytes += 2 * int64_t{layer.attention.kv_size()} * kPageSize * BytesOf(type);
+  }
+  return bytes;
+}
+
 PagePool::PagePool(const ModelConfig& config, ComputeType type,
                    int64_t budget_bytes, Backend* backend)
     : backend_(backend) {

@@ -52,6 +52,8 @@ class PagePool {
   int64_t page_bytes() const { return page_bytes_; }
   int64_t budget_pages() const { return budget_pages_; }
   int64_t used_pages() const;
+  // The bytes of a page of a model's pool.
+  static int64_t PageBytes(const ModelConfig& config, ComputeType type);
   static int64_t PagesFor(int64_t positions) {
     return (positions + kPageSize - 1) / kPageSize;
   }

@@ -57,6 +57,7 @@ ModelDescription Describe(const OpenModel& model, ComputeType compute,
   const bool tied = head.name == model.architecture.embedding.name;
   d.parameters = elements - (tied ? head.shape[0] * head.shape[1] : 0);
   d.bytes_estimate = elements * BytesOf(compute);
+  d.kv_page_bytes = PagePool::PageBytes(d.config, compute);
   return d;
 }
 
@@ -78,6 +79,16 @@ absl::StatusOr<ModelDescription> DescribeModel(const std::string& path,
   return WithoutBadAlloc([&]() -> absl::StatusOr<ModelDescription> {
     QK_ASSIGN_OR_RETURN(const OpenModel model, OpenModelFiles(path, ignored));
     return Describe(model, compute, ignored);
+  });
+}
+
+absl::StatusOr<std::string> WeightsSha256(const std::string& path,
+                                          const IgnoredParts& ignored) {
+  return WithoutBadAlloc([&]() -> absl::StatusOr<std::string> {
+    QK_ASSIGN_OR_RETURN(const OpenModel model, OpenModelFiles(path, ignored));
+    std::string sha256 = model.source->Sha256Hex();
+    QK_RETURN_IF_ERROR(model.source->ReadStatus());
+    return sha256;
   });
 }
 

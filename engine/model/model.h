@@ -58,6 +58,7 @@ struct ModelDescription {
   int64_t file_bytes = 0;
   int64_t parameters = 0;
   int64_t bytes_estimate = 0;  // of memory, after loading
+  int64_t kv_page_bytes = 0;   // of a page of the KV cache (PagePool)
   // Why the model takes no text and gives none, only token ids; empty if it
   // does.
   std::string text_problem;
@@ -75,6 +76,10 @@ struct ModelDescription {
 absl::StatusOr<ModelDescription> DescribeModel(
     const std::string& path, ComputeType compute,
     const IgnoredParts& ignored = {});
+
+// Reads the weights and returns their SHA-256, as Model::weights_sha256.
+absl::StatusOr<std::string> WeightsSha256(const std::string& path,
+                                          const IgnoredParts& ignored = {});
 
 // A pass keeps its model alive (shared_from_this), because its runs may end
 // before it does.

@@ -14,6 +14,7 @@
 #include "engine/formats/gguf.h"
 #include "engine/formats/mapped_file.h"
 #include "engine/formats/safetensors.h"
+#include "engine/formats/text_file.h"
 #include "engine/model/explain_folder.h"
 #include "engine/model/weights.h"
 
@@ -21,12 +22,6 @@ namespace qk {
 namespace {
 
 namespace fs = std::filesystem;
-
-absl::StatusOr<std::string> ReadText(const fs::path& path) {
-  QK_ASSIGN_OR_RETURN(const std::unique_ptr<MappedFile> file,
-                      MappedFile::Open(path.string()));
-  return std::string(file->text());
-}
 
 std::vector<float> ReadVector(const TensorSource& source,
                               const WeightRef& ref) {
@@ -84,24 +79,31 @@ absl::Status HideAll(const std::vector<std::string>& fields, File* file) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<OpenModel> OpenGguf(const std::string& path,
-                                   const IgnoredParts& ignored) {
-  OpenModel model;
-  QK_ASSIGN_OR_RETURN(std::unique_ptr<GgufFile> file, GgufFile::Open(path));
-  QK_RETURN_IF_ERROR(HideAll(ignored.fields, file.get()));
-  QK_ASSIGN_OR_RETURN(model.architecture, ArchitectureFromGguf(*file));
+absl::Status ReadGgufKeys(const GgufFile& file, OpenModel* model) {
+  QK_ASSIGN_OR_RETURN(model->architecture, ArchitectureFromGguf(file));
   absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer;
   absl::string_view kind;
-  if (file->Has("tokenizer.ggml.model")) {
-    QK_ASSIGN_OR_RETURN(kind, file->GetString("tokenizer.ggml.model"));
+  if (file.Has("tokenizer.ggml.model")) {
+    QK_ASSIGN_OR_RETURN(kind, file.GetString("tokenizer.ggml.model"));
   }
   // The converter writes "none" where there was no tokenizer.
   if (kind.empty() || kind == "none") {
     tokenizer = nullptr;
   } else {
-    tokenizer = TokenizerFromGguf(*file);
+    tokenizer = TokenizerFromGguf(file);
   }
-  QK_RETURN_IF_ERROR(SetTokenizer(std::move(tokenizer), &model));
+  return SetTokenizer(std::move(tokenizer), model);
+}
+
+absl::StatusOr<OpenModel> OpenGguf(const std::string& path,
+                                   const IgnoredParts& ignored) {
+  OpenModel model;
+  QK_ASSIGN_OR_RETURN(std::unique_ptr<GgufFile> file, GgufFile::Open(path));
+  QK_RETURN_IF_ERROR(HideAll(ignored.fields, file.get()));
+  const absl::Status read = ReadGgufKeys(*file, &model);
+  // Bytes that cannot be read are zeros, which explain any other problem.
+  QK_RETURN_IF_ERROR(file->ReadStatus());
+  QK_RETURN_IF_ERROR(read);
   model.source = std::move(file);
   return model;
 }
@@ -125,7 +127,7 @@ absl::Status AddEosIds(const JsonValue& json, ModelConfig* config) {
 }
 
 absl::StatusOr<JsonDocument> ReadJson(const fs::path& path, const char* name) {
-  QK_ASSIGN_OR_RETURN(const std::string text, ReadText(path));
+  QK_ASSIGN_OR_RETURN(const std::string text, ReadModelText(path.string()));
   JsonLimits limits;
   limits.max_bytes = int64_t{16} << 20;
   return JsonDocument::Parse(name, text, limits);
@@ -178,6 +180,16 @@ absl::StatusOr<OpenModel> OpenFolder(const std::string& path,
   return model;
 }
 
+// Compares the tensors with what the configuration says of them.
+absl::Status CheckTensors(const IgnoredParts& ignored, OpenModel* model) {
+  Architecture& architecture = model->architecture;
+  model->warnings = architecture.warnings;
+  ResolvePrefixes(*model->source, &architecture);
+  QK_RETURN_IF_ERROR(
+      CheckWeights(architecture, *model->source, ignored.tensors));
+  return ReadRopeFactors(*model->source, &architecture);
+}
+
 }  // namespace
 
 absl::StatusOr<OpenModel> OpenModelFiles(const std::string& path,
@@ -196,12 +208,9 @@ absl::StatusOr<OpenModel> OpenModelFiles(const std::string& path,
                                         ? OpenGguf(path, ignored)
                                         : OpenFolder(path, ignored);
   if (!model.ok()) return model.status();
-  Architecture& architecture = model->architecture;
-  model->warnings = architecture.warnings;
-  ResolvePrefixes(*model->source, &architecture);
-  QK_RETURN_IF_ERROR(
-      CheckWeights(architecture, *model->source, ignored.tensors));
-  QK_RETURN_IF_ERROR(ReadRopeFactors(*model->source, &architecture));
+  const absl::Status checked = CheckTensors(ignored, &*model);
+  QK_RETURN_IF_ERROR(model->source->ReadStatus());
+  QK_RETURN_IF_ERROR(checked);
   return model;
 }
 

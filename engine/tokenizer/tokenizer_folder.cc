@@ -3,6 +3,7 @@
 
 #include "engine/base/check.h"
 #include "engine/formats/mapped_file.h"
+#include "engine/formats/text_file.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace qk {
@@ -13,9 +14,7 @@ namespace fs = std::filesystem;
 // Returns the bytes of a file; none if there is no such file.
 absl::StatusOr<std::string> ReadIfAny(const fs::path& path) {
   if (!FileExists(path)) return std::string();
-  QK_ASSIGN_OR_RETURN(const std::unique_ptr<MappedFile> file,
-                      MappedFile::Open(path.string()));
-  return std::string(file->text());
+  return ReadModelText(path.string());
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "server/access/access.h"
 
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "absl/time/clock.h"
 #include "engine/base/check.h"
 #include "server/access/users_config.h"
+#include "server/common/guarded.h"
 
 namespace qk {
 namespace {
@@ -20,6 +22,16 @@ std::vector<std::string> UserFiles(const AccessOptions& options) {
   return files;
 }
 
+// Calls `reload`, and tells it how it failed the last time.
+template <typename Reload>
+std::function<absl::Status()> Remembering(Reload reload) {
+  return [reload, last = std::string()]() mutable {
+    const absl::Status failure = reload(last);
+    last = std::string(failure.message());
+    return failure;
+  };
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Access>> Access::Create(
@@ -27,8 +39,14 @@ absl::StatusOr<std::unique_ptr<Access>> Access::Create(
   std::unique_ptr<Access> access(new Access(options, log));
   QK_RETURN_IF_ERROR(access->Load(options));
   access->LogWarnings(loopback);
-  access->users_watch_.Start([a = access.get()] { a->ReloadUsers(); });
-  access->tls_watch_.Start([a = access.get()] { a->ReloadTls(); });
+  access->users_watch_.Start(
+      Remembering([a = access.get()](const std::string& last) {
+        return a->ReloadUsers(last).failure;
+      }));
+  access->tls_watch_.Start(
+      Remembering([a = access.get()](const std::string& last) {
+        return a->ReloadTls(last).failure;
+      }));
   return access;
 }
 
@@ -89,26 +107,27 @@ std::vector<Access::ReloadResult> Access::Reload() {
   return parts;
 }
 
-Access::ReloadResult Access::ReloadUsers() {
+Access::ReloadResult Access::ReloadUsers(absl::string_view known_failure) {
   ReloadResult out;
   out.part = "users";
-  out.failure = identity_->Reload(&out.changed);
+  out.failure =
+      Guarded("users", [&] { return identity_->Reload(&out.changed); });
   out.text = absl::StrCat(identity_->size(), " users");
   if (out.failure.ok()) {
     log_->Info("users_reloaded",
                {{"users", static_cast<int64_t>(identity_->size())}});
-  } else {
+  } else if (out.failure.message() != known_failure) {
     log_->Error("users_not_reloaded",
                 {{"reason", std::string(out.failure.message())}});
   }
   return out;
 }
 
-Access::ReloadResult Access::ReloadTls() {
+Access::ReloadResult Access::ReloadTls(absl::string_view known_failure) {
   ReloadResult out;
   out.part = "tls";
   const TlsMaterial before = tls_->material();
-  out.failure = tls_->Reload();
+  out.failure = Guarded("tls", [&] { return tls_->Reload(); });
   const TlsMaterial now = tls_->material();
   const std::string not_after = absl::FormatTime(now.not_after);
   out.text = absl::StrCat("certificate valid until ", not_after);
@@ -117,7 +136,7 @@ Access::ReloadResult Access::ReloadTls() {
   if (out.failure.ok()) {
     log_->Info("tls_reloaded", {{"not_after", not_after}});
     WarnIfCertificateInvalid();
-  } else {
+  } else if (out.failure.message() != known_failure) {
     log_->Error("tls_not_reloaded",
                 {{"reason", std::string(out.failure.message())}});
   }

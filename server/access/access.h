@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "grpcpp/security/server_credentials.h"
 #include "server/access/access_options.h"
 #include "server/access/identity.h"
@@ -42,8 +43,9 @@ class Access {
   Access(const AccessOptions& options, Log* log);
   absl::Status Load(const AccessOptions& options);
   void LogWarnings(bool loopback);
-  ReloadResult ReloadUsers();
-  ReloadResult ReloadTls();
+  // A failure with this message is not logged again.
+  ReloadResult ReloadUsers(absl::string_view known_failure = "");
+  ReloadResult ReloadTls(absl::string_view known_failure = "");
   void WarnIfCertificateInvalid();
 
   Log* const log_;

@@ -5,13 +5,14 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
-#include "absl/strings/strip.h"
 #include "engine/base/check.h"
 
 namespace qk {
 namespace {
 
 constexpr size_t kMaxTokenBytes = 512;
+// RFC 7235: the name of a scheme is case-insensitive.
+constexpr absl::string_view kScheme = "Bearer ";
 
 // The alphabet of bearer tokens in RFC 6750.
 bool IsTokenText(absl::string_view token) {
@@ -50,8 +51,9 @@ absl::StatusOr<std::shared_ptr<const User>> Identity::Authenticate(
   std::shared_ptr<const User> user;
   if (credentials.authorization.size() == 1) {
     absl::string_view token = credentials.authorization[0];
-    if (absl::ConsumePrefix(&token, "Bearer ") && IsTokenText(token)) {
-      user = users->FindByToken(token);
+    if (absl::StartsWithIgnoreCase(token, kScheme)) {
+      token.remove_prefix(kScheme.size());
+      if (IsTokenText(token)) user = users->FindByToken(token);
     }
   } else if (credentials.authorization.empty() &&
              credentials.subject.has_value()) {

@@ -36,9 +36,9 @@ class Identity {
   static absl::StatusOr<std::unique_ptr<Identity>> Create(Load load);
 
   // UNAUTHENTICATED `missing or invalid token`. If there is an authorization
-  // header, there must be exactly one, it must be `Bearer TOKEN` with a known
-  // token, and the certificate is ignored. Without one, the certificate
-  // decides.
+  // header, there must be exactly one, it must be `Bearer TOKEN` (the word in
+  // any case) with a known token, and the certificate is ignored. Without one,
+  // the certificate decides.
   absl::StatusOr<std::shared_ptr<const User>> Authenticate(
       const Credentials& credentials) const;
 

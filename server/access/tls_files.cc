@@ -9,11 +9,12 @@
 
 #include <ctime>
 #include <memory>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "engine/base/check.h"
-#include "server/common/file_watch.h"
+#include "server/common/text_file.h"
 
 namespace qk {
 namespace {
@@ -28,10 +29,9 @@ absl::Status Bad(const char* key, const std::string& file,
       absl::StrCat("tls.", key, ": ", file, ": ", problem));
 }
 
-absl::StatusOr<std::string> Read(const char* key, const std::string& file) {
-  auto text = ReadTextFile(file);
-  if (!text.ok()) return Bad(key, file, "cannot be read");
-  return text;
+absl::StatusOr<std::string> Read(const char* key, const std::string& file,
+                                 mode_t* mode = nullptr) {
+  return ReadTextFile(absl::StrCat("tls.", key), file, mode);
 }
 
 Bio OpenPem(const std::string& pem) {
@@ -41,7 +41,9 @@ Bio OpenPem(const std::string& pem) {
 
 Certificate FirstCertificate(const std::string& pem) {
   const Bio bio = OpenPem(pem);
-  Certificate out(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr),
+  Certificate out(bio == nullptr
+                      ? nullptr
+                      : PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr),
                   X509_free);
   ERR_clear_error();
   return out;
@@ -51,29 +53,29 @@ Certificate FirstCertificate(const std::string& pem) {
 PrivateKey ReadKey(const std::string& pem) {
   const Bio bio = OpenPem(pem);
   const auto no_password = [](char*, int, int, void*) { return -1; };
-  PrivateKey out(
-      PEM_read_bio_PrivateKey(bio.get(), nullptr, no_password, nullptr),
-      EVP_PKEY_free);
+  PrivateKey out(bio == nullptr ? nullptr
+                                : PEM_read_bio_PrivateKey(bio.get(), nullptr,
+                                                          no_password, nullptr),
+                 EVP_PKEY_free);
   ERR_clear_error();
   return out;
 }
 
-absl::Time ToTime(const ASN1_TIME* time) {
+// Returns nullopt for a time that is malformed, which a certificate may hold.
+std::optional<absl::Time> ToTime(const ASN1_TIME* time) {
   std::tm tm = {};
-  QK_CHECK(ASN1_TIME_to_tm(time, &tm) == 1);
+  const bool valid = ASN1_TIME_to_tm(time, &tm) == 1;
+  ERR_clear_error();
+  if (!valid) return std::nullopt;
   return absl::FromTM(tm, absl::UTCTimeZone());
 }
 
-absl::Status CheckKeyMode(const std::string& file) {
-  struct stat s = {};
-  if (stat(file.c_str(), &s) != 0) {
-    return Bad("key_file", file, "cannot be read");
-  }
-  if ((s.st_mode & (S_IROTH | S_IWOTH)) == 0) return absl::OkStatus();
+absl::Status CheckKeyMode(const std::string& file, mode_t mode) {
+  if ((mode & (S_IROTH | S_IWOTH)) == 0) return absl::OkStatus();
   return Bad("key_file", file,
              absl::StrFormat("must be neither world-readable nor "
                              "world-writable, got mode %04o; chmod o-rw it",
-                             s.st_mode & 07777));
+                             mode & 07777));
 }
 
 }  // namespace
@@ -95,8 +97,9 @@ absl::StatusOr<TlsMaterial> ReadTlsFiles(const TlsOptions& options) {
     return Bad("certificate_file", options.certificate_file,
                "has no PEM certificate");
   }
-  QK_RETURN_IF_ERROR(CheckKeyMode(options.key_file));
-  QK_ASSIGN_OR_RETURN(out.key, Read("key_file", options.key_file));
+  mode_t mode = 0;
+  QK_ASSIGN_OR_RETURN(out.key, Read("key_file", options.key_file, &mode));
+  QK_RETURN_IF_ERROR(CheckKeyMode(options.key_file, mode));
   const PrivateKey key = ReadKey(out.key);
   if (key == nullptr) {
     return Bad("key_file", options.key_file,
@@ -117,8 +120,14 @@ absl::StatusOr<TlsMaterial> ReadTlsFiles(const TlsOptions& options) {
                  "has no PEM certificate");
     }
   }
-  out.not_before = ToTime(X509_get0_notBefore(certificate.get()));
-  out.not_after = ToTime(X509_get0_notAfter(certificate.get()));
+  const auto not_before = ToTime(X509_get0_notBefore(certificate.get()));
+  const auto not_after = ToTime(X509_get0_notAfter(certificate.get()));
+  if (!not_before.has_value() || !not_after.has_value()) {
+    return Bad("certificate_file", options.certificate_file,
+               "has a certificate whose times are malformed");
+  }
+  out.not_before = *not_before;
+  out.not_after = *not_after;
   return out;
 }
 

@@ -8,10 +8,10 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "google/protobuf/text_format.h"
-#include "server/common/file_watch.h"
 #include "server/common/model_name.h"
 #include "server/common/parse_config.h"
 #include "server/common/text.h"
+#include "server/common/text_file.h"
 
 namespace qk {
 namespace {
@@ -167,13 +167,15 @@ absl::StatusOr<std::vector<UserEntry>> ReadUsers(
     const std::string& users_file) {
   std::vector<UserEntry> out = fixed;
   if (!config_file.empty()) {
-    QK_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(config_file));
+    QK_ASSIGN_OR_RETURN(const std::string text,
+                        ReadTextFile("--config", config_file));
     QK_ASSIGN_OR_RETURN(const auto config, ParseConfig(text, config_file));
     QK_ASSIGN_OR_RETURN(
         out, UsersFromConfig(config.users(), [&](int) { return config_file; }));
   }
   if (!users_file.empty()) {
-    QK_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(users_file));
+    QK_ASSIGN_OR_RETURN(const std::string text,
+                        ReadTextFile("users_file", users_file));
     QK_ASSIGN_OR_RETURN(const auto more, ParseUsersFile(text, users_file));
     out.insert(out.end(), more.begin(), more.end());
   }

@@ -8,6 +8,7 @@
 #include "server/calls/call_record.h"
 #include "server/calls/load_model_call.h"
 #include "server/calls/unary_call.h"
+#include "server/common/guarded.h"
 #include "server/common/model_name.h"
 #include "server/common/text.h"
 #include "server/convert/convert_fields.h"
@@ -40,7 +41,7 @@ grpc::ServerUnaryReactor* AdminService::UnloadModel(
     *response = ToByteBuffer(pb::UnloadModelResponse());
     reactor->Finish(call->Finish(status));
   };
-  const absl::Status status = [&]() -> absl::Status {
+  absl::Status status = Guarded("UnloadModel", [&]() -> absl::Status {
     QK_RETURN_IF_ERROR(call->Open(DeadlineRule::kClient));
     QK_RETURN_IF_ERROR(CheckAdminOn(*models_));
     pb::UnloadModelRequest request;
@@ -48,8 +49,9 @@ grpc::ServerUnaryReactor* AdminService::UnloadModel(
     QK_RETURN_IF_ERROR(CheckModelName("name", request.name()));
     QK_RETURN_IF_ERROR(CheckMayManage(*call->user(), request.name()));
     call->model = request.name();
-    return models_->StartUnload(request.name(), finish);
-  }();
+    return absl::OkStatus();
+  });
+  if (status.ok()) status = models_->StartUnload(call->model, finish);
   if (!status.ok()) finish(status);
   return reactor;
 }

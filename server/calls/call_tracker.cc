@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "engine/base/monotonic.h"
+#include "server/common/guarded.h"
 #include "server/common/refusal.h"
 
 namespace qk {
@@ -74,7 +75,13 @@ void CallTracker::Loop() {
       if (stopping) return;
     }
     const absl::Time now = MonotonicNow();
-    for (const auto& call : Alive()) call->Tick(now);
+    // A call whose look fails must not keep the others from theirs.
+    Guarded("tick", [&] {
+      for (const auto& call : Alive()) {
+        const absl::Status thrown = Guarded("tick", [&] { call->Tick(now); });
+        if (!thrown.ok()) call->Abort(thrown);
+      }
+    }).IgnoreError();
   }
 }
 

@@ -1,6 +1,7 @@
 #include "server/calls/event_stream.h"
 
 #include "server/common/delay_point.h"
+#include "server/common/guarded.h"
 
 namespace qk {
 
@@ -13,26 +14,37 @@ bool EventStream::End(const absl::Status& reason) {
 
 void EventStream::Pump() {
   std::optional<grpc::Status> finish;
+  absl::Status thrown;
   {
     MutexLock lock(&mutex_);
     if (watch_.writing() || finished_) return;
-    if (!end_.has_value() && NextMessage()) {
+    bool more = false;
+    if (!end_.has_value()) {
+      thrown = Guarded("stream", [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+        more = NextMessage();
+      });
+    }
+    if (more) {
       watch_.Begin();
     } else if (end_.has_value()) {
       finished_ = true;
       finish = FinishRecord();
-    } else {
+    } else if (thrown.ok()) {
       return;
     }
   }
   if (finish.has_value()) {
     DelayPoint("finish");
     Finish(*finish);
-  } else {
+    return;
+  }
+  if (!thrown.ok()) return EndThrown(thrown, /*write=*/false);
+  thrown = Guarded("write", [&] {
     DelayPoint("write");
     PrepareNext();
-    StartWrite(&message_);
-  }
+  });
+  if (!thrown.ok()) return EndThrown(thrown, /*write=*/true);
+  StartWrite(&message_);
 }
 
 }  // namespace qk

@@ -5,6 +5,7 @@
 #include "absl/time/clock.h"
 #include "engine/base/check.h"
 #include "server/common/grpc_status.h"
+#include "server/common/guarded.h"
 #include "server/common/refusal.h"
 
 namespace qk {
@@ -86,6 +87,15 @@ KeptRun::~KeptRun() { call_parts_->calls->CallEnded(); }
 
 void KeptRun::Drain() {
   MutexLock lock(&mutex_);
+  const absl::Status thrown =
+      Guarded("kept run",
+              [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { KeepEvents(); });
+  if (thrown.ok() || finished_) return;
+  request_->Cancel(thrown);
+  Finish(thrown);
+}
+
+void KeptRun::KeepEvents() {
   pb::AnalyzeEvent event;
   while (!finished_) {
     while (!finished_ && encoder_->Next(&event)) {

@@ -44,6 +44,7 @@ class KeptRun : public std::enable_shared_from_this<KeptRun> {
         store_(core.results.store) {}
   // Writes all events that are available. Runs on the store's executor.
   void Drain() ABSL_LOCKS_EXCLUDED(mutex_);
+  void KeepEvents() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Finish(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const CallParts* const call_parts_;

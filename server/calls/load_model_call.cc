@@ -7,6 +7,7 @@
 #include "engine/base/check.h"
 #include "server/access/users.h"
 #include "server/calls/model_info.h"
+#include "server/common/guarded.h"
 #include "server/common/model_name.h"
 #include "server/common/text.h"
 #include "server/convert/convert_fields.h"
@@ -75,7 +76,8 @@ LoadModelCall* LoadModelCall::Start(const CallParts* parts,
   auto call =
       std::shared_ptr<LoadModelCall>(new LoadModelCall(parts, server, context));
   call->self_ = call;
-  const absl::Status status = call->Begin(models, message);
+  const absl::Status status =
+      Guarded("LoadModel", [&] { return call->Begin(models, message); });
   if (!status.ok()) call->End(status);
   call->Pump();
   return call.get();
@@ -143,15 +145,16 @@ void LoadModelCall::Push(const ModelManager::Progress& progress) {
 }
 
 void LoadModelCall::Loaded(const absl::StatusOr<ModelEntry>& entry) {
-  if (!entry.ok()) {
-    End(entry.status());
-  } else {
+  const absl::Status status = Guarded("LoadModel", [&]() -> absl::Status {
+    QK_RETURN_IF_ERROR(entry.status());
     MutexLock lock(&mutex_);
-    if (end_.has_value()) return;
+    if (end_.has_value()) return absl::OkStatus();
     *waiting_.emplace_back().mutable_model() =
         ModelInfoOf(*entry, server_->backend);
     loaded_ = true;
-  }
+    return absl::OkStatus();
+  });
+  if (!status.ok()) End(status);
   Pump();
 }
 

@@ -10,6 +10,7 @@
 #include "server/calls/post_work.h"
 #include "server/calls/prepared_run.h"
 #include "server/common/delay_point.h"
+#include "server/common/guarded.h"
 #include "server/common/text.h"
 #include "server/convert/convert_fields.h"
 #include "server/events/raw_message.h"
@@ -49,7 +50,8 @@ ManyCall* ManyCall::Start(const CallParts* call_parts,
   auto call =
       std::shared_ptr<ManyCall>(new ManyCall(call_parts, run_parts, context));
   call->self_ = call;
-  const absl::Status status = call->Begin();
+  const absl::Status status =
+      Guarded("AnalyzeMany", [&] { return call->Begin(); });
   if (!status.ok()) call->End(status);
   call->Pump();
   return call.get();
@@ -89,7 +91,8 @@ void ManyCall::PostMessage(const grpc::ByteBuffer& bytes, bool held) {
       PostWork(*call_parts_, std::move(user), bytes, Budget::kNotNeeded,
                [call = shared_from_this(), bytes,
                 held](const absl::Status&) -> HostWork::Then {
-                 const absl::Status status = call->TakeMessage(bytes, held);
+                 const absl::Status status = Guarded(
+                     "read", [&] { return call->TakeMessage(bytes, held); });
                  {
                    MutexLock lock(&call->mutex_);
                    call->working_ = false;
@@ -241,8 +244,8 @@ absl::Status ManyCall::Submit(const pb::AnalyzeManyPrompt& message,
 }
 
 void ManyCall::OnWriteDone(bool ok) {
-  DelayPoint("write_done");
-  {
+  const absl::Status thrown = Guarded("write done", [&] {
+    DelayPoint("write_done");
     MutexLock lock(&mutex_);
     watch_.End();
     const int64_t bytes = static_cast<int64_t>(message_.Length());
@@ -255,8 +258,8 @@ void ManyCall::OnWriteDone(bool ok) {
     }
     message_.Clear();
     if (!ok && !end_.has_value()) end_ = CancelledReason(*context_);
-  }
-  Pump();
+  });
+  thrown.ok() ? Pump() : EndThrown(thrown, /*write=*/true);
 }
 
 void ManyCall::OnDone() {
@@ -289,11 +292,18 @@ void ManyCall::Pump() {
     if (finished_) return;
     request = request_;
     if (!watch_.writing()) {
-      if (!end_.has_value()) write = NextEvent();
-      if (write) {
-        message_ = ToByteBuffer(event_);
-        watch_.Begin();
+      if (!end_.has_value()) {
+        const absl::Status thrown =
+            Guarded("stream", [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+              write = NextEvent();
+              if (write) message_ = ToByteBuffer(event_);
+            });
+        if (!thrown.ok()) {
+          write = false;
+          end_ = thrown;
+        }
       }
+      if (write) watch_.Begin();
       if (!write && end_.has_value()) {
         finished_ = true;
         finish = FinishRecord();
@@ -316,11 +326,11 @@ void ManyCall::Pump() {
     return;
   }
   if (read) StartRead(&read_);
-  if (write) {
-    DelayPoint("write");
-    StartWrite(&message_);
-  }
   if (held.has_value()) PostMessage(*held, true);
+  if (!write) return;
+  const absl::Status thrown = Guarded("write", [] { DelayPoint("write"); });
+  if (!thrown.ok()) return EndThrown(thrown, /*write=*/true);
+  StartWrite(&message_);
 }
 
 bool ManyCall::WantsRead() const {

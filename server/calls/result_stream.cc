@@ -9,6 +9,7 @@
 #include "server/calls/post_work.h"
 #include "server/calls/prepared_run.h"
 #include "server/common/delay_point.h"
+#include "server/common/guarded.h"
 #include "server/convert/convert.h"
 #include "server/convert/convert_fields.h"
 #include "server/events/raw_message.h"
@@ -46,7 +47,9 @@ absl::Status ResultStream::Accept(const grpc::ByteBuffer& message,
       *call_parts_, std::move(user), message, budget,
       [stream, message, begin](const absl::Status& may) -> HostWork::Then {
         const absl::Status status =
-            may.ok() ? (stream.get()->*begin)(message) : may;
+            may.ok() ? Guarded("Begin",
+                               [&] { return (stream.get()->*begin)(message); })
+                     : may;
         status.ok() ? stream->Pump() : stream->Refuse(status);
         return nullptr;
       });
@@ -149,8 +152,8 @@ void ResultStream::ReadFrom(std::shared_ptr<KeptResult> result,
 }
 
 void ResultStream::OnWriteDone(bool ok) {
-  DelayPoint("write_done");
-  {
+  const absl::Status thrown = Guarded("write done", [&] {
+    DelayPoint("write_done");
     MutexLock lock(&mutex_);
     watch_.End();
     const int64_t bytes = static_cast<int64_t>(message_.Length());
@@ -158,8 +161,8 @@ void ResultStream::OnWriteDone(bool ok) {
     CountSent(core_->run, Priority::kInteractive, bytes, &call_);
     if (answer_ != nullptr) answer_->Use({0, bytes});
     if (!ok && !end_.has_value()) end_ = CancelledReason(*context_);
-  }
-  Pump();
+  });
+  thrown.ok() ? Pump() : EndThrown(thrown, /*write=*/true);
 }
 
 void ResultStream::OnDone() {

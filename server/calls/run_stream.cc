@@ -9,6 +9,7 @@
 #include "server/calls/post_work.h"
 #include "server/calls/prepared_run.h"
 #include "server/common/delay_point.h"
+#include "server/common/guarded.h"
 
 namespace qk {
 
@@ -28,7 +29,8 @@ RunStream* RunStream::Start(const CallParts* call_parts,
   std::shared_ptr<RunStream> stream(new RunStream(
       call_parts, run_parts, context, method, translate, convert));
   stream->self_ = stream;
-  const absl::Status status = stream->Accept(message);
+  const absl::Status status =
+      Guarded(method, [&] { return stream->Accept(message); });
   if (!status.ok()) stream->Refuse(status);
   return stream.get();
 }
@@ -43,13 +45,15 @@ absl::Status RunStream::Accept(const grpc::ByteBuffer& message) {
   }
   call_parts_->calls->Register(weak_from_this());
   const auto stream = std::static_pointer_cast<RunStream>(shared_from_this());
-  return PostWork(*call_parts_, std::move(user), message, Budget::kNeeded,
-                  [stream, message](const absl::Status& may) -> HostWork::Then {
-                    const absl::Status status =
-                        may.ok() ? stream->Begin(message) : may;
-                    if (!status.ok()) stream->Refuse(status);
-                    return nullptr;
-                  });
+  return PostWork(
+      *call_parts_, std::move(user), message, Budget::kNeeded,
+      [stream, message](const absl::Status& may) -> HostWork::Then {
+        const absl::Status status =
+            may.ok() ? Guarded("Begin", [&] { return stream->Begin(message); })
+                     : may;
+        if (!status.ok()) stream->Refuse(status);
+        return nullptr;
+      });
 }
 
 absl::Status RunStream::Begin(const grpc::ByteBuffer& message) {
@@ -118,8 +122,8 @@ absl::Status RunStream::Prepare(const grpc::ByteBuffer& message,
 }
 
 void RunStream::OnWriteDone(bool ok) {
-  DelayPoint("write_done");
-  {
+  const absl::Status thrown = Guarded("write done", [&] {
+    DelayPoint("write_done");
     MutexLock lock(&mutex_);
     watch_.End();
     const int64_t bytes = static_cast<int64_t>(message_.Length());
@@ -127,7 +131,8 @@ void RunStream::OnWriteDone(bool ok) {
     queue_->Release(bytes);
     CountSent(*run_parts_, request_->info().priority, bytes, &call_);
     answer_->Use({0, bytes});
-  }
+  });
+  if (!thrown.ok()) return EndThrown(thrown, /*write=*/true);
   // If the write failed, the run must end, too.
   ok ? Pump() : EndCancelled();
 }

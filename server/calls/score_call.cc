@@ -9,6 +9,7 @@
 #include "server/calls/prepared_run.h"
 #include "server/common/bad_field.h"
 #include "server/common/delay_point.h"
+#include "server/common/guarded.h"
 #include "server/common/limits.h"
 #include "server/common/refusal.h"
 #include "server/common/text.h"
@@ -68,7 +69,11 @@ class ScoreCall::PairSink : public RunSink {
                   const RunTimes&) override {
     executor_->Post([call = call_, index = index_, end = ToClientStatus(status),
                      score = std::move(score_)] {
-      if (auto c = call.lock()) c->PairDone(index, end, score);
+      const auto c = call.lock();
+      if (c == nullptr) return;
+      const absl::Status thrown =
+          Guarded("Score", [&] { c->PairDone(index, end, score); });
+      if (!thrown.ok()) c->End(thrown);
     });
   }
 
@@ -96,7 +101,8 @@ ScoreCall* ScoreCall::Start(const CallParts* call_parts,
   auto call = std::shared_ptr<ScoreCall>(
       new ScoreCall(call_parts, run_parts, context, response));
   call->self_ = call;
-  const absl::Status status = call->Accept(message);
+  const absl::Status status =
+      Guarded("Score", [&] { return call->Accept(message); });
   if (!status.ok()) call->End(status);
   return call.get();
 }
@@ -114,7 +120,9 @@ absl::Status ScoreCall::Accept(const grpc::ByteBuffer& message) {
                   [call = shared_from_this(),
                    message](const absl::Status& may) -> HostWork::Then {
                     const absl::Status status =
-                        may.ok() ? call->Begin(message) : may;
+                        may.ok() ? Guarded("Score",
+                                           [&] { return call->Begin(message); })
+                                 : may;
                     if (!status.ok()) call->End(status);
                     return nullptr;
                   });
@@ -262,10 +270,13 @@ void ScoreCall::Tick(absl::Time now) {
 }
 
 void ScoreCall::OnCancel() {
-  DelayPoint("cancel");
-  const absl::Status reason = CancelledReason(*context_);
-  if (!End(reason)) return;
-  call_parts_->metrics->CountCancelled(CancelReasonOf(reason));
+  const absl::Status thrown = Guarded("cancel", [&] {
+    DelayPoint("cancel");
+    const absl::Status reason = CancelledReason(*context_);
+    if (!End(reason)) return;
+    call_parts_->metrics->CountCancelled(CancelReasonOf(reason));
+  });
+  if (!thrown.ok()) End(thrown);
 }
 
 void ScoreCall::OnDone() { std::shared_ptr<ScoreCall> last = std::move(self_); }

@@ -5,6 +5,7 @@
 #include "server/calls/call_record.h"
 #include "server/calls/prepared_run.h"
 #include "server/common/delay_point.h"
+#include "server/common/guarded.h"
 #include "server/common/refusal.h"
 
 namespace qk {
@@ -65,11 +66,23 @@ void StreamCall::EndCancelledBy(const absl::Status& why) {
 }
 
 void StreamCall::EndCancelled() {
-  DelayPoint("cancel");
-  const absl::Status reason = CancelledReason(*context_);
-  if (End(reason)) {
-    call_parts_->metrics->CountCancelled(CancelReasonOf(reason));
+  const absl::Status thrown = Guarded("cancel", [&] {
+    DelayPoint("cancel");
+    const absl::Status reason = CancelledReason(*context_);
+    if (End(reason)) {
+      call_parts_->metrics->CountCancelled(CancelReasonOf(reason));
+    }
+    Pump();
+  });
+  if (!thrown.ok()) EndThrown(thrown, /*write=*/false);
+}
+
+void StreamCall::EndThrown(const absl::Status& thrown, bool write) {
+  if (write) {
+    MutexLock lock(&mutex_);
+    watch_.End();
   }
+  End(thrown);
   Pump();
 }
 

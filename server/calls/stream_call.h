@@ -33,6 +33,10 @@ class StreamCall : public LiveCall {
 
   // Ends the call with an error. Returns false if it had ended before.
   virtual bool End(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mutex_) = 0;
+  // Ends the call with what a part of it has thrown, instead of a write that
+  // was in flight if `write`.
+  void EndThrown(const absl::Status& thrown, bool write)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   // If no write is in flight, starts the next one or finishes the call,
   // whichever is due. May be called on any thread.
   virtual void Pump() ABSL_LOCKS_EXCLUDED(mutex_) = 0;

@@ -1,6 +1,7 @@
 #include "server/calls/unary_call.h"
 
 #include "server/common/delay_point.h"
+#include "server/common/guarded.h"
 #include "server/common/refusal.h"
 
 namespace qk {
@@ -38,7 +39,9 @@ HostWork::Then UnaryCall::Run(const absl::Status& may,
     running_ = true;
   }
   absl::StatusOr<grpc::ByteBuffer> answer = grpc::ByteBuffer();
-  answer = may.ok() ? handle(request, &call_) : may;
+  answer = may.ok() ? GuardedValue("handler",
+                                   [&] { return handle(request, &call_); })
+                    : may;
   if (answer.ok()) {
     const absl::Status room = TakeRoom(*answer);
     if (!room.ok()) answer = room;

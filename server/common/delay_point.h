@@ -1,7 +1,7 @@
-// Points where a test may hold a thread or end the process, to force what
-// otherwise happens once in a million calls. A process without a hook, such as
-// qkscoped, only loads one pointer at each point. Only code that is linked in
-// can install a hook; no flag, environment variable or file can.
+// Points where a test may hold a thread, throw, or end the process, to force
+// what otherwise happens once in a million calls. A process without a hook,
+// such as qkscoped, only loads one pointer at each point. Only code that is
+// linked in can install a hook; no flag, environment variable or file can.
 #ifndef QKSCOPE_SERVER_COMMON_DELAY_POINT_H_
 #define QKSCOPE_SERVER_COMMON_DELAY_POINT_H_
 

@@ -2,15 +2,25 @@
 
 #include <utility>
 
+#include "server/common/guarded.h"
+
 namespace qk {
 
-Executor::Executor(int threads) {
-  for (int i = 0; i < threads; ++i) {
-    threads_.emplace_back([this] { Loop(); });
+Executor::Executor(int threads, OnException on_exception)
+    : on_exception_(std::move(on_exception)) {
+  try {
+    for (int i = 0; i < threads; ++i) {
+      threads_.emplace_back([this] { Loop(); });
+    }
+  } catch (...) {
+    Stop();
+    throw;
   }
 }
 
-Executor::~Executor() {
+Executor::~Executor() { Stop(); }
+
+void Executor::Stop() {
   {
     MutexLock lock(&mutex_);
     stopping_ = true;
@@ -39,7 +49,8 @@ void Executor::Loop() {
       task = std::move(tasks_.front());
       tasks_.pop_front();
     }
-    task();
+    const absl::Status status = Guarded("executor", task);
+    if (!status.ok() && on_exception_ != nullptr) on_exception_(status);
   }
 }
 

@@ -9,13 +9,17 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
 #include "engine/base/mutex.h"
 
 namespace qk {
 
 class Executor {
  public:
-  explicit Executor(int threads);
+  // `on_exception` gets what a task throws, as a status; nullptr: nobody does.
+  // The thread goes on. Must not throw.
+  using OnException = std::function<void(const absl::Status&)>;
+  explicit Executor(int threads, OnException on_exception = nullptr);
   // Runs the tasks that were posted, then joins the threads.
   ~Executor();
 
@@ -25,7 +29,9 @@ class Executor {
 
  private:
   void Loop();
+  void Stop();
 
+  const OnException on_exception_;
   Mutex mutex_;
   CondVar changed_;
   std::deque<std::function<void()>> tasks_ ABSL_GUARDED_BY(mutex_);

@@ -2,12 +2,12 @@
 
 #include <sys/stat.h>
 
-#include <fstream>
-#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "engine/base/file_error.h"
+#include "server/common/guarded.h"
 
 namespace qk {
 namespace {
@@ -28,7 +28,7 @@ FileWatch::~FileWatch() {
   if (thread_.joinable()) thread_.join();
 }
 
-void FileWatch::Start(std::function<void()> on_change) {
+void FileWatch::Start(std::function<absl::Status()> on_change) {
   thread_ = std::thread(
       [this, on_change = std::move(on_change)] { Loop(on_change); });
 }
@@ -45,7 +45,8 @@ std::string FileWatch::Fingerprint() const {
   return out;
 }
 
-void FileWatch::Loop(const std::function<void()>& on_change) {
+void FileWatch::Loop(const std::function<absl::Status()>& on_change) {
+  bool again = false;
   for (;;) {
     {
       MutexLock lock(&mutex_);
@@ -54,23 +55,16 @@ void FileWatch::Loop(const std::function<void()>& on_change) {
           [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_; });
       if (stopping) return;
     }
-    std::string now = Fingerprint();
-    if (now == last_fingerprint_) continue;
-    // The fingerprint was taken before the files are read, so a later change is
-    // detected again.
-    last_fingerprint_ = std::move(now);
-    on_change();
+    const absl::Status status = Guarded("file watch", [&] {
+      std::string now = Fingerprint();
+      if (now == last_fingerprint_ && !again) return absl::OkStatus();
+      // The fingerprint was taken before the files are read, so a later change
+      // is detected again.
+      last_fingerprint_ = std::move(now);
+      return on_change();
+    });
+    again = IsMachineFault(status);
   }
-}
-
-absl::StatusOr<std::string> ReadTextFile(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::string text((std::istreambuf_iterator<char>(in)),
-                   std::istreambuf_iterator<char>());
-  if (!in.good() && !in.eof()) {
-    return absl::NotFoundError(absl::StrCat(path, ": cannot be read"));
-  }
-  return text;
 }
 
 }  // namespace qk

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/status/statusor.h"
+#include "absl/status/status.h"
 #include "engine/base/mutex.h"
 
 namespace qk {
@@ -20,13 +20,14 @@ class FileWatch {
   explicit FileWatch(std::vector<std::string> files);
   ~FileWatch();
 
-  // `on_change` runs on the watch's thread. Call once.
-  void Start(std::function<void()> on_change);
+  // `on_change` runs on the watch's thread, and again a second later if it
+  // returns a fault of the machine's (IsMachineFault) or throws. Call once.
+  void Start(std::function<absl::Status()> on_change);
 
  private:
   // One line per file: device, inode, size, times.
   std::string Fingerprint() const;
-  void Loop(const std::function<void()>& on_change);
+  void Loop(const std::function<absl::Status()>& on_change);
 
   const std::vector<std::string> files_;
   std::string last_fingerprint_;  // the thread's own
@@ -35,9 +36,6 @@ class FileWatch {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
-
-// Returns the whole file. NOT_FOUND `file: cannot be read`.
-absl::StatusOr<std::string> ReadTextFile(const std::string& path);
 
 }  // namespace qk
 

@@ -1,35 +1,23 @@
 #include "server/common/log.h"
 
+#include <unistd.h>
+
 #include <cmath>
-#include <cstdio>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "engine/base/check.h"
 #include "engine/base/json_string.h"
+#include "engine/base/mutex.h"
 #include "google/protobuf/stubs/logging.h"
 #include "grpc/support/log.h"
-#include "spdlog/logger.h"
-#include "spdlog/sinks/stdout_sinks.h"
+#include "server/common/guarded.h"
 
 namespace qk {
 namespace {
-
-spdlog::level::level_enum ToSpdlog(LogLevel level) {
-  switch (level) {
-    case LogLevel::kDebug:
-      return spdlog::level::debug;
-    case LogLevel::kInfo:
-      return spdlog::level::info;
-    case LogLevel::kWarn:
-      return spdlog::level::warn;
-    case LogLevel::kError:
-      return spdlog::level::err;
-  }
-  return spdlog::level::info;
-}
 
 const char* LevelName(LogLevel level) {
   switch (level) {
@@ -60,48 +48,80 @@ struct ToJson {
   std::string operator()(bool value) const { return value ? "true" : "false"; }
 };
 
-std::string LineStart(const char* level, absl::string_view event) {
-  return absl::StrCat("{\"ts\":\"",
-                      absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(),
-                                       absl::UTCTimeZone()),
-                      "\",\"level\":\"", level, "\",\"event\":", Quoted(event));
-}
-
-void WriteGrpcLog(gpr_log_func_args* args) {
-  const bool error = args->severity == GPR_LOG_SEVERITY_ERROR;
-  const std::string line =
-      absl::StrCat(LineStart(error ? "error" : "info", "grpc"),
-                   ",\"message\":", Quoted(args->message), "}\n");
-  std::fwrite(line.data(), 1, line.size(), stderr);
-}
-
-}  // namespace
-
-void RouteLibraryLogs() {
-  gpr_set_log_function(WriteGrpcLog);
-  google::protobuf::SetLogHandler(nullptr);
-}
-
-Log::Log(LogLevel level)
-    : logger_(std::make_shared<spdlog::logger>(
-          "qkscoped", std::make_shared<spdlog::sinks::stderr_sink_mt>())) {
-  logger_->set_pattern("%v");
-  logger_->set_level(ToSpdlog(level));
-  logger_->flush_on(spdlog::level::debug);
-}
-
-Log::~Log() = default;
-
-void Log::Write(LogLevel level, absl::string_view event,
-                const std::vector<LogField>& fields) {
-  if (!logger_->should_log(ToSpdlog(level))) return;
-  std::string line = LineStart(LevelName(level), event);
+std::string Line(LogLevel level, absl::string_view event,
+                 const std::vector<LogField>& fields) {
+  std::string line = absl::StrCat(
+      "{\"ts\":\"",
+      absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(),
+                       absl::UTCTimeZone()),
+      "\",\"level\":\"", LevelName(level), "\",\"event\":", Quoted(event));
   for (const LogField& field : fields) {
     absl::StrAppend(&line, ",\"", field.key,
                     "\":", std::visit(ToJson(), field.value));
   }
-  line += "}";
-  logger_->log(ToSpdlog(level), "{}", line);
+  return line + "}\n";
+}
+
+std::string LossLine(int64_t lines) {
+  return Line(LogLevel::kWarn, "log_dropped", {{"lines", lines}});
+}
+
+// The log that has gRPC's messages. Global, because gRPC's function gets no
+// argument from us.
+Mutex library_mutex;
+Log* library_log ABSL_GUARDED_BY(library_mutex) = nullptr;
+
+void WriteGrpcLog(gpr_log_func_args* args) {
+  MutexLock lock(&library_mutex);
+  if (library_log == nullptr) return;
+  const bool error = args->severity == GPR_LOG_SEVERITY_ERROR;
+  library_log->Write(error ? LogLevel::kError : LogLevel::kInfo, "grpc",
+                     {{"message", std::string(args->message)}});
+}
+
+}  // namespace
+
+Log::Log(LogLevel level, std::unique_ptr<LogWriter> writer)
+    : level_(level), writer_(std::move(writer)) {}
+
+Log::Log(LogLevel level)
+    : Log(level, std::make_unique<LogWriter>(STDERR_FILENO, LossLine)) {}
+
+absl::StatusOr<std::unique_ptr<Log>> Log::Create(LogLevel level,
+                                                 const std::string& file) {
+  if (file.empty()) return std::make_unique<Log>(level);
+  QK_ASSIGN_OR_RETURN(std::unique_ptr<LogWriter> writer,
+                      LogWriter::Create(file, LossLine));
+  return std::unique_ptr<Log>(new Log(level, std::move(writer)));
+}
+
+Log::~Log() {
+  MutexLock lock(&library_mutex);
+  if (library_log == this) library_log = nullptr;
+}
+
+void Log::Write(LogLevel level, absl::string_view event,
+                const std::vector<LogField>& fields) {
+  if (level < level_) return;
+  const absl::Status queued =
+      Guarded("log", [&] { writer_->Write(Line(level, event, fields)); });
+  if (!queued.ok()) writer_->CountLost();
+}
+
+void Log::Reopen() {
+  writer_->Reopen([](const absl::Status& failure) {
+    return Line(LogLevel::kError, "log_not_reopened",
+                {{"reason", std::string(failure.message())}});
+  });
+}
+
+void Log::TakeLibraryLogs() {
+  {
+    MutexLock lock(&library_mutex);
+    library_log = this;
+  }
+  gpr_set_log_function(WriteGrpcLog);
+  google::protobuf::SetLogHandler(nullptr);
 }
 
 }  // namespace qk

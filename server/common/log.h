@@ -1,18 +1,18 @@
-// The log: one JSON object per line on stderr. It never contains a token, and
-// contains prompts only if `log_prompts` is set.
+// The log: one JSON object per line on stderr, or in a file. It never contains
+// a token, and contains prompts only if `log_prompts` is set. Nobody who logs
+// waits for it (LogWriter).
 #ifndef QKSCOPE_SERVER_COMMON_LOG_H_
 #define QKSCOPE_SERVER_COMMON_LOG_H_
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <variant>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-
-namespace spdlog {
-class logger;
-}
+#include "server/common/log_writer.h"
 
 namespace qk {
 
@@ -26,10 +26,18 @@ struct LogField {
 // Thread-safe.
 class Log {
  public:
+  // Writes to stderr.
   explicit Log(LogLevel level);
+  // Writes to a file or, if `file` is empty, to stderr. Errors are those of
+  // LogWriter::Create.
+  static absl::StatusOr<std::unique_ptr<Log>> Create(LogLevel level,
+                                                     const std::string& file);
+  // Waits for the lines that are queued, for 2 s at most.
   ~Log();
 
-  // {"ts":"...","level":"info","event":"...",fields...}
+  // {"ts":"...","level":"info","event":"...",fields...}. Never waits. A line
+  // that cannot be queued or written is counted, and the next line that can be
+  // follows a line {"event":"log_dropped","lines":N}.
   void Write(LogLevel level, absl::string_view event,
              const std::vector<LogField>& fields);
   void Info(absl::string_view event, const std::vector<LogField>& fields) {
@@ -42,13 +50,25 @@ class Log {
     Write(LogLevel::kError, event, fields);
   }
 
- private:
-  std::shared_ptr<spdlog::logger> logger_;
-};
+  // Opens the log file's name again, for whoever has renamed the file. If that
+  // fails, the log goes on in the old file and says so.
+  void Reopen();
+  // Waits until all lines are written, for 2 s at most.
+  void Flush() { writer_->Flush(); }
+  // Lines lost so far.
+  int64_t dropped() const { return writer_->dropped(); }
 
-// Writes gRPC's own messages as lines of the same form. Suppresses protobuf's
-// messages about parse errors, because any client could fill the log with them.
-void RouteLibraryLogs();
+  // Sends gRPC's own messages to this log as long as it lives, one log at a
+  // time. Suppresses protobuf's messages about parse errors, because any client
+  // could fill the log with them.
+  void TakeLibraryLogs();
+
+ private:
+  Log(LogLevel level, std::unique_ptr<LogWriter> writer);
+
+  const LogLevel level_;
+  const std::unique_ptr<LogWriter> writer_;
+};
 
 }  // namespace qk
 

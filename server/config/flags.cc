@@ -54,13 +54,17 @@ Usage: qkscoped [--config FILE] [--model NAME=PATH]... [flags]
                          them; fail: do not load it; off; auto (the default):
                          warn below 2 GiB, else off
   --log-level LEVEL      debug, info, warn or error
-  --check-config         check flags, configuration and model files without
-                         starting; exit 0 if all are valid, else 78
+  --log-file FILE        append the log to FILE instead of stderr; opened again
+                         on SIGHUP
+  --check-config         say what would keep the server from starting or from
+                         serving anybody, and start nothing; exit 0 if there
+                         is nothing, 78 if something is wrong, 75 or 71 if the
+                         machine could not look
   --help, --version
 
-Logs are JSON lines on stderr. On SIGTERM the server refuses new calls, lets
-calls in progress finish within the grace period, and exits with 0; a second
-SIGTERM ends them at once.
+Logs are JSON lines, on stderr by default. On SIGTERM the server refuses new
+calls, lets calls in progress finish within the grace period, and exits with 0;
+a second SIGTERM ends them at once.
 
 Examples:
   qkscoped --model smollm2=SmolLM2-135M-Instruct.gguf
@@ -178,6 +182,8 @@ absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments) {
            [=](auto& value) { config->set_check_weights(value); });
   add_text("log-level", "LEVEL",
            [=](auto& value) { config->set_log_level(value); });
+  add_text("log-file", "FILE",
+           [=](auto& value) { config->set_log_file(value); });
   parser.AddValue("threads", "N", [=](const std::string& value) {
     int threads = 0;
     if (!absl::SimpleAtoi(value, &threads)) return Bad("a number", value);

@@ -22,14 +22,21 @@ using ::qkscope::v1::ServerConfig;
 constexpr int kMaxThreads = 1024;
 constexpr int kMaxSeconds = 24 * 3600;
 
-// Checks values. Errors name the values' source: a file, or the flags.
+// Checks values and remembers every problem. Errors name the values' source: a
+// file, or the flags.
 class Checker {
  public:
-  explicit Checker(std::string source) : source_(std::move(source)) {}
+  Checker(std::string source, std::vector<absl::Status>* problems)
+      : source_(std::move(source)), problems_(problems) {}
 
   absl::Status Bad(const std::string& key, const std::string& problem) const {
-    return absl::InvalidArgumentError(
-        absl::StrCat(source_, ": ", key, ": ", problem));
+    return Note(absl::InvalidArgumentError(
+        absl::StrCat(source_, ": ", key, ": ", problem)));
+  }
+  // Remembers a problem that somebody else has found.
+  absl::Status Note(const absl::Status& status) const {
+    if (!status.ok()) problems_->push_back(status);
+    return status;
   }
 
   // Returns the digest in lower case.
@@ -66,13 +73,13 @@ class Checker {
 
  private:
   const std::string source_;
+  std::vector<absl::Status>* const problems_;
 };
 
-absl::Status SetLimits(const LimitsConfig& in, const Checker& check,
-                       Limits* out) {
-#define QK_LIMIT(name) \
-  QK_RETURN_IF_ERROR(  \
-      check.Limit("limits." #name, in.has_##name(), in.name(), &out->name))
+void SetLimits(const LimitsConfig& in, const Checker& check, Limits* out) {
+#define QK_LIMIT(name)                                                 \
+  check.Limit("limits." #name, in.has_##name(), in.name(), &out->name) \
+      .IgnoreError()
   QK_LIMIT(max_text_bytes);
   QK_LIMIT(max_arms);
   QK_LIMIT(max_rules_per_arm);
@@ -87,7 +94,6 @@ absl::Status SetLimits(const LimitsConfig& in, const Checker& check,
   QK_LIMIT(max_buffered_bytes);
   QK_LIMIT(write_stall_timeout_ms);
 #undef QK_LIMIT
-  return absl::OkStatus();
 }
 
 absl::StatusOr<ModelToLoad> ConvertModel(const ::qkscope::v1::ModelConfig& in,
@@ -117,23 +123,25 @@ absl::StatusOr<ModelToLoad> ConvertModel(const ::qkscope::v1::ModelConfig& in,
   return out;
 }
 
-absl::Status SetModels(const ServerConfig& config, const Checker& check,
-                       ServerOptions* out) {
+void SetModels(const ServerConfig& config, const Checker& check,
+               ServerOptions* out) {
   std::map<std::string, int> used;
   for (int i = 0; i < config.models_size(); ++i) {
     const std::string key = absl::StrCat("models[", i, "]");
-    QK_ASSIGN_OR_RETURN(ModelToLoad model,
-                        ConvertModel(config.models(i), key, check));
-    const auto [it, inserted] = used.emplace(model.name, i);
+    absl::StatusOr<ModelToLoad> model =
+        ConvertModel(config.models(i), key, check);
+    if (!model.ok()) continue;
+    const auto [it, inserted] = used.emplace(model->name, i);
     if (!inserted) {
-      return check.Bad(
-          key + ".name",
-          absl::StrCat("'", model.name, "' is already used by models[",
-                       it->second, "]"));
+      check
+          .Bad(key + ".name",
+               absl::StrCat("'", model->name, "' is already used by models[",
+                            it->second, "]"))
+          .IgnoreError();
+      continue;
     }
-    out->models.push_back(std::move(model));
+    out->models.push_back(*std::move(model));
   }
-  return absl::OkStatus();
 }
 
 absl::Status SetAddresses(const ServerConfig& config, const Checker& check,
@@ -159,8 +167,12 @@ absl::Status SetAddresses(const ServerConfig& config, const Checker& check,
   return absl::OkStatus();
 }
 
-absl::Status SetLogLevel(const ServerConfig& config, const Checker& check,
-                         ServerOptions* out) {
+absl::Status SetLog(const ServerConfig& config, const Checker& check,
+                    ServerOptions* out) {
+  if (config.has_log_file() && config.log_file().empty()) {
+    return check.Bad("log_file", "must not be empty");
+  }
+  out->log_file = config.log_file();
   static const auto& kLevels =
       *new std::map<std::string, LogLevel>{{"debug", LogLevel::kDebug},
                                            {"info", LogLevel::kInfo},
@@ -197,10 +209,10 @@ absl::Status SetWeightCheck(const ServerConfig& config, const Checker& check,
 
 absl::Status SetAccess(const ServerConfig& config, const std::string& source,
                        const Checker& check, ServerOptions* out) {
-  QK_ASSIGN_OR_RETURN(
-      out->access.users,
-      UsersFromConfig(config.users(), [&](int) { return source; }));
-  QK_RETURN_IF_ERROR(Users::Create(out->access.users).status());
+  auto users = UsersFromConfig(config.users(), [&](int) { return source; });
+  QK_RETURN_IF_ERROR(check.Note(users.status()));
+  out->access.users = *std::move(users);
+  QK_RETURN_IF_ERROR(check.Note(Users::Create(out->access.users).status()));
   if (config.has_users_file() && config.users_file().empty()) {
     return check.Bad("users_file", "must not be empty");
   }
@@ -271,16 +283,41 @@ absl::Status SetModelAdmin(const ::qkscope::v1::ModelAdminConfig& in,
                      in.max_bytes(), &out->max_bytes);
 }
 
-absl::Status SetTimes(const ServerConfig& config, const Checker& check,
-                      ServerOptions* out) {
-  QK_RETURN_IF_ERROR(
-      check.Seconds("shutdown_grace_s", config.has_shutdown_grace_s(), 0,
-                    config.shutdown_grace_s(), &out->shutdown_grace));
-  QK_RETURN_IF_ERROR(check.Seconds("keepalive_s", config.has_keepalive_s(), 1,
-                                   config.keepalive_s(), &out->keepalive));
-  return check.Seconds("keepalive_timeout_s", config.has_keepalive_timeout_s(),
-                       1, config.keepalive_timeout_s(),
-                       &out->keepalive_timeout);
+void SetTimes(const ServerConfig& config, const Checker& check,
+              ServerOptions* out) {
+  check
+      .Seconds("shutdown_grace_s", config.has_shutdown_grace_s(), 0,
+               config.shutdown_grace_s(), &out->shutdown_grace)
+      .IgnoreError();
+  check
+      .Seconds("keepalive_s", config.has_keepalive_s(), 1, config.keepalive_s(),
+               &out->keepalive)
+      .IgnoreError();
+  check
+      .Seconds("keepalive_timeout_s", config.has_keepalive_timeout_s(), 1,
+               config.keepalive_timeout_s(), &out->keepalive_timeout)
+      .IgnoreError();
+}
+
+absl::Status SetMachine(const ServerConfig& config, const Checker& check,
+                        ServerOptions* out) {
+  if (config.has_backend()) out->backend = config.backend();
+  out->device = config.device();
+  if (config.has_matmul()) out->matmul = config.matmul();
+  if (config.has_threads()) {
+    out->threads = config.threads();
+    if (out->threads < 1 || out->threads > kMaxThreads) {
+      return check.Bad("threads", absl::StrCat("must be in [1, ", kMaxThreads,
+                                               "], got ", out->threads));
+    }
+  }
+  if (!config.has_device_memory()) return absl::OkStatus();
+  const auto memory = ParseDeviceMemory(config.device_memory());
+  if (!memory.ok()) {
+    return check.Bad("device_memory", std::string(memory.status().message()));
+  }
+  out->device_memory = *memory;
+  return absl::OkStatus();
 }
 
 absl::Status SetTls(const ::qkscope::v1::TlsConfig& in, const Checker& check,
@@ -300,80 +337,31 @@ absl::Status SetTls(const ::qkscope::v1::TlsConfig& in, const Checker& check,
 
 }  // namespace
 
-absl::StatusOr<ServerOptions> OptionsFromConfig(const ServerConfig& config,
-                                                const std::string& source) {
-  const Checker check(source);
+absl::StatusOr<ServerOptions> OptionsFromConfig(
+    const ServerConfig& config, const std::string& source,
+    std::vector<absl::Status>* problems) {
+  std::vector<absl::Status> found;
+  const Checker check(source, &found);
   ServerOptions out;
-  QK_RETURN_IF_ERROR(SetAddresses(config, check, &out));
-  QK_RETURN_IF_ERROR(SetModels(config, check, &out));
-  QK_RETURN_IF_ERROR(SetLimits(config.limits(), check, &out.limits));
-  QK_RETURN_IF_ERROR(SetLogLevel(config, check, &out));
-  QK_RETURN_IF_ERROR(SetWeightCheck(config, check, &out.check_weights));
-  if (config.has_backend()) out.backend = config.backend();
-  out.device = config.device();
-  if (config.has_matmul()) out.matmul = config.matmul();
-  if (config.has_device_memory()) {
-    const auto memory = ParseDeviceMemory(config.device_memory());
-    if (!memory.ok()) {
-      return check.Bad("device_memory", std::string(memory.status().message()));
-    }
-    out.device_memory = *memory;
-  }
-  if (config.has_threads()) {
-    out.threads = config.threads();
-    if (out.threads < 1 || out.threads > kMaxThreads) {
-      return check.Bad("threads", absl::StrCat("must be in [1, ", kMaxThreads,
-                                               "], got ", out.threads));
-    }
-  }
-  QK_RETURN_IF_ERROR(SetTimes(config, check, &out));
-  QK_RETURN_IF_ERROR(SetAccess(config, source, check, &out));
+  // The checker remembers what they return.
+  SetAddresses(config, check, &out).IgnoreError();
+  SetModels(config, check, &out);
+  SetLimits(config.limits(), check, &out.limits);
+  SetLog(config, check, &out).IgnoreError();
+  SetWeightCheck(config, check, &out.check_weights).IgnoreError();
+  SetMachine(config, check, &out).IgnoreError();
+  SetTimes(config, check, &out);
+  SetAccess(config, source, check, &out).IgnoreError();
   if (config.has_spool()) {
-    QK_RETURN_IF_ERROR(SetSpool(config.spool(), check, &out));
+    SetSpool(config.spool(), check, &out).IgnoreError();
   }
-  if (config.has_tls())
-    QK_RETURN_IF_ERROR(SetTls(config.tls(), check, &out.access.tls));
-  QK_RETURN_IF_ERROR(
-      SetModelAdmin(config.model_admin(), check, &out.model_admin));
+  if (config.has_tls()) {
+    SetTls(config.tls(), check, &out.access.tls).IgnoreError();
+  }
+  SetModelAdmin(config.model_admin(), check, &out.model_admin).IgnoreError();
+  if (problems != nullptr) *problems = found;
+  if (!found.empty()) return found.front();
   return out;
-}
-
-absl::Status CheckAccess(const ServerOptions& options) {
-  for (const UserEntry& user : options.access.users) {
-    if (user.subject.empty() ||
-        options.access.tls.requires_client_certificate())
-      continue;
-    return absl::InvalidArgumentError(
-        absl::StrCat(user.where, ".subject: needs tls.client_ca_file"));
-  }
-  if (options.model_admin.enabled && !options.access.has_users()) {
-    return absl::InvalidArgumentError(
-        "model_admin: needs users or users_file, because only operators may "
-        "use it");
-  }
-  QK_ASSIGN_OR_RETURN(const HostPort listen, ParseHostPort(options.listen));
-  const bool open = !options.access.has_users() &&
-                    !options.access.tls.requires_client_certificate();
-  if (open && !IsLoopback(listen.host) &&
-      !options.access.allow_anonymous_network) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "listen: '", Echo(options.listen),
-        "' can be reached by other machines, but no credentials are required; "
-        "set users, users_file or tls.client_ca_file, or "
-        "allow_anonymous_network: true"));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckAccessFiles(const ServerOptions& options) {
-  if (options.access.tls.enabled()) {
-    QK_RETURN_IF_ERROR(ReadTlsFiles(options.access.tls).status());
-  }
-  QK_ASSIGN_OR_RETURN(
-      std::vector<UserEntry> users,
-      ReadUsers(options.access.config_file, options.access.users,
-                options.access.users_file));
-  return Users::Create(std::move(users)).status();
 }
 
 }  // namespace qk

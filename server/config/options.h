@@ -36,6 +36,7 @@ struct ServerOptions {
   absl::Duration keepalive = absl::Seconds(20);
   absl::Duration keepalive_timeout = absl::Seconds(10);
   LogLevel log_level = LogLevel::kInfo;
+  std::string log_file;  // empty: stderr
   bool log_prompts = false;
   std::optional<ResultStore::Options> spool;  // nullopt: no results are kept
 
@@ -47,9 +48,11 @@ struct ServerOptions {
 };
 
 // Checks every value without opening files or sockets. Errors have the form
-// `source: key: problem, got value`.
+// `source: key: problem, got value`. Returns the first of them; `problems`, if
+// not nullptr, receives all.
 absl::StatusOr<ServerOptions> OptionsFromConfig(
-    const ::qkscope::v1::ServerConfig& config, const std::string& source);
+    const ::qkscope::v1::ServerConfig& config, const std::string& source,
+    std::vector<absl::Status>* problems = nullptr);
 
 // Checks keys that depend on each other: a server that requires no credentials
 // must listen on loopback, unless allow_anonymous_network is set; a user with a

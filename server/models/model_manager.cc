@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "engine/base/check.h"
+#include "server/common/guarded.h"
 #include "server/common/refusal.h"
 #include "server/common/text.h"
 
@@ -75,7 +76,8 @@ absl::Status ModelManager::Describe(const ModelToLoad& model) {
 
 absl::Status ModelManager::Load(const ModelToLoad& model) {
   MutexLock lock(&load_mutex_);
-  auto loaded = Read(model, model.path, nullptr);
+  auto loaded =
+      GuardedValue("load", [&] { return Read(model, model.path, nullptr); });
   if (!loaded.ok()) {
     parts_.registry->SetFailed(model.name, loaded.status());
     return loaded.status();
@@ -159,7 +161,7 @@ absl::Status ModelManager::StartLoad(LoadRequest request) {
       parts_.registry->BeginLoad(request.model.name, request.replace));
   request.on_progress({});
   loader_->Post([this, request = std::move(request)] {
-    absl::StatusOr<ModelEntry> entry = RunLoad(request);
+    const auto entry = GuardedValue("load", [&] { return RunLoad(request); });
     parts_.registry->EndLoad(request.model.name);
     request.on_done(entry);
   });
@@ -190,7 +192,9 @@ absl::StatusOr<ModelEntry> ModelManager::RunLoad(const LoadRequest& request) {
   if (old.model == nullptr) {
     parts_.registry->AddLoading(name, description, request.model.compute);
   }
-  auto model = LoadPinned(request, pinned->path(), description, progress);
+  auto model = GuardedValue("load", [&] {
+    return LoadPinned(request, pinned->path(), description, progress);
+  });
   if (!model.ok()) {
     if (old.model == nullptr) {
       parts_.registry->SetFailed(name, model.status());

@@ -46,10 +46,12 @@ struct ModelAdminOptions {
   int64_t max_bytes = 0;  // 0: no limit
 };
 
-// Reads every model's files except its weights. Returns one line per model that
-// could not be served.
-std::vector<std::string> CheckModelFiles(const std::vector<ModelToLoad>& models,
-                                         const ModelAdminOptions& admin);
+// Reads every model's files, and the weights of those whose sha256 is given.
+// Returns a status per model that could not be served, `model 'NAME': problem`.
+// `kv_cache_bytes` is the size of each model's KV cache.
+std::vector<absl::Status> CheckModelFiles(
+    const std::vector<ModelToLoad>& models, const ModelAdminOptions& admin,
+    int64_t kv_cache_bytes);
 
 }  // namespace qk
 

@@ -19,6 +19,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "engine/base/check.h"
+#include "engine/base/file_error.h"
 #include "engine/model/explain_folder.h"
 #include "server/common/text.h"
 
@@ -44,19 +45,14 @@ absl::Status OpenError(const std::string& path, int error) {
     case ENOTDIR:
       return absl::NotFoundError(
           absl::StrCat("path: '", Echo(path), "': no such file or folder"));
-    case EMFILE:
-    case ENFILE:
-    case ENOMEM:
-      return absl::ResourceExhaustedError(
-          absl::StrCat("path: '", name, "': ", std::strerror(error)));
     case EAGAIN:
       return absl::UnavailableError(
           absl::StrCat("path: '", name, "' changed while it was being opened"));
     case ENOSYS:
       return absl::UnimplementedError("LoadModel needs Linux 5.6 or later");
     default:
-      return absl::InvalidArgumentError(
-          absl::StrCat("path: '", name, "': ", std::strerror(error)));
+      return ErrnoStatus(
+          error, absl::StrCat("path: '", name, "': ", std::strerror(error)));
   }
 }
 
@@ -112,6 +108,7 @@ absl::StatusOr<mode_t> ModeOf(int fd, const std::string& path) {
 PinnedModel::~PinnedModel() {
   for (const std::string& link : links_) unlink(link.c_str());
   if (!folder_.empty()) rmdir(folder_.c_str());
+  if (!temporary_.empty()) rmdir(temporary_.c_str());
   for (int fd : fds_) close(fd);
 }
 
@@ -119,8 +116,12 @@ absl::StatusOr<std::unique_ptr<ModelRoot>> ModelRoot::Open(
     const std::string& directory, int max_files) {
   const int fd = open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "model_admin.root: '", directory, "': ", std::strerror(errno)));
+    const absl::Status status =
+        ErrnoStatus(errno, absl::StrCat("model_admin.root: '", directory,
+                                        "': ", std::strerror(errno)));
+    return IsMachineFault(status)
+               ? status
+               : absl::InvalidArgumentError(status.message());
   }
   return std::unique_ptr<ModelRoot>(
       new ModelRoot(fd, std::min(max_files, kMaxModelFiles)));
@@ -171,11 +172,19 @@ absl::Status ModelRoot::ForEachName(
   close(fd);
   if (listed < 0) return OpenError(path, error);
   DIR* const folder = fdopendir(listed);
+  if (folder == nullptr) {
+    const absl::Status failed = OpenError(path, errno);
+    close(listed);
+    return failed;
+  }
   absl::Cleanup close_folder = [folder] { closedir(folder); };
-  while (const dirent* entry = readdir(folder)) {
+  for (;;) {
+    errno = 0;
+    const dirent* const entry = readdir(folder);
+    if (entry == nullptr) break;
     QK_RETURN_IF_ERROR(visit(entry->d_name));
   }
-  return absl::OkStatus();
+  return errno == 0 ? absl::OkStatus() : OpenError(path, errno);
 }
 
 // Says what a folder holds if it is no model.
@@ -215,6 +224,29 @@ absl::Status ModelRoot::PinFolder(const std::string& path,
   });
 }
 
+// The folder of links has the name of the model's own, which errors then show.
+absl::Status ModelRoot::MakeFolder(const std::string& path, PinnedModel* out) {
+  const auto failed = [](const std::string& problem) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("no temporary folder: ", problem));
+  };
+  std::error_code error;
+  const std::filesystem::path folder =
+      std::filesystem::temp_directory_path(error);
+  if (error) return failed(error.message());
+  std::string temporary = folder / "qkscoped_XXXXXX";
+  if (mkdtemp(temporary.data()) == nullptr) {
+    return failed(std::strerror(errno));
+  }
+  out->temporary_ = temporary;
+  const absl::string_view name = BaseName(path);
+  const std::string inner =
+      absl::StrCat(temporary, "/", name == "." ? "model" : name);
+  if (mkdir(inner.c_str(), 0700) != 0) return failed(std::strerror(errno));
+  out->folder_ = inner;
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<PinnedModel>> ModelRoot::Pin(
     const std::string& path) const {
   std::string clean = path;
@@ -226,24 +258,19 @@ absl::StatusOr<std::unique_ptr<PinnedModel>> ModelRoot::Pin(
   if (!mode.ok()) return mode.status();
   if (S_ISDIR(*mode)) QK_RETURN_IF_ERROR(CheckFolder(clean));
   auto out = std::make_unique<PinnedModel>();
-  std::error_code ignored;
-  std::string folder =
-      std::filesystem::temp_directory_path(ignored) / "qkscoped_XXXXXX";
-  if (mkdtemp(folder.data()) == nullptr) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("no temporary folder: ", std::strerror(errno)));
-  }
-  out->folder_ = folder;
   if (S_ISDIR(*mode)) {
-    out->path_ = folder;
+    QK_RETURN_IF_ERROR(MakeFolder(clean, out.get()));
+    out->path_ = out->folder_;
     QK_RETURN_IF_ERROR(PinFolder(clean, out.get()));
     return out;
   }
-  out->path_ = absl::StrCat(folder, "/", BaseName(clean));
+  const size_t slash = clean.rfind('/');
+  const std::string folder =
+      slash == std::string::npos ? "." : clean.substr(0, slash);
+  QK_RETURN_IF_ERROR(MakeFolder(folder, out.get()));
+  out->path_ = absl::StrCat(out->folder_, "/", BaseName(clean));
   if (absl::EndsWith(clean, ".safetensors") || absl::EndsWith(clean, ".json")) {
-    const size_t slash = clean.rfind('/');
-    QK_RETURN_IF_ERROR(PinFolder(
-        slash == std::string::npos ? "." : clean.substr(0, slash), out.get()));
+    QK_RETURN_IF_ERROR(PinFolder(folder, out.get()));
   } else {
     QK_RETURN_IF_ERROR(PinFile(clean, out.get()));
   }

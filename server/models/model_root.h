@@ -28,7 +28,8 @@ class PinnedModel {
  private:
   friend class ModelRoot;
 
-  std::string folder_;
+  std::string temporary_;  // holds folder_
+  std::string folder_;     // of the links
   std::string path_;
   std::vector<std::string> links_;
   std::vector<int> fds_;
@@ -65,6 +66,7 @@ class ModelRoot {
   absl::Status ForEachName(
       const std::string& path,
       absl::FunctionRef<absl::Status(absl::string_view name)> visit) const;
+  static absl::Status MakeFolder(const std::string& path, PinnedModel* out);
   absl::Status CheckFolder(const std::string& path) const;
   absl::Status PinFile(const std::string& path, PinnedModel* out) const;
   absl::Status PinFolder(const std::string& path, PinnedModel* out) const;

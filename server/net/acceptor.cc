@@ -96,15 +96,16 @@ absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Listen(
   }
   // A name may resolve to addresses that this machine does not have.
   if (acceptor->listening()) return acceptor;
-  return absl::UnavailableError(absl::StrCat(
-      "cannot bind '", Echo(options.address), "': ", status.message()));
+  return absl::Status(status.code(),
+                      absl::StrCat("cannot bind '", Echo(options.address),
+                                   "': ", status.message()));
 }
 
 absl::Status Acceptor::Bind(const sockaddr* address, socklen_t size,
                             absl::Duration peer_timeout) {
   const int fd =
       socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (fd < 0) return absl::UnavailableError(std::strerror(errno));
+  if (fd < 0) return BindError(errno);
   absl::Cleanup close_fd = [fd] { close(fd); };
   SetOption(fd, SOL_SOCKET, SO_REUSEADDR, 1);
   // Connections inherit both options.
@@ -118,7 +119,7 @@ absl::Status Acceptor::Bind(const sockaddr* address, socklen_t size,
   socklen_t bound_size = sizeof(bound);
   if (bind(fd, address, size) != 0 || listen(fd, SOMAXCONN) != 0 ||
       getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &bound_size) != 0) {
-    return absl::UnavailableError(std::strerror(errno));
+    return BindError(errno);
   }
   port_ = PortOf(bound);
   MutexLock lock(&mutex_);

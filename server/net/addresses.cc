@@ -10,6 +10,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
+#include "engine/base/file_error.h"
 #include "server/common/text.h"
 
 namespace qk {
@@ -17,15 +18,14 @@ namespace {
 
 absl::Status TryBind(const addrinfo& address) {
   const int fd = socket(address.ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return absl::UnavailableError(std::strerror(errno));
+  if (fd < 0) return BindError(errno);
   const int on = 1;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
   const bool bound =
       bind(fd, address.ai_addr, address.ai_addrlen) == 0 && listen(fd, 1) == 0;
   const int error = errno;
   close(fd);
-  if (bound) return absl::OkStatus();
-  return absl::UnavailableError(std::strerror(error));
+  return bound ? absl::OkStatus() : BindError(error);
 }
 
 }  // namespace
@@ -75,17 +75,29 @@ absl::StatusOr<AddressList> ResolveListening(const std::string& address) {
   const int error = getaddrinfo(
       where.host.c_str(), absl::StrCat(where.port).c_str(), &hints, &found);
   if (error != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "cannot resolve '", Echo(address), "': ", gai_strerror(error)));
+    const bool later =
+        error == EAI_AGAIN || error == EAI_MEMORY || error == EAI_SYSTEM;
+    return absl::Status(later ? absl::StatusCode::kUnavailable
+                              : absl::StatusCode::kInvalidArgument,
+                        absl::StrCat("cannot resolve '", Echo(address),
+                                     "': ", gai_strerror(error)));
   }
   return AddressList(found, freeaddrinfo);
+}
+
+absl::Status BindError(int error) {
+  if (error == EADDRINUSE || error == EADDRNOTAVAIL || error == EAFNOSUPPORT) {
+    return absl::FailedPreconditionError(std::strerror(error));
+  }
+  return ErrnoStatus(error, std::strerror(error));
 }
 
 absl::Status ProbeAddress(const std::string& address) {
   QK_ASSIGN_OR_RETURN(const AddressList found, ResolveListening(address));
   const absl::Status status = TryBind(*found);
   if (status.ok()) return status;
-  return absl::UnavailableError(
+  return absl::Status(
+      status.code(),
       absl::StrCat("cannot bind '", Echo(address), "': ", status.message()));
 }
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/strings/numbers.h"
+#include "server/common/guarded.h"
 
 namespace qk {
 namespace {
@@ -74,7 +75,8 @@ void Watchdog::Loop() {
   bool failed = false;
   while (!WaitForStop(wait)) {
     const auto begun = std::chrono::steady_clock::now();
-    const absl::Status status = check_(interval);
+    const absl::Status status =
+        Guarded("watchdog", [&] { return check_(interval); });
     if (status.ok()) {
       systemd_.Notify("WATCHDOG=1");
     } else {

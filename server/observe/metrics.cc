@@ -74,6 +74,16 @@ const char* TensorLabel(HookPoint point) {
   }
 }
 
+// The log counts by itself.
+prometheus::MetricFamily LogDropped(int64_t lines) {
+  prometheus::MetricFamily family;
+  family.name = "qkscope_log_dropped_total";
+  family.help = "Lines of the log that could not be written.";
+  family.type = prometheus::MetricType::Counter;
+  family.metric.emplace_back().counter.value = static_cast<double>(lines);
+  return family;
+}
+
 }  // namespace
 
 prometheus::Family<prometheus::Counter>& Metrics::Counter(const char* name,
@@ -330,6 +340,9 @@ std::vector<prometheus::MetricFamily> Metrics::Collect() const {
     kept_bytes_.Set(static_cast<double>(kept.bytes));
   }
   std::vector<prometheus::MetricFamily> all = registry_.Collect();
+  if (options_.log_dropped != nullptr) {
+    all.push_back(LogDropped(options_.log_dropped()));
+  }
   if (options_.read_device != nullptr) {
     for (prometheus::MetricFamily& family :
          DeviceMetrics(options_.read_device(), options_.device)) {

@@ -42,6 +42,8 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
   struct Options {
     std::string version;
     std::vector<std::string> methods;
+    // Lines that the log has lost. nullptr: nobody asks.
+    std::function<int64_t()> log_dropped = nullptr;
     // Limit on label sets for per-layer statistics. Models beyond it count
     // under layer "all".
     int max_layer_series = 400;

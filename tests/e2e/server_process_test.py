@@ -17,10 +17,10 @@ EX_CONFIG = 78
 IDS = ["--model", "tiny", "--token-ids", "3,1,41,59"]
 
 
-def qkscoped(*arguments):
+def qkscoped(*arguments, environment=None):
     return subprocess.run(
         [BIN / "qkscoped", *map(str, arguments)], capture_output=True,
-        encoding="utf-8", timeout=PATIENCE_S, check=False)
+        encoding="utf-8", timeout=PATIENCE_S, check=False, env=environment)
 
 
 class FlagsTest(unittest.TestCase):
@@ -91,7 +91,8 @@ class FlagsTest(unittest.TestCase):
             f"qkscoped: {path}: backend: must be one of auto, cpu, cuda; got "
             "'gpu'\n")
         self.assertEqual(self.refused("--config", self.folder / "none"),
-                         f"qkscoped: {self.folder / 'none'}: cannot be read\n")
+                         f"qkscoped: --config: {self.folder / 'none'}: cannot "
+                         "be read: No such file or directory\n")
 
     def test_check_config_looks_at_the_models(self):
         good = qkscoped("--check-config", "--backend", "auto",

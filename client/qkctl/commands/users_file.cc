@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -60,7 +61,7 @@ absl::StatusOr<UsersFile> Parse(const std::string& text,
 
 // Returns an empty text if the file does not exist.
 absl::StatusOr<std::string> ReadIfExists(const std::string& path) {
-  absl::StatusOr<std::string> text = ReadFile(path);
+  absl::StatusOr<std::string> text = ReadFile(path, SmallFileOptions());
   if (absl::IsNotFound(text.status())) return std::string();
   return text;
 }
@@ -70,8 +71,9 @@ absl::StatusOr<std::string> ReadIfExists(const std::string& path) {
 class FolderLock {
  public:
   explicit FolderLock(const std::string& path) {
+    std::error_code error;
     const std::string folder =
-        std::filesystem::absolute(path).parent_path().string();
+        std::filesystem::absolute(path, error).parent_path().string();
     fd_ = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd_ >= 0) flock(fd_, LOCK_EX);
   }

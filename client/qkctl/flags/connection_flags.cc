@@ -41,7 +41,7 @@ void ConnectionFlags::AddTo(const ClientOptions& client,
 absl::Status ConnectionFlags::Apply(ClientOptions* client) const {
   if (server.has_value()) client->server = *server;
   if (token_file.has_value()) {
-    QK_ASSIGN_OR_RETURN(const std::string text, ReadFile(*token_file));
+    QK_ASSIGN_OR_RETURN(const std::string text, ReadFile(*token_file, kSecret));
     client->token = std::string(absl::StripAsciiWhitespace(text));
     if (!IsSendableToken(client->token)) {
       return absl::InvalidArgumentError(
@@ -63,11 +63,11 @@ absl::Status ConnectionFlags::Apply(ClientOptions* client) const {
   }
   if (!client->tls.has_value()) client->tls.emplace();
   if (tls_ca.has_value()) {
-    QK_ASSIGN_OR_RETURN(client->tls->ca, ReadFile(*tls_ca));
+    QK_ASSIGN_OR_RETURN(client->tls->ca, ReadFile(*tls_ca, kSecret));
   }
   if (tls_cert.has_value()) {
-    QK_ASSIGN_OR_RETURN(client->tls->certificate, ReadFile(*tls_cert));
-    QK_ASSIGN_OR_RETURN(client->tls->key, ReadFile(*tls_key));
+    QK_ASSIGN_OR_RETURN(client->tls->certificate, ReadFile(*tls_cert, kSecret));
+    QK_ASSIGN_OR_RETURN(client->tls->key, ReadFile(*tls_key, kSecret));
   }
   if (tls_server_name.has_value()) client->tls->server_name = *tls_server_name;
   return absl::OkStatus();

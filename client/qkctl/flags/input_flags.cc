@@ -67,7 +67,7 @@ absl::Status InputFlags::AddImages(v1::Input* input) const {
     return Usage("--min-pixels and --max-pixels need --image");
   }
   for (const std::string& file : images_) {
-    absl::StatusOr<std::string> content = ReadFile(file);
+    absl::StatusOr<std::string> content = ReadFile(file, kMessagePart);
     if (!content.ok()) return content.status();
     v1::Image* image = input->add_images();
     image->set_encoded(*std::move(content));
@@ -109,7 +109,8 @@ absl::StatusOr<v1::Input> InputFlags::BuildPrompt() const {
   }
   std::string text = prompt_.value_or("-");
   if (prompt_file_.has_value() || text == "-") {
-    absl::StatusOr<std::string> content = ReadFile(prompt_file_.value_or("-"));
+    absl::StatusOr<std::string> content =
+        ReadFile(prompt_file_.value_or("-"), kMessagePart);
     if (!content.ok()) return content.status();
     text = *std::move(content);
   }
@@ -145,7 +146,7 @@ void ArmFlags::AddTo(FlagSet* flags) {
 
 absl::Status ArmFlags::Build(v1::AnalyzeRequest* request) const {
   if (file_.has_value()) {
-    absl::StatusOr<std::string> text = ReadFile(*file_);
+    absl::StatusOr<std::string> text = ReadFile(*file_, kMessagePart);
     if (!text.ok()) return text.status();
     if (!google::protobuf::TextFormat::ParseFromString(*text, request)) {
       return Usage("--arms: ", *file_,

@@ -1,14 +1,27 @@
 #include "client/qkctl/output/console.h"
 
+#include <poll.h>
 #include <unistd.h>
 
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/string_view.h"
+#include "engine/base/utf8.h"
 
 namespace qk::client {
+namespace {
+
+// Whether the descriptor takes text at once: a terminal may be stopped.
+bool IsReady(int fd) {
+  pollfd ready = {fd, POLLOUT, 0};
+  return poll(&ready, 1, /*timeout=*/0) == 1;
+}
+
+}  // namespace
 
 Console Console::ForProcess() {
   const char* no_color = std::getenv("NO_COLOR");
@@ -28,7 +41,7 @@ void Console::Stream(const std::string& text) {
 }
 
 void Console::Progress(const std::string& text) {
-  if (!progress_) return;
+  if (!progress_ || !IsReady(STDERR_FILENO)) return;
   std::fprintf(stderr, "\r\033[K%s", text.c_str());
   std::fflush(stderr);
   line_shown_ = true;
@@ -66,15 +79,21 @@ std::string Console::Bad(const std::string& text) const {
 
 std::string Printable(const std::string& text) {
   std::string printable;
-  for (const char c : text) {
-    const unsigned char byte = static_cast<unsigned char>(c);
+  for (size_t at = 0; at < text.size();) {
+    const absl::string_view rest = absl::string_view(text).substr(at);
+    const size_t bytes = Utf8CharacterBytes(rest);
+    const char32_t c =
+        bytes == 0 ? static_cast<unsigned char>(rest[0]) : Utf8Character(rest);
     if (c == '\n') {
       printable += "\\n";
-    } else if (byte < 0x20 || byte == 0x7f) {
-      absl::StrAppendFormat(&printable, "\\x%02x", byte);
+    } else if (bytes == 0 || (c < 0x80 && IsControlOrFormat(c))) {
+      absl::StrAppendFormat(&printable, "\\x%02x", static_cast<uint32_t>(c));
+    } else if (IsControlOrFormat(c)) {
+      absl::StrAppendFormat(&printable, "\\u%04x", static_cast<uint32_t>(c));
     } else {
-      printable += c;
+      printable.append(rest.data(), bytes);
     }
+    at += bytes == 0 ? 1 : bytes;
   }
   return printable;
 }

@@ -19,6 +19,7 @@ class Console {
   void Print(const std::string& text);
   // Prints text of any kind, such as a part of a line.
   void Stream(const std::string& text);
+  // Shows nothing while the terminal takes nothing.
   void Progress(const std::string& text);
   void ClearProgress();
   void Error(const std::string& text);
@@ -36,7 +37,8 @@ class Console {
   bool line_shown_ = false;
 };
 
-// Makes untrusted text safe to print by escaping control characters.
+// Makes untrusted text safe to print: escapes control and format characters
+// (IsControlOrFormat) and bytes that are no UTF-8.
 std::string Printable(const std::string& text);
 
 }  // namespace qk::client

@@ -140,6 +140,8 @@ TEST(Explain, SaysWhatTheNumbersSay) {
 
 TEST(Printable, EscapesControls) {
   EXPECT_EQ(Printable("a\n\033[2J"), "a\\n\\x1b[2J");
+  EXPECT_EQ(Printable("\u009b2J\x7f \u202e\u00fc\U000E0041\xff"),
+            "\\u009b2J\\x7f \\u202e\u00fc\\ue0041\\xff");
 }
 
 }  // namespace

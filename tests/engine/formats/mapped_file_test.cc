@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "engine/base/file_error.h"
 #include "tests/engine/formats/testing.h"
 
 namespace qk {
@@ -77,6 +78,31 @@ TEST(MappedFileTest, FollowsSymbolicLinks) {
   const auto file = MappedFile::Open(link);
   ASSERT_TRUE(file.ok()) << file.status();
   EXPECT_EQ((*file)->text(), "content");
+}
+
+// A page that cannot be read looks to the reader like one beyond the end of a
+// file that has shrunk.
+TEST(MappedFileTest, R23_BytesThatCannotBeReadAreNoBadContent) {
+  const TempFolder folder;
+  const std::string path = folder.Write("model.bin", std::string(8192, 'x'));
+  struct stat before;
+  ASSERT_EQ(stat(path.c_str(), &before), 0);
+  const auto file = MappedFile::Open(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  const absl::Status problem = absl::InvalidArgumentError("bad content");
+  EXPECT_EQ((*file)->Explain(problem), problem);
+  EXPECT_TRUE((*file)->Explain(absl::OkStatus()).ok());
+  ASSERT_EQ(truncate(path.c_str(), 0), 0);
+  EXPECT_EQ((*file)->bytes()[4096], 0);
+  EXPECT_EQ((*file)->ReadStatus().message(),
+            "model.bin: was changed while it was read");
+  ASSERT_EQ(truncate(path.c_str(), 8192), 0);
+  const timespec times[] = {before.st_atim, before.st_mtim};
+  ASSERT_EQ(utimensat(AT_FDCWD, path.c_str(), times, 0), 0);
+  const absl::Status read = (*file)->Explain(problem);
+  EXPECT_EQ(read.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(read.message(), "model.bin: cannot be read: Input/output error");
+  EXPECT_TRUE(IsMachineFault(read));
 }
 
 TEST(MappedFileTest, MissingIsNotFound) {

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -77,6 +78,9 @@ TEST(IdentityTest, Tokens) {
   constexpr char kNo[] = "missing or invalid token";
   EXPECT_EQ(Who(*identity, {good}), "ada");
   EXPECT_EQ(Who(*identity, {"Bearer other"}), "bob");
+  for (const char* scheme : {"bearer ", "BEARER ", "bEaReR "}) {
+    EXPECT_EQ(Who(*identity, {absl::StrCat(scheme, kGood)}), "ada") << scheme;
+  }
   EXPECT_EQ(Who(*identity, {}), kNo);
   EXPECT_EQ(Who(*identity, {""}), kNo);
   EXPECT_EQ(Who(*identity, {good, good}), kNo);
@@ -86,7 +90,7 @@ TEST(IdentityTest, Tokens) {
   const std::string long_token(8192, 'a');
   for (const std::string& bad :
        {std::string("Bearer"), std::string("Bearer "), std::string(kGood),
-        absl::StrCat("Basic ", kGood), absl::StrCat("bearer ", kGood),
+        absl::StrCat("Basic ", kGood), absl::StrCat("Bearer\t", kGood),
         absl::StrCat("Bearer  ", kGood), absl::StrCat(good, " "),
         absl::StrCat(" ", good), absl::StrCat(good, "x"),
         good.substr(0, good.size() - 1), absl::StrCat(good, "\xc3\xa9"),
@@ -200,8 +204,9 @@ TEST_F(FilesTest, UsersOfConfigurationAndFileAreOneTable) {
             users + ":1: users[0].token_sha256: already belongs to 'a' at " +
                 config + ": users[0]");
   std::filesystem::remove(users);
-  EXPECT_EQ(ReadUsers(config, {}, users).status().message(),
-            users + ": cannot be read");
+  EXPECT_EQ(
+      ReadUsers(config, {}, users).status().message(),
+      "users_file: " + users + ": cannot be read: No such file or directory");
   EXPECT_EQ(ReadUsers("", {Entry("c", "c", "")}, "")->size(), 1u);
 }
 
@@ -211,7 +216,10 @@ TEST_F(FilesTest, WatchNoticesEveryKindOfChange) {
   // A change before the start counts too.
   Write("f", "two");
   std::atomic<int> changes = 0;
-  watch.Start([&] { ++changes; });
+  watch.Start([&] {
+    ++changes;
+    return absl::OkStatus();
+  });
   const auto await = [&](int count) {
     for (int i = 0; i < 6000 && changes < count; ++i) {
       absl::SleepFor(absl::Milliseconds(50));
@@ -225,6 +233,36 @@ TEST_F(FilesTest, WatchNoticesEveryKindOfChange) {
   await(3);
   std::filesystem::remove(path);
   await(4);
+}
+
+TEST_F(FilesTest, R23_WatchTriesAgainWhatTheMachineCouldNotDo) {
+  const std::string path = Write("f", "one");
+  FileWatch watch({path});
+  Write("f", "two");
+  std::atomic<int> calls = 0;
+  watch.Start([&]() -> absl::Status {
+    switch (++calls) {
+      case 1:
+        return absl::UnavailableError("EIO");
+      case 2:
+        return absl::ResourceExhaustedError("EMFILE");
+      case 3:
+        throw std::runtime_error("planted");
+      case 4:
+        return absl::InvalidArgumentError("bad");  // needs a better file
+      default:
+        return absl::OkStatus();
+    }
+  });
+  const auto await = [&](int count) {
+    while (calls < count) absl::SleepFor(absl::Milliseconds(50));
+  };
+  await(4);
+  // Two looks at the file, in which a call would be one too many.
+  absl::SleepFor(absl::Milliseconds(2500));
+  EXPECT_EQ(calls, 4);
+  Write("f", "three");
+  await(5);
 }
 
 TEST(TraceParentTest, OnlyWhatTheRecommendationAllows) {

@@ -112,6 +112,28 @@ TEST(ConfigTest, BadValuesNameKeyAndValue) {
             "'yes'");
 }
 
+TEST(ConfigTest, R33_AllBadValuesAtOnce) {
+  const auto config = ParseConfig(
+      "limits { max_arms: 0 max_new_tokens: -1 } keepalive_s: 0 "
+      "models { path: 'x' } models { name: 'a' } models { name: 'b' path: 'y' "
+      "}",
+      "q.conf");
+  ASSERT_TRUE(config.ok()) << config.status();
+  std::vector<absl::Status> problems;
+  const auto options = OptionsFromConfig(*config, "q.conf", &problems);
+  std::vector<std::string> lines;
+  for (const absl::Status& problem : problems) {
+    lines.emplace_back(problem.message());
+  }
+  EXPECT_THAT(lines, ::testing::ElementsAre(
+                         "q.conf: models[0].name: must not be empty",
+                         "q.conf: models[1].path: must not be empty",
+                         "q.conf: limits.max_arms: must be > 0, got 0",
+                         "q.conf: limits.max_new_tokens: must be > 0, got -1",
+                         "q.conf: keepalive_s: must be in [1, 86400], got 0"));
+  EXPECT_EQ(options.status(), problems.front());
+}
+
 TEST(ConfigTest, BadModels) {
   EXPECT_EQ(ConfigError("models { name: 'a/b' path: 'x' }"),
             "q.conf: models[0].name: invalid name 'a/b' (allowed "
@@ -135,9 +157,10 @@ TEST(ConfigTest, MissingModelFiles) {
   options.models.push_back(
       {"t", std::string(QK_SOURCE_DIR) + "/tests/goldens/tiny_llama_gqa",
        ComputeType::kF32, ""});
-  const auto problems = CheckModelFiles(options.models, options.model_admin);
+  const auto problems = CheckModelFiles(options.models, options.model_admin,
+                                        options.limits.kv_cache_bytes);
   ASSERT_EQ(problems.size(), 1u);
-  EXPECT_THAT(problems[0], HasSubstr("model 'a': "));
+  EXPECT_THAT(std::string(problems[0].message()), HasSubstr("model 'a': "));
 }
 
 TEST(ConfigTest, AddressesThatCannotBeBound) {

@@ -71,7 +71,12 @@ TEST_F(ModelRootTest, S8_PinsFilesAndFolders) {
     EXPECT_EQ(Read((*folder)->path() + "/model.safetensors"), "weights");
     EXPECT_EQ(Read((*folder)->path() + "/config.json"), "{}");
     EXPECT_FALSE(fs::exists((*folder)->path() + "/notes.txt"));
+    // Errors show the last part of a path.
+    EXPECT_EQ(fs::path((*folder)->path()).filename(), "folder");
   }
+  const auto whole = root_->Pin("folder/.");
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  EXPECT_EQ(fs::path((*whole)->path()).filename(), "model");
   const auto weights = root_->Pin("folder/model.safetensors");
   ASSERT_TRUE(weights.ok()) << weights.status();
   EXPECT_EQ(Read((*weights)->path()), "weights");
