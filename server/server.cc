@@ -17,6 +17,8 @@
 #include "prometheus/exposer.h"
 #include "server/common/delay_point.h"
 #include "server/net/addresses.h"
+#include "server/net/http2_guard.h"
+#include "server/net/http2_limits.h"
 #include "server/net/self_check.h"
 
 namespace qk {
@@ -25,31 +27,8 @@ namespace {
 constexpr char kServiceName[] = "qkscope.v1.Analysis";
 constexpr int kStreamThreads = 2;
 constexpr int kScrapeThreads = 4;
-// The server closes connections whose clients ping more often than this.
-constexpr int kMinPingIntervalMs = 10'000;
-constexpr int kMaxStreamsPerConnection = 1024;
-// The limit on the size of all headers of a call. It is twice gRPC's default,
-// so that a token that is too long gets the server's own error.
-constexpr int kMaxMetadataBytes = 16 * 1024;
 // How long gRPC may take to send statuses once the calls have ended.
 constexpr auto kFlush = std::chrono::milliseconds(300);
-
-void SetChannelArguments(const ServerOptions& options,
-                         grpc::ServerBuilder* builder) {
-  const auto set_time = [builder](const char* key, absl::Duration time) {
-    builder->AddChannelArgument(
-        key, static_cast<int>(absl::ToInt64Milliseconds(time)));
-  };
-  set_time(GRPC_ARG_KEEPALIVE_TIME_MS, options.keepalive);
-  set_time(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, options.keepalive_timeout);
-  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  builder->AddChannelArgument(
-      GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
-      kMinPingIntervalMs);
-  builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
-                              kMaxStreamsPerConnection);
-  builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
-}
 
 Acceptor::ConnectionHandler HandOver(
     std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> to) {
@@ -242,7 +221,12 @@ absl::Status Server::Listen(Log* log) {
       add(grpc::InsecureServerCredentials());
   builder.RegisterService(service_.get());
   builder.RegisterService(admin_service_.get());
-  SetChannelArguments(options_, &builder);
+  if (!Http2GuardWorks()) {
+    log->Warn("http2_guard", {{"reason",
+                               "this version of gRPC is not mended, so put an "
+                               "HTTP/2 proxy in front"}});
+  }
+  SetHttp2Limits(options_.keepalive, options_.keepalive_timeout, &builder);
   grpc_server_ = builder.BuildAndStart();
   if (grpc_server_ == nullptr) {
     return absl::UnavailableError("listen: gRPC cannot start");
