@@ -3,13 +3,12 @@
 #include <dlfcn.h>
 
 #include <atomic>
-#include <unordered_map>
+#include <chrono>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "engine/base/mutex.h"
 #include "grpc/slice.h"
 #include "grpcpp/version_info.h"
+#include "server/net/open_calls.h"
 
 // The names of gRPC's own types.
 struct grpc_chttp2_transport;
@@ -18,49 +17,19 @@ struct grpc_chttp2_stream;
 namespace qk {
 namespace {
 
-// Calls that clients began and whose memory is not free. Thread-safe.
-class LiveStreams {
- public:
-  void Add(const grpc_chttp2_stream* stream,
-           const grpc_chttp2_transport* connection) {
-    MutexLock lock(&mutex_);
-    connections_[stream] = connection;
-    ++counts_[connection];
-  }
-
-  void Remove(const grpc_chttp2_stream* stream) {
-    MutexLock lock(&mutex_);
-    const auto found = connections_.find(stream);
-    if (found == connections_.end()) return;  // not a client's
-    const auto count = counts_.find(found->second);
-    if (--count->second == 0) counts_.erase(count);
-    connections_.erase(found);
-  }
-
-  // Whether the connection has more calls than it may have.
-  bool TooMany(const grpc_chttp2_transport* connection) const {
-    MutexLock lock(&mutex_);
-    const auto found = counts_.find(connection);
-    const int count = found == counts_.end() ? 0 : found->second;
-    return count > kMaxStreamsPerConnection ||
-           (connections_.size() > kMaxStreams && count > kFewStreams);
-  }
-
- private:
-  mutable Mutex mutex_;
-  std::unordered_map<const grpc_chttp2_stream*, const grpc_chttp2_transport*>
-      connections_ ABSL_GUARDED_BY(mutex_);
-  std::unordered_map<const grpc_chttp2_transport*, int> counts_
-      ABSL_GUARDED_BY(mutex_);
-};
-
 std::atomic<int64_t> connections_cut = 0;
 
 // gRPC's functions have no object of ours that could hold this. It is never
 // destroyed, because gRPC's threads outlive main.
-LiveStreams& Streams() {
-  static LiveStreams& streams = *new LiveStreams;
-  return streams;
+OpenCalls& Calls() {
+  static OpenCalls& calls = *new OpenCalls({});
+  return calls;
+}
+
+absl::Status Cut() {
+  ++connections_cut;
+  return absl::ResourceExhaustedError(
+      "the connection's calls cost too much before they are served");
 }
 
 // The function that libgrpc.so has under the name.
@@ -120,7 +89,7 @@ void QkConstructStream(grpc_chttp2_stream* stream,
                        const void* server_data, void* arena) {
   static auto* const original =
       qk::Original<decltype(QkConstructStream)>(QK_CONSTRUCTOR);
-  if (server_data != nullptr) qk::Streams().Add(stream, connection);
+  if (server_data != nullptr) qk::Calls().Add(stream, connection);
   original(stream, connection, refcount, server_data, arena);
 }
 
@@ -128,7 +97,7 @@ void QkDestroyStream(grpc_chttp2_stream* stream) {
   static auto* const original =
       qk::Original<decltype(QkDestroyStream)>(QK_DESTRUCTOR);
   original(stream);
-  qk::Streams().Remove(stream);
+  qk::Calls().Remove(stream);
 }
 
 // Parses a part of a call's headers. An error here ends the connection.
@@ -146,9 +115,61 @@ absl::Status grpc_chttp2_header_parser_parse(void* parser,
       qk::Original<decltype(grpc_chttp2_header_parser_parse)>(
           "_Z31grpc_chttp2_header_parser_parsePvP21grpc_chttp2_transportP18"
           "grpc_chttp2_streamRK10grpc_slicei");
-  if (qk::Streams().TooMany(connection)) {
-    ++qk::connections_cut;
-    return absl::ResourceExhaustedError("too many calls that are not over");
+  if (!qk::Calls().AddHeaders(stream, GRPC_SLICE_LENGTH(bytes))) {
+    return qk::Cut();
+  }
+  return original(parser, connection, stream, bytes, is_last);
+}
+
+// Takes bytes of a client's cancellation (RST_STREAM).
+absl::Status grpc_chttp2_rst_stream_parser_parse(
+    void* parser, grpc_chttp2_transport* connection, grpc_chttp2_stream* stream,
+    const grpc_slice& bytes, int is_last);
+absl::Status grpc_chttp2_rst_stream_parser_parse(
+    void* parser, grpc_chttp2_transport* connection, grpc_chttp2_stream* stream,
+    const grpc_slice& bytes, int is_last) {
+  static auto* const original =
+      qk::Original<decltype(grpc_chttp2_rst_stream_parser_parse)>(
+          "_Z35grpc_chttp2_rst_stream_parser_parsePvP21grpc_chttp2_transportP18"
+          "grpc_chttp2_streamRK10grpc_slicei");
+  if (is_last != 0 &&
+      !qk::Calls().Cancel(stream, std::chrono::steady_clock::now())) {
+    return qk::Cut();
+  }
+  return original(parser, connection, stream, bytes, is_last);
+}
+
+// Begins a part of a call's message. A call has one message here, and the last
+// part of it has this flag.
+constexpr uint8_t kEndStream = 1;
+absl::Status grpc_chttp2_data_parser_begin_frame(uint8_t flags, uint32_t id,
+                                                 grpc_chttp2_stream* stream);
+absl::Status grpc_chttp2_data_parser_begin_frame(uint8_t flags, uint32_t id,
+                                                 grpc_chttp2_stream* stream) {
+  static auto* const original =
+      qk::Original<decltype(grpc_chttp2_data_parser_begin_frame)>(
+          "_Z35grpc_chttp2_data_parser_begin_framehjP18grpc_chttp2_stream");
+  if ((flags & kEndStream) != 0) qk::Calls().EndMessage(stream);
+  return original(flags, id, stream);
+}
+
+// Takes bytes of that part.
+absl::Status grpc_chttp2_data_parser_parse(void* parser,
+                                           grpc_chttp2_transport* connection,
+                                           grpc_chttp2_stream* stream,
+                                           const grpc_slice& bytes,
+                                           int is_last);
+absl::Status grpc_chttp2_data_parser_parse(void* parser,
+                                           grpc_chttp2_transport* connection,
+                                           grpc_chttp2_stream* stream,
+                                           const grpc_slice& bytes,
+                                           int is_last) {
+  static auto* const original =
+      qk::Original<decltype(grpc_chttp2_data_parser_parse)>(
+          "_Z29grpc_chttp2_data_parser_parsePvP21grpc_chttp2_transportP18grpc_"
+          "chttp2_streamRK10grpc_slicei");
+  if (!qk::Calls().AddMessage(stream, GRPC_SLICE_LENGTH(bytes))) {
+    return qk::Cut();
   }
   return original(parser, connection, stream, bytes, is_last);
 }

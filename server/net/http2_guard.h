@@ -9,20 +9,13 @@
 
 namespace qk {
 
-// The calls that a connection may have open, and the bytes of a call's headers.
+// The calls that a connection may have open, and the size of a call's headers.
 // gRPC holds a client to them from its first byte, whether or not the client
 // ever acknowledges the server's settings. The limit on headers is twice gRPC's
 // default, so that a token that is too long gets the server's own error.
+// OpenCalls has further limits.
 inline constexpr int kMaxStreamsPerConnection = 1024;
 inline constexpr int kMaxMetadataBytes = 16 * 1024;
-
-// gRPC forgets a call that its client resets at once, but frees its memory
-// (some 20 KB) much later than it can read the next one. So calls count until
-// they are freed. A connection is cut at the first call beyond
-// kMaxStreamsPerConnection. All connections together may have this many; beyond
-// it, each that has more than kFewStreams is cut at its next call.
-inline constexpr int kMaxStreams = 4096;
-inline constexpr int kFewStreams = 16;
 
 // Whether gRPC's symbols are replaced. False with another version of gRPC, or
 // if the program does not export its own.
