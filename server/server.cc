@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <exception>
 #include <thread>
 #include <utility>
 
@@ -10,23 +9,22 @@
 #include "absl/time/clock.h"
 #include "engine/base/check.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
-#include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/impl/server_builder_option.h"
 #include "grpcpp/impl/server_builder_plugin.h"
 #include "grpcpp/server_builder.h"
-#include "prometheus/exposer.h"
 #include "server/common/delay_point.h"
 #include "server/net/addresses.h"
 #include "server/net/http2_guard.h"
 #include "server/net/http2_limits.h"
+#include "server/net/metrics_listener.h"
 #include "server/net/self_check.h"
+#include "server/observe/scrape.h"
 
 namespace qk {
 namespace {
 
 constexpr char kServiceName[] = "qkscope.v1.Analysis";
 constexpr int kStreamThreads = 2;
-constexpr int kScrapeThreads = 4;
 // How long gRPC may take to send statuses once the calls have ended.
 constexpr auto kFlush = std::chrono::milliseconds(300);
 
@@ -83,8 +81,9 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(
 absl::Status Server::Start(Log* log) {
   QK_RETURN_IF_ERROR(CheckAccess(options_));
   QK_ASSIGN_OR_RETURN(const HostPort listen, ParseHostPort(options_.listen));
-  QK_ASSIGN_OR_RETURN(
-      access_, Access::Create(options_.access, IsLoopback(listen.host), log));
+  // A proxy ends TLS before its plain connections to the server.
+  const bool safe = IsLoopback(listen.host) || options_.access.behind_proxy;
+  QK_ASSIGN_OR_RETURN(access_, Access::Create(options_.access, safe, log));
   if (backend_ == nullptr) {
     QK_ASSIGN_OR_RETURN(CreatedBackend created,
                         CreateBackend({
@@ -112,6 +111,7 @@ absl::Status Server::Start(Log* log) {
   metrics_options.budget = &budget_;
   metrics_options.buffered = &buffered_;
   metrics_options.read_device = [this] { return backend_->Read(); };
+  metrics_options.connections_cut = Http2ConnectionsCut;
   metrics_options.device = backend_->info().device;
   metrics_ = std::make_shared<Metrics>(metrics_options);
   SchedulerOptions scheduler_options;
@@ -165,6 +165,9 @@ void Server::MakeServices(Log* log) {
 }
 
 absl::Status Server::DescribeModels(Log* log) {
+  health_ = std::make_unique<HealthService>(access_->identity());
+  health_->SetService("", false);
+  health_->SetService(kServiceName, false);
   ModelManager::Parts parts;
   parts.limits = options_.limits;
   parts.admin = options_.model_admin;
@@ -175,11 +178,12 @@ absl::Status Server::DescribeModels(Log* log) {
   parts.metrics = metrics_.get();
   parts.log = log;
   parts.set_health = [this](const std::string& model, bool serving) {
-    SetHealth(model, serving);
+    health_->SetModel(model, serving);
   };
   QK_ASSIGN_OR_RETURN(models_, ModelManager::Create(std::move(parts)));
   for (const ModelToLoad& model : options_.models) {
     QK_RETURN_IF_ERROR(models_->Describe(model));
+    health_->SetModel(model.name, false);
   }
   return absl::OkStatus();
 }
@@ -196,7 +200,6 @@ absl::Status Server::OpenResults(Log* log) {
 }
 
 absl::Status Server::Listen(Log* log) {
-  grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   if (!options_.reflection.value_or(!options_.access.has_users())) {
@@ -221,6 +224,7 @@ absl::Status Server::Listen(Log* log) {
       add(grpc::InsecureServerCredentials());
   builder.RegisterService(service_.get());
   builder.RegisterService(admin_service_.get());
+  builder.RegisterService(health_.get());
   if (!Http2GuardWorks()) {
     log->Warn("http2_guard", {{"reason",
                                "this version of gRPC is not mended, so put an "
@@ -232,11 +236,6 @@ absl::Status Server::Listen(Log* log) {
     return absl::UnavailableError("listen: gRPC cannot start");
   }
   address_ = WithPort(options_.listen, acceptor_->port());
-  SetHealth("", false);
-  SetHealth(kServiceName, false);
-  for (const ModelToLoad& model : options_.models) {
-    SetHealth(model.name, false);
-  }
   acceptor_->Start(on_connection, on_probe);
   return absl::OkStatus();
 }
@@ -247,41 +246,54 @@ absl::Status Server::CheckSelf(absl::Duration timeout) {
 
 absl::Status Server::ExposeMetrics() {
   if (options_.metrics_listen.empty()) return absl::OkStatus();
-  try {
-    exposer_ = std::make_unique<prometheus::Exposer>(options_.metrics_listen,
-                                                     kScrapeThreads);
-    exposer_->RegisterCollectable(metrics_);
-  } catch (const std::exception& error) {
-    return absl::UnavailableError(absl::StrCat("metrics_listen: cannot bind '",
-                                               options_.metrics_listen,
-                                               "': ", error.what()));
+  MetricsListener::Options listen;
+  listen.address = options_.metrics_listen;
+  auto listener = MetricsListener::Listen(
+      listen, [this](const std::vector<std::string>& authorization) {
+        return Scrape(authorization);
+      });
+  if (!listener.ok()) {
+    return absl::Status(
+        listener.status().code(),
+        absl::StrCat("metrics_listen: ", listener.status().message()));
   }
-  const std::vector<int> ports = exposer_->GetListeningPorts();
-  if (ports.empty()) {
-    return absl::UnavailableError(absl::StrCat("metrics_listen: cannot bind '",
-                                               options_.metrics_listen, "'"));
-  }
-  metrics_address_ = WithPort(options_.metrics_listen, ports.front());
+  metrics_listener_ = *std::move(listener);
+  metrics_address_ =
+      WithPort(options_.metrics_listen, metrics_listener_->port());
   return absl::OkStatus();
 }
 
-void Server::SetHealth(const std::string& service, bool serving) {
-  grpc_server_->GetHealthCheckService()->SetServingStatus(service, serving);
+MetricsListener::Answer Server::Scrape(
+    const std::vector<std::string>& authorization) const {
+  const Identity& identity = *access_->identity();
+  if (authorization.empty()) {
+    return {200, RenderMetrics(metrics_->Collect(),
+                               [&identity](const std::string& model) {
+                                 return identity.EverybodyMayUse(model);
+                               })};
+  }
+  const auto user = identity.Authenticate(
+      {{authorization.begin(), authorization.end()}, std::nullopt});
+  if (!user.ok()) return {401, absl::StrCat(user.status().message(), "\n")};
+  return {200,
+          RenderMetrics(metrics_->Collect(), [&user](const std::string& model) {
+            return MayUseModel(**user, model);
+          })};
 }
 
 absl::Status Server::LoadModels() {
   for (const ModelToLoad& model : options_.models) {
     QK_RETURN_IF_ERROR(models_->Load(model));
   }
-  SetHealth("", true);
-  SetHealth(kServiceName, true);
+  health_->SetService("", true);
+  health_->SetService(kServiceName, true);
   return absl::OkStatus();
 }
 
 void Server::BeginDrain() {
   calls_->StopAdmission();
   // Shutdown is final, so a load that ends later cannot set SERVING again.
-  grpc_server_->GetHealthCheckService()->Shutdown();
+  health_->Shutdown();
   scheduler_->StopAdmission();
 }
 
@@ -317,7 +329,7 @@ Server::~Server() {
   // A load in progress uses everything that is destroyed after it.
   models_.reset();
   grpc_server_.reset();
-  exposer_.reset();
+  metrics_listener_.reset();
   // Runs may still post to the executor, so it goes last. Its tasks use only
   // their own calls.
   scheduler_.reset();

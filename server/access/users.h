@@ -33,6 +33,9 @@ class Users {
   std::shared_ptr<const User> FindByToken(absl::string_view token) const;
   std::shared_ptr<const User> FindBySubject(absl::string_view subject) const;
 
+  // Whether there are users and all may use the model.
+  bool AllMayUse(absl::string_view model) const;
+
   size_t size() const { return rows_.size(); }
   // True for the same users in the same order.
   bool operator==(const Users& other) const;

@@ -62,6 +62,11 @@ bool OpenCalls::Cancel(const void* call, Time now) {
   return ++connection->cancels <= limits_.cancels;
 }
 
+size_t OpenCalls::connections() const {
+  MutexLock lock(&mutex_);
+  return connections_.size();
+}
+
 void OpenCalls::ForgetCancels(Connection* connection, Time now) const {
   const double seconds =
       std::chrono::duration<double>(now - connection->as_of).count();

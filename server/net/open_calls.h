@@ -60,6 +60,9 @@ class OpenCalls {
   // It no longer counts.
   void EndMessage(const void* call) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // The connections that are remembered.
+  size_t connections() const ABSL_LOCKS_EXCLUDED(mutex_);
+
  private:
   static constexpr size_t kDropAt = 1024;
 

@@ -221,17 +221,25 @@ class StartTest(WithFolder):
         self.assertEqual(result.returncode, EX_CONFIG, result.stderr)
         return result.stderr
 
-    def test_others_cannot_reach_a_server_that_asks_nobody(self):
+    def test_s13_others_cannot_reach_a_server_that_nobody_guards(self):
+        token = add_user(self.users, "ada")
         for address in ("0.0.0.0:0", "[::]:0"):
-            text = self.refused("--listen", address)
-            self.assertIn(f"listen: '{address}' can be reached by other "
-                          "machines",
-                          text)
+            for flags in ((), ("--users-file", self.users)):
+                for check in ((), ("--check-config",)):
+                    text = self.refused("--listen", address, *flags, *check)
+                    self.assertIn(f"listen: '{address}' can be reached by "
+                                  "other machines", text)
+                    self.assertIn("behind_proxy", text)
         with Server({"tiny": TINY_MODEL}, "--allow-anonymous-network",
                     listen="0.0.0.0:0") as server:
             self.assertEqual(qkctl(server, "models").returncode, 0)
-        token = add_user(self.users, "ada")
         with Server({"tiny": TINY_MODEL}, "--users-file", self.users,
+                    "--behind-proxy", listen="0.0.0.0:0") as server:
+            self.assertEqual(qkctl(server, "models", token=token).returncode,
+                             0)
+            self.assertNotIn("tokens travel in plaintext", server.log_text())
+        with Server({"tiny": TINY_MODEL}, "--users-file", self.users,
+                    "--allow-anonymous-network",
                     listen="0.0.0.0:0") as server:
             self.assertEqual(qkctl(server, "models").returncode, EXIT_DENIED)
             self.assertEqual(qkctl(server, "models", token=token).returncode,

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "absl/time/clock.h"
-#include "client/cpp/health.grpc.pb.h"
+#include "grpc/health/v1/health.grpc.pb.h"
 #include "engine/base/sha256.h"
 #include "gmock/gmock.h"
 #include "prometheus/text_serializer.h"
