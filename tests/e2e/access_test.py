@@ -1,6 +1,7 @@
 """Tests users, tokens and request logs with real processes."""
 
 import hashlib
+import http.client
 import json
 import pathlib
 import re
@@ -141,6 +142,60 @@ class TokenTest(WithFolder):
         self.assertEqual(result.returncode, 2)
         self.assertIn("QKSCOPE_TOKEN", result.stderr)
         self.assertNotIn("wr", result.stderr.replace("wrong", ""))
+
+    def test_s16_health_hides_models(self):
+        ada = add_user(self.users, "ada")
+        bob = add_user(self.users, "bob", "--models", "tiny")
+        server = Server({"tiny": TINY_MODEL, "secret": TINY_MODEL},
+                        "--users-file", self.users)
+        self.addCleanup(server.stop)
+
+        def health(model, token):
+            result = qkctl(server, "health", *(["--model", model] if model
+                                               else []), token=token)
+            return result.returncode, result.stderr.replace(model, "NAME")
+
+        unknown = health("nonesuch", ada)
+        self.assertEqual(unknown[0], 5)
+        for token in (ada, bob, None, "qks_wrong"):
+            self.assertEqual(health("", token)[0], 0)
+            self.assertEqual(health("secret", token)[0] == 0, token == ada)
+            self.assertEqual(health("tiny", token)[0] == 0,
+                             token in (ada, bob))
+        for token in (bob, None, "qks_wrong"):
+            self.assertEqual(health("secret", token), unknown)
+
+    def test_s16_metrics_hide_models(self):
+        ada = add_user(self.users, "ada")
+        bob = add_user(self.users, "bob", "--models", "tiny")
+        server = Server({"tiny": TINY_MODEL, "secret": TINY_MODEL},
+                        "--users-file", self.users)
+        self.addCleanup(server.stop)
+
+        def scrape(*values):
+            """Returns the status and which models the series name."""
+            host, port = server.metrics_address.rsplit(":", 1)
+            connection = http.client.HTTPConnection(host, int(port),
+                                                    timeout=PATIENCE_S)
+            connection.putrequest("GET", "/metrics")
+            for value in values:
+                connection.putheader("Authorization", value)
+            connection.endheaders()
+            answer = connection.getresponse()
+            text = answer.read().decode()
+            connection.close()
+            return answer.status, set(re.findall(r'model="([^"]*)"', text))
+
+        self.assertEqual(scrape(), (200, {"tiny"}))
+        self.assertEqual(scrape(f"Bearer {ada}"), (200, {"tiny", "secret"}))
+        self.assertEqual(scrape(f"Bearer {bob}"), (200, {"tiny"}))
+        for wrong in (["Bearer qks_wrong"], [""], ["Basic YTpi"],
+                      [f"Bearer {ada}", f"Bearer {ada}"]):
+            self.assertEqual(scrape(*wrong), (401, set()))
+        # Whoever is removed sees no more than others.
+        qkctl("", "user", "remove", "bob", "--users-file", self.users)
+        wait_until(lambda: scrape()[1] == {"tiny", "secret"}, server.log_text)
+        self.assertEqual(scrape(f"Bearer {bob}"), (401, set()))
 
     def test_users_change_without_a_restart(self):
         ada = add_user(self.users, "ada")
