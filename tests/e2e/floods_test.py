@@ -4,11 +4,14 @@ without its mends of gRPC (unguarded_server)."""
 
 import gzip
 import select
+import ssl
 import struct
 import time
 import unittest
 
-from processes import (PATIENCE_S, Server, metrics, status_bytes,
+from certificates import (Authority, client_context, client_flags,
+                          tls_connect)
+from processes import (PATIENCE_S, PATIENT, Server, metrics, status_bytes,
                        wait_until)
 from raw_grpc import (ACK, CANCEL, DATA, END_HEADERS, END_STREAM, HEADERS,
                       PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE, call_headers,
@@ -30,8 +33,9 @@ class UnguardedServer(Server):
 class Flood:
     """Connections that never acknowledge the server's settings."""
 
-    def __init__(self, server):
+    def __init__(self, server, connector=connect):
         self.server = server
+        self.connector = connector
         self.connection = None
         self.cuts = 0
 
@@ -39,7 +43,7 @@ class Flood:
         """Sends the burst on the flood's connection, a new one if the server
         has cut the last one. False: the server has cut it."""
         if self.connection is None:
-            self.connection = connect(self.server.address)
+            self.connection = self.connector(self.server.address)
             self.connection.sendall(PREFACE + frame(SETTINGS, 0, 0, b""))
         try:
             self.connection.sendall(burst)
@@ -47,7 +51,7 @@ class Flood:
             while select.select([self.connection], [], [], 0)[0]:
                 if not self.connection.recv(1 << 20):
                     raise ConnectionError
-        except ConnectionError:
+        except (ConnectionError, ssl.SSLError):
             self.cuts += 1
             self.close()
         return self.connection is not None
@@ -59,7 +63,7 @@ class Flood:
         try:
             while self.connection.recv(1 << 20):
                 pass
-        except ConnectionError:
+        except (ConnectionError, ssl.SSLError):
             pass
         self.cuts += 1
         self.close()
@@ -241,6 +245,23 @@ class FloodsTest(ServerCase):
         server = self.flood("resets", resets, 1000)
         self.assertGreater(
             metrics(server)["qkscope_connections_cut_total"][""], 0)
+
+    def test_s13_calls_that_are_reset_at_once_over_tls(self):
+        authority = Authority(self.folder, "ours")
+        pair = authority.issue("server", "qkscoped",
+                               "DNS:localhost,IP:127.0.0.1")
+        server = self.start(PATIENT + f"""tls {{
+            certificate_file: "{pair.cert}" key_file: "{pair.key}" }}""",
+                            client_flags=client_flags(authority))
+        before = self.peak(server)
+        context = client_context(authority)
+        flood = Flood(server, lambda address: tls_connect(address, context))
+        self.addCleanup(flood.close)
+        for number in range(0, 10_000, 10):
+            if not flood.send(resets(number)):
+                break
+        flood.await_cut()
+        self.assert_bounded("resets over TLS", server, before)
 
     def test_s13_calls_without_a_message(self):
         server = self.start_guarded()
