@@ -200,9 +200,9 @@ void Finder::CheckSpool() {
   const std::string& folder = options_.spool->directory;
   Add(WithKey(absl::StrCat("spool.directory: ", folder),
               CheckSpoolFolder(folder)));
-  if (options_.spool->max_bytes < kLeastAnswer) {
+  if (options_.spool->most.bytes < kLeastAnswer) {
     Impossible("spool.max_bytes",
-               absl::StrCat("is ", HumanBytes(options_.spool->max_bytes),
+               absl::StrCat("is ", HumanBytes(options_.spool->most.bytes),
                             ", which no result fits into"));
   }
 }
