@@ -20,7 +20,8 @@ packages=(
   # oneDNN's CMake files look for OpenCL, which its package only recommends.
   libdnnl-dev ocl-icd-opencl-dev opencl-headers
   libhwy-dev libisal-dev libsimdjson-dev libpcre2-dev libutf8proc-dev
-  prometheus-cpp-dev libssl-dev libpng-dev libjpeg62-turbo-dev
+  prometheus-cpp-dev libmicrohttpd-dev libssl-dev libpng-dev
+  libjpeg62-turbo-dev
   libgtest-dev libgmock-dev libbenchmark-dev
   python3 python3-venv ca-certificates
 )

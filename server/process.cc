@@ -269,8 +269,7 @@ int Serve(const ServerOptions& options, std::unique_ptr<Backend> backend,
   } else {
     log.Info("stopped", {});
   }
-  // Destructors are skipped, because they would take time: the metrics'
-  // listener checks only every 2 s whether it should stop.
+  // Destructors are skipped, because they would take time.
   log.Flush();
   std::_Exit(status);
 }

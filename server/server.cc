@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <exception>
 #include <thread>
 #include <utility>
 
@@ -11,46 +10,24 @@
 #include "engine/base/monotonic.h"
 #include "engine/base/mutex.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
-#include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/impl/server_builder_option.h"
 #include "grpcpp/impl/server_builder_plugin.h"
 #include "grpcpp/server_builder.h"
-#include "prometheus/exposer.h"
 #include "server/common/delay_point.h"
 #include "server/net/addresses.h"
+#include "server/net/http2_guard.h"
+#include "server/net/http2_limits.h"
+#include "server/net/metrics_listener.h"
 #include "server/net/self_check.h"
+#include "server/observe/scrape.h"
 
 namespace qk {
 namespace {
 
 constexpr char kServiceName[] = "qkscope.v1.Analysis";
 constexpr int kStreamThreads = 2;
-constexpr int kScrapeThreads = 4;
-// The server closes connections whose clients ping more often than this.
-constexpr int kMinPingIntervalMs = 10'000;
-constexpr int kMaxStreamsPerConnection = 1024;
-// The limit on the size of all headers of a call. It is twice gRPC's default,
-// so that a token that is too long gets the server's own error.
-constexpr int kMaxMetadataBytes = 16 * 1024;
 // How long gRPC may take to send statuses once the calls have ended.
 constexpr auto kFlush = std::chrono::milliseconds(300);
-
-void SetChannelArguments(const ServerOptions& options,
-                         grpc::ServerBuilder* builder) {
-  const auto set_time = [builder](const char* key, absl::Duration time) {
-    builder->AddChannelArgument(
-        key, static_cast<int>(absl::ToInt64Milliseconds(time)));
-  };
-  set_time(GRPC_ARG_KEEPALIVE_TIME_MS, options.keepalive);
-  set_time(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, options.keepalive_timeout);
-  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  builder->AddChannelArgument(
-      GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
-      kMinPingIntervalMs);
-  builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
-                              kMaxStreamsPerConnection);
-  builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
-}
 
 Acceptor::ConnectionHandler HandOver(
     std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> to) {
@@ -127,8 +104,9 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(
 absl::Status Server::Start(Log* log) {
   QK_RETURN_IF_ERROR(CheckAccess(options_));
   QK_ASSIGN_OR_RETURN(const HostPort listen, ParseHostPort(options_.listen));
-  QK_ASSIGN_OR_RETURN(
-      access_, Access::Create(options_.access, IsLoopback(listen.host), log));
+  // A proxy ends TLS before its plain connections to the server.
+  const bool safe = IsLoopback(listen.host) || options_.access.behind_proxy;
+  QK_ASSIGN_OR_RETURN(access_, Access::Create(options_.access, safe, log));
   if (backend_ == nullptr) QK_RETURN_IF_ERROR(MakeBackend(log));
 
   Metrics::Options metrics_options;
@@ -145,6 +123,7 @@ absl::Status Server::Start(Log* log) {
     return Metrics::Kept{kept.results, kept.bytes};
   };
   metrics_options.read_device = [this] { return backend_->Read(); };
+  metrics_options.connections_cut = Http2ConnectionsCut;
   metrics_options.device = backend_->info().device;
   metrics_options.log_dropped = [log] { return log->dropped(); };
   metrics_ = std::make_shared<Metrics>(metrics_options);
@@ -233,6 +212,9 @@ void Server::MakeServices(Log* log) {
 }
 
 absl::Status Server::DescribeModels(Log* log) {
+  health_ = std::make_unique<HealthService>(access_->identity());
+  health_->SetService("", false);
+  health_->SetService(kServiceName, false);
   ModelManager::Parts parts;
   parts.limits = options_.limits;
   parts.admin = options_.model_admin;
@@ -244,11 +226,12 @@ absl::Status Server::DescribeModels(Log* log) {
   parts.metrics = metrics_.get();
   parts.log = log;
   parts.set_health = [this](const std::string& model, bool serving) {
-    SetHealth(model, serving);
+    health_->SetModel(model, serving);
   };
   QK_ASSIGN_OR_RETURN(models_, ModelManager::Create(std::move(parts)));
   for (const ModelToLoad& model : options_.models) {
     QK_RETURN_IF_ERROR(models_->Describe(model));
+    health_->SetModel(model.name, false);
   }
   return absl::OkStatus();
 }
@@ -271,7 +254,6 @@ absl::Status Server::OpenResults(Log* log) {
 }
 
 absl::Status Server::Listen(Log* log) {
-  grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   if (!options_.reflection.value_or(!options_.access.has_users())) {
@@ -297,17 +279,18 @@ absl::Status Server::Listen(Log* log) {
       add(grpc::InsecureServerCredentials());
   builder.RegisterService(service_.get());
   builder.RegisterService(admin_service_.get());
-  SetChannelArguments(options_, &builder);
+  builder.RegisterService(health_.get());
+  if (!Http2GuardWorks()) {
+    log->Warn("http2_guard", {{"reason",
+                               "this version of gRPC is not mended, so put an "
+                               "HTTP/2 proxy in front"}});
+  }
+  SetHttp2Limits(options_.keepalive, options_.keepalive_timeout, &builder);
   grpc_server_ = builder.BuildAndStart();
   if (grpc_server_ == nullptr) {
     return absl::UnavailableError("listen: gRPC cannot start");
   }
   address_ = WithPort(options_.listen, acceptor_->port());
-  SetHealth("", false);
-  SetHealth(kServiceName, false);
-  for (const ModelToLoad& model : options_.models) {
-    SetHealth(model.name, false);
-  }
   acceptor_->Start(on_connection, on_probe);
   return absl::OkStatus();
 }
@@ -318,41 +301,54 @@ absl::Status Server::CheckSelf(absl::Duration timeout) {
 
 absl::Status Server::ExposeMetrics() {
   if (options_.metrics_listen.empty()) return absl::OkStatus();
-  try {
-    exposer_ = std::make_unique<prometheus::Exposer>(options_.metrics_listen,
-                                                     kScrapeThreads);
-    exposer_->RegisterCollectable(metrics_);
-  } catch (const std::exception& error) {
-    return absl::UnavailableError(absl::StrCat("metrics_listen: cannot bind '",
-                                               options_.metrics_listen,
-                                               "': ", error.what()));
+  MetricsListener::Options listen;
+  listen.address = options_.metrics_listen;
+  auto listener = MetricsListener::Listen(
+      listen, [this](const std::vector<std::string>& authorization) {
+        return Scrape(authorization);
+      });
+  if (!listener.ok()) {
+    return absl::Status(
+        listener.status().code(),
+        absl::StrCat("metrics_listen: ", listener.status().message()));
   }
-  const std::vector<int> ports = exposer_->GetListeningPorts();
-  if (ports.empty()) {
-    return absl::UnavailableError(absl::StrCat("metrics_listen: cannot bind '",
-                                               options_.metrics_listen, "'"));
-  }
-  metrics_address_ = WithPort(options_.metrics_listen, ports.front());
+  metrics_listener_ = *std::move(listener);
+  metrics_address_ =
+      WithPort(options_.metrics_listen, metrics_listener_->port());
   return absl::OkStatus();
 }
 
-void Server::SetHealth(const std::string& service, bool serving) {
-  grpc_server_->GetHealthCheckService()->SetServingStatus(service, serving);
+MetricsListener::Answer Server::Scrape(
+    const std::vector<std::string>& authorization) const {
+  const Identity& identity = *access_->identity();
+  if (authorization.empty()) {
+    return {200, RenderMetrics(metrics_->Collect(),
+                               [&identity](const std::string& model) {
+                                 return identity.EverybodyMayUse(model);
+                               })};
+  }
+  const auto user = identity.Authenticate(
+      {{authorization.begin(), authorization.end()}, std::nullopt});
+  if (!user.ok()) return {401, absl::StrCat(user.status().message(), "\n")};
+  return {200,
+          RenderMetrics(metrics_->Collect(), [&user](const std::string& model) {
+            return MayUseModel(**user, model);
+          })};
 }
 
 absl::Status Server::LoadModels() {
   for (const ModelToLoad& model : options_.models) {
     QK_RETURN_IF_ERROR(models_->Load(model));
   }
-  SetHealth("", true);
-  SetHealth(kServiceName, true);
+  health_->SetService("", true);
+  health_->SetService(kServiceName, true);
   return absl::OkStatus();
 }
 
 void Server::BeginDrain() {
   calls_->StopAdmission();
   // Shutdown is final, so a load that ends later cannot set SERVING again.
-  grpc_server_->GetHealthCheckService()->Shutdown();
+  health_->Shutdown();
   scheduler_->StopAdmission();
 }
 
@@ -388,7 +384,7 @@ Server::~Server() {
   // A load in progress uses everything that is destroyed after it.
   models_.reset();
   grpc_server_.reset();
-  exposer_.reset();
+  metrics_listener_.reset();
   host_.reset();  // charges the scheduler's accounts
   // Runs may still post to the executor, so it goes last. Its tasks use only
   // their own calls.

@@ -17,17 +17,15 @@
 #include "server/access/access.h"
 #include "server/calls/admin_service.h"
 #include "server/calls/analysis_service.h"
+#include "server/calls/health_service.h"
 #include "server/calls/server_core.h"
 #include "server/common/descriptors.h"
 #include "server/config/options.h"
 #include "server/models/model_manager.h"
 #include "server/net/acceptor.h"
 #include "server/net/connections.h"
+#include "server/net/metrics_listener.h"
 #include "server/schedule/engine_device.h"
-
-namespace prometheus {
-class Exposer;
-}
 
 namespace qk {
 
@@ -90,7 +88,10 @@ class Server {
   void MakeServices(Log* log);
   absl::Status Listen(Log* log);
   absl::Status ExposeMetrics();
-  void SetHealth(const std::string& service, bool serving);
+  // Shows series of models that the caller may use, or, without credentials,
+  // of those that every user may use.
+  MetricsListener::Answer Scrape(
+      const std::vector<std::string>& authorization) const;
 
   const ServerOptions options_;
   const DescriptorShares descriptors_;
@@ -112,12 +113,13 @@ class Server {
   std::unique_ptr<Access> access_;
   ServerDescription description_;
   ServerCore core_;
+  std::unique_ptr<HealthService> health_;
   std::unique_ptr<ModelManager> models_;
   std::unique_ptr<AnalysisService> service_;
   std::unique_ptr<AdminService> admin_service_;
   std::unique_ptr<grpc::Server> grpc_server_;
   std::unique_ptr<Acceptor> acceptor_;
-  std::unique_ptr<prometheus::Exposer> exposer_;
+  std::unique_ptr<MetricsListener> metrics_listener_;
   std::string address_;
   std::string metrics_address_;
 };

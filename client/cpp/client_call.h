@@ -10,7 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "client/cpp/analysis_client.h"
-#include "client/cpp/health.grpc.pb.h"
+#include "grpc/health/v1/health.grpc.pb.h"
 #include "qkscope/v1/admin.grpc.pb.h"
 #include "qkscope/v1/analysis.grpc.pb.h"
 

@@ -21,8 +21,8 @@ namespace qk {
 
 class Access {
  public:
-  // Errors name the key and the file. `loopback`: only this machine can reach
-  // the listener. `log` must outlive the object.
+  // Errors name the key and the file. `loopback`: only this machine, or a
+  // proxy, can reach the listener. `log` must outlive the object.
   static absl::StatusOr<std::unique_ptr<Access>> Create(
       const AccessOptions& options, bool loopback, Log* log);
 

@@ -15,8 +15,10 @@ struct AccessOptions {
   // The configuration file's path if it has users, which are read again.
   std::string config_file;
   std::string users_file;  // empty: none
-  // Whether other machines may call without credentials.
+  // Whether other machines may connect without a proxy in between, and call if
+  // no credentials are required.
   bool allow_anonymous_network = false;
+  bool behind_proxy = false;  // only a proxy can reach the listener
   TlsOptions tls;
 
   bool has_users() const { return !users.empty() || !users_file.empty(); }

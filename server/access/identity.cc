@@ -82,6 +82,10 @@ absl::Status Identity::Reload(bool* changed) {
   return absl::OkStatus();
 }
 
+bool Identity::EverybodyMayUse(absl::string_view model) const {
+  return !requires_credentials() || users()->AllMayUse(model);
+}
+
 size_t Identity::size() const { return users()->size(); }
 
 std::shared_ptr<const Users> Identity::users() const {

@@ -49,6 +49,10 @@ class Identity {
   // they began with. `changed`: whether the users differ from before.
   absl::Status Reload(bool* changed = nullptr);
 
+  // Whether every caller may use the model. If credentials are needed, there
+  // must be users, and each of them may.
+  bool EverybodyMayUse(absl::string_view model) const;
+
   bool requires_credentials() const { return load_ != nullptr; }
   size_t size() const;
 

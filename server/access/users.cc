@@ -88,6 +88,13 @@ std::shared_ptr<const User> Users::FindByAlias(absl::string_view alias) const {
   return nullptr;
 }
 
+bool Users::AllMayUse(absl::string_view model) const {
+  return !rows_.empty() &&
+         std::all_of(rows_.begin(), rows_.end(), [model](const Row& row) {
+           return MayUseModel(*row.user, model);
+         });
+}
+
 bool MayUseModel(const User& user, absl::string_view model) {
   const std::vector<std::string>& allowed = user.allowed_models;
   return allowed.empty() ||

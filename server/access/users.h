@@ -35,6 +35,8 @@ class Users {
 
   // Returns nullptr if no user has the alias.
   std::shared_ptr<const User> FindByAlias(absl::string_view alias) const;
+  // Whether there are users and all may use the model.
+  bool AllMayUse(absl::string_view model) const;
 
   size_t size() const { return rows_.size(); }
   // True for the same users in the same order.

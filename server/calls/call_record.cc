@@ -109,10 +109,8 @@ absl::Status CallRecord::Open(DeadlineRule rule) {
 }
 
 absl::Status CallRecord::Authenticate() {
-  Credentials credentials;
-  credentials.authorization = Headers(*context_, "authorization");
-  credentials.subject = VerifiedSubject(*context_);
-  QK_ASSIGN_OR_RETURN(user_, parts_->identity->Authenticate(credentials));
+  QK_ASSIGN_OR_RETURN(user_,
+                      parts_->identity->Authenticate(CredentialsOf(*context_)));
   if (RequiredRole(method_) == UserRole::kOperator &&
       user_->role != UserRole::kOperator) {
     return absl::PermissionDeniedError(
@@ -219,6 +217,10 @@ void CallRecord::WriteLog(const absl::Status& status,
   }
   if (!prompt_.empty()) fields.push_back({"prompt", prompt_});
   parts_->log->Write(ours ? LogLevel::kError : LogLevel::kInfo, "rpc", fields);
+}
+
+Credentials CredentialsOf(const grpc::CallbackServerContext& context) {
+  return {Headers(context, "authorization"), VerifiedSubject(context)};
 }
 
 UserRole RequiredRole(const std::string& method) {

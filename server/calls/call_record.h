@@ -91,6 +91,9 @@ class CallRecord {
   bool finished_ = false;
 };
 
+// What the caller shows. It refers to the context.
+Credentials CredentialsOf(const grpc::CallbackServerContext& context);
+
 // The role that an RPC needs: every user may call the Analysis service, only
 // operators may call others.
 UserRole RequiredRole(const std::string& method);

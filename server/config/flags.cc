@@ -31,9 +31,11 @@ Usage: qkscoped [--config FILE] [--model NAME=PATH]... [flags]
   --spool DIR            keep results of detached and resumable requests in DIR
   --users-file FILE      users who may call (see qkctl user add); read again
                          when it changes and on SIGHUP
+  --behind-proxy         listen on an address that other machines can reach;
+                         only an HTTP/2 proxy, which admits clients, reaches it
   --allow-anonymous-network
-                         listen on an address that other machines can reach
-                         although no credentials are required
+                         the same without a proxy: whoever reaches the address
+                         may connect, and call if no credentials are required
   --tls-cert FILE --tls-key FILE
                          use TLS with this certificate and key (PEM); read
                          again when they change
@@ -69,7 +71,8 @@ a second SIGTERM ends them at once.
 Examples:
   qkscoped --model smollm2=SmolLM2-135M-Instruct.gguf
   qkscoped --model a=models/a,compute=bf16 --listen 0.0.0.0:7461 \
-      --users-file users.conf --tls-cert tls.crt --tls-key tls.key
+      --users-file users.conf --tls-cert tls.crt --tls-key tls.key \
+      --behind-proxy
   qkscoped --config qkscoped.conf --check-config
 )";
 
@@ -194,6 +197,7 @@ absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments) {
   parser.AddSwitch("version", &flags.version);
   parser.AddSwitch("check-config", &flags.check_config);
   parser.AddSwitch("allow-anonymous-network", &flags.anonymous_network);
+  parser.AddSwitch("behind-proxy", &flags.behind_proxy);
 
   const absl::StatusOr<std::vector<std::string>> words =
       parser.Parse(arguments, /*stop_at_word=*/true);
@@ -203,6 +207,7 @@ absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments) {
         "unexpected argument '", Echo(words->front()), "'; see --help"));
   }
   if (flags.anonymous_network) flags.config.set_allow_anonymous_network(true);
+  if (flags.behind_proxy) flags.config.set_behind_proxy(true);
   return flags;
 }
 

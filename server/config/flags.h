@@ -16,6 +16,7 @@ struct Flags {
   std::optional<std::string> config_file;
   bool check_config = false;
   bool anonymous_network = false;
+  bool behind_proxy = false;
   bool help = false;
   bool version = false;
 };

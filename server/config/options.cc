@@ -218,6 +218,7 @@ absl::Status SetAccess(const ServerConfig& config, const std::string& source,
   }
   out->access.users_file = config.users_file();
   out->access.allow_anonymous_network = config.allow_anonymous_network();
+  out->access.behind_proxy = config.behind_proxy();
   if (config.has_reflection()) out->reflection = config.reflection();
   out->log_prompts = config.log_prompts();
   return absl::OkStatus();

@@ -54,9 +54,9 @@ absl::StatusOr<ServerOptions> OptionsFromConfig(
     const ::qkscope::v1::ServerConfig& config, const std::string& source,
     std::vector<absl::Status>* problems = nullptr);
 
-// Checks keys that depend on each other: a server that requires no credentials
-// must listen on loopback, unless allow_anonymous_network is set; a user with a
-// certificate needs tls.client_ca_file; ModelAdmin needs users.
+// Checks keys that depend on each other: `listen` must be loopback unless
+// behind_proxy or allow_anonymous_network is set; a user with a certificate
+// needs tls.client_ca_file; ModelAdmin needs users.
 absl::Status CheckAccess(const ServerOptions& options);
 
 // Checks the users file and the TLS files. Errors name the file and the key.

@@ -22,15 +22,13 @@ absl::Status CheckAccess(const ServerOptions& options) {
         "use it");
   }
   QK_ASSIGN_OR_RETURN(const HostPort listen, ParseHostPort(options.listen));
-  const bool open = !options.access.has_users() &&
-                    !options.access.tls.requires_client_certificate();
-  if (open && !IsLoopback(listen.host) &&
+  if (!IsLoopback(listen.host) && !options.access.behind_proxy &&
       !options.access.allow_anonymous_network) {
     return absl::InvalidArgumentError(absl::StrCat(
         "listen: '", Echo(options.listen),
-        "' can be reached by other machines, but no credentials are required; "
-        "set users, users_file or tls.client_ca_file, or "
-        "allow_anonymous_network: true"));
+        "' can be reached by other machines, also by those without "
+        "credentials; put an HTTP/2 proxy in front and set behind_proxy: true, "
+        "or set allow_anonymous_network: true"));
   }
   return absl::OkStatus();
 }

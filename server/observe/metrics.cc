@@ -45,6 +45,16 @@ Histogram& OneHistogram(prometheus::Registry& registry, const char* name,
       .Add({}, buckets);
 }
 
+prometheus::MetricFamily OneCounter(const char* name, const char* help,
+                                    double value) {
+  prometheus::MetricFamily family;
+  family.name = name;
+  family.help = help;
+  family.type = prometheus::MetricType::Counter;
+  family.metric.emplace_back().counter.value = value;
+  return family;
+}
+
 const char* CancelName(CancelReason reason) {
   switch (reason) {
     case CancelReason::kClient:
@@ -348,6 +358,12 @@ std::vector<prometheus::MetricFamily> Metrics::Collect() const {
          DeviceMetrics(options_.read_device(), options_.device)) {
       all.push_back(std::move(family));
     }
+  }
+  if (options_.connections_cut != nullptr) {
+    all.push_back(
+        OneCounter("qkscope_connections_cut_total",
+                   "Connections that were cut because of what they cost.",
+                   static_cast<double>(options_.connections_cut())));
   }
   return all;
 }

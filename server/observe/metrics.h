@@ -53,6 +53,8 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
     // What the device says of itself, and its name. nullptr: nobody asks.
     std::function<DeviceReading()> read_device = nullptr;
     std::string device = {};
+    // Connections that were cut because of what they cost. nullptr: not shown.
+    std::function<int64_t()> connections_cut = nullptr;
   };
   explicit Metrics(const Options& options);
 

@@ -1,6 +1,7 @@
 """Tests users, tokens and request logs with real processes."""
 
 import hashlib
+import http.client
 import json
 import pathlib
 import re
@@ -142,6 +143,60 @@ class TokenTest(WithFolder):
         self.assertIn("QKSCOPE_TOKEN", result.stderr)
         self.assertNotIn("wr", result.stderr.replace("wrong", ""))
 
+    def test_s16_health_hides_models(self):
+        ada = add_user(self.users, "ada")
+        bob = add_user(self.users, "bob", "--models", "tiny")
+        server = Server({"tiny": TINY_MODEL, "secret": TINY_MODEL},
+                        "--users-file", self.users)
+        self.addCleanup(server.stop)
+
+        def health(model, token):
+            result = qkctl(server, "health", *(["--model", model] if model
+                                               else []), token=token)
+            return result.returncode, result.stderr.replace(model, "NAME")
+
+        unknown = health("nonesuch", ada)
+        self.assertEqual(unknown[0], 5)
+        for token in (ada, bob, None, "qks_wrong"):
+            self.assertEqual(health("", token)[0], 0)
+            self.assertEqual(health("secret", token)[0] == 0, token == ada)
+            self.assertEqual(health("tiny", token)[0] == 0,
+                             token in (ada, bob))
+        for token in (bob, None, "qks_wrong"):
+            self.assertEqual(health("secret", token), unknown)
+
+    def test_s16_metrics_hide_models(self):
+        ada = add_user(self.users, "ada")
+        bob = add_user(self.users, "bob", "--models", "tiny")
+        server = Server({"tiny": TINY_MODEL, "secret": TINY_MODEL},
+                        "--users-file", self.users)
+        self.addCleanup(server.stop)
+
+        def scrape(*values):
+            """Returns the status and which models the series name."""
+            host, port = server.metrics_address.rsplit(":", 1)
+            connection = http.client.HTTPConnection(host, int(port),
+                                                    timeout=PATIENCE_S)
+            connection.putrequest("GET", "/metrics")
+            for value in values:
+                connection.putheader("Authorization", value)
+            connection.endheaders()
+            answer = connection.getresponse()
+            text = answer.read().decode()
+            connection.close()
+            return answer.status, set(re.findall(r'model="([^"]*)"', text))
+
+        self.assertEqual(scrape(), (200, {"tiny"}))
+        self.assertEqual(scrape(f"Bearer {ada}"), (200, {"tiny", "secret"}))
+        self.assertEqual(scrape(f"Bearer {bob}"), (200, {"tiny"}))
+        for wrong in (["Bearer qks_wrong"], [""], ["Basic YTpi"],
+                      [f"Bearer {ada}", f"Bearer {ada}"]):
+            self.assertEqual(scrape(*wrong), (401, set()))
+        # Whoever is removed sees no more than others.
+        qkctl("", "user", "remove", "bob", "--users-file", self.users)
+        wait_until(lambda: scrape()[1] == {"tiny", "secret"}, server.log_text)
+        self.assertEqual(scrape(f"Bearer {bob}"), (401, set()))
+
     def test_users_change_without_a_restart(self):
         ada = add_user(self.users, "ada")
         server = self.serve()
@@ -221,17 +276,25 @@ class StartTest(WithFolder):
         self.assertEqual(result.returncode, EX_CONFIG, result.stderr)
         return result.stderr
 
-    def test_others_cannot_reach_a_server_that_asks_nobody(self):
+    def test_s13_others_cannot_reach_a_server_that_nobody_guards(self):
+        token = add_user(self.users, "ada")
         for address in ("0.0.0.0:0", "[::]:0"):
-            text = self.refused("--listen", address)
-            self.assertIn(f"listen: '{address}' can be reached by other "
-                          "machines",
-                          text)
+            for flags in ((), ("--users-file", self.users)):
+                for check in ((), ("--check-config",)):
+                    text = self.refused("--listen", address, *flags, *check)
+                    self.assertIn(f"listen: '{address}' can be reached by "
+                                  "other machines", text)
+                    self.assertIn("behind_proxy", text)
         with Server({"tiny": TINY_MODEL}, "--allow-anonymous-network",
                     listen="0.0.0.0:0") as server:
             self.assertEqual(qkctl(server, "models").returncode, 0)
-        token = add_user(self.users, "ada")
         with Server({"tiny": TINY_MODEL}, "--users-file", self.users,
+                    "--behind-proxy", listen="0.0.0.0:0") as server:
+            self.assertEqual(qkctl(server, "models", token=token).returncode,
+                             0)
+            self.assertNotIn("tokens travel in plaintext", server.log_text())
+        with Server({"tiny": TINY_MODEL}, "--users-file", self.users,
+                    "--allow-anonymous-network",
                     listen="0.0.0.0:0") as server:
             self.assertEqual(qkctl(server, "models").returncode, EXIT_DENIED)
             self.assertEqual(qkctl(server, "models", token=token).returncode,

@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import socket
+import threading
 import time
 import unittest
 
@@ -364,6 +365,60 @@ class ReliabilityTest(ServerCase):
         self.await_call(server, "CANCELLED")
         print(f"R7: full socket: noticed after {time.monotonic() - start:.2f} s")
         self.await_idle(server)
+        self.serves(server)
+
+    def test_r31_a_scrape_beside_bad_clients(self):
+        server = self.start()
+        where = server.metrics_address
+        get = b"GET /metrics HTTP/1.1\r\nHost: x\r\n"
+        post = b"POST /metrics HTTP/1.1\r\nContent-Length: 9999999\r\n\r\n"
+
+        def drip(connections, dripped, done):
+            while not done.wait(0.5):
+                for connection in connections:
+                    try:
+                        connection.send(b"a")
+                    except OSError:
+                        pass  # The server has ended it.
+                dripped.set()
+
+        for what, begin, dripping in (
+                ("silent", b"", False), ("slow in its head", get + b"X: a",
+                                         True),
+                ("slow in its body", post, True),
+                ("huge heads", get + b"X: " + b"a" * 500_000, False),
+                ("huge URLs", b"GET /" + b"a" * 500_000, False),
+                ("readers that never read", (get + b"\r\n") * 100, False)):
+            connections = []
+            for _ in range(200):
+                connection = connect(where, receive_buffer=4096)
+                self.addCleanup(connection.close)
+                connection.setblocking(False)
+                try:
+                    connection.send(begin)
+                except OSError:
+                    pass
+                connections.append(connection)
+            dripped, done = threading.Event(), threading.Event()
+            dripper = threading.Thread(target=drip,
+                                       args=(connections, dripped, done))
+            if dripping:
+                dripper.start()
+                self.assertTrue(dripped.wait(processes.PATIENCE_S))
+            for _ in range(3):
+                start = time.monotonic()
+                self.assertIn("qkscope_rpc_started_total", metrics(server))
+                print(f"R31: 200 connections, {what}: a scrape takes "
+                      f"{1e3 * (time.monotonic() - start):.0f} ms")
+                if what == "silent":
+                    # It did not wait for them to end.
+                    with self.assertRaises(BlockingIOError):
+                        connections[-1].recv(1)
+            done.set()
+            if dripping:
+                dripper.join()
+            for connection in connections:
+                connection.close()
         self.serves(server)
 
     def test_r9_a_flood_of_pings(self):

@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 import unittest
 
 import raw_grpc
@@ -79,6 +80,44 @@ class TlsTest(unittest.TestCase):
 
     def await_line(self, *what, over=0):
         wait_until(lambda: self.lines(*what) > over, self.mutual.log_text)
+
+    # --- connections that are silent
+
+    def test_s14_silent_connections_end(self):
+        config = self.folder / "impatient.conf"
+        config.write_text("keepalive_s: 2 keepalive_timeout_s: 1")
+        server = self.serve(self.server_pair, "--config", config,
+                            client_flags=self.flags())
+        hello = b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03" + bytes(20)
+
+        def plain(sent):
+            connection = raw_grpc.connect(server.address)
+            connection.sendall(sent)
+            return connection
+
+        def handshaken(sent):
+            connection = self.connect(self.context(), server)
+            connection.sendall(sent)
+            return connection
+
+        for what, connect in (
+                ("silent", lambda: plain(b"")),
+                ("half a handshake", lambda: plain(hello)),
+                ("silent after its handshake", lambda: handshaken(b"")),
+                ("silent after HTTP/2's preface", lambda: handshaken(
+                    raw_grpc.PREFACE + raw_grpc.frame(
+                        raw_grpc.SETTINGS, 0, 0, b"")))):
+            with self.subTest(what), connect() as connection:
+                start = time.monotonic()
+                # gRPC's own limit is 120 s.
+                connection.settimeout(60)
+                try:
+                    while connection.recv(4096):
+                        pass
+                except (ConnectionError, ssl.SSLError) as error:
+                    self.assertNotIsInstance(error, TimeoutError)
+                print(f"S14: {what}: closed after "
+                      f"{time.monotonic() - start:.1f} s")
 
     # --- who gets through
 

@@ -168,6 +168,7 @@ listen: "0.0.0.0:7461" reflection: true
   allowed_sha256: "%s" max_models: 3 max_bytes: 4000 }
 """ % ("00" * 32),
     "rest": """users_file: "users" allow_anonymous_network: true
+behind_proxy: true
 log_prompts: true shutdown_grace_s: 0 keepalive_s: 1 keepalive_timeout_s: 86400
 spool { directory: "/var/spool/qkscope" max_bytes: 4294967296 ttl_s: 60 }
 """,

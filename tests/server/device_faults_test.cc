@@ -7,7 +7,7 @@
 #include <string>
 #include <utility>
 
-#include "client/cpp/health.grpc.pb.h"
+#include "grpc/health/v1/health.grpc.pb.h"
 #include "qkscope/v1/admin.grpc.pb.h"
 #include "tests/server/await.h"
 #include "tests/server/faulty_backend.h"

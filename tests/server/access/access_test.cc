@@ -9,7 +9,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "client/cpp/health.grpc.pb.h"
+#include "grpc/health/v1/health.grpc.pb.h"
 #include "engine/base/sha256.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/descriptor.h"
@@ -207,7 +207,7 @@ TEST_F(AccessTest, HealthIsForEverybodyAndReflectionOnlyIfAskedFor) {
             StatusCode::UNIMPLEMENTED);
 }
 
-TEST_F(AccessTest, AServerThatOthersReachNeedsCredentials) {
+TEST_F(AccessTest, S13_OthersReachNoServerThatNobodyGuards) {
   ServerOptions options = TinyOptions();
   options.listen = "0.0.0.0:0";
   const auto refused = Server::Create(options, &log_);

@@ -291,7 +291,7 @@ TEST(ConfigTest, ModelAdmin) {
             "f: model_admin.allowed_sha256[0]: must be 64 hex digits, got 'x'");
 }
 
-TEST(ConfigTest, OnlyLoopbackWithoutCredentials) {
+TEST(ConfigTest, S13_OnlyLoopbackWithoutAProxy) {
   for (const char* host : {"127.0.0.1", "127.8.9.10", "[::1]", "localhost",
                            "[::ffff:127.0.0.1]"}) {
     ServerOptions options;
@@ -309,13 +309,14 @@ TEST(ConfigTest, OnlyLoopbackWithoutCredentials) {
     options.access.allow_anonymous_network = true;
     EXPECT_TRUE(CheckAccess(options).ok()) << host;
     options.access.allow_anonymous_network = false;
+    options.access.behind_proxy = true;
+    EXPECT_TRUE(CheckAccess(options).ok()) << host;
+    options.access.behind_proxy = false;
+    // Whoever may connect can send frames, whatever calls then need.
     options.access.users_file = "u";
-    EXPECT_TRUE(CheckAccess(options).ok()) << host;
-    options.access.users_file = "";
-    options.access.tls = {"c", "k", ""};
     EXPECT_FALSE(CheckAccess(options).ok()) << host;
-    options.access.tls.client_ca_file = "a";
-    EXPECT_TRUE(CheckAccess(options).ok()) << host;
+    options.access.tls = {"c", "k", "a"};
+    EXPECT_FALSE(CheckAccess(options).ok()) << host;
   }
 }
 
@@ -328,7 +329,7 @@ TEST(FlagsTest, GoodFlags) {
       {"--model", "a=/m/a,b.gguf,compute=bf16", "--model=b=x",
        "--listen=127.0.0.1:0", "--threads", "2", "--backend=cpu",
        "--check-config", "--users-file", "u", "--allow-anonymous-network",
-       "--tls-cert=c", "--tls-key=k", "--tls-client-ca=a"});
+       "--behind-proxy", "--tls-cert=c", "--tls-key=k", "--tls-client-ca=a"});
   ASSERT_TRUE(flags.ok()) << flags.status().message();
   EXPECT_TRUE(flags->check_config);
   ASSERT_EQ(flags->config.models_size(), 2);
@@ -340,6 +341,7 @@ TEST(FlagsTest, GoodFlags) {
   EXPECT_EQ(flags->config.backend(), "cpu");
   EXPECT_EQ(flags->config.users_file(), "u");
   EXPECT_TRUE(flags->config.allow_anonymous_network());
+  EXPECT_TRUE(flags->config.behind_proxy());
   EXPECT_EQ(flags->config.tls().certificate_file(), "c");
   EXPECT_EQ(flags->config.tls().key_file(), "k");
   EXPECT_EQ(flags->config.tls().client_ca_file(), "a");

@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "absl/time/clock.h"
-#include "client/cpp/health.grpc.pb.h"
 #include "engine/base/sha256.h"
 #include "gmock/gmock.h"
+#include "grpc/health/v1/health.grpc.pb.h"
 #include "prometheus/text_serializer.h"
 #include "qkscope/v1/admin.grpc.pb.h"
 #include "tests/server/server_testing.h"
@@ -221,9 +221,9 @@ class AdminTest : public ServerTest {
     grpc::health::v1::HealthCheckRequest request;
     request.set_service(service);
     grpc::health::v1::HealthCheckResponse response;
-    grpc::ClientContext context;
+    auto context = As("ada");
     const auto stub = grpc::health::v1::Health::NewStub(channel_);
-    return stub->Check(&context, request, &response).ok() &&
+    return stub->Check(context.get(), request, &response).ok() &&
            response.status() == grpc::health::v1::HealthCheckResponse::SERVING;
   }
   std::string Metrics() {
@@ -235,6 +235,41 @@ class AdminTest : public ServerTest {
   const std::shared_ptr<Brake> brake_ = std::make_shared<Brake>();
   std::unique_ptr<pb::ModelAdmin::Stub> admin_;
 };
+
+// A watcher hears of loads and unloads; one who may not use the model does not.
+TEST_F(AdminTest, S16_HealthIsWatched) {
+  using Response = grpc::health::v1::HealthCheckResponse;
+  ServerOptions options = Options();
+  UserEntry bob = Entry("bob", UserRole::kUser);
+  bob.user.allowed_models = {"tiny"};
+  options.access.users.push_back(bob);
+  Start(options);
+  const auto stub = grpc::health::v1::Health::NewStub(channel_);
+  grpc::health::v1::HealthCheckRequest request;
+  request.set_service("a");
+  auto adas = As("ada");
+  auto bobs = As("bob");
+  const auto ada = stub->Watch(adas.get(), request);
+  const auto bob_sees = stub->Watch(bobs.get(), request);
+  Response response;
+  const auto next = [&](auto& reader) {
+    return reader->Read(&response) ? response.status() : Response::UNKNOWN;
+  };
+  EXPECT_EQ(next(ada), Response::SERVICE_UNKNOWN);
+  EXPECT_EQ(next(bob_sees), Response::SERVICE_UNKNOWN);
+  ASSERT_TRUE(LoadModel("name: 'a' path: 'gqa'").status.ok());
+  EXPECT_EQ(next(ada), Response::SERVING);
+  EXPECT_TRUE(Serving("a"));
+  ASSERT_TRUE(Unload("a").ok());
+  EXPECT_EQ(next(ada), Response::NOT_SERVING);
+  adas->TryCancel();
+  EXPECT_FALSE(ada->Read(&response));
+  EXPECT_EQ(ada->Finish().error_code(), StatusCode::CANCELLED);
+  // Bob has heard nothing of it up to the end of the server.
+  server_->BeginDrain();
+  server_->Stop();
+  EXPECT_FALSE(bob_sees->Read(&response)) << response.status();
+}
 
 TEST_F(AdminTest, S12_IsOffUnlessAskedFor) {
   ServerOptions options = Options();
