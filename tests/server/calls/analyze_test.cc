@@ -186,7 +186,7 @@ TEST_F(AnalyzeTest, BadRequestsAreRefusedByName) {
   const Analysis text = Analyze("model: 'tiny' input {text: 'a'}");
   EXPECT_EQ(text.status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
   EXPECT_EQ(text.status.error_message(),
-            "text: model 'tiny' takes no text (there is no tokenizer in the "
+            "input.text: model 'tiny' takes no text (there is no tokenizer in the "
             "model's files); send token_ids");
   const Analysis model = Analyze("model: 'x' " + Tokens(1));
   EXPECT_EQ(model.status.error_code(), grpc::StatusCode::NOT_FOUND);
