@@ -113,7 +113,7 @@ TEST_F(ManyTest, ABadPromptFailsAlone) {
       ::testing::ElementsAre(
           "prompt.input.token_ids.ids[0]: 97 is outside [0, 97)",
           "prompt.id: 'p0' is used twice",
-          "input: exactly one of text, token_ids and chat must be set",
+          "prompt.input: exactly one of text, token_ids and chat must be set",
           "prompt.input: 300 tokens exceed the model's context of 256"));
   EXPECT_EQ(out.events.back().finished().prompts(), 6);
   EXPECT_EQ(out.events.back().finished().failed(), 4);
