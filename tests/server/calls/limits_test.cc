@@ -6,9 +6,13 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+<<<<<<< HEAD
 #include "engine/base/monotonic.h"
 #include "grpc/health/v1/health.grpc.pb.h"
+=======
+>>>>>>> http2
 #include "gmock/gmock.h"
+#include "grpc/health/v1/health.grpc.pb.h"
 #include "grpcpp/generic/generic_stub.h"
 #include "qkscope/v1/error.pb.h"
 #include "tests/server/await.h"
