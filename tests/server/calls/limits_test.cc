@@ -6,11 +6,8 @@
 #include <utility>
 
 #include "absl/time/clock.h"
-<<<<<<< HEAD
 #include "engine/base/monotonic.h"
 #include "grpc/health/v1/health.grpc.pb.h"
-=======
->>>>>>> http2
 #include "gmock/gmock.h"
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "grpcpp/generic/generic_stub.h"
