@@ -200,10 +200,15 @@ void Finder::CheckSpool() {
   const std::string& folder = options_.spool->directory;
   Add(WithKey(absl::StrCat("spool.directory: ", folder),
               CheckSpoolFolder(folder)));
-  if (options_.spool->most.bytes < kLeastAnswer) {
-    Impossible("spool.max_bytes",
-               absl::StrCat("is ", HumanBytes(options_.spool->most.bytes),
-                            ", which no result fits into"));
+  const auto check_bytes = [this](const char* key, int64_t bytes) {
+    if (bytes >= kLeastAnswer) return true;
+    Impossible(key, absl::StrCat("is ", HumanBytes(bytes),
+                                 ", which no result fits into"));
+    return false;
+  };
+  if (check_bytes("spool.max_bytes", options_.spool->most.bytes)) {
+    check_bytes("spool.max_bytes_per_user",
+                options_.spool->most_per_user.bytes);
   }
 }
 
