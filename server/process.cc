@@ -210,6 +210,7 @@ int Serve(const ServerOptions& options, std::unique_ptr<Backend> backend,
                      absl::StrCat("log_file: ", opened.status().message())));
   }
   Log& log = **opened;
+  log.KeepLastWords();
   log.TakeLibraryLogs();
   const auto fail = [&](const absl::Status& status) {
     log.Error("cannot_start", {{"reason", std::string(status.message())}});

@@ -9,6 +9,7 @@
 #include "engine/base/monotonic.h"
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "gmock/gmock.h"
+#include "grpc/health/v1/health.grpc.pb.h"
 #include "grpcpp/generic/generic_stub.h"
 #include "qkscope/v1/error.pb.h"
 #include "tests/server/await.h"

@@ -247,7 +247,9 @@ TEST_F(RequestsTest, UsageAndQuota) {
   ASSERT_TRUE(stub_->GetUsage(context.get(), {}, &usage).ok());
   ASSERT_EQ(usage.users_size(), 1);
   EXPECT_EQ(usage.users(0).user(), "ada");
-  EXPECT_GT(usage.users(0).device_ms(), 0);
+  // The host's work is charged, too.
+  EXPECT_GT(usage.users(0).host_ms(), 0);
+  EXPECT_GT(usage.users(0).device_ms(), usage.users(0).host_ms());
   EXPECT_GT(usage.users(0).streamed_bytes(), 1000);
   EXPECT_EQ(usage.users(0).max_requests_in_flight(), 3);
   EXPECT_FALSE(usage.users(0).has_device_ms_budget());
