@@ -298,10 +298,9 @@ TEST(ConvertScoreTest, BadPairs) {
       "pairs {context {text: 'a'} continuation {text: 'b'}}";
   EXPECT_EQ(message(""), "pairs: must not be empty");
   EXPECT_EQ(message(good + good + good), "pairs: got 3, limit 2");
-  EXPECT_EQ(
-      message(good + "pairs {continuation {text: 'b'}}"),
-      "pairs[1].context: exactly one of text, token_ids and chat must "
-      "be set");
+  EXPECT_EQ(message(good + "pairs {continuation {text: 'b'}}"),
+            "pairs[1].context: exactly one of text, token_ids and chat must "
+            "be set");
   EXPECT_EQ(message("pairs {context {text: ''} continuation {text: 'b'}}"),
             "pairs[0].context: must have at least 1 token");
   EXPECT_EQ(message("pairs {context {text: 'a'} continuation {text: '\\377'}}"),
