@@ -247,6 +247,8 @@ class KeptResultsTest(unittest.TestCase):
                     self.assertEqual(self.read(stub, request), number)
                 usage = stub.GetUsage(analysis.GetUsageRequest())
                 self.assertEqual(usage.users[0].kept_results, count)
+                self.assertIn(f"{count} of 10000",
+                              qkctl(server, "usage").stdout)
 
     def refusal(self, call):
         """Returns an error's code and message, and after how many seconds it
