@@ -310,7 +310,7 @@ CLIENTS = [
     (looks, "looking", "looker"),
     (poor, "budget of time", "poor", "analyze", 1),
     (poor, "budget of bytes", "thrifty", "analyze", 1),
-    *((poor, "one in flight", "single", "many") for _ in range(2)),
+    *((poor, "one in flight", "single", "generate") for _ in range(2)),
     (operates, "operator"),
     (guest, "guest, small", "guest", "small", 0),
     (guest, "guest, generate", "guest", "generate", 0),

@@ -154,7 +154,7 @@ def floods(crowd, kind, number):
         flood.close()
         crowd.pause(0.05)
 
-    crowd.repeat(step, lambda: crowd.counted(kind, "cut"))
+    crowd.repeat(step)
 
 
 def half_messages(crowd, kind):
