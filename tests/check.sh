@@ -39,7 +39,7 @@ tsan() {
 
 # The tests under AddressSanitizer and UndefinedBehaviorSanitizer. Left out: the
 # second runs of the engine's suite over the emulation, which take an hour there
-# (kernels have tests of their own, with small cases), and three that bound the
+# (kernels have tests of their own, with small cases), and four that bound the
 # server's resident memory, of which the sanitizer's own is the larger part.
 asan() {
   bash tests/make_venv.sh
@@ -50,7 +50,7 @@ asan() {
   # Freed memory that waits to be watched counts as the server's, too.
   ASAN_OPTIONS=quarantine_size_mb=16 ctest --preset asan --parallel 2 \
     --exclude-regex \
-    '_emulated_cuda$|^e2e_(reliability|long_run|soak)_test$'
+    '_emulated_cuda$|^e2e_(reliability|long_run|soak|mixed_soak)_test$'
 }
 
 # The tests of the CUDA kernels find bugs that are planted in the kernels.
