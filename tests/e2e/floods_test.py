@@ -278,7 +278,7 @@ class FloodsTest(ServerCase):
     def test_s13_connections_that_end_at_once(self):
         # Each is below every limit on a connection, and takes the server longer
         # than the client: without a limit on those that have ended, this costs
-        # 800 MiB and thousands of descriptors.
+        # 400 MiB and thousands of descriptors.
         server = self.start_guarded()
         before = self.peak(server)
         descriptors = []
