@@ -200,17 +200,23 @@ absl::StatusOr<std::unique_ptr<Server>> MakeServer(
   return server;
 }
 
+absl::StatusOr<std::unique_ptr<Log>> OpenLog(const ServerOptions& options) {
+  auto log = Log::Create(options.log_level, options.log_file);
+  if (!log.ok()) {
+    return absl::Status(log.status().code(),
+                        absl::StrCat("log_file: ", log.status().message()));
+  }
+  (*log)->KeepLastWords();
+  (*log)->TakeLibraryLogs();
+  return log;
+}
+
 int Serve(const ServerOptions& options, std::unique_ptr<Backend> backend,
           std::unique_ptr<Device> device) {
   const sigset_t signals = BlockSignals();
-  const auto opened = Log::Create(options.log_level, options.log_file);
-  if (!opened.ok()) {
-    return Fail(
-        absl::Status(opened.status().code(),
-                     absl::StrCat("log_file: ", opened.status().message())));
-  }
+  const auto opened = OpenLog(options);
+  if (!opened.ok()) return Fail(opened.status());
   Log& log = **opened;
-  log.TakeLibraryLogs();
   const auto fail = [&](const absl::Status& status) {
     log.Error("cannot_start", {{"reason", std::string(status.message())}});
     log.Flush();

@@ -133,7 +133,7 @@ absl::Status Server::Start(Log* log) {
   calls_ = std::make_unique<CallTracker>(TickOf(options_.limits));
   scheduler_ = std::make_unique<Scheduler>(scheduler_options, device_.get(),
                                            metrics_.get(), &clock_);
-  buffers_.SetOnFree([this] { scheduler_->RoomFreed(); });
+  buffers_.SetOnFree(scheduler_->RoomSignal());
   HostWorkOptions host_options;
   host_options.places =
       std::max(2, static_cast<int>(std::thread::hardware_concurrency()) / 4);

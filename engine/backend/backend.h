@@ -115,6 +115,9 @@ struct Tiles {
   // What a step sends to the host may wait in this many bytes; larger results
   // get more.
   int64_t staging_bytes = int64_t{4} << 20;
+  // Rows of logits that are looked at at a time, each with a scratch of four
+  // bytes a word on the host.
+  int scratch_rows = 0;
 };
 
 class Backend {

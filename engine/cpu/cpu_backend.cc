@@ -75,7 +75,11 @@ class CpuBackend final : public Backend {
         kernel_(options.matmul) {}
 
   BackendInfo info() const override;
-  Tiles tiles() const override { return {}; }
+  Tiles tiles() const override {
+    Tiles tiles;
+    tiles.scratch_rows = pool_.size();
+    return tiles;
+  }
 
   absl::StatusOr<DeviceBuffer> Allocate(int64_t bytes) override {
     const int64_t rounded = (std::max<int64_t>(bytes, 1) + kAlignment - 1) /

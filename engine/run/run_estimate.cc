@@ -144,28 +144,35 @@ int64_t LogitsRows(const RunSpec& spec) {
 // begin as the TopLogits of all tiles.
 Checked RequestBytes(const RunSpec& spec, int64_t vocab) {
   // A request with its result, its row in a tile, and the scores that it gives.
-  constexpr int64_t kRowBytes =
-      sizeof(LogitsRequest) + sizeof(LogitsResult) + 3 * sizeof(LogitsRow) + 64;
+  // The allocator rounds up, large arrays to pages.
+  constexpr int64_t kRowBytes = sizeof(LogitsRequest) + sizeof(LogitsResult) +
+                                3 * sizeof(LogitsRow) + 192;
+  constexpr int64_t kLarge = 32 << 10, kPage = 4096;
+  const bool large = spec.logits.has_value() && spec.logits->top_n >= kLarge;
   const bool sampled =
       spec.generate.has_value() && spec.generate->sampling.temperature > 0;
   // The row of a token that is sampled comes whole, and is kept.
-  return Checked(LogitsRows(spec)) * kRowBytes +
+  return Checked(LogitsRows(spec)) * (kRowBytes + (large ? 2 * kPage : 0)) +
          (sampled ? Checked(vocab) * 8 : Checked(0));
 }
 
-// What all arms share while a pass answers requests: the TopLogits of one tile
-// on the device, of another that becomes results, and the scratch of a sampler.
+// What all arms share while a pass answers requests, or a comparison runs: the
+// TopLogits of one tile on the device, of another that becomes results, and the
+// scratch of the ops and of a sampler.
 Checked TileBytes(const RunSpec& spec) {
   Checked bytes;
   const Model& model = *spec.arms[0].model;
   const int64_t vocab = model.config().vocab_size;
+  const int64_t scratch = model.backend()->tiles().scratch_rows;
   if (spec.logits.has_value()) {
     const int64_t rows =
         std::min(static_cast<int64_t>(spec.arms.size()) *
                      static_cast<int64_t>(spec.logits->positions.size()),
                  int64_t{model.workspace().logits_rows()});
-    bytes = bytes + Checked(rows) * spec.logits->top_n * 2 * sizeof(TopLogit);
+    bytes = bytes + Checked(rows) * spec.logits->top_n * 2 * sizeof(TopLogit) +
+            Checked(std::min(rows, scratch)) * vocab * 4;
   }
+  if (spec.baseline.has_value()) bytes = bytes + Checked(scratch) * vocab * 4;
   if (spec.generate.has_value() && spec.generate->sampling.temperature > 0) {
     bytes = bytes + Checked(vocab) * 20;
   }

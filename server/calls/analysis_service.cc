@@ -239,7 +239,7 @@ grpc::ServerUnaryReactor* AnalysisService::Tokenize(
         QK_ASSIGN_OR_RETURN(const ModelView model,
                             FindTokenizing(request.model(), call));
         QK_ASSIGN_OR_RETURN(const auto tokens,
-                            ConvertInput(request.input(), "", model,
+                            ConvertInput(request.input(), "input", model,
                                          *core_->call.limits, std::nullopt));
         const int count = static_cast<int>(tokens.size());
         const auto next = FillPage(
@@ -262,7 +262,7 @@ grpc::ServerUnaryReactor* AnalysisService::Detokenize(
         QK_ASSIGN_OR_RETURN(const ModelView model,
                             FindTokenizing(request.model(), call));
         QK_ASSIGN_OR_RETURN(const auto ids,
-                            CheckTokenIds(request.token_ids(), "",
+                            CheckTokenIds(request.token_ids(), "token_ids",
                                           model.tokenizer->vocab_size()));
         QK_ASSIGN_OR_RETURN(
             *out->mutable_text(),

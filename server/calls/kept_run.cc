@@ -4,6 +4,7 @@
 
 #include "absl/time/clock.h"
 #include "engine/base/check.h"
+#include "engine/base/monotonic.h"
 #include "server/common/grpc_status.h"
 #include "server/common/guarded.h"
 #include "server/common/refusal.h"
@@ -23,7 +24,8 @@ constexpr int64_t kFileOverhead = 4096;
   header.set_model(request.model.name);
   header.set_arms(static_cast<int>(request.spec.arms.size()));
   header.set_prompt_tokens(static_cast<int64_t>(request.spec.tokens.size()));
-  header.set_created_unix_ms(absl::ToUnixMillis(absl::Now()));
+  header.set_created_unix_ms(
+      absl::ToUnixMillis(absl::Now() - (MonotonicNow() - call.start)));
   return header;
 }
 

@@ -25,7 +25,8 @@ ResultStream* ResultStream::Start(const std::shared_ptr<ResultStream>& stream,
                                   const grpc::ByteBuffer& message,
                                   Budget budget, Begin begin) {
   stream->self_ = stream;
-  const absl::Status status = stream->Accept(message, budget, begin);
+  const absl::Status status =
+      Guarded("accept", [&] { return stream->Accept(message, budget, begin); });
   if (!status.ok()) stream->Refuse(status);
   return stream.get();
 }

@@ -14,7 +14,8 @@ UnaryCall* UnaryCall::Start(const CallParts* parts,
   auto call = std::shared_ptr<UnaryCall>(
       new UnaryCall(parts, context, method, response));
   call->self_ = call;
-  const absl::Status status = call->Begin(budget, request, std::move(handle));
+  const absl::Status status = Guarded(
+      method, [&] { return call->Begin(budget, request, std::move(handle)); });
   if (!status.ok()) call->End(status);
   return call.get();
 }

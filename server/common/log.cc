@@ -1,7 +1,10 @@
 #include "server/common/log.h"
 
+#include <signal.h>
+#include <time.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cmath>
 #include <utility>
 
@@ -71,6 +74,21 @@ std::string LossLine(int64_t lines) {
 Mutex library_mutex;
 Log* library_log ABSL_GUARDED_BY(library_mutex) = nullptr;
 
+// Lines that an abort waits for. Global, because a signal handler belongs to
+// the process.
+std::atomic<const std::atomic<int64_t>*> last_words{nullptr};
+
+// Makes only async-signal-safe calls; the writer's thread does the work.
+// Returning ends the process.
+void OnAbort(int) {
+  constexpr timespec kMoment = {0, 1'000'000};
+  constexpr int kMoments = 200;
+  const std::atomic<int64_t>* const waiting = last_words;
+  for (int i = 0; i < kMoments && waiting != nullptr && *waiting > 0; ++i) {
+    nanosleep(&kMoment, nullptr);
+  }
+}
+
 void WriteGrpcLog(gpr_log_func_args* args) {
   MutexLock lock(&library_mutex);
   if (library_log == nullptr) return;
@@ -96,6 +114,8 @@ absl::StatusOr<std::unique_ptr<Log>> Log::Create(LogLevel level,
 }
 
 Log::~Log() {
+  const std::atomic<int64_t>* own = writer_->waiting();
+  last_words.compare_exchange_strong(own, nullptr);
   MutexLock lock(&library_mutex);
   if (library_log == this) library_log = nullptr;
 }
@@ -113,6 +133,15 @@ void Log::Reopen() {
     return Line(LogLevel::kError, "log_not_reopened",
                 {{"reason", std::string(failure.message())}});
   });
+}
+
+void Log::KeepLastWords() {
+  last_words = writer_->waiting();
+  struct sigaction action = {};
+  action.sa_handler = OnAbort;
+  action.sa_flags = static_cast<int>(SA_RESETHAND);
+  sigemptyset(&action.sa_mask);
+  sigaction(SIGABRT, &action, nullptr);
 }
 
 void Log::TakeLibraryLogs() {

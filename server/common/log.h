@@ -58,6 +58,10 @@ class Log {
   // Lines lost so far.
   int64_t dropped() const { return writer_->dropped(); }
 
+  // Makes an abort of the process, as a broken invariant here or in gRPC causes
+  // it, wait until the lines are written, for a fifth of a second at most.
+  // Holds as long as the log lives, one log at a time.
+  void KeepLastWords();
   // Sends gRPC's own messages to this log as long as it lives, one log at a
   // time. Suppresses protobuf's messages about parse errors, because any client
   // could fill the log with them.

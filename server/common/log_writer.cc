@@ -66,6 +66,7 @@ struct LogWriter::State {
   bool cut_off = false;  // the thread's own: the last line has no end
 
   std::atomic<int64_t> dropped = 0;
+  std::atomic<int64_t> waiting = 0;  // in `lines`, or being written
   Mutex mutex;
   CondVar changed;
   std::deque<std::string> lines ABSL_GUARDED_BY(mutex);
@@ -155,6 +156,7 @@ void LogWriter::State::Loop() {
     if (line.empty()) continue;
     MutexLock lock(&mutex);
     writing = false;
+    --waiting;
     if (!written) {
       Lose(1);
       unsaid += lost;
@@ -200,6 +202,7 @@ void LogWriter::Write(std::string line) {
     }
     state_->lines.push_back(std::move(line));
     state_->bytes += bytes;
+    ++state_->waiting;
   }
   state_->changed.NotifyAll();
 }
@@ -228,6 +231,10 @@ bool LogWriter::Flush() {
 }
 
 int64_t LogWriter::dropped() const { return state_->dropped; }
+
+const std::atomic<int64_t>* LogWriter::waiting() const {
+  return &state_->waiting;
+}
 
 absl::Status CheckLogFile(const std::string& file) {
   struct stat info;

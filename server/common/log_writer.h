@@ -3,6 +3,7 @@
 #ifndef QKSCOPE_SERVER_COMMON_LOG_WRITER_H_
 #define QKSCOPE_SERVER_COMMON_LOG_WRITER_H_
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -52,6 +53,9 @@ class LogWriter {
 
   // Lines that were lost: the queue was full, or writing failed.
   int64_t dropped() const;
+  // Lines that are not written yet, for a signal handler. Lives as long as the
+  // writer.
+  const std::atomic<int64_t>* waiting() const;
 
  private:
   struct State;

@@ -25,6 +25,8 @@ using ::qkscope::v1::ServerConfig;
 
 // No answer is smaller than this, however little it holds.
 constexpr int64_t kLeastAnswer = 16 * 1024;
+// gRPC refuses larger messages.
+constexpr int64_t kMaxMessage = int64_t{4} << 20;
 
 absl::Status WithKey(absl::string_view key, const absl::Status& status) {
   if (status.ok()) return status;
@@ -132,6 +134,11 @@ void Finder::CheckUser(const UserEntry& user) {
          ", but only ", budget.max_in_flight,
          " requests may run or wait (max_in_flight), so it has no effect");
   }
+  if (budget.device_ms_per_window / 1000 > budget.window_s) {
+    Warn(user.where, ".budget.device_ms_per_window: is ",
+         budget.device_ms_per_window, ", more than the window of ",
+         budget.window_s, " s has, so it has no effect");
+  }
   if (budget.max_queued > options_.limits.max_queued_requests) {
     Warn(user.where, ".budget.max_queued: is ", budget.max_queued,
          ", but only ", options_.limits.max_queued_requests,
@@ -200,15 +207,24 @@ void Finder::CheckSpool() {
   const std::string& folder = options_.spool->directory;
   Add(WithKey(absl::StrCat("spool.directory: ", folder),
               CheckSpoolFolder(folder)));
-  if (options_.spool->most.bytes < kLeastAnswer) {
-    Impossible("spool.max_bytes",
-               absl::StrCat("is ", HumanBytes(options_.spool->most.bytes),
-                            ", which no result fits into"));
+  const auto check_bytes = [this](const char* key, int64_t bytes) {
+    if (bytes >= kLeastAnswer) return true;
+    Impossible(key, absl::StrCat("is ", HumanBytes(bytes),
+                                 ", which no result fits into"));
+    return false;
+  };
+  if (check_bytes("spool.max_bytes", options_.spool->most.bytes)) {
+    check_bytes("spool.max_bytes_per_user",
+                options_.spool->most_per_user.bytes);
   }
 }
 
 void Finder::CheckLimits() {
   const Limits& limits = options_.limits;
+  if (limits.max_text_bytes > kMaxMessage) {
+    Warn("limits.max_text_bytes: is ", HumanBytes(limits.max_text_bytes),
+         ", but no message may be larger than ", HumanBytes(kMaxMessage));
+  }
   if (limits.max_buffered_bytes < kLeastAnswer) {
     Impossible("limits.max_buffered_bytes",
                absl::StrCat("is ", HumanBytes(limits.max_buffered_bytes),

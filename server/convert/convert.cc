@@ -18,11 +18,10 @@ constexpr int kMaxClientTag = 256;
 absl::StatusOr<ConvertedImages> ConvertPromptInput(const pb::Input& input,
                                                    const ModelView& model,
                                                    const Limits& limits) {
-  QK_ASSIGN_OR_RETURN(const auto spans,
-                      ConvertInput(input, "", model, limits, std::nullopt));
+  QK_ASSIGN_OR_RETURN(const auto spans, ConvertInput(input, "input", model,
+                                                     limits, std::nullopt));
   if (spans.empty()) {
-    return absl::InvalidArgumentError(
-        "prompt: must have at least 1 token, got 0");
+    return BadField("input", "must have at least 1 token, got 0");
   }
   std::vector<int32_t> tokens;
   tokens.reserve(spans.size());
@@ -31,9 +30,9 @@ absl::StatusOr<ConvertedImages> ConvertPromptInput(const pb::Input& input,
                       ConvertImages(input, std::move(tokens), model));
   const int context = model.config->context_length;
   if (static_cast<int64_t>(prompt.tokens.size()) > context) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("prompt: %d tokens exceed the model's context of %d",
-                        prompt.tokens.size(), context));
+    return BadField(
+        "input", absl::StrFormat("%d tokens exceed the model's context of %d",
+                                 prompt.tokens.size(), context));
   }
   return prompt;
 }
@@ -136,19 +135,16 @@ absl::Status SetOutputs(const pb::AnalyzeRequest& request,
   return absl::OkStatus();
 }
 
-// A rule that acts on generated tokens only needs some. `prefix` begins the
-// path of the request's fields.
-absl::Status CheckDecodeRules(const pb::AnalyzeRequest& request,
-                              absl::string_view prefix) {
+// A rule that acts on generated tokens only needs some.
+absl::Status CheckDecodeRules(const pb::AnalyzeRequest& request) {
   if (request.has_generate()) return absl::OkStatus();
   for (int i = 0; i < request.arms_size(); ++i) {
     const pb::Arm& arm = request.arms(i);
     for (int j = 0; j < arm.disruptions_size(); ++j) {
       if (arm.disruptions(j).phase() != pb::DECODE) continue;
-      return BadField(
-          absl::StrFormat("%sarms[%d].disruptions[%d].phase", prefix, i, j),
-          "DECODE acts on generated tokens, but the request has no "
-          "generate; expected PREFILL, BOTH or a generate");
+      return BadField(absl::StrFormat("arms[%d].disruptions[%d].phase", i, j),
+                      "DECODE acts on generated tokens, but the request has no "
+                      "generate; expected PREFILL, BOTH or a generate");
     }
   }
   return absl::OkStatus();
@@ -186,13 +182,25 @@ absl::StatusOr<ConvertedRequest> Convert(const pb::AnalyzeRequest& request,
     *out.expanded.mutable_input()->add_images() = std::move(image);
   }
   QK_RETURN_IF_ERROR(SetArms(request, context, &out));
-  QK_RETURN_IF_ERROR(CheckDecodeRules(request, ""));
+  QK_RETURN_IF_ERROR(CheckDecodeRules(request));
   QK_RETURN_IF_ERROR(CheckTowerRules(out));
   if (request.has_generate()) {
     QK_RETURN_IF_ERROR(SetGenerate(request.generate(), context, &out));
   }
   QK_RETURN_IF_ERROR(SetOutputs(request, context, &out));
   return out;
+}
+
+// The error of AnalyzeManySpec.request, of which the status names a field.
+absl::Status InSpec(const absl::Status& status) {
+  const auto& request = *pb::AnalyzeRequest::descriptor();
+  for (int i = 0; i < request.field_count(); ++i) {
+    const std::string& name = request.field(i)->name();
+    const absl::Status moved =
+        MovePath(status, name, absl::StrCat("spec.request.", name));
+    if (moved.message() != status.message()) return moved;
+  }
+  return status;
 }
 
 }  // namespace
@@ -218,8 +226,8 @@ absl::Status CheckManySpec(const pb::AnalyzeManySpec& spec,
     return BadField("spec.request.input",
                     "must not be set; send each prompt in its own message");
   }
-  QK_RETURN_IF_ERROR(CheckEnvelope(request));
-  QK_RETURN_IF_ERROR(CheckDecodeRules(request, "spec.request."));
+  QK_RETURN_IF_ERROR(InSpec(CheckEnvelope(request)));
+  QK_RETURN_IF_ERROR(InSpec(CheckDecodeRules(request)));
   if (request.detach() || request.resumable()) {
     return BadField(
         request.detach() ? "spec.request.detach" : "spec.request.resumable",
@@ -233,13 +241,16 @@ absl::Status CheckManySpec(const pb::AnalyzeManySpec& spec,
       form != pb::NORM_OVER_TOKENS) {
     return BadField("spec.aggregate", "needs capture.form NORM_OVER_TOKENS");
   }
-  return FindModel(request.model(), context).status();
+  return InSpec(FindModel(request.model(), context).status());
 }
 
 absl::StatusOr<ConvertedRequest> ConvertPrompt(const pb::AnalyzeManySpec& spec,
                                                const pb::Input& input,
                                                const ConvertContext& context) {
-  return Convert(spec.request(), input, context);
+  auto out = Convert(spec.request(), input, context);
+  if (out.ok()) return out;
+  const absl::Status moved = MovePath(out.status(), "input", "prompt.input");
+  return moved.message() == out.status().message() ? InSpec(moved) : moved;
 }
 
 absl::StatusOr<ConvertedRequest> ConvertGenerate(
@@ -254,7 +265,9 @@ absl::StatusOr<ConvertedRequest> ConvertGenerate(
     *arm = request.arm();
     if (arm->name().empty()) arm->set_name("arm");
   }
-  return Convert(as_analyze, request.input(), context);
+  auto out = Convert(as_analyze, request.input(), context);
+  if (out.ok()) return out;
+  return MovePath(out.status(), "arms[0]", "arm");
 }
 
 }  // namespace qk

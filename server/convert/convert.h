@@ -83,15 +83,14 @@ absl::StatusOr<ConvertedScore> ConvertScore(const pb::ScoreRequest& request,
 absl::StatusOr<ModelView> FindModel(const std::string& name,
                                     const ConvertContext& context);
 // Returns an input's token ids, all within the vocabulary, and their byte
-// offsets in the text. `prefix` precedes field names, e.g.
-// "pairs[3].context.". `add_special` is the default for text that does not set
-// add_special_tokens.
+// offsets in the text. `field`: its path, e.g. "pairs[3].context".
+// `add_special` is the default for text that does not set add_special_tokens.
 absl::StatusOr<std::vector<TokenSpan>> ConvertInput(
-    const pb::Input& input, absl::string_view prefix, const ModelView& model,
+    const pb::Input& input, absl::string_view field, const ModelView& model,
     const Limits& limits, std::optional<bool> add_special);
 absl::StatusOr<std::vector<int32_t>> CheckTokenIds(
     const google::protobuf::RepeatedField<int32_t>& ids,
-    absl::string_view prefix, int vocab_size);
+    absl::string_view field, int vocab_size);
 
 }  // namespace qk
 

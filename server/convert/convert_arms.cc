@@ -39,7 +39,9 @@ absl::Status CheckArmName(absl::string_view field, absl::string_view name) {
 // that rules of both groupings can be compared.
 class Ownership {
  public:
-  explicit Ownership(const ModelConfig& config) : config_(config) {
+  // `names`: the rules' paths.
+  Ownership(const ModelConfig& config, const std::vector<std::string>& names)
+      : config_(config), names_(names) {
     for (bool vision : {false, true}) {
       for (int i = 0; i < config.num_layers(vision); ++i) {
         layers_[vision].emplace_back(3 * config.attention(vision, i).num_heads,
@@ -50,11 +52,10 @@ class Ownership {
 
   // Gives a rule its heads. Fails if another rule owns one of them, and names
   // the first such head.
-  absl::Status Take(int index, const DisruptionRule& rule,
-                    absl::string_view arm) {
+  absl::Status Take(int index, const DisruptionRule& rule) {
     for (int layer : rule.layers) {
       for (Qkv tensor : rule.tensors) {
-        QK_RETURN_IF_ERROR(TakeTensor(index, rule, layer, tensor, arm));
+        QK_RETURN_IF_ERROR(TakeTensor(index, rule, layer, tensor));
       }
     }
     return absl::OkStatus();
@@ -62,7 +63,7 @@ class Ownership {
 
  private:
   absl::Status TakeTensor(int index, const DisruptionRule& rule, int layer,
-                          Qkv tensor, absl::string_view arm) {
+                          Qkv tensor) {
     const AttentionConfig& attention = config_.attention(rule.vision, layer);
     const int heads = RuleHeads(rule, tensor, attention);
     const int copies = attention.num_heads / heads;
@@ -75,9 +76,8 @@ class Ownership {
                              head * copies + copy];
         if (owner >= 0) {
           return absl::InvalidArgumentError(absl::StrFormat(
-              "%s.disruptions[%d] overlaps disruptions[%d] at layer %d, %s, "
-              "head %d",
-              arm, index, owner, layer, QkvName(tensor), head));
+              "%s: overlaps %s at layer %d, %s, head %d", names_[index],
+              names_[owner], layer, QkvName(tensor), head));
         }
         owner = index;
       }
@@ -86,6 +86,7 @@ class Ownership {
   }
 
   const ModelConfig& config_;
+  const std::vector<std::string>& names_;
   // The owner's index or -1, by [vision][layer][tensor, query head].
   std::vector<std::vector<int>> layers_[2];
 };
@@ -111,8 +112,7 @@ absl::StatusOr<ModelView> FindVariant(const pb::Arm& arm,
   QK_RETURN_IF_ERROR(CheckModelName(name, arm.model()));
   auto variant = context.find_model(arm.model());
   if (!variant.ok()) {
-    return absl::Status(variant.status().code(),
-                        absl::StrCat(name, ": ", variant.status().message()));
+    return PrefixField(name, variant.status());
   }
   const auto differs = [&](absl::string_view what) {
     return BadField(name, absl::StrCat("'", arm.model(), "' and '", base.name,
@@ -166,25 +166,27 @@ absl::StatusOr<ConvertedArm> ConvertArm(const pb::Arm& arm,
   out.spec.model = variant.model;
   out.expanded.set_name(arm.name());
   if (arm.has_model()) out.expanded.set_model(arm.model());
+  std::vector<std::string> names;
   for (int i = 0; i < arm.disruptions_size(); ++i) {
-    QK_RETURN_IF_ERROR(AppendRule(
-        arm.disruptions(i), absl::StrFormat("%s.disruptions[%d]", field, i),
-        variant, prompt_tokens, limits, &out));
+    names.push_back(absl::StrFormat("%s.disruptions[%d]", field, i));
+    QK_RETURN_IF_ERROR(AppendRule(arm.disruptions(i), names.back(), variant,
+                                  prompt_tokens, limits, &out));
   }
   if (arm.has_preset()) {
     const std::string path = absl::StrCat(field, ".preset");
     QK_ASSIGN_OR_RETURN(const auto rules,
                         ExpandPreset(arm.preset(), path, *variant.config));
     for (const pb::DisruptionRule& rule : rules) {
-      QK_RETURN_IF_ERROR(
-          AppendRule(rule, absl::StrCat(path, "(", arm.preset().name(), ")"),
-                     variant, prompt_tokens, limits, &out));
+      names.push_back(path);
+      // The path goes on in a rule that the request does not have.
+      const absl::Status status = AppendRule(rule, arm.preset().name(), variant,
+                                             prompt_tokens, limits, &out);
+      if (!status.ok()) return PrefixField(path, status);
     }
   }
-  Ownership owners(*variant.config);
+  Ownership owners(*variant.config, names);
   for (size_t i = 0; i < out.spec.rules.size(); ++i) {
-    QK_RETURN_IF_ERROR(
-        owners.Take(static_cast<int>(i), out.spec.rules[i], field));
+    QK_RETURN_IF_ERROR(owners.Take(static_cast<int>(i), out.spec.rules[i]));
   }
   return out;
 }

@@ -2,12 +2,38 @@
 
 #include <algorithm>
 
+#include "absl/strings/cord.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
 #include "engine/base/check.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/unknown_field_set.h"
 
 namespace qk {
+
+absl::Status WithMessage(const absl::Status& status,
+                         absl::string_view message) {
+  absl::Status out(status.code(), message);
+  status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) {
+    out.SetPayload(url, payload);
+  });
+  return out;
+}
+
+absl::Status PrefixField(absl::string_view field, const absl::Status& status,
+                         absl::string_view joint) {
+  return WithMessage(status, absl::StrCat(field, joint, status.message()));
+}
+
+absl::Status MovePath(const absl::Status& status, absl::string_view from,
+                      absl::string_view to) {
+  absl::string_view rest = status.message();
+  if (!absl::ConsumePrefix(&rest, from) || rest.empty() ||
+      absl::string_view(".[:").find(rest[0]) == absl::string_view::npos) {
+    return status;
+  }
+  return WithMessage(status, absl::StrCat(to, rest));
+}
 
 absl::Status CheckCount(absl::string_view field, int64_t count, int64_t limit) {
   if (count <= limit) return absl::OkStatus();
@@ -70,11 +96,12 @@ absl::StatusOr<std::vector<int>> ConvertLayers(
   return layers;
 }
 
-absl::Status CheckNoUnknownFields(const google::protobuf::Message& message) {
+absl::Status CheckNoUnknownFields(const google::protobuf::Message& message,
+                                  const std::string& path) {
   const google::protobuf::Reflection& reflection = *message.GetReflection();
   const auto& unknown = reflection.GetUnknownFields(message);
   if (unknown.field_count() > 0) {
-    return BadField(message.GetDescriptor()->name(),
+    return BadField(path.empty() ? message.GetDescriptor()->name() : path,
                     absl::StrFormat("unknown field %d (strict is set)",
                                     unknown.field(0).number()));
   }
@@ -85,14 +112,17 @@ absl::Status CheckNoUnknownFields(const google::protobuf::Message& message) {
         google::protobuf::FieldDescriptor::CPPTYPE_MESSAGE) {
       continue;
     }
+    const std::string inner =
+        absl::StrCat(path, path.empty() ? "" : ".", field->name());
     if (!field->is_repeated()) {
       QK_RETURN_IF_ERROR(
-          CheckNoUnknownFields(reflection.GetMessage(message, field)));
+          CheckNoUnknownFields(reflection.GetMessage(message, field), inner));
       continue;
     }
     for (int i = 0; i < reflection.FieldSize(message, field); ++i) {
-      QK_RETURN_IF_ERROR(CheckNoUnknownFields(
-          reflection.GetRepeatedMessage(message, field, i)));
+      QK_RETURN_IF_ERROR(
+          CheckNoUnknownFields(reflection.GetRepeatedMessage(message, field, i),
+                               absl::StrFormat("%s[%d]", inner, i)));
     }
   }
   return absl::OkStatus();

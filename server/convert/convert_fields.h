@@ -1,5 +1,6 @@
-// Checks that many fields of a request share. Every error names the field, the
-// value it got and the values that are allowed.
+// Checks that many fields of a request share. Every error begins with the path
+// of the field from the request's message on, as in "input.token_ids.ids[3]: ";
+// then come the value it got and the values that are allowed.
 #ifndef QKSCOPE_SERVER_CONVERT_CONVERT_FIELDS_H_
 #define QKSCOPE_SERVER_CONVERT_CONVERT_FIELDS_H_
 
@@ -20,6 +21,17 @@
 #include "server/common/bad_field.h"
 
 namespace qk {
+
+// The status with another message, and the same payloads.
+absl::Status WithMessage(const absl::Status& status, absl::string_view message);
+// The status with "field: " or, if `joint` is given, "field" + joint in front.
+absl::Status PrefixField(absl::string_view field, const absl::Status& status,
+                         absl::string_view joint = ": ");
+// Moves errors of an AnalyzeRequest that stands for another message: a path
+// that begins with `from` (a whole component) begins with `to` instead. Other
+// errors stay as they are.
+absl::Status MovePath(const absl::Status& status, absl::string_view from,
+                      absl::string_view to);
 
 // "field: got 5000, limit 64" if there are too many.
 absl::Status CheckCount(absl::string_view field, int64_t count, int64_t limit);
@@ -44,8 +56,10 @@ absl::StatusOr<std::vector<int>> ConvertLayers(
     const google::protobuf::RepeatedField<int32_t>& values,
     const ModelConfig& config, int64_t limit, absl::StatusCode outside);
 
-// Fails if the message has an unknown field at any depth.
-absl::Status CheckNoUnknownFields(const google::protobuf::Message& message);
+// Fails if the message has an unknown field at any depth. `path`: the
+// message's; "": it is the request.
+absl::Status CheckNoUnknownFields(const google::protobuf::Message& message,
+                                  const std::string& path = "");
 
 // Converts a proto3 enum, which is open: any number may arrive. 0 stands for
 // the default.

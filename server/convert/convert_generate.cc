@@ -14,15 +14,15 @@ absl::Status CheckLength(const pb::GenerateSpec& in, const ModelView& model,
                          int prompt_tokens, const Limits& limits) {
   const int wanted = in.max_new_tokens();
   if (wanted < 1) {
-    return BadField("max_new_tokens",
+    return BadField("generate.max_new_tokens",
                     absl::StrFormat("must be at least 1, got %d", wanted));
   }
   QK_RETURN_IF_ERROR(
-      CheckCount("max_new_tokens", wanted, limits.max_new_tokens));
+      CheckCount("generate.max_new_tokens", wanted, limits.max_new_tokens));
   const int context = model.config->context_length;
   // Prompts are never longer than the context, so this cannot overflow.
   if (wanted > context - prompt_tokens) {
-    return BadField("max_new_tokens",
+    return BadField("generate.max_new_tokens",
                     absl::StrFormat("%d and %d prompt tokens exceed the "
                                     "model's context of %d",
                                     wanted, prompt_tokens, context));
@@ -38,15 +38,15 @@ absl::StatusOr<SamplingSpec> ConvertSampling(const pb::Sampling& in) {
   if (in.has_seed()) out.seed = in.seed();
   if (!std::isfinite(out.temperature) || out.temperature < 0) {
     return BadField(
-        "sampling.temperature",
+        "generate.sampling.temperature",
         absl::StrFormat("must be finite and >= 0, got %g", out.temperature));
   }
   if (!(out.top_p > 0 && out.top_p <= 1)) {
-    return BadField("sampling.top_p",
+    return BadField("generate.sampling.top_p",
                     absl::StrFormat("must be in (0, 1], got %g", out.top_p));
   }
   if (out.top_k < 0) {
-    return BadField("sampling.top_k",
+    return BadField("generate.sampling.top_k",
                     absl::StrFormat("must be >= 0, got %d", out.top_k));
   }
   return out;
@@ -55,28 +55,28 @@ absl::StatusOr<SamplingSpec> ConvertSampling(const pb::Sampling& in) {
 absl::Status ConvertStops(const pb::GenerateSpec& in, const ModelView& model,
                           GenerateSpec* out) {
   QK_RETURN_IF_ERROR(
-      CheckCount("stop_strings", in.stop_strings_size(), kMaxStops));
+      CheckCount("generate.stop_strings", in.stop_strings_size(), kMaxStops));
   if (!in.stop_strings().empty() && model.tokenizer == nullptr) {
     const absl::Status status = TakesNoText(model);
     return absl::FailedPreconditionError(absl::StrCat(
-        "stop_strings: ", status.message(), "; use stop_token_ids"));
+        "generate.stop_strings: ", status.message(), "; use stop_token_ids"));
   }
   for (int i = 0; i < in.stop_strings_size(); ++i) {
     const std::string& text = in.stop_strings(i);
     if (!text.empty() && text.size() <= size_t{kMaxStopBytes}) continue;
-    return BadField(absl::StrFormat("stop_strings[%d]", i),
+    return BadField(absl::StrFormat("generate.stop_strings[%d]", i),
                     absl::StrFormat("must be 1 to %d bytes, got %d",
                                     kMaxStopBytes, text.size()));
   }
   out->stop_strings.assign(in.stop_strings().begin(), in.stop_strings().end());
-  QK_RETURN_IF_ERROR(
-      CheckCount("stop_token_ids", in.stop_token_ids_size(), kMaxStops));
+  QK_RETURN_IF_ERROR(CheckCount("generate.stop_token_ids",
+                                in.stop_token_ids_size(), kMaxStops));
   for (int i = 0; i < in.stop_token_ids_size(); ++i) {
     const int id = in.stop_token_ids(i);
     if (id >= 0 && id < model.config->vocab_size) continue;
     return absl::OutOfRangeError(
-        absl::StrFormat("stop_token_ids[%d]: %d is outside [0, %d)", i, id,
-                        model.config->vocab_size));
+        absl::StrFormat("generate.stop_token_ids[%d]: %d is outside [0, %d)", i,
+                        id, model.config->vocab_size));
   }
   out->stop_ids.assign(in.stop_token_ids().begin(), in.stop_token_ids().end());
   if (in.ignore_eos()) return absl::OkStatus();

@@ -21,10 +21,9 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little);
 
-// Puts the field in front of a message that names none.
-absl::Status PrefixField(absl::string_view field, const absl::Status& status) {
-  return absl::Status(status.code(),
-                      absl::StrCat(field, ": ", status.message()));
+// engine/images.h names an image as if it stood in the request itself.
+absl::Status InInput(const absl::Status& status) {
+  return MovePath(status, "images", "input.images");
 }
 
 // `in` must have its default sizes filled in.
@@ -40,16 +39,23 @@ absl::StatusOr<Image> FromFile(absl::string_view field, const pb::Image& in,
   }
   const int min = in.min_pixels(), max = in.max_pixels();
   if (min < 1 || max < min || max > kMostPixels) {
-    return BadField(absl::StrCat(field, ".min_pixels, max_pixels"),
-                    absl::StrFormat("must be ascending in [1, %d], got %d, %d",
-                                    kMostPixels, min, max));
+    const bool first = min < 1 || min > kMostPixels;
+    return BadField(
+        absl::StrCat(field, first ? ".min_pixels" : ".max_pixels"),
+        absl::StrFormat("min_pixels and max_pixels must be ascending in [1, "
+                        "%d], got %d, %d",
+                        kMostPixels, min, max));
   }
   absl::StatusOr<Pixels> pixels = DecodeImage(file);
-  if (!pixels.ok()) return PrefixField(field, pixels.status());
+  if (!pixels.ok()) {
+    return PrefixField(absl::StrCat(field, ".encoded"), pixels.status());
+  }
   const int factor = config.patch_size * config.merge_size;
   const absl::StatusOr<ImageSize> size =
       SmartResize({pixels->width, pixels->height}, factor, min, max);
-  if (!size.ok()) return PrefixField(field, size.status());
+  if (!size.ok()) {
+    return PrefixField(absl::StrCat(field, ".encoded"), size.status());
+  }
   // The size is checked before the patches take memory.
   const int64_t rows = int64_t{size->width / factor} * (size->height / factor);
   if (rows > rows_left) {
@@ -64,8 +70,9 @@ absl::StatusOr<Image> FromFile(absl::string_view field, const pb::Image& in,
 absl::StatusOr<Image> FromPatches(absl::string_view field,
                                   const pb::Image& in) {
   if (in.has_min_pixels() || in.has_max_pixels()) {
-    return BadField(field,
-                    "min_pixels and max_pixels must not be set with patches");
+    return BadField(absl::StrCat(field, in.has_min_pixels() ? ".min_pixels"
+                                                            : ".max_pixels"),
+                    "must not be set with patches");
   }
   const std::string& values = in.patches().values();
   if (values.size() % sizeof(float) != 0) {
@@ -141,13 +148,14 @@ absl::StatusOr<ConvertedImages> ConvertImages(const pb::Input& input,
   const VisionConfig& config = model.config->vision;
   if (config.num_layers == 0) {
     return absl::FailedPreconditionError(
-        absl::StrCat("images: model '", model.name, "' takes no images"));
+        absl::StrCat("input.images: model '", model.name, "' takes no images"));
   }
-  QK_RETURN_IF_ERROR(CheckCount("images", input.images_size(), kMaxImages));
+  QK_RETURN_IF_ERROR(
+      CheckCount("input.images", input.images_size(), kMaxImages));
   int64_t left = model.config->context_length;
   for (int i = 0; i < input.images_size(); ++i) {
     MayPark(kManySteps);
-    const std::string field = absl::StrFormat("images[%d]", i);
+    const std::string field = absl::StrFormat("input.images[%d]", i);
     const pb::Image& in = input.images(i);
     if (in.source_case() == pb::Image::SOURCE_NOT_SET) {
       return BadField(field, "exactly one of encoded and patches must be set");
@@ -159,7 +167,7 @@ absl::StatusOr<ConvertedImages> ConvertImages(const pb::Input& input,
                          ? FromFile(field, expanded, in.encoded(), model, left)
                          : FromPatches(field, in));
     out.expanded.push_back(expanded);
-    QK_RETURN_IF_ERROR(CheckGrid(image, i, config));
+    QK_RETURN_IF_ERROR(InInput(CheckGrid(image, i, config)));
     left -= MergedRows(image, config);
     out.images.push_back(std::move(image));
   }
@@ -167,7 +175,7 @@ absl::StatusOr<ConvertedImages> ConvertImages(const pb::Input& input,
   if (placeholders == input.images_size()) {
     out.tokens = RepeatPlaceholders(out.tokens, out.images, config);
   }
-  QK_RETURN_IF_ERROR(CheckImages(out.images, out.tokens, config));
+  QK_RETURN_IF_ERROR(InInput(CheckImages(out.images, out.tokens, config)));
   return out;
 }
 

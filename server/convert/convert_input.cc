@@ -1,7 +1,9 @@
 #include <algorithm>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
 #include "engine/base/check.h"
 #include "engine/base/utf8.h"
 #include "engine/tokenizer/chat_formats.h"
@@ -31,9 +33,15 @@ absl::Status NeedsTokenizer(absl::string_view field, const ModelView& model) {
       absl::StrCat(field, ": ", status.message(), "; send token_ids"));
 }
 
-absl::Status PrefixField(absl::string_view field, const absl::Status& status) {
-  return absl::Status(status.code(),
-                      absl::StrCat(field, ": ", status.message()));
+// EncodeChat's errors name fields of the chat, or its format.
+absl::Status ChatError(absl::string_view field, const absl::Status& status) {
+  const absl::string_view message = status.message();
+  if (absl::StartsWith(message, "messages")) {
+    return PrefixField(field, status, ".");
+  }
+  return PrefixField(
+      absl::StrCat(field, ".format"),
+      WithMessage(status, absl::StripPrefix(message, "chat format: ")));
 }
 
 absl::Status CheckVocabulary(absl::string_view field,
@@ -51,9 +59,9 @@ absl::Status CheckVocabulary(absl::string_view field,
 }
 
 absl::StatusOr<std::vector<TokenSpan>> ConvertText(
-    const pb::Input& input, absl::string_view prefix, const ModelView& model,
+    const pb::Input& input, absl::string_view path, const ModelView& model,
     const Limits& limits, std::optional<bool> add_special) {
-  const std::string field = absl::StrCat(prefix, "text");
+  const std::string field = absl::StrCat(path, ".text");
   QK_RETURN_IF_ERROR(CheckText(field, input.text(), limits));
   if (model.tokenizer == nullptr) return NeedsTokenizer(field, model);
   EncodeOptions options;
@@ -69,15 +77,16 @@ absl::StatusOr<std::vector<TokenSpan>> ConvertText(
 }
 
 absl::StatusOr<EncodedChat> ConvertChat(const pb::Input& input,
-                                        absl::string_view prefix,
+                                        absl::string_view path,
                                         const ModelView& model,
                                         const Limits& limits) {
-  const std::string field = absl::StrCat(prefix, "chat");
+  const std::string field = absl::StrCat(path, ".chat");
   // The chat format decides where special tokens stand.
   if (input.has_add_special_tokens() || input.has_parse_special()) {
-    return BadField(field,
-                    "add_special_tokens and parse_special must not be set with "
-                    "chat");
+    return BadField(
+        absl::StrCat(path, input.has_parse_special() ? ".parse_special"
+                                                     : ".add_special_tokens"),
+        "must not be set with chat");
   }
   const pb::Chat& chat = input.chat();
   QK_RETURN_IF_ERROR(CheckCount(absl::StrCat(field, ".messages"),
@@ -101,7 +110,7 @@ absl::StatusOr<EncodedChat> ConvertChat(const pb::Input& input,
   const bool prompt =
       !chat.has_add_generation_prompt() || chat.add_generation_prompt();
   auto encoded = EncodeChat(*model.tokenizer, chat.format(), messages, prompt);
-  if (!encoded.ok()) return PrefixField(field, encoded.status());
+  if (!encoded.ok()) return ChatError(field, encoded.status());
   QK_RETURN_IF_ERROR(CheckVocabulary(field, encoded->tokens, model));
   return encoded;
 }
@@ -116,25 +125,25 @@ absl::Status TakesNoText(const ModelView& model) {
 
 absl::StatusOr<std::vector<int32_t>> CheckTokenIds(
     const google::protobuf::RepeatedField<int32_t>& ids,
-    absl::string_view prefix, int vocab_size) {
+    absl::string_view field, int vocab_size) {
   for (int i = 0; i < ids.size(); ++i) {
     if (ids[i] >= 0 && ids[i] < vocab_size) continue;
-    return absl::OutOfRangeError(
-        absl::StrFormat("%stoken_ids[%d]: %d is outside [0, %d)", prefix, i,
-                        ids[i], vocab_size));
+    return absl::OutOfRangeError(absl::StrFormat(
+        "%s[%d]: %d is outside [0, %d)", field, i, ids[i], vocab_size));
   }
   return std::vector<int32_t>(ids.begin(), ids.end());
 }
 
 absl::StatusOr<std::vector<TokenSpan>> ConvertInput(
-    const pb::Input& input, absl::string_view prefix, const ModelView& model,
+    const pb::Input& input, absl::string_view field, const ModelView& model,
     const Limits& limits, std::optional<bool> add_special) {
   switch (input.source_case()) {
     case pb::Input::kText:
-      return ConvertText(input, prefix, model, limits, add_special);
+      return ConvertText(input, field, model, limits, add_special);
     case pb::Input::kTokenIds: {
       QK_ASSIGN_OR_RETURN(const auto ids,
-                          CheckTokenIds(input.token_ids().ids(), prefix,
+                          CheckTokenIds(input.token_ids().ids(),
+                                        absl::StrCat(field, ".token_ids.ids"),
                                         model.config->vocab_size));
       std::vector<TokenSpan> tokens;
       tokens.reserve(ids.size());
@@ -143,14 +152,13 @@ absl::StatusOr<std::vector<TokenSpan>> ConvertInput(
     }
     case pb::Input::kChat: {
       QK_ASSIGN_OR_RETURN(EncodedChat chat,
-                          ConvertChat(input, prefix, model, limits));
+                          ConvertChat(input, field, model, limits));
       return std::move(chat.tokens);
     }
     case pb::Input::SOURCE_NOT_SET:
       break;
   }
-  return BadField(absl::StrCat(prefix, "input"),
-                  "exactly one of text, token_ids and chat must be set");
+  return BadField(field, "exactly one of text, token_ids and chat must be set");
 }
 
 absl::StatusOr<ModelView> FindModel(const std::string& name,

@@ -15,18 +15,17 @@ absl::Status CheckRule(absl::string_view field, const DisruptionRule& rule) {
 }
 
 absl::StatusOr<std::vector<int32_t>> Tokens(const pb::Input& input,
-                                            const std::string& prefix,
+                                            const std::string& field,
                                             const ModelView& model,
                                             const Limits& limits,
                                             std::optional<bool> add_special) {
   if (!input.images().empty()) {
-    return BadField(absl::StrCat(prefix, ".images"),
+    return BadField(absl::StrCat(field, ".images"),
                     "must be empty; Score takes no images");
   }
   QK_ASSIGN_OR_RETURN(const auto spans,
-                      ConvertInput(input, absl::StrCat(prefix, "."), model,
-                                   limits, add_special));
-  if (spans.empty()) return BadField(prefix, "must have at least 1 token");
+                      ConvertInput(input, field, model, limits, add_special));
+  if (spans.empty()) return BadField(field, "must have at least 1 token");
   std::vector<int32_t> ids;
   ids.reserve(spans.size());
   for (const TokenSpan& span : spans) ids.push_back(span.id);

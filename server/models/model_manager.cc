@@ -7,7 +7,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/time/clock.h"
 #include "engine/base/check.h"
 #include "server/common/guarded.h"
 #include "server/common/refusal.h"

@@ -149,7 +149,8 @@ absl::Status MetricsListener::Start() {
       MHD_OPTION_CONNECTION_MEMORY_LIMIT, options_.max_head_bytes,
       MHD_OPTION_END);
   if (daemon_ == nullptr) {
-    return absl::UnavailableError("the HTTP server cannot start");
+    return absl::UnavailableError(
+        absl::StrCat("the HTTP server cannot start: ", std::strerror(errno)));
   }
   socket_ = -1;
   sweeper_ = std::thread([this] { Sweep(); });

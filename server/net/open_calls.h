@@ -29,7 +29,7 @@ struct CallLimits {
   // A client may cancel all that it has open at once, and later this many calls
   // a second.
   int cancels = 1024;
-  int cancels_per_second = 100;
+  int cancels_per_second = 1000;
   // Of all connections together. Beyond one of these, every connection that has
   // more than the few bytes is cut at its next frame.
   int64_t call_bytes = int64_t{128} << 20;

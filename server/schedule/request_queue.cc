@@ -49,6 +49,25 @@ class RequestQueue::Listener : public RequestListener {
   RequestQueue* queue_ ABSL_GUARDED_BY(mutex_);
 };
 
+// Tells the queue, which may be destroyed before those who call this, that room
+// was freed. It has a lock of its own, because runs that end free room.
+class RequestQueue::Room {
+ public:
+  explicit Room(RequestQueue* queue) : queue_(queue) {}
+  void Freed() {
+    MutexLock lock(&mutex_);
+    if (queue_ != nullptr) queue_->RoomFreed();
+  }
+  void Detach() {
+    MutexLock lock(&mutex_);
+    queue_ = nullptr;
+  }
+
+ private:
+  Mutex mutex_;
+  RequestQueue* queue_ ABSL_GUARDED_BY(mutex_);
+};
+
 RequestQueue::RequestQueue(const SchedulerOptions& options,
                            const RowTime* row_time, SchedulerObserver* observer,
                            const Clock* clock)
@@ -56,10 +75,18 @@ RequestQueue::RequestQueue(const SchedulerOptions& options,
       row_time_(row_time),
       clock_(clock),
       listener_(std::make_shared<Listener>(this)),
+      room_(std::make_shared<Room>(this)),
       table_(std::make_unique<RequestTable>(
           kSlicesPerTurn * absl::ToDoubleSeconds(options.slice), observer)) {}
 
-RequestQueue::~RequestQueue() { listener_->Detach(); }
+RequestQueue::~RequestQueue() {
+  listener_->Detach();
+  room_->Detach();
+}
+
+std::function<void()> RequestQueue::RoomSignal() const {
+  return [room = room_] { room->Freed(); };
+}
 
 absl::Status RequestQueue::Submit(
     const std::shared_ptr<ScheduledRequest>& request,

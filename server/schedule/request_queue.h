@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -54,6 +55,7 @@ class RequestQueue {
       ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status CheckBudgetLeft(const User& user) ABSL_LOCKS_EXCLUDED(mutex_);
   void RoomFreed() ABSL_LOCKS_EXCLUDED(mutex_);
+  std::function<void()> RoomSignal() const;
   SchedulerState state() const ABSL_LOCKS_EXCLUDED(mutex_);
   std::vector<ListedRequest> List() const ABSL_LOCKS_EXCLUDED(mutex_);
   std::shared_ptr<ScheduledRequest> Find(const std::string& id) const
@@ -120,6 +122,7 @@ class RequestQueue {
 
  private:
   class Listener;
+  class Room;
   using Requests = std::vector<std::shared_ptr<ScheduledRequest>>;
 
   // Ends the waiting runs of a cancelled request.
@@ -143,6 +146,7 @@ class RequestQueue {
   const RowTime* const row_time_;
   const Clock* const clock_;
   const std::shared_ptr<Listener> listener_;
+  const std::shared_ptr<Room> room_;
   // Written under mutex_, but also read without it.
   std::atomic<uint64_t> arrivals_ = 0;
   std::atomic<bool> cancelled_ = false;

@@ -22,6 +22,7 @@
 #define QKSCOPE_SERVER_SCHEDULE_SCHEDULER_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -85,8 +86,9 @@ class Scheduler {
   absl::Status CheckBudgetLeft(const User& user) {
     return queue_.CheckBudgetLeft(user);
   }
-  // Call when runs may find room (RunRoom) that had none.
-  void RoomFreed() { queue_.RoomFreed(); }
+  // Call the function, which may outlive the scheduler, when runs may find room
+  // (RunRoom) that had none.
+  std::function<void()> RoomSignal() const { return queue_.RoomSignal(); }
 
   SchedulerState state() const { return queue_.state(); }
   // Requests whose calls have not ended, in the order of arrival.

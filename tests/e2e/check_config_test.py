@@ -162,6 +162,13 @@ class CheckConfigTest(unittest.TestCase):
                    "q.conf: users[0].budget.max_queued: is 5, but only 2 "
                    "requests may run or wait (max_in_flight), so it has no "
                    "effect")
+        self.warns(f"users {{ alias: 'a' token_sha256: '{sha}' budget {{ "
+                   "device_ms_per_window: 20000 window_s: 10 } } "
+                   "limits { max_text_bytes: 8388608 }",
+                   "q.conf: users[0].budget.device_ms_per_window: is 20000, "
+                   "more than the window of 10 s has, so it has no effect",
+                   "limits.max_text_bytes: is 8 MiB, but no message may be "
+                   "larger than 4 MiB")
 
     def test_r33_all_problems_at_once(self):
         bad = self.folder / "bad.gguf"

@@ -10,8 +10,8 @@ import sys
 import unittest
 
 from certificates import Authority
-from processes import BIN, PATIENCE_S, PATIENT, TINY_MODEL, Server, qkctl
-from processes import scratch_folder, wait_until
+from processes import BIN, PATIENCE_S, PATIENT, ROOT, TINY_MODEL, Server
+from processes import qkctl, scratch_folder, wait_until
 from access_test import add_user
 
 EX_OSERR, EX_TEMPFAIL, EX_CONFIG = 71, 75, 78
@@ -240,6 +240,15 @@ class StartTest(EdgesCase):
             self.assertIn(result.returncode, (EX_OSERR, EX_TEMPFAIL),
                           f"{most}: {result.stderr}")
             self.assertIn("Too many open files", result.stderr)
+
+
+    def test_r23_the_unit_restarts_all_but_a_bad_configuration(self):
+        unit = (ROOT / "deploy/systemd/qkscoped.service").read_text()
+        lines = unit.splitlines()
+        self.assertIn("Restart=on-failure", lines)
+        self.assertEqual([line for line in lines
+                          if line.startswith("RestartPreventExitStatus")],
+                         [f"RestartPreventExitStatus={EX_CONFIG}"])
 
 
 class ClientTest(unittest.TestCase):

@@ -1,8 +1,10 @@
 // A library for LD_PRELOAD: one call on one file fails, as a broken disk or a
 // table of descriptors that is full makes it fail.
 //
-//   FAIL_IO_FILE   the path, as the program gives it
-//   FAIL_IO_CALL   open, read, mmap, or write
+//   FAIL_IO_FILE   the path, as the program gives it; pwrite: a folder, of
+//   which
+//                  all files are meant, with the path that the system gives it
+//   FAIL_IO_CALL   open, read, mmap, write, or pwrite
 //   FAIL_IO_ERRNO  the number
 //   FAIL_IO_WHILE  fails only while this file exists; unset: always
 #include <dlfcn.h>
@@ -13,6 +15,7 @@
 
 #include <cerrno>
 #include <cstdarg>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
@@ -41,6 +44,14 @@ bool IsTheFile(int fd) {
   return path != nullptr && stat(path, &wanted) == 0 &&
          fstat(fd, &open_file) == 0 && wanted.st_dev == open_file.st_dev &&
          wanted.st_ino == open_file.st_ino;
+}
+
+bool IsInTheFolder(int fd) {
+  const char* folder = std::getenv("FAIL_IO_FILE");
+  char link[64], path[4096] = "";
+  std::snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+  return folder != nullptr && readlink(link, path, sizeof(path) - 1) > 0 &&
+         std::strncmp(path, folder, std::strlen(folder)) == 0;
 }
 
 bool IsThePath(const char* path) {
@@ -82,6 +93,18 @@ ssize_t read(int fd, void* out, size_t size) {
 ssize_t write(int fd, const void* data, size_t size) {
   if (Fails("write") && IsTheFile(fd)) return Fail();
   return Next<ssize_t (*)(int, const void*, size_t)>("write")(fd, data, size);
+}
+
+ssize_t pwrite(int fd, const void* data, size_t size, off_t offset) {
+  if (Fails("pwrite") && IsInTheFolder(fd)) return Fail();
+  return Next<ssize_t (*)(int, const void*, size_t, off_t)>("pwrite")(
+      fd, data, size, offset);
+}
+
+ssize_t pwrite64(int fd, const void* data, size_t size, off64_t offset) {
+  if (Fails("pwrite") && IsInTheFolder(fd)) return Fail();
+  return Next<ssize_t (*)(int, const void*, size_t, off64_t)>("pwrite64")(
+      fd, data, size, offset);
 }
 
 void* mmap(void* at, size_t size, int protection, int flags, int fd,

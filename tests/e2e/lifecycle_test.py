@@ -1,5 +1,6 @@
 """Tests a server's life from outside: floods, systemd, signals, kills."""
 
+import errno
 import json
 import os
 import pathlib
@@ -16,10 +17,11 @@ import unittest
 import grpc
 
 from certificates import Authority
-from processes import BIN, PATIENCE_S, PATIENT, ROOT, TINY_MODEL, Server
+from processes import BIN, PATIENCE_S, PATIENT, ROOT, TINY_MODEL
+from processes import GatedServer, Server
 from processes import Stalled, metrics, open_files, qkctl, scratch_folder
 from processes import wait_until
-from stubs import analysis, analysis_grpc
+from stubs import analysis, analysis_grpc, error
 
 IDS = ["--model", "tiny", "--token-ids", "3,1,41,59"]
 HERE = "DNS:localhost,IP:127.0.0.1"
@@ -245,6 +247,94 @@ class KeptResultsTest(unittest.TestCase):
                     self.assertEqual(self.read(stub, request), number)
                 usage = stub.GetUsage(analysis.GetUsageRequest())
                 self.assertEqual(usage.users[0].kept_results, count)
+                self.assertIn(f"{count} of 10000",
+                              qkctl(server, "usage").stdout)
+
+    def refusal(self, call):
+        """Returns an error's code and message, and after how many seconds it
+        says to try again, if it does."""
+        with self.assertRaises(grpc.RpcError) as caught:
+            list(call)
+        delay = None
+        for key, value in caught.exception.trailing_metadata() or ():
+            if key != "grpc-status-details-bin":
+                continue
+            for detail in error.RpcStatus.FromString(value).details:
+                if detail.type_url.endswith("RetryInfo"):
+                    delay = error.RetryInfo.FromString(
+                        detail.value).retry_delay.seconds
+        return caught.exception.code(), caught.exception.details(), delay
+
+    def test_r34_a_full_disk_says_when_to_try_again(self):
+        with scratch_folder() as folder:
+            folder = pathlib.Path(folder).resolve()
+            spool, full = folder / "spool", folder / "full"
+            environment = {
+                **os.environ, "LD_PRELOAD": str(BIN / "fail_io.so"),
+                "FAIL_IO_CALL": "pwrite", "FAIL_IO_FILE": str(spool),
+                "FAIL_IO_ERRNO": str(errno.ENOSPC), "FAIL_IO_WHILE": str(full),
+                "ASAN_OPTIONS": "verify_asan_link_order=0"}
+            with GatedServer({"tiny": TINY_MODEL}, "--spool", spool,
+                             environment=environment) as server, \
+                    grpc.insecure_channel(server.address) as channel:
+                stub = analysis_grpc.AnalysisStub(channel)
+                # The disk is full before the request, and while it runs.
+                full.touch()
+                refused = self.refusal(stub.Analyze(self.REQUEST))
+                full.unlink()
+                server.shut()
+                request = next(iter(stub.Analyze(
+                    self.REQUEST))).accepted.request_id
+                server.await_held()
+                full.touch()
+                server.open()
+                result = stub.GetResult(
+                    analysis.GetResultRequest(request_id=request))
+                for answer in (refused, self.refusal(result)):
+                    self.assertEqual(
+                        answer, (grpc.StatusCode.RESOURCE_EXHAUSTED,
+                                 "spool: cannot write: No space left on device",
+                                 30))
+                self.assertGreaterEqual(
+                    metrics(server)["qkscope_spool_errors_total"][""], 2)
+                server.await_log('"spool_failed"')
+                full.unlink()
+                request = next(iter(stub.Analyze(
+                    self.REQUEST))).accepted.request_id
+                self.assertGreater(self.read(stub, request), 0)
+
+    def test_r34_a_folder_that_has_gone(self):
+        with scratch_folder() as folder:
+            spool = pathlib.Path(folder) / "spool"
+            with self.start(folder) as server, \
+                    grpc.insecure_channel(server.address) as channel:
+                stub = analysis_grpc.AnalysisStub(channel)
+                request = next(iter(stub.Analyze(
+                    self.REQUEST))).accepted.request_id
+                self.read(stub, request)
+                # 16 newer results, so that the file is not open any more.
+                for _ in range(16):
+                    self.read(stub, next(iter(stub.Analyze(
+                        self.REQUEST))).accepted.request_id)
+                spool.rename(spool.with_name("gone"))
+                gone = self.refusal(stub.GetResult(
+                    analysis.GetResultRequest(request_id=request)))
+                self.assertEqual(gone, (grpc.StatusCode.NOT_FOUND,
+                                        "request_id: no such result", None))
+                server.await_log('"spool_failed"')
+                self.assertGreaterEqual(
+                    metrics(server)["qkscope_spool_errors_total"][""], 1)
+
+                def works():
+                    try:
+                        return list(stub.Analyze(self.REQUEST))
+                    except grpc.RpcError as failed:
+                        self.assertEqual(failed.code(),
+                                         grpc.StatusCode.UNAVAILABLE)
+                        return None
+                # The server makes a new folder.
+                wait_until(works, server.log_text)
+                self.assertTrue((spool / "lock").exists())
 
     def test_r29_a_day_ahead_and_back(self):
         day = 86400

@@ -21,6 +21,7 @@ sys.path.insert(0, _folder.name)
 
 analysis = importlib.import_module("qkscope.v1.analysis_pb2")
 analysis_grpc = importlib.import_module("qkscope.v1.analysis_pb2_grpc")
+error = importlib.import_module("qkscope.v1.error_pb2")
 spec = importlib.import_module("qkscope.v1.spec_pb2")
 admin = importlib.import_module("qkscope.v1.admin_pb2")
 admin_grpc = importlib.import_module("qkscope.v1.admin_pb2_grpc")

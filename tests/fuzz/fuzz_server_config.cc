@@ -52,7 +52,7 @@ void CheckOptions(const qk::ServerOptions& options) {
   QK_CHECK(options.keepalive_timeout > absl::ZeroDuration());
   if (options.spool.has_value()) {
     QK_CHECK(!options.spool->directory.empty());
-    QK_CHECK(options.spool->max_bytes > 0);
+    QK_CHECK(options.spool->most.bytes > 0);
     QK_CHECK(options.spool->ttl > absl::ZeroDuration());
   }
   QK_CHECK(!options.model_admin.enabled || !options.model_admin.root.empty());

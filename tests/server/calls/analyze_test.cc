@@ -185,9 +185,10 @@ TEST_F(AnalyzeTest, BadRequestsAreRefusedByName) {
   EXPECT_TRUE(layer.events.empty());
   const Analysis text = Analyze("model: 'tiny' input {text: 'a'}");
   EXPECT_EQ(text.status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
-  EXPECT_EQ(text.status.error_message(),
-            "text: model 'tiny' takes no text (there is no tokenizer in the "
-            "model's files); send token_ids");
+  EXPECT_EQ(
+      text.status.error_message(),
+      "input.text: model 'tiny' takes no text (there is no tokenizer in the "
+      "model's files); send token_ids");
   const Analysis model = Analyze("model: 'x' " + Tokens(1));
   EXPECT_EQ(model.status.error_code(), grpc::StatusCode::NOT_FOUND);
   EXPECT_EQ(model.status.error_message(),

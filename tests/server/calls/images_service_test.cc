@@ -67,7 +67,7 @@ TEST_F(ImagesTest, Gemma3TakesTextsOnly) {
   pb::AnalyzeRequest request = WithFile("rgb.png");
   request.set_model("gemma3");
   ExpectRefused(request, grpc::StatusCode::FAILED_PRECONDITION,
-                "images: model 'gemma3' takes no images");
+                "input.images: model 'gemma3' takes no images");
   request.mutable_input()->clear_images();
   const Analysis out = Analyze(request);
   EXPECT_TRUE(out.status.ok()) << out.status.error_message();
@@ -79,31 +79,34 @@ TEST_F(ImagesTest, BadImagesAreRefused) {
   const auto image = [&] { return request.mutable_input()->mutable_images(0); };
   request.set_model("tiny");
   ExpectRefused(request, grpc::StatusCode::FAILED_PRECONDITION,
-                "images: model 'tiny' takes no images");
+                "input.images: model 'tiny' takes no images");
   request = WithFile("rgb.png");
   image()->set_sha256("00");
   ExpectRefused(request, kInvalid,
-                "images[0].sha256: got '00', but that of the bytes is");
+                "input.images[0].sha256: got '00', but that of the bytes is");
   request = WithFile("rgb.png");
   image()->set_max_pixels(0);
-  ExpectRefused(request, kInvalid, "images[0].min_pixels, max_pixels: must be");
+  ExpectRefused(
+      request, kInvalid,
+      "input.images[0].max_pixels: min_pixels and max_pixels must be");
   request = WithFile("rgb.png");
   image()->set_min_pixels(200 * 200);
   ExpectRefused(
       request, kInvalid,
-      "images[0]: has 660 rows, but the model's context of 256 leaves");
+      "input.images[0]: has 660 rows, but the model's context of 256 leaves");
   image()->set_encoded("hello");
-  ExpectRefused(request, kInvalid, "images[0]: not a PNG or JPEG file");
+  ExpectRefused(request, kInvalid,
+                "input.images[0].encoded: not a PNG or JPEG file");
   image()->clear_encoded();
   ExpectRefused(request, kInvalid,
-                "images[0]: exactly one of encoded and patches");
+                "input.images[0]: exactly one of encoded and patches");
   request = WithFile("rgb.png");
   for (int i = 0; i < 16; ++i) request.mutable_input()->add_images();
-  ExpectRefused(request, kInvalid, "images: got 17, limit 16");
+  ExpectRefused(request, kInvalid, "input.images: got 17, limit 16");
   request = WithFile("rgb.png");
   request.mutable_input()->mutable_token_ids()->set_ids(3, 5);
   ExpectRefused(request, kInvalid,
-                "images: their 54 rows need as many tokens 95, got 0");
+                "input.images: their 54 rows need as many tokens 95, got 0");
 }
 
 TEST_F(ImagesTest, BadPatchesAreRefused) {
@@ -114,18 +117,18 @@ TEST_F(ImagesTest, BadPatchesAreRefused) {
   };
   patches()->mutable_values()->pop_back();
   ExpectRefused(request, kInvalid,
-                "images[1].patches.values: must be a multiple of 4");
+                "input.images[1].patches.values: must be a multiple of 4");
   request = Golden("p1");
   patches()->set_frames(1 << 30);
   patches()->set_rows(1 << 30);
   patches()->set_columns(1 << 30);
-  ExpectRefused(request, kInvalid, "images[1]: grid: more than");
+  ExpectRefused(request, kInvalid, "input.images[1]: grid: more than");
   request = Golden("p1");
   patches()->set_rows(-8);
-  ExpectRefused(request, kInvalid, "images[1]: grid: expected");
+  ExpectRefused(request, kInvalid, "input.images[1]: grid: expected");
   request = Golden("p1");
   request.mutable_input()->mutable_images(1)->set_min_pixels(5);
-  ExpectRefused(request, kInvalid, "images[1]: min_pixels and max_pixels must");
+  ExpectRefused(request, kInvalid, "input.images[1].min_pixels: must not");
 }
 
 TEST_F(ImagesTest, TheModelsFolderSaysHowImagesAreResized) {

@@ -7,7 +7,6 @@
 
 #include "absl/time/clock.h"
 #include "engine/base/monotonic.h"
-#include "grpc/health/v1/health.grpc.pb.h"
 #include "gmock/gmock.h"
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "grpcpp/generic/generic_stub.h"

@@ -108,12 +108,13 @@ TEST_F(ManyTest, ABadPromptFailsAlone) {
   for (const auto& event : out.events) {
     if (event.has_error()) errors.push_back(event.error().message());
   }
-  EXPECT_THAT(errors,
-              ::testing::ElementsAre(
-                  "token_ids[0]: 97 is outside [0, 97)",
-                  "prompt.id: 'p0' is used twice",
-                  "input: exactly one of text, token_ids and chat must be set",
-                  "prompt: 300 tokens exceed the model's context of 256"));
+  EXPECT_THAT(
+      errors,
+      ::testing::ElementsAre(
+          "prompt.input.token_ids.ids[0]: 97 is outside [0, 97)",
+          "prompt.id: 'p0' is used twice",
+          "prompt.input: exactly one of text, token_ids and chat must be set",
+          "prompt.input: 300 tokens exceed the model's context of 256"));
   EXPECT_EQ(out.events.back().finished().prompts(), 6);
   EXPECT_EQ(out.events.back().finished().failed(), 4);
 }

@@ -1,11 +1,14 @@
 // Tests the code and the exact message of every bad input to Analyze.
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "google/protobuf/text_format.h"
 #include "gtest/gtest.h"
 #include "tests/server/convert/convert_testing.h"
+#include "tests/server/field_path.h"
 
 namespace qk {
 namespace {
@@ -25,10 +28,25 @@ std::ostream& operator<<(std::ostream& os, const BadInput& c) {
   return os << c.name;
 }
 
-class ConvertBadInput : public ::testing::TestWithParam<BadInput> {};
+class ConvertBadInput : public ::testing::TestWithParam<BadInput> {
+ protected:
+  // GetParam's request.
+  static pb::AnalyzeRequest Request();
+};
 
-TEST_P(ConvertBadInput, HasCodeAndMessage) {
-  FakeModels models;
+// Checks that the message begins with the path of a field; what is wrong with a
+// whole model needs none.
+void ExpectPath(const absl::Status& status,
+                const google::protobuf::Descriptor& request) {
+  const std::string message(status.message());
+  if (absl::IsNotFound(status) && absl::StartsWith(message, "model '")) return;
+  const std::string path = message.substr(0, message.find(": "));
+  EXPECT_TRUE(testing::IsFieldPath(request, path))
+      << request.name() << ": " << message;
+}
+
+void AddModels(FakeModels* all) {
+  FakeModels& models = *all;
   models.limits.max_list_entries = 5;
   models.limits.max_text_bytes = 100;
   models.limits.max_new_tokens = 40;
@@ -51,15 +69,78 @@ TEST_P(ConvertBadInput, HasCodeAndMessage) {
         return config;
       }(),
       nullptr);
+}
+
+pb::AnalyzeRequest ConvertBadInput::Request() {
   pb::AnalyzeRequest request;
   std::string text = GetParam().request;
   if (text.rfind("model:", 0) != 0) text += " model: 'm'";
   if (text.find("input") == std::string::npos) text += " input {text: 'abcd'}";
-  ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &request))
+  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &request))
       << text;
+  return request;
+}
+
+TEST_P(ConvertBadInput, HasCodeAndMessage) {
+  FakeModels models;
+  AddModels(&models);
+  const pb::AnalyzeRequest request = Request();
   const auto converted = ConvertAnalyze(request, models.Context());
   EXPECT_EQ(converted.status().code(), GetParam().code);
   EXPECT_EQ(std::string(converted.status().message()), GetParam().message);
+  ExpectPath(converted.status(), *pb::AnalyzeRequest::descriptor());
+}
+
+// The same errors in the requests of other methods, which have the same parts
+// in other places.
+TEST_P(ConvertBadInput, R34_NamesAFieldOfTheRequest) {
+  FakeModels models;
+  AddModels(&models);
+  pb::AnalyzeRequest request = Request();
+  pb::AnalyzeManySpec many;
+  *many.mutable_request() = request;
+  many.mutable_request()->clear_input();
+  absl::Status status = CheckManySpec(many, models.Context());
+  if (status.ok()) {
+    status = ConvertPrompt(many, request.input(), models.Context()).status();
+  }
+  EXPECT_EQ(status.code(), GetParam().code);
+  ExpectPath(status, *pb::AnalyzeManyRequest::descriptor());
+
+  pb::GenerateRequest generate;
+  generate.set_model(request.model());
+  *generate.mutable_input() = request.input();
+  *generate.mutable_generate() = request.generate();
+  if (request.arms_size() > 0) *generate.mutable_arm() = request.arms(0);
+  status = ConvertGenerate(generate, models.Context()).status();
+  if (!status.ok()) ExpectPath(status, *pb::GenerateRequest::descriptor());
+
+  pb::ScoreRequest score;
+  score.set_model(request.model());
+  pb::ScorePair* pair = score.add_pairs();
+  *pair->mutable_context() = request.input();
+  pair->mutable_continuation()->mutable_token_ids()->add_ids(1);
+  if (request.arms_size() > 0) *score.mutable_arm() = request.arms(0);
+  status = ConvertScore(score, models.Context()).status();
+  if (!status.ok()) ExpectPath(status, *pb::ScoreRequest::descriptor());
+  std::swap(*pair->mutable_context(), *pair->mutable_continuation());
+  if (request.arms_size() > 0) *pair->mutable_arm() = request.arms(0);
+  status = ConvertScore(score, models.Context()).status();
+  if (!status.ok()) ExpectPath(status, *pb::ScoreRequest::descriptor());
+}
+
+TEST(FieldPathTest, R34_OnlyFieldsOfTheRequestArePaths) {
+  const auto& analyze = *pb::AnalyzeRequest::descriptor();
+  for (const char* path :
+       {"input", "input.token_ids.ids[3]", "arms[0].disruptions[12].top_k.k",
+        "arms", "generate.sampling.top_p", "client_tag"}) {
+    EXPECT_TRUE(testing::IsFieldPath(analyze, path)) << path;
+  }
+  for (const char* path :
+       {"", "prompt", "text", "input.", ".input", "input[0]", "arms[]",
+        "arms[0", "arms[a]", "arms.name", "client_tag.x", "input.text.x"}) {
+    EXPECT_FALSE(testing::IsFieldPath(analyze, path)) << path;
+  }
 }
 
 // An arm with one rule, to which `rule` is added.
@@ -110,31 +191,34 @@ INSTANTIATE_TEST_SUITE_P(
         Bad("none", "input {}",
             "input: exactly one of text, token_ids and chat must be set"),
         Bad("not_utf8", "input {text: 'ab\\377'}",
-            "text: invalid UTF-8 at byte 2"),
+            "input.text: invalid UTF-8 at byte 2"),
         Bad("surrogate", "input {text: 'a\\355\\240\\200'}",
-            "text: invalid UTF-8 at byte 1"),
+            "input.text: invalid UTF-8 at byte 1"),
         Bad("overlong", "input {text: '\\300\\200'}",
-            "text: invalid UTF-8 at byte 0"),
+            "input.text: invalid UTF-8 at byte 0"),
         Bad("cut", "input {text: 'abc\\342\\202'}",
-            "text: invalid UTF-8 at byte 3"),
+            "input.text: invalid UTF-8 at byte 3"),
         Bad("too_many_bytes", "input {text: '" + std::string(101, 'a') + "'}",
-            "text: got 101 bytes, limit 100"),
+            "input.text: got 101 bytes, limit 100"),
         Bad("empty_text", "input {text: ''}",
-            "prompt: must have at least 1 token, got 0"),
+            "input: must have at least 1 token, got 0"),
         Bad("empty_ids", "input {token_ids {}}",
-            "prompt: must have at least 1 token, got 0"),
+            "input: must have at least 1 token, got 0"),
         Bad("too_long", "input {text: '" + std::string(65, 'a') + "'}",
-            "prompt: 65 tokens exceed the model's context of 64"),
+            "input: 65 tokens exceed the model's context of 64"),
         BadInput{"id_too_large", "input {token_ids {ids: 1 ids: 257}}",
-                 Code::kOutOfRange, "token_ids[1]: 257 is outside [0, 257)"},
+                 Code::kOutOfRange,
+                 "input.token_ids.ids[1]: 257 is outside [0, 257)"},
         BadInput{"id_negative", "input {token_ids {ids: -1}}",
-                 Code::kOutOfRange, "token_ids[0]: -1 is outside [0, 257)"},
-        BadInput{
-            "no_tokenizer", "model: 'bare' input {text: 'a'}",
-            Code::kFailedPrecondition,
-            "text: model 'bare' takes no text (it is bare); send token_ids"},
+                 Code::kOutOfRange,
+                 "input.token_ids.ids[0]: -1 is outside [0, 257)"},
+        BadInput{"no_tokenizer", "model: 'bare' input {text: 'a'}",
+                 Code::kFailedPrecondition,
+                 "input.text: model 'bare' takes no text (it is bare); send "
+                 "token_ids"},
         Bad("beyond_embedding", "model: 'short' input {text: 'bad'}",
-            "text: token 101, 'd', is outside the model's vocabulary [0, 100): "
+            "input.text: token 101, 'd', is outside the model's vocabulary [0, "
+            "100): "
             "the tokenizer knows more tokens than the model has embeddings"),
         Bad("client_tag", "client_tag: '" + std::string(257, 'a') + "'",
             "client_tag: got 257 bytes, limit 256")),
@@ -146,84 +230,86 @@ INSTANTIATE_TEST_SUITE_P(
     Chat, ConvertBadInput,
     ::testing::Values(
         Bad("format", std::string("input {chat {format: 'x' ") + kHello + "}}",
-            "chat: chat format: must be one of chatml, gemma, gemma3, llama2, "
+            "input.chat.format: must be one of chatml, gemma, gemma3, llama2, "
             "llama3, mistral, phi3, got \"x\""),
         Bad("no_messages", "input {chat {format: 'chatml'}}",
-            "chat: messages: must not be empty"),
+            "input.chat.messages: must not be empty"),
         Bad("not_utf8",
             "input {chat {format: 'chatml' messages {role: 'user' content: "
             "'a\\377'}}}",
-            "chat.messages[0].content: invalid UTF-8 at byte 1"),
+            "input.chat.messages[0].content: invalid UTF-8 at byte 1"),
         Bad("role",
             "input {chat {format: 'chatml' messages {role: '<|im_end|>' "
             "content: 'a'}}}",
-            "chat: messages[0].role: must be 1 to 32 letters, digits, '_' or "
+            "input.chat.messages[0].role: must be 1 to 32 letters, digits, '_' "
+            "or "
             "'-', got \"<|im_end|>\""),
         Bad("special",
             std::string("input {parse_special: true chat {format: 'chatml' ") +
                 kHello + "}}",
-            "chat: add_special_tokens and parse_special must not be set with "
-            "chat"),
+            "input.parse_special: must not be set with chat"),
         Bad("too_many_messages",
             std::string("input {chat {format: 'chatml' ") + kHello + kHello +
                 kHello + kHello + kHello + kHello + "}}",
-            "chat.messages: got 6, limit 5"),
-        BadInput{"unfit_tokenizer",
-                 std::string("input {chat {format: 'chatml' ") + kHello + "}}",
-                 Code::kFailedPrecondition,
-                 "chat: chat format 'chatml' needs the special token "
-                 "\"<|im_start|>\", which this tokenizer does not have"},
+            "input.chat.messages: got 6, limit 5"),
         BadInput{
-            "no_tokenizer",
-            std::string("model: 'bare' input {chat {format: 'chatml' ") +
-                kHello + "}}",
+            "unfit_tokenizer",
+            std::string("input {chat {format: 'chatml' ") + kHello + "}}",
             Code::kFailedPrecondition,
-            "chat: model 'bare' takes no text (it is bare); send token_ids"}),
+            "input.chat.format: chat format 'chatml' needs the special token "
+            "\"<|im_start|>\", which this tokenizer does not have"},
+        BadInput{"no_tokenizer",
+                 std::string("model: 'bare' input {chat {format: 'chatml' ") +
+                     kHello + "}}",
+                 Code::kFailedPrecondition,
+                 "input.chat: model 'bare' takes no text (it is bare); send "
+                 "token_ids"}),
     Name);
 
 INSTANTIATE_TEST_SUITE_P(
     Generate, ConvertBadInput,
     ::testing::Values(
         Bad("no_length", "generate {}",
-            "max_new_tokens: must be at least 1, got 0"),
+            "generate.max_new_tokens: must be at least 1, got 0"),
         Bad("negative_length", "generate {max_new_tokens: -3}",
-            "max_new_tokens: must be at least 1, got -3"),
+            "generate.max_new_tokens: must be at least 1, got -3"),
         Bad("over_limit", "generate {max_new_tokens: 41}",
-            "max_new_tokens: got 41, limit 40"),
+            "generate.max_new_tokens: got 41, limit 40"),
         Bad("huge", "generate {max_new_tokens: 2147483647}",
-            "max_new_tokens: got 2147483647, limit 40"),
+            "generate.max_new_tokens: got 2147483647, limit 40"),
         Bad("over_context",
             "generate {max_new_tokens: 30} input {text: '" +
                 std::string(35, 'a') + "'}",
-            "max_new_tokens: 30 and 35 prompt tokens exceed the "
+            "generate.max_new_tokens: 30 and 35 prompt tokens exceed the "
             "model's context of 64"),
         Bad("temperature_nan",
             "generate {max_new_tokens: 1 sampling {temperature: nan}}",
-            "sampling.temperature: must be finite and >= 0, got nan"),
+            "generate.sampling.temperature: must be finite and >= 0, got nan"),
         Bad("temperature_inf",
             "generate {max_new_tokens: 1 sampling {temperature: inf}}",
-            "sampling.temperature: must be finite and >= 0, got inf"),
+            "generate.sampling.temperature: must be finite and >= 0, got inf"),
         Bad("temperature_negative",
             "generate {max_new_tokens: 1 sampling {temperature: -0.5}}",
-            "sampling.temperature: must be finite and >= 0, got -0.5"),
+            "generate.sampling.temperature: must be finite and >= 0, got -0.5"),
         Bad("top_p_zero", "generate {max_new_tokens: 1 sampling {top_p: 0}}",
-            "sampling.top_p: must be in (0, 1], got 0"),
+            "generate.sampling.top_p: must be in (0, 1], got 0"),
         Bad("top_p_nan", "generate {max_new_tokens: 1 sampling {top_p: nan}}",
-            "sampling.top_p: must be in (0, 1], got nan"),
+            "generate.sampling.top_p: must be in (0, 1], got nan"),
         Bad("top_p_over", "generate {max_new_tokens: 1 sampling {top_p: 1.5}}",
-            "sampling.top_p: must be in (0, 1], got 1.5"),
+            "generate.sampling.top_p: must be in (0, 1], got 1.5"),
         Bad("top_k", "generate {max_new_tokens: 1 sampling {top_k: -1}}",
-            "sampling.top_k: must be >= 0, got -1"),
+            "generate.sampling.top_k: must be >= 0, got -1"),
         Bad("empty_stop", "generate {max_new_tokens: 1 stop_strings: ''}",
-            "stop_strings[0]: must be 1 to 1024 bytes, got 0"),
+            "generate.stop_strings[0]: must be 1 to 1024 bytes, got 0"),
         BadInput{"stop_id", "generate {max_new_tokens: 1 stop_token_ids: 257}",
                  Code::kOutOfRange,
-                 "stop_token_ids[0]: 257 is outside [0, 257)"},
+                 "generate.stop_token_ids[0]: 257 is outside [0, 257)"},
         BadInput{"stop_without_tokenizer",
                  "model: 'bare' input {token_ids {ids: 1}} generate "
                  "{max_new_tokens: 1 stop_strings: 'a'}",
                  Code::kFailedPrecondition,
-                 "stop_strings: model 'bare' takes no text (it is bare); use "
+                 "generate.stop_strings: model 'bare' takes no text (it is "
+                 "bare); use "
                  "stop_token_ids"}),
     Name);
 
@@ -399,14 +485,16 @@ INSTANTIATE_TEST_SUITE_P(
             "arms {name: 'a' " + kTop + kTop + kTop + kTop + "}",
             "arms[0].disruptions: got 4, limit 3"),
         Bad("overlap", "arms {name: 'a' " + kTop + kTop + "}",
-            "arms[0].disruptions[1] overlaps disruptions[0] at layer 0, Q, "
+            "arms[0].disruptions[1]: overlaps arms[0].disruptions[0] at layer "
+            "0, Q, "
             "head 0"),
         Bad("overlap_of_groupings",
             "arms {name: 'a' disruptions {top_k {k: 1} tensors: QKV_TENSOR_K "
             "heads: 1} disruptions {top_k {k: 1} tensors: QKV_TENSOR_K heads: "
             "2 "
             "heads: 3 layers: 2 kv_grouping: QUERY_HEAD}}",
-            "arms[0].disruptions[1] overlaps disruptions[0] at layer 2, K, "
+            "arms[0].disruptions[1]: overlaps arms[0].disruptions[0] at layer "
+            "2, K, "
             "head 2"),
         Bad("preset", "arms {name: 'a' preset {name: 'rope_with_llm/gpt5'}}",
             "arms[0].preset.name: unknown preset 'rope_with_llm/gpt5' (one of "
@@ -416,7 +504,7 @@ INSTANTIATE_TEST_SUITE_P(
             "rope_with_llm/gemma2, rope_with_llm/gemma2/control)"),
         Bad("preset_too_wide",
             "arms {name: 'a' preset {name: 'rope_with_llm/gemma2'}}",
-            "arms[0].preset(rope_with_llm/gemma2).top_k.k: 22 exceeds head_dim "
+            "arms[0].preset: rope_with_llm/gemma2.top_k.k: 22 exceeds head_dim "
             "8"),
         BadInput{"variant_unknown", "arms {name: 'a' model: 'x'}",
                  Code::kNotFound,

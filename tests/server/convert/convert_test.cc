@@ -176,7 +176,7 @@ TEST(ConvertTest, UnknownFieldsAreAnErrorOnlyWhenStrict) {
   request.set_strict(true);
   const auto strict = ConvertAnalyze(request, models.Context());
   EXPECT_EQ(strict.status(), absl::InvalidArgumentError(
-                                 "Arm: unknown field 99 (strict is set)"));
+                                 "arms[0]: unknown field 99 (strict is set)"));
 }
 
 TEST(ConvertTest, RulesMayShareALayerWhereHeadsDiffer) {
@@ -298,17 +298,16 @@ TEST(ConvertScoreTest, BadPairs) {
       "pairs {context {text: 'a'} continuation {text: 'b'}}";
   EXPECT_EQ(message(""), "pairs: must not be empty");
   EXPECT_EQ(message(good + good + good), "pairs: got 3, limit 2");
-  EXPECT_EQ(
-      message(good + "pairs {continuation {text: 'b'}}"),
-      "pairs[1].context.input: exactly one of text, token_ids and chat must "
-      "be set");
+  EXPECT_EQ(message(good + "pairs {continuation {text: 'b'}}"),
+            "pairs[1].context: exactly one of text, token_ids and chat must "
+            "be set");
   EXPECT_EQ(message("pairs {context {text: ''} continuation {text: 'b'}}"),
             "pairs[0].context: must have at least 1 token");
   EXPECT_EQ(message("pairs {context {text: 'a'} continuation {text: '\\377'}}"),
             "pairs[0].continuation.text: invalid UTF-8 at byte 0");
   EXPECT_EQ(message("pairs {context {token_ids {ids: 300}} continuation "
                     "{text: 'b'}}"),
-            "pairs[0].context.token_ids[0]: 300 is outside [0, 257)");
+            "pairs[0].context.token_ids.ids[0]: 300 is outside [0, 257)");
   EXPECT_EQ(message("pairs {context {text: '" + std::string(64, 'a') +
                     "'} continuation {text: 'b'}}"),
             "pairs[0]: 65 tokens exceed the model's context of 64");

@@ -101,10 +101,11 @@ TEST(ConvertVision, BadRulesAreNamed) {
             field + ".tower: the input has no images");
   EXPECT_EQ(message(Convert(kNoImage + rule(""), "bare")),
             field + ".tower: the model has no vision tower");
-  EXPECT_EQ(message(Convert(kOneImage + rule("} disruptions {tower: VISION "
-                                             "bottom_k {k: 1} layers: 1"))),
-            "arms[0].disruptions[1] overlaps disruptions[0] at layer 1, Q, "
-            "head 0");
+  EXPECT_EQ(
+      message(Convert(kOneImage + rule("} disruptions {tower: VISION "
+                                       "bottom_k {k: 1} layers: 1"))),
+      "arms[0].disruptions[1]: overlaps arms[0].disruptions[0] at layer 1, Q, "
+      "head 0");
   EXPECT_EQ(message(Convert(std::string(kOneImage) +
                             "arms {name: 'a' disruptions {tower: 3 "
                             "top_k {k: 1}}}")),
@@ -151,8 +152,9 @@ TEST(ConvertVision, PatchesWithoutValuesAreRefused) {
   const auto converted = Convert(
       "input {token_ids {ids: 200} "
       "images {patches {frames: 1 rows: 2 columns: 2}}}");
-  EXPECT_EQ(converted.status().message(),
-            "images[0]: patches: expected 4 values (4 patches of 1), got 0");
+  EXPECT_EQ(
+      converted.status().message(),
+      "input.images[0]: patches: expected 4 values (4 patches of 1), got 0");
 }
 
 TEST(ConvertVision, OfRequestsThatDoNotAskNothingIsCaptured) {

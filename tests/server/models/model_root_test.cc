@@ -2,17 +2,22 @@
 #include "server/models/model_root.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <sstream>
 #include <string>
 
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/common/descriptors.h"
 #include "tests/temp_folder.h"
 
 namespace qk {
@@ -182,6 +187,45 @@ TEST_F(ModelRootTest, S8_WhatIsPinnedCannotBeSwapped) {
   EXPECT_EQ(Read((*file)->path()), "inside");
   EXPECT_EQ(Read((*folder)->path() + "/model.safetensors"), "weights");
   EXPECT_EQ(CodeOf("a.gguf"), StatusCode::kPermissionDenied);
+}
+
+TEST_F(ModelRootTest, R22_AModelKeepsToItsShareOfDescriptors) {
+  const auto pin = [this](int max_files) {
+    return (*ModelRoot::Open(top_ / "root", max_files))->Pin("folder").status();
+  };
+  EXPECT_EQ(pin(2), absl::OkStatus());
+  const absl::Status refused = pin(1);
+  EXPECT_EQ(refused.code(), StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(refused.message()),
+              ::testing::HasSubstr("raise its limit on open files"));
+}
+
+TEST(DescriptorsTest, R22_EveryKindHasAShare) {
+  for (const int limit : {64, 300, 1024, 16384, 1 << 20}) {
+    const DescriptorShares shares = ShareDescriptors(limit);
+    EXPECT_GE(shares.results, 2) << limit;
+    EXPECT_GE(shares.models, 4) << limit;
+    EXPECT_GE(shares.own, 8) << limit;
+    EXPECT_GE(shares.connections_end, limit / 2) << limit;
+    EXPECT_EQ(
+        shares.results + shares.models + shares.own + shares.connections_end,
+        limit);
+  }
+}
+
+TEST(DescriptorsTest, R22_TheLimitIsRaisedAsFarAsItMay) {
+  rlimit before = {};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  rlimit less = before;
+  less.rlim_cur = std::min<rlim_t>(200, before.rlim_max);
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &less), 0);
+  const rlim_t most =
+      std::min<rlim_t>(before.rlim_max, std::numeric_limits<int>::max());
+  EXPECT_EQ(static_cast<rlim_t>(RaiseDescriptorLimit()), most);
+  rlimit after = {};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &after), 0);
+  EXPECT_EQ(after.rlim_cur, before.rlim_max);
+  setrlimit(RLIMIT_NOFILE, &before);
 }
 
 TEST_F(ModelRootTest, TheRootMustBeAFolder) {

@@ -229,7 +229,7 @@ TEST_F(SharesTest, R26_ARunTakesItsRoomWhenItIsNext) {
   EXPECT_FALSE(second.outcome->finished);
   EXPECT_EQ(free, 0);
   free = 1;
-  scheduler_->RoomFreed();
+  scheduler_->RoomSignal()();
   RunAll();
   EXPECT_TRUE(StatusOf(second).ok());
 }
