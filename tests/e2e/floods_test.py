@@ -14,8 +14,8 @@ from certificates import (Authority, client_context, client_flags,
 from processes import (PATIENCE_S, PATIENT, Server, metrics, open_files,
                        status_bytes, wait_until)
 from raw_grpc import (ACK, CANCEL, DATA, END_HEADERS, END_STREAM, HEADERS,
-                      PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE, call_headers,
-                      connect, frame, string)
+                      PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+                      call_headers, connect, frame, string)
 from server_case import MIB, ServerCase
 
 CONTINUATION = 9
