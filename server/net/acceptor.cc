@@ -25,6 +25,8 @@ namespace {
 
 // Pause before the next try while there are no descriptors.
 constexpr int kRetryMs = 10;
+// Others are looked after in between.
+constexpr int kAcceptAtOnce = 64;
 constexpr absl::Duration kLogEvery = absl::Seconds(1);
 
 absl::Status SystemError(const char* what) {
@@ -143,6 +145,8 @@ void Acceptor::Start(ConnectionHandler on_connection,
 void Acceptor::Stop() {
   if (stop_event_ >= 0) eventfd_write(stop_event_, 1);
   if (thread_.joinable()) thread_.join();
+  for (const Waiting& waiting : waiting_) close(waiting.fd);
+  waiting_.clear();
   MutexLock lock(&mutex_);
   for (int fd : listeners_) close(fd);
   listeners_.clear();
@@ -160,11 +164,13 @@ void Acceptor::Loop() {
     for (int fd : listeners_) polled.push_back({fd, POLLIN, 0});
   }
   for (;;) {
-    poll(polled.data(), polled.size(), -1);
+    poll(polled.data(), polled.size(),
+         waiting_.empty() ? -1 : EndedConnections::kTickMs);
+    HandOverWaiting();
     bool short_of_descriptors = false;
     for (size_t i = 1; i < polled.size(); ++i) {
       if (polled[i].revents != 0) {
-        short_of_descriptors |= !AcceptAll(polled[i].fd);
+        short_of_descriptors |= !AcceptSome(polled[i].fd);
       }
     }
     if (short_of_descriptors) poll(polled.data(), 1, kRetryMs);
@@ -172,8 +178,8 @@ void Acceptor::Loop() {
   }
 }
 
-bool Acceptor::AcceptAll(int listener) {
-  for (;;) {
+bool Acceptor::AcceptSome(int listener) {
+  for (int i = 0; i < kAcceptAtOnce; ++i) {
     sockaddr_storage peer = {};
     socklen_t size = sizeof(peer);
     const int fd = accept4(listener, reinterpret_cast<sockaddr*>(&peer), &size,
@@ -190,11 +196,38 @@ bool Acceptor::AcceptAll(int listener) {
     if (probe) {
       on_probe_(listener, fd);
     } else if (fd < descriptors_end_) {
-      connections_->Add(fd, peer);
-      on_connection_(listener, fd);
+      HandOver({listener, fd, peer});
     } else {
       close(fd);
       CountShed();
+    }
+  }
+  return true;
+}
+
+void Acceptor::HandOver(const Waiting& connection) {
+  if (ended_.TooMany(connection.peer, MonotonicNow())) {
+    waiting_.push_back(connection);
+    return;
+  }
+  ended_.Add(connection.fd, connection.peer);
+  connections_->Add(connection.fd, connection.peer);
+  on_connection_(connection.listener, connection.fd);
+}
+
+void Acceptor::HandOverWaiting() {
+  const absl::Time now = MonotonicNow();
+  if (now - waiting_seen_ < absl::Milliseconds(EndedConnections::kTickMs)) {
+    return;
+  }
+  waiting_seen_ = now;
+  std::deque<Waiting> waiting;
+  waiting.swap(waiting_);
+  for (const Waiting& connection : waiting) {
+    if (PeerHasClosed(connection.fd)) {
+      close(connection.fd);
+    } else {
+      HandOver(connection);
     }
   }
 }

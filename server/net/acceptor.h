@@ -2,13 +2,15 @@
 //
 // gRPC's own listener stops accepting for good once it runs out of file
 // descriptors (CVE-2023-4785). This one closes at once the connections that
-// would use what is reserved for other things.
+// would use what is reserved for other things, and lets an address wait whose
+// ended connections gRPC has yet to free.
 #ifndef QKSCOPE_SERVER_NET_ACCEPTOR_H_
 #define QKSCOPE_SERVER_NET_ACCEPTOR_H_
 
 #include <sys/socket.h>
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <limits>
 #include <memory>
@@ -24,6 +26,7 @@
 #include "engine/base/mutex.h"
 #include "server/common/log.h"
 #include "server/net/connections.h"
+#include "server/net/ended_connections.h"
 
 namespace qk {
 
@@ -68,7 +71,18 @@ class Acceptor {
   bool listening() const ABSL_LOCKS_EXCLUDED(mutex_);
   void Loop();
   // Returns false if there are no descriptors left; try again later.
-  bool AcceptAll(int listener);
+  bool AcceptSome(int listener);
+  struct Waiting {
+    int listener = -1;
+    int fd = -1;
+    sockaddr_storage peer = {};
+  };
+  // Hands the connection over or, if its address has too many that have ended,
+  // lets it wait.
+  void HandOver(const Waiting& connection);
+  // Once a tick: hands over those that need not wait any longer, in order, and
+  // closes those that have ended.
+  void HandOverWaiting();
   void CountShed();
 
   Connections* const connections_;
@@ -79,6 +93,9 @@ class Acceptor {
   ConnectionHandler on_connection_;
   ConnectionHandler on_probe_;
   // The thread's own.
+  EndedConnections ended_;
+  std::deque<Waiting> waiting_;
+  absl::Time waiting_seen_ = absl::InfinitePast();
   int64_t shed_ = 0;  // since the last log line
   absl::Time shed_logged_ = absl::InfinitePast();
 

@@ -11,11 +11,11 @@ import unittest
 
 from certificates import (Authority, client_context, client_flags,
                           tls_connect)
-from processes import (PATIENCE_S, PATIENT, Server, metrics, status_bytes,
-                       wait_until)
+from processes import (PATIENCE_S, PATIENT, Server, metrics, open_files,
+                       status_bytes, wait_until)
 from raw_grpc import (ACK, CANCEL, DATA, END_HEADERS, END_STREAM, HEADERS,
-                      PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE, call_headers,
-                      connect, frame, string)
+                      PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+                      call_headers, connect, frame, string)
 from server_case import MIB, ServerCase
 
 CONTINUATION = 9
@@ -274,6 +274,26 @@ class FloodsTest(ServerCase):
         self.await_metrics(server, "cut connections", lambda values: (
             values["qkscope_connections_cut_total"][""] > 0))
         self.assert_bounded("100,000 calls without a message", server, before)
+
+    def test_s13_connections_that_end_at_once(self):
+        # Each is below every limit on a connection, and takes the server longer
+        # than the client: without a limit on those that have ended, this costs
+        # 400 MiB and thousands of descriptors.
+        server = self.start_guarded()
+        before = self.peak(server)
+        descriptors = []
+        burst = b"".join(resets(number) + open_calls(number + 10)
+                         for number in range(0, 300, 20))
+        for number in range(4000):
+            flood = Flood(server)
+            flood.send(burst)
+            flood.close()
+            if number % 100 == 0:
+                descriptors.append(open_files(server.process.pid))
+        start = time.monotonic()
+        self.assert_bounded("connections that end at once", server, before)
+        print(f"S13: at most {max(descriptors)} descriptors; then a call in "
+              f"{time.monotonic() - start:.1f} s")
 
     def test_s13_messages_without_an_end(self):
         server = self.start_guarded()

@@ -1,5 +1,5 @@
-"""Clients of mixed_soak_test.py whose every answer is compared with the one that
-the same request gets alone."""
+"""Clients of mixed_soak_test.py whose every answer is compared with the one
+that the same request gets alone."""
 
 import os
 import pathlib

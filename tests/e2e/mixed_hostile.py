@@ -14,6 +14,7 @@ import grpc
 from floods_test import (Flood, HalfMessages, bombs, endless_headers,
                          open_calls, resets)
 from mixed_checked import asks
+from mixed_requests import analysis_lines
 from raw_grpc import DATA, END_STREAM, HEADERS, RST_STREAM, Connection, connect
 from stubs import analysis
 
@@ -35,13 +36,13 @@ def cancels(crowd, kind, user, number):
             for _ in range(draw.randrange(6)):
                 next(call)
             call.cancel()
-            crowd.count(kind, "good")
+            crowd.count(kind, "done")
         except StopIteration:
             crowd.count(kind, "whole")
         except grpc.RpcError as failure:
             crowd.failed(kind, failure)
 
-    crowd.repeat(step, lambda: crowd.counted(kind))
+    crowd.repeat(step, lambda: crowd.counted(kind, "done"))
     client.close()
 
 
@@ -63,7 +64,7 @@ def killed(crowd, kind, user, number):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        crowd.count(kind, "good")
+        crowd.count(kind, "done")
         crowd.pause(draw.uniform(0.3, 1))
 
     crowd.repeat(step)
@@ -89,7 +90,7 @@ def stops_reading(crowd, kind, user, number):
             while ended < 4:
                 kind_of, flags, _, _ = connection.read()
                 if kind_of == DATA:
-                    crowd.count(kind, "good")
+                    crowd.count(kind, "done")
                     # In a long run the server gives up first.
                     crowd.pause(draw.uniform(0.5, 60))
                     break
@@ -100,44 +101,81 @@ def stops_reading(crowd, kind, user, number):
             crowd.count(kind, "cut")
         connection.close()
 
-    crowd.repeat(step, lambda: crowd.counted(kind))
+    crowd.repeat(step, lambda: crowd.counted(kind, "done"))
+
+
+def _events(body):
+    """The messages in the bytes of a call's answer."""
+    out = []
+    while body:
+        size = int.from_bytes(body[1:5], "big")
+        out.append(analysis.AnalyzeEvent.FromString(bytes(body[5:5 + size])))
+        body = body[5 + size:]
+    return out
+
+
+class _Busy:
+    """A connection that keeps many calls going: whenever one ends, another
+    begins. The answers of some of them are compared."""
+
+    CALLS, ALL, COMPARED = 48, 4000, 16
+
+    def __init__(self, crowd, kind, user, draw):
+        self.crowd, self.kind, self.draw = crowd, kind, draw
+        self.bearer = crowd.bearer(user)
+        self.messages = [request.SerializeToString()
+                         for _, request in crowd.asked["analyze"]]
+        self.connection = Connection(connect(crowd.address))
+        self.begun = self.ended = 0
+        self.watched = {}
+
+    def begin(self):
+        index = self.draw.randrange(len(self.messages))
+        stream = self.connection.start(_ANALYZE, self.messages[index],
+                                       self.bearer)
+        if self.begun % self.COMPARED == 0:
+            self.watched[stream] = index, bytearray()
+        self.begun += 1
+
+    def end(self, stream):
+        self.ended += 1
+        self.crowd.count(self.kind, "done")
+        index, body = self.watched.pop(stream, (0, b""))
+        events = _events(body)
+        if events and events[-1].HasField("finished"):
+            self.crowd.compare(self.kind, "analyze", index,
+                               analysis_lines(events))
+        if not self.crowd.over() and self.begun < self.ALL:
+            self.begin()
+
+    def work(self):
+        for _ in range(self.CALLS):
+            self.begin()
+        while self.ended < self.begun:
+            kind, flags, stream, payload = self.connection.read()
+            if kind == DATA and payload:
+                # A long answer needs more than the first window.
+                self.connection.take(len(payload), stream)
+                if stream in self.watched:
+                    self.watched[stream][1].extend(payload)
+            if kind == RST_STREAM or (kind in (DATA, HEADERS)
+                                      and flags & END_STREAM):
+                self.end(stream)
 
 
 def asks_at_once(crowd, kind, user, number):
-    """Keeps many calls going: whenever one ends, another begins."""
     draw = random.Random(number)
-    messages = [request.SerializeToString()
-                for _, request in crowd.asked["analyze"]]
 
     def step(_):
-        connection = Connection(connect(crowd.address))
-        begun = 0
-        for _ in range(48):
-            connection.start(_ANALYZE, draw.choice(messages),
-                             crowd.bearer(user))
-            begun += 1
-        ended = 0
+        busy = _Busy(crowd, kind, user, draw)
         try:
-            while ended < begun:
-                kind_of, flags, stream, payload = connection.read()
-                if kind_of == DATA and payload:
-                    connection.take(len(payload))
-                    # A long answer needs more than the first window.
-                    connection.take(len(payload), stream)
-                if kind_of == RST_STREAM or (kind_of in (DATA, HEADERS)
-                                             and flags & END_STREAM):
-                    ended += 1
-                    crowd.count(kind, "good")
-                    if not crowd.over() and begun < 4000:
-                        connection.start(_ANALYZE, draw.choice(messages),
-                                         crowd.bearer(user))
-                        begun += 1
+            busy.work()
         except ConnectionError:
             # With so many calls it is cut while others flood (OpenCalls).
             crowd.count(kind, "cut")
-        connection.close()
+        busy.connection.close()
 
-    crowd.repeat(step)
+    crowd.repeat(step, lambda: crowd.counted(kind))
 
 
 def strangers(crowd, kind, number):
@@ -158,7 +196,7 @@ def floods(crowd, kind, number):
         for burst in range(0, 300, 10):
             if not flood.send(make(burst)):
                 break
-        crowd.count(kind, "cut" if flood.cuts else "good")
+        crowd.count(kind, "cut" if flood.cuts else "done")
         flood.close()
         crowd.pause(0.05)
 
@@ -174,7 +212,7 @@ def half_messages(crowd, kind):
             sender = HalfMessages(target, 4)
             for _ in range(400):
                 sender.step()
-            crowd.count(kind, "good")
+            crowd.count(kind, "done")
         except ConnectionError:
             crowd.count(kind, "cut")
         if sender is not None:
@@ -191,7 +229,7 @@ def silent(crowd, kind, address):
     def step(_):
         sockets = [socket.create_connection((host, int(port)))
                    for _ in range(40)]
-        crowd.count(kind, "good", len(sockets))
+        crowd.count(kind, "done", len(sockets))
         while sockets and not crowd.over():
             for ready in select.select(sockets, [], [], 0.2)[0]:
                 try:
@@ -214,13 +252,13 @@ def scrapes(crowd, kind):
         with urllib.request.urlopen(f"http://{crowd.metrics_address}/metrics",
                                     timeout=600) as answer:
             if b"qkscope_build_info" in answer.read():
-                crowd.count(kind, "good")
+                crowd.count(kind, "done")
         crowd.pause(0.3)
 
-    crowd.repeat(step, lambda: crowd.counted(kind))
+    crowd.repeat(step, lambda: crowd.counted(kind, "done"))
 
 
-# (client, its arguments), in a process each.
+# (client, its arguments); each list has a process.
 CLIENTS = [
     *((cancels, "cancelled", "fickle", i) for i in range(2)),
     *((killed, "killed", "killed", i) for i in range(2)),

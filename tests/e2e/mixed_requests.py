@@ -9,6 +9,7 @@ from google.protobuf import text_format
 
 from stubs import analysis, analysis_grpc, error, spec
 
+_BUSY = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 # One character of printable ASCII per token, and two tokens that merge some.
 _PRINTABLE = [chr(code) for code in range(33, 127)] + ["\u0120"]
 TOKENIZER = {
@@ -239,9 +240,9 @@ def _many_lines(events):
         if kind == "prompt":
             prompts.setdefault(event.prompt.id, []).append(event.prompt.event)
         elif kind == "error":
-            busy = event.error.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
-            rest.append(f"{'busy' if busy else 'error'} {event.error.id} "
-                        f"{event.error.code} {event.error.message}")
+            name = "busy" if event.error.code == _BUSY else "error"
+            rest.append(f"{name} {event.error.id} {event.error.code} "
+                        f"{event.error.message}")
         else:
             rest.append(_line(kind, event))
     return [f"{name} {line}" for name, of_prompt in prompts.items()

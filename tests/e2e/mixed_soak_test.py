@@ -275,9 +275,10 @@ class MixedSoakTest(ServerCase):
 
         def times(report):
             ms = sorted(1e3 * t for t in report["times"])
-            return ", ".join(f"{name} {ms[min(len(ms) - 1, int(len(ms) * p))]:.1f}"
-                             for name, p in (("p50", .5), ("p99", .99),
-                                             ("max", 1))) + f" of {len(ms)}"
+            return ", ".join(
+                f"{name} {ms[min(len(ms) - 1, int(len(ms) * part))]:.1f}"
+                for name, part in (("p50", .5), ("p99", .99), ("max", 1))
+                ) + f" of {len(ms)}"
         print("small request, ms: alone", times(quiet["probe"]), "; in the "
               "crowd", times(reports["probe"]))
         print("resident MiB, descriptors, threads:",
