@@ -102,6 +102,7 @@ TEST_F(HostWorkTest, R24_UsersTakeTurns) {
   const std::vector<std::string> order = AwaitOrder(6);
   // Whoever comes fresh goes before all that a flood has sent.
   EXPECT_EQ(order[0], "b");
+  work_.reset();  // its tasks use what is above
 }
 
 TEST_F(HostWorkTest, R24_OneUserLeavesAPlace) {
@@ -116,6 +117,7 @@ TEST_F(HostWorkTest, R24_OneUserLeavesAPlace) {
   ASSERT_TRUE(Post(b, kSmall, Note("b")).ok());
   EXPECT_EQ(AwaitOrder(1), std::vector<std::string>{"b"});
   gate.Open();
+  work_.reset();  // its tasks use what is above
 }
 
 // A long task is parked for another user's, and for a short one of its own
@@ -140,6 +142,7 @@ TEST_F(HostWorkTest, R24_LongWorkIsParked) {
   begun.Open();
   const std::vector<std::string> order = AwaitOrder(3);
   EXPECT_EQ(order.back(), "long");
+  work_.reset();  // its tasks use what is above
 }
 
 TEST_F(HostWorkTest, R24_BytesOfMessagesAreBounded) {
@@ -163,6 +166,7 @@ TEST_F(HostWorkTest, R24_BytesOfMessagesAreBounded) {
   EXPECT_TRUE(Post(b, kSmall, Note("b")).ok());
   gate.Open();
   AwaitOrder(1);
+  work_.reset();  // its tasks use what is above
 }
 
 TEST_F(HostWorkTest, R24_LargeMessagesAreReadAFewAtATime) {
@@ -190,6 +194,7 @@ TEST_F(HostWorkTest, R24_LargeMessagesAreReadAFewAtATime) {
   gate.Open();
   AwaitOrder(12);
   EXPECT_EQ(most, 2);
+  work_.reset();  // its tasks use what is above
 }
 
 TEST_F(HostWorkTest, R24_WorkIsCharged) {
@@ -252,6 +257,7 @@ TEST_F(HostWorkTest, R27_TheBudgetIsLookedAtAgainBeforeTheWork) {
   AwaitOrder(16);
   EXPECT_EQ(done, 1);
   EXPECT_EQ(refused, 15);
+  work_.reset();  // its tasks use what is above
 }
 
 TEST_F(HostWorkTest, ThreadsAreBoundedAndWhatIsLeftRuns) {
