@@ -21,8 +21,8 @@ namespace qk {
 // Keeps the result of a pair's run until it ends.
 namespace {
 
-// Fails if the answer would be larger than clients accept.
-absl::Status CheckAnswerSize(const ConvertedScore& score, bool totals_only) {
+// A bound on the answer's size.
+int64_t AnswerBytes(const ConvertedScore& score, bool totals_only) {
   constexpr int64_t kResultBytes = 64;  // without the tokens
   constexpr int64_t kTokenBytes = 5;
   int64_t bytes = 0;
@@ -30,6 +30,11 @@ absl::Status CheckAnswerSize(const ConvertedScore& score, bool totals_only) {
     bytes += kResultBytes;
     if (!totals_only) bytes += kTokenBytes * spec.score->size();
   }
+  return bytes;
+}
+
+// Fails if the answer would be larger than clients accept.
+absl::Status CheckAnswerSize(int64_t bytes) {
   if (bytes <= kMaxAnswerBytes) return absl::OkStatus();
   return BadField(
       "pairs", absl::StrCat("the answer would have ", HumanBytes(bytes),
@@ -165,7 +170,8 @@ absl::Status ScoreCall::Prepare(const grpc::ByteBuffer& message,
   }
   if (!memory.ok()) return Refused(Refusal::kQueueFull, memory.status());
   QK_ASSIGN_OR_RETURN(ConvertedScore score, ConvertScore(request, *context));
-  QK_RETURN_IF_ERROR(CheckAnswerSize(score, request.totals_only()));
+  const int64_t answer_bytes = AnswerBytes(score, request.totals_only());
+  QK_RETURN_IF_ERROR(CheckAnswerSize(answer_bytes));
   MutexLock lock(&mutex_);
   if (finished_) return absl::CancelledError("the call has ended");
   memory_ = *std::move(memory);
@@ -186,6 +192,9 @@ absl::Status ScoreCall::Prepare(const grpc::ByteBuffer& message,
     QK_ASSIGN_OR_RETURN(run.run, Run::Create(std::move(spec), sink.get()));
     run.keep_alive = std::move(sink);
   }
+  answer_ = std::make_shared<UsageHold>();
+  runs->front().most_bytes = answer_bytes;
+  runs->front().answer = answer_;
   request_ = call_.MakeRequest(score.priority, [](int) {});
   request_->SetOnCancel([executor = run_parts_->executor,
                          weak = weak_from_this()](const absl::Status& why) {

@@ -65,6 +65,8 @@ class ScoreCall : public grpc::ServerUnaryReactor,
   // Prepare sets these.
   std::shared_ptr<ScheduledRequest> request_ ABSL_GUARDED_BY(mutex_);
   bool totals_only_ ABSL_GUARDED_BY(mutex_) = false;
+  // What the answer may use of the user's budget, until the call is gone.
+  std::shared_ptr<UsageHold> answer_ ABSL_GUARDED_BY(mutex_);
   ByteLease memory_ ABSL_GUARDED_BY(mutex_);  // of the request
   ByteLease room_ ABSL_GUARDED_BY(mutex_);    // of the answer
   CallRecord call_ ABSL_GUARDED_BY(mutex_);
