@@ -18,7 +18,7 @@ std::atomic<int64_t> g_taken = 0;
 // What the heap holds now, and the most that it has held since ResetPeak.
 std::atomic<int64_t> g_live = 0, g_peak = 0;
 
-void CountLive(int64_t bytes) {
+[[maybe_unused]] void CountLive(int64_t bytes) {
   const int64_t live = g_live += bytes;
   int64_t peak = g_peak;
   while (live > peak && !g_peak.compare_exchange_weak(peak, live)) {
