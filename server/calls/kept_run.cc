@@ -61,9 +61,6 @@ absl::StatusOr<std::shared_ptr<KeptResult>> KeptRun::Start(
   run->result_ = *result;
   run->memory_ = std::move(prepared.memory);
   prepared.scheduled.answer = std::move(answer);
-  if (prepared.scheduled.answer == nullptr) {
-    prepared.scheduled.least_bytes = prepared.scheduled.most_bytes = 0;
-  }
   run->request_ = std::move(call.request);
   DescribeRequest(run->request_, run->id_, &prepared.encoder);
   {

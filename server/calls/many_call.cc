@@ -87,19 +87,17 @@ void ManyCall::PostMessage(const grpc::ByteBuffer& bytes, bool held) {
     user = call_.user();
   }
   // Prompts of a used-up budget are refused one by one.
-  const absl::Status posted =
-      PostWork(*call_parts_, std::move(user), bytes, Budget::kNotNeeded,
-               [call = shared_from_this(), bytes,
-                held](const absl::Status&) -> HostWork::Then {
-                 const absl::Status status = Guarded(
-                     "read", [&] { return call->TakeMessage(bytes, held); });
-                 {
-                   MutexLock lock(&call->mutex_);
-                   call->working_ = false;
-                 }
-                 status.ok() ? call->Pump() : call->Refuse(status);
-                 return nullptr;
-               });
+  const auto call = shared_from_this();
+  const absl::Status posted = PostBegin(
+      *call_parts_, std::move(user), bytes, Budget::kNotNeeded,
+      [call, bytes, held] { return call->TakeMessage(bytes, held); },
+      [call](const absl::Status& status) {
+        {
+          MutexLock lock(&call->mutex_);
+          call->working_ = false;
+        }
+        status.ok() ? call->Pump() : call->Refuse(status);
+      });
   if (!posted.ok()) Refuse(posted);
 }
 

@@ -8,6 +8,7 @@
 #include "engine/base/monotonic.h"
 #include "engine/model/model.h"
 #include "server/calls/model_info.h"
+#include "server/calls/post_work.h"
 #include "server/common/delay_point.h"
 #include "server/common/refusal.h"
 #include "server/common/text.h"
@@ -48,11 +49,9 @@ pb::Manifest ManifestOf(const ServerDescription& server,
 // expanded and as the engine reads it.
 absl::StatusOr<ByteLease> TakeMemory(const RunParts& parts, const User& user,
                                      const ConvertedRequest& request) {
-  auto lease = parts.requests->Take(
-      user.alias, 2 * static_cast<int64_t>(request.expanded.SpaceUsedLong()));
-  if (lease.ok()) return lease;
-  return Refused(Refusal::kQueueFull,
-                 absl::ResourceExhaustedError(lease.status().message()));
+  return TakeBytes(parts.requests, user,
+                   2 * static_cast<int64_t>(request.expanded.SpaceUsedLong()),
+                   Refusal::kQueueFull);
 }
 
 }  // namespace

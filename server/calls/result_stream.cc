@@ -6,7 +6,6 @@
 #include "engine/base/check.h"
 #include "qkscope/v1/analysis.grpc.pb.h"
 #include "server/calls/kept_run.h"
-#include "server/calls/post_work.h"
 #include "server/calls/prepared_run.h"
 #include "server/common/delay_point.h"
 #include "server/common/guarded.h"
@@ -21,47 +20,16 @@ ResultStream::ResultStream(const ServerCore* core,
                            const char* method)
     : EventStream(&core->call, context, method), core_(core) {}
 
-ResultStream* ResultStream::Start(const std::shared_ptr<ResultStream>& stream,
-                                  const grpc::ByteBuffer& message,
-                                  Budget budget, Begin begin) {
-  stream->self_ = stream;
-  const absl::Status status =
-      Guarded("accept", [&] { return stream->Accept(message, budget, begin); });
-  if (!status.ok()) stream->Refuse(status);
-  return stream.get();
-}
-
-absl::Status ResultStream::Accept(const grpc::ByteBuffer& message,
-                                  Budget budget, Begin begin) {
-  std::shared_ptr<const User> user;
-  {
-    MutexLock lock(&mutex_);
-    QK_RETURN_IF_ERROR(call_.Open());
-    // A run has the same deadline, so it ends with the stream.
-    deadline_ = call_.deadline();
-    user = call_.user();
-  }
-  call_parts_->calls->Register(weak_from_this());
-  const auto stream =
-      std::static_pointer_cast<ResultStream>(shared_from_this());
-  return PostWork(
-      *call_parts_, std::move(user), message, budget,
-      [stream, message, begin](const absl::Status& may) -> HostWork::Then {
-        const absl::Status status =
-            may.ok() ? Guarded("Begin",
-                               [&] { return (stream.get()->*begin)(message); })
-                     : may;
-        status.ok() ? stream->Pump() : stream->Refuse(status);
-        return nullptr;
-      });
-}
-
 ResultStream* ResultStream::GetResult(const ServerCore* core,
                                       grpc::CallbackServerContext* context,
                                       const grpc::ByteBuffer& request) {
   std::shared_ptr<ResultStream> stream(
       new ResultStream(core, context, "GetResult"));
-  return Start(stream, request, Budget::kNotNeeded, &ResultStream::BeginResult);
+  stream->Accept(request, Budget::kNotNeeded,
+                 [s = stream.get()](const grpc::ByteBuffer& bytes) {
+                   return s->BeginResult(bytes);
+                 });
+  return stream.get();
 }
 
 ResultStream* ResultStream::Analyze(const ServerCore* core,
@@ -69,7 +37,11 @@ ResultStream* ResultStream::Analyze(const ServerCore* core,
                                     const grpc::ByteBuffer& request) {
   std::shared_ptr<ResultStream> stream(
       new ResultStream(core, context, "Analyze"));
-  return Start(stream, request, Budget::kNeeded, &ResultStream::BeginAnalyze);
+  stream->Accept(request, Budget::kNeeded,
+                 [s = stream.get()](const grpc::ByteBuffer& bytes) {
+                   return s->BeginAnalyze(bytes);
+                 });
+  return stream.get();
 }
 
 absl::Status ResultStream::BeginResult(const grpc::ByteBuffer& bytes) {

@@ -10,7 +10,6 @@
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
 #include "server/calls/event_stream.h"
-#include "server/calls/post_work.h"
 #include "server/results/result_store.h"
 
 namespace qk {
@@ -31,13 +30,6 @@ class ResultStream : public EventStream {
  private:
   ResultStream(const ServerCore* core, grpc::CallbackServerContext* context,
                const char* method);
-  // What to do with the request's message when it is the user's turn.
-  using Begin = absl::Status (ResultStream::*)(const grpc::ByteBuffer& message);
-  static ResultStream* Start(const std::shared_ptr<ResultStream>& stream,
-                             const grpc::ByteBuffer& message, Budget budget,
-                             Begin begin);
-  absl::Status Accept(const grpc::ByteBuffer& message, Budget budget,
-                      Begin begin) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status BeginResult(const grpc::ByteBuffer& bytes)
       ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status BeginAnalyze(const grpc::ByteBuffer& bytes)

@@ -4,9 +4,7 @@
 #include <variant>
 #include <vector>
 
-#include "absl/time/clock.h"
 #include "engine/base/check.h"
-#include "server/calls/post_work.h"
 #include "server/calls/prepared_run.h"
 #include "server/common/delay_point.h"
 #include "server/common/guarded.h"
@@ -28,32 +26,11 @@ RunStream* RunStream::Start(const CallParts* call_parts,
                             Translate translate, Convert convert) {
   std::shared_ptr<RunStream> stream(new RunStream(
       call_parts, run_parts, context, method, translate, convert));
-  stream->self_ = stream;
-  const absl::Status status =
-      Guarded(method, [&] { return stream->Accept(message); });
-  if (!status.ok()) stream->Refuse(status);
+  stream->Accept(message, Budget::kNeeded,
+                 [s = stream.get()](const grpc::ByteBuffer& bytes) {
+                   return s->Begin(bytes);
+                 });
   return stream.get();
-}
-
-absl::Status RunStream::Accept(const grpc::ByteBuffer& message) {
-  std::shared_ptr<const User> user;
-  {
-    MutexLock lock(&mutex_);
-    QK_RETURN_IF_ERROR(call_.Open());
-    deadline_ = call_.deadline();
-    user = call_.user();
-  }
-  call_parts_->calls->Register(weak_from_this());
-  const auto stream = std::static_pointer_cast<RunStream>(shared_from_this());
-  return PostWork(
-      *call_parts_, std::move(user), message, Budget::kNeeded,
-      [stream, message](const absl::Status& may) -> HostWork::Then {
-        const absl::Status status =
-            may.ok() ? Guarded("Begin", [&] { return stream->Begin(message); })
-                     : may;
-        if (!status.ok()) stream->Refuse(status);
-        return nullptr;
-      });
 }
 
 absl::Status RunStream::Begin(const grpc::ByteBuffer& message) {
@@ -64,10 +41,7 @@ absl::Status RunStream::Begin(const grpc::ByteBuffer& message) {
     MutexLock lock(&mutex_);
     request = request_;
   }
-  QK_RETURN_IF_ERROR(
-      SubmitRuns(run_parts_->scheduler, request, std::move(runs)));
-  Pump();
-  return absl::OkStatus();
+  return SubmitRuns(run_parts_->scheduler, request, std::move(runs));
 }
 
 absl::Status RunStream::Prepare(const grpc::ByteBuffer& message,

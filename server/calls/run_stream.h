@@ -49,8 +49,6 @@ class RunStream : public EventStream {
             grpc::CallbackServerContext* context, const char* method,
             Translate translate, Convert convert);
 
-  absl::Status Accept(const grpc::ByteBuffer& message)
-      ABSL_LOCKS_EXCLUDED(mutex_);
   // Runs when it is the user's turn on the host.
   absl::Status Begin(const grpc::ByteBuffer& message)
       ABSL_LOCKS_EXCLUDED(mutex_);

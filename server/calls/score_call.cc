@@ -18,7 +18,6 @@
 
 namespace qk {
 
-// Keeps the result of a pair's run until it ends.
 namespace {
 
 // A bound on the answer's size.
@@ -59,6 +58,7 @@ int64_t BytesOf(const pb::ScoreRequest& request) {
 
 }  // namespace
 
+// Keeps the result of a pair's run until it ends.
 class ScoreCall::PairSink : public RunSink {
  public:
   PairSink(Executor* executor, std::weak_ptr<ScoreCall> call, size_t index)
@@ -121,16 +121,13 @@ absl::Status ScoreCall::Accept(const grpc::ByteBuffer& message) {
     user = call_.user();
   }
   call_parts_->calls->Register(weak_from_this());
-  return PostWork(*call_parts_, std::move(user), message, Budget::kNeeded,
-                  [call = shared_from_this(),
-                   message](const absl::Status& may) -> HostWork::Then {
-                    const absl::Status status =
-                        may.ok() ? Guarded("Score",
-                                           [&] { return call->Begin(message); })
-                                 : may;
-                    if (!status.ok()) call->End(status);
-                    return nullptr;
-                  });
+  const auto call = shared_from_this();
+  return PostBegin(
+      *call_parts_, std::move(user), message, Budget::kNeeded,
+      [call, message] { return call->Begin(message); },
+      [call](const absl::Status& status) {
+        if (!status.ok()) call->End(status);
+      });
 }
 
 absl::Status ScoreCall::Begin(const grpc::ByteBuffer& message) {
@@ -263,9 +260,8 @@ absl::Status ScoreCall::MakeAnswer() {
   }
   const int64_t bytes = static_cast<int64_t>(answer.ByteSizeLong());
   // The client may never read it.
-  auto room = run_parts_->buffers->Take(call_.user()->alias, bytes);
-  if (!room.ok()) return Refused(Refusal::kStreamBuffers, room.status());
-  room_ = *std::move(room);
+  QK_ASSIGN_OR_RETURN(room_, TakeBytes(run_parts_->buffers, *call_.user(),
+                                       bytes, Refusal::kStreamBuffers));
   CountSent(*run_parts_, request_->info().priority, bytes, &call_);
   *response_ = ToByteBuffer(answer);
   return absl::OkStatus();

@@ -2,7 +2,6 @@
 
 #include "server/common/delay_point.h"
 #include "server/common/guarded.h"
-#include "server/common/refusal.h"
 
 namespace qk {
 
@@ -62,10 +61,9 @@ HostWork::Then UnaryCall::Run(const absl::Status& may,
 
 // The client may never read its answer.
 absl::Status UnaryCall::TakeRoom(const grpc::ByteBuffer& answer) {
-  auto room = parts_->buffers->Take(call_.user()->alias,
-                                    static_cast<int64_t>(answer.Length()));
-  if (!room.ok()) return Refused(Refusal::kStreamBuffers, room.status());
-  room_ = *std::move(room);
+  QK_ASSIGN_OR_RETURN(room_, TakeBytes(parts_->buffers, *call_.user(),
+                                       static_cast<int64_t>(answer.Length()),
+                                       Refusal::kStreamBuffers));
   return absl::OkStatus();
 }
 

@@ -34,12 +34,16 @@ void AddQueue(const std::deque<QueuedRequest*>& queue, const RowTime& row_time,
 
 std::map<Flow*, FlowDemand> FindDemand(const std::map<Flow*, double>& running,
                                        const RowTime& row_time, absl::Time now,
-                                       RequestTable* table, absl::Time* wake) {
+                                       RequestTable* table, absl::Time* wake,
+                                       std::map<Flow*, absl::Time>* used_up) {
   std::map<Flow*, FlowDemand> demand;
   const auto used_up_until = [&](Flow* flow) {
     Account& account = *flow->account;
     const absl::Time fits = account.usage.WhenFits(now, account.budget, {});
-    if (fits > now) *wake = std::min(*wake, fits);
+    if (fits > now) {
+      *wake = std::min(*wake, fits);
+      (*used_up)[flow] = fits;
+    }
     return fits;
   };
   for (const auto& [flow, wanted] : running) {

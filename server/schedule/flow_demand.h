@@ -30,10 +30,12 @@ struct FlowDemand {
 // seconds that each flow's admitted runs still need, and those with queued runs
 // that could start: their user has budget left, and there was room for them
 // (RunRoom). Marks these flows as active and all others as inactive. Lowers
-// `*wake` to the time when a budget has room again.
+// `*wake` to the time when a budget has room again, and sets `*used_up` to the
+// flows that wait for that, with the time.
 std::map<Flow*, FlowDemand> FindDemand(const std::map<Flow*, double>& running,
                                        const RowTime& row_time, absl::Time now,
-                                       RequestTable* table, absl::Time* wake);
+                                       RequestTable* table, absl::Time* wake,
+                                       std::map<Flow*, absl::Time>* used_up);
 
 }  // namespace qk
 

@@ -71,7 +71,6 @@ class HostWork {
                     bool needs_budget, Work work) ABSL_LOCKS_EXCLUDED(mutex_);
 
   int threads() const ABSL_LOCKS_EXCLUDED(mutex_);
-  int64_t waiting_bytes() const { return waiting_bytes_.taken(); }
 
  private:
   struct Task;

@@ -11,14 +11,13 @@ namespace {
 constexpr int kOperatorsPart = 16;
 constexpr int kLeastOfOperators = 4;
 
-// Requests that wait on the operators' places.
-int OnOwnPlaces(int limit, RequestTable* table, int* operators) {
-  *operators = 0;
+// The operators' requests that wait.
+int WaitingOperators(RequestTable* table) {
+  int waiting = 0;
   for (const auto& [alias, account] : table->share().accounts()) {
-    if (account.role == UserRole::kOperator) *operators += account.queued;
+    if (account.role == UserRole::kOperator) waiting += account.queued;
   }
-  return std::min(*operators,
-                  std::max(limit / kOperatorsPart, kLeastOfOperators));
+  return waiting;
 }
 
 // How many places each unit of weight has.
@@ -53,12 +52,11 @@ QueuedRequest* NewestOf(const Account& account, RequestTable* table) {
 }  // namespace
 
 QueuePlace FindPlace(const Account& account, int limit, RequestTable* table) {
-  int operators = 0;
-  const int own = OnOwnPlaces(limit, table, &operators);
+  const int operators = WaitingOperators(table);
+  const int own = std::max(limit / kOperatorsPart, kLeastOfOperators);
   QueuePlace place;
-  if (table->waiting() - own < limit ||
-      (account.role == UserRole::kOperator &&
-       operators < std::max(limit / kOperatorsPart, kLeastOfOperators))) {
+  if (table->waiting() - std::min(operators, own) < limit ||
+      (account.role == UserRole::kOperator && operators < own)) {
     place.found = true;
     return place;
   }

@@ -13,6 +13,7 @@ absl::Status RequestQueue::CheckBudgetOf(
   ExpectedUsage expected;
   for (const ScheduledRun& run : runs) {
     expected.device_seconds += row_time_->SecondsOf(run.prefill_rows);
+    if (run.answer == nullptr) continue;
     expected.least_bytes += run.least_bytes;
     expected.most_bytes += run.most_bytes;
   }
@@ -74,16 +75,15 @@ std::map<Flow*, FlowDemand> RequestQueue::Demand(
     MutexLock lock(&mutex_);
     const absl::Time now = clock_->Now();
     *wake = std::min(*wake, next_deadline_.load());
-    demand = FindDemand(running, *row_time_, now, table_.get(), wake);
-    for (const auto& [flow, queue] : table_->queues()) {
-      const auto found = demand.find(flow);
-      if (found != demand.end() && found->second.used_up_until <= now) continue;
-      Account* account = flow->account;
-      const absl::Time fits = account->usage.WhenFits(now, account->budget, {});
-      if (fits <= now) continue;
-      for (const QueuedRequest* queued : queue) {
+    std::map<Flow*, absl::Time> used_up;
+    demand = FindDemand(running, *row_time_, now, table_.get(), wake, &used_up);
+    for (const auto& [flow, fits] : used_up) {
+      const auto waiting = table_->queues().find(flow);
+      if (waiting == table_->queues().end()) continue;
+      for (const QueuedRequest* queued : waiting->second) {
         if (queued->active > 0 || queued->request->deadline() >= fits) continue;
-        ended.emplace_back(queued->request, BudgetUsedUp(account, now, fits));
+        ended.emplace_back(queued->request,
+                           BudgetUsedUp(flow->account, now, fits));
       }
     }
   }

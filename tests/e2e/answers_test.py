@@ -12,23 +12,13 @@ import grpc
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from byte_tokenizer import byte_tokenizer
 from processes import (BIN, PATIENCE_S, TINY_MODEL, QkctlCase, Server,
                        metrics, scratch_folder)
 from stubs import analysis, analysis_grpc, spec
 
 # Letters, and tokens that merge some of them.
-TOKENIZER = {
-    "version": "1.0", "truncation": None, "padding": None, "added_tokens": [],
-    "normalizer": None,
-    "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False,
-                      "trim_offsets": True, "use_regex": True},
-    "post_processor": None, "decoder": {"type": "ByteLevel"},
-    "model": {"type": "BPE", "dropout": None, "unk_token": None,
-              "continuing_subword_prefix": None, "end_of_word_suffix": None,
-              "fuse_unk": False, "byte_fallback": False,
-              "ignore_merges": False,
-              "vocab": {"a": 0, "b": 1, "c": 2, "ab": 3},
-              "merges": ["a b"]}}
+TOKENIZER = byte_tokenizer(["a", "b", "c", "ab"], ["a b"])
 TENSOR = "model.layers.1.self_attn.q_proj.weight"
 ARMS = ["--arm", "clean", "--arm", "top_k:1"]
 PROMPT = ["--token-ids", "3,1,41,59"]

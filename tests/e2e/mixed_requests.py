@@ -7,24 +7,13 @@ import random
 import grpc
 from google.protobuf import text_format
 
+from byte_tokenizer import byte_tokenizer
 from stubs import analysis, analysis_grpc, error, spec
 
 _BUSY = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 # One character of printable ASCII per token, and two tokens that merge some.
 _PRINTABLE = [chr(code) for code in range(33, 127)] + ["\u0120"]
-TOKENIZER = {
-    "version": "1.0", "truncation": None, "padding": None, "added_tokens": [],
-    "normalizer": None,
-    "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False,
-                      "trim_offsets": True, "use_regex": True},
-    "post_processor": None, "decoder": {"type": "ByteLevel"},
-    "model": {"type": "BPE", "dropout": None, "unk_token": None,
-              "continuing_subword_prefix": None, "end_of_word_suffix": None,
-              "fuse_unk": False, "byte_fallback": False,
-              "ignore_merges": False,
-              "vocab": {piece: i for i, piece in
-                        enumerate([*_PRINTABLE, "ab", "th"])},
-              "merges": ["a b", "t h"]}}
+TOKENIZER = byte_tokenizer([*_PRINTABLE, "ab", "th"], ["a b", "t h"])
 
 _ANALYZE = [
     "",
