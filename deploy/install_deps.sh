@@ -4,12 +4,13 @@
 #   bash deploy/install_deps.sh          for the build and the demo
 #   bash deploy/install_deps.sh tests    also for tests/run.sh
 #   bash deploy/install_deps.sh check    also for tests/check.sh
+#   bash deploy/install_deps.sh deploy   also for deploy/check.sh
 #   bash deploy/install_deps.sh stress   also for tests/stress.sh
 set -euo pipefail
 
 purpose=${1:-}
-if [[ ! "$purpose" =~ ^(tests|check|stress)?$ ]]; then
-  echo "usage: install_deps.sh [tests|check|stress]" >&2
+if [[ ! "$purpose" =~ ^(tests|check|deploy|stress)?$ ]]; then
+  echo "usage: install_deps.sh [tests|check|deploy|stress]" >&2
   exit 2
 fi
 
@@ -34,6 +35,10 @@ if [[ -n "$purpose" ]]; then
 fi
 if [[ "$purpose" == check ]]; then
   packages+=(clang-14 clang-tidy-14)
+fi
+if [[ "$purpose" == deploy ]]; then
+  # The root of images and of the machine that the package is tried on.
+  packages+=(mmdebstrap)
 fi
 if [[ "$purpose" == stress ]]; then
   packages+=(stress-ng)

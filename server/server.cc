@@ -304,8 +304,8 @@ absl::Status Server::ExposeMetrics() {
   MetricsListener::Options listen;
   listen.address = options_.metrics_listen;
   auto listener = MetricsListener::Listen(
-      listen, [this](const std::vector<std::string>& authorization) {
-        return Scrape(authorization);
+      listen, [this](const MetricsListener::Request& request) {
+        return AnswerHttp(request);
       });
   if (!listener.ok()) {
     return absl::Status(
@@ -318,22 +318,29 @@ absl::Status Server::ExposeMetrics() {
   return absl::OkStatus();
 }
 
-MetricsListener::Answer Server::Scrape(
-    const std::vector<std::string>& authorization) const {
+MetricsListener::Answer Server::AnswerHttp(
+    const MetricsListener::Request& request) const {
+  if (request.path != "/metrics") return {404, "see /metrics\n"};
   const Identity& identity = *access_->identity();
-  if (authorization.empty()) {
-    return {200, RenderMetrics(metrics_->Collect(),
-                               [&identity](const std::string& model) {
-                                 return identity.EverybodyMayUse(model);
-                               })};
+  std::function<bool(const std::string&)> may_see =
+      [&identity](const std::string& model) {
+        return identity.EverybodyMayUse(model);
+      };
+  std::shared_ptr<const User> user;
+  if (!request.authorization.empty()) {
+    auto found = identity.Authenticate(
+        {{request.authorization.begin(), request.authorization.end()},
+         std::nullopt});
+    if (!found.ok()) {
+      return {401, absl::StrCat(found.status().message(), "\n")};
+    }
+    user = *std::move(found);
+    may_see = [&user](const std::string& model) {
+      return MayUseModel(*user, model);
+    };
   }
-  const auto user = identity.Authenticate(
-      {{authorization.begin(), authorization.end()}, std::nullopt});
-  if (!user.ok()) return {401, absl::StrCat(user.status().message(), "\n")};
-  return {200,
-          RenderMetrics(metrics_->Collect(), [&user](const std::string& model) {
-            return MayUseModel(**user, model);
-          })};
+  return {200, RenderMetrics(metrics_->Collect(), may_see),
+          kMetricsContentType};
 }
 
 absl::Status Server::LoadModels() {

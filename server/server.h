@@ -90,8 +90,8 @@ class Server {
   absl::Status ExposeMetrics();
   // Shows series of models that the caller may use, or, without credentials,
   // of those that every user may use.
-  MetricsListener::Answer Scrape(
-      const std::vector<std::string>& authorization) const;
+  MetricsListener::Answer AnswerHttp(
+      const MetricsListener::Request& request) const;
 
   const ServerOptions options_;
   const DescriptorShares descriptors_;

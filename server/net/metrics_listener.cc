@@ -20,8 +20,11 @@ namespace qk {
 namespace {
 
 constexpr absl::Duration kSweepInterval = absl::Milliseconds(250);
-constexpr char kPath[] = "/metrics";
-constexpr char kContentType[] = "text/plain; version=0.0.4; charset=utf-8";
+// A browser may run nothing and fetch nothing that an answer names but a style
+// sheet of this listener, and shows no page in another site's frame.
+constexpr char kContentSecurityPolicy[] =
+    "default-src 'none'; style-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'";
 
 absl::Duration Now() {
   return absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch());
@@ -42,11 +45,17 @@ MHD_Result Send(MHD_Connection* connection,
       answer.body.size(), const_cast<char*>(answer.body.data()),
       MHD_RESPMEM_MUST_COPY);
   if (response == nullptr) return MHD_NO;
-  MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, kContentType);
-  MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
+  const auto header = [response](const char* name, const char* value) {
+    MHD_add_response_header(response, name, value);
+  };
+  header(MHD_HTTP_HEADER_CONTENT_TYPE, answer.content_type.c_str());
+  header(MHD_HTTP_HEADER_CONNECTION, "close");
+  header(MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+  header("Content-Security-Policy", kContentSecurityPolicy);
+  header("X-Content-Type-Options", "nosniff");
+  header("Referrer-Policy", "no-referrer");
   if (answer.code == MHD_HTTP_UNAUTHORIZED) {
-    MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE,
-                            "Bearer");
+    header(MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
   }
   const MHD_Result queued = MHD_queue_response(
       connection, static_cast<unsigned int>(answer.code), response);
@@ -60,21 +69,19 @@ struct MetricsListener::Callbacks {
   using Connection = std::list<Open>::iterator;
 
   // A request's head is there. Answers at once, whatever body may follow.
-  static MHD_Result Request(void* listener, MHD_Connection* connection,
-                            const char* url, const char* method, const char*,
-                            const char*, size_t*, void**) {
+  static MHD_Result OnRequest(void* listener, MHD_Connection* connection,
+                              const char* url, const char* method, const char*,
+                              const char*, size_t*, void**) {
     if (std::strcmp(method, MHD_HTTP_METHOD_GET) != 0 &&
         std::strcmp(method, MHD_HTTP_METHOD_HEAD) != 0) {
       return Send(connection, {MHD_HTTP_METHOD_NOT_ALLOWED, "GET only\n"});
     }
-    if (std::strcmp(url, kPath) != 0) {
-      return Send(connection, {MHD_HTTP_NOT_FOUND, "see /metrics\n"});
-    }
-    std::vector<std::string> authorization;
+    MetricsListener::Request request;
+    request.path = url;
     MHD_get_connection_values(connection, MHD_HEADER_KIND,
-                              &CollectAuthorization, &authorization);
-    return Send(connection, static_cast<MetricsListener*>(listener)->handler_(
-                                authorization));
+                              &CollectAuthorization, &request.authorization);
+    return Send(connection,
+                static_cast<MetricsListener*>(listener)->handler_(request));
   }
 
   // A connection begins, or its descriptor is about to be closed.
@@ -142,7 +149,7 @@ absl::Status MetricsListener::Start() {
   const auto seconds = static_cast<unsigned int>(
       std::max<int64_t>(1, absl::ToInt64Seconds(options_.time_limit)));
   daemon_ = MHD_start_daemon(
-      MHD_USE_EPOLL_INTERNAL_THREAD, 0, nullptr, nullptr, &Callbacks::Request,
+      MHD_USE_EPOLL_INTERNAL_THREAD, 0, nullptr, nullptr, &Callbacks::OnRequest,
       this, MHD_OPTION_LISTEN_SOCKET, socket_, MHD_OPTION_NOTIFY_CONNECTION,
       &Callbacks::Notify, this, MHD_OPTION_CONNECTION_LIMIT, limit,
       MHD_OPTION_CONNECTION_TIMEOUT, seconds,

@@ -1,5 +1,6 @@
-// The HTTP listener of the metrics. One thread serves all its connections as
-// they become ready, so one that is silent or slow keeps nobody waiting.
+// The HTTP listener of the metrics and the status page, which only reads. One
+// thread serves all its connections as they become ready, so one that is silent
+// or slow keeps nobody waiting.
 #ifndef QKSCOPE_SERVER_NET_METRICS_LISTENER_H_
 #define QKSCOPE_SERVER_NET_METRICS_LISTENER_H_
 
@@ -33,14 +34,17 @@ class MetricsListener {
     // Of a request's line and headers; bytes.
     size_t max_head_bytes = 16 * 1024;
   };
+  struct Request {
+    std::string path;                        // without a query, as it was sent
+    std::vector<std::string> authorization;  // values of all such headers
+  };
   struct Answer {
     int code = 200;  // of HTTP
     std::string body;
+    std::string content_type = "text/plain; charset=utf-8";
   };
-  // Answers GET /metrics. Is given the values of all `Authorization` headers.
-  // Called on the listener's thread.
-  using Handler =
-      std::function<Answer(const std::vector<std::string>& authorization)>;
+  // Answers GET and HEAD. Called on the listener's thread.
+  using Handler = std::function<Answer(const Request& request)>;
 
   // UNAVAILABLE if the address cannot be bound.
   static absl::StatusOr<std::unique_ptr<MetricsListener>> Listen(

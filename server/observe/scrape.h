@@ -10,6 +10,9 @@
 
 namespace qk {
 
+inline constexpr char kMetricsContentType[] =
+    "text/plain; version=0.0.4; charset=utf-8";
+
 // Prometheus's text format. Series with a label `model` are left out where
 // `may_see` is false for its value; the label "other", which stands for several
 // models, is asked about like a name.

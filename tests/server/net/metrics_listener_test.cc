@@ -68,13 +68,17 @@ class MetricsListenerTest : public ::testing::Test {
  protected:
   void Start(MetricsListener::Options options = {}) {
     options.address = "127.0.0.1:0";
-    auto listener = MetricsListener::Listen(options, [this](const std::vector<
-                                                            std::string>&
-                                                                authorization) {
-      if (!authorization.empty()) {
-        return MetricsListener::Answer{401, absl::StrJoin(authorization, "|")};
+    auto listener = MetricsListener::Listen(options, [this](
+                                                         const MetricsListener::
+                                                             Request& request) {
+      if (!request.authorization.empty()) {
+        return MetricsListener::Answer{
+            401, absl::StrJoin(request.authorization, "|")};
       }
-      return MetricsListener::Answer{200, body_};
+      if (request.path != "/metrics") {
+        return MetricsListener::Answer{404, absl::StrCat(request.path, "?")};
+      }
+      return MetricsListener::Answer{200, body_, "text/x-sent"};
     });
     ASSERT_TRUE(listener.ok()) << listener.status();
     listener_ = *std::move(listener);
@@ -96,12 +100,14 @@ TEST_F(MetricsListenerTest, Answers) {
   Start();
   EXPECT_THAT(Scrape(), StartsWith("HTTP/1.1 200 "));
   EXPECT_THAT(Scrape(), HasSubstr("\r\n\r\nqkscope_x 1\n"));
-  EXPECT_THAT(Scrape(), HasSubstr("text/plain; version=0.0.4"));
+  EXPECT_THAT(Scrape(), HasSubstr("Content-Type: text/x-sent\r\n"));
+  EXPECT_THAT(Scrape(),
+              HasSubstr("Content-Security-Policy: default-src 'none'; "));
   EXPECT_THAT(Ask("GET /metrics?x=1 HTTP/1.0\r\n\r\n"), HasSubstr("qkscope_x"));
   EXPECT_THAT(Ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
               StartsWith("HTTP/1.1 404 "));
   EXPECT_THAT(Ask("GET /metrics/../etc HTTP/1.1\r\nHost: x\r\n\r\n"),
-              StartsWith("HTTP/1.1 404 "));
+              HasSubstr("\r\n\r\n/metrics/../etc?"));
   EXPECT_THAT(Ask("POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: "
                   "1000000000\r\n\r\n"),
               StartsWith("HTTP/1.1 405 "));
@@ -162,7 +168,7 @@ TEST_F(MetricsListenerTest, R31_TheOldestGivesWay) {
 
 TEST_F(MetricsListenerTest, BadAddresses) {
   MetricsListener::Options options;
-  const MetricsListener::Handler none = [](const std::vector<std::string>&) {
+  const MetricsListener::Handler none = [](const MetricsListener::Request&) {
     return MetricsListener::Answer();
   };
   options.address = "127.0.0.1";
