@@ -186,6 +186,7 @@ TEST(MetricsSeriesTest, StayBoundedWithManyModels) {
   Metrics::Options options;
   options.version = "1";
   options.methods = AnalysisService::Methods();
+  options.max_layer_series = 0;
   Metrics metrics(options);
   for (int i = 0; i < 60; ++i) {
     metrics.AddModel("model" + std::to_string(i), 80);
