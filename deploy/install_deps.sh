@@ -37,6 +37,8 @@ if [[ "$purpose" == check ]]; then
   packages+=(clang-14 clang-tidy-14)
 fi
 if [[ "$purpose" == deploy ]]; then
+  # sbom: readelf.
+  packages+=(binutils)
   # The root of images and of the machine that the package is tried on.
   packages+=(mmdebstrap)
 fi
