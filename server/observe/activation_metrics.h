@@ -29,6 +29,8 @@ class ActivationMetrics {
     ActivationOptions shown;
     // Limit on the series of a page.
     int64_t max_series = 20'000;
+    // Limit on frames of chosen prompts that wait to be measured, bytes.
+    int64_t max_waiting_bytes = int64_t{64} << 20;
     // Is told of values that are not finite, on the threads of readers.
     // nullptr: nobody is.
     std::function<void(const std::string& model, int64_t values)>
@@ -50,6 +52,16 @@ class ActivationMetrics {
   void MarkUsed(ActivationModel* model) { model->MarkUsed(++uses_); }
   void CountNonFinite(const ActivationModel& model, int64_t values) const;
 
+  // Whether the next prompt that its client does not capture is to be measured.
+  // Of any n prompts in a row, the share that the options want is chosen, give
+  // or take one.
+  bool Choose();
+  // Room for frames that wait to be measured, bytes.
+  bool TakeRoom(int64_t bytes);
+  void GiveRoomBack(int64_t bytes) { waiting_bytes_ -= bytes; }
+  // A prompt that was chosen found no room.
+  void CountDropped() { ++dropped_; }
+
   // The page, as far as the series of models go for which `may_see` is true.
   std::vector<prometheus::MetricFamily> Collect(
       const std::function<bool(const std::string& model)>& may_see) const
@@ -61,6 +73,9 @@ class ActivationMetrics {
 
   const Options options_;
   std::atomic<int64_t> uses_ = 0;
+  std::atomic<int64_t> offered_ = 0;  // prompts that Choose was asked about
+  std::atomic<int64_t> waiting_bytes_ = 0;
+  std::atomic<int64_t> dropped_ = 0;
   mutable Mutex mutex_;
   // By label: the names that came first, then "other".
   std::map<std::string, std::shared_ptr<ActivationTotals>> totals_
@@ -84,6 +99,8 @@ class ActivationRun {
   // Takes any frame of the run, with its statistics if it has some. It takes
   // some microseconds, so it is not for the scheduler's thread.
   void Add(const LayerFrame& frame);
+  // All frames are there.
+  void Finish();
 
  private:
   struct Arm {
@@ -98,8 +115,9 @@ class ActivationRun {
   ActivationMetrics* metrics_ = nullptr;
   ActivationSource source_ = ActivationSource::kAnalyze;
   std::vector<Arm> arms_;
-  bool whole_prompt_ = false;                    // no positions are left out
-  std::vector<const ActivationModel*> counted_;  // in samples
+  bool whole_prompt_ = false;  // no positions are left out
+  // Those that frames were measured of.
+  std::vector<std::shared_ptr<ActivationModel>> measured_;
 };
 
 }  // namespace qk
