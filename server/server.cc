@@ -13,13 +13,17 @@
 #include "grpcpp/impl/server_builder_option.h"
 #include "grpcpp/impl/server_builder_plugin.h"
 #include "grpcpp/server_builder.h"
+#include "server/calls/status_reader.h"
 #include "server/common/delay_point.h"
 #include "server/net/addresses.h"
 #include "server/net/http2_guard.h"
 #include "server/net/http2_limits.h"
 #include "server/net/metrics_listener.h"
 #include "server/net/self_check.h"
+#include "server/observe/html.h"
 #include "server/observe/scrape.h"
+#include "server/observe/status_page.h"
+#include "server/observe/status_style.h"
 
 namespace qk {
 namespace {
@@ -320,7 +324,15 @@ absl::Status Server::ExposeMetrics() {
 
 MetricsListener::Answer Server::AnswerHttp(
     const MetricsListener::Request& request) const {
-  if (request.path != "/metrics") return {404, "see /metrics\n"};
+  const std::string& path = request.path;
+  if (path == "/style.css") return {200, kStatusStyle, kCssContentType};
+  for (const Document& document : options_.documents) {
+    if (path == absl::StrCat("/docs/", document.name)) {
+      return {200, document.text};
+    }
+  }
+  const bool page = path == "/" || path == "/live";
+  if (!page && path != "/metrics") return {404, "see / and /metrics\n"};
   const Identity& identity = *access_->identity();
   std::function<bool(const std::string&)> may_see =
       [&identity](const std::string& model) {
@@ -339,8 +351,31 @@ MetricsListener::Answer Server::AnswerHttp(
       return MayUseModel(*user, model);
     };
   }
+  if (page) {
+    return {200, StatusHtml(user.get(), may_see, /*live=*/path == "/live"),
+            kHtmlContentType};
+  }
   return {200, RenderMetrics(metrics_->Collect(), may_see),
           kMetricsContentType};
+}
+
+std::string Server::StatusHtml(
+    const User* viewer,
+    const std::function<bool(const std::string& model)>& may_see,
+    bool live) const {
+  StatusSources sources;
+  sources.core = &core_;
+  sources.health = health_.get();
+  sources.read_device = [this] { return backend_->Read(); };
+  sources.recent = &recent_;
+  if (options_.spool.has_value()) sources.most_kept = options_.spool->most;
+  sources.started = started_;
+  StatusPage page = ReadStatus(sources, viewer, may_see);
+  page.live = live;
+  for (const Document& document : options_.documents) {
+    page.documents.push_back(document.name);
+  }
+  return RenderStatusPage(page);
 }
 
 absl::Status Server::LoadModels() {
