@@ -100,6 +100,7 @@ ActivationRun::ActivationRun(ActivationMetrics* metrics, const RunSpec& spec,
       source_(source),
       whole_prompt_(spec.capture.positions.empty() ||
                     spec.capture.positions.size() == spec.tokens.size()) {
+  if (metrics->recent() != nullptr) recent_run_ = metrics->recent()->NewRun();
   for (const ArmSpec& arm : spec.arms) {
     Arm out;
     out.model = metrics->Find(arm.model.get());
@@ -131,6 +132,10 @@ void ActivationRun::Add(const LayerFrame& frame) {
     metrics_->MarkUsed(arm.model.get());
   }
   arm.model->Add(frame, *matrix, arm.kind, arm.shown);
+  if (RecentActivations* recent = metrics_->recent()) {
+    recent->Add(recent_run_, frame.arm, arm.kind, arm.model->totals().label(),
+                frame);
+  }
 }
 
 void ActivationRun::Finish() {

@@ -19,6 +19,7 @@
 #include "prometheus/metric_family.h"
 #include "server/observe/activation_model.h"
 #include "server/observe/activation_options.h"
+#include "server/observe/recent_activations.h"
 
 namespace qk {
 
@@ -31,6 +32,8 @@ class ActivationMetrics {
     int64_t max_series = 20'000;
     // Limit on frames of chosen prompts that wait to be measured, bytes.
     int64_t max_waiting_bytes = int64_t{64} << 20;
+    // Is given every matrix that is measured. nullptr: none.
+    RecentActivations* recent = nullptr;
     // Is told of values that are not finite, on the threads of readers.
     // nullptr: nobody is.
     std::function<void(const std::string& model, int64_t values)>
@@ -51,6 +54,7 @@ class ActivationMetrics {
   // The model is the one that was used last.
   void MarkUsed(ActivationModel* model) { model->MarkUsed(++uses_); }
   void CountNonFinite(const ActivationModel& model, int64_t values) const;
+  RecentActivations* recent() const { return options_.recent; }
 
   // Whether the next prompt that its client does not capture is to be measured.
   // Of any n prompts in a row, the share that the options want is chosen, give
@@ -115,6 +119,7 @@ class ActivationRun {
   ActivationMetrics* metrics_ = nullptr;
   ActivationSource source_ = ActivationSource::kAnalyze;
   std::vector<Arm> arms_;
+  uint64_t recent_run_ = 0;    // its number among the recent ones
   bool whole_prompt_ = false;  // no positions are left out
   // Those that frames were measured of.
   std::vector<std::shared_ptr<ActivationModel>> measured_;
