@@ -127,6 +127,12 @@ absl::Status Server::Start(Log* log) {
   metrics_options.device = backend_->info().device;
   metrics_options.log_dropped = [log] { return log->dropped(); };
   metrics_ = std::make_shared<Metrics>(metrics_options);
+  ActivationMetrics::Options activations;
+  activations.shown = options_.activations;
+  activations.on_non_finite = [this](const std::string& model, int64_t values) {
+    metrics_->CountNonFinite(model, values);
+  };
+  activations_ = std::make_unique<ActivationMetrics>(std::move(activations));
   SchedulerOptions scheduler_options;
   scheduler_options.max_queued_requests = options_.limits.max_queued_requests;
   scheduler_options.max_rows_per_pass = options_.limits.max_rows_per_pass;
@@ -199,6 +205,7 @@ void Server::MakeServices(Log* log) {
               .buffered = &buffered_,
               .executor = executor_.get(),
               .metrics = metrics_.get(),
+              .activations = activations_.get(),
           },
       .results =
           {
@@ -224,6 +231,7 @@ absl::Status Server::DescribeModels(Log* log) {
   parts.registry = &registry_;
   parts.scheduler = scheduler_.get();
   parts.metrics = metrics_.get();
+  parts.activations = activations_.get();
   parts.log = log;
   parts.set_health = [this](const std::string& model, bool serving) {
     health_->SetModel(model, serving);
@@ -320,7 +328,10 @@ absl::Status Server::ExposeMetrics() {
 
 MetricsListener::Answer Server::AnswerHttp(
     const MetricsListener::Request& request) const {
-  if (request.path != "/metrics") return {404, "see /metrics\n"};
+  const bool activations = request.path == "/metrics/activations";
+  if (request.path != "/metrics" && !activations) {
+    return {404, "see /metrics and /metrics/activations\n"};
+  }
   const Identity& identity = *access_->identity();
   std::function<bool(const std::string&)> may_see =
       [&identity](const std::string& model) {
@@ -339,7 +350,10 @@ MetricsListener::Answer Server::AnswerHttp(
       return MayUseModel(*user, model);
     };
   }
-  return {200, RenderMetrics(metrics_->Collect(), may_see),
+  return {200,
+          RenderMetrics(activations ? activations_->Collect(may_see)
+                                    : metrics_->Collect(),
+                        may_see),
           kMetricsContentType};
 }
 

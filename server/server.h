@@ -59,6 +59,10 @@ class Server {
   std::vector<prometheus::MetricFamily> CollectMetrics() const {
     return metrics_->Collect();
   }
+  // The content of /metrics/activations.
+  std::vector<prometheus::MetricFamily> CollectActivations() const {
+    return activations_->Collect([](const std::string&) { return true; });
+  }
 
   // Reads the users file and the TLS files again.
   void ReloadAccess() { access_->Reload(); }
@@ -104,6 +108,7 @@ class Server {
   const std::unique_ptr<Device> device_;
   const SystemClock clock_;
   std::shared_ptr<Metrics> metrics_;
+  std::unique_ptr<ActivationMetrics> activations_;
   std::unique_ptr<CallTracker> calls_;
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<HostWork> host_;
