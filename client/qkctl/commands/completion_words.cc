@@ -39,9 +39,9 @@ class Completer {
     CommandDescription description;
     for (size_t i = 0; i + 1 < words_.size(); ++i) {
       Read(words_[i]);
-      if (command_ != nullptr || before_.words.empty()) continue;
+      if (command_ != nullptr || before_.words.size() != 1) continue;
       command_ = Find(before_.words.front());
-      if (command_ == nullptr) break;  // "help", or a mistake
+      if (command_ == nullptr) continue;  // "help", or a mistake
       description = Describe(*command_);
       flags_ = &description.flags;
       before_.words.clear();
