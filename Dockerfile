@@ -43,7 +43,7 @@ COPY . /
 
 FROM ${DEBIAN_IMAGE} AS build
 WORKDIR /src
-COPY deploy deploy
+COPY deploy/install_deps.sh deploy/
 RUN bash deploy/install_deps.sh
 COPY tests tests
 ARG QK_CUDA=OFF
