@@ -39,6 +39,9 @@ fi
 if [[ "$purpose" == deploy ]]; then
   # The root of images and of the machine that the package is tried on.
   packages+=(mmdebstrap)
+  # A Docker engine of a check's own, Compose, and what compose.yml runs.
+  packages+=(docker.io iptables iproute2 docker-compose)
+  packages+=(prometheus-alertmanager)
 fi
 if [[ "$purpose" == stress ]]; then
   packages+=(stress-ng)
