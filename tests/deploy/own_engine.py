@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NOT_RUN = 77
@@ -255,8 +256,8 @@ def inside(check, network=True):
     try:
         engine = Engine(pathlib.Path(os.environ["QK_WORK"]), network)
         check(engine)
-    except Failed as failure:
-        print(f"FAILED: {failure}")
+    except Exception:  # whatever it is, the logs tell more
+        traceback.print_exc()
         if engine is not None:
             print(engine.logs())
         return 1
