@@ -44,8 +44,10 @@ if [[ "$purpose" == deploy* ]]; then
   packages+=(binutils)
   # The root of images and of the machine that the package is tried on.
   packages+=(mmdebstrap)
-  # alerts: they are fired for real.
+  # alerts, docker.
   packages+=(prometheus-alertmanager)
+  # docker: an engine of the check's own, and Compose.
+  packages+=(docker.io iptables iproute2 docker-compose)
 fi
 if [[ "$purpose" == deploy_full ]]; then
   # apiserver: builds the API server of Kubernetes, which no package has.
