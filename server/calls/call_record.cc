@@ -214,6 +214,7 @@ void CallRecord::WriteLog(const absl::Status& status,
   if (trace_.has_value()) {
     fields.push_back({"trace_id", trace_->trace_id});
     fields.push_back({"parent_id", trace_->parent_id});
+    fields.push_back({"sampled", trace_->sampled});
   }
   if (!prompt_.empty()) fields.push_back({"prompt", prompt_});
   parts_->log->Write(ours ? LogLevel::kError : LogLevel::kInfo, "rpc", fields);
