@@ -1,6 +1,7 @@
 #include "server/calls/call_record.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -211,13 +212,18 @@ void CallRecord::WriteLog(const absl::Status& status,
       {"bytes", streamed_bytes},
       {"queue_ms", queue_seconds * 1e3},
       {"total_ms", seconds * 1e3}};
-  if (trace_.has_value()) {
-    fields.push_back({"trace_id", trace_->trace_id});
-    fields.push_back({"parent_id", trace_->parent_id});
-    fields.push_back({"sampled", trace_->sampled});
-  }
+  AppendTrace(trace_, &fields);
   if (!prompt_.empty()) fields.push_back({"prompt", prompt_});
   parts_->log->Write(ours ? LogLevel::kError : LogLevel::kInfo, "rpc", fields);
+}
+
+void AppendTrace(const std::optional<TraceParent>& trace,
+                 std::vector<LogField>* fields) {
+  if (!trace.has_value()) return;
+  const LogField all[] = {{"trace_id", trace->trace_id},
+                          {"parent_id", trace->parent_id},
+                          {"sampled", trace->sampled}};
+  fields->insert(fields->end(), std::begin(all), std::end(all));
 }
 
 Credentials CredentialsOf(const grpc::CallbackServerContext& context) {
