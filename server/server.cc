@@ -13,17 +13,11 @@
 #include "grpcpp/impl/server_builder_option.h"
 #include "grpcpp/impl/server_builder_plugin.h"
 #include "grpcpp/server_builder.h"
-#include "server/calls/status_reader.h"
 #include "server/common/delay_point.h"
 #include "server/net/addresses.h"
 #include "server/net/http2_guard.h"
 #include "server/net/http2_limits.h"
-#include "server/net/metrics_listener.h"
 #include "server/net/self_check.h"
-#include "server/observe/html.h"
-#include "server/observe/scrape.h"
-#include "server/observe/status_page.h"
-#include "server/observe/status_style.h"
 
 namespace qk {
 namespace {
@@ -131,6 +125,12 @@ absl::Status Server::Start(Log* log) {
   metrics_options.device = backend_->info().device;
   metrics_options.log_dropped = [log] { return log->dropped(); };
   metrics_ = std::make_shared<Metrics>(metrics_options);
+  ActivationMetrics::Options activations;
+  activations.shown = options_.activations;
+  activations.on_non_finite = [this](const std::string& model, int64_t values) {
+    metrics_->CountNonFinite(model, values);
+  };
+  activations_ = std::make_unique<ActivationMetrics>(std::move(activations));
   SchedulerOptions scheduler_options;
   scheduler_options.max_queued_requests = options_.limits.max_queued_requests;
   scheduler_options.max_rows_per_pass = options_.limits.max_rows_per_pass;
@@ -203,6 +203,7 @@ void Server::MakeServices(Log* log) {
               .buffered = &buffered_,
               .executor = executor_.get(),
               .metrics = metrics_.get(),
+              .activations = activations_.get(),
           },
       .results =
           {
@@ -228,6 +229,7 @@ absl::Status Server::DescribeModels(Log* log) {
   parts.registry = &registry_;
   parts.scheduler = scheduler_.get();
   parts.metrics = metrics_.get();
+  parts.activations = activations_.get();
   parts.log = log;
   parts.set_health = [this](const std::string& model, bool serving) {
     health_->SetModel(model, serving);
@@ -308,8 +310,9 @@ absl::Status Server::ExposeMetrics() {
   MetricsListener::Options listen;
   listen.address = options_.metrics_listen;
   auto listener = MetricsListener::Listen(
-      listen, [this](const MetricsListener::Request& request) {
-        return AnswerHttp(request);
+      listen,
+      [sources = MakeHttpSources()](const MetricsListener::Request& request) {
+        return AnswerHttp(sources, request);
       });
   if (!listener.ok()) {
     return absl::Status(
@@ -322,60 +325,19 @@ absl::Status Server::ExposeMetrics() {
   return absl::OkStatus();
 }
 
-MetricsListener::Answer Server::AnswerHttp(
-    const MetricsListener::Request& request) const {
-  const std::string& path = request.path;
-  if (path == "/style.css") return {200, kStatusStyle, kCssContentType};
-  for (const Document& document : options_.documents) {
-    if (path == absl::StrCat("/docs/", document.name)) {
-      return {200, document.text};
-    }
-  }
-  const bool page = path == "/" || path == "/live";
-  if (!page && path != "/metrics") return {404, "see / and /metrics\n"};
-  const Identity& identity = *access_->identity();
-  std::function<bool(const std::string&)> may_see =
-      [&identity](const std::string& model) {
-        return identity.EverybodyMayUse(model);
-      };
-  std::shared_ptr<const User> user;
-  if (!request.authorization.empty()) {
-    auto found = identity.Authenticate(
-        {{request.authorization.begin(), request.authorization.end()},
-         std::nullopt});
-    if (!found.ok()) {
-      return {401, absl::StrCat(found.status().message(), "\n")};
-    }
-    user = *std::move(found);
-    may_see = [&user](const std::string& model) {
-      return MayUseModel(*user, model);
-    };
-  }
-  if (page) {
-    return {200, StatusHtml(user.get(), may_see, /*live=*/path == "/live"),
-            kHtmlContentType};
-  }
-  return {200, RenderMetrics(metrics_->Collect(), may_see),
-          kMetricsContentType};
-}
-
-std::string Server::StatusHtml(
-    const User* viewer,
-    const std::function<bool(const std::string& model)>& may_see,
-    bool live) const {
-  StatusSources sources;
-  sources.core = &core_;
-  sources.health = health_.get();
-  sources.read_device = [this] { return backend_->Read(); };
-  sources.recent = &recent_;
-  if (options_.spool.has_value()) sources.most_kept = options_.spool->most;
-  sources.started = started_;
-  StatusPage page = ReadStatus(sources, viewer, may_see);
-  page.live = live;
-  for (const Document& document : options_.documents) {
-    page.documents.push_back(document.name);
-  }
-  return RenderStatusPage(page);
+HttpSources Server::MakeHttpSources() const {
+  HttpSources out;
+  out.documents = &options_.documents;
+  out.identity = access_->identity();
+  out.metrics = metrics_.get();
+  out.activations = activations_.get();
+  out.status.core = &core_;
+  out.status.health = health_.get();
+  out.status.read_device = [this] { return backend_->Read(); };
+  out.status.recent = activations_->recent();
+  if (options_.spool.has_value()) out.status.most_kept = options_.spool->most;
+  out.status.started = started_;
+  return out;
 }
 
 absl::Status Server::LoadModels() {

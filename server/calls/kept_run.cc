@@ -42,7 +42,6 @@ absl::StatusOr<std::shared_ptr<KeptResult>> KeptRun::Start(
   core.call.calls->CallStarted();  // a drain waits until the run has ended
   run->id_ = call.request->info().id;
   run->user_ = call.user;
-  run->expanded_ = request.expanded;
   run->priority_ = PriorityOf(request.expanded.priority());
   const ::qkscope::v1::SpoolHeader header = HeaderOf(call, request);
   // The queue and the run keep each other alive until Finish.
@@ -67,6 +66,7 @@ absl::StatusOr<std::shared_ptr<KeptResult>> KeptRun::Start(
     MutexLock lock(&run->mutex_);
     run->queue_ = prepared.queue;
     run->encoder_.emplace(std::move(prepared.encoder));
+    run->activations_ = std::move(prepared.activations);
   }
   std::vector<ScheduledRun> runs;
   runs.push_back(std::move(prepared.scheduled));
@@ -116,7 +116,7 @@ void KeptRun::KeepEvents() {
       return;
     }
     if (const auto* frame = std::get_if<LayerFrame>(&*item)) {
-      CountStatistics(expanded_, *frame, run_parts_->metrics);
+      activations_.Add(*frame);
     }
     encoder_->Feed(*std::move(item));
   }

@@ -227,6 +227,7 @@ absl::Status ManyCall::Submit(const pb::AnalyzeManyPrompt& message,
   prompt->queue = prepared.queue;
   prompt->answer = prepared.answer;
   prompt->memory = std::move(prepared.memory);
+  prompt->activations = std::move(prepared.activations);
   DescribeRequest(request, absl::StrCat(call_id, "/", message.id()),
                   &prepared.encoder);
   prompt->encoder.emplace(std::move(prepared.encoder));

@@ -69,7 +69,7 @@ void ManyCall::Feed(Prompt* prompt, StreamItem item) {
     return;
   }
   if (auto* frame = std::get_if<LayerFrame>(&item)) {
-    CountStatistics(prompt->expanded, *frame, run_parts_->metrics);
+    prompt->activations.Add(*frame);
     if (spec_->aggregate()) {
       prompt->frames.push_back(std::move(*frame));
       return;

@@ -86,6 +86,8 @@ absl::StatusOr<PreparedRun> PrepareRun(const RunParts& parts, const User& user,
   out.scheduled.most_bytes = cost->buffer_bytes;
   out.answer = std::make_shared<UsageHold>();
   out.scheduled.answer = out.answer;
+  out.activations = ActivationRun(parts.activations, request.spec,
+                                  ActivationSource::kAnalyze);
   QK_ASSIGN_OR_RETURN(out.scheduled.run,
                       Run::Create(std::move(request.spec), out.queue.get()));
   return out;
@@ -130,16 +132,6 @@ absl::Status ToClientStatus(const absl::Status& end) {
                    absl::ResourceExhaustedError(end.message()));
   }
   return end;
-}
-
-void CountStatistics(const pb::AnalyzeRequest& expanded,
-                     const LayerFrame& frame, Metrics* metrics) {
-  const pb::Arm& arm = expanded.arms(frame.arm);
-  if (arm.disruptions().empty() && frame.phase == Phase::kPrefill &&
-      frame.stage == Stage::kBefore && frame.image < 0) {
-    metrics->AddLayerStatistics(
-        arm.has_model() ? arm.model() : expanded.model(), frame);
-  }
 }
 
 }  // namespace qk

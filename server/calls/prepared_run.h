@@ -14,6 +14,7 @@
 #include "server/calls/server_core.h"
 #include "server/events/event_encoder.h"
 #include "server/events/frame_queue.h"
+#include "server/observe/activation_metrics.h"
 
 namespace qk {
 
@@ -25,6 +26,8 @@ struct PreparedRun {
   std::shared_ptr<UsageHold> answer;
   // Of the request itself, as long as somebody keeps it.
   ByteLease memory;
+  // The reader of the queue gives it every frame.
+  ActivationRun activations;
   // Incomplete until DescribeRequest is called.
   EventEncoder::Options encoder;
 };
@@ -55,11 +58,6 @@ void CountSent(const RunParts& parts, Priority priority, int64_t bytes,
 // memory, the queue or a budget was the problem, the status is
 // RESOURCE_EXHAUSTED with the refusal's reason.
 absl::Status ToClientStatus(const absl::Status& end);
-
-// Adds a frame to the metrics' layer statistics if it belongs to the prefill of
-// the text model in an arm without disruptions.
-void CountStatistics(const pb::AnalyzeRequest& expanded,
-                     const LayerFrame& frame, Metrics* metrics);
 
 }  // namespace qk
 

@@ -62,7 +62,7 @@ absl::Status RunStream::Prepare(const grpc::ByteBuffer& message,
   const std::string model = converted.model.name;
   const int64_t arms = static_cast<int64_t>(converted.spec.arms.size());
   const int64_t tokens = static_cast<int64_t>(converted.spec.tokens.size());
-  pb::AnalyzeRequest expanded = converted.expanded;
+  const Priority priority = PriorityOf(converted.expanded.priority());
   const auto pump = [executor = run_parts_->executor, weak = weak_from_this()] {
     executor->Post([weak] {
       if (auto stream = weak.lock()) stream->Pump();
@@ -76,13 +76,12 @@ absl::Status RunStream::Prepare(const grpc::ByteBuffer& message,
   call_.model = model;
   call_.arms = arms;
   call_.prompt_tokens = tokens;
-  expanded_ = std::move(expanded);
+  activations_ = std::move(prepared.activations);
   queue_ = prepared.queue;
   answer_ = prepared.answer;
   memory_ = std::move(prepared.memory);
-  request_ =
-      call_.MakeRequest(PriorityOf(expanded_.priority()),
-                        [queue = queue_](int p) { queue->PushPosition(p); });
+  request_ = call_.MakeRequest(
+      priority, [queue = queue_](int p) { queue->PushPosition(p); });
   request_->SetOnCancel([executor = run_parts_->executor,
                          weak = weak_from_this()](const absl::Status& why) {
     executor->Post([weak, why] {
@@ -155,7 +154,7 @@ bool RunStream::NextMessage() {
       return false;
     }
     if (const auto* frame = std::get_if<LayerFrame>(&*item)) {
-      CountStatistics(expanded_, *frame, run_parts_->metrics);
+      activations_.Add(*frame);
     }
     encoder_->Feed(*std::move(item));
   }

@@ -65,7 +65,7 @@ class RunStream : public EventStream {
   const Convert convert_;
 
   // Prepare sets these.
-  pb::AnalyzeRequest expanded_ ABSL_GUARDED_BY(mutex_);
+  ActivationRun activations_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<FrameQueue> queue_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<ScheduledRequest> request_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<UsageHold> answer_ ABSL_GUARDED_BY(mutex_);

@@ -17,6 +17,7 @@
 #include "server/convert/convert.h"
 #include "server/models/model_registry.h"
 #include "server/net/connections.h"
+#include "server/observe/activation_metrics.h"
 #include "server/observe/metrics.h"
 #include "server/results/result_store.h"
 #include "server/schedule/host_work.h"
@@ -55,6 +56,7 @@ struct RunParts {
   std::atomic<int64_t>* buffered = nullptr;  // bytes in all queues
   Executor* executor = nullptr;              // writes the streams
   Metrics* metrics = nullptr;
+  ActivationMetrics* activations = nullptr;
 };
 
 // Parts for calls that keep results or read them.

@@ -55,6 +55,8 @@ Usage: qkscoped [--config FILE] [--model NAME=PATH]... [flags]
                          load. warn: serve the model and name the first of
                          them; fail: do not load it; off; auto (the default):
                          warn below 2 GiB, else off
+  --activation-models N  how many models, those used last, the page
+                         /metrics/activations shows by layer (default 4)
   --log-level LEVEL      debug, info, warn or error
   --log-file FILE        append the log to FILE instead of stderr; opened again
                          on SIGHUP
@@ -191,6 +193,12 @@ absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments) {
     int threads = 0;
     if (!absl::SimpleAtoi(value, &threads)) return Bad("a number", value);
     config->set_threads(threads);
+    return absl::OkStatus();
+  });
+  parser.AddValue("activation-models", "N", [=](const std::string& value) {
+    int models = 0;
+    if (!absl::SimpleAtoi(value, &models)) return Bad("a number", value);
+    config->set_activation_models(models);
     return absl::OkStatus();
   });
   parser.AddSwitch("help", &flags.help);

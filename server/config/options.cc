@@ -321,6 +321,19 @@ absl::Status SetMachine(const ServerConfig& config, const Checker& check,
   return absl::OkStatus();
 }
 
+absl::Status SetActivations(const ServerConfig& config, const Checker& check,
+                            ActivationOptions* out) {
+  if (config.has_activation_models()) {
+    out->models = config.activation_models();
+    if (out->models < 0 || out->models > kMaxActivationModels) {
+      return check.Bad("activation_models",
+                       absl::StrCat("must be in [0, ", kMaxActivationModels,
+                                    "], got ", out->models));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status SetTls(const ::qkscope::v1::TlsConfig& in, const Checker& check,
                     TlsOptions* out) {
   if (in.certificate_file().empty()) {
@@ -351,6 +364,7 @@ absl::StatusOr<ServerOptions> OptionsFromConfig(
   SetLog(config, check, &out).IgnoreError();
   SetWeightCheck(config, check, &out.check_weights).IgnoreError();
   SetMachine(config, check, &out).IgnoreError();
+  SetActivations(config, check, &out.activations).IgnoreError();
   SetTimes(config, check, &out);
   SetAccess(config, source, check, &out).IgnoreError();
   if (config.has_spool()) {

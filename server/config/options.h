@@ -17,6 +17,7 @@
 #include "server/common/parse_config.h"
 #include "server/config/device_memory.h"
 #include "server/models/model_options.h"
+#include "server/observe/activation_options.h"
 #include "server/results/result_store.h"
 
 namespace qk {
@@ -44,6 +45,7 @@ struct ServerOptions {
   WeightCheck check_weights = WeightCheck::kAuto;
   AccessOptions access;
   ModelAdminOptions model_admin;
+  ActivationOptions activations;
   // Reflection needs no credentials. nullopt: on if there are no users.
   std::optional<bool> reflection;
   // What the metrics port shows below /docs/.

@@ -81,13 +81,13 @@ void AppendMarks(const RecentModel& model, int y, std::string* out) {
   for (size_t p = 0; p < model.prompts.size(); ++p) {
     const int x = kHeatLeft + kHeatColumn * static_cast<int>(p);
     switch (model.prompts[p].arm) {
-      case RecentPrompt::Arm::kClean:
+      case ArmKind::kClean:
         break;
-      case RecentPrompt::Arm::kDisrupted:
+      case ArmKind::kDisrupted:
         absl::StrAppend(out, "<path class=\"mark\" d=\"M", x + 5, " ", y + 3,
                         "l3.5 6h-7z\"/>");
         break;
-      case RecentPrompt::Arm::kControl:
+      case ArmKind::kControl:
         absl::StrAppend(out, "<circle class=\"ring\" cx=\"", x + 5, "\" cy=\"",
                         y + 6, "\" r=\"2.8\"/>");
         break;

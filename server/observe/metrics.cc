@@ -1,7 +1,6 @@
 #include "server/observe/metrics.h"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -67,21 +66,6 @@ const char* CancelName(CancelReason reason) {
       return "shutdown";
   }
   return kOther;
-}
-
-// The label of a tensor whose massive entries the paper counts; nullptr for
-// other points.
-const char* TensorLabel(HookPoint point) {
-  switch (point) {
-    case HookPoint::kRotQ:
-      return "q";
-    case HookPoint::kRotK:
-      return "k";
-    case HookPoint::kV:
-      return "v";
-    default:
-      return nullptr;
-  }
 }
 
 // The log counts by itself.
@@ -154,17 +138,7 @@ Metrics::Metrics(const Options& options)
           registry_, "qkscope_cancel_to_idle_seconds",
           "Time from a request's cancellation until its memory is free, "
           "seconds.",
-          PassSeconds())),
-      massive_entries_(
-          Counter("qkscope_massive_entries_total",
-                  "Massive entries in the norms of undisrupted prompts.")),
-      massive_ratio_(
-          Counter("qkscope_massive_ratio_total",
-                  "Sum over matrices of norms of the largest ratio of an entry "
-                  "to its head's mean.")),
-      massive_frames_(Counter(
-          "qkscope_massive_frames_total",
-          "Matrices of norms counted by the other massive_ counters.")) {
+          PassSeconds())) {
   Gauge("qkscope_build_info", "Always 1; the version is a label.")
       .Add({{"version", options.version}})
       .Set(1);
@@ -181,7 +155,7 @@ Metrics::Metrics(const Options& options)
   }
 }
 
-void Metrics::AddModel(const std::string& name, int num_layers) {
+void Metrics::AddModel(const std::string& name) {
   MutexLock lock(&mutex_);
   const auto known = models_.find(name);
   const std::string label = known != models_.end()        ? known->second.label
@@ -207,17 +181,11 @@ void Metrics::AddModel(const std::string& name, int num_layers) {
   m.ready =
       &Gauge("qkscope_model_ready", "1 if the model is ready to serve, else 0.")
            .Add(labels);
+  m.non_finite =
+      &Counter("qkscope_activation_non_finite_total",
+               "Values that are NaN or infinite, of all matrices of norms.")
+           .Add(labels);
   m.label = label;
-  // A model that is loaded again under its name reuses its series.
-  const int had = known != models_.end() ? known->second.layer_series : 0;
-  const int series = std::max(had, 3 * num_layers);  // q, k, v
-  if (label == name &&
-      layer_series_ - had + series <= options_.max_layer_series) {
-    m.layer_series = series;
-    layer_series_ += series - had;
-  } else {
-    layer_series_ -= had;
-  }
   models_[name] = m;
 }
 
@@ -293,22 +261,9 @@ void Metrics::CountStreamedBytes(int64_t bytes) {
 
 void Metrics::CountSpoolError() { spool_errors_.Increment(); }
 
-void Metrics::AddLayerStatistics(const std::string& model,
-                                 const LayerFrame& frame) {
-  const char* tensor = TensorLabel(frame.point);
+void Metrics::CountNonFinite(const std::string& model, int64_t values) {
   const std::optional<ModelMetrics> m = Find(model);
-  if (tensor == nullptr || !m.has_value() || !frame.statistics.has_value()) {
-    return;
-  }
-  // A sum with NaN in it would stay NaN.
-  if (!std::isfinite(frame.statistics->ratio)) return;
-  const prometheus::Labels labels = {
-      {"model", m->layer_series > 0 ? model : kOther},
-      {"layer", m->layer_series > 0 ? absl::StrCat(frame.layer) : "all"},
-      {"tensor", tensor}};
-  massive_entries_.Add(labels).Increment(frame.statistics->massive_count);
-  massive_ratio_.Add(labels).Increment(frame.statistics->ratio);
-  massive_frames_.Add(labels).Increment();
+  if (m.has_value()) m->non_finite->Increment(static_cast<double>(values));
 }
 
 void Metrics::OnPass(const Model& model, int rows, int sequences,

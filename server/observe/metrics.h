@@ -1,6 +1,6 @@
 // The Prometheus metrics. Labels come from closed sets: methods, codes,
-// reasons, the models loaded first, and layers within a budget of series. A
-// request's id, tag, text or address is never a label.
+// reasons, the models loaded first. A request's id, tag, text or address is
+// never a label. Statistics of activations are in activation_metrics.h.
 #ifndef QKSCOPE_SERVER_OBSERVE_METRICS_H_
 #define QKSCOPE_SERVER_OBSERVE_METRICS_H_
 
@@ -44,9 +44,6 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
     std::vector<std::string> methods;
     // Lines that the log has lost. nullptr: nobody asks.
     std::function<int64_t()> log_dropped = nullptr;
-    // Limit on label sets for per-layer statistics. Models beyond it count
-    // under layer "all".
-    int max_layer_series = 400;
     const BytePool* buffers = nullptr;
     const std::atomic<int64_t>* buffered = nullptr;
     std::function<Kept()> read_kept = nullptr;
@@ -59,8 +56,8 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
   explicit Metrics(const Options& options);
 
   // Must be called before requests use the model, and again each time that its
-  // name is loaded. Models get per-layer series in the order of these calls.
-  void AddModel(const std::string& name, int num_layers);
+  // name is loaded.
+  void AddModel(const std::string& name);
   struct ModelCost {
     double load_seconds = 0;
     int64_t host_bytes = 0;
@@ -80,8 +77,8 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
   void CountTokens(const std::string& model, int64_t prompt, int64_t generated);
   void CountStreamedBytes(int64_t bytes);
   void CountSpoolError();
-  // `frame` must belong to the prefill of an undisrupted arm.
-  void AddLayerStatistics(const std::string& model, const LayerFrame& frame);
+  // Counts values of activations that are NaN or infinite.
+  void CountNonFinite(const std::string& model, int64_t values);
 
   void OnPass(const Model& model, int rows, int sequences, double seconds,
               const absl::Status& status) override;
@@ -101,8 +98,8 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
     prometheus::Counter* prompt_tokens;
     prometheus::Counter* generated_tokens;
     prometheus::Gauge* ready;
-    std::string label;     // the model's name, or "other"
-    int layer_series = 0;  // per-layer series; 0: counts under layer "all"
+    prometheus::Counter* non_finite;
+    std::string label;  // the model's name, or "other"
   };
   struct LoadedModel {
     std::weak_ptr<const Model> model;
@@ -135,15 +132,11 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
   prometheus::Histogram& pass_sequences_;
   prometheus::Histogram& pass_duration_;
   prometheus::Histogram& cancel_to_idle_;
-  Family<prometheus::Counter>& massive_entries_;
-  Family<prometheus::Counter>& massive_ratio_;
-  Family<prometheus::Counter>& massive_frames_;
 
   mutable Mutex mutex_;
   std::map<std::string, ModelMetrics> models_ ABSL_GUARDED_BY(mutex_);
   // Passes of an unloaded or replaced model still count under its name.
   std::map<const Model*, LoadedModel> names_ ABSL_GUARDED_BY(mutex_);
-  int layer_series_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace qk

@@ -44,7 +44,7 @@ RecentActivations::Ring& RecentActivations::RingOf(const std::string& model) {
   return models_.front();
 }
 
-void RecentActivations::Add(uint64_t run, int arm_index, RecentPrompt::Arm arm,
+void RecentActivations::Add(uint64_t run, int arm_index, ArmKind arm,
                             const std::string& model, const LayerFrame& frame) {
   const std::optional<Qkv> tensor = TensorOf(frame.point);
   if (!tensor.has_value() || !frame.statistics.has_value()) return;
@@ -70,6 +70,11 @@ void RecentActivations::Add(uint64_t run, int arm_index, RecentPrompt::Arm arm,
   layers[layer] = frame.statistics->non_finite_count > 0
                       ? RecentPrompt::kNotFinite
                       : frame.statistics->massive_count;
+}
+
+void RecentActivations::Forget(const std::string& model) {
+  MutexLock lock(&mutex_);
+  models_.remove_if([&model](const Ring& ring) { return ring.model == model; });
 }
 
 std::vector<RecentModel> RecentActivations::Read(

@@ -18,12 +18,12 @@
 #include "engine/base/mutex.h"
 #include "engine/types/results.h"
 #include "engine/types/spec.h"
+#include "server/observe/activation_model.h"
 
 namespace qk {
 
 // One arm of one prompt.
 struct RecentPrompt {
-  enum class Arm { kClean, kDisrupted, kControl };
   static constexpr int kNotCaptured = -1;
   static constexpr int kNotFinite = -2;  // the norms hold NaN or infinities
 
@@ -36,7 +36,7 @@ struct RecentPrompt {
   }
   int num_layers() const;
 
-  Arm arm = Arm::kClean;
+  ArmKind arm = ArmKind::kClean;
   absl::Time at;  // of its first matrix, as MonotonicNow
   // For Q, K and V: by layer.
   std::array<std::vector<int>, 3> counts;
@@ -59,9 +59,11 @@ class RecentActivations {
   // Adds a matrix of norms over a prompt's tokens. Matrices with the same run
   // and arm make up one prompt. Ignores frames without statistics, and points
   // other than Q and K after RoPE, and V.
-  void Add(uint64_t run, int arm_index, RecentPrompt::Arm arm,
-           const std::string& model, const LayerFrame& frame)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+  void Add(uint64_t run, int arm_index, ArmKind arm, const std::string& model,
+           const LayerFrame& frame) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Another model has the name from now on.
+  void Forget(const std::string& model) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Models for which `may_see` is true, the one used last first.
   std::vector<RecentModel> Read(

@@ -95,7 +95,7 @@ TEST(HeatColourTest, ColoursAreNamedByTheirCounts) {
 TEST(RecentActivationsTest, OnePromptPerRunAndArm) {
   RecentActivations recent;
   const uint64_t a = recent.NewRun(), b = recent.NewRun();
-  using Arm = RecentPrompt::Arm;
+  using Arm = ArmKind;
   recent.Add(a, 0, Arm::kClean, "m", Frame(HookPoint::kRotQ, 0, 5));
   recent.Add(b, 0, Arm::kControl, "m", Frame(HookPoint::kRotQ, 0, 6));
   recent.Add(a, 0, Arm::kClean, "m", Frame(HookPoint::kV, 2, 7));
@@ -124,7 +124,7 @@ TEST(RecentActivationsTest, OnePromptPerRunAndArm) {
 TEST(RecentActivationsTest, KeepsTheLastPromptsOfTheLastModels) {
   RecentActivations recent;
   const auto add = [&recent](const std::string& model, int massive) {
-    recent.Add(recent.NewRun(), 0, RecentPrompt::Arm::kClean, model,
+    recent.Add(recent.NewRun(), 0, ArmKind::kClean, model,
                Frame(HookPoint::kRotQ, 0, massive));
   };
   for (int i = 0; i < RecentActivations::kModels; ++i) {
@@ -153,7 +153,7 @@ TEST(HeatMapTest, EachCellHasItsPlaceAndColour) {
   model.prompts[0].counts[1] = {0, RecentPrompt::kNotCaptured, 3};
   model.prompts[1].counts[1] = {RecentPrompt::kNotFinite, 200, 2};
   model.prompts[2].counts[1] = {0};
-  model.prompts[1].arm = RecentPrompt::Arm::kDisrupted;
+  model.prompts[1].arm = ArmKind::kDisrupted;
   const std::string svg = HeatMapSvg("K", model, Qkv::kK, 3);
   EXPECT_THAT(svg, HasSubstr("<path class=\"c0\" d=\"M0 0h1M2 0h1\"/>"));
   EXPECT_THAT(svg, HasSubstr("<path class=\"c2\" d=\"M0 2h2\"/>"));
@@ -237,7 +237,7 @@ StatusPage LargePage(const std::string& text) {
     for (size_t p = 0; p < model.prompts.size(); ++p) {
       RecentPrompt& prompt = model.prompts[p];
       prompt.at = absl::UnixEpoch();
-      prompt.arm = RecentPrompt::Arm::kControl;
+      prompt.arm = ArmKind::kControl;
       for (int layer = 0; layer < 200; ++layer) {
         // No two cells side by side have the same colour.
         for (auto& counts : prompt.counts) counts.push_back(p % 2 == 0 ? 0 : 9);
