@@ -109,6 +109,7 @@ absl::Status Server::Start(Log* log) {
 
   Metrics::Options metrics_options;
   metrics_options.version = options_.version;
+  metrics_options.replica = options_.replica;
   metrics_options.methods = AnalysisService::Methods();
   for (std::string& method : AdminService::Methods()) {
     metrics_options.methods.push_back(std::move(method));
@@ -179,6 +180,7 @@ absl::Status Server::MakeBackend(Log* log) {
 void Server::MakeServices(Log* log) {
   description_.version = options_.version;
   description_.backend = backend_->info();
+  description_.replica = options_.replica;
   core_ = {
       .call =
           {
@@ -192,6 +194,7 @@ void Server::MakeServices(Log* log) {
               .metrics = metrics_.get(),
               .log = log,
               .log_prompts = options_.log_prompts,
+              .replica = options_.replica,
           },
       .run =
           {

@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "engine/base/check.h"
 #include "engine/base/monotonic.h"
+#include "engine/base/request_id.h"
 #include "grpc/grpc_security_constants.h"
 #include "grpc/support/time.h"
 #include "grpcpp/security/auth_context.h"
@@ -29,9 +30,9 @@ constexpr absl::Duration kNobodyWaits = absl::Hours(24);
 constexpr char kRequestIdKey[] = "x-qkscope-request-id";
 constexpr size_t kMaxLoggedPrompt = 4096;
 
-std::string RandomId() {
+std::string RandomId(const std::string& replica) {
   absl::BitGen random;
-  return absl::StrFormat("%016x", absl::Uniform<uint64_t>(random));
+  return MakeRequestId(absl::Uniform<uint64_t>(random), replica);
 }
 
 std::vector<absl::string_view> Headers(
@@ -85,7 +86,7 @@ CallRecord::CallRecord(const CallParts* parts,
     : parts_(parts),
       context_(context),
       method_(method),
-      id_(RandomId()),
+      id_(RandomId(parts->replica)),
       start_(MonotonicNow()),
       trace_(TraceOf(*context)) {
   context_->AddTrailingMetadata(kRequestIdKey, id_);
