@@ -11,6 +11,7 @@ namespace qk {
 void Server::MakeMetrics(Log* log) {
   Metrics::Options options;
   options.version = options_.version;
+  options.replica = options_.replica;
   options.backend = backend_->info().name;
   options.methods = AnalysisService::Methods();
   for (std::string& method : AdminService::Methods()) {

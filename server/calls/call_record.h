@@ -103,6 +103,9 @@ std::optional<PhaseSeconds> PhasesOf(const ScheduledRequest& request,
                                      absl::Time start, double stream_seconds);
 // Appends all but the queue's time to a log line, in milliseconds.
 void AppendTimes(const PhaseSeconds& phases, std::vector<LogField>* fields);
+// Appends the caller's trace, if there is one, to a log line.
+void AppendTrace(const std::optional<TraceParent>& trace,
+                 std::vector<LogField>* fields);
 
 // What the caller shows. It refers to the context.
 Credentials CredentialsOf(const grpc::CallbackServerContext& context);

@@ -222,12 +222,13 @@ absl::Status ManyCall::Submit(const pb::AnalyzeManyPrompt& message,
       if (auto call = weak.lock()) call->Pump();
     });
   };
-  QK_ASSIGN_OR_RETURN(
-      PreparedRun prepared,
-      PrepareRun(*run_parts_, *user, std::move(converted), wake));
+  QK_ASSIGN_OR_RETURN(PreparedRun prepared,
+                      PrepareRun(*run_parts_, *user, std::move(converted),
+                                 ActivationSource::kAnalyze, wake));
   prompt->queue = prepared.queue;
   prompt->answer = prepared.answer;
   prompt->memory = std::move(prepared.memory);
+  prompt->activations = std::move(prepared.activations);
   DescribeRequest(request, absl::StrCat(call_id, "/", message.id()),
                   &prepared.encoder);
   prompt->encoder.emplace(std::move(prepared.encoder));

@@ -47,6 +47,7 @@ class ManyCall
     std::shared_ptr<UsageHold> answer;
     ByteLease memory;  // of the request
     pb::AnalyzeRequest expanded;
+    ActivationRun activations;
     std::optional<EventEncoder> encoder;
     std::vector<LayerFrame> frames;  // for the aggregate
   };

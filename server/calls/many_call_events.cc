@@ -64,13 +64,15 @@ ManyCall::FrontState ManyCall::AdvanceFront() {
 }
 
 void ManyCall::Feed(Prompt* prompt, StreamItem item) {
-  if (const auto* end = std::get_if<RunEnd>(&item);
-      end != nullptr && !end->status.ok()) {
-    prompt->error = ToClientStatus(end->status);
-    return;
+  if (const auto* end = std::get_if<RunEnd>(&item)) {
+    if (!end->status.ok()) {
+      prompt->error = ToClientStatus(end->status);
+      return;
+    }
+    prompt->activations.Finish();
   }
   if (auto* frame = std::get_if<LayerFrame>(&item)) {
-    CountStatistics(prompt->expanded, *frame, run_parts_->metrics);
+    prompt->activations.Add(*frame);
     if (spec_->aggregate()) {
       prompt->frames.push_back(std::move(*frame));
       return;

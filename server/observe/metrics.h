@@ -1,7 +1,7 @@
 // The Prometheus metrics of the service. Labels come from closed sets: methods,
-// codes, reasons, phases, the models loaded first, the busiest users, and
-// layers within a budget of series. A request's id, tag, text or address is
-// never a label.
+// codes, reasons, phases, the models loaded first, and the busiest users. A
+// request's id, tag, text or address is never a label. Statistics of
+// activations are in activation_metrics.h.
 //
 // The parts are in the files beside this one. Calls and the scheduler's thread
 // count in objects that they find without a lock, or under one that is held for
@@ -12,21 +12,15 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/strings/string_view.h"
-#include "engine/base/mutex.h"
 #include "engine/types/device_reading.h"
-#include "engine/types/results.h"
-#include "engine/types/spec.h"
 #include "grpcpp/support/status.h"
 #include "prometheus/collectable.h"
 #include "prometheus/counter.h"
-#include "prometheus/family.h"
 #include "prometheus/registry.h"
 #include "server/common/cancel_reason.h"
 #include "server/common/refusal.h"
@@ -45,10 +39,8 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
   struct Options {
     std::string version;
     std::string backend = {};
+    std::string replica = {};  // this replica's name, or empty
     std::vector<std::string> methods;
-    // Limit on label sets for per-layer statistics. Models beyond it count
-    // under layer "all".
-    int max_layer_series = 400;
     ServiceSources sources = {};
     // What the device says of itself, and its name. nullptr: nobody asks.
     std::function<DeviceReading()> read_device = nullptr;
@@ -56,9 +48,8 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
   };
   explicit Metrics(const Options& options);
 
-  // As ModelMetrics has them. Models get per-layer series in the order of the
-  // calls of AddModel.
-  void AddModel(const std::string& name, int num_layers);
+  // As ModelMetrics has them.
+  void AddModel(const std::string& name) { models_.Add(name); }
   void ModelLoaded(const std::string& name,
                    const std::shared_ptr<const Model>& model,
                    const ModelCost& cost, KvReader read_kv) {
@@ -86,8 +77,9 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
   }
   void CountStreamedBytes(int64_t bytes);
   void CountSpoolError() { ++spool_errors_; }
-  // `frame` must belong to the prefill of an undisrupted arm.
-  void AddLayerStatistics(const std::string& model, const LayerFrame& frame);
+  void CountNonFinite(const std::string& model, int64_t values) {
+    models_.CountNonFinite(model, values);
+  }
 
   void OnPass(const PassReport& pass) override;
   void OnQueue(int waiting_requests, int running_requests) override;
@@ -107,14 +99,6 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
   std::atomic<int64_t> running_ = 0;
   std::atomic<int64_t> spool_errors_ = 0;
   prometheus::Counter& streamed_;
-  CounterFamily& massive_entries_;
-  CounterFamily& massive_ratio_;
-  CounterFamily& massive_frames_;
-
-  mutable Mutex mutex_;
-  // By model; 0: counts under layer "all".
-  std::map<std::string, int> series_of_model_ ABSL_GUARDED_BY(mutex_);
-  int layer_series_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace qk

@@ -33,7 +33,10 @@ ModelMetrics::ModelMetrics(prometheus::Registry* registry)
       generated_tokens_(AddCounters(
           registry, "qkscope_generated_tokens_total",
           "Tokens that the model's requests generated, in all arms; counted "
-          "when a request ends.")) {}
+          "when a request ends.")),
+      non_finite_(AddCounters(
+          registry, "qkscope_activation_non_finite_total",
+          "Values that are NaN or infinite, of all matrices of norms.")) {}
 
 const ModelMetrics::Series* ModelMetrics::SeriesOf(const std::string& label) {
   const auto [it, inserted] = series_.try_emplace(label);
@@ -45,7 +48,8 @@ const ModelMetrics::Series* ModelMetrics::SeriesOf(const std::string& label) {
                   &rows_.Add(labels),
                   &pass_seconds_.Add(labels),
                   &prompt_tokens_.Add(labels),
-                  &generated_tokens_.Add(labels)};
+                  &generated_tokens_.Add(labels),
+                  &non_finite_.Add(labels)};
   }
   return &it->second;
 }
@@ -76,17 +80,24 @@ void ModelMetrics::Unloaded(const std::string& name) {
   if (it != names_.end()) it->second.ready = false;
 }
 
+const ModelMetrics::Series* ModelMetrics::Find(const std::string& name) const {
+  MutexLock lock(&mutex_);
+  const auto it = names_.find(name);
+  return it == names_.end() ? nullptr : it->second.series;
+}
+
 void ModelMetrics::CountTokens(const std::string& name, int64_t prompt,
                                int64_t generated) {
-  const Series* series = nullptr;
-  {
-    MutexLock lock(&mutex_);
-    const auto it = names_.find(name);
-    if (it == names_.end()) return;
-    series = it->second.series;
-  }
+  const Series* series = Find(name);
+  if (series == nullptr) return;
   series->prompt_tokens->Increment(static_cast<double>(prompt));
   series->generated_tokens->Increment(static_cast<double>(generated));
+}
+
+void ModelMetrics::CountNonFinite(const std::string& name, int64_t values) {
+  const Series* series = Find(name);
+  if (series == nullptr) return;
+  series->non_finite->Increment(static_cast<double>(values));
 }
 
 void ModelMetrics::Observe(const PassReport& pass) {
@@ -103,12 +114,6 @@ void ModelMetrics::Observe(const PassReport& pass) {
   if (!pass.status.ok()) series->failed_passes->Increment();
   series->rows->Increment(pass.rows);
   series->pass_seconds->Increment(pass.seconds);
-}
-
-std::string ModelMetrics::LabelOf(const std::string& name) const {
-  MutexLock lock(&mutex_);
-  const auto it = names_.find(name);
-  return it == names_.end() ? kOther : it->second.series->label;
 }
 
 std::map<std::string, ModelMetrics::Sum> ModelMetrics::SumByLabel() const {

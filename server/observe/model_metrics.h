@@ -48,11 +48,9 @@ class ModelMetrics {
   // Unknown models are ignored, here and below.
   void CountTokens(const std::string& name, int64_t prompt, int64_t generated)
       ABSL_LOCKS_EXCLUDED(mutex_);
-  void Observe(const PassReport& pass) ABSL_LOCKS_EXCLUDED(mutex_);
-
-  // The label of a name. "other" for an unknown one.
-  std::string LabelOf(const std::string& name) const
+  void CountNonFinite(const std::string& name, int64_t values)
       ABSL_LOCKS_EXCLUDED(mutex_);
+  void Observe(const PassReport& pass) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // The gauges. The counters are the registry's.
   std::vector<prometheus::MetricFamily> Collect() const
@@ -68,6 +66,7 @@ class ModelMetrics {
     prometheus::Counter* pass_seconds;
     prometheus::Counter* prompt_tokens;
     prometheus::Counter* generated_tokens;
+    prometheus::Counter* non_finite;
   };
   struct Named {
     const Series* series = nullptr;
@@ -90,6 +89,8 @@ class ModelMetrics {
     KvUse kv;
   };
 
+  // nullptr: the model is unknown.
+  const Series* Find(const std::string& name) const ABSL_LOCKS_EXCLUDED(mutex_);
   const Series* SeriesOf(const std::string& label)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::map<std::string, Sum> SumByLabel() const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -100,6 +101,7 @@ class ModelMetrics {
   CounterFamily& pass_seconds_;
   CounterFamily& prompt_tokens_;
   CounterFamily& generated_tokens_;
+  CounterFamily& non_finite_;
 
   mutable Mutex mutex_;
   // By label. Never erased, so that others may point to them.
