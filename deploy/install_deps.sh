@@ -44,6 +44,8 @@ if [[ "$purpose" == deploy* ]]; then
   packages+=(binutils)
   # The root of images and of the machine that the package is tried on.
   packages+=(mmdebstrap)
+  # pages, consoles: a browser, and a font for its pictures.
+  packages+=(chromium fonts-dejavu-core)
   # alerts, docker.
   packages+=(prometheus-alertmanager)
   # docker: an engine of the check's own, and Compose.
