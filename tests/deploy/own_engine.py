@@ -188,11 +188,13 @@ def _cgroups(name):
 
 
 def _remove_cgroups(name):
-    """Removes the check's cgroups, which are empty by now."""
+    """Removes the check's cgroups; true if there are none. The kernel counts
+    ended processes for a moment."""
     for top in _cgroups(name):
         for folder, _, _ in os.walk(top, topdown=False):
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
+    return not _cgroups(name)
 
 
 def _end_with_parent():
@@ -239,11 +241,19 @@ def in_namespaces(name, work, check):
 
 
 def _clear_up(process, name, work):
+    # unshare ends after the namespaces' first process, and that after all
+    # others in them.
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        children = pathlib.Path(
+            f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+        for child in children.split():
+            os.kill(int(child), signal.SIGKILL)
+        process.wait(60)
     process.kill()
     process.wait()
     wait_until(lambda: not _processes(name, work),
                lambda: f"its end: {_processes(name, work)}", 60)
-    _remove_cgroups(name)
+    wait_until(lambda: _remove_cgroups(name), "the end of its cgroups", 60)
 
 
 @dataclasses.dataclass
