@@ -5,6 +5,7 @@ import hashlib
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 
@@ -57,6 +58,7 @@ class Machine:
 
     def __init__(self, root, *binds):
         self.root = root
+        self.name = f"qkscope-{os.getpid()}"
         self.binds = [f"--bind-ro={source}:{target}"
                       for source, target in binds]
         self.process = None
@@ -67,7 +69,7 @@ class Machine:
             self.process = subprocess.Popen(
                 ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit",
                  "--boot", f"--directory={self.root}",
-                 f"--machine=qkscope-{os.getpid()}", "--private-network",
+                 f"--machine={self.name}", "--private-network",
                  "--console=read-only", *self.binds],
                 stdin=subprocess.DEVNULL, stdout=console, stderr=console)
         wait_until(self._is_up, "the machine boots")
@@ -113,3 +115,6 @@ class Machine:
             os.kill(int(self.leader), signal.SIGKILL)
             self.process.wait(PATIENCE_S)
         self.process = None
+        # systemd-nspawn leaves it where /run is on a disk.
+        shutil.rmtree(f"/run/systemd/nspawn/propagate/{self.name}",
+                      ignore_errors=True)

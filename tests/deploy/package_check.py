@@ -199,7 +199,7 @@ class PackageTest(PackageCase):
         with subprocess.Popen(
                 self.machine.command(
                     "qkctl", "generate", "--prompt", "The city of Paris is in",
-                    "--max-new-tokens", "200", "--ignore-eos", "--json"),
+                    "--max-new-tokens", "64", "--ignore-eos", "--json"),
                 stdout=subprocess.PIPE, encoding="utf-8") as client:
             self.addCleanup(client.kill)
             first = client.stdout.readline()
@@ -207,7 +207,7 @@ class PackageTest(PackageCase):
             self.inside("systemctl", "stop", UNIT)
             rest = client.stdout.read()
             self.assertEqual(client.wait(), 0)
-        self.assertEqual((first + rest).count('"token"'), 200)
+        self.assertEqual((first + rest).count('"token"'), 64)
         unit = self.unit()
         self.assertEqual((unit["ActiveState"], unit["Result"],
                           unit["ExecMainStatus"]), ("inactive", "success", "0"))

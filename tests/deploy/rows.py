@@ -1,5 +1,6 @@
 """What the rows of deploy/check.sh that are in Python share."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -60,6 +61,36 @@ def run(*command, **more):
         raise AssertionError(f"{' '.join(map(str, command))}: exit status "
                              f"{result.returncode}\n{result.stdout}")
     return result.stdout
+
+
+class Server:
+    """qkscoped on loopback with the demo model."""
+
+    def __init__(self, program, log):
+        with open(log, "wb") as file:
+            self.process = subprocess.Popen(
+                [program, "--model",
+                 f"smollm2={os.environ['QKSCOPE_DEMO_MODEL']}", "--listen",
+                 "127.0.0.1:0", "--metrics-listen", ""],
+                stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+        try:
+            events = wait_until(lambda: self._events(log), "the server's start")
+        except BaseException:
+            self.stop()
+            raise
+        self.address = events["listening"]["listen"]
+
+    def _events(self, log):
+        assert self.process.poll() is None, log.read_text("utf-8")
+        lines = [json.loads(line) for line in
+                 log.read_text("utf-8").splitlines(keepends=True)
+                 if line.endswith("\n")]
+        events = {line["event"]: line for line in lines}
+        return events if "model_ready" in events else None
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
 
 
 def wait_until(condition, what):
