@@ -39,6 +39,10 @@ fi
 if [[ "$purpose" == deploy ]]; then
   # The root of images and of the machine that the package is tried on.
   packages+=(mmdebstrap)
+  # The Debian package: what makes it, looks at it and runs it.
+  packages+=(debhelper dpkg-dev lintian man-db systemd-container)
+  # qkctl's completion; bash is there.
+  packages+=(zsh)
 fi
 if [[ "$purpose" == stress ]]; then
   packages+=(stress-ng)
