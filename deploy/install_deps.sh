@@ -31,6 +31,8 @@ if [[ -n "$purpose" ]]; then
   # promtool checks the rules and dashboards; openssl makes certificates;
   # haproxy runs with the configuration of deploy/haproxy.
   packages+=(git openssl prometheus haproxy clang-format-14)
+  # The runbook's commands.
+  packages+=(curl)
   # The compiler of the cross build, which only this kind of machine does.
   [[ "$(uname -m)" != x86_64 ]] || packages+=(g++-aarch64-linux-gnu)
 fi
@@ -42,6 +44,10 @@ if [[ "$purpose" == deploy* ]]; then
   packages+=(binutils)
   # The root of images and of the machine that the package is tried on.
   packages+=(mmdebstrap)
+  # alerts, docker.
+  packages+=(prometheus-alertmanager)
+  # docker: an engine of the check's own, and Compose.
+  packages+=(docker.io iptables iproute2 docker-compose)
 fi
 if [[ "$purpose" == deploy_full ]]; then
   # apiserver: builds the API server of Kubernetes, which no package has.

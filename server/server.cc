@@ -13,13 +13,17 @@
 #include "grpcpp/impl/server_builder_option.h"
 #include "grpcpp/impl/server_builder_plugin.h"
 #include "grpcpp/server_builder.h"
+#include "server/calls/status_reader.h"
 #include "server/common/delay_point.h"
 #include "server/net/addresses.h"
 #include "server/net/http2_guard.h"
 #include "server/net/http2_limits.h"
 #include "server/net/metrics_listener.h"
 #include "server/net/self_check.h"
+#include "server/observe/html.h"
 #include "server/observe/scrape.h"
+#include "server/observe/status_page.h"
+#include "server/observe/status_style.h"
 
 namespace qk {
 namespace {
@@ -129,6 +133,7 @@ absl::Status Server::Start(Log* log) {
   metrics_ = std::make_shared<Metrics>(metrics_options);
   ActivationMetrics::Options activations;
   activations.shown = options_.activations;
+  activations.recent = &recent_;
   activations.on_non_finite = [this](const std::string& model, int64_t values) {
     metrics_->CountNonFinite(model, values);
   };
@@ -328,9 +333,17 @@ absl::Status Server::ExposeMetrics() {
 
 MetricsListener::Answer Server::AnswerHttp(
     const MetricsListener::Request& request) const {
-  const bool activations = request.path == "/metrics/activations";
-  if (request.path != "/metrics" && !activations) {
-    return {404, "see /metrics and /metrics/activations\n"};
+  const std::string& path = request.path;
+  if (path == "/style.css") return {200, kStatusStyle, kCssContentType};
+  for (const Document& document : options_.documents) {
+    if (path == absl::StrCat("/docs/", document.name)) {
+      return {200, document.text};
+    }
+  }
+  const bool page = path == "/" || path == "/live";
+  const bool activations = path == "/metrics/activations";
+  if (!page && !activations && path != "/metrics") {
+    return {404, "see /, /metrics and /metrics/activations\n"};
   }
   const Identity& identity = *access_->identity();
   std::function<bool(const std::string&)> may_see =
@@ -350,11 +363,34 @@ MetricsListener::Answer Server::AnswerHttp(
       return MayUseModel(*user, model);
     };
   }
+  if (page) {
+    return {200, StatusHtml(user.get(), may_see, /*live=*/path == "/live"),
+            kHtmlContentType};
+  }
   return {200,
           RenderMetrics(activations ? activations_->Collect(may_see)
                                     : metrics_->Collect(),
                         may_see),
           kMetricsContentType};
+}
+
+std::string Server::StatusHtml(
+    const User* viewer,
+    const std::function<bool(const std::string& model)>& may_see,
+    bool live) const {
+  StatusSources sources;
+  sources.core = &core_;
+  sources.health = health_.get();
+  sources.read_device = [this] { return backend_->Read(); };
+  sources.recent = &recent_;
+  if (options_.spool.has_value()) sources.most_kept = options_.spool->most;
+  sources.started = started_;
+  StatusPage page = ReadStatus(sources, viewer, may_see);
+  page.live = live;
+  for (const Document& document : options_.documents) {
+    page.documents.push_back(document.name);
+  }
+  return RenderStatusPage(page);
 }
 
 absl::Status Server::LoadModels() {

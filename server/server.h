@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/base/monotonic.h"
 #include "engine/create_backend.h"
 #include "grpcpp/server.h"
 #include "server/access/access.h"
@@ -25,6 +26,7 @@
 #include "server/net/acceptor.h"
 #include "server/net/connections.h"
 #include "server/net/metrics_listener.h"
+#include "server/observe/recent_activations.h"
 #include "server/schedule/engine_device.h"
 
 namespace qk {
@@ -92,10 +94,14 @@ class Server {
   void MakeServices(Log* log);
   absl::Status Listen(Log* log);
   absl::Status ExposeMetrics();
-  // Shows series of models that the caller may use, or, without credentials,
-  // of those that every user may use.
+  // Shows models that the caller may use, or, without credentials, those that
+  // every user may use.
   MetricsListener::Answer AnswerHttp(
       const MetricsListener::Request& request) const;
+  std::string StatusHtml(
+      const User* viewer,
+      const std::function<bool(const std::string& model)>& may_see,
+      bool live) const;
 
   const ServerOptions options_;
   const DescriptorShares descriptors_;
@@ -107,8 +113,10 @@ class Server {
   Connections connections_;
   const std::unique_ptr<Device> device_;
   const SystemClock clock_;
+  const absl::Time started_ = MonotonicNow();
   std::shared_ptr<Metrics> metrics_;
   std::unique_ptr<ActivationMetrics> activations_;
+  RecentActivations recent_;
   std::unique_ptr<CallTracker> calls_;
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<HostWork> host_;

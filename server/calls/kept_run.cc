@@ -48,9 +48,9 @@ absl::StatusOr<std::shared_ptr<KeptResult>> KeptRun::Start(
   const auto wake = [executor = core.results.executor, run] {
     executor->Post([run] { run->Drain(); });
   };
-  QK_ASSIGN_OR_RETURN(
-      PreparedRun prepared,
-      PrepareRun(core.run, *call.user, std::move(request), wake));
+  QK_ASSIGN_OR_RETURN(PreparedRun prepared,
+                      PrepareRun(core.run, *call.user, std::move(request),
+                                 ActivationSource::kAnalyze, wake));
   auto result = core.results.store->Create(
       header, prepared.buffer_bytes + kFileOverhead, call.user->budget);
   if (absl::IsResourceExhausted(result.status())) {
@@ -110,10 +110,12 @@ void KeptRun::KeepEvents() {
     if (finished_) return;
     std::optional<StreamItem> item = queue_->Pop();
     if (!item.has_value()) return;
-    if (const auto* end = std::get_if<RunEnd>(&*item);
-        end != nullptr && !end->status.ok()) {
-      Finish(ToClientStatus(end->status));
-      return;
+    if (const auto* end = std::get_if<RunEnd>(&*item)) {
+      if (!end->status.ok()) {
+        Finish(ToClientStatus(end->status));
+        return;
+      }
+      activations_.Finish();
     }
     if (const auto* frame = std::get_if<LayerFrame>(&*item)) {
       activations_.Add(*frame);

@@ -221,9 +221,9 @@ absl::Status ManyCall::Submit(const pb::AnalyzeManyPrompt& message,
       if (auto call = weak.lock()) call->Pump();
     });
   };
-  QK_ASSIGN_OR_RETURN(
-      PreparedRun prepared,
-      PrepareRun(*run_parts_, *user, std::move(converted), wake));
+  QK_ASSIGN_OR_RETURN(PreparedRun prepared,
+                      PrepareRun(*run_parts_, *user, std::move(converted),
+                                 ActivationSource::kAnalyze, wake));
   prompt->queue = prepared.queue;
   prompt->answer = prepared.answer;
   prompt->memory = std::move(prepared.memory);

@@ -63,10 +63,12 @@ ManyCall::FrontState ManyCall::AdvanceFront() {
 }
 
 void ManyCall::Feed(Prompt* prompt, StreamItem item) {
-  if (const auto* end = std::get_if<RunEnd>(&item);
-      end != nullptr && !end->status.ok()) {
-    prompt->error = ToClientStatus(end->status);
-    return;
+  if (const auto* end = std::get_if<RunEnd>(&item)) {
+    if (!end->status.ok()) {
+      prompt->error = ToClientStatus(end->status);
+      return;
+    }
+    prompt->activations.Finish();
   }
   if (auto* frame = std::get_if<LayerFrame>(&item)) {
     prompt->activations.Add(*frame);

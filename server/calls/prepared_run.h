@@ -26,7 +26,7 @@ struct PreparedRun {
   std::shared_ptr<UsageHold> answer;
   // Of the request itself, as long as somebody keeps it.
   ByteLease memory;
-  // The reader of the queue gives it every frame.
+  // The reader of the queue gives it every frame, and the end.
   ActivationRun activations;
   // Incomplete until DescribeRequest is called.
   EventEncoder::Options encoder;
@@ -38,9 +38,11 @@ void DescribeRequest(std::shared_ptr<ScheduledRequest> request, std::string id,
                      EventEncoder::Options* encoder);
 
 // Fails with RESOURCE_EXHAUSTED if the run exceeds the limit on responses or on
-// buffers. The queue calls `wake` when it has something to read.
+// buffers. The queue calls `wake` when it has something to read. `source`: the
+// RPC, for the metrics.
 absl::StatusOr<PreparedRun> PrepareRun(const RunParts& parts, const User& user,
                                        ConvertedRequest request,
+                                       ActivationSource source,
                                        std::function<void()> wake);
 
 // Calls Scheduler::Submit, and attaches the reason of a refusal for the

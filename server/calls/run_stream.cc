@@ -13,19 +13,22 @@ namespace qk {
 
 RunStream::RunStream(const CallParts* call_parts, const RunParts* run_parts,
                      grpc::CallbackServerContext* context, const char* method,
-                     Translate translate, Convert convert)
+                     ActivationSource source, Translate translate,
+                     Convert convert)
     : EventStream(call_parts, context, method),
       run_parts_(run_parts),
+      source_(source),
       translate_(translate),
       convert_(convert) {}
 
 RunStream* RunStream::Start(const CallParts* call_parts,
                             const RunParts* run_parts,
                             grpc::CallbackServerContext* context,
-                            const char* method, const grpc::ByteBuffer& message,
+                            const char* method, ActivationSource source,
+                            const grpc::ByteBuffer& message,
                             Translate translate, Convert convert) {
   std::shared_ptr<RunStream> stream(new RunStream(
-      call_parts, run_parts, context, method, translate, convert));
+      call_parts, run_parts, context, method, source, translate, convert));
   stream->Accept(message, Budget::kNeeded,
                  [s = stream.get()](const grpc::ByteBuffer& bytes) {
                    return s->Begin(bytes);
@@ -70,7 +73,7 @@ absl::Status RunStream::Prepare(const grpc::ByteBuffer& message,
   };
   QK_ASSIGN_OR_RETURN(
       PreparedRun prepared,
-      PrepareRun(*run_parts_, *user, std::move(converted), pump));
+      PrepareRun(*run_parts_, *user, std::move(converted), source_, pump));
   MutexLock lock(&mutex_);
   if (end_.has_value()) return *end_;
   call_.model = model;
@@ -148,10 +151,12 @@ bool RunStream::NextMessage() {
     }
     std::optional<StreamItem> item = queue_->Pop();
     if (!item.has_value()) return false;
-    if (const auto* end = std::get_if<RunEnd>(&*item);
-        end != nullptr && !end->status.ok()) {
-      end_ = ToClientStatus(end->status);
-      return false;
+    if (const auto* end = std::get_if<RunEnd>(&*item)) {
+      if (!end->status.ok()) {
+        end_ = ToClientStatus(end->status);
+        return false;
+      }
+      activations_.Finish();
     }
     if (const auto* frame = std::get_if<LayerFrame>(&*item)) {
       activations_.Add(*frame);

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
+#include "server/calls/activation_tap.h"
 #include "server/calls/post_work.h"
 #include "server/calls/prepared_run.h"
 #include "server/common/bad_field.h"
@@ -184,8 +185,12 @@ absl::Status ScoreCall::Prepare(const grpc::ByteBuffer& message,
     call_.prompt_tokens += rows;
     ScheduledRun& run = runs->emplace_back();
     run.prefill_rows = rows;
-    auto sink =
+    std::shared_ptr<RunSink> sink =
         std::make_shared<PairSink>(run_parts_->executor, weak_from_this(), i);
+    if (auto tap = ActivationTap::Create(*run_parts_, ActivationSource::kScore,
+                                         sink, &spec)) {
+      sink = std::move(tap);
+    }
     QK_ASSIGN_OR_RETURN(run.run, Run::Create(std::move(spec), sink.get()));
     run.keep_alive = std::move(sink);
   }

@@ -55,6 +55,9 @@ Usage: qkscoped [--config FILE] [--model NAME=PATH]... [flags]
                          load. warn: serve the model and name the first of
                          them; fail: do not load it; off; auto (the default):
                          warn below 2 GiB, else off
+  --activation-sampling SHARE
+                         part of the prompts of Score and Generate that are
+                         measured for /metrics/activations, 0 (default) to 1
   --activation-models N  how many models, those used last, the page
                          /metrics/activations shows by layer (default 4)
   --log-level LEVEL      debug, info, warn or error
@@ -195,6 +198,15 @@ absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments) {
     config->set_threads(threads);
     return absl::OkStatus();
   });
+  parser.AddValue("activation-sampling", "SHARE",
+                  [=](const std::string& value) {
+                    double share = 0;
+                    if (!absl::SimpleAtod(value, &share)) {
+                      return Bad("a number", value);
+                    }
+                    config->set_activation_sampling(share);
+                    return absl::OkStatus();
+                  });
   parser.AddValue("activation-models", "N", [=](const std::string& value) {
     int models = 0;
     if (!absl::SimpleAtoi(value, &models)) return Bad("a number", value);

@@ -323,6 +323,11 @@ absl::Status SetMachine(const ServerConfig& config, const Checker& check,
 
 absl::Status SetActivations(const ServerConfig& config, const Checker& check,
                             ActivationOptions* out) {
+  out->sampling = config.activation_sampling();
+  if (!(out->sampling >= 0 && out->sampling <= 1)) {
+    return check.Bad("activation_sampling",
+                     absl::StrCat("must be in [0, 1], got ", out->sampling));
+  }
   if (config.has_activation_models()) {
     out->models = config.activation_models();
     if (out->models < 0 || out->models > kMaxActivationModels) {

@@ -11,6 +11,7 @@
 #include "absl/time/time.h"
 #include "qkscope/v1/config.pb.h"
 #include "server/access/access_options.h"
+#include "server/common/document.h"
 #include "server/common/limits.h"
 #include "server/common/log.h"
 #include "server/common/parse_config.h"
@@ -47,6 +48,8 @@ struct ServerOptions {
   ActivationOptions activations;
   // Reflection needs no credentials. nullopt: on if there are no users.
   std::optional<bool> reflection;
+  // What the metrics port shows below /docs/.
+  std::vector<Document> documents;
 };
 
 // Checks every value without opening files or sockets. Errors have the form

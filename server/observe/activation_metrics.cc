@@ -1,6 +1,7 @@
 #include "server/observe/activation_metrics.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "server/observe/activation_page.h"
@@ -53,6 +54,21 @@ void ActivationMetrics::CountNonFinite(const ActivationModel& model,
   }
 }
 
+bool ActivationMetrics::Choose() {
+  const double share = options_.shown.sampling;
+  if (share <= 0) return false;
+  const double before = static_cast<double>(offered_++);
+  return std::floor((before + 1) * share) > std::floor(before * share);
+}
+
+bool ActivationMetrics::TakeRoom(int64_t bytes) {
+  if (waiting_bytes_.fetch_add(bytes) + bytes <= options_.max_waiting_bytes) {
+    return true;
+  }
+  waiting_bytes_ -= bytes;
+  return false;
+}
+
 std::vector<prometheus::MetricFamily> ActivationMetrics::Collect(
     const std::function<bool(const std::string& model)>& may_see) const {
   std::vector<std::shared_ptr<ActivationModel>> by_layer;
@@ -75,7 +91,7 @@ std::vector<prometheus::MetricFamily> ActivationMetrics::Collect(
             [](const auto& a, const auto& b) { return a->used() > b->used(); });
   const size_t most = static_cast<size_t>(options_.shown.models);
   if (by_layer.size() > most) by_layer.resize(most);
-  return ActivationPage(totals, by_layer, options_.max_series);
+  return ActivationPage(totals, by_layer, dropped_, options_.max_series);
 }
 
 ActivationRun::ActivationRun(ActivationMetrics* metrics, const RunSpec& spec,
@@ -84,6 +100,7 @@ ActivationRun::ActivationRun(ActivationMetrics* metrics, const RunSpec& spec,
       source_(source),
       whole_prompt_(spec.capture.positions.empty() ||
                     spec.capture.positions.size() == spec.tokens.size()) {
+  if (metrics->recent() != nullptr) recent_run_ = metrics->recent()->NewRun();
   for (const ArmSpec& arm : spec.arms) {
     Arm out;
     out.model = metrics->Find(arm.model.get());
@@ -109,13 +126,22 @@ void ActivationRun::Add(const LayerFrame& frame) {
   metrics_->CountNonFinite(*arm.model, frame.statistics->non_finite_count);
   const auto matrix = ActivationMatrixOf(frame.point);
   if (!matrix.has_value() || !Measures(frame)) return;
-  if (std::find(counted_.begin(), counted_.end(), arm.model.get()) ==
-      counted_.end()) {
-    counted_.push_back(arm.model.get());
-    arm.model->totals().CountSample(source_);
+  if (std::find(measured_.begin(), measured_.end(), arm.model) ==
+      measured_.end()) {
+    measured_.push_back(arm.model);
     metrics_->MarkUsed(arm.model.get());
   }
   arm.model->Add(frame, *matrix, arm.kind, arm.shown);
+  if (RecentActivations* recent = metrics_->recent()) {
+    recent->Add(recent_run_, frame.arm, arm.kind, arm.model->totals().label(),
+                frame);
+  }
+}
+
+void ActivationRun::Finish() {
+  for (const auto& model : std::exchange(measured_, {})) {
+    model->totals().CountSample(source_);
+  }
 }
 
 }  // namespace qk

@@ -19,6 +19,7 @@
 #include "prometheus/metric_family.h"
 #include "server/observe/activation_model.h"
 #include "server/observe/activation_options.h"
+#include "server/observe/recent_activations.h"
 
 namespace qk {
 
@@ -29,6 +30,10 @@ class ActivationMetrics {
     ActivationOptions shown;
     // Limit on the series of a page.
     int64_t max_series = 20'000;
+    // Limit on frames of chosen prompts that wait to be measured, bytes.
+    int64_t max_waiting_bytes = int64_t{64} << 20;
+    // Is given every matrix that is measured. nullptr: none.
+    RecentActivations* recent = nullptr;
     // Is told of values that are not finite, on the threads of readers.
     // nullptr: nobody is.
     std::function<void(const std::string& model, int64_t values)>
@@ -49,6 +54,17 @@ class ActivationMetrics {
   // The model is the one that was used last.
   void MarkUsed(ActivationModel* model) { model->MarkUsed(++uses_); }
   void CountNonFinite(const ActivationModel& model, int64_t values) const;
+  RecentActivations* recent() const { return options_.recent; }
+
+  // Whether the next prompt that its client does not capture is to be measured.
+  // Of any n prompts in a row, the share that the options want is chosen, give
+  // or take one.
+  bool Choose();
+  // Room for frames that wait to be measured, bytes.
+  bool TakeRoom(int64_t bytes);
+  void GiveRoomBack(int64_t bytes) { waiting_bytes_ -= bytes; }
+  // A prompt that was chosen found no room.
+  void CountDropped() { ++dropped_; }
 
   // The page, as far as the series of models go for which `may_see` is true.
   std::vector<prometheus::MetricFamily> Collect(
@@ -61,6 +77,9 @@ class ActivationMetrics {
 
   const Options options_;
   std::atomic<int64_t> uses_ = 0;
+  std::atomic<int64_t> offered_ = 0;  // prompts that Choose was asked about
+  std::atomic<int64_t> waiting_bytes_ = 0;
+  std::atomic<int64_t> dropped_ = 0;
   mutable Mutex mutex_;
   // By label: the names that came first, then "other".
   std::map<std::string, std::shared_ptr<ActivationTotals>> totals_
@@ -84,6 +103,8 @@ class ActivationRun {
   // Takes any frame of the run, with its statistics if it has some. It takes
   // some microseconds, so it is not for the scheduler's thread.
   void Add(const LayerFrame& frame);
+  // All frames are there.
+  void Finish();
 
  private:
   struct Arm {
@@ -98,8 +119,10 @@ class ActivationRun {
   ActivationMetrics* metrics_ = nullptr;
   ActivationSource source_ = ActivationSource::kAnalyze;
   std::vector<Arm> arms_;
-  bool whole_prompt_ = false;                    // no positions are left out
-  std::vector<const ActivationModel*> counted_;  // in samples
+  uint64_t recent_run_ = 0;    // its number among the recent ones
+  bool whole_prompt_ = false;  // no positions are left out
+  // Those that frames were measured of.
+  std::vector<std::shared_ptr<ActivationModel>> measured_;
 };
 
 }  // namespace qk

@@ -10,6 +10,8 @@ struct ActivationOptions {
   // Models that are shown by layer: those used last. At most
   // kMaxActivationModels.
   int models = 4;
+  // Share of the prompts of Score and Generate that are measured, [0, 1].
+  double sampling = 0;
 };
 
 }  // namespace qk

@@ -32,6 +32,7 @@ constexpr const char* kSourceLabels[kActivationSources] = {"analyze", "score",
 // The families in the order of the page.
 enum Family {
   kLeftOut,
+  kDropped,
   kSamples,
   kAge,
   kMassive,
@@ -55,6 +56,9 @@ constexpr Description kDescriptions[kFamilies] = {
     {"qkscope_activation_left_out_series",
      "Series that this page leaves out because of its limit.",
      MetricType::Gauge},
+    {"qkscope_activation_dropped_samples_total",
+     "Prompts that were to be measured, and were not, because too many waited.",
+     MetricType::Counter},
     {"qkscope_activation_samples_total",
      "Prompts whose activations were measured.", MetricType::Counter},
     {"qkscope_activation_age_seconds",
@@ -104,12 +108,15 @@ ClientMetric GaugeOf(Labels labels, double value) {
 
 class Page {
  public:
-  explicit Page(int64_t max_series) : left_(max_series - 1) {  // kLeftOut
+  Page(int64_t max_series, int64_t dropped)
+      : left_(max_series - 2) {  // kLeftOut and kDropped
     for (int i = 0; i < kFamilies; ++i) {
       families_[i].name = kDescriptions[i].name;
       families_[i].help = kDescriptions[i].help;
       families_[i].type = kDescriptions[i].type;
     }
+    families_[kDropped].metric.emplace_back().counter.value =
+        static_cast<double>(dropped);
   }
 
   void AddCounts(const ActivationTotals& totals) {
@@ -221,8 +228,8 @@ class Page {
 std::vector<MetricFamily> ActivationPage(
     const std::vector<std::shared_ptr<ActivationTotals>>& totals,
     const std::vector<std::shared_ptr<ActivationModel>>& by_layer,
-    int64_t max_series) {
-  Page page(max_series);
+    int64_t dropped, int64_t max_series) {
+  Page page(max_series, dropped);
   const auto is_shown = [&](const auto& known) {
     return std::any_of(
         by_layer.begin(), by_layer.end(),

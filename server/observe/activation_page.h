@@ -11,7 +11,8 @@
 
 namespace qk {
 
-// At most `max_series` series. They are added in this order until the next ones
+// `dropped`: prompts that found no room to be measured. At most `max_series`
+// series. They are added in this order until the next ones
 // do not fit; all that follow are left out, and counted:
 // - counters and ages of all labels (`totals`),
 // - histograms of the models that are shown by layer (`by_layer`, the one used
@@ -23,7 +24,7 @@ namespace qk {
 std::vector<prometheus::MetricFamily> ActivationPage(
     const std::vector<std::shared_ptr<ActivationTotals>>& totals,
     const std::vector<std::shared_ptr<ActivationModel>>& by_layer,
-    int64_t max_series);
+    int64_t dropped, int64_t max_series);
 
 }  // namespace qk
 

@@ -338,6 +338,38 @@ TEST(ActivationMetricsTest, O7_StaysWithinItsLimit) {
   }
 }
 
+TEST(ActivationSamplingTest, ChoosesExactlyTheShare) {
+  for (double share : {0.0, 0.001, 0.3, 0.5, 2.0 / 3, 1.0}) {
+    ActivationMetrics::Options options;
+    options.shown.sampling = share;
+    ActivationMetrics metrics(options);
+    int64_t chosen = 0;
+    for (int64_t n = 1; n <= 100'000; ++n) {
+      if (metrics.Choose()) ++chosen;
+      ASSERT_LE(std::abs(static_cast<double>(chosen) -
+                         share * static_cast<double>(n)),
+                1.0)
+          << share << " of " << n;
+    }
+    EXPECT_EQ(chosen, static_cast<int64_t>(std::floor(share * 100'000)));
+  }
+}
+
+TEST(ActivationSamplingTest, FramesThatWaitAreBounded) {
+  ActivationMetrics::Options options;
+  options.max_waiting_bytes = 100;
+  ActivationMetrics metrics(options);
+  EXPECT_TRUE(metrics.TakeRoom(60));
+  EXPECT_FALSE(metrics.TakeRoom(41));
+  EXPECT_TRUE(metrics.TakeRoom(40));
+  metrics.GiveRoomBack(60);
+  EXPECT_TRUE(metrics.TakeRoom(60));
+  metrics.CountDropped();
+  EXPECT_EQ(ParseSamples(TextOf(metrics))
+                .at("qkscope_activation_dropped_samples_total"),
+            1);
+}
+
 TEST(ActivationMetricsTest, ShowsTheModelsThatWereUsedLast) {
   ActivationMetrics::Options options;
   options.shown.models = 2;
