@@ -25,6 +25,7 @@ POINTS = {spec.HOOK_Q: ("q", "before"), spec.HOOK_ROT_Q: ("q", "after"),
           spec.HOOK_V: ("v", "none")}
 TINY_IDS = [1 + i % 90 for i in range(24)]
 NEW_TOKENS = 6
+LONG = 2000  # tokens of a text that nobody waits for
 LAYERS = 30  # of SmolLM2-135M
 
 # What came of an analysis: `statistics` and `norms` by (tensor, rope, arm,
@@ -43,12 +44,17 @@ class Tally:
         self.cancelled = collections.Counter()  # reason
         self.prompt = collections.Counter()     # (server, model)
         self.generated = collections.Counter()  # (server, model)
-        self.bytes = collections.Counter()      # alias
         self.samples = collections.Counter()    # (model, source)
         self.analyses = []                      # Analysis, of "one"
-        # Phases of requests that ran, where the server tells the client:
-        # (phase, seconds).
-        self.phases = []
+        # Prompts of smollm2 that were measured, but not for the client.
+        self.unseen = []
+        self.rows = collections.Counter()       # (server, model)
+
+    def copy(self):
+        out = Tally()
+        for name, value in vars(self).items():
+            setattr(out, name, value.copy())
+        return out
 
     def total(self, server="one", code=None, method=None):
         return sum(number for (s, m, c), number in self.calls.items()
@@ -107,17 +113,15 @@ class Caller:
         began = time.time()
         events = self.events(user, "Analyze", analyze_request(
             model, prompt, arms=arms))
-        kinds = {name: name for name in ARMS}
         statistics, norms = {}, {}
         for event in events:
             if event.WhichOneof("event") == "layer":
                 layer = event.layer
-                key = (*POINTS[layer.point], kinds[layer.arm], layer.layer)
+                key = (*POINTS[layer.point], layer.arm, layer.layer)
                 statistics[key] = layer.statistics
                 norms[key] = (tuple(layer.shape), layer.data)
         finished = events[-1].finished
-        self._count_run(model, finished.prompt_tokens, 0, finished.times)
-        self.tally.bytes[user] += finished.streamed_bytes
+        self.count_run(model, finished.prompt_tokens, 0, len(arms))
         self.tally.samples[model, "analyze"] += 1
         if self.name == "one":
             self.tally.analyses.append(
@@ -129,9 +133,11 @@ class Caller:
         events = self.events(user, "Generate", generate_request(
             model, prompt, tokens))
         finished = events[-1].finished
-        self._count_run(model, finished.prompt_tokens,
-                        finished.summary.generated_tokens, finished.times)
+        self.count_run(model, finished.prompt_tokens,
+                       finished.summary.generated_tokens)
         self.tally.samples[model, "generate"] += 1
+        if model == "smollm2":
+            self.tally.unseen.append(prompt)
 
     def score(self, user, model, pairs):
         request = analysis.ScoreRequest(model=model, pairs=[
@@ -139,18 +145,17 @@ class Caller:
              "continuation": {"token_ids": {"ids": continuation}}}
             for context, continuation in pairs])
         answer = self.answer(user, "Score", request)
-        self.tally.prompt[self.name, model] += sum(
-            one.context_tokens + one.continuation_tokens
-            for one in answer.results)
+        for one in answer.results:
+            self.count_run(
+                model, one.context_tokens + one.continuation_tokens, 0)
         self.tally.samples[model, "score"] += len(pairs)
 
-    def _count_run(self, model, prompt, generated, times):
+    def count_run(self, model, prompt, generated, arms=1):
+        """A run, of whose generated tokens the last is no row of a pass."""
         self.tally.prompt[self.name, model] += prompt
         self.tally.generated[self.name, model] += generated
-        for phase in ("queue", "prefill", "decode", "capture", "stream"):
-            milliseconds = getattr(times, phase + "_ms")
-            if milliseconds:
-                self.tally.phases.append((phase, milliseconds / 1000))
+        self.tally.rows[self.name, model] += (
+            prompt * arms + max(0, generated - 1))
 
 
 def input_of(prompt):
@@ -176,21 +181,18 @@ def generate_request(model, prompt, tokens):
 class Work:
     """The work on both servers. Its parts may be done any number of times."""
 
-    def __init__(self, main, second, prometheus):
+    def __init__(self, main, second):
         self._main, self._second = main, second
-        self._prometheus = prometheus
         credentials = grpc.ssl_channel_credentials(main.ca.read_bytes())
         # A stream that is not read must stop the server soon.
-        small = [("grpc.http2.bdp_probe", 0)]
         self.one = Caller("one", grpc.secure_channel(
-            main.server.address, credentials, small), main.tokens)
+            main.server.address, credentials,
+            [("grpc.http2.bdp_probe", 0)]), main.tokens)
         self.two = None
         self.open_second()
-        # Calls in the server's log that are not this work's: health.
+        # Lines of the log that are not of this work: health.
         self._others = len(main.rpcs())
-        self._done = 0
-        self.held = None
-        self.held_requests = None
+        self._counted = 0
 
     def open_second(self):
         """A channel to the second server, which may have started anew."""
@@ -199,12 +201,41 @@ class Work:
             "two", grpc.insecure_channel(self._second.server.address), {})
         self.two.tally = tally
 
-    def load_tiny(self):
+    def count_anew(self):
+        """Begins new tallies."""
+        self.settle()
+        self._counted += self.one.tally.total()
+        self.one.tally, self.two.tally = Tally(), Tally()
+
+    def settle(self):
+        """Waits until the main server has counted all calls so far."""
+        wanted = self._others + self._counted + self.one.tally.total()
+        stack.wait_until(lambda: len(self._main.rpcs()) >= wanted,
+                         "the log of the last calls")
+
+    def load(self, name):
         self.one.events("ops", "LoadModel", admin.LoadModelRequest(
-            name="tiny", path=stack.TINY.name))
+            name=name, path=name))
+
+    def save_baseline(self):
+        self.one.answer("ops", "SaveBaseline",
+                        admin.SaveBaselineRequest(model="smollm2"))
+
+    def usage(self):
+        """alias -> UserUsage."""
+        answer = self.one.answer("ops", "GetUsage", analysis.GetUsageRequest(
+            all_users=True))
+        return {one.user: one for one in answer.users}
+
+    def models(self):
+        """name -> ModelInfo."""
+        answer = self.one.answer("ops", "ListModels",
+                                 analysis.ListModelsRequest())
+        return {one.name: one for one in answer.models}
 
     def round(self, number):
-        """Calls of every kind, one after the other, an analysis at the end."""
+        """Calls of many kinds, one after the other; at the end an analysis, so
+        that it is the last that the activations show."""
         one = self.one
         prompt = PROMPTS[number % len(PROMPTS)]
         one.generate("bob", "smollm2", prompt)
@@ -213,25 +244,17 @@ class Work:
         one.answer("cy", "Tokenize", analysis.TokenizeRequest(
             model="smollm2", input=input_of(prompt)))
         one.analyze("cy", "tiny", TINY_IDS)
-        one.answer("ops", "GetUsage", analysis.GetUsageRequest(all_users=True))
+        one.analyze("bob", "poisoned", TINY_IDS, arms=["clean"])
         one.fails("cy", "Analyze", analyze_request("absent", TINY_IDS),
                   "NOT_FOUND")
         one.fails("eve", "Analyze", analyze_request("tiny", TINY_IDS),
                   "RESOURCE_EXHAUSTED")
         one.tally.refused["user_budget"] += 1
-        self._cancel_generation(prompt)
+        one.fails("ops", "LoadModel", admin.LoadModelRequest(
+            name="broken", path="tiny", sha256="0" * 64), "DATA_LOSS")
         self._keep(prompt)
         self.two.generate("anonymous", "tiny", TINY_IDS)
         one.analyze("ada", "smollm2", prompt)
-
-    def _cancel_generation(self, prompt):
-        """Bob loses interest after the first token."""
-        call = self.one.open("bob", "Generate", generate_request(
-            "smollm2", prompt, 2000))
-        next(iter(call))
-        call.cancel()
-        self.one.ended("bob", "Generate", "CANCELLED")
-        self.one.tally.cancelled["client"] += 1
 
     def _keep(self, prompt):
         """Ada leaves a request behind and fetches its result."""
@@ -241,47 +264,62 @@ class Work:
         request_id = events[0].accepted.request_id
         events = one.events("ada", "GetResult", analysis.GetResultRequest(
             request_id=request_id))
-        finished = events[-1].finished
-        one._count_run("smollm2", finished.prompt_tokens, 0, finished.times)
+        one.tally.samples["smollm2", "analyze"] += 1
+        one.tally.unseen.append(prompt)
+        one.count_run("smollm2", events[-1].finished.prompt_tokens, 0)
 
-    def settle(self):
-        """Waits until the server has counted all calls so far."""
-        wanted = self._others + self.one.tally.total() + self._done
-        stack.wait_until(lambda: len(self._main.rpcs()) >= wanted,
-                         "the log of the last calls")
+    def run_and_cancel(self, while_running):
+        """Bob loses interest in a long text; calls `while_running`."""
+        one = self.one
+        call = one.open("bob", "Generate", generate_request(
+            "smollm2", PROMPTS[0], LONG))
+        next(iter(call))
+        while_running()
+        call.cancel()
+        one.ended("bob", "Generate", "CANCELLED")
+        one.tally.cancelled["client"] += 1
+        one.tally.samples["smollm2", "generate"] += 1
+        one.tally.unseen.append(PROMPTS[0])
+        self.settle()
 
     def hold(self, while_held):
         """Ada does not read a large answer, so Bob's must wait for buffers.
-        Both are counted; calls `while_held` when nothing moves any more."""
+        Calls `while_held` when nothing moves any more, then ends both. Returns
+        the time before and after Bob's request was seen in the queue, and the
+        bytes of the answer."""
         request = analyze_request(
             "smollm2", " ".join(PROMPTS * 3), form=spec.RAW,
             points=[spec.HOOK_ROT_Q, spec.HOOK_ROT_K, spec.HOOK_V])
         one = self.one
         stalled = one.open("ada", "Analyze", request)
-        reader = iter(stalled)
-        next(reader)
-        self._await_states(RUNNING=0, STREAMING=1)
+        next(iter(stalled))
+        self._await_states(STREAMING=1)
+        before = time.time()
         waiting = one.open("bob", "Analyze", request)
         self._await_states(STREAMING=1, QUEUED=1)
+        times = before, time.time()
         while_held()
         stalled.cancel()
         one.ended("ada", "Analyze", "CANCELLED")
         one.tally.cancelled["client"] += 1
         finished = list(waiting)[-1].finished
         one.ended("bob", "Analyze")
-        one._count_run("smollm2", finished.prompt_tokens, 0, finished.times)
-        one.tally.bytes["bob"] += finished.streamed_bytes
+        for _ in range(2):  # both have run
+            one.count_run("smollm2", finished.prompt_tokens, 0)
+        self.settle()
+        return *times, finished.streamed_bytes
 
     def requests(self):
-        """All users' requests, as an operator sees them."""
-        return list(self.one.answer(
-            "ops", "ListRequests",
-            analysis.ListRequestsRequest(all_users=True)).requests)
+        """All users' requests that have not ended: [(alias, state)]."""
+        answer = self.one.answer("ops", "ListRequests",
+                                 analysis.ListRequestsRequest(all_users=True))
+        name = analysis.ListedRequest.State.Name
+        return [(one.user, name(one.state)) for one in answer.requests
+                if name(one.state) != "FINISHED"]
 
     def _await_states(self, **wanted):
         def reached():
-            names = [analysis.ListedRequest.State.Name(one.state)
-                     for one in self.requests()]
-            return all(names.count(state) == number
+            states = [state for _, state in self.requests()]
+            return all(states.count(state) == number
                        for state, number in wanted.items())
         stack.wait_until(reached, f"requests in the states {wanted}")

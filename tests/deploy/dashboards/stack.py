@@ -9,7 +9,9 @@ import json
 import os
 import pathlib
 import secrets
+import shutil
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -43,6 +45,19 @@ USERS = {
 }
 
 
+def poison(folder):
+    """Puts a NaN into the first of a safetensors file's tensors that is a
+    projection to V."""
+    file = folder / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    length = struct.unpack_from("<Q", content)[0]
+    header = json.loads(content[8:8 + length])
+    name = min(name for name in header if name.endswith("v_proj.weight"))
+    at = 8 + length + header[name]["data_offsets"][0]
+    struct.pack_into("<f", content, at, float("nan"))
+    file.write_bytes(content)
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -50,8 +65,8 @@ def free_port():
 
 
 class MainServer:
-    """A server with users, TLS, a spool, a baseline and a large model; `tokens`
-    holds the users' tokens."""
+    """A server with users, TLS, a spool and a large model, which can load
+    "tiny", and "poisoned" with NaN in it. `tokens`: the users' tokens."""
 
     def __init__(self, folder, model, stack):
         self.tokens = {alias: secrets.token_hex(16) for alias in USERS}
@@ -61,7 +76,9 @@ class MainServer:
                                days=(-1, CERTIFICATE_DAYS))
         self.ca = authority.cert
         self.certificate = pair.cert
-        (folder / "baselines").mkdir()
+        for name in ("tiny", "poisoned"):
+            shutil.copytree(TINY, folder / "models" / name)
+        poison(folder / "models" / "poisoned")
         config = folder / "main.conf"
         config.write_text(self._config(folder, pair))
         token = folder / "ops.token"
@@ -83,7 +100,7 @@ class MainServer:
             tls {{ certificate_file: "{pair.cert}" key_file: "{pair.key}" }}
             spool {{ directory: "{folder}/spool" max_results: {KEPT_RESULTS}
                      max_bytes: {KEPT_BYTES} }}
-            model_admin {{ enabled: true root: "{TINY.parent}" }}
+            model_admin {{ enabled: true root: "{folder}/models" }}
             activation_sampling: 1
             baseline_dir: "{folder}/baselines"
             replica: "one"
@@ -98,9 +115,13 @@ class MainServer:
     def instance(self):
         return self.server.metrics_address
 
+    def lines(self):
+        """The log's lines so far."""
+        return [json.loads(line) for line in list(self.server.log)]
+
     def rpcs(self):
-        """The log's lines of calls that have ended."""
-        return self.server.rpcs()
+        """Those of calls that have ended."""
+        return [line for line in self.lines() if line["event"] == "rpc"]
 
 
 class SecondServer:
