@@ -13,17 +13,11 @@
 #include "grpcpp/impl/server_builder_option.h"
 #include "grpcpp/impl/server_builder_plugin.h"
 #include "grpcpp/server_builder.h"
-#include "server/calls/status_reader.h"
 #include "server/common/delay_point.h"
 #include "server/net/addresses.h"
 #include "server/net/http2_guard.h"
 #include "server/net/http2_limits.h"
-#include "server/net/metrics_listener.h"
 #include "server/net/self_check.h"
-#include "server/observe/html.h"
-#include "server/observe/scrape.h"
-#include "server/observe/status_page.h"
-#include "server/observe/status_style.h"
 
 namespace qk {
 namespace {
@@ -115,6 +109,7 @@ absl::Status Server::Start(Log* log) {
 
   Metrics::Options metrics_options;
   metrics_options.version = options_.version;
+  metrics_options.replica = options_.replica;
   metrics_options.methods = AnalysisService::Methods();
   for (std::string& method : AdminService::Methods()) {
     metrics_options.methods.push_back(std::move(method));
@@ -133,7 +128,6 @@ absl::Status Server::Start(Log* log) {
   metrics_ = std::make_shared<Metrics>(metrics_options);
   ActivationMetrics::Options activations;
   activations.shown = options_.activations;
-  activations.recent = &recent_;
   activations.on_non_finite = [this](const std::string& model, int64_t values) {
     metrics_->CountNonFinite(model, values);
   };
@@ -186,6 +180,7 @@ absl::Status Server::MakeBackend(Log* log) {
 void Server::MakeServices(Log* log) {
   description_.version = options_.version;
   description_.backend = backend_->info();
+  description_.replica = options_.replica;
   core_ = {
       .call =
           {
@@ -199,6 +194,7 @@ void Server::MakeServices(Log* log) {
               .metrics = metrics_.get(),
               .log = log,
               .log_prompts = options_.log_prompts,
+              .replica = options_.replica,
           },
       .run =
           {
@@ -317,8 +313,9 @@ absl::Status Server::ExposeMetrics() {
   MetricsListener::Options listen;
   listen.address = options_.metrics_listen;
   auto listener = MetricsListener::Listen(
-      listen, [this](const MetricsListener::Request& request) {
-        return AnswerHttp(request);
+      listen,
+      [sources = MakeHttpSources()](const MetricsListener::Request& request) {
+        return AnswerHttp(sources, request);
       });
   if (!listener.ok()) {
     return absl::Status(
@@ -331,66 +328,19 @@ absl::Status Server::ExposeMetrics() {
   return absl::OkStatus();
 }
 
-MetricsListener::Answer Server::AnswerHttp(
-    const MetricsListener::Request& request) const {
-  const std::string& path = request.path;
-  if (path == "/style.css") return {200, kStatusStyle, kCssContentType};
-  for (const Document& document : options_.documents) {
-    if (path == absl::StrCat("/docs/", document.name)) {
-      return {200, document.text};
-    }
-  }
-  const bool page = path == "/" || path == "/live";
-  const bool activations = path == "/metrics/activations";
-  if (!page && !activations && path != "/metrics") {
-    return {404, "see /, /metrics and /metrics/activations\n"};
-  }
-  const Identity& identity = *access_->identity();
-  std::function<bool(const std::string&)> may_see =
-      [&identity](const std::string& model) {
-        return identity.EverybodyMayUse(model);
-      };
-  std::shared_ptr<const User> user;
-  if (!request.authorization.empty()) {
-    auto found = identity.Authenticate(
-        {{request.authorization.begin(), request.authorization.end()},
-         std::nullopt});
-    if (!found.ok()) {
-      return {401, absl::StrCat(found.status().message(), "\n")};
-    }
-    user = *std::move(found);
-    may_see = [&user](const std::string& model) {
-      return MayUseModel(*user, model);
-    };
-  }
-  if (page) {
-    return {200, StatusHtml(user.get(), may_see, /*live=*/path == "/live"),
-            kHtmlContentType};
-  }
-  return {200,
-          RenderMetrics(activations ? activations_->Collect(may_see)
-                                    : metrics_->Collect(),
-                        may_see),
-          kMetricsContentType};
-}
-
-std::string Server::StatusHtml(
-    const User* viewer,
-    const std::function<bool(const std::string& model)>& may_see,
-    bool live) const {
-  StatusSources sources;
-  sources.core = &core_;
-  sources.health = health_.get();
-  sources.read_device = [this] { return backend_->Read(); };
-  sources.recent = &recent_;
-  if (options_.spool.has_value()) sources.most_kept = options_.spool->most;
-  sources.started = started_;
-  StatusPage page = ReadStatus(sources, viewer, may_see);
-  page.live = live;
-  for (const Document& document : options_.documents) {
-    page.documents.push_back(document.name);
-  }
-  return RenderStatusPage(page);
+HttpSources Server::MakeHttpSources() const {
+  HttpSources out;
+  out.documents = &options_.documents;
+  out.identity = access_->identity();
+  out.metrics = metrics_.get();
+  out.activations = activations_.get();
+  out.status.core = &core_;
+  out.status.health = health_.get();
+  out.status.read_device = [this] { return backend_->Read(); };
+  out.status.recent = activations_->recent();
+  if (options_.spool.has_value()) out.status.most_kept = options_.spool->most;
+  out.status.started = started_;
+  return out;
 }
 
 absl::Status Server::LoadModels() {

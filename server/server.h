@@ -22,11 +22,11 @@
 #include "server/calls/server_core.h"
 #include "server/common/descriptors.h"
 #include "server/config/options.h"
+#include "server/http_answers.h"
 #include "server/models/model_manager.h"
 #include "server/net/acceptor.h"
 #include "server/net/connections.h"
 #include "server/net/metrics_listener.h"
-#include "server/observe/recent_activations.h"
 #include "server/schedule/engine_device.h"
 
 namespace qk {
@@ -94,14 +94,8 @@ class Server {
   void MakeServices(Log* log);
   absl::Status Listen(Log* log);
   absl::Status ExposeMetrics();
-  // Shows models that the caller may use, or, without credentials, those that
-  // every user may use.
-  MetricsListener::Answer AnswerHttp(
-      const MetricsListener::Request& request) const;
-  std::string StatusHtml(
-      const User* viewer,
-      const std::function<bool(const std::string& model)>& may_see,
-      bool live) const;
+  // What the metrics port answers with.
+  HttpSources MakeHttpSources() const;
 
   const ServerOptions options_;
   const DescriptorShares descriptors_;
@@ -116,7 +110,6 @@ class Server {
   const absl::Time started_ = MonotonicNow();
   std::shared_ptr<Metrics> metrics_;
   std::unique_ptr<ActivationMetrics> activations_;
-  RecentActivations recent_;
   std::unique_ptr<CallTracker> calls_;
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<HostWork> host_;

@@ -1,6 +1,7 @@
 #include "server/calls/call_record.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -9,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "engine/base/check.h"
 #include "engine/base/monotonic.h"
+#include "engine/base/request_id.h"
 #include "grpc/grpc_security_constants.h"
 #include "grpc/support/time.h"
 #include "grpcpp/security/auth_context.h"
@@ -28,9 +30,9 @@ constexpr absl::Duration kNobodyWaits = absl::Hours(24);
 constexpr char kRequestIdKey[] = "x-qkscope-request-id";
 constexpr size_t kMaxLoggedPrompt = 4096;
 
-std::string RandomId() {
+std::string RandomId(const std::string& replica) {
   absl::BitGen random;
-  return absl::StrFormat("%016x", absl::Uniform<uint64_t>(random));
+  return MakeRequestId(absl::Uniform<uint64_t>(random), replica);
 }
 
 std::vector<absl::string_view> Headers(
@@ -84,7 +86,7 @@ CallRecord::CallRecord(const CallParts* parts,
     : parts_(parts),
       context_(context),
       method_(method),
-      id_(RandomId()),
+      id_(RandomId(parts->replica)),
       start_(MonotonicNow()),
       trace_(TraceOf(*context)) {
   context_->AddTrailingMetadata(kRequestIdKey, id_);
@@ -211,12 +213,18 @@ void CallRecord::WriteLog(const absl::Status& status,
       {"bytes", streamed_bytes},
       {"queue_ms", queue_seconds * 1e3},
       {"total_ms", seconds * 1e3}};
-  if (trace_.has_value()) {
-    fields.push_back({"trace_id", trace_->trace_id});
-    fields.push_back({"parent_id", trace_->parent_id});
-  }
+  AppendTrace(trace_, &fields);
   if (!prompt_.empty()) fields.push_back({"prompt", prompt_});
   parts_->log->Write(ours ? LogLevel::kError : LogLevel::kInfo, "rpc", fields);
+}
+
+void AppendTrace(const std::optional<TraceParent>& trace,
+                 std::vector<LogField>* fields) {
+  if (!trace.has_value()) return;
+  const LogField all[] = {{"trace_id", trace->trace_id},
+                          {"parent_id", trace->parent_id},
+                          {"sampled", trace->sampled}};
+  fields->insert(fields->end(), std::begin(all), std::end(all));
 }
 
 Credentials CredentialsOf(const grpc::CallbackServerContext& context) {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -90,6 +91,10 @@ class CallRecord {
   std::string prompt_;
   bool finished_ = false;
 };
+
+// Appends the caller's trace, if there is one, to a log line.
+void AppendTrace(const std::optional<TraceParent>& trace,
+                 std::vector<LogField>* fields);
 
 // What the caller shows. It refers to the context.
 Credentials CredentialsOf(const grpc::CallbackServerContext& context);

@@ -24,6 +24,7 @@ namespace qk {
 
 struct ServerOptions {
   std::string version;
+  std::string replica;  // a name for which IsReplicaName is true, or empty
   std::string listen = "127.0.0.1:7461";
   std::string metrics_listen = "127.0.0.1:9461";  // empty: metrics are off
   std::vector<ModelToLoad> models;

@@ -28,9 +28,10 @@ std::shared_ptr<ActivationTotals> ActivationMetrics::TotalsOf(
 
 void ActivationMetrics::ModelLoaded(const std::string& name, const Model* model,
                                     const ModelConfig& config) {
+  recent_.Forget(name);
   MutexLock lock(&mutex_);
-  loaded_[name] = {model,
-                   std::make_shared<ActivationModel>(TotalsOf(name), config)};
+  loaded_[name] = {
+      model, std::make_shared<ActivationModel>(name, TotalsOf(name), config)};
 }
 
 void ActivationMetrics::ModelUnloaded(const std::string& name) {
@@ -98,9 +99,9 @@ ActivationRun::ActivationRun(ActivationMetrics* metrics, const RunSpec& spec,
                              ActivationSource source)
     : metrics_(metrics),
       source_(source),
+      number_(metrics->recent()->NewRun()),
       whole_prompt_(spec.capture.positions.empty() ||
                     spec.capture.positions.size() == spec.tokens.size()) {
-  if (metrics->recent() != nullptr) recent_run_ = metrics->recent()->NewRun();
   for (const ArmSpec& arm : spec.arms) {
     Arm out;
     out.model = metrics->Find(arm.model.get());
@@ -132,10 +133,8 @@ void ActivationRun::Add(const LayerFrame& frame) {
     metrics_->MarkUsed(arm.model.get());
   }
   arm.model->Add(frame, *matrix, arm.kind, arm.shown);
-  if (RecentActivations* recent = metrics_->recent()) {
-    recent->Add(recent_run_, frame.arm, arm.kind, arm.model->totals().label(),
-                frame);
-  }
+  metrics_->recent()->Add(number_, frame.arm, arm.kind, arm.model->name(),
+                          frame);
 }
 
 void ActivationRun::Finish() {

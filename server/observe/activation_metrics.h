@@ -32,8 +32,6 @@ class ActivationMetrics {
     int64_t max_series = 20'000;
     // Limit on frames of chosen prompts that wait to be measured, bytes.
     int64_t max_waiting_bytes = int64_t{64} << 20;
-    // Is given every matrix that is measured. nullptr: none.
-    RecentActivations* recent = nullptr;
     // Is told of values that are not finite, on the threads of readers.
     // nullptr: nobody is.
     std::function<void(const std::string& model, int64_t values)>
@@ -54,7 +52,6 @@ class ActivationMetrics {
   // The model is the one that was used last.
   void MarkUsed(ActivationModel* model) { model->MarkUsed(++uses_); }
   void CountNonFinite(const ActivationModel& model, int64_t values) const;
-  RecentActivations* recent() const { return options_.recent; }
 
   // Whether the next prompt that its client does not capture is to be measured.
   // Of any n prompts in a row, the share that the options want is chosen, give
@@ -65,6 +62,10 @@ class ActivationMetrics {
   void GiveRoomBack(int64_t bytes) { waiting_bytes_ -= bytes; }
   // A prompt that was chosen found no room.
   void CountDropped() { ++dropped_; }
+
+  // The last prompts.
+  RecentActivations* recent() { return &recent_; }
+  const RecentActivations* recent() const { return &recent_; }
 
   // The page, as far as the series of models go for which `may_see` is true.
   std::vector<prometheus::MetricFamily> Collect(
@@ -80,6 +81,7 @@ class ActivationMetrics {
   std::atomic<int64_t> offered_ = 0;  // prompts that Choose was asked about
   std::atomic<int64_t> waiting_bytes_ = 0;
   std::atomic<int64_t> dropped_ = 0;
+  RecentActivations recent_;
   mutable Mutex mutex_;
   // By label: the names that came first, then "other".
   std::map<std::string, std::shared_ptr<ActivationTotals>> totals_
@@ -118,8 +120,8 @@ class ActivationRun {
 
   ActivationMetrics* metrics_ = nullptr;
   ActivationSource source_ = ActivationSource::kAnalyze;
+  uint64_t number_ = 0;  // RecentActivations::NewRun
   std::vector<Arm> arms_;
-  uint64_t recent_run_ = 0;    // its number among the recent ones
   bool whole_prompt_ = false;  // no positions are left out
   // Those that frames were measured of.
   std::vector<std::shared_ptr<ActivationModel>> measured_;

@@ -122,9 +122,11 @@ std::optional<absl::Duration> ActivationTotals::age() const {
   return MonotonicNow() - last_;
 }
 
-ActivationModel::ActivationModel(std::shared_ptr<ActivationTotals> totals,
+ActivationModel::ActivationModel(std::string name,
+                                 std::shared_ptr<ActivationTotals> totals,
                                  const ModelConfig& config)
-    : totals_(std::move(totals)),
+    : name_(std::move(name)),
+      totals_(std::move(totals)),
       gauges_(size_t{kActivationMatrices} * kArmKinds * config.layers.size()) {
   for (const LayerConfig& layer : config.layers) {
     num_heads_.push_back(layer.attention.num_heads);

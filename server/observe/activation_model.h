@@ -90,7 +90,7 @@ class ActivationTotals {
 // One loaded model. Thread-safe.
 class ActivationModel {
  public:
-  ActivationModel(std::shared_ptr<ActivationTotals> totals,
+  ActivationModel(std::string name, std::shared_ptr<ActivationTotals> totals,
                   const ModelConfig& config);
 
   // Takes a frame with statistics of one of the matrices: the whole prompt, all
@@ -102,6 +102,7 @@ class ActivationModel {
   // Whether the frame has all heads of its tensor.
   bool HasAllHeads(const LayerFrame& frame) const;
 
+  const std::string& name() const { return name_; }
   ActivationTotals& totals() const { return *totals_; }
   int num_layers() const { return static_cast<int>(num_heads_.size()); }
   // The larger, the later it was used.
@@ -116,6 +117,7 @@ class ActivationModel {
  private:
   size_t IndexOf(int layer, ActivationMatrix matrix, ArmKind arm) const;
 
+  const std::string name_;
   const std::shared_ptr<ActivationTotals> totals_;
   std::vector<int> num_heads_;  // (layers); 0: a layer without attention
   std::atomic<int64_t> used_ = 0;

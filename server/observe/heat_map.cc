@@ -39,6 +39,12 @@ std::string Summary(absl::string_view name, const RecentModel& model,
       name, least, most, where);
 }
 
+// Where the oldest prompt begins: the newest ends at the right.
+int FirstColumn(const RecentModel& model) {
+  return kHeatLeft + kHeatColumn * (RecentActivations::kPrompts -
+                                    static_cast<int>(model.prompts.size()));
+}
+
 // The colour of a cell; nullopt: it is empty.
 std::optional<size_t> CellColour(const RecentPrompt& prompt, Qkv tensor,
                                  int layer) {
@@ -79,7 +85,7 @@ void AppendCells(const RecentModel& model, Qkv tensor, int layers,
 // A filled triangle marks a disrupted arm, a ring a control.
 void AppendMarks(const RecentModel& model, int y, std::string* out) {
   for (size_t p = 0; p < model.prompts.size(); ++p) {
-    const int x = kHeatLeft + kHeatColumn * static_cast<int>(p);
+    const int x = FirstColumn(model) + kHeatColumn * static_cast<int>(p);
     switch (model.prompts[p].arm) {
       case ArmKind::kClean:
         break;

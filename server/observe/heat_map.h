@@ -18,10 +18,11 @@ std::string HeatColourName(int colour);
 
 // The element `svg`. Its cells are of the classes c0 to c8 and cx (the norms
 // are not finite), which the style sheet colours; what was not captured is
-// empty. Layer `l` of the prompt `p` from the left covers the units
-// [kHeatLeft + 10 * p, 10 more) and [kHeatTop + row * l, row more) of the view
-// box, where row is HeatRow(layers). At most 10 bytes per cell and 4 KiB.
-// `name`, e.g. "Q", is plain text.
+// empty. There are columns for RecentActivations::kPrompts prompts, of which
+// the newest takes the last: column `c` covers the units [kHeatLeft +
+// kHeatColumn * c, kHeatColumn more) of the view box, layer `l` [kHeatTop + row
+// * l, row more), where row is HeatRow(layers). At most 10 bytes per cell and
+// 4 KiB. `name`, e.g. "Q", is plain text.
 std::string HeatMapSvg(absl::string_view name, const RecentModel& model,
                        Qkv tensor, int layers);
 inline constexpr int kHeatLeft = 26;

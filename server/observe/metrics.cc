@@ -142,6 +142,11 @@ Metrics::Metrics(const Options& options)
   Gauge("qkscope_build_info", "Always 1; the version is a label.")
       .Add({{"version", options.version}})
       .Set(1);
+  if (!options.replica.empty()) {
+    Gauge("qkscope_replica_info", "Always 1; the replica's name is a label.")
+        .Add({{"replica", options.replica}})
+        .Set(1);
+  }
   for (const std::string& method : options.methods) {
     rpc_started_.Add({{"method", method}});
     rpc_handled_.Add({{"method", method}, {"code", "OK"}});

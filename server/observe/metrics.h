@@ -41,6 +41,7 @@ class Metrics : public prometheus::Collectable, public SchedulerObserver {
   };
   struct Options {
     std::string version;
+    std::string replica = {};  // this replica's name, or empty
     std::vector<std::string> methods;
     // Lines that the log has lost. nullptr: nobody asks.
     std::function<int64_t()> log_dropped = nullptr;

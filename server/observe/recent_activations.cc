@@ -72,6 +72,11 @@ void RecentActivations::Add(uint64_t run, int arm_index, ArmKind arm,
                       : frame.statistics->massive_count;
 }
 
+void RecentActivations::Forget(const std::string& model) {
+  MutexLock lock(&mutex_);
+  models_.remove_if([&model](const Ring& ring) { return ring.model == model; });
+}
+
 std::vector<RecentModel> RecentActivations::Read(
     const std::function<bool(const std::string& model)>& may_see) const {
   std::vector<RecentModel> out;

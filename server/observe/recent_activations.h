@@ -62,6 +62,9 @@ class RecentActivations {
   void Add(uint64_t run, int arm_index, ArmKind arm, const std::string& model,
            const LayerFrame& frame) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Another model has the name from now on.
+  void Forget(const std::string& model) ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Models for which `may_see` is true, the one used last first.
   std::vector<RecentModel> Read(
       const std::function<bool(const std::string& model)>& may_see) const

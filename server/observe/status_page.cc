@@ -133,7 +133,7 @@ void AppendQueue(const StatusPage& page, std::string* out) {
   out->append("<section>\n<h2>Queue</h2>\n<dl class=\"facts\">\n");
   Fact("Running", WithCommas(queue.running), out);
   Fact("Waiting", WithCommas(queue.waiting), out);
-  Fact("Oldest waits for",
+  Fact("Oldest waits",
        queue.oldest.has_value() ? ShortDuration(*queue.oldest) : "nobody waits",
        out);
   const double part =

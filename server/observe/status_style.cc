@@ -13,8 +13,8 @@ const char kStatusStyle[] = R"css(:root {
   --warn: #7a4b00; --warn-back: #fdeecf;
   --bad: #a3122c; --bad-back: #fde3e6;
   --part: #2b758e; --high: #c2410c;
-  --c0: #f0f2f4; --c1: #d2e226; --c2: #78d052; --c3: #36b578; --c4: #21968b;
-  --c5: #2b758e; --c6: #3a538a; --c7: #462f7b; --c8: #440457; --cx: #e6007a;
+  --c0: #e6e9ed; --c1: #b6de2a; --c2: #66ca5d; --c3: #2daf7e; --c4: #21918d;
+  --c5: #2d728e; --c6: #3b528a; --c7: #462f7b; --c8: #440457; --cx: #e6007a;
 }
 @media (prefers-color-scheme: dark) {
   :root {
@@ -78,7 +78,8 @@ thead th { border-top: 0; color: var(--soft); font-weight: 400; }
 td, dd { font-variant-numeric: tabular-nums; }
 .numbers { width: auto; margin-top: 8px; }
 .numbers th, .numbers td { padding-right: 24px; text-align: right; }
-.bar { vertical-align: 1px; width: 72px; }
+.bar { vertical-align: 1px; width: 72px; align-self: center; }
+.facts .bar { display: block; width: 100%; margin: 6px 0 2px; }
 .bar .part { fill: var(--part); }
 .bar .high { fill: var(--high); }
 .bar .none { fill: var(--line); }

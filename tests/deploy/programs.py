@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
 import urllib.request
@@ -121,13 +122,12 @@ class Server(Program):
 
 
 def work_folder(case):
-    """Returns an empty folder for a test class or a test. check.sh gives one and
-    removes it."""
-    base = pathlib.Path(os.environ.get("QK_WORK", "/tmp"))
-    folder = base / f"{case.__name__}_{os.getpid()}"
-    folder.mkdir()
+    """Returns an empty folder, which is removed with the test class. check.sh
+    gives the folder that it lies in."""
+    folder = tempfile.mkdtemp(prefix=case.__name__,
+                              dir=os.environ.get("QK_WORK"))
     case.addClassCleanup(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    return pathlib.Path(folder)
 
 
 class RealCase(unittest.TestCase):

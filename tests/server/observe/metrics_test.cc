@@ -54,6 +54,18 @@ TEST(DeviceMetricsTest, AGaugeForEachValueThatThereIs) {
   EXPECT_EQ(samples.count("qkscope_device_temperature_celsius" + device), 0u);
 }
 
+TEST(ReplicaMetricsTest, AReplicaShowsItsName) {
+  Metrics::Options options;
+  options.version = "1";
+  const auto samples = [&] {
+    return ParseSamples(
+        prometheus::TextSerializer().Serialize(Metrics(options).Collect()));
+  };
+  EXPECT_EQ(samples().count("qkscope_replica_info{replica=\"\"}"), 0u);
+  options.replica = "gpu-7";
+  EXPECT_EQ(samples().at("qkscope_replica_info{replica=\"gpu-7\"}"), 1);
+}
+
 class MetricsTest : public ServerTest {
  protected:
   void SetUp() override {
