@@ -39,6 +39,8 @@ fi
 if [[ "$purpose" == deploy ]]; then
   # The root of images and of the machine that the package is tried on.
   packages+=(mmdebstrap)
+  # A cluster of one machine, for the batch script of deploy/slurm.
+  packages+=(slurmctld slurmd slurm-client munge)
 fi
 if [[ "$purpose" == stress ]]; then
   packages+=(stress-ng)
