@@ -54,6 +54,8 @@ if [[ "$purpose" == deploy* ]]; then
   packages+=(debhelper dpkg-dev lintian man-db systemd-container)
   # qkctl's completion; bash is there.
   packages+=(zsh)
+  # A cluster of one machine, for the batch script of deploy/slurm.
+  packages+=(slurmctld slurmd slurm-client munge)
 fi
 if [[ "$purpose" == deploy_full ]]; then
   # apiserver: builds the API server of Kubernetes, which no package has.
