@@ -50,6 +50,10 @@ if [[ "$purpose" == deploy* ]]; then
   packages+=(prometheus-alertmanager)
   # docker: an engine of the check's own, and Compose.
   packages+=(docker.io iptables iproute2 docker-compose)
+  # The Debian package: what makes it, looks at it and runs it.
+  packages+=(debhelper dpkg-dev lintian man-db systemd-container)
+  # qkctl's completion; bash is there.
+  packages+=(zsh)
 fi
 if [[ "$purpose" == deploy_full ]]; then
   # apiserver: builds the API server of Kubernetes, which no package has.
