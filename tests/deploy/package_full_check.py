@@ -98,6 +98,10 @@ class PackageFullTest(PackageCase):
         # systemd's own word that it was the watchdog.
         journal = self.inside("journalctl", "--no-pager", "-u", UNIT)
         self.assertIn("Watchdog timeout", journal)
+        # The watchdog's own signal has ended it, not the one that follows when
+        # nothing else helps.
+        self.assertIn("status=6/ABRT", journal)
+        self.assertNotIn("timed out. Killing.", journal)
         # Fed every 15 s, so the limit passes 15 to 30 s after the stop.
         self.assertGreater(time.monotonic() - began, limit / 2)
         step(f"stopped by SIGSTOP, and ready again after {seconds:.1f} s")
