@@ -53,8 +53,7 @@ class KeptRun : public std::enable_shared_from_this<KeptRun> {
   // Start sets these before Drain can be called.
   std::string id_;
   std::shared_ptr<const User> user_;
-  Priority priority_ = Priority::kInteractive;
-  pb::AnalyzeRequest expanded_;
+  absl::Time start_;  // of its call
   std::shared_ptr<KeptResult> result_;
   std::shared_ptr<ScheduledRequest> request_;
   ByteLease memory_;
@@ -62,6 +61,7 @@ class KeptRun : public std::enable_shared_from_this<KeptRun> {
   Mutex mutex_;
   std::shared_ptr<FrameQueue> queue_ ABSL_GUARDED_BY(mutex_);
   std::optional<EventEncoder> encoder_ ABSL_GUARDED_BY(mutex_);
+  ActivationRun activations_ ABSL_GUARDED_BY(mutex_);
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
 };
 

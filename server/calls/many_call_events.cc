@@ -37,6 +37,7 @@ ManyCall::FrontState ManyCall::AdvanceFront() {
       error->set_id(prompt.id);
       error->set_code(status.error_code());
       error->set_message(status.error_message());
+      CountGenerated(prompt);
       ++failed_prompts_;
       PopFront();
       return FrontState::kWrite;
@@ -52,7 +53,7 @@ ManyCall::FrontState ManyCall::AdvanceFront() {
       ++finished_prompts_;
       aggregator_.Add(prompt.frames);
       last_expanded_ = std::move(prompt.expanded);
-      call_.generated_tokens += prompt.encoder->generated_tokens();
+      CountGenerated(prompt);
       PopFront();
       return FrontState::kDone;
     }
@@ -63,13 +64,15 @@ ManyCall::FrontState ManyCall::AdvanceFront() {
 }
 
 void ManyCall::Feed(Prompt* prompt, StreamItem item) {
-  if (const auto* end = std::get_if<RunEnd>(&item);
-      end != nullptr && !end->status.ok()) {
-    prompt->error = ToClientStatus(end->status);
-    return;
+  if (const auto* end = std::get_if<RunEnd>(&item)) {
+    if (!end->status.ok()) {
+      prompt->error = ToClientStatus(end->status);
+      return;
+    }
+    prompt->activations.Finish();
   }
   if (auto* frame = std::get_if<LayerFrame>(&item)) {
-    CountStatistics(prompt->expanded, *frame, run_parts_->metrics);
+    prompt->activations.Add(*frame);
     if (spec_->aggregate()) {
       prompt->frames.push_back(std::move(*frame));
       return;

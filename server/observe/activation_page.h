@@ -1,0 +1,31 @@
+// What /metrics/activations shows of the models' activations.
+#ifndef QKSCOPE_SERVER_OBSERVE_ACTIVATION_PAGE_H_
+#define QKSCOPE_SERVER_OBSERVE_ACTIVATION_PAGE_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "prometheus/metric_family.h"
+#include "server/observe/activation_model.h"
+
+namespace qk {
+
+// `dropped`: prompts that found no room to be measured. At most `max_series`
+// series. They are added in this order until the next ones
+// do not fit; all that follow are left out, and counted:
+// - counters and ages of all labels (`totals`),
+// - histograms of the models that are shown by layer (`by_layer`, the one used
+//   last first),
+// - their layers: model by model, the clean arm before the disrupted and the
+//   control; in each arm q and k after RoPE, v, q and k before RoPE; in each
+//   matrix the layers from 0 on, whole layers only,
+// - histograms of the other labels.
+std::vector<prometheus::MetricFamily> ActivationPage(
+    const std::vector<std::shared_ptr<ActivationTotals>>& totals,
+    const std::vector<std::shared_ptr<ActivationModel>>& by_layer,
+    int64_t dropped, int64_t max_series);
+
+}  // namespace qk
+
+#endif  // QKSCOPE_SERVER_OBSERVE_ACTIVATION_PAGE_H_
