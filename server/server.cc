@@ -107,25 +107,7 @@ absl::Status Server::Start(Log* log) {
   QK_ASSIGN_OR_RETURN(access_, Access::Create(options_.access, safe, log));
   if (backend_ == nullptr) QK_RETURN_IF_ERROR(MakeBackend(log));
 
-  Metrics::Options metrics_options;
-  metrics_options.version = options_.version;
-  metrics_options.replica = options_.replica;
-  metrics_options.methods = AnalysisService::Methods();
-  for (std::string& method : AdminService::Methods()) {
-    metrics_options.methods.push_back(std::move(method));
-  }
-  metrics_options.buffers = &buffers_;
-  metrics_options.buffered = &buffered_;
-  metrics_options.read_kept = [this] {
-    const KeptAmount kept =
-        results_ == nullptr ? KeptAmount() : results_->Kept();
-    return Metrics::Kept{kept.results, kept.bytes};
-  };
-  metrics_options.read_device = [this] { return backend_->Read(); };
-  metrics_options.connections_cut = Http2ConnectionsCut;
-  metrics_options.device = backend_->info().device;
-  metrics_options.log_dropped = [log] { return log->dropped(); };
-  metrics_ = std::make_shared<Metrics>(metrics_options);
+  MakeMetrics(log);
   ActivationMetrics::Options activations;
   activations.shown = options_.activations;
   activations.on_non_finite = [this](const std::string& model, int64_t values) {
@@ -372,7 +354,9 @@ bool Server::WaitUntilIdle(absl::Time deadline) {
 }
 
 void Server::Stop() {
-  const absl::Status reason = absl::UnavailableError("server is shutting down");
+  const absl::Status reason =
+      WithCancelReason(CancelReason::kShutdown,
+                       absl::UnavailableError("server is shutting down"));
   acceptor_->Stop();
   calls_->StopAdmission();
   calls_->AbortAll(reason);

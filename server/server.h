@@ -89,6 +89,7 @@ class Server {
 
   absl::Status Start(Log* log);
   absl::Status MakeBackend(Log* log);
+  void MakeMetrics(Log* log);
   absl::Status OpenResults(Log* log);
   absl::Status DescribeModels(Log* log);
   void MakeServices(Log* log);

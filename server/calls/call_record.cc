@@ -173,6 +173,11 @@ std::shared_ptr<ScheduledRequest> CallRecord::MakeRequest(
                                             std::move(on_position));
 }
 
+void CallRecord::SetPhases(const ScheduledRequest& request,
+                           double stream_seconds) {
+  phases_ = PhasesOf(request, start_, stream_seconds);
+}
+
 grpc::Status CallRecord::Finish(const absl::Status& status) {
   ConvertedStatus converted = ToGrpcStatus(
       status.ok() && user_ == nullptr
@@ -183,10 +188,17 @@ grpc::Status CallRecord::Finish(const absl::Status& status) {
   finished_ = true;
   const double seconds = absl::ToDoubleSeconds(MonotonicNow() - start_);
   parts_->metrics->RpcHandled(method_, converted.status.error_code(), seconds);
+  if (user_ != nullptr) parts_->metrics->CountCall(user_->alias);
   if (const auto reason = RefusalOf(status)) {
     parts_->metrics->CountRefusal(*reason);
   }
-  parts_->metrics->CountTokens(model, prompt_tokens, generated_tokens);
+  if (const auto reason = CancelReasonOf(status)) {
+    parts_->metrics->CountCancelled(*reason);
+  }
+  if (phases_.has_value()) {
+    parts_->metrics->ObservePhases(*phases_);
+    parts_->metrics->CountTokens(model, prompt_tokens, generated_tokens);
+  }
   WriteLog(status, converted, seconds);
   return converted.status;
 }
@@ -211,11 +223,35 @@ void CallRecord::WriteLog(const absl::Status& status,
       {"generated_tokens", generated_tokens},
       {"arms", arms},
       {"bytes", streamed_bytes},
-      {"queue_ms", queue_seconds * 1e3},
+      {"queue_ms", phases_.has_value() ? phases_->queue * 1e3 : 0.0},
       {"total_ms", seconds * 1e3}};
+  if (phases_.has_value()) AppendTimes(*phases_, &fields);
   AppendTrace(trace_, &fields);
   if (!prompt_.empty()) fields.push_back({"prompt", prompt_});
   parts_->log->Write(ours ? LogLevel::kError : LogLevel::kInfo, "rpc", fields);
+}
+
+std::optional<PhaseSeconds> PhasesOf(const ScheduledRequest& request,
+                                     absl::Time start, double stream_seconds) {
+  const absl::Time started = request.started();
+  if (started == absl::InfiniteFuture()) return std::nullopt;
+  return PhaseSeconds{absl::ToDoubleSeconds(started - start), request.times(),
+                      stream_seconds};
+}
+
+void AppendTimes(const PhaseSeconds& phases, std::vector<LogField>* fields) {
+  const std::pair<const char*, double> times[] = {
+      {"prefill_ms", phases.device.prefill},
+      {"decode_ms", phases.device.decode},
+      {"capture_ms", phases.device.capture},
+      {"compare_ms", phases.device.compare},
+      {"stream_ms", phases.stream},
+  };
+  for (const auto& [key, seconds] : times) {
+    LogField& field = fields->emplace_back();
+    field.key = key;
+    field.value = seconds * 1e3;
+  }
 }
 
 void AppendTrace(const std::optional<TraceParent>& trace,
@@ -243,11 +279,6 @@ absl::Status CancelledReason(const grpc::CallbackServerContext& context) {
     return absl::DeadlineExceededError("deadline exceeded");
   }
   return absl::CancelledError("cancelled by the client");
-}
-
-CancelReason CancelReasonOf(const absl::Status& reason) {
-  return absl::IsDeadlineExceeded(reason) ? CancelReason::kDeadline
-                                          : CancelReason::kClient;
 }
 
 }  // namespace qk
