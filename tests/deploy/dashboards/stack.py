@@ -22,6 +22,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 os.environ.setdefault("QK_BIN_DIR", os.environ["QK_BIN"])
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 
+import yaml
+
 import certificates
 import processes
 from processes import Server, wait_until
@@ -31,11 +33,11 @@ CERTIFICATE_DAYS = 20
 BUFFERED_BYTES = 48 << 20
 QUEUE = 16
 KV_BYTES = 256 << 20
-KEPT_RESULTS = 50
-KEPT_BYTES = 64 << 20
+KEPT_RESULTS = 1000
+KEPT_BYTES = 256 << 20
 # alias: (role, budget). What `eve` asks for is more than her budget; `cy` uses
 # up a known part of his.
-CY_BYTES, EVE_BYTES = 400_000, 10
+CY_BYTES, EVE_BYTES = 2_000_000, 10
 USERS = {
     "ada": ("user", ""),
     "bob": ("user", ""),
@@ -155,22 +157,27 @@ class SecondServer:
         self.server.stop()
 
 
+def scrape_config(instances):
+    """That of deploy/prometheus, which scrapes these instances each second."""
+    shipped = yaml.safe_load(
+        (ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())
+    jobs = []
+    for job in shipped["scrape_configs"]:
+        job = {key: value for key, value in job.items()
+               if key not in ("file_sd_configs", "scrape_interval")}
+        jobs.append({**job, "static_configs": [{"targets": instances}]})
+    return yaml.safe_dump({
+        "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
+        "scrape_configs": jobs})
+
+
 class Prometheus:
-    """Scrapes the instances' two pages each second."""
+    """Scrapes the instances' pages each second."""
 
     def __init__(self, folder, instances):
         self.address = f"127.0.0.1:{free_port()}"
-        targets = json.dumps(instances)
         config = folder / "prometheus.yml"
-        config.write_text(f"""
-global: {{scrape_interval: 1s, scrape_timeout: 1s}}
-scrape_configs:
-  - job_name: qkscope
-    static_configs: [{{targets: {targets}}}]
-  - job_name: qkscope_activations
-    metrics_path: /metrics/activations
-    static_configs: [{{targets: {targets}}}]
-""")
+        config.write_text(scrape_config(instances))
         self._log = open(folder / "prometheus.log", "w")
         self._process = subprocess.Popen(
             ["prometheus", f"--config.file={config}",
