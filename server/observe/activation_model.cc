@@ -145,13 +145,15 @@ size_t ActivationModel::IndexOf(int layer, ActivationMatrix matrix,
          static_cast<size_t>(layer);
 }
 
-void ActivationModel::Add(const LayerFrame& frame, ActivationMatrix matrix,
-                          ArmKind arm, bool shown) {
+ActivationGauges ActivationModel::Add(const LayerFrame& frame,
+                                      ActivationMatrix matrix, ArmKind arm,
+                                      bool shown) {
   const ActivationGauges gauges = GaugesOf(frame);
   totals_->Observe(matrix, arm, gauges);
-  if (!shown) return;
+  if (!shown) return gauges;
   MutexLock lock(&mutex_);
   gauges_[IndexOf(frame.layer, matrix, arm)] = gauges;
+  return gauges;
 }
 
 std::vector<std::optional<ActivationGauges>> ActivationModel::Gauges(
