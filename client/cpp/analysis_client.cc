@@ -59,16 +59,16 @@ AnalysisClient::~AnalysisClient() = default;
 namespace {
 
 // Asks for all parts of a list, and returns them as one answer.
-template <typename Request, typename Response>
+template <typename Service, typename Request, typename Response>
 absl::StatusOr<Response> AllParts(
-    const ClientStubs& stubs, const CallOptions& options,
-    grpc::Status (v1::Analysis::Stub::*method)(grpc::ClientContext*,
-                                               const Request&, Response*),
+    const ClientStubs& stubs, const CallOptions& options, Service* service,
+    grpc::Status (Service::*method)(grpc::ClientContext*, const Request&,
+                                    Response*),
     Request request) {
   Response all;
   for (;;) {
     absl::StatusOr<Response> part =
-        ClientCall(stubs, options).Unary(stubs.analysis.get(), method, request);
+        ClientCall(stubs, options).Unary(service, method, request);
     if (!part.ok()) return part.status();
     const bool more = part->has_next_offset();
     const int next = part->next_offset();
@@ -150,14 +150,16 @@ absl::StatusOr<v1::GetUsageResponse> AnalysisClient::GetUsage(
     bool all_users, const CallOptions& options) {
   v1::GetUsageRequest request;
   request.set_all_users(all_users);
-  return AllParts(*stubs_, options, &v1::Analysis::Stub::GetUsage, request);
+  return AllParts(*stubs_, options, stubs_->analysis.get(),
+                  &v1::Analysis::Stub::GetUsage, request);
 }
 
 absl::StatusOr<v1::ListRequestsResponse> AnalysisClient::ListRequests(
     bool all_users, const CallOptions& options) {
   v1::ListRequestsRequest request;
   request.set_all_users(all_users);
-  return AllParts(*stubs_, options, &v1::Analysis::Stub::ListRequests, request);
+  return AllParts(*stubs_, options, stubs_->analysis.get(),
+                  &v1::Analysis::Stub::ListRequests, request);
 }
 
 absl::StatusOr<v1::CancelResponse> AnalysisClient::Cancel(
@@ -197,8 +199,8 @@ absl::StatusOr<v1::ServerInfo> AnalysisClient::GetServerInfo(
 
 absl::StatusOr<v1::ListModelsResponse> AnalysisClient::ListModels(
     const CallOptions& options) {
-  return AllParts(*stubs_, options, &v1::Analysis::Stub::ListModels,
-                  v1::ListModelsRequest());
+  return AllParts(*stubs_, options, stubs_->analysis.get(),
+                  &v1::Analysis::Stub::ListModels, v1::ListModelsRequest());
 }
 
 absl::StatusOr<v1::ModelInfo> AnalysisClient::GetModel(
@@ -223,7 +225,8 @@ absl::StatusOr<v1::ScoreResponse> AnalysisClient::Score(
 
 absl::StatusOr<v1::TokenizeResponse> AnalysisClient::Tokenize(
     const v1::TokenizeRequest& request, const CallOptions& options) {
-  return AllParts(*stubs_, options, &v1::Analysis::Stub::Tokenize, request);
+  return AllParts(*stubs_, options, stubs_->analysis.get(),
+                  &v1::Analysis::Stub::Tokenize, request);
 }
 
 absl::StatusOr<v1::DetokenizeResponse> AnalysisClient::Detokenize(
@@ -265,6 +268,32 @@ absl::StatusOr<v1::ReloadConfigResponse> AnalysisClient::ReloadConfig(
   return ClientCall(*stubs_, options)
       .Unary(stubs_->admin.get(), &v1::ModelAdmin::Stub::ReloadConfig,
              v1::ReloadConfigRequest());
+}
+
+absl::StatusOr<v1::Baseline> AnalysisClient::SaveBaseline(
+    const std::string& model, const CallOptions& options) {
+  v1::SaveBaselineRequest request;
+  request.set_model(model);
+  return ClientCall(*stubs_, options)
+      .Unary(stubs_->admin.get(), &v1::ModelAdmin::Stub::SaveBaseline, request);
+}
+
+absl::StatusOr<v1::ListBaselinesResponse> AnalysisClient::ListBaselines(
+    const std::string& model, const CallOptions& options) {
+  v1::ListBaselinesRequest request;
+  request.set_model(model);
+  return AllParts(*stubs_, options, stubs_->admin.get(),
+                  &v1::ModelAdmin::Stub::ListBaselines, std::move(request));
+}
+
+absl::Status AnalysisClient::RemoveBaseline(const std::string& model,
+                                            const CallOptions& options) {
+  v1::RemoveBaselineRequest request;
+  request.set_model(model);
+  return ClientCall(*stubs_, options)
+      .Unary(stubs_->admin.get(), &v1::ModelAdmin::Stub::RemoveBaseline,
+             request)
+      .status();
 }
 
 absl::Status AnalysisClient::CheckHealth(const std::string& model,

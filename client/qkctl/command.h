@@ -82,6 +82,7 @@ struct Command {
 extern const Command kModelsCommand;
 extern const Command kAnalyzeCommand;
 extern const Command kAnalyzeManyCommand;
+extern const Command kBaselineCommand;
 extern const Command kCompareCommand;
 extern const Command kEstimateCommand;
 extern const Command kCancelCommand;

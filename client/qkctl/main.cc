@@ -23,11 +23,11 @@ namespace qk::client {
 namespace {
 
 const Command* const kCommands[] = {
-    &kAnalyzeCommand,  &kAnalyzeManyCommand, &kCancelCommand, &kCompareCommand,
-    &kEstimateCommand, &kGenerateCommand,    &kHealthCommand, &kModelCommand,
-    &kModelsCommand,   &kQueueCommand,       &kReplayCommand, &kResultCommand,
-    &kScoreCommand,    &kTokenizeCommand,    &kTopCommand,    &kUsageCommand,
-    &kUserCommand};
+    &kAnalyzeCommand, &kAnalyzeManyCommand, &kBaselineCommand, &kCancelCommand,
+    &kCompareCommand, &kEstimateCommand,    &kGenerateCommand, &kHealthCommand,
+    &kModelCommand,   &kModelsCommand,      &kQueueCommand,    &kReplayCommand,
+    &kResultCommand,  &kScoreCommand,       &kTokenizeCommand, &kTopCommand,
+    &kUsageCommand,   &kUserCommand};
 
 std::string Help(const FlagSet& flags) {
   std::string help =

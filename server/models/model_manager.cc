@@ -125,7 +125,8 @@ void ModelManager::SetReady(const std::string& name,
   parts_.metrics->ModelLoaded(
       name, model,
       {model->load_seconds(), model->host_bytes(), model->device_bytes()});
-  parts_.activations->ModelLoaded(name, model.get(), model->config());
+  parts_.activations->ModelLoaded(name, model.get(), model->config(),
+                                  model->weights_sha256());
   parts_.log->Info("model_ready", {{"model", name},
                                    {"seconds", model->load_seconds()},
                                    {"host_bytes", model->host_bytes()},

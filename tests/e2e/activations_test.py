@@ -96,11 +96,6 @@ def gauges_of(norms, frequencies):
     return out
 
 
-def pattern_of(norms):
-    """Norm over the mean of its head."""
-    return norms / norms.mean(1, keepdims=True)
-
-
 class Oracle:
     """What the page must show after the analyses it was told of."""
 
