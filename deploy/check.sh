@@ -64,7 +64,7 @@ export QKSCOPE_DEMO_MODEL
 if [[ -z "${QK_BIN:-}" ]]; then
   step "Build"
   cmake --preset release -DQK_SMOLLM2_GGUF="$QKSCOPE_DEMO_MODEL" >/dev/null
-  cmake --build --preset release --parallel 2 --target qkscoped qkctl
+  cmake --build --preset release --parallel 2 --target packaged
   QK_BIN=$PWD/build/release/bin
 fi
 QK_BIN=$(realpath "$QK_BIN")

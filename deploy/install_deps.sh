@@ -44,10 +44,18 @@ if [[ "$purpose" == deploy* ]]; then
   packages+=(binutils)
   # The root of images and of the machine that the package is tried on.
   packages+=(mmdebstrap)
+  # pages, consoles: a browser, and a font for its pictures.
+  packages+=(chromium fonts-dejavu-core)
   # alerts, docker.
   packages+=(prometheus-alertmanager)
   # docker: an engine of the check's own, and Compose.
   packages+=(docker.io iptables iproute2 docker-compose)
+  # The Debian package: what makes it, looks at it and runs it.
+  packages+=(debhelper dpkg-dev lintian man-db systemd-container)
+  # qkctl's completion; bash is there.
+  packages+=(zsh)
+  # A cluster of one machine, for the batch script of deploy/slurm.
+  packages+=(slurmctld slurmd slurm-client munge)
 fi
 if [[ "$purpose" == deploy_full ]]; then
   # apiserver: builds the API server of Kubernetes, which no package has.

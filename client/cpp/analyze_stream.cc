@@ -14,6 +14,9 @@ namespace v1 = qkscope::v1;
 // Limit on consecutive resumptions that bring no further event, unless the call
 // has more retries.
 constexpr int kMaxResumes = 3;
+// Pauses grow to that of this attempt, about a second, so that a replica that
+// is back is noticed soon.
+constexpr int kLongestPause = 2;
 
 }  // namespace
 
@@ -46,7 +49,8 @@ absl::StatusOr<AnalysisResult> AnalyzeStream::Resume(
       continue;
     }
     ++broken;
-    const auto pause = RetryDelay(absl::UnavailableError(""), broken);
+    const auto pause =
+        RetryDelay(absl::UnavailableError(""), std::min(broken, kLongestPause));
     if (broken <= most && !Wait(*pause, options_.cancellation)) break;
   }
   return End();

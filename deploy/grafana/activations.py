@@ -53,11 +53,13 @@ def _now():
              "its head's mean.", "short",
              query(f"max({RATIO}{{@layers, {CLEAN}}})"), decimals=1),
         stat("Furthest from the baseline",
-             "The largest drift over the chosen layers and tensors: 0 is the "
+             "The largest drift of Q and K over the chosen layers: 0 is the "
              "same pattern as in the baseline, 1 has nothing in common with "
              "it. Without a baseline there is none: qkctl baseline save.",
-             "short", query(f"max({DRIFT}{{@layers}})"), nothing="no baseline",
-             steps=[(0.05, "orange"), (0.1, "red")], decimals=3,
+             "short",
+             query(f"max({DRIFT}{{@model, layer=~\"$layer\", "
+                   'tensor=~"q|k"})'), nothing="no baseline",
+             steps=[(0.08, "orange"), (0.15, "red")], decimals=3,
              alerts=["QkscopePatternChanged"]),
         stat("Values that are not finite",
              "NaN and infinite entries in the last prompt, over all arms. "
@@ -192,11 +194,12 @@ def _drift():
                 interval=EVERY, scheme="Magma"),
         lines("Drift from the baseline, by tensor",
               "The largest over the chosen layers. A single odd prompt moves "
-              "it for a moment; a curve that stays up is another model, "
-              "another tokenizer or a broken weight.", "short",
+              "it for a moment, and V more than Q and K. A curve of Q or K "
+              "that stays up is another model, another tokenizer or a broken "
+              "weight.", "short",
               query(_tensors(f"max by (tensor) ({DRIFT}{{@layers, {SEEN}}})"),
                     "{{tensor}}"), coloured=("Q", "K", "V"), size=(8, 10),
-              steps=[(0.1, "red")], alerts=["QkscopePatternChanged"],
+              steps=[(0.15, "red")], alerts=["QkscopePatternChanged"],
               interval=EVERY),
         stat("Prompts in the baseline",
              "How many prompts the model's baseline holds. A baseline of few "

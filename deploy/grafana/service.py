@@ -132,10 +132,10 @@ def _time():
     return [
         lines("A request's time, by phase",
               "Mean duration of each phase, over the requests that had it: in "
-              "the queue, in prefill, in decode, copying what is captured, "
-              "and streaming. The tallest is what to make faster.",
-              "s", query(_mean(PHASE, " by (phase)"), "{{phase}}"),
-              stacked=True),
+              "the queue, in prefill, in decode, copying what is captured (a "
+              "part of those two), and streaming (beside them). The highest "
+              "is what to make faster.",
+              "s", query(_mean(PHASE, " by (phase)"), "{{phase}}")),
         lines("95 % of the requests spend less, by phase",
               "The 95th percentile of each phase. A long tail in the queue "
               "with a short mean: few users wait for a large request.",
@@ -193,7 +193,7 @@ def _limits():
               "requests wait for others to end: raise limits.kv_cache_bytes "
               "if there is memory.", "percentunit",
               query("sum by (model) (qkscope_kv_cache_used_bytes{@}) / "
-                    "sum by (model) (qkscope_kv_cache_limit_bytes{@})",
+                    "sum by (model) (qkscope_kv_cache_limit_bytes{@} > 0)",
                     "{{model}}"), top=1, steps=[(0.95, "orange")],
               alerts=["QkscopeKvCacheFull"]),
         lines("Memory of the process", "Resident bytes, by server.", "bytes",
@@ -266,8 +266,8 @@ def _users():
                   "{{user}}"), steps=[(0.8, "orange"), (0.995, "red")], high=1,
              alerts=["QkscopeBudgetExhausted"]),
         lines("Device time by user",
-              "Seconds of the device (and of the host's work for requests) "
-              "per second, of the ten users who take most at a time.", "short",
+              "Seconds of the device per second, of the ten users who take "
+              "most at a time.", "short",
               query("topk(10, sum by (user) (rate("
                     "qkscope_user_device_seconds_total{@}[$__rate_interval])))",
                     "{{user}}"), stacked=True),

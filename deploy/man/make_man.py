@@ -46,7 +46,7 @@ def flag_term(left):
     """Returns "--name VALUE --other VALUE" with names bold, values italic."""
     left = re.sub(r"[A-Z]+(?:\[[^\]]*\])?", lambda m: f"\\fI{m[0]}\\fR",
                   escaped(left))
-    return re.sub(r"(?<!\S)\\-\\-[a-z\\-]+[a-z]", lambda m: f"\\fB{m[0]}\\fR",
+    return re.sub(r"(?<!\S)\\-\\-[a-z0-9\\-]+[a-z0-9]", lambda m: f"\\fB{m[0]}\\fR",
                   left)
 
 

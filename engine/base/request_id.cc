@@ -1,7 +1,6 @@
 #include "engine/base/request_id.h"
 
 #include <algorithm>
-#include <cstddef>
 
 #include "absl/strings/str_cat.h"
 
@@ -9,7 +8,7 @@ namespace qk {
 namespace {
 
 constexpr size_t kDigits = 16;
-constexpr size_t kMaxReplicaName = 63;
+constexpr size_t kMaxReplicaName = kMaxRequestId - kDigits - 1;
 
 bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 

@@ -5,6 +5,7 @@
 #ifndef QKSCOPE_ENGINE_BASE_REQUEST_ID_H_
 #define QKSCOPE_ENGINE_BASE_REQUEST_ID_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -12,6 +13,8 @@
 
 namespace qk {
 
+// The longest id, with the longest name.
+inline constexpr size_t kMaxRequestId = 16 + 1 + 63;
 // What a replica's name must be, for errors.
 inline constexpr char kReplicaNameRule[] =
     "[a-z0-9-]{1,63}, without - at an end";

@@ -36,10 +36,6 @@ class HealthService final : public grpc::health::v1::Health::CallbackService {
   bool serving() const ABSL_LOCKS_EXCLUDED(mutex_);
   // Everything is NOT_SERVING from now on, whatever is set later.
   void Shutdown() ABSL_LOCKS_EXCLUDED(mutex_);
-  // What everybody is told of the server, "".
-  bool serving() const ABSL_LOCKS_EXCLUDED(mutex_) {
-    return StatusFor("", nullptr) == Response::SERVING;
-  }
 
   grpc::ServerUnaryReactor* Check(Context* context, const Request* request,
                                   Response* response) override;

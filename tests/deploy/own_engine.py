@@ -3,12 +3,13 @@ mounts and, unless the check must reach the registries, network, with a /run of
 its own. So it cannot see any other engine, and the kernel ends everything of it
 with its first process, however that ends.
 
-A check calls `main(check)`. That starts the check again in those namespaces,
-waits, clears up, and fails if anything is left. `check` gets an Engine.
+A row calls `main(checks)`. That starts the row again in those namespaces, once
+for each check, waits, clears up, and fails if anything is left.
 """
 
 import contextlib
 import ctypes
+import dataclasses
 import json
 import os
 import pathlib
@@ -31,6 +32,7 @@ CGROUPS = pathlib.Path("/sys/fs/cgroup")
 # Where daemons write, if they are let.
 TRACES = ("/etc/docker/key.json", "/opt/containerd", "/var/lib/docker",
           "/var/lib/containerd", "/run/docker", "/run/containerd")
+READY = "ready"
 _INSIDE = "QK_OWN_ENGINE"
 _traces = {path for path in TRACES if os.path.exists(path)}
 
@@ -59,12 +61,25 @@ def wait_until(done, what, patience_s=PATIENCE_S):
 # --- inside the namespaces
 
 
-class Engine:
-    """containerd and dockerd, for as long as the namespaces live. `work` is a
-    folder on a disk."""
+def _available_bytes():
+    for line in pathlib.Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
-    def __init__(self, work, network):
-        self.work = work
+
+class Engine:
+    """containerd and dockerd, for as long as the namespaces live, with a folder
+    `work` for all that the check makes: in memory, if there is enough and the
+    check is small, because other rows keep the disk busy."""
+
+    def __init__(self, folder, check):
+        self.folder = folder
+        self.work = work = folder / "work"
+        work.mkdir()
+        if check.small and _available_bytes() > 8 << 30:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4g", "tmpfs",
+                            work], check=True)
         self.environment = {
             **{name: value for name, value in os.environ.items()
                if not name.startswith(("DOCKER_", "COMPOSE_", "QKSCOPE_"))},
@@ -82,7 +97,7 @@ class Engine:
             f'[grpc]\n  address = "{socket}"\n')
         self._start("containerd", "--config", work / "containerd.toml")
         wait_until(lambda: pathlib.Path(socket).exists(), self.logs)
-        flags = ([] if network else
+        flags = ([] if check.network else
                  ["--iptables=false", "--ip6tables=false", "--ip-masq=false",
                   "--ip-forward=false", "--bridge=none"])
         self._start(
@@ -142,6 +157,11 @@ class Engine:
         return self.run("docker", *arguments, check=check,
                         **options).stdout.strip()
 
+    def ready(self):
+        """For a check that is to be killed."""
+        (self.folder / READY).touch()
+        signal.pause()
+
     def inspect(self, name):
         return json.loads(self.docker("inspect", name))[0]
 
@@ -168,11 +188,13 @@ def _cgroups(name):
 
 
 def _remove_cgroups(name):
-    """Removes the check's cgroups, which are empty by now."""
+    """Removes the check's cgroups; true if there are none. The kernel counts
+    ended processes for a moment."""
     for top in _cgroups(name):
         for folder, _, _ in os.walk(top, topdown=False):
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
+    return not _cgroups(name)
 
 
 def _end_with_parent():
@@ -208,54 +230,79 @@ def _missing():
     return ""
 
 
-def in_namespaces(name, work, network, *arguments):
+def in_namespaces(name, work, check):
     """Starts this program again in namespaces of its own."""
     return subprocess.Popen(
-        ["unshare", *(["--net"] if network else []), "--mount", "--pid",
+        ["unshare", *(["--net"] if check.network else []), "--mount", "--pid",
          "--fork", "--kill-child", "--mount-proc", sys.executable, "-B",
-         *arguments],
+         sys.argv[0], check.name],
         env={**os.environ, _INSIDE: name, "QK_WORK": str(work)},
         stdin=subprocess.DEVNULL, preexec_fn=_end_with_parent)
 
 
 def _clear_up(process, name, work):
+    # unshare ends after the namespaces' first process, and that after all
+    # others in them.
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        children = pathlib.Path(
+            f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+        for child in children.split():
+            os.kill(int(child), signal.SIGKILL)
+        process.wait(60)
     process.kill()
     process.wait()
     wait_until(lambda: not _processes(name, work),
                lambda: f"its end: {_processes(name, work)}", 60)
-    _remove_cgroups(name)
+    wait_until(lambda: _remove_cgroups(name), "the end of its cgroups", 60)
 
 
-def run_and_clear_up(network, *arguments, during=None):
-    """Runs this program again, with the arguments, in namespaces with a folder
-    of its own, and clears up. `during` is called with the running process and
-    the folder, and ends it if it returns. Returns the exit status and what is
-    left behind."""
+@dataclasses.dataclass
+class Check:
+    name: str
+    function: object  # is called with an Engine
+    network: bool = True  # has a network of its own
+    small: bool = True  # makes less than 4 GiB
+    # It is killed as soon as it has made the file READY.
+    killed: bool = False
+
+
+def _await_ready(process, work):
+    wait_until(lambda: process.poll() is not None or (work / READY).exists(),
+               "the check that is to be killed")
+    require(process.poll() is None, "ended before it was killed")
+
+
+def run_and_clear_up(check):
+    """Runs this program again, for one check, in namespaces with a folder of
+    its own, and clears up. Returns what went wrong."""
     work = pathlib.Path(tempfile.mkdtemp(prefix="engine.",
                                          dir=os.environ.get("QK_WORK")))
     name = f"qkscope-check-{os.getpid()}"
-    process = in_namespaces(name, work, network, *arguments)
+    process = in_namespaces(name, work, check)
+    problems = []
     try:
-        if during is None:
-            process.wait()
-        else:
-            during(process, work)
+        if check.killed:
+            _await_ready(process, work)
+        elif process.wait() != 0:
+            problems.append(f"exit status {process.returncode}")
+    except Failed as failure:
+        problems.append(str(failure))
     finally:
         _clear_up(process, name, work)
         shutil.rmtree(work)
-    return process.returncode, _left_behind(name, work)
+    return problems + [f"left behind: {what}"
+                       for what in _left_behind(name, work)]
 
 
 def _end(number, _):
     sys.exit(128 + number)
 
 
-def inside(check, network=True):
-    """In the namespaces: runs the check with an engine."""
+def _run_inside(check):
     engine = None
     try:
-        engine = Engine(pathlib.Path(os.environ["QK_WORK"]), network)
-        check(engine)
+        engine = Engine(pathlib.Path(os.environ["QK_WORK"]), check)
+        check.function(engine)
     except Exception:  # whatever it is, the logs tell more
         traceback.print_exc()
         if engine is not None:
@@ -265,19 +312,18 @@ def inside(check, network=True):
 
 
 def main(checks):
-    """`checks`: a list of (name, check, whether it has a network of its own).
-    Returns the exit status of a row of deploy/check.sh."""
+    """Returns the exit status of a row of deploy/check.sh."""
     if _INSIDE in os.environ:
-        (found,) = [row for row in checks if row[0] == sys.argv[1]]
-        return inside(found[1], found[2])
+        (check,) = [check for check in checks if check.name == sys.argv[1]]
+        return _run_inside(check)
     signal.signal(signal.SIGTERM, _end)
     if missing := _missing():
         print(missing)
         return NOT_RUN
-    for name, _, network in checks:
-        status, left = run_and_clear_up(network, sys.argv[0], name)
-        for line in left:
-            print(f"left behind by {name}: {line}")
-        if status != 0 or left:
+    for check in checks:
+        problems = run_and_clear_up(check)
+        for problem in problems:
+            print(f"{check.name}: {problem}")
+        if problems:
             return 1
     return 0

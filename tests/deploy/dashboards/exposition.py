@@ -28,3 +28,13 @@ def parse(*texts):
             kind = types[name]
         metrics[name] = Metric(kind, of_name | OF_TARGETS)
     return metrics
+
+
+def bounds(*texts):
+    """Returns family -> the upper bounds of its buckets, without infinity."""
+    found = collections.defaultdict(set)
+    for family, bound in re.findall(
+            r'^(\w+)_bucket\{.*le="([^"]+)"', "\n".join(texts), re.MULTILINE):
+        if bound != "+Inf":
+            found[family].add(float(bound))
+    return {family: sorted(values) for family, values in found.items()}
