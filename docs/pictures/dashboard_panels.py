@@ -153,6 +153,26 @@ def draw_stat(place, panel, answers):
                va="center", color=colour, fontweight="bold")
 
 
+class _Ticks(MaxNLocator):
+    """Round numbers of the unit: powers of two for bytes, days for times of
+    days."""
+
+    def __init__(self, unit):
+        super().__init__(5)
+        self._unit = unit
+
+    def tick_values(self, vmin, vmax):
+        size = 1
+        if self._unit in ("bytes", "Bps"):
+            while size * 1024 <= vmax:
+                size *= 1024
+        elif self._unit == "dtdurations":
+            size = next((one for one in (86400, 3600, 60)
+                         if vmax >= 2 * one), 1)
+        return [size * tick for tick in
+                super().tick_values(vmin / size, vmax / size)]
+
+
 def _time_axis(axes, start, end):
     axes.set_xlim(start, end)
     axes.xaxis.set_major_locator(MaxNLocator(6))
@@ -167,7 +187,8 @@ def _legend(place, entries):
     """Names below the plot, as many lines as they need; returns the height."""
     x, y, lines = 12, place.box[3] - 14, [[]]
     for name, colour in entries:
-        width = 26 + 5.6 * len(name)
+        capitals = sum(letter.isupper() for letter in name)
+        width = 28 + 5.8 * len(name) + 1.6 * capitals
         if x + width > place.box[2] and lines[-1]:
             lines.append([])
             x = 12
@@ -228,7 +249,7 @@ def draw_timeseries(place, panel, answers):
     axes.set_ylim(0, top)
     axes.grid(axis="y", color="#ECEDEE", linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(_Ticks(unit))
     axes.yaxis.set_major_formatter(
         FuncFormatter(lambda value, _: written(value, unit)))
     _time_axis(axes, grid[0], grid[-1] if len(grid) > 1 else grid[0] + 1)
@@ -313,6 +334,7 @@ def draw_heatmap(place, panel, answers):
     names, grid, cells = _rows_of_heatmap(panel, answers)
     options = panel["options"]
     axes = place.axes(48, 36, 66, 26)
+    cells = np.where(cells <= options["filterValues"]["le"], np.nan, cells)
     high = options["color"].get("max") or np.nanmax(cells) or 1
     step = np.median(np.diff(grid)) if len(grid) > 1 else 1
     image = axes.imshow(
@@ -374,9 +396,8 @@ def draw_table(place, panel, answers):
     for at, row in enumerate(rows, 1):
         y = 34 + line * at
         axes = place.axes(12, y, 12, place.box[3] - y - 1)
-        axes.set_facecolor("#E4E5E7")
-        axes.set_xticks([])
-        axes.set_yticks([])
+        axes.axhline(0.5, color="#E4E5E7", linewidth=1)
+        axes.axis("off")
         for number, value in enumerate(row):
             style = styles.get(titles[number], {})
             text, colour = value or "", INK
