@@ -1,12 +1,13 @@
-"""The kinds of panels that dashboards.py draws, and how values are written."""
+"""The kinds of panels that dashboards.py draws."""
 
-import math
 import re
 import time
 
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from dashboard_units import Ticks, written
 
 PAGE, EDGE, INK, GREY = "#F4F5F5", "#D8D9DB", "#24292E", "#6E7278"
 # What the variables are, besides "All".
@@ -37,55 +38,6 @@ class Place:
         return self.figure.text(
             (self.box[0] + x) / self.width,
             1 - (self.box[1] + y) / self.height, text, **style)
-
-
-def _scaled(value, units, base, digits=3):
-    size = abs(value)
-    step = 0
-    while step < len(units) - 1 and size >= base:
-        size /= base
-        step += 1
-    shown = math.copysign(size, value) if value else 0
-    text = f"{shown:.{digits}g}" if abs(shown) < 1000 else f"{shown:.0f}"
-    return text + units[step]
-
-
-def _seconds(value):
-    if value == 0:
-        return "0 s"
-    if abs(value) < 1e-3:
-        return f"{value * 1e6:.3g} µs"
-    if abs(value) < 1:
-        return f"{value * 1e3:.3g} ms"
-    if abs(value) < 60:
-        return f"{value:.3g} s"
-    if abs(value) < 3600:
-        return f"{value / 60:.3g} min"
-    if abs(value) < 86400:
-        return f"{value / 3600:.3g} h"
-    return f"{value / 86400:.3g} d"
-
-
-def written(value, unit, decimals=None):
-    """The value as Grafana would write it, more or less."""
-    if value is None or math.isnan(value):
-        return ""
-    if unit == "bool_yes_no":
-        return "Yes" if value else "No"
-    if unit in ("s", "dtdurations"):
-        return _seconds(value)
-    if unit == "percentunit":
-        places = decimals if decimals is not None else 1
-        return f"{value * 100:.{places}f} %".replace(".0 %", " %")
-    if unit in ("bytes", "Bps"):
-        return _scaled(value, [" B", " KiB", " MiB", " GiB", " TiB"], 1024) + (
-            "/s" if unit == "Bps" else "")
-    number = (f"{value:.{decimals}f}" if decimals is not None and
-              abs(value) < 1000 else _scaled(value, ["", " K", " M", " G"],
-                                             1000))
-    suffix = {"reqps": " req/s", "cps": " /s", "ops": " /s", "celsius": " °C",
-              "watt": " W"}
-    return number + suffix.get(unit, "")
 
 
 def coloured(value, panel_or_steps):
@@ -151,26 +103,6 @@ def draw_stat(place, panel, answers):
     place.text(place.box[2] / 2, place.box[3] * 0.5,
                written(value, unit, decimals), fontsize=23, ha="center",
                va="center", color=colour, fontweight="bold")
-
-
-class _Ticks(MaxNLocator):
-    """Round numbers of the unit: powers of two for bytes, days for times of
-    days."""
-
-    def __init__(self, unit):
-        super().__init__(5)
-        self._unit = unit
-
-    def tick_values(self, vmin, vmax):
-        size = 1
-        if self._unit in ("bytes", "Bps"):
-            while size * 1024 <= vmax:
-                size *= 1024
-        elif self._unit == "dtdurations":
-            size = next((one for one in (86400, 3600, 60)
-                         if vmax >= 2 * one), 1)
-        return [size * tick for tick in
-                super().tick_values(vmin / size, vmax / size)]
 
 
 def _time_axis(axes, start, end):
@@ -249,7 +181,7 @@ def draw_timeseries(place, panel, answers):
     axes.set_ylim(0, top)
     axes.grid(axis="y", color="#ECEDEE", linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.yaxis.set_major_locator(_Ticks(unit))
+    axes.yaxis.set_major_locator(Ticks(unit))
     axes.yaxis.set_major_formatter(
         FuncFormatter(lambda value, _: written(value, unit)))
     _time_axis(axes, grid[0], grid[-1] if len(grid) > 1 else grid[0] + 1)

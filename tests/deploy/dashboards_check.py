@@ -156,6 +156,20 @@ def check_variables(facts, dashboards):
         assert found == wanted[name], f"{name}: {found}"
 
 
+def check_panel(facts, panel, values, key):
+    """The expectation holds, and for no query does it hold with wrong
+    answers."""
+    assert key in EXPECTED, "nobody says what it must show"
+    EXPECTED[key](See(facts, panel, values))
+    for number, target in enumerate(panel["targets"]):
+        try:
+            EXPECTED[key](See(facts, panel, values, wrong=number))
+        except AssertionError:
+            continue
+        raise AssertionError(f"nobody looks at what this returns: "
+                             f"{target['expr']}")
+
+
 def check_panels(check, facts, dashboards):
     seen = set()
     for name, dashboard in dashboards.items():
@@ -164,12 +178,8 @@ def check_panels(check, facts, dashboards):
             seen.add(key)
             if key in NOT_HERE:
                 continue
-            see = See(facts, panel, chosen(facts.main)[name])
-
-            def expectation():
-                assert key in EXPECTED, "nobody says what it must show"
-                EXPECTED[key](see)
-            check.run(" / ".join(key), expectation)
+            check.run(" / ".join(key), lambda: check_panel(
+                facts, panel, chosen(facts.main)[name], key))
     for key in (EXPECTED.keys() | NOT_HERE) - seen:
         check.failed += 1
         print(f"FAILED {key}: there is no such panel")
