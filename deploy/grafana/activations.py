@@ -207,12 +207,12 @@ def _drift():
              "short", query("max(qkscope_activation_baseline_prompts{@model})"),
              nothing="no baseline", steps=[(None, "orange"), (10, "green")],
              size=(8, 10), graph=False),
-        lines("Values that are not finite, by layer",
-              "NaN and infinite entries of the last prompt, layers that have "
-              "any. The first layer is where they begin.", "short",
-              query("sum by (layer) (qkscope_activation_non_finite_values"
-                    "{@layers})", "{{layer}}"), size=(12, 8),
-              alerts=["QkscopeNonFiniteActivations"], interval=EVERY),
+        bars("Values that are not finite, by layer",
+             "NaN and infinite entries of the last prompt, over all arms. The "
+             "first layer that has any is where they begin.", "short",
+             last("sum by (layer) (qkscope_activation_non_finite_values"
+                  "{@layers})", "{{layer}}"), size=(12, 8), upright=True,
+             steps=[(1, "red")], alerts=["QkscopeNonFiniteActivations"]),
         lines("Prompts measured, by source",
               "Per second: prompts of analyses, and those of Score and "
               "Generate that activation_sampling took.", "cps",

@@ -59,13 +59,12 @@ class Window:
         return self.end - self.start
 
 
-def instant(prometheus, panel, target, chosen, window, at=None):
-    """[(labels, value)] of a query at the window's end, or at a time in it,
-    over the whole window."""
+def instant(prometheus, expr, chosen, window, at):
+    """[(labels, value)] of a query at a time, with the whole window in place
+    of Grafana's intervals."""
     length = f"{round(window.seconds * 1000)}ms"
-    expr = promql.substitute(target["expr"], {
-        **chosen, "__rate_interval": length, "__range": length})
-    return prometheus.query(expr, window.end if at is None else at)
+    return prometheus.query(promql.substitute(expr, {
+        **chosen, "__rate_interval": length, "__range": length}), at)
 
 
 def over_time(prometheus, target, chosen, window, step):

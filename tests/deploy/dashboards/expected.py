@@ -23,23 +23,28 @@ def expect(dashboard, *titles):
 
 
 class See:
-    """A panel's answers, and the facts to hold them against."""
+    """A panel's answers, and the facts to hold them against. `wrong`: a query
+    whose answers are made wrong, which an expectation must notice."""
 
-    def __init__(self, facts, panel, chosen):
+    def __init__(self, facts, panel, chosen, wrong=None):
         self.facts, self.panel, self._chosen = facts, panel, chosen
+        self._wrong = wrong
         self.job = ask.job_of(panel)
         self.window = facts.windows[self.job]
 
     def of_model(self, model):
         """The panel for another model."""
-        return See(self.facts, self.panel, {**self._chosen, "model": model})
+        return See(self.facts, self.panel, {**self._chosen, "model": model},
+                   self._wrong)
 
     def series(self, target=0, at="end"):
         """[(labels, value)]; `at`: a moment, or a time."""
         if isinstance(at, str):
             at = self.facts.moments[at][self.job]
-        return ask.instant(self.facts.prometheus, self.panel,
-                           self.panel["targets"][target], self._chosen,
+        expr = self.panel["targets"][target]["expr"]
+        if target == self._wrong:
+            expr = f"({expr}) * 3 + 7"
+        return ask.instant(self.facts.prometheus, expr, self._chosen,
                            self.window, at)
 
     def value(self, target=0, at="end"):
