@@ -5,15 +5,13 @@ import json
 import os
 import pathlib
 import shutil
-import signal
 import subprocess
-import sys
 import time
 import unittest
 
 from machine import Machine, dependencies, make_packages, root_archive
-from rows import (ROOT, build_folder, exit_on_sigterm, need, need_root, run,
-                  step, wait_until, work_folder)
+from programs import ROOT, end_on_sigterm, wait_until, work_folder
+from rows import build_folder, need, need_root, run, step
 
 UNIT = "qkscoped.service"
 CONFIG = "etc/qkscope/qkscoped.conf"
@@ -30,7 +28,7 @@ class PackageCase(unittest.TestCase):
         need_root()
         need("dpkg-buildpackage", "lintian", "mmdebstrap", "systemd-nspawn")
         cls.build = build_folder()
-        cls.work = work_folder()
+        cls.work = work_folder(cls)
         step("packages")
         cls.packages = make_packages(cls.work / "new", cls.build)
         step("root")
@@ -38,8 +36,6 @@ class PackageCase(unittest.TestCase):
                                             cls.packages["qkscope-client"]))
         cls.root = cls.work / "root"
         cls.root.mkdir()
-        # A failed set-up is cleaned up, too.
-        cls.addClassCleanup(shutil.rmtree, cls.root, ignore_errors=True)
         run("tar", "-C", cls.root, "-xf", archive)
         cls.machine = Machine(cls.root,
                               (os.environ["QKSCOPE_DEMO_MODEL"], MODEL))
@@ -63,7 +59,7 @@ class PackageCase(unittest.TestCase):
     def unit(self):
         return self.machine.show(UNIT)
 
-    def serves(self, **more):
+    def serves(self):
         health = self.inside("qkctl", "health", "--model", "smollm2",
                              check=False)
         return health.returncode == 0
@@ -268,6 +264,6 @@ class PackageTest(PackageCase):
 
 
 if __name__ == "__main__":
-    exit_on_sigterm()
+    end_on_sigterm()
     # What a failed start says is in the machine's journal.
     unittest.main(failfast=True)
