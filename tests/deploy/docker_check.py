@@ -365,7 +365,7 @@ def check_stop(project):
 
 
 def check_down(project):
-    project.compose("down", "--volumes", "--timeout", "60")
+    project.compose("down", "--volumes")
     left = project.engine.docker("ps", "--all", "--quiet")
     require(left == "", f"containers are left: {left}")
     require(project.engine.docker("volume", "ls", "--quiet") == "",
