@@ -17,9 +17,7 @@
 #include "server/net/addresses.h"
 #include "server/net/http2_guard.h"
 #include "server/net/http2_limits.h"
-#include "server/net/metrics_listener.h"
 #include "server/net/self_check.h"
-#include "server/observe/scrape.h"
 
 namespace qk {
 namespace {
@@ -109,24 +107,7 @@ absl::Status Server::Start(Log* log) {
   QK_ASSIGN_OR_RETURN(access_, Access::Create(options_.access, safe, log));
   if (backend_ == nullptr) QK_RETURN_IF_ERROR(MakeBackend(log));
 
-  Metrics::Options metrics_options;
-  metrics_options.version = options_.version;
-  metrics_options.methods = AnalysisService::Methods();
-  for (std::string& method : AdminService::Methods()) {
-    metrics_options.methods.push_back(std::move(method));
-  }
-  metrics_options.buffers = &buffers_;
-  metrics_options.buffered = &buffered_;
-  metrics_options.read_kept = [this] {
-    const KeptAmount kept =
-        results_ == nullptr ? KeptAmount() : results_->Kept();
-    return Metrics::Kept{kept.results, kept.bytes};
-  };
-  metrics_options.read_device = [this] { return backend_->Read(); };
-  metrics_options.connections_cut = Http2ConnectionsCut;
-  metrics_options.device = backend_->info().device;
-  metrics_options.log_dropped = [log] { return log->dropped(); };
-  metrics_ = std::make_shared<Metrics>(metrics_options);
+  MakeMetrics(log);
   ActivationMetrics::Options activations;
   activations.shown = options_.activations;
   activations.on_non_finite = [this](const std::string& model, int64_t values) {
@@ -190,6 +171,7 @@ absl::Status Server::MakeBackend(Log* log) {
 void Server::MakeServices(Log* log) {
   description_.version = options_.version;
   description_.backend = backend_->info();
+  description_.replica = options_.replica;
   core_ = {
       .call =
           {
@@ -203,6 +185,7 @@ void Server::MakeServices(Log* log) {
               .metrics = metrics_.get(),
               .log = log,
               .log_prompts = options_.log_prompts,
+              .replica = options_.replica,
           },
       .run =
           {
@@ -322,8 +305,9 @@ absl::Status Server::ExposeMetrics() {
   MetricsListener::Options listen;
   listen.address = options_.metrics_listen;
   auto listener = MetricsListener::Listen(
-      listen, [this](const MetricsListener::Request& request) {
-        return AnswerHttp(request);
+      listen,
+      [sources = MakeHttpSources()](const MetricsListener::Request& request) {
+        return AnswerHttp(sources, request);
       });
   if (!listener.ok()) {
     return absl::Status(
@@ -336,35 +320,19 @@ absl::Status Server::ExposeMetrics() {
   return absl::OkStatus();
 }
 
-MetricsListener::Answer Server::AnswerHttp(
-    const MetricsListener::Request& request) const {
-  const bool activations = request.path == "/metrics/activations";
-  if (request.path != "/metrics" && !activations) {
-    return {404, "see /metrics and /metrics/activations\n"};
-  }
-  const Identity& identity = *access_->identity();
-  std::function<bool(const std::string&)> may_see =
-      [&identity](const std::string& model) {
-        return identity.EverybodyMayUse(model);
-      };
-  std::shared_ptr<const User> user;
-  if (!request.authorization.empty()) {
-    auto found = identity.Authenticate(
-        {{request.authorization.begin(), request.authorization.end()},
-         std::nullopt});
-    if (!found.ok()) {
-      return {401, absl::StrCat(found.status().message(), "\n")};
-    }
-    user = *std::move(found);
-    may_see = [&user](const std::string& model) {
-      return MayUseModel(*user, model);
-    };
-  }
-  return {200,
-          RenderMetrics(activations ? activations_->Collect(may_see)
-                                    : metrics_->Collect(),
-                        may_see),
-          kMetricsContentType};
+HttpSources Server::MakeHttpSources() const {
+  HttpSources out;
+  out.documents = &options_.documents;
+  out.identity = access_->identity();
+  out.metrics = metrics_.get();
+  out.activations = activations_.get();
+  out.status.core = &core_;
+  out.status.health = health_.get();
+  out.status.read_device = [this] { return backend_->Read(); };
+  out.status.recent = activations_->recent();
+  if (options_.spool.has_value()) out.status.most_kept = options_.spool->most;
+  out.status.started = started_;
+  return out;
 }
 
 absl::Status Server::LoadModels() {
@@ -396,7 +364,9 @@ bool Server::WaitUntilIdle(absl::Time deadline) {
 }
 
 void Server::Stop() {
-  const absl::Status reason = absl::UnavailableError("server is shutting down");
+  const absl::Status reason =
+      WithCancelReason(CancelReason::kShutdown,
+                       absl::UnavailableError("server is shutting down"));
   acceptor_->Stop();
   calls_->StopAdmission();
   calls_->AbortAll(reason);

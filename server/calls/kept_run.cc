@@ -42,7 +42,7 @@ absl::StatusOr<std::shared_ptr<KeptResult>> KeptRun::Start(
   core.call.calls->CallStarted();  // a drain waits until the run has ended
   run->id_ = call.request->info().id;
   run->user_ = call.user;
-  run->priority_ = PriorityOf(request.expanded.priority());
+  run->start_ = call.start;
   const ::qkscope::v1::SpoolHeader header = HeaderOf(call, request);
   // The queue and the run keep each other alive until Finish.
   const auto wake = [executor = core.results.executor, run] {
@@ -131,13 +131,22 @@ void KeptRun::Finish(const absl::Status& status) {
   queue_.reset();
   store_->Finish(result_.get(), status);
   const ConvertedStatus converted = ToGrpcStatus(status, id_);
-  call_parts_->log->Info(
-      "kept_run_ended",
-      {{"id", id_},
-       {"alias", user_->alias},
-       {"code", std::string(CodeName(converted.status.error_code()))},
-       {"device_ms", request_->device_seconds() * 1e3},
-       {"bytes", encoder_->streamed_bytes()}});
+  const auto phases = PhasesOf(*request_, start_, encoder_->stream_seconds());
+  std::vector<LogField> fields = {
+      {"id", id_},
+      {"alias", user_->alias},
+      {"code", std::string(CodeName(converted.status.error_code()))},
+      {"device_ms", request_->device_seconds() * 1e3},
+      {"bytes", encoder_->streamed_bytes()},
+      {"queue_ms", phases.has_value() ? phases->queue * 1e3 : 0.0}};
+  if (phases.has_value()) {
+    call_parts_->metrics->ObservePhases(*phases);
+    call_parts_->metrics->CountTokens(request_->info().model,
+                                      request_->info().prompt_tokens,
+                                      encoder_->generated_tokens());
+    AppendTimes(*phases, &fields);
+  }
+  call_parts_->log->Info("kept_run_ended", fields);
 }
 
 }  // namespace qk

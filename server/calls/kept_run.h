@@ -54,7 +54,7 @@ class KeptRun : public std::enable_shared_from_this<KeptRun> {
   // Start sets these before Drain can be called.
   std::string id_;
   std::shared_ptr<const User> user_;
-  Priority priority_ = Priority::kInteractive;
+  absl::Time start_;  // of its call
   std::shared_ptr<KeptResult> result_;
   std::shared_ptr<ScheduledRequest> request_;
   ByteLease memory_;

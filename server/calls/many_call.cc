@@ -6,6 +6,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
+#include "engine/base/monotonic.h"
 #include "engine/base/sha256.h"
 #include "server/calls/post_work.h"
 #include "server/calls/prepared_run.h"
@@ -313,7 +314,10 @@ void ManyCall::Pump() {
           end_ = thrown;
         }
       }
-      if (write) watch_.Begin();
+      if (write) {
+        watch_.Begin();
+        first_event_ = std::min(first_event_, MonotonicNow());
+      }
       if (!write && end_.has_value()) {
         finished_ = true;
         finish = FinishRecord();
@@ -354,10 +358,17 @@ bool ManyCall::WantsRead() const {
          prompts_.size() < kWindow;
 }
 
+void ManyCall::CountGenerated(const Prompt& prompt) {
+  if (!prompt.encoder.has_value()) return;
+  call_.generated_tokens += prompt.encoder->generated_tokens();
+}
+
 grpc::Status ManyCall::FinishRecord() {
-  if (request_ != nullptr && request_->started() < absl::InfiniteFuture()) {
-    call_.queue_seconds =
-        absl::ToDoubleSeconds(request_->started() - call_.start());
+  for (const Prompt& prompt : prompts_) CountGenerated(prompt);
+  if (request_ != nullptr) {
+    call_.SetPhases(*request_,
+                    absl::ToDoubleSeconds(std::max(
+                        absl::ZeroDuration(), MonotonicNow() - first_event_)));
   }
   return call_.Finish(*end_);
 }

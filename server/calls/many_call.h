@@ -93,6 +93,9 @@ class ManyCall
   // Makes the prompts' mean the model's baseline when it is the user's turn on
   // the host, because writing a file may take a while.
   void PostBaseline() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Adds the tokens that the prompt's run has generated to the log line.
+  void CountGenerated(const Prompt& prompt)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   grpc::Status FinishRecord() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const RunParts* const run_parts_;
@@ -133,6 +136,7 @@ class ManyCall
   std::optional<std::deque<pb::Aggregate>> aggregates_ ABSL_GUARDED_BY(mutex_);
   // Gives the aggregate the names of the arms.
   pb::AnalyzeRequest last_expanded_ ABSL_GUARDED_BY(mutex_);
+  absl::Time first_event_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
   int64_t finished_prompts_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t failed_prompts_ ABSL_GUARDED_BY(mutex_) = 0;
   bool summary_sent_ ABSL_GUARDED_BY(mutex_) = false;

@@ -39,6 +39,7 @@ ManyCall::FrontState ManyCall::AdvanceFront() {
       error->set_id(prompt.id);
       error->set_code(status.error_code());
       error->set_message(status.error_message());
+      CountGenerated(prompt);
       ++failed_prompts_;
       PopFront();
       return FrontState::kWrite;
@@ -54,7 +55,7 @@ ManyCall::FrontState ManyCall::AdvanceFront() {
       ++finished_prompts_;
       aggregator_.Add(prompt.frames);
       last_expanded_ = std::move(prompt.expanded);
-      call_.generated_tokens += prompt.encoder->generated_tokens();
+      CountGenerated(prompt);
       PopFront();
       return FrontState::kDone;
     }

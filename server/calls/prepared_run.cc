@@ -82,6 +82,7 @@ absl::StatusOr<PreparedRun> PrepareRun(const RunParts& parts, const User& user,
       EstimatesOf(*cost, static_cast<int>(request.spec.tokens.size()),
                   parts.scheduler->state());
   out.scheduled.prefill_rows = cost->engine.prefill_rows;
+  out.scheduled.memory_bytes = cost->memory_bytes();
   out.scheduled.keep_alive = out.queue;
   out.scheduled.room = out.queue.get();
   out.scheduled.least_bytes = cost->engine.stream_bytes;

@@ -168,10 +168,7 @@ bool RunStream::NextMessage() {
 grpc::Status RunStream::FinishRecord() {
   if (encoder_.has_value()) {
     call_.generated_tokens = encoder_->generated_tokens();
-  }
-  if (request_ != nullptr && request_->started() < absl::InfiniteFuture()) {
-    call_.queue_seconds =
-        absl::ToDoubleSeconds(request_->started() - call_.start());
+    call_.SetPhases(*request_, encoder_->stream_seconds());
   }
   return call_.Finish(*end_);
 }

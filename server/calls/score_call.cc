@@ -191,6 +191,8 @@ absl::Status ScoreCall::Prepare(const grpc::ByteBuffer& message,
                                          sink, &spec)) {
       sink = std::move(tap);
     }
+    QK_ASSIGN_OR_RETURN(const RunEstimate estimate, Run::Estimate(spec));
+    run.memory_bytes = estimate.peak_extra_bytes;
     QK_ASSIGN_OR_RETURN(run.run, Run::Create(std::move(spec), sink.get()));
     run.keep_alive = std::move(sink);
   }
@@ -246,10 +248,7 @@ bool ScoreCall::End(absl::Status status) {
     if (std::exchange(finished_, true)) return false;
     if (status.ok()) status = MakeAnswer();
     request = request_;
-    if (request != nullptr && request->started() < absl::InfiniteFuture()) {
-      call_.queue_seconds =
-          absl::ToDoubleSeconds(request->started() - call_.start());
-    }
+    if (request != nullptr) call_.SetPhases(*request, 0);
     converted = call_.Finish(status);
   }
   if (!status.ok() && request != nullptr) request->Cancel(status);
@@ -273,18 +272,13 @@ absl::Status ScoreCall::MakeAnswer() {
 }
 
 void ScoreCall::Tick(absl::Time now) {
-  if (now <= deadline_) return;
-  if (End(absl::DeadlineExceededError("deadline exceeded"))) {
-    call_parts_->metrics->CountCancelled(CancelReason::kDeadline);
-  }
+  if (now > deadline_) End(absl::DeadlineExceededError("deadline exceeded"));
 }
 
 void ScoreCall::OnCancel() {
   const absl::Status thrown = Guarded("cancel", [&] {
     DelayPoint("cancel");
-    const absl::Status reason = CancelledReason(*context_);
-    if (!End(reason)) return;
-    call_parts_->metrics->CountCancelled(CancelReasonOf(reason));
+    End(CancelledReason(*context_));
   });
   if (!thrown.ok()) End(thrown);
 }

@@ -30,6 +30,7 @@ struct ServerDescription {
   std::string version;
   BackendInfo backend;
   std::string passed_over;  // why a better backend is not used
+  std::string replica;      // this replica's name, or empty
 };
 
 // Parts that every call needs.
@@ -44,6 +45,7 @@ struct CallParts {
   Metrics* metrics = nullptr;
   Log* log = nullptr;
   bool log_prompts = false;
+  std::string replica;  // this replica's name, which ids end in; or empty
 };
 
 // Parts for calls that run models.

@@ -29,6 +29,8 @@ Usage: qkscoped [--config FILE] [--model NAME=PATH]... [flags]
   --metrics-listen HOST:PORT
                          Prometheus address (default 127.0.0.1:9461; "": off)
   --spool DIR            keep results of detached and resumable requests in DIR
+  --replica NAME         this server's name among several behind a balancer; ids
+                         of requests end in it, so clients see it
   --users-file FILE      users who may call (see qkctl user add); read again
                          when it changes and on SIGHUP
   --behind-proxy         listen on an address that other machines can reach;
@@ -184,6 +186,7 @@ absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments) {
            [=](auto& value) { config->mutable_spool()->set_directory(value); });
   add_text("baseline-dir", "DIR",
            [=](auto& value) { config->set_baseline_dir(value); });
+  add_text("replica", "NAME", [=](auto& value) { config->set_replica(value); });
   add_text("backend", "NAME", [=](auto& value) { config->set_backend(value); });
   add_text("device", "NAME", [=](auto& value) { config->set_device(value); });
   add_text("device-memory", "PART|BYTES",

@@ -8,6 +8,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
+#include "engine/base/request_id.h"
 #include "server/access/users_config.h"
 #include "server/common/model_name.h"
 #include "server/common/text.h"
@@ -284,6 +285,15 @@ absl::Status SetModelAdmin(const ::qkscope::v1::ModelAdminConfig& in,
                      in.max_bytes(), &out->max_bytes);
 }
 
+absl::Status SetReplica(const ServerConfig& config, const Checker& check,
+                        std::string* out) {
+  if (!config.has_replica()) return absl::OkStatus();
+  *out = config.replica();
+  if (IsReplicaName(*out)) return absl::OkStatus();
+  return check.Bad("replica", absl::StrCat("must be ", kReplicaNameRule,
+                                           ", got '", Echo(*out), "'"));
+}
+
 void SetTimes(const ServerConfig& config, const Checker& check,
               ServerOptions* out) {
   check
@@ -374,6 +384,7 @@ absl::StatusOr<ServerOptions> OptionsFromConfig(
   SetWeightCheck(config, check, &out.check_weights).IgnoreError();
   SetMachine(config, check, &out).IgnoreError();
   SetActivations(config, check, &out.activations).IgnoreError();
+  SetReplica(config, check, &out.replica).IgnoreError();
   SetTimes(config, check, &out);
   SetAccess(config, source, check, &out).IgnoreError();
   if (config.has_spool()) {

@@ -11,6 +11,7 @@
 #include "server/common/guarded.h"
 #include "server/common/refusal.h"
 #include "server/common/text.h"
+#include "server/models/report_loaded.h"
 
 namespace qk {
 namespace {
@@ -122,9 +123,7 @@ absl::Status ModelManager::CheckFinite(const std::string& name,
 
 void ModelManager::SetReady(const std::string& name,
                             const std::shared_ptr<const Model>& model) {
-  parts_.metrics->ModelLoaded(
-      name, model,
-      {model->load_seconds(), model->host_bytes(), model->device_bytes()});
+  ReportLoaded(name, model, parts_.metrics);
   parts_.activations->ModelLoaded(name, model.get(), model->config(),
                                   model->weights_sha256());
   parts_.log->Info("model_ready", {{"model", name},

@@ -51,6 +51,7 @@ void ActivationMetrics::ModelLoaded(const std::string& name, const Model* model,
       options_.on_bad_baseline(name, kept.status());
     }
   }
+  recent_.Forget(name);
   MutexLock lock(&mutex_);
   loaded_[name] = {model, std::move(activations)};
 }

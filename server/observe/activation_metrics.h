@@ -21,6 +21,7 @@
 #include "server/observe/activation_baseline.h"
 #include "server/observe/activation_model.h"
 #include "server/observe/activation_options.h"
+#include "server/observe/recent_activations.h"
 
 namespace qk {
 
@@ -86,6 +87,9 @@ class ActivationMetrics {
   // All that are loaded, sorted by name.
   std::vector<std::shared_ptr<ActivationModel>> Models() const
       ABSL_LOCKS_EXCLUDED(mutex_);
+  // The last prompts.
+  RecentActivations* recent() { return &recent_; }
+  const RecentActivations* recent() const { return &recent_; }
 
   // The page, as far as the series of models go for which `may_see` is true.
   std::vector<prometheus::MetricFamily> Collect(
@@ -105,6 +109,7 @@ class ActivationMetrics {
   std::atomic<int64_t> offered_ = 0;  // prompts that Choose was asked about
   std::atomic<int64_t> waiting_bytes_ = 0;
   std::atomic<int64_t> dropped_ = 0;
+  RecentActivations recent_;
   // One baseline changes at a time.
   Mutex baseline_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
   mutable Mutex mutex_;

@@ -10,6 +10,7 @@ ActivationRun::ActivationRun(ActivationMetrics* metrics, const RunSpec& spec,
                              ActivationSource source)
     : metrics_(metrics),
       source_(source),
+      number_(metrics->recent()->NewRun()),
       whole_prompt_(spec.capture.positions.empty() ||
                     spec.capture.positions.size() == spec.tokens.size()) {
   for (const ArmSpec& arm : spec.arms) {
@@ -43,6 +44,8 @@ void ActivationRun::Add(const LayerFrame& frame) {
     metrics_->MarkUsed(arm.model.get());
   }
   arm.model->Add(frame, *matrix, arm.kind, arm.shown);
+  metrics_->recent()->Add(number_, frame.arm, arm.kind, arm.model->name(),
+                          frame);
 }
 
 void ActivationRun::Finish() {

@@ -39,6 +39,7 @@ class ActivationRun {
 
   ActivationMetrics* metrics_ = nullptr;
   ActivationSource source_ = ActivationSource::kAnalyze;
+  uint64_t number_ = 0;  // RecentActivations::NewRun
   std::vector<Arm> arms_;
   bool whole_prompt_ = false;  // no positions are left out
   // Those that frames were measured of.

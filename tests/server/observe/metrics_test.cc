@@ -6,6 +6,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <cstdio>
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -52,6 +54,18 @@ TEST(DeviceMetricsTest, AGaugeForEachValueThatThereIs) {
   EXPECT_EQ(samples.at("qkscope_device_utilization_ratio" + device), 0.25);
   EXPECT_EQ(samples.at("qkscope_device_power_watts" + device), 312.5);
   EXPECT_EQ(samples.count("qkscope_device_temperature_celsius" + device), 0u);
+}
+
+TEST(ReplicaMetricsTest, AReplicaShowsItsName) {
+  Metrics::Options options;
+  options.version = "1";
+  const auto samples = [&] {
+    return ParseSamples(
+        prometheus::TextSerializer().Serialize(Metrics(options).Collect()));
+  };
+  EXPECT_EQ(samples().count("qkscope_replica_info{replica=\"\"}"), 0u);
+  options.replica = "gpu-7";
+  EXPECT_EQ(samples().at("qkscope_replica_info{replica=\"gpu-7\"}"), 1);
 }
 
 class MetricsTest : public ServerTest {
@@ -159,16 +173,43 @@ TEST_F(MetricsTest, SlowScrapersDoNotHoldCalls) {
   EXPECT_EQ(samples["qkscope_rpc_started_total{method=\"Analyze\"}"], 10);
 }
 
-TEST(MetricsSeriesTest, StayBoundedWithManyModels) {
+// Everything that can be shown, with as many names as there can be: 60 models,
+// 500 users with budgets, every code of every method, a spool, TLS and a GPU.
+TEST(MetricsSeriesTest, StayBounded) {
+  SchedulerLoad load;
+  for (int i = 0; i < 500; ++i) {
+    load.users.push_back({.alias = "user" + std::to_string(i),
+                          .device_seconds = 1.0 + i,
+                          .budget_used = 0.5});
+  }
+  DeviceReading reading;
+  reading.memory_used_bytes = reading.memory_total_bytes = 1;
+  reading.utilization = reading.temperature_celsius = reading.power_watts = 1;
+  BytePool pool("bytes", 1);
+  const std::atomic<int64_t> buffered = 0;
   Metrics::Options options;
   options.version = "1";
+  options.replica = "r";
   options.methods = AnalysisService::Methods();
+  for (const std::string& method : AdminService::Methods()) {
+    options.methods.push_back(method);
+  }
+  options.read_device = [&] { return reading; };
+  options.sources = {
+      .state = [] { return ServiceSources::State(); },
+      .load = [&] { return load; },
+      .buffers = &pool,
+      .buffered = &buffered,
+      .kept = [] { return ServiceSources::Kept(); },
+      .connections = [] { return int64_t{1}; },
+      .connections_cut = [] { return int64_t{1}; },
+      .certificate_expiry = [] { return absl::UnixEpoch(); },
+      .log_dropped = [] { return int64_t{1}; },
+  };
   Metrics metrics(options);
   for (int i = 0; i < 60; ++i) {
-    metrics.AddModel("model" + std::to_string(i));
-  }
-  for (int i = 0; i < 60; ++i) {
     const std::string model = "model" + std::to_string(i);
+    metrics.AddModel(model);
     metrics.CountTokens(model, 1, 1);
     metrics.CountNonFinite(model, 1);
   }
@@ -177,9 +218,15 @@ TEST(MetricsSeriesTest, StayBoundedWithManyModels) {
       metrics.RpcHandled(method, static_cast<grpc::StatusCode>(code), 1);
     }
   }
+  metrics.ObservePhases({1, {1, 1, 1, 1}, 1});
   const std::string text =
       prometheus::TextSerializer().Serialize(metrics.Collect());
-  EXPECT_LE(ParseSamples(text).size(), 2000u);
+  const auto samples = ParseSamples(text);
+  std::printf("at most %zu series\n", samples.size());
+  EXPECT_LE(samples.size(), 2000u);
+  EXPECT_EQ(samples.at("qkscope_prompt_tokens_total{model=\"other\"}"), 10);
+  EXPECT_EQ(samples.count("qkscope_prompt_tokens_total{model=\"model50\"}"),
+            0u);
   EXPECT_EQ(Promtool(text), "");
 }
 

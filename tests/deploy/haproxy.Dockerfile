@@ -1,0 +1,8 @@
+# HAProxy of Debian's package, as the official image runs it; the context is what
+# deploy/image_root.sh --over-base collected. For docker_check.py.
+FROM debian:12-slim
+COPY . /
+ENV LD_LIBRARY_PATH=/opt/qkscope/lib PATH=/usr/sbin:/usr/bin:/bin
+USER 99
+STOPSIGNAL SIGUSR1
+CMD ["haproxy", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]
