@@ -15,6 +15,7 @@
 #include "server/calls/server_core.h"
 #include "server/convert/convert.h"
 #include "server/events/event_encoder.h"
+#include "server/observe/activation_run.h"
 #include "server/results/result_store.h"
 
 namespace qk {
