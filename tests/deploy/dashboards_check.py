@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-# row: Grafana dashboards: linter, every query against real servers | run | quick | 60
+# row: Grafana dashboards: linter, every query on real work | run | quick | 45
 """Checks the dashboards of deploy/grafana.
 
 The committed JSON is what the script makes. A linter of ours (dashboards/lint.py,
-which has a test of its own) finds nothing in it. Then two real servers do known
-work, a real Prometheus scrapes them, and every panel's queries must return what
-follows from that work (dashboards/expected_*.py).
+with a test of its own) finds nothing in it. Then two real servers do known work,
+a real Prometheus scrapes them, and every panel's queries must return what follows
+from that work (dashboards/expected_*.py).
 
 --rounds N and --pause S make the work longer, and --answers FILE writes what
 Prometheus answered, for docs/pictures/dashboards.py.
@@ -33,7 +33,7 @@ import lint
 import lint_test
 import make_dashboards
 import stack
-from expected import EXPECTED, See
+from expected import EXPECTED, TOGETHER, See, check_together
 import expected_activations
 import expected_fleet
 import expected_model
@@ -56,13 +56,17 @@ def gpu_metrics():
             for name in names}
 
 
+def escaped(value):
+    """What a reader chooses, as Grafana puts it into a regular expression in a
+    string."""
+    return re.escape(value).replace("\\", "\\\\")
+
+
 def chosen(main):
     """dashboard -> the values of its variables, as a reader would choose them:
     the main server alone, but all on the dashboard of the fleet."""
     everything = {"job": ".+", "instance": ".+"}
-    # Grafana escapes what a reader chooses: a regular expression in a string.
-    one = {"job": ".+",
-           "instance": re.escape(main.instance).replace("\\", "\\\\")}
+    one = {"job": ".+", "instance": escaped(main.instance)}
     model = {**one, "model": "smollm2", "layer": ".+", "tensor": ".+"}
     return {"service": one, "activations": model, "model": model,
             "fleet": everything}
@@ -158,7 +162,7 @@ def check_variables(facts, dashboards):
 
 def check_panel(facts, panel, values, key):
     """The expectation holds, and for no query does it hold with wrong
-    answers."""
+    answers. Two servers together show what they should."""
     assert key in EXPECTED, "nobody says what it must show"
     EXPECTED[key](See(facts, panel, values))
     for number, target in enumerate(panel["targets"]):
@@ -168,6 +172,14 @@ def check_panel(facts, panel, values, key):
             continue
         raise AssertionError(f"nobody looks at what this returns: "
                              f"{target['expr']}")
+    if key in TOGETHER:
+        def see(instance):
+            return See(facts, panel, {**values, "instance": instance,
+                                      "model": "tiny"})
+        for number in range(len(panel["targets"])):
+            check_together(TOGETHER[key], number, see(".+"), [
+                see(escaped(server.instance))
+                for server in (facts.main, facts.second)])
 
 
 def check_panels(check, facts, dashboards):

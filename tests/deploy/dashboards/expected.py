@@ -10,16 +10,38 @@ import math
 import ask
 
 EXPECTED = {}
+# Panel -> how it shows two servers: the sum of what it shows of each, ...
+TOGETHER = {}
 
 
-def expect(dashboard, *titles):
-    """Makes a function the expectation of these panels."""
+def expect(dashboard, title, together=None):
+    """Makes a function the expectation of a panel. `together`: sum, max, min or
+    mean, if the values of servers are combined so."""
     def keep(check):
-        for title in titles:
-            assert (dashboard, title) not in EXPECTED, title
-            EXPECTED[dashboard, title] = check
+        assert (dashboard, title) not in EXPECTED, title
+        EXPECTED[dashboard, title] = check
+        if together:
+            TOGETHER[dashboard, title] = together
         return check
     return keep
+
+
+def mean(values):
+    return sum(values) / len(values)
+
+
+def check_together(how, number, everywhere, places):
+    """`everywhere`: a See of all servers; `places`: one of each."""
+    def values(see):
+        return {tuple(sorted(labels.items())): value
+                for labels, value in see.series(number)}
+
+    parts = [values(see) for see in places]
+    assert all(parts), f"a server shows nothing of query {number}"
+    keys = set().union(*parts)
+    same(values(everywhere), {
+        key: how([part[key] for part in parts if key in part])
+        for key in keys}, 1e-9)
 
 
 class See:

@@ -34,13 +34,13 @@ def _(see):
     same(see.value(at=see.facts.down_at), 0.5)
 
 
-@expect("fleet", "Servers that take calls")
+@expect("fleet", "Servers that take calls", sum)
 def _(see):
     same(see.value(), 2)
     same(see.value(at=see.facts.down_at), 1)
 
 
-@expect("fleet", "Servers that drain")
+@expect("fleet", "Servers that drain", sum)
 def _(see):
     same(see.value(), 0)
 
@@ -50,7 +50,7 @@ def _(see):
     same(see.value(), 1)
 
 
-@expect("fleet", "Starts")
+@expect("fleet", "Starts", sum)
 def _(see):
     same(see.value(), 1)
 

@@ -264,6 +264,7 @@ class Work:
             name="broken", path="tiny", sha256="0" * 64), "DATA_LOSS")
         self._keep(prompt)
         self.two.generate("anonymous", "tiny", TINY_IDS)
+        self.two.analyze("anonymous", "tiny", TINY_IDS[4:])
         one.analyze("ada", "smollm2", prompt)
 
     def _keep(self, prompt):
