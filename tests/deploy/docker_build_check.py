@@ -6,12 +6,13 @@ generation of Compose."""
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
 import own_engine
-from docker_check import (BASE, IMAGE, NEW_COMPOSE, QKCTL, UID, build_prebuilt,
-                          check_compose, import_base, timed)
+from docker_check import (BASE, IMAGE, NEW_COMPOSE, QKCTL, UID, build,
+                          build_prebuilt, check_compose, import_base, timed)
 from own_engine import ROOT, require, wait_until
 
 TINY = ROOT / "tests" / "goldens" / "tiny_llama_gqa"
@@ -22,13 +23,29 @@ SERVE = ("--model", "tiny=/models/tiny", "--listen", "0.0.0.0:7461",
          "--allow-anonymous-network")
 
 
+def make_build_base(engine):
+    """Debian with the authorities that this machine trusts: a registry may be
+    behind a proxy with one of its own."""
+    folder = engine.work / "build-base"
+    folder.mkdir()
+    certificates = "/etc/ssl/certs/ca-certificates.crt"
+    shutil.copy(certificates, folder / "ca.crt")
+    (folder / "Dockerfile").write_text(
+        f"FROM {BASE}\nCOPY ca.crt {certificates}\n"
+        f"ENV PIP_CERT={certificates}\n")
+    engine.docker("build", "--tag", "build-base", folder)
+
+
 def build_from_source(engine):
     """Both targets, from one compilation: the CUDA image stands on Debian."""
+    make_build_base(engine)
+    settings = {"QK_CUDA": "ON", "DEBIAN_IMAGE": "build-base",
+                "BASE_IMAGE": BASE, "JOBS": os.environ.get("JOBS", "2")}
+    arguments = [word for key, value in settings.items()
+                 for word in ("--build-arg", f"{key}={value}")]
     for target in ("cuda", "cpu"):
-        timed(f"target {target}", engine.docker, "build", "--network", "host",
-              "--target", target, "--tag", f"check-{target}", "--build-arg",
-              "QK_CUDA=ON", "--build-arg", f"BASE_IMAGE={BASE}", "--build-arg",
-              f"JOBS={os.environ.get('JOBS', '2')}", ROOT)
+        timed(f"target {target}", build, engine, f"check-{target}",
+              "--network", "host", "--target", target, *arguments, ROOT)
 
 
 def health(engine, container):
