@@ -52,7 +52,11 @@ if ((${#chosen[@]} > 0 && ${#files[@]} != ${#chosen[@]})); then
 fi
 
 step "Packages"
-bash deploy/install_deps.sh deploy
+purpose=deploy
+for file in ${files[@]+"${files[@]}"}; do
+  [[ "$(field "$file" 3)" == quick ]] || purpose=deploy_full
+done
+bash deploy/install_deps.sh "$purpose"
 bash tests/deploy/make_venv.sh
 export QK_PYTHON=$PWD/build/deploy-venv/bin/python
 QKSCOPE_DEMO_MODEL=$(bash deploy/fetch_model.sh)
@@ -60,7 +64,7 @@ export QKSCOPE_DEMO_MODEL
 if [[ -z "${QK_BIN:-}" ]]; then
   step "Build"
   cmake --preset release -DQK_SMOLLM2_GGUF="$QKSCOPE_DEMO_MODEL" >/dev/null
-  cmake --build --preset release --parallel 2 --target qkscoped qkctl
+  cmake --build --preset release --parallel 2 --target packaged
   QK_BIN=$PWD/build/release/bin
 fi
 QK_BIN=$(realpath "$QK_BIN")

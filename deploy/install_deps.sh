@@ -5,12 +5,13 @@
 #   bash deploy/install_deps.sh tests    also for tests/run.sh
 #   bash deploy/install_deps.sh check    also for tests/check.sh
 #   bash deploy/install_deps.sh deploy   also for deploy/check.sh
+#   bash deploy/install_deps.sh deploy_full   also for deploy/check.sh --full
 #   bash deploy/install_deps.sh stress   also for tests/stress.sh
 set -euo pipefail
 
 purpose=${1:-}
-if [[ ! "$purpose" =~ ^(tests|check|deploy|stress)?$ ]]; then
-  echo "usage: install_deps.sh [tests|check|deploy|stress]" >&2
+if [[ ! "$purpose" =~ ^(tests|check|deploy|deploy_full|stress)?$ ]]; then
+  echo "usage: install_deps.sh [tests|check|deploy|deploy_full|stress]" >&2
   exit 2
 fi
 
@@ -30,18 +31,35 @@ if [[ -n "$purpose" ]]; then
   # promtool checks the rules and dashboards; openssl makes certificates;
   # haproxy runs with the configuration of deploy/haproxy.
   packages+=(git openssl prometheus haproxy clang-format-14)
+  # The runbook's commands.
+  packages+=(curl)
   # The compiler of the cross build, which only this kind of machine does.
   [[ "$(uname -m)" != x86_64 ]] || packages+=(g++-aarch64-linux-gnu)
 fi
 if [[ "$purpose" == check ]]; then
   packages+=(clang-14 clang-tidy-14)
 fi
-if [[ "$purpose" == deploy ]]; then
+if [[ "$purpose" == deploy* ]]; then
+  # sbom: readelf.
+  packages+=(binutils)
   # The root of images and of the machine that the package is tried on.
   packages+=(mmdebstrap)
-  # A Docker engine of a check's own, Compose, and what compose.yml runs.
-  packages+=(docker.io iptables iproute2 docker-compose)
+  # pages, consoles: a browser, and a font for its pictures.
+  packages+=(chromium fonts-dejavu-core)
+  # alerts, docker.
   packages+=(prometheus-alertmanager)
+  # docker: an engine of the check's own, and Compose.
+  packages+=(docker.io iptables iproute2 docker-compose)
+  # The Debian package: what makes it, looks at it and runs it.
+  packages+=(debhelper dpkg-dev lintian man-db systemd-container)
+  # qkctl's completion; bash is there.
+  packages+=(zsh)
+  # A cluster of one machine, for the batch script of deploy/slurm.
+  packages+=(slurmctld slurmd slurm-client munge)
+fi
+if [[ "$purpose" == deploy_full ]]; then
+  # apiserver: builds the API server of Kubernetes, which no package has.
+  packages+=(golang-1.19-go etcd-server dpkg-dev rsync make)
 fi
 if [[ "$purpose" == stress ]]; then
   packages+=(stress-ng)

@@ -29,6 +29,7 @@
 #include "server/config/config_check.h"
 #include "server/config/flags.h"
 #include "server/config/options.h"
+#include "server/documents.h"
 #include "server/net/systemd.h"
 #include "server/server.h"
 
@@ -123,6 +124,7 @@ absl::StatusOr<ReadConfig> ReadOptions(const Flags& flags,
   QK_ASSIGN_OR_RETURN(ServerOptions options,
                       CheckedOptions(config, "flags", found));
   options.version = QK_VERSION;
+  options.documents = Documents();
   if (file_has_users) options.access.config_file = *flags.config_file;
   QK_RETURN_IF_ERROR(CheckAccess(options));
   return ReadConfig{std::move(config), std::move(options)};

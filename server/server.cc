@@ -17,9 +17,7 @@
 #include "server/net/addresses.h"
 #include "server/net/http2_guard.h"
 #include "server/net/http2_limits.h"
-#include "server/net/metrics_listener.h"
 #include "server/net/self_check.h"
-#include "server/observe/scrape.h"
 
 namespace qk {
 namespace {
@@ -109,24 +107,22 @@ absl::Status Server::Start(Log* log) {
   QK_ASSIGN_OR_RETURN(access_, Access::Create(options_.access, safe, log));
   if (backend_ == nullptr) QK_RETURN_IF_ERROR(MakeBackend(log));
 
-  Metrics::Options metrics_options;
-  metrics_options.version = options_.version;
-  metrics_options.methods = AnalysisService::Methods();
-  for (std::string& method : AdminService::Methods()) {
-    metrics_options.methods.push_back(std::move(method));
-  }
-  metrics_options.buffers = &buffers_;
-  metrics_options.buffered = &buffered_;
-  metrics_options.read_kept = [this] {
-    const KeptAmount kept =
-        results_ == nullptr ? KeptAmount() : results_->Kept();
-    return Metrics::Kept{kept.results, kept.bytes};
+  MakeMetrics(log);
+  ActivationMetrics::Options activations;
+  activations.shown = options_.activations;
+  activations.on_non_finite = [this](const std::string& model, int64_t values) {
+    metrics_->CountNonFinite(model, values);
   };
-  metrics_options.read_device = [this] { return backend_->Read(); };
-  metrics_options.connections_cut = Http2ConnectionsCut;
-  metrics_options.device = backend_->info().device;
-  metrics_options.log_dropped = [log] { return log->dropped(); };
-  metrics_ = std::make_shared<Metrics>(metrics_options);
+  activations.on_bad_baseline = [log](const std::string& model,
+                                      const absl::Status& reason) {
+    log->Warn("baseline_not_used",
+              {{"model", model}, {"reason", std::string(reason.message())}});
+  };
+  if (const std::string& folder = options_.activations.baseline_dir;
+      !folder.empty()) {
+    QK_RETURN_IF_ERROR(BaselineFolder::Make(folder));
+  }
+  activations_ = std::make_unique<ActivationMetrics>(std::move(activations));
   SchedulerOptions scheduler_options;
   scheduler_options.max_queued_requests = options_.limits.max_queued_requests;
   scheduler_options.max_rows_per_pass = options_.limits.max_rows_per_pass;
@@ -175,6 +171,7 @@ absl::Status Server::MakeBackend(Log* log) {
 void Server::MakeServices(Log* log) {
   description_.version = options_.version;
   description_.backend = backend_->info();
+  description_.replica = options_.replica;
   core_ = {
       .call =
           {
@@ -188,6 +185,7 @@ void Server::MakeServices(Log* log) {
               .metrics = metrics_.get(),
               .log = log,
               .log_prompts = options_.log_prompts,
+              .replica = options_.replica,
           },
       .run =
           {
@@ -199,6 +197,7 @@ void Server::MakeServices(Log* log) {
               .buffered = &buffered_,
               .executor = executor_.get(),
               .metrics = metrics_.get(),
+              .activations = activations_.get(),
           },
       .results =
           {
@@ -207,8 +206,9 @@ void Server::MakeServices(Log* log) {
           },
   };
   service_ = std::make_unique<AnalysisService>(&core_);
-  admin_service_ = std::make_unique<AdminService>(&core_.call, &description_,
-                                                  models_.get(), access_.get());
+  admin_service_ =
+      std::make_unique<AdminService>(&core_.call, &description_, models_.get(),
+                                     access_.get(), activations_.get());
 }
 
 absl::Status Server::DescribeModels(Log* log) {
@@ -224,6 +224,7 @@ absl::Status Server::DescribeModels(Log* log) {
   parts.registry = &registry_;
   parts.scheduler = scheduler_.get();
   parts.metrics = metrics_.get();
+  parts.activations = activations_.get();
   parts.log = log;
   parts.set_health = [this](const std::string& model, bool serving) {
     health_->SetModel(model, serving);
@@ -304,8 +305,9 @@ absl::Status Server::ExposeMetrics() {
   MetricsListener::Options listen;
   listen.address = options_.metrics_listen;
   auto listener = MetricsListener::Listen(
-      listen, [this](const MetricsListener::Request& request) {
-        return AnswerHttp(request);
+      listen,
+      [sources = MakeHttpSources()](const MetricsListener::Request& request) {
+        return AnswerHttp(sources, request);
       });
   if (!listener.ok()) {
     return absl::Status(
@@ -318,29 +320,19 @@ absl::Status Server::ExposeMetrics() {
   return absl::OkStatus();
 }
 
-MetricsListener::Answer Server::AnswerHttp(
-    const MetricsListener::Request& request) const {
-  if (request.path != "/metrics") return {404, "see /metrics\n"};
-  const Identity& identity = *access_->identity();
-  std::function<bool(const std::string&)> may_see =
-      [&identity](const std::string& model) {
-        return identity.EverybodyMayUse(model);
-      };
-  std::shared_ptr<const User> user;
-  if (!request.authorization.empty()) {
-    auto found = identity.Authenticate(
-        {{request.authorization.begin(), request.authorization.end()},
-         std::nullopt});
-    if (!found.ok()) {
-      return {401, absl::StrCat(found.status().message(), "\n")};
-    }
-    user = *std::move(found);
-    may_see = [&user](const std::string& model) {
-      return MayUseModel(*user, model);
-    };
-  }
-  return {200, RenderMetrics(metrics_->Collect(), may_see),
-          kMetricsContentType};
+HttpSources Server::MakeHttpSources() const {
+  HttpSources out;
+  out.documents = &options_.documents;
+  out.identity = access_->identity();
+  out.metrics = metrics_.get();
+  out.activations = activations_.get();
+  out.status.core = &core_;
+  out.status.health = health_.get();
+  out.status.read_device = [this] { return backend_->Read(); };
+  out.status.recent = activations_->recent();
+  if (options_.spool.has_value()) out.status.most_kept = options_.spool->most;
+  out.status.started = started_;
+  return out;
 }
 
 absl::Status Server::LoadModels() {
@@ -372,7 +364,9 @@ bool Server::WaitUntilIdle(absl::Time deadline) {
 }
 
 void Server::Stop() {
-  const absl::Status reason = absl::UnavailableError("server is shutting down");
+  const absl::Status reason =
+      WithCancelReason(CancelReason::kShutdown,
+                       absl::UnavailableError("server is shutting down"));
   acceptor_->Stop();
   calls_->StopAdmission();
   calls_->AbortAll(reason);

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/base/monotonic.h"
 #include "engine/create_backend.h"
 #include "grpcpp/server.h"
 #include "server/access/access.h"
@@ -21,6 +22,7 @@
 #include "server/calls/server_core.h"
 #include "server/common/descriptors.h"
 #include "server/config/options.h"
+#include "server/http_answers.h"
 #include "server/models/model_manager.h"
 #include "server/net/acceptor.h"
 #include "server/net/connections.h"
@@ -59,6 +61,10 @@ class Server {
   std::vector<prometheus::MetricFamily> CollectMetrics() const {
     return metrics_->Collect();
   }
+  // The content of /metrics/activations.
+  std::vector<prometheus::MetricFamily> CollectActivations() const {
+    return activations_->Collect([](const std::string&) { return true; });
+  }
 
   // Reads the users file and the TLS files again.
   void ReloadAccess() { access_->Reload(); }
@@ -83,15 +89,14 @@ class Server {
 
   absl::Status Start(Log* log);
   absl::Status MakeBackend(Log* log);
+  void MakeMetrics(Log* log);
   absl::Status OpenResults(Log* log);
   absl::Status DescribeModels(Log* log);
   void MakeServices(Log* log);
   absl::Status Listen(Log* log);
   absl::Status ExposeMetrics();
-  // Shows series of models that the caller may use, or, without credentials,
-  // of those that every user may use.
-  MetricsListener::Answer AnswerHttp(
-      const MetricsListener::Request& request) const;
+  // What the metrics port answers with.
+  HttpSources MakeHttpSources() const;
 
   const ServerOptions options_;
   const DescriptorShares descriptors_;
@@ -103,7 +108,9 @@ class Server {
   Connections connections_;
   const std::unique_ptr<Device> device_;
   const SystemClock clock_;
+  const absl::Time started_ = MonotonicNow();
   std::shared_ptr<Metrics> metrics_;
+  std::unique_ptr<ActivationMetrics> activations_;
   std::unique_ptr<CallTracker> calls_;
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<HostWork> host_;

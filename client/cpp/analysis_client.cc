@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/cpp/analyze_stream.h"
+#include "client/cpp/channels.h"
 #include "client/cpp/client_call.h"
 #include "client/cpp/many_stream.h"
 #include "client/cpp/retry.h"
@@ -17,19 +18,6 @@ namespace qk::client {
 namespace {
 
 namespace v1 = qkscope::v1;
-
-// A Logits event with a whole vocabulary may exceed gRPC's default of 4 MiB.
-constexpr int kMaxReceiveBytes = 256 << 20;
-
-std::shared_ptr<grpc::ChannelCredentials> Credentials(
-    const ClientOptions& options) {
-  if (!options.tls.has_value()) return grpc::InsecureChannelCredentials();
-  grpc::SslCredentialsOptions ssl;
-  ssl.pem_root_certs = options.tls->ca;
-  ssl.pem_cert_chain = options.tls->certificate;
-  ssl.pem_private_key = options.tls->key;
-  return grpc::SslCredentials(ssl);
-}
 
 std::string FromEnvironmentOr(const char* name, std::string fallback) {
   const char* value = std::getenv(name);
@@ -51,24 +39,30 @@ bool IsSendableToken(const std::string& token) {
   });
 }
 
-AnalysisClient::AnalysisClient(std::unique_ptr<ClientStubs> stubs)
-    : stubs_(std::move(stubs)) {}
+AnalysisClient::AnalysisClient(std::unique_ptr<Channels> channels)
+    : channels_(std::move(channels)) {}
 
 AnalysisClient::~AnalysisClient() = default;
 
 namespace {
 
-// Asks for all parts of a list, and returns them as one answer.
-template <typename Request, typename Response>
+// Asks one server for all parts of a list, and returns them as one answer.
+template <typename Service, typename Request, typename Response>
 absl::StatusOr<Response> AllParts(
-    const ClientStubs& stubs, const CallOptions& options,
-    grpc::Status (v1::Analysis::Stub::*method)(grpc::ClientContext*,
-                                               const Request&, Response*),
+    Channels* channels, const CallOptions& options,
+    grpc::Status (Service::*method)(grpc::ClientContext*, const Request&,
+                                    Response*),
     Request request) {
   Response all;
+  std::shared_ptr<const ClientStubs> stubs;
   for (;;) {
-    absl::StatusOr<Response> part =
-        ClientCall(stubs, options).Unary(stubs.analysis.get(), method, request);
+    absl::StatusOr<Response> part = [&] {
+      if (stubs != nullptr)
+        return ClientCall(stubs, options).Unary(method, request);
+      ClientCall first(channels, options);
+      if (first.status().ok()) stubs = first.stubs();
+      return first.Unary(method, request);
+    }();
     if (!part.ok()) return part.status();
     const bool more = part->has_next_offset();
     const int next = part->next_offset();
@@ -88,26 +82,15 @@ absl::StatusOr<Response> AllParts(
 
 std::unique_ptr<AnalysisClient> AnalysisClient::Create(
     const ClientOptions& options) {
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(kMaxReceiveBytes);
-  if (options.tls.has_value() && !options.tls->server_name.empty()) {
-    arguments.SetSslTargetNameOverride(options.tls->server_name);
-  }
-  const std::shared_ptr<grpc::Channel> channel = grpc::CreateCustomChannel(
-      options.server, Credentials(options), arguments);
-  auto stubs = std::make_unique<ClientStubs>();
-  stubs->token = options.token;
-  stubs->analysis = v1::Analysis::NewStub(channel);
-  stubs->admin = v1::ModelAdmin::NewStub(channel);
-  stubs->health = grpc::health::v1::Health::NewStub(channel);
-  return std::unique_ptr<AnalysisClient>(new AnalysisClient(std::move(stubs)));
+  return std::unique_ptr<AnalysisClient>(
+      new AnalysisClient(Channels::Create(options)));
 }
 
 absl::StatusOr<AnalysisResult> AnalysisClient::Analyze(
     const v1::AnalyzeRequest& request, const AnalyzeObserver& observer,
     const CallOptions& options) {
   return WithRetries(options, [&] {
-    return AnalyzeStream(*stubs_, observer, options).Analyze(request);
+    return AnalyzeStream(channels_.get(), observer, options).Analyze(request);
   });
 }
 
@@ -115,7 +98,7 @@ absl::StatusOr<AnalysisResult> AnalysisClient::FetchResult(
     const std::string& request_id, const AnalyzeObserver& observer,
     const CallOptions& options) {
   return WithRetries(options, [&] {
-    return AnalyzeStream(*stubs_, observer, options).Resume(request_id);
+    return AnalyzeStream(channels_.get(), observer, options).Resume(request_id);
   });
 }
 
@@ -124,7 +107,7 @@ absl::StatusOr<ManyResult> AnalysisClient::AnalyzeMany(
     const std::vector<v1::AnalyzeManyPrompt>& prompts,
     const ManyObserver& observer, const CallOptions& options) {
   return WithRetries(options, [&] {
-    return ManyStream(*stubs_, spec, prompts, observer, options).Run();
+    return ManyStream(channels_.get(), spec, prompts, observer, options).Run();
   });
 }
 
@@ -132,8 +115,9 @@ absl::StatusOr<std::string> AnalysisClient::Detach(v1::AnalyzeRequest request,
                                                    const CallOptions& options) {
   request.set_detach(true);
   return WithRetries(options, [&]() -> absl::StatusOr<std::string> {
-    ClientCall call(*stubs_, options);
-    const auto reader = stubs_->analysis->Analyze(call.context(), request);
+    ClientCall call(channels_.get(), options);
+    if (!call.status().ok()) return call.status();
+    const auto reader = call.analysis()->Analyze(call.context(), request);
     v1::AnalyzeEvent event;
     std::string id;
     while (reader->Read(&event)) {
@@ -150,30 +134,33 @@ absl::StatusOr<v1::GetUsageResponse> AnalysisClient::GetUsage(
     bool all_users, const CallOptions& options) {
   v1::GetUsageRequest request;
   request.set_all_users(all_users);
-  return AllParts(*stubs_, options, &v1::Analysis::Stub::GetUsage, request);
+  return AllParts(channels_.get(), options, &v1::Analysis::Stub::GetUsage,
+                  request);
 }
 
 absl::StatusOr<v1::ListRequestsResponse> AnalysisClient::ListRequests(
     bool all_users, const CallOptions& options) {
   v1::ListRequestsRequest request;
   request.set_all_users(all_users);
-  return AllParts(*stubs_, options, &v1::Analysis::Stub::ListRequests, request);
+  return AllParts(channels_.get(), options, &v1::Analysis::Stub::ListRequests,
+                  request);
 }
 
 absl::StatusOr<v1::CancelResponse> AnalysisClient::Cancel(
     const std::string& request_id, const CallOptions& options) {
   v1::CancelRequest request;
   request.set_request_id(request_id);
-  return ClientCall(*stubs_, options)
-      .Unary(stubs_->analysis.get(), &v1::Analysis::Stub::Cancel, request);
+  return ClientCall(channels_.get(), options, request_id)
+      .Unary(&v1::Analysis::Stub::Cancel, request);
 }
 
 absl::StatusOr<v1::GenerateFinished> AnalysisClient::Generate(
     const v1::GenerateRequest& request,
     const std::function<void(const v1::Token&)>& on_token,
     const CallOptions& options) {
-  ClientCall call(*stubs_, options);
-  auto reader = stubs_->analysis->Generate(call.context(), request);
+  ClientCall call(channels_.get(), options);
+  if (!call.status().ok()) return call.status();
+  auto reader = call.analysis()->Generate(call.context(), request);
   v1::GenerateEvent event;
   int64_t events = 0;
   std::optional<v1::GenerateFinished> finished;
@@ -190,14 +177,13 @@ absl::StatusOr<v1::GenerateFinished> AnalysisClient::Generate(
 
 absl::StatusOr<v1::ServerInfo> AnalysisClient::GetServerInfo(
     const CallOptions& options) {
-  return ClientCall(*stubs_, options)
-      .Unary(stubs_->analysis.get(), &v1::Analysis::Stub::GetServerInfo,
-             v1::GetServerInfoRequest());
+  return ClientCall(channels_.get(), options)
+      .Unary(&v1::Analysis::Stub::GetServerInfo, v1::GetServerInfoRequest());
 }
 
 absl::StatusOr<v1::ListModelsResponse> AnalysisClient::ListModels(
     const CallOptions& options) {
-  return AllParts(*stubs_, options, &v1::Analysis::Stub::ListModels,
+  return AllParts(channels_.get(), options, &v1::Analysis::Stub::ListModels,
                   v1::ListModelsRequest());
 }
 
@@ -205,39 +191,41 @@ absl::StatusOr<v1::ModelInfo> AnalysisClient::GetModel(
     const std::string& model, const CallOptions& options) {
   v1::GetModelRequest request;
   request.set_model(model);
-  return ClientCall(*stubs_, options)
-      .Unary(stubs_->analysis.get(), &v1::Analysis::Stub::GetModel, request);
+  return ClientCall(channels_.get(), options)
+      .Unary(&v1::Analysis::Stub::GetModel, request);
 }
 
 absl::StatusOr<v1::EstimateResponse> AnalysisClient::Estimate(
     const v1::AnalyzeRequest& request, const CallOptions& options) {
-  return ClientCall(*stubs_, options)
-      .Unary(stubs_->analysis.get(), &v1::Analysis::Stub::Estimate, request);
+  return ClientCall(channels_.get(), options)
+      .Unary(&v1::Analysis::Stub::Estimate, request);
 }
 
 absl::StatusOr<v1::ScoreResponse> AnalysisClient::Score(
     const v1::ScoreRequest& request, const CallOptions& options) {
-  return ClientCall(*stubs_, options)
-      .Unary(stubs_->analysis.get(), &v1::Analysis::Stub::Score, request);
+  return ClientCall(channels_.get(), options)
+      .Unary(&v1::Analysis::Stub::Score, request);
 }
 
 absl::StatusOr<v1::TokenizeResponse> AnalysisClient::Tokenize(
     const v1::TokenizeRequest& request, const CallOptions& options) {
-  return AllParts(*stubs_, options, &v1::Analysis::Stub::Tokenize, request);
+  return AllParts(channels_.get(), options, &v1::Analysis::Stub::Tokenize,
+                  request);
 }
 
 absl::StatusOr<v1::DetokenizeResponse> AnalysisClient::Detokenize(
     const v1::DetokenizeRequest& request, const CallOptions& options) {
-  return ClientCall(*stubs_, options)
-      .Unary(stubs_->analysis.get(), &v1::Analysis::Stub::Detokenize, request);
+  return ClientCall(channels_.get(), options)
+      .Unary(&v1::Analysis::Stub::Detokenize, request);
 }
 
 absl::StatusOr<v1::ModelInfo> AnalysisClient::LoadModel(
     const v1::LoadModelRequest& request,
     const std::function<void(const v1::LoadProgress&)>& on_progress,
     const CallOptions& options) {
-  ClientCall call(*stubs_, options);
-  const auto reader = stubs_->admin->LoadModel(call.context(), request);
+  ClientCall call(channels_.get(), options);
+  if (!call.status().ok()) return call.status();
+  const auto reader = call.stubs()->admin->LoadModel(call.context(), request);
   v1::LoadModelEvent event;
   int64_t events = 0;
   std::optional<v1::ModelInfo> model;
@@ -255,16 +243,40 @@ absl::Status AnalysisClient::UnloadModel(const std::string& model,
                                          const CallOptions& options) {
   v1::UnloadModelRequest request;
   request.set_name(model);
-  return ClientCall(*stubs_, options)
-      .Unary(stubs_->admin.get(), &v1::ModelAdmin::Stub::UnloadModel, request)
+  return ClientCall(channels_.get(), options)
+      .Unary(&v1::ModelAdmin::Stub::UnloadModel, request)
       .status();
 }
 
 absl::StatusOr<v1::ReloadConfigResponse> AnalysisClient::ReloadConfig(
     const CallOptions& options) {
-  return ClientCall(*stubs_, options)
-      .Unary(stubs_->admin.get(), &v1::ModelAdmin::Stub::ReloadConfig,
-             v1::ReloadConfigRequest());
+  return ClientCall(channels_.get(), options)
+      .Unary(&v1::ModelAdmin::Stub::ReloadConfig, v1::ReloadConfigRequest());
+}
+
+absl::StatusOr<v1::Baseline> AnalysisClient::SaveBaseline(
+    const std::string& model, const CallOptions& options) {
+  v1::SaveBaselineRequest request;
+  request.set_model(model);
+  return ClientCall(channels_.get(), options)
+      .Unary(&v1::ModelAdmin::Stub::SaveBaseline, request);
+}
+
+absl::StatusOr<v1::ListBaselinesResponse> AnalysisClient::ListBaselines(
+    const std::string& model, const CallOptions& options) {
+  v1::ListBaselinesRequest request;
+  request.set_model(model);
+  return AllParts(channels_.get(), options,
+                  &v1::ModelAdmin::Stub::ListBaselines, std::move(request));
+}
+
+absl::Status AnalysisClient::RemoveBaseline(const std::string& model,
+                                            const CallOptions& options) {
+  v1::RemoveBaselineRequest request;
+  request.set_model(model);
+  return ClientCall(channels_.get(), options)
+      .Unary(&v1::ModelAdmin::Stub::RemoveBaseline, request)
+      .status();
 }
 
 absl::Status AnalysisClient::CheckHealth(const std::string& model,
@@ -272,9 +284,8 @@ absl::Status AnalysisClient::CheckHealth(const std::string& model,
   grpc::health::v1::HealthCheckRequest request;
   request.set_service(model);
   const auto response =
-      ClientCall(*stubs_, options)
-          .Unary(stubs_->health.get(), &grpc::health::v1::Health::Stub::Check,
-                 request);
+      ClientCall(channels_.get(), options)
+          .Unary(&grpc::health::v1::Health::Stub::Check, request);
   if (!response.ok()) return response.status();
   if (response->status() == grpc::health::v1::HealthCheckResponse::SERVING) {
     return absl::OkStatus();

@@ -38,6 +38,11 @@ struct ClientTls {
 };
 
 struct ClientOptions {
+  // HOST:PORT, another target of gRPC's, or file:///PATH: a file, or a folder
+  // of files, that lists servers (server_list.h). It is read again when it
+  // changes; calls take turns on the servers that can be reached and serve, as
+  // they do on the addresses of ipv4:, ipv6: and dns: targets. FetchResult and
+  // Cancel go to the server that is listed with the replica's name in the id.
   std::string server = "127.0.0.1:7461";
   // Sent as `authorization: Bearer TOKEN` unless it is empty. A token that
   // cannot be sent (IsSendableToken) is ignored.
@@ -57,7 +62,9 @@ struct CallOptions {
   absl::Duration timeout = absl::InfiniteDuration();
   Cancellation* cancellation = nullptr;
   // Number of retries of a call that got no answer because the server cannot be
-  // reached, or is busy and says when to retry. The delay grows each time.
+  // reached, or is busy and says when to retry. The delay grows each time. A
+  // stream that may be resumed is asked for so often in a row, at least 3
+  // times.
   int retries = 0;
 };
 
@@ -100,7 +107,7 @@ bool IsIncompleteStream(const absl::Status& status);
 // from the server.
 std::string RequestIdOf(const absl::Status& status);
 
-struct ClientStubs;
+class Channels;
 
 class AnalysisClient {
  public:
@@ -182,15 +189,25 @@ class AnalysisClient {
   absl::StatusOr<qkscope::v1::ReloadConfigResponse> ReloadConfig(
       const CallOptions& options = {});
 
+  // Makes the mean of what the model has shown its baseline. AnalyzeMany with
+  // AnalyzeManySpec::save_baseline makes one of chosen prompts.
+  absl::StatusOr<qkscope::v1::Baseline> SaveBaseline(
+      const std::string& model, const CallOptions& options = {});
+  // Returns the whole list; `model`: empty for all.
+  absl::StatusOr<qkscope::v1::ListBaselinesResponse> ListBaselines(
+      const std::string& model, const CallOptions& options = {});
+  absl::Status RemoveBaseline(const std::string& model,
+                              const CallOptions& options = {});
+
   // Calls grpc.health.v1. OK: the server, or the named model, is serving.
   // UNAVAILABLE: it is not. NOT_FOUND: the server does not know the name.
   absl::Status CheckHealth(const std::string& model,
                            const CallOptions& options = {});
 
  private:
-  explicit AnalysisClient(std::unique_ptr<ClientStubs> stubs);
+  explicit AnalysisClient(std::unique_ptr<Channels> channels);
 
-  std::unique_ptr<ClientStubs> stubs_;
+  const std::unique_ptr<Channels> channels_;
 };
 
 }  // namespace qk::client

@@ -1,5 +1,7 @@
 #include "client/cpp/analyze_stream.h"
 
+#include <algorithm>
+#include <string>
 #include <utility>
 
 #include "client/cpp/retry.h"
@@ -9,17 +11,21 @@ namespace {
 
 namespace v1 = qkscope::v1;
 
-constexpr absl::Duration kFirstPause = absl::Milliseconds(200);
-// Limit on consecutive resumptions that bring no further event.
+// Limit on consecutive resumptions that bring no further event, unless the call
+// has more retries.
 constexpr int kMaxResumes = 3;
+// Pauses grow to that of this attempt, about a second, so that a replica that
+// is back is noticed soon.
+constexpr int kLongestPause = 2;
 
 }  // namespace
 
 absl::StatusOr<AnalysisResult> AnalyzeStream::Analyze(
     const v1::AnalyzeRequest& request) {
   {
-    ClientCall call(stubs_, options_);
-    const auto reader = stubs_.analysis->Analyze(call.context(), request);
+    ClientCall call(channels_, options_);
+    if (!call.status().ok()) return call.status();
+    const auto reader = call.analysis()->Analyze(call.context(), request);
     if (!Read(&call, reader.get()) || !request.resumable()) return End();
   }
   absl::StatusOr<AnalysisResult> result = Resume(builder_.request_id());
@@ -32,19 +38,33 @@ absl::StatusOr<AnalysisResult> AnalyzeStream::Resume(
     const std::string& request_id) {
   v1::GetResultRequest request;
   request.set_request_id(request_id);
-  for (int broken = 0; broken <= kMaxResumes;) {
+  // A replica that is down comes back with its results.
+  const int most = std::max(kMaxResumes, options_.retries);
+  for (int broken = 0; broken <= most;) {
     const int64_t before = builder_.events();
     request.set_from_seq(before);
-    ClientCall call(stubs_, options_);
-    const auto reader = stubs_.analysis->GetResult(call.context(), request);
-    if (!Read(&call, reader.get())) break;
-    broken = builder_.events() > before ? 0 : broken + 1;
-    if (broken > 0 &&
-        !Wait(kFirstPause * (1 << broken), options_.cancellation)) {
-      break;
+    if (!ReadOn(request)) break;
+    if (builder_.events() > before) {
+      broken = 0;
+      continue;
     }
+    ++broken;
+    const auto pause =
+        RetryDelay(absl::UnavailableError(""), std::min(broken, kLongestPause));
+    if (broken <= most && !Wait(*pause, options_.cancellation)) break;
   }
   return End();
+}
+
+bool AnalyzeStream::ReadOn(const v1::GetResultRequest& request) {
+  ClientCall call(channels_, options_, request.request_id());
+  if (!call.status().ok()) {
+    status_ = {static_cast<grpc::StatusCode>(call.status().code()),
+               std::string(call.status().message())};
+    return begun_ && absl::IsUnavailable(call.status());
+  }
+  const auto reader = call.analysis()->GetResult(call.context(), request);
+  return Read(&call, reader.get());
 }
 
 bool AnalyzeStream::Read(ClientCall* call,
@@ -86,8 +106,8 @@ void AnalyzeStream::Cancel() {
   request.set_request_id(builder_.request_id());
   CallOptions options;
   options.timeout = absl::Seconds(2);
-  ClientCall(stubs_, options)
-      .Unary(stubs_.analysis.get(), &v1::Analysis::Stub::Cancel, request)
+  ClientCall(channels_, options, builder_.request_id())
+      .Unary(&v1::Analysis::Stub::Cancel, request)
       .IgnoreError();
 }
 

@@ -12,9 +12,9 @@ namespace qk::client {
 class AnalyzeStream {
  public:
   // All arguments must outlive the stream.
-  AnalyzeStream(const ClientStubs& stubs, const AnalyzeObserver& observer,
+  AnalyzeStream(Channels* channels, const AnalyzeObserver& observer,
                 const CallOptions& options)
-      : stubs_(stubs), options_(options), builder_(observer) {}
+      : channels_(channels), options_(options), builder_(observer) {}
 
   absl::StatusOr<AnalysisResult> Analyze(
       const qkscope::v1::AnalyzeRequest& request);
@@ -22,13 +22,14 @@ class AnalyzeStream {
   absl::StatusOr<AnalysisResult> Resume(const std::string& request_id);
 
  private:
-  // Returns true if the stream broke off and may be resumed.
+  // Both return true if the stream broke off and may be resumed.
   bool Read(ClientCall* call,
             grpc::ClientReader<qkscope::v1::AnalyzeEvent>* reader);
+  bool ReadOn(const qkscope::v1::GetResultRequest& request);
   absl::StatusOr<AnalysisResult> End();
   void Cancel();
 
-  const ClientStubs& stubs_;
+  Channels* const channels_;
   const CallOptions& options_;
   ResultBuilder builder_;
   bool begun_ = false;

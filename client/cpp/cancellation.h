@@ -1,12 +1,10 @@
-// Cancels calls from another thread, for example on Ctrl-C.
+// Cancels calls from another thread, for example on Ctrl-C. Nothing here fails.
+// Thread-safe.
 #ifndef QKSCOPE_CLIENT_CPP_CANCELLATION_H_
 #define QKSCOPE_CLIENT_CPP_CANCELLATION_H_
 
 #include <functional>
-#include <map>
-
-#include "absl/base/thread_annotations.h"
-#include "engine/base/mutex.h"
+#include <memory>
 
 namespace qk::client {
 
@@ -26,14 +24,19 @@ class Cancellation {
     int id_ = 0;
   };
 
+  Cancellation();
+  ~Cancellation();
+  Cancellation(const Cancellation&) = delete;
+  Cancellation& operator=(const Cancellation&) = delete;
+
   void Cancel();
   bool cancelled() const;
 
  private:
-  mutable Mutex mutex_;
-  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
-  int next_id_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::map<int, std::function<void()>> callbacks_ ABSL_GUARDED_BY(mutex_);
+  // Keeps the mutex out of a header that others install.
+  struct State;
+
+  const std::unique_ptr<State> state_;
 };
 
 }  // namespace qk::client

@@ -1,11 +1,12 @@
 #include "client/cpp/client_call.h"
 
 #include <algorithm>
-#include <chrono>
+#include <utility>
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "client/cpp/retry.h"
+#include "engine/base/request_id.h"
 #include "qkscope/v1/error.pb.h"
 
 namespace qk::client {
@@ -15,6 +16,8 @@ namespace v1 = qkscope::v1;
 
 constexpr char kIncompleteUrl[] = "qkscope/incomplete_stream";
 constexpr char kRequestInfoUrl[] = "type.googleapis.com/google.rpc.RequestInfo";
+// Names the replica that has the result. A balancer cannot read messages.
+constexpr char kReplicaKey[] = "x-qkscope-replica";
 constexpr char kRetryInfoUrl[] = "type.googleapis.com/google.rpc.RetryInfo";
 
 // Keeps deadlines within the range of the system clock.
@@ -76,15 +79,32 @@ std::string RequestIdOf(const absl::Status& status) {
   return id.has_value() ? std::string(*id) : "";
 }
 
-ClientCall::ClientCall(const ClientStubs& stubs, const CallOptions& options)
-    : registration_(options.cancellation, [this] { context_.TryCancel(); }) {
-  if (IsSendableToken(stubs.token)) {
-    context_.AddMetadata("authorization", absl::StrCat("Bearer ", stubs.token));
+ClientCall::ClientCall(Channels* channels, const CallOptions& options,
+                       const std::string& request_id)
+    : stubs_(channels->Choose(ReplicaOf(request_id), options)),
+      registration_(options.cancellation, [this] { context_.TryCancel(); }) {
+  const absl::string_view replica = ReplicaOf(request_id);
+  if (!replica.empty()) {
+    context_.AddMetadata(kReplicaKey, std::string(replica));
+  }
+  Prepare(options);
+}
+
+ClientCall::ClientCall(std::shared_ptr<const ClientStubs> stubs,
+                       const CallOptions& options)
+    : stubs_(std::move(stubs)),
+      registration_(options.cancellation, [this] { context_.TryCancel(); }) {
+  Prepare(options);
+}
+
+void ClientCall::Prepare(const CallOptions& options) {
+  if (stubs_.ok() && IsSendableToken((*stubs_)->token)) {
+    context_.AddMetadata("authorization",
+                         absl::StrCat("Bearer ", (*stubs_)->token));
   }
   if (options.timeout != absl::InfiniteDuration()) {
-    context_.set_deadline(
-        std::chrono::system_clock::now() +
-        absl::ToChronoMicroseconds(std::min(options.timeout, kLongestTimeout)));
+    context_.set_deadline(begin_ + absl::ToChronoMicroseconds(std::min(
+                                       options.timeout, kLongestTimeout)));
   }
 }
 

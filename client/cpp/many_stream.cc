@@ -19,11 +19,10 @@ absl::Status Violation(const Parts&... parts) {
 
 }  // namespace
 
-ManyStream::ManyStream(const ClientStubs& stubs,
-                       const v1::AnalyzeManySpec& spec,
+ManyStream::ManyStream(Channels* channels, const v1::AnalyzeManySpec& spec,
                        const std::vector<v1::AnalyzeManyPrompt>& prompts,
                        const ManyObserver& observer, const CallOptions& options)
-    : stubs_(stubs),
+    : channels_(channels),
       spec_(spec),
       prompts_(prompts),
       observer_(observer),
@@ -42,8 +41,9 @@ ManyStream::ManyStream(const ClientStubs& stubs,
 }
 
 absl::StatusOr<ManyResult> ManyStream::Run() {
-  ClientCall call(stubs_, options_);
-  const auto stream = stubs_.analysis->AnalyzeMany(call.context());
+  ClientCall call(channels_, options_);
+  if (!call.status().ok()) return call.status();
+  const auto stream = call.analysis()->AnalyzeMany(call.context());
   std::thread writer([&] { Write(stream.get()); });
   absl::Status violation;
   int64_t events = 0;

@@ -17,7 +17,7 @@ namespace qk::client {
 class ManyStream {
  public:
   // All arguments must outlive the stream.
-  ManyStream(const ClientStubs& stubs, const qkscope::v1::AnalyzeManySpec& spec,
+  ManyStream(Channels* channels, const qkscope::v1::AnalyzeManySpec& spec,
              const std::vector<qkscope::v1::AnalyzeManyPrompt>& prompts,
              const ManyObserver& observer, const CallOptions& options);
   ManyStream(const ManyStream&) = delete;
@@ -38,7 +38,7 @@ class ManyStream {
   absl::Status CheckNext(const std::string& id) const;
   void End(absl::StatusOr<AnalysisResult> result);
 
-  const ClientStubs& stubs_;
+  Channels* const channels_;
   const qkscope::v1::AnalyzeManySpec& spec_;
   const std::vector<qkscope::v1::AnalyzeManyPrompt>& prompts_;
   const ManyObserver& observer_;

@@ -86,6 +86,10 @@ std::optional<ExitCode> CommandLine::Parse(
   ConnectionFlags connection;
   connection.AddTo(context_->client, &context_->timeout_s, &context_->retries,
                    &flags_);
+  if (context_->description != nullptr) {
+    *context_->description = {text_, flags_.texts()};
+    return kExitOk;
+  }
   absl::StatusOr<std::vector<std::string>> words = flags_.Parse(arguments);
   if (words.ok() && connection.help) {
     context_->console.Print(
@@ -111,6 +115,14 @@ std::optional<ExitCode> CommandLine::Parse(
   }
   words_ = *std::move(words);
   return std::nullopt;
+}
+
+CommandDescription Describe(const Command& command) {
+  CommandDescription description;
+  Context context;
+  context.description = &description;
+  command.run({}, &context);
+  return description;
 }
 
 }  // namespace qk::client

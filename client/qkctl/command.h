@@ -16,6 +16,21 @@
 
 namespace qk::client {
 
+struct Command;
+
+struct CommandText {
+  const char* name;
+  const char* arguments;  // follow the flags in the usage line; may be empty
+  const char* summary;    // one line
+  const char* details;    // paragraphs and examples; ends with a newline
+};
+
+// What a command takes.
+struct CommandDescription {
+  CommandText text;
+  std::vector<FlagText> flags;
+};
+
 // What the process passes to its subcommand.
 struct Context {
   ClientOptions client = ClientOptions::FromEnvironment();
@@ -23,6 +38,9 @@ struct Context {
   std::optional<int32_t> retries;
   Cancellation cancellation;
   Console console = Console::ForProcess();
+  std::vector<const Command*> commands;  // all that qkctl has
+  // If this is set, a command fills it, and does nothing else.
+  CommandDescription* description = nullptr;
 
   std::unique_ptr<AnalysisClient> Connect() const {
     return AnalysisClient::Create(client);
@@ -45,13 +63,6 @@ void AddAllowNonFinite(FlagSet* flags, bool* allow);
 std::optional<ExitCode> ChooseModel(AnalysisClient* client, Context* context,
                                     std::string* model);
 
-struct CommandText {
-  const char* name;
-  const char* arguments;  // follow the flags in the usage line; may be empty
-  const char* summary;    // one line
-  const char* details;    // paragraphs and examples; ends with a newline
-};
-
 class CommandLine {
  public:
   CommandLine(const CommandText& text, Context* context)
@@ -62,7 +73,8 @@ class CommandLine {
   const std::vector<std::string>& words() const { return words_; }
 
   // Parses the arguments and applies the common flags. Returns an exit code if
-  // the command is over, because of --help or wrong usage.
+  // the command is over, because of --help, wrong usage, or because it was to
+  // be described.
   std::optional<ExitCode> Parse(const std::vector<std::string>& arguments,
                                 size_t max_words);
 
@@ -78,11 +90,15 @@ struct Command {
   ExitCode (*run)(const std::vector<std::string>& arguments, Context* context);
 };
 
+CommandDescription Describe(const Command& command);
+
 // The subcommands, one per file.
 extern const Command kModelsCommand;
 extern const Command kAnalyzeCommand;
 extern const Command kAnalyzeManyCommand;
+extern const Command kBaselineCommand;
 extern const Command kCompareCommand;
+extern const Command kCompletionCommand;
 extern const Command kEstimateCommand;
 extern const Command kCancelCommand;
 extern const Command kModelCommand;

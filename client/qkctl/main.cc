@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <exception>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
@@ -23,10 +24,12 @@ namespace qk::client {
 namespace {
 
 const Command* const kCommands[] = {
-    &kAnalyzeCommand,  &kAnalyzeManyCommand, &kCancelCommand, &kCompareCommand,
-    &kEstimateCommand, &kGenerateCommand,    &kHealthCommand, &kModelCommand,
-    &kModelsCommand,   &kQueueCommand,       &kReplayCommand, &kResultCommand,
-    &kScoreCommand,    &kTokenizeCommand,    &kTopCommand,    &kUsageCommand,
+    &kAnalyzeCommand,  &kAnalyzeManyCommand, &kBaselineCommand,
+    &kCancelCommand,   &kCompareCommand,     &kCompletionCommand,
+    &kEstimateCommand, &kGenerateCommand,    &kHealthCommand,
+    &kModelCommand,    &kModelsCommand,      &kQueueCommand,
+    &kReplayCommand,   &kResultCommand,      &kScoreCommand,
+    &kTokenizeCommand, &kTopCommand,         &kUsageCommand,
     &kUserCommand};
 
 std::string Help(const FlagSet& flags) {
@@ -119,6 +122,8 @@ int main(int argc, char** argv) {
   }
   // Never deleted: the signal thread may use it until the process ends.
   auto* const context = new qk::client::Context();
+  context->commands = {std::begin(qk::client::kCommands),
+                       std::end(qk::client::kCommands)};
   qk::client::CancelOnSignals(&context->cancellation);
   try {
     return qk::client::Main({argv + 1, argv + argc}, context);

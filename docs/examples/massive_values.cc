@@ -4,7 +4,7 @@
 #include <cstdio>
 #include <string>
 
-#include "client/cpp/analysis_client.h"
+#include "qkscope/analysis_client.h"
 
 namespace {
 

@@ -29,7 +29,11 @@ class RunImpl final : public Run {
   bool comparing() const override { return comparison_ != nullptr; }
   void CompareTile() override;
   double compare_seconds() override {
-    return times_.compare + (comparing() ? comparison_->Seconds() : 0);
+    return times().compare + (comparing() ? comparison_->Seconds() : 0);
+  }
+  RunTimes times() const override {
+    MutexLock lock(&mutex_);
+    return times_;
   }
   void Cancel(absl::Status reason) override;
   bool cancelled() const override { return cancelled_; }
@@ -43,6 +47,7 @@ class RunImpl final : public Run {
   void MakeArms();
   void AfterGoodPass(absl::Span<Sequence* const> ran, double seconds);
   void StartComparison();
+  void AddComparisonTime();
   void EndComparison();
   void FinishWhenDone();
   void Finish(const absl::Status& status);
@@ -51,12 +56,12 @@ class RunImpl final : public Run {
   RunSink* sink_;
   std::vector<RunArm> arms_;
   std::atomic<bool> cancelled_{false};
-  Mutex reason_mutex_;
-  absl::Status reason_ ABSL_GUARDED_BY(reason_mutex_);
+  mutable Mutex mutex_;
+  absl::Status reason_ ABSL_GUARDED_BY(mutex_);
+  RunTimes times_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<Comparison> comparison_;
   bool compared_ = false;  // a comparison has started
   bool finished_ = false;
-  RunTimes times_;
 };
 
 RunImpl::RunImpl(RunSpec spec, RunSink* sink)
@@ -70,7 +75,7 @@ void RunImpl::Guard(const Step& step) {
   comparison_.reset();
   arms_.clear();  // first, because OnFinished needs memory, too
   // This may be the second call: the sink knows that the first one threw.
-  sink_->OnFinished(status, {}, times_);
+  sink_->OnFinished(status, {}, times());
 }
 
 void RunImpl::MakeArms() {
@@ -139,7 +144,10 @@ void RunImpl::AfterGoodPass(absl::Span<Sequence* const> ran, double seconds) {
     arm.AfterPass();
     status.Update(arm.status());
   }
-  (decode ? times_.decode : times_.prefill) += seconds;
+  {
+    MutexLock lock(&mutex_);
+    (decode ? times_.decode : times_.prefill) += seconds;
+  }
   if (!status.ok()) {
     Finish(status);
     return;
@@ -178,9 +186,15 @@ void RunImpl::CompareTile() {
   });
 }
 
+void RunImpl::AddComparisonTime() {
+  const double seconds = comparison_->Seconds();
+  MutexLock lock(&mutex_);
+  times_.compare += seconds;
+}
+
 void RunImpl::EndComparison() {
   absl::StatusOr<std::vector<ComparisonResult>> results = comparison_->Finish();
-  times_.compare += comparison_->Seconds();
+  AddComparisonTime();
   comparison_.reset();
   if (!results.ok()) {
     Finish(results.status());
@@ -193,7 +207,7 @@ void RunImpl::EndComparison() {
 }
 
 void RunImpl::Cancel(absl::Status reason) {
-  MutexLock lock(&reason_mutex_);
+  MutexLock lock(&mutex_);
   if (cancelled_) return;
   reason_ = std::move(reason);
   cancelled_ = true;
@@ -203,7 +217,7 @@ void RunImpl::FinishCancelled() {
   if (finished_ || !cancelled_) return;
   absl::Status reason;
   {
-    MutexLock lock(&reason_mutex_);
+    MutexLock lock(&mutex_);
     reason = reason_;
   }
   Guard([&] { Finish(reason); });
@@ -211,15 +225,20 @@ void RunImpl::FinishCancelled() {
 
 void RunImpl::Finish(const absl::Status& status) {
   finished_ = true;
-  if (comparing()) times_.compare += comparison_->Seconds();
+  if (comparing()) AddComparisonTime();
   comparison_.reset();
+  double capture = 0;
   std::vector<ArmSummary> summaries;
   for (const RunArm& arm : arms_) {
-    times_.capture += arm.sequence().capture_seconds();
+    capture += arm.sequence().capture_seconds();
     summaries.push_back(arm.summary());
   }
+  {
+    MutexLock lock(&mutex_);
+    times_.capture += capture;
+  }
   arms_.clear();  // frees pages and buffers now, before the run is destroyed
-  sink_->OnFinished(status, summaries, times_);
+  sink_->OnFinished(status, summaries, times());
 }
 
 }  // namespace

@@ -69,6 +69,10 @@ class Run {
   // The device's seconds of the comparison so far.
   virtual double compare_seconds() = 0;
 
+  // Any thread. The times so far: of passes that have ended, and, once the run
+  // has ended, of capture and of the comparison; then they are OnFinished's.
+  virtual RunTimes times() const = 0;
+
   // Any thread, any time. The run ends between two steps.
   virtual void Cancel(absl::Status reason) = 0;
   virtual bool cancelled() const = 0;

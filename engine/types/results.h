@@ -105,6 +105,14 @@ struct RunTimes {  // seconds of device time; shared passes count by their share
   double decode = 0;
   double capture = 0;
   double compare = 0;
+
+  RunTimes& operator+=(const RunTimes& other) {
+    prefill += other.prefill;
+    decode += other.decode;
+    capture += other.capture;
+    compare += other.compare;
+    return *this;
+  }
 };
 
 // Receives a run's results on the scheduler's thread, in the order that

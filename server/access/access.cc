@@ -100,6 +100,11 @@ std::shared_ptr<grpc::ServerCredentials> Access::credentials() const {
   return tls_;
 }
 
+std::optional<absl::Time> Access::certificate_expiry() const {
+  if (tls_ == nullptr) return std::nullopt;
+  return tls_->material().not_after;
+}
+
 std::vector<Access::ReloadResult> Access::Reload() {
   std::vector<ReloadResult> parts;
   if (identity_->requires_credentials()) parts.push_back(ReloadUsers());

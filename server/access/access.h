@@ -4,12 +4,14 @@
 #define QKSCOPE_SERVER_ACCESS_ACCESS_H_
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "grpcpp/security/server_credentials.h"
 #include "server/access/access_options.h"
 #include "server/access/identity.h"
@@ -29,6 +31,9 @@ class Access {
   const Identity* identity() const { return identity_.get(); }
   // The listener's credentials.
   std::shared_ptr<grpc::ServerCredentials> credentials() const;
+
+  // When the certificate that new connections get expires. nullopt: no TLS.
+  std::optional<absl::Time> certificate_expiry() const;
 
   struct ReloadResult {
     std::string part;  // "users" or "tls"

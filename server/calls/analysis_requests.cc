@@ -4,7 +4,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -14,6 +13,7 @@
 #include "server/calls/pages.h"
 #include "server/calls/result_stream.h"
 #include "server/calls/unary_call.h"
+#include "server/calls/user_states.h"
 
 namespace qk {
 namespace {
@@ -22,15 +22,6 @@ absl::Status CheckAllUsers(bool all_users, const User& user) {
   if (!all_users || user.role == UserRole::kOperator) return absl::OkStatus();
   return absl::PermissionDeniedError(
       "all_users: only an operator may set this");
-}
-
-// What is known of a user who has done nothing since the server started.
-UserState NewState(const User& user) {
-  UserState out;
-  out.alias = user.alias;
-  out.weight = user.weight;
-  out.budget = user.budget;
-  return out;
 }
 
 // `kept`: what the user has in the store, which is nullptr if there is none.
@@ -113,21 +104,6 @@ bool HasFinished(const ResultStore* store, const std::string& id) {
   if (store == nullptr) return false;
   const auto result = store->Find(id, std::nullopt);
   return result.ok() && (*result)->state().finished;
-}
-
-// Adds the owners of results who are not among the users: they have not called
-// since the server started.
-void AddOwners(const std::map<std::string, KeptAmount>& kept,
-               const Identity& identity, std::vector<UserState>* users) {
-  std::set<std::string> known;
-  for (const UserState& user : *users) known.insert(user.alias);
-  for (const auto& [alias, amount] : kept) {
-    if (known.contains(alias)) continue;
-    const auto user = identity.Find(alias);
-    User gone;  // from the users file
-    gone.alias = alias;
-    users->push_back(NewState(user != nullptr ? *user : gone));
-  }
 }
 
 }  // namespace

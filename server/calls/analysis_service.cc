@@ -185,8 +185,9 @@ AnalysisService::RawStream* AnalysisService::Analyze(
                        pb::AnalyzeRequest::kResumableFieldNumber})) {
     return ResultStream::Analyze(core_, context, *bytes);
   }
-  return RunStream::Start(&core_->call, &core_->run, context, "Analyze", *bytes,
-                          ToAnalyzeEvent, ParseAnalyze);
+  return RunStream::Start(&core_->call, &core_->run, context, "Analyze",
+                          ActivationSource::kAnalyze, *bytes, ToAnalyzeEvent,
+                          ParseAnalyze);
 }
 
 AnalysisService::RawBidi* AnalysisService::AnalyzeMany(Context* context) {
@@ -202,7 +203,8 @@ grpc::ServerUnaryReactor* AnalysisService::Score(Context* context,
 AnalysisService::RawStream* AnalysisService::Generate(
     Context* context, const grpc::ByteBuffer* bytes) {
   return RunStream::Start(&core_->call, &core_->run, context, "Generate",
-                          *bytes, ToGenerateEvent, ParseGenerate);
+                          ActivationSource::kGenerate, *bytes, ToGenerateEvent,
+                          ParseGenerate);
 }
 
 grpc::ServerUnaryReactor* AnalysisService::Estimate(

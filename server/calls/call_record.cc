@@ -1,6 +1,7 @@
 #include "server/calls/call_record.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -9,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "engine/base/check.h"
 #include "engine/base/monotonic.h"
+#include "engine/base/request_id.h"
 #include "grpc/grpc_security_constants.h"
 #include "grpc/support/time.h"
 #include "grpcpp/security/auth_context.h"
@@ -28,9 +30,9 @@ constexpr absl::Duration kNobodyWaits = absl::Hours(24);
 constexpr char kRequestIdKey[] = "x-qkscope-request-id";
 constexpr size_t kMaxLoggedPrompt = 4096;
 
-std::string RandomId() {
+std::string RandomId(const std::string& replica) {
   absl::BitGen random;
-  return absl::StrFormat("%016x", absl::Uniform<uint64_t>(random));
+  return MakeRequestId(absl::Uniform<uint64_t>(random), replica);
 }
 
 std::vector<absl::string_view> Headers(
@@ -84,7 +86,7 @@ CallRecord::CallRecord(const CallParts* parts,
     : parts_(parts),
       context_(context),
       method_(method),
-      id_(RandomId()),
+      id_(RandomId(parts->replica)),
       start_(MonotonicNow()),
       trace_(TraceOf(*context)) {
   context_->AddTrailingMetadata(kRequestIdKey, id_);
@@ -171,6 +173,11 @@ std::shared_ptr<ScheduledRequest> CallRecord::MakeRequest(
                                             std::move(on_position));
 }
 
+void CallRecord::SetPhases(const ScheduledRequest& request,
+                           double stream_seconds) {
+  phases_ = PhasesOf(request, start_, stream_seconds);
+}
+
 grpc::Status CallRecord::Finish(const absl::Status& status) {
   ConvertedStatus converted = ToGrpcStatus(
       status.ok() && user_ == nullptr
@@ -181,10 +188,17 @@ grpc::Status CallRecord::Finish(const absl::Status& status) {
   finished_ = true;
   const double seconds = absl::ToDoubleSeconds(MonotonicNow() - start_);
   parts_->metrics->RpcHandled(method_, converted.status.error_code(), seconds);
+  if (user_ != nullptr) parts_->metrics->CountCall(user_->alias);
   if (const auto reason = RefusalOf(status)) {
     parts_->metrics->CountRefusal(*reason);
   }
-  parts_->metrics->CountTokens(model, prompt_tokens, generated_tokens);
+  if (const auto reason = CancelReasonOf(status)) {
+    parts_->metrics->CountCancelled(*reason);
+  }
+  if (phases_.has_value()) {
+    parts_->metrics->ObservePhases(*phases_);
+    parts_->metrics->CountTokens(model, prompt_tokens, generated_tokens);
+  }
   WriteLog(status, converted, seconds);
   return converted.status;
 }
@@ -209,14 +223,44 @@ void CallRecord::WriteLog(const absl::Status& status,
       {"generated_tokens", generated_tokens},
       {"arms", arms},
       {"bytes", streamed_bytes},
-      {"queue_ms", queue_seconds * 1e3},
+      {"queue_ms", phases_.has_value() ? phases_->queue * 1e3 : 0.0},
       {"total_ms", seconds * 1e3}};
-  if (trace_.has_value()) {
-    fields.push_back({"trace_id", trace_->trace_id});
-    fields.push_back({"parent_id", trace_->parent_id});
-  }
+  if (phases_.has_value()) AppendTimes(*phases_, &fields);
+  AppendTrace(trace_, &fields);
   if (!prompt_.empty()) fields.push_back({"prompt", prompt_});
   parts_->log->Write(ours ? LogLevel::kError : LogLevel::kInfo, "rpc", fields);
+}
+
+std::optional<PhaseSeconds> PhasesOf(const ScheduledRequest& request,
+                                     absl::Time start, double stream_seconds) {
+  const absl::Time started = request.started();
+  if (started == absl::InfiniteFuture()) return std::nullopt;
+  return PhaseSeconds{absl::ToDoubleSeconds(started - start), request.times(),
+                      stream_seconds};
+}
+
+void AppendTimes(const PhaseSeconds& phases, std::vector<LogField>* fields) {
+  const std::pair<const char*, double> times[] = {
+      {"prefill_ms", phases.device.prefill},
+      {"decode_ms", phases.device.decode},
+      {"capture_ms", phases.device.capture},
+      {"compare_ms", phases.device.compare},
+      {"stream_ms", phases.stream},
+  };
+  for (const auto& [key, seconds] : times) {
+    LogField& field = fields->emplace_back();
+    field.key = key;
+    field.value = seconds * 1e3;
+  }
+}
+
+void AppendTrace(const std::optional<TraceParent>& trace,
+                 std::vector<LogField>* fields) {
+  if (!trace.has_value()) return;
+  const LogField all[] = {{"trace_id", trace->trace_id},
+                          {"parent_id", trace->parent_id},
+                          {"sampled", trace->sampled}};
+  fields->insert(fields->end(), std::begin(all), std::end(all));
 }
 
 Credentials CredentialsOf(const grpc::CallbackServerContext& context) {
@@ -235,11 +279,6 @@ absl::Status CancelledReason(const grpc::CallbackServerContext& context) {
     return absl::DeadlineExceededError("deadline exceeded");
   }
   return absl::CancelledError("cancelled by the client");
-}
-
-CancelReason CancelReasonOf(const absl::Status& reason) {
-  return absl::IsDeadlineExceeded(reason) ? CancelReason::kDeadline
-                                          : CancelReason::kClient;
 }
 
 }  // namespace qk

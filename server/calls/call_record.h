@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -64,6 +65,8 @@ class CallRecord {
 
   const std::string& id() const { return id_; }
   absl::Time start() const { return start_; }
+  // Of the caller.
+  const std::optional<TraceParent>& trace() const { return trace_; }
 
   // For the log line.
   std::string model;
@@ -71,7 +74,11 @@ class CallRecord {
   int64_t generated_tokens = 0;
   int64_t arms = 0;
   int64_t streamed_bytes = 0;
-  double queue_seconds = 0;
+
+  // Call before Finish if the call has made a request: if it has run, the log
+  // line and the metrics get how long its phases took, and the metrics the
+  // tokens above. `stream_seconds`: 0 if it has streamed nothing.
+  void SetPhases(const ScheduledRequest& request, double stream_seconds);
 
  private:
   absl::Status Authenticate();
@@ -88,8 +95,19 @@ class CallRecord {
   std::shared_ptr<const User> user_;
   absl::Time deadline_ = absl::InfiniteFuture();
   std::string prompt_;
+  std::optional<PhaseSeconds> phases_;  // nullopt: nothing has run
   bool finished_ = false;
 };
+
+// How long the phases of a request have taken, whose call began at `start`.
+// nullopt: none of its runs has begun.
+std::optional<PhaseSeconds> PhasesOf(const ScheduledRequest& request,
+                                     absl::Time start, double stream_seconds);
+// Appends all but the queue's time to a log line, in milliseconds.
+void AppendTimes(const PhaseSeconds& phases, std::vector<LogField>* fields);
+// Appends the caller's trace, if there is one, to a log line.
+void AppendTrace(const std::optional<TraceParent>& trace,
+                 std::vector<LogField>* fields);
 
 // What the caller shows. It refers to the context.
 Credentials CredentialsOf(const grpc::CallbackServerContext& context);
@@ -100,8 +118,6 @@ UserRole RequiredRole(const std::string& method);
 
 // Why gRPC cancelled the call: its deadline passed, or its client cancelled.
 absl::Status CancelledReason(const grpc::CallbackServerContext& context);
-// The same for the metrics.
-CancelReason CancelReasonOf(const absl::Status& reason);
 
 }  // namespace qk
 

@@ -42,16 +42,16 @@ absl::StatusOr<std::shared_ptr<KeptResult>> KeptRun::Start(
   core.call.calls->CallStarted();  // a drain waits until the run has ended
   run->id_ = call.request->info().id;
   run->user_ = call.user;
-  run->expanded_ = request.expanded;
-  run->priority_ = PriorityOf(request.expanded.priority());
+  run->start_ = call.start;
+  run->trace_ = call.trace;
   const ::qkscope::v1::SpoolHeader header = HeaderOf(call, request);
   // The queue and the run keep each other alive until Finish.
   const auto wake = [executor = core.results.executor, run] {
     executor->Post([run] { run->Drain(); });
   };
-  QK_ASSIGN_OR_RETURN(
-      PreparedRun prepared,
-      PrepareRun(core.run, *call.user, std::move(request), wake));
+  QK_ASSIGN_OR_RETURN(PreparedRun prepared,
+                      PrepareRun(core.run, *call.user, std::move(request),
+                                 ActivationSource::kAnalyze, wake));
   auto result = core.results.store->Create(
       header, prepared.buffer_bytes + kFileOverhead, call.user->budget);
   if (absl::IsResourceExhausted(result.status())) {
@@ -67,6 +67,7 @@ absl::StatusOr<std::shared_ptr<KeptResult>> KeptRun::Start(
     MutexLock lock(&run->mutex_);
     run->queue_ = prepared.queue;
     run->encoder_.emplace(std::move(prepared.encoder));
+    run->activations_ = std::move(prepared.activations);
   }
   std::vector<ScheduledRun> runs;
   runs.push_back(std::move(prepared.scheduled));
@@ -110,13 +111,15 @@ void KeptRun::KeepEvents() {
     if (finished_) return;
     std::optional<StreamItem> item = queue_->Pop();
     if (!item.has_value()) return;
-    if (const auto* end = std::get_if<RunEnd>(&*item);
-        end != nullptr && !end->status.ok()) {
-      Finish(ToClientStatus(end->status));
-      return;
+    if (const auto* end = std::get_if<RunEnd>(&*item)) {
+      if (!end->status.ok()) {
+        Finish(ToClientStatus(end->status));
+        return;
+      }
+      activations_.Finish();
     }
     if (const auto* frame = std::get_if<LayerFrame>(&*item)) {
-      CountStatistics(expanded_, *frame, run_parts_->metrics);
+      activations_.Add(*frame);
     }
     encoder_->Feed(*std::move(item));
   }
@@ -129,13 +132,24 @@ void KeptRun::Finish(const absl::Status& status) {
   queue_.reset();
   store_->Finish(result_.get(), status);
   const ConvertedStatus converted = ToGrpcStatus(status, id_);
-  call_parts_->log->Info(
-      "kept_run_ended",
-      {{"id", id_},
-       {"alias", user_->alias},
-       {"code", std::string(CodeName(converted.status.error_code()))},
-       {"device_ms", request_->device_seconds() * 1e3},
-       {"bytes", encoder_->streamed_bytes()}});
+  const auto phases = PhasesOf(*request_, start_, encoder_->stream_seconds());
+  std::vector<LogField> fields = {
+      {"id", id_},
+      {"alias", user_->alias},
+      {"code", std::string(CodeName(converted.status.error_code()))},
+      {"device_ms", request_->device_seconds() * 1e3},
+      {"bytes", encoder_->streamed_bytes()},
+      {"queue_ms", phases.has_value() ? phases->queue * 1e3 : 0.0},
+      {"total_ms", absl::ToDoubleMilliseconds(MonotonicNow() - start_)}};
+  if (phases.has_value()) {
+    call_parts_->metrics->ObservePhases(*phases);
+    call_parts_->metrics->CountTokens(request_->info().model,
+                                      request_->info().prompt_tokens,
+                                      encoder_->generated_tokens());
+    AppendTimes(*phases, &fields);
+  }
+  AppendTrace(trace_, &fields);
+  call_parts_->log->Info("kept_run_ended", fields);
 }
 
 }  // namespace qk

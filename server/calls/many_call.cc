@@ -6,6 +6,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
+#include "engine/base/monotonic.h"
 #include "engine/base/sha256.h"
 #include "server/calls/post_work.h"
 #include "server/calls/prepared_run.h"
@@ -129,6 +130,13 @@ absl::Status ManyCall::TakeSpec(pb::AnalyzeManySpec spec) {
     context.emplace(call_.convert_context());
   }
   QK_RETURN_IF_ERROR(CheckManySpec(spec, *context));
+  if (spec.save_baseline()) {
+    MutexLock lock(&mutex_);
+    if (call_.user()->role != UserRole::kOperator) {
+      return absl::PermissionDeniedError(
+          "spec.save_baseline: only an operator may set this");
+    }
+  }
   if (!spec.request().has_priority()) {
     spec.mutable_request()->set_priority(pb::BATCH);
   }
@@ -216,17 +224,22 @@ absl::Status ManyCall::Submit(const pb::AnalyzeManyPrompt& message,
                       ConvertPrompt(*spec, message.input(), *context));
   const int64_t tokens = static_cast<int64_t>(converted.spec.tokens.size());
   prompt->expanded = converted.expanded;
+  if (spec->save_baseline()) {
+    prompt->model =
+        run_parts_->activations->Find(converted.spec.arms[0].model.get());
+  }
   const auto wake = [executor = run_parts_->executor, weak = weak_from_this()] {
     executor->Post([weak] {
       if (auto call = weak.lock()) call->Pump();
     });
   };
-  QK_ASSIGN_OR_RETURN(
-      PreparedRun prepared,
-      PrepareRun(*run_parts_, *user, std::move(converted), wake));
+  QK_ASSIGN_OR_RETURN(PreparedRun prepared,
+                      PrepareRun(*run_parts_, *user, std::move(converted),
+                                 ActivationSource::kAnalyze, wake));
   prompt->queue = prepared.queue;
   prompt->answer = prepared.answer;
   prompt->memory = std::move(prepared.memory);
+  prompt->activations = std::move(prepared.activations);
   DescribeRequest(request, absl::StrCat(call_id, "/", message.id()),
                   &prepared.encoder);
   prompt->encoder.emplace(std::move(prepared.encoder));
@@ -281,7 +294,7 @@ bool ManyCall::End(const absl::Status& reason) {
 }
 
 void ManyCall::Pump() {
-  bool read = false, write = false;
+  bool read = false, write = false, save_baseline = false;
   std::optional<grpc::ByteBuffer> held;
   std::optional<grpc::Status> finish;
   std::shared_ptr<ScheduledRequest> request;
@@ -301,7 +314,10 @@ void ManyCall::Pump() {
           end_ = thrown;
         }
       }
-      if (write) watch_.Begin();
+      if (write) {
+        watch_.Begin();
+        first_event_ = std::min(first_event_, MonotonicNow());
+      }
       if (!write && end_.has_value()) {
         finished_ = true;
         finish = FinishRecord();
@@ -309,6 +325,10 @@ void ManyCall::Pump() {
     }
     read = !finished_ && WantsRead();
     if (read) reading_ = true;
+    if (baseline_state_ == BaselineState::kComplete && !end_.has_value()) {
+      baseline_state_ = BaselineState::kPosted;
+      save_baseline = working_ = true;
+    }
     if (try_held_ && held_.has_value() && !working_ && !end_.has_value()) {
       held = held_;
       working_ = true;
@@ -325,6 +345,7 @@ void ManyCall::Pump() {
   }
   if (read) StartRead(&read_);
   if (held.has_value()) PostMessage(*held, true);
+  if (save_baseline) PostBaseline();
   if (!write) return;
   const absl::Status thrown = Guarded("write", [] { DelayPoint("write"); });
   if (!thrown.ok()) return EndThrown(thrown, /*write=*/true);
@@ -337,10 +358,17 @@ bool ManyCall::WantsRead() const {
          prompts_.size() < kWindow;
 }
 
+void ManyCall::CountGenerated(const Prompt& prompt) {
+  if (!prompt.encoder.has_value()) return;
+  call_.generated_tokens += prompt.encoder->generated_tokens();
+}
+
 grpc::Status ManyCall::FinishRecord() {
-  if (request_ != nullptr && request_->started() < absl::InfiniteFuture()) {
-    call_.queue_seconds =
-        absl::ToDoubleSeconds(request_->started() - call_.start());
+  for (const Prompt& prompt : prompts_) CountGenerated(prompt);
+  if (request_ != nullptr) {
+    call_.SetPhases(*request_,
+                    absl::ToDoubleSeconds(std::max(
+                        absl::ZeroDuration(), MonotonicNow() - first_event_)));
   }
   return call_.Finish(*end_);
 }

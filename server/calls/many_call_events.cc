@@ -2,7 +2,9 @@
 // aggregate, then the summary.
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "server/calls/many_call.h"
+#include "server/calls/post_work.h"
 #include "server/calls/prepared_run.h"
 #include "server/common/grpc_status.h"
 #include "server/common/refusal.h"
@@ -37,6 +39,7 @@ ManyCall::FrontState ManyCall::AdvanceFront() {
       error->set_id(prompt.id);
       error->set_code(status.error_code());
       error->set_message(status.error_message());
+      CountGenerated(prompt);
       ++failed_prompts_;
       PopFront();
       return FrontState::kWrite;
@@ -52,7 +55,7 @@ ManyCall::FrontState ManyCall::AdvanceFront() {
       ++finished_prompts_;
       aggregator_.Add(prompt.frames);
       last_expanded_ = std::move(prompt.expanded);
-      call_.generated_tokens += prompt.encoder->generated_tokens();
+      CountGenerated(prompt);
       PopFront();
       return FrontState::kDone;
     }
@@ -63,13 +66,16 @@ ManyCall::FrontState ManyCall::AdvanceFront() {
 }
 
 void ManyCall::Feed(Prompt* prompt, StreamItem item) {
-  if (const auto* end = std::get_if<RunEnd>(&item);
-      end != nullptr && !end->status.ok()) {
-    prompt->error = ToClientStatus(end->status);
-    return;
+  if (const auto* end = std::get_if<RunEnd>(&item)) {
+    if (!end->status.ok()) {
+      prompt->error = ToClientStatus(end->status);
+      return;
+    }
+    prompt->activations.Finish();
   }
   if (auto* frame = std::get_if<LayerFrame>(&item)) {
-    CountStatistics(prompt->expanded, *frame, run_parts_->metrics);
+    prompt->activations.Add(*frame);
+    if (spec_->save_baseline()) baseline_.Add(prompt->model, *frame);
     if (spec_->aggregate()) {
       prompt->frames.push_back(std::move(*frame));
       return;
@@ -102,6 +108,17 @@ bool ManyCall::NextAtEnd() {
     aggregates_->pop_front();
     return true;
   }
+  if (spec_->save_baseline() && baseline_state_ != BaselineState::kPosted) {
+    if (failed_prompts_ > 0) {
+      end_ = absl::FailedPreconditionError(
+          absl::StrCat("save_baseline: ", failed_prompts_, " of ",
+                       finished_prompts_ + failed_prompts_,
+                       " prompts failed, so there is no new baseline"));
+      return false;
+    }
+    baseline_state_ = BaselineState::kComplete;
+    return false;
+  }
   if (!std::exchange(summary_sent_, true)) {
     event_.mutable_finished()->set_prompts(finished_prompts_ + failed_prompts_);
     event_.mutable_finished()->set_failed(failed_prompts_);
@@ -109,6 +126,33 @@ bool ManyCall::NextAtEnd() {
   }
   end_ = absl::OkStatus();
   return false;
+}
+
+void ManyCall::PostBaseline() {
+  std::shared_ptr<const User> user;
+  {
+    MutexLock lock(&mutex_);
+    user = call_.user();
+  }
+  const auto call = shared_from_this();
+  const absl::Status posted = PostBegin(
+      *call_parts_, std::move(user), grpc::ByteBuffer(), Budget::kNotNeeded,
+      [call] {
+        BaselineOfPrompts baseline;
+        {
+          MutexLock lock(&call->mutex_);
+          baseline = std::move(call->baseline_);
+        }
+        return baseline.Save(call->run_parts_->activations);
+      },
+      [call](const absl::Status& status) {
+        {
+          MutexLock lock(&call->mutex_);
+          call->working_ = false;
+        }
+        status.ok() ? call->Pump() : call->Refuse(status);
+      });
+  if (!posted.ok()) Refuse(posted);
 }
 
 }  // namespace qk

@@ -178,6 +178,7 @@ pb::ServerInfo ServerInfoOf(const ServerDescription& server,
                             const Limits& limits, const ResultStore* store) {
   pb::ServerInfo out;
   out.set_version(server.version);
+  out.set_replica(server.replica);
   SetLimits(limits, out.mutable_limits());
   if (store != nullptr) {
     out.mutable_limits()->set_result_ttl_s(absl::ToInt64Seconds(store->ttl()));

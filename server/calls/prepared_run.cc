@@ -7,6 +7,7 @@
 #include "engine/base/check.h"
 #include "engine/base/monotonic.h"
 #include "engine/model/model.h"
+#include "server/calls/activation_tap.h"
 #include "server/calls/model_info.h"
 #include "server/calls/post_work.h"
 #include "server/common/delay_point.h"
@@ -58,6 +59,7 @@ absl::StatusOr<ByteLease> TakeMemory(const RunParts& parts, const User& user,
 
 absl::StatusOr<PreparedRun> PrepareRun(const RunParts& parts, const User& user,
                                        ConvertedRequest request,
+                                       ActivationSource source,
                                        std::function<void()> wake) {
   auto cost = CostOf(request.spec, request.expanded, *parts.limits);
   if (!cost.ok()) return Refused(Refusal::kResponseSize, cost.status());
@@ -80,14 +82,23 @@ absl::StatusOr<PreparedRun> PrepareRun(const RunParts& parts, const User& user,
       EstimatesOf(*cost, static_cast<int>(request.spec.tokens.size()),
                   parts.scheduler->state());
   out.scheduled.prefill_rows = cost->engine.prefill_rows;
+  out.scheduled.memory_bytes = cost->memory_bytes();
   out.scheduled.keep_alive = out.queue;
   out.scheduled.room = out.queue.get();
   out.scheduled.least_bytes = cost->engine.stream_bytes;
   out.scheduled.most_bytes = cost->buffer_bytes;
   out.answer = std::make_shared<UsageHold>();
   out.scheduled.answer = out.answer;
+  RunSink* sink = out.queue.get();
+  if (source == ActivationSource::kAnalyze) {
+    out.activations = ActivationRun(parts.activations, request.spec, source);
+  } else if (auto tap = ActivationTap::Create(parts, source, out.queue,
+                                              &request.spec)) {
+    sink = tap.get();
+    out.scheduled.keep_alive = std::move(tap);
+  }
   QK_ASSIGN_OR_RETURN(out.scheduled.run,
-                      Run::Create(std::move(request.spec), out.queue.get()));
+                      Run::Create(std::move(request.spec), sink));
   return out;
 }
 
@@ -130,16 +141,6 @@ absl::Status ToClientStatus(const absl::Status& end) {
                    absl::ResourceExhaustedError(end.message()));
   }
   return end;
-}
-
-void CountStatistics(const pb::AnalyzeRequest& expanded,
-                     const LayerFrame& frame, Metrics* metrics) {
-  const pb::Arm& arm = expanded.arms(frame.arm);
-  if (arm.disruptions().empty() && frame.phase == Phase::kPrefill &&
-      frame.stage == Stage::kBefore && frame.image < 0) {
-    metrics->AddLayerStatistics(
-        arm.has_model() ? arm.model() : expanded.model(), frame);
-  }
 }
 
 }  // namespace qk

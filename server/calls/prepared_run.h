@@ -14,6 +14,7 @@
 #include "server/calls/server_core.h"
 #include "server/events/event_encoder.h"
 #include "server/events/frame_queue.h"
+#include "server/observe/activation_run.h"
 
 namespace qk {
 
@@ -25,6 +26,8 @@ struct PreparedRun {
   std::shared_ptr<UsageHold> answer;
   // Of the request itself, as long as somebody keeps it.
   ByteLease memory;
+  // The reader of the queue gives it every frame, and the end.
+  ActivationRun activations;
   // Incomplete until DescribeRequest is called.
   EventEncoder::Options encoder;
 };
@@ -35,9 +38,11 @@ void DescribeRequest(std::shared_ptr<ScheduledRequest> request, std::string id,
                      EventEncoder::Options* encoder);
 
 // Fails with RESOURCE_EXHAUSTED if the run exceeds the limit on responses or on
-// buffers. The queue calls `wake` when it has something to read.
+// buffers. The queue calls `wake` when it has something to read. `source`: the
+// RPC, for the metrics.
 absl::StatusOr<PreparedRun> PrepareRun(const RunParts& parts, const User& user,
                                        ConvertedRequest request,
+                                       ActivationSource source,
                                        std::function<void()> wake);
 
 // Calls Scheduler::Submit, and attaches the reason of a refusal for the
@@ -55,11 +60,6 @@ void CountSent(const RunParts& parts, Priority priority, int64_t bytes,
 // memory, the queue or a budget was the problem, the status is
 // RESOURCE_EXHAUSTED with the refusal's reason.
 absl::Status ToClientStatus(const absl::Status& end);
-
-// Adds a frame to the metrics' layer statistics if it belongs to the prefill of
-// the text model in an arm without disruptions.
-void CountStatistics(const pb::AnalyzeRequest& expanded,
-                     const LayerFrame& frame, Metrics* metrics);
 
 }  // namespace qk
 

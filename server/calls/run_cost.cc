@@ -147,10 +147,7 @@ pb::Estimates EstimatesOf(const RunCost& cost, int prompt_tokens,
   pb::Estimates out;
   out.set_prompt_tokens(prompt_tokens);
   out.set_streamed_bytes(cost.engine.stream_bytes);
-  // The engine's estimate includes the payloads and the logits; add all other
-  // events.
-  out.set_peak_extra_bytes(cost.engine.peak_extra_bytes + cost.buffer_bytes -
-                           cost.engine.stream_bytes - cost.engine.logits_bytes);
+  out.set_peak_extra_bytes(cost.memory_bytes());
   out.set_queue_position(state.waiting_requests);
   out.set_expected_wait_ms(static_cast<double>(state.rows_ahead) *
                            state.seconds_per_row * 1e3);

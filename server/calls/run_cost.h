@@ -19,6 +19,13 @@ struct RunCost {
   // Upper bound on the memory of all events, payloads included, while they
   // wait for the reader.
   int64_t buffer_bytes = 0;
+
+  // Of all that the run holds. The engine's number includes the payloads and
+  // the logits, which are in the buffers, too.
+  int64_t memory_bytes() const {
+    return engine.peak_extra_bytes + buffer_bytes - engine.stream_bytes -
+           engine.logits_bytes;
+  }
 };
 
 // Fails with RESOURCE_EXHAUSTED if the response is too large (`capture needs

@@ -13,19 +13,22 @@ namespace qk {
 
 RunStream::RunStream(const CallParts* call_parts, const RunParts* run_parts,
                      grpc::CallbackServerContext* context, const char* method,
-                     Translate translate, Convert convert)
+                     ActivationSource source, Translate translate,
+                     Convert convert)
     : EventStream(call_parts, context, method),
       run_parts_(run_parts),
+      source_(source),
       translate_(translate),
       convert_(convert) {}
 
 RunStream* RunStream::Start(const CallParts* call_parts,
                             const RunParts* run_parts,
                             grpc::CallbackServerContext* context,
-                            const char* method, const grpc::ByteBuffer& message,
+                            const char* method, ActivationSource source,
+                            const grpc::ByteBuffer& message,
                             Translate translate, Convert convert) {
   std::shared_ptr<RunStream> stream(new RunStream(
-      call_parts, run_parts, context, method, translate, convert));
+      call_parts, run_parts, context, method, source, translate, convert));
   stream->Accept(message, Budget::kNeeded,
                  [s = stream.get()](const grpc::ByteBuffer& bytes) {
                    return s->Begin(bytes);
@@ -62,7 +65,7 @@ absl::Status RunStream::Prepare(const grpc::ByteBuffer& message,
   const std::string model = converted.model.name;
   const int64_t arms = static_cast<int64_t>(converted.spec.arms.size());
   const int64_t tokens = static_cast<int64_t>(converted.spec.tokens.size());
-  pb::AnalyzeRequest expanded = converted.expanded;
+  const Priority priority = PriorityOf(converted.expanded.priority());
   const auto pump = [executor = run_parts_->executor, weak = weak_from_this()] {
     executor->Post([weak] {
       if (auto stream = weak.lock()) stream->Pump();
@@ -70,19 +73,18 @@ absl::Status RunStream::Prepare(const grpc::ByteBuffer& message,
   };
   QK_ASSIGN_OR_RETURN(
       PreparedRun prepared,
-      PrepareRun(*run_parts_, *user, std::move(converted), pump));
+      PrepareRun(*run_parts_, *user, std::move(converted), source_, pump));
   MutexLock lock(&mutex_);
   if (end_.has_value()) return *end_;
   call_.model = model;
   call_.arms = arms;
   call_.prompt_tokens = tokens;
-  expanded_ = std::move(expanded);
+  activations_ = std::move(prepared.activations);
   queue_ = prepared.queue;
   answer_ = prepared.answer;
   memory_ = std::move(prepared.memory);
-  request_ =
-      call_.MakeRequest(PriorityOf(expanded_.priority()),
-                        [queue = queue_](int p) { queue->PushPosition(p); });
+  request_ = call_.MakeRequest(
+      priority, [queue = queue_](int p) { queue->PushPosition(p); });
   request_->SetOnCancel([executor = run_parts_->executor,
                          weak = weak_from_this()](const absl::Status& why) {
     executor->Post([weak, why] {
@@ -149,13 +151,15 @@ bool RunStream::NextMessage() {
     }
     std::optional<StreamItem> item = queue_->Pop();
     if (!item.has_value()) return false;
-    if (const auto* end = std::get_if<RunEnd>(&*item);
-        end != nullptr && !end->status.ok()) {
-      end_ = ToClientStatus(end->status);
-      return false;
+    if (const auto* end = std::get_if<RunEnd>(&*item)) {
+      if (!end->status.ok()) {
+        end_ = ToClientStatus(end->status);
+        return false;
+      }
+      activations_.Finish();
     }
     if (const auto* frame = std::get_if<LayerFrame>(&*item)) {
-      CountStatistics(expanded_, *frame, run_parts_->metrics);
+      activations_.Add(*frame);
     }
     encoder_->Feed(*std::move(item));
   }
@@ -164,10 +168,7 @@ bool RunStream::NextMessage() {
 grpc::Status RunStream::FinishRecord() {
   if (encoder_.has_value()) {
     call_.generated_tokens = encoder_->generated_tokens();
-  }
-  if (request_ != nullptr && request_->started() < absl::InfiniteFuture()) {
-    call_.queue_seconds =
-        absl::ToDoubleSeconds(request_->started() - call_.start());
+    call_.SetPhases(*request_, encoder_->stream_seconds());
   }
   return call_.Finish(*end_);
 }

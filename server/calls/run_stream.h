@@ -17,6 +17,7 @@
 #include "server/calls/server_core.h"
 #include "server/convert/convert.h"
 #include "server/events/event_encoder.h"
+#include "server/observe/activation_run.h"
 
 namespace qk {
 
@@ -38,8 +39,9 @@ class RunStream : public EventStream {
   static RunStream* Start(const CallParts* call_parts,
                           const RunParts* run_parts,
                           grpc::CallbackServerContext* context,
-                          const char* method, const grpc::ByteBuffer& message,
-                          Translate translate, Convert convert);
+                          const char* method, ActivationSource source,
+                          const grpc::ByteBuffer& message, Translate translate,
+                          Convert convert);
 
   void OnWriteDone(bool ok) override;
   void OnDone() override;
@@ -47,7 +49,7 @@ class RunStream : public EventStream {
  private:
   RunStream(const CallParts* call_parts, const RunParts* run_parts,
             grpc::CallbackServerContext* context, const char* method,
-            Translate translate, Convert convert);
+            ActivationSource source, Translate translate, Convert convert);
 
   // Runs when it is the user's turn on the host.
   absl::Status Begin(const grpc::ByteBuffer& message)
@@ -61,11 +63,12 @@ class RunStream : public EventStream {
   grpc::Status FinishRecord() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) override;
 
   const RunParts* const run_parts_;
+  const ActivationSource source_;
   const Translate translate_;
   const Convert convert_;
 
   // Prepare sets these.
-  pb::AnalyzeRequest expanded_ ABSL_GUARDED_BY(mutex_);
+  ActivationRun activations_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<FrameQueue> queue_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<ScheduledRequest> request_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<UsageHold> answer_ ABSL_GUARDED_BY(mutex_);

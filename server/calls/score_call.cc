@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
+#include "server/calls/activation_tap.h"
 #include "server/calls/post_work.h"
 #include "server/calls/prepared_run.h"
 #include "server/common/bad_field.h"
@@ -184,8 +185,14 @@ absl::Status ScoreCall::Prepare(const grpc::ByteBuffer& message,
     call_.prompt_tokens += rows;
     ScheduledRun& run = runs->emplace_back();
     run.prefill_rows = rows;
-    auto sink =
+    std::shared_ptr<RunSink> sink =
         std::make_shared<PairSink>(run_parts_->executor, weak_from_this(), i);
+    if (auto tap = ActivationTap::Create(*run_parts_, ActivationSource::kScore,
+                                         sink, &spec)) {
+      sink = std::move(tap);
+    }
+    QK_ASSIGN_OR_RETURN(const RunEstimate estimate, Run::Estimate(spec));
+    run.memory_bytes = estimate.peak_extra_bytes;
     QK_ASSIGN_OR_RETURN(run.run, Run::Create(std::move(spec), sink.get()));
     run.keep_alive = std::move(sink);
   }
@@ -241,10 +248,7 @@ bool ScoreCall::End(absl::Status status) {
     if (std::exchange(finished_, true)) return false;
     if (status.ok()) status = MakeAnswer();
     request = request_;
-    if (request != nullptr && request->started() < absl::InfiniteFuture()) {
-      call_.queue_seconds =
-          absl::ToDoubleSeconds(request->started() - call_.start());
-    }
+    if (request != nullptr) call_.SetPhases(*request, 0);
     converted = call_.Finish(status);
   }
   if (!status.ok() && request != nullptr) request->Cancel(status);
@@ -268,18 +272,13 @@ absl::Status ScoreCall::MakeAnswer() {
 }
 
 void ScoreCall::Tick(absl::Time now) {
-  if (now <= deadline_) return;
-  if (End(absl::DeadlineExceededError("deadline exceeded"))) {
-    call_parts_->metrics->CountCancelled(CancelReason::kDeadline);
-  }
+  if (now > deadline_) End(absl::DeadlineExceededError("deadline exceeded"));
 }
 
 void ScoreCall::OnCancel() {
   const absl::Status thrown = Guarded("cancel", [&] {
     DelayPoint("cancel");
-    const absl::Status reason = CancelledReason(*context_);
-    if (!End(reason)) return;
-    call_parts_->metrics->CountCancelled(CancelReasonOf(reason));
+    End(CancelledReason(*context_));
   });
   if (!thrown.ok()) End(thrown);
 }

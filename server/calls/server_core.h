@@ -17,6 +17,7 @@
 #include "server/convert/convert.h"
 #include "server/models/model_registry.h"
 #include "server/net/connections.h"
+#include "server/observe/activation_metrics.h"
 #include "server/observe/metrics.h"
 #include "server/results/result_store.h"
 #include "server/schedule/host_work.h"
@@ -29,6 +30,7 @@ struct ServerDescription {
   std::string version;
   BackendInfo backend;
   std::string passed_over;  // why a better backend is not used
+  std::string replica;      // this replica's name, or empty
 };
 
 // Parts that every call needs.
@@ -43,6 +45,7 @@ struct CallParts {
   Metrics* metrics = nullptr;
   Log* log = nullptr;
   bool log_prompts = false;
+  std::string replica;  // this replica's name, which ids end in; or empty
 };
 
 // Parts for calls that run models.
@@ -55,6 +58,7 @@ struct RunParts {
   std::atomic<int64_t>* buffered = nullptr;  // bytes in all queues
   Executor* executor = nullptr;              // writes the streams
   Metrics* metrics = nullptr;
+  ActivationMetrics* activations = nullptr;
 };
 
 // Parts for calls that keep results or read them.

@@ -23,12 +23,12 @@ void StreamCall::Tick(absl::Time now) {
     verdict = {CancelReason::kDeadline, "deadline exceeded"};
   }
   if (!verdict.has_value()) return;
-  const absl::Status reason = absl::DeadlineExceededError(verdict->message);
+  const absl::Status reason = WithCancelReason(
+      verdict->reason, absl::DeadlineExceededError(verdict->message));
   if (!End(reason)) {
     CutIfStuck(now, stall);
     return;
   }
-  call_parts_->metrics->CountCancelled(verdict->reason);
   {
     MutexLock lock(&mutex_);
     watch_.CancelCall(context_, reason);
@@ -68,10 +68,7 @@ void StreamCall::EndCancelledBy(const absl::Status& why) {
 void StreamCall::EndCancelled() {
   const absl::Status thrown = Guarded("cancel", [&] {
     DelayPoint("cancel");
-    const absl::Status reason = CancelledReason(*context_);
-    if (End(reason)) {
-      call_parts_->metrics->CountCancelled(CancelReasonOf(reason));
-    }
+    End(CancelledReason(*context_));
     Pump();
   });
   if (!thrown.ok()) EndThrown(thrown, /*write=*/false);

@@ -81,16 +81,12 @@ bool UnaryCall::End(const absl::Status& reason) {
 }
 
 void UnaryCall::Tick(absl::Time now) {
-  if (now <= deadline_) return;
-  if (End(absl::DeadlineExceededError("deadline exceeded"))) {
-    parts_->metrics->CountCancelled(CancelReason::kDeadline);
-  }
+  if (now > deadline_) End(absl::DeadlineExceededError("deadline exceeded"));
 }
 
 void UnaryCall::OnCancel() {
   DelayPoint("cancel");
-  const absl::Status reason = CancelledReason(*context_);
-  if (End(reason)) parts_->metrics->CountCancelled(CancelReasonOf(reason));
+  End(CancelledReason(*context_));
 }
 
 void UnaryCall::OnDone() {

@@ -12,7 +12,7 @@
 #include "engine/base/monotonic.h"
 #include "grpc/grpc.h"
 #include "grpcpp/server_context.h"
-#include "server/observe/metrics.h"
+#include "server/common/cancel_reason.h"
 
 namespace qk {
 

@@ -34,7 +34,11 @@ std::optional<TraceParent> ParseTraceParent(absl::string_view header) {
       !IsId(trace_id) || !IsId(parent_id) || !IsHex(flags)) {
     return std::nullopt;
   }
-  return TraceParent{std::string(trace_id), std::string(parent_id)};
+  // The flags' lowest bit.
+  const char last = flags[1];
+  const int digit = last <= '9' ? last - '0' : last - 'a' + 10;
+  return TraceParent{std::string(trace_id), std::string(parent_id),
+                     digit % 2 == 1};
 }
 
 }  // namespace qk

@@ -12,6 +12,8 @@ namespace qk {
 struct TraceParent {
   std::string trace_id;   // 32 lower-case hex digits, not all 0
   std::string parent_id;  // 16 lower-case hex digits, not all 0
+  // Whether the caller may have recorded its part of the trace.
+  bool sampled = false;
 };
 
 // Returns nullopt unless the header is valid by section 3.2 of the

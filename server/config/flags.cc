@@ -29,6 +29,8 @@ Usage: qkscoped [--config FILE] [--model NAME=PATH]... [flags]
   --metrics-listen HOST:PORT
                          Prometheus address (default 127.0.0.1:9461; "": off)
   --spool DIR            keep results of detached and resumable requests in DIR
+  --replica NAME         this server's name among several behind a balancer; ids
+                         of requests end in it, so clients see it
   --users-file FILE      users who may call (see qkctl user add); read again
                          when it changes and on SIGHUP
   --behind-proxy         listen on an address that other machines can reach;
@@ -55,6 +57,12 @@ Usage: qkscoped [--config FILE] [--model NAME=PATH]... [flags]
                          load. warn: serve the model and name the first of
                          them; fail: do not load it; off; auto (the default):
                          warn below 2 GiB, else off
+  --activation-sampling SHARE
+                         part of the prompts of Score and Generate that are
+                         measured for /metrics/activations, 0 (default) to 1
+  --activation-models N  how many models, those used last, the page
+                         /metrics/activations shows by layer (default 4)
+  --baseline-dir DIR     keep the models' baselines (qkctl baseline) in DIR
   --log-level LEVEL      debug, info, warn or error
   --log-file FILE        append the log to FILE instead of stderr; opened again
                          on SIGHUP
@@ -176,6 +184,9 @@ absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments) {
   });
   add_text("spool", "DIR",
            [=](auto& value) { config->mutable_spool()->set_directory(value); });
+  add_text("baseline-dir", "DIR",
+           [=](auto& value) { config->set_baseline_dir(value); });
+  add_text("replica", "NAME", [=](auto& value) { config->set_replica(value); });
   add_text("backend", "NAME", [=](auto& value) { config->set_backend(value); });
   add_text("device", "NAME", [=](auto& value) { config->set_device(value); });
   add_text("device-memory", "PART|BYTES",
@@ -191,6 +202,21 @@ absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments) {
     int threads = 0;
     if (!absl::SimpleAtoi(value, &threads)) return Bad("a number", value);
     config->set_threads(threads);
+    return absl::OkStatus();
+  });
+  parser.AddValue("activation-sampling", "SHARE",
+                  [=](const std::string& value) {
+                    double share = 0;
+                    if (!absl::SimpleAtod(value, &share)) {
+                      return Bad("a number", value);
+                    }
+                    config->set_activation_sampling(share);
+                    return absl::OkStatus();
+                  });
+  parser.AddValue("activation-models", "N", [=](const std::string& value) {
+    int models = 0;
+    if (!absl::SimpleAtoi(value, &models)) return Bad("a number", value);
+    config->set_activation_models(models);
     return absl::OkStatus();
   });
   parser.AddSwitch("help", &flags.help);

@@ -8,6 +8,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
+#include "engine/base/request_id.h"
 #include "server/access/users_config.h"
 #include "server/common/model_name.h"
 #include "server/common/text.h"
@@ -284,6 +285,15 @@ absl::Status SetModelAdmin(const ::qkscope::v1::ModelAdminConfig& in,
                      in.max_bytes(), &out->max_bytes);
 }
 
+absl::Status SetReplica(const ServerConfig& config, const Checker& check,
+                        std::string* out) {
+  if (!config.has_replica()) return absl::OkStatus();
+  *out = config.replica();
+  if (IsReplicaName(*out)) return absl::OkStatus();
+  return check.Bad("replica", absl::StrCat("must be ", kReplicaNameRule,
+                                           ", got '", Echo(*out), "'"));
+}
+
 void SetTimes(const ServerConfig& config, const Checker& check,
               ServerOptions* out) {
   check
@@ -321,6 +331,28 @@ absl::Status SetMachine(const ServerConfig& config, const Checker& check,
   return absl::OkStatus();
 }
 
+absl::Status SetActivations(const ServerConfig& config, const Checker& check,
+                            ActivationOptions* out) {
+  if (config.has_baseline_dir() && config.baseline_dir().empty()) {
+    return check.Bad("baseline_dir", "must not be empty");
+  }
+  out->baseline_dir = config.baseline_dir();
+  out->sampling = config.activation_sampling();
+  if (!(out->sampling >= 0 && out->sampling <= 1)) {
+    return check.Bad("activation_sampling",
+                     absl::StrCat("must be in [0, 1], got ", out->sampling));
+  }
+  if (config.has_activation_models()) {
+    out->models = config.activation_models();
+    if (out->models < 0 || out->models > kMaxActivationModels) {
+      return check.Bad("activation_models",
+                       absl::StrCat("must be in [0, ", kMaxActivationModels,
+                                    "], got ", out->models));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status SetTls(const ::qkscope::v1::TlsConfig& in, const Checker& check,
                     TlsOptions* out) {
   if (in.certificate_file().empty()) {
@@ -351,6 +383,8 @@ absl::StatusOr<ServerOptions> OptionsFromConfig(
   SetLog(config, check, &out).IgnoreError();
   SetWeightCheck(config, check, &out.check_weights).IgnoreError();
   SetMachine(config, check, &out).IgnoreError();
+  SetActivations(config, check, &out.activations).IgnoreError();
+  SetReplica(config, check, &out.replica).IgnoreError();
   SetTimes(config, check, &out);
   SetAccess(config, source, check, &out).IgnoreError();
   if (config.has_spool()) {

@@ -11,17 +11,20 @@
 #include "absl/time/time.h"
 #include "qkscope/v1/config.pb.h"
 #include "server/access/access_options.h"
+#include "server/common/document.h"
 #include "server/common/limits.h"
 #include "server/common/log.h"
 #include "server/common/parse_config.h"
 #include "server/config/device_memory.h"
 #include "server/models/model_options.h"
+#include "server/observe/activation_options.h"
 #include "server/results/result_store.h"
 
 namespace qk {
 
 struct ServerOptions {
   std::string version;
+  std::string replica;  // a name for which IsReplicaName is true, or empty
   std::string listen = "127.0.0.1:7461";
   std::string metrics_listen = "127.0.0.1:9461";  // empty: metrics are off
   std::vector<ModelToLoad> models;
@@ -43,8 +46,11 @@ struct ServerOptions {
   WeightCheck check_weights = WeightCheck::kAuto;
   AccessOptions access;
   ModelAdminOptions model_admin;
+  ActivationOptions activations;
   // Reflection needs no credentials. nullopt: on if there are no users.
   std::optional<bool> reflection;
+  // What the metrics port shows below /docs/.
+  std::vector<Document> documents;
 };
 
 // Checks every value without opening files or sockets. Errors have the form

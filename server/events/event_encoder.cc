@@ -66,6 +66,12 @@ pb::PositionLogits PositionToProto(const PositionLogits& position) {
 
 EventEncoder::EventEncoder(Options options) : options_(std::move(options)) {}
 
+double EventEncoder::stream_seconds() const {
+  if (!started_) return 0;
+  return absl::ToDoubleSeconds(std::min(last_event_, MonotonicNow()) -
+                               first_event_);
+}
+
 const std::string& EventEncoder::ArmName(int arm) const {
   return options_.manifest.expanded().arms(arm).name();
 }
@@ -299,8 +305,8 @@ void EventEncoder::FillFinished(const RunEnd& end, pb::Finished* finished) {
   times->set_decode_ms(Milliseconds(end.times.decode));
   times->set_capture_ms(Milliseconds(end.times.capture));
   times->set_compare_ms(Milliseconds(end.times.compare));
-  times->set_stream_ms(
-      absl::ToDoubleMilliseconds(MonotonicNow() - first_event_));
+  last_event_ = MonotonicNow();
+  times->set_stream_ms(Milliseconds(stream_seconds()));
   pb::Manifest* manifest = finished->mutable_manifest();
   *manifest = std::move(options_.manifest);
   for (auto& [key, digest] : digests_) {

@@ -48,6 +48,8 @@ class EventEncoder {
   // Payload bytes and generated tokens so far.
   int64_t streamed_bytes() const { return streamed_bytes_; }
   int64_t generated_tokens() const { return generated_tokens_; }
+  // From the first event until Finished, or until now; 0 before.
+  double stream_seconds() const;
   // Whether Next has returned Finished.
   bool done() const { return done_; }
 
@@ -100,6 +102,7 @@ class EventEncoder {
   std::map<int, NonFinite> non_finite_;  // by arm
   std::optional<RunEnd> end_;
   absl::Time first_event_ = absl::InfiniteFuture();
+  absl::Time last_event_ = absl::InfiniteFuture();  // Finished
   int64_t seq_ = 0;
   int64_t streamed_bytes_ = 0;
   int64_t generated_tokens_ = 0;

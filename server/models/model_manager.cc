@@ -11,6 +11,7 @@
 #include "server/common/guarded.h"
 #include "server/common/refusal.h"
 #include "server/common/text.h"
+#include "server/models/report_loaded.h"
 
 namespace qk {
 namespace {
@@ -67,7 +68,7 @@ ModelManager::~ModelManager() {
 absl::Status ModelManager::Describe(const ModelToLoad& model) {
   QK_ASSIGN_OR_RETURN(ModelDescription description,
                       DescribeModel(model.path, model.compute, model.ignored));
-  parts_.metrics->AddModel(model.name, description.config.num_layers());
+  parts_.metrics->AddModel(model.name);
   parts_.registry->AddLoading(model.name, std::move(description),
                               model.compute);
   return absl::OkStatus();
@@ -122,9 +123,9 @@ absl::Status ModelManager::CheckFinite(const std::string& name,
 
 void ModelManager::SetReady(const std::string& name,
                             const std::shared_ptr<const Model>& model) {
-  parts_.metrics->ModelLoaded(
-      name, model,
-      {model->load_seconds(), model->host_bytes(), model->device_bytes()});
+  ReportLoaded(name, model, parts_.metrics);
+  parts_.activations->ModelLoaded(name, model.get(), model->config(),
+                                  model->weights_sha256());
   parts_.log->Info("model_ready", {{"model", name},
                                    {"seconds", model->load_seconds()},
                                    {"host_bytes", model->host_bytes()},
@@ -187,7 +188,7 @@ absl::StatusOr<ModelEntry> ModelManager::RunLoad(const LoadRequest& request) {
   for (ModelEntry& entry : parts_.registry->All()) {
     if (entry.name == name) old = std::move(entry);
   }
-  parts_.metrics->AddModel(name, description.config.num_layers());
+  parts_.metrics->AddModel(name);
   if (old.model == nullptr) {
     parts_.registry->AddLoading(name, description, request.model.compute);
   }
@@ -311,6 +312,7 @@ absl::Status ModelManager::MakeRoom(const std::string& name, int64_t bytes,
     }
     parts_.set_health(victim, false);
     parts_.metrics->ModelUnloaded(victim);
+    parts_.activations->ModelUnloaded(victim);
     parts_.log->Info("model_unloaded", {{"model", victim}, {"for", name}});
     evicted->push_back(victim);
   }
@@ -322,6 +324,7 @@ absl::Status ModelManager::StartUnload(
                       parts_.registry->BeginUnload(name));
   parts_.set_health(name, false);
   parts_.metrics->ModelUnloaded(name);
+  parts_.activations->ModelUnloaded(name);
   if (model == nullptr) {
     on_done(absl::OkStatus());
     return absl::OkStatus();

@@ -20,6 +20,7 @@
 #include "server/models/model_options.h"
 #include "server/models/model_registry.h"
 #include "server/models/model_root.h"
+#include "server/observe/activation_metrics.h"
 #include "server/observe/metrics.h"
 #include "server/schedule/scheduler.h"
 
@@ -39,6 +40,7 @@ class ModelManager {
     ModelRegistry* registry = nullptr;
     Scheduler* scheduler = nullptr;
     Metrics* metrics = nullptr;
+    ActivationMetrics* activations = nullptr;
     Log* log = nullptr;
     std::function<void(const std::string& name, bool serving)> set_health;
   };

@@ -8,6 +8,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -27,6 +28,14 @@ std::string PeerEndpointName(const std::string& peer) {
     name.erase(scope, name.rfind(':') - scope);
   }
   return name;
+}
+
+// Whether the descriptor is a connection with the peer of this EndpointName.
+bool HasPeer(int fd, const std::string& name) {
+  sockaddr_storage address = {};
+  socklen_t size = sizeof(address);
+  return getpeername(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0 &&
+         EndpointName(address) == name;
 }
 
 }  // namespace
@@ -71,14 +80,20 @@ int Connections::Duplicate(const std::string& peer) const {
   // checked.
   const int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
   if (copy < 0) return -1;
-  sockaddr_storage address = {};
-  socklen_t size = sizeof(address);
-  if (getpeername(copy, reinterpret_cast<sockaddr*>(&address), &size) == 0 &&
-      EndpointName(address) == name) {
-    return copy;
-  }
+  if (HasPeer(copy, name)) return copy;
   close(copy);
   return -1;
+}
+
+int64_t Connections::CountOpen() const {
+  std::map<int, std::string> peers;
+  {
+    MutexLock lock(&mutex_);
+    peers = peers_;
+  }
+  return std::count_if(peers.begin(), peers.end(), [](const auto& peer) {
+    return HasPeer(peer.first, peer.second);
+  });
 }
 
 bool StuckConnection::ShutDownIfStuck(const Connections& connections,

@@ -35,6 +35,8 @@ class Connections {
   // of grpc::ServerContext::peer(). The caller must close it. -1: there is no
   // such connection.
   int Duplicate(const std::string& peer) const ABSL_LOCKS_EXCLUDED(mutex_);
+  // The number of connections that are open now.
+  int64_t CountOpen() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   mutable Mutex mutex_;

@@ -1,149 +1,104 @@
-// The Prometheus metrics. Labels come from closed sets: methods, codes,
-// reasons, the models loaded first, and layers within a budget of series. A
-// request's id, tag, text or address is never a label.
+// The Prometheus metrics of the service. Labels come from closed sets: methods,
+// codes, reasons, phases, the models loaded first, and the busiest users. A
+// request's id, tag, text or address is never a label. Statistics of
+// activations are in activation_metrics.h.
+//
+// The parts are in the files beside this one. Calls and the scheduler's thread
+// count in objects that they find without a lock, or under one that is held for
+// a look into a table; a scrape copies these, and builds the gauges anew.
 #ifndef QKSCOPE_SERVER_OBSERVE_METRICS_H_
 #define QKSCOPE_SERVER_OBSERVE_METRICS_H_
 
 #include <atomic>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/strings/string_view.h"
-#include "engine/base/mutex.h"
 #include "engine/types/device_reading.h"
-#include "engine/types/results.h"
-#include "engine/types/spec.h"
 #include "grpcpp/support/status.h"
 #include "prometheus/collectable.h"
 #include "prometheus/counter.h"
-#include "prometheus/family.h"
-#include "prometheus/gauge.h"
-#include "prometheus/histogram.h"
 #include "prometheus/registry.h"
-#include "server/common/byte_pool.h"
 #include "server/common/cancel_reason.h"
 #include "server/common/refusal.h"
+#include "server/observe/model_metrics.h"
+#include "server/observe/pass_metrics.h"
+#include "server/observe/process_metrics.h"
+#include "server/observe/rpc_metrics.h"
+#include "server/observe/service_metrics.h"
+#include "server/observe/user_metrics.h"
 #include "server/schedule/scheduler_observer.h"
 
 namespace qk {
 
 class Metrics : public prometheus::Collectable, public SchedulerObserver {
  public:
-  struct Kept {
-    int64_t results = 0;
-    int64_t bytes = 0;
-  };
   struct Options {
     std::string version;
+    std::string backend = {};
+    std::string replica = {};  // this replica's name, or empty
     std::vector<std::string> methods;
-    // Lines that the log has lost. nullptr: nobody asks.
-    std::function<int64_t()> log_dropped = nullptr;
-    // Limit on label sets for per-layer statistics. Models beyond it count
-    // under layer "all".
-    int max_layer_series = 400;
-    const BytePool* buffers = nullptr;
-    const std::atomic<int64_t>* buffered = nullptr;
-    std::function<Kept()> read_kept = nullptr;
+    ServiceSources sources = {};
     // What the device says of itself, and its name. nullptr: nobody asks.
     std::function<DeviceReading()> read_device = nullptr;
     std::string device = {};
-    // Connections that were cut because of what they cost. nullptr: not shown.
-    std::function<int64_t()> connections_cut = nullptr;
   };
   explicit Metrics(const Options& options);
 
-  // Must be called before requests use the model, and again each time that its
-  // name is loaded. Models get per-layer series in the order of these calls.
-  void AddModel(const std::string& name, int num_layers);
-  struct ModelCost {
-    double load_seconds = 0;
-    int64_t host_bytes = 0;
-    int64_t device_bytes = 0;
-  };
+  // As ModelMetrics has them.
+  void AddModel(const std::string& name) { models_.Add(name); }
   void ModelLoaded(const std::string& name,
                    const std::shared_ptr<const Model>& model,
-                   const ModelCost& cost);
-  // The model's series stay; its ready and memory gauges become 0.
-  void ModelUnloaded(const std::string& name);
+                   const ModelCost& cost, KvReader read_kv) {
+    models_.Loaded(name, model, cost, read_kv);
+  }
+  void ModelUnloaded(const std::string& name) { models_.Unloaded(name); }
 
-  void RpcStarted(const std::string& method);
-  void RpcHandled(const std::string& method, grpc::StatusCode code,
-                  double seconds);
-  void CountRefusal(Refusal reason);
-  void CountCancelled(CancelReason reason);
-  void CountTokens(const std::string& model, int64_t prompt, int64_t generated);
+  // As RpcMetrics has them.
+  void RpcStarted(absl::string_view method) { rpcs_.Started(method); }
+  void RpcHandled(absl::string_view method, grpc::StatusCode code,
+                  double seconds) {
+    rpcs_.Handled(method, code, seconds);
+  }
+  void CountRefusal(Refusal reason) { rpcs_.CountRefusal(reason); }
+  void CountCancelled(CancelReason reason) { rpcs_.CountCancelled(reason); }
+  void ObservePhases(const PhaseSeconds& phases) {
+    rpcs_.ObservePhases(phases);
+  }
+
+  // Counts a call of the user that has ended.
+  void CountCall(absl::string_view alias) { users_.CountCall(alias); }
+  void CountTokens(const std::string& model, int64_t prompt,
+                   int64_t generated) {
+    models_.CountTokens(model, prompt, generated);
+  }
   void CountStreamedBytes(int64_t bytes);
-  void CountSpoolError();
-  // `frame` must belong to the prefill of an undisrupted arm.
-  void AddLayerStatistics(const std::string& model, const LayerFrame& frame);
+  void CountSpoolError() { ++spool_errors_; }
+  void CountNonFinite(const std::string& model, int64_t values) {
+    models_.CountNonFinite(model, values);
+  }
 
-  void OnPass(const Model& model, int rows, int sequences, double seconds,
-              const absl::Status& status) override;
+  void OnPass(const PassReport& pass) override;
   void OnQueue(int waiting_requests, int running_requests) override;
   void OnCancelled(double seconds) override;
 
   std::vector<prometheus::MetricFamily> Collect() const override;
 
  private:
-  template <typename Metric>
-  using Family = prometheus::Family<Metric>;
-  struct ModelMetrics {
-    prometheus::Counter* passes;
-    prometheus::Counter* failed_passes;
-    prometheus::Counter* rows;
-    prometheus::Counter* pass_seconds;
-    prometheus::Counter* prompt_tokens;
-    prometheus::Counter* generated_tokens;
-    prometheus::Gauge* ready;
-    std::string label;     // the model's name, or "other"
-    int layer_series = 0;  // per-layer series; 0: counts under layer "all"
-  };
-  struct LoadedModel {
-    std::weak_ptr<const Model> model;
-    std::string name;
-  };
-
-  std::optional<ModelMetrics> Find(const std::string& model) const
-      ABSL_LOCKS_EXCLUDED(mutex_);
-  void SetMemory(const std::string& label, double host, double device)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  Family<prometheus::Counter>& Counter(const char* name, const char* help);
-  Family<prometheus::Gauge>& Gauge(const char* name, const char* help);
-
   const Options options_;
   prometheus::Registry registry_;
-  Family<prometheus::Counter>& rpc_started_;
-  Family<prometheus::Counter>& rpc_handled_;
-  Family<prometheus::Histogram>& rpc_duration_;
-  Family<prometheus::Counter>& refused_;
-  Family<prometheus::Counter>& cancelled_;
-  prometheus::Gauge& queued_;
-  prometheus::Gauge& running_;
-  prometheus::Gauge& buffered_;
-  prometheus::Gauge& reserved_;
+  RpcMetrics rpcs_;
+  PassMetrics passes_;
+  ModelMetrics models_;
+  mutable UserMetrics users_;  // a scrape decides who has series
+  const ProcessMetrics process_;
+  std::atomic<int64_t> queued_ = 0;
+  std::atomic<int64_t> running_ = 0;
+  std::atomic<int64_t> spool_errors_ = 0;
   prometheus::Counter& streamed_;
-  prometheus::Gauge& kept_results_;
-  prometheus::Gauge& kept_bytes_;
-  prometheus::Counter& spool_errors_;
-  prometheus::Histogram& pass_rows_;
-  prometheus::Histogram& pass_sequences_;
-  prometheus::Histogram& pass_duration_;
-  prometheus::Histogram& cancel_to_idle_;
-  Family<prometheus::Counter>& massive_entries_;
-  Family<prometheus::Counter>& massive_ratio_;
-  Family<prometheus::Counter>& massive_frames_;
-
-  mutable Mutex mutex_;
-  std::map<std::string, ModelMetrics> models_ ABSL_GUARDED_BY(mutex_);
-  // Passes of an unloaded or replaced model still count under its name.
-  std::map<const Model*, LoadedModel> names_ ABSL_GUARDED_BY(mutex_);
-  int layer_series_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace qk

@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "engine/base/check.h"
+#include "engine/base/request_id.h"
 #include "server/common/retry_after.h"
 #include "server/common/text.h"
 

@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "engine/base/check.h"
 #include "engine/base/crc32c.h"
+#include "engine/base/request_id.h"
 #include "engine/base/utf8.h"
 #include "server/common/delay_point.h"
 #include "server/common/retry_after.h"
@@ -78,12 +79,6 @@ std::string EndMessage(absl::string_view message) {
 }
 
 }  // namespace
-
-bool IsRequestId(absl::string_view text) {
-  return text.size() == 16 && std::all_of(text.begin(), text.end(), [](char c) {
-           return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
-         });
-}
 
 absl::Status SpoolFolder::Failed(const char* what) const {
   const int error = errno;

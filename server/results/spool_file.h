@@ -29,10 +29,6 @@ namespace qk {
 inline constexpr char kSpoolPart[] = ".part";
 inline constexpr char kSpoolResult[] = ".result";
 
-// Whether `text` is a request's id, 16 lower-case hex digits, and therefore
-// safe in a file name.
-bool IsRequestId(absl::string_view text);
-
 // The folder that the files lie in, and what they have in common. Thread-safe.
 class SpoolFolder {
  public:

@@ -61,13 +61,14 @@ void ActiveRuns::EndCancelled() {
 
 void ActiveRuns::DropFinished() {
   std::vector<std::unique_ptr<ActiveRun>> kept;
-  std::vector<QueuedRequest*> ended;
+  std::vector<RequestQueue::EndedRun> ended;
   for (auto& active : std::exchange(runs_, {})) {
     if (!active->run().finished() || active->in_pass) {
       kept.push_back(std::move(active));
       continue;
     }
-    ended.push_back(active->origin.queued);
+    ended.push_back(
+        {active->origin.queued, active->origin.scheduled.memory_bytes});
     Free(active->origin.request, std::move(active->origin.scheduled));
   }
   runs_ = std::move(kept);

@@ -58,6 +58,7 @@ struct Account {
   int64_t bytes = 0;          // since the server started
   int in_flight = 0;          // requests, including the waiting ones
   int queued = 0;             // waiting requests
+  int64_t memory_bytes = 0;   // ScheduledRun::memory_bytes of active runs
 };
 
 // Not thread-safe. Accounts and flows are never moved or erased.

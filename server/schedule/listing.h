@@ -3,7 +3,9 @@
 #define QKSCOPE_SERVER_SCHEDULE_LISTING_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "server/common/user.h"
@@ -42,6 +44,26 @@ struct UserState {
   int in_flight = 0;
   int queued = 0;
   double share = 0;  // of the device, in [0, 1]; 0: no work now
+};
+
+// A user's part of SchedulerLoad.
+struct UserLoad {
+  std::string alias;
+  double device_seconds = 0;  // since the server started, without the host's
+  int64_t bytes = 0;          // since the server started
+  int64_t memory_bytes = 0;   // an estimate of what active runs hold
+  int in_flight = 0;
+  // The part of the budget's device time or bytes, whichever is larger, that
+  // was used in the window that ends now. nullopt: neither is limited.
+  std::optional<double> budget_used;
+};
+
+// What the metrics show of the scheduler.
+struct SchedulerLoad {
+  int queue_limit = 0;  // on waiting requests
+  // How long the request that has waited longest has waited; 0: none waits.
+  absl::Duration oldest_wait;
+  std::vector<UserLoad> users;
 };
 
 }  // namespace qk

@@ -30,6 +30,7 @@ struct PassPlan {
   const Model* model = nullptr;
   std::vector<Sequence*> sequences;  // of all parts
   int rows = 0;
+  int most_rows = 0;  // PassReport::most_rows
   std::vector<Part> parts;
 };
 

@@ -46,6 +46,12 @@ int PassPlanner::SliceRows() const {
       rows, kFewRows, std::max(kFewRows, options_.max_rows_per_pass)));
 }
 
+int PassPlanner::RowsOfSeveral(bool shared) const {
+  const int rows =
+      std::min(options_.max_rows_per_pass, options_.max_rows_per_flow);
+  return shared ? std::min(rows, SliceRows()) : rows;
+}
+
 PassPlanner::Work PassPlanner::FindWork(absl::Time* wake) {
   Work work;
   std::map<Flow*, double> running;  // device seconds that runs still need
@@ -157,10 +163,7 @@ LivePass* PassPlanner::StartPass(Flow* first, Work* work) {
     const auto [flow, found] = *next;
     shared |= flow != first;
     int limit = options_.max_rows_per_pass;
-    if (!plan.parts.empty()) {
-      limit = std::min(limit, options_.max_rows_per_flow);
-      if (shared) limit = std::min(limit, SliceRows());
-    }
+    if (!plan.parts.empty()) limit = RowsOfSeveral(shared);
     const int before = plan.rows;
     if (PlanNext(flow, limit, found, &plan)) {
       found->demand.virtual_time +=
@@ -173,6 +176,7 @@ LivePass* PassPlanner::StartPass(Flow* first, Work* work) {
     next = std::min_element(flows.begin(), flows.end(), had_less);
   }
   if (plan.parts.empty()) return nullptr;
+  plan.most_rows = std::max(plan.rows, RowsOfSeveral(shared));
   if (last_served_.size() > 64) last_served_.clear();
   last_served_[plan.model] = turn_ + 1;
   LivePass& live = active_->passes().emplace_back();

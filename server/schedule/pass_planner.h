@@ -73,6 +73,8 @@ class PassPlanner {
   bool AddSequences(ActiveRun* active, int limit, PassPlan* plan);
   // The number of rows that fit into a slice.
   int SliceRows() const;
+  // Limit on the rows of a pass with several runs. `shared`: of several flows.
+  int RowsOfSeveral(bool shared) const;
 
   const SchedulerOptions options_;
   const Clock* const clock_;

@@ -8,6 +8,7 @@
 #include <list>
 #include <memory>
 
+#include "absl/time/time.h"
 #include "server/schedule/fair_share.h"
 #include "server/schedule/scheduled_request.h"
 
@@ -24,6 +25,7 @@ struct QueuedRequest {
   bool ended = false;        // cancelled or done: no longer counted
   bool maybe_empty = false;  // in RequestTable::maybe_empty_
   int position = -1;         // the last one told to the request
+  absl::Time waits_since;    // if it waits
   std::list<QueuedRequest>::iterator self;
 };
 

@@ -176,6 +176,13 @@ std::vector<UserState> RequestQueue::Users() {
   return table_->Users(clock_->Now());
 }
 
+SchedulerLoad RequestQueue::Load() {
+  MutexLock lock(&mutex_);
+  SchedulerLoad load = table_->Load(clock_->Now());
+  load.queue_limit = options_.max_queued_requests;
+  return load;
+}
+
 void RequestQueue::StopAdmission() {
   MutexLock lock(&mutex_);
   admitting_ = false;
@@ -305,10 +312,12 @@ void RequestQueue::Charge(
   }
 }
 
-void RequestQueue::EndRuns(const std::vector<QueuedRequest*>& requests) {
+void RequestQueue::EndRuns(const std::vector<EndedRun>& runs) {
   Requests erased;  // destroyed after the lock is released
   MutexLock lock(&mutex_);
-  for (QueuedRequest* queued : requests) table_->EndRun(queued);
+  for (const EndedRun& run : runs) {
+    table_->EndRun(clock_->Now(), run.queued, run.memory_bytes);
+  }
   erased = TakeEmpty();
   table_->TellPositions(clock_->Now());
 }

@@ -61,6 +61,7 @@ class RequestQueue {
   std::shared_ptr<ScheduledRequest> Find(const std::string& id) const
       ABSL_LOCKS_EXCLUDED(mutex_);
   std::vector<UserState> Users() ABSL_LOCKS_EXCLUDED(mutex_);
+  SchedulerLoad Load() ABSL_LOCKS_EXCLUDED(mutex_);
   void StopAdmission() ABSL_LOCKS_EXCLUDED(mutex_);
   bool WaitUntilIdle(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mutex_);
   void CancelAll(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -114,9 +115,13 @@ class RequestQueue {
   // Charges requests for the device seconds that their runs have used.
   void Charge(const std::vector<std::pair<QueuedRequest*, double>>& used)
       ABSL_LOCKS_EXCLUDED(mutex_);
-  // Call when an admitted run of each request has ended and its memory is free.
-  void EndRuns(const std::vector<QueuedRequest*>& requests)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+  // An admitted run that has ended.
+  struct EndedRun {
+    QueuedRequest* queued = nullptr;
+    int64_t memory_bytes = 0;  // ScheduledRun::memory_bytes
+  };
+  // Call when the runs' memory is free.
+  void EndRuns(const std::vector<EndedRun>& runs) ABSL_LOCKS_EXCLUDED(mutex_);
   // Erases requests that have no run left.
   void EraseEmpty() ABSL_LOCKS_EXCLUDED(mutex_);
 

@@ -34,7 +34,7 @@ QueuedRequest* RequestTable::Add(
           .try_emplace(request.get(), InFlight{request, account, now, arrival})
           .second;
   if (is_new) ++account->in_flight;
-  SetWaiting(queued, true);
+  SetWaiting(now, queued);
   return queued;
 }
 
@@ -89,7 +89,8 @@ void RequestTable::Admit(const QueuedRun& run, const Model* model) {
   blocked_.Unblock(model);
   if (!queued->waiting.empty()) queues_[queued->flow].push_back(queued);
   ++queued->active;
-  SetWaiting(queued, false);
+  queued->flow->account->memory_bytes += run.scheduled.memory_bytes;
+  StopWaiting(queued);
 }
 
 bool RequestTable::PutBack(QueuedRun* run, const Model* model) {
@@ -112,10 +113,12 @@ void RequestTable::Refuse(const QueuedRun& run, const Model* model) {
   MarkMaybeEmpty(queued);
 }
 
-void RequestTable::EndRun(QueuedRequest* queued) {
+void RequestTable::EndRun(absl::Time now, QueuedRequest* queued,
+                          int64_t memory_bytes) {
   blocked_.RunEnded();
   --queued->active;
-  if (queued->active == 0 && !queued->reserving) SetWaiting(queued, true);
+  queued->flow->account->memory_bytes -= memory_bytes;
+  if (queued->active == 0 && !queued->reserving) SetWaiting(now, queued);
   MarkMaybeEmpty(queued);
 }
 
@@ -247,12 +250,36 @@ std::vector<UserState> RequestTable::Users(absl::Time now) {
   return out;
 }
 
-void RequestTable::SetWaiting(QueuedRequest* queued, bool waiting) {
-  if (queued->waits == waiting) return;
-  queued->waits = waiting;
-  const int change = waiting ? 1 : -1;
-  waiting_ += change;
-  queued->flow->account->queued += change;
+SchedulerLoad RequestTable::Load(absl::Time now) {
+  SchedulerLoad load;
+  for (const QueuedRequest& queued : requests_) {
+    if (!queued.waits) continue;
+    load.oldest_wait = std::max(load.oldest_wait, now - queued.waits_since);
+  }
+  load.users.reserve(share_.accounts().size());
+  for (auto& [alias, account] : share_.accounts()) {
+    load.users.push_back(
+        {.alias = alias,
+         .device_seconds = account.device_seconds,
+         .bytes = account.bytes,
+         .memory_bytes = account.memory_bytes,
+         .in_flight = account.in_flight,
+         .budget_used = account.usage.UsedPart(now, account.budget)});
+  }
+  return load;
+}
+
+void RequestTable::SetWaiting(absl::Time now, QueuedRequest* queued) {
+  if (std::exchange(queued->waits, true)) return;
+  queued->waits_since = now;
+  ++waiting_;
+  ++queued->flow->account->queued;
+}
+
+void RequestTable::StopWaiting(QueuedRequest* queued) {
+  if (!std::exchange(queued->waits, false)) return;
+  --waiting_;
+  --queued->flow->account->queued;
 }
 
 void RequestTable::StopCounting(QueuedRequest* queued) {
@@ -261,7 +288,7 @@ void RequestTable::StopCounting(QueuedRequest* queued) {
   if (cancelled < absl::InfiniteFuture()) {
     observer_->OnCancelled(absl::ToDoubleSeconds(MonotonicNow() - cancelled));
   }
-  SetWaiting(queued, false);
+  StopWaiting(queued);
   by_request_.erase(queued->request.get());
 }
 

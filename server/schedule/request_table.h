@@ -48,8 +48,8 @@ class RequestTable {
   bool PutBack(QueuedRun* run, const Model* model);
   void Refuse(const QueuedRun& run, const Model* model);
 
-  // Call when an admitted run of the request has ended.
-  void EndRun(QueuedRequest* queued);
+  // Call when an admitted run of the request, which held so much, has ended.
+  void EndRun(absl::Time now, QueuedRequest* queued, int64_t memory_bytes);
   // Removes and returns the waiting runs of a cancelled request. nullopt: Find
   // would return nullptr.
   std::optional<std::deque<ScheduledRun>> TakeWaiting(
@@ -59,7 +59,7 @@ class RequestTable {
   Requests TakeEmpty();
   // Uncounts a waiting request whose place another one gets. The caller must
   // cancel it.
-  void GiveWay(QueuedRequest* queued) { SetWaiting(queued, false); }
+  void GiveWay(QueuedRequest* queued) { StopWaiting(queued); }
   // Call when runs may find room (RunRoom) that had none.
   void RoomFreed();
   // Call when the request's call has ended.
@@ -90,6 +90,8 @@ class RequestTable {
   std::vector<ListedRequest> List() const;
   std::shared_ptr<ScheduledRequest> FindById(const std::string& id) const;
   std::vector<UserState> Users(absl::Time now);
+  // Without the limit.
+  SchedulerLoad Load(absl::Time now);
 
  private:
   // A request whose call has not ended.
@@ -100,8 +102,9 @@ class RequestTable {
     uint64_t arrival;
   };
 
-  // Counts the request as waiting, or as running.
-  void SetWaiting(QueuedRequest* queued, bool waiting);
+  // Counts the request as waiting since now, or as running.
+  void SetWaiting(absl::Time now, QueuedRequest* queued);
+  void StopWaiting(QueuedRequest* queued);
   // Counts the request neither as waiting nor as running from now on.
   void StopCounting(QueuedRequest* queued);
   // Makes the next TakeEmpty check the request.

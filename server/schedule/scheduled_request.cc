@@ -68,7 +68,14 @@ absl::Status ScheduledRequest::AddRuns(
 
 void ScheduledRequest::RemoveRun(const Run* run) {
   MutexLock lock(&mutex_);
-  std::erase(runs_, run);
+  if (std::erase(runs_, run) > 0) ended_ += run->times();
+}
+
+RunTimes ScheduledRequest::times() const {
+  MutexLock lock(&mutex_);
+  RunTimes times = ended_;
+  for (const Run* run : runs_) times += run->times();
+  return times;
 }
 
 void ScheduledRequest::MarkStarted(absl::Time now) {

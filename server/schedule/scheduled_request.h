@@ -50,6 +50,7 @@ struct ScheduledRun {
   std::shared_ptr<void> keep_alive;
   std::unique_ptr<Run> run;
   int64_t prefill_rows = 0;  // of all arms
+  int64_t memory_bytes = 0;  // an estimate of what it holds while it is active
   // Taken before the run gets device memory. nullptr: it needs none.
   // `keep_alive` owns it.
   RunRoom* room = nullptr;
@@ -100,6 +101,8 @@ class ScheduledRequest {
   absl::Time started() const ABSL_LOCKS_EXCLUDED(mutex_);
   // Device time used so far.
   double device_seconds() const { return device_seconds_; }
+  // Run::times of all runs so far.
+  RunTimes times() const ABSL_LOCKS_EXCLUDED(mutex_);
 
   // --- For the scheduler only.
 
@@ -126,6 +129,7 @@ class ScheduledRequest {
   absl::Time cancelled_at_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
   absl::Time started_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
   std::vector<Run*> runs_ ABSL_GUARDED_BY(mutex_);  // alive
+  RunTimes ended_ ABSL_GUARDED_BY(mutex_);          // of the others
   std::function<void(const absl::Status&)> on_cancel_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<RequestListener> listener_ ABSL_GUARDED_BY(mutex_);
 };

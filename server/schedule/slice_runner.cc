@@ -66,9 +66,12 @@ void SliceRunner::FinishPass(LivePass* live, const absl::Status& status) {
     for (const PassPlan::Part& part : plan.parts) part.active->in_pass = false;
     return;
   }
-  observer_->OnPass(*plan.model, plan.rows,
-                    static_cast<int>(plan.sequences.size()), live->seconds,
-                    status);
+  observer_->OnPass({.model = plan.model,
+                     .rows = plan.rows,
+                     .most_rows = plan.most_rows,
+                     .sequences = static_cast<int>(plan.sequences.size()),
+                     .seconds = live->seconds,
+                     .status = status});
   row_time_->Measure(plan.rows, live->seconds);
   for (const PassPlan::Part& part : plan.parts) {
     part.active->in_pass = false;

@@ -57,6 +57,24 @@ Usage UsageWindow::Sum(absl::Time now, const UserBudget& budget) {
   return sum;
 }
 
+std::optional<double> UsageWindow::UsedPart(absl::Time now,
+                                            const UserBudget& budget) {
+  if (budget.device_ms_per_window <= 0 && budget.bytes_per_window <= 0) {
+    return std::nullopt;
+  }
+  const Usage used = Sum(now, budget);
+  double part = 0;
+  if (budget.device_ms_per_window > 0) {
+    part = used.device_seconds * 1e3 /
+           static_cast<double>(budget.device_ms_per_window);
+  }
+  if (budget.bytes_per_window > 0) {
+    part = std::max(part, static_cast<double>(used.bytes) /
+                              static_cast<double>(budget.bytes_per_window));
+  }
+  return part;
+}
+
 absl::Time UsageWindow::WhenFits(absl::Time now, const UserBudget& budget,
                                  const Usage& more) {
   if (!Fits(budget, Usage(), more)) return absl::InfiniteFuture();

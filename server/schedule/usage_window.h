@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <optional>
 
 #include "absl/time/time.h"
 #include "server/common/user.h"
@@ -26,6 +27,9 @@ class UsageWindow {
   // sixteenth of the window, so the sum may include usage that is older by up
   // to that much, but never misses any.
   Usage Sum(absl::Time now, const UserBudget& budget);
+  // The largest part of a limit of the budget that Sum has used. nullopt: the
+  // budget has none.
+  std::optional<double> UsedPart(absl::Time now, const UserBudget& budget);
   // When `more` will fit into the budget: `now` if it does already,
   // InfiniteFuture if it never will. If the cost of a request is not known,
   // `more` is zero and any budget left is enough.

@@ -377,6 +377,7 @@ class LogTest(WithFolder):
                 lines = server.rpcs(len(answers))
         self.assertEqual(lines[0]["trace_id"], trace)
         self.assertEqual(lines[0]["parent_id"], parent)
+        self.assertIs(lines[0]["sampled"], True)
         self.assertEqual(lines[0]["alias"], "anonymous")
         for answer, line in zip(answers, lines):
             self.assertIn(b"x-qkscope-request-id", answer.headers)

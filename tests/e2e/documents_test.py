@@ -84,7 +84,8 @@ class CommandsTest(unittest.TestCase):
         with self.subTest(command):
             result = subprocess.run(
                 ["bash", "-o", "pipefail", "-c",
-                 command.replace("127.0.0.1:7461", server.address)],
+                 command.replace("127.0.0.1:7461", server.address)
+                 .replace("127.0.0.1:9461", server.metrics_address)],
                 check=False, cwd=self.folder, capture_output=True,
                 encoding="utf-8", timeout=PATIENCE_S,
                 env={**os.environ, "QKSCOPE_SERVER": server.address,
@@ -122,6 +123,9 @@ class CommandsTest(unittest.TestCase):
 
     def test_models(self):
         self.run_document("docs/models.md", 1)
+
+    def test_runbook(self):
+        self.run_document("docs/runbook.md", 30)
 
     def test_operating(self):
         text = self.texts["docs/operating.md"]
@@ -165,7 +169,7 @@ class CommandsTest(unittest.TestCase):
 
     def test_other_documents_show_no_commands(self):
         run = {"README.md", "docs/using.md", "docs/models.md",
-               "docs/operating.md"}
+               "docs/operating.md", "docs/runbook.md"}
         for name in self.texts.keys() - run:
             self.assertEqual(commands(self.texts[name]), [], name)
 

@@ -1,5 +1,5 @@
 qk_test(base_test SOURCES base/crc32c_test.cc base/flag_parser_test.cc
-        base/json_string_test.cc base/small_file_test.cc LIBS qk_base)
+        base/json_string_test.cc base/request_id_test.cc base/small_file_test.cc LIBS qk_base)
 qk_test(golden_test SOURCES golden_test.cc LIBS qk_test_core)
 qk_test(disruption_test SOURCES hooks/disruption_test.cc LIBS qk_test_core)
 qk_test(hook_ops_test SOURCES hooks/hook_ops_test.cc LIBS qk_test_core)

@@ -107,6 +107,7 @@ ExitCode RunModel(const std::vector<std::string>& arguments, Context* context) {
   LoadFlags flags;
   line.flags()->Section("Loading");
   line.flags()->Add("compute", "TYPE", "f32 (default) or bf16", &flags.compute);
+  line.flags()->Offer("f32, bf16");
   line.flags()->Add("sha256", "HEX", "the weights' expected SHA-256",
                     &flags.sha256);
   line.flags()->Add("ignore", "FIELD",

@@ -60,6 +60,9 @@ void PrintDevices(const v1::ServerInfo& info, Console* console) {
     }
     console->Print(text + "\n");
   }
+  if (!info.replica().empty()) {
+    console->Print(absl::StrCat("replica ", Printable(info.replica()), "\n"));
+  }
 }
 
 std::string VisionText(const v1::VisionInfo& v) {

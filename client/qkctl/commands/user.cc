@@ -25,6 +25,7 @@ struct UserFlags {
                "the server's users_file; `add` creates it if necessary",
                &users_file);
     flags->Add("role", "ROLE", "add: user (default) or operator", &role);
+    flags->Offer("user, operator");
     flags->Add("weight", "W",
                "add: weight of the share of the device while other users wait "
                "too (default 1)",

@@ -13,13 +13,16 @@ void ConnectionFlags::AddTo(const ClientOptions& client,
   flags->Section("Common flags");
   flags->Add(
       "server", "ADDR",
-      absl::StrCat("default ", client.server, " (environment: QKSCOPE_SERVER)"),
+      absl::StrCat("default ", client.server,
+                   " (environment: QKSCOPE_SERVER); or file:///PATH, a file or "
+                   "folder that lists servers"),
       &server);
   flags->Add("timeout", "SECONDS", "give up after this time (default: never)",
              timeout_s);
   flags->Add("retries", "N",
              "analyze, analyze-many, result: retry this often if the server is "
-             "busy or cannot be reached (default 0)",
+             "busy or cannot be reached (default 0); streams of --resumable "
+             "requests and kept results are resumed so often, at least 3 times",
              retries);
   flags->Add("token-file", "FILE",
              "file with the bearer token (environment: QKSCOPE_TOKEN, the "

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
 #include "client/qkctl/flags/text_parse.h"
 
 namespace qk::client {
@@ -42,14 +43,12 @@ void FlagSet::AddParsed(const std::string& name, const std::string& value_name,
     return absl::OkStatus();
   };
   parser_.AddValue(name, value_name, set);
-  AddHelp(name, value_name, help);
+  AddText(name, value_name, help);
 }
 
-void FlagSet::AddHelp(const std::string& name, const std::string& value_name,
-                      const std::string& help) {
-  const char* space = value_name.empty() ? "" : " ";
-  help_.push_back(
-      {absl::StrCat("--", name, space, value_name), help, section_});
+void FlagSet::AddText(const std::string& name, const std::string& value_name,
+                      const std::string& help, bool repeatable) {
+  texts_.push_back({name, value_name, help, section_, {}, repeatable});
 }
 
 void FlagSet::Add(const std::string& name, const std::string& value_name,
@@ -81,13 +80,17 @@ void FlagSet::Add(const std::string& name, const std::string& value_name,
     return absl::OkStatus();
   };
   parser_.AddValue(name, value_name, set, /*repeatable=*/true);
-  AddHelp(name, value_name, help);
+  AddText(name, value_name, help, /*repeatable=*/true);
 }
 
 void FlagSet::Add(const std::string& name, const std::string& help,
                   bool* target) {
   parser_.AddSwitch(name, target);
-  AddHelp(name, "", help);
+  AddText(name, "", help);
+}
+
+void FlagSet::Offer(const std::string& values) {
+  texts_.back().offered = absl::StrSplit(values, ", ");
 }
 
 void FlagSet::Section(const std::string& title) { section_ = title; }
@@ -95,16 +98,17 @@ void FlagSet::Section(const std::string& title) { section_ = title; }
 std::string FlagSet::Help() const {
   std::string help;
   std::string section;
-  for (const HelpEntry& entry : help_) {
-    if (entry.section != section) {
-      section = entry.section;
+  for (const FlagText& flag : texts_) {
+    if (flag.section != section) {
+      section = flag.section;
       absl::StrAppend(&help, "\n", section, ":\n");
     }
-    const bool fits = entry.left.size() < kHelpColumn - 2;
-    absl::StrAppendFormat(&help, "  %-*s", fits ? kHelpColumn - 2 : 0,
-                          entry.left);
+    const std::string left = absl::StrCat(
+        "--", flag.name, flag.value_name.empty() ? "" : " ", flag.value_name);
+    const bool fits = left.size() < kHelpColumn - 2;
+    absl::StrAppendFormat(&help, "  %-*s", fits ? kHelpColumn - 2 : 0, left);
     if (!fits) absl::StrAppendFormat(&help, "\n%*s", kHelpColumn, "");
-    absl::StrAppend(&help, Wrapped(entry.help), "\n");
+    absl::StrAppend(&help, Wrapped(flag.help), "\n");
   }
   return help;
 }

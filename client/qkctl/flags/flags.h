@@ -12,6 +12,15 @@
 
 namespace qk::client {
 
+struct FlagText {
+  std::string name;
+  std::string value_name;  // empty: a switch
+  std::string help;
+  std::string section;
+  std::vector<std::string> offered;  // values that completion offers
+  bool repeatable = false;
+};
+
 class FlagSet {
  public:
   // Adds a flag `--name VALUE`. `target` must outlive Parse. A vector collects
@@ -28,6 +37,9 @@ class FlagSet {
            const std::string& help, std::optional<double>* target);
   // Adds a switch `--name`.
   void Add(const std::string& name, const std::string& help, bool* target);
+  // Has completion offer these values for the flag added last, or for each part
+  // of its list. They are joined by ", ", as EnumNames does.
+  void Offer(const std::string& values);
   // Help() lists the flags added after this call under the title.
   void Section(const std::string& title);
 
@@ -38,23 +50,19 @@ class FlagSet {
   }
 
   std::string Help() const;
+  // In the order in which they were added.
+  const std::vector<FlagText>& texts() const { return texts_; }
 
  private:
-  struct HelpEntry {
-    std::string left;  // "--name VALUE"
-    std::string help;
-    std::string section;
-  };
-
   template <typename T, typename Parser>
   void AddParsed(const std::string& name, const std::string& value_name,
                  const std::string& help, std::optional<T>* target,
                  Parser parse);
-  void AddHelp(const std::string& name, const std::string& value_name,
-               const std::string& help);
+  void AddText(const std::string& name, const std::string& value_name,
+               const std::string& help, bool repeatable = false);
 
   FlagParser parser_;
-  std::vector<HelpEntry> help_;
+  std::vector<FlagText> texts_;
   std::string section_;
 };
 

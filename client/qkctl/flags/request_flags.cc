@@ -43,6 +43,7 @@ void CaptureFlags::AddTo(FlagSet* flags) {
              "hook_q, hook_k, hook_v, hook_rot_q, hook_rot_k, hook_z, "
              "hook_pattern (default: hook_rot_q,hook_rot_k,hook_v)",
              &points_);
+  flags->Offer(EnumNames(v1::HookPoint_descriptor()));
   flags->Add("layers", "LIST", "0-3,7 (default: all)", &layers_);
   flags->Add("vision-layers", "LIST",
              "layers of the vision tower, captured for each image (default: "
@@ -53,11 +54,15 @@ void CaptureFlags::AddTo(FlagSet* flags) {
              &positions_);
   flags->Add("form", "FORM", "norm_over_tokens (default), norm_per_token, raw",
              &form_);
+  flags->Offer(EnumNames(v1::CaptureForm_descriptor()));
   flags->Add("stage", "STAGE",
              "before (default) or after the disruption, or before_and_after",
              &stage_);
+  flags->Offer(EnumNames(v1::Stage_descriptor()));
   flags->Add("phase", "PHASE", "prefill (default), decode, both", &phase_);
+  flags->Offer(EnumNames(v1::Phase_descriptor()));
   flags->Add("raw-dtype", "DTYPE", "f32 (default), f16, bf16", &raw_dtype_);
+  flags->Offer(EnumNames(v1::RawDtype_descriptor()));
   flags->Add("raw-sha256", "add the SHA-256 of raw values to the manifest",
              &raw_sha256_);
   flags->Add("lambda", "NUMBER",
@@ -179,6 +184,7 @@ void RequestFlags::AddTo(FlagSet* flags) {
                  ? "interactive (default), or batch, which gives way to it"
                  : "interactive, or batch (default), which gives way to it",
              &priority_);
+  flags->Offer(EnumNames(v1::Priority_descriptor()));
   flags->Add("tag", "TEXT", "free text, kept in the manifest", &client_tag_);
   if (prompt_ == Prompt::kOne) input_.AddTo(flags);
   arms_.AddTo(flags);

@@ -1,8 +1,11 @@
 #include "client/qkctl/output/requests_view.h"
 
+#include <algorithm>
+
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "engine/base/request_id.h"
 
 namespace qk::client {
 namespace {
@@ -64,16 +67,21 @@ std::string HumanTime(double milliseconds) {
 std::string RequestsTable(const v1::ListRequestsResponse& requests,
                           const Console& console) {
   if (requests.requests().empty()) return "no requests\n";
+  size_t width = 16;
+  for (const v1::ListedRequest& request : requests.requests()) {
+    width = std::max(width, request.request_id().size());
+  }
+  const int id_width = static_cast<int>(std::min(width, kMaxRequestId));
   std::string out = console.Bold(absl::StrFormat(
-                        "%-16s  %-12s  %-12s  %-16s  %4s  %6s  %8s"
+                        "%-*s  %-12s  %-12s  %-16s  %4s  %6s  %8s"
                         "  %9s  %-11s  %s",
-                        "id", "user", "method", "model", "arms", "tokens",
-                        "age", "device", "class", "state")) +
+                        id_width, "id", "user", "method", "model", "arms",
+                        "tokens", "age", "device", "class", "state")) +
                     "\n";
   for (const v1::ListedRequest& request : requests.requests()) {
     absl::StrAppendFormat(
-        &out, "%-16s  %-12s  %-12s  %-16s  %4d  %6d  %8s  %9s  %-11s  %s\n",
-        Printable(request.request_id()), Printable(request.user()),
+        &out, "%-*s  %-12s  %-12s  %-16s  %4d  %6d  %8s  %9s  %-11s  %s\n",
+        id_width, Printable(request.request_id()), Printable(request.user()),
         Printable(request.method()), Printable(request.model()), request.arms(),
         request.prompt_tokens(),
         HumanTime(static_cast<double>(request.age_ms())),

@@ -61,7 +61,55 @@ grpc::Status FakeService::Analyze(
             ? ""
             : std::string(found->second.data(), found->second.size());
   }
-  return Play(context, events, writer);
+  Keep(*context, {"Analyze", "", 0, {}});
+  return PlayFrom(context, 0, writer);
+}
+
+grpc::Status FakeService::GetResult(
+    grpc::ServerContext* context, const v1::GetResultRequest* request,
+    grpc::ServerWriter<v1::AnalyzeEvent>* writer) {
+  Keep(*context, {"GetResult", request->request_id(), request->from_seq(), {}});
+  return PlayFrom(context, request->from_seq(), writer);
+}
+
+grpc::Status FakeService::Cancel(grpc::ServerContext* context,
+                                 const v1::CancelRequest* request,
+                                 v1::CancelResponse*) {
+  Keep(*context, {"Cancel", request->request_id(), 0, {}});
+  return status;
+}
+
+void FakeService::Keep(const grpc::ServerContext& context, Call call) {
+  const auto [begin, end] =
+      context.client_metadata().equal_range("x-qkscope-replica");
+  for (auto it = begin; it != end; ++it) {
+    call.replicas.emplace_back(it->second.data(), it->second.size());
+  }
+  std::lock_guard<std::mutex> lock(mutex_);
+  calls_.push_back(std::move(call));
+}
+
+grpc::Status FakeService::PlayFrom(
+    grpc::ServerContext* context, int64_t from_seq,
+    grpc::ServerWriter<v1::AnalyzeEvent>* writer) {
+  std::vector<v1::AnalyzeEvent> sent;
+  for (const v1::AnalyzeEvent& event : events) {
+    if (event.seq() >= from_seq) sent.push_back(event);
+  }
+  if (answers.empty()) return Play(context, std::move(sent), writer);
+  const Answer answer = answers.front();
+  answers.pop_front();
+  for (int i = 0; i < answer.events; ++i) writer->Write(sent[i]);
+  return answer.status;
+}
+
+std::vector<FakeService::Call> FakeService::calls() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return calls_;
+}
+
+void FakeService::SetServing(bool serving) {
+  server_->GetHealthCheckService()->SetServingStatus(serving);
 }
 
 std::vector<int> FakeService::score_calls() {
@@ -91,6 +139,7 @@ grpc::Status FakeService::AnalyzeMany(
 grpc::Status FakeService::GetServerInfo(grpc::ServerContext*,
                                         const v1::GetServerInfoRequest*,
                                         v1::ServerInfo* response) {
+  response->set_replica(replica);
   v1::BackendInfo* backend = response->add_backends();
   backend->set_name("cpu");
   backend->set_device("a fake");

@@ -4,6 +4,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -26,6 +27,13 @@ class FakeService : public qkscope::v1::Analysis::Service {
   // call still runs.
   std::vector<qkscope::v1::AnalyzeEvent> events;
   grpc::Status status;
+  // What the next calls of Analyze and GetResult do instead, one entry each:
+  // they send so many events and end with this status.
+  struct Answer {
+    int events = 0;
+    grpc::Status status;
+  };
+  std::deque<Answer> answers;
   // Analyze waits for its cancellation after the events.
   bool hang = false;
 
@@ -34,6 +42,8 @@ class FakeService : public qkscope::v1::Analysis::Service {
   // Tokenize and ListModels answer with at most so many entries.
   int entries_per_answer = 1000;
   int models = 1;
+  // ServerInfo.replica.
+  std::string replica;
 
   // What AnalyzeMany sends once it has read all prompts.
   std::vector<qkscope::v1::AnalyzeManyEvent> many_events;
@@ -41,6 +51,17 @@ class FakeService : public qkscope::v1::Analysis::Service {
   // These return the requests and headers of the last call.
   qkscope::v1::AnalyzeRequest last_request();
   std::string last_authorization();
+  // Each call of Analyze, GetResult and Cancel: its method, id and first event,
+  // and the values of the header x-qkscope-replica.
+  struct Call {
+    std::string method;
+    std::string request_id;
+    int64_t from_seq = 0;
+    std::vector<std::string> replicas;
+  };
+  std::vector<Call> calls();
+  // Whether health says SERVING; it does at first.
+  void SetServing(bool serving);
   std::vector<qkscope::v1::AnalyzeManyRequest> last_many_requests();
   // Returns the number of pairs of each call of Score.
   std::vector<int> score_calls();
@@ -48,6 +69,13 @@ class FakeService : public qkscope::v1::Analysis::Service {
   grpc::Status Analyze(
       grpc::ServerContext* context, const qkscope::v1::AnalyzeRequest* request,
       grpc::ServerWriter<qkscope::v1::AnalyzeEvent>* writer) override;
+  grpc::Status GetResult(
+      grpc::ServerContext* context,
+      const qkscope::v1::GetResultRequest* request,
+      grpc::ServerWriter<qkscope::v1::AnalyzeEvent>* writer) override;
+  grpc::Status Cancel(grpc::ServerContext* context,
+                      const qkscope::v1::CancelRequest* request,
+                      qkscope::v1::CancelResponse* response) override;
   grpc::Status AnalyzeMany(
       grpc::ServerContext* context,
       grpc::ServerReaderWriter<qkscope::v1::AnalyzeManyEvent,
@@ -78,9 +106,14 @@ class FakeService : public qkscope::v1::Analysis::Service {
   grpc::Status Play(grpc::ServerContext* context, std::vector<Event> sent,
                     Writer* writer) const;
 
+  void Keep(const grpc::ServerContext& context, Call call);
+  grpc::Status PlayFrom(grpc::ServerContext* context, int64_t from_seq,
+                        grpc::ServerWriter<qkscope::v1::AnalyzeEvent>* writer);
+
   std::mutex mutex_;
   qkscope::v1::AnalyzeRequest last_request_;
   std::string last_authorization_;
+  std::vector<Call> calls_;
   std::vector<qkscope::v1::AnalyzeManyRequest> last_many_requests_;
   std::vector<int> score_calls_;
   std::string address_;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "engine/base/sha256.h"
 #include "gmock/gmock.h"
@@ -289,6 +290,17 @@ TEST(TraceParentTest, OnlyWhatTheRecommendationAllows) {
         "00-" + trace.substr(1) + "-" + parent + "-011",
         "0x-" + trace + "-" + parent + "-01"}) {
     EXPECT_FALSE(ParseTraceParent(bad).has_value()) << bad;
+  }
+}
+
+TEST(TraceParentTest, TheLowestFlagSaysWhetherItIsSampled) {
+  const std::string ids =
+      "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-";
+  for (int flags = 0; flags < 256; ++flags) {
+    const std::string header = ids + absl::StrFormat("%02x", flags);
+    const auto parsed = ParseTraceParent(header);
+    ASSERT_TRUE(parsed.has_value()) << header;
+    EXPECT_EQ(parsed->sampled, (flags & 1) != 0) << header;
   }
 }
 

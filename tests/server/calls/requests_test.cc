@@ -35,8 +35,9 @@ class RequestsTest : public ServerTest {
     server_.reset();
   }
 
-  void Start() {
+  void Start(const std::string& replica = "") {
     ServerOptions options = TinyOptions();
+    options.replica = replica;
     options.spool.emplace();
     options.spool->directory = root_ / "spool";
     options.access.users = {Entry("ada", UserRole::kUser),
@@ -402,6 +403,59 @@ TEST_F(RequestsTest, ResultsOutliveTheServer) {
   EXPECT_EQ(Payloads(before).size(), 6u);
   EXPECT_EQ(Payloads(after), Payloads(before));
   EXPECT_NE(after.finished(), nullptr);
+}
+
+TEST_F(RequestsTest, IdsEndInTheReplicasName) {
+  Start("gpu-7");
+  const std::string request = "model: 'tiny' " + Tokens(3);
+  auto context = As("ada");
+  const Analysis kept =
+      Read(stub_
+               ->Analyze(context.get(),
+                         Parse<pb::AnalyzeRequest>(request + " detach: true"))
+               .get());
+  ASSERT_EQ(kept.events.size(), 1u);
+  const std::string id = kept.events[0].accepted().request_id();
+  EXPECT_THAT(id, ::testing::MatchesRegex("[0-9a-f]{16}-gpu-7"));
+  const auto& trailers = context->GetServerTrailingMetadata();
+  const auto sent = trailers.find("x-qkscope-request-id");
+  ASSERT_NE(sent, trailers.end());
+  EXPECT_EQ(std::string(sent->second.data(), sent->second.size()), id);
+  EXPECT_TRUE(GetResult("ada", id).status.ok());
+  EXPECT_EQ(List("ada")[0].request_id(), id);
+  // The digits alone are another id.
+  EXPECT_EQ(GetResult("ada", id.substr(0, 16)).status.error_code(),
+            StatusCode::NOT_FOUND);
+  bool was_running = false;
+  EXPECT_TRUE(Cancel("ada", id, &was_running).ok());
+  EXPECT_EQ(GetResult("ada", id).status.error_code(), StatusCode::NOT_FOUND);
+  pb::ServerInfo info;
+  EXPECT_TRUE(stub_->GetServerInfo(As("ada").get(), {}, &info).ok());
+  EXPECT_EQ(info.replica(), "gpu-7");
+}
+
+TEST_F(RequestsTest, ResultsOutliveAChangeOfTheReplicasName) {
+  std::vector<std::string> ids;
+  std::vector<Analysis> before;
+  for (const char* name : {"", "a", "b-2"}) {
+    Start(name);
+    const Analysis detached =
+        AnalyzeAs("ada", "model: 'tiny' " + Tokens(9) + " detach: true");
+    ASSERT_EQ(detached.events.size(), 1u);
+    ids.push_back(detached.events[0].accepted().request_id());
+    before.push_back(GetResult("ada", ids.back()));
+    ASSERT_TRUE(before.back().status.ok());
+    for (size_t i = 0; i < ids.size(); ++i) {
+      const Analysis after = GetResult("ada", ids[i]);
+      ASSERT_TRUE(after.status.ok()) << after.status.error_message();
+      EXPECT_EQ(Payloads(after).size(), 6u);
+      EXPECT_EQ(Payloads(after), Payloads(before[i]));
+    }
+    server_.reset();
+  }
+  EXPECT_EQ(ids[0].size(), 16u);
+  EXPECT_EQ(ids[1].substr(16), "-a");
+  EXPECT_EQ(ids[2].substr(16), "-b-2");
 }
 
 }  // namespace

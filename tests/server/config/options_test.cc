@@ -36,7 +36,8 @@ TEST(ConfigTest, GoodFile) {
       keepalive_timeout_s: 9
       reflection: false
       log_level: "warn"
-      check_weights: "fail")",
+      check_weights: "fail"
+      replica: "gpu-7")",
                                   "q.conf");
   ASSERT_TRUE(config.ok()) << config.status().message();
   const auto options = OptionsFromConfig(*config, "q.conf");
@@ -55,6 +56,7 @@ TEST(ConfigTest, GoodFile) {
   EXPECT_EQ(options->reflection, false);
   EXPECT_EQ(options->log_level, LogLevel::kWarn);
   EXPECT_EQ(options->check_weights, WeightCheck::kFail);
+  EXPECT_EQ(options->replica, "gpu-7");
 }
 
 TEST(ConfigTest, BadFilesNameLineKeyAndValue) {
@@ -98,6 +100,12 @@ TEST(ConfigTest, BadValuesNameKeyAndValue) {
             "q.conf: limits.max_buffered_bytes: must be > 0, got -5");
   EXPECT_EQ(ConfigError("threads: 0"),
             "q.conf: threads: must be in [1, 1024], got 0");
+  for (const char* name : {"", "-a", "a-", "A", "a.b", "a_b", "a b"}) {
+    EXPECT_EQ(ConfigError(absl::StrCat("replica: '", name, "'")),
+              absl::StrCat("q.conf: replica: must be [a-z0-9-]{1,63}, without "
+                           "- at an end, got '",
+                           name, "'"));
+  }
   EXPECT_EQ(ConfigError("shutdown_grace_s: -1"),
             "q.conf: shutdown_grace_s: must be in [0, 86400], got -1");
   EXPECT_EQ(ConfigError("keepalive_s: 0"),
@@ -325,11 +333,12 @@ std::string FlagError(const std::vector<std::string>& arguments) {
 }
 
 TEST(FlagsTest, GoodFlags) {
-  const auto flags = ParseFlags(
-      {"--model", "a=/m/a,b.gguf,compute=bf16", "--model=b=x",
-       "--listen=127.0.0.1:0", "--threads", "2", "--backend=cpu",
-       "--check-config", "--users-file", "u", "--allow-anonymous-network",
-       "--behind-proxy", "--tls-cert=c", "--tls-key=k", "--tls-client-ca=a"});
+  const auto flags =
+      ParseFlags({"--model", "a=/m/a,b.gguf,compute=bf16", "--model=b=x",
+                  "--listen=127.0.0.1:0", "--threads", "2", "--backend=cpu",
+                  "--check-config", "--users-file", "u",
+                  "--allow-anonymous-network", "--behind-proxy", "--tls-cert=c",
+                  "--tls-key=k", "--tls-client-ca=a", "--replica=b"});
   ASSERT_TRUE(flags.ok()) << flags.status().message();
   EXPECT_TRUE(flags->check_config);
   ASSERT_EQ(flags->config.models_size(), 2);
@@ -345,6 +354,7 @@ TEST(FlagsTest, GoodFlags) {
   EXPECT_EQ(flags->config.tls().certificate_file(), "c");
   EXPECT_EQ(flags->config.tls().key_file(), "k");
   EXPECT_EQ(flags->config.tls().client_ca_file(), "a");
+  EXPECT_EQ(flags->config.replica(), "b");
 }
 
 TEST(FlagsTest, BadFlags) {
@@ -364,9 +374,9 @@ TEST(FlagsTest, BadFlags) {
 }
 
 TEST(FlagsTest, OnlyModelsMayComeTwice) {
-  for (const char* name :
-       {"config", "listen", "metrics-listen", "users-file", "tls-cert",
-        "tls-key", "tls-client-ca", "spool", "log-level", "threads"}) {
+  for (const char* name : {"config", "listen", "metrics-listen", "users-file",
+                           "tls-cert", "tls-key", "tls-client-ca", "spool",
+                           "log-level", "threads", "replica"}) {
     const std::string flag = absl::StrCat("--", name);
     EXPECT_EQ(FlagError({flag, "1", flag + "=1"}), flag + " is given twice");
   }

@@ -6,9 +6,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 #include <string>
 #include <vector>
 
@@ -19,32 +19,16 @@
 #include "server/observe/device_metrics.h"
 #include "tests/server/await.h"
 #include "tests/server/observe/metric_samples.h"
+#include "tests/server/observe/promtool.h"
 #include "tests/server/server_testing.h"
 
 namespace qk {
 namespace {
 
 using testing::ParseSamples;
+using testing::Promtool;
 using testing::ServerTest;
 using testing::Tokens;
-
-std::string TempPath(const std::string& name) {
-  return ::testing::TempDir() + "/" + name + "." + std::to_string(getpid());
-}
-
-// Returns promtool's complaints; empty if there are none.
-std::string Promtool(const std::string& text) {
-  const std::string in = TempPath("metrics"), out = TempPath("promtool");
-  std::ofstream(in) << text;
-  const int rc = std::system(
-      ("promtool check metrics < " + in + " > " + out + " 2>&1").c_str());
-  std::ifstream file(out);
-  std::string said((std::istreambuf_iterator<char>(file)),
-                   std::istreambuf_iterator<char>());
-  std::remove(in.c_str());
-  std::remove(out.c_str());
-  return rc == 0 ? said : "exit " + std::to_string(rc) + ": " + said;
-}
 
 TEST(DeviceMetricsTest, AGaugeForEachValueThatThereIs) {
   DeviceReading reading;
@@ -70,6 +54,18 @@ TEST(DeviceMetricsTest, AGaugeForEachValueThatThereIs) {
   EXPECT_EQ(samples.at("qkscope_device_utilization_ratio" + device), 0.25);
   EXPECT_EQ(samples.at("qkscope_device_power_watts" + device), 312.5);
   EXPECT_EQ(samples.count("qkscope_device_temperature_celsius" + device), 0u);
+}
+
+TEST(ReplicaMetricsTest, AReplicaShowsItsName) {
+  Metrics::Options options;
+  options.version = "1";
+  const auto samples = [&] {
+    return ParseSamples(
+        prometheus::TextSerializer().Serialize(Metrics(options).Collect()));
+  };
+  EXPECT_EQ(samples().count("qkscope_replica_info{replica=\"\"}"), 0u);
+  options.replica = "gpu-7";
+  EXPECT_EQ(samples().at("qkscope_replica_info{replica=\"gpu-7\"}"), 1);
 }
 
 class MetricsTest : public ServerTest {
@@ -158,11 +154,6 @@ TEST_F(MetricsTest, CountsAddUpAndPromtoolIsSilent) {
   EXPECT_EQ(samples.at("qkscope_stream_reserved_bytes"), 0);
   EXPECT_EQ(samples.at("qkscope_queued_requests"), 0);
   EXPECT_EQ(samples.at("qkscope_running_requests"), 0);
-  // Only the undisrupted prompt counts.
-  EXPECT_EQ(
-      samples.at("qkscope_massive_frames_total{layer=\"1\",model=\"tiny\","
-                 "tensor=\"q\"}"),
-      1);
   EXPECT_EQ(text.find("no-such-model"), std::string::npos);
 }
 
@@ -182,36 +173,60 @@ TEST_F(MetricsTest, SlowScrapersDoNotHoldCalls) {
   EXPECT_EQ(samples["qkscope_rpc_started_total{method=\"Analyze\"}"], 10);
 }
 
-TEST(MetricsSeriesTest, StayBoundedWithManyModels) {
+// Everything that can be shown, with as many names as there can be: 60 models,
+// 500 users with budgets, every code of every method, a spool, TLS and a GPU.
+TEST(MetricsSeriesTest, StayBounded) {
+  SchedulerLoad load;
+  for (int i = 0; i < 500; ++i) {
+    load.users.push_back({.alias = "user" + std::to_string(i),
+                          .device_seconds = 1.0 + i,
+                          .budget_used = 0.5});
+  }
+  DeviceReading reading;
+  reading.memory_used_bytes = reading.memory_total_bytes = 1;
+  reading.utilization = reading.temperature_celsius = reading.power_watts = 1;
+  BytePool pool("bytes", 1);
+  const std::atomic<int64_t> buffered = 0;
   Metrics::Options options;
   options.version = "1";
+  options.replica = "r";
   options.methods = AnalysisService::Methods();
+  for (const std::string& method : AdminService::Methods()) {
+    options.methods.push_back(method);
+  }
+  options.read_device = [&] { return reading; };
+  options.sources = {
+      .state = [] { return ServiceSources::State(); },
+      .load = [&] { return load; },
+      .buffers = &pool,
+      .buffered = &buffered,
+      .kept = [] { return ServiceSources::Kept(); },
+      .connections = [] { return int64_t{1}; },
+      .connections_cut = [] { return int64_t{1}; },
+      .certificate_expiry = [] { return absl::UnixEpoch(); },
+      .log_dropped = [] { return int64_t{1}; },
+  };
   Metrics metrics(options);
   for (int i = 0; i < 60; ++i) {
-    metrics.AddModel("model" + std::to_string(i), 80);
-  }
-  for (int i = 0; i < 60; ++i) {
     const std::string model = "model" + std::to_string(i);
+    metrics.AddModel(model);
     metrics.CountTokens(model, 1, 1);
-    for (int layer = 0; layer < 80; ++layer) {
-      for (HookPoint point :
-           {HookPoint::kRotQ, HookPoint::kRotK, HookPoint::kV}) {
-        LayerFrame frame;
-        frame.layer = layer;
-        frame.point = point;
-        frame.statistics.emplace();
-        metrics.AddLayerStatistics(model, frame);
-      }
-    }
+    metrics.CountNonFinite(model, 1);
   }
   for (const std::string& method : options.methods) {
     for (int code = 0; code <= 16; ++code) {
       metrics.RpcHandled(method, static_cast<grpc::StatusCode>(code), 1);
     }
   }
+  metrics.ObservePhases({1, {1, 1, 1, 1}, 1});
   const std::string text =
       prometheus::TextSerializer().Serialize(metrics.Collect());
-  EXPECT_LE(ParseSamples(text).size(), 2000u);
+  const auto samples = ParseSamples(text);
+  std::printf("at most %zu series\n", samples.size());
+  EXPECT_LE(samples.size(), 2000u);
+  EXPECT_EQ(samples.at("qkscope_prompt_tokens_total{model=\"other\"}"), 10);
+  EXPECT_EQ(samples.count("qkscope_prompt_tokens_total{model=\"model50\"}"),
+            0u);
   EXPECT_EQ(Promtool(text), "");
 }
 

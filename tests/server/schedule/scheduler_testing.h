@@ -175,10 +175,14 @@ class FakeRun : public Run {
     }
   }
   void AfterPass(absl::Span<Sequence* const> ran, const absl::Status& status,
-                 double) override {
+                 double seconds) override {
     {
       std::lock_guard<std::mutex> lock(outcome_->mutex);
       ++outcome_->passes;
+    }
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      times_.prefill += seconds;
     }
     for (Sequence* sequence : ran) {
       for (size_t i = 0; i < sequences_.size(); ++i) {
@@ -196,6 +200,10 @@ class FakeRun : public Run {
     if (--tiles_left_ == 0) FinishWhenDone(absl::OkStatus());
   }
   double compare_seconds() override { return 1e-6 * tiles_run_; }
+  RunTimes times() const override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return times_;
+  }
   void Cancel(absl::Status reason) override {
     std::lock_guard<std::mutex> lock(mutex_);
     if (!reason_.ok()) return;
@@ -235,21 +243,23 @@ class FakeRun : public Run {
   int tiles_run_ = 0;
   bool compared_ = false;
   bool finished_ = false;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   absl::Status reason_;
+  RunTimes times_;
   std::atomic<bool> cancelled_ = false;
 };
 
 class NullObserver : public SchedulerObserver {
  public:
-  void OnPass(const Model&, int rows, int, double,
-              const absl::Status&) override {
-    rows_of_passes.push_back(rows);
+  void OnPass(const PassReport& pass) override {
+    rows_of_passes.push_back(pass.rows);
+    most_rows_of_passes.push_back(pass.most_rows);
   }
   void OnQueue(int, int) override {}
   void OnCancelled(double seconds) override { cancelled.push_back(seconds); }
 
   std::vector<int> rows_of_passes;
+  std::vector<int> most_rows_of_passes;
   std::vector<double> cancelled;  // seconds to idle
 };
 
