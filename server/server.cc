@@ -115,8 +115,8 @@ absl::Status Server::Start(Log* log) {
   };
   activations.on_bad_baseline = [log](const std::string& model,
                                       const absl::Status& reason) {
-    log->Warn("baseline_not_used", {{"model", model},
-                                    {"reason", std::string(reason.message())}});
+    log->Warn("baseline_not_used",
+              {{"model", model}, {"reason", std::string(reason.message())}});
   };
   if (const std::string& folder = options_.activations.baseline_dir;
       !folder.empty()) {
@@ -206,9 +206,9 @@ void Server::MakeServices(Log* log) {
           },
   };
   service_ = std::make_unique<AnalysisService>(&core_);
-  admin_service_ = std::make_unique<AdminService>(
-      &core_.call, &description_, models_.get(), access_.get(),
-      activations_.get());
+  admin_service_ =
+      std::make_unique<AdminService>(&core_.call, &description_, models_.get(),
+                                     access_.get(), activations_.get());
 }
 
 absl::Status Server::DescribeModels(Log* log) {

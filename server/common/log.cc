@@ -78,8 +78,9 @@ Log* library_log ABSL_GUARDED_BY(library_mutex) = nullptr;
 // the process.
 std::atomic<const std::atomic<int64_t>*> last_words{nullptr};
 
-// Makes only async-signal-safe calls; the writer's thread does the work.
-// Returning ends the process.
+// Makes only async-signal-safe calls; the writer's thread does the work. The
+// signal may come from outside, as that of systemd's watchdog does: then only
+// its second delivery, after this handler, ends the process.
 void OnAbort(int) {
   constexpr timespec kMoment = {0, 1'000'000};
   constexpr int kMoments = 200;
@@ -87,6 +88,7 @@ void OnAbort(int) {
   for (int i = 0; i < kMoments && waiting != nullptr && *waiting > 0; ++i) {
     nanosleep(&kMoment, nullptr);
   }
+  raise(SIGABRT);
 }
 
 void WriteGrpcLog(gpr_log_func_args* args) {

@@ -1,6 +1,9 @@
 // Tests the log's lines, and that an abort does not lose the last ones.
 #include "server/common/log.h"
 
+#include <signal.h>
+#include <unistd.h>
+
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
@@ -27,6 +30,21 @@ TEST(LogDeathTest, R30_AnAbortDoesNotLoseTheLastLines) {
         std::abort();
       },
       "last_words");
+}
+
+// As systemd's watchdog does it.
+TEST(LogDeathTest, R30_AnAbortFromOutsideEndsTheProcess) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      {
+        Log log(LogLevel::kInfo);
+        log.KeepLastWords();
+        log.Error("last_words", {});
+        kill(getpid(), SIGABRT);
+        // The signal may be another thread's to take.
+        for (;;) pause();
+      },
+      ::testing::KilledBySignal(SIGABRT), "last_words");
 }
 
 TEST(LogTest, R30_LinesOfALevelAreJson) {
