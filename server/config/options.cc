@@ -333,6 +333,10 @@ absl::Status SetMachine(const ServerConfig& config, const Checker& check,
 
 absl::Status SetActivations(const ServerConfig& config, const Checker& check,
                             ActivationOptions* out) {
+  if (config.has_baseline_dir() && config.baseline_dir().empty()) {
+    return check.Bad("baseline_dir", "must not be empty");
+  }
+  out->baseline_dir = config.baseline_dir();
   out->sampling = config.activation_sampling();
   if (!(out->sampling >= 0 && out->sampling <= 1)) {
     return check.Bad("activation_sampling",

@@ -124,7 +124,8 @@ absl::Status ModelManager::CheckFinite(const std::string& name,
 void ModelManager::SetReady(const std::string& name,
                             const std::shared_ptr<const Model>& model) {
   ReportLoaded(name, model, parts_.metrics);
-  parts_.activations->ModelLoaded(name, model.get(), model->config());
+  parts_.activations->ModelLoaded(name, model.get(), model->config(),
+                                  model->weights_sha256());
   parts_.log->Info("model_ready", {{"model", name},
                                    {"seconds", model->load_seconds()},
                                    {"host_bytes", model->host_bytes()},

@@ -160,6 +160,11 @@ TEST(HeatMapTest, EachCellHasItsPlaceAndColour) {
   EXPECT_THAT(svg, HasSubstr("<path class=\"cx\" d=\"M1 0h1\"/>"));
   EXPECT_THAT(svg, HasSubstr("<path class=\"c8\" d=\"M1 1h1\"/>"));
   EXPECT_EQ(Count(svg, "<path class=\"c"), 4u);
+  // The newest takes the last of the columns.
+  EXPECT_THAT(
+      svg, HasSubstr(absl::StrCat(
+               "translate(",
+               kHeatLeft + kHeatColumn * (RecentActivations::kPrompts - 3))));
   EXPECT_EQ(Count(svg, "class=\"mark\""), 1u);
   EXPECT_THAT(svg, HasSubstr("from 0 to 200, most in layer 1\""));
 }
