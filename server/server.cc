@@ -113,6 +113,15 @@ absl::Status Server::Start(Log* log) {
   activations.on_non_finite = [this](const std::string& model, int64_t values) {
     metrics_->CountNonFinite(model, values);
   };
+  activations.on_bad_baseline = [log](const std::string& model,
+                                      const absl::Status& reason) {
+    log->Warn("baseline_not_used",
+              {{"model", model}, {"reason", std::string(reason.message())}});
+  };
+  if (const std::string& folder = options_.activations.baseline_dir;
+      !folder.empty()) {
+    QK_RETURN_IF_ERROR(BaselineFolder::Make(folder));
+  }
   activations_ = std::make_unique<ActivationMetrics>(std::move(activations));
   SchedulerOptions scheduler_options;
   scheduler_options.max_queued_requests = options_.limits.max_queued_requests;
@@ -197,8 +206,9 @@ void Server::MakeServices(Log* log) {
           },
   };
   service_ = std::make_unique<AnalysisService>(&core_);
-  admin_service_ = std::make_unique<AdminService>(&core_.call, &description_,
-                                                  models_.get(), access_.get());
+  admin_service_ =
+      std::make_unique<AdminService>(&core_.call, &description_, models_.get(),
+                                     access_.get(), activations_.get());
 }
 
 absl::Status Server::DescribeModels(Log* log) {

@@ -47,11 +47,11 @@ AnalysisClient::~AnalysisClient() = default;
 namespace {
 
 // Asks one server for all parts of a list, and returns them as one answer.
-template <typename Request, typename Response>
+template <typename Service, typename Request, typename Response>
 absl::StatusOr<Response> AllParts(
     Channels* channels, const CallOptions& options,
-    grpc::Status (v1::Analysis::Stub::*method)(grpc::ClientContext*,
-                                               const Request&, Response*),
+    grpc::Status (Service::*method)(grpc::ClientContext*, const Request&,
+                                    Response*),
     Request request) {
   Response all;
   std::shared_ptr<const ClientStubs> stubs;
@@ -252,6 +252,31 @@ absl::StatusOr<v1::ReloadConfigResponse> AnalysisClient::ReloadConfig(
     const CallOptions& options) {
   return ClientCall(channels_.get(), options)
       .Unary(&v1::ModelAdmin::Stub::ReloadConfig, v1::ReloadConfigRequest());
+}
+
+absl::StatusOr<v1::Baseline> AnalysisClient::SaveBaseline(
+    const std::string& model, const CallOptions& options) {
+  v1::SaveBaselineRequest request;
+  request.set_model(model);
+  return ClientCall(channels_.get(), options)
+      .Unary(&v1::ModelAdmin::Stub::SaveBaseline, request);
+}
+
+absl::StatusOr<v1::ListBaselinesResponse> AnalysisClient::ListBaselines(
+    const std::string& model, const CallOptions& options) {
+  v1::ListBaselinesRequest request;
+  request.set_model(model);
+  return AllParts(channels_.get(), options,
+                  &v1::ModelAdmin::Stub::ListBaselines, std::move(request));
+}
+
+absl::Status AnalysisClient::RemoveBaseline(const std::string& model,
+                                            const CallOptions& options) {
+  v1::RemoveBaselineRequest request;
+  request.set_model(model);
+  return ClientCall(channels_.get(), options)
+      .Unary(&v1::ModelAdmin::Stub::RemoveBaseline, request)
+      .status();
 }
 
 absl::Status AnalysisClient::CheckHealth(const std::string& model,

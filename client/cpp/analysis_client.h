@@ -189,6 +189,16 @@ class AnalysisClient {
   absl::StatusOr<qkscope::v1::ReloadConfigResponse> ReloadConfig(
       const CallOptions& options = {});
 
+  // Makes the mean of what the model has shown its baseline. AnalyzeMany with
+  // AnalyzeManySpec::save_baseline makes one of chosen prompts.
+  absl::StatusOr<qkscope::v1::Baseline> SaveBaseline(
+      const std::string& model, const CallOptions& options = {});
+  // Returns the whole list; `model`: empty for all.
+  absl::StatusOr<qkscope::v1::ListBaselinesResponse> ListBaselines(
+      const std::string& model, const CallOptions& options = {});
+  absl::Status RemoveBaseline(const std::string& model,
+                              const CallOptions& options = {});
+
   // Calls grpc.health.v1. OK: the server, or the named model, is serving.
   // UNAVAILABLE: it is not. NOT_FOUND: the server does not know the name.
   absl::Status CheckHealth(const std::string& model,

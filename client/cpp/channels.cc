@@ -154,7 +154,7 @@ class ListedChannels : public Channels {
         chosen->begin(),
         chosen->begin() + static_cast<ptrdiff_t>(turn_++ % chosen->size()),
         chosen->end());
-    return *std::move(chosen);
+    return std::move(*chosen);
   }
 
   // Reads the list again if it may have changed. If that fails, what was read
@@ -163,7 +163,9 @@ class ListedChannels : public Channels {
     const absl::Time now = MonotonicNow();
     if (now - read_ < kListAge) return absl::OkStatus();
     const auto servers = ReadServerList(path_);
-    if (!servers.ok()) return known_ ? absl::OkStatus() : servers.status();
+    if (!servers.ok() && !known_) return servers.status();
+    read_ = now;
+    if (!servers.ok()) return absl::OkStatus();
     std::map<ListedServer, Stubs> channels;
     for (const ListedServer& server : *servers) {
       const auto known = channels_.find(server);
@@ -172,7 +174,6 @@ class ListedChannels : public Channels {
                              : Connect(options_, server.address, true);
     }
     channels_ = std::move(channels);
-    read_ = now;
     known_ = true;
     return absl::OkStatus();
   }

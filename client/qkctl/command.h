@@ -96,6 +96,7 @@ CommandDescription Describe(const Command& command);
 extern const Command kModelsCommand;
 extern const Command kAnalyzeCommand;
 extern const Command kAnalyzeManyCommand;
+extern const Command kBaselineCommand;
 extern const Command kCompareCommand;
 extern const Command kCompletionCommand;
 extern const Command kEstimateCommand;

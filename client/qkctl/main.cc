@@ -24,12 +24,13 @@ namespace qk::client {
 namespace {
 
 const Command* const kCommands[] = {
-    &kAnalyzeCommand,  &kAnalyzeManyCommand, &kCancelCommand,
-    &kCompareCommand,  &kCompletionCommand,  &kEstimateCommand,
-    &kGenerateCommand, &kHealthCommand,      &kModelCommand,
-    &kModelsCommand,   &kQueueCommand,       &kReplayCommand,
-    &kResultCommand,   &kScoreCommand,       &kTokenizeCommand,
-    &kTopCommand,      &kUsageCommand,       &kUserCommand};
+    &kAnalyzeCommand,  &kAnalyzeManyCommand, &kBaselineCommand,
+    &kCancelCommand,   &kCompareCommand,     &kCompletionCommand,
+    &kEstimateCommand, &kGenerateCommand,    &kHealthCommand,
+    &kModelCommand,    &kModelsCommand,      &kQueueCommand,
+    &kReplayCommand,   &kResultCommand,      &kScoreCommand,
+    &kTokenizeCommand, &kTopCommand,         &kUsageCommand,
+    &kUserCommand};
 
 std::string Help(const FlagSet& flags) {
   std::string help =

@@ -25,6 +25,13 @@ TENSORS = (("q", "after", "Q"), ("k", "after", "K"), ("v", "none", "V"))
 UPPER = "label_replace({}, \"tensor\", \"{}\", \"tensor\", \"{}\")"
 
 
+def _total(matchers, by=""):
+    """Massive entries of the last prompts, summed over layers and tensors; of
+    several servers the largest."""
+    each = f"max by (arm, layer, tensor, rope) ({MASSIVE}{{{matchers}}})"
+    return f"sum{by and f' by ({by})'} ({each})"
+
+
 def _tensors(expr):
     """The expression with tensors named Q, K and V."""
     for low, _, high in TENSORS:
@@ -47,7 +54,7 @@ def _now():
         stat("Massive entries",
              "In the last clean prompt, over the chosen layers and tensors: "
              "entries (head, dim) above 5 times the mean of their head.",
-             "short", query(f"sum({MASSIVE}{{@layers, {CLEAN}}})")),
+             "short", query(_total(f"@layers, {CLEAN}"))),
         stat("Largest ratio",
              "In the last clean prompt: the largest entry as a multiple of "
              "its head's mean.", "short",
@@ -109,7 +116,7 @@ def _arms():
               "kind. An arm is measured before its own rule acts in a layer: "
               "layer 0 is the same in all, and later layers show what the "
               "rules of the layers before them did.", "short",
-              query(f"sum by (arm) ({MASSIVE}{{@layers, {SEEN}}})", "{{arm}}"),
+              query(_total(f"@layers, {SEEN}", "arm"), "{{arm}}"),
               coloured=kinds, interval=EVERY),
         lines("Largest ratio, by kind of arm",
               "The largest entry as a multiple of its head's mean. A "
@@ -129,17 +136,17 @@ def _arms():
              "For each layer, clean's massive entries less those of the last "
              "disrupted prompt, over the chosen tensors. Below 0, the "
              "disruption made more of them.", "short",
-             last(f"sum by (layer) ({MASSIVE}{{@layers, {CLEAN}}}) - "
-                  f"sum by (layer) ({MASSIVE}{{@layers, {SEEN}, "
-                  'arm="disrupted"})', "{{layer}}"), upright=True, low=None,
+             last(_total(f"@layers, {CLEAN}", "layer") + " - "
+                  + _total(f'@layers, {SEEN}, arm="disrupted"', "layer"),
+                  "{{layer}}"), upright=True, low=None,
              size=(12, 7)),
         bars("Massive entries that a control removes, by layer",
              "For each layer, clean's massive entries less those of the last "
              "control. If this looks like the panel beside it, the "
              "disruption's effect is not about massive values.", "short",
-             last(f"sum by (layer) ({MASSIVE}{{@layers, {CLEAN}}}) - "
-                  f"sum by (layer) ({MASSIVE}{{@layers, {SEEN}, "
-                  'arm="control"})', "{{layer}}"), upright=True, low=None,
+             last(_total(f"@layers, {CLEAN}", "layer") + " - "
+                  + _total(f'@layers, {SEEN}, arm="control"', "layer"),
+                  "{{layer}}"), upright=True, low=None,
              size=(12, 7)),
     ]
 
@@ -151,8 +158,8 @@ def _rope():
               "In Q and K of the last clean prompt that captured both. RoPE "
               "turns pairs of dims, and norms over tokens hardly change where "
               "it turns slowly.", "short",
-              query(_tensors(f"sum by (tensor, rope) ({MASSIVE}{{@layers, "
-                             f"{both}}})"), "{{tensor}} {{rope}}"),
+              query(_tensors(_total(f"@layers, {both}", "tensor, rope")),
+                    "{{tensor}} {{rope}}"),
               interval=EVERY),
         lines("Largest ratio before and after RoPE",
               "Far less after than before: the massive dims are among those "
@@ -207,12 +214,12 @@ def _drift():
              "short", query("max(qkscope_activation_baseline_prompts{@model})"),
              nothing="no baseline", steps=[(None, "orange"), (10, "green")],
              size=(8, 10), graph=False),
-        lines("Values that are not finite, by layer",
-              "NaN and infinite entries of the last prompt, layers that have "
-              "any. The first layer is where they begin.", "short",
-              query("sum by (layer) (qkscope_activation_non_finite_values"
-                    "{@layers})", "{{layer}}"), size=(12, 8),
-              alerts=["QkscopeNonFiniteActivations"], interval=EVERY),
+        bars("Values that are not finite, by layer",
+             "NaN and infinite entries of the last prompt, over all arms. The "
+             "first layer that has any is where they begin.", "short",
+             last("sum by (layer) (qkscope_activation_non_finite_values"
+                  "{@layers})", "{{layer}}"), size=(12, 8), upright=True,
+             steps=[(1, "red")], alerts=["QkscopeNonFiniteActivations"]),
         lines("Prompts measured, by source",
               "Per second: prompts of analyses, and those of Score and "
               "Generate that activation_sampling took.", "cps",

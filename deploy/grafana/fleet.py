@@ -72,7 +72,7 @@ def _servers():
                      ["replica"]),
                     ("max by (instance, version, backend) "
                      "(qkscope_build_info{@})", ["version", "backend"])],
-              size=(24, 7), alerts=["QkscopeNotServing"]),
+              size=(24, 6), alerts=["QkscopeNotServing"]),
         lines("Scraped", "1 while Prometheus gets an answer from the server's "
               "metrics port, else 0.", "short",
               query(f"min by (instance) ({UP})", "{{instance}}"), top=1,
@@ -139,15 +139,15 @@ def _devices():
                    "qkscope_device_memory_used_bytes{@} / "
                    "qkscope_device_memory_bytes{@})",
                    "{{instance}} {{device}}"),
-             steps=[(0.9, "orange"), (0.95, "red")], high=1, size=(6, 8),
+             steps=[(0.9, "orange"), (0.95, "red")], high=1, size=(6, 6),
              alerts=["QkscopeDeviceMemory"]),
         lines("GPUs busy", "Share of the time in which a kernel ran.",
-              "percentunit", gpu("utilization_ratio"), top=1, size=(6, 8)),
+              "percentunit", gpu("utilization_ratio"), top=1, size=(6, 6)),
         lines("Temperature of GPUs", "Above some 85 degrees, GPUs slow down: "
               "look at fans and air.", "celsius", gpu("temperature_celsius"),
-              steps=[(85, "red")], size=(6, 8)),
+              steps=[(85, "red")], size=(6, 6)),
         lines("Power of GPUs", "Watts that each GPU draws.", "watt",
-              gpu("power_watts"), size=(6, 8)),
+              gpu("power_watts"), size=(6, 6)),
     ]
 
 

@@ -112,7 +112,8 @@ def _layers():
     columns.append((
         "Drift", "short",
         'max by (layer) (qkscope_activation_drift_ratio{@model, '
-        'layer=~"$layer", tensor=~"$tensor"})', [(None, "text"), (0.15, "red")]))
+        'layer=~"$layer", tensor=~"$tensor"})',
+        [(None, "text"), (0.15, "red")]))
     return [
         table("Layers of the last clean prompt",
               "Massive entries (above 5 times the mean of their head), the "

@@ -165,12 +165,14 @@ def heatmap(title, text, unit, target, row_unit="none", size=(8, 10), high=None,
                     decimals)
     if interval:
         panel = panel.interval(interval)
-    # Zero is a value as any other: only what is missing stays empty.
+    # Zero is a value as any other, but in the buckets of a histogram, where
+    # most are empty.
+    hidden = 0 if target.build().format_val == p.PromQueryFormat.HEATMAP else -1
     return (panel.calculate(False).color(colours).cell_gap(0)
             .y_axis(heat.YAxisConfig().unit(row_unit).reverse(False)
                     .axis_placement(c.AxisPlacement.LEFT))
             .cell_values(heat.CellValues().unit(unit))
-            .filter_values(heat.FilterValueRange().le(-1)))
+            .filter_values(heat.FilterValueRange().le(hidden)))
 
 
 def table(title, text, key, columns, size=(24, 8), alerts=(), info=(),

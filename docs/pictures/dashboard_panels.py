@@ -1,12 +1,13 @@
-"""The kinds of panels that dashboards.py draws, and how values are written."""
+"""The kinds of panels that dashboards.py draws."""
 
-import math
 import re
 import time
 
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from dashboard_units import Ticks, written
 
 PAGE, EDGE, INK, GREY = "#F4F5F5", "#D8D9DB", "#24292E", "#6E7278"
 # What the variables are, besides "All".
@@ -37,55 +38,6 @@ class Place:
         return self.figure.text(
             (self.box[0] + x) / self.width,
             1 - (self.box[1] + y) / self.height, text, **style)
-
-
-def _scaled(value, units, base, digits=3):
-    size = abs(value)
-    step = 0
-    while step < len(units) - 1 and size >= base:
-        size /= base
-        step += 1
-    shown = math.copysign(size, value) if value else 0
-    text = f"{shown:.{digits}g}" if abs(shown) < 1000 else f"{shown:.0f}"
-    return text + units[step]
-
-
-def _seconds(value):
-    if value == 0:
-        return "0 s"
-    if abs(value) < 1e-3:
-        return f"{value * 1e6:.3g} µs"
-    if abs(value) < 1:
-        return f"{value * 1e3:.3g} ms"
-    if abs(value) < 60:
-        return f"{value:.3g} s"
-    if abs(value) < 3600:
-        return f"{value / 60:.3g} min"
-    if abs(value) < 86400:
-        return f"{value / 3600:.3g} h"
-    return f"{value / 86400:.3g} d"
-
-
-def written(value, unit, decimals=None):
-    """The value as Grafana would write it, more or less."""
-    if value is None or math.isnan(value):
-        return ""
-    if unit == "bool_yes_no":
-        return "Yes" if value else "No"
-    if unit in ("s", "dtdurations"):
-        return _seconds(value)
-    if unit == "percentunit":
-        places = decimals if decimals is not None else 1
-        return f"{value * 100:.{places}f} %".replace(".0 %", " %")
-    if unit in ("bytes", "Bps"):
-        return _scaled(value, [" B", " KiB", " MiB", " GiB", " TiB"], 1024) + (
-            "/s" if unit == "Bps" else "")
-    number = (f"{value:.{decimals}f}" if decimals is not None and
-              abs(value) < 1000 else _scaled(value, ["", " K", " M", " G"],
-                                             1000))
-    suffix = {"reqps": " req/s", "cps": " /s", "ops": " /s", "celsius": " °C",
-              "watt": " W"}
-    return number + suffix.get(unit, "")
 
 
 def coloured(value, panel_or_steps):
@@ -167,7 +119,8 @@ def _legend(place, entries):
     """Names below the plot, as many lines as they need; returns the height."""
     x, y, lines = 12, place.box[3] - 14, [[]]
     for name, colour in entries:
-        width = 26 + 5.6 * len(name)
+        capitals = sum(letter.isupper() for letter in name)
+        width = 28 + 5.8 * len(name) + 1.6 * capitals
         if x + width > place.box[2] and lines[-1]:
             lines.append([])
             x = 12
@@ -228,7 +181,7 @@ def draw_timeseries(place, panel, answers):
     axes.set_ylim(0, top)
     axes.grid(axis="y", color="#ECEDEE", linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(Ticks(unit))
     axes.yaxis.set_major_formatter(
         FuncFormatter(lambda value, _: written(value, unit)))
     _time_axis(axes, grid[0], grid[-1] if len(grid) > 1 else grid[0] + 1)
@@ -313,6 +266,7 @@ def draw_heatmap(place, panel, answers):
     names, grid, cells = _rows_of_heatmap(panel, answers)
     options = panel["options"]
     axes = place.axes(48, 36, 66, 26)
+    cells = np.where(cells <= options["filterValues"]["le"], np.nan, cells)
     high = options["color"].get("max") or np.nanmax(cells) or 1
     step = np.median(np.diff(grid)) if len(grid) > 1 else 1
     image = axes.imshow(
@@ -374,9 +328,8 @@ def draw_table(place, panel, answers):
     for at, row in enumerate(rows, 1):
         y = 34 + line * at
         axes = place.axes(12, y, 12, place.box[3] - y - 1)
-        axes.set_facecolor("#E4E5E7")
-        axes.set_xticks([])
-        axes.set_yticks([])
+        axes.axhline(0.5, color="#E4E5E7", linewidth=1)
+        axes.axis("off")
         for number, value in enumerate(row):
             style = styles.get(titles[number], {})
             text, colour = value or "", INK

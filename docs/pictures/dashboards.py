@@ -70,8 +70,8 @@ def draw(name, answers, file):
             answers[f"{name}/{panel['title']}"])
     figure.savefig(file, dpi=DPI, facecolor=figure.get_facecolor())
     plt.close(figure)
-    # Few colours are enough, and make a small file.
-    Image.open(file).convert("RGB").quantize(128).save(file, optimize=True)
+    # So many colours are enough, and make a small file.
+    Image.open(file).convert("RGB").quantize(256).save(file, optimize=True)
 
 
 def main():

@@ -9,7 +9,7 @@
 #include "engine/types/results.h"
 #include "engine/types/spec.h"
 #include "server/calls/server_core.h"
-#include "server/observe/activation_metrics.h"
+#include "server/observe/activation_run.h"
 
 namespace qk {
 

@@ -18,12 +18,20 @@ class AdminService final
     : public pb::ModelAdmin::WithRawCallbackMethod_LoadModel<
           pb::ModelAdmin::WithRawCallbackMethod_UnloadModel<
               pb::ModelAdmin::WithRawCallbackMethod_ReloadConfig<
-                  pb::ModelAdmin::Service>>> {
+                  pb::ModelAdmin::WithRawCallbackMethod_SaveBaseline<
+                      pb::ModelAdmin::WithRawCallbackMethod_ListBaselines<
+                          pb::ModelAdmin::WithRawCallbackMethod_RemoveBaseline<
+                              pb::ModelAdmin::Service>>>>>> {
  public:
-  // All four must outlive the service.
+  // All must outlive the service.
   AdminService(const CallParts* parts, const ServerDescription* server,
-               ModelManager* models, Access* access)
-      : parts_(parts), server_(server), models_(models), access_(access) {}
+               ModelManager* models, Access* access,
+               ActivationMetrics* activations)
+      : parts_(parts),
+        server_(server),
+        models_(models),
+        access_(access),
+        activations_(activations) {}
 
   // The names of the RPCs, for the metrics.
   static std::vector<std::string> Methods();
@@ -38,12 +46,23 @@ class AdminService final
   grpc::ServerUnaryReactor* ReloadConfig(Context* context,
                                          const grpc::ByteBuffer* bytes,
                                          grpc::ByteBuffer* response) override;
+  // These are in baseline_requests.cc.
+  grpc::ServerUnaryReactor* SaveBaseline(Context* context,
+                                         const grpc::ByteBuffer* bytes,
+                                         grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* ListBaselines(Context* context,
+                                          const grpc::ByteBuffer* bytes,
+                                          grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* RemoveBaseline(Context* context,
+                                           const grpc::ByteBuffer* bytes,
+                                           grpc::ByteBuffer* response) override;
 
  private:
   const CallParts* const parts_;
   const ServerDescription* const server_;
   ModelManager* const models_;
   Access* const access_;
+  ActivationMetrics* const activations_;
 };
 
 }  // namespace qk

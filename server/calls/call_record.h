@@ -65,6 +65,8 @@ class CallRecord {
 
   const std::string& id() const { return id_; }
   absl::Time start() const { return start_; }
+  // Of the caller.
+  const std::optional<TraceParent>& trace() const { return trace_; }
 
   // For the log line.
   std::string model;

@@ -43,6 +43,7 @@ absl::StatusOr<std::shared_ptr<KeptResult>> KeptRun::Start(
   run->id_ = call.request->info().id;
   run->user_ = call.user;
   run->start_ = call.start;
+  run->trace_ = call.trace;
   const ::qkscope::v1::SpoolHeader header = HeaderOf(call, request);
   // The queue and the run keep each other alive until Finish.
   const auto wake = [executor = core.results.executor, run] {
@@ -138,7 +139,8 @@ void KeptRun::Finish(const absl::Status& status) {
       {"code", std::string(CodeName(converted.status.error_code()))},
       {"device_ms", request_->device_seconds() * 1e3},
       {"bytes", encoder_->streamed_bytes()},
-      {"queue_ms", phases.has_value() ? phases->queue * 1e3 : 0.0}};
+      {"queue_ms", phases.has_value() ? phases->queue * 1e3 : 0.0},
+      {"total_ms", absl::ToDoubleMilliseconds(MonotonicNow() - start_)}};
   if (phases.has_value()) {
     call_parts_->metrics->ObservePhases(*phases);
     call_parts_->metrics->CountTokens(request_->info().model,
@@ -146,6 +148,7 @@ void KeptRun::Finish(const absl::Status& status) {
                                       encoder_->generated_tokens());
     AppendTimes(*phases, &fields);
   }
+  AppendTrace(trace_, &fields);
   call_parts_->log->Info("kept_run_ended", fields);
 }
 

@@ -15,6 +15,7 @@
 #include "server/calls/server_core.h"
 #include "server/convert/convert.h"
 #include "server/events/event_encoder.h"
+#include "server/observe/activation_run.h"
 #include "server/results/result_store.h"
 
 namespace qk {
@@ -23,6 +24,7 @@ namespace qk {
 struct KeptCall {
   std::shared_ptr<const User> user;
   absl::Time start;
+  std::optional<TraceParent> trace;
   std::shared_ptr<ScheduledRequest> request;
 };
 
@@ -54,6 +56,7 @@ class KeptRun : public std::enable_shared_from_this<KeptRun> {
   std::string id_;
   std::shared_ptr<const User> user_;
   absl::Time start_;  // of its call
+  std::optional<TraceParent> trace_;
   std::shared_ptr<KeptResult> result_;
   std::shared_ptr<ScheduledRequest> request_;
   ByteLease memory_;

@@ -130,6 +130,13 @@ absl::Status ManyCall::TakeSpec(pb::AnalyzeManySpec spec) {
     context.emplace(call_.convert_context());
   }
   QK_RETURN_IF_ERROR(CheckManySpec(spec, *context));
+  if (spec.save_baseline()) {
+    MutexLock lock(&mutex_);
+    if (call_.user()->role != UserRole::kOperator) {
+      return absl::PermissionDeniedError(
+          "spec.save_baseline: only an operator may set this");
+    }
+  }
   if (!spec.request().has_priority()) {
     spec.mutable_request()->set_priority(pb::BATCH);
   }
@@ -217,6 +224,10 @@ absl::Status ManyCall::Submit(const pb::AnalyzeManyPrompt& message,
                       ConvertPrompt(*spec, message.input(), *context));
   const int64_t tokens = static_cast<int64_t>(converted.spec.tokens.size());
   prompt->expanded = converted.expanded;
+  if (spec->save_baseline()) {
+    prompt->model =
+        run_parts_->activations->Find(converted.spec.arms[0].model.get());
+  }
   const auto wake = [executor = run_parts_->executor, weak = weak_from_this()] {
     executor->Post([weak] {
       if (auto call = weak.lock()) call->Pump();
@@ -283,7 +294,7 @@ bool ManyCall::End(const absl::Status& reason) {
 }
 
 void ManyCall::Pump() {
-  bool read = false, write = false;
+  bool read = false, write = false, save_baseline = false;
   std::optional<grpc::ByteBuffer> held;
   std::optional<grpc::Status> finish;
   std::shared_ptr<ScheduledRequest> request;
@@ -314,6 +325,10 @@ void ManyCall::Pump() {
     }
     read = !finished_ && WantsRead();
     if (read) reading_ = true;
+    if (baseline_state_ == BaselineState::kComplete && !end_.has_value()) {
+      baseline_state_ = BaselineState::kPosted;
+      save_baseline = working_ = true;
+    }
     if (try_held_ && held_.has_value() && !working_ && !end_.has_value()) {
       held = held_;
       working_ = true;
@@ -330,6 +345,7 @@ void ManyCall::Pump() {
   }
   if (read) StartRead(&read_);
   if (held.has_value()) PostMessage(*held, true);
+  if (save_baseline) PostBaseline();
   if (!write) return;
   const absl::Status thrown = Guarded("write", [] { DelayPoint("write"); });
   if (!thrown.ok()) return EndThrown(thrown, /*write=*/true);

@@ -17,12 +17,14 @@
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
 #include "qkscope/v1/analysis.pb.h"
+#include "server/calls/baseline_of_prompts.h"
 #include "server/calls/call_record.h"
 #include "server/calls/server_core.h"
 #include "server/calls/stream_call.h"
 #include "server/events/aggregate.h"
 #include "server/events/event_encoder.h"
 #include "server/events/frame_queue.h"
+#include "server/observe/activation_run.h"
 
 namespace qk {
 
@@ -48,6 +50,7 @@ class ManyCall
     ByteLease memory;  // of the request
     pb::AnalyzeRequest expanded;
     ActivationRun activations;
+    std::shared_ptr<ActivationModel> model;  // if it is for a baseline
     std::optional<EventEncoder> encoder;
     std::vector<LayerFrame> frames;  // for the aggregate
   };
@@ -87,6 +90,9 @@ class ManyCall
   void PopFront() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // NextEvent once all prompts are done: the aggregate, then the summary.
   bool NextAtEnd() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Makes the prompts' mean the model's baseline when it is the user's turn on
+  // the host, because writing a file may take a while.
+  void PostBaseline() ABSL_LOCKS_EXCLUDED(mutex_);
   // Adds the tokens that the prompt's run has generated to the log line.
   void CountGenerated(const Prompt& prompt)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -122,6 +128,11 @@ class ManyCall
   std::shared_ptr<FrameQueue> writing_queue_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<UsageHold> writing_answer_ ABSL_GUARDED_BY(mutex_);
   Aggregator aggregator_ ABSL_GUARDED_BY(mutex_);
+  // What spec_->save_baseline() asks for. It is saved once it is complete.
+  enum class BaselineState { kGrowing, kComplete, kPosted };
+  BaselineOfPrompts baseline_ ABSL_GUARDED_BY(mutex_);
+  BaselineState baseline_state_ ABSL_GUARDED_BY(mutex_) =
+      BaselineState::kGrowing;
   std::optional<std::deque<pb::Aggregate>> aggregates_ ABSL_GUARDED_BY(mutex_);
   // Gives the aggregate the names of the arms.
   pb::AnalyzeRequest last_expanded_ ABSL_GUARDED_BY(mutex_);

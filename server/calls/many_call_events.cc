@@ -2,7 +2,9 @@
 // aggregate, then the summary.
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "server/calls/many_call.h"
+#include "server/calls/post_work.h"
 #include "server/calls/prepared_run.h"
 #include "server/common/grpc_status.h"
 #include "server/common/refusal.h"
@@ -73,6 +75,7 @@ void ManyCall::Feed(Prompt* prompt, StreamItem item) {
   }
   if (auto* frame = std::get_if<LayerFrame>(&item)) {
     prompt->activations.Add(*frame);
+    if (spec_->save_baseline()) baseline_.Add(prompt->model, *frame);
     if (spec_->aggregate()) {
       prompt->frames.push_back(std::move(*frame));
       return;
@@ -105,6 +108,17 @@ bool ManyCall::NextAtEnd() {
     aggregates_->pop_front();
     return true;
   }
+  if (spec_->save_baseline() && baseline_state_ != BaselineState::kPosted) {
+    if (failed_prompts_ > 0) {
+      end_ = absl::FailedPreconditionError(
+          absl::StrCat("save_baseline: ", failed_prompts_, " of ",
+                       finished_prompts_ + failed_prompts_,
+                       " prompts failed, so there is no new baseline"));
+      return false;
+    }
+    baseline_state_ = BaselineState::kComplete;
+    return false;
+  }
   if (!std::exchange(summary_sent_, true)) {
     event_.mutable_finished()->set_prompts(finished_prompts_ + failed_prompts_);
     event_.mutable_finished()->set_failed(failed_prompts_);
@@ -112,6 +126,33 @@ bool ManyCall::NextAtEnd() {
   }
   end_ = absl::OkStatus();
   return false;
+}
+
+void ManyCall::PostBaseline() {
+  std::shared_ptr<const User> user;
+  {
+    MutexLock lock(&mutex_);
+    user = call_.user();
+  }
+  const auto call = shared_from_this();
+  const absl::Status posted = PostBegin(
+      *call_parts_, std::move(user), grpc::ByteBuffer(), Budget::kNotNeeded,
+      [call] {
+        BaselineOfPrompts baseline;
+        {
+          MutexLock lock(&call->mutex_);
+          baseline = std::move(call->baseline_);
+        }
+        return baseline.Save(call->run_parts_->activations);
+      },
+      [call](const absl::Status& status) {
+        {
+          MutexLock lock(&call->mutex_);
+          call->working_ = false;
+        }
+        status.ok() ? call->Pump() : call->Refuse(status);
+      });
+  if (!posted.ok()) Refuse(posted);
 }
 
 }  // namespace qk

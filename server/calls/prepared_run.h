@@ -14,7 +14,7 @@
 #include "server/calls/server_core.h"
 #include "server/events/event_encoder.h"
 #include "server/events/frame_queue.h"
-#include "server/observe/activation_metrics.h"
+#include "server/observe/activation_run.h"
 
 namespace qk {
 

@@ -98,7 +98,7 @@ absl::Status ResultStream::BeginAnalyze(const grpc::ByteBuffer& bytes) {
     call_.model = converted.model.name;
     call_.arms = static_cast<int64_t>(converted.spec.arms.size());
     call_.prompt_tokens = static_cast<int64_t>(converted.spec.tokens.size());
-    kept = {call_.user(), call_.start(),
+    kept = {call_.user(), call_.start(), call_.trace(),
             call_.MakeRequest(PriorityOf(converted.expanded.priority()),
                               [](int) {})};
     answer_ = answer;

@@ -17,6 +17,7 @@
 #include "server/calls/server_core.h"
 #include "server/convert/convert.h"
 #include "server/events/event_encoder.h"
+#include "server/observe/activation_run.h"
 
 namespace qk {
 

@@ -44,6 +44,7 @@ class Finder {
     Add(CheckListen(options_));
     Add(CheckMetricsListen(options_));
     CheckSpool();
+    CheckBaselines();
     if (!options_.log_file.empty()) {
       Add(WithKey("log_file", CheckLogFile(options_.log_file)));
     }
@@ -67,6 +68,7 @@ class Finder {
   void CheckUsers();
   void CheckUser(const UserEntry& user);
   void CheckSpool();
+  void CheckBaselines();
   void CheckLimits();
 
   const ServerConfig& config_;
@@ -176,7 +178,8 @@ absl::Status CheckUnlocked(const std::string& file) {
   return absl::FailedPreconditionError("in use by another server");
 }
 
-absl::Status CheckSpoolFolder(const std::string& folder) {
+// A folder that the server makes if there is none, and that it alone may use.
+absl::Status CheckOwnFolder(const std::string& folder) {
   struct stat info;
   if (stat(folder.c_str(), &info) == 0) {
     if (!S_ISDIR(info.st_mode)) {
@@ -206,7 +209,7 @@ void Finder::CheckSpool() {
   if (!options_.spool.has_value()) return;
   const std::string& folder = options_.spool->directory;
   Add(WithKey(absl::StrCat("spool.directory: ", folder),
-              CheckSpoolFolder(folder)));
+              CheckOwnFolder(folder)));
   const auto check_bytes = [this](const char* key, int64_t bytes) {
     if (bytes >= kLeastAnswer) return true;
     Impossible(key, absl::StrCat("is ", HumanBytes(bytes),
@@ -217,6 +220,12 @@ void Finder::CheckSpool() {
     check_bytes("spool.max_bytes_per_user",
                 options_.spool->most_per_user.bytes);
   }
+}
+
+void Finder::CheckBaselines() {
+  const std::string& folder = options_.activations.baseline_dir;
+  if (folder.empty()) return;
+  Add(WithKey(absl::StrCat("baseline_dir: ", folder), CheckOwnFolder(folder)));
 }
 
 void Finder::CheckLimits() {

@@ -62,6 +62,7 @@ Usage: qkscoped [--config FILE] [--model NAME=PATH]... [flags]
                          measured for /metrics/activations, 0 (default) to 1
   --activation-models N  how many models, those used last, the page
                          /metrics/activations shows by layer (default 4)
+  --baseline-dir DIR     keep the models' baselines (qkctl baseline) in DIR
   --log-level LEVEL      debug, info, warn or error
   --log-file FILE        append the log to FILE instead of stderr; opened again
                          on SIGHUP
@@ -183,6 +184,8 @@ absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments) {
   });
   add_text("spool", "DIR",
            [=](auto& value) { config->mutable_spool()->set_directory(value); });
+  add_text("baseline-dir", "DIR",
+           [=](auto& value) { config->set_baseline_dir(value); });
   add_text("replica", "NAME", [=](auto& value) { config->set_replica(value); });
   add_text("backend", "NAME", [=](auto& value) { config->set_backend(value); });
   add_text("device", "NAME", [=](auto& value) { config->set_device(value); });

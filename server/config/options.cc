@@ -333,20 +333,22 @@ absl::Status SetMachine(const ServerConfig& config, const Checker& check,
 
 absl::Status SetActivations(const ServerConfig& config, const Checker& check,
                             ActivationOptions* out) {
+  if (config.has_baseline_dir() && config.baseline_dir().empty()) {
+    return check.Bad("baseline_dir", "must not be empty");
+  }
+  out->baseline_dir = config.baseline_dir();
   out->sampling = config.activation_sampling();
   if (!(out->sampling >= 0 && out->sampling <= 1)) {
     return check.Bad("activation_sampling",
                      absl::StrCat("must be in [0, 1], got ", out->sampling));
   }
-  if (config.has_activation_models()) {
-    out->models = config.activation_models();
-    if (out->models < 0 || out->models > kMaxActivationModels) {
-      return check.Bad("activation_models",
-                       absl::StrCat("must be in [0, ", kMaxActivationModels,
-                                    "], got ", out->models));
-    }
+  if (config.has_activation_models()) out->models = config.activation_models();
+  if (out->models >= 0 && out->models <= kMaxActivationModels) {
+    return absl::OkStatus();
   }
-  return absl::OkStatus();
+  return check.Bad("activation_models",
+                   absl::StrCat("must be in [0, ", kMaxActivationModels,
+                                "], got ", out->models));
 }
 
 absl::Status SetTls(const ::qkscope::v1::TlsConfig& in, const Checker& check,

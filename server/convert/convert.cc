@@ -203,6 +203,32 @@ absl::Status InSpec(const absl::Status& status) {
   return status;
 }
 
+// A baseline is of what Q, K and V hold before rules act, of whole prompts.
+absl::Status CheckBaselineSpec(const pb::AnalyzeRequest& request) {
+  const pb::Capture& capture = request.capture();
+  const pb::Arm& arm =
+      request.arms().empty() ? pb::Arm::default_instance() : request.arms(0);
+  const auto is_default = [](int value, int name) {
+    return value == 0 || value == name;
+  };
+  const char* problem = nullptr;
+  if (request.arms_size() > 1 || !arm.disruptions().empty() ||
+      arm.has_preset() || arm.has_model()) {
+    problem = "needs a single arm without rules, of the request's model";
+  } else if (request.has_generate()) {
+    problem = "cannot be combined with generate";
+  } else if (capture.off() || !capture.heads().empty() ||
+             !capture.positions().empty() ||
+             !is_default(capture.form(), pb::NORM_OVER_TOKENS) ||
+             !is_default(capture.stage(), pb::BEFORE)) {
+    problem =
+        "needs capture of NORM_OVER_TOKENS and BEFORE, of all heads and "
+        "positions";
+  }
+  if (problem == nullptr) return absl::OkStatus();
+  return BadField("spec.save_baseline", problem);
+}
+
 }  // namespace
 
 absl::Status CheckPriority(pb::Priority priority) {
@@ -233,6 +259,7 @@ absl::Status CheckManySpec(const pb::AnalyzeManySpec& spec,
         request.detach() ? "spec.request.detach" : "spec.request.resumable",
         "must not be set in AnalyzeMany");
   }
+  if (spec.save_baseline()) QK_RETURN_IF_ERROR(CheckBaselineSpec(request));
   if (request.has_generate() && spec.aggregate()) {
     return BadField("spec.aggregate", "cannot be combined with generate");
   }

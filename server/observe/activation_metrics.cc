@@ -4,6 +4,10 @@
 #include <cmath>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "engine/base/check.h"
+#include "server/common/text.h"
 #include "server/observe/activation_page.h"
 
 namespace qk {
@@ -27,11 +31,29 @@ std::shared_ptr<ActivationTotals> ActivationMetrics::TotalsOf(
 }
 
 void ActivationMetrics::ModelLoaded(const std::string& name, const Model* model,
-                                    const ModelConfig& config) {
+                                    const ModelConfig& config,
+                                    const std::string& weights_sha256) {
+  MutexLock baseline_lock(&baseline_mutex_);
+  std::shared_ptr<ActivationTotals> totals;
+  {
+    MutexLock lock(&mutex_);
+    totals = TotalsOf(name);
+  }
+  auto activations = std::make_shared<ActivationModel>(name, std::move(totals),
+                                                       config, weights_sha256);
+  if (folder_.keeps()) {
+    auto kept = folder_.Read(name, weights_sha256, config);
+    if (kept.ok()) {
+      activations->SetBaseline(
+          std::make_shared<const ActivationBaseline>(*std::move(kept)));
+    } else if (!absl::IsNotFound(kept.status()) &&
+               options_.on_bad_baseline != nullptr) {
+      options_.on_bad_baseline(name, kept.status());
+    }
+  }
   recent_.Forget(name);
   MutexLock lock(&mutex_);
-  loaded_[name] = {
-      model, std::make_shared<ActivationModel>(name, TotalsOf(name), config)};
+  loaded_[name] = {model, std::move(activations)};
 }
 
 void ActivationMetrics::ModelUnloaded(const std::string& name) {
@@ -46,6 +68,72 @@ std::shared_ptr<ActivationModel> ActivationMetrics::Find(
     if (loaded.model == model) return loaded.activations;
   }
   return nullptr;
+}
+
+std::shared_ptr<ActivationModel> ActivationMetrics::FindByName(
+    const std::string& name) const {
+  MutexLock lock(&mutex_);
+  const auto it = loaded_.find(name);
+  return it == loaded_.end() ? nullptr : it->second.activations;
+}
+
+std::vector<std::shared_ptr<ActivationModel>> ActivationMetrics::Models()
+    const {
+  MutexLock lock(&mutex_);
+  std::vector<std::shared_ptr<ActivationModel>> out;
+  for (const auto& [name, loaded] : loaded_) out.push_back(loaded.activations);
+  return out;
+}
+
+absl::StatusOr<std::shared_ptr<ActivationModel>>
+ActivationMetrics::SaveBaseline(const std::string& name) {
+  const std::shared_ptr<ActivationModel> model = FindByName(name);
+  if (model == nullptr) {
+    return absl::NotFoundError(
+        absl::StrCat("model '", Echo(name), "' is not loaded; see ListModels"));
+  }
+  QK_RETURN_IF_ERROR(SaveBaseline(model, model->patterns()));
+  return model;
+}
+
+absl::Status ActivationMetrics::SaveBaseline(
+    const std::shared_ptr<ActivationModel>& model, MeanPatterns patterns) {
+  if (patterns.means().empty()) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "model '", model->name(),
+        "' has shown no norms of an undisrupted prompt since it was loaded; "
+        "run one (qkctl analyze), or give prompts (qkctl baseline save "
+        "--file)"));
+  }
+  auto baseline = std::make_shared<ActivationBaseline>();
+  baseline->model = model->name();
+  baseline->weights_sha256 = model->weights_sha256();
+  baseline->created = absl::Now();
+  baseline->patterns = std::move(patterns);
+  MutexLock lock(&baseline_mutex_);
+  if (FindByName(model->name()) != model) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("model '", model->name(),
+                     "' was unloaded or replaced meanwhile; try again"));
+  }
+  if (folder_.keeps()) QK_RETURN_IF_ERROR(folder_.Write(*baseline));
+  model->SetBaseline(std::move(baseline));
+  return absl::OkStatus();
+}
+
+absl::Status ActivationMetrics::RemoveBaseline(const std::string& name) {
+  MutexLock lock(&baseline_mutex_);
+  absl::Status status = absl::NotFoundError(
+      absl::StrCat("model '", Echo(name), "' has no baseline"));
+  if (folder_.keeps()) {
+    const absl::Status removed = folder_.Remove(name);
+    if (!absl::IsNotFound(removed)) status = removed;
+    if (!status.ok() && !absl::IsNotFound(status)) return status;
+  }
+  const std::shared_ptr<ActivationModel> model = FindByName(name);
+  if (model == nullptr || model->baseline() == nullptr) return status;
+  model->SetBaseline(nullptr);
+  return absl::OkStatus();
 }
 
 void ActivationMetrics::CountNonFinite(const ActivationModel& model,
@@ -72,76 +160,27 @@ bool ActivationMetrics::TakeRoom(int64_t bytes) {
 
 std::vector<prometheus::MetricFamily> ActivationMetrics::Collect(
     const std::function<bool(const std::string& model)>& may_see) const {
-  std::vector<std::shared_ptr<ActivationModel>> by_layer;
-  std::vector<std::shared_ptr<ActivationTotals>> totals;
+  ActivationPageContent page;
+  page.dropped = dropped_;
   {
     MutexLock lock(&mutex_);
     for (const auto& [label, known] : totals_) {
-      if (may_see(label)) totals.push_back(known);
+      if (may_see(label)) page.totals.push_back(known);
     }
     for (const auto& [name, loaded] : loaded_) {
       const ActivationModel& model = *loaded.activations;
       // Layers of several models would be confused.
-      if (model.totals().label() != name) continue;
-      if (model.used() > 0 && may_see(name)) {
-        by_layer.push_back(loaded.activations);
-      }
+      if (model.totals().label() != name || !may_see(name)) continue;
+      page.loaded.push_back(loaded.activations);
+      if (model.used() > 0) page.by_layer.push_back(loaded.activations);
     }
   }
+  auto& by_layer = page.by_layer;
   std::sort(by_layer.begin(), by_layer.end(),
             [](const auto& a, const auto& b) { return a->used() > b->used(); });
   const size_t most = static_cast<size_t>(options_.shown.models);
   if (by_layer.size() > most) by_layer.resize(most);
-  return ActivationPage(totals, by_layer, dropped_, options_.max_series);
-}
-
-ActivationRun::ActivationRun(ActivationMetrics* metrics, const RunSpec& spec,
-                             ActivationSource source)
-    : metrics_(metrics),
-      source_(source),
-      number_(metrics->recent()->NewRun()),
-      whole_prompt_(spec.capture.positions.empty() ||
-                    spec.capture.positions.size() == spec.tokens.size()) {
-  for (const ArmSpec& arm : spec.arms) {
-    Arm out;
-    out.model = metrics->Find(arm.model.get());
-    out.kind = ArmKindOf(arm);
-    out.shown =
-        std::none_of(arms_.begin(), arms_.end(), [&out](const Arm& other) {
-          return other.model == out.model && other.kind == out.kind;
-        });
-    arms_.push_back(std::move(out));
-  }
-}
-
-bool ActivationRun::Measures(const LayerFrame& frame) const {
-  return whole_prompt_ && frame.phase == Phase::kPrefill &&
-         frame.stage == Stage::kBefore && frame.image < 0 &&
-         arms_[static_cast<size_t>(frame.arm)].model->HasAllHeads(frame);
-}
-
-void ActivationRun::Add(const LayerFrame& frame) {
-  if (metrics_ == nullptr || !frame.statistics.has_value()) return;
-  const Arm& arm = arms_[static_cast<size_t>(frame.arm)];
-  if (arm.model == nullptr) return;
-  metrics_->CountNonFinite(*arm.model, frame.statistics->non_finite_count);
-  const auto matrix = ActivationMatrixOf(frame.point);
-  if (!matrix.has_value() || !Measures(frame)) return;
-  if (std::find(measured_.begin(), measured_.end(), arm.model) ==
-      measured_.end()) {
-    measured_.push_back(arm.model);
-    metrics_->MarkUsed(arm.model.get());
-  }
-  const ActivationGauges gauges =
-      arm.model->Add(frame, *matrix, arm.kind, arm.shown);
-  metrics_->recent()->Add({number_, frame.arm, arm.kind}, arm.model->name(),
-                          *matrix, frame.layer, gauges);
-}
-
-void ActivationRun::Finish() {
-  for (const auto& model : std::exchange(measured_, {})) {
-    model->totals().CountSample(source_);
-  }
+  return ActivationPage(page, options_.max_series);
 }
 
 }  // namespace qk

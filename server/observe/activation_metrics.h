@@ -12,11 +12,13 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "engine/base/mutex.h"
 #include "engine/types/model_config.h"
-#include "engine/types/results.h"
 #include "engine/types/spec.h"
 #include "prometheus/metric_family.h"
+#include "server/observe/activation_baseline.h"
 #include "server/observe/activation_model.h"
 #include "server/observe/activation_options.h"
 #include "server/observe/recent_activations.h"
@@ -36,14 +38,20 @@ class ActivationMetrics {
     // nullptr: nobody is.
     std::function<void(const std::string& model, int64_t values)>
         on_non_finite = nullptr;
+    // Is told why a kept baseline is not used. nullptr: nobody is.
+    std::function<void(const std::string& model, const absl::Status& reason)>
+        on_bad_baseline = nullptr;
   };
-  explicit ActivationMetrics(Options options) : options_(std::move(options)) {}
+  explicit ActivationMetrics(Options options)
+      : options_(std::move(options)), folder_(options_.shown.baseline_dir) {}
 
   // Must be called before requests use the model. Replaces the model of that
-  // name.
+  // name. Reads its baseline, if one of these weights is kept.
   void ModelLoaded(const std::string& name, const Model* model,
-                   const ModelConfig& config) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Its gauges are gone; its counters and histograms stay.
+                   const ModelConfig& config, const std::string& weights_sha256)
+      ABSL_LOCKS_EXCLUDED(baseline_mutex_, mutex_);
+  // Its gauges and what it has shown are gone; its counters and histograms, and
+  // a baseline's file, stay.
   void ModelUnloaded(const std::string& name) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // nullptr: the model is not loaded any more.
@@ -63,6 +71,22 @@ class ActivationMetrics {
   // A prompt that was chosen found no room.
   void CountDropped() { ++dropped_; }
 
+  // Makes the mean of what the model has shown, or `patterns` of it, its
+  // baseline. Errors: NOT_FOUND: it is not loaded; FAILED_PRECONDITION: it has
+  // shown nothing, or is not the loaded one any more; those of writing the
+  // file, after which nothing has changed.
+  absl::StatusOr<std::shared_ptr<ActivationModel>> SaveBaseline(
+      const std::string& name) ABSL_LOCKS_EXCLUDED(baseline_mutex_, mutex_);
+  absl::Status SaveBaseline(const std::shared_ptr<ActivationModel>& model,
+                            MeanPatterns patterns)
+      ABSL_LOCKS_EXCLUDED(baseline_mutex_, mutex_);
+  // NOT_FOUND: there is none, in memory or in a file.
+  absl::Status RemoveBaseline(const std::string& name)
+      ABSL_LOCKS_EXCLUDED(baseline_mutex_, mutex_);
+  bool keeps_baselines() const { return folder_.keeps(); }
+  // All that are loaded, sorted by name.
+  std::vector<std::shared_ptr<ActivationModel>> Models() const
+      ABSL_LOCKS_EXCLUDED(mutex_);
   // The last prompts.
   RecentActivations* recent() { return &recent_; }
   const RecentActivations* recent() const { return &recent_; }
@@ -75,13 +99,19 @@ class ActivationMetrics {
  private:
   std::shared_ptr<ActivationTotals> TotalsOf(const std::string& name)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // nullptr: no model of that name is loaded.
+  std::shared_ptr<ActivationModel> FindByName(const std::string& name) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   const Options options_;
+  const BaselineFolder folder_;
   std::atomic<int64_t> uses_ = 0;
   std::atomic<int64_t> offered_ = 0;  // prompts that Choose was asked about
   std::atomic<int64_t> waiting_bytes_ = 0;
   std::atomic<int64_t> dropped_ = 0;
   RecentActivations recent_;
+  // One baseline changes at a time.
+  Mutex baseline_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
   mutable Mutex mutex_;
   // By label: the names that came first, then "other".
   std::map<std::string, std::shared_ptr<ActivationTotals>> totals_
@@ -91,40 +121,6 @@ class ActivationMetrics {
     std::shared_ptr<ActivationModel> activations;
   };
   std::map<std::string, Loaded> loaded_ ABSL_GUARDED_BY(mutex_);  // by name
-};
-
-// What one run adds to the metrics. Not thread-safe.
-class ActivationRun {
- public:
-  // An empty run adds nothing.
-  ActivationRun() = default;
-  // `metrics` must outlive it.
-  ActivationRun(ActivationMetrics* metrics, const RunSpec& spec,
-                ActivationSource source);
-
-  // Takes any frame of the run, with its statistics if it has some. It takes
-  // some microseconds, so it is not for the scheduler's thread.
-  void Add(const LayerFrame& frame);
-  // All frames are there.
-  void Finish();
-
- private:
-  struct Arm {
-    std::shared_ptr<ActivationModel> model;
-    ArmKind kind = ArmKind::kClean;
-    // The first of its kind and model: the gauges show it.
-    bool shown = false;
-  };
-
-  bool Measures(const LayerFrame& frame) const;
-
-  ActivationMetrics* metrics_ = nullptr;
-  ActivationSource source_ = ActivationSource::kAnalyze;
-  uint64_t number_ = 0;  // RecentActivations::NewRun
-  std::vector<Arm> arms_;
-  bool whole_prompt_ = false;  // no positions are left out
-  // Those that frames were measured of.
-  std::vector<std::shared_ptr<ActivationModel>> measured_;
 };
 
 }  // namespace qk

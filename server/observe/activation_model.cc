@@ -68,25 +68,6 @@ ArmKind ArmKindOf(const ArmSpec& arm) {
   return control ? ArmKind::kControl : ArmKind::kDisrupted;
 }
 
-std::optional<ActivationMatrix> ActivationMatrixOf(HookPoint point) {
-  switch (point) {
-    case HookPoint::kRotQ:
-      return ActivationMatrix::kQAfter;
-    case HookPoint::kRotK:
-      return ActivationMatrix::kKAfter;
-    case HookPoint::kV:
-      return ActivationMatrix::kV;
-    case HookPoint::kQ:
-      return ActivationMatrix::kQBefore;
-    case HookPoint::kK:
-      return ActivationMatrix::kKBefore;
-    case HookPoint::kZ:
-    case HookPoint::kPattern:
-      break;
-  }
-  return std::nullopt;
-}
-
 void ActivationTotals::CountSample(ActivationSource source) {
   ++samples_[static_cast<size_t>(source)];
 }
@@ -124,9 +105,11 @@ std::optional<absl::Duration> ActivationTotals::age() const {
 
 ActivationModel::ActivationModel(std::string name,
                                  std::shared_ptr<ActivationTotals> totals,
-                                 const ModelConfig& config)
+                                 const ModelConfig& config,
+                                 std::string weights_sha256)
     : name_(std::move(name)),
       totals_(std::move(totals)),
+      weights_sha256_(std::move(weights_sha256)),
       gauges_(size_t{kActivationMatrices} * kArmKinds * config.layers.size()) {
   for (const LayerConfig& layer : config.layers) {
     num_heads_.push_back(layer.attention.num_heads);
@@ -148,12 +131,60 @@ size_t ActivationModel::IndexOf(int layer, ActivationMatrix matrix,
 ActivationGauges ActivationModel::Add(const LayerFrame& frame,
                                       ActivationMatrix matrix, ArmKind arm,
                                       bool shown) {
-  const ActivationGauges gauges = GaugesOf(frame);
+  ActivationGauges gauges = GaugesOf(frame);
   totals_->Observe(matrix, arm, gauges);
   if (!shown) return gauges;
+  std::optional<Drift> drift;
+  if (arm == ArmKind::kClean) drift = AddPattern(frame, matrix);
   MutexLock lock(&mutex_);
+  if (drift.has_value() && drift->from == baseline_) {
+    gauges.drift = drift->value;
+  }
   gauges_[IndexOf(frame.layer, matrix, arm)] = gauges;
   return gauges;
+}
+
+std::optional<ActivationModel::Drift> ActivationModel::AddPattern(
+    const LayerFrame& frame, ActivationMatrix matrix) {
+  const auto pattern = PatternOf(frame);
+  if (!pattern.has_value()) return std::nullopt;
+  const ActivationPlace place = {matrix, frame.layer};
+  std::shared_ptr<const ActivationBaseline> baseline;
+  {
+    MutexLock lock(&mutex_);
+    patterns_.Add(place, frame.shape, *pattern);
+    baseline = baseline_;
+  }
+  if (baseline == nullptr) return std::nullopt;
+  const MeanPatterns::Mean* mean = baseline->patterns.Find(place);
+  if (mean == nullptr) return std::nullopt;
+  return Drift{baseline, DriftBetween(*pattern, mean->values)};
+}
+
+MeanPatterns ActivationModel::patterns() const {
+  MutexLock lock(&mutex_);
+  return patterns_;
+}
+
+std::shared_ptr<const ActivationBaseline> ActivationModel::baseline() const {
+  MutexLock lock(&mutex_);
+  return baseline_;
+}
+
+void ActivationModel::SetBaseline(
+    std::shared_ptr<const ActivationBaseline> baseline) {
+  MutexLock lock(&mutex_);
+  // What was shown is how far prompts were from another one.
+  for (auto& gauges : gauges_) {
+    if (gauges.has_value()) gauges->drift.reset();
+  }
+  std::swap(baseline_, baseline);
+}
+
+int64_t ActivationModel::pattern_bytes() const {
+  MutexLock lock(&mutex_);
+  return patterns_.bytes() +
+         (baseline_ == nullptr ? 0 : baseline_->patterns.bytes());
 }
 
 std::vector<std::optional<ActivationGauges>> ActivationModel::Gauges(

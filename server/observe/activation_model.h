@@ -1,5 +1,6 @@
 // What the activations of one model look like: the statistics of its last
-// prompt by layer, and histograms over all prompts.
+// prompt by layer, histograms over all prompts, and how far the last prompt is
+// from a baseline.
 #ifndef QKSCOPE_SERVER_OBSERVE_ACTIVATION_MODEL_H_
 #define QKSCOPE_SERVER_OBSERVE_ACTIVATION_MODEL_H_
 
@@ -19,6 +20,8 @@
 #include "engine/types/spec.h"
 #include "prometheus/client_metric.h"
 #include "prometheus/histogram.h"
+#include "server/observe/activation_baseline.h"
+#include "server/observe/activation_pattern.h"
 
 namespace qk {
 
@@ -27,13 +30,6 @@ namespace qk {
 enum class ArmKind { kClean, kDisrupted, kControl };
 inline constexpr int kArmKinds = 3;
 ArmKind ArmKindOf(const ArmSpec& arm);
-
-// The matrices of norms that are measured, (heads, head_dim). In a layer
-// without RoPE, those after it hold the same values as those before.
-enum class ActivationMatrix { kQAfter, kKAfter, kV, kQBefore, kKBefore };
-inline constexpr int kActivationMatrices = 5;
-// nullopt: the point is none of them.
-std::optional<ActivationMatrix> ActivationMatrixOf(HookPoint point);
 
 // The RPC that a measured prompt came with.
 enum class ActivationSource { kAnalyze, kScore, kGenerate };
@@ -48,6 +44,7 @@ struct ActivationGauges {
   std::optional<double> low_frequency;
   std::optional<double> top_dim;
   int64_t non_finite = 0;
+  std::optional<double> drift;  // from the baseline, of an undisrupted arm
 };
 
 // What all models with one label have in common. It outlives them, because its
@@ -91,7 +88,7 @@ class ActivationTotals {
 class ActivationModel {
  public:
   ActivationModel(std::string name, std::shared_ptr<ActivationTotals> totals,
-                  const ModelConfig& config);
+                  const ModelConfig& config, std::string weights_sha256);
 
   // Takes a frame with statistics of one of the matrices: the whole prompt, all
   // heads, before the arm's rules act. `shown`: its statistics are those of the
@@ -104,6 +101,7 @@ class ActivationModel {
 
   const std::string& name() const { return name_; }
   ActivationTotals& totals() const { return *totals_; }
+  const std::string& weights_sha256() const { return weights_sha256_; }
   int num_layers() const { return static_cast<int>(num_heads_.size()); }
   // The larger, the later it was used.
   int64_t used() const { return used_; }
@@ -114,16 +112,41 @@ class ActivationModel {
                                                       ArmKind arm) const
       ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // The mean over all undisrupted prompts.
+  MeanPatterns patterns() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // nullptr: there is none.
+  std::shared_ptr<const ActivationBaseline> baseline() const
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // The next prompts are compared with it. Its matrices must have the model's
+  // shapes.
+  void SetBaseline(std::shared_ptr<const ActivationBaseline> baseline)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Of means and baseline.
+  int64_t pattern_bytes() const ABSL_LOCKS_EXCLUDED(mutex_);
+
  private:
+  struct Drift {
+    std::shared_ptr<const ActivationBaseline> from;
+    double value = 0;
+  };
+
+  // Adds an undisrupted prompt's pattern to the mean. Returns how far it is
+  // from the baseline, if both are known.
+  std::optional<Drift> AddPattern(const LayerFrame& frame,
+                                  ActivationMatrix matrix)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   size_t IndexOf(int layer, ActivationMatrix matrix, ArmKind arm) const;
 
   const std::string name_;
   const std::shared_ptr<ActivationTotals> totals_;
+  const std::string weights_sha256_;
   std::vector<int> num_heads_;  // (layers); 0: a layer without attention
   std::atomic<int64_t> used_ = 0;
   mutable Mutex mutex_;
   // (matrices, arms, layers)
   std::vector<std::optional<ActivationGauges>> gauges_ ABSL_GUARDED_BY(mutex_);
+  MeanPatterns patterns_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<const ActivationBaseline> baseline_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace qk

@@ -41,6 +41,9 @@ enum Family {
   kLowFrequency,
   kTopDim,
   kNonFinite,
+  kDrift,
+  kBaselinePrompts,
+  kMemory,
   kMassiveHistogram,
   kRatioHistogram,
   kFamilies,
@@ -84,6 +87,15 @@ constexpr Description kDescriptions[kFamilies] = {
     {"qkscope_activation_non_finite_values",
      "Entries that are NaN or infinite, last prompt. The other gauges are of "
      "the finite ones.",
+     MetricType::Gauge},
+    {"qkscope_activation_drift_ratio",
+     "1 - cosine of the norms over the means of their heads, of the last "
+     "undisrupted prompt and of the baseline.",
+     MetricType::Gauge},
+    {"qkscope_activation_baseline_prompts",
+     "Prompts that the model's baseline is the mean of.", MetricType::Gauge},
+    {"qkscope_activation_memory_bytes",
+     "Memory of the mean over the model's prompts and of its baseline, bytes.",
      MetricType::Gauge},
     {"qkscope_activation_matrix_massive_entries",
      "Massive entries of a matrix of norms, over all layers and prompts.",
@@ -132,6 +144,16 @@ class Page {
     }
   }
 
+  void AddModel(const ActivationModel& model) {
+    if (!Take(2)) return;
+    const Labels labels = {{"model", model.totals().label()}};
+    Add(kMemory, labels, static_cast<double>(model.pattern_bytes()));
+    const auto baseline = model.baseline();
+    if (baseline == nullptr) return;
+    Add(kBaselinePrompts, labels,
+        static_cast<double>(baseline->patterns.prompts()));
+  }
+
   void AddHistograms(const ActivationTotals& totals) {
     for (int arm = 0; arm < kArmKinds; ++arm) {
       for (int matrix = 0; matrix < kActivationMatrices; ++matrix) {
@@ -154,7 +176,7 @@ class Page {
           if (!gauges[static_cast<size_t>(layer)].has_value()) continue;
           Labels labels = LabelsOf(model.totals(), matrix, arm);
           labels.insert(labels.begin() + 1, {"layer", absl::StrCat(layer)});
-          AddGauges(labels, *gauges[static_cast<size_t>(layer)]);
+          AddGauges(std::move(labels), *gauges[static_cast<size_t>(layer)]);
         }
       }
     }
@@ -200,7 +222,7 @@ class Page {
     families_[family].metric.push_back(std::move(metric));
   }
 
-  void AddGauges(const Labels& labels, const ActivationGauges& gauges) {
+  void AddGauges(Labels labels, const ActivationGauges& gauges) {
     const std::pair<Family, std::optional<double>> values[] = {
         {kMassive, gauges.massive},
         {kRatio, gauges.ratio},
@@ -212,10 +234,13 @@ class Page {
     const auto set = std::count_if(
         std::begin(values), std::end(values),
         [](const auto& value) { return value.second.has_value(); });
-    if (!Take(set)) return;
+    if (!Take(set + (gauges.drift.has_value() ? 1 : 0))) return;
     for (const auto& [family, value] : values) {
       if (value.has_value()) Add(family, labels, *value);
     }
+    if (!gauges.drift.has_value()) return;
+    labels.pop_back();  // only undisrupted arms have it
+    Add(kDrift, std::move(labels), *gauges.drift);
   }
 
   int64_t left_;
@@ -225,20 +250,21 @@ class Page {
 
 }  // namespace
 
-std::vector<MetricFamily> ActivationPage(
-    const std::vector<std::shared_ptr<ActivationTotals>>& totals,
-    const std::vector<std::shared_ptr<ActivationModel>>& by_layer,
-    int64_t dropped, int64_t max_series) {
-  Page page(max_series, dropped);
+std::vector<MetricFamily> ActivationPage(const ActivationPageContent& content,
+                                         int64_t max_series) {
+  Page page(max_series, content.dropped);
   const auto is_shown = [&](const auto& known) {
     return std::any_of(
-        by_layer.begin(), by_layer.end(),
+        content.by_layer.begin(), content.by_layer.end(),
         [&](const auto& model) { return &model->totals() == known.get(); });
   };
-  for (const auto& known : totals) page.AddCounts(*known);
-  for (const auto& model : by_layer) page.AddHistograms(model->totals());
-  for (const auto& model : by_layer) page.AddLayers(*model);
-  for (const auto& known : totals) {
+  for (const auto& known : content.totals) page.AddCounts(*known);
+  for (const auto& model : content.loaded) page.AddModel(*model);
+  for (const auto& model : content.by_layer) {
+    page.AddHistograms(model->totals());
+  }
+  for (const auto& model : content.by_layer) page.AddLayers(*model);
+  for (const auto& known : content.totals) {
     if (!is_shown(known)) page.AddHistograms(*known);
   }
   return page.Finish();

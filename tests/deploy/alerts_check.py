@@ -179,6 +179,9 @@ class AlertsCheck(programs.RealCase):
 
     def test_1_rules_work_and_a_healthy_server_fires_nothing(self):
         """Also: what rules read is there."""
+        self.analyze("tiny")
+        saved = self.server.qkctl("baseline", "save", "tiny")
+        self.assertEqual(saved.returncode, 0, saved.stderr)
         for _ in range(3):
             self.analyze("tiny")
             self.generate("tiny")

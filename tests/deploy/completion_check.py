@@ -1,4 +1,4 @@
-# row: qkctl completes command lines in bash and zsh | run | quick | 20
+# row: qkctl completes command lines in bash and zsh | run | quick | 15
 """Types into real shells, on a terminal, and looks at the line they make."""
 
 import os
@@ -9,8 +9,8 @@ import signal
 import time
 import unittest
 
-from rows import (PATIENCE_S, Server, build_folder, exit_on_sigterm, need, run,
-                  step, work_folder)
+from programs import PATIENCE_S, Server, end_on_sigterm, work_folder
+from rows import build_folder, need, run, step
 
 PROMPT = "<ready>"
 # Writes the line that is being edited to a file.
@@ -72,18 +72,18 @@ class CompletionTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         need("bash", "zsh")
-        cls.work = work_folder()
+        cls.work = work_folder(cls)
         cls.prefix = cls.work / "prefix"
-        build = build_folder()
-        run("cmake", "--install", build, "--prefix", cls.prefix,
+        run("cmake", "--install", build_folder(), "--prefix", cls.prefix,
             "--component", "client")
         files = cls.work / "files"
         files.mkdir()
         (files / "saved analysis.json").touch()
         (files / "p.safetensors").touch()
-        server = Server(build / "bin/qkscoped", cls.work / "server.log")
+        server = Server(cls.work, "--model",
+                        f"smollm2={os.environ['QKSCOPE_DEMO_MODEL']}")
         cls.addClassCleanup(server.stop)
-        cls.address = server.address
+        cls.address = server.listen
         step("server")
 
     def shell(self, command, setup):
@@ -189,5 +189,5 @@ class CompletionTest(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    exit_on_sigterm()
+    end_on_sigterm()
     unittest.main()

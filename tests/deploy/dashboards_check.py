@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-# row: Grafana dashboards: linter, every query against real servers | run | quick | 60
+# row: Grafana dashboards: linter, every query on real work | run | quick | 45
 """Checks the dashboards of deploy/grafana.
 
 The committed JSON is what the script makes. A linter of ours (dashboards/lint.py,
-which has a test of its own) finds nothing in it. Then two real servers do known
-work, a real Prometheus scrapes them, and every panel's queries must return what
-follows from that work (dashboards/expected_*.py).
+with a test of its own) finds nothing in it. Then two real servers do known work,
+a real Prometheus scrapes them, and every panel's queries must return what follows
+from that work (dashboards/expected_*.py).
 
 --rounds N and --pause S make the work longer, and --answers FILE writes what
 Prometheus answered, for docs/pictures/dashboards.py.
@@ -15,23 +15,25 @@ import argparse
 import os
 import pathlib
 import re
-import signal
 import sys
 import tempfile
 import traceback
 import unittest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+import yaml
+
+from programs import ROOT, end_on_sigterm
+
 sys.path[:0] = [str(ROOT / "tests" / "deploy" / "dashboards"),
                 str(ROOT / "deploy" / "grafana")]
 
 import ask
-import exposition
+import scraped
 import lint
 import lint_test
 import make_dashboards
 import stack
-from expected import EXPECTED, See
+from expected import EXPECTED, TOGETHER, See, check_together
 import expected_activations
 import expected_fleet
 import expected_model
@@ -49,18 +51,22 @@ GPU_SOURCE = ROOT / "server" / "observe" / "device_metrics.cc"
 
 def gpu_metrics():
     names = set(re.findall(r"qkscope_device_\w+", GPU_SOURCE.read_text()))
-    return {name: exposition.Metric("gauge",
-                                    {"device"} | exposition.OF_TARGETS)
+    return {name: scraped.Metric("gauge",
+                                    {"device"} | scraped.OF_TARGETS)
             for name in names}
+
+
+def escaped(value):
+    """What a reader chooses, as Grafana puts it into a regular expression in a
+    string."""
+    return re.escape(value).replace("\\", "\\\\")
 
 
 def chosen(main):
     """dashboard -> the values of its variables, as a reader would choose them:
     the main server alone, but all on the dashboard of the fleet."""
     everything = {"job": ".+", "instance": ".+"}
-    # Grafana escapes what a reader chooses: a regular expression in a string.
-    one = {"job": ".+",
-           "instance": re.escape(main.instance).replace("\\", "\\\\")}
+    one = {"job": ".+", "instance": escaped(main.instance)}
     model = {**one, "model": "smollm2", "layer": ".+", "tensor": ".+"}
     return {"service": one, "activations": model, "model": model,
             "fleet": everything}
@@ -77,9 +83,9 @@ class Check:
             function()
         except Exception as error:  # a check may fail in any way
             self.failed += 1
-            print(f"FAILED {name}: {error}")
-            if not isinstance(error, AssertionError):
-                traceback.print_exc(file=sys.stdout)
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            print(f"FAILED {name}: {type(error).__name__}: {error} "
+                  f"({pathlib.Path(where.filename).name}:{where.lineno})")
 
 
 def same_as_made(dashboards):
@@ -89,6 +95,31 @@ def same_as_made(dashboards):
             f"{file} is not what make_dashboards.py makes")
     found = {file.stem for file in ask.FOLDER.glob("*.json")}
     assert found == set(ask.NAMES), found
+
+
+def provisioned():
+    """The files of deploy/grafana/provisioning fit docker-compose.yml and the
+    dashboards."""
+    folder = ROOT / "deploy" / "grafana" / "provisioning"
+    (source,) = yaml.safe_load(
+        (folder / "datasources" / "qkscope.yml").read_text())["datasources"]
+    (provider,) = yaml.safe_load(
+        (folder / "dashboards" / "qkscope.yml").read_text())["providers"]
+    services = yaml.safe_load(
+        (ROOT / "docker-compose.yml").read_text())["services"]
+    assert source["type"] == "prometheus" and source["isDefault"]
+    host, port = source["url"].removeprefix("http://").split(":")
+    assert host in services and port == "9090", source["url"]
+    mounts = {one["target"]: one["source"]
+              for one in services["grafana"]["volumes"]}
+    assert mounts[provider["options"]["path"]] == (
+        "./deploy/grafana/dashboards"), mounts
+    assert mounts["/etc/grafana/provisioning"] == (
+        "./deploy/grafana/provisioning"), mounts
+    interval = yaml.safe_load(
+        (ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())[
+            "global"]["scrape_interval"]
+    assert source["jsonData"]["timeInterval"] == interval, interval
 
 
 def lint_itself():
@@ -120,13 +151,35 @@ def check_variables(facts, dashboards):
             "tensor": ["k", "q", "v"]},
         "model": {
             "job": ["qkscope", "qkscope_activations"], "instance": both,
-            "model": ["poisoned", "smollm2", "tiny"], "layer": layers,
-            "tensor": ["k", "q", "v"]},
+            "model": ["broken", "poisoned", "smollm2", "tiny"],
+            "layer": layers, "tensor": ["k", "q", "v"]},
     }
     for name, dashboard in dashboards.items():
         found = ask.variable_values(facts.prometheus, dashboard, {
             "job": ".+", "instance": ".+", "model": "smollm2"})
         assert found == wanted[name], f"{name}: {found}"
+
+
+def check_panel(facts, panel, values, key):
+    """The expectation holds, and for no query does it hold with wrong
+    answers. Two servers together show what they should."""
+    assert key in EXPECTED, "nobody says what it must show"
+    EXPECTED[key](See(facts, panel, values))
+    for number, target in enumerate(panel["targets"]):
+        try:
+            EXPECTED[key](See(facts, panel, values, wrong=number))
+        except AssertionError:
+            continue
+        raise AssertionError(f"nobody looks at what this returns: "
+                             f"{target['expr']}")
+    if key in TOGETHER:
+        def see(instance):
+            return See(facts, panel, {**values, "instance": instance,
+                                      "model": "tiny"})
+        for number in range(len(panel["targets"])):
+            check_together(TOGETHER[key], number, see(".+"), [
+                see(escaped(server.instance))
+                for server in (facts.main, facts.second)])
 
 
 def check_panels(check, facts, dashboards):
@@ -137,12 +190,8 @@ def check_panels(check, facts, dashboards):
             seen.add(key)
             if key in NOT_HERE:
                 continue
-            see = See(facts, panel, chosen(facts.main)[name])
-
-            def expectation():
-                assert key in EXPECTED, "nobody says what it must show"
-                EXPECTED[key](see)
-            check.run(" / ".join(key), expectation)
+            check.run(" / ".join(key), lambda: check_panel(
+                facts, panel, chosen(facts.main)[name], key))
     for key in (EXPECTED.keys() | NOT_HERE) - seen:
         check.failed += 1
         print(f"FAILED {key}: there is no such panel")
@@ -157,10 +206,11 @@ def main():
                         help="rounds between two held answers")
     parser.add_argument("--answers", type=pathlib.Path)
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    end_on_sigterm()
     check = Check()
     dashboards = ask.load()
     check.run("the committed JSON", lambda: same_as_made(dashboards))
+    check.run("provisioning", provisioned)
     check.run("the linter's test", lint_itself)
     with tempfile.TemporaryDirectory(dir=os.environ.get("QK_WORK")) as folder:
         with stack.start(pathlib.Path(folder),
@@ -171,8 +221,7 @@ def main():
             check.run("variables", lambda: check_variables(facts, dashboards))
             check_panels(check, facts, dashboards)
             if options.answers:
-                ask.write_answers(facts.prometheus, dashboards,
-                                  chosen(facts.main), facts.windows,
+                ask.write_answers(facts.prometheus, dashboards, facts.windows,
                                   options.answers)
     if check.failed:
         sys.exit(f"{check.failed} checks failed")

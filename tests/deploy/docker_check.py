@@ -115,8 +115,9 @@ def check_contents(engine):
 class Project:
     """A folder with docker-compose.yml and what it refers to."""
 
-    def __init__(self, engine):
+    def __init__(self, engine, program="docker-compose"):
         self.engine = engine
+        self.program = program
         self.folder = engine.work / "project"
         self.folder.mkdir()
         for name in ("docker-compose.yml", ".env.example"):
@@ -125,9 +126,9 @@ class Project:
         self.secrets = self.folder / "secrets"
         self.token = self.secrets / "client" / "operator.token"
 
-    def compose(self, *arguments, program="docker-compose", check=True):
-        return self.engine.run(program, *arguments, cwd=self.folder,
-                               check=check).stdout
+    def compose(self, *arguments, program=None, check=True):
+        return self.engine.run(program or self.program, *arguments,
+                               cwd=self.folder, check=check).stdout
 
     def set_up(self, *arguments):
         return self.engine.run("bash", "deploy/compose_setup.sh", *arguments,
@@ -365,7 +366,7 @@ def check_stop(project):
 
 
 def check_down(project):
-    project.compose("down", "--volumes", "--timeout", "60")
+    project.compose("down", "--volumes")
     left = project.engine.docker("ps", "--all", "--quiet")
     require(left == "", f"containers are left: {left}")
     require(project.engine.docker("volume", "ls", "--quiet") == "",
@@ -378,13 +379,13 @@ def timed(what, function, *arguments):
     print(f"{time.monotonic() - started:6.1f} s  {what}", flush=True)
 
 
-def check_compose(engine):
+def check_compose(engine, program="docker-compose"):
     timed("hadolint", check_dockerfiles, engine)
     timed("base imported", import_base, engine)
     timed("image made, by both builders", build_prebuilt, engine)
     timed("its contents", check_contents, engine)
     timed("images of others", build_others, engine)
-    project = Project(engine)
+    project = Project(engine, program)
     timed("compose_setup.sh", check_setup, project)
     project.settings()
     timed("both Composes accept the file", check_validity, project)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# row: Envoy: three replicas, drain, kill -9, resume | run | quick | 40
+# row: Envoy: three replicas, drain, kill -9, resume | run | quick | 20
 """Runs three replicas behind Envoy with deploy/envoy/envoy.yaml."""
 
 import pathlib

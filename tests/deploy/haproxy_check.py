@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# row: HAProxy: three replicas, drain, kill -9, resume | run | quick | 40
+# row: HAProxy: three replicas, drain, kill -9, resume | run | quick | 20
 """Runs three replicas behind HAProxy with
 deploy/haproxy/haproxy-replicas.cfg."""
 

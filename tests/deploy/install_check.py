@@ -1,13 +1,12 @@
-# row: cmake --install; find_package, pkg-config, man pages | run | quick | 40
+# row: cmake --install; find_package, pkg-config, man pages | run | quick | 35
 """Installs into a clean prefix and builds a small program with it."""
 
 import os
-import pathlib
 import re
 import unittest
 
-from rows import (ROOT, Server, build_folder, exit_on_sigterm, need, run, step,
-                  work_folder)
+from programs import ROOT, Server, end_on_sigterm, work_folder
+from rows import build_folder, need, run, step
 
 # The ten lines of docs/using.md.
 USING = (ROOT / "docs" / "using.md").read_text("utf-8")
@@ -25,7 +24,7 @@ class InstallTest(unittest.TestCase):
     def setUpClass(cls):
         need("cmake", "ninja", "pkg-config", "g++", "protoc")
         cls.build = build_folder()
-        cls.work = work_folder()
+        cls.work = work_folder(cls)
         # Installed in one place, used in another.
         cls.prefix = cls.work / "prefix"
         cls.first = cls.work / "first"
@@ -37,20 +36,18 @@ class InstallTest(unittest.TestCase):
         cls.program.mkdir()
         (cls.program / "main.cc").write_text(block("cpp"), "utf-8")
         (cls.program / "CMakeLists.txt").write_text(block("cmake"), "utf-8")
+        # The server that was installed.
+        cls.server = Server(cls.work, "--model",
+                            f"smollm2={os.environ['QKSCOPE_DEMO_MODEL']}",
+                            program=cls.prefix / "bin/qkscoped")
+        cls.addClassCleanup(cls.server.stop)
         step("installed")
 
     @classmethod
     def check_program(cls, program):
-        server = Server(cls.prefix / "bin/qkscoped", cls.work / "server.log")
-        try:
-            out = run(program, env={**os.environ,
-                                    "QKSCOPE_SERVER": server.address})
-            health = run(cls.prefix / "bin/qkctl", "--server", server.address,
-                         "health")
-        finally:
-            server.stop()
+        out = run(program, env={**os.environ,
+                                "QKSCOPE_SERVER": cls.server.listen})
         assert out == "smollm2\n", out
-        assert health == "SERVING\n", health
 
     def pkg_config(self, *arguments, **more):
         return run("pkg-config", *arguments, **more, env={
@@ -190,5 +187,5 @@ class ManPagesTest(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    exit_on_sigterm()
+    end_on_sigterm()
     unittest.main()

@@ -9,7 +9,8 @@ import shutil
 import signal
 import subprocess
 
-from rows import PATIENCE_S, run, wait_until
+from programs import PATIENCE_S, ROOT, wait_until
+from rows import run
 
 BASE = ["systemd", "systemd-sysv", "logrotate"]
 
@@ -17,8 +18,7 @@ BASE = ["systemd", "systemd-sysv", "logrotate"]
 def make_packages(out, build, *arguments):
     """Builds the .deb files, and returns {package: file}."""
     with open(out.parent / f"{out.name}.log", "w", encoding="utf-8") as log:
-        run("bash", pathlib.Path(__file__).resolve().parents[2]
-            / "deploy/debian/build.sh", "--build", build, *arguments, out,
+        run("bash", ROOT / "deploy/debian/build.sh", "--build", build, *arguments, out,
             stdout=log, stderr=log)
     files = {file.name.partition("_")[0]: file for file in out.glob("*.deb")}
     assert set(files) == {"qkscope-server", "qkscope-client",

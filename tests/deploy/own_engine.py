@@ -110,6 +110,7 @@ class Engine:
         wait_until(self._answers, self.logs)
 
     def _run_root(self):
+        names = pathlib.Path("/etc/resolv.conf").read_text()
         # Sockets and locks of other engines are out of sight from here on, and
         # what the daemons write to /etc (a key) and /opt ends in memory.
         subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
@@ -121,6 +122,9 @@ class Engine:
                 ["mount", "-t", "overlay", "overlay", "-o",
                  f"lowerdir=/{folder},upperdir={layers[0]},workdir={layers[1]}",
                  f"/{folder}"], check=True)
+        # It may have been a link to /run.
+        pathlib.Path("/etc/resolv.conf").unlink()
+        pathlib.Path("/etc/resolv.conf").write_text(names)
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
     def _start(self, program, *arguments):

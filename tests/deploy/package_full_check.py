@@ -1,4 +1,4 @@
-# row: Debian package: upgrade from another version, watchdog | run | full | 150
+# row: Debian package: upgrade from another version, watchdog | run | full | 100
 """Upgrades the Debian packages, boots again, and stops the server's process."""
 
 import time
@@ -6,7 +6,8 @@ import unittest
 
 from machine import make_packages
 from package_check import CONFIG, MODELS, UNIT, PackageCase
-from rows import exit_on_sigterm, run, step, wait_until
+from programs import end_on_sigterm, wait_until
+from rows import run, step
 
 OLD = "0.0.9"
 MINE = "# The administrator was here.\n"
@@ -108,5 +109,5 @@ class PackageFullTest(PackageCase):
 
 
 if __name__ == "__main__":
-    exit_on_sigterm()
+    end_on_sigterm()
     unittest.main(failfast=True)

@@ -90,9 +90,9 @@ class Server(Program):
     """A qkscoped that serves. `listen` and `metrics` are its addresses."""
 
     def __init__(self, folder, *flags, name="qkscoped", metrics_port=0,
-                 client_flags=()):
+                 client_flags=(), program=BIN / "qkscoped"):
         self.client_flags = client_flags
-        super().__init__(folder, name, BIN / "qkscoped",
+        super().__init__(folder, name, program,
                          "--listen", "127.0.0.1:0",
                          "--metrics-listen", f"127.0.0.1:{metrics_port}", *flags)
         try:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# row: Slurm: servers as jobs, found through a file, drained | run | quick | 45
+# row: Slurm: servers as jobs, found through a file, drained | run | quick | 40
 """Runs deploy/slurm/qkscoped.sbatch on a Slurm cluster of this machine alone:
 munged, slurmctld and slurmd with a configuration and folders of their own, on
 loopback."""

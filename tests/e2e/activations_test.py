@@ -18,7 +18,8 @@ import numpy as np
 from google.protobuf import text_format
 from safetensors.numpy import load_file, save_file
 
-from processes import PATIENCE_S, ROOT, Server, scratch_folder, wait_until
+from processes import (PATIENCE_S, ROOT, Server, demo_model, scratch_folder,
+                       wait_until)
 from stubs import analysis, analysis_grpc, spec
 
 GOLDENS = ROOT / "tests" / "goldens"
@@ -94,11 +95,6 @@ def gauges_of(norms, frequencies):
             dims = np.nonzero(rotated)[1] % frequencies
             out["low_frequency_ratio"] = float((2 * dims >= frequencies).mean())
     return out
-
-
-def pattern_of(norms):
-    """Norm over the mean of its head."""
-    return norms / norms.mean(1, keepdims=True)
 
 
 class Oracle:
@@ -203,18 +199,57 @@ class ActivationsCase(unittest.TestCase):
 
 
 class ActivationsTest(ActivationsCase):
+    def changed(self, name, tensor, change):
+        """A copy of the golden model with a tensor that `change` has changed."""
+        folder = scratch_folder()
+        self.addCleanup(folder.cleanup)
+        copy = shutil.copytree(GOLDENS / name, f"{folder.name}/{name}")
+        weights = dict(load_file(f"{copy}/model.safetensors"))
+        weights[tensor] = weights[tensor].copy()
+        change(weights[tensor])
+        save_file(weights, f"{copy}/model.safetensors")
+        return copy
+
+    def loud(self):
+        """A model with massive entries in fast and slow RoPE pairs, in both of
+        their halves."""
+        def change(weight):  # (heads x head_dim, hidden)
+            heads = weight.reshape(4, -1, weight.shape[1])
+            half = heads.shape[1] // 2
+            heads[0, half + 1] *= 30
+            heads[1, half - 1] *= 30
+            heads[2, 1] *= 30
+        return self.changed("tiny_llama_gqa",
+                            "model.layers.0.self_attn.q_proj.weight", change)
+
     def test_every_gauge_and_histogram(self):
-        server = self.start(MODELS)
+        models = {**MODELS, "loud": self.loud()}
+        server = self.start(models)
         oracle = Oracle()
         for count, first in ((20, 1), (33, 5)):
-            for model in MODELS:
+            for model in models:
                 oracle.add(model, self.infos[model],
                            self.analyze(model, tokens(count, first)))
-        self.assertGreater(
-            sum(gauges["massive_entries"] for gauges in oracle.gauges.values()),
-            0)
-        self.assertEqual(
-            {dict(labels)["model"] for labels in oracle.gauges}, set(MODELS))
+        self.assertEqual({gauges["low_frequency_ratio"]
+                          for labels, gauges in oracle.gauges.items()
+                          if ("model", "loud") in labels
+                          and "low_frequency_ratio" in gauges} - {0, 1},
+                         {1 / 3})
+        # Four models are shown by layer, those that were used last.
+        oracle.gauges = {labels: gauges
+                         for labels, gauges in oracle.gauges.items()
+                         if ("model", list(models)[0]) not in labels}
+        self.check_page(server, oracle)
+
+    def test_a_real_model(self):
+        server = self.start({"smollm2": demo_model()})
+        oracle = Oracle()
+        for count, first in ((40, 17), (25, 3)):
+            oracle.add("smollm2", self.infos["smollm2"],
+                       self.analyze("smollm2", tokens(count, first)))
+        # Some are close to the limit.
+        self.assertTrue(any(4.9 < gauges["max_mean_ratio"] < 5
+                            for gauges in oracle.gauges.values()))
         self.check_page(server, oracle)
 
     def test_many_prompts_and_a_detached_one(self):
@@ -251,14 +286,9 @@ class ActivationsTest(ActivationsCase):
 
     def poisoned(self, name, tensor, value):
         """A copy of the golden model with a weight that is not finite."""
-        folder = scratch_folder()
-        self.addCleanup(folder.cleanup)
-        copy = shutil.copytree(GOLDENS / name, f"{folder.name}/{name}")
-        weights = dict(load_file(f"{copy}/model.safetensors"))
-        weights[tensor] = weights[tensor].copy()
-        weights[tensor].reshape(-1)[0] = value
-        save_file(weights, f"{copy}/model.safetensors")
-        return copy
+        def change(weight):
+            weight.reshape(-1)[0] = value
+        return self.changed(name, tensor, change)
 
     def test_weights_that_are_not_finite(self):
         name = "model.layers.1.self_attn.q_proj.weight"

@@ -5,14 +5,14 @@
 """
 
 import hashlib
+import pathlib
 import re
 import sys
 import unittest
 
 import exposition
 from certificates import Authority, client_flags
-from processes import ROOT, TINY_MODEL, Server, qkctl, scratch_folder
-import pathlib
+from processes import ROOT, Server, demo_model, qkctl, scratch_folder
 
 DOCUMENT = ROOT / "docs/metrics.md"
 PAGES = {
@@ -48,16 +48,16 @@ def make(folder):
         """)
     token = folder / "token"
     token.write_text(TOKEN)
-    server = Server({"tiny": TINY_MODEL}, "--config", config, client_flags=[
+    server = Server({"smollm2": demo_model()}, "--config", config, client_flags=[
         *client_flags(authority), "--token-file", str(token)])
     try:
-        done = qkctl(server, "analyze", "--model", "tiny", "--token-ids",
-                     "3,1,41,59", "--points",
+        done = qkctl(server, "analyze", "--model", "smollm2", "--prompt",
+                     "The city of Paris", "--points",
                      "hook_q,hook_k,hook_v,hook_rot_q,hook_rot_k", "--arm",
                      "clean", "--arm", "top_k:1", "--arm", "bottom_k:1")
         assert done.returncode == 0, done.stderr
-        for command in (["baseline", "save", "tiny"],
-                        ["analyze", "--model", "tiny", "--token-ids", "3,1"]):
+        for command in (["baseline", "save", "smollm2"],
+                        ["analyze", "--model", "smollm2", "--prompt", "A"]):
             done = qkctl(server, *command)
             assert done.returncode == 0, done.stderr
         pages = {path: exposition.Scrape(

@@ -51,7 +51,8 @@ CHAT = ("chat {format: 'chatml' add_generation_prompt: false "
 def encode(message, text):
     return subprocess.run(
         ["protoc", f"-I{PROTO}", f"--encode=qkscope.v1.{message}",
-         "qkscope/v1/analysis.proto", "qkscope/v1/spool.proto"],
+         "qkscope/v1/analysis.proto", "qkscope/v1/spool.proto",
+         "qkscope/v1/baseline.proto"],
         cwd=PROTO, input=text.encode(), capture_output=True, check=True).stdout
 
 
@@ -219,6 +220,44 @@ def make_spool():
     write("spool_file", "long", begin + b"E\xff\xff\xff\xff" + end)
 
 
+def pattern(point, layer, shape, values, prompts=2):
+    floats = escaped(struct.pack(f"<{len(values)}f", *values))
+    return (f"patterns {{point: {point} layer: {layer} shape: {shape} "
+            f"prompts: {prompts} values: '{floats}'}} ")
+
+
+def make_baselines():
+    """Of the model in fuzz_baseline.cc; the target adds the checksum."""
+    head = ("model: 'm' weights_sha256: '0123' "
+            "created_unix_ms: 1700000000000 ")
+    four = [0.5, 1.5, 1.0, 1.0]
+    whole = (pattern("HOOK_ROT_Q", 0, [2, 2], four)
+             + pattern("HOOK_K", 0, [1, 2], four[:2])
+             + pattern("HOOK_V", 2, [2, 2], four, prompts=7))
+    cases = {
+        "whole": head + whole,
+        "empty": head,
+        "other_weights": head.replace("0123", "4567") + whole,
+        "other_point": head + pattern("HOOK_Z", 0, [2, 2], four),
+        "no_attention": head + pattern("HOOK_V", 1, [2, 2], four),
+        "no_layer": head + pattern("HOOK_V", 3, [2, 2], four),
+        "negative_layer": head + pattern("HOOK_V", -1, [2, 2], four),
+        "other_shape": head + pattern("HOOK_ROT_Q", 0, [1, 4], four),
+        "too_few_values": head + pattern("HOOK_ROT_Q", 0, [2, 2], four[:3]),
+        "not_finite": head + pattern("HOOK_V", 2, [2, 2],
+                                     [1, float("nan"), 1, 1]),
+        "negative": head + pattern("HOOK_V", 2, [2, 2], [1, -1, 1, 1]),
+        "zero": head + pattern("HOOK_V", 2, [2, 2], [0] * 4),
+        "no_prompts": head + pattern("HOOK_V", 2, [2, 2], four, prompts=0),
+        "twice": head + whole + whole}
+    for name, text in cases.items():
+        write("baseline", name, encode("StoredBaseline", text))
+    inner = encode("StoredBaseline", head + whole)
+    for name, crc in (("file", crc32c(inner)), ("wrong_checksum", 1)):
+        write("baseline", name, encode(
+            "BaselineFile", f"crc32c: {crc} baseline: '{escaped(inner)}'"))
+
+
 if __name__ == "__main__":
     make_analyze()
     make_images()
@@ -226,3 +265,4 @@ if __name__ == "__main__":
     for config_name, config in SERVER_CONFIGS.items():
         write("server_config", config_name, config.encode())
     make_spool()
+    make_baselines()

@@ -17,6 +17,9 @@ MAY = {
     "server/common/log.cc": "what a line of the log says",
     "server/net/self_check.cc": "gRPC takes a deadline so, and at once turns "
                                 "it into one of another clock",
+    "server/observe/activation_metrics.cc": "when a baseline was saved",
+    "server/observe/process_metrics.cc": "when the process began, as "
+                                         "Prometheus wants it",
     "server/results/result_store.h": "what a kept result's file says",
     "server/server.cc": "as in self_check.cc",
 }

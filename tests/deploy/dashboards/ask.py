@@ -59,20 +59,19 @@ class Window:
         return self.end - self.start
 
 
-def instant(prometheus, panel, target, chosen, window, at=None):
-    """[(labels, value)] of a query at the window's end, or at a time in it,
-    over the whole window."""
+def instant(prometheus, expr, chosen, window, at):
+    """[(labels, value)] of a query at a time, with the whole window in place
+    of Grafana's intervals."""
     length = f"{round(window.seconds * 1000)}ms"
-    expr = promql.substitute(target["expr"], {
-        **chosen, "__rate_interval": length, "__range": length})
-    return prometheus.query(expr, window.end if at is None else at)
+    return prometheus.query(promql.substitute(expr, {
+        **chosen, "__rate_interval": length, "__range": length}), at)
 
 
 def over_time(prometheus, target, chosen, window, step):
-    """[(labels, [(time, value)])], with intervals as Grafana chooses them for
-    scrapes of a second."""
+    """[(labels, [(time, value)])], with rates over a minute: as Grafana has
+    them for scrapes each 15 s."""
     expr = promql.substitute(target["expr"], {
-        **chosen, "__rate_interval": f"{max(4, round(step) + 1)}s",
+        **chosen, "__rate_interval": "60s",
         "__range": f"{round(window.seconds)}s"})
     if target.get("instant"):
         return [(labels, [(window.end, value)])
@@ -80,14 +79,17 @@ def over_time(prometheus, target, chosen, window, step):
     return prometheus.query_range(expr, window.start, window.end, step)
 
 
-def write_answers(prometheus, dashboards, chosen, windows, file):
-    """Writes the answers of all panels, for pictures of them."""
+def write_answers(prometheus, dashboards, windows, file):
+    """Writes the answers of all panels, for pictures of them: of all servers,
+    and of the large model."""
     answers = {}
+    chosen = {"job": ".+", "instance": ".+", "model": "smollm2",
+              "layer": ".+", "tensor": ".+"}
     for name, dashboard in dashboards.items():
         for panel in panels(dashboard):
             window = windows[job_of(panel)]
             answers[f"{name}/{panel['title']}"] = [
-                over_time(prometheus, target, chosen[name], window,
+                over_time(prometheus, target, chosen, window,
                           max(1, window.seconds / 240))
                 for target in panel["targets"]]
     pathlib.Path(file).write_text(json.dumps(answers))

@@ -10,36 +10,63 @@ import math
 import ask
 
 EXPECTED = {}
+# Panel -> how it shows two servers: the sum of what it shows of each, ...
+TOGETHER = {}
 
 
-def expect(dashboard, *titles):
-    """Makes a function the expectation of these panels."""
+def expect(dashboard, title, together=None):
+    """Makes a function the expectation of a panel. `together`: sum, max, min or
+    mean, if the values of servers are combined so."""
     def keep(check):
-        for title in titles:
-            assert (dashboard, title) not in EXPECTED, title
-            EXPECTED[dashboard, title] = check
+        assert (dashboard, title) not in EXPECTED, title
+        EXPECTED[dashboard, title] = check
+        if together:
+            TOGETHER[dashboard, title] = together
         return check
     return keep
 
 
-class See:
-    """A panel's answers, and the facts to hold them against."""
+def mean(values):
+    return sum(values) / len(values)
 
-    def __init__(self, facts, panel, chosen):
+
+def check_together(how, number, everywhere, places):
+    """`everywhere`: a See of all servers; `places`: one of each."""
+    def values(see):
+        return {tuple(sorted(labels.items())): value
+                for labels, value in see.series(number)}
+
+    parts = [values(see) for see in places]
+    assert all(parts), f"a server shows nothing of query {number}"
+    keys = set().union(*parts)
+    same(values(everywhere), {
+        key: how([part[key] for part in parts if key in part])
+        for key in keys}, 1e-9)
+
+
+class See:
+    """A panel's answers, and the facts to hold them against. `wrong`: a query
+    whose answers are made wrong, which an expectation must notice."""
+
+    def __init__(self, facts, panel, chosen, wrong=None):
         self.facts, self.panel, self._chosen = facts, panel, chosen
+        self._wrong = wrong
         self.job = ask.job_of(panel)
         self.window = facts.windows[self.job]
 
     def of_model(self, model):
         """The panel for another model."""
-        return See(self.facts, self.panel, {**self._chosen, "model": model})
+        return See(self.facts, self.panel, {**self._chosen, "model": model},
+                   self._wrong)
 
     def series(self, target=0, at="end"):
         """[(labels, value)]; `at`: a moment, or a time."""
         if isinstance(at, str):
             at = self.facts.moments[at][self.job]
-        return ask.instant(self.facts.prometheus, self.panel,
-                           self.panel["targets"][target], self._chosen,
+        expr = self.panel["targets"][target]["expr"]
+        if target == self._wrong:
+            expr = f"({expr}) * 3 + 7"
+        return ask.instant(self.facts.prometheus, expr, self._chosen,
                            self.window, at)
 
     def value(self, target=0, at="end"):

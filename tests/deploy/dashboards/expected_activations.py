@@ -34,19 +34,14 @@ def total(found):
     return sum(one.massive_count for one in found)
 
 
-def mean(values):
-    values = list(values)
-    return sum(values) / len(values) if values else None
-
-
-@expect("activations", "Prompts measured")
+@expect("activations", "Prompts measured", sum)
 def _(see):
     same(see.value(), sum(
         number for (model, _), number in see.facts.one.samples.items()
         if model == "smollm2"))
 
 
-@expect("activations", "Age of what is shown")
+@expect("activations", "Age of what is shown", min)
 def _(see):
     analysis = last(see.facts)
     between(see.window.end - analysis.ended - 0.1, see.value(),
@@ -58,12 +53,12 @@ def _(see):
     same(see.value(), total(statistics(last(see.facts))))
 
 
-@expect("activations", "Largest ratio")
+@expect("activations", "Largest ratio", max)
 def _(see):
     same(see.value(), max(one.ratio for one in statistics(last(see.facts))))
 
 
-@expect("activations", "Values that are not finite")
+@expect("activations", "Values that are not finite", sum)
 def _(see):
     same(see.value(), 0)
 
@@ -87,11 +82,11 @@ def massive_of(found):
 
 
 for _tensor, _rope, _name in (("q", "after", "Q"), ("k", "after", "K")):
-    expect("activations", f"Massive entries of {_name}, layer by layer")(
+    expect("activations", f"Massive entries of {_name}, layer by layer", max)(
         heatmap_of(_tensor, _rope, massive_of))
 
 
-@expect("activations", "Massive entries of V, layer by layer")
+@expect("activations", "Massive entries of V, layer by layer", max)
 def _(see):
     for at, analysis in see.facts.marks:
         same(see.by("layer", at=at), by_layer(lambda layer: massive_of(
@@ -100,7 +95,7 @@ def _(see):
 
 for _tensor, _rope, _name in (("q", "after", "Q"), ("k", "after", "K"),
                               ("v", "none", "V")):
-    expect("activations", f"Largest ratio of {_name}, by layer")(
+    expect("activations", f"Largest ratio of {_name}, by layer", max)(
         heatmap_of(_tensor, _rope, lambda found: found[0].ratio))
 
 
@@ -112,7 +107,7 @@ def _(see):
     assert wanted["clean"] != wanted["disrupted"], wanted
 
 
-@expect("activations", "Largest ratio, by kind of arm")
+@expect("activations", "Largest ratio, by kind of arm", max)
 def _(see):
     same(see.by("arm"), {
         arm: max(one.ratio for one in statistics(last(see.facts), arm=arm))
@@ -167,11 +162,15 @@ def _(see):
             last(see.facts), [(tensor, rope)])) for tensor, rope in BOTH})
 
 
-@expect("activations", "Largest ratio before and after RoPE")
+@expect("activations", "Largest ratio before and after RoPE", max)
 def _(see):
     same(see.by("tensor", "rope"), {
         (tensor.upper(), rope): max(one.ratio for one in statistics(
             last(see.facts), [(tensor, rope)])) for tensor, rope in BOTH})
+
+
+def average(values):
+    return sum(values) / len(values) if values else None
 
 
 def shares(found, field):
@@ -182,8 +181,8 @@ def shares(found, field):
 def _(see):
     wanted = {}
     for tensor, rope in SEEN:
-        share = mean(shares(statistics(last(see.facts), [(tensor, rope)]),
-                            "low_frequency_share"))
+        share = average(shares(statistics(last(see.facts), [(tensor, rope)]),
+                               "low_frequency_share"))
         if share is not None:
             wanted[tensor.upper()] = share
     assert {"Q", "K"} <= wanted.keys()
@@ -193,7 +192,7 @@ def _(see):
 def shares_by_layer(field):
     def check(see):
         for at, analysis in see.facts.marks:
-            same(see.by("layer", at=at), by_layer(lambda layer: mean(
+            same(see.by("layer", at=at), by_layer(lambda layer: average(
                 shares(statistics(analysis, layer=layer), field))))
     return check
 
@@ -264,7 +263,7 @@ def _(see):
         in see.facts.before_baseline.samples.items() if model == "smollm2"))
 
 
-@expect("activations", "Values that are not finite, by layer")
+@expect("activations", "Values that are not finite, by layer", sum)
 def _(see):
     same(see.by("layer"), by_layer(lambda layer: 0))
     # The model with a NaN, seen through the same panel.
@@ -278,7 +277,7 @@ def _(see):
     same(see.of_model("poisoned").by("layer"), wanted)
 
 
-@expect("activations", "Prompts measured, by source")
+@expect("activations", "Prompts measured, by source", sum)
 def _(see):
     wanted = {source: see.facts.one.samples["smollm2", source]
               for source in ("analyze", "score", "generate")}

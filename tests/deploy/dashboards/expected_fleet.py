@@ -34,13 +34,13 @@ def _(see):
     same(see.value(at=see.facts.down_at), 0.5)
 
 
-@expect("fleet", "Servers that take calls")
+@expect("fleet", "Servers that take calls", sum)
 def _(see):
     same(see.value(), 2)
     same(see.value(at=see.facts.down_at), 1)
 
 
-@expect("fleet", "Servers that drain")
+@expect("fleet", "Servers that drain", sum)
 def _(see):
     same(see.value(), 0)
 
@@ -50,7 +50,7 @@ def _(see):
     same(see.value(), 1)
 
 
-@expect("fleet", "Starts")
+@expect("fleet", "Starts", sum)
 def _(see):
     same(see.value(), 1)
 
@@ -65,9 +65,9 @@ def _(see):
 @expect("fleet", "Servers")
 def _(see):
     facts = see.facts
-    replicas = {labels["instance"]: labels["replica"]
-                for labels, _ in see.series(0)}
-    assert replicas == both(facts, "one", "two"), replicas
+    same(see.by("instance", "replica", target=0), {
+        (facts.main.instance, "one"): 1, (facts.second.instance, "two"): 1})
+    same(see.by("instance", target=1), both(facts, 1, 1))
     for labels, _ in see.series(1):
         assert re.fullmatch(r"\d+\.\d+\.\d+", labels["version"]), labels
         assert labels["backend"] == "cpu", labels

@@ -27,22 +27,22 @@ def of_server(see, target=0):
     return found
 
 
-@expect("model", "Servers that have it ready")
+@expect("model", "Servers that have it ready", sum)
 def _(see):
     same(see.value(), 1)
 
 
-@expect("model", "Time to load")
+@expect("model", "Time to load", max)
 def _(see):
     same(see.value(), see.facts.models[MODEL].load_ms / 1000, 0.002)
 
 
-@expect("model", "Memory of the weights")
+@expect("model", "Memory of the weights", sum)
 def _(see):
     same(see.value(), see.facts.models[MODEL].host_bytes)
 
 
-@expect("model", "All tokens")
+@expect("model", "All tokens", sum)
 def _(see):
     same(see.grown(), sum(tokens(see.facts, MODEL)))
 
@@ -62,7 +62,7 @@ def _(see):
     same(see.value(), 0)
 
 
-@expect("model", "Tokens")
+@expect("model", "Tokens", sum)
 def _(see):
     prompt, generated = tokens(see.facts, MODEL)
     same(see.grown(target=0), prompt)
@@ -101,7 +101,7 @@ def _(see):
             1.02 * seconds)
 
 
-@expect("model", "KV cache")
+@expect("model", "KV cache", sum)
 def _(see):
     low, high = kv_bytes(see.facts)
     between(low, see.value(0, "running"), high)
@@ -134,7 +134,7 @@ def _(see):
          EXACT)
 
 
-@expect("model", "Largest ratio, layer by layer")
+@expect("model", "Largest ratio, layer by layer", max)
 def _(see):
     for at, analysis in see.facts.marks:
         same(see.by("layer", at=at), by_layer(lambda layer: max(

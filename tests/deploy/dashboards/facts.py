@@ -6,10 +6,11 @@ import pathlib
 import time
 import urllib.request
 
-import exposition
-import stack
+import processes
+import scraped
 from ask import Window
 from load import Work
+from programs import wait_until
 
 JOBS = ("qkscope", "qkscope_activations")
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -80,7 +81,7 @@ class Facts:
         # A new channel would open connections within the window.
         self.usage_before = self.work.usage()
         self.work.count_anew()
-        self.lines_before = len(self.main.lines())
+        self.lines_before = len(self.main.server.lines())
         self.cpu = cpu_seconds(self.main.server.process.pid)
         self.begun = self.scrape()
 
@@ -98,17 +99,16 @@ class Facts:
             self.work.hold(held))
 
     def _restart(self):
-        def while_down():
-            now = time.time()
-            failed = stack.wait_until(
-                lambda: [at for at, up in self.prometheus.scrapes(
-                    "qkscope", self.second.instance) if at > now and not up],
-                "a scrape that fails")
-            # The main server's next scrape comes after that.
-            self.down_at = max(failed[0], self.scrape()["qkscope"])
-
         self.prometheus.next_scrape("qkscope", self.second.instance)
-        self.second.restart(while_down)
+        self.second.stop()
+        now = time.time()
+        failed = wait_until(
+            lambda: [at for at, up in self.prometheus.scrapes(
+                "qkscope", self.second.instance) if at > now and not up],
+            "a scrape that fails")
+        # The main server's next scrape comes after that.
+        self.down_at = max(failed[0], self.scrape()["qkscope"])
+        self.second.start()
         self.work.open_second()
         self.prometheus.next_scrape("qkscope", self.second.instance)
 
@@ -117,18 +117,17 @@ class Facts:
         self.prometheus.next_scrape("qkscope", self.second.instance)
         ended = self.scrape()
         self.cpu = cpu_seconds(self.main.server.process.pid) - self.cpu
-        self.open_files = stack.processes.open_files(
-            self.main.server.process.pid)
-        self.resident = stack.processes.resident_bytes(
+        self.open_files = processes.open_files(self.main.server.process.pid)
+        self.resident = processes.resident_bytes(
             self.main.server.process.pid)
         self.pages = [page(server.instance, path)
                       for path in ("/metrics", "/metrics/activations")
                       for server in (self.main, self.second)]
-        self.metrics = exposition.parse(*self.pages)
-        self.bounds = exposition.bounds(*self.pages)
+        self.metrics = scraped.parse(*self.pages)
+        self.bounds = scraped.bounds(*self.pages)
         self.one = self.work.one.tally.copy()
         self.two = self.work.two.tally.copy()
-        written = self.main.lines()[self.lines_before:]
+        written = self.main.server.lines()[self.lines_before:]
         self.lines = [line for line in written if line["event"] == "rpc"]
         # Runs that went on after their calls have lines of their own.
         self.ran = [line for line in written if "prefill_ms" in line]

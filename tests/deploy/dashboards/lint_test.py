@@ -4,7 +4,7 @@ that it must refuse."""
 import copy
 import unittest
 
-import exposition
+import scraped
 import lint
 
 SCRAPE = """
@@ -176,7 +176,7 @@ BAD = {
 
 
 def run(dashboard):
-    return lint.Lint(dashboard, exposition.parse(SCRAPE), {},
+    return lint.Lint(dashboard, scraped.parse(SCRAPE), {},
                      {"QkscopeDown"}).run()
 
 

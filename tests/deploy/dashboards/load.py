@@ -5,6 +5,8 @@ import time
 
 import grpc
 
+from programs import wait_until
+
 import stack
 from stubs import admin, admin_grpc, analysis, analysis_grpc, spec
 
@@ -17,6 +19,14 @@ PROMPTS = [
     "honey from the lime trees.",
     "In 1905 a clerk in the patent office of Bern wrote four papers that "
     "changed what people know of light and time.",
+    "def mean(values):\n    return sum(values) / len(values)\n\nprint(mean([3, "
+    "1, 4, 1, 5, 9, 2, 6]))",
+    "Der Zug nach Wien hat heute eine halbe Stunde Verspaetung, weil auf der "
+    "Strecke gebaut wird.",
+    "The committee meets on the first Monday of each month, and its minutes "
+    "are kept for ten years.",
+    "Peel the apples, cut them into slices, and cook them with a little sugar "
+    "and cinnamon until they are soft.",
 ]
 ARMS = {"clean": [], "disrupted": [{"top_k": {"k": 1}}],
         "control": [{"bottom_k": {"k": 1}}]}
@@ -186,7 +196,7 @@ class Work:
         credentials = grpc.ssl_channel_credentials(main.ca.read_bytes())
         # A stream that is not read must stop the server soon.
         self.one = Caller("one", grpc.secure_channel(
-            main.server.address, credentials,
+            main.server.listen, credentials,
             [("grpc.http2.bdp_probe", 0)]), main.tokens)
         self.two = None
         self.open_second()
@@ -198,7 +208,7 @@ class Work:
         """A channel to the second server, which may have started anew."""
         tally = self.two.tally if self.two else Tally()
         self.two = Caller(
-            "two", grpc.insecure_channel(self._second.server.address), {})
+            "two", grpc.insecure_channel(self._second.server.listen), {})
         self.two.tally = tally
 
     def count_anew(self):
@@ -210,7 +220,7 @@ class Work:
     def settle(self):
         """Waits until the main server has counted all calls so far."""
         wanted = self._others + self._counted + self.one.tally.total()
-        stack.wait_until(lambda: len(self._main.rpcs()) >= wanted,
+        wait_until(lambda: len(self._main.rpcs()) >= wanted,
                          "the log of the last calls")
 
     def load(self, name):
@@ -254,6 +264,7 @@ class Work:
             name="broken", path="tiny", sha256="0" * 64), "DATA_LOSS")
         self._keep(prompt)
         self.two.generate("anonymous", "tiny", TINY_IDS)
+        self.two.analyze("anonymous", "tiny", TINY_IDS[4:])
         one.analyze("ada", "smollm2", prompt)
 
     def _keep(self, prompt):
@@ -288,7 +299,7 @@ class Work:
         the time before and after Bob's request was seen in the queue, and the
         bytes of the answer."""
         request = analyze_request(
-            "smollm2", " ".join(PROMPTS * 3), form=spec.RAW,
+            "smollm2", " ".join(PROMPTS[:4] * 3), form=spec.RAW,
             points=[spec.HOOK_ROT_Q, spec.HOOK_ROT_K, spec.HOOK_V])
         one = self.one
         stalled = one.open("ada", "Analyze", request)
@@ -322,4 +333,4 @@ class Work:
             states = [state for _, state in self.requests()]
             return all(states.count(state) == number
                        for state, number in wanted.items())
-        stack.wait_until(reached, f"requests in the states {wanted}")
+        wait_until(reached, f"requests in the states {wanted}")

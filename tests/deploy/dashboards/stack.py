@@ -7,28 +7,25 @@ import contextlib
 import hashlib
 import json
 import os
-import pathlib
 import secrets
 import shutil
-import socket
 import struct
-import subprocess
 import sys
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 
-ROOT = pathlib.Path(__file__).resolve().parents[3]
-os.environ.setdefault("QK_BIN_DIR", os.environ["QK_BIN"])
-sys.path.insert(0, str(ROOT / "tests" / "e2e"))
-
 import yaml
 
-import certificates
-import processes
-from processes import Server, wait_until
+from programs import (ROOT, TINY_MODEL, Program, Server, fetch, free_port,
+                      wait_until)
 
-TINY = processes.TINY_MODEL
+os.environ.setdefault("QK_BIN_DIR", os.environ["QK_BIN"])
+sys.path.append(str(ROOT / "tests" / "e2e"))
+
+import certificates
+
 CERTIFICATE_DAYS = 20
 BUFFERED_BYTES = 48 << 20
 QUEUE = 16
@@ -60,12 +57,6 @@ def poison(folder):
     file.write_bytes(content)
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class MainServer:
     """A server with users, TLS, a spool and a large model, which can load
     "tiny", and "poisoned" with NaN in it. `tokens`: the users' tokens."""
@@ -79,16 +70,18 @@ class MainServer:
         self.ca = authority.cert
         self.certificate = pair.cert
         for name in ("tiny", "poisoned"):
-            shutil.copytree(TINY, folder / "models" / name)
+            shutil.copytree(TINY_MODEL, folder / "models" / name)
         poison(folder / "models" / "poisoned")
         config = folder / "main.conf"
         config.write_text(self._config(folder, pair))
         token = folder / "ops.token"
         token.write_text(self.tokens["ops"])
         token.chmod(0o600)
-        self.server = stack.enter_context(Server(
-            {"smollm2": model}, "--config", config, client_flags=[
-                *certificates.client_flags(authority), "--token-file", token]))
+        self.server = Server(
+            folder, "--config", config, "--model", f"smollm2={model}",
+            name="main", client_flags=[
+                *certificates.client_flags(authority), "--token-file", token])
+        stack.callback(self.server.stop)
 
     def _config(self, folder, pair):
         users = ""
@@ -115,45 +108,31 @@ class MainServer:
 
     @property
     def instance(self):
-        return self.server.metrics_address
-
-    def lines(self):
-        """The log's lines so far."""
-        return [json.loads(line) for line in list(self.server.log)]
+        return self.server.metrics
 
     def rpcs(self):
-        """Those of calls that have ended."""
-        return [line for line in self.lines() if line["event"] == "rpc"]
+        """The log's lines of calls that have ended."""
+        return [line for line in self.server.lines() if line["event"] == "rpc"]
 
 
 class SecondServer:
-    """A small server without users, which can be started anew at the same
-    addresses."""
+    """A small server without users, which can be started anew; its metrics
+    stay where they are."""
 
     def __init__(self, folder):
-        self.config = folder / "second.conf"
-        self.config.write_text(processes.PATIENT + 'replica: "two"')
-        self.listen = f"127.0.0.1:{free_port()}"
-        self.instance = f"127.0.0.1:{free_port()}"
-        self._start()
+        self._folder = folder
+        self._port = free_port()
+        self.instance = f"127.0.0.1:{self._port}"
+        self._config = folder / "second.conf"
+        self._config.write_text('replica: "two"')
+        self.start()
 
-    def _start(self):
-        def with_port(command):
-            command[command.index("--metrics-listen") + 1] = self.instance
-            return command
+    def start(self):
+        self.server = Server(
+            self._folder, "--config", self._config, "--model",
+            f"tiny={TINY_MODEL}", name="second", metrics_port=self._port)
 
-        self.server = Server({"tiny": TINY}, "--config", self.config,
-                             listen=self.listen, wrap=with_port)
-
-    def restart(self, while_down):
-        self.server.stop()
-        while_down()
-        self._start()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *unused):
+    def stop(self):
         self.server.stop()
 
 
@@ -178,35 +157,25 @@ class Prometheus:
         self.address = f"127.0.0.1:{free_port()}"
         config = folder / "prometheus.yml"
         config.write_text(scrape_config(instances))
-        self._log = open(folder / "prometheus.log", "w")
-        self._process = subprocess.Popen(
-            ["prometheus", f"--config.file={config}",
-             f"--storage.tsdb.path={folder}/prometheus",
-             f"--web.listen-address={self.address}", "--log.level=warn"],
-            stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log)
+        self._program = Program(
+            folder, "prometheus", "prometheus", f"--config.file={config}",
+            f"--storage.tsdb.path={folder}/prometheus",
+            f"--web.listen-address={self.address}", "--log.level=warn")
 
-    def __enter__(self):
-        wait_until(self._ready, "Prometheus's start")
-        return self
+    def start(self):
+        wait_until(lambda: self._program.process.poll() is not None
+                   or fetch(f"http://{self.address}/-/ready"),
+                   self._program.log.read_text)
+        if self._program.process.poll() is not None:
+            raise RuntimeError(self._program.log.read_text())
 
-    def __exit__(self, *unused):
-        self._process.terminate()
-        self._process.wait()
-        self._log.close()
-
-    def _ready(self):
-        if self._process.poll() is not None:
-            raise RuntimeError("Prometheus has ended")
-        try:
-            self._get("/-/ready")
-            return True
-        except OSError:
-            return False
+    def stop(self):
+        self._program.stop()
 
     def _get(self, path, **arguments):
-        url = f"http://{self.address}{path}"
-        body = urllib.parse.urlencode(arguments, doseq=True).encode() or None
-        with urllib.request.urlopen(url, body, timeout=60) as answer:
+        body = urllib.parse.urlencode(arguments, doseq=True).encode()
+        with urllib.request.urlopen(f"http://{self.address}{path}", body,
+                                    timeout=60) as answer:
             return answer.read()
 
     def _api(self, path, **arguments):
@@ -258,7 +227,9 @@ def start(folder, model):
     """Yields the main server, the second and Prometheus."""
     with contextlib.ExitStack() as stack:
         main = MainServer(folder, model, stack)
-        second = stack.enter_context(SecondServer(folder))
-        prometheus = stack.enter_context(
-            Prometheus(folder, [main.instance, second.instance]))
+        second = SecondServer(folder)
+        stack.callback(second.stop)
+        prometheus = Prometheus(folder, [main.instance, second.instance])
+        stack.callback(prometheus.stop)
+        prometheus.start()
         yield main, second, prometheus

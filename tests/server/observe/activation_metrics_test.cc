@@ -14,6 +14,7 @@
 #include "gmock/gmock.h"
 #include "prometheus/text_serializer.h"
 #include "server/convert/presets.h"
+#include "server/observe/activation_run.h"
 #include "tests/server/observe/metric_samples.h"
 #include "tests/server/observe/promtool.h"
 
@@ -23,6 +24,7 @@ namespace {
 using testing::ParseSamples;
 using testing::Promtool;
 using testing::Samples;
+using testing::Total;
 
 constexpr HookPoint kPoints[] = {HookPoint::kQ, HookPoint::kK, HookPoint::kV,
                                  HookPoint::kRotQ, HookPoint::kRotK};
@@ -130,7 +132,7 @@ TEST(ArmKindTest, ControlPresetsHaveControlRules) {
 
 TEST(ActivationMetricsTest, ShowsTheLastPromptAndCountsAll) {
   ActivationMetrics metrics({});
-  metrics.ModelLoaded("m", FakeModel(0), Config(2));
+  metrics.ModelLoaded("m", FakeModel(0), Config(2), "sha");
   EXPECT_EQ(ParseSamples(TextOf(metrics))
                 .count("qkscope_activation_age_seconds{model=\"m\"}"),
             0u);
@@ -144,6 +146,7 @@ TEST(ActivationMetricsTest, ShowsTheLastPromptAndCountsAll) {
         }
       }
     }
+    run.Finish();
   }
   const std::string text = TextOf(metrics);
   EXPECT_EQ(Promtool(text), "");
@@ -189,7 +192,7 @@ TEST(ActivationMetricsTest, ShowsTheLastPromptAndCountsAll) {
 // What gauges of other prompts could not be compared with is not shown.
 TEST(ActivationMetricsTest, ShowsWholeMatricesOfTheFirstArmOfItsKind) {
   ActivationMetrics metrics({});
-  metrics.ModelLoaded("m", FakeModel(0), Config(1));
+  metrics.ModelLoaded("m", FakeModel(0), Config(1), "sha");
   RunSpec spec = Spec(FakeModel(0));
   spec.arms[2].rules.clear();  // a second clean arm
   ActivationRun run(&metrics, spec, ActivationSource::kAnalyze);
@@ -227,7 +230,7 @@ TEST(ActivationMetricsTest, ShowsWholeMatricesOfTheFirstArmOfItsKind) {
 
 TEST(ActivationMetricsTest, AnotherThresholdCountsAsFive) {
   ActivationMetrics metrics({});
-  metrics.ModelLoaded("m", FakeModel(0), Config(1));
+  metrics.ModelLoaded("m", FakeModel(0), Config(1), "sha");
   ActivationRun run(&metrics, Spec(FakeModel(0)), ActivationSource::kAnalyze);
   LayerFrame frame = Frame(0, 0, HookPoint::kRotQ, Norms(20));
   frame.statistics_inputs->lambda = 100;
@@ -248,7 +251,7 @@ TEST(ActivationMetricsTest, ValuesThatAreNotFiniteSpoilNoSum) {
     told += values;
   };
   ActivationMetrics metrics(options);
-  metrics.ModelLoaded("m", FakeModel(0), Config(1));
+  metrics.ModelLoaded("m", FakeModel(0), Config(1), "sha");
   const auto add = [&](const std::vector<float>& norms) {
     ActivationRun run(&metrics, Spec(FakeModel(0)), ActivationSource::kAnalyze);
     run.Add(Frame(0, 0, HookPoint::kRotQ, norms));
@@ -290,6 +293,7 @@ void Fill(ActivationMetrics* metrics, int model, int layers) {
       }
     }
   }
+  run.Finish();
 }
 
 TEST(ActivationMetricsTest, O7_StaysWithinItsLimit) {
@@ -300,7 +304,7 @@ TEST(ActivationMetricsTest, O7_StaysWithinItsLimit) {
     ActivationMetrics metrics(options);
     for (int i = 0; i < 60; ++i) {
       metrics.ModelLoaded(absl::StrCat("model", i), FakeModel(i),
-                          Config(kLayers));
+                          Config(kLayers), "sha");
       Fill(&metrics, i, kLayers);
     }
     const std::string text = TextOf(metrics);
@@ -335,6 +339,32 @@ TEST(ActivationMetricsTest, O7_StaysWithinItsLimit) {
                          "source=\"analyze\"}"),
               10);
     EXPECT_FALSE(absl::StrContains(text, "model50"));
+  }
+}
+
+// 50 names, of which four are loaded at a time.
+TEST(ActivationMetricsTest, O7_StaysWithinItsLimitWithModelsInRotation) {
+  for (const int64_t limit : {int64_t{20'000}, int64_t{1'000'000}}) {
+    ActivationMetrics::Options options;
+    options.max_series = limit;
+    ActivationMetrics metrics(options);
+    size_t most = 0;
+    for (int i = 0; i < 60; ++i) {
+      if (i >= 4) metrics.ModelUnloaded(absl::StrCat("model", (i - 4) % 50));
+      metrics.ModelLoaded(absl::StrCat("model", i % 50), FakeModel(i),
+                          Config(80), "sha");
+      Fill(&metrics, i, 80);
+      if (i % 10 < 9) continue;
+      most = std::max(most, ParseSamples(TextOf(metrics)).size());
+    }
+    if (limit > 20'000) {
+      EXPECT_GT(most, 20'000u);
+    } else {
+      EXPECT_LE(most, 20'000u);
+    }
+    EXPECT_EQ(Total(ParseSamples(TextOf(metrics)),
+                    "qkscope_activation_samples_total"),
+              60);
   }
 }
 
@@ -375,7 +405,7 @@ TEST(ActivationMetricsTest, ShowsTheModelsThatWereUsedLast) {
   options.shown.models = 2;
   ActivationMetrics metrics(options);
   for (int i = 0; i < 4; ++i) {
-    metrics.ModelLoaded(absl::StrCat("m", i), FakeModel(i), Config(1));
+    metrics.ModelLoaded(absl::StrCat("m", i), FakeModel(i), Config(1), "sha");
   }
   const auto shown = [&](const auto& may_see) {
     const Samples samples = ParseSamples(
@@ -406,7 +436,7 @@ TEST(ActivationMetricsTest, ShowsTheModelsThatWereUsedLast) {
                 "\"analyze\"}"),
             2);
   // Another model of the name begins anew.
-  metrics.ModelLoaded("m3", FakeModel(9), Config(1));
+  metrics.ModelLoaded("m3", FakeModel(9), Config(1), "sha");
   EXPECT_EQ(shown(Everything), "12");
 }
 
