@@ -221,7 +221,8 @@ def main():
             check.run("variables", lambda: check_variables(facts, dashboards))
             check_panels(check, facts, dashboards)
             if options.answers:
-                ask.write_answers(facts.prometheus, dashboards, facts.windows,
+                ask.write_answers(facts.prometheus, dashboards,
+                                  chosen(facts.main), facts.windows,
                                   options.answers)
     if check.failed:
         sys.exit(f"{check.failed} checks failed")

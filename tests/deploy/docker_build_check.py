@@ -57,7 +57,7 @@ def check_image(engine, image):
     engine.docker("run", "--detach", "--name", image, "--network", "none",
                   *HARDENED, image, *SERVE)
     wait_until(lambda: health(engine, image) == "healthy",
-               lambda: engine.docker("logs", image), 120)
+               lambda: engine.docker("logs", image))
     models = engine.docker("exec", image, "/usr/bin/qkctl", "models")
     require("tiny" in models, f"{image}: {models}")
     pid = engine.inspect(image)["State"]["Pid"]
@@ -112,9 +112,9 @@ def check_default_network(engine):
                   "127.0.0.1:7461:7461", *HARDENED, IMAGE, *SERVE)
     wait_until(lambda: engine.run(QKCTL, "models",
                                   check=False).returncode == 0,
-               lambda: engine.docker("logs", "server"), 120)
+               lambda: engine.docker("logs", "server"))
     wait_until(lambda: health(engine, "server") == "healthy",
-               lambda: str(engine.inspect("server")["State"]), 120)
+               lambda: str(engine.inspect("server")["State"]))
     engine.docker("stop", "--time", "60", "server")
     require(engine.inspect("server")["State"]["ExitCode"] == 0,
             "docker stop")

@@ -196,7 +196,7 @@ def check_healthy(project):
                   for service in SERVICES}
         return {service: state for service, state in states.items()
                 if state != "healthy"}
-    wait_until(lambda: not unhealthy(), lambda: str(unhealthy()), 120)
+    wait_until(lambda: not unhealthy(), lambda: str(unhealthy()))
 
 
 def check_user(project):
@@ -228,7 +228,29 @@ def check_new_user(project):
         capture_output=True, encoding="utf-8").stdout)
     wait_until(lambda: project.qkctl("models", token=token,
                                      check=False).returncode == 0,
-               "the new user is not known", 60)
+               "the new user is not known")
+
+
+def connect(project):
+    """A connection to the published port: TLS, HTTP/2."""
+    context = ssl.create_default_context(
+        cafile=project.secrets / "ca" / "ca.crt")
+    context.set_alpn_protocols(["h2"])
+    return context.wrap_socket(socket.create_connection(
+        ("127.0.0.1", 7461)), server_hostname="localhost")
+
+
+def check_new_certificate(project):
+    """The edge takes another certificate while it runs."""
+    def serial():
+        with connect(project) as connection:
+            return connection.getpeercert()["serialNumber"]
+    old = serial()
+    (project.secrets / "edge" / "edge.pem").unlink()
+    project.set_up()
+    project.compose("kill", "-s", "USR2", "edge")
+    wait_until(lambda: serial() != old, "the edge has its old certificate")
+    project.qkctl("models")
 
 
 def get(url):
@@ -246,16 +268,16 @@ def values(expression):
 def check_prometheus(_):
     """The server is scraped, with a token, and the rules are loaded."""
     wait_until(lambda: values('up{job="qkscope"}') == ["1"],
-               lambda: str(get(f"{API}/targets")), 120)
+               lambda: str(get(f"{API}/targets")))
     # check_user has called Analyze twice.
     calls = 'qkscope_rpc_handled_total{method="Analyze",code="OK"}'
-    wait_until(lambda: values(calls) == ["2"], lambda: str(values(calls)), 120)
+    wait_until(lambda: values(calls) == ["2"], lambda: str(values(calls)))
     groups = get(f"{API}/rules")["data"]["groups"]
     alerts = [rule for group in groups for rule in group["rules"]
               if rule["type"] == "alerting"]
     require(len(alerts) >= 12, f"{len(alerts)} alerts are loaded")
     wait_until(lambda: get(f"{API}/alertmanagers")["data"][
-        "activeAlertmanagers"], "Prometheus knows no Alertmanager", 120)
+        "activeAlertmanagers"], "Prometheus knows no Alertmanager")
     require(get("http://127.0.0.1:9093/api/v2/status")["config"],
             "Alertmanager has no configuration")
 
@@ -319,15 +341,11 @@ def check_root_is_read_only(project):
 
 def check_floods(project):
     """S2: what floods at the published port cost the server."""
-    context = ssl.create_default_context(
-        cafile=project.secrets / "ca" / "ca.crt")
-    context.set_alpn_protocols(["h2"])
     pid = project.engine.inspect(project.container("server"))["State"]["Pid"]
     process = pathlib.Path(f"/proc/{pid}")
 
-    def connect():
-        return context.wrap_socket(socket.create_connection(
-            ("127.0.0.1", 7461)), server_hostname="localhost")
+    def flooder():
+        return connect(project)
 
     def spent():
         fields = (process / "stat").read_text().rpartition(")")[2].split()
@@ -338,29 +356,33 @@ def check_floods(project):
             "SC_PAGE_SIZE")
 
     before = spent()
-    require(proxy_floods.send_bombs(connect, 50) == 50, "a bomb gets through")
+    require(proxy_floods.send_bombs(flooder, 50) == 50, "a bomb gets through")
     cost = spent() - before
     require(cost < 1, f"50 bombs cost the server {cost} s")
     before = resident()
-    proxy_floods.send_resets(connect, 20_000)
+    proxy_floods.send_resets(flooder, 20_000)
     wait_until(lambda: project.qkctl("models", check=False).returncode == 0,
-               "no call gets through after the flood", 120)
+               "no call gets through after the flood")
     growth = resident() - before
     require(growth < 64 << 20, f"20,000 resets: {growth} bytes more")
     print(f"50 bombs: {cost:.2f} s; 20,000 resets: {growth / 2**20:.1f} MiB")
 
 
 def check_stop(project):
-    """The server ends as it should when Docker stops it, and keeps results."""
+    """The server ends as it should when Docker stops it."""
     engine = project.engine
     container = project.container("server")
     engine.docker("stop", "--time", "60", container)
     state = engine.inspect(container)["State"]
     require(state["ExitCode"] == 0 and not state["OOMKilled"],
             f"docker stop: {state}")
+
+
+def check_start(project):
+    """It comes back by its name, with its results."""
     project.compose("start", "server")
     wait_until(lambda: project.qkctl("models", check=False).returncode == 0,
-               "no call gets through after the server's restart", 120)
+               "no call gets through after the server's restart")
     again = project.qkctl("result", "--json", project.kept).stdout
     require(again == project.result, "the kept result has changed")
 
@@ -394,11 +416,13 @@ def check_compose(engine, program="docker-compose"):
         timed("all healthy", check_healthy, project)
         timed("a user", check_user, project)
         timed("a new user", check_new_user, project)
+        timed("a new certificate", check_new_certificate, project)
         timed("Prometheus", check_prometheus, project)
         timed("confinement", check_confinement, project)
         timed("read-only root", check_root_is_read_only, project)
         timed("floods", check_floods, project)
-        timed("stop and start", check_stop, project)
+        timed("docker stop", check_stop, project)
+        timed("start", check_start, project)
     except Exception:
         print(project.compose("ps", check=False))
         print(project.compose("logs", "--tail", "30", check=False))

@@ -36,7 +36,8 @@ def send_bombs(connect, count):
     for _ in range(count):
         with connect() as connection:
             connection.sendall(BEGINNING + raw_grpc.frame(
-                raw_grpc.HEADERS, raw_grpc.END_HEADERS, 1,
+                raw_grpc.HEADERS,
+                raw_grpc.END_HEADERS | raw_grpc.END_STREAM, 1,
                 raw_grpc.call_headers(METHOD) + BOMB))
             refused += _is_refused(connection)
     return refused

@@ -79,17 +79,16 @@ def over_time(prometheus, target, chosen, window, step):
     return prometheus.query_range(expr, window.start, window.end, step)
 
 
-def write_answers(prometheus, dashboards, windows, file):
-    """Writes the answers of all panels, for pictures of them: of all servers,
-    and of the large model."""
-    answers = {}
-    chosen = {"job": ".+", "instance": ".+", "model": "smollm2",
-              "layer": ".+", "tensor": ".+"}
+def write_answers(prometheus, dashboards, chosen, windows, file):
+    """Writes the answers of all panels, for pictures of them: the variables of
+    each dashboard, and what its panels show from the second minute on."""
+    answers = {"variables": chosen}
     for name, dashboard in dashboards.items():
         for panel in panels(dashboard):
-            window = windows[job_of(panel)]
+            whole = windows[job_of(panel)]
+            window = Window(min(whole.start + 60, whole.end - 1), whole.end)
             answers[f"{name}/{panel['title']}"] = [
-                over_time(prometheus, target, chosen, window,
+                over_time(prometheus, target, chosen[name], window,
                           max(1, window.seconds / 240))
                 for target in panel["targets"]]
     pathlib.Path(file).write_text(json.dumps(answers))
