@@ -72,10 +72,17 @@ def measure(folder, html, style="", width=1280):
     return json.loads(text)
 
 
-def save_small(picture, file, colours=256):
-    """Saves a picture with few colours, which makes it small."""
-    picture.quantize(colours, dither=Image.Dither.NONE).save(file,
-                                                             optimize=True)
+def save_small(picture, file, style):
+    """Saves a picture with 256 colours, those of the style sheet among them,
+    which makes it small."""
+    own = sorted({colour for theme in themes(style).values()
+                  for colour in map(rgb, theme.values())})
+    others = picture.quantize(256 - len(own)).getpalette()
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([value for colour in own for value in colour]
+                       + others[:3 * (256 - len(own))])
+    picture.quantize(palette=palette, dither=Image.Dither.NONE).save(
+        file, optimize=True)
 
 
 # Colours.

@@ -102,7 +102,7 @@ class PagesCheck(programs.RealCase):
         seen = self.check_cells(picture, measured, colours)
         self.assertGreaterEqual(len(seen), 5, "the cells are too much alike")
         if PICTURES:
-            browser.save_small(picture, PICTURES / f"{name}.png")
+            browser.save_small(picture, PICTURES / f"{name}.png", self.style)
 
     def test_each_cell_has_the_colour_of_its_count(self):
         self.picture("status_page", dark=False)
@@ -119,7 +119,7 @@ class PagesCheck(programs.RealCase):
         if PICTURES:
             browser.save_small(browser.screenshot(
                 self.folder, self.url, self.folder / "narrow.png", width=400,
-                height=2000), PICTURES / "status_page_narrow.png")
+                height=2000), PICTURES / "status_page_narrow.png", self.style)
 
     def test_the_check_of_overflow_can_fail(self):
         measured = browser.measure(
