@@ -43,7 +43,11 @@ for file in tests/deploy/*_check.sh tests/deploy/*_check.py; do
   fi
   name=$(basename "$file" | sed -E 's/_check\.(sh|py)$//')
   if ((${#chosen[@]} > 0)); then
-    [[ " ${chosen[*]} " != *" $name "* ]] || files+=("$file")
+    if [[ " ${chosen[*]} " == *" $name "* ]]; then
+      files+=("$file")
+    else
+      left_out+=("$file")
+    fi
   elif ((full)) || [[ "$(field "$file" 3)" == quick ]]; then
     files+=("$file")
   else
