@@ -51,7 +51,7 @@ if [[ "$purpose" == deploy* ]]; then
   # docker: an engine of the check's own, and Compose.
   packages+=(docker.io iptables iproute2 docker-compose)
   # The Debian package: what makes it, looks at it and runs it.
-  packages+=(debhelper dpkg-dev lintian man-db systemd-container)
+  packages+=(build-essential debhelper lintian man-db systemd-container)
   # qkctl's completion; bash is there.
   packages+=(zsh)
   # A cluster of one machine, for the batch script of deploy/slurm.
