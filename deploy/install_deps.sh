@@ -29,8 +29,9 @@ packages=(
 )
 if [[ -n "$purpose" ]]; then
   # promtool checks the rules and dashboards; openssl makes certificates;
-  # haproxy runs with the configuration of deploy/haproxy.
-  packages+=(git openssl prometheus haproxy clang-format-14)
+  # haproxy runs with the configuration of deploy/haproxy; curl is a command of
+  # the documents.
+  packages+=(git openssl prometheus haproxy curl clang-format-14)
   # The runbook's commands.
   packages+=(curl)
   # The compiler of the cross build, which only this kind of machine does.
@@ -40,6 +41,8 @@ if [[ "$purpose" == check ]]; then
   packages+=(clang-14 clang-tidy-14)
 fi
 if [[ "$purpose" == deploy* ]]; then
+  # check.sh itself: pkill.
+  packages+=(procps)
   # sbom: readelf.
   packages+=(binutils)
   # The root of images and of the machine that the package is tried on.
