@@ -32,8 +32,6 @@ if [[ -n "$purpose" ]]; then
   # haproxy runs with the configuration of deploy/haproxy; curl is a command of
   # the documents.
   packages+=(git openssl prometheus haproxy curl clang-format-14)
-  # The runbook's commands.
-  packages+=(curl)
   # The compiler of the cross build, which only this kind of machine does.
   [[ "$(uname -m)" != x86_64 ]] || packages+=(g++-aarch64-linux-gnu)
 fi
