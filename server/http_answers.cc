@@ -16,7 +16,7 @@ namespace qk {
 namespace {
 
 using Answer = MetricsListener::Answer;
-using MaySee = std::function<bool(const std::string& model)>;
+using MaySee = std::function<bool(const std::string& name)>;
 
 constexpr char kActivations[] = "/metrics/activations";
 constexpr char kLive[] = "/live";
@@ -29,6 +29,14 @@ Answer StatusAnswer(const HttpSources& sources, const User* viewer,
     page.documents.emplace_back(document.name);
   }
   return {200, RenderStatusPage(page), kHtmlContentType};
+}
+
+// `viewer`: nullptr: nobody.
+bool MaySeeUser(const Identity& identity, const User* viewer,
+                const std::string& alias) {
+  if (!identity.requires_credentials()) return true;
+  if (viewer == nullptr) return false;
+  return viewer->role == UserRole::kOperator || viewer->alias == alias;
 }
 
 }  // namespace
@@ -66,11 +74,14 @@ Answer AnswerHttp(const HttpSources& sources,
   if (status) {
     return StatusAnswer(sources, user.get(), may_see, path == kLive);
   }
+  const ScrapeView view = {may_see, [&](const std::string& alias) {
+                             return MaySeeUser(identity, user.get(), alias);
+                           }};
   return {
       200,
       RenderMetrics(path == kActivations ? sources.activations->Collect(may_see)
                                          : sources.metrics->Collect(),
-                    may_see),
+                    view),
       kMetricsContentType};
 }
 

@@ -24,7 +24,8 @@ struct HttpSources {
 };
 
 // Shows models that the caller may use, or, without credentials, those that
-// every user may use. Called on the listener's thread.
+// every user may use. Where there are users, operators see all of them, others
+// themselves. Called on the listener's thread.
 MetricsListener::Answer AnswerHttp(const HttpSources& sources,
                                    const MetricsListener::Request& request);
 

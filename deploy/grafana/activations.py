@@ -198,7 +198,7 @@ def _drift():
                 "the baseline's, the largest over the chosen tensors: 0 is "
                 "the same, 1 has nothing in common.", "short",
                 query(f"max by (layer) ({DRIFT}{{@layers}})", "{{layer}}"),
-                interval=EVERY, scheme="Magma"),
+                size=(12, 10), interval=EVERY, scheme="Magma"),
         lines("Drift from the baseline, by tensor",
               "The largest over the chosen layers. A single odd prompt moves "
               "it for a moment, and V more than Q and K. A curve of Q or K "
@@ -213,7 +213,7 @@ def _drift():
              "prompts drifts with the subject: save one of some dozen.",
              "short", query("max(qkscope_activation_baseline_prompts{@model})"),
              nothing="no baseline", steps=[(None, "orange"), (10, "green")],
-             size=(8, 10), graph=False),
+             size=(4, 10), graph=False),
         bars("Values that are not finite, by layer",
              "NaN and infinite entries of the last prompt, over all arms. The "
              "first layer that has any is where they begin.", "short",

@@ -10,8 +10,6 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from dashboard_units import Ticks, written
 
 PAGE, EDGE, INK, GREY = "#F4F5F5", "#D8D9DB", "#24292E", "#6E7278"
-# What the variables are, besides "All".
-SHOWN = {"datasource": "Prometheus", "model": "smollm2"}
 NAMED = {"green": "#1A7F4B", "orange": "#E07B00", "red": "#C4162A",
          "blue": "#1F60C4", "text": INK}
 PALETTE = ["#4C9F70", "#E0A800", "#3D85C6", "#D9634D", "#7B61B5", "#17A2A2",

@@ -30,15 +30,13 @@ DPI = 100
 HEAD = 76
 
 
-def draw_head(figure, dashboard, height):
-    values = dict(dashboard_panels.SHOWN)
+def draw_head(figure, dashboard, values, height):
     figure.text(GAP * 2 / (24 * COLUMN), 1 - 16 / height, dashboard["title"],
                 fontsize=14, fontweight="bold", va="top",
                 color=dashboard_panels.INK)
     chosen = "     ".join(
-        f"{one['label']}: {values.get(one['name'], 'All')}"
-        for one in dashboard["templating"]["list"]
-        if one["type"] in ("query", "datasource"))
+        f"{one['label']}: {values[one['name']]}"
+        for one in dashboard["templating"]["list"] if one["name"] in values)
     figure.text(GAP * 2 / (24 * COLUMN), 1 - 48 / height, chosen, fontsize=9,
                 va="top", color=dashboard_panels.GREY)
 
@@ -51,7 +49,10 @@ def draw(name, answers, file):
     width, height = 24 * COLUMN + GAP, rows * ROW + HEAD + GAP
     figure = plt.figure(figsize=(width / DPI, height / DPI), dpi=DPI,
                         facecolor=dashboard_panels.PAGE)
-    draw_head(figure, dashboard, height)
+    values = {
+        variable: "All" if value == ".+" else value.replace("\\", "")
+        for variable, value in answers["variables"][name].items()}
+    draw_head(figure, dashboard, {"datasource": "Prometheus", **values}, height)
     for panel in dashboard["panels"]:
         at = panel["gridPos"]
         left, top = GAP + at["x"] * COLUMN, HEAD + at["y"] * ROW

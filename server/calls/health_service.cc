@@ -100,10 +100,6 @@ void HealthService::Set(const std::string& name, Entry entry) {
   Notify();
 }
 
-bool HealthService::serving() const {
-  return StatusFor("", nullptr) == Response::SERVING;
-}
-
 void HealthService::Shutdown() {
   {
     MutexLock lock(&mutex_);

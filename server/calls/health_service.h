@@ -33,7 +33,9 @@ class HealthService final : public grpc::health::v1::Health::CallbackService {
   void SetModel(const std::string& name, bool serving)
       ABSL_LOCKS_EXCLUDED(mutex_);
   // Whether the server as a whole is SERVING.
-  bool serving() const ABSL_LOCKS_EXCLUDED(mutex_);
+  bool serving() const ABSL_LOCKS_EXCLUDED(mutex_) {
+    return StatusFor("", nullptr) == Response::SERVING;
+  }
   // Everything is NOT_SERVING from now on, whatever is set later.
   void Shutdown() ABSL_LOCKS_EXCLUDED(mutex_);
 

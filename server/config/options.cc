@@ -342,15 +342,13 @@ absl::Status SetActivations(const ServerConfig& config, const Checker& check,
     return check.Bad("activation_sampling",
                      absl::StrCat("must be in [0, 1], got ", out->sampling));
   }
-  if (config.has_activation_models()) {
-    out->models = config.activation_models();
-    if (out->models < 0 || out->models > kMaxActivationModels) {
-      return check.Bad("activation_models",
-                       absl::StrCat("must be in [0, ", kMaxActivationModels,
-                                    "], got ", out->models));
-    }
+  if (config.has_activation_models()) out->models = config.activation_models();
+  if (out->models >= 0 && out->models <= kMaxActivationModels) {
+    return absl::OkStatus();
   }
-  return absl::OkStatus();
+  return check.Bad("activation_models",
+                   absl::StrCat("must be in [0, ", kMaxActivationModels,
+                                "], got ", out->models));
 }
 
 absl::Status SetTls(const ::qkscope::v1::TlsConfig& in, const Checker& check,

@@ -123,21 +123,7 @@ absl::Status ModelManager::CheckFinite(const std::string& name,
 
 void ModelManager::SetReady(const std::string& name,
                             const std::shared_ptr<const Model>& model) {
-  ReportLoaded(name, model, parts_.metrics);
-  parts_.activations->ModelLoaded(name, model.get(), model->config(),
-                                  model->weights_sha256());
-  parts_.log->Info("model_ready", {{"model", name},
-                                   {"seconds", model->load_seconds()},
-                                   {"host_bytes", model->host_bytes()},
-                                   {"sha256", model->weights_sha256()}});
-  const ModelDescription& description = model->description();
-  if (model->tokenizer() == nullptr) {
-    parts_.log->Warn("model_takes_no_text",
-                     {{"model", name}, {"reason", description.text_problem}});
-  }
-  for (const std::string& warning : description.warnings) {
-    parts_.log->Warn("model_warning", {{"model", name}, {"reason", warning}});
-  }
+  ReportLoaded(name, model, parts_.metrics, parts_.activations, parts_.log);
   parts_.registry->SetReady(name, model);
   parts_.set_health(name, true);
 }

@@ -1,5 +1,5 @@
-// Tells the metrics of a model that has been loaded: what it costs, and how
-// they can look at its KV cache.
+// Tells the metrics and the log of a model that has been loaded: what it costs,
+// how the metrics can look at its KV cache, and what a user should know of it.
 #ifndef QKSCOPE_SERVER_MODELS_REPORT_LOADED_H_
 #define QKSCOPE_SERVER_MODELS_REPORT_LOADED_H_
 
@@ -7,13 +7,16 @@
 #include <string>
 
 #include "engine/model/model.h"
+#include "server/common/log.h"
+#include "server/observe/activation_metrics.h"
 #include "server/observe/metrics.h"
 
 namespace qk {
 
 // Metrics::AddModel must have been called.
 void ReportLoaded(const std::string& name,
-                  const std::shared_ptr<const Model>& model, Metrics* metrics);
+                  const std::shared_ptr<const Model>& model, Metrics* metrics,
+                  ActivationMetrics* activations, Log* log);
 
 }  // namespace qk
 

@@ -128,11 +128,12 @@ size_t ActivationModel::IndexOf(int layer, ActivationMatrix matrix,
          static_cast<size_t>(layer);
 }
 
-void ActivationModel::Add(const LayerFrame& frame, ActivationMatrix matrix,
-                          ArmKind arm, bool shown) {
+ActivationGauges ActivationModel::Add(const LayerFrame& frame,
+                                      ActivationMatrix matrix, ArmKind arm,
+                                      bool shown) {
   ActivationGauges gauges = GaugesOf(frame);
   totals_->Observe(matrix, arm, gauges);
-  if (!shown) return;
+  if (!shown) return gauges;
   std::optional<Drift> drift;
   if (arm == ArmKind::kClean) drift = AddPattern(frame, matrix);
   MutexLock lock(&mutex_);
@@ -140,6 +141,7 @@ void ActivationModel::Add(const LayerFrame& frame, ActivationMatrix matrix,
     gauges.drift = drift->value;
   }
   gauges_[IndexOf(frame.layer, matrix, arm)] = gauges;
+  return gauges;
 }
 
 std::optional<ActivationModel::Drift> ActivationModel::AddPattern(

@@ -92,9 +92,9 @@ class ActivationModel {
 
   // Takes a frame with statistics of one of the matrices: the whole prompt, all
   // heads, before the arm's rules act. `shown`: its statistics are those of the
-  // model's last prompt.
-  void Add(const LayerFrame& frame, ActivationMatrix matrix, ArmKind arm,
-           bool shown) ABSL_LOCKS_EXCLUDED(mutex_);
+  // model's last prompt. Returns them.
+  ActivationGauges Add(const LayerFrame& frame, ActivationMatrix matrix,
+                       ArmKind arm, bool shown) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Whether the frame has all heads of its tensor.
   bool HasAllHeads(const LayerFrame& frame) const;

@@ -43,9 +43,10 @@ void ActivationRun::Add(const LayerFrame& frame) {
     measured_.push_back(arm.model);
     metrics_->MarkUsed(arm.model.get());
   }
-  arm.model->Add(frame, *matrix, arm.kind, arm.shown);
-  metrics_->recent()->Add(number_, frame.arm, arm.kind, arm.model->name(),
-                          frame);
+  const ActivationGauges gauges =
+      arm.model->Add(frame, *matrix, arm.kind, arm.shown);
+  metrics_->recent()->Add({number_, frame.arm, arm.kind}, arm.model->name(),
+                          *matrix, frame.layer, gauges);
 }
 
 void ActivationRun::Finish() {

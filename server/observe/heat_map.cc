@@ -70,7 +70,7 @@ void AppendCells(const RecentModel& model, Qkv tensor, int layers,
     }
   }
   absl::StrAppendFormat(out, "<g transform=\"translate(%d %g) scale(%d %d)\">",
-                        kHeatLeft, kHeatTop + HeatRow(layers) / 2.0,
+                        FirstColumn(model), kHeatTop + HeatRow(layers) / 2.0,
                         kHeatColumn, HeatRow(layers));
   for (size_t colour = 0; colour < paths.size(); ++colour) {
     if (paths[colour].empty()) continue;

@@ -8,13 +8,13 @@
 namespace qk {
 namespace {
 
-std::optional<Qkv> TensorOf(HookPoint point) {
-  switch (point) {
-    case HookPoint::kRotQ:
+std::optional<Qkv> TensorOf(ActivationMatrix matrix) {
+  switch (matrix) {
+    case ActivationMatrix::kQAfter:
       return Qkv::kQ;
-    case HookPoint::kRotK:
+    case ActivationMatrix::kKAfter:
       return Qkv::kK;
-    case HookPoint::kV:
+    case ActivationMatrix::kV:
       return Qkv::kV;
     default:
       return std::nullopt;
@@ -44,32 +44,32 @@ RecentActivations::Ring& RecentActivations::RingOf(const std::string& model) {
   return models_.front();
 }
 
-void RecentActivations::Add(uint64_t run, int arm_index, ArmKind arm,
-                            const std::string& model, const LayerFrame& frame) {
-  const std::optional<Qkv> tensor = TensorOf(frame.point);
-  if (!tensor.has_value() || !frame.statistics.has_value()) return;
+void RecentActivations::Add(const ArmOfRun& arm, const std::string& model,
+                            ActivationMatrix matrix, int layer,
+                            const ActivationGauges& gauges) {
+  const std::optional<Qkv> tensor = TensorOf(matrix);
+  if (!tensor.has_value()) return;
   MutexLock lock(&mutex_);
   std::deque<Entry>& prompts = RingOf(model).prompts;
   // Runs that share the device are among the last ones.
   auto entry = std::find_if(
-      prompts.rbegin(), prompts.rend(), [run, arm_index](const Entry& known) {
-        return known.run == run && known.arm_index == arm_index;
+      prompts.rbegin(), prompts.rend(), [&arm](const Entry& known) {
+        return known.run == arm.run && known.arm == arm.index;
       });
   if (entry == prompts.rend()) {
     if (prompts.size() >= kPrompts) prompts.pop_front();
-    prompts.push_back({run, arm_index, {}});
+    prompts.push_back({arm.run, arm.index, {}});
     entry = prompts.rbegin();
-    entry->prompt.arm = arm;
+    entry->prompt.arm = arm.kind;
     entry->prompt.at = MonotonicNow();
   }
   std::vector<int>& layers = entry->prompt.counts[static_cast<size_t>(*tensor)];
-  const auto layer = static_cast<size_t>(frame.layer);
-  if (layer >= layers.size()) {
-    layers.resize(layer + 1, RecentPrompt::kNotCaptured);
+  const auto index = static_cast<size_t>(layer);
+  if (index >= layers.size()) {
+    layers.resize(index + 1, RecentPrompt::kNotCaptured);
   }
-  layers[layer] = frame.statistics->non_finite_count > 0
-                      ? RecentPrompt::kNotFinite
-                      : frame.statistics->massive_count;
+  layers[index] =
+      gauges.non_finite > 0 ? RecentPrompt::kNotFinite : gauges.massive;
 }
 
 void RecentActivations::Forget(const std::string& model) {

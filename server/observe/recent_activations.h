@@ -16,7 +16,6 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/time/time.h"
 #include "engine/base/mutex.h"
-#include "engine/types/results.h"
 #include "engine/types/spec.h"
 #include "server/observe/activation_model.h"
 
@@ -56,11 +55,16 @@ class RecentActivations {
   // A number for a run, as Add needs it.
   uint64_t NewRun() { return ++runs_; }
 
-  // Adds a matrix of norms over a prompt's tokens. Matrices with the same run
-  // and arm make up one prompt. Ignores frames without statistics, and points
-  // other than Q and K after RoPE, and V.
-  void Add(uint64_t run, int arm_index, ArmKind arm, const std::string& model,
-           const LayerFrame& frame) ABSL_LOCKS_EXCLUDED(mutex_);
+  struct ArmOfRun {
+    uint64_t run = 0;  // of NewRun
+    int index = 0;     // of the arm
+    ArmKind kind = ArmKind::kClean;
+  };
+  // Adds what is known of a layer. Everything of an arm of a run makes up one
+  // prompt. Ignores Q and K before RoPE.
+  void Add(const ArmOfRun& arm, const std::string& model,
+           ActivationMatrix matrix, int layer, const ActivationGauges& gauges)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Another model has the name from now on.
   void Forget(const std::string& model) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -73,7 +77,7 @@ class RecentActivations {
  private:
   struct Entry {
     uint64_t run = 0;
-    int arm_index = 0;
+    int arm = 0;
     RecentPrompt prompt;
   };
   struct Ring {

@@ -6,13 +6,15 @@
 
 namespace qk {
 
-std::string RenderMetrics(
-    std::vector<prometheus::MetricFamily> families,
-    const std::function<bool(const std::string& model)>& may_see) {
-  const auto hidden = [&may_see](const prometheus::ClientMetric& metric) {
+std::string RenderMetrics(std::vector<prometheus::MetricFamily> families,
+                          const ScrapeView& view) {
+  const auto hidden = [&view](const prometheus::ClientMetric& metric) {
     return std::any_of(metric.label.begin(), metric.label.end(),
-                       [&may_see](const auto& label) {
-                         return label.name == "model" && !may_see(label.value);
+                       [&view](const auto& label) {
+                         if (label.name == "model") {
+                           return !view.model(label.value);
+                         }
+                         return label.name == "user" && !view.user(label.value);
                        });
   };
   std::erase_if(families, [&hidden](prometheus::MetricFamily& family) {

@@ -13,12 +13,17 @@ namespace qk {
 inline constexpr char kMetricsContentType[] =
     "text/plain; version=0.0.4; charset=utf-8";
 
-// Prometheus's text format. Series with a label `model` are left out where
-// `may_see` is false for its value; the label "other", which stands for several
-// models, is asked about like a name.
-std::string RenderMetrics(
-    std::vector<prometheus::MetricFamily> families,
-    const std::function<bool(const std::string& model)>& may_see);
+// What a scraper may see. The label "other", which stands for several models or
+// users, is asked about like a name.
+struct ScrapeView {
+  std::function<bool(const std::string& name)> model;
+  std::function<bool(const std::string& alias)> user;
+};
+
+// Prometheus's text format, without the series whose label `model` or `user`
+// has a value that must not be seen.
+std::string RenderMetrics(std::vector<prometheus::MetricFamily> families,
+                          const ScrapeView& view);
 
 }  // namespace qk
 

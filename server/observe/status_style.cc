@@ -72,8 +72,9 @@ ul { margin: 0; padding-left: 18px; }
 table { border-collapse: collapse; width: 100%; }
 th, td {
   text-align: left; padding: 5px 12px 5px 0; vertical-align: top;
-  border-top: 1px solid var(--line); overflow-wrap: anywhere;
+  border-top: 1px solid var(--line); overflow-wrap: break-word;
 }
+tbody th { overflow-wrap: anywhere; }
 thead th { border-top: 0; color: var(--soft); font-weight: 400; }
 td, dd { font-variant-numeric: tabular-nums; }
 .numbers { width: auto; margin-top: 8px; }

@@ -72,7 +72,7 @@ def measure(folder, html, style="", width=1280):
     return json.loads(text)
 
 
-def save_small(picture, file, colours=64):
+def save_small(picture, file, colours=256):
     """Saves a picture with few colours, which makes it small."""
     picture.quantize(colours, dither=Image.Dither.NONE).save(file,
                                                              optimize=True)

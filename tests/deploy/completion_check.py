@@ -1,4 +1,4 @@
-# row: qkctl completes command lines in bash and zsh | run | quick | 20
+# row: qkctl completes command lines in bash and zsh | run | quick | 15
 """Types into real shells, on a terminal, and looks at the line they make."""
 
 import os

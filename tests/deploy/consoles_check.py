@@ -9,7 +9,9 @@ any data, with strange parameters, in a narrow window.
 # row: Prometheus consoles: pages, their numbers, pictures | run | quick | 75
 
 import collections
+import concurrent.futures
 import html.parser
+import itertools
 import json
 import math
 import os
@@ -17,6 +19,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import threading
 import time
 import unittest
 import urllib.error
@@ -37,7 +40,8 @@ KINDS = {"clean": "clean", "top": "disrupted", "low": "control"}
 PROMPTS = ["The city of Paris is in", "1 2 3 4 5 6 7 8", "Once upon a time",
            "A long story about a king who lived by the sea",
            "def main(): return 0", "aaaaaaaaaaaaaaaaaaaaaaaaa"]
-PICTURES = None
+PICTURES = (pathlib.Path(sys.argv.pop()) if sys.argv[1:2] == ["--pictures"]
+            else None)
 
 
 class Page(html.parser.HTMLParser):
@@ -196,6 +200,9 @@ class ConsolesCheck(ConsolesCase):
         wait_until(lambda: len(cls.query("up == 1")) == 2,
                    lambda: fetch(f"{cls.url}/api/v1/targets"))
         cls.work()
+        before = time.time()
+        page = Page(fetch(f"{cls.url}/consoles/service.html?step=1s"))
+        cls.while_working = before, page, time.time()
         cls.settle()
 
     @classmethod
@@ -209,10 +216,13 @@ class ConsolesCheck(ConsolesCase):
 
     @classmethod
     def work(cls):
-        """Known work: 12 analyses by ada, 6 generations by bob, 2 calls that
-        fail. It takes long enough for lines to have several points."""
+        """Known work: 12 analyses by ada, 6 generations by bob and 2 that
+        fail, and a baseline of the first two prompts. It takes long enough for
+        lines to have several points."""
         cls.counts = {}  # of smollm2's last prompt: (arm, tensor, rope, layer)
-        for prompt in PROMPTS:
+        for number, prompt in enumerate(PROMPTS):
+            if number == 2:
+                cls.call("ops", "baseline", "save", "smollm2")
             out = cls.call("ada", "analyze", "--model", "smollm2", "--prompt",
                            prompt, *POINTS, "--arm", "clean", "--arm",
                            "top=top_k:1", "--arm", "low=random_k:1,seed=7",
@@ -282,7 +292,7 @@ class ConsolesCheck(ConsolesCase):
                                  if code != "OK"})
         rows = service.tables["Users"]
         self.assertEqual(rows["ada"]["Requests"], 2 * len(PROMPTS))
-        self.assertEqual(rows["bob"]["Requests"], len(PROMPTS))
+        self.assertEqual(rows["bob"]["Requests"], len(PROMPTS) + 2)
         self.assertEqual(rows["ada"]["Budget used"], "no budget")
         self.assertRegex(rows["bob"]["Budget used"], r"^[\d.]+(e-\d+)?%$")
         self.assertGreater(len(service.lines["Mean duration, by phase"]), 2)
@@ -292,6 +302,7 @@ class ConsolesCheck(ConsolesCase):
         self.assertEqual(page.tiles["Generated tokens"], 8 * len(PROMPTS))
         self.assertEqual(page.tiles["Ready on servers"], 1)
         self.assertEqual(page.tiles["Measured prompts"], len(PROMPTS))
+        self.assertEqual(page.tiles["Prompts of the baseline"], 2)
         self.assertEqual(page.tiles["Failed passes"], 0)
         self.assertEqual(page.tiles["Values not finite"], 0)
         tiny = self.page("model", model="tiny")
@@ -362,22 +373,56 @@ class ConsolesCheck(ConsolesCase):
                     self.assertAlmostEqual(got[layer], 100 - 100 * count / top,
                                            delta=0.06)
 
+    def test_drift_is_what_was_scraped(self):
+        page = self.page("activations", model="smollm2")
+        scraped = {}
+        for line in self.scrape().splitlines():
+            if line.startswith("qkscope_activation_drift_ratio{"):
+                labels = dict(re.findall(r'(\w+)="([^"]*)"', line))
+                if labels["rope"] != "before":
+                    scraped[labels["tensor"], int(labels["layer"])] = float(
+                        line.rsplit(" ", 1)[1])
+        self.assertEqual(len(scraped), 90)
+        top = max(scraped.values())
+        self.assertGreater(top, 0)
+        self.assertAlmostEqual(page.tiles["Largest drift"], top, delta=1e-9)
+        heading = "Drift from the baseline, by layer"
+        tensors = [item.split()[0] for item in page.legends[heading]]
+        scales = []
+        for tensor, path in zip(tensors, page.lines[heading]):
+            got = points(path)
+            self.assertEqual(len(got), 30)
+            scales += [(100 - y) / scraped[tensor, layer]
+                       for layer, y in got.items() if y < 90]
+        self.assertGreater(len(scales), 10)
+        self.assertLess(max(scales) / min(scales), 1.02)
+
+    def scrape(self):
+        """What the server shows an operator."""
+        request = urllib.request.Request(
+            f"http://{self.server.metrics}/metrics/activations", headers={
+                "Authorization":
+                "Bearer " + self.tokens["ops"].read_text().strip()})
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+            return answer.read().decode()
+
     def test_lines_over_time_are_those_of_a_range_query(self):
+        """Of the time in which the calls came."""
         expression = ('sum(rate(qkscope_rpc_handled_total{job="qkscope",'
                       'method="Analyze"}[1m]))')
-        before = time.time()
-        page = self.page("service")
-        after = time.time()
+        before, page, after = self.while_working
         heading = "Calls per second, by method"
         methods = [item.split()[0] for item in page.legends[heading]]
         got = points(page.lines[heading][methods.index("Analyze")])
-        self.assertGreater(len(got), 20)
+        # The newest point may not have known the scrape of its second.
+        got.pop(0, None)
+        self.assertGreater(len(got), 10)
         self.assertGreater(len(set(got.values())), 3, "the line is flat")
         matches = 0
         for end in range(math.floor(before), math.floor(after) + 1):
             (series,) = self.query(expression, start=end - 29, end=end, step=1)
             values = {end - int(at): float(value)
-                      for at, value in series["values"]}
+                      for at, value in series["values"] if int(at) < end}
             if set(values) == set(got):
                 # y is 100 - 100 * value / top, whatever the top is.
                 scales = [(100 - y) / values[x] for x, y in got.items()
@@ -415,8 +460,41 @@ class ConsolesCheck(ConsolesCase):
             self.assertEqual(picture.getpixel((2, 2)), page)
             if name == "activations":
                 self.check_cells(picture, measured, text)
-            if PICTURES:
-                browser.save_small(picture, PICTURES / f"console_{name}.png")
+
+    @unittest.skipUnless(PICTURES, "for the documents")
+    def test_z_pictures_of_the_documents(self):
+        """Of a server that several users keep busy."""
+        stop = threading.Event()
+
+        def keep_busy(number):
+            for prompt in itertools.cycle(PROMPTS):
+                if stop.is_set():
+                    return
+                if number == 0:
+                    self.call("ada", "analyze", "--model", "smollm2",
+                              "--prompt", prompt, *POINTS, "--arm", "clean",
+                              "--arm", "top_k:1", "--arm",
+                              "random_k:1,seed=7")
+                    stop.wait(1)
+                else:
+                    self.call(["ada", "bob"][number % 2], "generate",
+                              "--model", "smollm2", "--prompt", prompt,
+                              "--max-new-tokens", 10 * number)
+
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            users = [pool.submit(keep_busy, number) for number in range(5)]
+            self.await_clock(35)
+            for name in PAGES:
+                url = (f"{self.url}/consoles/{name}.html?step=1s"
+                       "&model=smollm2")
+                measured = browser.measure(self.folder, fetch(url))
+                browser.save_small(browser.screenshot(
+                    self.folder, url, self.folder / f"{name}.png",
+                    height=measured["height"]),
+                    PICTURES / f"console_{name}.png")
+            stop.set()
+            for user in users:
+                user.result()
 
     def check_cells(self, picture, measured, text):
         """The newest column of the first map."""
@@ -452,7 +530,5 @@ class EmptyCheck(ConsolesCase):
 
 if __name__ == "__main__":
     programs.end_on_sigterm()
-    if sys.argv[1:2] == ["--pictures"]:
-        PICTURES = pathlib.Path(sys.argv[2])
-        del sys.argv[1:3]
-    unittest.main(verbosity=2)
+    unittest.main(argv=[word for word in sys.argv if word != "--pictures"],
+                  verbosity=2)

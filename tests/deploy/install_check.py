@@ -1,4 +1,4 @@
-# row: cmake --install; find_package, pkg-config, man pages | run | quick | 40
+# row: cmake --install; find_package, pkg-config, man pages | run | quick | 35
 """Installs into a clean prefix and builds a small program with it."""
 
 import os

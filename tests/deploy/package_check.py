@@ -1,4 +1,4 @@
-# row: Debian package: built, lintian, installed, killed, removed | run | quick | 90
+# row: Debian package: built, lintian, installed, killed, removed | run | quick | 110
 """Installs the Debian packages on a machine with systemd and uses them."""
 
 import json
@@ -10,7 +10,7 @@ import time
 import unittest
 
 from machine import Machine, dependencies, make_packages, root_archive
-from programs import ROOT, end_on_sigterm, wait_until, work_folder
+from programs import end_on_sigterm, wait_until, work_folder
 from rows import build_folder, need, need_root, run, step
 
 UNIT = "qkscoped.service"
@@ -92,17 +92,32 @@ class PackageTest(PackageCase):
         step("lintian")
 
     def test_2_the_library_of_the_package(self):
+        """tests/deploy/install_check.py builds with what a prefix has."""
         tree = self.work / "dev"
         run("dpkg-deb", "--extract", self.packages["libqkscope-dev"], tree)
         (pc,) = tree.glob("usr/lib/*/pkgconfig/qkscope.pc")
+        include, library = f"{tree}/usr/include", f"{tree}/usr/lib"
         flags = run("pkg-config", f"--define-variable=prefix={tree}/usr",
                     "--cflags", "--libs", pc).split()
-        run("g++", "-std=c++17", ROOT / "docs/examples/massive_values.cc",
-            "-o", self.work / "example", *flags)
-        result = run(self.work / "example", check=False,
-                     stderr=subprocess.STDOUT)
-        self.assertEqual(result.returncode, 2)
-        self.assertIn("HOST:PORT MODEL", result.stdout)
+        self.assertLessEqual({f"-I{include}", f"-L{library}", "-lqkscope"},
+                             {*flags})
+        self.assertTrue(
+            pathlib.Path(include, "qkscope/analysis_client.h").is_file())
+        self.assertTrue(pathlib.Path(library, "libqkscope.a").is_file())
+        self.assertIn("\nprefix=/usr\n", "\n" + pc.read_text("utf-8"))
+        # The target names files of the tree; CMake looks whether they exist.
+        program = self.work / "program"
+        program.mkdir()
+        (program / "CMakeLists.txt").write_text(
+            "cmake_minimum_required(VERSION 3.25)\n"
+            "project(program LANGUAGES CXX)\n"
+            "find_package(qkscope REQUIRED)\n"
+            "get_target_property(file qkscope::client LOCATION)\n"
+            "message(NOTICE ${file})\n", "utf-8")
+        said = run("cmake", "-S", program, "-B", program / "build", "-G",
+                   "Ninja", f"-DCMAKE_PREFIX_PATH={tree}/usr",
+                   stderr=subprocess.STDOUT)
+        self.assertIn(f"{library}/libqkscope.a\n", said)
         step("library")
 
     def test_3_is_installed_but_not_started(self):

@@ -1,4 +1,4 @@
-# row: Debian package: upgrade from another version, watchdog | run | full | 150
+# row: Debian package: upgrade from another version, watchdog | run | full | 100
 """Upgrades the Debian packages, boots again, and stops the server's process."""
 
 import time

@@ -24,7 +24,8 @@ PROMPTS = ["The city of Paris is in", "1 2 3 4 5 6 7 8", "Once upon a time",
            "A long story about a king who lived by the sea",
            "def main(): return 0", "aaaaaaaaaaaaaaaaaaaaaaaaa"]
 LONG = "a-name-as-long-as-names-may-be-" + "x" * 32
-PICTURES = None
+PICTURES = (pathlib.Path(sys.argv.pop()) if sys.argv[1:2] == ["--pictures"]
+            else None)
 
 
 class PagesCheck(programs.RealCase):
@@ -137,7 +138,5 @@ class PagesCheck(programs.RealCase):
 
 if __name__ == "__main__":
     programs.end_on_sigterm()
-    if sys.argv[1:2] == ["--pictures"]:
-        PICTURES = pathlib.Path(sys.argv[2])
-        del sys.argv[1:3]
-    unittest.main(verbosity=2)
+    unittest.main(argv=[word for word in sys.argv if word != "--pictures"],
+                  verbosity=2)

@@ -5,7 +5,6 @@ OTLP over HTTP."""
 import gzip
 import http.server
 import json
-import pathlib
 import signal
 import subprocess
 import sys
@@ -23,6 +22,10 @@ from opentelemetry.semconv.attributes import error_attributes
 from programs import wait_until
 
 OTEL = programs.ROOT / "deploy" / "otel"
+sys.path.insert(0, str(OTEL))
+
+import log_to_spans  # noqa: E402 (from the folder above)
+
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
 SECRET = "a secret that no span may hold"
@@ -253,14 +256,34 @@ class LinesCheck(ExporterCase):
 
         # Truncated.
         program = self.start(*flags)
+        with log.open("a") as file:
+            file.write(line(7))
+        self.await_spans(49)
         log.write_text("")
         wait_until(lambda: json.loads(state.read_text())["offset"] == 0,
                    state.read_text)
-        with log.open("a") as old:
-            old.write(line(7))
-        self.await_spans(49)
+        with log.open("a") as file:
+            file.write(line(8))
+        self.await_spans(56)
         self.assertEqual(program.stop(), 0)
-        self.assertEqual(len(self.receiver.spans), 49)
+        self.assertEqual(len(self.receiver.spans), 56)
+
+    def test_a_renamed_file_is_read_until_the_next_has_content(self):
+        path = self.folder / "q.log"
+        log = log_to_spans.LogFile(path, None, from_start=True)
+        self.assertEqual(list(log.lines()), [])
+        with path.open("w") as old:
+            old.write("1\n2")
+            old.flush()
+            self.assertEqual(list(log.lines()), [b"1\n"])
+            path.rename(self.folder / "q.log.1")
+            self.assertEqual(list(log.lines()), [])
+            path.touch()
+            self.assertEqual(list(log.lines()), [])
+            old.write("\n3\n")
+        self.assertEqual(list(log.lines()), [b"2\n", b"3\n"])
+        path.write_text("4\n")
+        self.assertEqual(list(log.lines()), [b"4\n"])
 
     def test_it_begins_at_the_end_of_a_file_that_it_does_not_know(self):
         log, state = self.folder / "q.log", self.folder / "q.state"

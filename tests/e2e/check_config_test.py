@@ -112,6 +112,18 @@ class CheckConfigTest(unittest.TestCase):
                    "q.conf: metrics_listen: port 9 is already used by listen",
                    more=MODEL)
 
+    def test_r33_folders_of_baselines_that_cannot_be_used(self):
+        folder = self.folder / "kept"
+        config = f"baseline_dir: '{folder}'"
+        self.warns(config)
+        self.assertFalse(folder.exists())
+        folder.touch()
+        self.finds(config, "baseline_dir: kept: is not a folder")
+        deep = folder.with_name("none") / "kept"
+        self.finds(f"baseline_dir: '{deep}'",
+                   "baseline_dir: none/kept: cannot be made: folder none "
+                   f"cannot be written: {os.strerror(errno.ENOENT)}")
+
     def test_r33_spools_that_cannot_be_used(self):
         spool = self.folder / "spool"
         config = f"spool {{ directory: '{spool}' }}"

@@ -100,7 +100,7 @@ class CommandsTest(unittest.TestCase):
         out = self.run_command(command.removesuffix(" &") + " --check-config")
         self.assertIn("configuration is valid", out)
 
-    def run_document(self, name, least):
+    def run_document(self, name, least, server=None, **environment):
         shown = [command for command in commands(self.texts[name])
                  if command not in NOT_RUN]
         self.assertGreaterEqual(len(shown), least)
@@ -108,7 +108,7 @@ class CommandsTest(unittest.TestCase):
             if command.startswith("qkscoped "):
                 self.check_server_command(command)
             else:
-                self.run_command(command)
+                self.run_command(command, server, **environment)
 
     def test_readme(self):
         self.run_document("README.md", 9)
@@ -125,7 +125,14 @@ class CommandsTest(unittest.TestCase):
         self.run_document("docs/models.md", 1)
 
     def test_runbook(self):
-        self.run_document("docs/runbook.md", 30)
+        self.run_command("qkctl user add ops --users-file users.conf "
+                         "--role operator > ops.token")
+        server = Server({"smollm2": self.model}, "--spool",
+                        self.folder / "spool", "--users-file",
+                        self.folder / "users.conf")
+        self.addCleanup(server.stop)
+        token = (self.folder / "ops.token").read_text().strip()
+        self.run_document("docs/runbook.md", 30, server, QKSCOPE_TOKEN=token)
 
     def test_operating(self):
         text = self.texts["docs/operating.md"]
@@ -165,7 +172,18 @@ class CommandsTest(unittest.TestCase):
         self.assertEqual(len(loads), 3)
         for command in loads:
             self.run_command(command, admin, QKSCOPE_TOKEN=token)
-        self.assertEqual({*before, start, call, *loads}, set(shown))
+
+        (self.folder / "prompts.txt").write_text("The city of Paris\n")
+        kept = [c for c in shown if c.startswith("qkctl baseline ")]
+        self.assertEqual(len(kept), 4)
+        user = Server({"smollm2": self.model}, *flags)
+        self.addCleanup(user.stop)
+        for command in kept:
+            self.run_command(command, user, QKSCOPE_TOKEN=token)
+        (page,) = [c for c in shown if c.startswith("curl ")]
+        self.assertIn("smollm2", self.run_command(page, user))
+        self.assertEqual({*before, start, call, *loads, *kept, page},
+                         set(shown))
 
     def test_other_documents_show_no_commands(self):
         run = {"README.md", "docs/using.md", "docs/models.md",

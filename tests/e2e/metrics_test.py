@@ -1,103 +1,28 @@
 """Tests that the metrics say what happened: after a known load, every counter
 equals it. The oracle counts what it sends and receives, and reads the log."""
 
-import contextlib
+import datetime
 import hashlib
 import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import time
 import unittest
 
 import grpc
-from google.protobuf import text_format
 
 import exposition
 from certificates import Authority, client_flags
-from processes import (PATIENCE_S, PATIENT_KEEPALIVE, PATIENT_LIMITS, TINY_MODEL, GatedServer, Server,
-                       metrics, qkctl, scratch_folder, wait_until)
-from stubs import admin, admin_grpc, analysis, analysis_grpc, spec
+from metrics_oracle import Oracle, analyze, closed_sets, generate, ids
+from processes import (PATIENCE_S, PATIENT_KEEPALIVE, PATIENT_LIMITS,
+                       TINY_MODEL, GatedServer, Server, open_files, qkctl,
+                       resident_bytes, scratch_folder, threads, wait_until)
+from stubs import admin, analysis, spec
 
 USERS = ("ada", "bob", "carl", "ops")
-
-
-def ids(count):
-    return spec.Input(token_ids=spec.TokenIds(
-        ids=[1 + i % 90 for i in range(count)]))
-
-
-def analyze(tokens, more="", model="tiny"):
-    request = text_format.Parse(more, analysis.AnalyzeRequest())
-    request.model = model
-    request.input.CopyFrom(ids(tokens))
-    return request
-
-
-def generate(tokens, new, model="tiny"):
-    return analysis.GenerateRequest(
-        model=model, input=ids(tokens), generate=text_format.Parse(
-            f"max_new_tokens: {new} ignore_eos: true", spec.GenerateSpec()))
-
-
-class Oracle:
-    """A user's client, which counts what it does."""
-
-    def __init__(self, server, alias, token=None):
-        self.alias = alias
-        self._metadata = [("authorization",
-                           f"Bearer {token or 'token-' + alias}")]
-        self.channel = grpc.insecure_channel(server.address)
-        self.stub = analysis_grpc.AnalysisStub(self.channel)
-        self.admin = admin_grpc.ModelAdminStub(self.channel)
-        self.calls = {}  # (method, code) -> number
-        self.bytes = 0
-        self.messages = 0
-
-    def _ended(self, method, code):
-        key = (method, code.name)
-        self.calls[key] = self.calls.get(key, 0) + 1
-
-    def call(self, method, request, code=grpc.StatusCode.OK, charged=True,
-             stub=None):
-        """Makes a call and returns its messages. `charged`: its bytes count
-        as results."""
-        answer, status = [], grpc.StatusCode.OK
-        rpc = getattr(stub or self.stub, method)
-        try:
-            result = rpc(request, metadata=self._metadata, timeout=PATIENCE_S)
-            if hasattr(result, "DESCRIPTOR"):
-                answer.append(result)
-            else:
-                for message in result:
-                    answer.append(message)
-        except grpc.RpcError as error:
-            status = error.code()
-        self._ended(method, status)
-        if status != code:
-            raise AssertionError(f"{self.alias} {method}: {status}, not {code}")
-        if charged:
-            self.bytes += sum(message.ByteSize() for message in answer)
-        return answer
-
-    def start(self, method, request, timeout=PATIENCE_S):
-        """Starts a stream, and returns it once it was accepted."""
-        stream = getattr(self.stub, method)(request, metadata=self._metadata,
-                                            timeout=timeout)
-        first = next(stream)
-        self.bytes += first.ByteSize()
-        return stream
-
-    def finish(self, method, stream):
-        """Reads a started stream to its end."""
-        try:
-            for message in stream:
-                self.bytes += message.ByteSize()
-        except grpc.RpcError:
-            pass
-        self._ended(method, stream.code())
-        return stream.code()
 
 
 class MetricsCase(unittest.TestCase):
@@ -133,7 +58,7 @@ class MetricsCase(unittest.TestCase):
         return out
 
     def scrape(self, server):
-        return exposition.Scrape(exposition.fetch(server))
+        return exposition.Scrape(exposition.fetch(server, token="token-ops"))
 
     def scrape_idle(self, server):
         """Waits until nothing is left of any call."""
@@ -168,9 +93,9 @@ class MetricsCase(unittest.TestCase):
                              by_method, sample)
         self.assertEqual(
             scrape.by("qkscope_user_requests_total", "user"),
-            {**{o.alias: sum(o.calls.values()) for o in oracles.values()},
-             "other": 0})
-        bytes_of = {o.alias: o.bytes for o in oracles.values()}
+            {**{o.alias: sum(o.calls.values()) for o in oracles.values()
+                if o.calls}, "other": 0})
+        bytes_of = {o.alias: o.bytes for o in oracles.values() if o.calls}
         self.assertEqual(
             scrape.by("qkscope_user_streamed_bytes_total", "user"),
             {**bytes_of, "other": 0})
@@ -302,14 +227,8 @@ class LoadTest(MetricsCase):
 
         # O1.
         self.assertEqual(exposition.promtool(scrape.text), "")
-        self.assertEqual(exposition.problems(scrape, self.closed(), 2000), [])
-
-    def closed(self):
-        methods = {method.name for service in (
-            analysis.DESCRIPTOR.services_by_name["Analysis"],
-            admin.DESCRIPTOR.services_by_name["ModelAdmin"])
-                   for method in service.methods}
-        return closed_sets(methods, {"tiny", "m"}, set(USERS))
+        self.assertEqual(exposition.problems(
+            scrape, closed_sets({"tiny", "m"}, set(USERS)), 2000), [])
 
     def assert_phases(self, scrape, server, finished):
         """The phases of the requests that ran, against the log and against
@@ -382,21 +301,204 @@ class LoadTest(MetricsCase):
                              encoding="utf-8").stdout.split()[1]), 1)
 
 
-def closed_sets(methods, models, users):
-    """The values that each label may have."""
-    return {
-        "method": methods,
-        "code": {code.name for code in grpc.StatusCode},
-        "reason": {"queue_full", "stream_buffers", "memory", "response_size",
-                   "draining", "model_state", "kept_results", "user_budget",
-                   "client", "deadline", "stalled", "shutdown"},
-        "phase": {"queue", "prefill", "decode", "capture", "stream"},
-        "model": models | {"other"},
-        "user": users | {"other"},
-        "memory": {"host", "device"},
-        "backend": {"cpu"},
-        "version": {"0.1.0"},
-    }
+class StateTest(MetricsCase):
+    """Gauges of what goes on, while the device is held."""
+
+    def phase_count(self, scrape, phase):
+        return scrape.value("qkscope_request_phase_duration_seconds_count",
+                            phase=phase)
+
+    def test_held_requests(self):
+        server = self.start(GatedServer)
+        oracles = self.oracles(server)
+        ada, bob, carl, _ = oracles.values()
+        estimates = {
+            tokens: ada.call("Estimate", analyze(tokens),
+                             charged=False)[0].estimate
+            for tokens in (20, 30)}
+        self.assertEqual(self.scrape(server).value("qkscope_connections"), 1)
+        server.shut()
+        first = ada.start("Analyze", analyze(20))
+        server.await_held()
+        # While a pass is held, these wait.
+        waiting = [bob.start("Analyze", analyze(30)),
+                   carl.start("Analyze", analyze(3))]
+        began = time.monotonic()
+        scrape = self.scrape(server)
+        self.assertEqual(scrape.value("qkscope_queued_requests"), 2)
+        self.assertEqual(scrape.value("qkscope_running_requests"), 1)
+        self.assertEqual(scrape.value("qkscope_queue_limit_requests"), 256)
+        self.assertEqual(scrape.by("qkscope_user_in_flight_requests", "user"),
+                         {"ada": 1, "bob": 1, "carl": 1, "other": 0})
+        self.assertEqual(scrape.by("qkscope_user_memory_bytes", "user"),
+                         {"ada": estimates[20].peak_extra_bytes, "bob": 0,
+                          "carl": 0, "other": 0})
+        # A page holds at least as many positions as the prompt has tokens:
+        # each has keys and values of 2 layers, 2 heads and 16 dims, in f32.
+        used = scrape.value("qkscope_kv_cache_used_bytes", model="tiny")
+        self.assertGreaterEqual(used, 20 * 2 * 2 * 2 * 16 * 4)
+        self.assertEqual(scrape.value("qkscope_kv_cache_limit_bytes",
+                                      model="tiny"), 1 << 30)
+        self.assertGreater(
+            scrape.value("qkscope_stream_reserved_bytes"), 0)
+        self.assertEqual(scrape.value("qkscope_connections"), 3)
+        # The age of the queue's head grows with the clock.
+        age = scrape.value("qkscope_queue_oldest_age_seconds")
+        later = wait_until(
+            lambda: next((value for value in [self.scrape(server).value(
+                "qkscope_queue_oldest_age_seconds")] if value > age + 0.2),
+                         None), "the age")
+        self.assertLess(later - age, time.monotonic() - began + 0.001)
+        self.assertEqual(scrape.total("qkscope_passes_total"), 0)
+        self.assertEqual(self.phase_count(scrape, "queue"), 0)
+
+        # One is cancelled while it waits, and has no phases.
+        waiting[1].cancel()
+        self.assertEqual(carl.finish("Analyze", waiting[1]),
+                         grpc.StatusCode.CANCELLED)
+        wait_until(lambda: self.scrape(server).value(
+            "qkscope_cancelled_total", reason="client") == 1, "the cancel")
+        server.open()
+        for oracle, stream in ((ada, first), (bob, waiting[0])):
+            self.assertEqual(oracle.finish("Analyze", stream),
+                             grpc.StatusCode.OK)
+        scrape = self.scrape_idle(server)
+        self.assert_calls(scrape, oracles)
+        self.assertEqual(self.phase_count(scrape, "queue"), 2)
+        self.assertEqual(self.phase_count(scrape, "prefill"), 2)
+        self.assertEqual(scrape.total("qkscope_user_memory_bytes"), 0)
+        self.assertEqual(scrape.total("qkscope_kv_cache_used_bytes"), 0)
+        self.assertEqual(scrape.value("qkscope_queue_oldest_age_seconds"), 0)
+        self.assertEqual(
+            scrape.value("qkscope_cancel_to_idle_seconds_count"), 1)
+        self.assertEqual(scrape.total("qkscope_prompt_tokens_total"), 50)
+
+    def test_a_request_that_is_cancelled_as_it_runs_has_phases(self):
+        server = self.start(GatedServer)
+        oracles = self.oracles(server)
+        ada = oracles["ada"]
+        server.shut()
+        stream = ada.start("Generate", generate(20, 100))
+        server.await_held()
+        server.let(5)  # The prefill and some steps of decode.
+        wait_until(lambda: self.scrape(server).total(
+            "qkscope_passes_total") >= 3, "passes")
+        stream.cancel()
+        ada.finish("Generate", stream)
+        server.open()
+        scrape = self.scrape_idle(server)
+        self.assertEqual(scrape.total("qkscope_cancelled_total",
+                                      reason="client"), 1)
+        for phase in ("queue", "prefill", "decode", "stream"):
+            self.assertEqual(self.phase_count(scrape, phase), 1, phase)
+        line, = server.rpcs(1)
+        self.assertGreater(line["prefill_ms"], 0)
+        self.assertGreater(line["decode_ms"], 0)
+        self.assertEqual(scrape.total("qkscope_prompt_tokens_total"), 20)
+
+    def test_draining(self):
+        server = self.start(GatedServer)
+        oracles = self.oracles(server)
+        server.shut()
+        stream = oracles["ada"].start("Analyze", analyze(5))
+        server.await_held()
+        server.send_signal(signal.SIGTERM)
+        wait_until(lambda: self.scrape(server).value("qkscope_draining") == 1,
+                   "the drain")
+        scrape = self.scrape(server)
+        self.assertEqual(scrape.value("qkscope_serving"), 0)
+        self.assertEqual(exposition.promtool(scrape.text), "")
+        server.open()
+        self.assertEqual(oracles["ada"].finish("Analyze", stream),
+                         grpc.StatusCode.OK)
+        self.assertEqual(server.wait(), 0)
+
+    def test_who_sees_which_users(self):
+        server = self.start()
+        oracles = self.oracles(server)
+        for oracle in oracles.values():
+            oracle.call("ListModels", analysis.ListModelsRequest())
+
+        def seen(token):
+            scrape = exposition.Scrape(exposition.fetch(server, token=token))
+            return {user for (_, label), users in scrape.label_values().items()
+                    if label == "user" for user in users}
+
+        self.assertEqual(seen("token-ops"), {*USERS, "other"})
+        self.assertEqual(seen("token-ada"), {"ada"})
+        self.assertEqual(seen(None), set())
+
+
+class ProcessTest(unittest.TestCase):
+
+    def test_the_process(self):
+        before = time.time()
+        with Server({"tiny": TINY_MODEL}) as server:
+            after = time.time()
+            scrape = exposition.Scrape(exposition.fetch(server))
+            started = scrape.value("process_start_time_seconds")
+            # The kernel counts in ticks of 10 ms.
+            self.assertLess(before - 0.02, started)
+            self.assertLess(started, after)
+            self.assertEqual(scrape.value("process_threads"),
+                             threads(server.process.pid))
+            # The scrape's own connection is open as it counts.
+            self.assertLessEqual(abs(scrape.value("process_open_fds")
+                                     - open_files(server.process.pid)), 2)
+            resident = scrape.value("process_resident_memory_bytes")
+            self.assertLess(abs(resident - resident_bytes(server.process.pid)),
+                            0.2 * resident)
+            # Without users, everybody is anonymous, and seen by everybody.
+            qkctl(server, "analyze", "--model", "tiny", "--token-ids", "3,4")
+            scrape = exposition.Scrape(exposition.fetch(server))
+            self.assertGreater(
+                scrape.value("qkscope_user_device_seconds_total",
+                             user="anonymous"), 0)
+            self.assertEqual(scrape.value("qkscope_user_requests_total",
+                                          user="anonymous"), 1)
+            self.assertNotIn("qkscope_kept_results", scrape.type)
+            self.assertNotIn("qkscope_spool_errors_total", scrape.type)
+
+
+class CertificateTest(unittest.TestCase):
+
+    def test_the_expiry_is_that_of_the_certificate_in_use(self):
+        folder = scratch_folder()
+        self.addCleanup(folder.cleanup)
+        path = pathlib.Path(folder.name)
+        authority = Authority(path, "ours")
+        pair = authority.issue("server", "qkscoped",
+                               "DNS:localhost,IP:127.0.0.1", days=(-1, 7))
+        server = Server({"tiny": TINY_MODEL}, "--tls-cert", pair.cert,
+                        "--tls-key", pair.key,
+                        client_flags=client_flags(authority))
+        self.addCleanup(server.stop)
+
+        def shown():
+            return exposition.Scrape(exposition.fetch(server)).value(
+                "qkscope_tls_certificate_expiry_timestamp_seconds")
+
+        def said(certificate):
+            text = subprocess.run(
+                ["openssl", "x509", "-noout", "-enddate", "-dateopt",
+                 "iso_8601", "-in", certificate], capture_output=True,
+                check=True, encoding="utf-8").stdout.strip()
+            return datetime.datetime.strptime(
+                text, "notAfter=%Y-%m-%d %H:%M:%SZ").replace(
+                    tzinfo=datetime.timezone.utc).timestamp()
+
+        before = shown()
+        self.assertEqual(before, said(pair.cert))
+        self.assertLess(abs(before - time.time() - 7 * 86400), 3600)
+        other = authority.issue("later", "qkscoped",
+                                "DNS:localhost,IP:127.0.0.1", days=(-1, 90))
+        # A certificate without its key is not in use.
+        shutil.copy(other.cert, pair.cert)
+        server.await_log("tls_not_reloaded")
+        self.assertEqual(shown(), before)
+        shutil.copy(other.key, pair.key)
+        wait_until(lambda: shown() != before, "the new certificate")
+        self.assertEqual(shown(), said(other.cert))
 
 
 if __name__ == "__main__":

@@ -68,10 +68,10 @@ def instant(prometheus, expr, chosen, window, at):
 
 
 def over_time(prometheus, target, chosen, window, step):
-    """[(labels, [(time, value)])], with intervals as Grafana chooses them for
-    scrapes of a second."""
+    """[(labels, [(time, value)])], with rates over a minute: as Grafana has
+    them for scrapes each 15 s."""
     expr = promql.substitute(target["expr"], {
-        **chosen, "__rate_interval": f"{max(4, round(step) + 1)}s",
+        **chosen, "__rate_interval": "60s",
         "__range": f"{round(window.seconds)}s"})
     if target.get("instant"):
         return [(labels, [(window.end, value)])
@@ -80,11 +80,13 @@ def over_time(prometheus, target, chosen, window, step):
 
 
 def write_answers(prometheus, dashboards, chosen, windows, file):
-    """Writes the answers of all panels, for pictures of them."""
-    answers = {}
+    """Writes the answers of all panels, for pictures of them: the variables of
+    each dashboard, and what its panels show from the second minute on."""
+    answers = {"variables": chosen}
     for name, dashboard in dashboards.items():
         for panel in panels(dashboard):
-            window = windows[job_of(panel)]
+            whole = windows[job_of(panel)]
+            window = Window(min(whole.start + 60, whole.end - 1), whole.end)
             answers[f"{name}/{panel['title']}"] = [
                 over_time(prometheus, target, chosen[name], window,
                           max(1, window.seconds / 240))

@@ -16,8 +16,11 @@ JOBS = ("qkscope", "qkscope_activations")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def page(instance, path):
-    with urllib.request.urlopen(f"http://{instance}{path}", timeout=60) as got:
+def page(instance, path, token):
+    request = urllib.request.Request(
+        f"http://{instance}{path}",
+        headers={"Authorization": f"Bearer {token.read_text()}"})
+    with urllib.request.urlopen(request, timeout=60) as got:
         return got.read().decode()
 
 
@@ -120,7 +123,8 @@ class Facts:
         self.open_files = processes.open_files(self.main.server.process.pid)
         self.resident = processes.resident_bytes(
             self.main.server.process.pid)
-        self.pages = [page(server.instance, path)
+        self.pages = [page(server.instance, path,
+                           self.main.operator_token)
                       for path in ("/metrics", "/metrics/activations")
                       for server in (self.main, self.second)]
         self.metrics = scraped.parse(*self.pages)

@@ -74,7 +74,7 @@ class MainServer:
         poison(folder / "models" / "poisoned")
         config = folder / "main.conf"
         config.write_text(self._config(folder, pair))
-        token = folder / "ops.token"
+        token = self.operator_token = folder / "ops.token"
         token.write_text(self.tokens["ops"])
         token.chmod(0o600)
         self.server = Server(
@@ -136,15 +136,17 @@ class SecondServer:
         self.server.stop()
 
 
-def scrape_config(instances):
-    """That of deploy/prometheus, which scrapes these instances each second."""
+def scrape_config(instances, token):
+    """That of deploy/prometheus, which scrapes these instances each second,
+    with the token in a file: without one, it would see no users."""
     shipped = yaml.safe_load(
         (ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())
     jobs = []
     for job in shipped["scrape_configs"]:
         job = {key: value for key, value in job.items()
                if key not in ("file_sd_configs", "scrape_interval")}
-        jobs.append({**job, "static_configs": [{"targets": instances}]})
+        jobs.append({**job, "static_configs": [{"targets": instances}],
+                     "authorization": {"credentials_file": str(token)}})
     return yaml.safe_dump({
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
         "scrape_configs": jobs})
@@ -153,10 +155,10 @@ def scrape_config(instances):
 class Prometheus:
     """Scrapes the instances' pages each second."""
 
-    def __init__(self, folder, instances):
+    def __init__(self, folder, instances, token):
         self.address = f"127.0.0.1:{free_port()}"
         config = folder / "prometheus.yml"
-        config.write_text(scrape_config(instances))
+        config.write_text(scrape_config(instances, token))
         self._program = Program(
             folder, "prometheus", "prometheus", f"--config.file={config}",
             f"--storage.tsdb.path={folder}/prometheus",
@@ -229,7 +231,8 @@ def start(folder, model):
         main = MainServer(folder, model, stack)
         second = SecondServer(folder)
         stack.callback(second.stop)
-        prometheus = Prometheus(folder, [main.instance, second.instance])
+        prometheus = Prometheus(folder, [main.instance, second.instance],
+                                main.operator_token)
         stack.callback(prometheus.stop)
         prometheus.start()
         yield main, second, prometheus

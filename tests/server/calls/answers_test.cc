@@ -274,6 +274,16 @@ std::vector<size_t> AnswersTest::EstimateMost() {
   return sizes;
 }
 
+// Of a model with a thousand layers.
+pb::Baseline LargestBaseline() {
+  pb::Baseline baseline;
+  FillAll(std::string(128, 's'), &baseline);
+  pb::BaselineDrift drift;
+  FillAll("", &drift);
+  for (int i = 0; i < 5 * 1000; ++i) *baseline.add_drifts() = drift;
+  return baseline;
+}
+
 TEST_F(AnswersTest, NoneExceedsWhatClientsAcceptByDefault) {
   const auto filled = [](auto message) {
     FillAll(std::string(10'000, 's'), &message);
@@ -323,6 +333,14 @@ TEST_F(AnswersTest, NoneExceedsWhatClientsAcceptByDefault) {
                       &pb::ListRequestsResponse::mutable_requests);
        }},
       {"Cancel", [&] { return filled(pb::CancelResponse()); }},
+      {"SaveBaseline",
+       [] { return std::vector<size_t>{LargestBaseline().ByteSizeLong()}; }},
+      {"ListBaselines",
+       [] {
+         return Pages(std::vector<pb::Baseline>(200, LargestBaseline()),
+                      &pb::ListBaselinesResponse::mutable_baselines);
+       }},
+      {"RemoveBaseline", [&] { return filled(pb::RemoveBaselineResponse()); }},
       {"UnloadModel", [&] { return filled(pb::UnloadModelResponse()); }},
       {"ReloadConfig", [&] { return filled(pb::ReloadConfigResponse()); }},
   };

@@ -37,6 +37,9 @@ TEST(ConfigTest, GoodFile) {
       reflection: false
       log_level: "warn"
       check_weights: "fail"
+      activation_sampling: 0.25
+      activation_models: 7
+      baseline_dir: "/b"
       replica: "gpu-7")",
                                   "q.conf");
   ASSERT_TRUE(config.ok()) << config.status().message();
@@ -56,6 +59,9 @@ TEST(ConfigTest, GoodFile) {
   EXPECT_EQ(options->reflection, false);
   EXPECT_EQ(options->log_level, LogLevel::kWarn);
   EXPECT_EQ(options->check_weights, WeightCheck::kFail);
+  EXPECT_EQ(options->activations.sampling, 0.25);
+  EXPECT_EQ(options->activations.models, 7);
+  EXPECT_EQ(options->activations.baseline_dir, "/b");
   EXPECT_EQ(options->replica, "gpu-7");
 }
 
@@ -106,6 +112,20 @@ TEST(ConfigTest, BadValuesNameKeyAndValue) {
                            "- at an end, got '",
                            name, "'"));
   }
+  for (const char* share : {"-0.1", "1.5", "nan"}) {
+    EXPECT_EQ(ConfigError(absl::StrCat("activation_sampling: ", share)),
+              absl::StrCat("q.conf: activation_sampling: must be in [0, 1], "
+                           "got ",
+                           share));
+  }
+  for (const char* models : {"-1", "51"}) {
+    EXPECT_EQ(ConfigError(absl::StrCat("activation_models: ", models)),
+              absl::StrCat("q.conf: activation_models: must be in [0, 50], "
+                           "got ",
+                           models));
+  }
+  EXPECT_EQ(ConfigError("baseline_dir: ''"),
+            "q.conf: baseline_dir: must not be empty");
   EXPECT_EQ(ConfigError("shutdown_grace_s: -1"),
             "q.conf: shutdown_grace_s: must be in [0, 86400], got -1");
   EXPECT_EQ(ConfigError("keepalive_s: 0"),
@@ -333,12 +353,26 @@ std::string FlagError(const std::vector<std::string>& arguments) {
 }
 
 TEST(FlagsTest, GoodFlags) {
-  const auto flags =
-      ParseFlags({"--model", "a=/m/a,b.gguf,compute=bf16", "--model=b=x",
-                  "--listen=127.0.0.1:0", "--threads", "2", "--backend=cpu",
-                  "--check-config", "--users-file", "u",
-                  "--allow-anonymous-network", "--behind-proxy", "--tls-cert=c",
-                  "--tls-key=k", "--tls-client-ca=a", "--replica=b"});
+  const auto flags = ParseFlags({"--model",
+                                 "a=/m/a,b.gguf,compute=bf16",
+                                 "--model=b=x",
+                                 "--listen=127.0.0.1:0",
+                                 "--threads",
+                                 "2",
+                                 "--backend=cpu",
+                                 "--check-config",
+                                 "--users-file",
+                                 "u",
+                                 "--allow-anonymous-network",
+                                 "--behind-proxy",
+                                 "--tls-cert=c",
+                                 "--tls-key=k",
+                                 "--tls-client-ca=a",
+                                 "--replica=b",
+                                 "--activation-sampling=0.5",
+                                 "--activation-models",
+                                 "2",
+                                 "--baseline-dir=d"});
   ASSERT_TRUE(flags.ok()) << flags.status().message();
   EXPECT_TRUE(flags->check_config);
   ASSERT_EQ(flags->config.models_size(), 2);
@@ -354,6 +388,9 @@ TEST(FlagsTest, GoodFlags) {
   EXPECT_EQ(flags->config.tls().certificate_file(), "c");
   EXPECT_EQ(flags->config.tls().key_file(), "k");
   EXPECT_EQ(flags->config.tls().client_ca_file(), "a");
+  EXPECT_EQ(flags->config.activation_sampling(), 0.5);
+  EXPECT_EQ(flags->config.activation_models(), 2);
+  EXPECT_EQ(flags->config.baseline_dir(), "d");
   EXPECT_EQ(flags->config.replica(), "b");
 }
 
@@ -368,6 +405,8 @@ TEST(FlagsTest, BadFlags) {
   EXPECT_EQ(FlagError({"--threads"}), "--threads needs a value: N");
   EXPECT_EQ(FlagError({"--threads", "two"}),
             "--threads: must be a number, got 'two'");
+  EXPECT_EQ(FlagError({"--activation-sampling", "half"}),
+            "--activation-sampling: must be a number, got 'half'");
   EXPECT_EQ(FlagError({"--model", "a"}), "--model: must be NAME=PATH, got 'a'");
   EXPECT_EQ(FlagError({"--help=perhaps"}),
             "--help: 'perhaps' is not true or false");

@@ -25,15 +25,11 @@ using ::testing::Not;
 
 bool Everybody(const std::string&) { return true; }
 
-LayerFrame Frame(HookPoint point, int layer, int massive,
-                 int64_t non_finite = 0) {
-  LayerFrame frame;
-  frame.point = point;
-  frame.layer = layer;
-  frame.statistics.emplace();
-  frame.statistics->massive_count = massive;
-  frame.statistics->non_finite_count = non_finite;
-  return frame;
+ActivationGauges Massive(int massive, int64_t non_finite = 0) {
+  ActivationGauges gauges;
+  gauges.massive = massive;
+  gauges.non_finite = non_finite;
+  return gauges;
 }
 
 size_t Count(const std::string& text, const std::string& what) {
@@ -95,16 +91,15 @@ TEST(HeatColourTest, ColoursAreNamedByTheirCounts) {
 TEST(RecentActivationsTest, OnePromptPerRunAndArm) {
   RecentActivations recent;
   const uint64_t a = recent.NewRun(), b = recent.NewRun();
-  using Arm = ArmKind;
-  recent.Add(a, 0, Arm::kClean, "m", Frame(HookPoint::kRotQ, 0, 5));
-  recent.Add(b, 0, Arm::kControl, "m", Frame(HookPoint::kRotQ, 0, 6));
-  recent.Add(a, 0, Arm::kClean, "m", Frame(HookPoint::kV, 2, 7));
-  recent.Add(a, 1, Arm::kDisrupted, "m", Frame(HookPoint::kRotK, 1, 8, 3));
+  using Matrix = ActivationMatrix;
+  recent.Add({a, 0, ArmKind::kClean}, "m", Matrix::kQAfter, 0, Massive(5));
+  recent.Add({b, 0, ArmKind::kControl}, "m", Matrix::kQAfter, 0, Massive(6));
+  recent.Add({a, 0, ArmKind::kClean}, "m", Matrix::kV, 2, Massive(7));
+  recent.Add({a, 1, ArmKind::kDisrupted}, "m", Matrix::kKAfter, 1,
+             Massive(8, 3));
   // Of no map:
-  recent.Add(a, 0, Arm::kClean, "m", Frame(HookPoint::kQ, 0, 99));
-  LayerFrame none = Frame(HookPoint::kRotK, 0, 99);
-  none.statistics.reset();
-  recent.Add(a, 0, Arm::kClean, "m", none);
+  recent.Add({a, 0, ArmKind::kClean}, "m", Matrix::kQBefore, 0, Massive(99));
+  recent.Add({a, 0, ArmKind::kClean}, "m", Matrix::kKBefore, 0, Massive(99));
 
   const std::vector<RecentModel> models = recent.Read(Everybody);
   ASSERT_EQ(models.size(), 1u);
@@ -115,17 +110,17 @@ TEST(RecentActivationsTest, OnePromptPerRunAndArm) {
   EXPECT_EQ(first.count(Qkv::kV, 1), RecentPrompt::kNotCaptured);
   EXPECT_EQ(first.count(Qkv::kK, 0), RecentPrompt::kNotCaptured);
   EXPECT_EQ(first.num_layers(), 3);
-  EXPECT_EQ(models[0].prompts[1].arm, Arm::kControl);
+  EXPECT_EQ(models[0].prompts[1].arm, ArmKind::kControl);
   EXPECT_EQ(models[0].prompts[1].count(Qkv::kQ, 0), 6);
-  EXPECT_EQ(models[0].prompts[2].arm, Arm::kDisrupted);
+  EXPECT_EQ(models[0].prompts[2].arm, ArmKind::kDisrupted);
   EXPECT_EQ(models[0].prompts[2].count(Qkv::kK, 1), RecentPrompt::kNotFinite);
 }
 
 TEST(RecentActivationsTest, KeepsTheLastPromptsOfTheLastModels) {
   RecentActivations recent;
   const auto add = [&recent](const std::string& model, int massive) {
-    recent.Add(recent.NewRun(), 0, ArmKind::kClean, model,
-               Frame(HookPoint::kRotQ, 0, massive));
+    recent.Add({recent.NewRun(), 0, ArmKind::kClean}, model,
+               ActivationMatrix::kQAfter, 0, Massive(massive));
   };
   for (int i = 0; i < RecentActivations::kModels; ++i) {
     add(absl::StrCat("m", i), i);
@@ -160,6 +155,11 @@ TEST(HeatMapTest, EachCellHasItsPlaceAndColour) {
   EXPECT_THAT(svg, HasSubstr("<path class=\"cx\" d=\"M1 0h1\"/>"));
   EXPECT_THAT(svg, HasSubstr("<path class=\"c8\" d=\"M1 1h1\"/>"));
   EXPECT_EQ(Count(svg, "<path class=\"c"), 4u);
+  // The newest takes the last of the columns.
+  EXPECT_THAT(
+      svg, HasSubstr(absl::StrCat(
+               "translate(",
+               kHeatLeft + kHeatColumn * (RecentActivations::kPrompts - 3))));
   EXPECT_EQ(Count(svg, "class=\"mark\""), 1u);
   EXPECT_THAT(svg, HasSubstr("from 0 to 200, most in layer 1\""));
 }
