@@ -30,16 +30,24 @@ step() { printf '%4d s  %s\n' $((SECONDS - started)) "$1"; }
 
 # The field of a row: 1 its title, 2 run or schema, 3 quick or full, 4 seconds.
 field() {
-  sed -nE '1,10s/^# row: *//p' "$1" | awk -F ' *[|] *' -v n="$2" '{print $n}'
+  sed -nE '1,20s/^# row: *//p' "$1" | awk -F ' *[|] *' -v n="$2" '{print $n}'
 }
 
 files=()
 left_out=()
 for file in tests/deploy/*_check.sh tests/deploy/*_check.py; do
   [[ -e "$file" ]] || continue
+  if [[ ! "$(field "$file" 2) $(field "$file" 3)" =~ ^(run|schema)\ (quick|full)$ ]]; then
+    echo "check.sh: $file does not say what row it is" >&2
+    exit 2
+  fi
   name=$(basename "$file" | sed -E 's/_check\.(sh|py)$//')
   if ((${#chosen[@]} > 0)); then
-    [[ " ${chosen[*]} " != *" $name "* ]] || files+=("$file")
+    if [[ " ${chosen[*]} " == *" $name "* ]]; then
+      files+=("$file")
+    else
+      left_out+=("$file")
+    fi
   elif ((full)) || [[ "$(field "$file" 3)" == quick ]]; then
     files+=("$file")
   else

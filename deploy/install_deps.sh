@@ -29,10 +29,9 @@ packages=(
 )
 if [[ -n "$purpose" ]]; then
   # promtool checks the rules and dashboards; openssl makes certificates;
-  # haproxy runs with the configuration of deploy/haproxy.
-  packages+=(git openssl prometheus haproxy clang-format-14)
-  # The runbook's commands.
-  packages+=(curl)
+  # haproxy runs with the configuration of deploy/haproxy; curl is a command of
+  # the documents.
+  packages+=(git openssl prometheus haproxy curl clang-format-14)
   # The compiler of the cross build, which only this kind of machine does.
   [[ "$(uname -m)" != x86_64 ]] || packages+=(g++-aarch64-linux-gnu)
 fi
@@ -40,6 +39,8 @@ if [[ "$purpose" == check ]]; then
   packages+=(clang-14 clang-tidy-14)
 fi
 if [[ "$purpose" == deploy* ]]; then
+  # check.sh itself: pkill.
+  packages+=(procps)
   # sbom: readelf.
   packages+=(binutils)
   # The root of images and of the machine that the package is tried on.
@@ -51,7 +52,7 @@ if [[ "$purpose" == deploy* ]]; then
   # docker: an engine of the check's own, and Compose.
   packages+=(docker.io iptables iproute2 docker-compose)
   # The Debian package: what makes it, looks at it and runs it.
-  packages+=(debhelper dpkg-dev lintian man-db systemd-container)
+  packages+=(build-essential debhelper lintian man-db systemd-container)
   # qkctl's completion; bash is there.
   packages+=(zsh)
   # A cluster of one machine, for the batch script of deploy/slurm.

@@ -41,16 +41,13 @@ class KeptRun : public std::enable_shared_from_this<KeptRun> {
 
  private:
   explicit KeptRun(const ServerCore& core)
-      : call_parts_(&core.call),
-        run_parts_(&core.run),
-        store_(core.results.store) {}
+      : call_parts_(&core.call), store_(core.results.store) {}
   // Writes all events that are available. Runs on the store's executor.
   void Drain() ABSL_LOCKS_EXCLUDED(mutex_);
   void KeepEvents() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Finish(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const CallParts* const call_parts_;
-  const RunParts* const run_parts_;
   ResultStore* const store_;
   // Start sets these before Drain can be called.
   std::string id_;

@@ -86,8 +86,8 @@ std::string ShortDuration(absl::Duration duration) {
 
 std::string Percent(double part) {
   const double percent = part * 100;
-  return absl::StrFormat(percent > 0 && percent < 9.95 ? "%.1f %%" : "%.0f %%",
-                         percent);
+  const int digits = percent > 0 && percent < 9.95 ? 1 : 0;
+  return absl::StrFormat("%.*f %%", digits, percent);
 }
 
 }  // namespace qk

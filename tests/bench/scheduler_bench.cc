@@ -24,7 +24,12 @@ constexpr int kUsers = 20;
 constexpr int kPasses = 2000;
 constexpr int kLooks = 200;
 
-void Submit(Scheduler* scheduler, const Model* model, int user, int rows) {
+std::string UserOf(int request) {
+  return "user" + std::to_string(request % kUsers);
+}
+
+void Submit(Scheduler* scheduler, const Model* model, const std::string& alias,
+            int rows) {
   FakeRunOptions options;
   options.model = model;
   options.rows = {rows};
@@ -33,8 +38,7 @@ void Submit(Scheduler* scheduler, const Model* model, int user, int rows) {
   runs[0].run = std::make_unique<FakeRun>(options, std::make_shared<Outcome>());
   const absl::Status status =
       scheduler->Submit(std::make_shared<ScheduledRequest>(
-                            InfoFor("user" + std::to_string(user % kUsers)),
-                            absl::InfiniteFuture(), [](int) {}),
+                            InfoFor(alias), absl::InfiniteFuture(), [](int) {}),
                         std::move(runs));
   if (!status.ok()) std::abort();
 }
@@ -60,7 +64,8 @@ void Measure(int queued, int rows) {
   SystemClock clock;
   Scheduler scheduler(options, &device, &observer, &clock);
   int user = 0;
-  for (int i = 0; i < queued; ++i) Submit(&scheduler, &model, user++, rows);
+  for (int i = 0; i < queued; ++i)
+    Submit(&scheduler, &model, UserOf(user++), rows);
   double in_steps = 0;
   absl::Time wake;
   for (int pass = 0; pass < kPasses; ++pass) {
@@ -70,7 +75,7 @@ void Measure(int queued, int rows) {
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
             .count();
     while (scheduler.state().waiting_requests < queued) {
-      Submit(&scheduler, &model, user++, rows);
+      Submit(&scheduler, &model, UserOf(user++), rows);
     }
   }
   std::printf(
@@ -81,6 +86,27 @@ void Measure(int queued, int rows) {
       Microseconds([&] { scheduler.List(); }));
 }
 
+// What a scrape of the metrics reads, while so many users have a request each.
+void MeasureLoad(int users) {
+  SchedulerOptions options;
+  options.own_thread = false;
+  options.max_queued_requests = 1 << 20;
+  Model model;
+  FakeDevice device;
+  NullObserver observer;
+  SystemClock clock;
+  Scheduler scheduler(options, &device, &observer, &clock);
+  for (int user = 0; user < users; ++user) {
+    const std::string alias = "user" + std::to_string(user);
+    Submit(&scheduler, &model, alias, 16);
+    User with_budget = *InfoFor(alias).user;
+    with_budget.budget.bytes_per_window = 1 << 20;
+    scheduler.ChargeBytes(with_budget, Priority::kInteractive, 1000);
+  }
+  std::printf("%5d users: load %.1f us\n", users,
+              Microseconds([&] { scheduler.Load(); }));
+}
+
 }  // namespace
 }  // namespace qk
 
@@ -89,5 +115,6 @@ int main() {
   for (const int rows : {600, 16}) {
     for (const int queued : {1, 100, 1000}) qk::Measure(queued, rows);
   }
+  for (const int users : {20, 500}) qk::MeasureLoad(users);
   return 0;
 }

@@ -260,7 +260,7 @@ def main():
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
         program = programs.unittest.main(exit=False)
-        output, _ = rules.communicate(timeout=programs.PATIENCE_S)
+        output, _ = rules.communicate(timeout=1200)  # only a hang is longer
     finally:
         rules.kill()
         rules.wait()

@@ -6,6 +6,7 @@ generation of Compose."""
 
 import os
 import pathlib
+import platform
 import shutil
 import subprocess
 import sys
@@ -121,6 +122,9 @@ def check_default_network(engine):
 
 
 def check_new_compose(engine):
+    if platform.machine() != "x86_64":
+        print("there is no Compose 5 for this machine")
+        return
     check_compose(engine, NEW_COMPOSE)
 
 

