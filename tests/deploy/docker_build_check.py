@@ -86,7 +86,7 @@ def check_layers(engine):
     """No layer holds what the build needed."""
     for image in ("check-cpu", "check-cuda"):
         tar = engine.work / "layers.tar"
-        container = engine.docker("create", image)
+        container = engine.docker("create", "--network", "none", image)
         engine.docker("export", "--output", tar, container)
         names = subprocess.run(["tar", "-tf", tar], check=True,
                                capture_output=True, encoding="utf-8").stdout

@@ -309,9 +309,9 @@ def _run_inside(check):
         engine = Engine(pathlib.Path(os.environ["QK_WORK"]), check)
         check.function(engine)
     except Exception:  # whatever it is, the logs tell more
-        traceback.print_exc()
         if engine is not None:
-            print(engine.logs())
+            print(engine.logs(), flush=True)
+        traceback.print_exc()
         return 1
     return 0
 
