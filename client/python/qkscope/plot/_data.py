@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from qkscope.plot import _figure
+
 POINTS = {"q": "hook_rot_q", "k": "hook_rot_k", "v": "hook_v",
           "q_pre": "hook_q", "k_pre": "hook_k", "z": "hook_z"}
 LABELS = {"hook_rot_q": "Q", "hook_rot_k": "K", "hook_v": "V",
@@ -39,7 +41,7 @@ class Norms:
         parts = [self.tensor]
         if self.layer is not None:
             parts.append(f"layer {self.layer}")
-        return ", ".join(filter(None, [*parts, self.arm]))
+        return ", ".join(filter(None, [*parts, _figure.plain(self.arm)]))
 
 
 def is_run(data: Any) -> bool:
@@ -160,7 +162,7 @@ def norms(data: Any, layer: int | None = None, *, tensor: str = "q",
     name = "" if is_captured(data) else one_arm(data, arm).name
     label = LABELS.get(capture.point, capture.point)
     if stage == "after" and not is_captured(data):
-        label += " after the disruption"
+        label += " after"
     return Norms(values, heads, label, number, name,
                  int(getattr(capture, "group_size", 1) or 1))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -103,6 +104,32 @@ def draws(width: float, height: float, projection: str | None = None
         return draw
 
     return decorate
+
+
+def plain(text: str, most: int = 48) -> str:
+    """A name out of the data as matplotlib's text: no formula, one line, not
+    too long, and never left out of a legend."""
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}"
+                    for c in text)
+    if len(shown) > most:
+        shown = shown[:most - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    shown = shown.replace("$", r"\$")
+    return "\N{ZERO WIDTH SPACE}" + shown if shown.startswith("_") else shown
+
+
+def set_title(axes: Axes, title: str | None, default: str = "") -> None:
+    """The caller's title as it is, or ours, in lines that fit into a column."""
+    axes.set_title(textwrap.fill(default, 44) if title is None else title)
+
+
+def add_legend(axes: Axes) -> None:
+    """Inside the axes, or right of them if it has more than four lines."""
+    handles, labels = axes.get_legend_handles_labels()
+    place: dict[str, Any] = {"loc": "best", "frameon": True,
+                             "framealpha": 0.85, "edgecolor": "none"}
+    if len(labels) > 4:
+        place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+    axes.legend(handles, labels, **place)
 
 
 def thinned(labels: Sequence[Any], most: int) -> tuple[list[int], list[str]]:

@@ -63,7 +63,7 @@ def accuracy(records: Any, *, x: str = "task", hue: str = "arm",
         found = [cells[key, name] for key in groups if (key, name) in cells]
         shown = [0.0 if math.isnan(value) else 100 * value
                  for value, _, _ in found]
-        ax.bar(at, shown, width * 0.94, color=colours[name], label=name)
+        ax.bar(at, shown, width * 0.94, color=colours[name], label=_figure.plain(name))
         for left, (value, low, high) in zip(at, found):
             _whisker(ax, left, value, low, high, annotate)
     if chance is not None:
@@ -72,12 +72,16 @@ def accuracy(records: Any, *, x: str = "task", hue: str = "arm",
     ax.set_ylim(0, 112 if annotate else 105)
     ax.set_yticks(range(0, 101, 20))
     ax.set_ylabel("accuracy, %")
-    ax.set_xticks(range(len(groups)), groups)
+    ax.set_xticks(range(len(groups)), [_figure.plain(group, 24)
+                                     for group in groups])
     ax.set_xlim(-0.6, len(groups) - 0.4)
-    ax.set_title("" if title is None else title)
+    _figure.set_title(ax, title)
     if legend:
-        ax.legend(ncols=min(4, len(names) + 1), loc="upper center",
-                  bbox_to_anchor=(0.5, -0.12))
+        handles, labels = ax.get_legend_handles_labels()
+        dashed = 0 if chance is None else 1  # lines come first; it goes last
+        ax.legend(handles[dashed:] + handles[:dashed],
+                  labels[dashed:] + labels[:dashed], loc="upper center",
+                  ncols=min(5, len(labels)), bbox_to_anchor=(0.5, -0.12))
     return ax
 
 

@@ -72,7 +72,7 @@ def difference(data: Any, other: Any = None, layer: int | None = None, *,
     dims.set_ticks(*_figure.thinned(range(values.shape[1]), 9))
     heads.set_label_text(first.head_word)
     dims.set_label_text("dim")
-    ax.set_title(_title(first, second) if title is None else title)
+    _figure.set_title(ax, title, _title(first, second))
     if cbar:
         _figure.colour_bar(ax, image, values, "difference of "
                            + (RATIO if relative else NORM))
@@ -103,7 +103,8 @@ def _title(first: _data.Norms, second: _data.Norms) -> str:
     if first.layer is not None:
         parts.append(f"layer {first.layer}")
     if first.arm and second.arm and first.arm != second.arm:
-        parts.append(f"{second.arm} \N{MINUS SIGN} {first.arm}")
+        parts.append(f"{_figure.plain(second.arm, 24)} \N{MINUS SIGN} "
+                     f"{_figure.plain(first.arm, 24)}")
     return ", ".join(parts)
 
 
@@ -145,7 +146,7 @@ def by_position(data: Any, y: str = "kl", *,
         length = max(length, len(values))
         at = np.arange(len(values))[y == "logprob":]
         values = np.where(np.isfinite(values), values, np.nan)
-        style = dict(color=colours[arm.name], label=arm.name,
+        style = dict(color=colours[arm.name], label=_figure.plain(arm.name),
                      marker=_figure.MARKERS[place % len(_figure.MARKERS)])
         if y == "logprob":
             ax.plot(at, values[1:], **style)
@@ -159,10 +160,10 @@ def by_position(data: Any, y: str = "kl", *,
     elif y == "kl":
         ax.set_ylim(bottom=0)
     _position_ticks(ax, length, tokens)
-    ax.set_ylabel(KL.format(baseline=baseline) if y == "kl" else LOGPROB)
-    ax.set_title("" if title is None else title)
+    ax.set_ylabel(KL.format(baseline=_figure.plain(baseline, 24)) if y == "kl" else LOGPROB)
+    _figure.set_title(ax, title)
     if legend:
-        ax.legend()
+        _figure.add_legend(ax)
     return ax
 
 
@@ -194,7 +195,6 @@ def _position_ticks(axes: Axes, length: int,
         raise ValueError(f"tokens has {len(tokens)} texts for {length} "
                          "positions")
     places, labels = _figure.thinned(list(tokens), 64)
-    # A dollar sign would begin a formula.
-    axes.set_xticks(places, [label.strip().replace("$", r"\$") or "\N{OPEN BOX}"
+    axes.set_xticks(places, [_figure.plain(label.strip(), 16) or "\N{OPEN BOX}"
                              for label in labels], rotation=90)
     axes.set_xlabel("token")

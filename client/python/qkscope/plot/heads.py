@@ -85,7 +85,7 @@ def heatmap(data: Any, layer: int | None = None, *, tensor: str = "q",
     _dim_ticks(dims, values.shape[1])
     heads.set_label_text(matrix.head_word)
     dims.set_label_text("dim")
-    ax.set_title(matrix.title if title is None else title)
+    _figure.set_title(ax, title, matrix.title)
     if cbar:
         _figure.colour_bar(ax, image, values, RATIO if relative else NORM)
     return ax
@@ -116,25 +116,36 @@ def surface(data: Any, layer: int | None = None, *, tensor: str = "q",
     matrix = _data.norms(data, layer, tensor=tensor, arm=arm, stage=stage)
     values = _shown(matrix, relative)
     limits = _figure.colour_limits(values, vmin, vmax)
-    finite = np.where(np.isfinite(values), np.clip(values, *limits), np.nan)
-    places = np.arange(len(finite), dtype=float)
-    if len(finite) == 1:  # a ribbon: a line is no surface
-        places, finite = np.array([-0.4, 0.4]), np.vstack([finite, finite])
-    if finite.shape[1] == 1:
-        finite = np.hstack([finite, finite])
-    head, dim = np.meshgrid(places, np.arange(finite.shape[1]), indexing="ij")
-    space.plot_surface(head, dim, finite, cmap=cmap, vmin=limits[0],
-                       vmax=limits[1], rstride=1, cstride=1, linewidth=0.15,
-                       edgecolor=(1, 1, 1, 0.25), antialiased=True)
+    _plateaus(space, values, limits, cmap)
     space.set_zlim(*limits)
-    _head_ticks(space.xaxis, matrix, 9)
-    _dim_ticks(space.yaxis, values.shape[1])
+    _head_ticks(space.xaxis, matrix, 6)
+    space.yaxis.set_ticks(*_figure.thinned(range(values.shape[1]), 5))
     space.set_xlabel(matrix.head_word)
     space.set_ylabel("dim")
     space.set_zlabel(RATIO if relative else NORM)
     space.view_init(elev=elev, azim=azim)
-    space.set_title(matrix.title if title is None else title)
+    space.set_box_aspect(None, zoom=0.86)
+    _figure.set_title(ax, title, matrix.title)
     return ax
+
+
+def _plateaus(space: Axes3D, values: np.ndarray, limits: tuple[float, float],
+              cmap: str) -> None:
+    """A plateau per entry, and walls in the colour of what they lead up to."""
+    import matplotlib
+
+    heights = np.where(np.isfinite(values), np.clip(values, *limits), np.nan)
+    heights = heights.repeat(2, axis=0).repeat(2, axis=1)
+    x, y = (np.arange(count).repeat(2) + np.tile([-0.45, 0.45], count)
+            for count in values.shape)
+    head, dim = np.meshgrid(x, y, indexing="ij")
+    top = np.max([heights[:-1, :-1], heights[1:, :-1], heights[:-1, 1:],
+                  heights[1:, 1:]], axis=0)
+    colours = matplotlib.colormaps[cmap](
+        (top - limits[0]) / (limits[1] - limits[0]))
+    space.plot_surface(head, dim, heights, facecolors=colours, shade=False,
+                       rcount=len(x), ccount=len(y), linewidth=0,
+                       antialiased=False)
 
 
 def qkv(data: Any, layer: int | None = None, *, arm: str | None = None,

@@ -65,7 +65,7 @@ def layers(data: Any, head: int, *, tensor: str = "q", arm: str | None = None,
     ax.set_xlabel("dim")
     ax.set_ylabel("layer")
     label = _data.LABELS.get(capture.point, capture.point)
-    ax.set_title(f"{label}, head {head}" if title is None else title)
+    _figure.set_title(ax, title, f"{label}, head {head}")
     if cbar:
         _figure.colour_bar(ax, image, shown[there], RATIO if relative else NORM)
     return ax
@@ -135,7 +135,7 @@ def by_layer(data: Any, y: str = "massive_count", *,
                     marker=_figure.MARKERS[place % len(_figure.MARKERS)],
                     markerfacecolor=colour if place == 0 else "white",
                     label=label if len(chosen) == 1
-                    else f"{label}, {arm.name}")
+                    else f"{label}, {_figure.plain(arm.name)}")
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_xlabel("layer")
     ax.set_ylabel(STATISTICS[y])
@@ -144,9 +144,9 @@ def by_layer(data: Any, y: str = "massive_count", *,
         ax.set_ylim(bottom=0)
     elif y == "low_frequency_share":
         ax.set_ylim(-0.03, 1.03)
-    ax.set_title("" if title is None else title)
+    _figure.set_title(ax, title)
     if legend:
-        ax.legend()
+        _figure.add_legend(ax)
     return ax
 
 
@@ -214,9 +214,9 @@ def ratio_distribution(data: Any, layer: int | None = None, *,
     ax.set_xlabel(RATIO)
     ax.set_ylabel("share of entries above" if kind == "survival"
                   else "entries")
-    ax.set_title("" if title is None else title)
+    _figure.set_title(ax, title)
     if legend:
-        ax.legend()
+        _figure.add_legend(ax)
     return ax
 
 
@@ -244,7 +244,7 @@ def _ratio_series(arms: Sequence[Any], tensors: Sequence[str] | None,
             label = _data.LABELS.get(capture.point, capture.point)
             colour = _figure.TENSORS.get(label, _figure.PALETTE[3])
             if len(arms) > 1:
-                label += f", {arm.name}"
+                label += f", {_figure.plain(arm.name)}"
             bad = int(np.isnan(found).sum())
             if bad:
                 label += f" ({bad} not finite)"

@@ -16,7 +16,7 @@ BEFORE, AFTER = "#0072B2", "#D55E00"
 PAIRS = {"q": ("q_pre", "q"), "k": ("k_pre", "k")}
 
 
-@_figure.draws(_figure.COLUMN, 2.8)
+@_figure.draws(5.0, 2.8)
 def rope(data: Any, layer: int | None = None, *, tensor: str = "q",
          arm: str | None = None, head: int | None = None, x: str = "dim",
          wavelengths: Sequence[float] | None = None, lambda_: float = 5.0,
@@ -48,7 +48,7 @@ def rope(data: Any, layer: int | None = None, *, tensor: str = "q",
     chosen = _data.one_arm(data, arm)
     before, after = (_data.norms(chosen, layer, tensor=name)
                      for name in PAIRS[tensor])
-    known, rotated = _known(data, chosen, tensor, after, wavelengths)
+    known, rotated = _known(data, chosen, after, wavelengths)
     lines = [_profile(matrix, head) for matrix in (before, after)]
     if x == "wavelength":
         if not rotated:
@@ -64,9 +64,9 @@ def rope(data: Any, layer: int | None = None, *, tensor: str = "q",
     ax.set_ylim(bottom=0)
     where = f"{tensor.upper()}, layer {after.layer}" + (
         "" if head is None else f", head {head}")
-    ax.set_title(where if title is None else title)
+    _figure.set_title(ax, title, where)
     if legend:
-        ax.legend()
+        _figure.add_legend(ax)
     return ax
 
 
@@ -82,8 +82,9 @@ def _profile(matrix: _data.Norms, head: int | None) -> np.ndarray:
                     np.nan_to_num(chosen, nan=-np.inf).max(axis=0))
 
 
-def _known(data: Any, arm: Any, tensor: str, after: _data.Norms,
-           wavelengths: Sequence[float] | None) -> tuple[dict[int, float], int]:
+def _known(data: Any, arm: Any, after: _data.Norms,
+           wavelengths: Sequence[float] | None
+           ) -> tuple[dict[int, float], int]:
     """The wavelengths that are known, by dim, and how many dims RoPE turns; 0
     if not all of them are known."""
     dims = after.values.shape[1]
@@ -98,9 +99,11 @@ def _known(data: Any, arm: Any, tensor: str, after: _data.Norms,
                              f"of the {dims} dims")
         return ({half * len(pairs) + i: w for half in (0, 1)
                  for i, w in enumerate(pairs)}, 2 * len(pairs))
-    capture = _data.find(arm, tensor)
     known: dict[int, float] = {}
-    for entry in (e for s in getattr(capture, "statistics", None) or ()
+    captures = (_data.find(arm, name) for pair in PAIRS.values()
+                for name in pair)
+    for entry in (e for capture in captures
+                  for s in getattr(capture, "statistics", None) or ()
                   if s is not None and int(s.layer) == after.layer
                   for e in [*s.top, s.largest] if e is not None):
         if entry.wavelength is not None and 0 <= entry.dim < dims:
