@@ -36,10 +36,16 @@ def run(arguments: argparse.Namespace) -> int:
         write(qkscope.Run.from_safetensors(arguments.file), out,
               title=arguments.title)
     except (OSError, ValueError, ImportError, qkscope.QkscopeError) as error:
-        print(f"qkscope: {error}", file=sys.stderr)
+        print(f"qkscope: {_sentence(error)}", file=sys.stderr)
         return 13
     print(out)
     return 0
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def main(words: list[str] | None = None) -> int:
