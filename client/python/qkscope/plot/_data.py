@@ -83,7 +83,7 @@ def arms_of(data: Any, names: Sequence[str] | None = None) -> list[Any]:
 
 def one_arm(data: Any, name: str | None) -> Any:
     """The arm with this name; without a name the baseline, else the first."""
-    if name is None and is_run(data):
+    if name is None and is_run(data) and len(list(data.arms)):
         baseline = getattr(data, "baseline", None)
         name = getattr(baseline, "name", baseline)
     return arms_of(data, None if name is None else [name])[0]

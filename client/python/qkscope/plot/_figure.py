@@ -49,12 +49,13 @@ STYLE: dict[str, Any] = {
 
 
 def pyplot() -> Any:
-    """matplotlib.pyplot; ImportError names the extra that has it."""
+    """matplotlib.pyplot; MissingExtra, an ImportError, without matplotlib."""
     try:
         import matplotlib.pyplot
     except ImportError as error:
-        raise ImportError("pictures need matplotlib: pip install "
-                          "'qkscope[plot]'") from error
+        from qkscope.errors import MissingExtra
+        raise MissingExtra("pictures need matplotlib",
+                           remedy="pip install 'qkscope[plot]'") from error
     return matplotlib.pyplot
 
 
