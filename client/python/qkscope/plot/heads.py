@@ -204,7 +204,8 @@ def qkv(data: Any, layer: int | None = None, *, arm: str | None = None,
         for one in axes:
             _figure.prepare(one)
         figure.suptitle(f"layer {number}, {chosen.name}" if suptitle is None
-                        else suptitle, x=0.01, ha="left", fontsize=9)
+                        else suptitle, x=0.01, ha="left", fontsize=9,
+                        fontweight="bold")
         return draw(axes)
 
 

@@ -134,6 +134,7 @@ def by_layer(data: Any, y: str = "massive_count", *,
                     LINES[place % len(LINES)], color=colour,
                     marker=_figure.MARKERS[place % len(_figure.MARKERS)],
                     markerfacecolor=colour if place == 0 else "white",
+                    clip_on=False,  # a marker at 0 is seen whole
                     label=label if len(chosen) == 1
                     else f"{label}, {_figure.plain(arm.name)}")
     ax.xaxis.get_major_locator().set_params(integer=True)
