@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from qkscope.extras import need
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -50,13 +52,7 @@ STYLE: dict[str, Any] = {
 
 def pyplot() -> Any:
     """matplotlib.pyplot; MissingExtra, an ImportError, without matplotlib."""
-    try:
-        import matplotlib.pyplot
-    except ImportError as error:
-        from qkscope.errors import MissingExtra
-        raise MissingExtra("pictures need matplotlib",
-                           remedy="pip install 'qkscope[plot]'") from error
-    return matplotlib.pyplot
+    return need("matplotlib.pyplot", "plot")
 
 
 @contextlib.contextmanager
@@ -131,6 +127,12 @@ def add_legend(axes: Axes) -> None:
     if len(labels) > 4:
         place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
     axes.legend(handles, labels, **place)
+
+
+def whole_numbers(axis: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator("auto", integer=True))
 
 
 def thinned(labels: Sequence[Any], most: int) -> tuple[list[int], list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import pathlib
 import sys
 from typing import Any
@@ -29,23 +30,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Returns the exit status: 0, or 13 if a file cannot be read or written."""
     import qkscope
+    from qkscope.atomic import check_writable
     from qkscope.report.assemble import write
 
     out = arguments.out or arguments.file.with_suffix(".html")
     try:
+        check_writable(out)
+        if os.path.exists(out) and os.path.samefile(arguments.file, out):
+            raise ValueError(f"{out} would replace the file that is read")
         write(qkscope.Run.from_safetensors(arguments.file), out,
               title=arguments.title)
-    except (OSError, ValueError, ImportError, qkscope.QkscopeError) as error:
-        print(f"qkscope: {_sentence(error)}", file=sys.stderr)
+    except (OSError, ValueError, qkscope.QkscopeError) as error:
+        print(f"qkscope: {error}", file=sys.stderr)
         return 13
     print(out)
     return 0
-
-
-def _sentence(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
 
 
 def main(words: list[str] | None = None) -> int:
