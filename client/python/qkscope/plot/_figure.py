@@ -41,7 +41,7 @@ DIVERGING = "RdBu_r"
 
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 8, "axes.titlesize": 9, "axes.labelsize": 8,
+    "figure.dpi": 110, "font.size": 8, "axes.titlesize": 9, "axes.labelsize": 8,
     "axes.titlelocation": "left", "axes.titleweight": "bold",
     "legend.fontsize": 7, "legend.frameon": False, "lines.linewidth": 1.2,
     "lines.markersize": 3.5, "axes.linewidth": 0.7, "savefig.dpi": 300,
@@ -59,8 +59,15 @@ def pyplot() -> Any:
 def style() -> Iterator[None]:
     """The style of the pictures that have a figure of their own, for figures
     that you make yourself: `with plot.style(): plt.subplots(...)`."""
-    with pyplot().rc_context(STYLE):
+    # Only these are put back. rc_context() would also undo what a backend sets
+    # when its first figure is made, such as `interactive` in notebooks.
+    settings = pyplot().rcParams
+    before = {key: settings[key] for key in STYLE}
+    settings.update(STYLE)
+    try:
         yield
+    finally:
+        settings.update(before)
 
 
 def prepare(axes: Axes) -> None:
