@@ -153,7 +153,8 @@ def by_position(data: Any, y: str = "kl", *,
             ax.plot(at, values[1:], **style)
             continue
         ax.plot(at, values, markerfacecolor="white", **style)
-        flips = np.flatnonzero(np.asarray(arm.comparison.top1_flip, bool))
+        flips = np.flatnonzero(np.asarray(
+            arm.comparison.top1_flip, bool)[:len(values)])
         ax.plot(flips, values[flips], linestyle="", marker=style["marker"],
                 color=style["color"], label="_flips")
     if log:

@@ -18,6 +18,7 @@ from qkscope.plot import _data
 MOST_HEADS, MOST_DIMS = 256, 1024
 MOST_CELLS = 2_000_000  # in all; 2 bytes each, a third more as text
 MOST_SERIES = 500
+MOST_LAYERS = 512  # of one tensor
 MOST_ARMS = 100
 MOST_LETTERS = 120  # of an arm's name
 NOT_FINITE = 65535
@@ -177,8 +178,12 @@ def unshown(capture: Any) -> str:
         return f"captured as {capture.form}"
     if capture.point == "hook_pattern":
         return "attention's probabilities have no dims"
-    if any(np.size(capture.layer(layer)) == 0 for layer in capture.layers):
-        return "empty"
+    for layer in capture.layers:
+        shape = np.shape(capture.layer(layer))
+        if len(shape) != (2 if capture.form == "norm_over_tokens" else 3):
+            return f"shape {shape}"
+        if 0 in shape:
+            return "empty"
     return ""
 
 
@@ -192,11 +197,12 @@ def _bounded(series: list[Series], notes: list[str]) -> list[Series]:
     while total() > MOST_CELLS and any(one.dim_group < 16 for one in series):
         for one in series:
             one.dim_group = min(16, one.dim_group * 2)
-    step = -(-total() // MOST_CELLS)
+    step = max(-(-total() // MOST_CELLS), -(-max(
+        (len(one.layers) for one in series), default=0) // MOST_LAYERS))
     if step > 1:
         for one in series:
             one.layers = one.layers[::step]
-        notes.append(f"There is much: maps show every {step}th layer only.")
+        notes.append(f"There is much: maps show one layer of {step} only.")
     shown: list[Series] = []
     cells = 0
     for one in series:
