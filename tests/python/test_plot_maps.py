@@ -82,9 +82,9 @@ class HeatmapTest(PlotCase):
         self.assertEqual(axes.get_title(loc="left"), "K, layer 1, top_k:1")
 
     def test_relative_to_the_mean_with_frames(self):
-        norms = self.values["clean", 0, "HOOK_ROT_Q"]
+        norms = self.values["clean", 5, "HOOK_ROT_Q"]
         for orient in "vh":
-            axes = plot.heatmap(self.run_, 0, relative=True, lambda_=3,
+            axes = plot.heatmap(self.run_, 5, relative=True, lambda_=3,
                                 orient=orient)
             want = plot_data.ratios(norms)
             found = shown(axes).T if orient == "v" else shown(axes)
@@ -95,6 +95,13 @@ class HeatmapTest(PlotCase):
                              {(d, h) for h, d in cells})
             self.assertEqual(axes.images[0].colorbar.ax.get_ylabel(),
                              "norm / mean of its head")
+
+    def test_massive_is_over_lambda_times_the_mean(self):
+        # Ratios 2, 3 and 3 + 1e-6 of means 1, with other heads beside.
+        norms = np.array([[0, 0, 1.0, 3.0], [1.0, 1.0, 0, 2.0],
+                          [1 / 3 - 4e-7] * 3 + [3 + 1.2e-6]])
+        axes = plot.heatmap(norms, lambda_=3)
+        self.assertEqual(self.frames(axes), {(2, 3)})
 
     def test_draws_on_given_axes_and_keeps_their_style(self):
         figure, (left, right) = plt.subplots(1, 2)
@@ -109,6 +116,10 @@ class HeatmapTest(PlotCase):
         self.assertEqual(len(figure.axes), 2)
 
     def test_style_does_not_leak(self):
+        with matplotlib.rc_context({"font.size": 11, "axes.titlesize": 13}):
+            self.check_style_does_not_leak()
+
+    def check_style_does_not_leak(self):
         before = dict(matplotlib.rcParams)
         plot.heatmap(self.run_, 0)
         with plot.style():
@@ -277,6 +288,18 @@ class QkvTest(PlotCase):
         axes = plot.qkv(self.run_, 0, arm="bottom_k:1", kind="surface")
         self.assertEqual([one.name for one in axes], ["3d"] * 3)
         self.assertEqual(len({one.get_zlim() for one in axes}), 1)
+
+    def test_stages(self):
+        analysis = plot_data.Analysis()
+        before = plot_data.made_up(1, (2, 4))
+        analysis.add("clean", 0, "HOOK_ROT_Q", before)
+        after = analysis.add("clean", 0, "HOOK_ROT_K", before + 1,
+                             stage="AFTER")
+        axes = plot.qkv(analysis.run(), stage="after")
+        np.testing.assert_array_equal(shown(axes[1]), after.T)
+        self.assertEqual(axes[1].get_title(loc="left"), "K after")
+        self.assertEqual([text.get_text() for text in axes[0].texts],
+                         ["hook_rot_q was not captured"])
 
     def test_on_given_axes(self):
         figure, given = plt.subplots(1, 2)

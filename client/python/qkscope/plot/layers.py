@@ -91,7 +91,7 @@ def _hatch(axes: Axes, there: np.ndarray) -> None:
                 facecolor="white", edgecolor="0.75", linewidth=0))
 
 
-@_figure.draws(_figure.COLUMN, 2.6)
+@_figure.draws(5.0, 2.8)
 def by_layer(data: Any, y: str = "massive_count", *,
              arms: Sequence[str] | None = None,
              tensors: Sequence[str] | None = None, stage: str = "before",
