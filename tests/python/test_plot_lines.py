@@ -294,6 +294,14 @@ class ByPositionTest(PlotCase):
         self.assertEqual(axes.get_ylabel(),
                          "log-probability of the token, nats")
 
+    def test_many_positions_have_no_markers(self):
+        analysis = plot_data.Analysis(("clean", "top_k:1"))
+        analysis.compare("top_k:1", [1.0] * 999, [False] * 998 + [True],
+                         [0.0] * 999)
+        line, flips = plot.by_position(analysis.run()).lines
+        self.assertEqual((line.get_marker(), flips.get_marker()), ("", "."))
+        self.assertEqual(flips.get_xdata().tolist(), [998])
+
     def test_tokens(self):
         axes = plot.by_position(self.run_, tokens=["The", " c", " ", "$a$",
                                                    "x" * 40])

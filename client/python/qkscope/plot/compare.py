@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 KL = "KL from {baseline}, nats"
+MOST_MARKED = 200  # positions; markers of more would hide the line
 LOGPROB = "log-probability of the token, nats"
 
 
@@ -68,7 +69,7 @@ def difference(data: Any, other: Any = None, layer: int | None = None, *,
     image = _figure.show_image(ax, values.T if upright else values, limits,
                                cmap)
     heads, dims = (ax.xaxis, ax.yaxis) if upright else (ax.yaxis, ax.xaxis)
-    heads.set_ticks(*_figure.thinned(list(first.heads), 16 if upright else 9))
+    heads.set_ticks(*_figure.thinned(list(first.heads), 9))
     dims.set_ticks(*_figure.thinned(range(values.shape[1]), 9))
     heads.set_label_text(first.head_word)
     dims.set_label_text("dim")
@@ -121,7 +122,8 @@ def by_position(data: Any, y: str = "kl", *,
 
     y: "kl" is KL(baseline || arm) of the next token's distribution after each
         position, in nats; filled markers are positions whose most likely next
-        token has changed. "logprob" is the log-probability of the prompt's own
+        token has changed (of more than 200 positions, only these have
+        markers). "logprob" is the log-probability of the prompt's own
         token given those before it, in nats, from position 1 on, the
         baseline's too. Rules that choose by the whole prompt are not causal: a
         token has then seen later ones.
@@ -149,14 +151,16 @@ def by_position(data: Any, y: str = "kl", *,
         style: dict[str, Any] = dict(
             color=colours[arm.name], label=_figure.plain(arm.name),
             marker=_figure.MARKERS[place % len(_figure.MARKERS)])
+        if len(values) > MOST_MARKED:
+            style.update(marker="", linewidth=0.6)
         if y == "logprob":
             ax.plot(at, values[1:], **style)
             continue
         ax.plot(at, values, markerfacecolor="white", **style)
         flips = np.flatnonzero(np.asarray(
             arm.comparison.top1_flip, bool)[:len(values)])
-        ax.plot(flips, values[flips], linestyle="", marker=style["marker"],
-                color=style["color"], label="_flips")
+        ax.plot(flips, values[flips], linestyle="", color=style["color"],
+                marker=style["marker"] or ".", label="_flips")
     if log:
         ax.set_yscale("log")
     elif y == "kl":

@@ -81,7 +81,7 @@ def heatmap(data: Any, layer: int | None = None, *, tensor: str = "q",
         cells = np.argwhere(_data.massive(matrix.values, lambda_))
         frame_cells(ax, cells if upright else cells[:, ::-1])
     heads, dims = (ax.xaxis, ax.yaxis) if upright else (ax.yaxis, ax.xaxis)
-    _head_ticks(heads, matrix, 16 if upright else 9)
+    _head_ticks(heads, matrix, 9)
     _dim_ticks(dims, values.shape[1])
     heads.set_label_text(matrix.head_word)
     dims.set_label_text("dim")
