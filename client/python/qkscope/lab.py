@@ -15,7 +15,7 @@ from qkscope.errors import QkscopeError
 from qkscope.generation import Generation
 from qkscope.many import Aggregate, ManyResult
 from qkscope.mapping import MapResult, run_map
-from qkscope.progress import Progress, ProgressLike, run_progress
+from qkscope.progress import Progress, ProgressLike, length, run_progress
 from qkscope.retry import retry_delay
 from qkscope.run import Run
 from qkscope.spec import (GenerateSpec, PromptLike, analyze_request,
@@ -56,12 +56,9 @@ class RunStream:
     then take `result()`. Leaving a `with` block early cancels it."""
 
     def __init__(self, session: AnalyzeSession,
-                 tensors: Iterator[LayerResult],
-                 finish: Callable[[Run], Run]) -> None:
+                 tensors: Iterator[LayerResult]) -> None:
         self._session = session
         self._tensors = tensors
-        self._finish = finish
-        self._run: Optional[Run] = None
 
     def __iter__(self) -> Iterator[LayerResult]:
         return self._tensors
@@ -70,9 +67,7 @@ class RunStream:
         """Reads what is left, and returns the whole run."""
         for _ in self._tensors:
             pass
-        if self._run is None:
-            self._run = self._finish(self._session.run())
-        return self._run
+        return self._session.run()
 
     def close(self) -> None:
         """Cancels the analysis unless it has ended."""
@@ -118,7 +113,7 @@ class Lab:
     def _deadline(self, timeout: Optional[float]) -> Deadline:
         return Deadline(self._timeout if timeout is None else timeout)
 
-    def _run(self, op: ops.Op, timeout: Optional[float]) -> Any:
+    def run(self, op: ops.Op, timeout: Optional[float] = None) -> Any:
         """Makes the calls that an operation asks for, all to one server."""
         deadline = self._deadline(timeout)
         answer = endpoint = None
@@ -148,13 +143,16 @@ class Lab:
             if call.delay:
                 self._connection.wait(call.delay)
             failure = None
+            events = self._connection.stream(call, deadline)
             try:
-                for event in self._connection.stream(call, deadline):
+                for event in events:
                     item = session.take(event)
                     if item is not None:
                         yield item
             except QkscopeError as error:
                 failure = error
+            finally:
+                events.close()
             call = session.next_call(failure, deadline)
 
     def _tensors(self, session: AnalyzeSession,
@@ -188,7 +186,7 @@ class Lab:
         session = AnalyzeSession(request, request_id=request_id,
                                  retries=self._retries, on_event=bar.on_event)
         tensors = self._tensors(session, self._deadline(timeout))
-        return RunStream(session, bar.watch(tensors), lambda run: run)
+        return RunStream(session, bar.watch(tensors))
 
     def analyze(self, model: str, prompt: PromptLike, *,
                 timeout: Optional[float] = None,
@@ -244,7 +242,7 @@ class Lab:
         if aggregate:
             request.aggregate = True
         session = ManySession(request, prompts, ids, self._retries)
-        bar = Progress(progress, "prompts", _length(prompts))
+        bar = Progress(progress, "prompts", length(prompts))
         results: Iterator[ManyResult] = bar.watch(
             self._drive(session, self._deadline(timeout)), step=True)
         if not aggregate:
@@ -264,12 +262,12 @@ class Lab:
         of the prompts, each with a value or an error. At most 2 x concurrency
         prompts are taken ahead of the one that is yielded."""
         if call is None:
-            name = model if model is not None else self._run(
+            name = model if model is not None else self.run(
                 ops.only_model(), None)
 
             def call(lab: "Lab", prompt: Any) -> Run:
                 return lab.analyze(name, prompt, **spec)
-        bar = Progress(progress, "prompts", _length(prompts))
+        bar = Progress(progress, "prompts", length(prompts))
         return bar.watch(run_map(self, prompts, call, concurrency), step=True)
 
     # ------------------------------------------------------- text and scores
@@ -298,7 +296,7 @@ class Lab:
               timeout: Optional[float] = None) -> list[ops.Score]:
         """Scores continuations given contexts: log-probabilities in nats. A
         pair is (context, continuation), each a prompt."""
-        result: list[ops.Score] = self._run(ops.score(model, pairs, {
+        result: list[ops.Score] = self.run(ops.score(model, pairs, {
             "arm": arm, "totals_only": totals_only, "priority": priority}),
             timeout)
         return result
@@ -306,14 +304,14 @@ class Lab:
     def tokenize(self, model: str, prompt: PromptLike, *,
                  timeout: Optional[float] = None) -> ops.Tokens:
         """The prompt's token ids, pieces and byte offsets."""
-        result: ops.Tokens = self._run(ops.tokenize(model, prompt), timeout)
+        result: ops.Tokens = self.run(ops.tokenize(model, prompt), timeout)
         return result
 
     def detokenize(self, model: str, ids: Iterable[int], *,
                    keep_special: bool = False,
                    timeout: Optional[float] = None) -> str:
         """The text of token ids."""
-        result: str = self._run(ops.detokenize(model, ids, keep_special),
+        result: str = self.run(ops.detokenize(model, ids, keep_special),
                                 timeout)
         return result
 
@@ -321,7 +319,7 @@ class Lab:
                  timeout: Optional[float] = None,
                  **spec: Any) -> ops.Estimate:
         """What analyze would need for the same arguments. Runs nothing."""
-        result: ops.Estimate = self._run(
+        result: ops.Estimate = self.run(
             ops.estimate(analyze_request(model, prompt, **spec)), timeout)
         return result
 
@@ -330,7 +328,7 @@ class Lab:
     def server_info(self, *, timeout: Optional[float] = None
                     ) -> analysis_pb2.ServerInfo:
         """Version, limits, backends, chat formats and presets (message)."""
-        result: analysis_pb2.ServerInfo = self._run(
+        result: analysis_pb2.ServerInfo = self.run(
             ops.unary("GetServerInfo", analysis_pb2.GetServerInfoRequest()),
             timeout)
         return result
@@ -338,13 +336,13 @@ class Lab:
     def models(self, *, timeout: Optional[float] = None
                ) -> list[analysis_pb2.ModelInfo]:
         """The server's models (messages), sorted by name."""
-        result: list[analysis_pb2.ModelInfo] = self._run(ops.models(), timeout)
+        result: list[analysis_pb2.ModelInfo] = self.run(ops.models(), timeout)
         return result
 
     def model(self, model: str, *, timeout: Optional[float] = None
               ) -> analysis_pb2.ModelInfo:
         """One model (message). NotFound: there is none of this name."""
-        result: analysis_pb2.ModelInfo = self._run(
+        result: analysis_pb2.ModelInfo = self.run(
             ops.unary("GetModel", analysis_pb2.GetModelRequest(model=model)),
             timeout)
         return result
@@ -353,14 +351,14 @@ class Lab:
                timeout: Optional[float] = None) -> None:
         """Returns if the server, or the model, serves. Unavailable: it does
         not; NotFound: there is no such model."""
-        self._run(ops.health(model), timeout)
+        self.run(ops.health(model), timeout)
 
     def usage(self, all_users: bool = False, *,
               timeout: Optional[float] = None
               ) -> list[analysis_pb2.UserUsage]:
         """Budget and use (messages), the caller's first. Operators may ask for
         all users."""
-        result: list[analysis_pb2.UserUsage] = self._run(
+        result: list[analysis_pb2.UserUsage] = self.run(
             ops.usage(all_users), timeout)
         return result
 
@@ -368,7 +366,7 @@ class Lab:
               timeout: Optional[float] = None
               ) -> list[analysis_pb2.ListedRequest]:
         """Requests that wait, run, or have results kept (messages)."""
-        result: list[analysis_pb2.ListedRequest] = self._run(
+        result: list[analysis_pb2.ListedRequest] = self.run(
             ops.queue(all_users), timeout)
         return result
 
@@ -376,9 +374,5 @@ class Lab:
                timeout: Optional[float] = None) -> bool:
         """Ends a request and deletes its kept result; returns whether it was
         running or waiting."""
-        result: bool = self._run(ops.cancel(request_id), timeout)
+        result: bool = self.run(ops.cancel(request_id), timeout)
         return result
-
-
-def _length(prompts: Any) -> Optional[int]:
-    return len(prompts) if hasattr(prompts, "__len__") else None
