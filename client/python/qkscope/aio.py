@@ -55,7 +55,10 @@ class AsyncRunStream:
         self._tensors = tensors
 
     def __aiter__(self) -> AsyncIterator[LayerResult]:
-        return self._tensors
+        return self
+
+    async def __anext__(self) -> LayerResult:
+        return await self._tensors.__anext__()
 
     async def result(self) -> Run:
         """Reads what is left, and returns the whole run."""

@@ -61,7 +61,10 @@ class RunStream:
         self._tensors = tensors
 
     def __iter__(self) -> Iterator[LayerResult]:
-        return self._tensors
+        return self
+
+    def __next__(self) -> LayerResult:
+        return next(self._tensors)
 
     def result(self) -> Run:
         """Reads what is left, and returns the whole run."""
