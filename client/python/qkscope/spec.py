@@ -12,7 +12,7 @@ from typing import Any, Optional, Union
 
 from qkscope import enums
 from qkscope.arms import ArmLike, arm_proto, is_undisrupted
-from qkscope.errors import BadFile, InvalidRequest
+from qkscope.errors import BadFile, InvalidRequest, QkscopeError
 from qkscope.v1 import analysis_pb2, spec_pb2
 
 ImageLike = Union[bytes, "os.PathLike[str]", str, spec_pb2.Image]
@@ -97,14 +97,16 @@ def input_proto(prompt: PromptLike) -> spec_pb2.Input:
         return prompt
     if isinstance(prompt, (str, bytes)):
         prompt = Prompt(prompt)
-    elif not isinstance(prompt, Prompt):
-        try:
+    try:
+        if not isinstance(prompt, Prompt):
             prompt = Prompt(token_ids=[int(token) for token in prompt])
-        except (TypeError, ValueError):
-            raise InvalidRequest(
-                f"prompt: got {type(prompt).__name__}; give text, token ids, or "
-                "a Prompt") from None
-    return prompt.to_proto()
+        return prompt.to_proto()
+    except QkscopeError:
+        raise
+    except (TypeError, ValueError, KeyError) as error:
+        raise InvalidRequest(
+            f"prompt: got {type(prompt).__name__} ({error}); give text, token "
+            "ids, or a Prompt", field="input") from None
 
 
 def _ints(numbers: Union[int, Iterable[int], None]) -> list[int]:
@@ -218,11 +220,15 @@ class GenerateSpec:
 def _part(value: Any, kind: Any, first: str) -> Any:
     """The message of a part given as its class, a mapping, or the value of its
     first field."""
-    if isinstance(value, Mapping):
-        value = kind(**value)
-    elif not hasattr(value, "to_proto") and not hasattr(value, "DESCRIPTOR"):
-        value = kind(**{first: value})
-    return value.to_proto() if hasattr(value, "to_proto") else value
+    try:
+        if isinstance(value, Mapping):
+            value = kind(**value)
+        elif not hasattr(value, "to_proto") and not hasattr(value,
+                                                            "DESCRIPTOR"):
+            value = kind(**{first: value})
+        return value.to_proto() if hasattr(value, "to_proto") else value
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(f"{kind.__name__}: {error}") from None
 
 
 CompareLike = Union[str, bool, None]
@@ -315,7 +321,7 @@ def generate_request(model: str, prompt: PromptLike, spec: GenerateSpec, *,
                      ) -> analysis_pb2.GenerateRequest:
     """The request of Generate."""
     request = analysis_pb2.GenerateRequest(
-        model=model, input=input_proto(prompt), generate=spec.to_proto())
+        model=model, input=input_proto(prompt), generate=_part(spec, GenerateSpec, "max_new_tokens"))
     if arm is not None:
         request.arm.CopyFrom(arm_proto(arm))
     if priority is not None:
