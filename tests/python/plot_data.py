@@ -8,6 +8,7 @@ import struct
 import tempfile
 
 import numpy as np
+import support  # noqa: F401  (finds qkscope)
 
 DIMS = 8
 LAYERS = (0, 1, 5)

@@ -21,11 +21,9 @@ from unittest import mock
 import nbclient
 import nbformat
 from jupyter_client import AsyncKernelManager
+from support import PACKAGE, ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "e2e"))
-
-NOTEBOOK = ROOT / "client" / "python" / "tutorial.ipynb"
+NOTEBOOK = PACKAGE / "tutorial.ipynb"
 PAGE = ROOT / "docs" / "python_pictures.md"
 TINY = ROOT / "tests" / "goldens" / "tiny_llama_gqa"
 PATIENCE_S = 1200
@@ -47,7 +45,8 @@ def execute(folder):
         finally:
             await kernel.shutdown_kernel(now=True)
 
-    asyncio.run(run())
+    with mock.patch.dict(os.environ, {"PYTHONPATH": str(PACKAGE)}):
+        asyncio.run(run())
     return notebook
 
 
