@@ -288,7 +288,7 @@ class BoundedTest(unittest.TestCase):
         self.assertIn('<td class="n">8123</td>', text)
 
     def test_many_arms_layers_and_letters(self):
-        names = [f"{i}" + "x" * 20000 for i in range(120)]
+        names = [f"{i}" + "x" * 5000 for i in range(120)]
         analysis = plot_data.Analysis(names)
         for name in names[1:]:
             analysis.compare(name, [1.0] * 5, [True] * 5, [0.0] * 5,

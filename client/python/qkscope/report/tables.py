@@ -87,8 +87,7 @@ def statistics(run: Any) -> Html:
                 table(["layer", "massive", "ratio", "head", "dim",
                        "wavelength", "largest norm", "in slow dims",
                        "not finite"],
-                      [_row(capture, int(layer), lambda_)
-                       for layer in capture.layers])])))
+                      _rows(capture, lambda_))])))
     if dropped:
         shown.append(element("p", f"{dropped} more tables are left out: "
                              f"together they have over {MOST_ROWS} rows.",
@@ -103,9 +102,14 @@ def statistics(run: Any) -> Html:
     return join(shown)
 
 
-def _row(capture: Any, layer: int, lambda_: float) -> list[Any]:
-    known = next((s for s in capture.statistics or () if s is not None
-                  and int(s.layer) == layer), None)
+def _rows(capture: Any, lambda_: float) -> list[list[Any]]:
+    known = {int(s.layer): s for s in capture.statistics or ()}
+    return [_row(capture, int(layer), known.get(int(layer)), lambda_)
+            for layer in capture.layers]
+
+
+def _row(capture: Any, layer: int, known: Any, lambda_: float) -> list[Any]:
+    """The server's statistics of a layer, `known`, or else ours."""
     if known is None:
         norms = _data.reduced(capture, layer)
         ratio = _data.ratios(norms)
