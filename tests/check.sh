@@ -43,6 +43,7 @@ tsan() {
 # server's resident memory, of which the sanitizer's own is the larger part.
 asan() {
   bash tests/make_venv.sh
+  bash tests/python/make_venv.sh
   QKSCOPE_DEMO_MODEL=$(bash deploy/fetch_model.sh)
   export QKSCOPE_DEMO_MODEL
   cmake --preset asan -DQK_SMOLLM2_GGUF="$QKSCOPE_DEMO_MODEL"

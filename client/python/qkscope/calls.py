@@ -26,6 +26,8 @@ _LONGEST_TIMEOUT_S = 3650 * 24 * 3600.0
 _ROUND_ROBIN = ('{"loadBalancingConfig":[{"round_robin":{}}],'
                 '"healthCheckConfig":{"serviceName":""}}')
 
+SERVING = 1  # of grpc.health.v1
+
 _ANALYSIS = "/qkscope.v1.Analysis/"
 # Method -> the kind of call, its path, and what reads its answers.
 METHODS: dict[str, tuple[str, str, Callable[[bytes], Any]]] = {
