@@ -483,7 +483,8 @@ class ColoursTest(unittest.TestCase):
     def lab(self, colours, seen=None):
         """CIELAB of colours as one sees them."""
         rgb = np.array([matplotlib.colors.to_rgb(c) for c in colours])
-        rgb = np.where(rgb <= .04045, rgb / 12.92, ((rgb + .055) / 1.055) ** 2.4)
+        rgb = np.where(rgb <= .04045, rgb / 12.92,
+                       ((rgb + .055) / 1.055) ** 2.4)
         if seen is not None:
             rgb = np.clip(rgb @ np.array(self.SEEN[seen]).T, 0, 1)
         xyz = rgb @ np.array([[.4124, .3576, .1805], [.2126, .7152, .0722],

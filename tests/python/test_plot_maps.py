@@ -157,8 +157,8 @@ class HeatmapTest(PlotCase):
         self.assertEqual(axes.images[0].colorbar.ax.get_ylabel(),
                          "L2 norm over tokens (grey: 2 not finite)")
         axes = plot.heatmap(norms, relative=True)
-        np.testing.assert_allclose(shown(axes).T, [[1, np.nan, 1, 1],
-                                                   [1 / 3, 1 / 3, np.nan, 7 / 3]])
+        np.testing.assert_allclose(shown(axes).T, [
+            [1, np.nan, 1, 1], [1 / 3, 1 / 3, np.nan, 7 / 3]])
         axes = plot.heatmap(np.full((2, 3), np.nan))
         self.assertTrue(np.isnan(shown(axes)).all())
         self.assertEqual(axes.images[0].get_clim(), (0, 1))

@@ -143,7 +143,8 @@ class ExplorerTest(BrowserCase):
                 choose("layer", "1");
                 choose("head", "3");
                 if (!RELATIVE) get("relative").click();
-                return {seen: pixels("layer-map", 4, 8)};""".replace("RELATIVE", str(relative).lower()))
+                return {seen: pixels("layer-map", 4, 8)};""".replace(
+                    "RELATIVE", str(relative).lower()))
             shown = plot_data.ratios(norms) if relative else norms
             for index, rgba in enumerate(found["seen"]):
                 want = self.colour(shown[divmod(index, 8)] / shown.max())

@@ -63,7 +63,8 @@ def accuracy(records: Any, *, x: str = "task", hue: str = "arm",
         found = [cells[key, name] for key in groups if (key, name) in cells]
         shown = [0.0 if math.isnan(value) else 100 * value
                  for value, _, _ in found]
-        ax.bar(at, shown, width * 0.94, color=colours[name], label=_figure.plain(name))
+        ax.bar(at, shown, width * 0.94, color=colours[name],
+               label=_figure.plain(name))
         for left, (value, low, high) in zip(at, found):
             _whisker(ax, left, value, low, high, annotate)
     if chance is not None:

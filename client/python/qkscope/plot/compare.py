@@ -166,7 +166,8 @@ def by_position(data: Any, y: str = "kl", *,
     elif y == "kl":
         ax.set_ylim(bottom=0)
     _position_ticks(ax, length, tokens)
-    ax.set_ylabel(KL.format(baseline=_figure.plain(baseline, 24)) if y == "kl" else LOGPROB)
+    ax.set_ylabel(LOGPROB if y == "logprob" else
+                  KL.format(baseline=_figure.plain(baseline, 24)))
     _figure.set_title(ax, title)
     if legend:
         _figure.add_legend(ax)

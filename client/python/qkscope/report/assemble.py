@@ -63,12 +63,17 @@ def build(run: Any, *, title: str | None = None) -> str:
             "comparisons": comparisons}) if series or comparisons else "",
     ])
     return page(title, body, style=_resource("report.css"),
-                script=_resource("report.js"))
+                script=_script())
 
 
 def _resource(name: str) -> str:
     return (importlib.resources.files("qkscope.report") / name).read_text(
         encoding="utf-8")
+
+
+def _script() -> str:
+    parts = map(_resource, ("report_drawing.js", "report.js"))
+    return '"use strict";\n(() => {\n' + "\n".join(parts) + "})();\n"
 
 
 def _section(title: str, content: Html) -> Html:
@@ -138,7 +143,8 @@ def _pictures(run: Any) -> Html:
         ("Number of massive values by layer", f"Massive values, {name}",
          lambda: plot.by_layer(arm)),
         ("KL divergence from the baseline by position",
-         "What the arms change, by position", lambda: plot.by_position(run, arms=compared)),
+         "What the arms change, by position",
+         lambda: plot.by_position(run, arms=compared)),
         ("Log-probability of the prompt's tokens by position",
          "Log-probabilities by position",
          lambda: plot.by_position(run, "logprob", arms=compared))]

@@ -1,5 +1,5 @@
-"use strict";
-// The explorer of a report. The page's element #data holds, as JSON:
+// The explorer of a report; assemble.py puts it into a function, after
+// report_drawing.js. The page's element #data holds, as JSON:
 //   lambda       what massive means: norms over lambda times their head's mean
 //   colours      256 colours, base64, 3 bytes each
 //   series       a tensor of an arm each: data is base64 of 16-bit codes, whose
@@ -7,19 +7,14 @@
 //   comparisons  an arm each, by position; null: not finite
 // Texts of the data become text nodes only, never HTML.
 
-(() => {
 const LARGEST = 65534;
 const byId = id => document.getElementById(id);
 const data = JSON.parse(byId("data")?.textContent ?? "null");
 const explorer = byId("explorer");
 if (!data || !explorer) return;
-const reading = byId("reading");
+const read = text => { byId("reading").textContent = text; };
 const colours = bytes(data.colours);
 const state = {series: null, layer: 0, head: 0, at: null};
-
-function bytes(base64) {
-  return Uint8Array.from(atob(base64), c => c.charCodeAt(0));
-}
 
 function codes(series) {
   if (!series.codes) {
@@ -28,27 +23,6 @@ function codes(series) {
     series.data = null;
   }
   return series.codes;
-}
-
-function node(tag, text, attributes = {}) {
-  const made = document.createElement(tag);
-  made.textContent = text;
-  Object.assign(made, attributes);
-  return made;
-}
-
-function shape(tag, attributes, text) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    made.setAttribute(name, value);
-  }
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
-
-function number(value, digits = 4) {
-  return value === null || !Number.isFinite(value) ? "not finite"
-      : String(Number(value.toPrecision(digits)));
 }
 
 // ------------------------------------------------------------------- matrices
@@ -136,7 +110,8 @@ function pixels(map, most) {
       const value = map.value(row, column);
       const at = 4 * (row * map.columns + column);
       if (value === undefined) continue;  // transparent
-      const place = 3 * Math.round(255 * Math.min(1, Math.max(0, value / most)));
+      const share = Math.min(1, Math.max(0, value / most));
+      const place = 3 * Math.round(255 * share);
       const rgb = Number.isFinite(value) ? colours.slice(place, place + 3)
           : [154, 154, 154];
       image.data.set([...rgb, 255], at);
@@ -208,9 +183,9 @@ function frames(context, map, width, height) {
 }
 
 function listenToMap(canvas) {
-  const read = (row, column) => {
+  const readCell = (row, column) => {
     state.at = [canvas.id, row, column];
-    reading.textContent = describe(canvas.map, row, column);
+    read(describe(canvas.map, row, column));
   };
   const place = event => {
     const box = canvas.getBoundingClientRect();
@@ -223,7 +198,7 @@ function listenToMap(canvas) {
             part(event.clientX - box.left - canvas.clientLeft - MARGIN_LEFT,
                  width, canvas.map.columns)];
   };
-  canvas.addEventListener("mousemove", event => read(...place(event)));
+  canvas.addEventListener("mousemove", event => readCell(...place(event)));
   canvas.addEventListener("click", event => {
     canvas.map.choose(place(event)[0]);
     draw();
@@ -239,73 +214,8 @@ function listenToMap(canvas) {
     const row = Math.min(rows - 1, Math.max(0, selected + step[0]));
     canvas.map.choose(row);
     draw();
-    read(row, Math.min(columns - 1, Math.max(0, column + step[1])));
+    readCell(row, Math.min(columns - 1, Math.max(0, column + step[1])));
   });
-}
-
-// ---------------------------------------------------------------------- lines
-
-const HEIGHT = 190, LEFT = 52, BOTTOM = 26, TOP = 8;
-
-// Draws lines ({name, colour, values}) over `places` into `parent`; calls
-// choose(index) on a click.
-function lines(parent, all, places, what, choose) {
-  parent.replaceChildren();
-  const width = Math.max(200, parent.clientWidth);
-  const finite = all.flatMap(line => line.values).filter(
-      value => value !== null && Number.isFinite(value));
-  const low = finite.reduce((a, b) => Math.min(a, b), 0);
-  const high = finite.reduce((a, b) => Math.max(a, b), low === 0 ? 1e-9 : 0);
-  const x = i => LEFT + (width - LEFT - 8) * (places.length > 1
-      ? i / (places.length - 1) : 0.5);
-  const y = v => TOP + (HEIGHT - TOP - BOTTOM) * (1 - (v - low) / (high - low));
-  const svg = shape("svg", {width: width, height: HEIGHT, role: "img",
-                            "aria-label": what});
-  for (const value of [low, (low + high) / 2, high]) {
-    svg.append(shape("line", {class: "axis", x1: LEFT, x2: width - 8,
-                              y1: y(value), y2: y(value)}));
-    svg.append(shape("text", {x: LEFT - 6, y: y(value) + 4,
-                              "text-anchor": "end"}, number(value, 3)));
-  }
-  const step = Math.ceil(places.length / Math.min(16, width / 40));
-  for (let i = 0; i < places.length; i += step) {
-    svg.append(shape("text", {x: x(i), y: HEIGHT - 8,
-                              "text-anchor": "middle"}, String(places[i])));
-  }
-  for (const line of all) {
-    let path = "", pen = "M";
-    line.values.forEach((value, i) => {
-      if (value === null || !Number.isFinite(value)) {
-        pen = "M";
-        return;
-      }
-      path += `${pen}${x(i).toFixed(1)},${y(value).toFixed(1)}`;
-      if (pen === "M") path += "h0.01";
-      pen = "L";
-    });
-    svg.append(shape("path", {class: "series", d: path, stroke: line.colour,
-                              "stroke-linecap": "round"}));
-  }
-  const index = event => {
-    const box = svg.getBoundingClientRect();
-    const at = (event.clientX - box.left - LEFT) / (width - LEFT - 8) * (places.length - 1);
-    return Math.min(places.length - 1, Math.max(0, Math.round(at) || 0));
-  };
-  svg.addEventListener("mousemove", event => {
-    const i = index(event);
-    reading.textContent = `${what} ${places[i]}: ` + all.map(line => {
-      const mark = line.marks?.[i] ? " (flipped)" : "";
-      return `${line.name} ${number(line.values[i] ?? null)}${mark}`;
-    }).join("; ");
-  });
-  if (choose) svg.addEventListener("click", event => choose(index(event)));
-  const legend = node("div", "", {className: "legend"});
-  for (const line of all) {
-    const entry = node("span", line.name);
-    entry.style.color = line.colour;
-    legend.append(entry);
-  }
-  parent.append(svg, legend);
 }
 
 const ofArm = () => data.series.filter(s => s.arm === byId("arm").value);
@@ -321,7 +231,7 @@ function drawLayerLines() {
             colour: i < 3 ? `var(--s${i})` : `hsl(${(i * 67) % 360} 55% 50%)`,
             values: places.map(place => found.get(place) ?? null)};
   });
-  lines(byId("layer-lines"), all, places, "layer", i => {
+  lines(byId("layer-lines"), all, places, "layer", read, i => {
     const row = state.series.layers.findIndex(l => l.layer === places[i]);
     if (row >= 0) state.layer = row;
     draw();
@@ -342,7 +252,7 @@ function drawPositionLines() {
   lines(byId("position-lines"), shown.map(c => ({
     name: c.arm, colour: c.colour, values: c[measure].slice(from),
     marks: isKl ? c.flip : null,
-  })), places, "position", null);
+  })), places, "position", read, null);
 }
 
 // ------------------------------------------------------------------- controls
@@ -428,4 +338,3 @@ function start() {
 }
 
 start();
-})();

@@ -31,7 +31,8 @@ def lambda_of(run: Any) -> float:
 
 def summary(run: Any) -> Html:
     manifest = run.manifest
-    facts = [("model", maps.short(manifest.model)), ("tokens", len(run.token_ids)),
+    facts = [("model", maps.short(manifest.model)),
+             ("tokens", len(run.token_ids)),
              ("arms", len(list(run.arms))),
              ("computed in", manifest.compute_type),
              ("on", maps.short(" ".join(filter(
@@ -57,11 +58,11 @@ def arms(run: Any) -> Html:
                 Html(sparkline(np.asarray(values.kl, float)[:400], low=0,
                                width=160))]
         rows.append(cells)
-    notes = ("Log-probability: mean over the prompt's tokens, in nats. KL: mean "
-             "over positions, in nats, from the baseline. Flips: positions "
-             "whose most likely next token is another. A rule that chooses by "
-             "the whole prompt has seen later tokens: its numbers are not "
-             "causal.")
+    notes = ("Log-probability: mean over the prompt's tokens, in nats. KL: "
+             "mean over positions, in nats, from the baseline. Flips: "
+             "positions whose most likely next token is another. A rule that "
+             "chooses by the whole prompt has seen later tokens: its numbers "
+             "are not causal.")
     return join([table(["arm", "kind", "log-prob", "KL", "flips", "from",
                         "KL by position"], rows),
                  element("p", notes, class_="soft")])
