@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 try:
-    from crc32c import crc32c as _library  # instructions of the processor
+    import crc32c as _crc32c  # instructions of the processor
 except ImportError:
-    _library = None
+    _crc32c = None  # type: ignore[assignment]
 
 Buffer = Union[bytes, bytearray, memoryview, npt.NDArray[np.uint8]]
 
@@ -147,7 +147,7 @@ def numpy_crc32c(data: Buffer) -> int:
 
 
 # The checksum of the bytes.
-crc32c: Any = _library or numpy_crc32c
+crc32c: Any = numpy_crc32c if _crc32c is None else _crc32c.crc32c
 
 
 def _apply(columns: tuple[int, ...], value: int) -> int:

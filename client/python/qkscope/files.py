@@ -26,8 +26,9 @@ _LENGTH_BYTES = 8
 
 
 def _to_dict(message: Any) -> dict[str, Any]:
-    return json_format.MessageToDict(  # type: ignore[no-any-return]
+    fields: dict[str, Any] = json_format.MessageToDict(
         message, preserving_proto_field_name=True)
+    return fields
 
 
 def _compact(value: Any) -> str:

@@ -49,8 +49,10 @@ class Prompt:
             raise InvalidRequest(
                 "prompt: give exactly one of text, token_ids and chat, got "
                 + (" and ".join(given) or "none"))
-        source = spec_pb2.Input(add_special_tokens=self.add_special_tokens,
-                                parse_special=self.parse_special)
+        source = spec_pb2.Input()
+        for name in ("add_special_tokens", "parse_special"):
+            if getattr(self, name) is not None:
+                setattr(source, name, getattr(self, name))
         if self.text is not None:
             source.text = _utf8(self.text)
         elif self.token_ids is not None:
@@ -83,12 +85,13 @@ def _utf8(text: Union[str, bytes]) -> bytes:
 def _image(image: ImageLike) -> spec_pb2.Image:
     if isinstance(image, spec_pb2.Image):
         return image
-    if not isinstance(image, bytes):
-        try:
-            image = pathlib.Path(image).read_bytes()
-        except OSError as error:
-            raise BadFile(f"cannot read {image}: {error.strerror}") from None
-    return spec_pb2.Image(encoded=image)
+    if isinstance(image, bytes):
+        return spec_pb2.Image(encoded=image)
+    try:
+        return spec_pb2.Image(encoded=pathlib.Path(image).read_bytes())
+    except OSError as error:
+        raise BadFile(f"cannot read {os.fspath(image)}: {error.strerror}"
+                      ) from None
 
 
 def input_proto(prompt: PromptLike) -> spec_pb2.Input:
