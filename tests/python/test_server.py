@@ -46,7 +46,8 @@ def same_tensors(test, one, other):
 class AnalysisTest(unittest.TestCase):
 
     def test_a_run(self):
-        run = LAB.analyze("smollm2", TEXT, arms=ARMS)
+        run = LAB.analyze("smollm2", TEXT, arms=ARMS, info=True)
+        self.assertEqual(run.info.context_length, 8192)
         self.assertEqual(run.arms, ["clean", "top_k:1", "control"])
         self.assertEqual(run["clean"].q.norms.shape, (30, 9, 64))
         self.assertEqual(run["clean"].k.norms.shape, (30, 3, 64))
@@ -327,7 +328,8 @@ class AsyncTest(unittest.TestCase):
 
     async def twin(self):
         async with connect_async(SERVER.address) as lab:
-            run = await lab.analyze("tiny", IDS, arms=ARMS)
+            run = await lab.analyze("tiny", IDS, arms=ARMS, info=True)
+            self.assertEqual(run.info.num_layers, 2)
             same_tensors(self, run, LAB.analyze("tiny", IDS, arms=ARMS))
             async with lab.stream("tiny", IDS) as stream:
                 names = [tensor.name async for tensor in stream]
