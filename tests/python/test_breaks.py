@@ -20,6 +20,7 @@ from processes import (PATIENCE_S, PATIENT, TINY_MODEL, Server, demo_model,
 
 import qkscope
 from qkscope import Arm, Capture, connect, connect_async
+from qkscope.v1 import spec_pb2
 
 IDS = [1 + i % 90 for i in range(200)]
 # Megabytes, so that a proxy can hold the stream in the middle.
@@ -263,6 +264,10 @@ class BadInputTest(Case):
         self.sentence(qkscope.InvalidRequest, "is used by arms",
                       lambda: lab.analyze("smollm2", "x",
                                           arms=["clean", "clean"]))
+        newer = spec_pb2.Capture.FromString(b"\xa2\x06\x01x")
+        self.sentence(qkscope.VersionMismatch,
+                      "unknown field 100.*older than this client",
+                      lambda: lab.analyze("smollm2", "x", capture=newer))
         self.sentence(qkscope.InvalidRequest, "detach",
                       lambda: lab.detach("smollm2", "x"))
         self.sentence(qkscope.InvalidRequest, "out of range|outside",

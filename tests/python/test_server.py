@@ -4,12 +4,14 @@ against other ways to the same numbers, and both clients against each other."""
 import asyncio
 import contextlib
 import io
+import os
 import pathlib
 import threading
 import unittest
 
 import numpy as np
-import support  # pylint: disable=unused-import
+import support
+from documents import blocks
 from processes import TINY_MODEL, Server, demo_model, qkctl, scratch_folder
 from processes import wait_until
 
@@ -44,7 +46,8 @@ def same_tensors(test, one, other):
 class AnalysisTest(unittest.TestCase):
 
     def test_a_run(self):
-        run = LAB.analyze("smollm2", TEXT, arms=ARMS)
+        run = LAB.analyze("smollm2", TEXT, arms=ARMS, info=True)
+        self.assertEqual(run.info.context_length, 8192)
         self.assertEqual(run.arms, ["clean", "top_k:1", "control"])
         self.assertEqual(run["clean"].q.norms.shape, (30, 9, 64))
         self.assertEqual(run["clean"].k.norms.shape, (30, 3, 64))
@@ -325,7 +328,8 @@ class AsyncTest(unittest.TestCase):
 
     async def twin(self):
         async with connect_async(SERVER.address) as lab:
-            run = await lab.analyze("tiny", IDS, arms=ARMS)
+            run = await lab.analyze("tiny", IDS, arms=ARMS, info=True)
+            self.assertEqual(run.info.num_layers, 2)
             same_tensors(self, run, LAB.analyze("tiny", IDS, arms=ARMS))
             async with lab.stream("tiny", IDS) as stream:
                 names = [tensor.name async for tensor in stream]
@@ -471,6 +475,23 @@ class BothClientsTest(unittest.TestCase):
                 self.assertEqual(out, "")
                 if code != 2:  # argparse shows the usage
                     self.assertEqual(err.count("\n"), 1)
+
+
+class ReadmeTest(unittest.TestCase):
+
+    def test_what_it_shows_runs(self):
+        text = (support.PACKAGE / "README.md").read_text("utf-8")
+        namespace = {}
+        shown = io.StringIO()
+        with scratch_folder() as folder:
+            self.addCleanup(os.chdir, os.getcwd())
+            os.chdir(folder)
+            for block in blocks(text, "python"):
+                with contextlib.redirect_stdout(shown):
+                    exec(block.replace("127.0.0.1:7461", SERVER.address),
+                         namespace)
+        namespace["lab"].close()
+        self.assertIn("top_k.k: 999 exceeds head_dim 64", shown.getvalue())
 
 
 if __name__ == "__main__":
