@@ -1,4 +1,5 @@
-"""The one exception of this package for what a caller can put right."""
+"""The exception for what a caller of this package can put right, and small
+helpers for its sentences."""
 
 from __future__ import annotations
 
@@ -8,10 +9,13 @@ import pathlib
 from collections.abc import Iterator
 from types import ModuleType
 
+from qkscope.errors import MissingExtra, QkscopeError
 
-class StudyError(ValueError):
+
+class StudyError(QkscopeError, ValueError):
     """A study, a file of results or a data folder is not as it must be. The
     message is one sentence that names the place and what is allowed."""
+    code = "FAILED_PRECONDITION"
 
 
 def excerpt(value: object, limit: int = 60) -> str:
@@ -33,8 +37,8 @@ def needs(module: str, extra: str = "study") -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise StudyError(f"this needs the package {module.split('.')[0]}: "
-                         f"pip install 'qkscope[{extra}]'") from error
+        raise MissingExtra(f"this needs the package {module.split('.')[0]}: "
+                           f"pip install 'qkscope[{extra}]'") from error
 
 
 @contextlib.contextmanager

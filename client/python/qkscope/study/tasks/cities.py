@@ -11,8 +11,7 @@ from qkscope.study.tasks.item import Item, below, ordered, shuffled
 MIN_POPULATION = 750_000
 # "the Netherlands", not "Netherlands".
 _ARTICLES = ("Netherlands", "United States", "United Kingdom", "Philippines",
-             "United Arab Emirates", "Dominican Republic", "Ivory Coast")
-
+    XX
 
 def _cities(min_population: int) -> list[tuple[str, str, set[str]]]:
     """(city, its country, all countries with a city of that name), by GeoNames
@@ -24,9 +23,10 @@ def _cities(min_population: int) -> list[tuple[str, str, set[str]]]:
     large: dict[str, list[tuple[str, str]]] = {}
     for _, city in sorted(cache.get_cities().items(), key=lambda c: int(c[0])):
         country = countries[city["countrycode"]]
+        left_out = city["countrycode"] in _LEFT_OUT or city["name"] == country
         for name in {city["name"], *city.get("alternatenames", [])}:
             everywhere.setdefault(name, set()).add(country)
-        if city["population"] >= min_population:
+        if city["population"] >= min_population and not left_out:
             large.setdefault(city["name"], []).append((city["name"], country))
     return [(*found[0], everywhere[found[0][0]])
             for found in large.values() if len(found) == 1]
