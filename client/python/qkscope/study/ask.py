@@ -105,7 +105,7 @@ class Asker:
         kept = self._keeps_norms(unit)
         rows = [row for arm in arms for captured in run[arm.name].captured
                 for row in _layer_rows(arm, captured, self._models[unit.model],
-                                       kept and arm.kind == "clean")]
+                                       kept)]
         comparisons = []
         for arm in arms if len(arms) > 1 else []:
             found = run[arm.name].comparison
@@ -125,7 +125,7 @@ def _layer_rows(arm: Arm, captured: Any, model: dict, keep: bool
                 ) -> list[LayerRow]:
     rows = []
     for found in captured.statistics:
-        values = np.ascontiguousarray(captured.layer(found.layer), "<f4")
+        ratios = _over_mean(captured.layer(found.layer)) if keep else None
         rotated = "rot" not in captured.point or (
             model["layers"][found.layer]["rope"] is not None)
         rows.append(LayerRow(
@@ -133,8 +133,16 @@ def _layer_rows(arm: Arm, captured: Any, model: dict, keep: bool
             int(found.massive_count), _finite(found.ratio), _finite(found.max),
             int(found.top_dim), _finite(found.top_dim_share),
             _finite(found.low_frequency_share), not rotated,
-            (values.shape, values.tobytes()) if keep else None))
+            None if ratios is None else (ratios.shape, ratios.tobytes())))
     return rows
+
+
+def _over_mean(norms: np.ndarray) -> np.ndarray:
+    """Each norm over the mean of its head, (heads, head_dim)."""
+    norms = norms.astype(np.float64)
+    mean = norms.mean(axis=1, keepdims=True)
+    return np.divide(norms, mean, out=np.zeros_like(norms),
+                     where=mean > 0).astype("<f2")
 
 
 def _finite(value: float | None) -> float | None:

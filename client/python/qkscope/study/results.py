@@ -191,27 +191,29 @@ def layer_means(store: Store) -> list[LayerMean]:
     return out
 
 
-def mean_norms(store: Store) -> dict[tuple[str, str], dict[int, np.ndarray]]:
-    """(model, point) -> layer -> mean over the kept prompts of each norm over
-    its head's mean, (heads, head_dim)."""
+def mean_norms(store: Store) -> dict[tuple[str, str, str],
+                                     dict[int, np.ndarray]]:
+    """(model, arm, point) -> layer -> mean over the kept prompts of each norm
+    over its head's mean, (heads, head_dim)."""
     units = {unit.key: unit for unit in store.units()}
     sums: dict[tuple, tuple[int, np.ndarray]] = {}
     for key, row in store.layers():
         if row.norms is None:
             continue
         shape, data = row.norms
-        if len(shape) != 2 or len(data) != 4 * shape[0] * shape[1]:
+        if len(shape) != 2 or len(data) != 2 * shape[0] * shape[1]:
             raise StudyError(f"{store.path}: norms of layer {row.layer} do not "
                              "have their shape")
-        norms = np.frombuffer(data, "<f4").reshape(shape).astype(np.float64)
-        mean = norms.mean(axis=1, keepdims=True)
-        ratio = np.divide(norms, mean, out=np.zeros_like(norms), where=mean > 0)
-        place = (units[key].model, row.point, row.layer)
+        ratio = np.frombuffer(data, "<f2").reshape(shape).astype(np.float64)
+        place = (units[key].model, row.arm, row.point, row.layer)
         count, total = sums.get(place, (0, np.zeros_like(ratio)))
+        if total.shape != ratio.shape:
+            raise StudyError(f"{store.path}: norms of layer {row.layer} have "
+                             "several shapes")
         sums[place] = (count + 1, total + ratio)
-    out: dict[tuple[str, str], dict[int, np.ndarray]] = {}
-    for (model, point, layer), (count, total) in sorted(sums.items()):
-        out.setdefault((model, point), {})[layer] = total / count
+    out: dict[tuple[str, str, str], dict[int, np.ndarray]] = {}
+    for (*place, layer), (count, total) in sorted(sums.items()):
+        out.setdefault(tuple(place), {})[layer] = total / count
     return out
 
 

@@ -82,18 +82,18 @@ def _failure(unit: Unit, error: BaseException) -> BaseException:
 
 
 def _keeps_norms(study: Study, store: Store) -> Callable[[Unit], bool]:
-    """The first items of each model and task keep their norms."""
-    places: dict[tuple[str, str], list[str]] = {}
+    """The first prompts of each model keep their norms."""
+    places: dict[str, list[str]] = {}
     for unit in store.units():
-        places.setdefault((unit.model, unit.task), []).append(unit.key)
+        places.setdefault(unit.model, []).append(unit.key)
     kept = {key for keys in places.values()
             for key in keys[:study.keep_norms]}
     return lambda unit: unit.key in kept
 
 
 class Estimate:
-    """How far a run is, and when it ends. Units cost by their prompt and by the
-    tokens that they may generate, since a run's tasks differ much."""
+    """How far a run is, and when it ends. Units cost by the length of their
+    prompts, since a run's tasks differ much."""
 
     def __init__(self, store: Store, pending: list[Unit]) -> None:
         self.units_done, self.units = store.counts()

@@ -222,6 +222,12 @@ def _distinct(entries: list, where: str) -> tuple:
     return tuple(entries)
 
 
+def models_of(values: list, where: str) -> tuple[ModelEntry, ...]:
+    """The models of a list of tables."""
+    return _distinct([_model(value, f"{where}[{i}]")
+                      for i, value in enumerate(values)], where)
+
+
 def parse(text: str, where: str = "study") -> Study:
     """Reads a study's TOML."""
     toml = (needs("tomli") if sys.version_info < (3, 11)
@@ -236,8 +242,7 @@ def parse(text: str, where: str = "study") -> Study:
 def from_values(value: object, where: str = "study") -> Study:
     table = _Table(value, where)
     kind = table.take("kind", str, ..., among=KINDS)
-    models = [_model(entry, f"{where}: models[{i}]") for i, entry
-              in enumerate(table.take("models", list, []))]
+    models = models_of(table.take("models", list, []), f"{where}: models")
     tasks = [_task(entry, f"{where}: tasks[{i}]", kind) for i, entry
              in enumerate(table.take("tasks", list, ...))]
     if not tasks:
@@ -253,7 +258,7 @@ def from_values(value: object, where: str = "study") -> Study:
     study = Study(
         name=_name(table.take("name", str, ...), f"{where}: name"), kind=kind,
         title=table.take("title", str, ""),
-        models=_distinct(models, f"{where}: models"),
+        models=models,
         tasks=_distinct(tasks, f"{where}: tasks"), arms=_arms(table, kind),
         seeds=tuple(seeds),
         temperature=table.take("temperature", float, 0.0, least=0, most=100),

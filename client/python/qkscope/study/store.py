@@ -39,7 +39,7 @@ CREATE TABLE models (name TEXT PRIMARY KEY, info TEXT NOT NULL) STRICT,
 CREATE TABLE units (
   key TEXT PRIMARY KEY, place INTEGER NOT NULL UNIQUE, model TEXT NOT NULL,
   task TEXT NOT NULL, item TEXT NOT NULL, seed INTEGER NOT NULL,
-  content TEXT NOT NULL) STRICT, WITHOUT ROWID;
+  content BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE results (
   key TEXT PRIMARY KEY REFERENCES units(key), seconds REAL NOT NULL,
   prompt_tokens INTEGER NOT NULL, dictionary TEXT NOT NULL,
@@ -178,10 +178,7 @@ class Store:
             self._db.executemany(
                 "INSERT INTO units VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [(unit.key, place, unit.model, unit.task, unit.item.id,
-                  unit.seed, json.dumps({
-                      "question": unit.item.question,
-                      "answer": unit.item.answer, "detail": unit.item.detail,
-                      "prompt": unit.prompt}))
+                  unit.seed, _content(unit))
                  for place, unit in enumerate(units)])
             self._db.executemany("INSERT INTO meta VALUES (?, ?)", [
                 *(("about." + key, value) for key, value in about.items()),
@@ -200,10 +197,11 @@ class Store:
         """The units in their order; those without a result only."""
         where = ("WHERE NOT EXISTS (SELECT 1 FROM results WHERE results.key = "
                  "units.key)" if pending else "")
-        for key, model, task, item, seed, text in self._rows(
+        for key, model, task, item, seed, data in self._rows(
                 "SELECT key, model, task, item, seed, content FROM units "
                 f"{where} ORDER BY place"):
-            content = self._json(text, f"unit {key}")
+            content = self._json(_unpacked(data, None, self.path),
+                                 f"unit {key}")
             try:
                 yield Unit(key, model, task, seed, Item(
                     item, content["question"], content["answer"],
@@ -349,6 +347,12 @@ def _connect(path: pathlib.Path) -> sqlite3.Connection:
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA foreign_keys = ON")
     return connection
+
+
+def _content(unit: Unit) -> bytes:
+    return zlib.compress(json.dumps({
+        "question": unit.item.question, "answer": unit.item.answer,
+        "detail": unit.item.detail, "prompt": unit.prompt}).encode(), 9)
 
 
 def _unpacked(data: bytes, words: bytes | None, path: pathlib.Path) -> bytes:
