@@ -248,10 +248,10 @@ class Store:
         self._dictionaries[dictionary] = words
 
     def _insert(self, table: str, key: str, rows: list) -> None:
-        self._db.executemany(
-            f"INSERT INTO {table} VALUES "
-            f"(?{', ?' * len(dataclasses.fields(rows[0])) if rows else ''})",
-            [(key, *dataclasses.astuple(row)) for row in rows])
+        for row in rows:
+            values = (key, *dataclasses.astuple(row))
+            marks = ", ".join("?" * len(values))
+            self._db.execute(f"INSERT INTO {table} VALUES ({marks})", values)
 
     def _dictionary(self, name: str) -> bytes | None:
         if name not in self._dictionaries:
