@@ -1,0 +1,189 @@
+"""The blocking call layer: channels, and calls on them. Thread-safe."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, Optional
+
+import grpc
+import grpc.experimental
+
+from qkscope.calls import METHODS, Call, Deadline, Options, serialize
+from qkscope.errors import Cancelled, from_rpc_error
+from qkscope.server_list import ServerList, replica_of
+
+# How long a call waits for one server before it asks the next one, too.
+_PATIENCE_S = 0.25
+_SETTLED = (grpc.ChannelConnectivity.READY,
+            grpc.ChannelConnectivity.TRANSIENT_FAILURE,
+            grpc.ChannelConnectivity.SHUTDOWN)
+
+
+class Endpoint:
+    """A channel, and the API's methods on it."""
+
+    def __init__(self, options: Options, address: str,
+                 round_robin: bool) -> None:
+        self.address = address
+        arguments = options.channel_arguments(round_robin)
+        # The reader of a stream then waits for events itself, instead of a
+        # thread that hands them over.
+        arguments.append(
+            (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1))
+        credentials = options.credentials()
+        self.channel = (
+            grpc.insecure_channel(address, arguments) if credentials is None
+            else grpc.secure_channel(address, credentials, arguments))
+        self.methods = {
+            name: getattr(self.channel, kind)(
+                path, request_serializer=serialize,
+                response_deserializer=reader)
+            for name, (kind, path, reader) in METHODS.items()}
+
+    def settle(self, patience_s: float) -> Any:
+        """Waits until the channel has connected or failed to; returns its
+        state."""
+        changed = threading.Condition()
+        state = grpc.ChannelConnectivity.IDLE
+
+        def on_change(new: Any) -> None:
+            nonlocal state
+            with changed:
+                state = new
+                changed.notify_all()
+
+        self.channel.subscribe(on_change, try_to_connect=True)
+        try:
+            with changed:
+                changed.wait_for(lambda: state in _SETTLED, patience_s)
+        finally:
+            self.channel.unsubscribe(on_change)
+        return state
+
+
+class Connection:
+    """The servers of one Lab."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self._one: Optional[Endpoint] = None
+        self._list: Optional[ServerList[Endpoint]] = None
+        if options.list_path is not None:
+            self._list = ServerList(
+                options.list_path,
+                lambda address: Endpoint(options, address, True))
+        else:
+            self._one = Endpoint(options, options.server, options.several)
+
+    def choose(self, request_id: str, deadline: Deadline) -> Endpoint:
+        """The server for a call: the one that is connected, or, if none is, the
+        first of the list. Unavailable: the list has none."""
+        if self._list is None:
+            assert self._one is not None
+            return self._one
+        # Calls may still run on what has left the list; it closes with them.
+        endpoints, _ = self._list.candidates(replica_of(request_id))
+        waiting = True
+        while waiting:
+            waiting = False
+            for endpoint in endpoints:
+                left = deadline.left()
+                if left == 0:
+                    return endpoints[0]
+                state = endpoint.settle(_PATIENCE_S if left is None
+                                        else min(_PATIENCE_S, left))
+                if state is grpc.ChannelConnectivity.READY:
+                    return endpoint
+                waiting = waiting or state not in _SETTLED
+        return endpoints[0]
+
+    def _start(self, call: Call, endpoint: Endpoint, deadline: Deadline,
+               start: Any) -> Any:
+        return start(call.request, timeout=deadline.left(),
+                     metadata=self.options.metadata(call.request_id))
+
+    def unary(self, call: Call, deadline: Deadline,
+              endpoint: Endpoint) -> Any:
+        """Makes a unary call, and returns its answer."""
+        future = self._start(call, endpoint, deadline,
+                             endpoint.methods[call.method].future)
+        self._begin(future)
+        try:
+            return future.result()
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.options.server) from None
+        finally:
+            self._end(future)
+
+    def stream(self, call: Call, deadline: Deadline) -> Iterator[Any]:
+        """Makes a call whose answer is a stream; yields what comes.
+        `call.request` is an iterator of messages if the method reads a stream,
+        too. QkscopeError: the call has failed."""
+        endpoint = self.choose(call.request_id, deadline)
+        answers = self._start(call, endpoint, deadline,
+                              endpoint.methods[call.method])
+        self._begin(answers)
+        try:
+            yield from answers
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.options.server) from None
+        finally:
+            self._end(answers)
+
+    def _begin(self, call: Any) -> None:
+        """Knows of a call in progress."""
+
+    def _end(self, call: Any) -> None:
+        call.cancel()  # Its caller may have gone. Nothing if it has ended.
+
+    def wait(self, delay: float) -> None:
+        time.sleep(delay)
+
+    def close(self) -> None:
+        endpoints = self._list.all() if self._list else [self._one]
+        for endpoint in endpoints:
+            if endpoint is not None:
+                endpoint.channel.close()
+
+
+class Scope(Connection):
+    """Calls on another connection that can be ended together."""
+
+    def __init__(self, parent: Connection) -> None:
+        # pylint: disable=super-init-not-called
+        self.options = parent.options
+        self._parent = parent
+        self._lock = threading.Lock()
+        self._calls: set[Any] = set()
+        self._over = threading.Event()
+
+    def choose(self, request_id: str, deadline: Deadline) -> Endpoint:
+        return self._parent.choose(request_id, deadline)
+
+    def _begin(self, call: Any) -> None:
+        with self._lock:
+            self._calls.add(call)
+        if self._over.is_set():
+            call.cancel()
+
+    def _end(self, call: Any) -> None:
+        with self._lock:
+            self._calls.discard(call)
+        call.cancel()
+
+    def wait(self, delay: float) -> None:
+        if self._over.wait(delay):
+            raise Cancelled("the call was cancelled")
+
+    def end(self) -> None:
+        """Ends all calls, and those to come. Any thread may call it."""
+        self._over.set()
+        with self._lock:
+            calls = list(self._calls)
+        for call in calls:
+            call.cancel()
+
+    def close(self) -> None:
+        self.end()
