@@ -8,7 +8,7 @@ from qkscope.study.errors import StudyError, needs
 from qkscope.study.tasks.item import Item, below, ordered, shuffled
 
 # So large that a model may have heard of the city.
-MIN_POPULATION = 750_000
+MIN_POPULATION = 1_000_000
 # "the Netherlands", not "Netherlands".
 _ARTICLES = ("Netherlands", "United States", "United Kingdom", "Philippines",
              "United Arab Emirates", "Dominican Republic", "Ivory Coast")
