@@ -12,6 +12,7 @@ them does.
 """
 
 from qkscope._version import __version__
+from qkscope.aio import AsyncLab, AsyncRunStream, connect_async
 from qkscope.arms import Arm, Rule
 from qkscope.captured import Captured
 from qkscope.errors import (BadFile, Cancelled, DeadlineExceeded,
@@ -30,7 +31,8 @@ from qkscope.spec import (Capture, GenerateSpec, LogitsSpec, Prompt,
 from qkscope.tensor import LayerResult, MassiveEntry, Statistics
 
 __all__ = [
-    "Aggregate", "AggregateEntry", "Arm", "ArmResult", "BadFile", "Cancelled",
+    "Aggregate", "AggregateEntry", "Arm", "ArmResult", "AsyncLab",
+    "AsyncRunStream", "BadFile", "Cancelled",
     "Capture", "Captured", "Comparison", "DeadlineExceeded", "Estimate",
     "GenerateSpec", "Generation", "IncompleteStream", "InvalidRequest", "Lab",
     "LayerResult", "LogitsSpec", "ManyResult", "MapResult", "MassiveEntry",
@@ -38,5 +40,5 @@ __all__ = [
     "PositionLogits", "Prompt", "QkscopeError", "Rule", "Run", "RunStream",
     "Score", "ServerError", "ShapesDiffer", "Statistics", "StatisticsSpec",
     "Token", "Tokens", "Unauthenticated", "Unavailable", "VersionMismatch",
-    "__version__", "connect",
+    "__version__", "connect", "connect_async",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, Optional
 
 import grpc
@@ -15,8 +15,8 @@ from qkscope.errors import Cancelled, from_rpc_error
 from qkscope.server_list import ServerList, replica_of
 
 # How long a call waits for one server before it asks the next one, too.
-_PATIENCE_S = 0.25
-_SETTLED = (grpc.ChannelConnectivity.READY,
+PATIENCE_S = 0.25
+SETTLED = (grpc.ChannelConnectivity.READY,
             grpc.ChannelConnectivity.TRANSIENT_FAILURE,
             grpc.ChannelConnectivity.SHUTDOWN)
 
@@ -57,7 +57,7 @@ class Endpoint:
         self.channel.subscribe(on_change, try_to_connect=True)
         try:
             with changed:
-                changed.wait_for(lambda: state in _SETTLED, patience_s)
+                changed.wait_for(lambda: state in SETTLED, patience_s)
         finally:
             self.channel.unsubscribe(on_change)
         return state
@@ -83,8 +83,7 @@ class Connection:
         if self._list is None:
             assert self._one is not None
             return self._one
-        # Calls may still run on what has left the list; it closes with them.
-        endpoints, _ = self._list.candidates(replica_of(request_id))
+        endpoints = self._list.candidates(replica_of(request_id))
         waiting = True
         while waiting:
             waiting = False
@@ -92,11 +91,11 @@ class Connection:
                 left = deadline.left()
                 if left == 0:
                     return endpoints[0]
-                state = endpoint.settle(_PATIENCE_S if left is None
-                                        else min(_PATIENCE_S, left))
+                state = endpoint.settle(PATIENCE_S if left is None
+                                        else min(PATIENCE_S, left))
                 if state is grpc.ChannelConnectivity.READY:
                     return endpoint
-                waiting = waiting or state not in _SETTLED
+                waiting = waiting or state not in SETTLED
         return endpoints[0]
 
     def _start(self, call: Call, endpoint: Endpoint, deadline: Deadline,
@@ -117,7 +116,8 @@ class Connection:
         finally:
             self._end(future)
 
-    def stream(self, call: Call, deadline: Deadline) -> Iterator[Any]:
+    def stream(self, call: Call,
+               deadline: Deadline) -> Generator[Any, None, None]:
         """Makes a call whose answer is a stream; yields what comes.
         `call.request` is an iterator of messages if the method reads a stream,
         too. QkscopeError: the call has failed."""

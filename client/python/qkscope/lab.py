@@ -15,7 +15,7 @@ from qkscope.errors import QkscopeError
 from qkscope.generation import Generation
 from qkscope.many import Aggregate, ManyResult
 from qkscope.mapping import MapResult, run_map
-from qkscope.progress import Progress, ProgressLike, run_progress
+from qkscope.progress import Progress, ProgressLike, length, run_progress
 from qkscope.retry import retry_delay
 from qkscope.run import Run
 from qkscope.spec import (GenerateSpec, PromptLike, analyze_request,
@@ -56,12 +56,9 @@ class RunStream:
     then take `result()`. Leaving a `with` block early cancels it."""
 
     def __init__(self, session: AnalyzeSession,
-                 tensors: Iterator[LayerResult],
-                 finish: Callable[[Run], Run]) -> None:
+                 tensors: Iterator[LayerResult]) -> None:
         self._session = session
         self._tensors = tensors
-        self._finish = finish
-        self._run: Optional[Run] = None
 
     def __iter__(self) -> Iterator[LayerResult]:
         return self._tensors
@@ -70,9 +67,7 @@ class RunStream:
         """Reads what is left, and returns the whole run."""
         for _ in self._tensors:
             pass
-        if self._run is None:
-            self._run = self._finish(self._session.run())
-        return self._run
+        return self._session.run()
 
     def close(self) -> None:
         """Cancels the analysis unless it has ended."""
@@ -148,13 +143,16 @@ class Lab:
             if call.delay:
                 self._connection.wait(call.delay)
             failure = None
+            events = self._connection.stream(call, deadline)
             try:
-                for event in self._connection.stream(call, deadline):
+                for event in events:
                     item = session.take(event)
                     if item is not None:
                         yield item
             except QkscopeError as error:
                 failure = error
+            finally:
+                events.close()
             call = session.next_call(failure, deadline)
 
     def _tensors(self, session: AnalyzeSession,
@@ -188,7 +186,7 @@ class Lab:
         session = AnalyzeSession(request, request_id=request_id,
                                  retries=self._retries, on_event=bar.on_event)
         tensors = self._tensors(session, self._deadline(timeout))
-        return RunStream(session, bar.watch(tensors), lambda run: run)
+        return RunStream(session, bar.watch(tensors))
 
     def analyze(self, model: str, prompt: PromptLike, *,
                 timeout: Optional[float] = None,
@@ -244,7 +242,7 @@ class Lab:
         if aggregate:
             request.aggregate = True
         session = ManySession(request, prompts, ids, self._retries)
-        bar = Progress(progress, "prompts", _length(prompts))
+        bar = Progress(progress, "prompts", length(prompts))
         results: Iterator[ManyResult] = bar.watch(
             self._drive(session, self._deadline(timeout)), step=True)
         if not aggregate:
@@ -269,7 +267,7 @@ class Lab:
 
             def call(lab: "Lab", prompt: Any) -> Run:
                 return lab.analyze(name, prompt, **spec)
-        bar = Progress(progress, "prompts", _length(prompts))
+        bar = Progress(progress, "prompts", length(prompts))
         return bar.watch(run_map(self, prompts, call, concurrency), step=True)
 
     # ------------------------------------------------------- text and scores
@@ -378,7 +376,3 @@ class Lab:
         running or waiting."""
         result: bool = self._run(ops.cancel(request_id), timeout)
         return result
-
-
-def _length(prompts: Any) -> Optional[int]:
-    return len(prompts) if hasattr(prompts, "__len__") else None

@@ -22,6 +22,10 @@ def _interactive() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
+def length(items: Any) -> Optional[int]:
+    return len(items) if hasattr(items, "__len__") else None
+
+
 class Progress:
     """Counts items. `wish`: True shows a bar, False none, None shows one where
     somebody watches and the work lasts; a callable gets (done, total)."""

@@ -102,12 +102,12 @@ class ServerList(Generic[Endpoint]):
         self._read_at: Optional[float] = None
         self._turn = int.from_bytes(os.urandom(2), "little")
 
-    def candidates(self, replica: str) -> tuple[list[Endpoint], list[Endpoint]]:
+    def candidates(self, replica: str) -> list[Endpoint]:
         """Returns the endpoints that may answer, each call beginning with
-        another one, and those that have left the list. `replica`: the one that
-        has the result, or "". Unavailable: there is none."""
+        another one. `replica`: the one that has the result, or "".
+        Unavailable: there is none."""
         with self._lock:
-            gone = self._refresh()
+            self._refresh()
             servers = list(self._endpoints)
             if replica:
                 named = [s for s in servers if s.replica == replica]
@@ -118,25 +118,25 @@ class ServerList(Generic[Endpoint]):
             first = self._turn % len(servers)
             self._turn += 1
             return [self._endpoints[server] for server
-                    in servers[first:] + servers[:first]], gone
+                    in servers[first:] + servers[:first]]
 
-    def _refresh(self) -> list[Endpoint]:
+    def _refresh(self) -> None:
         now = time.monotonic()
         if self._read_at is not None and now - self._read_at < _LIST_AGE_S:
-            return []
+            return
         try:
             servers = read_server_list(self.path)
         except QkscopeError:
             if self._read_at is None:
                 raise
             self._read_at = now  # What was read before stays in use.
-            return []
+            return
         self._read_at = now
         old = self._endpoints
         self._endpoints = {server: old[server] if server in old
                            else self._connect(server.address)
                            for server in servers}
-        return [old[server] for server in old if server not in self._endpoints]
+        # Calls may still run on what has left the list; it closes with them.
 
     def all(self) -> list[Endpoint]:
         with self._lock:
