@@ -9,6 +9,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import qkscope
 from qkscope import QkscopeError
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 0 done, 1 an error, 2 wrong usage, 130 Ctrl-C."""
     parsed = _parser().parse_args(arguments)
     try:
-        return parsed.call(parsed)
+        return int(parsed.call(parsed))
     except QkscopeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -51,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, call: Callable, text: str) -> argparse.ArgumentParser:
+    def add(name: str, call: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(call=call)
         return command
@@ -143,7 +144,7 @@ class Progress:
     LINE_EVERY_S = 10.0
 
     def __init__(self) -> None:
-        self._bar = None
+        self._bar: Any = None
         self._last = float("-inf")
 
     def __enter__(self) -> Progress:
@@ -206,19 +207,21 @@ def _table(parsed: argparse.Namespace) -> int:
             print(f"{row.model:16} {row.task:20} {row.arm:12} {row.scorer:11}"
                   f"{score.share:7.1%}  {score.low:6.1%} to {score.high:6.1%}"
                   f"  of {score.items}")
-        for row in results.test_rows(store):
-            print(f"{row.model:16} {row.task:20} {row.first} - {row.second}, "
-                  f"{row.scorer}: {row.test.lost} lost, {row.test.won} won, "
-                  f"p {row.test.p:.4g}, Holm {row.test.p_holm:.4g}")
-        for row in results.totals(results.layer_means(store)):
-            share = row.low_frequency_share
-            print(f"{row.model:16} {row.arm:12} {row.point:12}"
-                  f"{row.massive_count:9.2f} massive"
+        for test in results.test_rows(store):
+            print(f"{test.model:16} {test.task:20} {test.first} - "
+                  f"{test.second}, {test.scorer}: {test.test.lost} lost, "
+                  f"{test.test.won} won, p {test.test.p:.4g}, Holm "
+                  f"{test.test.p_holm:.4g}")
+        for total in results.totals(results.layer_means(store)):
+            share = total.low_frequency_share
+            print(f"{total.model:16} {total.arm:12} {total.point:12}"
+                  f"{total.massive_count:9.2f} massive"
                   + (f", {share:.0%} in slow dims" if share is not None else "")
-                  + f", in {row.layers_with} of {row.layers} layers")
+                  + f", in {total.layers_with} of {total.layers} layers")
         for model, arm, kl, flips in results.comparison_means(store):
-            print(f"{model:16} {arm:12} KL {kl:.4f}, {flips:.1%} of next tokens "
-                  "change")
+            print(f"{model:16} {arm:12} KL "
+                  + ("not finite" if kl is None else f"{kl:.4f}")
+                  + f", {flips:.1%} of next tokens change")
     return 0
 
 

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from google.protobuf import json_format
 
-from qkscope import Arm, Capture
+from qkscope import Arm, Capture, Prompt
 from qkscope.spec import GenerateSpec, StatisticsSpec
 from qkscope.study import prompts
 from qkscope.study.records import (Answer, ComparisonRow, LayerRow, Outcome,
@@ -28,7 +29,7 @@ POINTS = {
 class Asker:
     """Asks for the units of one study. Threads may share it."""
 
-    def __init__(self, study: Study, models: dict[str, dict],
+    def __init__(self, study: Study, models: dict[str, dict[str, Any]],
                  keeps_norms: Callable[[Unit], bool]) -> None:
         self._study, self._models = study, models
         self._tasks = {task.name: task for task in study.tasks}
@@ -55,7 +56,7 @@ class Asker:
             temperature=self._study.temperature, top_p=self._study.top_p,
             seed=unit.seed, stop=prompts.stops(task, model["chat_format"]))
 
-    def _answers(self, lab: Any, unit: Unit) -> tuple:
+    def _answers(self, lab: Any, unit: Unit) -> tuple[Any, ...]:
         arms = self.arms(unit)
         run = lab.analyze(
             unit.model, prompts.to_prompt(unit.prompt), arms=arms,
@@ -83,7 +84,7 @@ class Asker:
         out = {}
         for arm in arms:
             text = run[arm.name].text
-            tokens = lab.tokenize(unit.model, prompts.Prompt(
+            tokens = lab.tokenize(unit.model, Prompt(
                 text, add_special_tokens=False)).ids if text else []
             if len(tokens) < 2:
                 continue
@@ -95,7 +96,7 @@ class Asker:
                 scored[arm.name].comparison.mean_logprob)
         return out
 
-    def _values(self, lab: Any, unit: Unit) -> tuple:
+    def _values(self, lab: Any, unit: Unit) -> tuple[Any, ...]:
         study, arms = self._study, self.arms(unit)
         run = lab.analyze(
             unit.model, prompts.to_prompt(unit.prompt), arms=arms,
@@ -117,11 +118,12 @@ class Asker:
 
 def manifest(run: Any) -> dict[str, Any]:
     """The manifest as JSON. What a norm weighs is in its digest."""
-    return json_format.MessageToDict(run.manifest,
-                                     preserving_proto_field_name=True)
+    values: dict[str, Any] = json_format.MessageToDict(
+        run.manifest, preserving_proto_field_name=True)
+    return values
 
 
-def _layer_rows(arm: Arm, captured: Any, model: dict, keep: bool
+def _layer_rows(arm: Arm, captured: Any, model: dict[str, Any], keep: bool
                 ) -> list[LayerRow]:
     rows = []
     for found in captured.statistics:
@@ -131,18 +133,18 @@ def _layer_rows(arm: Arm, captured: Any, model: dict, keep: bool
         rows.append(LayerRow(
             arm.name, captured.point, int(found.layer),
             int(found.massive_count), _finite(found.ratio), _finite(found.max),
-            int(found.top_dim), _finite(found.top_dim_share),
+            found.top_dim, _finite(found.top_dim_share),
             _finite(found.low_frequency_share), not rotated,
             None if ratios is None else (ratios.shape, ratios.tobytes())))
     return rows
 
 
-def _over_mean(norms: np.ndarray) -> np.ndarray:
+def _over_mean(norms: npt.NDArray[Any]) -> npt.NDArray[np.float16]:
     """Each norm over the mean of its head, (heads, head_dim)."""
     norms = norms.astype(np.float64)
     mean = norms.mean(axis=1, keepdims=True)
-    return np.divide(norms, mean, out=np.zeros_like(norms),
-                     where=mean > 0).astype("<f2")
+    ratios = np.divide(norms, mean, out=np.zeros_like(norms), where=mean > 0)
+    return np.asarray(ratios, "<f2")
 
 
 def _finite(value: float | None) -> float | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from qkscope import plot
 from qkscope.study import results
@@ -15,8 +17,8 @@ from qkscope.study.errors import needs, replaced
 from qkscope.study.store import Store
 from qkscope.study.tasks import TASKS
 
-POINTS = {"hook_rot_q": "Q", "hook_rot_k": "K", "hook_v": "V",
-          "hook_q": "Q before RoPE", "hook_k": "K before RoPE"}
+POINTS = {"hook_q": "Q before RoPE", "hook_rot_q": "Q",
+          "hook_k": "K before RoPE", "hook_rot_k": "K", "hook_v": "V"}
 PNG_DPI = 110
 
 
@@ -26,7 +28,7 @@ def write_figures(store: Store, out: pathlib.Path) -> list[pathlib.Path]:
     written = []
     for name, draw in _figures(store).items():
         with plot.style():
-            figure = draw()
+            figure = draw().figure
             for ending in ("png", "svg"):
                 written.append(out / f"{name}.{ending}")
                 with replaced(written[-1]) as path:
@@ -44,33 +46,31 @@ def _file_name(*parts: str) -> str:
 
 
 def _figures(store: Store) -> dict[str, Callable[[], Any]]:
+    """Name -> what draws it and returns the figure."""
     study = store.study
     out: dict[str, Callable[[], Any]] = {}
     scores = results.score_rows(store)
-    for scorer in dict.fromkeys(row.scorer for row in scores):
-        for model in dict.fromkeys(row.model for row in scores):
-            rows = [row for row in scores
-                    if (row.model, row.scorer) == (model, scorer)]
-            if study.compare == "arms" and rows:
-                out[_file_name("accuracy", model, scorer)] = (
-                    lambda rows=rows: accuracy(rows, "arm").figure)
+    for scorer in study.scorers if scores else ():
+        rows = [row for row in scores if row.scorer == scorer]
         if study.compare == "models":
-            rows = [row for row in scores if row.scorer == scorer]
-            out[_file_name("accuracy", scorer)] = (
-                lambda rows=rows: accuracy(rows, "model").figure)
-    means = results.layer_means(store)
+            out[_file_name("accuracy", scorer)] = functools.partial(
+                accuracy, rows, "model")
+            continue
+        for model in dict.fromkeys(row.model for row in rows):
+            own = [row for row in rows if row.model == model]
+            out[_file_name("accuracy", model, scorer)] = functools.partial(
+                accuracy, own, "arm")
     norms = results.mean_norms(store)
+    means = [row for row in results.layer_means(store)
+             if study.arms.get(row.arm) == "clean"]
     for model in dict.fromkeys(row.model for row in means):
-        rows = [row for row in means if row.model == model
-                and study.arms.get(row.arm) == "clean"]
-        out[_file_name("layers", model)] = (
-            lambda rows=rows: by_layer(rows).figure)
-        clean = {point: layers for (of, arm, point), layers in norms.items()
+        layers = [row for row in means if row.model == model]
+        out[_file_name("layers", model)] = functools.partial(by_layer, layers)
+        clean = {point: found for (of, arm, point), found in norms.items()
                  if of == model and study.arms.get(arm) == "clean"}
         if clean:
-            out[_file_name("norms", model)] = (
-                lambda clean=clean, rows=rows: heat(
-                    clean, _layer_with_most(rows), study.lambda_))
+            out[_file_name("norms", model)] = functools.partial(
+                heat, clean, _layer_with_most(layers), study.lambda_)
     return out
 
 
@@ -92,13 +92,15 @@ def by_layer(rows: list[results.LayerMean], ax: Any = None) -> Any:
     if ax is None:
         pyplot = needs("matplotlib.pyplot", "plot")
         ax = pyplot.figure(figsize=(plot.PAGE, 2.6)).add_subplot()
-    for i, point in enumerate(dict.fromkeys(row.point for row in rows)):
+    there = {row.point for row in rows}
+    for i, point in enumerate(point for point in POINTS if point in there):
         own = [row for row in rows if row.point == point]
-        before = "before" in POINTS.get(point, "")
+        before = "before" in POINTS[point]
         ax.plot([row.layer for row in own], [row.massive_count for row in own],
                 "--o" if before else "-o", markersize=3,
                 color=plot.PALETTE[i % len(plot.PALETTE)],
-                label=POINTS.get(point, point))
+                label=POINTS[point])
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_xlabel("layer")
     ax.set_ylabel("massive entries per prompt")
     ax.set_ylim(bottom=0)
@@ -114,12 +116,12 @@ def _layer_with_most(rows: list[results.LayerMean]) -> int:
     return max(counts, key=lambda layer: (counts[layer], -layer))
 
 
-def heat(clean: dict[str, dict[int, np.ndarray]], layer: int, lambda_: float
+def heat(clean: dict[str, dict[int, npt.NDArray[np.float64]]], layer: int, lambda_: float
          ) -> Any:
     """Heads x dims of one layer, one under the other."""
     pyplot = needs("matplotlib.pyplot", "plot")
-    shown = {point: layers[layer] for point, layers in clean.items()
-             if layer in layers}
+    shown = {point: clean[point][layer] for point in POINTS
+             if layer in clean.get(point, {})}
     heads = [norms.shape[0] for norms in shown.values()]
     figure, axes = pyplot.subplots(
         len(shown), 1, figsize=(plot.PAGE, 0.9 * len(shown)
@@ -129,6 +131,6 @@ def heat(clean: dict[str, dict[int, np.ndarray]], layer: int, lambda_: float
     for ax, (point, norms) in zip(axes[:, 0], shown.items()):
         plot.heatmap(norms, relative=True, lambda_=lambda_, orient="h",
                      vmin=0, vmax=2 * lambda_, ax=ax,
-                     title=f"{POINTS.get(point, point)}, layer {layer}: norm "
+                     title=f"{POINTS[point]}, layer {layer}: norm "
                      "over its head's mean")
-    return figure
+    return axes[0, 0]

@@ -19,7 +19,7 @@ from qkscope.study.spec import Study
 from qkscope.study.tasks import make_items
 
 
-def model_infos(lab: Any, study: Study) -> dict[str, dict]:
+def model_infos(lab: Any, study: Study) -> dict[str, dict[str, Any]]:
     """What the results need to know of each model. StudyError: a model is not
     there, or cannot take text."""
     served = {model.name: model for model in lab.models()}
@@ -42,7 +42,7 @@ def model_infos(lab: Any, study: Study) -> dict[str, dict]:
     return infos
 
 
-def _info(info: Any, chat_format: str) -> dict:
+def _info(info: Any, chat_format: str) -> dict[str, Any]:
     return {
         "architecture": info.architecture, "weights_sha256": info.weights_sha256,
         "tokenizer_sha256": info.tokenizer_sha256,
@@ -62,7 +62,8 @@ def _info(info: Any, chat_format: str) -> dict:
                  for rope in info.rope]}
 
 
-def check_same_models(stored: dict[str, dict], now: dict[str, dict],
+def check_same_models(stored: dict[str, dict[str, Any]],
+                      now: dict[str, dict[str, Any]],
                       path: pathlib.Path) -> None:
     """Results of two models under one name do not go into one file."""
     for name, info in now.items():
@@ -75,7 +76,7 @@ def check_same_models(stored: dict[str, dict], now: dict[str, dict],
                     f"{excerpt(stored.get(name, {}).get(key), 16)}")
 
 
-def make_units(study: Study, models: dict[str, dict],
+def make_units(study: Study, models: dict[str, dict[str, Any]],
                data: pathlib.Path | None) -> list[Unit]:
     """Every model, task, seed and item. The items are the same for all
     models."""
@@ -99,7 +100,7 @@ def make_units(study: Study, models: dict[str, dict],
     return units
 
 
-def _key(unit: Unit, info: dict, asker: Asker, study: Study) -> str:
+def _key(unit: Unit, info: dict[str, Any], asker: Asker, study: Study) -> str:
     """A digest of all that decides the result."""
     content: dict[str, Any] = {
         "kind": study.kind, "weights": info["weights_sha256"],

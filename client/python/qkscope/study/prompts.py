@@ -21,8 +21,10 @@ def families() -> dict[str, Any]:
     """The contents of families.toml."""
     toml = (needs("tomli") if sys.version_info < (3, 11)
             else needs("tomllib"))
-    return toml.loads((importlib.resources.files("qkscope.study")
-                       / "families.toml").read_text("utf-8"))
+    values: dict[str, Any] = toml.loads(
+        (importlib.resources.files("qkscope.study")
+         / "families.toml").read_text("utf-8"))
+    return values
 
 
 def of_family(table: dict[str, Any], architecture: str) -> Any:
@@ -38,7 +40,7 @@ def detect_format(lab: Any, model: str, architecture: str) -> str:
         tokens = lab.tokenize(model, Prompt(
             entry["token"], add_special_tokens=False, parse_special=True))
         if len(tokens.ids) == 1:
-            return entry["format"]
+            return str(entry["format"])
     return "none"
 
 
@@ -79,8 +81,8 @@ def limit(study: Study, task: TaskEntry, architecture: str) -> int:
     if task.max_new_tokens is not None:
         return task.max_new_tokens
     if study.limits == "paper_code":
-        return of_family(families()["paper_code"], architecture)[task.name]
-    return families()["tasks"][task.name]["max_new_tokens"]
+        return int(of_family(families()["paper_code"], architecture)[task.name])
+    return int(families()["tasks"][task.name]["max_new_tokens"])
 
 
 def wants_perplexity(task: TaskEntry) -> bool:
@@ -88,7 +90,7 @@ def wants_perplexity(task: TaskEntry) -> bool:
     for the tasks with long answers only."""
     if task.perplexity is not None:
         return task.perplexity
-    return families()["tasks"][task.name].get("perplexity", False)
+    return bool(families()["tasks"][task.name].get("perplexity"))
 
 
 def stops(task: TaskEntry, chat_format: str) -> tuple[str, ...]:

@@ -15,10 +15,12 @@ import pathlib
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from qkscope.study import figures, results
 from qkscope.study.errors import replaced
 from qkscope.study.store import Store
+from qkscope.study.tasks import TASKS
 
 SCRIPTS = ("basics.js", "scores.js", "values.js", "answers.js", "start.js")
 MAX_ANSWERS = 20_000  # items of all models and seeds; a page must stay usable
@@ -96,12 +98,15 @@ def _plain(row: Any, *without: str) -> dict[str, Any]:
 
 
 def _score(row: results.ScoreRow) -> dict[str, Any]:
-    return {**_plain(row, "accuracy"), "share": row.accuracy.share,
+    chance = TASKS[row.task].chance
+    guessed = (chance is not None
+               and row.accuracy.low <= chance <= row.accuracy.high)
+    return {**_plain(row, "accuracy"), "like_guessing": guessed, "share": row.accuracy.share,
             "items": row.accuracy.items, "low": row.accuracy.low,
             "high": row.accuracy.high}
 
 
-def _packed(norms: np.ndarray) -> dict[str, Any]:
+def _packed(norms: npt.NDArray[np.float64]) -> dict[str, Any]:
     """(heads, dims) as 16-bit numbers times a scale: 10^-5 of the largest."""
     finite = np.where(np.isfinite(norms), norms, 0.0)
     scale = max(float(finite.max(initial=0.0)), 1e-30) / 65535
@@ -113,7 +118,7 @@ def _packed(norms: np.ndarray) -> dict[str, Any]:
 def _answers(store: Store) -> dict[str, Any]:
     """Items with the answers of all arms; questions once for all models."""
     scorers = store.study.scorers
-    items: dict[tuple, dict] = {}
+    items: dict[tuple[str, str, str, int], dict[str, Any]] = {}
     for row in results.answer_rows(store):
         key = (row.model, row.task, row.item, row.seed)
         if key not in items and len(items) >= MAX_ANSWERS:

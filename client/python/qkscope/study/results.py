@@ -8,9 +8,11 @@ import itertools
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from qkscope.study import scorers, statistics
 from qkscope.study.errors import StudyError
+from qkscope.study.records import Answer, LayerRow
 from qkscope.study.store import Store
 from qkscope.study.tasks import TASKS
 
@@ -87,8 +89,8 @@ def answer_rows(store: Store) -> list[AnswerRow]:
     return rows
 
 
-def _grouped(rows: list[AnswerRow]) -> dict[tuple, list[AnswerRow]]:
-    groups: dict[tuple, list[AnswerRow]] = {}
+def _grouped(rows: list[AnswerRow]) -> dict[tuple[str, ...], list[AnswerRow]]:
+    groups: dict[tuple[str, ...], list[AnswerRow]] = {}
     for row in rows:
         groups.setdefault((row.model, row.task, row.arm), []).append(row)
     return groups
@@ -106,7 +108,7 @@ def score_rows(store: Store) -> list[ScoreRow]:
     units = {unit.key: unit for unit in store.units()}
     worlds = {unit.item.id: unit.item.detail.get("world")
               for unit in units.values()}
-    answers: dict[tuple, list] = {}
+    answers: dict[tuple[str, ...], list[Answer]] = {}
     for key, answer in store.answers():
         answers.setdefault((units[key].model, units[key].task, answer.arm),
                            []).append(answer)
@@ -114,7 +116,7 @@ def score_rows(store: Store) -> list[ScoreRow]:
     out = []
     for model, task, arm in _order(store, groups):
         found, texts = groups[model, task, arm], answers[model, task, arm]
-        shared = {
+        shared: dict[str, Any] = {
             "perplexity": _perplexity(a.mean_logprob for a in texts),
             "perplexity_alone": _perplexity(a.alone_mean_logprob
                                             for a in texts),
@@ -137,7 +139,8 @@ def _perplexity(logprobs: Any) -> float | None:
     return statistics.geometric_mean(map(statistics.perplexity, logprobs))
 
 
-def _order(store: Store, groups: dict[tuple, Any]) -> list[tuple]:
+def _order(store: Store, groups: dict[tuple[str, ...], Any]
+           ) -> list[tuple[str, ...]]:
     study = store.study
     wanted = itertools.product([m.name for m in study.models],
                                [t.name for t in study.tasks], study.arms)
@@ -148,7 +151,7 @@ def test_rows(store: Store) -> list[TestRow]:
     """McNemar's tests of all pairs of arms or, if the study compares models, of
     the first model with each other one."""
     groups, study = _grouped(answer_rows(store)), store.study
-    rows: list[tuple] = []
+    rows: list[tuple[tuple[str, str, str, str, str], statistics.McNemar]] = []
     for scorer in study.scorers:
         rights = {key: _rights(groups[key], scorer)
                   for key in _order(store, groups)}
@@ -160,17 +163,18 @@ def test_rows(store: Store) -> list[TestRow]:
             if arms if study.compare == "arms" else models:
                 test = statistics.mcnemar(rights[model, task, arm],
                                           rights[model2, task2, arm2])
-                rows.append((model if arms else arm, task, scorer,
-                             arm if arms else model,
-                             arm2 if arms else model2, test))
-    corrected = statistics.holm([row[-1] for row in rows])
-    return [TestRow(*row[:-1], test) for row, test in zip(rows, corrected)]
+                rows.append(((model if arms else arm, task, scorer,
+                              arm if arms else model,
+                              arm2 if arms else model2), test))
+    corrected = statistics.holm([test for _, test in rows])
+    return [TestRow(*names, test) for (names, _), test
+            in zip(rows, corrected)]
 
 
 def layer_means(store: Store) -> list[LayerMean]:
     """By model, arm, point and layer."""
     units = {unit.key: unit for unit in store.units()}
-    groups: dict[tuple, list] = {}
+    groups: dict[tuple[str, str, str, int], list[LayerRow]] = {}
     for key, row in store.layers():
         groups.setdefault((units[key].model, row.arm, row.point, row.layer),
                           []).append(row)
@@ -192,11 +196,11 @@ def layer_means(store: Store) -> list[LayerMean]:
 
 
 def mean_norms(store: Store) -> dict[tuple[str, str, str],
-                                     dict[int, np.ndarray]]:
+                                     dict[int, npt.NDArray[np.float64]]]:
     """(model, arm, point) -> layer -> mean over the kept prompts of each norm
     over its head's mean, (heads, head_dim)."""
     units = {unit.key: unit for unit in store.units()}
-    sums: dict[tuple, tuple[int, np.ndarray]] = {}
+    sums: dict[tuple[str, str, str, int], tuple[int, Any]] = {}
     for key, row in store.layers():
         if row.norms is None:
             continue
@@ -211,9 +215,9 @@ def mean_norms(store: Store) -> dict[tuple[str, str, str],
             raise StudyError(f"{store.path}: norms of layer {row.layer} have "
                              "several shapes")
         sums[place] = (count + 1, total + ratio)
-    out: dict[tuple[str, str, str], dict[int, np.ndarray]] = {}
-    for (*place, layer), (count, total) in sorted(sums.items()):
-        out.setdefault(tuple(place), {})[layer] = total / count
+    out: dict[tuple[str, str, str], dict[int, npt.NDArray[np.float64]]] = {}
+    for (model, arm, point, layer), (count, total) in sorted(sums.items()):
+        out.setdefault((model, arm, point), {})[layer] = total / count
     return out
 
 
@@ -231,7 +235,7 @@ class Totals:
 
 
 def totals(means: list[LayerMean]) -> list[Totals]:
-    groups: dict[tuple, list[LayerMean]] = {}
+    groups: dict[tuple[str, str, str], list[LayerMean]] = {}
     for row in means:
         groups.setdefault((row.model, row.arm, row.point), []).append(row)
     out = []
@@ -250,7 +254,7 @@ def comparison_means(store: Store) -> list[tuple[str, str, float | None, float]]
     """(model, arm, mean KL from clean in nats, mean share of flipped tokens)."""
     units = {unit.key: unit for unit in store.units()}
     tokens = {key: count for key, _, count in store.results()}
-    groups: dict[tuple[str, str], list] = {}
+    groups: dict[tuple[str, str], list[tuple[float | None, float]]] = {}
     for key, row in store.comparisons():
         groups.setdefault((units[key].model, row.arm), []).append(
             (row.mean_kl, row.top1_flips / max(1, tokens[key])))

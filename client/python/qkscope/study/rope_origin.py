@@ -32,22 +32,22 @@ def table(lab: Any, model: str, prompt: str = PROMPT) -> str:
             in enumerate(lab.model(model).layers)}
     lines = ["massive values (and their share in low-frequency dims)",
              "layer" + "".join(f"{name:>16}" for name in POINTS.values())]
-    totals = [[0, 0.0] for _ in POINTS]
+    counts, low = [0] * len(POINTS), [0.0] * len(POINTS)
     known = False
     for rows in zip(*(point.statistics for point in captured)):
         cells = []
-        for total, row in zip(totals, rows):
+        for i, row in enumerate(rows):
             share = row.low_frequency_share
-            total[0] += row.massive_count
-            total[1] += row.massive_count * (share or 0.0)
+            counts[i] += row.massive_count
+            low[i] += row.massive_count * (share or 0.0)
             known = known or share is not None
             cells.append(_cell(row.massive_count, share))
         layer = rows[0].layer
         lines.append(f"{layer:>5}" + "".join(cells)
                      + ("" if rope[layer] else "  no RoPE"))
     lines.append("  all" + "".join(
-        _cell(count, low / count if count and known else None)
-        for count, low in totals))
+        _cell(count, slow / count if count and known else None)
+        for count, slow in zip(counts, low)))
     return "\n".join(lines)
 
 

@@ -84,7 +84,7 @@ class Study:
 
     def to_json(self) -> str:
         """Equal studies give equal text."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return json.dumps(dataclasses.asdict(self))
 
     @property
     def digest(self) -> str:
@@ -112,7 +112,7 @@ class _Table:
             if default is ...:
                 raise StudyError(f"{self.place(key)} is missing")
             return default
-        value = self._values.pop(key)
+        value: Any = self._values.pop(key)
         if kind is float and type(value) is int:
             value = float(value)
         if type(value) is not kind:
@@ -123,9 +123,7 @@ class _Table:
         if among is not None and value not in among:
             raise StudyError(f"{self.place(key)} must be {choices(among)}, got "
                              f"{excerpt(value)}")
-        if kind in (int, float) and not (
-                math.isfinite(value) and (least is None or value >= least)
-                and (most is None or value <= most)):
+        if kind in (int, float) and not _within(value, least, most):
             raise StudyError(f"{self.place(key)} must be from {least} to "
                              f"{most}, got {excerpt(value)}")
         return value
@@ -139,6 +137,11 @@ class _Table:
                              f"must be {choices(sorted(self._known))}")
 
 
+def _within(value: Any, least: float | None, most: float | None) -> bool:
+    return (math.isfinite(value) and (least is None or value >= least)
+            and (most is None or value <= most))
+
+
 def _name(value: object, where: str) -> str:
     if (not isinstance(value, str) or not 0 < len(value) <= 64
             or not set(value) <= _NAME_CHARACTERS):
@@ -147,9 +150,9 @@ def _name(value: object, where: str) -> str:
     return value
 
 
-def _list(table: _Table, key: str, kind: type, default: list, *,
-          empty: bool = False) -> list:
-    values = table.take(key, list, default)
+def _list(table: _Table, key: str, kind: type, default: list[Any], *,
+          empty: bool = False) -> list[Any]:
+    values: list[Any] = table.take(key, list, default)
     if not values and not empty:
         raise StudyError(f"{table.place(key)} must not be empty")
     for value in values:
@@ -198,7 +201,7 @@ def _arms(table: _Table, kind: str) -> dict[str, str]:
     default = {"clean": "clean"}
     if kind == "tasks":
         default |= {"disrupted": "family", "control": "family"}
-    arms = table.take("arms", dict, default)
+    arms: dict[str, str] = table.take("arms", dict, default)
     for name, text in arms.items():
         _name(name, table.place("arms"))
         if not isinstance(text, str):
@@ -214,7 +217,7 @@ def _arms(table: _Table, kind: str) -> dict[str, str]:
     return arms
 
 
-def _distinct(entries: list, where: str) -> tuple:
+def _distinct(entries: list[Any], where: str) -> tuple[Any, ...]:
     names = [entry.name for entry in entries]
     for name in names:
         if names.count(name) > 1:
@@ -222,7 +225,7 @@ def _distinct(entries: list, where: str) -> tuple:
     return tuple(entries)
 
 
-def models_of(values: list, where: str) -> tuple[ModelEntry, ...]:
+def models_of(values: list[Any], where: str) -> tuple[ModelEntry, ...]:
     """The models of a list of tables."""
     return _distinct([_model(value, f"{where}[{i}]")
                       for i, value in enumerate(values)], where)

@@ -17,7 +17,7 @@ import json
 import pathlib
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from qkscope.study import spec
@@ -37,30 +37,30 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT,
 CREATE TABLE models (name TEXT PRIMARY KEY, info TEXT NOT NULL) STRICT,
   WITHOUT ROWID;
 CREATE TABLE units (
-  key TEXT PRIMARY KEY, place INTEGER NOT NULL UNIQUE, model TEXT NOT NULL,
+  place INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, model TEXT NOT NULL,
   task TEXT NOT NULL, item TEXT NOT NULL, seed INTEGER NOT NULL,
-  content BLOB NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE results (
-  key TEXT PRIMARY KEY REFERENCES units(key), seconds REAL NOT NULL,
-  prompt_tokens INTEGER NOT NULL, dictionary TEXT NOT NULL,
-  manifest BLOB NOT NULL) STRICT, WITHOUT ROWID;
+  content BLOB NOT NULL) STRICT;
 CREATE TABLE dictionaries (id TEXT PRIMARY KEY, data BLOB NOT NULL) STRICT,
   WITHOUT ROWID;
+CREATE TABLE results (
+  unit INTEGER PRIMARY KEY REFERENCES units(place), seconds REAL NOT NULL,
+  prompt_tokens INTEGER NOT NULL, dictionary TEXT NOT NULL,
+  manifest BLOB NOT NULL) STRICT;
 CREATE TABLE answers (
-  key TEXT NOT NULL REFERENCES units(key), arm TEXT NOT NULL,
+  unit INTEGER NOT NULL REFERENCES units(place), arm TEXT NOT NULL,
   text TEXT NOT NULL, tokens INTEGER NOT NULL, stop_reason TEXT NOT NULL,
   mean_logprob REAL, alone_mean_logprob REAL, non_finite INTEGER NOT NULL,
-  PRIMARY KEY (key, arm)) STRICT, WITHOUT ROWID;
+  PRIMARY KEY (unit, arm)) STRICT, WITHOUT ROWID;
 CREATE TABLE layers (
-  key TEXT NOT NULL REFERENCES units(key), arm TEXT NOT NULL,
+  unit INTEGER NOT NULL REFERENCES units(place), arm TEXT NOT NULL,
   point TEXT NOT NULL, layer INTEGER NOT NULL, massive_count INTEGER NOT NULL,
   ratio REAL, max REAL, top_dim INTEGER, top_dim_share REAL,
   low_frequency_share REAL, no_rope INTEGER NOT NULL, norms TEXT,
-  norms_data BLOB, PRIMARY KEY (key, arm, point, layer)) STRICT, WITHOUT ROWID;
+  norms_data BLOB, PRIMARY KEY (unit, arm, point, layer)) STRICT, WITHOUT ROWID;
 CREATE TABLE comparisons (
-  key TEXT NOT NULL REFERENCES units(key), arm TEXT NOT NULL, mean_kl REAL,
-  top1_flips INTEGER NOT NULL, mean_logprob REAL,
-  PRIMARY KEY (key, arm)) STRICT, WITHOUT ROWID;
+  unit INTEGER NOT NULL REFERENCES units(place), arm TEXT NOT NULL,
+  mean_kl REAL, top1_flips INTEGER NOT NULL, mean_logprob REAL,
+  PRIMARY KEY (unit, arm)) STRICT, WITHOUT ROWID;
 """
 
 
@@ -165,9 +165,9 @@ class Store:
         return spec.from_values(values, place)
 
     def planned(self) -> bool:
-        return self._one("SELECT count(*) FROM meta WHERE key = 'planned'") == 1
+        return self._meta("planned") == "1"
 
-    def plan(self, models: dict[str, dict], units: list[Unit],
+    def plan(self, models: dict[str, dict[str, Any]], units: list[Unit],
              about: dict[str, str]) -> None:
         """Writes all units and models at once. `about`: versions and the like,
         for the report."""
@@ -177,14 +177,14 @@ class Store:
                 [(name, json.dumps(info)) for name, info in models.items()])
             self._db.executemany(
                 "INSERT INTO units VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [(unit.key, place, unit.model, unit.task, unit.item.id,
+                [(place, unit.key, unit.model, unit.task, unit.item.id,
                   unit.seed, _content(unit))
                  for place, unit in enumerate(units)])
             self._db.executemany("INSERT INTO meta VALUES (?, ?)", [
                 *(("about." + key, value) for key, value in about.items()),
                 ("planned", "1")])
 
-    def models(self) -> dict[str, dict]:
+    def models(self) -> dict[str, dict[str, Any]]:
         """What the server said of each model."""
         return {name: self._json(text, f"model {name}") for name, text
                 in self._rows("SELECT name, info FROM models ORDER BY name")}
@@ -195,8 +195,8 @@ class Store:
 
     def units(self, *, pending: bool = False) -> Iterator[Unit]:
         """The units in their order; those without a result only."""
-        where = ("WHERE NOT EXISTS (SELECT 1 FROM results WHERE results.key = "
-                 "units.key)" if pending else "")
+        where = ("WHERE place NOT IN (SELECT unit FROM results)" if pending
+                 else "")
         for key, model, task, item, seed, data in self._rows(
                 "SELECT key, model, task, item, seed, content FROM units "
                 f"{where} ORDER BY place"):
@@ -222,6 +222,8 @@ class Store:
         # Manifests of a task are nearly equal: the first one is the others'
         # dictionary.
         dictionary = f"{unit.model}/{unit.task}"
+        place = next(self._rows("SELECT place FROM units WHERE key = ?",
+                                unit.key))[0]
         text = json.dumps(outcome.manifest, sort_keys=True,
                           separators=(",", ":")).encode()
         with self._transaction():
@@ -233,13 +235,13 @@ class Store:
             packer = zlib.compressobj(9, zdict=words)
             packed = packer.compress(text) + packer.flush()
             self._db.execute("INSERT INTO results VALUES (?, ?, ?, ?, ?)", (
-                unit.key, outcome.seconds, outcome.prompt_tokens, dictionary,
+                place, outcome.seconds, outcome.prompt_tokens, dictionary,
                 packed))
-            self._insert("answers", unit.key, outcome.answers)
-            self._insert("comparisons", unit.key, outcome.comparisons)
+            self._insert("answers", place, outcome.answers)
+            self._insert("comparisons", place, outcome.comparisons)
             self._db.executemany(
                 "INSERT INTO layers VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                [(unit.key, row.arm, row.point, row.layer, row.massive_count,
+                [(place, row.arm, row.point, row.layer, row.massive_count,
                   row.ratio, row.max, row.top_dim, row.top_dim_share,
                   row.low_frequency_share, int(row.no_rope),
                   json.dumps(row.norms[0]) if row.norms else None,
@@ -247,9 +249,10 @@ class Store:
                  for row in outcome.layers])
         self._dictionaries[dictionary] = words
 
-    def _insert(self, table: str, key: str, rows: list) -> None:
+    def _insert(self, table: str, place: int,
+                rows: Sequence[Answer | ComparisonRow]) -> None:
         for row in rows:
-            values = (key, *dataclasses.astuple(row))
+            values = (place, *dataclasses.astuple(row))
             marks = ", ".join("?" * len(values))
             self._db.execute(f"INSERT INTO {table} VALUES ({marks})", values)
 
@@ -265,42 +268,43 @@ class Store:
     def manifest(self, key: str) -> dict[str, Any]:
         """The manifest of a unit's analysis, as JSON. StudyError: the unit has
         no result."""
-        row = next(self._rows("SELECT dictionary, manifest FROM results WHERE "
-                              "key = ?", key), None)
+        row = next(self._rows("SELECT dictionary, manifest FROM results JOIN "
+                              "units ON unit = place WHERE key = ?", key), None)
         if row is None:
             raise StudyError(f"{self.path}: unit {excerpt(key)} has no result")
         text = _unpacked(row[1], self._dictionary(row[0]), self.path)
-        return self._json(text, f"the manifest of {excerpt(key)}")
+        found: dict[str, Any] = self._json(
+            text, f"the manifest of {excerpt(key)}")
+        return found
 
     def answers(self) -> Iterator[tuple[str, Answer]]:
         """(unit's key, answer), by unit and arm."""
-        for key, *values in self._rows(
-                "SELECT answers.* FROM answers JOIN units USING (key) "
+        for key, _, *values in self._rows(
+                "SELECT key, answers.* FROM answers JOIN units ON unit = place "
                 "ORDER BY place, arm"):
             yield key, Answer(*values)
 
     def comparisons(self) -> Iterator[tuple[str, ComparisonRow]]:
-        for key, *values in self._rows(
-                "SELECT comparisons.* FROM comparisons JOIN units USING (key) "
-                "ORDER BY place, arm"):
+        for key, _, *values in self._rows(
+                "SELECT key, comparisons.* FROM comparisons JOIN units ON unit "
+                "= place ORDER BY place, arm"):
             yield key, ComparisonRow(*values)
 
     def layers(self) -> Iterator[tuple[str, LayerRow]]:
         """(unit's key, statistics of a layer); norms only where kept."""
-        for key, *values, shape, data in self._rows(
-                "SELECT layers.* FROM layers JOIN units USING (key) "
+        for key, _, *values, no_rope, shape, data in self._rows(
+                "SELECT key, layers.* FROM layers JOIN units ON unit = place "
                 "ORDER BY place, arm, point, layer"):
             norms = None
             if shape is not None:
                 norms = (tuple(self._json(shape, "a shape")),
                          _unpacked(data, None, self.path))
-            *values, no_rope = values
-            yield key, LayerRow(*values, bool(no_rope), norms)
+            yield key, LayerRow(*[*values, bool(no_rope), norms])
 
     def results(self) -> Iterator[tuple[str, float, int]]:
         """(unit's key, seconds, prompt tokens)."""
-        yield from self._rows("SELECT results.key, seconds, prompt_tokens FROM "
-                              "results JOIN units USING (key) ORDER BY place")
+        yield from self._rows("SELECT key, seconds, prompt_tokens FROM results "
+                              "JOIN units ON unit = place ORDER BY place")
 
     def close(self) -> None:
         """Ends WAL mode as far as no other process has the file open, so that
@@ -317,7 +321,7 @@ class Store:
 
     # ------------------------------------------------------------- SQLite
 
-    def _rows(self, statement: str, *values: object) -> Iterator[tuple]:
+    def _rows(self, statement: str, *values: object) -> Iterator[Any]:
         with _sentences(self.path):
             yield from self._db.execute(statement, values)
 

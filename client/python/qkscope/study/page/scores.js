@@ -13,11 +13,12 @@ function startScores() {
     const rows = data.scores.filter(s => s.scorer === scorer.value
       && (!model.value || s.model === model.value));
     drawBars(rows);
-    table("scores-table", ["model", "task", "arm", "right", "95 % (Wilson)",
+    table("scores-table", ["model", "task", "arm", "right", "95 % (Wilson)", "",
       "no verdict", "says what is true of the world", "perplexity",
       "of the answer alone", "distinct-2", "tokens"], rows.map(s => [
       s.model, s.task, s.arm, number(`${percent(s.share)} of ${s.items}`),
       number(`${percent(s.low)} to ${percent(s.high)}`),
+      s.like_guessing ? "as guessing" : "",
       number(percent(s.unread)),
       number(s.world === null ? "–" : percent(s.world)),
       number(shown(s.perplexity)), number(shown(s.perplexity_alone)),

@@ -26,30 +26,33 @@ class Task:
     make: Callable[..., list[Item]]
     options: dict[str, type]  # what a study may set besides count and seed
     needs_data: bool = False
+    chance: float | None = None  # what guessing gets right
     summary: str = ""
 
 
 def _fact_task(name: str) -> Task:
     return Task(name, "yes_no", "parametric",
-                lambda **options: facts.make(name, **options), {},
+                lambda **options: facts.make(name, **options), {}, chance=0.5,
                 summary=f"yes/no questions about {name}, half of them true")
 
 
 _ALL = [
     Task("city", "yes_no", "parametric", cities.city, {"min_population": int},
-         summary="is this city in that country; half true"),
+         chance=0.5, summary="is this city in that country; half true"),
     *(_fact_task(name) for name in facts.NAMES),
     Task("aqua", "choice", "contextual", files.aqua, {}, needs_data=True,
+         chance=0.2,
          summary="AQuA-RAT, questions of algebra with five options"),
     Task("gsm8k", "number", "contextual", files.gsm8k, {}, needs_data=True,
          summary="GSM8K, word problems whose answer is a number"),
     Task("imdb", "sentiment", "contextual", files.imdb, {"order": str},
-         needs_data=True, summary="IMDB, positive or negative reviews"),
+         needs_data=True, chance=0.5,
+         summary="IMDB, positive or negative reviews"),
     Task("passkey", "passkey", "contextual", generated.passkey,
          {"lengths": list, "positions": list},
          summary="a number hidden in filler; lengths are in words"),
     Task("knowledge_conflict", "yes_no", "contextual", cities.conflict,
-         {"variant": str, "min_population": int},
+         {"variant": str, "min_population": int}, chance=0.5,
          summary="city questions after a false statement in the context"),
     Task("texts", "none", "none", generated.texts, {},
          summary="short passages to look at; nothing is scored"),

@@ -14,7 +14,8 @@ HINT = ("There is a passkey hidden in this text. Find it and remember it.")
 MAX_WORDS = 1_000_000
 
 
-def _numbers(name: str, values: object, low: float, high: float) -> list:
+def _numbers(name: str, values: object, low: float, high: float
+             ) -> list[float]:
     if not isinstance(values, list) or not values or not all(
             isinstance(v, (int, float)) and not isinstance(v, bool)
             and low <= v <= high for v in values):
@@ -29,8 +30,8 @@ def _filler(words: int) -> list[str]:
     return (one * (words // len(one) + 1))[:words]
 
 
-def passkey(*, count: int, seed: int, lengths: list | None = None,
-            positions: list | None = None) -> list[Item]:
+def passkey(*, count: int, seed: int, lengths: list[float] | None = None,
+            positions: list[float] | None = None) -> list[Item]:
     """A key of five digits, told once in `length` words of filler, at
     `position` of them (0: the beginning, 1: the end). Lengths and positions are
     taken in turn. The key depends on the seed, the length and the position."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,14 +31,14 @@ def below(generator: random.Random, n: int) -> int:
     return int(generator.random() * n)
 
 
-def ordered(generator: random.Random, values: list) -> list:
+def ordered(generator: random.Random, values: list[T]) -> list[T]:
     """A random order of the values."""
     return [value for _, _, value in sorted(
         (generator.random(), i, value) for i, value in enumerate(values))]
 
 
-def balanced(generator: random.Random, true: list[Item], false: list[Item],
-             count: int) -> list[Item]:
+def balanced(generator: random.Random, true: list[T], false: list[T],
+             count: int) -> list[T]:
     """Half true, half false (one more true if count is odd), in random
     order."""
     chosen = true[:(count + 1) // 2] + false[:count // 2]
