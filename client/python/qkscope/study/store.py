@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from qkscope.study import spec
+from qkscope.study import schema, spec
 from qkscope.study.errors import StudyError, excerpt
 from qkscope.study.records import (Answer, ComparisonRow, LayerRow, Outcome,
                                    Unit)
@@ -30,38 +30,6 @@ FORMAT = "qkscope study results"
 VERSION = 1
 _APPLICATION_ID = 0x716B7374  # "qkst", as the database's application_id
 _MAX_MANIFEST = 64 << 20
-
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT,
-  WITHOUT ROWID;
-CREATE TABLE models (name TEXT PRIMARY KEY, info TEXT NOT NULL) STRICT,
-  WITHOUT ROWID;
-CREATE TABLE units (
-  place INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, model TEXT NOT NULL,
-  task TEXT NOT NULL, item TEXT NOT NULL, seed INTEGER NOT NULL,
-  content BLOB NOT NULL) STRICT;
-CREATE TABLE dictionaries (id TEXT PRIMARY KEY, data BLOB NOT NULL) STRICT,
-  WITHOUT ROWID;
-CREATE TABLE results (
-  unit INTEGER PRIMARY KEY REFERENCES units(place), seconds REAL NOT NULL,
-  prompt_tokens INTEGER NOT NULL, dictionary TEXT NOT NULL,
-  manifest BLOB NOT NULL) STRICT;
-CREATE TABLE answers (
-  unit INTEGER NOT NULL REFERENCES units(place), arm TEXT NOT NULL,
-  text TEXT NOT NULL, tokens INTEGER NOT NULL, stop_reason TEXT NOT NULL,
-  mean_logprob REAL, alone_mean_logprob REAL, non_finite INTEGER NOT NULL,
-  PRIMARY KEY (unit, arm)) STRICT, WITHOUT ROWID;
-CREATE TABLE layers (
-  unit INTEGER NOT NULL REFERENCES units(place), arm TEXT NOT NULL,
-  point TEXT NOT NULL, layer INTEGER NOT NULL, massive_count INTEGER NOT NULL,
-  ratio REAL, max REAL, top_dim INTEGER, top_dim_share REAL,
-  low_frequency_share REAL, no_rope INTEGER NOT NULL, norms TEXT,
-  norms_data BLOB, PRIMARY KEY (unit, arm, point, layer)) STRICT, WITHOUT ROWID;
-CREATE TABLE comparisons (
-  unit INTEGER NOT NULL REFERENCES units(place), arm TEXT NOT NULL,
-  mean_kl REAL, top1_flips INTEGER NOT NULL, mean_logprob REAL,
-  PRIMARY KEY (unit, arm)) STRICT, WITHOUT ROWID;
-"""
 
 
 class Store:
@@ -98,7 +66,7 @@ class Store:
             connection.execute("PRAGMA journal_mode = WAL")
             with connection:
                 connection.execute("BEGIN IMMEDIATE")
-                for statement in _SCHEMA.split(";"):
+                for statement in schema.TABLES.split(";"):
                     connection.execute(statement)
                 connection.execute(
                     f"PRAGMA application_id = {_APPLICATION_ID}")
@@ -127,9 +95,9 @@ class Store:
             raise StudyError(f"{self.path} is a database, but not a file of "
                              "results of qkscope.study")
         with contextlib.closing(sqlite3.connect(":memory:")) as right:
-            right.executescript(_SCHEMA)
-            schema = "SELECT type, name, sql FROM sqlite_master ORDER BY name"
-            if list(self._rows(schema)) != list(right.execute(schema)):
+            right.executescript(schema.TABLES)
+            names = "SELECT type, name, sql FROM sqlite_master ORDER BY name"
+            if list(self._rows(names)) != list(right.execute(names)):
                 raise StudyError(f"{self.path} has other tables than results of "
                                  "this package")
         if self._one("PRAGMA quick_check(1)") != "ok":
@@ -240,13 +208,16 @@ class Store:
             self._insert("answers", place, outcome.answers)
             self._insert("comparisons", place, outcome.comparisons)
             self._db.executemany(
-                "INSERT INTO layers VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                "INSERT INTO layers VALUES (?,?,?,?,?,?,?,?,?,?,?)",
                 [(place, row.arm, row.point, row.layer, row.massive_count,
                   row.ratio, row.max, row.top_dim, row.top_dim_share,
-                  row.low_frequency_share, int(row.no_rope),
-                  json.dumps(row.norms[0]) if row.norms else None,
-                  zlib.compress(row.norms[1], 9) if row.norms else None)
+                  row.low_frequency_share, int(row.no_rope))
                  for row in outcome.layers])
+            self._db.executemany(
+                "INSERT INTO norms VALUES (?,?,?,?,?,?)",
+                [(place, row.arm, row.point, row.layer, json.dumps(row.norms[0]),
+                  zlib.compress(row.norms[1], 9))
+                 for row in outcome.layers if row.norms])
         self._dictionaries[dictionary] = words
 
     def _insert(self, table: str, place: int,
@@ -293,7 +264,8 @@ class Store:
     def layers(self) -> Iterator[tuple[str, LayerRow]]:
         """(unit's key, statistics of a layer); norms only where kept."""
         for key, _, *values, no_rope, shape, data in self._rows(
-                "SELECT key, layers.* FROM layers JOIN units ON unit = place "
+                "SELECT key, layers.*, shape, data FROM layers JOIN units ON "
+                "unit = place LEFT JOIN norms USING (unit, arm, point, layer) "
                 "ORDER BY place, arm, point, layer"):
             norms = None
             if shape is not None:
