@@ -3,7 +3,8 @@
 #   docker build -t qkscope:0.1.0 .             from source, for the CPU
 #   docker build -t qkscope:0.1.0-cuda --target cuda --build-arg QK_CUDA=ON \
 #       --build-arg BASE_IMAGE=IMAGE .          from source, for an NVIDIA GPU
-#   bash deploy/image_root.sh build/image build/release/bin/{qkscoped,qkctl}
+#   bash deploy/image_root.sh --sbom build/release build/image \
+#       build/release/bin/{qkscoped,qkctl}
 #   docker build -t qkscope:0.1.0 -f Dockerfile --target prebuilt build/image
 #                                               from programs that were built here
 #
@@ -55,9 +56,10 @@ RUN cmake --preset release -DQK_CUDA="${QK_CUDA}" -DQK_BUILD_TESTS=OFF \
       -DQK_BUILD_BENCH=OFF && \
     cmake --build --preset release --parallel "${JOBS}" \
       --target qkscoped qkctl && \
-    bash deploy/image_root.sh /image \
+    bash deploy/image_root.sh --sbom build/release /image \
       build/release/bin/qkscoped build/release/bin/qkctl && \
-    bash deploy/image_root.sh --over-base /image-over-base \
+    bash deploy/image_root.sh --over-base --sbom build/release \
+      /image-over-base \
       build/release/bin/qkscoped build/release/bin/qkctl
 
 FROM ${BASE_IMAGE} AS cuda

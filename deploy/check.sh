@@ -33,6 +33,12 @@ field() {
   sed -nE '1,20s/^# row: *//p' "$1" | awk -F ' *[|] *' -v n="$2" '{print $n}'
 }
 
+# The name of a row's file.
+name_of() {
+  local name=${1##*/}
+  printf '%s' "${name%_check.*}"
+}
+
 files=()
 left_out=()
 for file in tests/deploy/*_check.sh tests/deploy/*_check.py; do
@@ -41,7 +47,7 @@ for file in tests/deploy/*_check.sh tests/deploy/*_check.py; do
     echo "check.sh: $file does not say what row it is" >&2
     exit 2
   fi
-  name=$(basename "$file" | sed -E 's/_check\.(sh|py)$//')
+  name=$(name_of "$file")
   if ((${#chosen[@]} > 0)); then
     if [[ " ${chosen[*]} " == *" $name "* ]]; then
       files+=("$file")
@@ -86,7 +92,7 @@ bash tests/deploy/make_root.sh "$QK_ROOT_TAR"
 # Runs a row and writes its exit status and seconds to $work/NAME.result.
 run_row() {
   local file=$1 name began=$SECONDS status=0 row
-  name=$(basename "$file" | sed -E 's/_check\.(sh|py)$//')
+  name=$(name_of "$file")
   export QK_WORK=$work/$name
   mkdir "$QK_WORK"
   case $file in
@@ -128,34 +134,30 @@ print_table() {
   line RESULT ROW SECS COMMAND
   local file name status seconds result how
   for file in ${files[@]+"${files[@]}"}; do
-    name=$(basename "$file" | sed -E 's/_check\.(sh|py)$//')
+    name=$(name_of "$file")
     read -r status seconds <"$work/$name.result"
     how="really run"
     [[ "$(field "$file" 2)" == run ]] || how="schema only"
     case $status in
       0) result=$how ;;
       77) result="not run here" ;;
-      *) result=FAILED failed=1 ;;
+      *)
+        result=FAILED failed=1
+        # Above the table.
+        printf '\n== %s failed (%s). The end of its output:\n' "$name" \
+          "$status" >&2
+        tail -60 "$work/$name.log" >&2
+        ;;
     esac
     line "$result" "$(field "$file" 1)" "$seconds" "deploy/check.sh $name"
     [[ "$status" != 77 ]] || line "" "  $(tail -1 "$work/$name.log")" "" ""
   done
   for file in ${left_out[@]+"${left_out[@]}"}; do
-    name=$(basename "$file" | sed -E 's/_check\.(sh|py)$//')
+    name=$(name_of "$file")
     line "left out" "$(field "$file" 1)" "" "deploy/check.sh $name"
   done
 }
 print_table >"$work/table"
-# print_table ran in this shell, so `failed` is known here.
-if ((failed)); then
-  for file in "${files[@]}"; do
-    name=$(basename "$file" | sed -E 's/_check\.(sh|py)$//')
-    read -r status _ <"$work/$name.result"
-    [[ "$status" == 0 || "$status" == 77 ]] && continue
-    printf '\n== %s failed (%s). The end of its output:\n' "$name" "$status"
-    tail -60 "$work/$name.log"
-  done
-fi
 cat "$work/table"
 step "Done"
 exit "$failed"

@@ -3,6 +3,8 @@
 #
 #   image_root.sh FOLDER PROGRAM...             a whole root, for an empty image
 #   image_root.sh --over-base FOLDER PROGRAM... for an image that has a base
+#   image_root.sh --sbom BUILD ...              with an SBOM of programs that
+#                                               Ninja built in the folder BUILD
 #
 # A whole root has the programs in /usr/bin, the libraries that they load, glibc
 # with its loader, the authorities that Debian trusts, a user without rights
@@ -15,12 +17,20 @@
 set -euo pipefail
 
 whole=1
-if [[ "${1:-}" == --over-base ]]; then
-  whole=0
-  shift
-fi
+build=
+while [[ "${1:-}" == --* ]]; do
+  case $1 in
+    --over-base) whole=0 ;;
+    --sbom)
+      build=${2:-}
+      shift
+      ;;
+    *) set -- ;;
+  esac
+  shift || true
+done
 if (($# < 2)); then
-  echo "usage: image_root.sh [--over-base] FOLDER PROGRAM..." >&2
+  echo "usage: image_root.sh [--over-base] [--sbom BUILD] FOLDER PROGRAM..." >&2
   exit 2
 fi
 root=$1
@@ -108,6 +118,13 @@ done
 copy_libraries "$@"
 if ((whole)); then
   make_system
+fi
+if [[ -n "$build" ]]; then
+  docs=$root/usr/share/doc/qkscope
+  ((whole)) || docs=$root/opt/qkscope/doc/qkscope
+  mkdir -p "$docs"
+  python3 -B "$(dirname "$0")/make_sbom.py" --build "$build" \
+    "$root"/usr/bin/* >"$docs/qkscope.spdx.json"
 fi
 packages_of "$libraries" | { ((whole == 0)) || echo ca-certificates; cat; } |
   copy_papers

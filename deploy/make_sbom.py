@@ -1,14 +1,16 @@
 """Writes what qkscope's programs consist of as SPDX 2.3 JSON (an SBOM).
 
-    python3 deploy/make_sbom.py --bin build/release/bin > qkscope.spdx.json
+    python3 deploy/make_sbom.py --build build/release \
+        build/release/bin/qkscoped build/release/bin/qkctl > qkscope.spdx.json
 
-Shared libraries come from `ldd`, archives that were linked in from the build's
-own link commands (if the folder above --bin is one), and both become Debian
+Shared libraries come from `ldd`, archives that were linked in from the link
+commands of --build (a folder of CMake and Ninja), and both become Debian
 packages by dpkg: name, version, architecture, source, homepage, licences as
 their copyright files name them. A library that no package has (NVIDIA's CUDA
 runtime) is listed with its SHA-256. --python adds the packages of a requirements
 file as pip's metadata describe them. The same inputs give the same bytes if
-SOURCE_DATE_EPOCH is set.
+SOURCE_DATE_EPOCH is set. Images and Debian packages hold such a file of their
+own programs in /usr/share/doc.
 """
 
 import argparse
@@ -24,7 +26,6 @@ import subprocess
 import sys
 import uuid
 
-PROGRAMS = ("qkscoped", "qkctl")
 NOT_KNOWN = "NOASSERTION"
 # A licence that SPDX's grammar takes as an identifier.
 IDENTIFIER = re.compile(r"^[A-Za-z0-9][A-Za-z0-9.+-]*$")
@@ -43,8 +44,6 @@ def shared_libraries(program):
 
 def linked_archives(build, program):
     """Returns the system's archives in the program's link command."""
-    if not (build / "build.ninja").exists():
-        return set()
     commands = run("ninja", "-C", str(build), "-t", "commands",
                    f"bin/{program.name}")
     link = commands.strip().splitlines()[-1]
@@ -195,19 +194,20 @@ def requirements(file):
     return sorted(found)
 
 
-def make(folder, python):
+def make(programs, build, python):
     created = datetime.datetime.fromtimestamp(
         int(os.environ.get("SOURCE_DATE_EPOCH",
                            datetime.datetime.now().timestamp())),
         datetime.timezone.utc)
     packages, relations = {}, []
-    for name in PROGRAMS:
-        program = (folder / name).resolve()
+    for program in programs:
+        name = program.name
         version = run(program, "--version").split()[-1]
         packages[name] = program_package(program, version)
         files = {path: "DYNAMIC_LINK" for path in shared_libraries(program)}
-        files |= {path: "STATIC_LINK"
-                  for path in linked_archives(folder.parent, program)}
+        if build:
+            files |= {path: "STATIC_LINK"
+                      for path in linked_archives(build, program)}
         for file, how in sorted(files.items()):
             owner = package_of(file) or file.name
             if owner not in packages:
@@ -219,15 +219,15 @@ def make(folder, python):
         packages[f"pypi {name}"] = python_package(name)
         relations.append(("SPDXRef-DOCUMENT", "DESCRIBES",
                           packages[f"pypi {name}"]["SPDXID"]))
-    relations += [("SPDXRef-DOCUMENT", "DESCRIBES", packages[name]["SPDXID"])
-                  for name in PROGRAMS]
-    sums = "".join(packages[name]["checksums"][0]["checksumValue"]
-                   for name in PROGRAMS)
+    own = [packages[program.name] for program in programs]
+    relations += [("SPDXRef-DOCUMENT", "DESCRIBES", package["SPDXID"])
+                  for package in own]
+    sums = "".join(package["checksums"][0]["checksumValue"] for package in own)
     return {
         "spdxVersion": "SPDX-2.3",
         "dataLicense": "CC0-1.0",
         "SPDXID": "SPDXRef-DOCUMENT",
-        "name": "qkscope-" + packages["qkscoped"]["versionInfo"],
+        "name": "qkscope-" + own[0]["versionInfo"],
         "documentNamespace":
             f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_OID, sums)}",
         "creationInfo": {
@@ -244,13 +244,16 @@ def make(folder, python):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bin", type=pathlib.Path, required=True,
-                        help="folder with qkscoped and qkctl")
+    parser.add_argument("programs", type=pathlib.Path, nargs="+",
+                        metavar="PROGRAM", help="qkscoped or qkctl")
+    parser.add_argument("--build", type=pathlib.Path,
+                        help="the folder that Ninja built the programs in")
     parser.add_argument("--python", type=pathlib.Path,
                         help="a requirements file whose packages this Python "
                              "has")
     arguments = parser.parse_args()
-    json.dump(make(arguments.bin, arguments.python), sys.stdout, indent=1)
+    json.dump(make([program.resolve() for program in arguments.programs],
+                   arguments.build, arguments.python), sys.stdout, indent=1)
     print()
 
 

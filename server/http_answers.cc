@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/access/users.h"
+#include "server/calls/user_states.h"
 #include "server/observe/html.h"
 #include "server/observe/scrape.h"
 #include "server/observe/status_page.h"
@@ -29,14 +30,6 @@ Answer StatusAnswer(const HttpSources& sources, const User* viewer,
     page.documents.emplace_back(document.name);
   }
   return {200, RenderStatusPage(page), kHtmlContentType};
-}
-
-// `viewer`: nullptr: nobody.
-bool MaySeeUser(const Identity& identity, const User* viewer,
-                const std::string& alias) {
-  if (!identity.requires_credentials()) return true;
-  if (viewer == nullptr) return false;
-  return viewer->role == UserRole::kOperator || viewer->alias == alias;
 }
 
 }  // namespace

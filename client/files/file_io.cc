@@ -12,6 +12,7 @@
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "engine/base/write_file.h"
 
 namespace qk::client {
 namespace {
@@ -36,14 +37,9 @@ absl::Status FileError(const char* action, const std::string& path, int error) {
 }
 
 // Returns 0, or the errno of the first write that failed.
-int WriteAll(int fd, const std::vector<const std::string*>& parts) {
+int WriteParts(int fd, const std::vector<const std::string*>& parts) {
   for (const std::string* part : parts) {
-    for (size_t done = 0; done < part->size();) {
-      const ssize_t count = write(fd, part->data() + done, part->size() - done);
-      if (count < 0 && errno == EINTR) continue;
-      if (count < 0) return errno;
-      done += static_cast<size_t>(count);
-    }
+    if (!WriteAll(fd, *part)) return errno;
   }
   return 0;
 }
@@ -76,7 +72,7 @@ absl::Status WriteDevice(const std::string& path,
                          const std::vector<const std::string*>& parts) {
   const int fd = open(path.c_str(), O_WRONLY | O_CLOEXEC);
   if (fd < 0) return FileError("write", path, errno);
-  int error = WriteAll(fd, parts);
+  int error = WriteParts(fd, parts);
   if (close(fd) != 0 && error == 0) error = errno;
   return error == 0 ? absl::OkStatus() : FileError("write", path, error);
 }
@@ -148,7 +144,7 @@ absl::Status WriteFileAtomically(const std::string& path,
   const int fd = OpenNew(temporary, is_private ? 0600 : 0666);
   if (fd < 0) return FileError("write", path, errno);
   int error = is_private ? KeepAccess(target, fd) : 0;
-  if (error == 0) error = WriteAll(fd, parts);
+  if (error == 0) error = WriteParts(fd, parts);
   if (error == 0 && fsync(fd) != 0) error = errno;
   if (close(fd) != 0 && error == 0) error = errno;
   if (error == 0 && std::rename(temporary.c_str(), target.c_str()) != 0) {

@@ -34,6 +34,7 @@ struct CommandDescription {
 // What the process passes to its subcommand.
 struct Context {
   ClientOptions client = ClientOptions::FromEnvironment();
+  std::string version;  // of qkctl
   std::optional<double> timeout_s;
   std::optional<int32_t> retries;
   Cancellation cancellation;
@@ -99,6 +100,7 @@ extern const Command kAnalyzeManyCommand;
 extern const Command kBaselineCommand;
 extern const Command kCompareCommand;
 extern const Command kCompletionCommand;
+extern const Command kDoctorCommand;
 extern const Command kEstimateCommand;
 extern const Command kCancelCommand;
 extern const Command kModelCommand;

@@ -24,13 +24,13 @@ namespace qk::client {
 namespace {
 
 const Command* const kCommands[] = {
-    &kAnalyzeCommand,  &kAnalyzeManyCommand, &kBaselineCommand,
-    &kCancelCommand,   &kCompareCommand,     &kCompletionCommand,
-    &kEstimateCommand, &kGenerateCommand,    &kHealthCommand,
-    &kModelCommand,    &kModelsCommand,      &kQueueCommand,
-    &kReplayCommand,   &kResultCommand,      &kScoreCommand,
-    &kTokenizeCommand, &kTopCommand,         &kUsageCommand,
-    &kUserCommand};
+    &kAnalyzeCommand, &kAnalyzeManyCommand, &kBaselineCommand,
+    &kCancelCommand,  &kCompareCommand,     &kCompletionCommand,
+    &kDoctorCommand,  &kEstimateCommand,    &kGenerateCommand,
+    &kHealthCommand,  &kModelCommand,       &kModelsCommand,
+    &kQueueCommand,   &kReplayCommand,      &kResultCommand,
+    &kScoreCommand,   &kTokenizeCommand,    &kTopCommand,
+    &kUsageCommand,   &kUserCommand};
 
 std::string Help(const FlagSet& flags) {
   std::string help =
@@ -122,6 +122,7 @@ int main(int argc, char** argv) {
   }
   // Never deleted: the signal thread may use it until the process ends.
   auto* const context = new qk::client::Context();
+  context->version = QK_VERSION;
   context->commands = {std::begin(qk::client::kCommands),
                        std::end(qk::client::kCommands)};
   qk::client::CancelOnSignals(&context->cancellation);

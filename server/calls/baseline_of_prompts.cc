@@ -26,7 +26,7 @@ absl::Status BaselineOfPrompts::Save(ActivationMetrics* metrics) {
     return absl::FailedPreconditionError(
         "save_baseline: the prompts have no norms that are finite");
   }
-  return metrics->SaveBaseline(model_, std::move(patterns_));
+  return metrics->SaveBaseline(model_, std::move(patterns_)).status();
 }
 
 }  // namespace qk

@@ -62,14 +62,10 @@ grpc::ServerUnaryReactor* AdminService::SaveBaseline(
       [this](CallRecord* call, const pb::SaveBaselineRequest& request,
              pb::Baseline* out) -> absl::Status {
         QK_RETURN_IF_ERROR(CheckModel(request.model(), call));
-        QK_ASSIGN_OR_RETURN(const Loaded model,
+        QK_ASSIGN_OR_RETURN(const SavedBaseline saved,
                             activations_->SaveBaseline(request.model()));
-        const auto baseline = model->baseline();
-        if (baseline == nullptr) {
-          return absl::AbortedError("the baseline was removed meanwhile");
-        }
-        *out =
-            BaselineToProto(*model, *baseline, activations_->keeps_baselines());
+        *out = BaselineToProto(*saved.model, *saved.baseline,
+                               activations_->keeps_baselines());
         return absl::OkStatus();
       });
 }

@@ -54,13 +54,9 @@ StatusPage::Queue QueueOf(const RunParts& run) {
   StatusPage::Queue out;
   out.waiting = state.waiting_requests;
   out.running = state.running_requests;
-  out.limit = run.limits->max_queued_requests;
-  const absl::Time now = MonotonicNow();
-  for (const ListedRequest& listed : run.scheduler->List()) {
-    if (listed.running || listed.streaming) continue;
-    out.oldest = std::max(out.oldest.value_or(absl::ZeroDuration()),
-                          now - listed.submitted);
-  }
+  const SchedulerLoad load = run.scheduler->Load();
+  out.limit = load.queue_limit;
+  if (out.waiting > 0) out.oldest = load.oldest_wait;
   return out;
 }
 
@@ -73,17 +69,16 @@ Viewer ViewerOf(const Identity& identity, const User* viewer) {
 
 std::vector<StatusPage::UserRow> UsersOf(const ServerCore& core, Viewer viewer,
                                          const User* user) {
-  if (viewer == Viewer::kNobody) return {};
+  const Identity& identity = *core.call.identity;
   std::map<std::string, KeptAmount> kept;
   if (core.results.store != nullptr) kept = core.results.store->KeptByUser();
   std::vector<UserState> states = core.run.scheduler->Users();
-  if (viewer == Viewer::kUser) {
-    std::erase_if(states, [user](const UserState& state) {
-      return state.alias != user->alias;
-    });
-    if (states.empty()) states.push_back(NewState(*user));
-  } else {
-    AddOwners(kept, *core.call.identity, &states);
+  AddOwners(kept, identity, &states);
+  std::erase_if(states, [&](const UserState& state) {
+    return !MaySeeUser(identity, user, state.alias);
+  });
+  if (viewer == Viewer::kUser && states.empty()) {
+    states.push_back(NewState(*user));
   }
   std::vector<StatusPage::UserRow> out;
   out.reserve(states.size());

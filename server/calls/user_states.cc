@@ -4,6 +4,13 @@
 
 namespace qk {
 
+bool MaySeeUser(const Identity& identity, const User* viewer,
+                const std::string& alias) {
+  if (!identity.requires_credentials()) return true;
+  if (viewer == nullptr) return false;
+  return viewer->role == UserRole::kOperator || viewer->alias == alias;
+}
+
 UserState NewState(const User& user) {
   UserState out;
   out.alias = user.alias;

@@ -13,6 +13,12 @@
 
 namespace qk {
 
+// Whether a viewer of the metrics port may see a user: without credentials on
+// the server everybody, operators all, others themselves. `viewer`: nullptr:
+// nobody.
+bool MaySeeUser(const Identity& identity, const User* viewer,
+                const std::string& alias);
+
 // What is known of a user who has done nothing since the server started.
 UserState NewState(const User& user);
 

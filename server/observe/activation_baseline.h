@@ -60,6 +60,7 @@ class BaselineFolder {
 
  private:
   std::string PathOf(const std::string& model) const;
+  absl::Status Sync(const std::string& model) const;
 
   const std::string path_;
 };

@@ -9,16 +9,9 @@
 #include "engine/base/check.h"
 #include "server/common/text.h"
 #include "server/observe/activation_page.h"
+#include "server/observe/families.h"
 
 namespace qk {
-namespace {
-
-// Number of models that get their own label.
-constexpr size_t kMaxModels = 50;
-constexpr char kOther[] = "other";
-
-}  // namespace
-
 std::shared_ptr<ActivationTotals> ActivationMetrics::TotalsOf(
     const std::string& name) {
   const auto known = totals_.find(name);
@@ -85,18 +78,17 @@ std::vector<std::shared_ptr<ActivationModel>> ActivationMetrics::Models()
   return out;
 }
 
-absl::StatusOr<std::shared_ptr<ActivationModel>>
-ActivationMetrics::SaveBaseline(const std::string& name) {
+absl::StatusOr<SavedBaseline> ActivationMetrics::SaveBaseline(
+    const std::string& name) {
   const std::shared_ptr<ActivationModel> model = FindByName(name);
   if (model == nullptr) {
     return absl::NotFoundError(
         absl::StrCat("model '", Echo(name), "' is not loaded; see ListModels"));
   }
-  QK_RETURN_IF_ERROR(SaveBaseline(model, model->patterns()));
-  return model;
+  return SaveBaseline(model, model->patterns());
 }
 
-absl::Status ActivationMetrics::SaveBaseline(
+absl::StatusOr<SavedBaseline> ActivationMetrics::SaveBaseline(
     const std::shared_ptr<ActivationModel>& model, MeanPatterns patterns) {
   if (patterns.means().empty()) {
     return absl::FailedPreconditionError(absl::StrCat(
@@ -117,29 +109,32 @@ absl::Status ActivationMetrics::SaveBaseline(
                      "' was unloaded or replaced meanwhile; try again"));
   }
   if (folder_.keeps()) QK_RETURN_IF_ERROR(folder_.Write(*baseline));
-  model->SetBaseline(std::move(baseline));
-  return absl::OkStatus();
+  model->SetBaseline(baseline);
+  return SavedBaseline{model, std::move(baseline)};
 }
 
 absl::Status ActivationMetrics::RemoveBaseline(const std::string& name) {
   MutexLock lock(&baseline_mutex_);
-  absl::Status status = absl::NotFoundError(
-      absl::StrCat("model '", Echo(name), "' has no baseline"));
+  bool had_one = false;
   if (folder_.keeps()) {
-    const absl::Status removed = folder_.Remove(name);
-    if (!absl::IsNotFound(removed)) status = removed;
+    const absl::Status status = folder_.Remove(name);
     if (!status.ok() && !absl::IsNotFound(status)) return status;
+    had_one = status.ok();
   }
   const std::shared_ptr<ActivationModel> model = FindByName(name);
-  if (model == nullptr || model->baseline() == nullptr) return status;
-  model->SetBaseline(nullptr);
-  return absl::OkStatus();
+  if (model != nullptr && model->baseline() != nullptr) {
+    model->SetBaseline(nullptr);
+    had_one = true;
+  }
+  if (had_one) return absl::OkStatus();
+  return absl::NotFoundError(
+      absl::StrCat("model '", Echo(name), "' has no baseline"));
 }
 
 void ActivationMetrics::CountNonFinite(const ActivationModel& model,
                                        int64_t values) const {
   if (values > 0 && options_.on_non_finite != nullptr) {
-    options_.on_non_finite(model.totals().label(), values);
+    options_.on_non_finite(model.name(), values);
   }
 }
 

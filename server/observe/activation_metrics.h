@@ -25,6 +25,11 @@
 
 namespace qk {
 
+struct SavedBaseline {
+  std::shared_ptr<ActivationModel> model;
+  std::shared_ptr<const ActivationBaseline> baseline;
+};
+
 // Thread-safe.
 class ActivationMetrics {
  public:
@@ -75,10 +80,10 @@ class ActivationMetrics {
   // baseline. Errors: NOT_FOUND: it is not loaded; FAILED_PRECONDITION: it has
   // shown nothing, or is not the loaded one any more; those of writing the
   // file, after which nothing has changed.
-  absl::StatusOr<std::shared_ptr<ActivationModel>> SaveBaseline(
-      const std::string& name) ABSL_LOCKS_EXCLUDED(baseline_mutex_, mutex_);
-  absl::Status SaveBaseline(const std::shared_ptr<ActivationModel>& model,
-                            MeanPatterns patterns)
+  absl::StatusOr<SavedBaseline> SaveBaseline(const std::string& name)
+      ABSL_LOCKS_EXCLUDED(baseline_mutex_, mutex_);
+  absl::StatusOr<SavedBaseline> SaveBaseline(
+      const std::shared_ptr<ActivationModel>& model, MeanPatterns patterns)
       ABSL_LOCKS_EXCLUDED(baseline_mutex_, mutex_);
   // NOT_FOUND: there is none, in memory or in a file.
   absl::Status RemoveBaseline(const std::string& name)

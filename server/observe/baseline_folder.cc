@@ -12,6 +12,7 @@
 #include "engine/base/check.h"
 #include "engine/base/file_error.h"
 #include "engine/base/small_file.h"
+#include "engine/base/write_file.h"
 #include "server/common/delay_point.h"
 #include "server/observe/activation_baseline.h"
 
@@ -35,25 +36,6 @@ absl::Status Failed(const std::string& model, const char* what) {
   const int error = errno;
   return ErrnoStatus(error, absl::StrCat(model, kSuffix, ": cannot ", what,
                                          ": ", std::strerror(error)));
-}
-
-absl::Status WriteAll(int fd, absl::string_view content,
-                      const std::string& model) {
-  while (!content.empty()) {
-    const ssize_t n = write(fd, content.data(), content.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return Failed(model, "be written");
-    content.remove_prefix(static_cast<size_t>(n));
-  }
-  return absl::OkStatus();
-}
-
-// Makes a change of the folder's names last.
-absl::Status SyncFolder(const std::string& path, const std::string& model) {
-  const int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return Failed(model, "be synced");
-  const absl::Cleanup close_fd = [fd] { close(fd); };
-  return fsync(fd) == 0 ? absl::OkStatus() : Failed(model, "be synced");
 }
 
 }  // namespace
@@ -89,8 +71,9 @@ absl::Status BaselineFolder::Write(const ActivationBaseline& baseline) const {
   absl::Cleanup remove_part = [&part] { unlink(part.c_str()); };
   {
     const absl::Cleanup close_fd = [fd] { close(fd); };
-    QK_RETURN_IF_ERROR(
-        WriteAll(fd, SerializeBaseline(baseline), baseline.model));
+    if (!WriteAll(fd, SerializeBaseline(baseline))) {
+      return Failed(baseline.model, "be written");
+    }
     DelayPoint("baseline.sync");
     if (fsync(fd) != 0) return Failed(baseline.model, "be synced");
   }
@@ -99,7 +82,7 @@ absl::Status BaselineFolder::Write(const ActivationBaseline& baseline) const {
     return Failed(baseline.model, "be renamed");
   }
   std::move(remove_part).Cancel();
-  return SyncFolder(path_, baseline.model);
+  return Sync(baseline.model);
 }
 
 absl::StatusOr<ActivationBaseline> BaselineFolder::Read(
@@ -114,7 +97,11 @@ absl::StatusOr<ActivationBaseline> BaselineFolder::Read(
 
 absl::Status BaselineFolder::Remove(const std::string& model) const {
   if (unlink(PathOf(model).c_str()) != 0) return Failed(model, "be removed");
-  return SyncFolder(path_, model);
+  return Sync(model);
+}
+
+absl::Status BaselineFolder::Sync(const std::string& model) const {
+  return SyncFolder(path_) ? absl::OkStatus() : Failed(model, "be synced");
 }
 
 }  // namespace qk

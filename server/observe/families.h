@@ -3,6 +3,7 @@
 #ifndef QKSCOPE_SERVER_OBSERVE_FAMILIES_H_
 #define QKSCOPE_SERVER_OBSERVE_FAMILIES_H_
 
+#include <cstddef>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +18,8 @@ namespace qk {
 
 // The label of what has no series of its own.
 inline constexpr char kOther[] = "other";
+// Number of models that get their own label; the names that come first.
+inline constexpr size_t kMaxModels = 50;
 
 using CounterFamily = prometheus::Family<prometheus::Counter>;
 using HistogramFamily = prometheus::Family<prometheus::Histogram>;

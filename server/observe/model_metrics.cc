@@ -8,9 +8,6 @@ namespace {
 using prometheus::MetricFamily;
 using prometheus::MetricType;
 
-// Number of models that get their own label.
-constexpr size_t kMaxModels = 50;
-
 }  // namespace
 
 ModelMetrics::ModelMetrics(prometheus::Registry* registry)

@@ -83,9 +83,8 @@ void AppendActivations(const RecentModel& model, std::string* out) {
   absl::StrAppend(
       out, "<section class=\"wide\">\n<h2>Activations of ",
       HtmlText(model.model),
-      "</h2>\n<p class=\"note\">Massive values by layer ",
-      "(rows) in the last ", model.prompts.size(),
-      " prompts (columns), before any disruption of the layer. The newest is ",
+      "</h2>\n<p class=\"note\">Massive values by layer (rows) and arm of a ",
+      "prompt (columns), before any disruption of the layer. The newest is ",
       ShortDuration(MonotonicNow() - newest.at), " old.</p>\n",
       "<div class=\"maps\">\n");
   for (const auto& map : kMaps) {

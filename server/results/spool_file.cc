@@ -17,6 +17,7 @@
 #include "engine/base/crc32c.h"
 #include "engine/base/request_id.h"
 #include "engine/base/utf8.h"
+#include "engine/base/write_file.h"
 #include "server/common/delay_point.h"
 #include "server/common/retry_after.h"
 
@@ -222,12 +223,8 @@ absl::Status SpoolFile::Rename() {
     }
   }
   DelayPoint("spool.rename.after");
-  const int fd =
-      open(folder_->path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return folder_->Failed("open the directory");
-  const absl::Cleanup close_fd = [fd] { close(fd); };
-  return fsync(fd) == 0 ? absl::OkStatus()
-                        : folder_->Failed("sync the directory");
+  return SyncFolder(folder_->path()) ? absl::OkStatus()
+                                     : folder_->Failed("sync the directory");
 }
 
 absl::StatusOr<SpoolFile::Event> SpoolFile::Read(int64_t offset) const {

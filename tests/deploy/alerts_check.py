@@ -14,8 +14,8 @@ import datetime
 import hashlib
 import json
 import pathlib
+import shutil
 import signal
-import struct
 import subprocess
 import sys
 import urllib.parse
@@ -25,28 +25,13 @@ import alert_rules
 import programs
 import yaml
 from programs import fetch, free_port, wait_until
+from poisoned_model import poison
 
 HERE = pathlib.Path(__file__).resolve().parent
 TOKEN = "a-token-that-the-check-has-made"
 DOCS = "https://docs.example/qkscope"
 SCALE = 1 / 60
 TOKEN_IDS = "3,1,41,59,26,53,58"
-
-
-def poisoned_model(folder):
-    """Copies the tiny model with a NaN in a weight of the second layer's Q."""
-    folder.mkdir()
-    name = "model.layers.1.self_attn.q_proj.weight"
-    data = bytearray((programs.TINY_MODEL / "model.safetensors").read_bytes())
-    (length,) = struct.unpack_from("<Q", data)
-    tensor = json.loads(data[8:8 + length])[name]
-    assert tensor["dtype"] == "F32", tensor
-    struct.pack_into("<f", data, 8 + length + tensor["data_offsets"][0],
-                     float("nan"))
-    (folder / "model.safetensors").write_bytes(data)
-    (folder / "config.json").write_bytes(
-        (programs.TINY_MODEL / "config.json").read_bytes())
-    return folder
 
 
 def certificate(folder):
@@ -88,7 +73,9 @@ class AlertsCheck(programs.RealCase):
     def setUpClass(cls):
         cls.folder = programs.work_folder(cls)
         cert, key = certificate(cls.folder)
-        poisoned = poisoned_model(cls.folder / "poisoned")
+        poisoned = cls.folder / "poisoned"
+        shutil.copytree(programs.TINY_MODEL, poisoned)
+        poison(poisoned, "model.layers.1.self_attn.q_proj.weight")
         users = cls.folder / "users.conf"
         digest = hashlib.sha256(TOKEN.encode()).hexdigest()
         users.write_text(

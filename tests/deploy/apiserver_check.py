@@ -5,61 +5,45 @@ controllers and no nodes, so no pod runs."""
 
 import json
 import os
-import pathlib
-import socket
+import ssl
 import subprocess
-import tempfile
 import unittest
 import urllib.request
-import ssl
-import time
 
 import kubernetes_tools
+from programs import (PATIENCE_S, ROOT, Program, RealCase, end_on_sigterm,
+                      free_port, wait_until, work_folder)
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHART = ROOT / "deploy/helm/qkscope"
 VALUES = ROOT / "tests/deploy/helm/everything.yaml"
 SERVER = ROOT / "build/deploy/kube-apiserver"
-HANG_S = 120
 
 
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def openssl(*arguments):
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
-
-
-class ApiServerTest(unittest.TestCase):
+class ApiServerTest(RealCase):
     @classmethod
     def setUpClass(cls):
         subprocess.run(["bash", ROOT / "tests/deploy/make_apiserver.sh",
                         SERVER], check=True)
         cls.helm, cls.kubectl = kubernetes_tools.fetch()
-        cls.folder = pathlib.Path(cls.enterClassContext(
-            tempfile.TemporaryDirectory(dir=os.environ.get("QK_WORK"))))
-        etcd, peer, cls.port = free_ports(3)
-        cls.start("etcd", [
-            "etcd", "--data-dir", cls.folder / "etcd",
+        cls.folder = work_folder(cls)
+        etcd, peer, cls.port = free_port(), free_port(), free_port()
+        cls.start(
+            "etcd", "etcd", "--data-dir", cls.folder / "etcd",
             "--listen-client-urls", f"http://127.0.0.1:{etcd}",
             "--advertise-client-urls", f"http://127.0.0.1:{etcd}",
             "--listen-peer-urls", f"http://127.0.0.1:{peer}",
             "--initial-advertise-peer-urls", f"http://127.0.0.1:{peer}",
-            "--initial-cluster", f"default=http://127.0.0.1:{peer}"])
+            "--initial-cluster", f"default=http://127.0.0.1:{peer}")
         key = cls.folder / "sa.key"
-        openssl("genrsa", "-out", key, "2048")
-        openssl("rsa", "-in", key, "-pubout", "-out", cls.folder / "sa.pub")
+        for command in (["genrsa", "-out", key, "2048"],
+                        ["rsa", "-in", key, "-pubout", "-out",
+                         cls.folder / "sa.pub"]):
+            subprocess.run(["openssl", *command], check=True,
+                           capture_output=True)
         (cls.folder / "tokens.csv").write_text(
             'trial,admin,admin,"system:masters"\n')
-        cls.start("kube-apiserver", [
-            SERVER, f"--etcd-servers=http://127.0.0.1:{etcd}",
+        api_server = cls.start(
+            "kube-apiserver", SERVER, f"--etcd-servers=http://127.0.0.1:{etcd}",
             "--bind-address=127.0.0.1", f"--secure-port={cls.port}",
             f"--cert-dir={cls.folder}/certs",
             "--service-cluster-ip-range=10.0.0.0/24",
@@ -68,42 +52,30 @@ class ApiServerTest(unittest.TestCase):
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-signing-key-file={key}",
             f"--service-account-key-file={cls.folder}/sa.pub",
-            "--disable-admission-plugins=ServiceAccount"])
+            "--disable-admission-plugins=ServiceAccount")
         cls.environment = dict(
             os.environ, HOME=str(cls.folder), HELM_KUBETOKEN="trial",
             HELM_KUBEAPISERVER=f"https://127.0.0.1:{cls.port}",
             HELM_KUBEINSECURE_SKIP_TLS_VERIFY="true")
-        cls.wait_until_ready()
+        wait_until(cls.is_ready, api_server.log.read_text)
         cls.kube("create", "namespace", "lab")
 
     @classmethod
-    def start(cls, name, command):
-        log = open(cls.folder / f"{name}.log", "wb")
-        cls.addClassCleanup(log.close)
-        process = subprocess.Popen(command, stdout=log,
-                                   stderr=subprocess.STDOUT)
-        cls.addClassCleanup(process.wait)
-        cls.addClassCleanup(process.kill)
+    def start(cls, name, *command):
+        return cls.keep(Program(cls.folder, name, *command))
 
     @classmethod
-    def wait_until_ready(cls):
-        ends = time.monotonic() + HANG_S
+    def is_ready(cls):
         request = urllib.request.Request(
             f"https://127.0.0.1:{cls.port}/readyz",
             headers={"Authorization": "Bearer trial"})
-        while True:
-            try:
-                with urllib.request.urlopen(
-                        request, context=ssl._create_unverified_context(),
-                        timeout=5) as answer:
-                    if answer.read() == b"ok":
-                        return
-            except OSError:
-                pass
-            if time.monotonic() > ends:
-                raise AssertionError(
-                    (cls.folder / "kube-apiserver.log").read_text()[-2000:])
-            time.sleep(0.1)
+        try:
+            with urllib.request.urlopen(
+                    request, context=ssl._create_unverified_context(),
+                    timeout=PATIENCE_S) as answer:
+                return answer.read() == b"ok"
+        except OSError:
+            return False
 
     @classmethod
     def run_tool(cls, tool, arguments):
@@ -183,4 +155,5 @@ class ApiServerTest(unittest.TestCase):
 
 
 if __name__ == "__main__":
+    end_on_sigterm()
     unittest.main()

@@ -6,11 +6,10 @@ any data, with strange parameters, in a narrow window.
 
   consoles_check.py --pictures DIR    also saves the pictures of docs/pictures
 """
-# row: Prometheus consoles: pages, their numbers, pictures | run | quick | 75
+# row: Prometheus consoles: pages, their numbers, pictures | run | quick | 40
 
 import collections
 import concurrent.futures
-import html.parser
 import itertools
 import json
 import math
@@ -29,6 +28,7 @@ import urllib.request
 import browser
 import programs
 from programs import BIN, PATIENCE_S, fetch, free_port, wait_until
+from html_page import StrictPage
 
 CONSOLES = programs.ROOT / "deploy" / "prometheus" / "consoles"
 PAGES = ("index", "service", "activations", "model", "fleet")
@@ -44,34 +44,25 @@ PICTURES = (pathlib.Path(sys.argv.pop()) if sys.argv[1:2] == ["--pictures"]
             else None)
 
 
-class Page(html.parser.HTMLParser):
+class Page(StrictPage):
     """`tiles` and `tables` (heading -> rows by name -> column -> value), where a
     value is that of the element data if there is one; `cells` (caption -> x,
     layer -> class and count); `lines` (heading -> paths); `legends` (heading ->
     what follows)."""
 
-    VOID = {"meta", "link", "br"}
+    TEXT = {"h1", "h2", "h3", "dt", "dd", "td", "th", "title", "li"}
 
     def __init__(self, text):
-        super().__init__()
-        self.text = text
         self.tiles, self.tables, self.cells = {}, {}, {}
         self.lines, self.legends = {}, {}
-        self._open, self._words, self._exact = [], [], None
         self._heading = self._caption = self._term = self._use = None
+        self._exact = None
         self._head, self._row = [], []
-        self.feed(text)
-        self.close()
-        if self._open:
-            raise AssertionError(f"not closed: {self._open}")
+        super().__init__(text)
 
-    def handle_starttag(self, tag, attributes):
-        if tag in self.VOID:
-            return
-        values = dict(attributes)
-        self._open.append(tag)
-        if tag in ("h1", "h2", "h3", "dt", "dd", "td", "th", "title", "li"):
-            self._words, self._exact = [], None
+    def begin(self, tag, values):
+        if tag in self.TEXT:
+            self._exact = None
         if tag == "data":
             self._exact = float(values["value"])
         elif tag == "tr":
@@ -79,23 +70,10 @@ class Page(html.parser.HTMLParser):
         elif tag == "use":
             self._use = int(values["x"]), int(values["y"]), values["class"]
         elif tag == "path" and values.get("class", "").startswith("line s") \
-                and "g" in self._open:
+                and self.inside("g"):
             self.lines.setdefault(self._heading, []).append(values["d"])
 
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        if tag not in self.VOID:
-            self.handle_endtag(tag)
-
-    def handle_data(self, data):
-        self._words.append(data)
-
-    def handle_endtag(self, tag):
-        if tag in self.VOID:
-            return
-        if self._open.pop() != tag:
-            raise AssertionError(f"</{tag}> closes another element")
-        said = " ".join("".join(self._words).split())
+    def end(self, tag, values, said):
         value = said if self._exact is None else self._exact
         if tag == "h2":
             self._heading = said
@@ -106,23 +84,25 @@ class Page(html.parser.HTMLParser):
         elif tag == "dd":
             self.tiles[self._term] = value
         elif tag == "title" and self._use is not None:
-            x, layer, style = self._use
-            count = re.fullmatch(rf"layer {layer}, .*: (\S+)", said)[1]
-            cells = self.cells.setdefault(self._caption, {})
-            if (x, layer) in cells:
-                raise AssertionError(f"two cells at {x}, {layer}")
-            cells[x, layer] = style, float(count)
-            self._use = None
+            self._end_cell(said)
         elif tag in ("td", "th"):
             self._row.append(value)
+        elif tag == "tr" and self.inside("thead"):
+            self._head = self._row
         elif tag == "tr":
-            if "thead" in self._open:
-                self._head = self._row
-            else:
-                self.tables.setdefault(self._heading, {})[self._row[0]] = dict(
-                    zip(self._head, self._row))
+            self.tables.setdefault(self._heading, {})[self._row[0]] = dict(
+                zip(self._head, self._row))
         elif tag == "li" and self._heading:
             self.legends.setdefault(self._heading, []).append(said)
+
+    def _end_cell(self, said):
+        x, layer, style = self._use
+        count = re.fullmatch(rf"layer {layer}, .*: (\S+)", said)[1]
+        cells = self.cells.setdefault(self._caption, {})
+        if (x, layer) in cells:
+            raise AssertionError(f"two cells at {x}, {layer}")
+        cells[x, layer] = style, float(count)
+        self._use = None
 
 
 def points(path):
@@ -238,7 +218,7 @@ class ConsolesCheck(ConsolesCase):
                      "3,1,41,59,26")
             cls.call("bob", "generate", "--model", "smollm2", "--prompt",
                      prompt, "--max-new-tokens", 8)
-            cls.await_clock(2)
+            cls.await_clock(3)
         for _ in range(2):
             cls.call("bob", "generate", "--model", "smollm2", "--prompt", "x",
                      "--max-new-tokens", 100_000, expect=4)

@@ -24,6 +24,7 @@ import urllib.request
 
 import own_engine
 from own_engine import ROOT, require, wait_until
+from rows import sbom_faults
 
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 import proxy_floods  # noqa: E402
@@ -66,7 +67,11 @@ def build(engine, tag, *arguments, buildkit=True):
 
 def build_prebuilt(engine):
     """The image of QK_BIN's programs: with BuildKit, and without it."""
-    root = make_root(engine, name="root", programs=[BIN / "qkscoped", QKCTL])
+    root = make_root(engine, "--sbom", BIN.parent, name="root",
+                     programs=[BIN / "qkscoped", QKCTL])
+    faults = sbom_faults(root / "usr/share/doc/qkscope/qkscope.spdx.json",
+                         root / "usr/bin/qkscoped", root / "usr/bin/qkctl")
+    require(not faults, f"the image's SBOM: {faults}")
     for buildkit, tag in ((False, "qkscope:legacy"), (True, IMAGE)):
         build(engine, tag, "--file", ROOT / "Dockerfile", "--target",
               "prebuilt", root, buildkit=buildkit)

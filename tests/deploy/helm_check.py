@@ -192,7 +192,8 @@ class PodTest(unittest.TestCase):
         self.assertEqual(pod["runtimeClassName"], "nvidia")
         (container,) = pod["containers"]
         self.assertTrue(container["image"].endswith(":0.1.0-cuda"))
-        self.assertEqual(container["resources"]["limits"]["nvidia.com/gpu"], 1)
+        self.assertEqual(container["resources"]["limits"]["nvidia.com/gpu"],
+                         "1")
         self.assertEqual(large["spec"]["strategy"]["rollingUpdate"],
                          {"maxSurge": 0, "maxUnavailable": 1})
 

@@ -11,7 +11,7 @@ import unittest
 
 from machine import Machine, dependencies, make_packages, root_archive
 from programs import end_on_sigterm, wait_until, work_folder
-from rows import build_folder, need, need_root, run, step
+from rows import build_folder, need, need_root, run, sbom_faults, step
 
 UNIT = "qkscoped.service"
 CONFIG = "etc/qkscope/qkscoped.conf"
@@ -131,6 +131,11 @@ class PackageTest(PackageCase):
                             "--check-config", check=False)
         self.assertEqual(check.returncode, EX_CONFIG, check.stdout)
         self.assertIn("models: there are none", check.stdout)
+        for package, program in (("qkscope-server", "qkscoped"),
+                                 ("qkscope-client", "qkctl")):
+            self.assertEqual(sbom_faults(
+                self.root / "usr/share/doc" / package / "qkscope.spdx.json",
+                self.root / "usr/bin" / program), [])
         for page in ("man8/qkscoped.8", "man5/qkscoped.conf.5",
                      "man1/qkctl.1"):
             self.assertTrue(

@@ -5,7 +5,7 @@ the colours can be read and told apart, in the light and in the dark.
 
   pages_check.py --pictures DIR    also saves the pictures of docs/pictures
 """
-# row: The status page, seen in Chromium | run | quick | 25
+# row: The status page, seen in Chromium | run | quick | 10
 
 import json
 import os

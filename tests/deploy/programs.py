@@ -10,12 +10,16 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ["QK_BIN"])
+# The helpers of the end-to-end tests.
+os.environ.setdefault("QK_BIN_DIR", str(BIN))
+sys.path.append(str(ROOT / "tests" / "e2e"))
+
+from processes import wait_until  # rows import it from here
 TINY_MODEL = ROOT / "tests" / "goldens" / "tiny_llama_gqa"
 
 # Longer than anything here takes: a test that reaches it hangs.
@@ -25,18 +29,6 @@ PATIENCE_S = 300
 def end_on_sigterm():
     """SIGTERM ends the row as an exception does, so that cleanups run."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-
-
-def wait_until(done, what):
-    """Waits until `done` returns something true, and returns that. `what`, a
-    text or a call that makes one, says what hangs otherwise."""
-    until = time.monotonic() + PATIENCE_S
-    while not (result := done()):
-        if time.monotonic() > until:
-            raise AssertionError(
-                "hangs: " + (what if isinstance(what, str) else what()))
-        time.sleep(0.05)
-    return result
 
 
 def free_port():

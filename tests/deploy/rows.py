@@ -1,5 +1,7 @@
 """What the rows about installing and packages share, beside programs.py."""
 
+import hashlib
+import json
 import os
 import pathlib
 import shutil
@@ -35,6 +37,23 @@ def build_folder():
             not_run(f"QK_BIN is not in a build folder with the target "
                     f"`packaged`: there is no {part} beside it")
     return folder
+
+
+def sbom_faults(file, *programs):
+    """Returns what is wrong with an SBOM of exactly these programs: their
+    digests, which stripping changes, and a library that all of them load."""
+    packages = json.loads(file.read_text("utf-8"))["packages"]
+    own = {package["name"]: package["checksums"][0]["checksumValue"]
+           for package in packages
+           if package["SPDXID"].startswith("SPDXRef-program-")}
+    expected = {program.name: hashlib.sha256(program.read_bytes()).hexdigest()
+                for program in programs}
+    faults = []
+    if own != expected:
+        faults.append(f"programs {own}, expected {expected}")
+    if "libgrpc++1.51" not in [package["name"] for package in packages]:
+        faults.append("libgrpc++1.51 is not in it")
+    return faults
 
 
 def run(*command, **more):

@@ -21,8 +21,10 @@ BIN = pathlib.Path(os.environ["QK_BIN"])
 def make():
     environment = dict(os.environ, SOURCE_DATE_EPOCH="1700000000")
     return subprocess.run(
-        [sys.executable, "-B", ROOT / "deploy/make_sbom.py", "--bin", BIN,
-         "--python", ROOT / "tests/deploy/requirements.txt"],
+        [sys.executable, "-B", ROOT / "deploy/make_sbom.py",
+         "--build", BIN.parent,
+         "--python", ROOT / "tests/deploy/requirements.txt",
+         BIN / "qkscoped", BIN / "qkctl"],
         check=True, capture_output=True, text=True, env=environment).stdout
 
 

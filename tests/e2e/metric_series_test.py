@@ -15,7 +15,7 @@ import grpc
 
 import exposition
 from metrics_oracle import Oracle, analyze, closed_sets
-from processes import (PATIENCE_S, PATIENT, TINY_MODEL, Server, scratch_folder,
+from processes import (PATIENT, TINY_MODEL, Server, scratch_folder,
                        wait_until)
 from stubs import admin, analysis
 

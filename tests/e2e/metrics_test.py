@@ -17,7 +17,7 @@ import grpc
 import exposition
 from certificates import Authority, client_flags
 from metrics_oracle import Oracle, analyze, closed_sets, generate, ids
-from processes import (PATIENCE_S, PATIENT_KEEPALIVE, PATIENT_LIMITS,
+from processes import (PATIENT_KEEPALIVE, PATIENT_LIMITS,
                        TINY_MODEL, GatedServer, Server, open_files, qkctl,
                        resident_bytes, scratch_folder, threads, wait_until)
 from stubs import admin, analysis, spec

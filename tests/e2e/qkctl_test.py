@@ -1,6 +1,7 @@
 """Tests the real qkctl on a real server with a tiny model (no tokenizer)."""
 
 import json
+import tempfile
 import unittest
 
 import numpy as np
@@ -27,6 +28,28 @@ class QkctlTest(QkctlCase):
     def setUpClass(cls):
         cls.server = Server({"tiny": TINY_MODEL})
         cls.addClassCleanup(cls.server.stop)
+
+    # -------------------------------------------------------------- doctor
+
+    def test_doctor(self):
+        with tempfile.TemporaryDirectory() as spool:
+            server = Server({"tiny": TINY_MODEL}, f"--spool={spool}")
+            self.addCleanup(server.stop)
+            result = qkctl(server, "doctor", "--metrics",
+                           server.metrics_address)
+            self.assertEqual(result.returncode, 0, result.stdout)
+            for found in ("ok +metrics port +takes connections",
+                          "ok +self-test +16 tokens, 3 arms, ",
+                          "ok +spool +a detached analysis came back whole",
+                          "ok +kernels +.*matmul"):
+                self.assertRegex(result.stdout, found)
+            # It leaves no result behind.
+            self.assertEqual(json.loads(qkctl(server, "queue", "--json").stdout)
+                             .get("requests", []), [])
+            server.stop()
+            result = qkctl(server, "doctor")
+            self.assertEqual(result.returncode, 3)
+            self.assertRegex(result.stdout, "FAILED +server +UNAVAILABLE: ")
 
     # ------------------------------------------------------------- analyze
 

@@ -1,9 +1,9 @@
 """Reads the status page as a person does: sections, facts, tables, maps."""
 
-import html.parser
 import http.client
 import re
 
+from html_page import StrictPage
 from processes import PATIENCE_S
 
 # The colour of a count in a heat map: 0, 1, 2 to 3, 4 to 7, ..., 128 or more.
@@ -27,67 +27,41 @@ def get(server, path="/", token=None, method="GET"):
     return answer.status, dict(answer.getheaders()), text
 
 
-class Page(html.parser.HTMLParser):
+class Page(StrictPage):
     """`state`, `facts`, `tables` (heading -> rows by name -> column -> text),
     `maps` and `numbers` (model -> Q, K, V), `notes`, `links`."""
 
-    VOID = {"meta", "link", "br", "rect", "path", "circle"}
+    VOID = StrictPage.VOID | {"rect", "path", "circle"}
+    TEXT = {"h1", "h2", "dt", "dd", "td", "th", "p", "title", "figcaption"}
 
     def __init__(self, text):
-        super().__init__()
-        self.text = text
         self.title = self.state = None
         self.facts, self.tables, self.maps, self.numbers = {}, {}, {}, {}
         self.notes, self.links = [], []
-        self._open, self._words = [], []
-        self._heading = self._term = self._row = self._column = None
+        self._heading = self._term = None
         self._head, self._cells = [], []
         self._caption, self._shift = None, 0
-        self.feed(text)
-        self.close()
-        if self._open:
-            raise AssertionError(f"not closed: {self._open}")
+        super().__init__(text)
 
-    def handle_starttag(self, tag, attributes):
-        values = dict(attributes)
-        if tag in self.VOID:
-            if tag == "path" and "d" in values and self._caption:
-                self._draw(values)
-            return
-        self._open.append((tag, values.get("class", "")))
-        if tag == "g":
+    def begin(self, tag, values):
+        if tag == "path" and "d" in values and self._caption:
+            self._draw(values)
+        elif tag == "g":
             x = float(re.match(r"translate\((\d+)", values["transform"])[1])
             self._shift = round((x - 26) / 10)
-        if tag == "a":
+        elif tag == "a":
             self.links.append(values["href"])
-        if tag == "tr":
+        elif tag == "tr":
             self._cells = []
-        if tag in ("h1", "h2", "dt", "dd", "td", "th", "p", "title",
-                   "figcaption"):
-            self._words = []
 
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        if tag not in self.VOID:
-            self.handle_endtag(tag)
-
-    def handle_data(self, data):
-        self._words.append(data)
-
-    def handle_endtag(self, tag):
-        if tag in self.VOID:
-            return
-        opened, style = self._open.pop()
-        if opened != tag:
-            raise AssertionError(f"<{opened}> is closed by </{tag}>")
-        said = " ".join("".join(self._words).split())
+    def end(self, tag, values, said):
         if tag == "title":
             self.title = said
         elif tag == "h2":
             self._heading, self._caption = said, None
         elif tag == "figcaption":
             self._caption = said.split()[0]
-        elif tag == "p" and "state" in style:
+        elif tag == "p" and "state" in values.get("class", ""):
             self.state = said
         elif tag == "p":
             self.notes.append(said)
@@ -101,7 +75,7 @@ class Page(html.parser.HTMLParser):
             self._end_row()
 
     def _end_row(self):
-        if any(opened == "thead" for opened, _ in self._open):
+        if self.inside("thead"):
             self._head = self._cells
         elif self._head[0] == "Layer":
             self.numbers.setdefault(self._model(), []).append(self._cells)

@@ -73,7 +73,7 @@ class DockerfileTest(unittest.TestCase):
         self.assertEqual(rules[0], "*")
         for rule in rules[1:]:
             self.assertRegex(rule, r"^!(engine|proto|server|client)/$|"
-                             r"^![\w./]+\.(txt|json|sh)$|^!docs/\*\.md$|"
+                             r"^![\w./]+\.(txt|json|py|sh)$|^!docs/\*\.md$|"
                              r"^!LICENSE$")
         self.assertNotRegex(self.text, r"(?i)password|token|secret|--mount")
 

@@ -98,7 +98,7 @@ class AsyncLab:
     def _deadline(self, timeout: Optional[float]) -> Deadline:
         return Deadline(self._timeout if timeout is None else timeout)
 
-    async def _run(self, op: ops.Op, timeout: Optional[float]) -> Any:
+    async def run(self, op: ops.Op, timeout: Optional[float] = None) -> Any:
         """Makes the calls that an operation asks for, all to one server."""
         deadline = self._deadline(timeout)
         answer = endpoint = None
@@ -163,18 +163,19 @@ class AsyncLab:
     # -------------------------------------------------------------- analyses
 
     def stream(self, model: str, prompt: PromptLike, *,
-               timeout: Optional[float] = None,
+               keep: bool = True, timeout: Optional[float] = None,
                progress: ProgressLike = None, **spec: Any) -> AsyncRunStream:
         """Lab.stream."""
         return self._stream(analyze_request(model, prompt, **spec), "",
-                            timeout, progress)
+                            timeout, progress, keep)
 
     def _stream(self, request: Optional[analysis_pb2.AnalyzeRequest],
                 request_id: str, timeout: Optional[float],
-                progress: ProgressLike) -> AsyncRunStream:
+                progress: ProgressLike, keep: bool = True) -> AsyncRunStream:
         bar = run_progress(progress)
         session = AnalyzeSession(request, request_id=request_id,
-                                 retries=self._retries, on_event=bar.on_event)
+                                 retries=self._retries, keep_tensors=keep,
+                                 on_event=bar.on_event)
         return AsyncRunStream(session, bar.watch_async(
             self._tensors(session, self._deadline(timeout))))
 
@@ -244,7 +245,7 @@ class AsyncLab:
         """Lab.map; `call` is a coroutine function."""
         check_concurrency(concurrency)
         if call is None:
-            name = model or await self._run(ops.only_model(), None)
+            name = model or await self.run(ops.only_model(), None)
 
             def call(lab: "AsyncLab", prompt: Any) -> Awaitable[Run]:
                 return lab.analyze(name, prompt, **spec)
@@ -302,7 +303,7 @@ class AsyncLab:
                     priority: Optional[str] = None,
                     timeout: Optional[float] = None) -> list[ops.Score]:
         """Lab.score."""
-        result: list[ops.Score] = await self._run(ops.score(model, pairs, {
+        result: list[ops.Score] = await self.run(ops.score(model, pairs, {
             "arm": arm, "totals_only": totals_only, "priority": priority}),
             timeout)
         return result
@@ -310,7 +311,7 @@ class AsyncLab:
     async def tokenize(self, model: str, prompt: PromptLike, *,
                        timeout: Optional[float] = None) -> ops.Tokens:
         """Lab.tokenize."""
-        result: ops.Tokens = await self._run(ops.tokenize(model, prompt),
+        result: ops.Tokens = await self.run(ops.tokenize(model, prompt),
                                              timeout)
         return result
 
@@ -318,7 +319,7 @@ class AsyncLab:
                          keep_special: bool = False,
                          timeout: Optional[float] = None) -> str:
         """Lab.detokenize."""
-        result: str = await self._run(
+        result: str = await self.run(
             ops.detokenize(model, ids, keep_special), timeout)
         return result
 
@@ -326,7 +327,7 @@ class AsyncLab:
                        timeout: Optional[float] = None,
                        **spec: Any) -> ops.Estimate:
         """Lab.estimate."""
-        result: ops.Estimate = await self._run(
+        result: ops.Estimate = await self.run(
             ops.estimate(analyze_request(model, prompt, **spec)), timeout)
         return result
 
@@ -335,7 +336,7 @@ class AsyncLab:
     async def server_info(self, *, timeout: Optional[float] = None
                           ) -> analysis_pb2.ServerInfo:
         """Lab.server_info."""
-        result: analysis_pb2.ServerInfo = await self._run(
+        result: analysis_pb2.ServerInfo = await self.run(
             ops.unary("GetServerInfo", analysis_pb2.GetServerInfoRequest()),
             timeout)
         return result
@@ -343,14 +344,14 @@ class AsyncLab:
     async def models(self, *, timeout: Optional[float] = None
                      ) -> list[analysis_pb2.ModelInfo]:
         """Lab.models."""
-        result: list[analysis_pb2.ModelInfo] = await self._run(ops.models(),
+        result: list[analysis_pb2.ModelInfo] = await self.run(ops.models(),
                                                                timeout)
         return result
 
     async def model(self, model: str, *, timeout: Optional[float] = None
                     ) -> analysis_pb2.ModelInfo:
         """Lab.model."""
-        result: analysis_pb2.ModelInfo = await self._run(
+        result: analysis_pb2.ModelInfo = await self.run(
             ops.unary("GetModel", analysis_pb2.GetModelRequest(model=model)),
             timeout)
         return result
@@ -358,13 +359,13 @@ class AsyncLab:
     async def health(self, model: str = "", *,
                      timeout: Optional[float] = None) -> None:
         """Lab.health."""
-        await self._run(ops.health(model), timeout)
+        await self.run(ops.health(model), timeout)
 
     async def usage(self, all_users: bool = False, *,
                     timeout: Optional[float] = None
                     ) -> list[analysis_pb2.UserUsage]:
         """Lab.usage."""
-        result: list[analysis_pb2.UserUsage] = await self._run(
+        result: list[analysis_pb2.UserUsage] = await self.run(
             ops.usage(all_users), timeout)
         return result
 
@@ -372,12 +373,12 @@ class AsyncLab:
                     timeout: Optional[float] = None
                     ) -> list[analysis_pb2.ListedRequest]:
         """Lab.queue."""
-        result: list[analysis_pb2.ListedRequest] = await self._run(
+        result: list[analysis_pb2.ListedRequest] = await self.run(
             ops.queue(all_users), timeout)
         return result
 
     async def cancel(self, request_id: str, *,
                      timeout: Optional[float] = None) -> bool:
         """Lab.cancel."""
-        result: bool = await self._run(ops.cancel(request_id), timeout)
+        result: bool = await self.run(ops.cancel(request_id), timeout)
         return result

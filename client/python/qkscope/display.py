@@ -10,30 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from qkscope.run import ArmResult, Run
 
-_WIDTH, _HEIGHT = 90, 18
-
-
-def sparkline(values: Sequence[float], label: str = "") -> str:
-    """An inline SVG of the values as a line, from 0 to their maximum. Gaps
-    where they are not finite."""
-    finite = [value for value in values if math.isfinite(value)]
-    top = max([1e-9, *finite])
-    step = (_WIDTH - 4) / max(1, len(values) - 1)
-    path, pen = "", "M"
-    for i, value in enumerate(values):
-        if not math.isfinite(value):
-            pen = "M"
-            continue
-        y = _HEIGHT - 2 - (_HEIGHT - 4) * max(0.0, value) / top
-        path += f"{pen}{2 + i * step:.1f} {y:.1f}"
-        pen = "L"
-    if len(finite) == 1:
-        path += "h1"
-    return (f'<svg width="{_WIDTH}" height="{_HEIGHT}" role="img" '
-            f'aria-label="{html.escape(label)}" '
-            'style="vertical-align:middle">'
-            f'<title>{html.escape(label)}</title><path d="{path}" fill="none" '
-            'stroke="#0072b2" stroke-width="1.5"/></svg>')
+def _spark(values: Sequence[float], label: str) -> str:
+    from qkscope.plot.sparkline import sparkline  # only notebooks need it
+    return (f'<span title="{html.escape(label)}">'
+            f"{sparkline(values, width=90, height=18, low=0)}</span>")
 
 
 def _number(value: float, digits: int = 4) -> str:
@@ -50,7 +30,7 @@ def _cells(arm: ArmResult) -> list[str]:
             continue
         label = (f"{captured.label}: massive values by layer, "
                  f"{counts.sum()} in all, at most {counts.max()}")
-        cells.append(f"{sparkline(counts.tolist(), label)} {counts.sum()}")
+        cells.append(f"{_spark(counts.tolist(), label)} {counts.sum()}")
     return cells
 
 

@@ -113,7 +113,7 @@ class Lab:
     def _deadline(self, timeout: Optional[float]) -> Deadline:
         return Deadline(self._timeout if timeout is None else timeout)
 
-    def _run(self, op: ops.Op, timeout: Optional[float]) -> Any:
+    def run(self, op: ops.Op, timeout: Optional[float] = None) -> Any:
         """Makes the calls that an operation asks for, all to one server."""
         deadline = self._deadline(timeout)
         answer = endpoint = None
@@ -172,19 +172,21 @@ class Lab:
     # -------------------------------------------------------------- analyses
 
     def stream(self, model: str, prompt: PromptLike, *,
-               timeout: Optional[float] = None,
+               keep: bool = True, timeout: Optional[float] = None,
                progress: ProgressLike = None, **spec: Any) -> RunStream:
         """Starts an analysis; its layers come as they are computed. The
-        arguments are those of analyze."""
+        arguments are those of analyze. keep=False: the stream's result has no
+        tensors, for those too large to keep."""
         request = analyze_request(model, prompt, **spec)
-        return self._stream(request, "", timeout, progress)
+        return self._stream(request, "", timeout, progress, keep)
 
     def _stream(self, request: Optional[analysis_pb2.AnalyzeRequest],
                 request_id: str, timeout: Optional[float],
-                progress: ProgressLike) -> RunStream:
+                progress: ProgressLike, keep: bool = True) -> RunStream:
         bar = run_progress(progress)
         session = AnalyzeSession(request, request_id=request_id,
-                                 retries=self._retries, on_event=bar.on_event)
+                                 retries=self._retries, keep_tensors=keep,
+                                 on_event=bar.on_event)
         tensors = self._tensors(session, self._deadline(timeout))
         return RunStream(session, bar.watch(tensors))
 
@@ -262,7 +264,7 @@ class Lab:
         of the prompts, each with a value or an error. At most 2 x concurrency
         prompts are taken ahead of the one that is yielded."""
         if call is None:
-            name = model if model is not None else self._run(
+            name = model if model is not None else self.run(
                 ops.only_model(), None)
 
             def call(lab: "Lab", prompt: Any) -> Run:
@@ -296,7 +298,7 @@ class Lab:
               timeout: Optional[float] = None) -> list[ops.Score]:
         """Scores continuations given contexts: log-probabilities in nats. A
         pair is (context, continuation), each a prompt."""
-        result: list[ops.Score] = self._run(ops.score(model, pairs, {
+        result: list[ops.Score] = self.run(ops.score(model, pairs, {
             "arm": arm, "totals_only": totals_only, "priority": priority}),
             timeout)
         return result
@@ -304,14 +306,14 @@ class Lab:
     def tokenize(self, model: str, prompt: PromptLike, *,
                  timeout: Optional[float] = None) -> ops.Tokens:
         """The prompt's token ids, pieces and byte offsets."""
-        result: ops.Tokens = self._run(ops.tokenize(model, prompt), timeout)
+        result: ops.Tokens = self.run(ops.tokenize(model, prompt), timeout)
         return result
 
     def detokenize(self, model: str, ids: Iterable[int], *,
                    keep_special: bool = False,
                    timeout: Optional[float] = None) -> str:
         """The text of token ids."""
-        result: str = self._run(ops.detokenize(model, ids, keep_special),
+        result: str = self.run(ops.detokenize(model, ids, keep_special),
                                 timeout)
         return result
 
@@ -319,7 +321,7 @@ class Lab:
                  timeout: Optional[float] = None,
                  **spec: Any) -> ops.Estimate:
         """What analyze would need for the same arguments. Runs nothing."""
-        result: ops.Estimate = self._run(
+        result: ops.Estimate = self.run(
             ops.estimate(analyze_request(model, prompt, **spec)), timeout)
         return result
 
@@ -328,7 +330,7 @@ class Lab:
     def server_info(self, *, timeout: Optional[float] = None
                     ) -> analysis_pb2.ServerInfo:
         """Version, limits, backends, chat formats and presets (message)."""
-        result: analysis_pb2.ServerInfo = self._run(
+        result: analysis_pb2.ServerInfo = self.run(
             ops.unary("GetServerInfo", analysis_pb2.GetServerInfoRequest()),
             timeout)
         return result
@@ -336,13 +338,13 @@ class Lab:
     def models(self, *, timeout: Optional[float] = None
                ) -> list[analysis_pb2.ModelInfo]:
         """The server's models (messages), sorted by name."""
-        result: list[analysis_pb2.ModelInfo] = self._run(ops.models(), timeout)
+        result: list[analysis_pb2.ModelInfo] = self.run(ops.models(), timeout)
         return result
 
     def model(self, model: str, *, timeout: Optional[float] = None
               ) -> analysis_pb2.ModelInfo:
         """One model (message). NotFound: there is none of this name."""
-        result: analysis_pb2.ModelInfo = self._run(
+        result: analysis_pb2.ModelInfo = self.run(
             ops.unary("GetModel", analysis_pb2.GetModelRequest(model=model)),
             timeout)
         return result
@@ -351,14 +353,14 @@ class Lab:
                timeout: Optional[float] = None) -> None:
         """Returns if the server, or the model, serves. Unavailable: it does
         not; NotFound: there is no such model."""
-        self._run(ops.health(model), timeout)
+        self.run(ops.health(model), timeout)
 
     def usage(self, all_users: bool = False, *,
               timeout: Optional[float] = None
               ) -> list[analysis_pb2.UserUsage]:
         """Budget and use (messages), the caller's first. Operators may ask for
         all users."""
-        result: list[analysis_pb2.UserUsage] = self._run(
+        result: list[analysis_pb2.UserUsage] = self.run(
             ops.usage(all_users), timeout)
         return result
 
@@ -366,7 +368,7 @@ class Lab:
               timeout: Optional[float] = None
               ) -> list[analysis_pb2.ListedRequest]:
         """Requests that wait, run, or have results kept (messages)."""
-        result: list[analysis_pb2.ListedRequest] = self._run(
+        result: list[analysis_pb2.ListedRequest] = self.run(
             ops.queue(all_users), timeout)
         return result
 
@@ -374,5 +376,5 @@ class Lab:
                timeout: Optional[float] = None) -> bool:
         """Ends a request and deletes its kept result; returns whether it was
         running or waiting."""
-        result: bool = self._run(ops.cancel(request_id), timeout)
+        result: bool = self.run(ops.cancel(request_id), timeout)
         return result

@@ -92,8 +92,13 @@ void FakeService::Keep(const grpc::ServerContext& context, Call call) {
 grpc::Status FakeService::PlayFrom(
     grpc::ServerContext* context, int64_t from_seq,
     grpc::ServerWriter<v1::AnalyzeEvent>* writer) {
+  std::vector<v1::AnalyzeEvent> all = events;
+  if (!events_before.empty()) {
+    all = std::move(events_before.front());
+    events_before.pop_front();
+  }
   std::vector<v1::AnalyzeEvent> sent;
-  for (const v1::AnalyzeEvent& event : events) {
+  for (const v1::AnalyzeEvent& event : all) {
     if (event.seq() >= from_seq) sent.push_back(event);
   }
   if (answers.empty()) return Play(context, std::move(sent), writer);
@@ -139,11 +144,22 @@ grpc::Status FakeService::AnalyzeMany(
 grpc::Status FakeService::GetServerInfo(grpc::ServerContext*,
                                         const v1::GetServerInfoRequest*,
                                         v1::ServerInfo* response) {
+  response->set_version(version);
   response->set_replica(replica);
   v1::BackendInfo* backend = response->add_backends();
   backend->set_name("cpu");
   backend->set_device("a fake");
   backend->set_passed_over("cuda: no GPU");
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeService::GetUsage(grpc::ServerContext*,
+                                   const v1::GetUsageRequest*,
+                                   v1::GetUsageResponse* response) {
+  v1::UserUsage* user = response->add_users();
+  user->set_user("secretive");
+  user->set_device_ms(600);
+  user->set_device_ms_budget(1000);
   return grpc::Status::OK;
 }
 

@@ -27,6 +27,8 @@ class FakeService : public qkscope::v1::Analysis::Service {
   // call still runs.
   std::vector<qkscope::v1::AnalyzeEvent> events;
   grpc::Status status;
+  // What the first calls send in place of `events`, one entry each.
+  std::deque<std::vector<qkscope::v1::AnalyzeEvent>> events_before;
   // What the next calls of Analyze and GetResult do instead, one entry each:
   // they send so many events and end with this status.
   struct Answer {
@@ -44,6 +46,7 @@ class FakeService : public qkscope::v1::Analysis::Service {
   int models = 1;
   // ServerInfo.replica.
   std::string replica;
+  std::string version = "1.2.3";
 
   // What AnalyzeMany sends once it has read all prompts.
   std::vector<qkscope::v1::AnalyzeManyEvent> many_events;
@@ -84,6 +87,9 @@ class FakeService : public qkscope::v1::Analysis::Service {
   grpc::Status GetServerInfo(grpc::ServerContext* context,
                              const qkscope::v1::GetServerInfoRequest* request,
                              qkscope::v1::ServerInfo* response) override;
+  grpc::Status GetUsage(grpc::ServerContext* context,
+                        const qkscope::v1::GetUsageRequest* request,
+                        qkscope::v1::GetUsageResponse* response) override;
   grpc::Status ListModels(grpc::ServerContext* context,
                           const qkscope::v1::ListModelsRequest* request,
                           qkscope::v1::ListModelsResponse* response) override;

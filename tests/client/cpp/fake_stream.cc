@@ -15,10 +15,14 @@ constexpr v1::HookPoint kPoints[] = {v1::HOOK_ROT_Q, v1::HOOK_ROT_K,
                                      v1::HOOK_V};
 constexpr int kTokens = 3;
 
-std::string Payload(const FakeStreamOptions& options, v1::HookPoint point) {
-  std::vector<float> values(options.heads * options.head_dim,
-                            1.0f + options.shift);
-  if (point == v1::HOOK_ROT_Q) values[3] = 40.0f + options.shift;
+std::string Payload(const FakeStreamOptions& options, const std::string& arm,
+                    v1::HookPoint point) {
+  const auto of_arm = options.shift_of_arm.find(arm);
+  const float shift =
+      options.shift +
+      (of_arm == options.shift_of_arm.end() ? 0 : of_arm->second);
+  std::vector<float> values(options.heads * options.head_dim, 1.0f + shift);
+  if (point == v1::HOOK_ROT_Q) values[3] = 40.0f + shift;
   return std::string(reinterpret_cast<const char*>(values.data()),
                      values.size() * sizeof(float));
 }
@@ -39,7 +43,8 @@ v1::AnalyzeRequest Expanded(const FakeStreamOptions& options) {
   for (const std::string& name : options.arms) {
     v1::Arm* arm = request.add_arms();
     arm->set_name(name);
-    if (name != "clean") arm->add_disruptions()->mutable_top_k()->set_k(1);
+    if (options.clean_arms.count(name) > 0) continue;
+    arm->add_disruptions()->mutable_top_k()->set_k(1);
   }
   v1::Capture* capture = request.mutable_capture();
   for (const v1::HookPoint point : kPoints) capture->add_points(point);
@@ -86,7 +91,7 @@ class Builder {
 
   void AddLayer(const std::string& arm, int layer) {
     for (const v1::HookPoint point : kPoints) AddTensor(arm, layer, point);
-    if (arm == "clean") return;
+    if (options_.clean_arms.count(arm) > 0) return;
     v1::Applied* applied = Next()->mutable_applied();
     applied->set_arm(arm);
     applied->set_layer(layer);
@@ -95,7 +100,7 @@ class Builder {
 
   void AddTensor(const std::string& arm, int layer, v1::HookPoint point,
                  int image = -1) {
-    const std::string data = Payload(options_, point);
+    const std::string data = Payload(options_, arm, point);
     v1::Layer header;
     header.set_arm(arm);
     if (image >= 0) header.set_image(image);
@@ -148,15 +153,16 @@ class Builder {
     v1::Comparison* comparison = Next()->mutable_comparison();
     comparison->set_arm(arm);
     comparison->set_baseline(options_.arms[0]);
-    const bool baseline = arm == options_.arms[0];
+    const bool same =
+        arm == options_.arms[0] || options_.clean_arms.count(arm) > 0;
     for (int t = 0; t < kTokens; ++t) {
-      comparison->add_kl(baseline ? 0.0f : 0.5f);
-      comparison->add_top1_flip(!baseline);
+      comparison->add_kl(same ? 0.0f : 0.5f);
+      comparison->add_top1_flip(!same);
       comparison->add_token_logprob(t == 0 ? 0.0f : -2.0f);
     }
-    comparison->set_mean_kl(baseline ? 0.0f : 0.5f);
-    comparison->set_top1_flips(baseline ? 0 : kTokens);
-    comparison->set_mean_logprob(baseline ? -2.0f : -3.0f);
+    comparison->set_mean_kl(same ? 0.0f : 0.5f);
+    comparison->set_top1_flips(same ? 0 : kTokens);
+    comparison->set_mean_logprob(same ? -2.0f : -3.0f);
   }
 
   void AddFinished() {

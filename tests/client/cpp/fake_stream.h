@@ -2,6 +2,8 @@
 #ifndef QKSCOPE_TESTS_CLIENT_CPP_FAKE_STREAM_H_
 #define QKSCOPE_TESTS_CLIENT_CPP_FAKE_STREAM_H_
 
+#include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -11,6 +13,8 @@ namespace qk::client {
 
 struct FakeStreamOptions {
   std::vector<std::string> arms = {"clean", "top_k:1"};
+  // Arms that disrupt nothing.
+  std::set<std::string> clean_arms = {"clean"};
   int layers = 2;
   // Each image has one layer of a vision tower, before the text's layers.
   int images = 0;
@@ -19,6 +23,7 @@ struct FakeStreamOptions {
   size_t chunk_bytes = 1 << 20;
   // Added to every value, so that two runs differ.
   float shift = 0;
+  std::map<std::string, float> shift_of_arm;  // also added
   std::vector<std::string> kernel_ids = {"fake-kernel"};
   qkscope::v1::CaptureForm form = qkscope::v1::NORM_OVER_TOKENS;
 };

@@ -87,6 +87,8 @@ class Facts:
         self.lines_before = len(self.main.server.lines())
         self.cpu = cpu_seconds(self.main.server.process.pid)
         self.begun = self.scrape()
+        # Its first counts in the window must be those before the work.
+        self.prometheus.next_scrape("qkscope", self.second.instance)
 
     def _moments(self):
         def running():

@@ -7,7 +7,6 @@ import grpc
 
 from programs import wait_until
 
-import stack
 from stubs import admin, admin_grpc, analysis, analysis_grpc, spec
 
 PROMPTS = [

@@ -6,11 +6,8 @@ Everything listens on loopback, and ends with the block that started it.
 import contextlib
 import hashlib
 import json
-import os
 import secrets
 import shutil
-import struct
-import sys
 import time
 import urllib.error
 import urllib.parse
@@ -21,10 +18,8 @@ import yaml
 from programs import (ROOT, TINY_MODEL, Program, Server, fetch, free_port,
                       wait_until)
 
-os.environ.setdefault("QK_BIN_DIR", os.environ["QK_BIN"])
-sys.path.append(str(ROOT / "tests" / "e2e"))
-
-import certificates
+import certificates  # of the end-to-end tests
+from poisoned_model import poison
 
 CERTIFICATE_DAYS = 20
 BUFFERED_BYTES = 48 << 20
@@ -44,19 +39,6 @@ USERS = {
 }
 
 
-def poison(folder):
-    """Puts a NaN into the first of a safetensors file's tensors that is a
-    projection to V."""
-    file = folder / "model.safetensors"
-    content = bytearray(file.read_bytes())
-    length = struct.unpack_from("<Q", content)[0]
-    header = json.loads(content[8:8 + length])
-    name = min(name for name in header if name.endswith("v_proj.weight"))
-    at = 8 + length + header[name]["data_offsets"][0]
-    struct.pack_into("<f", content, at, float("nan"))
-    file.write_bytes(content)
-
-
 class MainServer:
     """A server with users, TLS, a spool and a large model, which can load
     "tiny", and "poisoned" with NaN in it. `tokens`: the users' tokens."""
@@ -71,7 +53,8 @@ class MainServer:
         self.certificate = pair.cert
         for name in ("tiny", "poisoned"):
             shutil.copytree(TINY_MODEL, folder / "models" / name)
-        poison(folder / "models" / "poisoned")
+        poison(folder / "models" / "poisoned",
+               "model.layers.0.self_attn.v_proj.weight")
         config = folder / "main.conf"
         config.write_text(self._config(folder, pair))
         token = self.operator_token = folder / "ops.token"

@@ -243,6 +243,24 @@ TEST(ActivationMetricsTest, AnotherThresholdCountsAsFive) {
             2);
 }
 
+TEST(ActivationMetricsTest, NonFiniteValuesAreToldByTheModelsName) {
+  std::string told;
+  ActivationMetrics::Options options;
+  options.on_non_finite = [&](const std::string& model, int64_t) {
+    told = model;
+  };
+  ActivationMetrics metrics(options);
+  // The last one's label is "other".
+  for (int i = 0; i <= 50; ++i) {
+    metrics.ModelLoaded(absl::StrCat("m", i), FakeModel(i), Config(1), "sha");
+  }
+  std::vector<float> norms = Norms(20);
+  norms[0] = std::numeric_limits<float>::quiet_NaN();
+  ActivationRun run(&metrics, Spec(FakeModel(50)), ActivationSource::kAnalyze);
+  run.Add(Frame(0, 0, HookPoint::kRotQ, norms));
+  EXPECT_EQ(told, "m50");
+}
+
 TEST(ActivationMetricsTest, ValuesThatAreNotFiniteSpoilNoSum) {
   int64_t told = 0;
   ActivationMetrics::Options options;

@@ -18,6 +18,15 @@ Helm's own merge would take false and 0 for nothing. */ -}}
 {{- toYaml $out -}}
 {{- end -}}
 
+{{- /* Amounts as text: older API servers refuse numbers in a server-side apply. */ -}}
+{{- define "qkscope.quantities" -}}
+{{- $out := dict -}}
+{{- range $name, $amount := . -}}
+{{- $_ := set $out $name (toString $amount) -}}
+{{- end -}}
+{{- toYaml $out -}}
+{{- end -}}
+
 {{- define "qkscope.selector" -}}
 app.kubernetes.io/name: qkscope
 app.kubernetes.io/instance: {{ .root.Release.Name }}
