@@ -196,7 +196,7 @@ def _report(parsed: argparse.Namespace) -> int:
 
 
 def _table(parsed: argparse.Namespace) -> int:
-    with Store.open(parsed.results) as store:
+    with Store.open(parsed.results) as store, store.understood():
         if parsed.csv:
             print(report.tables(store).get(parsed.csv, ""), end="")
             return 0

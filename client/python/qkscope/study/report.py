@@ -29,7 +29,7 @@ MAX_ANSWERS = 20_000  # items of all models and seeds; a page must stay usable
 def write_report(file: pathlib.Path, out: pathlib.Path) -> list[pathlib.Path]:
     """Writes report.html, the tables and the figures into the folder `out`;
     returns the paths. Files that are there are replaced once each is whole."""
-    with Store.open(file) as store:
+    with Store.open(file) as store, store.understood():
         written = [out / "report.html"]
         with replaced(written[0]) as path:
             path.write_text(page(store), "utf-8")

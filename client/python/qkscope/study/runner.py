@@ -34,12 +34,12 @@ def run_study(lab: Any, study: Study, out: pathlib.Path, *,
     if not study.models:
         study = with_all_models(lab, study)
     now = plan.model_infos(lab, study)
-    with Store.create_or_open(out, study) as store:
-        if not store.planned():
-            units = plan.make_units(study, now, data)
-            plan.check_arms(lab, study, units,
-                            Asker(study, now, lambda unit: False))
-            store.plan(now, units, plan.versions())
+    if not out.exists() or out.stat().st_size == 0:
+        units = plan.make_units(study, now, data)
+        plan.check_arms(lab, study, units,
+                        Asker(study, now, lambda unit: False))
+        Store.create(out, study, now, units, plan.versions())
+    with Store.resume(out, study) as store:
         plan.check_same_models(store.models(), now, out)
         _run_pending(lab, study, store, concurrency, progress)
 

@@ -3,7 +3,7 @@
 A unit is one prompt under all arms of the study. Its key is a digest of all that
 decides its result (the model's weights, the prompt, the arms, the sampling), so
 that a file never mixes results of different work. A file is made whole: the
-plan, all units, is written in one transaction before the first result.
+plan, all units, is in it before it takes its place.
 
 A file may come from somebody else. Opening one checks that it is a database, is
 whole, has this schema, and belongs to the study at hand.
@@ -20,8 +20,9 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from qkscope.errors import QkscopeError
 from qkscope.study import schema, spec
-from qkscope.study.errors import StudyError, excerpt
+from qkscope.study.errors import StudyError, excerpt, replaced
 from qkscope.study.records import (Answer, ComparisonRow, LayerRow, Outcome,
                                    Unit)
 from qkscope.study.tasks.item import Item
@@ -43,13 +44,29 @@ class Store:
         self._study: spec.Study | None = None
 
     @classmethod
-    def create_or_open(cls, path: pathlib.Path, study: spec.Study) -> Store:
-        """Makes the file, or goes on with one of the same study."""
-        if not path.exists() or path.stat().st_size == 0:
-            if not path.parent.is_dir():
-                raise StudyError(f"{path} cannot be made: there is no folder "
-                                 f"{path.parent}")
-            return cls._create(path, study)
+    def create(cls, path: pathlib.Path, study: spec.Study,
+               models: dict[str, dict[str, Any]], units: list[Unit],
+               about: dict[str, str]) -> None:
+        """Makes a file with the plan and no results. It takes its place once it
+        is whole. `about`: versions and the like, for the report."""
+        if not path.parent.is_dir():
+            raise StudyError(f"{path} cannot be made: there is no folder "
+                             f"{path.parent}")
+        with replaced(path) as new, _sentences(path):
+            new.unlink(missing_ok=True)
+            with contextlib.closing(_connect(new)) as database:
+                # Whatever ends the process, this file is made anew.
+                database.execute("PRAGMA journal_mode = MEMORY")
+                database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                database.execute("BEGIN")
+                for statement in schema.TABLES.split(";"):
+                    database.execute(statement)
+                _write_plan(database, study, models, units, about)
+                database.execute("COMMIT")
+
+    @classmethod
+    def resume(cls, path: pathlib.Path, study: spec.Study) -> Store:
+        """Opens the file of this study, to add results to it."""
         store = cls.open(path)
         if store.study.digest != study.digest:
             other = _difference(store.study, study)
@@ -57,23 +74,9 @@ class Store:
             raise StudyError(f"{path} has the results of another study, "
                              f"{excerpt(store.study.name)} ({other}): name "
                              "another file")
-        return store
-
-    @classmethod
-    def _create(cls, path: pathlib.Path, study: spec.Study) -> Store:
         with _sentences(path):
-            connection = _connect(path)
-            connection.execute("PRAGMA journal_mode = WAL")
-            with connection:
-                connection.execute("BEGIN IMMEDIATE")
-                for statement in schema.TABLES.split(";"):
-                    connection.execute(statement)
-                connection.execute(
-                    f"PRAGMA application_id = {_APPLICATION_ID}")
-                connection.executemany("INSERT INTO meta VALUES (?, ?)", [
-                    ("format", FORMAT), ("version", str(VERSION)),
-                    ("study", study.to_json())])
-            return cls(connection, path)
+            store._db.execute("PRAGMA journal_mode = WAL")
+        return store
 
     @classmethod
     def open(cls, path: pathlib.Path) -> Store:
@@ -108,6 +111,31 @@ class Store:
             raise StudyError(f"{self.path} has version {excerpt(version)} of the "
                              f"results; this package reads version {VERSION}")
         self._study = self._read_study()
+        known = {"model": [model.name for model in self._study.models],
+                 "task": [task.name for task in self._study.tasks],
+                 "arm": list(self._study.arms)}
+        for table, column in [("units", "model"), ("units", "task"),
+                              ("models", "name"), ("answers", "arm"),
+                              ("layers", "arm"), ("comparisons", "arm")]:
+            allowed = known["model" if column == "name" else column]
+            for (name,) in self._rows(f"SELECT DISTINCT {column} FROM {table}"):
+                if name not in allowed:
+                    raise StudyError(f"{self.path}: {table} names "
+                                     f"{excerpt(name)}, which is not in its "
+                                     "study")
+
+    @contextlib.contextmanager
+    def understood(self) -> Iterator[None]:
+        """What is done inside reads values that a study has written; those of
+        another hand end with a sentence."""
+        try:
+            yield
+        except QkscopeError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError,
+                OverflowError) as error:
+            raise StudyError(f"{self.path} holds a value that no study writes: "
+                             f"{excerpt(str(error))}") from error
 
     # ------------------------------------------------------------- the plan
 
@@ -131,26 +159,6 @@ class Store:
                 RecursionError) as error:
             raise StudyError(f"{place} cannot be read") from error
         return spec.from_values(values, place)
-
-    def planned(self) -> bool:
-        return self._meta("planned") == "1"
-
-    def plan(self, models: dict[str, dict[str, Any]], units: list[Unit],
-             about: dict[str, str]) -> None:
-        """Writes all units and models at once. `about`: versions and the like,
-        for the report."""
-        with self._transaction():
-            self._db.executemany(
-                "INSERT INTO models VALUES (?, ?)",
-                [(name, json.dumps(info)) for name, info in models.items()])
-            self._db.executemany(
-                "INSERT INTO units VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [(place, unit.key, unit.model, unit.task, unit.item.id,
-                  unit.seed, _content(unit))
-                 for place, unit in enumerate(units)])
-            self._db.executemany("INSERT INTO meta VALUES (?, ?)", [
-                *(("about." + key, value) for key, value in about.items()),
-                ("planned", "1")])
 
     def models(self) -> dict[str, dict[str, Any]]:
         """What the server said of each model."""
@@ -190,8 +198,8 @@ class Store:
         # Manifests of a task are nearly equal: the first one is the others'
         # dictionary.
         dictionary = f"{unit.model}/{unit.task}"
-        place = next(self._rows("SELECT place FROM units WHERE key = ?",
-                                unit.key))[0]
+        place = self._rows("SELECT place FROM units WHERE key = ?",
+                           unit.key)[0][0]
         text = json.dumps(outcome.manifest, sort_keys=True,
                           separators=(",", ":")).encode()
         with self._transaction():
@@ -229,21 +237,21 @@ class Store:
 
     def _dictionary(self, name: str) -> bytes | None:
         if name not in self._dictionaries:
-            row = next(self._rows("SELECT data FROM dictionaries WHERE id = ?",
-                                  name), None)
-            if row is None:
+            rows = self._rows("SELECT data FROM dictionaries WHERE id = ?",
+                              name)
+            if not rows:
                 return None
-            self._dictionaries[name] = _unpacked(row[0], None, self.path)
+            self._dictionaries[name] = _unpacked(rows[0][0], None, self.path)
         return self._dictionaries[name]
 
     def manifest(self, key: str) -> dict[str, Any]:
         """The manifest of a unit's analysis, as JSON. StudyError: the unit has
         no result."""
-        row = next(self._rows("SELECT dictionary, manifest FROM results JOIN "
-                              "units ON unit = place WHERE key = ?", key), None)
-        if row is None:
+        rows = self._rows("SELECT dictionary, manifest FROM results JOIN units "
+                          "ON unit = place WHERE key = ?", key)
+        if not rows:
             raise StudyError(f"{self.path}: unit {excerpt(key)} has no result")
-        text = _unpacked(row[1], self._dictionary(row[0]), self.path)
+        text = _unpacked(rows[0][1], self._dictionary(rows[0][0]), self.path)
         found: dict[str, Any] = self._json(
             text, f"the manifest of {excerpt(key)}")
         return found
@@ -293,17 +301,16 @@ class Store:
 
     # ------------------------------------------------------------- SQLite
 
-    def _rows(self, statement: str, *values: object) -> Iterator[Any]:
+    def _rows(self, statement: str, *values: object) -> list[Any]:
         with _sentences(self.path):
-            yield from self._db.execute(statement, values)
+            return self._db.execute(statement, values).fetchall()
 
     def _one(self, statement: str) -> Any:
-        return next(self._rows(statement))[0]
+        return self._rows(statement)[0][0]
 
     def _meta(self, key: str) -> str:
-        row = next(self._rows("SELECT value FROM meta WHERE key = ?", key),
-                   None)
-        return "" if row is None else row[0]
+        rows = self._rows("SELECT value FROM meta WHERE key = ?", key)
+        return str(rows[0][0]) if rows else ""
 
     def _json(self, text: str | bytes, what: str) -> Any:
         try:
@@ -323,6 +330,20 @@ def _connect(path: pathlib.Path) -> sqlite3.Connection:
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA foreign_keys = ON")
     return connection
+
+
+def _write_plan(database: sqlite3.Connection, study: spec.Study,
+                models: dict[str, dict[str, Any]], units: list[Unit],
+                about: dict[str, str]) -> None:
+    database.executemany("INSERT INTO meta VALUES (?, ?)", [
+        ("format", FORMAT), ("version", str(VERSION)),
+        ("study", study.to_json()),
+        *(("about." + key, value) for key, value in about.items())])
+    database.executemany("INSERT INTO models VALUES (?, ?)", [
+        (name, json.dumps(info)) for name, info in models.items()])
+    database.executemany("INSERT INTO units VALUES (?, ?, ?, ?, ?, ?, ?)", [
+        (place, unit.key, unit.model, unit.task, unit.item.id, unit.seed,
+         _content(unit)) for place, unit in enumerate(units)])
 
 
 def _content(unit: Unit) -> bytes:
@@ -349,6 +370,8 @@ def _sentences(path: pathlib.Path) -> Iterator[None]:
     """Turns SQLite's errors into a sentence."""
     try:
         yield
+    except UnicodeDecodeError as error:
+        raise StudyError(f"{path} is damaged: a text is not UTF-8") from error
     except sqlite3.DatabaseError as error:
         text = str(error)
         if "locked" in text or "busy" in text:
