@@ -3,8 +3,8 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00",
                  "#56b4e9", "#7f7f7f", "#b8a800"];
-const POINTS = {hook_rot_q: "Q", hook_rot_k: "K", hook_v: "V",
-                hook_q: "Q before RoPE", hook_k: "K before RoPE"};
+const POINTS = {hook_q: "Q before RoPE", hook_rot_q: "Q",
+                hook_k: "K before RoPE", hook_rot_k: "K", hook_v: "V"};
 const byId = id => document.getElementById(id);
 const pointName = point => POINTS[point] || point;
 const unique = values => [...new Set(values)];

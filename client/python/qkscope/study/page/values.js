@@ -73,10 +73,14 @@ function describe({head, dim}) {
                              + "tokens");
 }
 
+function pointsOf(rows) {
+  return Object.keys(POINTS).filter(p => rows.some(r => r.point === p));
+}
+
 function drawValues() {
   const rows = data.layers.filter(l => l.model === view.model.value);
   view.arm.offer(unique(rows.map(l => l.arm)).map(a => [a, a]));
-  view.point.offer(unique(rows.map(l => l.point)).map(p => [p, pointName(p)]));
+  view.point.offer(pointsOf(rows).map(p => [p, pointName(p)]));
   view.layer.offer(unique(rows.filter(l => l.point === view.point.value)
     .map(l => l.layer)).map(l => [l, String(l)]));
   drawLayers(rows.filter(l => l.arm === view.arm.value));
@@ -156,7 +160,7 @@ function drawHead() {
 }
 
 function drawLayers(rows) {
-  const points = unique(rows.map(r => r.point));
+  const points = pointsOf(rows);
   const layers = 1 + Math.max(0, ...rows.map(r => r.layer));
   const most = Math.max(1, ...rows.map(r => r.massive_count));
   const width = 1000, height = 220, left = 46;
