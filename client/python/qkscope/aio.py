@@ -55,7 +55,10 @@ class AsyncRunStream:
         self._tensors = tensors
 
     def __aiter__(self) -> AsyncIterator[LayerResult]:
-        return self._tensors
+        return self
+
+    async def __anext__(self) -> LayerResult:
+        return await self._tensors.__anext__()
 
     async def result(self) -> Run:
         """Reads what is left, and returns the whole run."""
@@ -181,11 +184,15 @@ class AsyncLab:
 
     async def analyze(self, model: str, prompt: PromptLike, *,
                       timeout: Optional[float] = None,
-                      progress: ProgressLike = None, **spec: Any) -> Run:
+                      progress: ProgressLike = None, info: bool = False,
+                      **spec: Any) -> Run:
         """Lab.analyze."""
         async with self.stream(model, prompt, timeout=timeout,
                                progress=progress, **spec) as stream:
-            return await stream.result()
+            run = await stream.result()
+        if info:
+            run.info = await self.model(model, timeout=timeout)
+        return run
 
     async def detach(self, model: str, prompt: PromptLike, *,
                      timeout: Optional[float] = None, **spec: Any) -> str:

@@ -56,7 +56,7 @@ def _essence(layer: analysis_pb2.Layer) -> bytes:
     copy = analysis_pb2.Layer()
     copy.CopyFrom(layer)
     for field in ("offset", "crc32c", "statistics"):
-        copy.ClearField(field)  # type: ignore[arg-type]
+        copy.ClearField(field)
     return copy.SerializeToString()
 
 
@@ -199,8 +199,8 @@ class StreamChecker:
         if end < layer.total_bytes:
             return None
         del self._partial[key]
-        return self._complete_tensor(partial.header, key,
-                                     memoryview(partial.data), partial.crc32c)
+        return self._complete_tensor(partial.header, key, partial.data.data,
+                                     partial.crc32c)
 
     def _complete_tensor(self, header: analysis_pb2.Layer, key: TensorKey,
                          data: memoryview, crc: int) -> LayerResult:

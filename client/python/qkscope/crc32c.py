@@ -18,11 +18,6 @@ from typing import Any, Union
 import numpy as np
 import numpy.typing as npt
 
-try:
-    from crc32c import crc32c as _library  # instructions of the processor
-except ImportError:
-    _library = None
-
 Buffer = Union[bytes, bytearray, memoryview, npt.NDArray[np.uint8]]
 
 _P = 0x82F63B78  # the generator without x^32, its bits reflected
@@ -146,8 +141,16 @@ def numpy_crc32c(data: Buffer) -> int:
     return _tables().remainder(message) ^ _initial(size) ^ _ONES
 
 
+def _choose() -> Any:
+    try:
+        import crc32c as library  # has the processor's own instructions
+    except ImportError:
+        return numpy_crc32c
+    return library.crc32c
+
+
 # The checksum of the bytes.
-crc32c: Any = _library or numpy_crc32c
+crc32c = _choose()
 
 
 def _apply(columns: tuple[int, ...], value: int) -> int:

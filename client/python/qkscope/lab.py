@@ -61,7 +61,10 @@ class RunStream:
         self._tensors = tensors
 
     def __iter__(self) -> Iterator[LayerResult]:
-        return self._tensors
+        return self
+
+    def __next__(self) -> LayerResult:
+        return next(self._tensors)
 
     def result(self) -> Run:
         """Reads what is left, and returns the whole run."""
@@ -192,7 +195,8 @@ class Lab:
 
     def analyze(self, model: str, prompt: PromptLike, *,
                 timeout: Optional[float] = None,
-                progress: ProgressLike = None, **spec: Any) -> Run:
+                progress: ProgressLike = None, info: bool = False,
+                **spec: Any) -> Run:
         """Runs the prompt through every arm; returns the whole, checked run.
 
         prompt: text, token ids, or a Prompt.
@@ -208,10 +212,14 @@ class Lab:
           where it ended.
         client_tag: free text for the manifest.
         progress: True shows a bar; a callable gets (done, total).
+        info: also asks for the ModelInfo, as `run.info`.
         """
         with self.stream(model, prompt, timeout=timeout, progress=progress,
                          **spec) as stream:
-            return stream.result()
+            run = stream.result()
+        if info:
+            run.info = self.model(model, timeout=timeout)
+        return run
 
     def detach(self, model: str, prompt: PromptLike, *,
                timeout: Optional[float] = None, **spec: Any) -> str:
