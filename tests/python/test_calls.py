@@ -127,6 +127,13 @@ class CallsTest(Case):
             self.analyze(lambda code=code: self.service(Answer(5, code)),
                          check)
 
+    def test_nothing_is_handed_over_twice(self):
+        def check(service, error):
+            self.assertIsInstance(error, qkscope.OverLimit)
+            self.assertEqual(len(service.calls), 1)
+        self.analyze(lambda: self.service(
+            Answer(5, CODE.RESOURCE_EXHAUSTED, "budget", 0.001)), check)
+
     def test_a_status_with_a_reason_stays(self):
         def check(service, error):
             self.assertIsInstance(error, qkscope.Cancelled)
@@ -303,7 +310,9 @@ class CallsTest(Case):
                 v1.ScoreResponse(results=[{"logprob": -i} for i in range(40)])]
             return service
 
-        def check(_, scores):
+        def check(service, scores):
+            self.assertEqual([len(call[1].pairs) for call in service.calls
+                              if call[0] == "Score"], [60, 40])
             self.assertEqual([score.logprob for score in scores],
                              [-i for i in range(60)] + [-i for i in range(40)])
         self.both(service, lambda lab: lab.score("fake", [([1], [2])] * 100),

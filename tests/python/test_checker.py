@@ -10,6 +10,7 @@ from fake_stream import fake_stream, index_of
 from qkscope import wire
 from qkscope.checker import StreamChecker
 from qkscope.errors import IncompleteStream
+from qkscope.slabs import Slabs
 from qkscope.streams import RunBuilder
 from qkscope.v1 import analysis_pb2 as v1
 from qkscope.v1 import spec_pb2 as spec
@@ -269,6 +270,30 @@ class LargeLayersTest(unittest.TestCase):
         self.assertTrue(np.shares_memory(values, received))
         self.assertFalse(values.flags.writeable)
         self.assertEqual(values[0, 3], 40)
+
+    def test_tensors_in_one_slab_are_apart(self):
+        options = {"shape": (64, 256), "chunk_bytes": 1000}
+        whole, _ = check(fake_stream(**options))
+        events = fake_stream(**options)
+        events[1].started.estimate.streamed_bytes = 1 << 30
+        tensors, _ = check(events)
+        self.assertEqual([bytes(t.data) for t in tensors],
+                         [bytes(t.data) for t in whole])
+
+    def test_slabs(self):
+        slabs = Slabs(1 << 30)
+        parts = [slabs.take(size) for size in (100, 1, 5 << 20, 0, 77)]
+        for i, part in enumerate(parts):
+            part[:] = i
+        for i, part in enumerate(parts):
+            self.assertTrue((part == i).all())
+        self.assertIs(parts[0].base, parts[1].base)
+        self.assertEqual(len(parts[0].base), 32 << 20)
+        for _ in range(8):  # the slab is full; the next one begins
+            last = slabs.take(5 << 20)
+        self.assertIsNot(last.base, parts[0].base)
+        self.assertIsNone(slabs.take(20 << 20).base)
+        self.assertIsNone(Slabs(1000).take(100).base)
 
     def test_unusual_messages_are_protobufs_business(self):
         event = self.events()[2]

@@ -137,8 +137,10 @@ class AsyncLab:
             try:
                 async for event in events:
                     item = session.take(event)
+                    del event  # The next one may then have its memory.
                     if item is not None:
                         yield item
+                        del item
             except QkscopeError as error:
                 failure = error
             finally:

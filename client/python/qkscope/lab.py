@@ -150,8 +150,10 @@ class Lab:
             try:
                 for event in events:
                     item = session.take(event)
+                    del event  # The next one may then have its memory.
                     if item is not None:
                         yield item
+                        del item
             except QkscopeError as error:
                 failure = error
             finally:
