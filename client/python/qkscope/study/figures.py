@@ -130,7 +130,8 @@ def heat(clean: dict[str, dict[int, npt.NDArray[np.float64]]], layer: int, lambd
         layout="constrained")
     for ax, (point, norms) in zip(axes[:, 0], shown.items()):
         plot.heatmap(norms, relative=True, lambda_=lambda_, orient="h",
-                     vmin=0, vmax=2 * lambda_, ax=ax,
-                     title=f"{POINTS[point]}, layer {layer}: norm "
-                     "over its head's mean")
+                     vmin=0, vmax=2 * lambda_, ax=ax, cbar=False,
+                     title=f"{POINTS[point]}, layer {layer}")
+    figure.colorbar(axes[0, 0].images[0], ax=axes[:, 0].tolist(), extend="max",
+                    label="norm / mean of its head")
     return axes[0, 0]

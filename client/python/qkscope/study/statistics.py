@@ -46,7 +46,7 @@ def wilson(right: float, items: int, confidence: float = 0.95
     proportion = needs("statsmodels.stats.proportion")
     low, high = proportion.proportion_confint(
         right, items, alpha=1 - confidence, method="wilson")
-    return float(low), float(high)
+    return max(0.0, float(low)), min(1.0, float(high))
 
 
 def accuracy(rights: Mapping[str, Sequence[bool]]) -> Accuracy:
