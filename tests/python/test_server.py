@@ -422,11 +422,14 @@ class BothClientsTest(unittest.TestCase):
         self.assertEqual(Run.from_safetensors(manifest).token_ids, [1, 2])
 
     def main(self, command, *arguments):
+        return self.call_main(command, "--server", SERVER.address, *arguments)
+
+    @staticmethod
+    def call_main(*arguments):
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                code = main([command, "--server", SERVER.address,
-                             *map(str, arguments)])
+                code = main([str(word) for word in arguments])
             except SystemExit as end:  # argparse's
                 code = end.code
         return code, out.getvalue(), err.getvalue()
@@ -457,6 +460,15 @@ class BothClientsTest(unittest.TestCase):
         self.check(qkctl(SERVER, "analyze", *words, "--out", theirs))
         same_tensors(self, Run.from_safetensors(ours),
                      Run.from_safetensors(theirs))
+
+    def test_flags_may_stand_before_the_command(self):
+        code, out, err = self.call_main("--server", SERVER.address, "models")
+        self.assertEqual((code, err), (0, ""))
+        self.assertIn("smollm2", out)
+        # The nearer one counts.
+        code, _, _ = self.call_main("--server", "127.0.0.1:1", "models",
+                                    "--server", SERVER.address)
+        self.assertEqual(code, 0)
 
     def test_exit_codes_are_qkctls(self):
         for arguments in (

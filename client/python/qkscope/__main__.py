@@ -54,6 +54,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def _add_connection(parser: argparse.ArgumentParser) -> None:
+    """Flags that may stand before the command and after it, as qkctl's."""
     parser.add_argument("--server", metavar="ADDR",
                         help="default 127.0.0.1:7461 (environment: "
                         "QKSCOPE_SERVER), or file:///PATH, a list of servers")
@@ -70,7 +71,7 @@ def _add_connection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tls-server-name", metavar="NAME",
                         help="name in the server's certificate")
     parser.add_argument("--timeout", type=_seconds, metavar="SECONDS")
-    parser.add_argument("--retries", type=int, default=3, metavar="N",
+    parser.add_argument("--retries", type=int, metavar="N",
                         help="if the server is busy or cannot be reached "
                         "(default 3)")
 
@@ -80,7 +81,8 @@ def _connect(arguments: argparse.Namespace) -> qkscope.Lab:
         arguments.server, token_file=arguments.token_file, tls=arguments.tls,
         ca=arguments.tls_ca, certificate=arguments.tls_cert,
         key=arguments.tls_key, server_name=arguments.tls_server_name,
-        timeout=arguments.timeout, retries=arguments.retries)
+        timeout=arguments.timeout,
+        retries=3 if arguments.retries is None else arguments.retries)
 
 
 def _models(arguments: argparse.Namespace) -> int:
@@ -142,10 +144,12 @@ def _analyze(arguments: argparse.Namespace) -> int:
 
 
 def _add_analyze(parsers: Any) -> None:
+    # SUPPRESS: what stood before the command stays.
     parser = parsers.add_parser(
         "analyze", help="run a prompt through every arm and show its massive "
-        "values")
+        "values", argument_default=argparse.SUPPRESS)
     _add_connection(parser)
+    parser.argument_default = None
     parser.add_argument("--model", help="default: the server's only model")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--prompt", metavar="TEXT", help="- is standard input")
@@ -181,9 +185,12 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="qkctl is the whole command line; its exit codes hold here.")
     parser.add_argument("--version", action="version",
                         version=qkscope.__version__)
+    _add_connection(parser)
     parsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    models = parsers.add_parser("models", help="list the server's models")
+    models = parsers.add_parser("models", help="list the server's models",
+                                argument_default=argparse.SUPPRESS)
     _add_connection(models)
+    models.argument_default = None
     models.add_argument("name", nargs="?", help="show all of one model")
     models.set_defaults(call=_models)
     _add_analyze(parsers)
