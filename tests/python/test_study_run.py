@@ -310,6 +310,29 @@ max_new_tokens = 4
         shown = self.study("rope_origin", "--model", "tiny", "--prompt", "Hello")
         self.assertIn("Q before", shown.stdout)
 
+    def test_ctrl_c(self):
+        # So many that they are not done when the signal comes.
+        self.write("s.toml", SMALL.replace("count = 6", "count = 20000"))
+        process = subprocess.Popen(
+            [sys.executable, "-B", "-m", "qkscope.study", "run", "s.toml",
+             "--task", "passkey", "--concurrency", "2", "--server",
+             self.server.address], cwd=self.folder, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, encoding="utf-8",
+            preexec_fn=lambda: signal.signal(signal.SIGINT,
+                                             signal.default_int_handler))
+        with process:
+            self.assertEqual(process.stderr.readline(), "0 of 20000\n")
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=PATIENCE_S)
+        self.assertEqual(process.returncode, 130, said)
+        self.assertEqual(said.splitlines()[-1],
+                         "stopped; the same command goes on")
+        self.assertNotIn("Traceback", said)
+        with Store.open(self.folder / "small.sqlite") as store:
+            self.assertLess(store.counts()[0], 20000)
+        self.assertEqual(sorted(p.name for p in self.folder.iterdir()),
+                         ["s.toml", "small.sqlite"])
+
     def error(self, *arguments, expect=1):
         result = self.study(*arguments, expect=expect)
         lines = result.stderr.strip().splitlines()
