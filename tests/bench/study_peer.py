@@ -59,6 +59,8 @@ def answers(model, disruption, prompts, eos, batch):
     for i, prompt in enumerate(prompts):
         groups.setdefault((prompt["arm"], prompt["limit"]), []).append(i)
     for (arm, limit), members in groups.items():
+        # Prompts of like length together, so that little is padding.
+        members.sort(key=lambda i: len(prompts[i]["ids"]))
         for begin in range(0, len(members), batch):
             some = members[begin:begin + batch]
             longest = max(len(prompts[i]["ids"]) for i in some)
@@ -87,6 +89,7 @@ def main():
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     work = json.load(sys.stdin)
+    transformers.utils.logging.disable_progress_bar()
     model = transformers.AutoModelForCausalLM.from_pretrained(
         str(arguments.model.parent), gguf_file=arguments.model.name,
         dtype=torch.float32)

@@ -3,13 +3,9 @@ what is wrong."""
 
 import csv
 import io
-import json
 import math
-import os
-import pathlib
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 import unittest
@@ -21,7 +17,6 @@ from processes import PATIENCE_S
 
 import qkscope
 from qkscope import Arm, Capture
-from qkscope.spec import GenerateSpec
 from qkscope.study import plan, report, rope_origin, runner, spec
 from qkscope.study.errors import StudyError
 from qkscope.study.store import Store
@@ -42,6 +37,7 @@ def count(statement):
     global statements
     statements -= 1
     if statements == 0:
+        print(statement, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 
 def traced(path):
@@ -65,36 +61,40 @@ class ResumeTest(study_served.ServedCase):
     KILLS = 20
 
     def test_killed_at_random_points(self):
-        text = SMALL.replace("count = 12", "count = 30")
+        text = SMALL.replace("count = 12", "count = 36")
         file = self.folder / self.write("s.toml", text)
         with qkscope.connect(self.server.address) as lab:
             runner.run_study(lab, spec.load(str(file)),
                              self.folder / "once.sqlite")
         out = self.folder / "killed.sqlite"
         numbers = random.Random(20)
-        kills, ended = 0, None
+        kills, ended = [], None
         while ended is None:
-            # The first ones end it while the plan is written.
-            most = 12 if kills < 4 else 45
-            after = (numbers.randint(1, most) if kills < self.KILLS
-                     else 1_000_000)
+            if len(kills) < 4:  # while the plan is written
+                after = numbers.randint(1, 55)
+            elif len(kills) < self.KILLS:
+                after = numbers.randint(20, 50) if out.exists() else 130
+            else:
+                after = 1_000_000
             result = subprocess.run(
                 [sys.executable, "-B", "-c", KILLED, str(after),
                  self.server.address, str(file), str(out)],
                 capture_output=True, encoding="utf-8", timeout=PATIENCE_S,
                 check=False)
             if result.returncode == -signal.SIGKILL:
-                kills += 1
+                kills.append(result.stdout)
                 continue
             self.assertEqual(result.returncode, 0, result.stderr)
-            ended = kills
+            ended = len(kills)
         self.assertEqual(ended, self.KILLS)
+        for inside in ("INSERT INTO units", "INSERT INTO answers"):
+            self.assertIn(inside, "".join(kills))
         self.assertEqual(tables(out), tables(self.folder / "once.sqlite"))
         self.check_file(out, self.folder / "once.sqlite")
 
     def check_file(self, killed, once):
         with Store.open(killed) as one, Store.open(once) as other:
-            self.assertEqual(one.counts(), (36, 36))
+            self.assertEqual(one.counts(), (42, 42))
             self.assertEqual(list(one.answers()), list(other.answers()))
             for unit in other.units():
                 self.assertEqual(one.manifest(unit.key),
@@ -309,6 +309,29 @@ max_new_tokens = 4
             self.assertIn(name, listed)
         shown = self.study("rope_origin", "--model", "tiny", "--prompt", "Hello")
         self.assertIn("Q before", shown.stdout)
+
+    def test_ctrl_c(self):
+        # So many that they are not done when the signal comes.
+        self.write("s.toml", SMALL.replace("count = 6", "count = 20000"))
+        process = subprocess.Popen(
+            [sys.executable, "-B", "-m", "qkscope.study", "run", "s.toml",
+             "--task", "passkey", "--concurrency", "2", "--server",
+             self.server.address], cwd=self.folder, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, encoding="utf-8",
+            preexec_fn=lambda: signal.signal(signal.SIGINT,
+                                             signal.default_int_handler))
+        with process:
+            self.assertEqual(process.stderr.readline(), "0 of 20000\n")
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=PATIENCE_S)
+        self.assertEqual(process.returncode, 130, said)
+        self.assertEqual(said.splitlines()[-1],
+                         "stopped; the same command goes on")
+        self.assertNotIn("Traceback", said)
+        with Store.open(self.folder / "small.sqlite") as store:
+            self.assertLess(store.counts()[0], 20000)
+        self.assertEqual(sorted(p.name for p in self.folder.iterdir()),
+                         ["s.toml", "small.sqlite"])
 
     def error(self, *arguments, expect=1):
         result = self.study(*arguments, expect=expect)

@@ -52,7 +52,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, call: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    def add(name: str, call: Callable[[argparse.Namespace], int], text: str
+            ) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(call=call)
         return command
@@ -73,7 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--concurrency", type=int, default=runner.CONCURRENCY,
                      help="prompts in flight (default %(default)s)")
     _server_flags(run)
-    shown = add("report", _report, "write the report's page, tables and figures")
+    shown = add("report", _report,
+                "write the report's page, tables and figures")
     shown.add_argument("results", type=pathlib.Path)
     shown.add_argument("-o", "--out", type=pathlib.Path, required=True,
                        help="a folder")
@@ -82,7 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("--csv", choices=("scores", "tests", "layers"),
                        help="this table as CSV")
     add("list", _list, "list the ready studies and the tasks")
-    rope = add("rope_origin", _rope_origin, rope_origin.__doc__.split("\n\n")[0])
+    rope = add("rope_origin", _rope_origin,
+               (rope_origin.__doc__ or "").split("\n\n")[0])
     rope.add_argument("--model", required=True)
     rope.add_argument("--prompt", default=rope_origin.PROMPT)
     rope.add_argument("--prompt-file", type=pathlib.Path)

@@ -116,8 +116,8 @@ def _layer_with_most(rows: list[results.LayerMean]) -> int:
     return max(counts, key=lambda layer: (counts[layer], -layer))
 
 
-def heat(clean: dict[str, dict[int, npt.NDArray[np.float64]]], layer: int, lambda_: float
-         ) -> Any:
+def heat(clean: dict[str, dict[int, npt.NDArray[np.float64]]], layer: int,
+         lambda_: float) -> Any:
     """Heads x dims of one layer, one under the other."""
     pyplot = needs("matplotlib.pyplot", "plot")
     shown = {point: clean[point][layer] for point in POINTS

@@ -44,7 +44,8 @@ def model_infos(lab: Any, study: Study) -> dict[str, dict[str, Any]]:
 
 def _info(info: Any, chat_format: str) -> dict[str, Any]:
     return {
-        "architecture": info.architecture, "weights_sha256": info.weights_sha256,
+        "architecture": info.architecture,
+        "weights_sha256": info.weights_sha256,
         "tokenizer_sha256": info.tokenizer_sha256,
         "weights_dtype": info.weights_dtype, "compute_type": info.compute_type,
         "parameters": int(info.parameters), "backend": info.backend,

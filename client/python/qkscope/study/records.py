@@ -33,8 +33,8 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True)
 class LayerRow:
-    """`norms` is (shape, little-endian float16), each norm over its head's mean,
-    if they are kept."""
+    """`norms` is (shape, little-endian float16), each norm over its head's
+    mean, if they are kept."""
     arm: str
     point: str
     layer: int

@@ -53,7 +53,7 @@ def page(store: Store) -> str:
     parts = {"TITLE": html.escape(_title(store)), "STYLE": read("page.css"),
              "SCRIPT": "".join(map(read, SCRIPTS)), "DATA": data}
     pieces = read("page.html").split("@")
-    # Pieces at odd places are names; what they stand for is not looked at again.
+    # Pieces at odd places are names; what they stand for is not split again.
     return "".join(parts[piece] if i % 2 else piece
                    for i, piece in enumerate(pieces))
 
@@ -101,8 +101,8 @@ def _score(row: results.ScoreRow) -> dict[str, Any]:
     chance = TASKS[row.task].chance
     guessed = (chance is not None
                and row.accuracy.low <= chance <= row.accuracy.high)
-    return {**_plain(row, "accuracy"), "like_guessing": guessed, "share": row.accuracy.share,
-            "items": row.accuracy.items, "low": row.accuracy.low,
+    return {**_plain(row, "accuracy"), "like_guessing": guessed,
+            "share": row.accuracy.share, "items": row.accuracy.items, "low": row.accuracy.low,
             "high": row.accuracy.high}
 
 
@@ -148,8 +148,9 @@ def _about(store: Store) -> list[tuple[str, str]]:
     for name, info in store.models().items():
         rows.append((name, f"{info['architecture']}, {info['parameters']:,} "
                      f"parameters, {info['weights_dtype']}, computed in "
-                     f"{info['compute_type']} on {info['backend']}; chat format "
-                     f"{info['chat_format']}; weights {info['weights_sha256']}"))
+                     f"{info['compute_type']} on {info['backend']}; chat "
+                     f"format {info['chat_format']}; weights "
+                     f"{info['weights_sha256']}"))
     for name, text in store.study.arms.items():
         rows.append((f"arm {name}", text if text != "family" else
                      "as the published code does to the model's family"))

@@ -82,8 +82,8 @@ def answer_rows(store: Store) -> list[AnswerRow]:
             verdicts = {name: scorers.score(name, kind, unit.item, answer.text)
                         for name in store.study.scorers}
         except (KeyError, TypeError, AttributeError) as error:
-            raise StudyError(f"{store.path}: item {unit.item.id!r} has not what "
-                             f"task {unit.task} needs") from error
+            raise StudyError(f"{store.path}: item {unit.item.id!r} has not "
+                             f"what task {unit.task} needs") from error
         rows.append(AnswerRow(unit.model, unit.task, unit.item.id, unit.seed,
                               answer.arm, answer.text, verdicts))
     return rows
@@ -191,7 +191,8 @@ def layer_means(store: Store) -> list[LayerMean]:
         out.append(LayerMean(
             model, arm, point, layer, len(rows), massive / len(rows),
             statistics.mean(row.ratio for row in rows),
-            low / massive if massive and known else None, rows[0].no_rope, tops))
+            low / massive if massive and known else None, rows[0].no_rope,
+            tops))
     return out
 
 
@@ -250,8 +251,10 @@ def totals(means: list[LayerMean]) -> list[Totals]:
     return out
 
 
-def comparison_means(store: Store) -> list[tuple[str, str, float | None, float]]:
-    """(model, arm, mean KL from clean in nats, mean share of flipped tokens)."""
+def comparison_means(store: Store
+                     ) -> list[tuple[str, str, float | None, float]]:
+    """(model, arm, mean KL from clean in nats, mean share of next tokens that
+    change)."""
     units = {unit.key: unit for unit in store.units()}
     tokens = {key: count for key, _, count in store.results()}
     groups: dict[tuple[str, str], list[tuple[float | None, float]]] = {}

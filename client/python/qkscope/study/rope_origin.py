@@ -1,7 +1,7 @@
 """Prints the massive values of Q and K before and after RoPE, layer by layer.
 
-The paper's fourth claim (arXiv:2502.01563): RoPE causes the massive values; they
-sit in the dims that it turns slowest, and models without RoPE have none. A
+The paper's fourth claim (arXiv:2502.01563): RoPE causes the massive values;
+they sit in the dims that it turns slowest, and models without RoPE have none. A
 massive value is a (head, dim) whose L2 norm over the prompt is over 5 times its
 head's mean. A rotation keeps the norm of a pair of dims at every position, so
 what may differ between before and after is how the norm is shared within a

@@ -3,8 +3,8 @@
 meta: the study and what else is said once. units: the plan; `content` is
 compressed JSON of the item and its prompt. results: one row per unit that is
 done; `manifest` is JSON, compressed with the dictionary that it names. answers,
-layers, norms, comparisons: what a unit came to, by arm. norms: half floats, each
-norm over its head's mean.
+layers, norms, comparisons: what a unit came to, by arm. norms: half floats,
+each norm over its head's mean.
 """
 
 TABLES = """

@@ -145,8 +145,8 @@ def _within(value: Any, least: float | None, most: float | None) -> bool:
 def _name(value: object, where: str) -> str:
     if (not isinstance(value, str) or not 0 < len(value) <= 64
             or not set(value) <= _NAME_CHARACTERS):
-        raise StudyError(f"{where} must be 1 to 64 letters, digits, '_', '-' or "
-                         f"'.', got {excerpt(value)}")
+        raise StudyError(f"{where} must be 1 to 64 letters, digits, '_', '-' "
+                         f"or '.', got {excerpt(value)}")
     return value
 
 
@@ -192,8 +192,8 @@ def _task(value: object, where: str, kind: str) -> TaskEntry:
                in TASKS[name].options.items() if key in table.rest()}
     table.end()
     if kind == "tasks" and TASKS[name].kind == "none":
-        raise StudyError(f"{where}: task {name} has nothing to score; it is for "
-                         "studies of kind massive_values or rope_origin")
+        raise StudyError(f"{where}: task {name} has nothing to score; it is "
+                         "for studies of kind massive_values or rope_origin")
     return dataclasses.replace(entry, options=options)
 
 
@@ -205,8 +205,8 @@ def _arms(table: _Table, kind: str) -> dict[str, str]:
     for name, text in arms.items():
         _name(name, table.place("arms"))
         if not isinstance(text, str):
-            raise StudyError(f"{table.place('arms')}.{name} must be a text as of "
-                             f"qkctl's --arm, or \"family\", got "
+            raise StudyError(f"{table.place('arms')}.{name} must be a text as "
+                             f"of qkctl's --arm, or \"family\", got "
                              f"{excerpt(text)}")
         if text == "family" and name not in ("disrupted", "control"):
             raise StudyError(f"{table.place('arms')}.{name}: \"family\" stands "
@@ -253,8 +253,8 @@ def from_values(value: object, where: str = "study") -> Study:
     scorers = _list(table, "scorers", str, ["paper_code", "strict"])
     for scorer in scorers:
         if scorer not in SCORERS:
-            raise StudyError(f"{where}: scorers: there is no {excerpt(scorer)}; "
-                             f"it must be {choices(SCORERS)}")
+            raise StudyError(f"{where}: scorers: there is no "
+                             f"{excerpt(scorer)}; it must be {choices(SCORERS)}")
     seeds = _list(table, "seeds", int, [0])
     if min(seeds) < 0 or max(seeds) >= 1 << 63:
         raise StudyError(f"{where}: seeds must be from 0 to 2^63 - 1")
@@ -275,8 +275,8 @@ def from_values(value: object, where: str = "study") -> Study:
     if len(seeds) > 1 and study.temperature == 0 and not any(
             "family" == arm or "random" in arm or "preset" in arm
             for arm in study.arms.values()):
-        raise StudyError(f"{where}: several seeds need temperature > 0 or an arm "
-                         "that is random: otherwise every round is the same")
+        raise StudyError(f"{where}: several seeds need temperature > 0 or an "
+                         "arm that is random: otherwise every round is the same")
     return study
 
 

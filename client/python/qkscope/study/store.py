@@ -1,7 +1,7 @@
 """The file of results: SQLite, one transaction per unit of work.
 
-A unit is one prompt under all arms of the study. Its key is a digest of all that
-decides its result (the model's weights, the prompt, the arms, the sampling), so
+A unit is one prompt under all arms of the study. Its key is a digest of all
+that decides its result (the model's weights, the prompt, the arms, the sampling), so
 that a file never mixes results of different work. A file is made whole: the
 plan, all units, is in it before it takes its place.
 
@@ -101,15 +101,15 @@ class Store:
             right.executescript(schema.TABLES)
             names = "SELECT type, name, sql FROM sqlite_master ORDER BY name"
             if list(self._rows(names)) != list(right.execute(names)):
-                raise StudyError(f"{self.path} has other tables than results of "
-                                 "this package")
+                raise StudyError(f"{self.path} has other tables than results "
+                                 "of this package")
         if self._one("PRAGMA quick_check(1)") != "ok":
-            raise StudyError(f"{self.path} is damaged: restore it, or begin anew "
-                             "with another file")
+            raise StudyError(f"{self.path} is damaged: restore it, or begin "
+                             "anew with another file")
         version = self._meta("version")
         if self._meta("format") != FORMAT or version != str(VERSION):
-            raise StudyError(f"{self.path} has version {excerpt(version)} of the "
-                             f"results; this package reads version {VERSION}")
+            raise StudyError(f"{self.path} has version {excerpt(version)} of "
+                             f"the results; this package reads version {VERSION}")
         self._study = self._read_study()
         known = {"model": [model.name for model in self._study.models],
                  "task": [task.name for task in self._study.tasks],
@@ -167,7 +167,8 @@ class Store:
 
     def about(self) -> dict[str, str]:
         return {key.partition(".")[2]: value for key, value in self._rows(
-            "SELECT key, value FROM meta WHERE key LIKE 'about.%' ORDER BY key")}
+            "SELECT key, value FROM meta WHERE key LIKE 'about.%' "
+            "ORDER BY key")}
 
     def units(self, *, pending: bool = False) -> Iterator[Unit]:
         """The units in their order; those without a result only."""
@@ -223,8 +224,8 @@ class Store:
                  for row in outcome.layers])
             self._db.executemany(
                 "INSERT INTO norms VALUES (?,?,?,?,?,?)",
-                [(place, row.arm, row.point, row.layer, json.dumps(row.norms[0]),
-                  zlib.compress(row.norms[1], 9))
+                [(place, row.arm, row.point, row.layer,
+                  json.dumps(row.norms[0]), zlib.compress(row.norms[1], 9))
                  for row in outcome.layers if row.norms])
         self._dictionaries[dictionary] = words
 

@@ -77,8 +77,8 @@ def conflict(*, count: int, seed: int, variant: str = "asked_city",
 
     asked_city: the statement is about the city asked for, and right is what the
     context says; every second answer is yes, and what the model knows is always
-    the opposite (detail["world"]). paper_code: as the published code has it, the
-    statement is the same for all questions and about another city, and right is
+    the opposite (detail["world"]). paper_code: as the published code has it,
+    the statement is the same for all questions and about another city, and right is
     what the world says.
     """
     if variant not in ("asked_city", "paper_code"):
