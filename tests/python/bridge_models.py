@@ -16,7 +16,7 @@ BOS, EOS = "<s>", "</s>"
 # GPT-2's alphabet writes the space and the line feed so.
 PIECES = ["<pad>", BOS, EOS, "Ġ", "Ċ", *"abcdefghijklmnopqrstuvwxyz",
           *"ABCDEFGHIJKLMNOPQRSTUVWXYZ", *"0123456789.,:?!'\"-+",
-          "th", "Ġa", "in", "Ġth", "an", "Ġthe"]
+          "th", "Ġa", "in", "Ġth", "an", "Ġthe", *"()[]{}<>=/\\;_*&"]
 MERGES = ["t h", "Ġ a", "i n", "Ġ th", "a n", "Ġth e"]
 TEMPLATE = ("{% for m in messages %}<s>{{ m.role }}: {{ m.content | trim }}"
             "</s>{% endfor %}{% if add_generation_prompt %}<s>bot: {% endif %}")

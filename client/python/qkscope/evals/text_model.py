@@ -339,7 +339,10 @@ class TextModel:
                             priority=self.priority, **fields).result()
         ids = [token.id for token in done.tokens]
         kept = ids[:-1] if done.stop_reason == "stop_token" else ids
-        text = lab.detokenize(self.name, kept) if kept else ""
+        try:
+            text = lab.detokenize(self.name, kept) if kept else ""
+        except InvalidRequest:  # A token of the model that is none of text's.
+            text = done.text
         for end in stop:
             text = text.split(end)[0]
         return Generated(text, ids, [token.text for token in done.tokens],
