@@ -191,9 +191,16 @@ def bridge_config(info: analysis_pb2.ModelInfo) -> TransformerBridgeConfig:
         rotary_base=rope.theta if rope else 10000)
 
 
+class QkscopeBridge(RemoteBridge):  # type: ignore[misc]
+    """A RemoteBridge that is called like a model, as TransformerBridge is."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+
 def boot_bridge(model: Optional[str], server: Union[str, Lab, None],
                 tokenizer: Any, arm: Optional[ArmLike], logits: str,
-                connection: dict[str, Any]) -> RemoteBridge:
+                connection: dict[str, Any]) -> QkscopeBridge:
     """qkscope.lens.boot."""
     owns = not isinstance(server, Lab)
     lab = connect(server, **connection) if owns else server
@@ -206,8 +213,8 @@ def boot_bridge(model: Optional[str], server: Union[str, Lab, None],
             cfg=driver.bridge_config, component_mapping={},
             supports_hf_output_attentions=False)
         driver.tokenizer = prepare_tokenizer(tokenizer, lab, info, adapter.cfg)
-        return RemoteBridge(adapter=adapter, tokenizer=driver.tokenizer,
-                            driver=driver)
+        return QkscopeBridge(adapter=adapter, tokenizer=driver.tokenizer,
+                             driver=driver)
     except BaseException:
         if owns:
             lab.close()
