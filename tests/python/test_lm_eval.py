@@ -26,6 +26,7 @@ from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from processes import Server, demo_model
+from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 
 import qkscope
 from qkscope.evals import lm_eval as bridge
@@ -112,7 +113,7 @@ class HfCase:
     PAIRS = [("", "Hello world"), ("The city of Paris is in ", "France and"),
              ("a\n\n", "\n b"), ("The same start", " here"),
              ("The same start", " there"), ("x", "yz"),
-             ("The capital", "ist")]
+             ("The capital", "ist the"), ("Answer:  4", "  5 ")]
 
     def special_pairs(self):
         bos, eos = self.tokenizer.bos_token, self.tokenizer.eos_token
@@ -273,7 +274,7 @@ class TinyTest(HfCase, unittest.TestCase):
                 (self.where() + ",batch_size=x", "'x' is no number"),
                 (self.where() + ",arm=top_k:1,replace=zero", "%2C"),
                 (self.where() + ",arm=top_k:999", "999"),
-                (self.where("none"), "model 'none'"),
+                (self.where("gone"), "model 'gone'"),
                 (self.where("bare"), "takes no text")):
             with self.subTest(arguments=arguments):
                 with self.assertRaises(qkscope.QkscopeError) as error:
@@ -282,6 +283,9 @@ class TinyTest(HfCase, unittest.TestCase):
                             instances("loglikelihood", [("a", "b")]))
                 self.assertIn(part, str(error.exception))
                 self.assertNotIn("\n", str(error.exception))
+        with self.assertRaisesRegex(qkscope.InvalidRequest,
+                                    "'n' has no token of its own after 'i'"):
+            self.mine.loglikelihood(instances("loglikelihood", [("i", "n")]))
         with self.assertRaisesRegex(qkscope.InvalidRequest, "chat template"):
             bridge.QkscopeLM(self.server.address, "tiny").apply_chat_template(
                 [{"role": "user", "content": "hi"}])
@@ -333,6 +337,9 @@ class SmolLm2Test(HfCase, unittest.TestCase):
         source = {"pretrained_model_name_or_path": path.parent,
                   "gguf_file": path.name}
         cls.tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
+        # The model's own. transformers makes a plain ByteLevel of a GGUF file's.
+        cls.tokenizer.backend_tokenizer.pre_tokenizer = Sequence(
+            [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
         cls.single = transformers.AutoModelForCausalLM.from_pretrained(
             **source, dtype=torch.float32)
         cls.exact = HFLM(

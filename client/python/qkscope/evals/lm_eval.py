@@ -168,6 +168,11 @@ class QkscopeLM(TemplateLM):  # type: ignore[misc]
     def _loglikelihood_tokens(self, requests: Sequence[Any],
                               disable_tqdm: bool = False,
                               **kwargs: Any) -> list[tuple[float, bool]]:
+        for text, _, continuation in requests:
+            if text is not None and not continuation:
+                raise InvalidRequest(
+                    f"loglikelihood: the continuation {text[1]!r} has no token "
+                    f"of its own after {text[0][-40:]!r}")
         scores = self.text_model.score(
             [(list(context), list(continuation))
              for _, context, continuation in requests])
