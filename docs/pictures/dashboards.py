@@ -1,7 +1,8 @@
 """Draws the Grafana dashboards as pictures, from Prometheus's answers.
 
     pip install -r docs/pictures/requirements.txt
-    python -B tests/deploy/dashboards_check.py --rounds 90 --answers a.json
+    python -B tests/deploy/dashboards_check.py --rounds 78 --every 13 \
+        --pause 2.5 --answers a.json
     python docs/pictures/dashboards.py a.json docs/pictures
 
 (docs/dashboards.md says what the first command needs.) It reads the JSON of

@@ -115,6 +115,14 @@ class HeatmapTest(PlotCase):
             self.assertEqual(matplotlib.rcParams["font.size"], 8)
         self.assertEqual(dict(matplotlib.rcParams), before)
 
+    def test_what_a_backend_sets_stays(self):
+        # As a notebook's does with its first figure.
+        before = matplotlib.rcParams["interactive"]
+        self.addCleanup(matplotlib.interactive, before)
+        with plot.style():
+            matplotlib.interactive(not before)
+        self.assertEqual(matplotlib.rcParams["interactive"], not before)
+
     def test_arrays_and_captures(self):
         norms = self.values["clean", 0, "HOOK_ROT_Q"]
         axes = plot.heatmap(norms)

@@ -25,8 +25,8 @@ import plot_data
 
 import qkscope
 from qkscope import report
+from qkscope.__main__ import main
 from qkscope.report import maps
-from qkscope.report import page as page_module
 
 MARKUP = "</script><script>parent.hacked=1</script><img src=x onerror=alert(1)>"
 VOID = {"meta", "img", "input", "br", "link", "hr"}
@@ -268,7 +268,7 @@ class BoundedTest(unittest.TestCase):
             self.assertEqual(series[0].layers, [0, 7])
             self.assertEqual(len(series), 1)
         self.assertEqual(notes[:2], [
-            "There is much: maps show every 7th layer only.",
+            "There is much: maps show one layer of 7 only.",
             "There is much: maps show 1 of 3 tensors."])
 
     def test_many_positions_and_rows(self):
@@ -286,6 +286,27 @@ class BoundedTest(unittest.TestCase):
         self.assertIn("lines by position show the first 4000 of 9000", text)
         self.assertIn("The 300 positions of 9000 with the largest KL.", text)
         self.assertIn('<td class="n">8123</td>', text)
+
+    def test_many_arms_layers_and_letters(self):
+        names = [f"{i}" + "x" * 20000 for i in range(120)]
+        analysis = plot_data.Analysis(names)
+        for name in names[1:]:
+            analysis.compare(name, [1.0] * 5, [True] * 5, [0.0] * 5,
+                             baseline=names[0])
+        for layer in range(1200):
+            analysis.add(names[0], layer, "HOOK_ROT_Q", np.ones((1, 2)))
+        text = report.build(analysis.run())
+        self.assertLess(len(text), 1_500_000)
+        page = Page(text)
+        self.assertIn("There is much: the page shows 100 of 120 arms.",
+                      page.texts)
+        (series,) = data_of(page)["series"]
+        self.assertEqual([e["layer"] for e in series["layers"]],
+                         list(range(0, 1200, 3)))
+        arms = [c["arm"] for c in data_of(page)["comparisons"]]
+        self.assertEqual(len(set(arms)), 99)
+        self.assertEqual(arms[0], names[1][:120]
+                         + "\N{HORIZONTAL ELLIPSIS} #1")
 
     def test_many_statistics(self):
         from qkscope.report import tables
@@ -328,6 +349,21 @@ class FormsTest(unittest.TestCase):
         self.assertIn("Not shown: clean: V (captured as norm_per_token).",
                       page.texts)
 
+    def test_shapes_that_do_not_fit_the_form(self):
+        analysis = plot_data.Analysis(("clean", "top_k:1"))
+        analysis.add("clean", 0, "HOOK_ROT_Q", np.ones(16))
+        analysis.add("clean", 0, "HOOK_ROT_K", np.ones((2, 2, 2, 2)),
+                     form="RAW")
+        analysis.add("clean", 2**31 - 1, "HOOK_V", np.ones((3, 2)))
+        analysis.add("clean", -7, "HOOK_V", -np.ones((3, 2)))
+        analysis.compare("top_k:1", [1, 2], [True] * 9, [0] * 5)
+        page = Page(report.build(analysis.run()))
+        self.assertIn("Not shown: clean: Q (shape (16,)); "
+                      "clean: K (shape (2, 2, 2, 2)).", page.texts)
+        (series,) = data_of(page)["series"]
+        self.assertEqual([e["layer"] for e in series["layers"]],
+                         [-7, 2**31 - 1])
+
     def test_no_matplotlib(self):
         run = plot_data.three_arms()[0].run()
         with mock.patch.dict("sys.modules", {"matplotlib": None,
@@ -349,7 +385,7 @@ class WriteTest(unittest.TestCase):
     def main(self, *words):
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status = report.main([str(word) for word in words])
+            status = main(["report", *map(str, words)])
         return status, out.getvalue(), err.getvalue()
 
     def left(self):
@@ -381,7 +417,7 @@ class WriteTest(unittest.TestCase):
         page = self.folder / "a.html"
         page.write_text("before")
         with mock.patch.object(os, "fsync", side_effect=OSError(28, "full")):
-            with self.assertRaises(OSError):
+            with self.assertRaisesRegex(qkscope.BadFile, "cannot write.*full"):
                 report.write(qkscope.Run.from_safetensors(self.file), page)
         self.assertEqual(page.read_text(), "before")
         self.assertEqual(self.left(), ["a.html", "a.safetensors"])
@@ -393,13 +429,16 @@ class WriteTest(unittest.TestCase):
         target.write_text("before")
         link = self.folder / "link.html"
         link.symlink_to(target)
-        page_module.write_atomically(link, "after")
+        self.assertEqual(self.main(self.file, "-o", link)[0], 0)
         self.assertTrue(stat.S_ISLNK(os.lstat(link).st_mode))
-        self.assertEqual(target.read_text(), "after")
+        self.assertIn("<!doctype html>", target.read_text())
 
-    def test_a_device_is_written_as_it_is(self):
-        page_module.write_atomically("/dev/null", "text")
-        self.assertFalse(pathlib.Path("/dev/null").is_file())
+    def test_the_file_itself_is_not_replaced(self):
+        before = self.file.read_bytes()
+        status, _, err = self.main(self.file, "-o", self.file)
+        self.assertEqual(status, 13)
+        self.assertIn("a.safetensors is the analysis itself", err)
+        self.assertEqual(self.file.read_bytes(), before)
 
 
 if __name__ == "__main__":

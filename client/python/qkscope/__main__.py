@@ -19,7 +19,7 @@ from qkscope.report import add_command as add_report
 from qkscope.text_view import models_text, run_text
 
 # qkctl's exit codes.
-_OTHER, _FILE, _CANCELLED = 1, 13, 8
+_OTHER, _USAGE, _FILE, _CANCELLED = 1, 2, 13, 8
 _CODES = {
     "UNAVAILABLE": 3, "INVALID_ARGUMENT": 4, "OUT_OF_RANGE": 4,
     "FAILED_PRECONDITION": 4, "ALREADY_EXISTS": 4, "UNIMPLEMENTED": 4,
@@ -35,6 +35,15 @@ def exit_code(error: QkscopeError) -> int:
     if isinstance(error, qkscope.IncompleteStream):
         return 7
     return _CODES.get(error.code, _OTHER)
+
+
+def _seconds(text: str) -> float:
+    try:
+        if float(text) > 0:
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError("must be > 0")
 
 
 def _numbers(text: str) -> list[int]:
@@ -60,7 +69,7 @@ def _add_connection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tls-key", metavar="FILE", help="its key (PEM)")
     parser.add_argument("--tls-server-name", metavar="NAME",
                         help="name in the server's certificate")
-    parser.add_argument("--timeout", type=float, metavar="SECONDS")
+    parser.add_argument("--timeout", type=_seconds, metavar="SECONDS")
     parser.add_argument("--retries", type=int, default=3, metavar="N",
                         help="if the server is busy or cannot be reached "
                         "(default 3)")
@@ -112,7 +121,11 @@ def _analyze(arguments: argparse.Namespace) -> int:
     with _connect(arguments) as lab:
         model = arguments.model
         if model is None:
-            model = lab.run(ops.only_model())
+            try:
+                model = lab.run(ops.only_model())
+            except qkscope.InvalidRequest as error:
+                print(f"qkscope: --{error}", file=sys.stderr)
+                return _USAGE
         run = lab.analyze(
             model, _prompt(arguments),
             arms=arguments.arm or None, capture=_capture(arguments),

@@ -55,7 +55,10 @@ class AsyncRunStream:
         self._tensors = tensors
 
     def __aiter__(self) -> AsyncIterator[LayerResult]:
-        return self._tensors
+        return self
+
+    async def __anext__(self) -> LayerResult:
+        return await self._tensors.__anext__()
 
     async def result(self) -> Run:
         """Reads what is left, and returns the whole run."""
@@ -134,8 +137,10 @@ class AsyncLab:
             try:
                 async for event in events:
                     item = session.take(event)
+                    del event  # The next one may then have its memory.
                     if item is not None:
                         yield item
+                        del item
             except QkscopeError as error:
                 failure = error
             finally:
@@ -163,28 +168,33 @@ class AsyncLab:
     # -------------------------------------------------------------- analyses
 
     def stream(self, model: str, prompt: PromptLike, *,
-               timeout: Optional[float] = None,
+               keep: bool = True, timeout: Optional[float] = None,
                progress: ProgressLike = None, **spec: Any) -> AsyncRunStream:
         """Lab.stream."""
         return self._stream(analyze_request(model, prompt, **spec), "",
-                            timeout, progress)
+                            timeout, progress, keep)
 
     def _stream(self, request: Optional[analysis_pb2.AnalyzeRequest],
                 request_id: str, timeout: Optional[float],
-                progress: ProgressLike) -> AsyncRunStream:
+                progress: ProgressLike, keep: bool = True) -> AsyncRunStream:
         bar = run_progress(progress)
         session = AnalyzeSession(request, request_id=request_id,
-                                 retries=self._retries, on_event=bar.on_event)
+                                 retries=self._retries, keep_tensors=keep,
+                                 on_event=bar.on_event)
         return AsyncRunStream(session, bar.watch_async(
             self._tensors(session, self._deadline(timeout))))
 
     async def analyze(self, model: str, prompt: PromptLike, *,
                       timeout: Optional[float] = None,
-                      progress: ProgressLike = None, **spec: Any) -> Run:
+                      progress: ProgressLike = None, info: bool = False,
+                      **spec: Any) -> Run:
         """Lab.analyze."""
         async with self.stream(model, prompt, timeout=timeout,
                                progress=progress, **spec) as stream:
-            return await stream.result()
+            run = await stream.result()
+        if info:
+            run.info = await self.model(model, timeout=timeout)
+        return run
 
     async def detach(self, model: str, prompt: PromptLike, *,
                      timeout: Optional[float] = None, **spec: Any) -> str:

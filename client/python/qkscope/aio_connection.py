@@ -10,9 +10,10 @@ import grpc
 import grpc.aio
 
 from qkscope.calls import METHODS, Call, Deadline, Options, serialize
-from qkscope.connection import PATIENCE_S, SETTLED
+from qkscope.connection import PATIENCE_S, serves
 from qkscope.errors import from_rpc_error
 from qkscope.server_list import ServerList, replica_of
+from qkscope.v1 import analysis_pb2 as v1
 
 
 class AsyncEndpoint:
@@ -32,18 +33,15 @@ class AsyncEndpoint:
                 response_deserializer=reader)
             for name, (kind, path, reader) in METHODS.items()}
 
-    async def settle(self, patience_s: float) -> Any:
-        """Waits until the channel has connected or failed to; returns its
-        state."""
-        async def settled() -> None:
-            while (state := self.channel.get_state(True)) not in SETTLED:
-                await self.channel.wait_for_state_change(state)
-
+    async def settle(self, patience_s: float) -> Optional[bool]:
+        """Asks the server whether it serves. None: it has not answered within
+        this time."""
         try:
-            await asyncio.wait_for(settled(), patience_s)
-        except asyncio.TimeoutError:
-            pass
-        return self.channel.get_state(True)
+            answer = await self.methods["Check"](v1.GetModelRequest(),
+                                                 timeout=patience_s)
+        except grpc.RpcError as error:
+            return serves(error.code())
+        return serves(grpc.StatusCode.OK, answer)
 
 
 class AsyncConnection:
@@ -60,8 +58,8 @@ class AsyncConnection:
 
     async def choose(self, request_id: str,
                      deadline: Deadline) -> AsyncEndpoint:
-        """The server for a call: the one that is connected, or, if none is, the
-        first of the list. Unavailable: the list has none."""
+        """The server for a call: one that serves, or, if none does, the first
+        of the list. Unavailable: the list has none."""
         if self._list is None:
             if self._one is None:
                 self._one = AsyncEndpoint(self.options, self.options.server,
@@ -77,9 +75,9 @@ class AsyncConnection:
                     return endpoints[0]
                 state = await endpoint.settle(
                     PATIENCE_S if left is None else min(PATIENCE_S, left))
-                if state is grpc.ChannelConnectivity.READY:
+                if state:
                     return endpoint
-                waiting = waiting or state not in SETTLED
+                waiting = waiting or state is None
         return endpoints[0]
 
     def _start(self, call: Call, endpoint: AsyncEndpoint,

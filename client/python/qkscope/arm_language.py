@@ -15,7 +15,7 @@ import math
 import re
 from typing import Any, Callable, Optional
 
-from qkscope.arms import SELECTS, Arm, Rule, Span
+from qkscope.arms import MAX_NAME_BYTES, SELECTS, Arm, Rule, Span
 from qkscope.enums import did_you_mean
 from qkscope.errors import InvalidRequest
 
@@ -36,9 +36,8 @@ def parse(text: str) -> Arm:
     except _Bad as error:
         raise InvalidRequest(f"arm '{text}': {error}") from None
     except InvalidRequest as error:
-        raise InvalidRequest(
-            error.message if error.message.startswith("arm ")
-            else f"arm '{text}': {error.message}", field=error.field) from None
+        raise InvalidRequest(f"arm '{text}': {error.message}",
+                             field=error.field) from None
 
 
 def _arm(text: str) -> Arm:
@@ -69,6 +68,9 @@ def _arm(text: str) -> Arm:
             preset = values["preset"]
     if whole and len(parts) > 1:
         raise _Bad("clean and presets cannot be joined with rules")
+    if len(name) > MAX_NAME_BYTES:
+        raise _Bad(f"its name is longer than {MAX_NAME_BYTES} characters; set a "
+                   "shorter name with NAME=SPEC")
     return Arm(name, tuple(rules), model, preset_name=preset[0],
                preset_seed=preset[1])
 
@@ -108,10 +110,11 @@ def _rule(head: str, keys: dict[str, str]) -> Rule:
     elif kind == "explicit":
         values["entries"] = [_entry(part) for part in argument.split("+")]
     elif kind in SELECTS:
-        if not _INT.fullmatch(argument):
+        try:
+            values["k"] = _int(argument)
+        except _Bad:
             raise _Bad(f"{kind} needs the number of dims, as in {kind}:1; got "
-                       f"'{argument}'")
-        values["k"] = int(argument)
+                       f"'{argument}'") from None
     else:
         raise _Bad(f"'{kind}' is not one of clean, top_k:K, bottom_k:K, "
                    "random_k:K, threshold:LAMBDA, explicit:HEAD/DIM, "
@@ -121,8 +124,10 @@ def _rule(head: str, keys: dict[str, str]) -> Rule:
             names = (*_READERS, "model")
             raise _Bad(f"'{key}' is not a key; keys are {', '.join(names)}"
                        + did_you_mean(key, names))
-        if key in ("seed", "exclude_top") and kind != "random_k":
-            raise _Bad(f"{key}: only random_k has it")
+        if key == "seed" and kind != "random_k":
+            raise _Bad("seed: only random_k has a seed")
+        if key == "exclude_top" and kind != "random_k":
+            raise _Bad("exclude_top: only random_k can exclude_top")
         if key == "lambda" and kind != "threshold":
             raise _Bad("lambda: only threshold has a lambda")
         try:
@@ -143,13 +148,13 @@ def _entry(text: str) -> tuple[int, int]:
 
 
 def _int(text: str) -> int:
-    if not _INT.fullmatch(text):
+    if not _INT.fullmatch(text) or not -2**31 <= int(text) < 2**31:
         raise _Bad(f"'{text}' is not a whole number")
     return int(text)
 
 
 def _unsigned(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
+    if not text.isascii() or not text.isdigit() or int(text) >= 2**64:
         raise _Bad(f"'{text}' is not a whole number >= 0")
     return int(text)
 

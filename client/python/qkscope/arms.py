@@ -91,7 +91,13 @@ class Rule:
             (int(head), int(dim)) for head, dim in self.entries))
 
     def to_proto(self) -> spec_pb2.DisruptionRule:
-        """The message. InvalidRequest: an enum has no such value."""
+        """The message. InvalidRequest: a field has no such value."""
+        try:
+            return self._to_proto()
+        except (TypeError, ValueError) as error:
+            raise InvalidRequest(f"{self.select}: {error}") from None
+
+    def _to_proto(self) -> spec_pb2.DisruptionRule:
         rule = spec_pb2.DisruptionRule()
         _set_select(self, rule)
         for tensor in self.tensors:

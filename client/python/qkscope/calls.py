@@ -26,6 +26,8 @@ _LONGEST_TIMEOUT_S = 3650 * 24 * 3600.0
 _ROUND_ROBIN = ('{"loadBalancingConfig":[{"round_robin":{}}],'
                 '"healthCheckConfig":{"serviceName":""}}')
 
+SERVING = 1  # of grpc.health.v1
+
 _ANALYSIS = "/qkscope.v1.Analysis/"
 # Method -> the kind of call, its path, and what reads its answers.
 METHODS: dict[str, tuple[str, str, Callable[[bytes], Any]]] = {
@@ -40,13 +42,13 @@ METHODS: dict[str, tuple[str, str, Callable[[bytes], Any]]] = {
     "Check": ("unary_unary", "/grpc.health.v1.Health/Check",
               v1.ListModelsRequest.FromString),
 } | {name: ("unary_unary", _ANALYSIS + name, answer.FromString)
-     for name, answer in {
+     for name, answer in dict[str, Any]({
          "GetServerInfo": v1.ServerInfo, "ListModels": v1.ListModelsResponse,
          "GetModel": v1.ModelInfo, "Score": v1.ScoreResponse,
          "Estimate": v1.EstimateResponse, "Tokenize": v1.TokenizeResponse,
          "Detokenize": v1.DetokenizeResponse, "GetUsage": v1.GetUsageResponse,
          "ListRequests": v1.ListRequestsResponse, "Cancel": v1.CancelResponse,
-     }.items()}
+     }).items()}
 
 
 @dataclasses.dataclass

@@ -57,9 +57,9 @@ def load_template(path: Union[str, "os.PathLike[str]"]
     tokens = {}
     for name, token in config.items():
         if name.endswith("_token"):
-            text = token.get("content") if isinstance(token, dict) else token
-            if isinstance(text, str):
-                tokens[name] = text
+            content = token.get("content") if isinstance(token, dict) else token
+            if isinstance(content, str):
+                tokens[name] = content
     return template, tokens
 
 

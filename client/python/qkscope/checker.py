@@ -15,6 +15,7 @@ import numpy as np
 
 from qkscope.crc32c import combine, crc32c
 from qkscope.errors import IncompleteStream, incomplete
+from qkscope.slabs import Slabs
 from qkscope.tensor import (LayerResult, TensorKey, shape_bytes, tensor_key,
                             tensor_name)
 from qkscope.v1 import analysis_pb2, spec_pb2
@@ -28,10 +29,10 @@ def violation(what: str) -> IncompleteStream:
 class _Partial:
     """A tensor of which some chunks have arrived."""
 
-    def __init__(self, layer: analysis_pb2.Layer) -> None:
+    def __init__(self, layer: analysis_pb2.Layer, memory: Slabs) -> None:
         self.header = layer
         try:
-            self.data = np.empty(layer.total_bytes, np.uint8)
+            self.data = memory.take(layer.total_bytes)
         except (MemoryError, ValueError):
             raise violation(f"{tensor_name(layer)} needs {layer.total_bytes} "
                             "bytes, more than there are") from None
@@ -56,7 +57,7 @@ def _essence(layer: analysis_pb2.Layer) -> bytes:
     copy = analysis_pb2.Layer()
     copy.CopyFrom(layer)
     for field in ("offset", "crc32c", "statistics"):
-        copy.ClearField(field)  # type: ignore[arg-type]
+        copy.ClearField(field)
     return copy.SerializeToString()
 
 
@@ -87,6 +88,7 @@ class StreamChecker:
         self._complete: set[TensorKey] = set()
         self._digests: dict[tuple[str, int, int, int, int, int], _Digest] = {}
         self._payload_bytes = 0
+        self._memory = Slabs(0)
 
     def add(self, event: Event) -> Optional[LayerResult]:
         """Checks the next event; returns a tensor if the event completes one.
@@ -127,6 +129,7 @@ class StreamChecker:
                                or capture.raw_sha256)
         self._images = len(started.expanded.input.images)
         self._arms = {arm.name for arm in started.expanded.arms}
+        self._memory = Slabs(started.estimate.streamed_bytes)
 
     def _check_arm(self, arm: str) -> None:
         if arm not in self._arms:
@@ -186,7 +189,7 @@ class StreamChecker:
         if partial is None and len(data) == layer.total_bytes:
             return self._complete_tensor(layer, key, data, layer.crc32c)
         if partial is None:
-            partial = self._partial[key] = _Partial(layer)
+            partial = self._partial[key] = _Partial(layer, self._memory)
         elif partial.essence != _essence(layer):
             raise violation(
                 f"{tensor_name(layer)}: its chunks have different fields")
@@ -199,8 +202,8 @@ class StreamChecker:
         if end < layer.total_bytes:
             return None
         del self._partial[key]
-        return self._complete_tensor(partial.header, key,
-                                     memoryview(partial.data), partial.crc32c)
+        return self._complete_tensor(partial.header, key, partial.data.data,
+                                     partial.crc32c)
 
     def _complete_tensor(self, header: analysis_pb2.Layer, key: TensorKey,
                          data: memoryview, crc: int) -> LayerResult:

@@ -10,15 +10,13 @@ from typing import Any, Optional
 import grpc
 import grpc.experimental
 
-from qkscope.calls import METHODS, Call, Deadline, Options, serialize
+from qkscope.calls import METHODS, SERVING, Call, Deadline, Options, serialize
 from qkscope.errors import Cancelled, from_rpc_error
 from qkscope.server_list import ServerList, replica_of
+from qkscope.v1 import analysis_pb2 as v1
 
 # How long a call waits for one server before it asks the next one, too.
 PATIENCE_S = 0.25
-SETTLED = (grpc.ChannelConnectivity.READY,
-            grpc.ChannelConnectivity.TRANSIENT_FAILURE,
-            grpc.ChannelConnectivity.SHUTDOWN)
 
 
 class Endpoint:
@@ -42,25 +40,25 @@ class Endpoint:
                 response_deserializer=reader)
             for name, (kind, path, reader) in METHODS.items()}
 
-    def settle(self, patience_s: float) -> Any:
-        """Waits until the channel has connected or failed to; returns its
-        state."""
-        changed = threading.Condition()
-        state = grpc.ChannelConnectivity.IDLE
-
-        def on_change(new: Any) -> None:
-            nonlocal state
-            with changed:
-                state = new
-                changed.notify_all()
-
-        self.channel.subscribe(on_change, try_to_connect=True)
+    def settle(self, patience_s: float) -> Optional[bool]:
+        """Asks the server whether it serves. None: it has not answered within
+        this time."""
         try:
-            with changed:
-                changed.wait_for(lambda: state in SETTLED, patience_s)
-        finally:
-            self.channel.unsubscribe(on_change)
-        return state
+            answer = self.methods["Check"](v1.GetModelRequest(),
+                                           timeout=patience_s)
+        except grpc.RpcError as error:
+            return serves(error.code())
+        return serves(grpc.StatusCode.OK, answer)
+
+
+def serves(code: grpc.StatusCode, answer: Any = None) -> Optional[bool]:
+    """What the end of a health check says: None if nothing yet."""
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return None
+    if answer is not None:
+        return bool(answer.offset == SERVING)
+    # Any other status comes from a server that is there.
+    return code is not grpc.StatusCode.UNAVAILABLE
 
 
 class Connection:
@@ -78,8 +76,8 @@ class Connection:
             self._one = Endpoint(options, options.server, options.several)
 
     def choose(self, request_id: str, deadline: Deadline) -> Endpoint:
-        """The server for a call: the one that is connected, or, if none is, the
-        first of the list. Unavailable: the list has none."""
+        """The server for a call: one that serves, or, if none does, the first
+        of the list. Unavailable: the list has none."""
         if self._list is None:
             assert self._one is not None
             return self._one
@@ -93,9 +91,9 @@ class Connection:
                     return endpoints[0]
                 state = endpoint.settle(PATIENCE_S if left is None
                                         else min(PATIENCE_S, left))
-                if state is grpc.ChannelConnectivity.READY:
+                if state:
                     return endpoint
-                waiting = waiting or state not in SETTLED
+                waiting = waiting or state is None
         return endpoints[0]
 
     def _start(self, call: Call, endpoint: Endpoint, deadline: Deadline,

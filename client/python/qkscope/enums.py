@@ -30,14 +30,14 @@ def _number(enum: Any, field: str, text: str) -> int:
         + did_you_mean(str(text), names), field=field)
 
 
-def number(message: Any, field: str, text: str) -> int:
+def number(message: Any, field: str, text: str) -> Any:
     """The number of a value of the message's enum field. InvalidRequest names
     the values that there are."""
     return _number(message.DESCRIPTOR.fields_by_name[field].enum_type, field,
                    text)
 
 
-def tensor(letter: str) -> int:
+def tensor(letter: str) -> Any:
     """The number of tensor "q", "k" or "v"."""
     if letter.lower() not in ("q", "k", "v"):
         raise InvalidRequest(f"tensors: '{letter}' is not one of q, k, v")

@@ -26,8 +26,9 @@ _LENGTH_BYTES = 8
 
 
 def _to_dict(message: Any) -> dict[str, Any]:
-    return json_format.MessageToDict(  # type: ignore[no-any-return]
+    fields: dict[str, Any] = json_format.MessageToDict(
         message, preserving_proto_field_name=True)
+    return fields
 
 
 def _compact(value: Any) -> str:
@@ -73,11 +74,14 @@ def _parse(path: PathLike, what: str, value: Any, message: Any) -> Any:
     return message
 
 
-def _json(path: PathLike, what: str, text: Any) -> Any:
+def _json(path: PathLike, what: str, text: Any, kind: Any = dict) -> Any:
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except (ValueError, TypeError, RecursionError) as error:
         raise BadFile(f"{path}: {what} is not JSON: {error}") from None
+    if not isinstance(value, kind):
+        raise BadFile(f"{path}: {what} is not JSON of the right kind")
+    return value
 
 
 def _tensor(path: PathLike, name: str, entry: Any, layer: Optional[Any],
@@ -120,7 +124,7 @@ def _read_parts(path: PathLike, content: memoryview) -> RunParts:
     parts.tensors = [tensor for _, tensor in
                      sorted(placed, key=lambda item: item[0])]
     for value in _json(path, "its comparisons",
-                       metadata.get("comparisons") or "[]"):
+                       metadata.get("comparisons") or "[]", list):
         parts.comparisons.append(_parse(path, "a comparison", value,
                                         analysis_pb2.Comparison()))
     return parts

@@ -61,7 +61,10 @@ class RunStream:
         self._tensors = tensors
 
     def __iter__(self) -> Iterator[LayerResult]:
-        return self._tensors
+        return self
+
+    def __next__(self) -> LayerResult:
+        return next(self._tensors)
 
     def result(self) -> Run:
         """Reads what is left, and returns the whole run."""
@@ -147,8 +150,10 @@ class Lab:
             try:
                 for event in events:
                     item = session.take(event)
+                    del event  # The next one may then have its memory.
                     if item is not None:
                         yield item
+                        del item
             except QkscopeError as error:
                 failure = error
             finally:
@@ -172,25 +177,28 @@ class Lab:
     # -------------------------------------------------------------- analyses
 
     def stream(self, model: str, prompt: PromptLike, *,
-               timeout: Optional[float] = None,
+               keep: bool = True, timeout: Optional[float] = None,
                progress: ProgressLike = None, **spec: Any) -> RunStream:
         """Starts an analysis; its layers come as they are computed. The
-        arguments are those of analyze."""
+        arguments are those of analyze. keep=False: the stream's result has no
+        tensors, for those too large to keep."""
         request = analyze_request(model, prompt, **spec)
-        return self._stream(request, "", timeout, progress)
+        return self._stream(request, "", timeout, progress, keep)
 
     def _stream(self, request: Optional[analysis_pb2.AnalyzeRequest],
                 request_id: str, timeout: Optional[float],
-                progress: ProgressLike) -> RunStream:
+                progress: ProgressLike, keep: bool = True) -> RunStream:
         bar = run_progress(progress)
         session = AnalyzeSession(request, request_id=request_id,
-                                 retries=self._retries, on_event=bar.on_event)
+                                 retries=self._retries, keep_tensors=keep,
+                                 on_event=bar.on_event)
         tensors = self._tensors(session, self._deadline(timeout))
         return RunStream(session, bar.watch(tensors))
 
     def analyze(self, model: str, prompt: PromptLike, *,
                 timeout: Optional[float] = None,
-                progress: ProgressLike = None, **spec: Any) -> Run:
+                progress: ProgressLike = None, info: bool = False,
+                **spec: Any) -> Run:
         """Runs the prompt through every arm; returns the whole, checked run.
 
         prompt: text, token ids, or a Prompt.
@@ -206,10 +214,14 @@ class Lab:
           where it ended.
         client_tag: free text for the manifest.
         progress: True shows a bar; a callable gets (done, total).
+        info: also asks for the ModelInfo, as `run.info`.
         """
         with self.stream(model, prompt, timeout=timeout, progress=progress,
                          **spec) as stream:
-            return stream.result()
+            run = stream.result()
+        if info:
+            run.info = self.model(model, timeout=timeout)
+        return run
 
     def detach(self, model: str, prompt: PromptLike, *,
                timeout: Optional[float] = None, **spec: Any) -> str:

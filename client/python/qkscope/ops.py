@@ -11,7 +11,7 @@ from typing import Any, Optional
 import numpy as np
 import numpy.typing as npt
 
-from qkscope.calls import Call
+from qkscope.calls import SERVING, Call
 from qkscope.errors import InvalidRequest, NotFound, ServerError, Unavailable
 from qkscope.spec import PromptLike, input_proto, score_request
 from qkscope.v1 import analysis_pb2 as v1
@@ -116,7 +116,7 @@ def cancel(request_id: str) -> Op:
 
 def health(model: str) -> Op:
     answer = yield Call("Check", v1.GetModelRequest(model=model))
-    if answer.offset != 1:  # the health check's status: SERVING
+    if answer.offset != SERVING:
         state = _HEALTH.get(answer.offset, str(answer.offset))
         raise Unavailable(f"the server reports {state}"
                           + (f" of model '{model}'" if model else ""))

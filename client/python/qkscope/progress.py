@@ -55,11 +55,12 @@ class Progress:
     def _open(self) -> None:
         from rich import progress
         from rich.console import Console
+        console = Console(stderr=True)
         self._bar = progress.Progress(
             progress.TextColumn("{task.description}"), progress.BarColumn(),
             progress.MofNCompleteColumn(), progress.TimeElapsedColumn(),
-            progress.TimeRemainingColumn(), console=Console(stderr=True),
-            transient=True)
+            progress.TimeRemainingColumn(), console=console,
+            transient=console.is_terminal)
         self._task = self._bar.add_task(self._unit, total=self.total)
         self._bar.start()
 

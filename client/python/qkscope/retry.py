@@ -15,7 +15,7 @@ def backoff(attempt: int, at_least: float = 0.0) -> float:
     """Seconds to wait before retry number `attempt`, from 0. The wait doubles
     each time, is at least what the server asked for, and is randomised so that
     many clients do not return at once."""
-    delay = max(_FIRST_BACKOFF_S * 2 ** min(attempt, 10), at_least)
+    delay: float = max(_FIRST_BACKOFF_S * 2 ** min(attempt, 10), at_least)
     return min(delay, _LONGEST_BACKOFF_S) * random.uniform(1.0, 1.5)
 
 

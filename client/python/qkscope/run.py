@@ -210,7 +210,7 @@ class Run:
     request_id; model: its name; token_ids: of the prompt; manifest: Manifest
     message; expanded: the request with every default; times: Times message, in
     milliseconds; arms: names; tensors: all LayerResults, in order of arrival;
-    info: ModelInfo message, or None if nobody has asked for it.
+    info: ModelInfo message, or None unless analyze was asked for it.
 
     run["clean"] is an ArmResult, and iteration goes over all.
     """

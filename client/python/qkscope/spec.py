@@ -12,7 +12,7 @@ from typing import Any, Optional, Union
 
 from qkscope import enums
 from qkscope.arms import ArmLike, arm_proto, is_undisrupted
-from qkscope.errors import BadFile, InvalidRequest
+from qkscope.errors import BadFile, InvalidRequest, QkscopeError
 from qkscope.v1 import analysis_pb2, spec_pb2
 
 ImageLike = Union[bytes, "os.PathLike[str]", str, spec_pb2.Image]
@@ -49,8 +49,10 @@ class Prompt:
             raise InvalidRequest(
                 "prompt: give exactly one of text, token_ids and chat, got "
                 + (" and ".join(given) or "none"))
-        source = spec_pb2.Input(add_special_tokens=self.add_special_tokens,
-                                parse_special=self.parse_special)
+        source = spec_pb2.Input()
+        for name in ("add_special_tokens", "parse_special"):
+            if getattr(self, name) is not None:
+                setattr(source, name, getattr(self, name))
         if self.text is not None:
             source.text = _utf8(self.text)
         elif self.token_ids is not None:
@@ -83,12 +85,13 @@ def _utf8(text: Union[str, bytes]) -> bytes:
 def _image(image: ImageLike) -> spec_pb2.Image:
     if isinstance(image, spec_pb2.Image):
         return image
-    if not isinstance(image, bytes):
-        try:
-            image = pathlib.Path(image).read_bytes()
-        except OSError as error:
-            raise BadFile(f"cannot read {image}: {error.strerror}") from None
-    return spec_pb2.Image(encoded=image)
+    if isinstance(image, bytes):
+        return spec_pb2.Image(encoded=image)
+    try:
+        return spec_pb2.Image(encoded=pathlib.Path(image).read_bytes())
+    except OSError as error:
+        raise BadFile(f"cannot read {os.fspath(image)}: {error.strerror}"
+                      ) from None
 
 
 def input_proto(prompt: PromptLike) -> spec_pb2.Input:
@@ -97,14 +100,16 @@ def input_proto(prompt: PromptLike) -> spec_pb2.Input:
         return prompt
     if isinstance(prompt, (str, bytes)):
         prompt = Prompt(prompt)
-    elif not isinstance(prompt, Prompt):
-        try:
+    try:
+        if not isinstance(prompt, Prompt):
             prompt = Prompt(token_ids=[int(token) for token in prompt])
-        except (TypeError, ValueError):
-            raise InvalidRequest(
-                f"prompt: got {type(prompt).__name__}; give text, token ids, or "
-                "a Prompt") from None
-    return prompt.to_proto()
+        return prompt.to_proto()
+    except QkscopeError:
+        raise
+    except (TypeError, ValueError, KeyError) as error:
+        raise InvalidRequest(
+            f"prompt: got {type(prompt).__name__} ({error}); give text, token "
+            "ids, or a Prompt", field="input") from None
 
 
 def _ints(numbers: Union[int, Iterable[int], None]) -> list[int]:
@@ -218,11 +223,15 @@ class GenerateSpec:
 def _part(value: Any, kind: Any, first: str) -> Any:
     """The message of a part given as its class, a mapping, or the value of its
     first field."""
-    if isinstance(value, Mapping):
-        value = kind(**value)
-    elif not hasattr(value, "to_proto") and not hasattr(value, "DESCRIPTOR"):
-        value = kind(**{first: value})
-    return value.to_proto() if hasattr(value, "to_proto") else value
+    try:
+        if isinstance(value, Mapping):
+            value = kind(**value)
+        elif not hasattr(value, "to_proto") and not hasattr(value,
+                                                            "DESCRIPTOR"):
+            value = kind(**{first: value})
+        return value.to_proto() if hasattr(value, "to_proto") else value
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(f"{kind.__name__}: {error}") from None
 
 
 CompareLike = Union[str, bool, None]
@@ -315,7 +324,7 @@ def generate_request(model: str, prompt: PromptLike, spec: GenerateSpec, *,
                      ) -> analysis_pb2.GenerateRequest:
     """The request of Generate."""
     request = analysis_pb2.GenerateRequest(
-        model=model, input=input_proto(prompt), generate=spec.to_proto())
+        model=model, input=input_proto(prompt), generate=_part(spec, GenerateSpec, "max_new_tokens"))
     if arm is not None:
         request.arm.CopyFrom(arm_proto(arm))
     if priority is not None:

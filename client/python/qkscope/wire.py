@@ -71,10 +71,14 @@ def _fields(raw: bytes, at: int, end: int) -> Any:
     value) of each field, as long as all is well-formed."""
     while at < end:
         begin = at
-        tag, at = _varint(raw, at)
+        tag, at = raw[at], at + 1
+        if tag >= 0x80:
+            tag, at = _varint(raw, begin)
         wire_type, value, content = tag & 7, 0, at
         if wire_type == 0:
-            value, at = _varint(raw, at)
+            value, at = raw[at], at + 1
+            if value >= 0x80:
+                value, at = _varint(raw, content)
         elif wire_type == 1:
             at += 8
         elif wire_type == 5:

@@ -121,7 +121,8 @@ def reduced(capture: Any, layer: int) -> np.ndarray:
     values = np.asarray(capture.layer(layer))
     if capture.form == "raw" and values.ndim == 3:
         with np.errstate(over="ignore", invalid="ignore"):
-            return np.sqrt(np.square(values.astype(np.float64)).sum(axis=0))
+            return np.asarray(np.sqrt(np.square(
+                values.astype(np.float64)).sum(axis=0)))
     if capture.form != "norm_over_tokens" or values.ndim != 2:
         raise ValueError(f"{capture.point} was captured as {capture.form}, "
                          f"shape {values.shape}; this picture needs "
@@ -133,8 +134,8 @@ def one_layer(capture: Any, layer: int | None) -> int:
     layers = [int(number) for number in capture.layers]
     if layer is None and len(layers) == 1:
         return layers[0]
-    if layer in layers:
-        return int(layer)  # type: ignore[arg-type]
+    if layer is not None and layer in layers:
+        return int(layer)
     asked = "say which one, layer=..." if layer is None else f"not {layer}"
     raise ValueError(f"{capture.point} has {ranges(layers)}: {asked}")
 

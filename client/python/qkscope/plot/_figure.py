@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from qkscope.extras import need
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -39,7 +41,7 @@ DIVERGING = "RdBu_r"
 
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 8, "axes.titlesize": 9, "axes.labelsize": 8,
+    "figure.dpi": 110, "font.size": 8, "axes.titlesize": 9, "axes.labelsize": 8,
     "axes.titlelocation": "left", "axes.titleweight": "bold",
     "legend.fontsize": 7, "legend.frameon": False, "lines.linewidth": 1.2,
     "lines.markersize": 3.5, "axes.linewidth": 0.7, "savefig.dpi": 300,
@@ -50,21 +52,22 @@ STYLE: dict[str, Any] = {
 
 def pyplot() -> Any:
     """matplotlib.pyplot; MissingExtra, an ImportError, without matplotlib."""
-    try:
-        import matplotlib.pyplot
-    except ImportError as error:
-        from qkscope.errors import MissingExtra
-        raise MissingExtra("pictures need matplotlib",
-                           remedy="pip install 'qkscope[plot]'") from error
-    return matplotlib.pyplot
+    return need("matplotlib.pyplot", "plot")
 
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
     """The style of the pictures that have a figure of their own, for figures
     that you make yourself: `with plot.style(): plt.subplots(...)`."""
-    with pyplot().rc_context(STYLE):
+    # Only these are put back. rc_context() would also undo what a backend sets
+    # when its first figure is made, such as `interactive` in notebooks.
+    settings = pyplot().rcParams
+    before = {key: settings[key] for key in STYLE}
+    settings.update(STYLE)
+    try:
         yield
+    finally:
+        settings.update(before)
 
 
 def prepare(axes: Axes) -> None:
@@ -131,6 +134,12 @@ def add_legend(axes: Axes) -> None:
     if len(labels) > 4:
         place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
     axes.legend(handles, labels, **place)
+
+
+def whole_numbers(axis: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator("auto", integer=True))
 
 
 def thinned(labels: Sequence[Any], most: int) -> tuple[list[int], list[str]]:

@@ -122,10 +122,11 @@ def _cells(records: Any, x: str, hue: str
 
 def _iterable(records: Any) -> Iterable[Any]:
     try:
-        return iter(records)
+        found: Iterable[Any] = iter(records)
     except TypeError:
         raise ValueError("records must be a sequence, one record per bar, not "
                          f"{type(records).__name__}") from None
+    return found
 
 
 def _field(record: Any, name: str, default: Any = ...) -> Any:

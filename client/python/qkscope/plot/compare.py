@@ -146,13 +146,15 @@ def by_position(data: Any, y: str = "kl", *,
         length = max(length, len(values))
         at = np.arange(len(values))[y == "logprob":]
         values = np.where(np.isfinite(values), values, np.nan)
-        style = dict(color=colours[arm.name], label=_figure.plain(arm.name),
-                     marker=_figure.MARKERS[place % len(_figure.MARKERS)])
+        style: dict[str, Any] = dict(
+            color=colours[arm.name], label=_figure.plain(arm.name),
+            marker=_figure.MARKERS[place % len(_figure.MARKERS)])
         if y == "logprob":
             ax.plot(at, values[1:], **style)
             continue
         ax.plot(at, values, markerfacecolor="white", **style)
-        flips = np.flatnonzero(np.asarray(arm.comparison.top1_flip, bool))
+        flips = np.flatnonzero(np.asarray(
+            arm.comparison.top1_flip, bool)[:len(values)])
         ax.plot(flips, values[flips], linestyle="", marker=style["marker"],
                 color=style["color"], label="_flips")
     if log:
@@ -188,7 +190,7 @@ def _position_ticks(axes: Axes, length: int,
                     tokens: Sequence[str] | None) -> None:
     axes.set_xlim(-0.5, max(length, 1) - 0.5)
     if tokens is None:
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        _figure.whole_numbers(axes.xaxis)
         axes.set_xlabel("position")
         return
     if len(tokens) != length:

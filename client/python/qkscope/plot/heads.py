@@ -112,7 +112,7 @@ def surface(data: Any, layer: int | None = None, *, tensor: str = "q",
     assert ax is not None
     if getattr(ax, "name", "") != "3d":
         raise ValueError("surface() needs axes made with projection='3d'")
-    space: Axes3D = ax  # type: ignore[assignment]
+    space: Axes3D = ax
     matrix = _data.norms(data, layer, tensor=tensor, arm=arm, stage=stage)
     values = _shown(matrix, relative)
     limits = _figure.colour_limits(values, vmin, vmax)

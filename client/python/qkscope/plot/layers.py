@@ -137,11 +137,11 @@ def by_layer(data: Any, y: str = "massive_count", *,
                     clip_on=False,  # a marker at 0 is seen whole
                     label=label if len(chosen) == 1
                     else f"{label}, {_figure.plain(arm.name)}")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    _figure.whole_numbers(ax.xaxis)
     ax.set_xlabel("layer")
     ax.set_ylabel(STATISTICS[y])
     if y.endswith("_count"):
-        ax.yaxis.get_major_locator().set_params(integer=True)
+        _figure.whole_numbers(ax.yaxis)
         ax.set_ylim(bottom=0)
     elif y == "low_frequency_share":
         ax.set_ylim(-0.03, 1.03)

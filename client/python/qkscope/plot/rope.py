@@ -106,7 +106,8 @@ def _known(data: Any, arm: Any, after: _data.Norms,
                   for s in getattr(capture, "statistics", None) or ()
                   if s is not None and int(s.layer) == after.layer
                   for e in [*s.top, s.largest] if e is not None):
-        if entry.wavelength is not None and 0 <= entry.dim < dims:
+        if (entry.wavelength is not None and 0 <= entry.dim < dims
+                and np.isfinite(entry.wavelength) and entry.wavelength > 0):
             known[int(entry.dim)] = float(entry.wavelength)
     return known, 0
 

@@ -5,6 +5,6 @@
 """
 
 from qkscope.report.assemble import build, write
-from qkscope.report.command import add_command, main
+from qkscope.report.command import add_command
 
-__all__ = ["add_command", "build", "main", "write"]
+__all__ = ["add_command", "build", "write"]

@@ -12,21 +12,24 @@ from typing import Any
 
 import numpy as np
 
+from qkscope.atomic import write_atomically
 from qkscope.plot import _data, _figure
 from qkscope.report import maps, tables
 from qkscope.report.page import (Html, data_block, element, join, page,
-                                 picture, write_atomically)
+                                 picture)
 
-MOST_POSITIONS = 4000
+MOST_POSITIONS = 4000  # of an arm
+MOST_POINTS = 60_000  # of all arms
 
 
 def write(run: Any, path: str | os.PathLike[str], *,
           title: str | None = None) -> None:
     """Writes the report of a run to a file, whole or not at all.
 
-    OSError if it cannot be written; ImportError without matplotlib.
+    BadFile if it cannot be written; MissingExtra without matplotlib.
     """
-    write_atomically(path, build(run, title=title))
+    page = build(run, title=title)
+    write_atomically(path, [page.encode("utf-8", "replace")])
 
 
 def build(run: Any, *, title: str | None = None) -> str:
@@ -38,7 +41,7 @@ def build(run: Any, *, title: str | None = None) -> str:
     """
     series, notes = maps.collect(run)
     lambda_ = tables.lambda_of(run)
-    title = title or f"{run.model}: {len(run.token_ids)} tokens"
+    title = title or f"{maps.short(run.model)}: {len(run.token_ids)} tokens"
     comparisons, positions_note = _comparisons(run)
     if positions_note:
         notes.append(positions_note)
@@ -92,26 +95,30 @@ def _colour_table() -> str:
 def _comparisons(run: Any) -> tuple[list[dict[str, Any]], str]:
     """Per arm what the explorer draws by position."""
     shown, note = [], ""
-    compared = [arm for arm in run if arm.comparison is not None]
-    colours = _figure.arm_colours(compared)
-    for arm in compared:
+    compared = [(name, arm) for name, arm in maps.shown_arms(run)
+                if arm.comparison is not None]
+    names = {arm.name: name for name, arm in maps.shown_arms(run)}
+    colours = _figure.arm_colours([arm for _, arm in compared])
+    most = min(MOST_POSITIONS, MOST_POINTS // max(len(compared), 1))
+    for name, arm in compared:
         values = arm.comparison
         length = len(values.kl)
-        if length > MOST_POSITIONS:
-            note = (f"There is much: lines by position show the first "
-                    f"{MOST_POSITIONS} of {length} positions.")
+        if length > most:
+            note = (f"There is much: lines by position show the first {most} "
+                    f"of {length} positions.")
         shown.append({
-            "arm": arm.name, "baseline": values.baseline,
+            "arm": name, "baseline": names.get(
+                values.baseline, maps.short(values.baseline)),
             "colour": colours[arm.name],
-            "kl": _numbers(values.kl), "logprob": _numbers(
-                values.token_logprob),
-            "flip": [int(flip) for flip in values.top1_flip[:MOST_POSITIONS]]})
+            "kl": _numbers(values.kl[:most]),
+            "logprob": _numbers(values.token_logprob[:most]),
+            "flip": [int(flip) for flip in values.top1_flip[:most]]})
     return shown, note
 
 
 def _numbers(values: Any) -> list[float | None]:
     return [float(f"{value:.5g}") if np.isfinite(value) else None
-            for value in np.asarray(values, float)[:MOST_POSITIONS]]
+            for value in np.asarray(values, float)]
 
 
 def _pictures(run: Any) -> Html:
@@ -120,18 +127,21 @@ def _pictures(run: Any) -> Html:
 
     arm = _data.one_arm(run, None)
     layer = _liveliest(arm)
+    # More lines than colours help nobody.
+    compared = [one.name for one in run if one.comparison is not None][:8]
+    name = maps.short(arm.name)
     wanted: list[tuple[str, str, Callable[[], Any]]] = [
-        (f"Q, K and V of layer {layer} in arm {arm.name}, heads by dims: the "
+        (f"Q, K and V of layer {layer} in arm {name}, heads by dims: the "
          "L2 norm of each over the prompt's tokens",
-         f"Q, K and V, layer {layer}, {arm.name}",
+         f"Q, K and V, layer {layer}, {name}",
          lambda: plot.qkv(arm, layer)),
-        ("Number of massive values by layer", f"Massive values, {arm.name}",
+        ("Number of massive values by layer", f"Massive values, {name}",
          lambda: plot.by_layer(arm)),
         ("KL divergence from the baseline by position",
-         "What the arms change, by position", lambda: plot.by_position(run)),
+         "What the arms change, by position", lambda: plot.by_position(run, arms=compared)),
         ("Log-probability of the prompt's tokens by position",
          "Log-probabilities by position",
-         lambda: plot.by_position(run, "logprob"))]
+         lambda: plot.by_position(run, "logprob", arms=compared))]
     shown = []
     for alt, caption, draw in wanted:
         png = _png(draw)

@@ -16,7 +16,11 @@ import numpy as np
 from qkscope.plot import _data
 
 MOST_HEADS, MOST_DIMS = 256, 1024
-MOST_CELLS = 4_000_000  # in all; 2 bytes each, a third more as text
+MOST_CELLS = 2_000_000  # in all; 2 bytes each, a third more as text
+MOST_SERIES = 500
+MOST_LAYERS = 512  # of one tensor
+MOST_ARMS = 100
+MOST_LETTERS = 120  # of an arm's name
 NOT_FINITE = 65535
 LARGEST = 65534
 
@@ -106,21 +110,39 @@ def _finite(value: float) -> float | None:
     return float(f"{value:.6g}") if np.isfinite(value) else None
 
 
+def short(name: str) -> str:
+    """A name that may be long, cut."""
+    return name if len(name) <= MOST_LETTERS else (
+        name[:MOST_LETTERS] + "\N{HORIZONTAL ELLIPSIS}")
+
+
+def shown_arms(run: Any) -> list[tuple[str, Any]]:
+    """(the name that the page shows, the arm) of the arms that it has room
+    for. Long names are cut, and numbered to stay different."""
+    arms = _data.arms_of(run, list(run.arms)[:MOST_ARMS])
+    return [(arm.name if len(arm.name) <= MOST_LETTERS
+             else f"{short(arm.name)} #{number}", arm)
+            for number, arm in enumerate(arms)]
+
+
 def collect(run: Any) -> tuple[list[Series], list[str]]:
     """All that a report shows of a run, and notes on what it leaves out."""
-    series, skipped = [], []
-    for arm in _data.arms_of(run):
+    series, skipped, notes = [], [], []
+    count = len(list(run.arms))
+    if count > MOST_ARMS:
+        notes.append(f"There is much: the page shows {MOST_ARMS} of {count} "
+                     "arms.")
+    for shown, arm in shown_arms(run):
         for capture in sorted(arm.captured, key=_rank):
             name = label(capture)
             reason = unshown(capture)
             if reason:
-                skipped.append(f"{arm.name}: {name} ({reason})")
+                skipped.append(f"{shown}: {name} ({reason})")
                 continue
             group = int(getattr(capture, "group_size", 1) or 1)
             series.append(Series(
-                arm.name, name, capture.point, "KV head" if group > 1
+                shown, name, capture.point, "KV head" if group > 1
                 else "head", capture, [int(n) for n in capture.layers]))
-    notes = []
     if skipped:
         more = f" and {len(skipped) - 8} more" if len(skipped) > 8 else ""
         notes.append("Not shown: " + "; ".join(skipped[:8]) + more + ".")
@@ -156,8 +178,12 @@ def unshown(capture: Any) -> str:
         return f"captured as {capture.form}"
     if capture.point == "hook_pattern":
         return "attention's probabilities have no dims"
-    if any(np.size(capture.layer(layer)) == 0 for layer in capture.layers):
-        return "empty"
+    for layer in capture.layers:
+        shape = np.shape(capture.layer(layer))
+        if len(shape) != (2 if capture.form == "norm_over_tokens" else 3):
+            return f"shape {shape}"
+        if 0 in shape:
+            return "empty"
     return ""
 
 
@@ -171,15 +197,17 @@ def _bounded(series: list[Series], notes: list[str]) -> list[Series]:
     while total() > MOST_CELLS and any(one.dim_group < 16 for one in series):
         for one in series:
             one.dim_group = min(16, one.dim_group * 2)
-    step = -(-total() // MOST_CELLS)
+    step = max(-(-total() // MOST_CELLS), -(-max(
+        (len(one.layers) for one in series), default=0) // MOST_LAYERS))
     if step > 1:
         for one in series:
             one.layers = one.layers[::step]
-        notes.append(f"There is much: maps show every {step}th layer only.")
-    shown, cells = [], 0
+        notes.append(f"There is much: maps show one layer of {step} only.")
+    shown: list[Series] = []
+    cells = 0
     for one in series:
         cells += one.cells()
-        if cells <= MOST_CELLS:
+        if cells <= MOST_CELLS and len(shown) < MOST_SERIES:
             shown.append(one)
     if len(shown) < len(series):
         notes.append(f"There is much: maps show {len(shown)} of {len(series)} "

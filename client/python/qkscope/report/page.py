@@ -7,9 +7,6 @@ import base64
 import hashlib
 import html
 import json
-import os
-import pathlib
-import secrets
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -96,33 +93,3 @@ def page(title: str, body: Html, *, style: str, script: str = "",
     end = Html(f"<script>{script}</script>") if script else Html()
     return (f'<!doctype html>\n<html lang="{escape(language)}"><head>{head}'
             f"</head><body>{body}{end}</body></html>\n")
-
-
-def write_atomically(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a file whole, or leaves what was there. A symbolic link stays, and
-    what it leads to is replaced; a device or a pipe is written as it is.
-
-    OSError with the path that was given, if it cannot be written.
-    """
-    target = pathlib.Path(os.path.realpath(path))
-    data = text.encode("utf-8", "replace")
-    try:
-        if target.exists() and not target.is_file():
-            target.write_bytes(data)
-        else:
-            _replace(target, data)
-    except OSError as error:  # names the file that was asked for
-        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
-
-
-def _replace(target: pathlib.Path, data: bytes) -> None:
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

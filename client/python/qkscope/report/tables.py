@@ -31,13 +31,13 @@ def lambda_of(run: Any) -> float:
 
 def summary(run: Any) -> Html:
     manifest = run.manifest
-    facts = [("model", manifest.model), ("tokens", len(run.token_ids)),
+    facts = [("model", maps.short(manifest.model)), ("tokens", len(run.token_ids)),
              ("arms", len(list(run.arms))),
              ("computed in", manifest.compute_type),
-             ("on", " ".join(filter(None, [manifest.backend,
-                                           manifest.device]))),
-             ("server", manifest.server_version),
-             ("tag", manifest.client_tag)]
+             ("on", maps.short(" ".join(filter(
+                 None, [manifest.backend, manifest.device])))),
+             ("server", maps.short(manifest.server_version)),
+             ("tag", maps.short(manifest.client_tag))]
     return element("dl", join(
         element("div", join([element("dt", name), element("dd", value)]))
         for name, value in facts if value not in ("", 0)))
@@ -46,14 +46,14 @@ def summary(run: Any) -> Html:
 def arms(run: Any) -> Html:
     """A row per arm: its kind, and its comparison with the baseline."""
     rows = []
-    for arm in run:
+    for name, arm in maps.shown_arms(run):
         values = arm.comparison
-        cells: list[Any] = [arm.name, arm.kind, "", "", "", "", ""]
+        cells: list[Any] = [name, arm.kind, "", "", "", "", ""]
         if values is not None:
             length = len(values.kl)
             cells[2:] = [
                 number(values.mean_logprob), number(values.mean_kl),
-                f"{values.top1_flips}/{length}", values.baseline,
+                f"{values.top1_flips}/{length}", maps.short(values.baseline),
                 Html(sparkline(np.asarray(values.kl, float)[:400], low=0,
                                width=160))]
         rows.append(cells)
@@ -73,7 +73,7 @@ def statistics(run: Any) -> Html:
     shown: list[Html] = []
     left, lambda_ = MOST_ROWS, lambda_of(run)
     dropped = 0
-    for arm in run:
+    for name, arm in maps.shown_arms(run):
         for capture in arm.captured:
             if maps.unshown(capture):
                 continue
@@ -81,7 +81,7 @@ def statistics(run: Any) -> Html:
                 dropped += 1
                 continue
             left -= len(capture.layers)
-            title = f"{arm.name}: {maps.label(capture)}"
+            title = f"{name}: {maps.label(capture)}"
             shown.append(element("details", join([
                 element("summary", title),
                 table(["layer", "massive", "ratio", "head", "dim",
@@ -130,7 +130,8 @@ def _row(capture: Any, layer: int, lambda_: float) -> list[Any]:
 
 def positions(run: Any) -> Html:
     """A row per position; of many, those with the largest KL."""
-    compared = [arm for arm in run if arm.comparison is not None]
+    compared = [arm for _, arm in maps.shown_arms(run)
+                if arm.comparison is not None]
     others = [arm for arm in compared
               if arm.comparison.baseline != arm.name] or compared
     if not others:
@@ -150,7 +151,7 @@ def positions(run: Any) -> Html:
                 "KL.")
     head: list[Any] = ["position", "token"]
     for arm in others:
-        head += [f"{arm.name}: KL", "log-prob", "next token"]
+        head += [f"{maps.short(arm.name)}: KL", "log-prob", "next token"]
     rows = []
     for at in map(int, order):
         cells: list[Any] = [at, _at(run.token_ids, at)]
