@@ -118,6 +118,20 @@ class TextModelCase(unittest.TestCase):
                                    [w[0] for w in wanted], atol=2e-5, rtol=0)
         self.assertEqual([g[1] for g in got], [w[1] for w in wanted])
 
+    def test_calls_hold_no_more_than_a_server_does_in_time(self):
+        model = self.model(batch_size=100, concurrency=1)
+        calls = []
+        score = model._score_batch
+
+        def counted(lab, batch):
+            calls.append(sum(map(len, sum(batch, ()))))
+            return score(lab, batch)
+
+        model._score_batch = counted
+        got = list(model.score([([5] * 200, [6] * 50)] * 60))
+        self.assertEqual(len(got), 60)
+        self.assertEqual(calls, [8000, 7000])
+
     def test_a_context_that_is_too_long_loses_its_beginning(self):
         short, large = self.model("short"), self.model("bos")
         self.assertEqual(short.max_length, 24)

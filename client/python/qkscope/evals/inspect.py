@@ -90,8 +90,9 @@ class QkscopeAPI(ModelAPI):  # type: ignore[misc]
         return min(2048, self.text_model.limits.max_new_tokens)
 
     async def tokenize(self, text: str) -> list[int]:
-        return await self._in_thread(
+        ids: list[int] = await self._in_thread(
             lambda lab: self.text_model.encode(text, False))
+        return ids
 
     async def generate(self, input: list[ChatMessage], tools: list[ToolInfo],
                        tool_choice: ToolChoice, config: GenerateConfig

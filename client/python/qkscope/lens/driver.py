@@ -96,19 +96,17 @@ class QkscopeDriver:
             chosen = arm_of(intervene, self._head_dims).to_proto()
         else:
             chosen = self._arm if arm is None else arm_proto(arm)
-        wanted = [place for name in capture
-                  if (place := names.resolve(name)) is not None]
+        wanted = {name: place for name in capture
+                  if (place := names.resolve(name)) is not None}
         passes = [found.value if found.error is None else _fail(found.error)
                   for found in self.lab.map(
                       batch, lambda lab, ids: self._run(
-                          lab, ids, chosen, wanted, return_logits),
+                          lab, ids, chosen, list(wanted.values()),
+                          return_logits),
                       concurrency=_CONCURRENCY)]
-        captured = {}
-        for name in capture:
-            if names.resolve(name) is not None:
-                captured[name] = np.concatenate(
-                    [self._tensor(result, *names.resolve(name))
-                     for result in passes])
+        captured = {name: np.concatenate([self._tensor(result, *place)
+                                          for result in passes])
+                    for name, place in wanted.items()}
         logits = np.concatenate([self._logits(result, len(batch[0]))
                                  for result in passes]
                                 ) if return_logits else None
@@ -203,8 +201,7 @@ def boot_bridge(model: Optional[str], server: Union[str, Lab, None],
                 connection: dict[str, Any]) -> QkscopeBridge:
     """qkscope.lens.boot."""
     owns = not isinstance(server, Lab)
-    lab = connect(server, **connection) if owns else server
-    assert isinstance(lab, Lab)
+    lab = server if isinstance(server, Lab) else connect(server, **connection)
     try:
         info = choose_model(lab, model)
         driver = QkscopeDriver(lab, info, None, arm, logits, owns)
