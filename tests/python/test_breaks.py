@@ -72,7 +72,7 @@ class CutTest(Case):
         server = self.server("--spool", self.folder / "spool")
         whole = self.lab(server.address).analyze("tiny", IDS, **MUCH)
         self.assertGreater(sum(len(t.data) for t in whole.tensors), 1200 << 10)
-        limits = [3 << 10, 100_000, 1 << 20, 700_001]
+        limits = [3 << 10, 100_000, 1 << 20, 200_001]
         for limit in limits:
             proxy = self.proxy(server, limit)
             cut = cut_when_held(proxy, 1)
