@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-checks=(thread_safety tidy tsan asan planted_bugs gpu_parcel python)
+checks=(thread_safety tidy tsan asan planted_bugs gpu_parcel python bridges)
 
 # clang's analysis of the locks of server/ and client/: every file of theirs is
 # compiled, nothing is linked.
@@ -93,6 +93,13 @@ python() {
   cmake --build --preset release --parallel 2 --target qkscoped qkctl
   python3 -B tests/python/package_check.py
   QK_BIN_DIR=$PWD/build/release/bin python3 -B tests/python/versions.py
+}
+
+# The bridges to lm-eval, Inspect, TransformerLens and nnsight, with these tools.
+bridges() {
+  cmake --preset release
+  cmake --build --preset release --parallel 2 --target qkscoped qkctl
+  QK_BIN_DIR=$PWD/build/release/bin bash tests/python/check_bridges.sh
 }
 
 usage() {

@@ -82,7 +82,8 @@ class PackageTest(unittest.TestCase):
                 self.assertNotIn("matplotlib", listed)
 
     def test_types(self):
-        modules = sorted((PACKAGE / "qkscope").glob("*.py"))
+        modules = sorted(path for folder in (".", "evals", "lens")
+                         for path in (PACKAGE / "qkscope" / folder).glob("*.py"))
         result = subprocess.run(
             [self.tools, "-m", "mypy", "--config-file",
              PACKAGE / "pyproject.toml", "--cache-dir", OUT / "mypy",

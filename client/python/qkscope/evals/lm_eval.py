@@ -67,12 +67,10 @@ class QkscopeLM(TemplateLM):  # type: ignore[misc]
                  ca: Optional[str] = None, timeout: Optional[float] = None,
                  batch_size: Union[int, str, None] = None,
                  max_gen_toks: int = 256, max_batch_size: Any = None,
-                 device: Optional[str] = None, **options: Any) -> None:
+                 device: Any = None, **options: Any) -> None:
         super().__init__()
-        if device is not None:
-            raise InvalidRequest(f"device: the server has chosen its own, so "
-                                 f"'{device}' means nothing", field="device")
-        del max_batch_size  # Of "auto", which is the default here.
+        # lm-eval sets these for every model; the server has its own.
+        del max_batch_size, device
         _check_options(options)
         self.lab = server if isinstance(server, Lab) else connect(
             server, token=None if token is None else str(token),
@@ -83,6 +81,20 @@ class QkscopeLM(TemplateLM):  # type: ignore[misc]
             self.lab, model, arm=arm,
             batch_size=_batch_size(batch_size), **options)
         self.max_gen_toks = max_gen_toks
+
+    @classmethod
+    def create_from_arg_obj(cls, arg_dict: dict[str, Any],
+                            additional_config: Optional[dict[str, Any]] = None
+                            ) -> QkscopeLM:
+        """Model arguments win over lm-eval's own options."""
+        return cls(**{**(additional_config or {}), **arg_dict})
+
+    @classmethod
+    def create_from_arg_string(cls, arg_string: str,
+                               additional_config: Optional[dict[str, Any]]
+                               = None) -> QkscopeLM:
+        return cls.create_from_arg_obj(
+            utils.simple_parse_args_string(arg_string), additional_config)
 
     # ------------------------------------------------- what lm-eval asks for
 
@@ -156,6 +168,11 @@ class QkscopeLM(TemplateLM):  # type: ignore[misc]
     def _loglikelihood_tokens(self, requests: Sequence[Any],
                               disable_tqdm: bool = False,
                               **kwargs: Any) -> list[tuple[float, bool]]:
+        for text, _, continuation in requests:
+            if text is not None and not continuation:
+                raise InvalidRequest(
+                    f"loglikelihood: the continuation {text[1]!r} has no token "
+                    f"of its own after {text[0][-40:]!r}")
         scores = self.text_model.score(
             [(list(context), list(continuation))
              for _, context, continuation in requests])
@@ -271,9 +288,11 @@ The options of lm-eval follow.
 def _lm_eval_arguments(arguments: Sequence[str]) -> list[str]:
     """lm-eval's command line: our --arm becomes a model argument."""
     out, arm, model = [], None, False
+    batch = False
     items = iter(arguments)
     for item in items:
         name, equals, value = item.partition("=")
+        batch = batch or name in ("--batch_size", "-b")
         if name == "--arm":
             arm = value if equals else next(items, None)
             if arm is None:
@@ -286,6 +305,8 @@ def _lm_eval_arguments(arguments: Sequence[str]) -> list[str]:
     if out[0] == "run":
         if not model:
             out += ["--model", "qkscope"]
+        if not batch:
+            out += ["--batch_size", "auto"]  # lm-eval's default is 1.
         if arm is not None:
             parse_arm(arm)
             out += ["--model_args", "arm=" + quote(arm, safe=":=/;+.-")]

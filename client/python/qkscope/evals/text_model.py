@@ -19,6 +19,9 @@ from qkscope.v1 import analysis_pb2, spec_pb2
 
 log = logging.getLogger("qkscope.evals")
 
+# A call with more tokens than this could take longer than a server lets it.
+_BATCH_TOKENS = 8192
+
 Messages = Sequence[Mapping[str, Any]]
 
 
@@ -240,19 +243,19 @@ class TextModel:
         """(log-probability, whether it is the greedy one) of each continuation
         after its context, in order. A context that is too long loses its
         beginning."""
-        cut = [self._cut(*pair) for pair in pairs]
-        batches: list[list[tuple[list[int], list[int]]]] = []
-        for context, continuation in cut:
-            long = len(context) + len(continuation) > self.info.context_length
-            if long:
-                batches.append([(context, continuation)])
+        batches: list[list[tuple[list[int], list[int]]]] = [[]]
+        held = 0  # Tokens of the last batch.
+        for pair in (self._cut(*pair) for pair in pairs):
+            tokens = sum(map(len, pair))
+            full = tokens > self.info.context_length  # For _score_full.
+            if (full or len(batches[-1]) == self.batch_size
+                    or held + tokens > _BATCH_TOKENS):
                 batches.append([])
-                continue
-            if not batches or len(batches[-1]) == self.batch_size:
-                batches.append([])
-            batches[-1].append((context, continuation))
-        for batch in self._map([b for b in batches if b], self._score_batch):
-            yield from batch
+                held = 0
+            batches[-1].append(pair)
+            held += _BATCH_TOKENS if full else tokens
+        for scores in self._map([b for b in batches if b], self._score_batch):
+            yield from scores
 
     def _cut(self, context: list[int],
              continuation: list[int]) -> tuple[list[int], list[int]]:
@@ -273,8 +276,7 @@ class TextModel:
 
     def _score_batch(self, lab: Lab, batch: list[tuple[list[int], list[int]]]
                      ) -> list[tuple[float, bool]]:
-        if (len(batch) == 1 and sum(map(len, batch[0]))
-                > self.info.context_length):
+        if sum(map(len, batch[0])) > self.info.context_length:
             return [self._score_full(lab, *batch[0])]
         scores = lab.score(self.name, batch, arm=self.arm, totals_only=True,
                            priority=self.priority)
@@ -294,16 +296,16 @@ class TextModel:
             logits=LogitsSpec(top_n=most), priority=self.priority)
         arm = run[0]
         assert arm.comparison is not None
-        at = list(arm.logits[-1].ids).index(continuation[-1]) if (
-            continuation[-1] in arm.logits[-1].ids) else None
-        if at is None:
+        last = arm.logits[-1]
+        listed = last.logprobs[last.ids == continuation[-1]]
+        if not listed.size:
             raise InvalidRequest(
                 f"max_length: the last token is none of the {most} that the "
                 "server lists",
                 remedy=f"give max_length={self.info.context_length - 1}")
         begin = len(context)
         total = float(arm.comparison.token_logprob[begin:].sum(dtype="float64")
-                      + arm.logits[-1].logprobs[at])
+                      + listed[0])
         greedy = list(arm.comparison.top1_id[begin - 1:]) == continuation
         return total, greedy
 
@@ -339,7 +341,10 @@ class TextModel:
                             priority=self.priority, **fields).result()
         ids = [token.id for token in done.tokens]
         kept = ids[:-1] if done.stop_reason == "stop_token" else ids
-        text = lab.detokenize(self.name, kept) if kept else ""
+        try:
+            text = lab.detokenize(self.name, kept) if kept else ""
+        except InvalidRequest:  # A token of the model that is none of text's.
+            text = done.text
         for end in stop:
             text = text.split(end)[0]
         return Generated(text, ids, [token.text for token in done.tokens],
