@@ -31,7 +31,9 @@ if [[ -n "$purpose" ]]; then
   # promtool checks the rules and dashboards; openssl makes certificates;
   # haproxy runs with the configuration of deploy/haproxy; curl is a command of
   # the documents.
-  packages+=(git openssl prometheus haproxy curl clang-format-14)
+  # Chromium shows the pages that a test looks at; its pictures need a font.
+  packages+=(git openssl prometheus haproxy curl clang-format-14 chromium
+             fonts-dejavu-core)
   # The compiler of the cross build, which only this kind of machine does.
   [[ "$(uname -m)" != x86_64 ]] || packages+=(g++-aarch64-linux-gnu)
 fi
@@ -45,8 +47,6 @@ if [[ "$purpose" == deploy* ]]; then
   packages+=(binutils)
   # The root of images and of the machine that the package is tried on.
   packages+=(mmdebstrap)
-  # pages, consoles: a browser, and a font for its pictures.
-  packages+=(chromium fonts-dejavu-core)
   # alerts, docker.
   packages+=(prometheus-alertmanager)
   # docker: an engine of the check's own, and Compose.

@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-checks=(thread_safety tidy tsan asan planted_bugs gpu_parcel)
+checks=(thread_safety tidy tsan asan planted_bugs gpu_parcel python bridges)
 
 # clang's analysis of the locks of server/ and client/: every file of theirs is
 # compiled, nothing is linked.
@@ -43,6 +43,7 @@ tsan() {
 # server's resident memory, of which the sanitizer's own is the larger part.
 asan() {
   bash tests/make_venv.sh
+  bash tests/python/make_venv.sh
   QKSCOPE_DEMO_MODEL=$(bash deploy/fetch_model.sh)
   export QKSCOPE_DEMO_MODEL
   cmake --preset asan -DQK_SMOLLM2_GGUF="$QKSCOPE_DEMO_MODEL"
@@ -81,6 +82,24 @@ gpu_parcel() {
   for test in golden_test disruption_test generation_test; do
     (cd "$copy" && QK_TEST_BACKEND=cpu "build/gpu/bin/$test" --gtest_brief=1)
   done
+}
+
+# The Python package: its types, its wheel, and its tests with the oldest and
+# the newest versions of what it needs, on the Pythons that are here.
+python() {
+  QKSCOPE_DEMO_MODEL=$(bash deploy/fetch_model.sh)
+  export QKSCOPE_DEMO_MODEL
+  cmake --preset release -DQK_SMOLLM2_GGUF="$QKSCOPE_DEMO_MODEL"
+  cmake --build --preset release --parallel 2 --target qkscoped qkctl
+  python3 -B tests/python/package_check.py
+  QK_BIN_DIR=$PWD/build/release/bin python3 -B tests/python/versions.py
+}
+
+# The bridges to lm-eval, Inspect, TransformerLens and nnsight, with these tools.
+bridges() {
+  cmake --preset release
+  cmake --build --preset release --parallel 2 --target qkscoped qkctl
+  QK_BIN_DIR=$PWD/build/release/bin bash tests/python/check_bridges.sh
 }
 
 usage() {

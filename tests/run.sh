@@ -16,6 +16,7 @@ step() { printf '%s %s\n' "$(date +%T)" "$1"; }
 
 release_tests() {
   bash tests/make_venv.sh
+  bash tests/python/make_venv.sh
   nvcc --version 2>/dev/null | grep -q 'release 13\.' ||
     bash tests/cuda/make_venv.sh
   QKSCOPE_DEMO_MODEL=$(bash deploy/fetch_model.sh)

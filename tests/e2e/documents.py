@@ -8,7 +8,7 @@ from processes import ROOT
 def documents():
     """Returns all Markdown files by their paths from the root."""
     files = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"),
-             *ROOT.glob("tests/**/*.md")]
+             *ROOT.glob("client/python/*.md"), *ROOT.glob("tests/**/*.md")]
     return {file.relative_to(ROOT).as_posix(): file.read_text("utf-8")
             for file in sorted(files)}
 

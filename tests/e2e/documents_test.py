@@ -23,7 +23,7 @@ NOT_RUN = {
     "bash tests/run.sh",
     "cmake --build --preset release --target massive_values_example",
     "python3 -m venv build/python && . build/python/bin/activate"
-    " && pip install grpcio-tools numpy",
+    " && pip install ./client/python",
 }
 
 
@@ -73,7 +73,7 @@ class CommandsTest(unittest.TestCase):
         folder = scratch_folder()
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
-        for name in ("deploy", "docs", "proto"):
+        for name in ("client", "deploy", "docs", "proto"):
             (self.folder / name).symlink_to(ROOT / name)
         (self.folder / "build" / "release").mkdir(parents=True)
         (self.folder / "build" / "release" / "bin").symlink_to(BIN)
@@ -90,6 +90,7 @@ class CommandsTest(unittest.TestCase):
                 encoding="utf-8", timeout=PATIENCE_S,
                 env={**os.environ, "QKSCOPE_SERVER": server.address,
                      "PATH": f"{python}:{BIN}:{os.environ['PATH']}",
+                     "PYTHONPATH": str(ROOT / "client" / "python"),
                      **environment})
             self.assertEqual(result.returncode, 0,
                              result.stdout + result.stderr)

@@ -1,0 +1,115 @@
+"""Times contextual_vs_parametric on SmolLM2 against transformers with hooks, as
+the published code runs it (a prompt at a time), and with 8 prompts at a time.
+
+    python tests/bench/study_rate.py --bin build/release/bin \
+        --gguf SmolLM2-135M-Instruct.Q4_1.gguf --peer-python VENV/bin/python \
+        [--count 100] [--batches 1,8]
+
+Runs with the package qkscope and its extra [study]; the peer's Python needs
+torch, transformers, accelerate and gguf. Both sides get the same tokens and
+generate greedily, in f32, with 2 threads. qkscope's time is that of the whole
+study, from the plan to the last row of its file; the peer's is that of its
+generate() calls. Prints how many answers are equal, too.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+import time
+
+import qkscope
+from qkscope.study import load, run_study
+from qkscope.study.store import Store
+
+
+def served(arguments, folder):
+    """Starts a server; returns its process and address."""
+    log = open(folder / "log", "wb")
+    process = subprocess.Popen(
+        [arguments.bin / "qkscoped", "--listen", "127.0.0.1:0",
+         "--metrics-listen", "", "--threads", "2",
+         "--model", f"smollm2={arguments.gguf}"], stderr=log)
+    while True:
+        for line in (folder / "log").read_text().splitlines():
+            entry = json.loads(line)
+            if entry.get("event") == "listening":
+                subprocess.run(
+                    [arguments.bin / "qkctl", "--server", entry["listen"],
+                     "health", "--wait", "600"], check=True,
+                    stdout=subprocess.DEVNULL)
+                return process, entry["listen"]
+        if process.poll() is not None:
+            raise RuntimeError("qkscoped did not start")
+        time.sleep(0.1)
+
+
+def prompts_of(file):
+    """The tokens of each unit, once per arm, and the answers."""
+    prompts, texts = [], []
+    with Store.open(file) as store:
+        answers = {}
+        for key, answer in store.answers():
+            answers.setdefault(key, {})[answer.arm] = answer
+        for unit in store.units():
+            manifest = store.manifest(unit.key)
+            limit = manifest["expanded"]["generate"]["max_new_tokens"]
+            for arm, answer in answers[unit.key].items():
+                prompts.append({"ids": manifest["token_ids"], "arm": arm,
+                                "limit": limit})
+                texts.append(answer.text)
+    return prompts, texts
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--bin", type=pathlib.Path, required=True)
+    parser.add_argument("--gguf", type=pathlib.Path, required=True)
+    parser.add_argument("--peer-python", type=pathlib.Path, required=True)
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--batches", default="1,8")
+    arguments = parser.parse_args()
+    study = load("contextual_vs_parametric")
+    study = dataclasses.replace(study, tasks=tuple(
+        dataclasses.replace(task, count=arguments.count)
+        for task in study.tasks))
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        process, address = served(arguments, folder)
+        try:
+            with qkscope.connect(address) as lab:
+                print(f"load before: {os.getloadavg()[0]:.2f}")
+                start = time.perf_counter()
+                run_study(lab, study, folder / "r.sqlite")
+                own = time.perf_counter() - start
+                prompts, texts = prompts_of(folder / "r.sqlite")
+                tokens = sum(len(prompt["ids"]) for prompt in prompts)
+                print(f"qkscope: {own:.1f} s for {len(prompts)} answers, "
+                      f"{tokens} prompt tokens", flush=True)
+                process.terminate()
+                compare(arguments, texts, prompts, own)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def compare(arguments, texts, prompts, own):
+    for batch in map(int, arguments.batches.split(",")):
+        print(f"load before: {os.getloadavg()[0]:.2f}")
+        done = subprocess.run(
+            [arguments.peer_python, pathlib.Path(__file__).with_name(
+                "study_peer.py"), arguments.gguf, "--batch", str(batch)],
+            input=json.dumps({"eos": [2, 0], "prompts": prompts}),
+            stdout=subprocess.PIPE, encoding="utf-8", check=True)
+        found = json.loads(done.stdout)
+        same = sum(a == b for a, b in zip(texts, found["texts"]))
+        print(f"transformers, batch {batch}: {found['seconds']:.1f} s, "
+              f"{found['seconds'] / own:.2f}x as long; {same} of {len(texts)} "
+              "answers are equal", flush=True)
+
+
+if __name__ == "__main__":
+    main()
