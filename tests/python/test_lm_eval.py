@@ -29,7 +29,7 @@ from processes import Server, demo_model
 from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 
 import qkscope
-from qkscope.evals import lm_eval as bridge
+from qkscope.evals import command, lm_eval as bridge
 
 TASKS = "tests/python/lm_eval_tasks"
 # The largest difference of a log-likelihood from float64, in nats, and what
@@ -202,7 +202,7 @@ class TinyTest(HfCase, unittest.TestCase):
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), \
                 mock.patch.object(sys, "argv", ["unused"]):
-            code = bridge.main(list(map(str, arguments)))
+            code = command.main(list(map(str, arguments)))
         return code, out.getvalue(), err.getvalue()
 
     def said(self, err):

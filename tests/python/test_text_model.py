@@ -1,12 +1,16 @@
 """A served model as evaluation harnesses see one, without a harness."""
 
+import contextlib
+import io
 import json
 import logging
 import pathlib
 import signal
+import sys
 import tempfile
 import threading
 import unittest
+from unittest import mock
 
 import numpy as np
 from bridge_models import BARE, PIECES, make_text_model
@@ -14,6 +18,7 @@ from processes import Server
 from safetensors.numpy import load_file
 
 import qkscope
+from qkscope.evals import command
 from qkscope.evals.text_model import TextModel
 from qkscope.spec import GenerateSpec
 
@@ -258,6 +263,16 @@ class TextModelCase(unittest.TestCase):
                 with self.assertRaises(qkscope.QkscopeError) as error:
                     self.model(name, **options)
                 self.assert_sentence(error, part)
+
+    def test_the_command_says_what_is_missing(self):
+        err = io.StringIO()
+        with contextlib.redirect_stderr(err), \
+                mock.patch.dict(sys.modules, {"lm_eval": None}), \
+                mock.patch.object(sys, "argv", []):
+            self.assertEqual(command.main(["--tasks", "x"]), 1)
+        self.assertRegex(err.getvalue(),
+                         r"\Aqkscope-lm-eval: this needs the package lm_eval "
+                         r"\(.*\); pip install 'qkscope\[lm-eval\]'\n\Z")
 
     def test_a_server_that_goes_ends_it_in_a_sentence(self):
         server = Server({"bos": self.folder / "bos"})

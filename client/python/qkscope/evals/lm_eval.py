@@ -16,31 +16,27 @@ Needs the extra "lm-eval".
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Optional, Union
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from qkscope.arms import ArmLike
-from qkscope.errors import InvalidRequest, QkscopeError
-from qkscope.evals.text_model import TextModel, parse_arm
+from qkscope.errors import InvalidRequest
+from qkscope.evals.text_model import OPTIONS, TextModel
 from qkscope.extras import need
 from qkscope.lab import Lab, connect
 from qkscope.spec import GenerateSpec
 
 need("lm_eval", "lm-eval")
 
+# pylint: disable=wrong-import-position
 # Without this import first, registering a model hides lm-eval's own ones.
-import lm_eval.models  # pylint: disable=wrong-import-position,unused-import
-from lm_eval import utils  # pylint: disable=wrong-import-position
-from lm_eval.api.model import \
-    TemplateLM  # pylint: disable=wrong-import-position
-from lm_eval.api.registry import \
-    register_model  # pylint: disable=wrong-import-position
-from lm_eval.models.utils import \
-    normalize_gen_kwargs  # pylint: disable=wrong-import-position
-from tqdm import tqdm  # pylint: disable=wrong-import-position
+import lm_eval.models  # pylint: disable=unused-import
+from lm_eval import utils
+from lm_eval.api.model import TemplateLM
+from lm_eval.api.registry import register_model
+from lm_eval.models.utils import normalize_gen_kwargs
+from tqdm import tqdm
 
 _SAMPLING = ("temperature", "top_p", "top_k", "seed")
 _DEFAULT_BATCH = 32
@@ -243,17 +239,13 @@ class QkscopeLM(TemplateLM):  # type: ignore[misc]
         return GenerateSpec(max_new_tokens=tokens, stop=stop, **fields)
 
 
-_OPTIONS = ("tokenizer", "chat_format", "prefix_token_id", "add_bos_token",
-            "max_length", "concurrency", "priority")
-
-
 def _check_options(options: dict[str, Any]) -> None:
     for name in options:
-        if name not in _OPTIONS:
+        if name not in OPTIONS:
             raise InvalidRequest(
                 f"model_args: there is no '{name}'",
                 remedy="there are server, model, arm, token, token_file, ca, "
-                "timeout, batch_size, max_gen_toks, " + ", ".join(_OPTIONS)
+                "timeout, batch_size, max_gen_toks, " + ", ".join(OPTIONS)
                 + "; write %2C for a comma in arm")
 
 
@@ -271,73 +263,3 @@ def _progress(items: Iterator[Any], total: int, what: str,
               disable: bool) -> Iterator[Any]:
     return iter(tqdm(items, total=total, disable=disable,
                      desc=f"Running {what} requests"))
-
-
-_HELP = """\
-usage: qkscope-lm-eval [--arm SPEC] [--model_args server=HOST:PORT,model=NAME,...] \\
-           --tasks TASK... [other options of lm-eval run]
-
-Runs lm-eval on a model of a qkscope server. `--model qkscope` is set. --arm: what
-is done to Q and K, as of `qkctl --arm` (default: clean). Model arguments: server,
-model, arm, token, token_file, ca, timeout, batch_size, max_gen_toks, """ + (
-    ", ".join(_OPTIONS)) + """.
-The options of lm-eval follow.
-"""
-
-
-def _lm_eval_arguments(arguments: Sequence[str]) -> list[str]:
-    """lm-eval's command line: our --arm becomes a model argument."""
-    out, arm, model = [], None, False
-    batch = False
-    items = iter(arguments)
-    for item in items:
-        name, equals, value = item.partition("=")
-        batch = batch or name in ("--batch_size", "-b")
-        if name == "--arm":
-            arm = value if equals else next(items, None)
-            if arm is None:
-                raise InvalidRequest("--arm: needs an arm, such as top_k:1")
-            continue
-        model = model or name in ("--model", "-M")
-        out.append(item)
-    if not out or out[0] not in ("run", "ls", "validate"):
-        out.insert(0, "run")
-    if out[0] == "run":
-        if not model:
-            out += ["--model", "qkscope"]
-        if not batch:
-            out += ["--batch_size", "auto"]  # lm-eval's default is 1.
-        if arm is not None:
-            parse_arm(arm)
-            out += ["--model_args", "arm=" + quote(arm, safe=":=/;+.-")]
-    return out
-
-
-def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """The command qkscope-lm-eval. Returns the exit code: 2 for wrong usage, 1
-    for other errors."""
-    from lm_eval.__main__ import cli_evaluate
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    log = logging.getLogger("qkscope.evals")
-    if not given or given[0] in ("-h", "--help"):
-        print(_HELP, flush=True)
-        given = ["run", "--help"]
-    try:
-        sys.argv = ["lm-eval", *_lm_eval_arguments(given)]
-        cli_evaluate()
-        return 0
-    except KeyboardInterrupt:
-        print("qkscope-lm-eval: interrupted", file=sys.stderr)
-        return 130
-    except QkscopeError as error:
-        log.debug("", exc_info=True)
-        print(f"qkscope-lm-eval: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InvalidRequest) else 1
-    except (ValueError, OSError) as error:  # How lm-eval says what is wrong.
-        log.debug("", exc_info=True)
-        print(f"qkscope-lm-eval: {error}", file=sys.stderr)
-        return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())

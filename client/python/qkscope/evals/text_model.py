@@ -19,6 +19,9 @@ from qkscope.v1 import analysis_pb2, spec_pb2
 
 log = logging.getLogger("qkscope.evals")
 
+# Arguments of TextModel that a harness passes on as they are.
+OPTIONS = ("tokenizer", "chat_format", "prefix_token_id", "add_bos_token",
+            "max_length", "concurrency", "priority")
 # A call with more tokens than this could take longer than a server lets it.
 _BATCH_TOKENS = 8192
 
