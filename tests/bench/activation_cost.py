@@ -3,9 +3,11 @@
     python tests/bench/activation_cost.py --model FILE [--pairs N] \
         --a 'QKSCOPED [FLAGS]' --b 'QKSCOPED [FLAGS]' WORK...
 
-WORK: score, generate, analyze. The servers take turns; each figure is the
-median over the pairs of b / a - 1, of the CPU time of the server's threads,
-beside its quartiles. Run it with the Python of build/venv.
+WORK: score, generate, analyze. The servers take turns; a figure is the median
+over the pairs of b / a - 1, of the CPU time of the server's threads. A server
+may be some per cent slower than an equal one that started later (its memory is
+another), so each round has servers of both orders of starting, and the cost is
+the mean of the two. Run it with the Python of build/venv.
 """
 
 import argparse
@@ -75,32 +77,55 @@ class Server:
         return self.cpu_seconds() - before
 
 
+def ratios(servers, work, pairs):
+    """(b / a - 1 of each pair, a's seconds)."""
+    for server in servers:
+        server.run(work)  # the first is slower
+    found = []
+    for i in range(pairs):
+        order = servers if i % 2 == 0 else servers[::-1]
+        taken = {server: server.run(work) for server in order}
+        found.append((taken[servers[0]], taken[servers[1]]))
+    return [b / a - 1 for a, b in found], [a for a, _ in found]
+
+
+def measure(args, a_first):
+    """work -> ratios and seconds, with servers that start in this order."""
+    commands = {"a": args.a, "b": args.b}
+    servers = {}
+    try:
+        for name in ("ab" if a_first else "ba"):
+            servers[name] = Server(commands[name], args.model)
+        return {work: ratios([servers["a"], servers["b"]], work, args.pairs)
+                for work in args.work}
+    finally:
+        for server in servers.values():
+            server.process.kill()
+            server.process.wait()
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", required=True)
     parser.add_argument("--a", required=True)
     parser.add_argument("--b", required=True)
-    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("work", nargs="+", choices=REQUESTS)
     args = parser.parse_args()
-    servers = [Server(command, args.model) for command in (args.a, args.b)]
-    try:
-        for work in args.work:
-            for server in servers:
-                server.run(work)  # the first is slower
-            pairs = []
-            for i in range(args.pairs):
-                order = servers if i % 2 == 0 else servers[::-1]
-                taken = {server: server.run(work) for server in order}
-                pairs.append((taken[servers[0]], taken[servers[1]]))
-            ratios = sorted(b / a - 1 for a, b in pairs)
-            low, middle, high = statistics.quantiles(ratios, n=4)
-            print(f"{work}: {100 * middle:+.2f} % ({100 * low:+.2f} to "
-                  f"{100 * high:+.2f}), a takes "
-                  f"{statistics.median(a for a, _ in pairs):.3f} s", flush=True)
-    finally:
-        for server in servers:
-            server.process.kill()
+    found = [(measure(args, True), measure(args, False))
+             for _ in range(args.rounds)]
+    for work in args.work:
+        medians = [[statistics.median(one[work][0]) for one in both]
+                   for both in found]
+        costs = [statistics.mean(both) for both in medians]
+        seconds = statistics.median(
+            taken for both in found for one in both for taken in one[work][1])
+        print(f"{work}: {100 * statistics.mean(costs):+.2f} % (by round "
+              + ", ".join(f"{100 * cost:+.2f}" for cost in costs)
+              + f"), a takes {seconds:.3f} s; by order of starting "
+              + ", ".join(f"{100 * one:+.2f} and {100 * other:+.2f}"
+                          for one, other in medians), flush=True)
 
 
 if __name__ == "__main__":
