@@ -7,7 +7,7 @@ WORK: score, generate, analyze. The servers take turns; a figure is the median
 over the pairs of b / a - 1, of the CPU time of the server's threads. A server
 may be some per cent slower than an equal one that started later (its memory is
 another), so each round has servers of both orders of starting, and the cost is
-the mean of the two. Run it with the Python of build/venv.
+the geometric mean of the two. Run it with the Python of build/venv.
 """
 
 import argparse
@@ -118,7 +118,8 @@ def main():
     for work in args.work:
         medians = [[statistics.median(one[work][0]) for one in both]
                    for both in found]
-        costs = [statistics.mean(both) for both in medians]
+        costs = [statistics.geometric_mean([1 + one, 1 + other]) - 1
+                 for one, other in medians]
         seconds = statistics.median(
             taken for both in found for one in both for taken in one[work][1])
         print(f"{work}: {100 * statistics.mean(costs):+.2f} % (by round "
