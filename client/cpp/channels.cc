@@ -10,7 +10,6 @@
 #include "absl/random/random.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "client/cpp/server_list.h"
 #include "engine/base/check.h"
 #include "engine/base/monotonic.h"
@@ -28,7 +27,6 @@ constexpr int kMaxReceiveBytes = 256 << 20;
 // How soon a server that has come back is found.
 constexpr int kFirstReconnectMs = 200;
 constexpr int kLongestReconnectMs = 5000;
-constexpr char kFilePrefix[] = "file://";
 // A list is read again, at the earliest, after this time.
 constexpr absl::Duration kListAge = absl::Seconds(1);
 // How long a call waits for one server before it asks the next one, too.
@@ -190,9 +188,8 @@ class ListedChannels : public Channels {
 }  // namespace
 
 std::unique_ptr<Channels> Channels::Create(const ClientOptions& options) {
-  absl::string_view path = options.server;
-  if (absl::ConsumePrefix(&path, kFilePrefix)) {
-    return std::make_unique<ListedChannels>(options, std::string(path));
+  if (const auto path = ServerListPath(options.server)) {
+    return std::make_unique<ListedChannels>(options, *path);
   }
   const bool several = absl::StartsWith(options.server, "ipv4:") ||
                        absl::StartsWith(options.server, "ipv6:") ||

@@ -9,6 +9,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "engine/base/check.h"
 #include "engine/base/file_error.h"
 #include "engine/base/request_id.h"
@@ -68,6 +69,11 @@ absl::StatusOr<std::vector<std::string>> FilesOf(const std::string& folder) {
 }
 
 }  // namespace
+
+std::optional<std::string> ServerListPath(absl::string_view server) {
+  if (!absl::ConsumePrefix(&server, "file://")) return std::nullopt;
+  return std::string(server);
+}
 
 absl::StatusOr<std::vector<ListedServer>> ParseServerList(
     absl::string_view text, const std::string& path) {

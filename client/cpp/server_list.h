@@ -11,6 +11,7 @@
 #ifndef QKSCOPE_CLIENT_CPP_SERVER_LIST_H_
 #define QKSCOPE_CLIENT_CPP_SERVER_LIST_H_
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,10 @@ struct ListedServer {
 
   auto operator<=>(const ListedServer&) const = default;
 };
+
+// The path of the list that ClientOptions::server names as file:///PATH, or
+// nullopt if it names a server.
+std::optional<std::string> ServerListPath(absl::string_view server);
 
 // Equal lines count once. INVALID_ARGUMENT: `PATH:LINE: problem`.
 absl::StatusOr<std::vector<ListedServer>> ParseServerList(

@@ -18,33 +18,13 @@ import json
 import os
 import pathlib
 import subprocess
+import sys
 import tempfile
 import time
 
 import qkscope
 from qkscope.study import load, run_study
 from qkscope.study.store import Store
-
-
-def served(arguments, folder):
-    """Starts a server; returns its process and address."""
-    log = open(folder / "log", "wb")
-    process = subprocess.Popen(
-        [arguments.bin / "qkscoped", "--listen", "127.0.0.1:0",
-         "--metrics-listen", "", "--threads", "2",
-         "--model", f"smollm2={arguments.gguf}"], stderr=log)
-    while True:
-        for line in (folder / "log").read_text().splitlines():
-            entry = json.loads(line)
-            if entry.get("event") == "listening":
-                subprocess.run(
-                    [arguments.bin / "qkctl", "--server", entry["listen"],
-                     "health", "--wait", "600"], check=True,
-                    stdout=subprocess.DEVNULL)
-                return process, entry["listen"]
-        if process.poll() is not None:
-            raise RuntimeError("qkscoped did not start")
-        time.sleep(0.1)
 
 
 def prompts_of(file):
@@ -72,28 +52,29 @@ def main():
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--batches", default="1,8")
     arguments = parser.parse_args()
+    os.environ["QK_BIN_DIR"] = str(arguments.bin.resolve())
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
+    from processes import Server
     study = load("contextual_vs_parametric")
     study = dataclasses.replace(study, tasks=tuple(
         dataclasses.replace(task, count=arguments.count)
         for task in study.tasks))
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        process, address = served(arguments, folder)
+        server = Server({"smollm2": arguments.gguf}, "--threads", "2")
         try:
-            with qkscope.connect(address) as lab:
+            with qkscope.connect(server.address) as lab:
                 print(f"load before: {os.getloadavg()[0]:.2f}")
                 start = time.perf_counter()
                 run_study(lab, study, folder / "r.sqlite")
                 own = time.perf_counter() - start
-                prompts, texts = prompts_of(folder / "r.sqlite")
-                tokens = sum(len(prompt["ids"]) for prompt in prompts)
-                print(f"qkscope: {own:.1f} s for {len(prompts)} answers, "
-                      f"{tokens} prompt tokens", flush=True)
-                process.terminate()
-                compare(arguments, texts, prompts, own)
         finally:
-            process.terminate()
-            process.wait()
+            server.stop()
+        prompts, texts = prompts_of(folder / "r.sqlite")
+        tokens = sum(len(prompt["ids"]) for prompt in prompts)
+        print(f"qkscope: {own:.1f} s for {len(prompts)} answers, "
+              f"{tokens} prompt tokens", flush=True)
+        compare(arguments, texts, prompts, own)
 
 
 def compare(arguments, texts, prompts, own):

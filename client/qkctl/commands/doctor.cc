@@ -10,7 +10,6 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
-#include "absl/strings/strip.h"
 #include "client/cpp/server_list.h"
 #include "client/files/json_writer.h"
 #include "client/qkctl/command.h"
@@ -233,14 +232,13 @@ class Doctor {
 // The servers that the client's option names, each with its own address.
 absl::StatusOr<std::vector<ClientOptions>> Servers(
     const ClientOptions& options) {
-  absl::string_view path = options.server;
-  if (!absl::ConsumePrefix(&path, "file://")) return std::vector{options};
+  const std::optional<std::string> path = ServerListPath(options.server);
+  if (!path.has_value()) return std::vector{options};
   const absl::StatusOr<std::vector<ListedServer>> listed =
-      ReadServerList(std::string(path));
+      ReadServerList(*path);
   if (!listed.ok()) return listed.status();
   if (listed->empty()) {
-    return absl::UnavailableError(
-        absl::StrCat(std::string(path), " lists no server"));
+    return absl::UnavailableError(absl::StrCat(*path, " lists no server"));
   }
   std::vector<ClientOptions> servers;
   for (const ListedServer& server : *listed) {

@@ -23,6 +23,12 @@ std::string Problem(const std::string& text) {
   return std::string(servers.status().message());
 }
 
+TEST(ServerListPath, IsWhatFollowsTheScheme) {
+  EXPECT_EQ(ServerListPath("file:///run/servers"), "/run/servers");
+  EXPECT_EQ(ServerListPath("127.0.0.1:7461"), std::nullopt);
+  EXPECT_EQ(ServerListPath("dns:///file"), std::nullopt);
+}
+
 TEST(ServerList, HasAServerPerLine) {
   const auto servers = ParseServerList(
       "# three servers\n\n"

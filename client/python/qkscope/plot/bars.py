@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Z95 = 1.959963984540054  # the normal distribution's 97.5th percentile
 
 
-def wilson(correct: int, n: int, z: float = Z95) -> tuple[float, float]:
+def wilson(correct: float, n: int, z: float = Z95) -> tuple[float, float]:
     """Wilson's interval of a share, both ends in 0 to 1; (0, 1) if n is 0."""
     if not 0 <= correct <= n:
         raise ValueError(f"{correct} of {n} are correct; it must be 0 to n")

@@ -4,12 +4,10 @@ helpers for its sentences."""
 from __future__ import annotations
 
 import contextlib
-import importlib
 import pathlib
 from collections.abc import Iterator
-from types import ModuleType
 
-from qkscope.errors import MissingExtra, QkscopeError
+from qkscope.errors import QkscopeError
 
 
 class StudyError(QkscopeError, ValueError):
@@ -30,15 +28,6 @@ def choices(values: object) -> str:
     if len(names) < 2:
         return "".join(names)
     return ", ".join(names[:-1]) + " or " + names[-1]
-
-
-def needs(module: str, extra: str = "study") -> ModuleType:
-    """Imports a package that an extra brings."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingExtra(f"this needs the package {module.split('.')[0]}: "
-                           f"pip install 'qkscope[{extra}]'") from error
 
 
 @contextlib.contextmanager

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from qkscope import plot
+from qkscope.extras import need
 from qkscope.study import results
-from qkscope.study.errors import needs, replaced
+from qkscope.study.errors import replaced
 from qkscope.study.store import Store
 from qkscope.study.tasks import TASKS
 
@@ -24,7 +25,7 @@ PNG_DPI = 110
 
 def write_figures(store: Store, out: pathlib.Path) -> list[pathlib.Path]:
     """Draws what the results hold; returns the paths."""
-    needs("matplotlib", "plot").use("Agg")
+    need("matplotlib", "plot").use("Agg")
     written = []
     for name, draw in _figures(store).items():
         with plot.style():
@@ -37,7 +38,7 @@ def write_figures(store: Store, out: pathlib.Path) -> list[pathlib.Path]:
                                    bbox_inches="tight",
                                    metadata={"Date": None} if ending == "svg"
                                    else {"Software": None})
-            needs("matplotlib.pyplot", "plot").close(figure)
+            need("matplotlib.pyplot", "plot").close(figure)
     return written
 
 
@@ -90,7 +91,7 @@ def accuracy(rows: list[results.ScoreRow], hue: str) -> Any:
 def by_layer(rows: list[results.LayerMean], ax: Any = None) -> Any:
     """Massive entries of a prompt by layer, a line for each tensor."""
     if ax is None:
-        pyplot = needs("matplotlib.pyplot", "plot")
+        pyplot = need("matplotlib.pyplot", "plot")
         ax = pyplot.figure(figsize=(plot.PAGE, 2.6)).add_subplot()
     there = {row.point for row in rows}
     for i, point in enumerate(point for point in POINTS if point in there):
@@ -119,7 +120,7 @@ def _layer_with_most(rows: list[results.LayerMean]) -> int:
 def heat(clean: dict[str, dict[int, npt.NDArray[np.float64]]], layer: int,
          lambda_: float) -> Any:
     """Heads x dims of one layer, one under the other."""
-    pyplot = needs("matplotlib.pyplot", "plot")
+    pyplot = need("matplotlib.pyplot", "plot")
     shown = {point: clean[point][layer] for point in POINTS
              if layer in clean.get(point, {})}
     heads = [norms.shape[0] for norms in shown.values()]

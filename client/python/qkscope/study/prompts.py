@@ -6,11 +6,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.resources
-import sys
 from typing import Any
 
 from qkscope import Arm, Prompt
-from qkscope.study.errors import StudyError, choices, needs
+from qkscope.extras import toml
+from qkscope.study.errors import StudyError, choices
 from qkscope.study.spec import Study, TaskEntry
 from qkscope.study.tasks import TASKS
 from qkscope.study.tasks.item import Item
@@ -19,9 +19,7 @@ from qkscope.study.tasks.item import Item
 @functools.cache
 def families() -> dict[str, Any]:
     """The contents of families.toml."""
-    toml = (needs("tomli") if sys.version_info < (3, 11)
-            else needs("tomllib"))
-    values: dict[str, Any] = toml.loads(
+    values: dict[str, Any] = toml().loads(
         (importlib.resources.files("qkscope.study")
          / "families.toml").read_text("utf-8"))
     return values

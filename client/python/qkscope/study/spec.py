@@ -32,10 +32,10 @@ import importlib.resources
 import json
 import math
 import pathlib
-import sys
 from typing import Any
 
-from qkscope.study.errors import StudyError, choices, excerpt, needs
+from qkscope.extras import toml
+from qkscope.study.errors import StudyError, choices, excerpt
 from qkscope.study.scorers import SCORERS
 from qkscope.study.tasks import TASKS
 
@@ -233,10 +233,8 @@ def models_of(values: list[Any], where: str) -> tuple[ModelEntry, ...]:
 
 def parse(text: str, where: str = "study") -> Study:
     """Reads a study's TOML."""
-    toml = (needs("tomli") if sys.version_info < (3, 11)
-            else needs("tomllib"))
     try:
-        value = toml.loads(text)
+        value = toml().loads(text)
     except (ValueError, RecursionError) as error:
         raise StudyError(f"{where} is not TOML: {error}") from error
     return from_values(value, where)

@@ -6,7 +6,8 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from qkscope.study.errors import needs
+from qkscope import plot
+from qkscope.extras import need
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,15 +39,9 @@ class McNemar:
     p_holm: float = math.nan
 
 
-def wilson(right: float, items: int, confidence: float = 0.95
-           ) -> tuple[float, float]:
-    """Wilson's score interval; (nan, nan) without items."""
-    if items == 0:
-        return math.nan, math.nan
-    proportion = needs("statsmodels.stats.proportion")
-    low, high = proportion.proportion_confint(
-        right, items, alpha=1 - confidence, method="wilson")
-    return max(0.0, float(low)), min(1.0, float(high))
+def wilson(right: float, items: int) -> tuple[float, float]:
+    """Wilson's score interval at 95 %; (nan, nan) without items."""
+    return plot.wilson(right, items) if items else (math.nan, math.nan)
 
 
 def accuracy(rights: Mapping[str, Sequence[bool]]) -> Accuracy:
@@ -63,7 +58,7 @@ def mcnemar(first: Mapping[str, Sequence[bool]],
         one, two = (2 * sum(rounds[item]) > len(rounds[item])
                     for rounds in (first, second))
         table[not one][not two] += 1
-    tests = needs("statsmodels.stats.contingency_tables")
+    tests = need("statsmodels.stats.contingency_tables", "study")
     p = float(tests.mcnemar(table, exact=True).pvalue)
     return McNemar(table[0][0], table[0][1], table[1][0], table[1][1],
                    min(p, 1.0))
@@ -74,7 +69,7 @@ def holm(tests: Iterable[McNemar]) -> list[McNemar]:
     found = list(tests)
     if not found:
         return []
-    corrected = needs("statsmodels.stats.multitest").multipletests(
+    corrected = need("statsmodels.stats.multitest", "study").multipletests(
         [test.p for test in found], method="holm")[1]
     return [dataclasses.replace(test, p_holm=float(p))
             for test, p in zip(found, corrected)]

