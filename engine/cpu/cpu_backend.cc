@@ -14,6 +14,7 @@
 #include "engine/base/thread_pool.h"
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/matmul.h"
+#include "engine/cpu/panels.h"
 
 namespace qk {
 namespace {
@@ -72,7 +73,9 @@ class CpuBackend final : public Backend {
       : pool_(options.threads > 0
                   ? options.threads
                   : std::max(1u, std::thread::hardware_concurrency())),
-        kernel_(options.matmul) {}
+        kernel_(options.matmul),
+        pairs_(options.pairs == nullptr ? cpu::FastestPairKernel()
+                                        : *options.pairs) {}
 
   BackendInfo info() const override;
   Tiles tiles() const override {
@@ -113,8 +116,12 @@ class CpuBackend final : public Backend {
   absl::StatusOr<std::unique_ptr<Matrix>> PackMatrix(
       int64_t out_features, int64_t in_features, ComputeType type,
       const WeightRows& rows, const float* bias) override {
-    auto* pack = UsesOneDnn(type) ? &cpu::PackOneDnn : &cpu::PackHighway;
-    return pack(out_features, in_features, type, rows.floats, bias, pool_);
+    if (UsesOneDnn(type)) {
+      return cpu::PackOneDnn(out_features, in_features, type, rows.floats, bias,
+                             pool_);
+    }
+    return cpu::PackOwn(out_features, in_features, type, rows.floats, bias,
+                        pool_, pairs_);
   }
   absl::StatusOr<DeviceBuffer> PackTable(int64_t n, int64_t width,
                                          ComputeType type,
@@ -174,7 +181,7 @@ class CpuBackend final : public Backend {
   }
   void Attention(const float* q, const AttentionConfig& config,
                  const KvView& kv, Range of, float* out) override {
-    cpu::Attention(q, config, kv, of, out, pool_);
+    cpu::Attention(q, config, kv, of, pairs_, out, pool_);
   }
   void AttentionPattern(const float* q, const AttentionConfig& config,
                         const KvView& kv,
@@ -273,6 +280,7 @@ class CpuBackend final : public Backend {
 
   ThreadPool pool_;
   MatMulKernel kernel_;
+  const cpu::PairKernel& pairs_;
 };
 
 BackendInfo CpuBackend::info() const {
@@ -280,16 +288,18 @@ BackendInfo CpuBackend::info() const {
   info.name = "cpu";
   info.device = ProcessorName();
   info.threads = pool_.size();
-  const std::string target = cpu::HighwayTarget();
+  const std::string own = absl::StrCat("own-", cpu::HighwayTarget());
+  const std::string pairs = cpu::PairKernelName(pairs_);
   const auto matmul = [&](ComputeType type) {
-    return UsesOneDnn(type) ? absl::StrCat("onednn-", cpu::OneDnnVersion())
-                            : absl::StrCat("own-", target);
+    if (UsesOneDnn(type)) return absl::StrCat("onednn-", cpu::OneDnnVersion());
+    return type == ComputeType::kF32 ? own : pairs;
   };
   info.kernel_ids = {
       absl::StrCat("matmul.f32:", matmul(ComputeType::kF32)),
       absl::StrCat("matmul.bf16:", matmul(ComputeType::kBF16)),
-      absl::StrCat("attention:own-", target),
-      absl::StrCat("elementwise:own-", target),
+      absl::StrCat("attention.f32:", own),
+      absl::StrCat("attention.bf16:", pairs),
+      absl::StrCat("elementwise:", own),
   };
   info.library_versions = {{"onednn", cpu::OneDnnVersion()}};
   return info;

@@ -9,14 +9,20 @@
 
 namespace qk {
 
-// The kernel that multiplies matrices. kHighway: the one in matmul.cc. kAuto:
-// oneDNN for bf16 on a processor with AMX, else kHighway, which is as fast as
-// oneDNN elsewhere and may use any row tile.
-enum class MatMulKernel { kAuto, kHighway, kOneDnn };
+namespace cpu {
+struct PairKernel;
+}  // namespace cpu
+
+// What multiplies matrices. kOwn: our kernels. kAuto: oneDNN for bf16 on a
+// processor with AMX, else kOwn.
+enum class MatMulKernel { kAuto, kOwn, kOneDnn };
 
 struct CpuBackendOptions {
   int threads = 0;  // 0: the number of cores
   MatMulKernel matmul = MatMulKernel::kAuto;
+  // Our kernel for bf16, in attention and in matrices that are ours; null: the
+  // fastest on this machine (pair_product.h).
+  const cpu::PairKernel* pairs = nullptr;
 };
 
 std::unique_ptr<Backend> CreateCpuBackend(const CpuBackendOptions& options);

@@ -9,6 +9,7 @@
 
 #include "engine/backend/backend.h"
 #include "engine/base/thread_pool.h"
+#include "engine/cpu/pair_product.h"
 
 namespace qk::cpu {
 
@@ -103,8 +104,9 @@ void AppendKv(const float* k, const float* v, int head_dim, const KvView& kv,
               ThreadPool& pool);
 
 // attention.cc
+// pairs: for pages in bf16.
 void Attention(const float* q, const AttentionConfig& config, const KvView& kv,
-               Range of, float* out, ThreadPool& pool);
+               Range of, const PairKernel& pairs, float* out, ThreadPool& pool);
 void AttentionPattern(const float* q, const AttentionConfig& config,
                       const KvView& kv, absl::Span<const PatternJob> jobs,
                       ThreadPool& pool);

@@ -2,7 +2,7 @@
 //
 // A row's bytes must not depend on the rows beside it. PackedMatrix guarantees
 // this by construction: every output element is one chain of multiply-adds over
-// k in ascending order, whatever the tile. OneDnnMatrix guarantees it by
+// k in an order that is fixed, whatever the tile. OneDnnMatrix guarantees it by
 // running only primitives whose row-tile sizes agreed in a probe at creation.
 #ifndef QKSCOPE_ENGINE_CPU_MATMUL_H_
 #define QKSCOPE_ENGINE_CPU_MATMUL_H_
@@ -13,6 +13,7 @@
 
 #include "engine/backend/backend.h"
 #include "engine/base/thread_pool.h"
+#include "engine/cpu/pair_product.h"
 
 namespace qk::cpu {
 
@@ -23,15 +24,14 @@ class CpuMatrix : public Matrix {
                         int rows, ThreadPool& pool) const = 0;
 };
 
-// Packs a weight for the kernel in matmul.cc, which is written with Highway. It
-// widens bf16 weights in registers; bf16 compute rounds x first and sums in
-// float32.
-absl::StatusOr<std::unique_ptr<Matrix>> PackHighway(
+// Packs a weight for our own kernels: matmul.cc for float32, `pairs` for bf16,
+// which rounds x first and sums in float32.
+absl::StatusOr<std::unique_ptr<Matrix>> PackOwn(
     int64_t out_features, int64_t in_features, ComputeType type,
-    const RowReader& rows, const float* bias, ThreadPool& pool);
-// The name of the instruction set that this kernel uses, e.g. "AVX2".
-std::string HighwayTarget();
-
+    const RowReader& rows, const float* bias, ThreadPool& pool,
+    const PairKernel& pairs);
+// As manifests have it: "own-AVX512BF16", or, for FMA, its instruction set.
+std::string PairKernelName(const PairKernel& kernel);
 // Whether oneDNN has a kernel of this type for this processor's AVX-512 or AMX.
 bool OneDnnSupports(ComputeType type);
 // Whether oneDNN's kernel is the faster one: for bf16 with AMX.
@@ -40,15 +40,6 @@ absl::StatusOr<std::unique_ptr<Matrix>> PackOneDnn(
     int64_t out_features, int64_t in_features, ComputeType type,
     const RowReader& rows, const float* bias, ThreadPool& pool);
 std::string OneDnnVersion();
-
-// The part of a matrix that a block of rows is multiplied by: panels
-// [first, last) of a matrix with n columns, and [k, k + depth) of each panel's
-// k_total.
-struct PanelRange {
-  size_t first, last;
-  size_t n;
-  size_t k, depth, k_total;
-};
 
 }  // namespace qk::cpu
 

@@ -1,10 +1,11 @@
 // The backend on which the engine's tests run. QK_TEST_BACKEND names it, so
 // that one variable runs the whole suite, goldens included, on another backend.
 //
-//   QK_TEST_BACKEND=cpu-highway ctest --preset release
+//   QK_TEST_BACKEND=cpu-fma ctest --preset release
 //
-// The values are cpu (the default), and cpu-highway or cpu-onednn for one of
-// its kernels alone; deferred is cpu with results that arrive late
+// The values are cpu (the default), and, for one of its kernels alone,
+// cpu-onednn, or cpu-fma, cpu-avx512bf16, cpu-amx (those that the processor
+// has; they differ in bf16); deferred is cpu with results that arrive late
 // (deferred_backend.h); emulated-cuda is the CUDA backend and its kernels over
 // tests/cuda_on_cpu. In its place a build with QK_GPU_TESTS has cuda, the
 // backend on the machine's first GPU, and cuda-auto, which multiplies by
@@ -21,6 +22,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
@@ -29,6 +31,7 @@
 #include "engine/backend/backend.h"
 #include "engine/cpu/cpu_backend.h"
 #include "engine/cpu/matmul.h"
+#include "engine/cpu/pair_product.h"
 #include "engine/cuda/cuda_backend.h"
 #include "tests/engine/deferred_backend.h"
 #ifndef QK_GPU_TESTS
@@ -93,28 +96,40 @@ inline std::vector<TestBackend> CudaTestBackends() {
 }
 
 inline std::vector<TestBackend> AllTestBackends() {
-  const auto cpu = [](MatMulKernel kernel) {
-    return [kernel](int threads) {
+  const auto cpu = [](MatMulKernel kernel, const cpu::PairKernel* pairs) {
+    return [=](int threads) {
       CpuBackendOptions options;
       options.threads = threads;
       options.matmul = kernel;
+      options.pairs = pairs;
       return CreateCpuBackend(options);
     };
   };
-  std::vector<TestBackend> all = {
-      {.name = "cpu",
-       .make = cpu(MatMulKernel::kAuto),
-       .kernels = {"cpu-highway", "cpu-onednn"}},
-      {.name = "cpu-highway", .make = cpu(MatMulKernel::kHighway)},
-      {.name = "cpu-onednn",
-       .make = cpu(MatMulKernel::kOneDnn),
-       .has_bf16 = cpu::OneDnnSupports(ComputeType::kBF16),
-       // dnnl_primitive_desc_iterator_create leaks in oneDNN 2.6.
-       .leaks_out_of_memory = true},
-      {.name = "deferred", .make = [cpu](int threads) {
-         return std::make_unique<DeferredBackend>(
-             cpu(MatMulKernel::kAuto)(threads));
-       }}};
+  std::vector<TestBackend> all = {{.name = "cpu",
+                                   .make = cpu(MatMulKernel::kAuto, nullptr),
+                                   .rounds_attention = true}};
+  for (const cpu::PairKernel* pairs : cpu::PairKernels()) {
+    const std::string name =
+        absl::StrCat("cpu-", absl::AsciiStrToLower(pairs->name));
+    all.front().kernels.push_back(name);
+    all.push_back({.name = name,
+                   .make = cpu(MatMulKernel::kOwn, pairs),
+                   .rounds_attention = true});
+  }
+  all.front().kernels.push_back("cpu-onednn");
+  all.push_back({.name = "cpu-onednn",
+                 .make = cpu(MatMulKernel::kOneDnn, nullptr),
+                 .has_bf16 = cpu::OneDnnSupports(ComputeType::kBF16),
+                 .rounds_attention = true,
+                 // dnnl_primitive_desc_iterator_create leaks in oneDNN 2.6.
+                 .leaks_out_of_memory = true});
+  all.push_back({.name = "deferred",
+                 .make =
+                     [cpu](int threads) {
+                       return std::make_unique<DeferredBackend>(
+                           cpu(MatMulKernel::kAuto, nullptr)(threads));
+                     },
+                 .rounds_attention = true});
   for (TestBackend& cuda : CudaTestBackends()) all.push_back(std::move(cuda));
   return all;
 }

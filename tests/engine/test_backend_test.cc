@@ -49,12 +49,16 @@ TEST(TestBackendTest, NamesTheKernelAndTheThreads) {
   EXPECT_EQ(TestKernels()[0].name, "cpu-onednn");
 }
 
-TEST(TestBackendTest, TheCpuHasTwoKernels) {
+TEST(TestBackendTest, TheCpuHasItsOwnKernelsAndOneDnn) {
   const Environment environment("cpu");
   const std::vector<TestBackend> kernels = TestKernels();
-  ASSERT_EQ(kernels.size(), 2u);
-  EXPECT_THAT(F32Kernel(kernels[0].make(1)->info()), HasSubstr(":own-"));
-  EXPECT_THAT(F32Kernel(kernels[1].make(1)->info()), HasSubstr(":onednn-"));
+  ASSERT_EQ(kernels.size(), cpu::PairKernels().size() + 1);
+  EXPECT_EQ(kernels.front().name, "cpu-fma");
+  EXPECT_EQ(kernels.back().name, "cpu-onednn");
+  for (const TestBackend& kernel : kernels) {
+    EXPECT_THAT(F32Kernel(kernel.make(1)->info()),
+                HasSubstr(kernel.name == "cpu-onednn" ? ":onednn-" : ":own-"));
+  }
 }
 
 TEST(TestBackendTest, DeferredResultsArriveWhenSomebodyWaits) {
@@ -85,7 +89,7 @@ TEST(TestBackendTest, AnUnknownNameEndsTheProcess) {
                            "cpu:two", "cpu:1:2", ":2"}) {
     const Environment environment(name);
     EXPECT_EXIT(MakeTestBackend(), ExitedWithCode(1),
-                "QK_TEST_BACKEND: must be .*cpu, cpu-highway, cpu-onednn, "
+                "QK_TEST_BACKEND: must be .*cpu, cpu-fma, .*cpu-onednn, "
                 "deferred, emulated-cuda; got")
         << name;
     EXPECT_EXIT(TestKernels(), ExitedWithCode(1), "QK_TEST_BACKEND") << name;

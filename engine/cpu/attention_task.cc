@@ -1,0 +1,427 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "engine/cpu/attention_task.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+//
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "engine/cpu/attention_task.h"
+#include "engine/cpu/tile-inl.h"
+#include "hwy/contrib/math/math-inl.h"
+#include "hwy/highway.h"
+
+// Online softmax over tiles of kPageSize keys that start at absolute position
+// 0. Under bf16 compute, queries and weights are rounded to bf16 for the two
+// products. A row's own position fixes its chain of operations, so prefill,
+// decode and any split of a prompt give it the same bits: in a tile that it
+// sees in part, the other keys have the weight 0, and adding 0 changes nothing.
+
+HWY_BEFORE_NAMESPACE();
+namespace qk::cpu::HWY_NAMESPACE {
+
+// A task's memory. `all` rows: row r is head r / rows, position r % rows.
+struct Memory {
+  Memory(const AttentionTask& task, AttentionScratch& scratch) : t(task) {
+    const PairKernel* kernel = t.pairs;
+    all = static_cast<size_t>(t.heads) * t.rows;
+    const size_t width = kernel != nullptr ? kernel->width : PanelWidth();
+    const size_t step = kernel != nullptr ? 2 * kernel->pair_step : 1;
+    padded = (t.head_dim + width - 1) / width * width;
+    depth = (t.head_dim + step - 1) / step * step;
+    const size_t a_bytes = kernel != nullptr ? kernel->a_bytes : sizeof(float);
+    size_t bytes = 0;
+    const auto take = [&](size_t n) {
+      const size_t begin = bytes;
+      bytes += (n + 63) / 64 * 64;
+      return begin;
+    };
+    const size_t at[] = {take(all * depth * a_bytes),
+                         take(all * padded * sizeof(float)),
+                         take(all * kPageSize * sizeof(float)),
+                         take(kernel ? all * kPageSize * a_bytes : 0),
+                         take(all * sizeof(float)),
+                         take(all * sizeof(float)),
+                         take(kPageSize * depth * sizeof(float)),
+                         take(kPageSize * padded * sizeof(float))};
+    uint8_t* base = scratch.Get(bytes);
+    q = base + at[0];
+    o = reinterpret_cast<float*>(base + at[1]);
+    s = reinterpret_cast<float*>(base + at[2]);
+    weights = kernel != nullptr ? base + at[3] : base + at[2];
+    max = reinterpret_cast<float*>(base + at[4]);
+    sum = reinterpret_cast<float*>(base + at[5]);
+    k = base + at[6];
+    v = base + at[7];
+  }
+
+  const AttentionTask& t;
+  size_t all;
+  size_t padded;     // head_dim in whole panels
+  size_t depth;      // head_dim in whole steps of the kernel
+  uint8_t* q;        // (all, depth), in the kernel's form
+  float* o;          // (all, padded), sums of weighted values
+  float* s;          // (all, kPageSize), scores, then weights
+  uint8_t* weights;  // (all, kPageSize), in the kernel's form
+  float* max;        // of each row's scores so far
+  float* sum;        // of each row's weights so far
+  uint8_t* k;        // room for a tile's keys and values
+  uint8_t* v;
+};
+
+// The keys of one tile that a row sees: [begin, end).
+struct Seen {
+  int begin, end;
+  bool operator==(const Seen& other) const {
+    return begin == other.begin && end == other.end;
+  }
+};
+
+HWY_INLINE Seen SeenBy(const AttentionTask& t, size_t row, int base) {
+  const int position = t.first_position + static_cast<int>(row) % t.rows;
+  const int end =
+      std::min(kPageSize, (t.causal ? position + 1 : t.keys) - base);
+  const int begin =
+      t.window == 0 ? 0 : std::max(0, position - t.window + 1 - base);
+  return begin < end ? Seen{begin, end} : Seen{0, 0};
+}
+
+HWY_INLINE V SoftCap(V x, float cap) {
+  const D d;
+  const V y = hn::Tanh(d, hn::Div(x, hn::Set(d, cap)));
+  // Highway's Tanh turns a NaN into a number; here it must stay NaN.
+  return hn::IfThenElse(hn::Eq(x, x), hn::Mul(hn::Set(d, cap), y), x);
+}
+
+// Turns the scores of one row into weights, 0 for keys that it does not see,
+// updates the row's maximum and sum, and returns the factor that rescales the
+// sums so far.
+HWY_INLINE float SoftmaxRow(float* s, Seen seen, const AttentionTask& t,
+                            float& max, float& sum) {
+  const D d;
+  const int lanes = static_cast<int>(hn::Lanes(d));
+  const V lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
+  const V scale = hn::Set(d, t.scale);
+  V top = hn::Set(d, max);
+  const bool whole = seen == Seen{0, kPageSize};
+  const V first = hn::Set(d, static_cast<float>(seen.begin));
+  const V last = hn::Set(d, static_cast<float>(seen.end));
+  for (int j = 0; j < kPageSize; j += lanes) {
+    V score = hn::Mul(hn::LoadU(d, s + j), scale);
+    if (t.softcap > 0) score = SoftCap(score, t.softcap);
+    if (!whole) {
+      const V column = hn::Iota(d, static_cast<float>(j));
+      score = hn::IfThenElse(
+          hn::And(hn::Ge(column, first), hn::Lt(column, last)), score, lowest);
+    }
+    hn::StoreU(score, d, s + j);
+    top = hn::Max(top, score);
+  }
+  const float new_max = hn::GetLane(hn::MaxOfLanes(d, top));
+  const V shift = hn::Set(d, new_max);
+  V total = hn::Zero(d);
+  for (int j = 0; j < kPageSize; j += lanes) {
+    const V score = hn::LoadU(d, s + j);
+    const V x = hn::Sub(score, shift);
+    // Highway's Exp turns a NaN into 0; here it must stay NaN.
+    const V weight =
+        hn::IfThenElse(hn::Eq(score, lowest), hn::Zero(d),
+                       hn::IfThenElse(hn::Eq(x, x), hn::Exp(d, x), x));
+    total = hn::Add(total, weight);
+    hn::StoreU(weight, d, s + j);
+  }
+  const float factor = sum == 0.0f ? 0.0f : std::exp(max - new_max);
+  max = new_max;
+  sum = sum * factor + hn::GetLane(hn::SumOfLanes(d, total));
+  return factor;
+}
+
+HWY_INLINE void ScaleRow(float* o, size_t n, float factor) {
+  const D d;
+  for (size_t i = 0; i < n; i += hn::Lanes(d)) {
+    hn::StoreU(hn::Mul(hn::LoadU(d, o + i), hn::Set(d, factor)), d, o + i);
+  }
+}
+
+// Whether none of n values is infinite or NaN.
+HWY_INLINE bool AllFinite(const float* x, size_t n) {
+  const D d;
+  const size_t lanes = hn::Lanes(d);
+  V zeros = hn::Zero(d);  // 0 times anything else is NaN
+  size_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    zeros = hn::MulAdd(hn::LoadU(d, x + i), hn::Zero(d), zeros);
+  }
+  float all = hn::GetLane(hn::SumOfLanes(d, zeros));
+  for (; i < n; ++i) all += x[i] * 0.0f;
+  return all == 0.0f;
+}
+HWY_INLINE bool AllFinite(const uint16_t* x, size_t n) {
+  const hn::ScalableTag<uint16_t> d;
+  const size_t lanes = hn::Lanes(d);
+  const auto exponent = hn::Set(d, uint16_t{0x7f80});
+  auto largest = hn::Zero(d);
+  size_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    largest = hn::Max(largest, hn::And(hn::LoadU(d, x + i), exponent));
+  }
+  bool finite = hn::AllFalse(d, hn::Eq(largest, exponent));
+  for (; i < n; ++i) finite = finite && (x[i] & 0x7f80) != 0x7f80;
+  return finite;
+}
+
+// One page's keys and values for the task's KV head, and the two products with
+// them, in float32.
+class F32Tile {
+ public:
+  static void PrepareQuery(const float* from, const Memory& m, size_t row) {
+    std::copy_n(from, m.t.head_dim,
+                reinterpret_cast<float*>(m.q) + row * m.depth);
+  }
+
+  F32Tile(const Memory& m, const KvPage& page, int64_t head)
+      : m_(m),
+        k_(static_cast<const float*>(page.k) + head * m.t.head_dim * kPageSize),
+        v_(static_cast<const float*>(page.v) +
+           head * m.t.head_dim * kPageSize) {}
+
+  void Scores() const {
+    Product(reinterpret_cast<const float*>(m_.q), m_.depth, m_.all, k_,
+            kPageSize, m_.depth, false, m_.s, kPageSize);
+  }
+  bool ValuesAreFinite(int keys) const {
+    return AllFinite(v_, static_cast<size_t>(keys) * m_.t.head_dim);
+  }
+  // Takes the values of these keys.
+  void PrepareValues(Seen keys) {
+    keys_ = keys;
+    values_ = v_ + static_cast<size_t>(keys.begin) * m_.t.head_dim;
+    if (m_.padded == static_cast<size_t>(m_.t.head_dim)) return;
+    float* wide = reinterpret_cast<float*>(m_.v);
+    for (int j = 0; j < keys.end - keys.begin; ++j) {
+      std::copy_n(values_ + j * m_.t.head_dim, m_.t.head_dim,
+                  wide + j * m_.padded);
+    }
+    values_ = wide;
+  }
+  void AddValues(size_t row, size_t rows) const {
+    Product(m_.s + row * kPageSize + keys_.begin, kPageSize, rows, values_,
+            m_.padded, keys_.end - keys_.begin, true, m_.o + row * m_.padded,
+            m_.padded);
+  }
+
+ private:
+  // c (rows, n) = [c +] a (rows, k) x b (k, n); n a multiple of the panel
+  // width.
+  static void Product(const float* a, size_t a_stride, size_t rows,
+                      const float* b, size_t n, size_t k, bool add, float* c,
+                      size_t c_stride) {
+    const size_t width = PanelWidth();
+    for (size_t j = 0; j < n; j += width) {
+      for (size_t r = 0; r < rows; r += kTileRows) {
+        TileOf(std::min<size_t>(kTileRows, rows - r), a + r * a_stride,
+               a_stride, b + j, n, k, add, c + r * c_stride + j, c_stride);
+      }
+    }
+  }
+
+  const Memory& m_;
+  const float* k_;  // (head_dim, kPageSize)
+  const float* v_;  // (kPageSize, head_dim)
+  Seen keys_ = {};
+  const float* values_ = nullptr;  // (keys, padded)
+};
+
+// The same in bf16, by a kernel for pairs.
+class PairTile {
+ public:
+  static void PrepareQuery(const float* from, const Memory& m, size_t row) {
+    const PairKernel& kernel = *m.t.pairs;
+    uint8_t* to = m.q + row * m.depth * kernel.a_bytes;
+    kernel.round(from, m.t.head_dim, to);
+    const size_t written = (m.t.head_dim + 1) / 2 * 2;
+    std::memset(to + written * kernel.a_bytes, 0,
+                (m.depth - written) * kernel.a_bytes);
+  }
+
+  PairTile(const Memory& m, const KvPage& page, int64_t head)
+      : m_(m),
+        kernel_(*m.t.pairs),
+        k_(static_cast<const uint16_t*>(page.k) +
+           head * m.t.head_dim * kPageSize),
+        v_(static_cast<const uint16_t*>(page.v) +
+           head * m.t.head_dim * kPageSize) {}
+
+  void Scores() const {
+    auto* pairs = reinterpret_cast<uint16_t*>(m_.k);
+    const auto dim = static_cast<size_t>(m_.t.head_dim);
+    for (size_t i = 0; i < m_.depth; i += 2) {
+      uint16_t* to = pairs + i * kPageSize;
+      if (i >= dim) {
+        std::fill_n(to, 2 * kPageSize, 0);
+        continue;
+      }
+      const uint16_t* even = k_ + i * kPageSize;
+      InterleaveRows(even, i + 1 < dim ? even + kPageSize : nullptr, kPageSize,
+                     to);
+    }
+    Multiply(m_.q, m_.depth, m_.all, pairs, kPageSize, m_.depth / 2, false,
+             m_.s, kPageSize);
+  }
+  bool ValuesAreFinite(int keys) const {
+    return AllFinite(v_, static_cast<size_t>(keys) * m_.t.head_dim);
+  }
+  void PrepareValues(Seen keys) {
+    const int step = 2 * static_cast<int>(kernel_.pair_step);
+    keys_ = (keys.end + step - 1) / step * step;
+    const auto dim = static_cast<size_t>(m_.t.head_dim);
+    for (int j = 0; j < keys_; j += 2) {
+      uint16_t* to = reinterpret_cast<uint16_t*>(m_.v) + j * m_.padded;
+      const uint16_t* even = v_ + j * dim;
+      const auto seen = [&](int key) {
+        return key >= keys.begin && key < keys.end;
+      };
+      if (seen(j)) {
+        InterleaveRows(even, seen(j + 1) ? even + dim : nullptr, dim, to);
+        continue;
+      }
+      std::fill_n(to, 2 * dim, 0);
+      for (size_t i = 0; seen(j + 1) && i < dim; ++i) {
+        to[2 * i + 1] = even[dim + i];
+      }
+    }
+  }
+  void AddValues(size_t row, size_t rows) const {
+    const size_t stride = kPageSize * kernel_.a_bytes;
+    for (size_t r = row; r < row + rows; ++r) {
+      kernel_.round(m_.s + r * kPageSize, keys_, m_.weights + r * stride);
+    }
+    Multiply(m_.weights + row * stride, kPageSize, rows,
+             reinterpret_cast<const uint16_t*>(m_.v), m_.padded, keys_ / 2,
+             true, m_.o + row * m_.padded, m_.padded);
+  }
+
+ private:
+  // c (rows, n) = [c +] a (rows, 2 pairs) x b (pairs, n, 2).
+  void Multiply(const uint8_t* a, size_t a_stride, size_t rows,
+                const uint16_t* b, size_t n, size_t pairs, bool add, float* c,
+                size_t c_stride) const {
+    PairProduct p;
+    p.a = a;
+    p.a_stride = a_stride;
+    p.rows = rows;
+    p.b = b;
+    p.b_stride = 2 * n;
+    p.panel_stride = 2 * kernel_.width;
+    p.panels = n / kernel_.width;
+    p.pairs = pairs;
+    p.add = add;
+    p.c = c;
+    p.c_stride = c_stride;
+    kernel_.multiply(p);
+  }
+
+  const Memory& m_;
+  const PairKernel& kernel_;
+  const uint16_t* k_;  // (head_dim, kPageSize)
+  const uint16_t* v_;  // (kPageSize, head_dim)
+  int keys_ = 0;       // of the prepared values
+};
+
+// Adds the weighted values of one tile. Rows go together, those that see it in
+// part with weights of 0 for the other keys. But 0 times NaN is NaN: if there
+// is a value that is not finite, rows go one by one, over the keys that they
+// see.
+template <typename Tile>
+HWY_INLINE void AddTile(Tile& tile, const Memory& m, int base) {
+  int end = 0;
+  bool same = true;
+  const Seen first = SeenBy(m.t, 0, base);
+  for (size_t r = 0; r < m.all; ++r) {
+    const Seen seen = SeenBy(m.t, r, base);
+    same = same && seen == first;
+    end = std::max(end, seen.end);
+    float* row = m.s + r * kPageSize;
+    if (seen.end == 0) {
+      std::fill_n(row, kPageSize, 0.0f);
+      continue;
+    }
+    const float factor = SoftmaxRow(row, seen, m.t, m.max[r], m.sum[r]);
+    if (factor != 1.0f) ScaleRow(m.o + r * m.padded, m.padded, factor);
+  }
+  if ((same && first.begin == 0) || tile.ValuesAreFinite(end)) {
+    tile.PrepareValues({0, end});
+    tile.AddValues(0, m.all);
+    return;
+  }
+  for (size_t r = 0; r < m.all; ++r) {
+    const Seen seen = SeenBy(m.t, r, base);
+    if (seen.end == 0) continue;
+    tile.PrepareValues(seen);
+    tile.AddValues(r, 1);
+  }
+}
+
+template <typename Tile>
+HWY_ATTR void RunTask(const AttentionTask& t, AttentionScratch& scratch) {
+  const Memory m(t, scratch);
+  std::fill_n(m.o, m.all * m.padded, 0.0f);
+  std::fill_n(m.max, m.all, -std::numeric_limits<float>::infinity());
+  std::fill_n(m.sum, m.all, 0.0f);
+  if (m.padded != static_cast<size_t>(t.head_dim)) {
+    std::memset(m.v, 0, kPageSize * m.padded * sizeof(float));
+  }
+  const auto offset_of = [&](size_t r) {
+    const int row = static_cast<int>(r);
+    return (row / t.rows) * t.head_dim +
+           static_cast<int64_t>(row % t.rows) * t.row_stride;
+  };
+  for (size_t r = 0; r < m.all; ++r) {
+    Tile::PrepareQuery(t.q + offset_of(r), m, r);
+  }
+  const int last_key = (t.causal ? t.first_position + t.rows : t.keys) - 1;
+  const int first_key =
+      t.window == 0 ? 0 : std::max(0, t.first_position - t.window + 1);
+  for (int i = first_key / kPageSize; i <= last_key / kPageSize; ++i) {
+    const KvPage& page = t.pages[i];
+    Tile tile(m, page, t.kv_head_numerator * page.heads / t.num_heads);
+    tile.Scores();
+    AddTile(tile, m, i * kPageSize);
+  }
+  for (size_t r = 0; r < m.all; ++r) {
+    float* to = t.out + offset_of(r);
+    const float inverse = 1.0f / m.sum[r];
+    // Of the two zeros, adding 0 leaves the positive one. Which one the sum has
+    // may depend on keys that the row does not see.
+    for (int d = 0; d < t.head_dim; ++d) {
+      to[d] = m.o[r * m.padded + d] * inverse + 0.0f;
+    }
+  }
+}
+
+HWY_ATTR void RunF32(const AttentionTask& t, AttentionScratch& scratch) {
+  RunTask<F32Tile>(t, scratch);
+}
+HWY_ATTR void RunBF16(const AttentionTask& t, AttentionScratch& scratch) {
+  RunTask<PairTile>(t, scratch);
+}
+
+}  // namespace qk::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace qk::cpu {
+HWY_EXPORT(RunF32);
+HWY_EXPORT(RunBF16);
+
+void RunAttentionTask(const AttentionTask& task, AttentionScratch& scratch) {
+  if (task.pairs == nullptr) {
+    HWY_DYNAMIC_DISPATCH(RunF32)(task, scratch);
+  } else {
+    HWY_DYNAMIC_DISPATCH(RunBF16)(task, scratch);
+  }
+}
+
+}  // namespace qk::cpu
+#endif  // HWY_ONCE
