@@ -5,12 +5,12 @@
 //
 // The values are cpu (the default), and, for one of its kernels alone,
 // cpu-onednn, or cpu-fma, cpu-avx512bf16, cpu-amx (those that the processor
-// has; they differ in bf16); deferred is cpu with results that arrive late
-// (deferred_backend.h); emulated-cuda is the CUDA backend and its kernels over
-// tests/cuda_on_cpu. In its place a build with QK_GPU_TESTS has cuda, the
-// backend on the machine's first GPU, and cuda-auto, which multiplies by
-// cuBLASLt where its probe passes. "cpu:3" has 3 threads unless a test asks for
-// a number itself.
+// has; they differ in bf16), or cpu-amx-model for AMX written out; deferred is
+// cpu with results that arrive late (deferred_backend.h); emulated-cuda is the
+// CUDA backend and its kernels over tests/cuda_on_cpu. In its place a build
+// with QK_GPU_TESTS has cuda, the backend on the machine's first GPU, and
+// cuda-auto, which multiplies by cuBLASLt where its probe passes. "cpu:3" has 3
+// threads unless a test asks for a number itself.
 #ifndef QKSCOPE_TESTS_ENGINE_TEST_BACKEND_H_
 #define QKSCOPE_TESTS_ENGINE_TEST_BACKEND_H_
 
@@ -33,6 +33,7 @@
 #include "engine/cpu/matmul.h"
 #include "engine/cpu/pair_product.h"
 #include "engine/cuda/cuda_backend.h"
+#include "tests/engine/cpu/bf16_model.h"
 #include "tests/engine/deferred_backend.h"
 #ifndef QK_GPU_TESTS
 #include "tests/cuda_on_cpu/fake_runtime.h"
@@ -108,7 +109,9 @@ inline std::vector<TestBackend> AllTestBackends() {
   std::vector<TestBackend> all = {{.name = "cpu",
                                    .make = cpu(MatMulKernel::kAuto, nullptr),
                                    .rounds_attention = true}};
-  for (const cpu::PairKernel* pairs : cpu::PairKernels()) {
+  std::vector<const cpu::PairKernel*> kernels = cpu::PairKernels();
+  kernels.push_back(&TilesModelKernel());
+  for (const cpu::PairKernel* pairs : kernels) {
     const std::string name =
         absl::StrCat("cpu-", absl::AsciiStrToLower(pairs->name));
     all.front().kernels.push_back(name);

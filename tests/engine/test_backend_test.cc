@@ -52,7 +52,7 @@ TEST(TestBackendTest, NamesTheKernelAndTheThreads) {
 TEST(TestBackendTest, TheCpuHasItsOwnKernelsAndOneDnn) {
   const Environment environment("cpu");
   const std::vector<TestBackend> kernels = TestKernels();
-  ASSERT_EQ(kernels.size(), cpu::PairKernels().size() + 1);
+  ASSERT_EQ(kernels.size(), cpu::PairKernels().size() + 2);
   EXPECT_EQ(kernels.front().name, "cpu-fma");
   EXPECT_EQ(kernels.back().name, "cpu-onednn");
   for (const TestBackend& kernel : kernels) {
