@@ -72,53 +72,19 @@ class ModelTiles {
   template <int kSums, int kA, int kB>
   void Dot() {
     EXPECT_EQ(rows_[kSums], rows_[kA]);
-    for (size_t m = 0; m < rows_[kSums]; ++m) {
-      for (size_t n = 0; n < cpu::kTileSide; ++n) {
-        float of[2] = {0, 0};
-        for (size_t k = 0; k < cpu::kTilePairs; ++k) {
-          for (size_t i : {0, 1}) {
-            of[i] = FusedMultiplyAdd(FromBF16(Half(kA, m, 2 * k + i)),
-                                     FromBF16(Half(kB, k, 2 * n + i)), of[i]);
-          }
-        }
-        uint8_t* sum = bytes_[kSums][m] + n * sizeof(float);
-        float before;
-        std::memcpy(&before, sum, sizeof(before));
-        const float after = Flush(Flush(before) + Flush(of[0] + of[1]));
-        std::memcpy(sum, &after, sizeof(after));
-      }
-    }
+    DotTiles(bytes_[kSums], bytes_[kA], bytes_[kB], rows_[kSums]);
   }
 
  private:
-  uint16_t Half(int tile, size_t row, size_t column) const {
-    uint16_t half;
-    std::memcpy(&half, bytes_[tile][row] + column * sizeof(half), sizeof(half));
-    return half;
-  }
+  using Tile = uint8_t[cpu::kTileSide][cpu::kTileRowBytes];
+  static void DotTiles(Tile& sums, const Tile& a, const Tile& b, size_t rows);
 
   size_t rows_[8] = {};
-  uint8_t bytes_[8][cpu::kTileSide][cpu::kTileRowBytes] = {};
+  Tile bytes_[8] = {};
 };
 
 // The kernel AMX on ModelTiles.
-inline const cpu::PairKernel& TilesModelKernel() {
-  static const cpu::PairKernel kernel = {
-      "AMX-MODEL",
-      cpu::kTilesWidth,
-      cpu::kTilePairs,
-      sizeof(uint16_t),
-      [](const float* x, size_t n, void* out) {
-        auto* to = static_cast<uint16_t*>(out);
-        for (size_t i = 0; i < n; ++i) to[i] = RoundToBF16(x[i]);
-        if (n % 2 != 0) to[n] = 0;
-      },
-      [](const cpu::PairProduct& product) {
-        ModelTiles tiles;
-        cpu::MultiplyByTiles(tiles, product);
-      }};
-  return kernel;
-}
+const cpu::PairKernel& TilesModelKernel();
 
 }  // namespace qk::testing
 
