@@ -42,7 +42,7 @@ struct Memory {
                          take(all * kPageSize * sizeof(float)),
                          take(kernel ? all * kPageSize * a_bytes : 0),
                          take(all * sizeof(float)),
-                         take(all * sizeof(float)),
+                         take(all * hn::Lanes(D()) * sizeof(float)),
                          take(kPageSize * depth * sizeof(float)),
                          take(kPageSize * padded * sizeof(float))};
     uint8_t* base = scratch.Get(bytes);
@@ -51,7 +51,7 @@ struct Memory {
     s = reinterpret_cast<float*>(base + at[2]);
     weights = kernel != nullptr ? base + at[3] : base + at[2];
     max = reinterpret_cast<float*>(base + at[4]);
-    sum = reinterpret_cast<float*>(base + at[5]);
+    sums = reinterpret_cast<float*>(base + at[5]);
     k = base + at[6];
     v = base + at[7];
   }
@@ -65,7 +65,7 @@ struct Memory {
   float* s;          // (all, kPageSize), scores, then weights
   uint8_t* weights;  // (all, kPageSize), in the kernel's form
   float* max;        // of each row's scores so far
-  float* sum;        // of each row's weights so far
+  float* sums;       // (all, lanes), which add up to the weights so far
   uint8_t* k;        // room for a tile's keys and values
   uint8_t* v;
 };
@@ -78,13 +78,23 @@ struct Seen {
   }
 };
 
-HWY_INLINE Seen SeenBy(const AttentionTask& t, size_t row, int base) {
-  const int position = t.first_position + static_cast<int>(row) % t.rows;
+HWY_INLINE Seen SeenBy(const AttentionTask& t, int position, int base) {
   const int end =
       std::min(kPageSize, (t.causal ? position + 1 : t.keys) - base);
   const int begin =
       t.window == 0 ? 0 : std::max(0, position - t.window + 1 - base);
   return begin < end ? Seen{begin, end} : Seen{0, 0};
+}
+
+// Calls row(r, what it sees) for all rows.
+template <typename Row>
+HWY_INLINE void ForRows(const AttentionTask& t, int base, const Row& row) {
+  for (int i = 0; i < t.rows; ++i) {
+    const Seen seen = SeenBy(t, t.first_position + i, base);
+    for (int h = 0; h < t.heads; ++h) {
+      row(static_cast<size_t>(h) * t.rows + i, seen);
+    }
+  }
 }
 
 HWY_INLINE V SoftCap(V x, float cap) {
@@ -94,46 +104,76 @@ HWY_INLINE V SoftCap(V x, float cap) {
   return hn::IfThenElse(hn::Eq(x, x), hn::Mul(hn::Set(d, cap), y), x);
 }
 
-// Turns the scores of one row into weights, 0 for keys that it does not see,
-// updates the row's maximum and sum, and returns the factor that rescales the
-// sums so far.
-HWY_INLINE float SoftmaxRow(float* s, Seen seen, const AttentionTask& t,
-                            float& max, float& sum) {
+// 2^x for x of at most about 0, within 2e-7 of itself; 0 below 2^-126. NaN
+// stays NaN.
+HWY_INLINE V PowerOfTwo(V x) {
   const D d;
-  const int lanes = static_cast<int>(hn::Lanes(d));
+  const hn::RebindToSigned<D> i;
+  // Adding this rounds to a whole number, which then lies in the lowest bits.
+  const V shift = hn::Set(d, 12582912.0f);
+  const V shifted = hn::Add(x, shift);
+  const V fraction = hn::Sub(x, hn::Sub(shifted, shift));
+  // Least maximum error over [-0.5, 0.5], with 1 at 0.
+  V p = hn::Set(d, 1.32647273e-3f);
+  p = hn::MulAdd(p, fraction, hn::Set(d, 9.67151299e-3f));
+  p = hn::MulAdd(p, fraction, hn::Set(d, 5.55073358e-2f));
+  p = hn::MulAdd(p, fraction, hn::Set(d, 2.40222424e-1f));
+  p = hn::MulAdd(p, fraction, hn::Set(d, 6.93147004e-1f));
+  p = hn::MulAdd(p, fraction, hn::Set(d, 1.0f));
+  const auto exponent =
+      hn::ShiftLeft<23>(hn::Add(hn::BitCast(i, shifted), hn::Set(i, 127)));
+  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -126.0f)),
+                            hn::Mul(p, hn::BitCast(d, exponent)));
+}
+
+// Turns the scores of one row into weights, 0 for keys that it does not see,
+// updates the row's maximum and its sums of weights, and returns the factor
+// that rescales the sums so far.
+HWY_INLINE float SoftmaxRow(float* s, Seen seen, const AttentionTask& t,
+                            float& max, float* sums) {
+  constexpr float kLog2E = 1.44269504088896341f;
+  const D d;
+  constexpr int kLanes = static_cast<int>(hn::MaxLanes(D()));
+  constexpr int kVectors = kPageSize / kLanes;
   const V lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
   const V scale = hn::Set(d, t.scale);
+  V scores[kVectors];
   V top = hn::Set(d, max);
-  const bool whole = seen == Seen{0, kPageSize};
-  const V first = hn::Set(d, static_cast<float>(seen.begin));
-  const V last = hn::Set(d, static_cast<float>(seen.end));
-  for (int j = 0; j < kPageSize; j += lanes) {
-    V score = hn::Mul(hn::LoadU(d, s + j), scale);
-    if (t.softcap > 0) score = SoftCap(score, t.softcap);
-    if (!whole) {
-      const V column = hn::Iota(d, static_cast<float>(j));
-      score = hn::IfThenElse(
-          hn::And(hn::Ge(column, first), hn::Lt(column, last)), score, lowest);
+#pragma GCC unroll 16
+  for (int i = 0; i < kVectors; ++i) {
+    scores[i] = hn::Mul(hn::LoadU(d, s + i * kLanes), scale);
+  }
+  if (t.softcap > 0) {
+    for (V& score : scores) score = SoftCap(score, t.softcap);
+  }
+  if (!(seen == Seen{0, kPageSize})) {
+    const V first = hn::Set(d, static_cast<float>(seen.begin));
+    const V last = hn::Set(d, static_cast<float>(seen.end));
+    for (int i = 0; i < kVectors; ++i) {
+      const V column = hn::Iota(d, static_cast<float>(i * kLanes));
+      scores[i] =
+          hn::IfThenElse(hn::And(hn::Ge(column, first), hn::Lt(column, last)),
+                         scores[i], lowest);
     }
-    hn::StoreU(score, d, s + j);
-    top = hn::Max(top, score);
   }
+#pragma GCC unroll 16
+  for (int i = 0; i < kVectors; ++i) top = hn::Max(top, scores[i]);
   const float new_max = hn::GetLane(hn::MaxOfLanes(d, top));
-  const V shift = hn::Set(d, new_max);
+  // Without a score yet, all weights are 0.
+  const bool none = new_max == -std::numeric_limits<float>::infinity();
+  const V base = hn::Set(d, none ? 0.0f : -new_max * kLog2E);
   V total = hn::Zero(d);
-  for (int j = 0; j < kPageSize; j += lanes) {
-    const V score = hn::LoadU(d, s + j);
-    const V x = hn::Sub(score, shift);
-    // Highway's Exp turns a NaN into 0; here it must stay NaN.
+#pragma GCC unroll 16
+  for (int i = 0; i < kVectors; ++i) {
     const V weight =
-        hn::IfThenElse(hn::Eq(score, lowest), hn::Zero(d),
-                       hn::IfThenElse(hn::Eq(x, x), hn::Exp(d, x), x));
+        PowerOfTwo(hn::MulAdd(scores[i], hn::Set(d, kLog2E), base));
     total = hn::Add(total, weight);
-    hn::StoreU(weight, d, s + j);
+    hn::StoreU(weight, d, s + i * kLanes);
   }
-  const float factor = sum == 0.0f ? 0.0f : std::exp(max - new_max);
+  const float factor = max == new_max ? 1.0f : std::exp(max - new_max);
   max = new_max;
-  sum = sum * factor + hn::GetLane(hn::SumOfLanes(d, total));
+  hn::StoreU(hn::MulAdd(hn::LoadU(d, sums), hn::Set(d, factor), total), d,
+             sums);
   return factor;
 }
 
@@ -294,9 +334,8 @@ class PairTile {
   }
   void AddValues(size_t row, size_t rows) const {
     const size_t stride = kPageSize * kernel_.a_bytes;
-    for (size_t r = row; r < row + rows; ++r) {
-      kernel_.round(m_.s + r * kPageSize, keys_, m_.weights + r * stride);
-    }
+    kernel_.round(m_.s + row * kPageSize, rows * kPageSize,
+                  m_.weights + row * stride);
     Multiply(m_.weights + row * stride, kPageSize, rows,
              reinterpret_cast<const uint16_t*>(m_.v), m_.padded, keys_ / 2,
              true, m_.o + row * m_.padded, m_.padded);
@@ -337,30 +376,29 @@ template <typename Tile>
 HWY_INLINE void AddTile(Tile& tile, const Memory& m, int base) {
   int end = 0;
   bool same = true;
-  const Seen first = SeenBy(m.t, 0, base);
-  for (size_t r = 0; r < m.all; ++r) {
-    const Seen seen = SeenBy(m.t, r, base);
+  const Seen first = SeenBy(m.t, m.t.first_position, base);
+  ForRows(m.t, base, [&](size_t r, Seen seen) HWY_ATTR {
     same = same && seen == first;
     end = std::max(end, seen.end);
     float* row = m.s + r * kPageSize;
     if (seen.end == 0) {
       std::fill_n(row, kPageSize, 0.0f);
-      continue;
+      return;
     }
-    const float factor = SoftmaxRow(row, seen, m.t, m.max[r], m.sum[r]);
+    const float factor =
+        SoftmaxRow(row, seen, m.t, m.max[r], m.sums + r * hn::Lanes(D()));
     if (factor != 1.0f) ScaleRow(m.o + r * m.padded, m.padded, factor);
-  }
+  });
   if ((same && first.begin == 0) || tile.ValuesAreFinite(end)) {
     tile.PrepareValues({0, end});
     tile.AddValues(0, m.all);
     return;
   }
-  for (size_t r = 0; r < m.all; ++r) {
-    const Seen seen = SeenBy(m.t, r, base);
-    if (seen.end == 0) continue;
+  ForRows(m.t, base, [&](size_t r, Seen seen) HWY_ATTR {
+    if (seen.end == 0) return;
     tile.PrepareValues(seen);
     tile.AddValues(r, 1);
-  }
+  });
 }
 
 template <typename Tile>
@@ -368,7 +406,7 @@ HWY_ATTR void RunTask(const AttentionTask& t, AttentionScratch& scratch) {
   const Memory m(t, scratch);
   std::fill_n(m.o, m.all * m.padded, 0.0f);
   std::fill_n(m.max, m.all, -std::numeric_limits<float>::infinity());
-  std::fill_n(m.sum, m.all, 0.0f);
+  std::fill_n(m.sums, m.all * hn::Lanes(D()), 0.0f);
   if (m.padded != static_cast<size_t>(t.head_dim)) {
     std::memset(m.v, 0, kPageSize * m.padded * sizeof(float));
   }
@@ -391,11 +429,14 @@ HWY_ATTR void RunTask(const AttentionTask& t, AttentionScratch& scratch) {
   }
   for (size_t r = 0; r < m.all; ++r) {
     float* to = t.out + offset_of(r);
-    const float inverse = 1.0f / m.sum[r];
+    const D d;
+    const float inverse =
+        1.0f /
+        hn::GetLane(hn::SumOfLanes(d, hn::LoadU(d, m.sums + r * hn::Lanes(d))));
     // Of the two zeros, adding 0 leaves the positive one. Which one the sum has
     // may depend on keys that the row does not see.
-    for (int d = 0; d < t.head_dim; ++d) {
-      to[d] = m.o[r * m.padded + d] * inverse + 0.0f;
+    for (int i = 0; i < t.head_dim; ++i) {
+      to[i] = m.o[r * m.padded + i] * inverse + 0.0f;
     }
   }
 }

@@ -5,7 +5,6 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-#include <algorithm>
 #include <cstring>
 
 // Functions that only run where Avx512Bf16PairKernel() is not null.
@@ -110,13 +109,16 @@ QK_AVX512BF16 void Multiply(const PairProduct& p) {
 
 QK_AVX512BF16 void Round(const float* x, size_t n, void* out) {
   auto* to = static_cast<uint16_t*>(out);
-  for (size_t i = 0; i < n; i += 16) {
-    const size_t left = std::min<size_t>(16, n - i);
-    const auto mask = static_cast<__mmask16>((1u << left) - 1);
-    const auto half = reinterpret_cast<__m256i>(
-        _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, x + i)));
-    _mm256_mask_storeu_epi16(to + i, mask, half);
+  size_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    const auto half =
+        reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(x + i)));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i), half);
   }
+  const auto mask = static_cast<__mmask16>((1u << (n - i)) - 1);
+  const auto half = reinterpret_cast<__m256i>(
+      _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, x + i)));
+  _mm256_mask_storeu_epi16(to + i, mask, half);
   if (n % 2 != 0) to[n] = 0;
 }
 
