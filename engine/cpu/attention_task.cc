@@ -3,13 +3,12 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 //
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <limits>
 
 #include "engine/cpu/attention_task.h"
+#include "engine/cpu/softmax-inl.h"
 #include "engine/cpu/tile-inl.h"
-#include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 
 // Online softmax over tiles of kPageSize keys that start at absolute position
@@ -70,14 +69,6 @@ struct Memory {
   uint8_t* v;
 };
 
-// The keys of one tile that a row sees: [begin, end).
-struct Seen {
-  int begin, end;
-  bool operator==(const Seen& other) const {
-    return begin == other.begin && end == other.end;
-  }
-};
-
 HWY_INLINE Seen SeenBy(const AttentionTask& t, int position, int base) {
   const int end =
       std::min(kPageSize, (t.causal ? position + 1 : t.keys) - base);
@@ -95,120 +86,6 @@ HWY_INLINE void ForRows(const AttentionTask& t, int base, const Row& row) {
       row(static_cast<size_t>(h) * t.rows + i, seen);
     }
   }
-}
-
-HWY_INLINE V SoftCap(V x, float cap) {
-  const D d;
-  const V y = hn::Tanh(d, hn::Div(x, hn::Set(d, cap)));
-  // Highway's Tanh turns a NaN into a number; here it must stay NaN.
-  return hn::IfThenElse(hn::Eq(x, x), hn::Mul(hn::Set(d, cap), y), x);
-}
-
-// 2^x for x of at most about 0, within 2e-7 of itself; 0 below 2^-126. NaN
-// stays NaN.
-HWY_INLINE V PowerOfTwo(V x) {
-  const D d;
-  const hn::RebindToSigned<D> i;
-  // Adding this rounds to a whole number, which then lies in the lowest bits.
-  const V shift = hn::Set(d, 12582912.0f);
-  const V shifted = hn::Add(x, shift);
-  const V fraction = hn::Sub(x, hn::Sub(shifted, shift));
-  // Least maximum error over [-0.5, 0.5], with 1 at 0.
-  V p = hn::Set(d, 1.32647273e-3f);
-  p = hn::MulAdd(p, fraction, hn::Set(d, 9.67151299e-3f));
-  p = hn::MulAdd(p, fraction, hn::Set(d, 5.55073358e-2f));
-  p = hn::MulAdd(p, fraction, hn::Set(d, 2.40222424e-1f));
-  p = hn::MulAdd(p, fraction, hn::Set(d, 6.93147004e-1f));
-  p = hn::MulAdd(p, fraction, hn::Set(d, 1.0f));
-  const auto exponent =
-      hn::ShiftLeft<23>(hn::Add(hn::BitCast(i, shifted), hn::Set(i, 127)));
-  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -126.0f)),
-                            hn::Mul(p, hn::BitCast(d, exponent)));
-}
-
-// Turns the scores of one row into weights, 0 for keys that it does not see,
-// updates the row's maximum and its sums of weights, and returns the factor
-// that rescales the sums so far.
-HWY_INLINE float SoftmaxRow(float* s, Seen seen, const AttentionTask& t,
-                            float& max, float* sums) {
-  constexpr float kLog2E = 1.44269504088896341f;
-  const D d;
-  constexpr int kLanes = static_cast<int>(hn::MaxLanes(D()));
-  constexpr int kVectors = kPageSize / kLanes;
-  const V lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
-  const V scale = hn::Set(d, t.scale);
-  V scores[kVectors];
-  V top = hn::Set(d, max);
-#pragma GCC unroll 16
-  for (int i = 0; i < kVectors; ++i) {
-    scores[i] = hn::Mul(hn::LoadU(d, s + i * kLanes), scale);
-  }
-  if (t.softcap > 0) {
-    for (V& score : scores) score = SoftCap(score, t.softcap);
-  }
-  if (!(seen == Seen{0, kPageSize})) {
-    const V first = hn::Set(d, static_cast<float>(seen.begin));
-    const V last = hn::Set(d, static_cast<float>(seen.end));
-    for (int i = 0; i < kVectors; ++i) {
-      const V column = hn::Iota(d, static_cast<float>(i * kLanes));
-      scores[i] =
-          hn::IfThenElse(hn::And(hn::Ge(column, first), hn::Lt(column, last)),
-                         scores[i], lowest);
-    }
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < kVectors; ++i) top = hn::Max(top, scores[i]);
-  const float new_max = hn::GetLane(hn::MaxOfLanes(d, top));
-  // Without a score yet, all weights are 0.
-  const bool none = new_max == -std::numeric_limits<float>::infinity();
-  const V base = hn::Set(d, none ? 0.0f : -new_max * kLog2E);
-  V total = hn::Zero(d);
-#pragma GCC unroll 16
-  for (int i = 0; i < kVectors; ++i) {
-    const V weight =
-        PowerOfTwo(hn::MulAdd(scores[i], hn::Set(d, kLog2E), base));
-    total = hn::Add(total, weight);
-    hn::StoreU(weight, d, s + i * kLanes);
-  }
-  const float factor = max == new_max ? 1.0f : std::exp(max - new_max);
-  max = new_max;
-  hn::StoreU(hn::MulAdd(hn::LoadU(d, sums), hn::Set(d, factor), total), d,
-             sums);
-  return factor;
-}
-
-HWY_INLINE void ScaleRow(float* o, size_t n, float factor) {
-  const D d;
-  for (size_t i = 0; i < n; i += hn::Lanes(d)) {
-    hn::StoreU(hn::Mul(hn::LoadU(d, o + i), hn::Set(d, factor)), d, o + i);
-  }
-}
-
-// Whether none of n values is infinite or NaN.
-HWY_INLINE bool AllFinite(const float* x, size_t n) {
-  const D d;
-  const size_t lanes = hn::Lanes(d);
-  V zeros = hn::Zero(d);  // 0 times anything else is NaN
-  size_t i = 0;
-  for (; i + lanes <= n; i += lanes) {
-    zeros = hn::MulAdd(hn::LoadU(d, x + i), hn::Zero(d), zeros);
-  }
-  float all = hn::GetLane(hn::SumOfLanes(d, zeros));
-  for (; i < n; ++i) all += x[i] * 0.0f;
-  return all == 0.0f;
-}
-HWY_INLINE bool AllFinite(const uint16_t* x, size_t n) {
-  const hn::ScalableTag<uint16_t> d;
-  const size_t lanes = hn::Lanes(d);
-  const auto exponent = hn::Set(d, uint16_t{0x7f80});
-  auto largest = hn::Zero(d);
-  size_t i = 0;
-  for (; i + lanes <= n; i += lanes) {
-    largest = hn::Max(largest, hn::And(hn::LoadU(d, x + i), exponent));
-  }
-  bool finite = hn::AllFalse(d, hn::Eq(largest, exponent));
-  for (; i < n; ++i) finite = finite && (x[i] & 0x7f80) != 0x7f80;
-  return finite;
 }
 
 // One page's keys and values for the task's KV head, and the two products with

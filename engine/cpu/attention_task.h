@@ -28,6 +28,14 @@ struct AttentionTask {
   const PairKernel* pairs = nullptr;  // for bf16 pages; null: they are float32
 };
 
+// The keys of one tile that a row sees: [begin, end).
+struct Seen {
+  int begin, end;
+  bool operator==(const Seen& other) const {
+    return begin == other.begin && end == other.end;
+  }
+};
+
 // Per-thread memory that grows to the largest task so far.
 class AttentionScratch {
  public:
