@@ -75,7 +75,9 @@ class CpuBackend final : public Backend {
                   : std::max(1u, std::thread::hardware_concurrency())),
         kernel_(options.matmul),
         pairs_(options.pairs == nullptr ? cpu::FastestPairKernel()
-                                        : *options.pairs) {}
+                                        : *options.pairs),
+        auto_one_dnn_(kernel_ == MatMulKernel::kAuto && cpu::OneDnnHasAmx() &&
+                      !cpu::BeatsOneDnn(pairs_, pool_)) {}
 
   BackendInfo info() const override;
   Tiles tiles() const override {
@@ -274,13 +276,16 @@ class CpuBackend final : public Backend {
 
  private:
   bool UsesOneDnn(ComputeType type) const {
-    if (kernel_ == MatMulKernel::kAuto) return cpu::OneDnnIsFaster(type);
+    if (kernel_ == MatMulKernel::kAuto) {
+      return auto_one_dnn_ && type == ComputeType::kBF16;
+    }
     return kernel_ == MatMulKernel::kOneDnn;
   }
 
   ThreadPool pool_;
   MatMulKernel kernel_;
   const cpu::PairKernel& pairs_;
+  const bool auto_one_dnn_;  // kAuto means oneDNN for bf16
 };
 
 BackendInfo CpuBackend::info() const {

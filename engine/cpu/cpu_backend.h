@@ -13,8 +13,8 @@ namespace cpu {
 struct PairKernel;
 }  // namespace cpu
 
-// What multiplies matrices. kOwn: our kernels. kAuto: oneDNN for bf16 on a
-// processor with AMX, else kOwn.
+// What multiplies matrices. kOwn: our kernels. kAuto: those, or oneDNN for bf16
+// on a processor with AMX where it is not slower by a fifth (BeatsOneDnn).
 enum class MatMulKernel { kAuto, kOwn, kOneDnn };
 
 struct CpuBackendOptions {

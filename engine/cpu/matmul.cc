@@ -1,6 +1,7 @@
 #include "engine/cpu/matmul.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <new>
 #include <vector>
@@ -126,28 +127,34 @@ absl::Status PackedMatrix::Pack(const RowReader& rows, ThreadPool& pool) try {
 
 PackedMatrix::Input PackedMatrix::Prepare(const float* x, int rows,
                                           ThreadPool& pool) const {
-  if (kernel_ == nullptr) {
-    return {reinterpret_cast<const uint8_t*>(x), k_, sizeof(float)};
-  }
-  thread_local AlignedArray<uint8_t> rounded;
-  thread_local int64_t size = 0;
-  const auto bytes = static_cast<int64_t>(kernel_->a_bytes);
-  // Rows that lie a multiple of 4 KiB apart compete for the same few lines of
-  // the cache.
+  const int64_t bytes = kernel_ == nullptr
+                            ? static_cast<int64_t>(sizeof(float))
+                            : static_cast<int64_t>(kernel_->a_bytes);
+  // Rows that lie a multiple of 4 KiB apart, as those of most models do,
+  // compete for the same few lines of the cache.
   constexpr int64_t kLine = 64;
-  int64_t stride = depth_;
-  if (stride * bytes % 2048 == 0) stride += kLine / bytes;
+  const bool collide = depth_ * bytes % 2048 == 0 && rows > 1;
+  if (kernel_ == nullptr && (!collide || rows <= kFewRows)) {
+    return {reinterpret_cast<const uint8_t*>(x), k_, bytes};
+  }
+  const int64_t stride = depth_ + (collide ? kLine / bytes : 0);
+  thread_local AlignedArray<uint8_t> memory;
+  thread_local int64_t size = 0;
   const int64_t needed = rows * stride * bytes;
   if (needed > size) {
-    rounded = AllocateAligned<uint8_t>(needed);
+    memory = AllocateAligned<uint8_t>(needed);
     size = needed;
   }
-  uint8_t* to = rounded.get();
+  uint8_t* to = memory.get();
   constexpr int64_t kChunk = 16;
   pool.For((rows + kChunk - 1) / kChunk, [&](int64_t chunk, int) {
     const int64_t end = std::min<int64_t>(rows, (chunk + 1) * kChunk);
     for (int64_t row = chunk * kChunk; row < end; ++row) {
       uint8_t* out = to + row * stride * bytes;
+      if (kernel_ == nullptr) {
+        std::memcpy(out, x + row * k_, k_ * bytes);
+        continue;
+      }
       kernel_->round(x + row * k_, k_, out);
       const int64_t written = RoundUp(k_, 2);
       std::memset(out + written * bytes, 0, (depth_ - written) * bytes);
@@ -282,6 +289,35 @@ absl::StatusOr<std::unique_ptr<Matrix>> PackOwn(
       bias);
   QK_RETURN_IF_ERROR(matrix->Pack(rows, pool));
   return matrix;
+}
+
+bool BeatsOneDnn(const PairKernel& pairs, ThreadPool& pool) {
+  constexpr int kRows = 256, kSize = 768, kRounds = 5;
+  // What ours must gain: a chance winner would change from start to start.
+  constexpr double kGain = 1.2;
+  const std::vector<float> x(size_t{kRows} * kSize, 1.0f);
+  std::vector<float> out(x.size());
+  const RowReader ones = [](int64_t begin, int64_t end, float* to) {
+    std::fill_n(to, (end - begin) * kSize, 1.0f);
+  };
+  auto own =
+      PackOwn(kSize, kSize, ComputeType::kBF16, ones, nullptr, pool, pairs);
+  auto library =
+      PackOneDnn(kSize, kSize, ComputeType::kBF16, ones, nullptr, pool);
+  if (!own.ok() || !library.ok()) return own.ok();
+  double best[2] = {1e9, 1e9};
+  for (int round = 0; round < kRounds; ++round) {
+    for (int i : {0, 1}) {
+      const Matrix& matrix = i == 0 ? **own : **library;
+      const auto start = std::chrono::steady_clock::now();
+      static_cast<const CpuMatrix&>(matrix).Multiply(
+          x.data(), {{matrix, out.data()}}, kRows, pool);
+      best[i] = std::min(best[i], std::chrono::duration<double>(
+                                      std::chrono::steady_clock::now() - start)
+                                      .count());
+    }
+  }
+  return best[0] * kGain < best[1];
 }
 
 std::string PairKernelName(const PairKernel& kernel) {

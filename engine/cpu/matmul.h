@@ -34,12 +34,16 @@ absl::StatusOr<std::unique_ptr<Matrix>> PackOwn(
 std::string PairKernelName(const PairKernel& kernel);
 // Whether oneDNN has a kernel of this type for this processor's AVX-512 or AMX.
 bool OneDnnSupports(ComputeType type);
-// Whether oneDNN's kernel is the faster one: for bf16 with AMX.
-bool OneDnnIsFaster(ComputeType type);
+// Whether oneDNN multiplies bf16 with AMX.
+bool OneDnnHasAmx();
 absl::StatusOr<std::unique_ptr<Matrix>> PackOneDnn(
     int64_t out_features, int64_t in_features, ComputeType type,
     const RowReader& rows, const float* bias, ThreadPool& pool);
 std::string OneDnnVersion();
+
+// Whether bf16 is multiplied faster by `pairs` than by oneDNN, as far as a few
+// products of typical size show it.
+bool BeatsOneDnn(const PairKernel& pairs, ThreadPool& pool);
 
 }  // namespace qk::cpu
 

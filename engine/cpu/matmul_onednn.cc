@@ -295,9 +295,7 @@ bool OneDnnSupports(ComputeType type) {
                                           : dnnl::cpu_isa::avx512_core_bf16);
 }
 
-bool OneDnnIsFaster(ComputeType type) {
-  return type == ComputeType::kBF16 && HasIsa(dnnl::cpu_isa::avx512_core_amx);
-}
+bool OneDnnHasAmx() { return HasIsa(dnnl::cpu_isa::avx512_core_amx); }
 
 absl::StatusOr<std::unique_ptr<Matrix>> PackOneDnn(
     int64_t out_features, int64_t in_features, ComputeType type,
