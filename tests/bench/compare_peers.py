@@ -1,95 +1,66 @@
-"""Runs the engine and its peers on one model, one after another, and prints
-ratios.
+"""Runs the engine and its peers on one model, in turns, and prints ratios.
 
     python tests/bench/compare_peers.py --bin build/release/bin \
-        --gguf SmolLM2-135M-Instruct.Q4_1.gguf [--llama-bin FOLDER] \
-        [--threads 2] [--types f32,bf16]
+        --gguf SmolLM2-135M-Instruct.Q4_1.gguf \
+        --transformers VENV/bin/python [--openvino VENV/bin/python \
+        --dense DENSE.gguf] [--llama-bin FOLDER] [--threads 2] \
+        [--types f32,bf16] [--rounds 5]
 
 Peers: transformers with and without hooks that take the L2 norm over tokens of
-q, k and v in every layer (last row's logits only), oneDNN alone
+q, k and v in every layer (transformers_peer.py), OpenVINO GenAI
+(openvino_peer.py; dense_gguf.py makes its file), oneDNN alone
 (onednn_limit.cc), and llama.cpp's llama-bench and llama-batched-bench if
---llama-bin has them. The script needs torch, transformers, accelerate and gguf
-in its Python. Nothing else should run on the machine meanwhile.
+--llama-bin has them. The Python of --transformers needs torch, transformers,
+accelerate and gguf, that of --openvino openvino-genai. Everybody computes the
+last row's logits only. A round asks each of them once, because a machine's
+speed drifts; ratios are of one round, and their medians are printed with the
+quartiles. Nothing else should run on the machine meanwhile.
 """
 
 import argparse
 import json
 import os
 import pathlib
+import statistics
 import subprocess
 import time
-from collections.abc import Callable
 
-import torch
-import transformers
+HERE = pathlib.Path(__file__).resolve().parent
+LENGTHS = (512, 2048)
+
+
+class Asked:
+    """A process that answers each line with a JSON value."""
+
+    def __init__(self, command: list[str], threads: int) -> None:
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, text=True,
+            env=dict(os.environ, OMP_NUM_THREADS=str(threads)))
+
+    def ask(self, line: str):
+        time.sleep(0.5)  # until the threads of others have gone to sleep
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        for answer in self._process.stdout:
+            # A library may print lines of its own.
+            if answer.startswith(('"', "{")) or answer[0].isdigit():
+                return json.loads(answer)
+        raise SystemExit(f"{self._process.args} ended with "
+                         f"{self._process.wait()} at '{line}'")
+
+    def end(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
 
 
 def run_lines(command: list[str], threads: int) -> list[dict]:
     """Runs a program and returns its JSON lines."""
-    env = dict(os.environ, OMP_NUM_THREADS=str(threads))
     out = subprocess.run(
-        command, env=env, check=True, capture_output=True, text=True)
+        command, env=dict(os.environ, OMP_NUM_THREADS=str(threads)),
+        check=True, capture_output=True, text=True)
     return [json.loads(line) for line in out.stdout.splitlines()
-            if line.startswith(("{", "["))]
-
-
-def best_of(times: int, measure: Callable[[], None]) -> float:
-    """Returns the seconds of the fastest of some calls."""
-    best = float("inf")
-    for _ in range(times):
-        start = time.perf_counter()
-        measure()
-        best = min(best, time.perf_counter() - start)
-    return best
-
-
-class TransformersPeer:
-    """The model in transformers, with norm hooks on q, k and v."""
-
-    def __init__(self, gguf: pathlib.Path, dtype: torch.dtype) -> None:
-        self.model = transformers.AutoModelForCausalLM.from_pretrained(
-            str(gguf.parent), gguf_file=gguf.name, dtype=dtype)
-        self.model.eval()
-        self.norms: list[torch.Tensor] = []
-
-    def _hooks(self) -> list:
-        def norm(_module, _args, output):
-            heads = output.view(*output.shape[:2], -1,
-                                self.model.config.hidden_size //
-                                self.model.config.num_attention_heads)
-            self.norms.append(heads[0].float().norm(dim=0))
-        return [getattr(layer.self_attn, name).register_forward_hook(norm)
-                for layer in self.model.model.layers
-                for name in ("q_proj", "k_proj", "v_proj")]
-
-    def prefill(self, tokens: int, hooks: bool) -> float:
-        """Returns the seconds of one prompt's pass."""
-        ids = torch.randint(0, self.model.config.vocab_size, (1, tokens))
-        handles = self._hooks() if hooks else []
-
-        def once():
-            self.norms.clear()
-            self.model(ids, logits_to_keep=1)
-
-        once()
-        seconds = best_of(3, once)
-        for handle in handles:
-            handle.remove()
-        return seconds
-
-    def decode(self, sequences: int, new_tokens: int) -> float:
-        """Returns tokens a second over all sequences."""
-        ids = torch.randint(0, self.model.config.vocab_size, (sequences, 16))
-
-        def generate(count: int):
-            self.model.generate(
-                ids, attention_mask=torch.ones_like(ids), do_sample=False,
-                min_new_tokens=count, max_new_tokens=count, pad_token_id=0)
-
-        generate(2)
-        return sequences * new_tokens / (
-            best_of(2, lambda: generate(new_tokens + 1)) -
-            best_of(2, lambda: generate(1)))
+            if line.startswith("{")]
 
 
 def llama_cpp(folder: pathlib.Path, gguf: pathlib.Path,
@@ -114,63 +85,114 @@ def llama_cpp(folder: pathlib.Path, gguf: pathlib.Path,
     return rates
 
 
-def compare(kind: str, args: argparse.Namespace,
+def median_of(values: list[float], unit: str = "x") -> str:
+    """The median, and the quartiles in brackets."""
+    if len(values) < 2:
+        return f"{values[0]:.2f}{unit}"
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return f"{middle:.2f}{unit} ({low:.2f} to {high:.2f})"
+
+
+def prefill(kind: str, args: argparse.Namespace,
             llama: dict[str, float]) -> None:
-    """Prints one compute type's figures and ratios."""
-    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[kind]
-    ours = run_lines([str(args.bin / "engine_bench"), str(args.gguf), kind,
-                      str(args.threads)], args.threads)
-    limit = {row.get("tokens"): row for row in run_lines(
-        [str(args.bin / "onednn_limit"), kind, "512", "2048"], args.threads)}
-    for row in ours:
+    """Prints the ratios of prompts' passes, capture on."""
+    threads = str(args.threads)
+    own = Asked([str(args.bin / "engine_bench"), str(args.gguf), kind, threads,
+                 "cpu", "ask"], args.threads)
+    peers = {"transformers": Asked(
+        [args.transformers, str(HERE / "transformers_peer.py"),
+         str(args.gguf), kind, threads], args.threads)}
+    ways = {"transformers plain": ("transformers", "plain"),
+            "transformers with hooks": ("transformers", "hooks")}
+    if args.openvino:
+        peers["openvino"] = Asked(
+            [args.openvino, str(HERE / "openvino_peer.py"), str(args.dense),
+             kind, threads], args.threads)
+        ways["OpenVINO GenAI plain"] = "openvino", "plain"
+    for tokens in LENGTHS:
+        seconds = {name: [] for name in ("own", "limit", *ways)}
+        for number in range(args.rounds + 1):  # the first is a warm-up
+            asked = {"own": own.ask(str(tokens))["seconds"]}
+            for way, (peer, command) in ways.items():
+                asked[way] = peers[peer].ask(f"{command} {tokens}")
+            limit = run_lines([str(args.bin / "onednn_limit"), kind,
+                               str(tokens)], args.threads)[0]
+            if "limit_s" in limit:
+                asked["limit"] = limit["limit_s"]
+            for name, value in asked.items():
+                if number > 0:
+                    seconds[name].append(value)
+        print_ratios(f"{kind} prefill T={tokens}", tokens, seconds)
+        if f"pp{tokens}" in llama:
+            rates = [tokens / s / llama[f"pp{tokens}"] for s in seconds["own"]]
+            print(f"{kind} prefill T={tokens}: {median_of(rates)} llama.cpp "
+                  f"({llama[f'pp{tokens}']:.0f} tokens/s)", flush=True)
+    for process in (own, *peers.values()):
+        process.end()
+
+
+def print_ratios(title: str, tokens: int,
+                 seconds: dict[str, list[float]]) -> None:
+    own = seconds["own"]
+    print(f"{title}: {tokens / statistics.median(own):.0f} tokens/s")
+    for name, values in seconds.items():
+        if name == "own" or not values:
+            continue
+        rate = tokens / statistics.median(values)
+        if name == "limit":
+            ratio = median_of([a / b for a, b in zip(own, values)])
+            print(f"{title}: {ratio} the limit's time")
+        else:
+            ratio = median_of([b / a for a, b in zip(own, values)])
+            print(f"{title}: {ratio} as fast as {name} ({rate:.0f} tokens/s)")
+    print(end="", flush=True)
+
+
+def rest(kind: str, args: argparse.Namespace,
+         llama: dict[str, float]) -> None:
+    """Prints arms, prompts together, and decoding beside its peers."""
+    peer = Asked([args.transformers, str(HERE / "transformers_peer.py"),
+                  str(args.gguf), kind, str(args.threads)], args.threads)
+    for row in run_lines([str(args.bin / "engine_bench"), str(args.gguf), kind,
+                          str(args.threads), "cpu", "prefill512", "arms",
+                          "together", "decode"], args.threads):
         print(kind, json.dumps(row))
-    for row in limit.values():
-        print(kind, json.dumps(row))
-    peer = TransformersPeer(args.gguf, dtype)
-    for row in ours:
         if row["what"] == "prefill":
-            tokens = row["tokens"]
-            plain = peer.prefill(tokens, hooks=False)
-            hooked = peer.prefill(tokens, hooks=True)
-            print(f"{kind} prefill T={tokens}: {row['tokens_per_s']:.0f} "
-                  f"tokens/s; transformers {tokens / plain:.0f} plain, "
-                  f"{tokens / hooked:.0f} with hooks")
-            print(f"{kind} prefill T={tokens}: "
-                  f"{hooked / row['capture_on_s']:.2f}x transformers with "
-                  "hooks; capture costs "
-                  f"{100 * (row['capture_on_s'] / row['capture_off_s'] - 1):.1f} %")
-            if "limit_s" in limit.get(tokens, {}):
-                print(f"{kind} prefill T={tokens}: "
-                      f"{row['capture_on_s'] / limit[tokens]['limit_s']:.2f}x "
-                      "the limit's time")
-            if f"pp{tokens}" in llama:
-                print(f"{kind} prefill T={tokens}: "
-                      f"{row['tokens_per_s'] / llama[f'pp{tokens}']:.2f}x "
-                      f"llama.cpp ({llama[f'pp{tokens}']:.0f} tokens/s)")
+            ratio = row["capture_on_s"] / row["capture_off_s"] - 1
+            print(f"{kind}: capture costs {100 * ratio:.1f} %")
         if row["what"] == "decode":
-            rate = peer.decode(row["sequences"], 32)
+            rate = peer.ask(f"decode {row['sequences']} 32")
             print(f"{kind} decode x{row['sequences']}: "
                   f"{row['tokens_per_s']:.1f} tokens/s; transformers "
                   f"{rate:.1f}, {row['tokens_per_s'] / rate:.2f}x")
+    peer.end()
     if "batched8" in llama:
         print(f"{kind}: llama.cpp decode alone {llama['tg32']:.1f}, 8 together "
               f"{llama['batched8']:.1f} tokens/s")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--bin", type=pathlib.Path, required=True)
     parser.add_argument("--gguf", type=pathlib.Path, required=True)
+    parser.add_argument("--transformers", required=True,
+                        help="a Python that has it")
+    parser.add_argument("--openvino", help="a Python that has OpenVINO GenAI")
+    parser.add_argument("--dense", type=pathlib.Path,
+                        help="the model as dense_gguf.py writes it")
     parser.add_argument("--llama-bin", type=pathlib.Path)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--types", default="f32,bf16")
+    parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.set_grad_enabled(False)
+    if args.openvino and not args.dense:
+        parser.error("--openvino needs --dense")
     llama = (llama_cpp(args.llama_bin, args.gguf, args.threads)
              if args.llama_bin else {})
+    print(f"load: {os.getloadavg()[0]:.2f}")
     for kind in args.types.split(","):
-        compare(kind, args, llama)
+        prefill(kind, args, llama)
+        rest(kind, args, llama)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 //   engine_bench MODEL f32|bf16 THREADS [BACKEND [MEASUREMENT...]]
 //
 // BACKEND: a name of tests/engine/test_backend.h; cpu by default. MEASUREMENT:
-// prefill, prefill512, arms, together, together64, decode; all by default.
+// prefill, prefill512, arms, together, together64, decode; all by default. Or
+// ask: each line of standard input is a number of tokens, answered by the
+// seconds of one prompt's pass with capture on.
 // tests/bench/compare_peers.py runs it beside its peers. Times are the best of
 // several runs, and compared measurements alternate; tokens are random, since
 // none of this depends on them.
@@ -13,6 +15,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <functional>
+#include <iostream>
 #include <memory>
 #include <random>
 #include <string>
@@ -161,6 +164,14 @@ class Bench {
     std::fflush(stdout);
   }
 
+  void Ask() {
+    for (int tokens = 0; std::cin >> tokens;) {
+      std::printf("{\"what\":\"pass\",\"tokens\":%d,\"seconds\":%.5f}\n",
+                  tokens, Run({Spec(tokens, 1, true)}));
+      std::fflush(stdout);
+    }
+  }
+
   void Arms(int tokens) {
     const auto with_compare = [&](int arms) {
       RunSpec spec = Spec(tokens, arms, true);
@@ -245,17 +256,21 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "%s\n", model.status().ToString().c_str());
     return 1;
   }
+  const std::vector<std::string> chosen(argv + std::min(argc, 5), argv + argc);
+  qk::Bench bench(*model);
+  if (chosen == std::vector<std::string>{"ask"}) {
+    bench.Ask();
+    return 0;
+  }
   std::printf(
       "{\"what\":\"load\",\"seconds\":%.3f,\"resident_mib\":%.1f,"
       "\"weights_mib\":%.1f}\n",
       (*model)->load_seconds(), qk::ResidentMiB() - before,
       static_cast<double>((*model)->device_bytes()) / 1048576);
-  const std::vector<std::string> chosen(argv + std::min(argc, 5), argv + argc);
   const auto wanted = [&](const char* what) {
     return chosen.empty() ||
            std::find(chosen.begin(), chosen.end(), what) != chosen.end();
   };
-  qk::Bench bench(*model);
   if (wanted("prefill") || wanted("prefill512")) bench.Prefill(512);
   if (wanted("prefill")) bench.Prefill(2048);
   if (wanted("arms")) bench.Arms(512);
