@@ -141,18 +141,55 @@ Vision* Batch::next_vision() const {
   return nullptr;
 }
 
+// data = its rows of this list.
+void Batch::Gather(float* data, absl::Span<const int> rows, int width,
+                   float* scratch) {
+  backend().GatherRows(data, rows, width, scratch);
+  backend().CopyOnDevice({CopyJob{
+      data, scratch, int64_t{4} * static_cast<int64_t>(rows.size()) * width}});
+}
+
 void Batch::KeepRows(absl::Span<const int> rows) {
   rows_ = static_cast<int>(rows.size());
-  const auto keep = [&](float* data, int width, float* scratch) {
-    backend().GatherRows(data, rows, width, scratch);
-    backend().CopyOnDevice(
-        {CopyJob{data, scratch, int64_t{4} * rows_ * width}});
-  };
-  keep(hidden(), model_.config().hidden_size, work().normed());
+  Gather(hidden(), rows, model_.config().hidden_size, work().normed());
   for (size_t i = 0; i < rope_tables_.size(); ++i) {
-    keep(rope_tables_[i].as<float>(), model_.ropes()[i].rotary_dims,
-         work().q());
+    Gather(rope_tables_[i].as<float>(), rows, model_.ropes()[i].rotary_dims,
+           work().q());
   }
+}
+
+void Batch::KeepLastRows(const AttentionConfig& config) {
+  std::vector<int> rows;
+  for (const Entry& entry : entries_) {
+    if (entry.sequence == nullptr) continue;
+    std::vector<bool> wanted(entry.span.rows, entry.KeepsRows());
+    for (const LogitsRequest& request : entry.sequence->logits_requests) {
+      wanted[request.position - entry.span.first_position] = true;
+    }
+    for (int i = 0; i < entry.span.rows; ++i) {
+      if (wanted[i]) rows.push_back(entry.row_begin + i);
+    }
+  }
+  if (static_cast<int>(rows.size()) == rows_) return;
+  rows_ = static_cast<int>(rows.size());
+  if (rows_ > 0) {
+    Gather(hidden(), rows, model_.config().hidden_size, work().normed());
+    Gather(z(), rows, config.q_size(), q());
+  }
+  last_rows_ = std::move(rows);
+}
+
+int Batch::RowOf(const Entry& entry, int position) const {
+  const int row = entry.row_begin + position - entry.span.first_position;
+  if (!last_rows_.has_value()) return row;
+  const auto at = absl::c_lower_bound(*last_rows_, row);
+  QK_CHECK(at != last_rows_->end() && *at == row);
+  return static_cast<int>(at - last_rows_->begin());
+}
+
+bool Batch::Entry::KeepsRows() const {
+  return sequence->kept_rows() != nullptr && span.phase == Phase::kPrefill &&
+         !span.recomputed;
 }
 
 void Batch::DropCancelled(bool within_layer) {
@@ -162,7 +199,8 @@ void Batch::DropCancelled(bool within_layer) {
     entry.sequence = nullptr;
     any = true;
   }
-  if (within_layer) {  // rows must not move within a layer
+  if (last_rows_.has_value()) return;  // they stay where RowOf finds them
+  if (within_layer) {                  // rows must not move within a layer
     if (any) MakeRowTable();
     return;
   }

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -24,12 +25,15 @@ class Batch {
   static int64_t PauseBufferBytes(const ModelConfig& config, int64_t rows);
 
   struct Entry {
-    Sequence* sequence = nullptr;  // nullptr: cancelled within a layer
+    Sequence* sequence = nullptr;  // nullptr: cancelled, its rows still there
     RowSpan span;
     int row_begin = 0;
     KvLayout layout = KvLayout::kShared;  // of the current layer
     int number = 0;                       // in row_table()
     FreshPages fresh;  // of the current layer; base is nullptr: none
+
+    // Whether the sequence keeps all rows that leave the last layer.
+    bool KeepsRows() const;
   };
 
   Batch(const Model& model, absl::Span<Sequence* const> sequences);
@@ -91,6 +95,13 @@ class Batch {
   const std::vector<Range>& attention_parts() const { return parts_; }
   void HookPattern(int layer);
 
+  // In the last layer, after attention: of hidden() and z(), leaves the rows
+  // from which logits are computed, or that their sequence keeps. Nothing reads
+  // the others any more.
+  void KeepLastRows(const AttentionConfig& config);
+  // Where hidden() has the row of a position, if that row is left.
+  int RowOf(const Entry& entry, int position) const;
+
  private:
   HeadRows RowsIn(const Entry& entry, const float* base, int heads,
                   int head_dim) const;
@@ -105,11 +116,15 @@ class Batch {
   void ListFreshPages();
   absl::Status BuildRopeTables();
   void KeepRows(absl::Span<const int> rows);
+  void Gather(float* data, absl::Span<const int> rows, int width,
+              float* scratch);
 
   const Model& model_;
   std::vector<Entry> entries_;
   std::vector<int32_t> tokens_;
   int rows_ = 0;
+  // What KeepLastRows has left of the rows, if it has left some out.
+  std::optional<std::vector<int>> last_rows_;
   DeviceBuffer hidden_;
   std::unique_ptr<PauseBuffers> pause_buffers_;
   std::vector<Range> parts_;

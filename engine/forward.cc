@@ -49,7 +49,8 @@ Steps Attention(const float* x, const LayerWeights& w, const AttentionConfig& c,
   }
   batch.HookPattern(layer);
   batch.Hook({HookPoint::kZ}, layer);
-  b.MatMul(z, {{*w.o_proj, out, add}}, rows);
+  if (layer + 1 == batch.model().config().num_layers()) batch.KeepLastRows(c);
+  if (batch.rows() > 0) b.MatMul(z, {{*w.o_proj, out, add}}, batch.rows());
 }
 
 // out = [out +] out_proj(scan(silu(conv(x_proj(x)))) * silu(gate_proj(x))):
@@ -172,14 +173,12 @@ Steps Block(int layer, Batch& batch) {
   const LayerConfig& c = config.layers[layer];
   const LayerWeights& w = batch.model().weights().layers[layer];
   Backend& b = batch.backend();
-  const int rows = batch.rows();
-  const int64_t size = int64_t{rows} * config.hidden_size;
   const bool post = config.norm_placement == NormPlacement::kPost;
   const bool sandwich = config.norm_placement == NormPlacement::kSandwich;
   const bool add = !sandwich && !config.parallel_residual;
   float *hidden = batch.hidden(), *x = batch.x(), *out = add ? hidden : x;
 
-  if (!post) Norm(config, w.attention_norm, hidden, rows, x, b);
+  if (!post) Norm(config, w.attention_norm, hidden, batch.rows(), x, b);
   if (c.mamba.inner_size > 0) {
     Mamba(post ? hidden : x, w.mamba, c.mamba, layer, batch, out, add);
   } else {
@@ -187,6 +186,10 @@ Steps Block(int layer, Batch& batch) {
         Attention(post ? hidden : x, w, c.attention, layer, batch, out, add);
     while (attention.Next()) co_yield kPause;
   }
+  // The last layer goes on with the rows that are needed, which may be none.
+  const int rows = batch.rows();
+  const int64_t size = int64_t{rows} * config.hidden_size;
+  if (rows == 0) co_return;
   if (sandwich) {
     Norm(config, w.post_attention_norm, x, rows, x, b);
     if (!config.parallel_residual) b.Add(hidden, x, size);

@@ -41,14 +41,14 @@ LmHead::LmHead(Batch& batch) : batch_(batch) {
   const Model& model = batch.model();
   const ModelConfig& config = model.config();
   for (Batch::Entry& entry : batch.entries()) {
+    if (entry.sequence == nullptr) continue;
     Sequence& s = *entry.sequence;
-    if (s.kept_rows() != nullptr && entry.span.phase == Phase::kPrefill &&
-        !entry.span.recomputed) {
-      LmHeadInput(
-          model, batch.hidden() + int64_t{entry.row_begin} * config.hidden_size,
-          entry.span.rows, batch.work().normed(),
-          s.kept_rows() +
-              int64_t{entry.span.first_position} * config.embedding_size);
+    if (entry.KeepsRows()) {
+      const int row = batch.RowOf(entry, entry.span.first_position);
+      LmHeadInput(model, batch.hidden() + int64_t{row} * config.hidden_size,
+                  entry.span.rows, batch.work().normed(),
+                  s.kept_rows() + int64_t{entry.span.first_position} *
+                                      config.embedding_size);
     }
     s.logits_results.assign(s.logits_requests.size(), {});
     for (size_t i = 0; i < s.logits_requests.size(); ++i) {
@@ -89,9 +89,7 @@ void LmHead::RunTile() {
     if (entry == nullptr) continue;
     const LogitsRequest& request = from.sequence->logits_requests[from.index];
     tile.rows.push_back(
-        {from, request,
-         entry->row_begin + request.position - entry->span.first_position,
-         Arrival()});
+        {from, request, batch_.RowOf(*entry, request.position), Arrival()});
   }
   if (tile.rows.empty()) return;
   Compute(tile);

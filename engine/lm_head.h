@@ -50,7 +50,7 @@ class LmHead {
   struct Row {
     RowRequest from;
     LogitsRequest request;
-    int row;         // in the batch
+    int row;         // in the batch's hidden()
     Arrival logits;  // (vocab) if wanted
   };
   struct Tile {

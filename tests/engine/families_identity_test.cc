@@ -128,6 +128,62 @@ TEST_P(FamiliesIdentityTest, AloneInABatchOnOtherThreadsAndWithoutCapture) {
   }
 }
 
+// The last layer runs on after attention with the rows that logits come from,
+// which may be none. They and the frames do not depend on which those are.
+TEST_P(FamiliesIdentityTest, WhicheverRowsHaveLogits) {
+  const auto backend = MakeTestBackend(2);
+  const auto model =
+      LoadGolden(GetParam().golden, GetParam().compute, backend.get());
+  ASSERT_NE(model, nullptr);
+  const int last = static_cast<int>(p0_.ids.size()) - 1;
+  const auto all = Drive(model, p0_, true);
+  RunPass({all.get()});
+  const std::vector<float> want = all->Logits();
+  const size_t vocab = want.size() / p0_.ids.size();
+  Recording frames;
+  frames.AddFrames(*all);
+  ASSERT_FALSE(frames.frames().empty());
+  for (const std::vector<int>& positions :
+       {std::vector<int>{}, {last}, {0, last}, {last, 1, last}}) {
+    const auto before = Drive(model, p1_, false),
+               after = Drive(model, p0_, true);
+    before->Request({2});
+    after->Request({});
+    const auto some = Drive(model, p0_, true);
+    some->Request(positions);
+    RunPass({before.get(), some.get(), after.get()});
+    std::vector<float> wanted;
+    for (int position : positions) {
+      wanted.insert(wanted.end(), want.begin() + position * vocab,
+                    want.begin() + (position + 1) * vocab);
+    }
+    EXPECT_TRUE(some->Logits() == wanted) << positions.size() << " rows";
+    EXPECT_EQ(before->Logits().size(), vocab);
+    for (const auto* driven : {some.get(), after.get()}) {
+      Recording other;
+      other.AddFrames(*driven);
+      EXPECT_TRUE(other.frames() == frames.frames());
+    }
+    // Nothing is missing where the next token attends to.
+    some->sequence()->AppendToken(p0_.decode_ids[0]);
+    some->Request({last + 1});
+    RunPass({some.get()});
+    const auto again = Drive(model, p0_, true);
+    RunPass({again.get()});
+    again->sequence()->AppendToken(p0_.decode_ids[0]);
+    again->Request({last + 1});
+    RunPass({again.get()});
+    EXPECT_TRUE(some->Logits() == again->Logits());
+  }
+  // A sequence alone that asks for nothing.
+  const auto none = Drive(model, p0_, true);
+  none->Request({});
+  RunPass({none.get()});
+  Recording other;
+  other.AddFrames(*none);
+  EXPECT_TRUE(other.frames() == frames.frames());
+}
+
 std::vector<Case> Cases() {
   std::vector<Case> cases;
   for (const char* golden : {"tiny_llama3_rope",

@@ -16,6 +16,9 @@ struct PassKind {
   bool rules = false;
   bool attention_only = false;
   bool decode = false;  // the pass after the prompt's
+  // Logits of all rows of the prompt. Without, the second layer, which is the
+  // last one, goes on after attention with a sequence's last row alone.
+  bool all_logits = true;
 };
 
 inline RunSpec SpecOf(std::shared_ptr<const Model> model, int tokens,
@@ -37,6 +40,11 @@ inline RunSpec SpecOf(std::shared_ptr<const Model> model, int tokens,
   spec.capture.layers = {0, 1};
   spec.capture.points = {HookPoint::kRotQ, HookPoint::kRotK, HookPoint::kV};
   spec.capture.phase = 3;
+  if (kind.all_logits) {
+    spec.logits.emplace();
+    spec.logits->top_n = 0;
+    for (int i = 0; i < tokens; ++i) spec.logits->positions.push_back(i);
+  }
   spec.generate.emplace();
   spec.generate->max_new_tokens = 3;
   return spec;

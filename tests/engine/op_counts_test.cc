@@ -60,7 +60,8 @@ TEST_F(OpCountsTest, ALayersOpsAreTheSameForOneAndForManySequences) {
          {PassKind{.decode = decode},
           PassKind{.capture = true, .decode = decode},
           PassKind{.rules = true, .decode = decode},
-          PassKind{.capture = true, .rules = true, .decode = decode}}) {
+          PassKind{.capture = true, .rules = true, .decode = decode},
+          PassKind{.decode = decode, .all_logits = false}}) {
       const Counts one = OfALayer(1, what), many = OfALayer(64, what);
       EXPECT_EQ(Text(one), Text(many));
       EXPECT_EQ(one.count("Upload"), 0u);
@@ -89,6 +90,8 @@ TEST_F(OpCountsTest, ALayersOps) {
   expect({}, 11);
   expect({.capture = true}, 11 + 5);
   expect({.rules = true}, 11 + 5);
+  // Two tensors are gathered, and copied back.
+  expect({.all_logits = false}, 11 + 4);
 }
 
 }  // namespace
