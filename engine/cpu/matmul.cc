@@ -252,7 +252,7 @@ void PackedMatrix::Multiply(const float* x, absl::Span<const Product> products,
   for (const Product& product : products) panels += matrix(product).panels_;
   const int64_t row_blocks = (rows + blocking_.rows - 1) / blocking_.rows;
   // There are enough pieces that no thread waits long for the last one.
-  const int64_t pieces = std::max<int64_t>(1, 6 * pool.size() / row_blocks);
+  const int64_t pieces = std::max<int64_t>(1, 16 * pool.size() / row_blocks);
   const int64_t group = std::max<int64_t>(1, (panels + pieces - 1) / pieces);
   // A piece is some panels of one product.
   struct Piece {
