@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/algorithm/container.h"
 #include "engine/model/model.h"
 #include "engine/tokenizer/chat_formats.h"
 #include "server/common/grpc_status.h"
@@ -115,6 +116,22 @@ void SetLimits(const Limits& limits, pb::Limits* out) {
   out->set_max_many_prompts(kMaxManyPrompts);
 }
 
+// The tokens that begin a text and end a generation.
+void SetSpecialTokens(const ModelConfig& config, const Tokenizer* tokenizer,
+                      pb::ModelInfo* out) {
+  std::vector<int32_t> ends;
+  if (tokenizer != nullptr) {
+    if (tokenizer->bos_id().has_value()) {
+      out->set_bos_token_id(*tokenizer->bos_id());
+    }
+    ends = tokenizer->stop_ids();
+  }
+  for (int32_t id : config.eos_ids) {
+    if (!absl::c_linear_search(ends, id)) ends.push_back(id);
+  }
+  out->mutable_eos_token_ids()->Assign(ends.begin(), ends.end());
+}
+
 }  // namespace
 
 const char* ComputeName(ComputeType type) {
@@ -142,6 +159,9 @@ pb::ModelInfo ModelInfoOf(const ModelEntry& entry, const BackendInfo& backend) {
   out.set_parameters(entry.description.parameters);
   SetNotes(entry.description, &out);
   SetLayers(config, &out);
+  SetSpecialTokens(config,
+                   entry.model == nullptr ? nullptr : entry.model->tokenizer(),
+                   &out);
   if (config.vision.num_layers > 0) {
     *out.mutable_vision() = VisionInfoOf(config);
   }

@@ -282,6 +282,7 @@ absl::StatusOr<ConvertedRequest> ConvertPrompt(const pb::AnalyzeManySpec& spec,
 
 absl::StatusOr<ConvertedRequest> ConvertGenerate(
     const pb::GenerateRequest& request, const ConvertContext& context) {
+  if (request.strict()) QK_RETURN_IF_ERROR(CheckNoUnknownFields(request));
   pb::AnalyzeRequest as_analyze;
   as_analyze.set_model(request.model());
   *as_analyze.mutable_generate() = request.generate();

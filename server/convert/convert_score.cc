@@ -93,6 +93,7 @@ absl::StatusOr<ConvertedPair> ConvertPair(const pb::ScorePair& pair,
 absl::StatusOr<ConvertedScore> ConvertScore(const pb::ScoreRequest& request,
                                             const ConvertContext& context) {
   ConvertedScore out;
+  if (request.strict()) QK_RETURN_IF_ERROR(CheckNoUnknownFields(request));
   QK_RETURN_IF_ERROR(CheckPriority(request.priority()));
   out.priority = PriorityOf(request.priority());
   QK_ASSIGN_OR_RETURN(out.model, FindModel(request.model(), context));

@@ -20,6 +20,8 @@ import torch
 import transformers
 from transformers.models.llama import modeling_llama
 
+from transformers_peer import load
+
 
 class Disruption:
     """In the place of apply_rotary_pos_emb."""
@@ -90,10 +92,7 @@ def main():
     torch.set_num_threads(arguments.threads)
     work = json.load(sys.stdin)
     transformers.utils.logging.disable_progress_bar()
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        str(arguments.model.parent), gguf_file=arguments.model.name,
-        dtype=torch.float32)
-    model.eval()
+    model = load(arguments.model, torch.float32)
     disruption = Disruption()
     answers(model, disruption, work["prompts"][:1], work["eos"], 1)  # warm
     start = time.perf_counter()

@@ -73,6 +73,11 @@ class CallsTest(Case):
             self.assertTrue(service.calls[0][1].strict)
         self.analyze(self.service, check)
 
+    def test_requests_are_strict(self):
+        from qkscope.spec import generate_request, score_request
+        self.assertTrue(score_request("m", [("a", "b")]).strict)
+        self.assertTrue(generate_request("m", "a", 5).strict)
+
     def test_unavailable_is_tried_again(self):
         def check(service, run):
             self.assertIsInstance(run, qkscope.Run)

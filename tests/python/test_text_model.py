@@ -98,8 +98,23 @@ class TextModelCase(unittest.TestCase):
             "eos", tokenizer=self.folder / "eos").prefix_token_id, 2)
         self.assertEqual(self.model("plain", prefix_token_id=7)
                          .prefix_token_id, 7)
+        # The server tells both.
+        self.assertEqual(self.model("plain").prefix_token_id, 1)
+        self.assertEqual(self.model("eos").prefix_token_id, 2)
+        self.assertFalse(self.model("eos").info.HasField("bos_token_id"))
+        for name in ("bos", "plain", "eos"):
+            self.assertEqual(list(self.model(name).info.eos_token_ids), [2])
+
+    def test_the_prefix_with_an_older_server(self):
+        def older(name):
+            model = self.model(name)
+            model.info.ClearField("bos_token_id")
+            model.info.ClearField("eos_token_ids")
+            return model
+
+        self.assertEqual(older("bos").prefix_token_id, 1)
         with self.assertRaises(qkscope.InvalidRequest) as error:
-            _ = self.model("plain").prefix_token_id
+            _ = older("plain").prefix_token_id
         self.assert_sentence(error, "prefix_token_id", "tokenizer=FOLDER")
 
     # ----------------------------------------------------------------- scores

@@ -304,8 +304,8 @@ def score_request(model: str,
                   pairs: Iterable[tuple[PromptLike, PromptLike]], *,
                   arm: Optional[ArmLike] = None, totals_only: bool = False,
                   priority: Optional[str] = None) -> analysis_pb2.ScoreRequest:
-    """The request of Score."""
-    request = analysis_pb2.ScoreRequest(model=model)
+    """The request of Score, strict as that of Analyze."""
+    request = analysis_pb2.ScoreRequest(model=model, strict=True)
     for context, continuation in pairs:
         request.pairs.add(context=input_proto(context),
                           continuation=input_proto(continuation))
@@ -322,9 +322,10 @@ def generate_request(model: str, prompt: PromptLike, spec: GenerateSpec, *,
                      arm: Optional[ArmLike] = None,
                      priority: Optional[str] = None
                      ) -> analysis_pb2.GenerateRequest:
-    """The request of Generate."""
+    """The request of Generate, strict as that of Analyze."""
     request = analysis_pb2.GenerateRequest(
-        model=model, input=input_proto(prompt), generate=_part(spec, GenerateSpec, "max_new_tokens"))
+        model=model, input=input_proto(prompt), strict=True,
+        generate=_part(spec, GenerateSpec, "max_new_tokens"))
     if arm is not None:
         request.arm.CopyFrom(arm_proto(arm))
     if priority is not None:

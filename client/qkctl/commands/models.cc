@@ -108,6 +108,12 @@ void PrintDetails(const v1::ModelInfo& model, Console* console) {
                                 model.device_bytes() / 1048576.0));
   row("weights SHA-256", model.weights_sha256());
   row("text", TextNote(model));
+  if (model.has_bos_token_id()) {
+    row("BOS token", absl::StrCat(model.bos_token_id()));
+  }
+  if (!model.eos_token_ids().empty()) {
+    row("EOS tokens", absl::StrJoin(model.eos_token_ids(), " "));
+  }
   if (!model.tokenizer_sha256().empty()) {
     row("tokenizer SHA-256", model.tokenizer_sha256());
   }

@@ -179,6 +179,32 @@ TEST(ConvertTest, UnknownFieldsAreAnErrorOnlyWhenStrict) {
                                  "arms[0]: unknown field 99 (strict is set)"));
 }
 
+TEST(ConvertTest, GenerateAndScoreAreStrictWhenAsked) {
+  FakeModels models;
+  pb::GenerateRequest generate;
+  generate.set_model("m");
+  generate.mutable_input()->set_text("a");
+  generate.mutable_generate()->set_max_new_tokens(2);
+  pb::GenerateSpec* spec = generate.mutable_generate();
+  spec->GetReflection()->MutableUnknownFields(spec)->AddVarint(99, 1);
+  EXPECT_TRUE(ConvertGenerate(generate, models.Context()).ok());
+  generate.set_strict(true);
+  EXPECT_EQ(
+      ConvertGenerate(generate, models.Context()).status(),
+      absl::InvalidArgumentError("generate: unknown field 99 (strict is set)"));
+  pb::ScoreRequest score;
+  score.set_model("m");
+  pb::ScorePair* pair = score.add_pairs();
+  pair->mutable_context()->set_text("a");
+  pair->mutable_continuation()->set_text("b");
+  pair->GetReflection()->MutableUnknownFields(pair)->AddVarint(99, 1);
+  EXPECT_TRUE(ConvertScore(score, models.Context()).ok());
+  score.set_strict(true);
+  EXPECT_EQ(
+      ConvertScore(score, models.Context()).status(),
+      absl::InvalidArgumentError("pairs[0]: unknown field 99 (strict is set)"));
+}
+
 TEST(ConvertTest, RulesMayShareALayerWhereHeadsDiffer) {
   FakeModels models;
   Analyze(models, R"(

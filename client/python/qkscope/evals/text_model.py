@@ -69,11 +69,12 @@ class TextModel:
 
     model: None: the server's only one. arm: None: clean.
     tokenizer: folder with the model's tokenizer_config.json, for what the API
-      does not tell: the BOS and EOS tokens and the chat template.
+      does not tell: the chat template, and from older servers the BOS and EOS
+      tokens.
     chat_format: one of the server's formats, in place of a chat template.
     prefix_token_id: the token that stands before a text without context.
-      Default: BOS, or EOS, of `tokenizer`, or else what the server's tokenizer
-      puts before a text.
+      Default: BOS, or else EOS, of `tokenizer` or of the model; of an older
+      server, what its tokenizer puts before a text.
     add_bos_token: None: the tokenizer's own setting.
     max_length: tokens that a sequence may hold before its last one.
     batch_size: pairs of one Score call; concurrency: calls at a time.
@@ -137,7 +138,11 @@ class TextModel:
             text = self.files and (self.files.bos_token or self.files.eos_token)
             if text:
                 self._prefix = self.token_id(text)
-            else:
+            elif self.info.HasField("bos_token_id"):
+                self._prefix = self.info.bos_token_id
+            elif self.info.eos_token_ids:
+                self._prefix = self.info.eos_token_ids[0]
+            else:  # an older server
                 tokens = self.lab.tokenize(self.name, "a")
                 if tokens.special and tokens.special[0]:
                     self._prefix = tokens.ids[0]

@@ -319,18 +319,20 @@ class GenerateFinished(_message.Message):
     def __init__(self, prompt_tokens: _Optional[int] = ..., summary: _Optional[_Union[ArmSummary, _Mapping]] = ..., times: _Optional[_Union[Times, _Mapping]] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ["arm", "generate", "input", "model", "priority"]
+    __slots__ = ["arm", "generate", "input", "model", "priority", "strict"]
     ARM_FIELD_NUMBER: _ClassVar[int]
     GENERATE_FIELD_NUMBER: _ClassVar[int]
     INPUT_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    STRICT_FIELD_NUMBER: _ClassVar[int]
     arm: _spec_pb2.Arm
     generate: _spec_pb2.GenerateSpec
     input: _spec_pb2.Input
     model: str
     priority: Priority
-    def __init__(self, model: _Optional[str] = ..., input: _Optional[_Union[_spec_pb2.Input, _Mapping]] = ..., generate: _Optional[_Union[_spec_pb2.GenerateSpec, _Mapping]] = ..., arm: _Optional[_Union[_spec_pb2.Arm, _Mapping]] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
+    strict: bool
+    def __init__(self, model: _Optional[str] = ..., input: _Optional[_Union[_spec_pb2.Input, _Mapping]] = ..., generate: _Optional[_Union[_spec_pb2.GenerateSpec, _Mapping]] = ..., arm: _Optional[_Union[_spec_pb2.Arm, _Mapping]] = ..., priority: _Optional[_Union[Priority, str]] = ..., strict: bool = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
     __slots__ = ["model"]
@@ -631,15 +633,17 @@ class MatMulGroup(_message.Message):
     def __init__(self, kernel: _Optional[str] = ..., out_features: _Optional[int] = ..., in_features: _Optional[int] = ..., matrices: _Optional[int] = ..., passed_over: _Optional[str] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ["architecture", "backend", "compute_type", "context_length", "device", "device_bytes", "failure", "hidden_size", "host_bytes", "ignored_fields", "ignored_tensors", "layers", "load_ms", "matmuls", "name", "non_finite_weights", "num_layers", "parameters", "rope", "state", "text_problem", "tokenizer_sha256", "vision", "vocab_size", "warnings", "weights_dtype", "weights_sha256", "word_splitting"]
+    __slots__ = ["architecture", "backend", "bos_token_id", "compute_type", "context_length", "device", "device_bytes", "eos_token_ids", "failure", "hidden_size", "host_bytes", "ignored_fields", "ignored_tensors", "layers", "load_ms", "matmuls", "name", "non_finite_weights", "num_layers", "parameters", "rope", "state", "text_problem", "tokenizer_sha256", "vision", "vocab_size", "warnings", "weights_dtype", "weights_sha256", "word_splitting"]
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = []
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
     BACKEND_FIELD_NUMBER: _ClassVar[int]
+    BOS_TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_TYPE_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_LENGTH_FIELD_NUMBER: _ClassVar[int]
     DEVICE_BYTES_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
+    EOS_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     FAILED: ModelInfo.State
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     HIDDEN_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -669,10 +673,12 @@ class ModelInfo(_message.Message):
     WORD_SPLITTING_FIELD_NUMBER: _ClassVar[int]
     architecture: str
     backend: str
+    bos_token_id: int
     compute_type: str
     context_length: int
     device: str
     device_bytes: int
+    eos_token_ids: _containers.RepeatedScalarFieldContainer[int]
     failure: str
     hidden_size: int
     host_bytes: int
@@ -695,7 +701,7 @@ class ModelInfo(_message.Message):
     weights_dtype: str
     weights_sha256: str
     word_splitting: str
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[ModelInfo.State, str]] = ..., failure: _Optional[str] = ..., architecture: _Optional[str] = ..., num_layers: _Optional[int] = ..., hidden_size: _Optional[int] = ..., vocab_size: _Optional[int] = ..., context_length: _Optional[int] = ..., weights_dtype: _Optional[str] = ..., compute_type: _Optional[str] = ..., backend: _Optional[str] = ..., host_bytes: _Optional[int] = ..., device_bytes: _Optional[int] = ..., weights_sha256: _Optional[str] = ..., tokenizer_sha256: _Optional[str] = ..., layers: _Optional[_Iterable[_Union[LayerInfo, _Mapping]]] = ..., rope: _Optional[_Iterable[_Union[RopeInfo, _Mapping]]] = ..., parameters: _Optional[int] = ..., load_ms: _Optional[int] = ..., vision: _Optional[_Union[VisionInfo, _Mapping]] = ..., text_problem: _Optional[str] = ..., ignored_fields: _Optional[_Iterable[str]] = ..., ignored_tensors: _Optional[_Iterable[str]] = ..., warnings: _Optional[_Iterable[str]] = ..., word_splitting: _Optional[str] = ..., non_finite_weights: _Optional[_Union[NonFiniteWeights, _Mapping]] = ..., matmuls: _Optional[_Iterable[_Union[MatMulGroup, _Mapping]]] = ..., device: _Optional[str] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[ModelInfo.State, str]] = ..., failure: _Optional[str] = ..., architecture: _Optional[str] = ..., num_layers: _Optional[int] = ..., hidden_size: _Optional[int] = ..., vocab_size: _Optional[int] = ..., context_length: _Optional[int] = ..., weights_dtype: _Optional[str] = ..., compute_type: _Optional[str] = ..., backend: _Optional[str] = ..., host_bytes: _Optional[int] = ..., device_bytes: _Optional[int] = ..., weights_sha256: _Optional[str] = ..., tokenizer_sha256: _Optional[str] = ..., layers: _Optional[_Iterable[_Union[LayerInfo, _Mapping]]] = ..., rope: _Optional[_Iterable[_Union[RopeInfo, _Mapping]]] = ..., parameters: _Optional[int] = ..., load_ms: _Optional[int] = ..., vision: _Optional[_Union[VisionInfo, _Mapping]] = ..., text_problem: _Optional[str] = ..., ignored_fields: _Optional[_Iterable[str]] = ..., ignored_tensors: _Optional[_Iterable[str]] = ..., warnings: _Optional[_Iterable[str]] = ..., word_splitting: _Optional[str] = ..., non_finite_weights: _Optional[_Union[NonFiniteWeights, _Mapping]] = ..., matmuls: _Optional[_Iterable[_Union[MatMulGroup, _Mapping]]] = ..., device: _Optional[str] = ..., bos_token_id: _Optional[int] = ..., eos_token_ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Moments(_message.Message):
     __slots__ = ["count", "mean", "variance"]
@@ -782,18 +788,20 @@ class ScorePair(_message.Message):
     def __init__(self, context: _Optional[_Union[_spec_pb2.Input, _Mapping]] = ..., continuation: _Optional[_Union[_spec_pb2.Input, _Mapping]] = ..., arm: _Optional[_Union[_spec_pb2.Arm, _Mapping]] = ...) -> None: ...
 
 class ScoreRequest(_message.Message):
-    __slots__ = ["arm", "model", "pairs", "priority", "totals_only"]
+    __slots__ = ["arm", "model", "pairs", "priority", "strict", "totals_only"]
     ARM_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PAIRS_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    STRICT_FIELD_NUMBER: _ClassVar[int]
     TOTALS_ONLY_FIELD_NUMBER: _ClassVar[int]
     arm: _spec_pb2.Arm
     model: str
     pairs: _containers.RepeatedCompositeFieldContainer[ScorePair]
     priority: Priority
+    strict: bool
     totals_only: bool
-    def __init__(self, model: _Optional[str] = ..., pairs: _Optional[_Iterable[_Union[ScorePair, _Mapping]]] = ..., arm: _Optional[_Union[_spec_pb2.Arm, _Mapping]] = ..., priority: _Optional[_Union[Priority, str]] = ..., totals_only: bool = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., pairs: _Optional[_Iterable[_Union[ScorePair, _Mapping]]] = ..., arm: _Optional[_Union[_spec_pb2.Arm, _Mapping]] = ..., priority: _Optional[_Union[Priority, str]] = ..., totals_only: bool = ..., strict: bool = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
     __slots__ = ["results"]
