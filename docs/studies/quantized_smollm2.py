@@ -65,7 +65,8 @@ def write_checkpoint(model, tokenizer, folder, method, bits):
     if model.config.tie_word_embeddings:
         tensors.pop("lm_head.weight", None)
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    config = model.config.to_dict()
+    config = {name: value for name, value in model.config.to_dict().items()
+              if not name.startswith("_")}
     config["architectures"] = ["LlamaForCausalLM"]
     config["quantization_config"] = {
         "quant_method": method, "bits": 4, "group_size": GROUP,

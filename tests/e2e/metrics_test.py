@@ -276,7 +276,7 @@ class LoadTest(MetricsCase):
                                        "user")), {"carl"})
         ratio = scrape.value("qkscope_user_budget_used_ratio", user="carl")
         told = next(u for u in usage.users if u.user == "carl")
-        self.assertEqual(ratio, told.streamed_bytes / 1500)
+        self.assertAlmostEqual(ratio, told.streamed_bytes / 1500, places=12)
         self.assertGreaterEqual(ratio, 1)
 
     def assert_state(self, scrape):

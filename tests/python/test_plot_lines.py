@@ -505,6 +505,26 @@ class ColoursTest(unittest.TestCase):
                         self.assertGreater(np.linalg.norm(lab[i] - lab[j]), 10,
                                            (seen, colours[i], colours[j]))
 
+    def test_no_two_arms_are_alike(self):
+        from types import SimpleNamespace
+
+        from qkscope.plot import _figure
+
+        for kinds in ([], ["clean"], ["clean", "disrupted", "control"],
+                      ["disrupted", "disrupted"]):
+            for more in range(14):
+                arms = [SimpleNamespace(name=f"arm {i}", kind=kind)
+                        for i, kind in enumerate(kinds + [""] * more)]
+                found = list(_figure.arm_colours(arms).values())
+                self.assertEqual(len(found), len(arms))
+                self.assertEqual(len(set(found)), len(arms), found)
+                if len(arms) > 8:
+                    continue
+                lab = self.lab(found or ["#000000"], None)
+                for i in range(len(lab)):
+                    for j in range(i):
+                        self.assertGreater(np.linalg.norm(lab[i] - lab[j]), 10)
+
     def test_heat_gets_lighter_with_every_step(self):
         from qkscope.plot import _figure
 

@@ -11,7 +11,8 @@ from qkscope.study import report, results
 from qkscope.study.store import Store
 
 DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "studies"
-NAMES = ("contextual_vs_parametric", "massive_values", "rope_origin")
+NAMES = ("contextual_vs_parametric", "massive_values", "quantization",
+         "rope_origin")
 
 
 class CommittedResultsTest(unittest.TestCase):
@@ -42,10 +43,11 @@ class CommittedResultsTest(unittest.TestCase):
                 self.assertTrue(manifest["token_ids"])
 
     def test_the_tables_beside_them(self):
-        store = self.open("contextual_vs_parametric")
-        for name in ("scores", "tests"):
-            self.assertEqual(report.tables(store)[name], (
-                DOCS / store.study.name / f"{name}.csv").read_text())
+        for study in ("contextual_vs_parametric", "quantization"):
+            store = self.open(study)
+            for name in ("scores", "tests"):
+                self.assertEqual(report.tables(store)[name], (
+                    DOCS / study / f"{name}.csv").read_text())
 
     def test_the_numbers_of_the_page(self):
         text = (DOCS / "README.md").read_text()
@@ -55,6 +57,17 @@ class CommittedResultsTest(unittest.TestCase):
             (line,) = re.findall(rf"^\| {row.model}, {row.task} \|.*", text,
                                  re.M)
             self.assertIn(f"{row.accuracy.share:.0%}".replace("%", " %"), line)
+        section = text.split("## quantization\n")[1].split("\n## ")[0]
+        rows = [row for row in results.score_rows(self.open("quantization"))
+                if row.scorer == "strict"]
+        tasks = re.findall(r"^\| model \| (.*) \|$", section,
+                           re.M)[0].split(" | ")
+        self.assertEqual(len(rows), 8 * len(tasks))
+        for row in rows:
+            (line,) = re.findall(rf"^\| {row.model}\b[^|]* \| (.*) \|$",
+                                 section, re.M)
+            self.assertEqual(line.split(" | ")[tasks.index(row.task)],
+                             f"{row.accuracy.share:.0%}".replace("%", " %"))
         for name in ("massive_values", "rope_origin"):
             store = self.open(name)
             section = text.split(f"## {name}\n")[1].split("\n## ")[0]
@@ -69,7 +82,7 @@ class CommittedResultsTest(unittest.TestCase):
 
     def test_they_are_small(self):
         self.assertLess(sum(file.stat().st_size for file in DOCS.rglob("*")
-                            if file.is_file()), 2 << 20)
+                            if file.is_file()), 5 << 19)
 
 
 if __name__ == "__main__":

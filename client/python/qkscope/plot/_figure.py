@@ -198,15 +198,25 @@ def colour_bar(axes: Any, image: Any, values: np.ndarray, label: str,
 
 
 def arm_colours(arms: Sequence[Any]) -> dict[str, str]:
-    """A colour per arm: grey, vermilion and blue for the first of each kind,
-    then the rest of the palette."""
-    colours: dict[str, str] = {}
+    """A colour per arm, no two alike: grey, vermilion and blue for the first of
+    each kind, then the rest of the palette. More arms than that have shades
+    from dark to light, in their order."""
+    import matplotlib
+
+    kinds = [getattr(arm, "kind", "") for arm in arms]
+    taken = {KINDS[kind] for kind in kinds if kind in KINDS}
     rest = [colour for colour in PALETTE if colour not in KINDS.values()]
-    for arm in arms:
-        wanted = KINDS.get(getattr(arm, "kind", ""), rest[0])
-        if wanted in colours.values():
-            unused = [c for c in rest if c not in colours.values()]
-            wanted = (unused or list(PALETTE))[
-                0 if unused else len(colours) % len(PALETTE)]
+    rest += [colour for colour in PALETTE
+             if colour in KINDS.values() and colour not in taken]
+    if len(arms) - len(taken) > len(rest):
+        shades = matplotlib.colormaps["viridis"](
+            np.linspace(0, 0.95, len(arms)))
+        return {arm.name: matplotlib.colors.to_hex(shade)
+                for arm, shade in zip(arms, shades)}
+    colours: dict[str, str] = {}
+    for arm, kind in zip(arms, kinds):
+        wanted = KINDS.get(kind)
+        if wanted is None or wanted in colours.values():
+            wanted = rest.pop(0)
         colours[arm.name] = wanted
     return colours
