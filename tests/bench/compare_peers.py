@@ -151,11 +151,13 @@ def print_ratios(title: str, tokens: int,
 def rest(kind: str, args: argparse.Namespace,
          llama: dict[str, float]) -> None:
     """Prints arms, prompts together, and decoding beside its peers."""
+    rows = run_lines([str(args.bin / "engine_bench"), str(args.gguf), kind,
+                      str(args.threads), "cpu", "prefill512", "arms",
+                      "together", "decode"], args.threads)
+    # It loads its model now, and not beside the engine.
     peer = Asked([args.transformers, str(HERE / "transformers_peer.py"),
                   str(args.gguf), kind, str(args.threads)], args.threads)
-    for row in run_lines([str(args.bin / "engine_bench"), str(args.gguf), kind,
-                          str(args.threads), "cpu", "prefill512", "arms",
-                          "together", "decode"], args.threads):
+    for row in rows:
         print(kind, json.dumps(row))
         if row["what"] == "prefill":
             ratio = row["capture_on_s"] / row["capture_off_s"] - 1
