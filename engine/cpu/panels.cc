@@ -93,7 +93,9 @@ template <typename Store>
 HWY_ATTR void ForSquares(const float* rows, size_t k, size_t width,
                          const Store& store) {
   constexpr size_t kSide = 16;
-  HWY_ALIGN float square[kSide * 2 * HWY_MAX_BYTES / sizeof(float)];
+  // A kernel for bf16 may have wider panels than this instruction set.
+  constexpr size_t kWidest = 32;
+  HWY_ALIGN float square[kSide * kWidest];
   for (size_t begin = 0; begin < k; begin += kSide) {
     const size_t n = std::min(kSide, k - begin);
     for (size_t j = 0; j < width; ++j) {
