@@ -201,17 +201,16 @@ def arm_colours(arms: Sequence[Any]) -> dict[str, str]:
     """A colour per arm, no two alike: grey, vermilion and blue for the first of
     each kind, then the rest of the palette. More arms than that have shades
     from dark to light, in their order."""
-    import matplotlib
-
     kinds = [getattr(arm, "kind", "") for arm in arms]
     taken = {KINDS[kind] for kind in kinds if kind in KINDS}
     rest = [colour for colour in PALETTE if colour not in KINDS.values()]
     rest += [colour for colour in PALETTE
              if colour in KINDS.values() and colour not in taken]
     if len(arms) - len(taken) > len(rest):
-        shades = matplotlib.colormaps["viridis"](
+        shades = need("matplotlib", "plot").colormaps["viridis"](
             np.linspace(0, 0.95, len(arms)))
-        return {arm.name: matplotlib.colors.to_hex(shade)
+        to_hex = need("matplotlib.colors", "plot").to_hex
+        return {arm.name: to_hex(shade)
                 for arm, shade in zip(arms, shades)}
     colours: dict[str, str] = {}
     for arm, kind in zip(arms, kinds):
