@@ -45,6 +45,30 @@ class AnswersTest(QkctlCase):
                              for name in ("good", "bad")})
         cls.addClassCleanup(cls.server.stop)
 
+    # --------------------------------------------------------------- strict
+
+    def test_unknown_fields_are_refused_when_strict(self):
+        score = analysis.ScoreRequest(model="good", pairs=[analysis.ScorePair(
+            context=spec.Input(text=b"a"),
+            continuation=spec.Input(text=b"b"))])
+        generate = analysis.GenerateRequest(
+            model="good", input=spec.Input(text=b"a"),
+            generate=spec.GenerateSpec(max_new_tokens=1))
+        newer = b"\x98\x06\x01"  # Field 99, of a newer client, is 1.
+        with grpc.insecure_channel(self.server.address) as channel:
+            stub = analysis_grpc.AnalysisStub(channel)
+            for call, request in ((stub.Score, score),
+                                  (lambda r: list(stub.Generate(r)), generate)):
+                request.MergeFromString(newer)
+                self.assertTrue(call(request))
+                request.strict = True
+                with self.assertRaises(grpc.RpcError) as error:
+                    call(request)
+                self.assertEqual(error.exception.code(),
+                                 grpc.StatusCode.INVALID_ARGUMENT)
+                self.assertIn("unknown field 99 (strict is set)",
+                              error.exception.details())
+
     # ------------------------------------------------------------ not finite
 
     def test_the_load_warns(self):

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import pathlib
+import re
 import signal
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from unittest import mock
 
 import numpy as np
 from bridge_models import BARE, PIECES, make_text_model
-from processes import Server
+from processes import Server, qkctl
 from safetensors.numpy import load_file
 
 import qkscope
@@ -116,6 +117,15 @@ class TextModelCase(unittest.TestCase):
         with self.assertRaises(qkscope.InvalidRequest) as error:
             _ = older("plain").prefix_token_id
         self.assert_sentence(error, "prefix_token_id", "tokenizer=FOLDER")
+
+    def test_qkctl_shows_the_tokens(self):
+        for name, bos in (("bos", {"BOS": "1"}), ("plain", {"BOS": "1"}),
+                          ("eos", {})):
+            result = qkctl(self.server, "models", name)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            rows = dict(re.findall("^(BOS|EOS) tokens? +(.+)$", result.stdout,
+                                   re.MULTILINE))
+            self.assertEqual(rows, {**bos, "EOS": "2"})
 
     # ----------------------------------------------------------------- scores
 
