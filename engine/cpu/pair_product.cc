@@ -49,6 +49,8 @@ HWY_INLINE void PairTile(const float* HWY_RESTRICT a, const uint16_t* b,
           p.add ? hn::LoadU(d, c + r * p.c_stride + v * lanes) : hn::Zero(d);
     }
   }
+  const float* rows[(kRows + 2) / 3];
+  FirstOfThree<kRows>(a, p.a_stride, rows);
   for (size_t i = 0; i < p.pairs; ++i) {
 #pragma GCC unroll 2
     for (int which = 0; which < 2; ++which) {
@@ -61,7 +63,7 @@ HWY_INLINE void PairTile(const float* HWY_RESTRICT a, const uint16_t* b,
       }
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
-        const V x = hn::Set(d, a[r * p.a_stride + 2 * i + which]);
+        const V x = hn::Set(d, rows[r / 3][(r % 3) * p.a_stride + which]);
 #pragma GCC unroll 16
         for (int v = 0; v < kVectors; ++v) {
           acc[r][v] = hn::MulAdd(x, weights[v], acc[r][v]);
@@ -72,6 +74,8 @@ HWY_INLINE void PairTile(const float* HWY_RESTRICT a, const uint16_t* b,
     for (int panel = 0; panel < kPanels; ++panel) {
       PrefetchBehind(b + panel * p.panel_stride, 8 * lanes);
     }
+#pragma GCC unroll 16
+    for (const float*& row : rows) row += 2;
     b += p.b_stride;
   }
 #pragma GCC unroll 16

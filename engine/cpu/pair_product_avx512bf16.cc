@@ -34,6 +34,10 @@ QK_INLINE_AVX512BF16 void Tile(const uint16_t* a, size_t a_stride,
                          : _mm512_setzero_ps();
     }
   }
+  // One register for each three rows: with one for each row there are too few.
+  const uint16_t* rows[(kRows + 2) / 3];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; r += 3) rows[r / 3] = a + r * a_stride;
   for (size_t i = 0; i < p.pairs; ++i) {
     __m512bh weights[kVectors];
 #pragma GCC unroll 16
@@ -48,13 +52,15 @@ QK_INLINE_AVX512BF16 void Tile(const uint16_t* a, size_t a_stride,
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       int pair;
-      std::memcpy(&pair, a + r * a_stride + 2 * i, sizeof(pair));
+      std::memcpy(&pair, rows[r / 3] + (r % 3) * a_stride, sizeof(pair));
       const auto x = reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair));
 #pragma GCC unroll 16
       for (int v = 0; v < kVectors; ++v) {
         sums[r][v] = _mm512_dpbf16_ps(sums[r][v], x, weights[v]);
       }
     }
+#pragma GCC unroll 16
+    for (const uint16_t*& row : rows) row += 2;
   }
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {

@@ -35,6 +35,15 @@ HWY_INLINE void PrefetchBehind(const void* p, size_t bytes) {
   }
 }
 
+// Every third row of a tile. A loop over k that has a register for each of 12
+// rows runs out of them.
+template <int kRows>
+HWY_INLINE void FirstOfThree(const float* a, size_t a_stride,
+                             const float* (&rows)[(kRows + 2) / 3]) {
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; r += 3) rows[r / 3] = a + r * a_stride;
+}
+
 // c (kRows, kPanels * width) = [c +] a (kRows, k) x b, for kPanels panels b
 // (k, width) that lie `panel_stride` apart. Each element is one chain of
 // multiply-adds over k in ascending order, so its bits depend neither on kRows
@@ -57,6 +66,8 @@ HWY_INLINE void Tile(const float* HWY_RESTRICT a, size_t a_stride,
           add ? hn::LoadU(d, c + r * c_stride + v * lanes) : hn::Zero(d);
     }
   }
+  const float* rows[(kRows + 2) / 3];
+  FirstOfThree<kRows>(a, a_stride, rows);
   for (size_t i = 0; i < k; ++i) {
     V weights[kVectors];
 #pragma GCC unroll 16
@@ -70,12 +81,14 @@ HWY_INLINE void Tile(const float* HWY_RESTRICT a, size_t a_stride,
     b += b_stride;
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
-      const V x = hn::Set(d, a[r * a_stride + i]);
+      const V x = hn::Set(d, rows[r / 3][(r % 3) * a_stride]);
 #pragma GCC unroll 16
       for (int v = 0; v < kVectors; ++v) {
         acc[r][v] = hn::MulAdd(x, weights[v], acc[r][v]);
       }
     }
+#pragma GCC unroll 16
+    for (const float*& row : rows) ++row;
   }
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
