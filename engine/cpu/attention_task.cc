@@ -105,7 +105,7 @@ class F32Tile {
 
   void Scores() const {
     Product(reinterpret_cast<const float*>(m_.q), m_.depth, m_.all, k_,
-            kPageSize, m_.depth, false, m_.s, kPageSize);
+            kPageSize, m_.depth, {Into::kSet, nullptr, m_.s, kPageSize});
   }
   bool ValuesAreFinite(int keys) const {
     return AllFinite(v_, static_cast<size_t>(keys) * m_.t.head_dim);
@@ -124,21 +124,19 @@ class F32Tile {
   }
   void AddValues(size_t row, size_t rows) const {
     Product(m_.s + row * kPageSize + keys_.begin, kPageSize, rows, values_,
-            m_.padded, keys_.end - keys_.begin, true, m_.o + row * m_.padded,
-            m_.padded);
+            m_.padded, keys_.end - keys_.begin,
+            {Into::kContinue, nullptr, m_.o + row * m_.padded, m_.padded});
   }
 
  private:
-  // c (rows, n) = [c +] a (rows, k) x b (k, n); n a multiple of the panel
-  // width.
+  // The sums of a (rows, k) x b (k, n); n a multiple of the panel width.
   static void Product(const float* a, size_t a_stride, size_t rows,
-                      const float* b, size_t n, size_t k, bool add, float* c,
-                      size_t c_stride) {
+                      const float* b, size_t n, size_t k, const Sums& sums) {
     const size_t width = PanelWidth();
     for (size_t j = 0; j < n; j += width) {
       for (size_t r = 0; r < rows; r += kTileRows) {
         TileOf(std::min<size_t>(kTileRows, rows - r), a + r * a_stride,
-               a_stride, b + j, n, k, add, c + r * c_stride + j, c_stride);
+               a_stride, b + j, n, k, sums.At(r, j));
       }
     }
   }
@@ -183,7 +181,7 @@ class PairTile {
       InterleaveRows(even, i + 1 < dim ? even + kPageSize : nullptr, kPageSize,
                      to);
     }
-    Multiply(m_.q, m_.depth, m_.all, pairs, kPageSize, m_.depth / 2, false,
+    Multiply(m_.q, m_.depth, m_.all, pairs, kPageSize, m_.depth / 2, Into::kSet,
              m_.s, kPageSize);
   }
   bool ValuesAreFinite(int keys) const {
@@ -215,13 +213,13 @@ class PairTile {
                   m_.weights + row * stride);
     Multiply(m_.weights + row * stride, kPageSize, rows,
              reinterpret_cast<const uint16_t*>(m_.v), m_.padded, keys_ / 2,
-             true, m_.o + row * m_.padded, m_.padded);
+             Into::kContinue, m_.o + row * m_.padded, m_.padded);
   }
 
  private:
-  // c (rows, n) = [c +] a (rows, 2 pairs) x b (pairs, n, 2).
+  // c (rows, n) = a (rows, 2 pairs) x b (pairs, n, 2).
   void Multiply(const uint8_t* a, size_t a_stride, size_t rows,
-                const uint16_t* b, size_t n, size_t pairs, bool add, float* c,
+                const uint16_t* b, size_t n, size_t pairs, Into into, float* c,
                 size_t c_stride) const {
     PairProduct p;
     p.a = a;
@@ -232,7 +230,7 @@ class PairTile {
     p.panel_stride = 2 * kernel_.width;
     p.panels = n / kernel_.width;
     p.pairs = pairs;
-    p.add = add;
+    p.into = into;
     p.c = c;
     p.c_stride = c_stride;
     kernel_.multiply(p);

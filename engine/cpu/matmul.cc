@@ -23,7 +23,7 @@ struct Blocking {
 constexpr Blocking kBlocking = {96, 384};
 // Processors with AVX-512 have at least 1 MiB of second-level cache. Larger
 // blocks of rows read the weights less often.
-constexpr Blocking kBlockingAvx512 = {192, 768};
+constexpr Blocking kBlockingAvx512 = {192, 1536};
 // Two of the widest vectors (AVX-512).
 constexpr int64_t kMaxPanelWidth = 32;
 // Up to this many rows, reading the weights dominates the time.
@@ -41,7 +41,10 @@ class PackedMatrix final : public CpuMatrix {
         panels_((n + width_ - 1) / width_),
         depth_(pairs == nullptr ? k : RoundUp(k, 2 * pairs->pair_step)),
         blocking_(width_ == kMaxPanelWidth ? kBlockingAvx512 : kBlocking) {
-    if (bias != nullptr) bias_.assign(bias, bias + n);
+    if (bias == nullptr) return;
+    bias_ = AllocateAligned<float>(panels_ * width_);
+    std::copy_n(bias, n, bias_.get());
+    std::fill_n(bias_.get() + n, panels_ * width_ - n, 0.0f);
   }
 
   absl::Status Pack(const RowReader& rows, ThreadPool& pool);
@@ -52,7 +55,9 @@ class PackedMatrix final : public CpuMatrix {
     return panels_ * width_ * depth_ *
                BytesOf(kernel_ == nullptr ? ComputeType::kF32
                                           : ComputeType::kBF16) +
-           static_cast<int64_t>(bias_.size() * sizeof(float));
+           (bias_ == nullptr
+                ? 0
+                : panels_ * width_ * static_cast<int64_t>(sizeof(float)));
   }
   MatMulChoice choice() const override {
     return {kernel_ == nullptr ? absl::StrCat("own-", HighwayTarget())
@@ -77,12 +82,17 @@ class PackedMatrix final : public CpuMatrix {
     return (n + step - 1) / step * step;
   }
   Input Prepare(const float* x, int rows, ThreadPool& pool) const;
-  void BlockBF16(const Input& x, int64_t first_row, int64_t rows,
-                 const PanelRange& range, float* out) const;
-  void Block(const Input& x, int64_t first_row, int64_t rows,
-             int64_t first_panel, int64_t last_panel, float* out) const;
-  void AddBlock(const Input& x, int64_t first_row, int64_t rows,
-                int64_t first_panel, int64_t last_panel, float* out) const;
+  // out (rows, n) = [out +] some rows of x times panels [first, last).
+  void Block(const Input& x, int64_t first_row, int64_t rows, int64_t first,
+             int64_t last, bool add, float* out) const;
+  // Whole panels, whose first column is that of c.
+  void Panels(const Input& x, int64_t first_row, int64_t rows,
+              const PanelRange& range, Into into, const float* bias, float* c,
+              int64_t c_stride) const;
+  // The last panel, if the matrix has fewer columns than its width.
+  void Edge(const Input& x, int64_t first_row, int64_t rows,
+            const PanelRange& range, Into into, const float* bias, float* c,
+            int64_t c_stride) const;
 
   int64_t n_;
   int64_t k_;
@@ -91,7 +101,7 @@ class PackedMatrix final : public CpuMatrix {
   int64_t panels_;
   int64_t depth_;  // k_ and the zeros behind it
   Blocking blocking_;
-  std::vector<float> bias_;
+  AlignedArray<float> bias_;  // (panels, width), or null
   // (panels, k, width) or, in pairs, (panels, depth / 2, width, 2); only one of
   // the two is used.
   AlignedArray<float> f32_;
@@ -163,82 +173,89 @@ PackedMatrix::Input PackedMatrix::Prepare(const float* x, int rows,
   return {to, stride, bytes};
 }
 
-// The panels of `range`, in bf16.
-void PackedMatrix::BlockBF16(const Input& x, int64_t first_row, int64_t rows,
-                             const PanelRange& range, float* out) const {
+void PackedMatrix::Panels(const Input& x, int64_t first_row, int64_t rows,
+                          const PanelRange& range, Into into, const float* bias,
+                          float* c, int64_t c_stride) const {
+  if (range.first == range.last) return;
+  const auto first_k = static_cast<int64_t>(range.k);
+  const uint8_t* a = x.At(first_row, first_k);
+  if (kernel_ == nullptr) {
+    MultiplyBlock(reinterpret_cast<const float*>(a), x.stride, rows, f32_.get(),
+                  range, into, bias, c, c_stride);
+    return;
+  }
   const size_t width = kernel_->width;
   PairProduct p;
-  p.a = x.At(first_row, static_cast<int64_t>(range.k));
+  p.a = a;
   p.a_stride = x.stride;
   p.rows = rows;
   p.b = bf16_.get() + (range.first * range.k_total + range.k) * width;
   p.b_stride = 2 * width;
   p.panel_stride = range.k_total * width;
-  p.panels = std::min(range.last, range.n / width) - range.first;
+  p.panels = range.last - range.first;
   p.pairs = range.depth / 2;
-  p.add = range.k > 0;
-  p.c = out + range.first * width;
-  p.c_stride = range.n;
+  p.into = into;
+  p.bias = bias;
+  p.c = c;
+  p.c_stride = c_stride;
   kernel_->multiply(p);
-  const size_t left = range.n % width;
-  if (left == 0 || range.last * width <= range.n) return;
-  // The last panel has fewer columns.
+}
+
+void PackedMatrix::Edge(const Input& x, int64_t first_row, int64_t rows,
+                        const PanelRange& range, Into into, const float* bias,
+                        float* c, int64_t c_stride) const {
+  const int64_t left = n_ % width_;
   thread_local const AlignedArray<float> edge =
       AllocateAligned<float>(kBlockingAvx512.rows * kMaxPanelWidth);
-  float* to = p.c + p.panels * width;
-  for (int64_t r = 0; p.add && r < rows; ++r) {
-    std::memcpy(edge.get() + r * width, to + r * n_, left * sizeof(float));
+  for (int64_t r = 0; into != Into::kSet && r < rows; ++r) {
+    std::memcpy(edge.get() + r * width_, c + r * c_stride,
+                left * sizeof(float));
   }
-  p.b += p.panels * p.panel_stride;
-  p.panels = 1;
-  p.c = edge.get();
-  p.c_stride = width;
-  kernel_->multiply(p);
+  Panels(x, first_row, rows, range, into, bias, edge.get(), width_);
   for (int64_t r = 0; r < rows; ++r) {
-    std::memcpy(to + r * n_, edge.get() + r * width, left * sizeof(float));
+    std::memcpy(c + r * c_stride, edge.get() + r * width_,
+                left * sizeof(float));
   }
 }
 
 void PackedMatrix::Block(const Input& x, int64_t first_row, int64_t rows,
-                         int64_t first_panel, int64_t last_panel,
+                         int64_t first, int64_t last, bool add,
                          float* out) const {
   // With few rows each panel is read once, from end to end.
   const int64_t step = rows <= kFewRows ? depth_ : blocking_.k;
-  for (int64_t k = 0; k < depth_; k += step) {
-    const PanelRange range{static_cast<size_t>(first_panel),
-                           static_cast<size_t>(last_panel),
-                           static_cast<size_t>(n_),
-                           static_cast<size_t>(k),
-                           static_cast<size_t>(std::min(step, depth_ - k)),
-                           static_cast<size_t>(depth_)};
-    if (kernel_ != nullptr) {
-      BlockBF16(x, first_row, rows, range, out);
-    } else {
-      MultiplyBlock(reinterpret_cast<const float*>(x.At(first_row, k)),
-                    x.stride, rows, f32_.get(), range, out);
-    }
-  }
-  if (bias_.empty()) return;
-  const int64_t end = std::min(last_panel * width_, n_);
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t j = first_panel * width_; j < end; ++j) {
-      out[r * n_ + j] += bias_[j];
-    }
-  }
-}
-
-// out += the block, which is computed as by Block, and then added.
-void PackedMatrix::AddBlock(const Input& x, int64_t first_row, int64_t rows,
-                            int64_t first_panel, int64_t last_panel,
-                            float* out) const {
+  const int64_t begin = first * width_, end = std::min(last * width_, n_);
+  float* c = out + begin;
+  int64_t stride = n_;
+  // The sum is added whole: its parts go elsewhere first.
+  const bool apart = add && step < depth_;
   thread_local std::vector<float> sums;
-  sums.resize(std::max<size_t>(sums.size(), rows * n_));
-  Block(x, first_row, rows, first_panel, last_panel, sums.data());
-  const int64_t end = std::min(last_panel * width_, n_);
-  for (int64_t r = 0; r < rows; ++r) {
-    const float* from = sums.data() + r * n_;
-    float* to = out + r * n_;
-    for (int64_t j = first_panel * width_; j < end; ++j) to[j] += from[j];
+  if (apart) {
+    stride = end - begin;
+    sums.resize(std::max<size_t>(sums.size(), rows * stride));
+    c = sums.data();
+  }
+  for (int64_t k = 0; k < depth_; k += step) {
+    PanelRange range{static_cast<size_t>(first),
+                     static_cast<size_t>(end / width_), static_cast<size_t>(k),
+                     static_cast<size_t>(std::min(step, depth_ - k)),
+                     static_cast<size_t>(depth_)};
+    const bool is_last = k + step >= depth_;
+    const Into into = k > 0           ? Into::kContinue
+                      : add && !apart ? Into::kAdd
+                                      : Into::kSet;
+    const float* bias =
+        is_last && bias_ != nullptr ? bias_.get() + begin : nullptr;
+    Panels(x, first_row, rows, range, into, bias, c, stride);
+    if (end % width_ == 0) continue;
+    const int64_t edge = range.last * width_ - begin;
+    range.first = range.last++;
+    Edge(x, first_row, rows, range, into,
+         bias == nullptr ? nullptr : bias + edge, c + edge, stride);
+  }
+  for (int64_t r = 0; apart && r < rows; ++r) {
+    const float* from = c + r * stride;
+    float* to = out + r * n_ + begin;
+    for (int64_t j = 0; j < stride; ++j) to[j] += from[j];
   }
 }
 
@@ -271,10 +288,8 @@ void PackedMatrix::Multiply(const float* x, absl::Span<const Product> products,
     const int64_t row = (task / count) * blocking_.rows;
     const Piece& piece = all[task % count];
     const PackedMatrix& w = matrix(*piece.product);
-    const auto run =
-        piece.product->add ? &PackedMatrix::AddBlock : &PackedMatrix::Block;
-    (w.*run)(input, row, std::min(blocking_.rows, rows - row), piece.first,
-             piece.last, piece.product->out + row * w.n_);
+    w.Block(input, row, std::min(blocking_.rows, rows - row), piece.first,
+            piece.last, piece.product->add, piece.product->out + row * w.n_);
   });
 }
 

@@ -36,19 +36,12 @@ HWY_INLINE V First(const uint16_t* pairs) {
 // A tile like that of tile-inl.h, whose b lies in pairs.
 template <int kRows, int kPanels>
 HWY_INLINE void PairTile(const float* HWY_RESTRICT a, const uint16_t* b,
-                         const PairProduct& p, float* HWY_RESTRICT c) {
+                         const PairProduct& p, const Sums& sums) {
   constexpr int kVectors = 2 * kPanels;
   const D d;
   const size_t lanes = hn::Lanes(d);
   V acc[kRows][kVectors];
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 16
-    for (int v = 0; v < kVectors; ++v) {
-      acc[r][v] =
-          p.add ? hn::LoadU(d, c + r * p.c_stride + v * lanes) : hn::Zero(d);
-    }
-  }
+  BeginSums<kRows, kVectors>(sums, acc);
   const float* rows[(kRows + 2) / 3];
   FirstOfThree<kRows>(a, p.a_stride, rows);
   for (size_t i = 0; i < p.pairs; ++i) {
@@ -78,25 +71,23 @@ HWY_INLINE void PairTile(const float* HWY_RESTRICT a, const uint16_t* b,
     for (const float*& row : rows) row += 2;
     b += p.b_stride;
   }
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 16
-    for (int v = 0; v < kVectors; ++v) {
-      hn::StoreU(acc[r][v], d, c + r * p.c_stride + v * lanes);
-    }
-  }
+  EndSums<kRows, kVectors>(sums, acc);
 }
 
 template <int kRows = kTileRows>
 HWY_INLINE void PairTileOf(size_t rows, const float* a, const uint16_t* b,
-                           const PairProduct& p, float* c) {
+                           const PairProduct& p, const Sums& sums) {
   if constexpr (kRows > 0) {
     if (rows == kRows) {
-      PairTile<kRows, 1>(a, b, p, c);
+      PairTile<kRows, 1>(a, b, p, sums);
     } else {
-      PairTileOf<kRows - 1>(rows, a, b, p, c);
+      PairTileOf<kRows - 1>(rows, a, b, p, sums);
     }
   }
+}
+
+HWY_INLINE Sums SumsOf(const PairProduct& p) {
+  return {p.into, p.bias, p.c, p.c_stride};
 }
 
 template <int kRows, int kPanels>
@@ -105,7 +96,7 @@ HWY_ATTR size_t FewPairRows(const PairProduct& p) {
   for (; panel + kPanels <= p.panels; panel += kPanels) {
     PairTile<kRows, kPanels>(static_cast<const float*>(p.a),
                              p.b + panel * p.panel_stride, p,
-                             p.c + panel * PanelWidth());
+                             SumsOf(p).At(0, panel * PanelWidth()));
   }
   return panel;
 }
@@ -135,13 +126,12 @@ HWY_ATTR void MultiplyPairs(const PairProduct& p, float* wide) {
     for (size_t row = 0; tiles > 0; --tiles) {
       const size_t n = (p.rows - row + tiles - 1) / tiles;
       const float* a = static_cast<const float*>(p.a) + row * p.a_stride;
-      float* c = p.c + row * p.c_stride + panel * width;
+      const Sums sums = SumsOf(p).At(row, panel * width);
       row += n;
       if (widen) {
-        TileOf(n, a, p.a_stride, wide, width, 2 * p.pairs, p.add, c,
-               p.c_stride);
+        TileOf(n, a, p.a_stride, wide, width, 2 * p.pairs, sums);
       } else {
-        PairTileOf(n, a, b, p, c);
+        PairTileOf(n, a, b, p, sums);
       }
     }
   }

@@ -1,7 +1,7 @@
 // Products of bf16 values that are multiplied in pairs, as the processors'
 // instructions for bf16 do.
 //
-// c (rows, n) = [c +] a (rows, k) x b (k, n), summed in float32. b lies in
+// c (rows, n) = a (rows, k) x b (k, n), summed in float32. b lies in
 // pairs of its rows: (k / 2, n, 2). a is rounded to bf16 in the kernel's own
 // form. If k is odd, its last pair ends with zeros.
 //
@@ -18,6 +18,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "engine/cpu/panels.h"
+
 namespace qk::cpu {
 
 struct PairProduct {
@@ -29,8 +31,9 @@ struct PairProduct {
   size_t panel_stride = 0;  // values from panel to panel
   size_t panels = 0;        // of `width` columns each
   size_t pairs = 0;         // k / 2, a multiple of `pair_step`
-  bool add = false;         // c is added to
-  float* c = nullptr;       // its panels lie side by side
+  Into into = Into::kSet;
+  const float* bias = nullptr;  // (panels, width), added to the sums; or null
+  float* c = nullptr;           // its panels lie side by side
   size_t c_stride = 0;
 };
 

@@ -111,7 +111,7 @@ bool IsRight(const PairKernel& kernel) {
   p.panel_stride = 2 * kTilesWidth;
   p.panels = kPanels;
   p.pairs = kPairs;
-  p.add = true;
+  p.into = Into::kContinue;
   p.c = c.data();
   p.c_stride = kN;
   kernel.multiply(p);

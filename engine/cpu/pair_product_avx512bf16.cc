@@ -1,5 +1,6 @@
 // Pairs of bf16 values multiplied by VDPBF16PS. Zen 4 and Zen 5 do so at almost
 // twice the rate of float32 multiply-adds; Sapphire Rapids does not.
+#include "engine/cpu/flush_subnormals.h"
 #include "engine/cpu/pair_product.h"
 
 #if defined(__x86_64__)
@@ -18,20 +19,27 @@ namespace {
 constexpr size_t kWidth = 32;  // two vectors
 constexpr int kTileRows = 12;  // 24 of 32 registers hold sums
 
-// c (kRows, 32 kPanels) = [c +] a x b. With few rows, one panel has too few
-// chains to hide an instruction's latency.
+// c (kRows, 32 kPanels), of `panel` and those after it, = a x b. With few rows,
+// one panel has too few chains to hide an instruction's latency.
 template <int kRows, int kPanels>
-QK_INLINE_AVX512BF16 void Tile(const uint16_t* a, size_t a_stride,
-                               const uint16_t* b, const PairProduct& p,
-                               float* c) {
+QK_INLINE_AVX512BF16 void Tile(const PairProduct& p, size_t row, size_t panel) {
   constexpr int kVectors = 2 * kPanels;
+  const size_t a_stride = p.a_stride;
+  const uint16_t* a = static_cast<const uint16_t*>(p.a) + row * a_stride;
+  const uint16_t* b = p.b + panel * p.panel_stride;
+  float* c = p.c + row * p.c_stride + panel * kWidth;
   __m512 sums[kRows][kVectors];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) {
-      sums[r][v] = p.add ? _mm512_loadu_ps(c + r * p.c_stride + v * 16)
-                         : _mm512_setzero_ps();
+      const float* from = c + r * p.c_stride + v * 16;
+      if (p.into == Into::kContinue) {
+        sums[r][v] = _mm512_loadu_ps(from);
+      } else {
+        sums[r][v] = _mm512_setzero_ps();
+        _mm_prefetch(reinterpret_cast<const char*>(from), _MM_HINT_T0);
+      }
     }
   }
   // One register for each three rows: with one for each row there are too few.
@@ -66,21 +74,27 @@ QK_INLINE_AVX512BF16 void Tile(const uint16_t* a, size_t a_stride,
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) {
-      _mm512_storeu_ps(c + r * p.c_stride + v * 16, sums[r][v]);
+      float* to = c + r * p.c_stride + v * 16;
+      __m512 sum = sums[r][v];
+      if (p.bias != nullptr) {
+        const float* bias = p.bias + panel * kWidth + v * 16;
+        sum = _mm512_add_ps(sum, _mm512_loadu_ps(bias));
+      }
+      if (p.into == Into::kAdd) sum = _mm512_add_ps(sum, _mm512_loadu_ps(to));
+      _mm512_storeu_ps(to, sum);
     }
   }
 }
 
 // A tile of at most kTileRows rows.
 template <int kRows = kTileRows>
-QK_INLINE_AVX512BF16 void TileOf(size_t rows, const uint16_t* a,
-                                 const uint16_t* b, const PairProduct& p,
-                                 float* c) {
+QK_INLINE_AVX512BF16 void TileOf(size_t rows, const PairProduct& p, size_t row,
+                                 size_t panel) {
   if constexpr (kRows > 0) {
     if (rows == kRows) {
-      Tile<kRows, 1>(a, p.a_stride, b, p, c);
+      Tile<kRows, 1>(p, row, panel);
     } else {
-      TileOf<kRows - 1>(rows, a, b, p, c);
+      TileOf<kRows - 1>(rows, p, row, panel);
     }
   }
 }
@@ -90,13 +104,13 @@ template <int kRows, int kPanels>
 QK_AVX512BF16 size_t FewRows(const PairProduct& p) {
   size_t panel = 0;
   for (; panel + kPanels <= p.panels; panel += kPanels) {
-    Tile<kRows, kPanels>(static_cast<const uint16_t*>(p.a), p.a_stride,
-                         p.b + panel * p.panel_stride, p, p.c + panel * kWidth);
+    Tile<kRows, kPanels>(p, 0, panel);
   }
   return panel;
 }
 
 QK_AVX512BF16 void Multiply(const PairProduct& p) {
+  const FlushSubnormals flush;  // for the sums that are added at the end
   size_t panel = 0;
   if (p.rows == 1) panel = FewRows<1, 4>(p);
   if (p.rows == 2) panel = FewRows<2, 2>(p);
@@ -105,9 +119,7 @@ QK_AVX512BF16 void Multiply(const PairProduct& p) {
     size_t tiles = (p.rows + kTileRows - 1) / kTileRows;
     for (size_t row = 0; tiles > 0; --tiles) {
       const size_t n = (p.rows - row + tiles - 1) / tiles;
-      TileOf(n, static_cast<const uint16_t*>(p.a) + row * p.a_stride,
-             p.b + panel * p.panel_stride, p,
-             p.c + row * p.c_stride + panel * kWidth);
+      TileOf(n, p, row, panel);
       row += n;
     }
   }

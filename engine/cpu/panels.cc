@@ -11,78 +11,40 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace qk::cpu::HWY_NAMESPACE {
-// Multiplies all rows of a block by one panel with `width` valid columns.
-HWY_ATTR void BlockTimesPanel(const float* a, size_t a_stride, size_t rows,
-                              const float* panel, size_t k, bool add,
-                              size_t width, float* c, size_t c_stride) {
-  const size_t full = 2 * hn::Lanes(D());
-  HWY_ALIGN float edge[kTileRows * 2 * HWY_MAX_BYTES / sizeof(float)];
-  // Tiles have nearly equal sizes: 8 rows are 4 and 4, not 6 and a slow 2.
-  size_t tiles = (rows + kTileRows - 1) / kTileRows;
-  for (size_t r = 0; tiles > 0; --tiles) {
-    const size_t n = (rows - r + tiles - 1) / tiles;
-    const float* x = a + r * a_stride;
-    float* out = c + r * c_stride;
-    r += n;
-    if (width == full) {
-      TileOf(n, x, a_stride, panel, full, k, add, out, c_stride);
-      continue;
-    }
-    for (size_t i = 0; add && i < n; ++i) {
-      std::memcpy(edge + i * full, out + i * c_stride, width * sizeof(float));
-    }
-    TileOf(n, x, a_stride, panel, full, k, add, edge, full);
-    for (size_t i = 0; i < n; ++i) {
-      std::memcpy(out + i * c_stride, edge + i * full, width * sizeof(float));
-    }
-  }
-}
-
-// Multiplies by several full panels at once if rows are few. Returns the first
-// panel that is left.
-HWY_ATTR size_t FewRows(const float* a, size_t a_stride, size_t rows,
-                        const float* weights, const PanelRange& range,
-                        float* out) {
+// Multiplies by several panels at once if rows are few. Returns the first panel
+// that is left.
+template <int kRows, int kPanels>
+HWY_ATTR size_t FewRows(const float* a, size_t a_stride, const float* weights,
+                        const PanelRange& range, const Sums& sums) {
   const size_t width = PanelWidth();
   const size_t stride = range.k_total * width;
-  const size_t last = std::min(range.last, range.n / width);
-  const bool add = range.k > 0;
-  const auto run = [&](auto tile, size_t panels) HWY_ATTR {
-    size_t p = range.first;
-    for (; p + panels <= last; p += panels) {
-      tile(weights + p * stride + range.k * width, out + p * width);
-    }
-    return p;
-  };
-  if (rows == 1) {
-    return run(
-        [&](const float* b, float* c) HWY_ATTR {
-          Tile<1, 4>(a, a_stride, b, width, stride, range.depth, add, c,
-                     range.n);
-        },
-        4);
+  size_t p = range.first;
+  for (; p + kPanels <= range.last; p += kPanels) {
+    Tile<kRows, kPanels>(a, a_stride, weights + p * stride + range.k * width,
+                         width, stride, range.depth,
+                         sums.At(0, (p - range.first) * width));
   }
-  if (rows == 2) {
-    return run(
-        [&](const float* b, float* c) HWY_ATTR {
-          Tile<2, 2>(a, a_stride, b, width, stride, range.depth, add, c,
-                     range.n);
-        },
-        2);
-  }
-  return range.first;
+  return p;
 }
 
 HWY_ATTR void BlockF32(const float* a, size_t a_stride, size_t rows,
-                       const float* weights, const PanelRange& range,
-                       float* out) {
+                       const float* weights, const PanelRange& range, Into into,
+                       const float* bias, float* c, size_t c_stride) {
   const size_t width = PanelWidth();
-  size_t p = FewRows(a, a_stride, rows, weights, range, out);
+  const Sums sums = {into, bias, c, c_stride};
+  size_t p = range.first;
+  if (rows == 1) p = FewRows<1, 4>(a, a_stride, weights, range, sums);
+  if (rows == 2) p = FewRows<2, 2>(a, a_stride, weights, range, sums);
   for (; p < range.last; ++p) {
     const float* panel = weights + (p * range.k_total + range.k) * width;
-    BlockTimesPanel(a, a_stride, rows, panel, range.depth, range.k > 0,
-                    std::min(width, range.n - p * width), out + p * width,
-                    range.n);
+    // Tiles have nearly equal sizes: 8 rows are 4 and 4, not 6 and a slow 2.
+    size_t tiles = (rows + kTileRows - 1) / kTileRows;
+    for (size_t row = 0; tiles > 0; --tiles) {
+      const size_t n = (rows - row + tiles - 1) / tiles;
+      TileOf(n, a + row * a_stride, a_stride, panel, width, range.depth,
+             sums.At(row, (p - range.first) * width));
+      row += n;
+    }
   }
 }
 
@@ -153,8 +115,10 @@ HWY_EXPORT(PackPanelBF16);
 size_t F32PanelWidth() { return HWY_DYNAMIC_DISPATCH(PanelWidth)(); }
 
 void MultiplyBlock(const float* a, size_t a_stride, size_t rows,
-                   const float* weights, const PanelRange& range, float* out) {
-  HWY_DYNAMIC_DISPATCH(BlockF32)(a, a_stride, rows, weights, range, out);
+                   const float* weights, const PanelRange& range, Into into,
+                   const float* bias, float* c, size_t c_stride) {
+  HWY_DYNAMIC_DISPATCH(BlockF32)
+  (a, a_stride, rows, weights, range, into, bias, c, c_stride);
 }
 
 void PackPanel(const float* rows, size_t k, float* panel) {

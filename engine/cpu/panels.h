@@ -9,12 +9,17 @@
 
 namespace qk::cpu {
 
+// What a product does with c, where its sums go.
+enum class Into {
+  kSet,       // c = the sum
+  kContinue,  // the chain of each sum goes on from c
+  kAdd,       // c += the sum
+};
+
 // The part of a matrix that a block of rows is multiplied by: panels
-// [first, last) of a matrix with n columns, and [k, k + depth) of each panel's
-// k_total.
+// [first, last), and [k, k + depth) of each panel's k_total.
 struct PanelRange {
   size_t first, last;
-  size_t n;
   size_t k, depth, k_total;
 };
 
@@ -23,10 +28,11 @@ size_t F32PanelWidth();
 // The name of the instruction set of these kernels, e.g. "AVX2".
 std::string HighwayTarget();
 
-// out (rows, n) = a (rows, depth) x the range of weights (panels, k_total,
-// width), in its columns. Sums go on from those in out if range.k > 0.
+// c (rows, columns of the range) = a (rows, depth) x the range of weights
+// (panels, k_total, width) [+ bias (columns of the range)].
 void MultiplyBlock(const float* a, size_t a_stride, size_t rows,
-                   const float* weights, const PanelRange& range, float* out);
+                   const float* weights, const PanelRange& range, Into into,
+                   const float* bias, float* c, size_t c_stride);
 
 // Transposes rows (width, k) into a panel (k, width).
 void PackPanel(const float* rows, size_t k, float* panel);

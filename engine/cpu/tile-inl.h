@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "engine/cpu/panels.h"
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
@@ -44,28 +45,77 @@ HWY_INLINE void FirstOfThree(const float* a, size_t a_stride,
   for (int r = 0; r < kRows; r += 3) rows[r / 3] = a + r * a_stride;
 }
 
-// c (kRows, kPanels * width) = [c +] a (kRows, k) x b, for kPanels panels b
-// (k, width) that lie `panel_stride` apart. Each element is one chain of
+// Where a tile's sums go: c and its stride, bias like a row of c, or null.
+struct Sums {
+  Into into;
+  const float* bias;
+  float* c;
+  size_t stride;
+  Sums At(size_t row, size_t column) const {
+    return {into, bias == nullptr ? nullptr : bias + column,
+            c + row * stride + column, stride};
+  }
+};
+
+template <int kRows, int kVectors>
+HWY_INLINE void BeginSums(const Sums& sums, V (&acc)[kRows][kVectors]) {
+  const D d;
+  const size_t lanes = hn::Lanes(d);
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) {
+      const float* c = sums.c + r * sums.stride + v * lanes;
+      if (sums.into == Into::kContinue) {
+        acc[r][v] = hn::LoadU(d, c);
+      } else {
+        acc[r][v] = hn::Zero(d);
+        hwy::Prefetch(c);
+      }
+    }
+  }
+}
+
+template <int kRows, int kVectors>
+HWY_INLINE void EndSums(const Sums& sums, V (&acc)[kRows][kVectors]) {
+  const D d;
+  const size_t lanes = hn::Lanes(d);
+  const auto for_all = [&](auto op) HWY_ATTR {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) {
+        op(acc[r][v], sums.c + r * sums.stride + v * lanes, v * lanes);
+      }
+    }
+  };
+  if (sums.bias != nullptr) {
+    for_all([&](V& sum, float*, size_t column) HWY_ATTR {
+      sum = hn::Add(sum, hn::LoadU(d, sums.bias + column));
+    });
+  }
+  if (sums.into == Into::kAdd) {
+    for_all([&](V sum, float* c, size_t)
+                HWY_ATTR { hn::StoreU(hn::Add(sum, hn::LoadU(d, c)), d, c); });
+    return;
+  }
+  for_all([&](V sum, float* c, size_t) HWY_ATTR { hn::StoreU(sum, d, c); });
+}
+
+// The sums of a (kRows, k) x b, for kPanels panels b (k, width) that lie
+// `panel_stride` apart. Each element is one chain of
 // multiply-adds over k in ascending order, so its bits depend neither on kRows
 // nor on kPanels. With few rows, one panel has too few chains to hide the
 // latency of a multiply-add, so kPanels is more than 1.
 template <int kRows, int kPanels>
 HWY_INLINE void Tile(const float* HWY_RESTRICT a, size_t a_stride,
                      const float* HWY_RESTRICT b, size_t b_stride,
-                     size_t panel_stride, size_t k, bool add,
-                     float* HWY_RESTRICT c, size_t c_stride) {
+                     size_t panel_stride, size_t k, const Sums& sums) {
   constexpr int kVectors = 2 * kPanels;
   const D d;
   const size_t lanes = hn::Lanes(d);
   V acc[kRows][kVectors];
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 16
-    for (int v = 0; v < kVectors; ++v) {
-      acc[r][v] =
-          add ? hn::LoadU(d, c + r * c_stride + v * lanes) : hn::Zero(d);
-    }
-  }
+  BeginSums<kRows, kVectors>(sums, acc);
   const float* rows[(kRows + 2) / 3];
   FirstOfThree<kRows>(a, a_stride, rows);
   for (size_t i = 0; i < k; ++i) {
@@ -90,13 +140,7 @@ HWY_INLINE void Tile(const float* HWY_RESTRICT a, size_t a_stride,
 #pragma GCC unroll 16
     for (const float*& row : rows) ++row;
   }
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 16
-    for (int v = 0; v < kVectors; ++v) {
-      hn::StoreU(acc[r][v], d, c + r * c_stride + v * lanes);
-    }
-  }
+  EndSums<kRows, kVectors>(sums, acc);
 }
 
 #if HWY_TARGET <= HWY_AVX3
@@ -108,13 +152,13 @@ constexpr int kTileRows = 6;  // for 16 vector registers
 // Runs a tile whose number of rows, at most kTileRows, is known at run time.
 template <int kRows = kTileRows>
 HWY_INLINE void TileOf(size_t rows, const float* a, size_t a_stride,
-                       const float* b, size_t b_stride, size_t k, bool add,
-                       float* c, size_t c_stride) {
+                       const float* b, size_t b_stride, size_t k,
+                       const Sums& sums) {
   if constexpr (kRows > 0) {
     if (rows == kRows) {
-      Tile<kRows, 1>(a, a_stride, b, b_stride, 0, k, add, c, c_stride);
+      Tile<kRows, 1>(a, a_stride, b, b_stride, 0, k, sums);
     } else {
-      TileOf<kRows - 1>(rows, a, a_stride, b, b_stride, k, add, c, c_stride);
+      TileOf<kRows - 1>(rows, a, a_stride, b, b_stride, k, sums);
     }
   }
 }

@@ -33,19 +33,33 @@ struct TileRows {
   size_t lower = 0;
 };
 
+// c (rows, kTilesWidth) = [c +] sums [+ bias].
+inline void EndSums(const PairProduct& p, size_t rows, const float* sums,
+                    const float* bias, float* c) {
+  for (size_t r = 0; r < rows; ++r) {
+    float* to = c + r * p.c_stride;
+    for (size_t j = 0; j < kTilesWidth; ++j) {
+      float sum = sums[r * kTilesWidth + j];
+      if (bias != nullptr) sum += bias[j];
+      to[j] = p.into == Into::kAdd ? to[j] + sum : sum;
+    }
+  }
+}
+
 // Tiles 0 and 1 are the sums of the upper rows, 2 and 3 those of the lower
 // ones, 4 and 5 rows of a, 6 and 7 columns of b.
 template <bool kLower, typename Tiles>
-void TimesPanel(Tiles& tiles, const PairProduct& p, const uint16_t* a,
-                const uint16_t* b, float* c) {
-  const size_t c_bytes = p.c_stride * sizeof(float);
+void TimesPanel(Tiles& tiles, const PairProduct& p, TileRows rows,
+                const uint16_t* a, const uint16_t* b, const float* bias,
+                float* c) {
   const size_t a_bytes = p.a_stride * sizeof(uint16_t);
   const size_t b_bytes = p.b_stride * sizeof(uint16_t);
-  float* lower = c + kTileSide * p.c_stride;
-  if (p.add) {
+  if (p.into == Into::kContinue) {
+    const size_t c_bytes = p.c_stride * sizeof(float);
     tiles.template Load<0>(c, c_bytes);
     tiles.template Load<1>(c + kTileSide, c_bytes);
     if constexpr (kLower) {
+      const float* lower = c + kTileSide * p.c_stride;
       tiles.template Load<2>(lower, c_bytes);
       tiles.template Load<3>(lower + kTileSide, c_bytes);
     }
@@ -70,12 +84,19 @@ void TimesPanel(Tiles& tiles, const PairProduct& p, const uint16_t* a,
       tiles.template Dot<3, 5, 7>();
     }
   }
-  tiles.template Store<0>(c, c_bytes);
-  tiles.template Store<1>(c + kTileSide, c_bytes);
+  const bool plain = bias == nullptr && p.into != Into::kAdd;
+  alignas(64) float sums[2 * kTileSide * kTilesWidth];
+  float* to = plain ? c : sums;
+  const size_t stride = plain ? p.c_stride : kTilesWidth;
+  const size_t bytes = stride * sizeof(float);
+  tiles.template Store<0>(to, bytes);
+  tiles.template Store<1>(to + kTileSide, bytes);
   if constexpr (kLower) {
-    tiles.template Store<2>(lower, c_bytes);
-    tiles.template Store<3>(lower + kTileSide, c_bytes);
+    float* lower = to + kTileSide * stride;
+    tiles.template Store<2>(lower, bytes);
+    tiles.template Store<3>(lower + kTileSide, bytes);
   }
+  if (!plain) EndSums(p, rows.upper + rows.lower, sums, bias, c);
 }
 
 // Rows go outside: 32 rows of a stay in the first cache while b streams by.
@@ -90,11 +111,13 @@ void MultiplyByTiles(Tiles& tiles, const PairProduct& p) {
     const uint16_t* a = static_cast<const uint16_t*>(p.a) + row * p.a_stride;
     for (size_t panel = 0; panel < p.panels; ++panel) {
       const uint16_t* b = p.b + panel * p.panel_stride;
-      float* c = p.c + row * p.c_stride + panel * kTilesWidth;
+      const size_t column = panel * kTilesWidth;
+      const float* bias = p.bias == nullptr ? nullptr : p.bias + column;
+      float* c = p.c + row * p.c_stride + column;
       if (rows.lower > 0) {
-        TimesPanel<true>(tiles, p, a, b, c);
+        TimesPanel<true>(tiles, p, rows, a, b, bias, c);
       } else {
-        TimesPanel<false>(tiles, p, a, b, c);
+        TimesPanel<false>(tiles, p, rows, a, b, bias, c);
       }
     }
   }

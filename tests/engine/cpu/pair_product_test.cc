@@ -16,6 +16,7 @@
 namespace qk::testing {
 namespace {
 
+using cpu::Into;
 using cpu::PairKernel;
 using cpu::PairProduct;
 
@@ -48,8 +49,15 @@ class Source {
 
 struct Shape {
   size_t rows, k, panels;
-  bool add, side_by_side;  // b's panels: (pairs, n, 2) as one matrix
+  Into into;
+  bool bias, side_by_side;  // b's panels: (pairs, n, 2) as one matrix
 };
+
+float Flushed(float x) {
+  return std::fpclassify(x) == FP_SUBNORMAL ? std::copysign(0.0f, x) : x;
+}
+// The sum of two floats, where subnormal numbers count as zero.
+float Plus(float a, float b) { return Flushed(Flushed(a) + Flushed(b)); }
 
 // One product, with room between the rows of a and c.
 struct Product {
@@ -64,6 +72,8 @@ struct Product {
     b.resize(depth * n);
     c.resize(shape.rows * (n + kGap), 7.0f);
     for (float& value : c) value = source.Float();
+    bias.resize(n);
+    for (float& value : bias) value = source.Float();
     p.rows = shape.rows;
     p.b_stride = 2 * (shape.side_by_side ? n : kernel.width);
     p.panel_stride = kernel.width * (shape.side_by_side ? 2 : depth);
@@ -80,7 +90,8 @@ struct Product {
     p.b = b.data();
     p.panels = shape.panels;
     p.pairs = depth / 2;
-    p.add = shape.add;
+    p.into = shape.into;
+    p.bias = shape.bias ? bias.data() : nullptr;
     p.c = c.data();
     p.c_stride = n + kGap;
   }
@@ -92,7 +103,8 @@ struct Product {
 
   // The chain that FMA and AVX512BF16 promise.
   float Chain(size_t row, size_t j) {
-    float sum = shape.add ? c[row * p.c_stride + j] : 0.0f;
+    const float before = c[row * p.c_stride + j];
+    float sum = shape.into == Into::kContinue ? before : 0.0f;
     for (size_t k = 0; k < depth; k += 2) {
       uint16_t of[2], times[2];
       for (size_t i : {0, 1}) {
@@ -102,14 +114,15 @@ struct Product {
       }
       sum = DotPair(sum, of, times);
     }
-    return sum;
+    if (shape.bias) sum = Plus(sum, bias[j]);
+    return shape.into == Into::kAdd ? Plus(sum, before) : sum;
   }
 
   static constexpr size_t kGap = 3;
   const PairKernel& kernel;
   const Shape shape;
   size_t depth, n;
-  std::vector<float> x, c;
+  std::vector<float> x, c, bias;
   std::vector<uint16_t> b;
   std::vector<uint8_t> a;
   PairProduct p;
@@ -125,7 +138,8 @@ std::vector<Shape> Shapes() {
   for (size_t rows : {1, 2, 3, 7, 12, 13, 16, 17, 31, 33, 49, 96}) {
     for (size_t k : {1, 2, 31, 64, 97}) {
       const size_t panels = 1 + (rows + k) % 5;
-      shapes.push_back({rows, k, panels, k % 2 == 0, rows % 2 == 0});
+      const auto into = static_cast<Into>((rows + k / 2) % 3);
+      shapes.push_back({rows, k, panels, into, k % 4 < 2, rows % 2 == 0});
     }
   }
   return shapes;
@@ -203,7 +217,9 @@ TEST_P(TilesTest, IsTheProductWithinFloat32sError) {
     for (size_t r = 0; r < shape.rows; ++r) {
       for (size_t j = 0; j < product.p.c_stride; ++j) {
         const size_t at = r * product.p.c_stride + j;
-        double sum = shape.add || j >= product.n ? before[at] : 0.0;
+        double sum =
+            shape.into != Into::kSet || j >= product.n ? before[at] : 0.0;
+        if (shape.bias && j < product.n) sum += product.bias[j];
         for (size_t k = 0; j < product.n && k < shape.k; ++k) {
           sum += double{FromBF16(RoundToBF16(product.x[r * shape.k + k]))} *
                  FromBF16(product.B(k, j));
@@ -216,7 +232,7 @@ TEST_P(TilesTest, IsTheProductWithinFloat32sError) {
 }
 
 TEST_P(TilesTest, ARowHasTheSameBytesAlone) {
-  const Shape shape = {45, 100, 3, true, false};
+  const Shape shape = {45, 100, 3, Into::kAdd, true, false};
   Product all(*GetParam(), shape, Numbers::kOrdinary, 1);
   std::vector<float> alone = all.c;
   for (size_t r = 0; r < shape.rows; ++r) {
