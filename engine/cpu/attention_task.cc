@@ -11,14 +11,17 @@
 #include "engine/cpu/tile-inl.h"
 #include "hwy/highway.h"
 
-// Online softmax over tiles of kPageSize keys that start at absolute position
-// 0. Under bf16 compute, queries and weights are rounded to bf16 for the two
-// products. A row's own position fixes its chain of operations, so prefill,
-// decode and any split of a prompt give it the same bits: in a tile that it
-// sees in part, the other keys have the weight 0, and adding 0 changes nothing.
+// Online softmax over tiles of kTileKeys keys, which start at absolute position
+// 0; a tile's pages are multiplied one after another. Under bf16 compute,
+// queries and weights are rounded to bf16 for the two products. A row's own
+// position fixes its chain of operations, so prefill, decode and any split of a
+// prompt give it the same bits: in a tile that it sees in part, the other keys
+// have the weight 0, and adding 0 changes nothing.
 
 HWY_BEFORE_NAMESPACE();
 namespace qk::cpu::HWY_NAMESPACE {
+
+constexpr int kTileKeys = 2 * kPageSize;
 
 // A task's memory. `all` rows: row r is head r / rows, position r % rows.
 struct Memory {
@@ -38,8 +41,8 @@ struct Memory {
     };
     const size_t at[] = {take(all * depth * a_bytes),
                          take(all * padded * sizeof(float)),
-                         take(all * kPageSize * sizeof(float)),
-                         take(kernel ? all * kPageSize * a_bytes : 0),
+                         take(all * kTileKeys * sizeof(float)),
+                         take(kernel ? all * kTileKeys * a_bytes : 0),
                          take(all * sizeof(float)),
                          take(all * hn::Lanes(D()) * sizeof(float)),
                          take(kPageSize * depth * sizeof(float)),
@@ -61,19 +64,27 @@ struct Memory {
   size_t depth;      // head_dim in whole steps of the kernel
   uint8_t* q;        // (all, depth), in the kernel's form
   float* o;          // (all, padded), sums of weighted values
-  float* s;          // (all, kPageSize), scores, then weights
-  uint8_t* weights;  // (all, kPageSize), in the kernel's form
+  float* s;          // (all, kTileKeys), scores, then weights
+  uint8_t* weights;  // (all, kTileKeys), in the kernel's form
   float* max;        // of each row's scores so far
   float* sums;       // (all, lanes), which add up to the weights so far
-  uint8_t* k;        // room for a tile's keys and values
+  uint8_t* k;        // room for a page's keys and values
   uint8_t* v;
 };
 
+// Of the tile that begins at key `base`.
 HWY_INLINE Seen SeenBy(const AttentionTask& t, int position, int base) {
   const int end =
-      std::min(kPageSize, (t.causal ? position + 1 : t.keys) - base);
+      std::min(kTileKeys, (t.causal ? position + 1 : t.keys) - base);
   const int begin =
       t.window == 0 ? 0 : std::max(0, position - t.window + 1 - base);
+  return begin < end ? Seen{begin, end} : Seen{0, 0};
+}
+
+// What `seen` has of page `i` of its tile.
+HWY_INLINE Seen OfPage(Seen seen, int i) {
+  const int begin = std::clamp(seen.begin - i * kPageSize, 0, kPageSize);
+  const int end = std::clamp(seen.end - i * kPageSize, 0, kPageSize);
   return begin < end ? Seen{begin, end} : Seen{0, 0};
 }
 
@@ -88,24 +99,27 @@ HWY_INLINE void ForRows(const AttentionTask& t, int base, const Row& row) {
   }
 }
 
-// One page's keys and values for the task's KV head, and the two products with
-// them, in float32.
-class F32Tile {
+// The keys and values of page `index` of a tile for the task's KV head, and the
+// two products with them, in float32.
+class F32Page {
  public:
   static void PrepareQuery(const float* from, const Memory& m, size_t row) {
     std::copy_n(from, m.t.head_dim,
                 reinterpret_cast<float*>(m.q) + row * m.depth);
   }
 
-  F32Tile(const Memory& m, const KvPage& page, int64_t head)
+  static void PrepareWeights(const Memory&, size_t, size_t) {}
+
+  F32Page(const Memory& m, const KvPage& page, int64_t head, int index)
       : m_(m),
+        s_(m.s + index * kPageSize),
         k_(static_cast<const float*>(page.k) + head * m.t.head_dim * kPageSize),
         v_(static_cast<const float*>(page.v) +
            head * m.t.head_dim * kPageSize) {}
 
   void Scores() const {
     Product(reinterpret_cast<const float*>(m_.q), m_.depth, m_.all, k_,
-            kPageSize, m_.depth, {Into::kSet, nullptr, m_.s, kPageSize});
+            kPageSize, m_.depth, {Into::kSet, nullptr, s_, kTileKeys});
   }
   bool ValuesAreFinite(int keys) const {
     return AllFinite(v_, static_cast<size_t>(keys) * m_.t.head_dim);
@@ -123,7 +137,7 @@ class F32Tile {
     values_ = wide;
   }
   void AddValues(size_t row, size_t rows) const {
-    Product(m_.s + row * kPageSize + keys_.begin, kPageSize, rows, values_,
+    Product(s_ + row * kTileKeys + keys_.begin, kTileKeys, rows, values_,
             m_.padded, keys_.end - keys_.begin,
             {Into::kContinue, nullptr, m_.o + row * m_.padded, m_.padded});
   }
@@ -142,6 +156,7 @@ class F32Tile {
   }
 
   const Memory& m_;
+  float* s_;        // the page's part of m_.s
   const float* k_;  // (head_dim, kPageSize)
   const float* v_;  // (kPageSize, head_dim)
   Seen keys_ = {};
@@ -149,7 +164,7 @@ class F32Tile {
 };
 
 // The same in bf16, by a kernel for pairs.
-class PairTile {
+class PairPage {
  public:
   static void PrepareQuery(const float* from, const Memory& m, size_t row) {
     const PairKernel& kernel = *m.t.pairs;
@@ -160,9 +175,17 @@ class PairTile {
                 (m.depth - written) * kernel.a_bytes);
   }
 
-  PairTile(const Memory& m, const KvPage& page, int64_t head)
+  // Rounds the first n weights of a row.
+  static void PrepareWeights(const Memory& m, size_t row, size_t n) {
+    const PairKernel& kernel = *m.t.pairs;
+    kernel.round(m.s + row * kTileKeys, n,
+                 m.weights + row * kTileKeys * kernel.a_bytes);
+  }
+
+  PairPage(const Memory& m, const KvPage& page, int64_t head, int index)
       : m_(m),
         kernel_(*m.t.pairs),
+        first_(index * kPageSize),
         k_(static_cast<const uint16_t*>(page.k) +
            head * m.t.head_dim * kPageSize),
         v_(static_cast<const uint16_t*>(page.v) +
@@ -182,7 +205,7 @@ class PairTile {
                      to);
     }
     Multiply(m_.q, m_.depth, m_.all, pairs, kPageSize, m_.depth / 2, Into::kSet,
-             m_.s, kPageSize);
+             m_.s + first_, kTileKeys);
   }
   bool ValuesAreFinite(int keys) const {
     return AllFinite(v_, static_cast<size_t>(keys) * m_.t.head_dim);
@@ -208,12 +231,10 @@ class PairTile {
     }
   }
   void AddValues(size_t row, size_t rows) const {
-    const size_t stride = kPageSize * kernel_.a_bytes;
-    kernel_.round(m_.s + row * kPageSize, rows * kPageSize,
-                  m_.weights + row * stride);
-    Multiply(m_.weights + row * stride, kPageSize, rows,
-             reinterpret_cast<const uint16_t*>(m_.v), m_.padded, keys_ / 2,
-             Into::kContinue, m_.o + row * m_.padded, m_.padded);
+    Multiply(m_.weights + (row * kTileKeys + first_) * kernel_.a_bytes,
+             kTileKeys, rows, reinterpret_cast<const uint16_t*>(m_.v),
+             m_.padded, keys_ / 2, Into::kContinue, m_.o + row * m_.padded,
+             m_.padded);
   }
 
  private:
@@ -238,45 +259,58 @@ class PairTile {
 
   const Memory& m_;
   const PairKernel& kernel_;
+  const int first_;    // the page's first key in the tile
   const uint16_t* k_;  // (head_dim, kPageSize)
   const uint16_t* v_;  // (kPageSize, head_dim)
   int keys_ = 0;       // of the prepared values
 };
 
-// Adds the weighted values of one tile. Rows go together, those that see it in
-// part with weights of 0 for the other keys. But 0 times NaN is NaN: if there
-// is a value that is not finite, rows go one by one, over the keys that they
-// see.
-template <typename Tile>
-HWY_INLINE void AddTile(Tile& tile, const Memory& m, int base) {
-  int end = 0;
-  bool same = true;
-  const Seen first = SeenBy(m.t, m.t.first_position, base);
+// Turns all rows' scores for the tile into weights. `end`: of the keys that any
+// row sees.
+template <typename Page>
+HWY_INLINE void WeighTile(const Memory& m, int base, int end) {
+  const size_t n = (end + kSoftmaxStep - 1) / kSoftmaxStep * kSoftmaxStep;
   ForRows(m.t, base, [&](size_t r, Seen seen) HWY_ATTR {
-    same = same && seen == first;
-    end = std::max(end, seen.end);
-    float* row = m.s + r * kPageSize;
+    float* row = m.s + r * kTileKeys;
     if (seen.end == 0) {
-      std::fill_n(row, kPageSize, 0.0f);
-      return;
+      std::fill_n(row, n, 0.0f);
+    } else {
+      const float factor =
+          SoftmaxRow(row, n, seen, m.t, m.max[r], m.sums + r * hn::Lanes(D()));
+      if (factor != 1.0f) ScaleRow(m.o + r * m.padded, m.padded, factor);
     }
-    const float factor =
-        SoftmaxRow(row, seen, m.t, m.max[r], m.sums + r * hn::Lanes(D()));
-    if (factor != 1.0f) ScaleRow(m.o + r * m.padded, m.padded, factor);
-  });
-  if ((same && first.begin == 0) || tile.ValuesAreFinite(end)) {
-    tile.PrepareValues({0, end});
-    tile.AddValues(0, m.all);
-    return;
-  }
-  ForRows(m.t, base, [&](size_t r, Seen seen) HWY_ATTR {
-    if (seen.end == 0) return;
-    tile.PrepareValues(seen);
-    tile.AddValues(r, 1);
+    Page::PrepareWeights(m, r, n);
   });
 }
 
-template <typename Tile>
+// Adds the weighted values of page `index` of a tile. Rows go together, those
+// that see it in part with weights of 0 for the other keys. But 0 times NaN is
+// NaN: if there is a value that is not finite, rows go one by one, over the
+// keys that they see.
+template <typename Page>
+HWY_INLINE void AddPage(Page& page, const Memory& m, int base, int index) {
+  int end = 0;
+  bool same = true;
+  const Seen first = OfPage(SeenBy(m.t, m.t.first_position, base), index);
+  ForRows(m.t, base, [&](size_t, Seen seen) HWY_ATTR {
+    const Seen here = OfPage(seen, index);
+    same = same && here == first;
+    end = std::max(end, here.end);
+  });
+  if ((same && first.begin == 0) || page.ValuesAreFinite(end)) {
+    page.PrepareValues({0, end});
+    page.AddValues(0, m.all);
+    return;
+  }
+  ForRows(m.t, base, [&](size_t r, Seen seen) HWY_ATTR {
+    const Seen here = OfPage(seen, index);
+    if (here.end == 0) return;
+    page.PrepareValues(here);
+    page.AddValues(r, 1);
+  });
+}
+
+template <typename Page>
 HWY_ATTR void RunTask(const AttentionTask& t, AttentionScratch& scratch) {
   const Memory m(t, scratch);
   std::fill_n(m.o, m.all * m.padded, 0.0f);
@@ -291,16 +325,26 @@ HWY_ATTR void RunTask(const AttentionTask& t, AttentionScratch& scratch) {
            static_cast<int64_t>(row % t.rows) * t.row_stride;
   };
   for (size_t r = 0; r < m.all; ++r) {
-    Tile::PrepareQuery(t.q + offset_of(r), m, r);
+    Page::PrepareQuery(t.q + offset_of(r), m, r);
   }
   const int last_key = (t.causal ? t.first_position + t.rows : t.keys) - 1;
   const int first_key =
       t.window == 0 ? 0 : std::max(0, t.first_position - t.window + 1);
-  for (int i = first_key / kPageSize; i <= last_key / kPageSize; ++i) {
-    const KvPage& page = t.pages[i];
-    Tile tile(m, page, t.kv_head_numerator * page.heads / t.num_heads);
-    tile.Scores();
-    AddTile(tile, m, i * kPageSize);
+  for (int base = first_key / kTileKeys * kTileKeys; base <= last_key;
+       base += kTileKeys) {
+    const int end = std::min(kTileKeys, last_key + 1 - base);
+    const auto for_pages = [&](const auto& use) HWY_ATTR {
+      for (int i = 0; i * kPageSize < end; ++i) {
+        // No row sees the pages before that of the first key.
+        if (base + (i + 1) * kPageSize <= first_key) continue;
+        const KvPage& page = t.pages[base / kPageSize + i];
+        Page here(m, page, t.kv_head_numerator * page.heads / t.num_heads, i);
+        use(here, i);
+      }
+    };
+    for_pages([](Page& page, int) HWY_ATTR { page.Scores(); });
+    WeighTile<Page>(m, base, end);
+    for_pages([&](Page& page, int i) HWY_ATTR { AddPage(page, m, base, i); });
   }
   for (size_t r = 0; r < m.all; ++r) {
     float* to = t.out + offset_of(r);
@@ -317,10 +361,10 @@ HWY_ATTR void RunTask(const AttentionTask& t, AttentionScratch& scratch) {
 }
 
 HWY_ATTR void RunF32(const AttentionTask& t, AttentionScratch& scratch) {
-  RunTask<F32Tile>(t, scratch);
+  RunTask<F32Page>(t, scratch);
 }
 HWY_ATTR void RunBF16(const AttentionTask& t, AttentionScratch& scratch) {
-  RunTask<PairTile>(t, scratch);
+  RunTask<PairPage>(t, scratch);
 }
 
 }  // namespace qk::cpu::HWY_NAMESPACE

@@ -7,6 +7,7 @@
 #define QKSCOPE_ENGINE_CPU_SOFTMAX_INL_H_
 #endif
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -49,51 +50,42 @@ HWY_INLINE V PowerOfTwo(V x) {
                             hn::Mul(p, hn::BitCast(d, exponent)));
 }
 
-// Turns the scores of one row into weights, 0 for keys that it does not see,
-// updates the row's maximum and its sums of weights, and returns the factor
-// that rescales the sums so far.
-HWY_INLINE float SoftmaxRow(float* s, Seen seen, const AttentionTask& t,
-                            float& max, float* sums) {
+constexpr size_t kSoftmaxStep = 32;  // at least a vector
+
+// Turns the scores s (n) of one row into weights, 0 for keys that it does not
+// see, updates the row's maximum and its sums of weights, and returns the
+// factor that rescales the sums so far. n is a multiple of kSoftmaxStep.
+HWY_INLINE float SoftmaxRow(float* s, size_t n, Seen seen,
+                            const AttentionTask& t, float& max, float* sums) {
   constexpr float kLog2E = 1.44269504088896341f;
+  constexpr float kLowest = -std::numeric_limits<float>::infinity();
   const D d;
-  constexpr int kLanes = static_cast<int>(hn::MaxLanes(D()));
-  constexpr int kVectors = kPageSize / kLanes;
-  const V lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
-  const V scale = hn::Set(d, t.scale);
-  V scores[kVectors];
-  V top = hn::Set(d, max);
-#pragma GCC unroll 16
-  for (int i = 0; i < kVectors; ++i) {
-    scores[i] = hn::Mul(hn::LoadU(d, s + i * kLanes), scale);
-  }
-  if (t.softcap > 0) {
-    for (V& score : scores) score = SoftCap(score, t.softcap);
-  }
-  if (!(seen == Seen{0, kPageSize})) {
-    const V first = hn::Set(d, static_cast<float>(seen.begin));
-    const V last = hn::Set(d, static_cast<float>(seen.end));
-    for (int i = 0; i < kVectors; ++i) {
-      const V column = hn::Iota(d, static_cast<float>(i * kLanes));
-      scores[i] =
-          hn::IfThenElse(hn::And(hn::Ge(column, first), hn::Lt(column, last)),
-                         scores[i], lowest);
+  const size_t lanes = hn::Lanes(d);
+  float scale = t.scale;
+  if (t.softcap > 0 || scale <= 0) {
+    for (size_t i = 0; i < n; i += lanes) {
+      const V x = hn::Mul(hn::LoadU(d, s + i), hn::Set(d, scale));
+      hn::StoreU(t.softcap > 0 ? SoftCap(x, t.softcap) : x, d, s + i);
     }
+    scale = 1;
   }
-#pragma GCC unroll 16
-  for (int i = 0; i < kVectors; ++i) top = hn::Max(top, scores[i]);
+  std::fill_n(s, seen.begin, kLowest);
+  std::fill(s + seen.end, s + n, kLowest);
+  V top = hn::Set(d, max);
+  for (size_t i = 0; i < n; i += lanes) top = hn::Max(top, hn::LoadU(d, s + i));
   const float new_max = hn::GetLane(hn::MaxOfLanes(d, top));
   // Without a score yet, all weights are 0.
-  const bool none = new_max == -std::numeric_limits<float>::infinity();
-  const V base = hn::Set(d, none ? 0.0f : -new_max * kLog2E);
+  const bool none = new_max == kLowest;
+  const V power = hn::Set(d, scale * kLog2E);
+  const V base = hn::Set(d, none ? 0.0f : -new_max * (scale * kLog2E));
   V total = hn::Zero(d);
-#pragma GCC unroll 16
-  for (int i = 0; i < kVectors; ++i) {
-    const V weight =
-        PowerOfTwo(hn::MulAdd(scores[i], hn::Set(d, kLog2E), base));
+  for (size_t i = 0; i < n; i += lanes) {
+    const V weight = PowerOfTwo(hn::MulAdd(hn::LoadU(d, s + i), power, base));
     total = hn::Add(total, weight);
-    hn::StoreU(weight, d, s + i * kLanes);
+    hn::StoreU(weight, d, s + i);
   }
-  const float factor = max == new_max ? 1.0f : std::exp(max - new_max);
+  const float factor =
+      max == new_max ? 1.0f : std::exp((max - new_max) * scale);
   max = new_max;
   hn::StoreU(hn::MulAdd(hn::LoadU(d, sums), hn::Set(d, factor), total), d,
              sums);
