@@ -83,10 +83,16 @@ void Attention(const float* q, const AttentionConfig& config, const KvView& kv,
 
 namespace {
 
-float ReadKv(const void* data, int64_t index, ComputeType type) {
-  return type == ComputeType::kF32
-             ? static_cast<const float*>(data)[index]
-             : FromBF16(static_cast<const uint16_t*>(data)[index]);
+// Element i of a key.
+float KeyAt(const KvPage& page, int head, int key, int i, int dim,
+            ComputeType type) {
+  const int64_t begin = static_cast<int64_t>(head) * dim * kPageSize;
+  if (type == ComputeType::kF32) {
+    return static_cast<const float*>(
+        page.k)[begin + KeyPlace<float>(key, i, dim)];
+  }
+  return FromBF16(static_cast<const uint16_t*>(
+      page.k)[begin + KeyPlace<uint16_t>(key, i, dim)]);
 }
 
 // The probabilities (keys) of one row and head.
@@ -102,13 +108,11 @@ void PatternRow(const float* query, int head, int position, int end,
   std::vector<double> scores(end);
   for (int key = begin; key < end; ++key) {
     const KvPage& page = pages[key / kPageSize];
-    const int64_t base =
-        static_cast<int64_t>(head * page.heads / config.num_heads) * dim *
-        kPageSize;
     double score = 0;
     for (int i = 0; i < dim; ++i) {
-      score += double{query[i]} *
-               ReadKv(page.k, base + i * kPageSize + key % kPageSize, type);
+      score +=
+          double{query[i]} * KeyAt(page, head * page.heads / config.num_heads,
+                                   key % kPageSize, i, dim, type);
     }
     scores[key] = score * config.scale;
     if (config.softcap > 0) {

@@ -3,9 +3,11 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 //
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
+#include "engine/base/half.h"
 #include "engine/cpu/attention_task.h"
 #include "engine/cpu/softmax-inl.h"
 #include "engine/cpu/tile-inl.h"
@@ -192,49 +194,65 @@ class PairPage {
            head * m.t.head_dim * kPageSize) {}
 
   void Scores() const {
-    auto* pairs = reinterpret_cast<uint16_t*>(m_.k);
+    const uint16_t* keys = k_;
     const auto dim = static_cast<size_t>(m_.t.head_dim);
-    for (size_t i = 0; i < m_.depth; i += 2) {
-      uint16_t* to = pairs + i * kPageSize;
-      if (i >= dim) {
-        std::fill_n(to, 2 * kPageSize, 0);
-        continue;
+    if (m_.depth != dim) {
+      // The kernel takes more at once: zeros follow.
+      auto* copy = reinterpret_cast<uint16_t*>(m_.k);
+      const size_t whole = dim / 2 * 2;
+      std::copy_n(k_, whole * kPageSize, copy);
+      std::fill(copy + whole * kPageSize, copy + m_.depth * kPageSize, 0);
+      for (size_t key = 0; whole < dim && key < kPageSize; ++key) {
+        copy[whole * kPageSize + 2 * key] = k_[whole * kPageSize + key];
       }
-      const uint16_t* even = k_ + i * kPageSize;
-      InterleaveRows(even, i + 1 < dim ? even + kPageSize : nullptr, kPageSize,
-                     to);
+      keys = copy;
     }
-    Multiply(m_.q, m_.depth, m_.all, pairs, kPageSize, m_.depth / 2, Into::kSet,
+    Multiply(m_.q, m_.depth, m_.all, keys, kPageSize, m_.depth / 2, Into::kSet,
              m_.s + first_, kTileKeys);
   }
   bool ValuesAreFinite(int keys) const {
-    return AllFinite(v_, static_cast<size_t>(keys) * m_.t.head_dim);
+    const int dim = m_.t.head_dim;
+    bool finite = AllFinite(v_, static_cast<size_t>(keys / 2 * 2) * dim);
+    for (int i = 0; keys % 2 != 0 && i < dim; ++i) {
+      finite =
+          finite &&
+          std::isfinite(FromBF16(v_[ValuePlace<uint16_t>(keys - 1, i, dim)]));
+    }
+    return finite;
   }
+  // Takes the values of these keys. Those of whole steps of the kernel are read
+  // where they are, the others copied, with zeros for keys that are not seen.
   void PrepareValues(Seen keys) {
+    const int dim = m_.t.head_dim;
     const int step = 2 * static_cast<int>(kernel_.pair_step);
-    keys_ = (keys.end + step - 1) / step * step;
-    const auto dim = static_cast<size_t>(m_.t.head_dim);
-    for (int j = 0; j < keys_; j += 2) {
-      uint16_t* to = reinterpret_cast<uint16_t*>(m_.v) + j * m_.padded;
-      const uint16_t* even = v_ + j * dim;
-      const auto seen = [&](int key) {
-        return key >= keys.begin && key < keys.end;
-      };
-      if (seen(j)) {
-        InterleaveRows(even, seen(j + 1) ? even + dim : nullptr, dim, to);
+    const bool in_place =
+        keys.begin == 0 && m_.padded == static_cast<size_t>(dim);
+    whole_ = in_place ? keys.end / step * step : 0;
+    copied_ = (keys.end - whole_ + step - 1) / step * step;
+    const auto seen = [&](int key) {
+      return key >= keys.begin && key < keys.end;
+    };
+    for (int j = 0; j < copied_; j += 2) {
+      const int key = whole_ + j;
+      const uint16_t* pair = v_ + key * dim;
+      auto* to = reinterpret_cast<uint16_t*>(m_.v) + j * m_.padded;
+      if (seen(key) && seen(key + 1)) {
+        std::copy_n(pair, 2 * dim, to);
         continue;
       }
-      std::fill_n(to, 2 * dim, 0);
-      for (size_t i = 0; seen(j + 1) && i < dim; ++i) {
-        to[2 * i + 1] = even[dim + i];
-      }
+      for (int i = 0; i < 2 * dim; ++i) to[i] = seen(key + i % 2) ? pair[i] : 0;
     }
   }
   void AddValues(size_t row, size_t rows) const {
-    Multiply(m_.weights + (row * kTileKeys + first_) * kernel_.a_bytes,
-             kTileKeys, rows, reinterpret_cast<const uint16_t*>(m_.v),
-             m_.padded, keys_ / 2, Into::kContinue, m_.o + row * m_.padded,
-             m_.padded);
+    const auto add = [&](int first, int keys, const uint16_t* values) {
+      if (keys == 0) return;
+      Multiply(
+          m_.weights + (row * kTileKeys + first_ + first) * kernel_.a_bytes,
+          kTileKeys, rows, values, m_.padded, keys / 2, Into::kContinue,
+          m_.o + row * m_.padded, m_.padded);
+    };
+    add(0, whole_, v_);
+    add(whole_, copied_, reinterpret_cast<const uint16_t*>(m_.v));
   }
 
  private:
@@ -260,9 +278,11 @@ class PairPage {
   const Memory& m_;
   const PairKernel& kernel_;
   const int first_;    // the page's first key in the tile
-  const uint16_t* k_;  // (head_dim, kPageSize)
-  const uint16_t* v_;  // (kPageSize, head_dim)
-  int keys_ = 0;       // of the prepared values
+  const uint16_t* k_;  // of KvPage, for the head
+  const uint16_t* v_;
+  // Of the prepared values: keys in their place, and those in m_.v.
+  int whole_ = 0;
+  int copied_ = 0;
 };
 
 // Turns all rows' scores for the tile into weights. `end`: of the keys that any

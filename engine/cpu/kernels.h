@@ -57,12 +57,27 @@ void ForItems(absl::Span<const Job> jobs, ThreadPool& pool, int64_t most,
 }
 
 // One layer's keys and values at kPageSize positions, in the compute type. k is
-// transposed, so that scores of neighbouring keys lie side by side.
+// transposed, so that scores of neighbouring keys lie side by side. In bf16 the
+// values lie in pairs, as pair_product.h has them.
 struct KvPage {
-  void* k = nullptr;  // (heads, head_dim, kPageSize)
-  void* v = nullptr;  // (heads, kPageSize, head_dim)
+  // (heads, head_dim, kPageSize), or (heads, head_dim / 2, kPageSize, 2), with
+  // the last one of an odd head_dim behind them.
+  void* k = nullptr;
+  // (heads, kPageSize, head_dim), or (heads, kPageSize / 2, head_dim, 2).
+  void* v = nullptr;
   int heads = 0;
 };
+// Where a head's k and v have an element, `i` of head_dim.
+template <typename T>
+int64_t KeyPlace(int key, int i, int head_dim) {
+  if (sizeof(T) == 4 || i == head_dim / 2 * 2) return i * kPageSize + key;
+  return (i / 2 * kPageSize + key) * 2 + i % 2;
+}
+template <typename T>
+int64_t ValuePlace(int key, int i, int head_dim) {
+  if (sizeof(T) == 4) return key * head_dim + i;
+  return (key / 2 * head_dim + i) * 2 + key % 2;
+}
 
 class CpuRowTable final : public RowTable {
  public:

@@ -27,28 +27,33 @@ void Append(const float* k, const float* v, int rows, int first_position,
     for (int h = 0; h < page.heads; ++h) {
       const int64_t source = (int64_t{row} * page.heads + h) * dim;
       const int64_t target = static_cast<int64_t>(h) * dim * kPageSize;
-      T* to_k = static_cast<T*>(page.k) + target + slot;
-      T* to_v = static_cast<T*>(page.v) + target + slot * dim;
+      T* to_k = static_cast<T*>(page.k) + target;
+      T* to_v = static_cast<T*>(page.v) + target;
       for (int i = 0; i < dim; ++i) {
-        to_k[i * kPageSize] = Store<T>(k[source + i]);
-        to_v[i] = Store<T>(v[source + i]);
+        to_k[KeyPlace<T>(slot, i, dim)] = Store<T>(k[source + i]);
+        to_v[ValuePlace<T>(slot, i, dim)] = Store<T>(v[source + i]);
       }
     }
   }
 }
 
+// Copies the first positions of a page.
 template <typename T>
 void CopyPage(const KvPage& from, const KvPage& to, int positions, int dim) {
   const int group = to.heads / from.heads;
   for (int h = 0; h < to.heads; ++h) {
     const int64_t source = static_cast<int64_t>(h / group) * dim * kPageSize;
     const int64_t target = static_cast<int64_t>(h) * dim * kPageSize;
+    const auto copy = [&](const void* from_data, void* to_data, int64_t place) {
+      static_cast<T*>(to_data)[target + place] =
+          static_cast<const T*>(from_data)[source + place];
+    };
     for (int i = 0; i < dim; ++i) {
-      std::copy_n(static_cast<const T*>(from.k) + source + i * kPageSize,
-                  positions, static_cast<T*>(to.k) + target + i * kPageSize);
+      for (int key = 0; key < positions; ++key) {
+        copy(from.k, to.k, KeyPlace<T>(key, i, dim));
+        copy(from.v, to.v, ValuePlace<T>(key, i, dim));
+      }
     }
-    std::copy_n(static_cast<const T*>(from.v) + source, positions * dim,
-                static_cast<T*>(to.v) + target);
   }
 }
 
