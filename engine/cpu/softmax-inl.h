@@ -61,11 +61,11 @@ HWY_INLINE float SoftmaxRow(float* s, size_t n, Seen seen,
   constexpr float kLowest = -std::numeric_limits<float>::infinity();
   const D d;
   const size_t lanes = hn::Lanes(d);
-  float scale = t.scale;
-  if (t.softcap > 0 || scale <= 0) {
+  float scale = t.scale;  // positive, so that it may follow the maximum
+  if (t.softcap > 0) {
     for (size_t i = 0; i < n; i += lanes) {
       const V x = hn::Mul(hn::LoadU(d, s + i), hn::Set(d, scale));
-      hn::StoreU(t.softcap > 0 ? SoftCap(x, t.softcap) : x, d, s + i);
+      hn::StoreU(SoftCap(x, t.softcap), d, s + i);
     }
     scale = 1;
   }

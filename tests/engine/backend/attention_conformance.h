@@ -82,6 +82,7 @@ inline std::vector<AttentionCase> AttentionCases() {
       {"gqa2_dim16", 4, 2, 16, all, mix},
       {"gqa3_dim64", 9, 3, 64, all, mix},
       {"gqa8_dim24", 8, 1, 24, all, mix},
+      {"gqa2_dim7", 4, 2, 7, all, mix},
       {"gqa2_dim80", 2, 1, 80, all, {{0, 25}, {100, 2}}},
       {"gqa3_dim128", 3, 1, 128, all, {{5, 60}, {191, 2}}},
       {"long", 3, 1, 64, all, {{300, 50}, {500, 1}}},
