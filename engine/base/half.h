@@ -9,12 +9,12 @@
 namespace qk {
 
 inline uint16_t RoundToBF16(float x) {
-  uint32_t bits = std::bit_cast<uint32_t>(x);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) {
-    return static_cast<uint16_t>((bits >> 16) | 0x40u);
-  }
-  bits += 0x7fffu + ((bits >> 16) & 1u);
-  return static_cast<uint16_t>(bits >> 16);
+  // Both, without a branch, so that compilers make loops of it with vectors.
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  const uint32_t nan = bits | 0x400000u;
+  const uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+  const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
+  return static_cast<uint16_t>((is_nan ? nan : rounded) >> 16);
 }
 
 inline float FromBF16(uint16_t bits) {

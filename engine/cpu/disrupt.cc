@@ -29,7 +29,7 @@ class Ranker {
     switch (rule.select) {
       case Rule::Select::kTopK:
       case Rule::Select::kBottomK:
-        Sort(squares, rule.select == Rule::Select::kTopK);
+        Sort(squares, rule.k, rule.select == Rule::Select::kTopK);
         for (int i = 0; i < rule.k; ++i) mask[order_[i]] = 1;
         break;
       case Rule::Select::kRandomK:
@@ -51,21 +51,23 @@ class Ranker {
   }
 
  private:
-  void Sort(const double* squares, bool largest_first) {
+  // Puts the first n of the ranking into order_.
+  void Sort(const double* squares, int n, bool largest_first) {
     std::iota(order_.begin(), order_.end(), 0);
-    std::stable_sort(order_.begin(), order_.end(), [&](int a, int b) {
-      const bool finite_a = std::isfinite(squares[a]);
-      const bool finite_b = std::isfinite(squares[b]);
-      if (finite_a != finite_b) return finite_a;
-      if (!finite_a) return false;
-      return largest_first ? squares[a] > squares[b] : squares[a] < squares[b];
-    });
+    std::partial_sort(order_.begin(), order_.begin() + n, order_.end(),
+                      [&](int a, int b) {
+                        const bool finite_a = std::isfinite(squares[a]);
+                        const bool finite_b = std::isfinite(squares[b]);
+                        if (finite_a != finite_b) return finite_a;
+                        if (!finite_a || squares[a] == squares[b]) return a < b;
+                        return (squares[a] > squares[b]) == largest_first;
+                      });
   }
 
   void ChooseRandom(const TensorRule& rule, int step, int number,
                     const double* squares, uint8_t* mask) {
     const int dims = static_cast<int>(order_.size());
-    Sort(squares, true);
+    Sort(squares, rule.exclude_top, true);
     std::fill(allowed_.begin(), allowed_.end(), 1);
     for (int i = 0; i < rule.exclude_top; ++i) allowed_[order_[i]] = 0;
     int n = 0;

@@ -6,12 +6,30 @@
 namespace qk::cpu {
 namespace {
 
-template <typename T>
-T Store(float x) {
-  if constexpr (sizeof(T) == 2) {
-    return RoundToBF16(x);
-  } else {
-    return x;
+// One head's key and value go to a slot of a page's head.
+void StoreHead(const float* k, const float* v, int slot, int dim, float* to_k,
+               float* to_v) {
+  for (int i = 0; i < dim; ++i) to_k[KeyPlace<float>(slot, i, dim)] = k[i];
+  std::copy_n(v, dim, to_v + ValuePlace<float>(slot, 0, dim));
+}
+void StoreHead(const float* k, const float* v, int slot, int dim,
+               uint16_t* to_k, uint16_t* to_v) {
+  constexpr int kStep = 64;
+  uint16_t rounded[kStep];
+  for (int begin = 0; begin < dim; begin += kStep) {
+    const int n = std::min(kStep, dim - begin);
+    for (int i = 0; i < n; ++i) rounded[i] = RoundToBF16(k[begin + i]);
+    for (int i = 0; i + 1 < n; i += 2) {
+      uint16_t* pair = to_k + KeyPlace<uint16_t>(slot, begin + i, dim);
+      pair[0] = rounded[i];
+      pair[1] = rounded[i + 1];
+    }
+    if (n % 2 != 0) {
+      to_k[KeyPlace<uint16_t>(slot, begin + n - 1, dim)] = rounded[n - 1];
+    }
+    for (int i = 0; i < n; ++i) rounded[i] = RoundToBF16(v[begin + i]);
+    uint16_t* values = to_v + ValuePlace<uint16_t>(slot, begin, dim);
+    for (int i = 0; i < n; ++i) values[2 * i] = rounded[i];
   }
 }
 
@@ -27,12 +45,9 @@ void Append(const float* k, const float* v, int rows, int first_position,
     for (int h = 0; h < page.heads; ++h) {
       const int64_t source = (int64_t{row} * page.heads + h) * dim;
       const int64_t target = static_cast<int64_t>(h) * dim * kPageSize;
-      T* to_k = static_cast<T*>(page.k) + target;
-      T* to_v = static_cast<T*>(page.v) + target;
-      for (int i = 0; i < dim; ++i) {
-        to_k[KeyPlace<T>(slot, i, dim)] = Store<T>(k[source + i]);
-        to_v[ValuePlace<T>(slot, i, dim)] = Store<T>(v[source + i]);
-      }
+      StoreHead(k + source, v + source, slot, dim,
+                static_cast<T*>(page.k) + target,
+                static_cast<T*>(page.v) + target);
     }
   }
 }

@@ -92,6 +92,20 @@ HWY_ATTR double WeightedDifference(const float* weights, const float* base,
   return sum;
 }
 
+// sum: of exp(base[i] - max) over n ids; weighted: of these terms times
+// ((base[i] - arm[i]) - shift).
+HWY_ATTR void KlSums(const float* base, const float* arm, int n, float max,
+                     double shift, double* sum, double* weighted) {
+  HWY_ALIGN float weights[kLogitsChunk];
+  *sum = *weighted = 0;
+  for (int begin = 0; begin < n; begin += kLogitsChunk) {
+    const int count = std::min(n - begin, kLogitsChunk);
+    *sum += SumExp(base + begin, count, max, weights);
+    *weighted +=
+        WeightedDifference(weights, base + begin, arm + begin, count, shift);
+  }
+}
+
 }  // namespace qk::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -99,7 +113,7 @@ HWY_AFTER_NAMESPACE();
 namespace qk::cpu {
 HWY_EXPORT(SumExp);
 HWY_EXPORT(MaxOf);
-HWY_EXPORT(WeightedDifference);
+HWY_EXPORT(KlSums);
 
 void ReduceLogits(const float* logits, int vocab,
                   absl::Span<const int32_t> targets, LogitsRow* out,
@@ -167,13 +181,11 @@ void KlDivergence(const float* base, const float* arm, int vocab, int rows,
       kl[r] = std::numeric_limits<float>::quiet_NaN();
       return;
     }
-    std::vector<float> weights(vocab);
     const float max = b[base_rows[r].top1];
-    const double sum =
-        HWY_DYNAMIC_DISPATCH(SumExp)(b, vocab, max, weights.data());
-    const double value = HWY_DYNAMIC_DISPATCH(WeightedDifference)(
-                             weights.data(), b, a, vocab, lse_base - lse_arm) /
-                         sum;
+    double sum, weighted;
+    HWY_DYNAMIC_DISPATCH(KlSums)
+    (b, a, vocab, max, lse_base - lse_arm, &sum, &weighted);
+    const double value = weighted / sum;
     kl[r] =
         value < 0 ? 0.0f : static_cast<float>(value);  // rounding; NaN stays
   });

@@ -42,8 +42,7 @@ HWY_INLINE void PairTile(const float* HWY_RESTRICT a, const uint16_t* b,
   const size_t lanes = hn::Lanes(d);
   V acc[kRows][kVectors];
   BeginSums<kRows, kVectors>(sums, acc);
-  const float* rows[(kRows + 2) / 3];
-  FirstOfThree<kRows>(a, p.a_stride, rows);
+  TileRows<kRows> rows(a, p.a_stride);
   for (size_t i = 0; i < p.pairs; ++i) {
 #pragma GCC unroll 2
     for (int which = 0; which < 2; ++which) {
@@ -56,7 +55,7 @@ HWY_INLINE void PairTile(const float* HWY_RESTRICT a, const uint16_t* b,
       }
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
-        const V x = hn::Set(d, rows[r / 3][(r % 3) * p.a_stride + which]);
+        const V x = hn::Set(d, rows.At(r, 2 * i, which));
 #pragma GCC unroll 16
         for (int v = 0; v < kVectors; ++v) {
           acc[r][v] = hn::MulAdd(x, weights[v], acc[r][v]);
@@ -67,8 +66,7 @@ HWY_INLINE void PairTile(const float* HWY_RESTRICT a, const uint16_t* b,
     for (int panel = 0; panel < kPanels; ++panel) {
       PrefetchBehind(b + panel * p.panel_stride, 8 * lanes);
     }
-#pragma GCC unroll 16
-    for (const float*& row : rows) row += 2;
+    rows.Advance(2);
     b += p.b_stride;
   }
   EndSums<kRows, kVectors>(sums, acc);

@@ -36,14 +36,32 @@ HWY_INLINE void PrefetchBehind(const void* p, size_t bytes) {
   }
 }
 
-// Every third row of a tile. A loop over k that has a register for each of 12
-// rows runs out of them.
+// The rows of a tile, read along k. A loop that keeps a pointer to each of 12
+// rows has too few registers; then each third row has one, which moves on.
 template <int kRows>
-HWY_INLINE void FirstOfThree(const float* a, size_t a_stride,
-                             const float* (&rows)[(kRows + 2) / 3]) {
+class TileRows {
+ public:
+  HWY_INLINE TileRows(const float* a, size_t stride) : stride_(stride) {
 #pragma GCC unroll 16
-  for (int r = 0; r < kRows; r += 3) rows[r / 3] = a + r * a_stride;
-}
+    for (int r = 0; r < kRows; r += kStep) first_[r / kStep] = a + r * stride;
+  }
+  // The value at k + ahead, after steps to k.
+  HWY_INLINE float At(int row, size_t k, size_t ahead = 0) const {
+    return kMoves ? first_[row / kStep][(row % kStep) * stride_ + ahead]
+                  : first_[row][k + ahead];
+  }
+  HWY_INLINE void Advance(size_t n) {
+    if (!kMoves) return;
+#pragma GCC unroll 16
+    for (const float*& row : first_) row += n;
+  }
+
+ private:
+  static constexpr bool kMoves = kRows > 6;
+  static constexpr int kStep = kMoves ? 3 : 1;
+  const float* first_[(kRows + kStep - 1) / kStep];
+  const size_t stride_;
+};
 
 // Where a tile's sums go: c and its stride, bias like a row of c, or null.
 struct Sums {
@@ -116,8 +134,7 @@ HWY_INLINE void Tile(const float* HWY_RESTRICT a, size_t a_stride,
   const size_t lanes = hn::Lanes(d);
   V acc[kRows][kVectors];
   BeginSums<kRows, kVectors>(sums, acc);
-  const float* rows[(kRows + 2) / 3];
-  FirstOfThree<kRows>(a, a_stride, rows);
+  TileRows<kRows> rows(a, a_stride);
   for (size_t i = 0; i < k; ++i) {
     V weights[kVectors];
 #pragma GCC unroll 16
@@ -131,14 +148,13 @@ HWY_INLINE void Tile(const float* HWY_RESTRICT a, size_t a_stride,
     b += b_stride;
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
-      const V x = hn::Set(d, rows[r / 3][(r % 3) * a_stride]);
+      const V x = hn::Set(d, rows.At(r, i));
 #pragma GCC unroll 16
       for (int v = 0; v < kVectors; ++v) {
         acc[r][v] = hn::MulAdd(x, weights[v], acc[r][v]);
       }
     }
-#pragma GCC unroll 16
-    for (const float*& row : rows) ++row;
+    rows.Advance(1);
   }
   EndSums<kRows, kVectors>(sums, acc);
 }
