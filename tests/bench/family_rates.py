@@ -169,7 +169,9 @@ def measure(arguments: argparse.Namespace, family, kind: str) -> None:
         [str(arguments.bin / "onednn_limit"), kind, str(tokens),
          f"layers={LAYERS}", "attention=0", f"shapes={shapes}"],
         arguments.threads)[0]
-    gflop = 2e-9 * LAYERS * tokens * sum(n * k for n, k in gemms)
+    # The last layer's rows end after attention, all but the one with logits.
+    sizes = [n * k for n, k in gemms]
+    gflop = 2e-9 * tokens * ((LAYERS - 1) * sum(sizes) + sum(sizes[:3]))
     rate = gflop / passed["capture_on_s"]
     print(f"{config['model_type']:<10} {kind}  pass {rate:6.1f} GFLOP/s  "
           f"oneDNN {limit['gflop_per_s']:6.1f}  "
