@@ -125,10 +125,13 @@ HWY_INLINE void EndSums(const Sums& sums, V (&acc)[kRows][kVectors]) {
 // multiply-adds over k in ascending order, so its bits depend neither on kRows
 // nor on kPanels. With few rows, one panel has too few chains to hide the
 // latency of a multiply-add, so kPanels is more than 1.
+// Not inlined, so that no caller's values take registers from the loop
+// (tests/engine/cpu/tile_loops.py).
 template <int kRows, int kPanels>
-HWY_INLINE void Tile(const float* HWY_RESTRICT a, size_t a_stride,
-                     const float* HWY_RESTRICT b, size_t b_stride,
-                     size_t panel_stride, size_t k, const Sums& sums) {
+HWY_NOINLINE HWY_ATTR void Tile(const float* HWY_RESTRICT a, size_t a_stride,
+                                const float* HWY_RESTRICT b, size_t b_stride,
+                                size_t panel_stride, size_t k,
+                                const Sums& sums) {
   constexpr int kVectors = 2 * kPanels;
   const D d;
   const size_t lanes = hn::Lanes(d);

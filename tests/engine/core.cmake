@@ -16,6 +16,16 @@ if(TARGET qk_cuda)
   target_compile_definitions(create_backend_test PRIVATE QK_HAS_CUDA)
 endif()
 qk_test(pair_product_test OPTIMIZED SOURCES cpu/pair_product_test.cc LIBS qk_test_core)
+if(CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64" AND
+   CMAKE_BUILD_TYPE STREQUAL "Release")
+  # Other builds do not allot registers as carefully.
+  add_test(NAME cpu_tile_loops COMMAND python3 -B
+    ${CMAKE_CURRENT_SOURCE_DIR}/cpu/tile_loops.py
+    "$<FILTER:$<TARGET_OBJECTS:qk_cpu>,INCLUDE,panels|pair_product|attention_task>"
+    COMMAND_EXPAND_LISTS)
+  set_tests_properties(cpu_tile_loops PROPERTIES TIMEOUT 600)
+  qk_label_test(cpu_tile_loops engine)
+endif()
 qk_test(step_clock_test SOURCES step_clock_test.cc LIBS qk_test_core)
 add_library(qk_random_model STATIC random_model.cc)
 target_link_libraries(qk_random_model PUBLIC qk_core PRIVATE qk_flags)
