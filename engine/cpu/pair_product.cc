@@ -35,9 +35,8 @@ HWY_INLINE V First(const uint16_t* pairs) {
 
 // A tile like that of tile-inl.h, whose b lies in pairs.
 template <int kRows, int kPanels>
-HWY_NOINLINE HWY_ATTR void PairTile(const float* HWY_RESTRICT a,
-                                    const uint16_t* b, const PairProduct& p,
-                                    const Sums& sums) {
+QK_TILE void PairTile(const float* HWY_RESTRICT a, const uint16_t* b,
+                      const PairProduct& p, const Sums& sums) {
   constexpr int kVectors = 2 * kPanels;
   const D d;
   const size_t lanes = hn::Lanes(d);

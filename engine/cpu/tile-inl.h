@@ -120,18 +120,24 @@ HWY_INLINE void EndSums(const Sums& sums, V (&acc)[kRows][kVectors]) {
   for_all([&](V sum, float* c, size_t) HWY_ATTR { hn::StoreU(sum, d, c); });
 }
 
+// With tiles of 12 rows, a caller's values must not take registers from the
+// loop (tests/engine/cpu/tile_loops.py). With 6 a call costs more than that.
+#undef QK_TILE
+#if HWY_TARGET <= HWY_AVX3
+#define QK_TILE HWY_NOINLINE HWY_ATTR
+#else
+#define QK_TILE HWY_INLINE
+#endif
+
 // The sums of a (kRows, k) x b, for kPanels panels b (k, width) that lie
-// `panel_stride` apart. Each element is one chain of
-// multiply-adds over k in ascending order, so its bits depend neither on kRows
-// nor on kPanels. With few rows, one panel has too few chains to hide the
-// latency of a multiply-add, so kPanels is more than 1.
-// Not inlined, so that no caller's values take registers from the loop
-// (tests/engine/cpu/tile_loops.py).
+// `panel_stride` apart. Each element is one chain of multiply-adds over k in
+// ascending order, so its bits depend neither on kRows nor on kPanels. With few
+// rows, one panel has too few chains to hide the latency of a multiply-add, so
+// kPanels is more than 1.
 template <int kRows, int kPanels>
-HWY_NOINLINE HWY_ATTR void Tile(const float* HWY_RESTRICT a, size_t a_stride,
-                                const float* HWY_RESTRICT b, size_t b_stride,
-                                size_t panel_stride, size_t k,
-                                const Sums& sums) {
+QK_TILE void Tile(const float* HWY_RESTRICT a, size_t a_stride,
+                  const float* HWY_RESTRICT b, size_t b_stride,
+                  size_t panel_stride, size_t k, const Sums& sums) {
   constexpr int kVectors = 2 * kPanels;
   const D d;
   const size_t lanes = hn::Lanes(d);
