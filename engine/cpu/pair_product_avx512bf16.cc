@@ -33,13 +33,9 @@ QK_INLINE_AVX512BF16 void Tile(const PairProduct& p, size_t row, size_t panel) {
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) {
-      const float* from = c + r * p.c_stride + v * 16;
-      if (p.into == Into::kContinue) {
-        sums[r][v] = _mm512_loadu_ps(from);
-      } else {
-        sums[r][v] = _mm512_setzero_ps();
-        _mm_prefetch(reinterpret_cast<const char*>(from), _MM_HINT_T0);
-      }
+      sums[r][v] = p.into == Into::kContinue
+                       ? _mm512_loadu_ps(c + r * p.c_stride + v * 16)
+                       : _mm512_setzero_ps();
     }
   }
   // One register for each three rows: with one for each row there are too few.

@@ -83,13 +83,9 @@ HWY_INLINE void BeginSums(const Sums& sums, V (&acc)[kRows][kVectors]) {
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) {
-      const float* c = sums.c + r * sums.stride + v * lanes;
-      if (sums.into == Into::kContinue) {
-        acc[r][v] = hn::LoadU(d, c);
-      } else {
-        acc[r][v] = hn::Zero(d);
-        hwy::Prefetch(c);
-      }
+      acc[r][v] = sums.into == Into::kContinue
+                      ? hn::LoadU(d, sums.c + r * sums.stride + v * lanes)
+                      : hn::Zero(d);
     }
   }
 }
