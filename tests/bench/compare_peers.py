@@ -112,9 +112,16 @@ def prefill(kind: str, args: argparse.Namespace,
     for tokens in LENGTHS:
         seconds = {name: [] for name in ("own", "limit", *ways)}
         for number in range(args.rounds + 1):  # the first is a warm-up
-            asked = {"own": own.ask(str(tokens))["seconds"]}
-            for way, (peer, command) in ways.items():
-                asked[way] = peers[peer].ask(f"{command} {tokens}")
+            asked = {}
+            # Each round begins with another one.
+            order = ["own", *ways]
+            first = number % len(order)
+            for name in order[first:] + order[:first]:
+                if name == "own":
+                    asked[name] = own.ask(str(tokens))["seconds"]
+                else:
+                    peer, command = ways[name]
+                    asked[name] = peers[peer].ask(f"{command} {tokens}")
             limit = run_lines([str(args.bin / "onednn_limit"), kind,
                                str(tokens)], args.threads)[0]
             if "limit_s" in limit:
