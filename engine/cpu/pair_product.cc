@@ -42,7 +42,7 @@ QK_TILE void PairTile(const float* HWY_RESTRICT a, const uint16_t* b,
   const size_t lanes = hn::Lanes(d);
   V acc[kRows][kVectors];
   BeginSums<kRows, kVectors>(sums, acc);
-  TileRows<kRows> rows(a, p.a_stride);
+  TileInput<kRows> rows(a, p.a_stride);
   for (size_t i = 0; i < p.pairs; ++i) {
 #pragma GCC unroll 2
     for (int which = 0; which < 2; ++which) {

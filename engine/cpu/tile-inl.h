@@ -39,9 +39,9 @@ HWY_INLINE void PrefetchBehind(const void* p, size_t bytes) {
 // The rows of a tile, read along k. A loop that keeps a pointer to each of 12
 // rows has too few registers; then each third row has one, which moves on.
 template <int kRows>
-class TileRows {
+class TileInput {
  public:
-  HWY_INLINE TileRows(const float* a, size_t stride) : stride_(stride) {
+  HWY_INLINE TileInput(const float* a, size_t stride) : stride_(stride) {
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; r += kStep) first_[r / kStep] = a + r * stride;
   }
@@ -139,7 +139,7 @@ QK_TILE void Tile(const float* HWY_RESTRICT a, size_t a_stride,
   const size_t lanes = hn::Lanes(d);
   V acc[kRows][kVectors];
   BeginSums<kRows, kVectors>(sums, acc);
-  TileRows<kRows> rows(a, a_stride);
+  TileInput<kRows> rows(a, a_stride);
   for (size_t i = 0; i < k; ++i) {
     V weights[kVectors];
 #pragma GCC unroll 16
