@@ -380,11 +380,9 @@ HWY_ATTR void RunTask(const AttentionTask& t, AttentionScratch& scratch) {
   }
 }
 
-HWY_ATTR void RunF32(const AttentionTask& t, AttentionScratch& scratch) {
-  RunTask<F32Page>(t, scratch);
-}
-HWY_ATTR void RunBF16(const AttentionTask& t, AttentionScratch& scratch) {
-  RunTask<PairPage>(t, scratch);
+HWY_ATTR void Run(const AttentionTask& t, AttentionScratch& scratch) {
+  t.pairs == nullptr ? RunTask<F32Page>(t, scratch)
+                     : RunTask<PairPage>(t, scratch);
 }
 
 }  // namespace qk::cpu::HWY_NAMESPACE
@@ -392,15 +390,10 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace qk::cpu {
-HWY_EXPORT(RunF32);
-HWY_EXPORT(RunBF16);
+HWY_EXPORT(Run);
 
 void RunAttentionTask(const AttentionTask& task, AttentionScratch& scratch) {
-  if (task.pairs == nullptr) {
-    HWY_DYNAMIC_DISPATCH(RunF32)(task, scratch);
-  } else {
-    HWY_DYNAMIC_DISPATCH(RunBF16)(task, scratch);
-  }
+  HWY_DYNAMIC_DISPATCH(Run)(task, scratch);
 }
 
 }  // namespace qk::cpu

@@ -204,12 +204,13 @@ grpc::ServerUnaryReactor* AnalysisService::Cancel(Context* context,
         const bool may =
             running != nullptr && (running->info().user->alias == user.alias ||
                                    user.role == UserRole::kOperator);
+        ResultStore* store = core_->results.store;
         if (may) {
+          // The scheduler lets go of a request after its last event is kept.
+          response->set_was_running(!HasFinished(store, id));
           running->Cancel(
               absl::CancelledError(absl::StrCat("cancelled by ", user.alias)));
-          response->set_was_running(true);
         }
-        ResultStore* store = core_->results.store;
         const bool kept =
             store != nullptr && store
                                     ->Find(id, user.role == UserRole::kOperator
