@@ -9,7 +9,7 @@
 namespace qk {
 
 inline uint16_t RoundToBF16(float x) {
-  // Both, without a branch, so that compilers make loops of it with vectors.
+  // Without a branch, so that compilers turn loops over it into vectors.
   const uint32_t bits = std::bit_cast<uint32_t>(x);
   const uint32_t nan = bits | 0x400000u;
   const uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);

@@ -108,11 +108,11 @@ void PatternRow(const float* query, int head, int position, int end,
   std::vector<double> scores(end);
   for (int key = begin; key < end; ++key) {
     const KvPage& page = pages[key / kPageSize];
+    const int kv_head = head * page.heads / config.num_heads;
     double score = 0;
     for (int i = 0; i < dim; ++i) {
-      score +=
-          double{query[i]} * KeyAt(page, head * page.heads / config.num_heads,
-                                   key % kPageSize, i, dim, type);
+      score += double{query[i]} *
+               KeyAt(page, kv_head, key % kPageSize, i, dim, type);
     }
     scores[key] = score * config.scale;
     if (config.softcap > 0) {

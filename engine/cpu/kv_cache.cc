@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <utility>
 
 #include "engine/base/half.h"
 #include "engine/cpu/kernels.h"
@@ -52,22 +53,16 @@ void Append(const float* k, const float* v, int rows, int first_position,
   }
 }
 
-// Copies the first positions of a page.
+// Copies whole heads; what lies behind the positions in use is not read.
 template <typename T>
-void CopyPage(const KvPage& from, const KvPage& to, int positions, int dim) {
+void CopyPage(const KvPage& from, const KvPage& to, int dim) {
   const int group = to.heads / from.heads;
+  const int64_t size = int64_t{dim} * kPageSize;
   for (int h = 0; h < to.heads; ++h) {
-    const int64_t source = static_cast<int64_t>(h / group) * dim * kPageSize;
-    const int64_t target = static_cast<int64_t>(h) * dim * kPageSize;
-    const auto copy = [&](const void* from_data, void* to_data, int64_t place) {
-      static_cast<T*>(to_data)[target + place] =
-          static_cast<const T*>(from_data)[source + place];
-    };
-    for (int i = 0; i < dim; ++i) {
-      for (int key = 0; key < positions; ++key) {
-        copy(from.k, to.k, KeyPlace<T>(key, i, dim));
-        copy(from.v, to.v, ValuePlace<T>(key, i, dim));
-      }
+    for (const auto& [source, target] :
+         {std::pair{from.k, to.k}, std::pair{from.v, to.v}}) {
+      std::copy_n(static_cast<const T*>(source) + h / group * size, size,
+                  static_cast<T*>(target) + h * size);
     }
   }
 }
@@ -100,8 +95,7 @@ void AppendAll(absl::Span<const PageRows> all, int dim, const KvPart& part,
     if (const FreshPages* fresh = rows.fresh; fresh != nullptr) {
       to = PageAt(static_cast<uint8_t*>(fresh->base) + i * fresh->stride,
                   fresh->part);
-      const int earlier = s.first_position - position;
-      if (earlier > 0) CopyPage<T>(cached, to, earlier, dim);
+      if (s.first_position > position) CopyPage<T>(cached, to, dim);
     }
     Append<T>(rows.k, rows.v, s.rows, s.first_position, position, dim, to);
   });

@@ -195,23 +195,6 @@ HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> RoundBits(V x) {
                         hn::Or(bits, hn::Set(u, 0x400000u)), up);
 }
 
-// pairs (n, 2) = two rows of n bf16 values, side by side. odd may be null:
-// zeros.
-HWY_INLINE void InterleaveRows(const uint16_t* even, const uint16_t* odd,
-                               size_t n, uint16_t* pairs) {
-  const hn::ScalableTag<uint16_t> d;
-  const size_t lanes = hn::Lanes(d);
-  size_t i = 0;
-  for (; i + lanes <= n; i += lanes) {
-    const auto second = odd == nullptr ? hn::Zero(d) : hn::LoadU(d, odd + i);
-    hn::StoreInterleaved2(hn::LoadU(d, even + i), second, d, pairs + 2 * i);
-  }
-  for (; i < n; ++i) {
-    pairs[2 * i] = even[i];
-    pairs[2 * i + 1] = odd == nullptr ? 0 : odd[i];
-  }
-}
-
 }  // namespace qk::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

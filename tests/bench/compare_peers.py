@@ -109,13 +109,12 @@ def prefill(kind: str, args: argparse.Namespace,
             [args.openvino, str(HERE / "openvino_peer.py"), str(args.dense),
              kind, threads], args.threads)
         ways["OpenVINO GenAI plain"] = "openvino", "plain"
+    order = ["own", *ways]
     for tokens in LENGTHS:
         seconds = {name: [] for name in ("own", "limit", *ways)}
         for number in range(args.rounds + 1):  # the first is a warm-up
             asked = {}
-            # Each round begins with another one.
-            order = ["own", *ways]
-            first = number % len(order)
+            first = number % len(order)  # each begins a round in its turn
             for name in order[first:] + order[:first]:
                 if name == "own":
                     asked[name] = own.ask(str(tokens))["seconds"]
