@@ -7,6 +7,7 @@ import grpc
 
 from programs import wait_until
 
+from stack import running
 from stubs import admin, admin_grpc, analysis, analysis_grpc, spec
 
 PROMPTS = [
@@ -217,10 +218,15 @@ class Work:
         self.one.tally, self.two.tally = Tally(), Tally()
 
     def settle(self):
-        """Waits until the main server has counted all calls so far."""
+        """Waits until the main server has counted all calls so far, and both
+        have ended and charged all their runs."""
         wanted = self._others + self._counted + self.one.tally.total()
         wait_until(lambda: len(self._main.rpcs()) >= wanted,
                          "the log of the last calls")
+        for server in (self._main, self._second):
+            wait_until(lambda: running(server.instance,
+                                       self._main.operator_token) == 0,
+                       "the end of all runs")
 
     def load(self, name):
         self.one.events("ops", "LoadModel", admin.LoadModelRequest(
