@@ -158,7 +158,7 @@ void Batch::KeepRows(absl::Span<const int> rows) {
   }
 }
 
-void Batch::KeepLastRows(const AttentionConfig& config) {
+std::vector<int> Batch::LastRows() const {
   std::vector<int> rows;
   for (const Entry& entry : entries_) {
     if (entry.sequence == nullptr) continue;
@@ -170,6 +170,11 @@ void Batch::KeepLastRows(const AttentionConfig& config) {
       if (wanted[i]) rows.push_back(entry.row_begin + i);
     }
   }
+  return rows;
+}
+
+void Batch::KeepLastRows(const AttentionConfig& config) {
+  std::vector<int> rows = LastRows();
   if (static_cast<int>(rows.size()) == rows_) return;
   rows_ = static_cast<int>(rows.size());
   if (rows_ > 0) {
@@ -246,7 +251,7 @@ HeadRows Batch::AttentionInput(const Entry& entry, HookPoint point,
 }
 
 void Batch::BeginAttention(int layer) {
-  PlanAttention();
+  PlanAttention(layer);
   const AttentionConfig& c = model_.config().layers[layer].attention;
   std::vector<ExpandJob> copies;
   for (Entry& entry : entries_) {
@@ -320,24 +325,47 @@ KvView Batch::kv(int layer) const {
           model_.compute()};
 }
 
-void Batch::PlanAttention() {
+// In the last layer, rows that nothing reads any more get no attention, if they
+// are many. Each range costs the backend a call.
+std::vector<Range> Batch::AttendingRows(int layer) const {
+  constexpr int kMany = 256;
+  const bool is_last = layer + 1 == model_.config().num_layers();
+  const bool captured = absl::c_any_of(entries_, [&](const Entry& entry) {
+    return entry.sequence != nullptr &&
+           entry.sequence->capture().Wants(HookPoint::kZ, layer, entry.span);
+  });
+  if (!is_last || captured) return {{0, rows_}};
+  std::vector<Range> ranges;
+  for (int row : LastRows()) {
+    if (ranges.empty() || row - ranges.back().end >= kMany) {
+      ranges.push_back({row, row});
+    }
+    ranges.back().end = row + 1;
+  }
+  return ranges;
+}
+
+void Batch::PlanAttention(int layer) {
   parts_.clear();
   const Tiles tiles = backend().tiles();
-  int64_t keys = 0;
-  int begin = 0;
-  for (const Entry& entry : entries_) {
-    for (int i = 0; i < entry.span.rows && may_pause(); ++i) {
-      const int next = entry.row_begin + i + 1;
-      keys += entry.span.first_position + i + 1;
-      if (keys < int64_t{tiles.step_rows} * tiles.step_keys &&
-          next - begin < tiles.step_rows) {
-        continue;
+  for (const Range& range : AttendingRows(layer)) {
+    int64_t keys = 0;
+    int begin = range.begin;
+    for (const Entry& entry : entries_) {
+      const int first = std::max(range.begin, entry.row_begin);
+      const int end = std::min(range.end, entry.row_begin + entry.span.rows);
+      for (int row = first; row < end && may_pause(); ++row) {
+        keys += entry.span.first_position + row - entry.row_begin + 1;
+        if (keys < int64_t{tiles.step_rows} * tiles.step_keys &&
+            row + 1 - begin < tiles.step_rows) {
+          continue;
+        }
+        parts_.push_back({std::exchange(begin, row + 1), row + 1});
+        keys = 0;
       }
-      parts_.push_back({std::exchange(begin, next), next});
-      keys = 0;
     }
+    if (begin < range.end) parts_.push_back({begin, range.end});
   }
-  if (begin < rows_) parts_.push_back({begin, rows_});
 }
 
 void Batch::HookPattern(int layer) {

@@ -91,7 +91,7 @@ class Batch {
   void Append(int layer);
   // What attention reads from then on.
   KvView kv(int layer) const;
-  // The rows of each part of attention.
+  // The rows of each part of attention. In the last layer they may be none.
   const std::vector<Range>& attention_parts() const { return parts_; }
   void HookPattern(int layer);
 
@@ -111,7 +111,10 @@ class Batch {
     DeviceBuffer q, z, x;
   };
   absl::Status AllocatePauseBuffers();
-  void PlanAttention();
+  // The rows that leave the last layer, ascending.
+  std::vector<int> LastRows() const;
+  std::vector<Range> AttendingRows(int layer) const;
+  void PlanAttention(int layer);
   void MakeRowTable();
   void ListFreshPages();
   absl::Status BuildRopeTables();

@@ -44,7 +44,7 @@ Steps Attention(const float* x, const LayerWeights& w, const AttentionConfig& c,
 
   batch.Append(layer);
   for (const Range& part : batch.attention_parts()) {
-    if (part.begin > 0) co_yield kPause;
+    if (part.begin > 0 && batch.may_pause()) co_yield kPause;
     b.Attention(q, c, batch.kv(layer), part, z);
   }
   batch.HookPattern(layer);

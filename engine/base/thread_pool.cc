@@ -22,9 +22,14 @@ inline void CpuRelax() {
 #endif
 }
 
+// Where a thread's part of a loop of n tasks ends; 0 for thread -1.
+int64_t PartEnd(int64_t n, int thread, int threads) {
+  return n * (thread + 1) / threads;
+}
+
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) {
+ThreadPool::ThreadPool(int threads) : parts_(threads) {
   try {
     for (int i = 1; i < threads; ++i) {
       workers_.emplace_back([this, i] { Work(i); });
@@ -60,7 +65,12 @@ void ThreadPool::For(int64_t n, const std::function<void(int64_t, int)>& task) {
   finished_ = 0;
   {
     MutexLock lock(&mutex_);
-    left_ = (left_ / kMaxTasks + 1) * kMaxTasks + static_cast<uint64_t>(n);
+    const uint64_t loop = loop_ + 1;
+    for (int t = 0; t < size(); ++t) {
+      const int64_t part = PartEnd(n, t, size()) - PartEnd(n, t - 1, size());
+      parts_[t].left = loop * kMaxTasks + static_cast<uint64_t>(part);
+    }
+    loop_ = loop;
   }
   wake_.NotifyAll();
   RunTasks(0);
@@ -79,21 +89,25 @@ void ThreadPool::For(int64_t n, const std::function<void(int64_t, int)>& task) {
   if (error != nullptr) std::rethrow_exception(error);
 }
 
-bool ThreadPool::Claim(int64_t* task) {
-  uint64_t left = left_;
+bool ThreadPool::Claim(int thread, int64_t* task) {
+  std::atomic<uint64_t>& of_thread = parts_[thread].left;
+  uint64_t left = of_thread;
   do {
     if (left % kMaxTasks == 0) return false;
-  } while (!left_.compare_exchange_weak(left, left - 1));
-  *task = count_ - static_cast<int64_t>(left % kMaxTasks);
+  } while (!of_thread.compare_exchange_weak(left, left - 1));
+  *task =
+      PartEnd(count_, thread, size()) - static_cast<int64_t>(left % kMaxTasks);
   return true;
 }
 
 void ThreadPool::RunTasks(int thread) {
-  int64_t i = 0;
-  while (Claim(&i)) {
-    RunTask(i, thread);
-    ++finished_;
+  int64_t ran = 0;
+  for (int t = 0; t < size(); ++t) {
+    for (int64_t i = 0; Claim((thread + t) % size(), &i); ++ran) {
+      RunTask(i, thread);
+    }
   }
+  if (ran > 0) finished_ += ran;
 }
 
 void ThreadPool::RunTask(int64_t task, int thread) {
@@ -108,7 +122,8 @@ void ThreadPool::RunTask(int64_t task, int thread) {
 }
 
 void ThreadPool::Work(int thread) {
-  const auto has_work = [this] { return stop_ || left_ % kMaxTasks != 0; };
+  uint64_t seen = 0;
+  const auto has_work = [&] { return stop_ || loop_ != seen; };
   while (true) {
     for (int spins = 0; spins < kSpins && !has_work(); ++spins) CpuRelax();
     if (!has_work()) {
@@ -116,6 +131,7 @@ void ThreadPool::Work(int thread) {
       wake_.Wait(&mutex_, has_work);
     }
     if (stop_) return;
+    seen = loop_;
     RunTasks(thread);
   }
 }

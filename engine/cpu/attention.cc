@@ -32,11 +32,7 @@ void Attention(const float* q, const AttentionConfig& config, const KvView& kv,
     if (rows <= 0) continue;
     const int first_position =
         sequence.first_position + first - sequence.row_begin;
-    // Later rows see more keys. Starting with the longest tasks balances the
-    // threads.
-    const int last_block = (rows - 1) / kAttentionRows;
-    for (int block = last_block; block >= 0; --block) {
-      const int row = block * kAttentionRows;
+    for (int row = 0; row < rows; row += kAttentionRows) {
       for (int head = 0; head < config.num_heads; head += group) {
         const int64_t offset = static_cast<int64_t>(first + row) * row_stride +
                                head * config.head_dim;
@@ -61,7 +57,14 @@ void Attention(const float* q, const AttentionConfig& config, const KvView& kv,
       }
     }
   }
-  pool.For(static_cast<int64_t>(tasks.size()), [&](int64_t i, int) {
+  // Later rows see more keys: a thread begins with the longest tasks of its
+  // part, so that short ones are left at the end, which balances the threads.
+  const auto n = static_cast<int64_t>(tasks.size());
+  for (int t = 0; t < pool.size(); ++t) {
+    std::reverse(tasks.begin() + n * t / pool.size(),
+                 tasks.begin() + n * (t + 1) / pool.size());
+  }
+  pool.For(n, [&](int64_t i, int) {
     thread_local AttentionScratch scratch;
     AttentionTask& task = tasks[i];
     const KvPage& page = task.pages[task.first_position / kPageSize];

@@ -135,6 +135,17 @@ absl::Status PackedMatrix::Pack(const RowReader& rows, ThreadPool& pool) try {
   return absl::ResourceExhaustedError("no memory for packed weights");
 }
 
+// The number of blocks of nearly equal size, at most `most` rows. If possible,
+// threads share them evenly: then a thread has the same rows in the ops before
+// and after, and finds them in its caches.
+int64_t RowBlocks(int64_t rows, int64_t most, int64_t threads) {
+  const int64_t fewest = (rows + most - 1) / most;
+  for (int64_t n = fewest; 2 * (rows / n) >= most; ++n) {
+    if (n % threads == 0 || threads % n == 0) return n;
+  }
+  return fewest;
+}
+
 PackedMatrix::Input PackedMatrix::Prepare(const float* x, int rows,
                                           ThreadPool& pool) const {
   const int64_t bytes = kernel_ == nullptr
@@ -267,7 +278,7 @@ void PackedMatrix::Multiply(const float* x, absl::Span<const Product> products,
   };
   int64_t panels = 0;
   for (const Product& product : products) panels += matrix(product).panels_;
-  const int64_t row_blocks = (rows + blocking_.rows - 1) / blocking_.rows;
+  const int64_t row_blocks = RowBlocks(rows, blocking_.rows, pool.size());
   // There are enough pieces that no thread waits long for the last one.
   const int64_t pieces = std::max<int64_t>(1, 16 * pool.size() / row_blocks);
   const int64_t group = std::max<int64_t>(1, (panels + pieces - 1) / pieces);
@@ -285,11 +296,13 @@ void PackedMatrix::Multiply(const float* x, absl::Span<const Product> products,
   }
   const int64_t count = static_cast<int64_t>(all.size());
   pool.For(row_blocks * count, [&](int64_t task, int) {
-    const int64_t row = (task / count) * blocking_.rows;
+    const int64_t block = task / count;
+    const int64_t row = rows * block / row_blocks;
+    const int64_t end = rows * (block + 1) / row_blocks;
     const Piece& piece = all[task % count];
     const PackedMatrix& w = matrix(*piece.product);
-    w.Block(input, row, std::min(blocking_.rows, rows - row), piece.first,
-            piece.last, piece.product->add, piece.product->out + row * w.n_);
+    w.Block(input, row, end - row, piece.first, piece.last, piece.product->add,
+            piece.product->out + row * w.n_);
   });
 }
 

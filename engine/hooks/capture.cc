@@ -172,6 +172,11 @@ Capture::ChosenHeads Capture::HeadsFor(const HeadView& view,
   return chosen;
 }
 
+bool Capture::Wants(HookPoint point, int layer, const RowSpan& span) const {
+  return Wants(point, layer, Stage::kBefore, span) ||
+         Wants(point, layer, Stage::kAfter, span);
+}
+
 bool Capture::Wants(HookPoint point, int layer, Stage stage,
                     const RowSpan& span) const {
   const CaptureSpec& c = spec_.capture;

@@ -37,6 +37,8 @@ class Capture {
   // its group.
   int64_t Record(HookPoint point, int layer, Stage stage, const RowSpan& span,
                  const HeadRows& x, bool by_query, HookOps& ops);
+  // Whether a frame of the point is wanted, of any stage.
+  bool Wants(HookPoint point, int layer, const RowSpan& span) const;
   // Bytes of HookOps' memory that a frame of the pattern needs; 0: none is
   // wanted.
   int64_t PatternBytes(int layer, const RowSpan& span) const;

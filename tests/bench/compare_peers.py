@@ -2,11 +2,11 @@
 
     python tests/bench/compare_peers.py --bin build/release/bin \
         --gguf SmolLM2-135M-Instruct.Q4_1.gguf \
-        --transformers VENV/bin/python [--openvino VENV/bin/python \
+        [--transformers VENV/bin/python] [--openvino VENV/bin/python \
         --dense DENSE.gguf] [--llama-bin FOLDER] [--threads 2] \
         [--types f32,bf16] [--rounds 5]
 
-Peers: transformers with and without hooks that take the L2 norm over tokens of
+Peers, of which those that are named take part: transformers with and without hooks that take the L2 norm over tokens of
 q, k and v in every layer (transformers_peer.py), OpenVINO GenAI
 (openvino_peer.py; dense_gguf.py makes its file), oneDNN alone
 (onednn_limit.cc), and llama.cpp's llama-bench and llama-batched-bench if
@@ -93,17 +93,22 @@ def median_of(values: list[float], unit: str = "x") -> str:
     return f"{middle:.2f}{unit} ({low:.2f} to {high:.2f})"
 
 
+def transformers(kind: str, args: argparse.Namespace) -> Asked:
+    return Asked([args.transformers, str(HERE / "transformers_peer.py"),
+                  str(args.gguf), kind, str(args.threads)], args.threads)
+
+
 def prefill(kind: str, args: argparse.Namespace,
             llama: dict[str, float]) -> None:
     """Prints the ratios of prompts' passes, capture on."""
     threads = str(args.threads)
     own = Asked([str(args.bin / "engine_bench"), str(args.gguf), kind, threads,
                  "cpu", "ask"], args.threads)
-    peers = {"transformers": Asked(
-        [args.transformers, str(HERE / "transformers_peer.py"),
-         str(args.gguf), kind, threads], args.threads)}
-    ways = {"transformers plain": ("transformers", "plain"),
-            "transformers with hooks": ("transformers", "hooks")}
+    peers, ways = {}, {}
+    if args.transformers:
+        peers["transformers"] = transformers(kind, args)
+        ways["transformers plain"] = "transformers", "plain"
+        ways["transformers with hooks"] = "transformers", "hooks"
     if args.openvino:
         peers["openvino"] = Asked(
             [args.openvino, str(HERE / "openvino_peer.py"), str(args.dense),
@@ -161,19 +166,19 @@ def rest(kind: str, args: argparse.Namespace,
                       str(args.threads), "cpu", "prefill512", "arms",
                       "together", "decode"], args.threads)
     # It loads its model now, and not beside the engine.
-    peer = Asked([args.transformers, str(HERE / "transformers_peer.py"),
-                  str(args.gguf), kind, str(args.threads)], args.threads)
+    peer = transformers(kind, args) if args.transformers else None
     for row in rows:
         print(kind, json.dumps(row))
         if row["what"] == "prefill":
             ratio = row["capture_on_s"] / row["capture_off_s"] - 1
             print(f"{kind}: capture costs {100 * ratio:.1f} %")
-        if row["what"] == "decode":
+        if row["what"] == "decode" and peer:
             rate = peer.ask(f"decode {row['sequences']} 32")
             print(f"{kind} decode x{row['sequences']}: "
                   f"{row['tokens_per_s']:.1f} tokens/s; transformers "
                   f"{rate:.1f}, {row['tokens_per_s'] / rate:.2f}x")
-    peer.end()
+    if peer:
+        peer.end()
     if "batched8" in llama:
         print(f"{kind}: llama.cpp decode alone {llama['tg32']:.1f}, 8 together "
               f"{llama['batched8']:.1f} tokens/s")
@@ -183,8 +188,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--bin", type=pathlib.Path, required=True)
     parser.add_argument("--gguf", type=pathlib.Path, required=True)
-    parser.add_argument("--transformers", required=True,
-                        help="a Python that has it")
+    parser.add_argument("--transformers", help="a Python that has it")
     parser.add_argument("--openvino", help="a Python that has OpenVINO GenAI")
     parser.add_argument("--dense", type=pathlib.Path,
                         help="the model as dense_gguf.py writes it")

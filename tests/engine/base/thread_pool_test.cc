@@ -1,5 +1,6 @@
 #include "engine/base/thread_pool.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -27,6 +28,46 @@ TEST(ThreadPoolTest, EveryIndexRunsOnce) {
       });
       EXPECT_EQ(runs, std::vector<int>(n, 1)) << threads << " threads, " << n;
     }
+  }
+}
+
+TEST(ThreadPoolTest, AThreadBeginsWithItsPartInEachLoop) {
+  for (int threads : {2, 3, 8}) {
+    ThreadPool pool(threads);
+    for (int64_t n : {8, 9, 100}) {
+      std::vector<int64_t> first(threads, -1);
+      std::atomic<int> begun{0};
+      pool.For(n, [&](int64_t i, int thread) {
+        if (first[thread] >= 0) return;
+        first[thread] = i;
+        // Nobody is done before all have begun.
+        ++begun;
+        while (begun < threads) std::this_thread::yield();
+      });
+      for (int t = 0; t < threads; ++t) {
+        EXPECT_EQ(first[t], t * n / threads) << threads << " threads, " << n;
+      }
+    }
+  }
+}
+
+TEST(ThreadPoolTest, OthersDoTheWorkOfAThreadThatIsHeld) {
+  constexpr int64_t kTasks = 100;
+  ThreadPool pool(3);
+  for (int held = 0; held < 3; ++held) {
+    std::atomic<int64_t> done{0};
+    std::atomic<bool> begun{false};
+    std::vector<int> ran_by(kTasks, -1);
+    pool.For(kTasks, [&](int64_t i, int thread) {
+      ran_by[i] = thread;
+      if (thread != held) {
+        while (!begun) std::this_thread::yield();
+      } else if (!begun.exchange(true)) {
+        while (done < kTasks - 1) std::this_thread::yield();
+      }
+      ++done;
+    });
+    EXPECT_EQ(std::count(ran_by.begin(), ran_by.end(), held), 1);
   }
 }
 
