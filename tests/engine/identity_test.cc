@@ -204,6 +204,70 @@ std::map<int, std::string> FramesByArm(const Recorder& recorder) {
   return out;
 }
 
+// Counts the rows that attend.
+class CountingBackend : public ForwardingBackend {
+ public:
+  using ForwardingBackend::ForwardingBackend;
+  void Attention(const float* q, const AttentionConfig& config,
+                 const KvView& kv, qk::Range of, float* out) override {
+    attended += of.size();
+    ForwardingBackend::Attention(q, config, kv, of, out);
+  }
+  int attended = 0;
+};
+
+// In the last layer those rows attend from which logits come, and those between
+// them if they are few. Nobody sees that.
+TEST_P(IdentityTest, RowsThatNothingReadsDoNotAttend) {
+  constexpr int kTokens = 250, kLast = kTokens - 1;
+  CountingBackend backend(MakeBackend(2));
+  const auto model = LoadGolden("tiny_llama_gqa", GetParam().compute, &backend);
+  ASSERT_NE(model, nullptr);
+  const int before_last = model->config().num_layers() - 1;
+  CaptureSpec all = CaptureAll(model->config()), without_z = all;
+  std::erase(without_z.points, HookPoint::kZ);
+  struct Expected {
+    std::vector<std::vector<int>> positions;  // with logits, of each sequence
+    int attending;                            // rows of the last layer
+  };
+  for (const auto& [positions, attending] :
+       std::vector<Expected>{{{{kLast}}, 1},
+                             {{{}}, 0},
+                             {{{100, kLast}}, 150},
+                             {{{0}, {}, {kLast}}, 2},
+                             {{{0}, {}, {0}}, 2},
+                             {{{kLast}, {kLast}, {kLast}}, 501}}) {
+    std::vector<std::string> results;
+    for (const CaptureSpec& capture : {all, without_z}) {
+      std::vector<std::unique_ptr<Driven>> driven;
+      std::vector<Driven*> batch;
+      for (size_t i = 0; i < positions.size(); ++i) {
+        const auto seed = static_cast<uint32_t>(i);
+        driven.push_back(std::make_unique<Driven>(
+            model, GoldenPrompt{RandomTokens(kTokens, seed), {}},
+            std::vector<DisruptionRule>{}, capture));
+        driven.back()->Request(positions[i]);
+        batch.push_back(driven.back().get());
+      }
+      backend.attended = 0;
+      RunPass(batch);
+      const int rows = kTokens * static_cast<int>(batch.size());
+      const bool captured = capture.points.size() == all.points.size();
+      EXPECT_EQ(backend.attended,
+                rows * before_last + (captured ? rows : attending));
+      std::string& result = results.emplace_back();
+      for (const Driven* one : batch) {
+        result += RawBytes(one->Logits());
+        for (const LayerFrame& f : one->recorder.frames) {
+          if (f.point != HookPoint::kZ) result += f.data;
+        }
+      }
+    }
+    EXPECT_FALSE(results[0].empty());
+    EXPECT_TRUE(results[0] == results[1]) << attending;
+  }
+}
+
 // A device on which passes pause within a layer from 513 rows on.
 class PausingBackend : public ForwardingBackend {
  public:
