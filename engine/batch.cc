@@ -329,12 +329,14 @@ KvView Batch::kv(int layer) const {
 // are many. Each range costs the backend a call.
 std::vector<Range> Batch::AttendingRows(int layer) const {
   constexpr int kMany = 256;
-  const bool is_last = layer + 1 == model_.config().num_layers();
-  const bool captured = absl::c_any_of(entries_, [&](const Entry& entry) {
+  const auto captured = [&](const Entry& entry) {
     return entry.sequence != nullptr &&
            entry.sequence->capture().Wants(HookPoint::kZ, layer, entry.span);
-  });
-  if (!is_last || captured) return {{0, rows_}};
+  };
+  if (layer + 1 < model_.config().num_layers() ||
+      absl::c_any_of(entries_, captured)) {
+    return {{0, rows_}};
+  }
   std::vector<Range> ranges;
   for (int row : LastRows()) {
     if (ranges.empty() || row - ranges.back().end >= kMany) {

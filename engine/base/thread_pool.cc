@@ -22,11 +22,6 @@ inline void CpuRelax() {
 #endif
 }
 
-// Where a thread's part of a loop of n tasks ends; 0 for thread -1.
-int64_t PartEnd(int64_t n, int thread, int threads) {
-  return n * (thread + 1) / threads;
-}
-
 }  // namespace
 
 ThreadPool::ThreadPool(int threads) : parts_(threads) {
@@ -67,7 +62,7 @@ void ThreadPool::For(int64_t n, const std::function<void(int64_t, int)>& task) {
     MutexLock lock(&mutex_);
     const uint64_t loop = loop_ + 1;
     for (int t = 0; t < size(); ++t) {
-      const int64_t part = PartEnd(n, t, size()) - PartEnd(n, t - 1, size());
+      const int64_t part = PartBegin(n, t + 1) - PartBegin(n, t);
       parts_[t].left = loop * kMaxTasks + static_cast<uint64_t>(part);
     }
     loop_ = loop;
@@ -96,7 +91,7 @@ bool ThreadPool::Claim(int thread, int64_t* task) {
     if (left % kMaxTasks == 0) return false;
   } while (!of_thread.compare_exchange_weak(left, left - 1));
   *task =
-      PartEnd(count_, thread, size()) - static_cast<int64_t>(left % kMaxTasks);
+      PartBegin(count_, thread + 1) - static_cast<int64_t>(left % kMaxTasks);
   return true;
 }
 

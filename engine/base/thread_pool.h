@@ -25,12 +25,15 @@ class ThreadPool {
   int size() const { return static_cast<int>(parts_.size()); }
 
   // Runs task(i, thread) for each i in [0, n); `thread` is in [0, size()).
-  // Thread t begins at t n / size(), so that it finds in its caches what it
-  // wrote in the loop before, and goes on in ascending order. Whoever comes to
-  // the next thread's part helps there. Returns when all tasks are done. Calls
-  // from different threads wait for each other. The call rethrows the first
+  // A thread begins at PartBegin, so that it finds in its caches what it wrote
+  // in the loop before, and goes on in ascending order. Whoever comes to the
+  // next thread's part helps there. Returns when all tasks are done. Calls from
+  // different threads wait for each other. The call rethrows the first
   // exception of a task, once all tasks have ended.
   void For(int64_t n, const std::function<void(int64_t, int)>& task);
+
+  // Where a thread's part of a loop of n tasks begins; `thread` may be size().
+  int64_t PartBegin(int64_t n, int thread) const { return n * thread / size(); }
 
  private:
   void Stop();

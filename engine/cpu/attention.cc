@@ -61,8 +61,8 @@ void Attention(const float* q, const AttentionConfig& config, const KvView& kv,
   // part, so that short ones are left at the end, which balances the threads.
   const auto n = static_cast<int64_t>(tasks.size());
   for (int t = 0; t < pool.size(); ++t) {
-    std::reverse(tasks.begin() + n * t / pool.size(),
-                 tasks.begin() + n * (t + 1) / pool.size());
+    std::reverse(tasks.begin() + pool.PartBegin(n, t),
+                 tasks.begin() + pool.PartBegin(n, t + 1));
   }
   pool.For(n, [&](int64_t i, int) {
     thread_local AttentionScratch scratch;

@@ -101,6 +101,11 @@ class Server(Program):
             self.stop(signal.SIGKILL)
             raise
 
+    @property
+    def metrics_address(self):
+        """`metrics`, for the helpers of the end-to-end tests."""
+        return self.metrics
+
     def _listening(self):
         return [line for line in self.lines()
                 if line.get("event") == "listening"]

@@ -4,16 +4,24 @@ without asking Prometheus."""
 import os
 import pathlib
 import time
+import urllib.request
 
 import processes
 import scraped
 from ask import Window
 from load import Work
 from programs import wait_until
-from stack import page
 
 JOBS = ("qkscope", "qkscope_activations")
 TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def page(instance, path, token):
+    request = urllib.request.Request(
+        f"http://{instance}{path}",
+        headers={"Authorization": f"Bearer {token.read_text()}"})
+    with urllib.request.urlopen(request, timeout=60) as got:
+        return got.read().decode()
 
 
 def cpu_seconds(pid):

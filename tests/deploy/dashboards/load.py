@@ -5,9 +5,9 @@ import time
 
 import grpc
 
+from processes import metrics
 from programs import wait_until
 
-from stack import running
 from stubs import admin, admin_grpc, analysis, analysis_grpc, spec
 
 PROMPTS = [
@@ -224,9 +224,8 @@ class Work:
         wait_until(lambda: len(self._main.rpcs()) >= wanted,
                          "the log of the last calls")
         for server in (self._main, self._second):
-            wait_until(lambda: running(server.instance,
-                                       self._main.operator_token) == 0,
-                       "the end of all runs")
+            wait_until(lambda: metrics(server.server)[
+                "qkscope_running_requests"][""] == 0, "the end of all runs")
 
     def load(self, name):
         self.one.events("ops", "LoadModel", admin.LoadModelRequest(

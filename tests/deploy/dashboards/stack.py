@@ -6,7 +6,6 @@ Everything listens on loopback, and ends with the block that started it.
 import contextlib
 import hashlib
 import json
-import re
 import secrets
 import shutil
 import time
@@ -38,22 +37,6 @@ USERS = {
     "eve": ("user", f"bytes_per_window: {EVE_BYTES} window_s: 86400"),
     "ops": ("operator", ""),
 }
-
-
-def page(instance, path, token):
-    """The text of a server's page. `token`: the file of an operator's token."""
-    request = urllib.request.Request(
-        f"http://{instance}{path}",
-        headers={"Authorization": f"Bearer {token.read_text()}"})
-    with urllib.request.urlopen(request, timeout=60) as got:
-        return got.read().decode()
-
-
-def running(instance, token):
-    """How many requests hold the device, or memory on it. One whose call has
-    ended may do so until its pass is over, and is charged for that."""
-    return float(re.search(r"^qkscope_running_requests (\S+)$",
-                           page(instance, "/metrics", token), re.MULTILINE)[1])
 
 
 class MainServer:
